@@ -1,0 +1,36 @@
+# Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
+# Each installs what is missing first.
+.PHONY: setup demo test unit facts lab-tests lint format proto clean
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+
+setup:
+	@tools/setup
+
+demo: setup
+	@$(PYTHON) tools/demo.py
+
+test: setup lint
+	@$(PYTEST) $(PYTEST_OPTIONS) tests
+
+unit facts: setup
+	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@
+
+lab-tests: setup
+	@$(PYTEST) $(PYTEST_OPTIONS) tests/lab
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: setup
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+proto: setup
+	@tools/proto
+
+clean:
+	rm -rf .venv build *.egg-info plugin/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

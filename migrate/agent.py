@@ -1,0 +1,174 @@
+"""`migrate-agent`: what the driver starts on the destination over SSH. Speaks on standard input and output.
+
+The order of messages is that of images/README.md. Anything else ends the session; whatever was begun is
+undone first, unless COMMIT had arrived.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from migrate import failure, place
+from migrate.destination import Destination
+from migrate.errors import MigrateError, ProtocolError, TransportError
+from migrate.link import Link
+from migrate.pb import session_pb2 as pb
+from migrate.stream import FdStream
+from tcpcp.errors import TcpcpError
+from tcpcp.version import VERSION
+
+PROTOCOL = 1
+#: How long the agent waits for the driver's next message: it lives, or its pings would have stopped.
+PATIENCE_S = 3600.0
+
+#: What may come after what.
+FOLLOWS = {
+    "hello": {"process", "goodbye"},
+    "process": {"process", "prepare", "goodbye"},
+    "prepare": {"copy", "image", "restore", "abort"},
+    "copy": {"copy", "image", "restore", "abort"},
+    "image": {"copy", "image", "restore", "abort"},
+    "restore": {"switch", "abort"},
+    "switch": {"commit", "abort"},
+    "commit": {"goodbye"},
+    "failed": {"copy", "image", "restore", "switch", "abort", "goodbye"},
+    "abort": {"goodbye"},
+}
+
+
+class Agent:
+    """One session with a driver."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._after = "hello"
+        self._destination: Destination | None = None
+
+    def serve(self) -> int:
+        """Serve the driver until it says goodbye or is gone; the agent's exit status."""
+        try:
+            self._greet()
+            while self._after != "goodbye":
+                kind, message = self._link.receive_kind(*FOLLOWS[self._after], timeout_s=PATIENCE_S)
+                self._take(kind, message)
+        except TransportError:
+            self._undo()
+            return 0
+        except ProtocolError as error:
+            self._undo()
+            self._tell(error)
+            return 1
+        return 0
+
+    def _greet(self) -> None:
+        hello = self._link.expect(pb.Hello, timeout_s=30)
+        name = os.uname().nodename
+        self._link.send(
+            pb.Hello(protocol=PROTOCOL, version=VERSION, migration_id=hello.migration_id, hostname=name)
+        )
+        if not place.valid_id(hello.migration_id):
+            raise ProtocolError("not a migration's id", phase="session", role="destination")
+        self._destination = Destination(hello.migration_id, hello.hostname)
+
+    def _take(self, kind: str, message: Any) -> None:
+        if self._after == "failed" and kind not in ("abort", "goodbye"):
+            return
+        try:
+            reply = self._handlers[kind](message)
+        except (MigrateError, TcpcpError, OSError) as error:
+            if isinstance(error, (TransportError, ProtocolError)):
+                raise
+            self._fail(kind, error)
+            return
+        self._after = kind
+        if reply is not None:
+            self._link.send(reply)
+
+    @property
+    def _handlers(self) -> dict[str, Callable[[Any], Any]]:
+        here = self._destination
+        assert here is not None
+        return {
+            "process": self._answer,
+            "prepare": self._prepare,
+            "copy": here.copy,
+            "image": here.take,
+            "restore": here.restore,
+            "switch": self._switch,
+            "commit": lambda _: here.commit(),
+            "abort": self._abort,
+            "goodbye": self._goodbye,
+        }
+
+    @staticmethod
+    def _answer(process: pb.ProcessInventory) -> pb.HostInventory:
+        from migrate.inventory import answer
+
+        return answer(process)
+
+    def _prepare(self, request: pb.Prepare) -> pb.Prepared:
+        assert self._destination is not None
+        self._destination.prepare(request)
+        return pb.Prepared()
+
+    def _switch(self, _: pb.Switch) -> pb.Switched:
+        assert self._destination is not None
+        self._destination.switch()
+        return pb.Switched()
+
+    def _abort(self, _: pb.Abort) -> pb.Aborted:
+        assert self._destination is not None
+        undone, problems = self._destination.abort()
+        return pb.Aborted(undone=undone, problems=problems)
+
+    def _goodbye(self, _: pb.Goodbye) -> pb.Goodbye:
+        assert self._destination is not None
+        if self._destination.committed:
+            self._destination.end()
+        return pb.Goodbye()
+
+    def _fail(self, phase: str, error: MigrateError | TcpcpError | OSError) -> None:
+        """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
+        told = failure.to_failure(error, phase)
+        told.log_tail.extend(self._undo())
+        self._after = "failed"
+        self._link.send(told)
+
+    def _undo(self) -> list[str]:
+        if self._destination is None:
+            return []
+        if self._destination.committed:
+            return self._destination.settle()
+        return self._destination.abort()[1]
+
+    def _tell(self, error: MigrateError) -> None:
+        try:
+            self._link.send(failure.to_failure(error))
+        except TransportError:
+            return
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``migrate-agent``: takes no arguments but ``--version``."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments == ["--version"]:
+        print(VERSION)
+        return 0
+    if arguments or os.isatty(0):
+        print("migrate-agent is started by migrate over SSH and takes no arguments", file=sys.stderr)
+        return 2
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    link = Link(FdStream.from_stdio(), role="origin")
+    try:
+        return Agent(link).serve()
+    finally:
+        link.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""Whether a process can be moved: two hosts and a process in, *all* reasons against it out.
+
+Pure: what is, was found out by :mod:`migrate.inventory`. One small function per kind of reason, in
+:data:`CHECKS`; those about files, networks and things that CRIU cannot dump have files of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from migrate.checks_files import files_there, files_to_copy
+from migrate.checks_network import (
+    addresses_movable,
+    peers_elsewhere,
+    ports_free,
+    service_addresses,
+    sockets_whole,
+)
+from migrate.checks_obstacles import obstacles
+from migrate.checks_subject import DESTINATION, ORIGIN, Options, Subject, size
+from migrate.errors import Reason
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+
+__all__ = ["CHECKS", "Options", "files_to_copy", "refusals", "service_addresses"]
+
+#: Below this CRIU cannot dump sockets on current kernels.
+OLDEST_CRIU = (4, 2)
+
+#: CRIU's small files and our own, beside the pages.
+_SPARE_BYTES = 32 << 20
+#: A thousand sockets of one process may have the same trouble; so many of one kind are told one by one.
+_MOST_OF_A_KIND = 5
+
+
+def refusals(
+    process: ProcessInventory, origin: HostInventory, destination: HostInventory, options: Options
+) -> list[Reason]:
+    """Return every reason not to begin, the ones about whole hosts first; none when the way is free.
+
+    :param origin: from :func:`migrate.inventory.host`, with *process* given to it.
+    :param destination: from :func:`migrate.inventory.answer` about the same *process*.
+    """
+    subject = Subject(process, origin, destination, options)
+    found = dict.fromkeys(reason for check in CHECKS for reason in check(subject))
+    return _shortened(list(found))
+
+
+def _shortened(reasons: list[Reason]) -> list[Reason]:
+    """Leave a few reasons of each kind, and count the others."""
+    kinds: defaultdict[tuple[str, str], list[Reason]] = defaultdict(list)
+    for reason in reasons:
+        kinds[reason.code, reason.role].append(reason)
+    kept: list[Reason] = []
+    for (code, role), same in kinds.items():
+        kept.extend(same[:_MOST_OF_A_KIND])
+        more = len(same) - _MOST_OF_A_KIND
+        if more > 0:
+            kept.append(Reason(code, role, f"and {more} more of this kind", same[0].remedy))
+    return kept
+
+
+# --- the hosts ------------------------------------------------------------------------------------------
+
+
+def privileges(subject: Subject) -> Iterator[Reason]:
+    """Both sides need root."""
+    if not subject.origin.root:
+        yield Reason(
+            "not-root", ORIGIN, "migrate runs without root's privileges", "Run it as root, with sudo."
+        )
+    if not subject.destination.root:
+        yield Reason(
+            "not-root",
+            DESTINATION,
+            "migrate-agent runs without root's privileges",
+            f"Log in as root: migrate {subject.process.root_pid} root@{subject.destination.hostname}",
+        )
+
+
+def host_problems(subject: Subject) -> Iterator[Reason]:
+    """What the inventory could not do on a host, the migration cannot do either."""
+    for role, host in subject.hosts():
+        for problem in host.problems:
+            remedy = "Mount a tmpfs on /dev/shm." if "images" in problem else "Repair this and try again."
+            yield Reason("host-problem", role, problem, remedy)
+
+
+def same_version(subject: Subject) -> Iterator[Reason]:
+    """The two sides speak one protocol."""
+    here, there = subject.origin.version, subject.destination.version
+    if here != there:
+        text = f"its migrate is version {there or 'unknown'}, the origin's is {here}"
+        yield Reason("version", DESTINATION, text, "Install the same version of migrate on both hosts.")
+
+
+def two_hosts(subject: Subject) -> Iterator[Reason]:
+    """A process cannot be moved to where it is."""
+    mine, its = (
+        {text for interface in host.interfaces for text in interface.addresses} for _, host in subject.hosts()
+    )
+    same_name = subject.origin.hostname == subject.destination.hostname
+    if same_name and mine == its and any(not text.startswith(("127.", "::1")) for text in mine):
+        yield Reason(
+            "same-host",
+            DESTINATION,
+            f"{subject.destination.hostname} is this host itself",
+            "Name another host.",
+        )
+
+
+def criu_works(subject: Subject) -> Iterator[Reason]:
+    """CRIU is there, new enough, and has just dumped and restored something."""
+    for role, host in subject.hosts():
+        numbers = tuple(map(int, re.findall(r"\d+", host.criu_version)[:2]))
+        if not numbers:
+            text = host.criu_problem or "CRIU does not say its version"
+            yield Reason("criu-missing", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")
+        elif numbers < OLDEST_CRIU:
+            text = f"CRIU {host.criu_version} is too old: 4.2 is needed"
+            yield Reason("criu-too-old", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")
+        elif host.criu_problem:
+            text = f"CRIU {host.criu_version} does not work with kernel {host.kernel}: {host.criu_problem}"
+            yield Reason(
+                "criu-broken",
+                role,
+                text,
+                "Run `python3 -m migrate.probe` there, and criu check, to see more.",
+            )
+
+
+def same_processor(subject: Subject) -> Iterator[Reason]:
+    """A program keeps the instructions that it chose when it started."""
+    here, there = subject.origin, subject.destination
+    if here.machine != there.machine:
+        text = f"its processor is {there.machine or 'unknown'}, the origin's is {here.machine}"
+        yield Reason("machine", DESTINATION, text, f"Choose a host with {here.machine} processors.")
+        return
+    missing = sorted(set(here.cpu_features) - set(there.cpu_features))
+    if missing and there.cpu_features:
+        text = f"its processor lacks {', '.join(missing)}, which the process may be using"
+        yield Reason(
+            "processor",
+            DESTINATION,
+            text,
+            "Choose a host with the same or a newer processor, or give the virtual machines of both hosts"
+            " the same processor model.",
+        )
+
+
+def room(subject: Subject) -> Iterator[Reason]:
+    """The images are in memory, on the destination beside the process itself."""
+    images = subject.process.memory_bytes + _SPARE_BYTES
+    for role, host in subject.hosts():
+        if host.image_space_bytes < images:
+            text = f"{size(images)} are needed for images in memory, {size(host.image_space_bytes)} are free"
+            remedy = "Remove files from /dev/shm and /run, or enlarge it: mount -o remount,size=… /dev/shm"
+            yield Reason("no-image-space", role, text, remedy)
+        needed = images if role == ORIGIN else images + subject.process.memory_bytes
+        if host.memory_available_bytes < needed:
+            text = f"{size(needed)} of memory are needed, {size(host.memory_available_bytes)} are available"
+            yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")
+
+
+def congestion_known(subject: Subject) -> Iterator[Reason]:
+    """Every connection keeps its congestion control."""
+    used = {one.congestion for one in subject.process.sockets} - {""}
+    for name in sorted(used - set(subject.destination.congestion_algorithms)):
+        text = f"its kernel has no congestion control {name}, which connections of the process use"
+        remedy = f"Load it with `modprobe tcp_{name}`, or install a kernel that has it."
+        yield Reason("congestion", DESTINATION, text, remedy)
+
+
+# --- the process ----------------------------------------------------------------------------------------
+
+
+def not_ourselves(subject: Subject) -> Iterator[Reason]:
+    """What we run under would be frozen with the tree, and we with it."""
+    inside = set(subject.process.driver_pids) & {task.pid for task in subject.process.tasks}
+    if inside:
+        text = f"migrate itself runs inside process {subject.process.root_pid}"
+        yield Reason("self", ORIGIN, text, "Name a process that is not a parent of your shell.")
+
+
+def an_ordinary_process(subject: Subject) -> Iterator[Reason]:
+    """Kernel threads, the init process and the dead stay where they are."""
+    root = subject.root
+    if root.pid == 1:
+        yield Reason("init", ORIGIN, "PID 1 is the init process", "Name the PID of the service itself.")
+    if root.kernel_thread:
+        text = f"{subject.who(root.pid)} is a thread of the kernel"
+        yield Reason("kernel-thread", ORIGIN, text, "Name the PID of a program.")
+    if root.zombie:
+        text = f"{subject.who(root.pid)} has ended and waits for its parent to notice"
+        yield Reason("zombie", ORIGIN, text, "Name a process that runs.")
+
+
+def own_session(subject: Subject) -> Iterator[Reason]:
+    """CRIU moves whole sessions (criu/pstree.c dump_pstree())."""
+    root = subject.root
+    if root.sid == root.pid or subject.options.shell_job or root.kernel_thread or root.zombie:
+        return
+    text = f"{subject.who(root.pid)} belongs to session {root.sid}, whose leader would stay behind"
+    if root.sid in {task.pid for task in subject.process.tasks}:
+        text = f"{subject.who(root.pid)} is not the leader of its session {root.sid}"
+    yield Reason(
+        "shell-job",
+        ORIGIN,
+        text,
+        "Pass --shell-job if nothing depends on the session, or start the program with setsid.",
+    )
+
+
+def pids_free(subject: Subject) -> Iterator[Reason]:
+    """Tasks keep their numbers, unless they get a PID namespace of their own."""
+    needed = subject.process.needed_pids
+    highest, there = max(needed, default=0), subject.destination
+    if subject.options.new_pid_namespace_possible:
+        return
+    if there.pid_max and highest >= there.pid_max:
+        text = f"its PIDs end at {there.pid_max - 1}, and the process needs {highest}"
+        yield Reason(
+            "pid-too-high", DESTINATION, text, f"Raise it there: sysctl kernel.pid_max={2 * highest}"
+        )
+    for pid in there.taken_pids:
+        text = f"PID {pid}, which {_needs(subject, pid)}, is taken by {there.taken_by[pid] or 'another'}"
+        yield Reason(
+            "pid-taken",
+            DESTINATION,
+            text,
+            "End that process there, or start the program again here so that it gets other PIDs.",
+        )
+
+
+def _needs(subject: Subject, pid: int) -> str:
+    for task in subject.process.tasks:
+        if pid == task.pid:
+            return f"{task.comm} has"
+        if pid in task.tids:
+            return f"a thread of {task.comm} has"
+    return "a process group or session of the tree has"
+
+
+Check = Callable[[Subject], Iterator[Reason]]
+
+#: In the order in which an operator would want to hear of them.
+CHECKS: tuple[Check, ...] = (
+    privileges,
+    host_problems,
+    same_version,
+    two_hosts,
+    criu_works,
+    same_processor,
+    not_ourselves,
+    an_ordinary_process,
+    own_session,
+    obstacles,
+    sockets_whole,
+    peers_elsewhere,
+    addresses_movable,
+    ports_free,
+    congestion_known,
+    pids_free,
+    files_there,
+    room,
+)

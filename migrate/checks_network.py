@@ -1,0 +1,200 @@
+"""Whether the sockets of the process can be moved, and their addresses with them. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+from migrate import ports
+from migrate.checks_subject import DESTINATION, ORIGIN, Subject, connection, names
+from migrate.errors import Reason
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
+
+_Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
+_SOCKET_REMEDIES = (
+    ("state", "Wait a moment and try again: the connection is being opened or has just ended."),
+    ("urgent", "Try again when the program has read it."),
+    ("MD5", "Let the program close the connection, or use it without TCP-MD5."),
+    ("TCP-AO", "Let the program close the connection, or use it without TCP-AO."),
+    ("protocol tls", "Switch kernel TLS off in the program (e.g. nginx: ssl_conf_command Options -KTLS)."),
+    ("Multipath", "Let the program use plain TCP (sysctl net.mptcp.enabled=0, and start it again)."),
+)
+
+
+def service_addresses(process: ProcessInventory) -> list[str]:
+    """Return the addresses that the process's sockets are bound to, and that have to move with it.
+
+    Wildcards need none, and every host has its own loopback addresses. In the order of the sockets.
+    """
+    found = dict.fromkeys(bytes(one.local_ip) for one in process.sockets)
+    found |= dict.fromkeys(ports.packed(text) for text in process.other_addresses)
+    return [ports.address(ip) for ip in found if any(ip) and not _is_loopback(ip)]
+
+
+def sockets_whole(subject: Subject) -> Iterator[Reason]:
+    """The kernel tells everything about each socket."""
+    for one in subject.process.sockets:
+        if one.problem:
+            text = f"{one.problem} (descriptor {one.fd} of {subject.who(one.pid)})"
+            yield Reason("socket", ORIGIN, text, _socket_remedy(one.problem))
+
+
+def _socket_remedy(problem: str) -> str:
+    for word, remedy in _SOCKET_REMEDIES:
+        if word in problem:
+            return remedy
+    return "Let the program close the connection."
+
+
+def peers_elsewhere(subject: Subject) -> Iterator[Reason]:
+    """The far end of a connection is in the tree, or on a third host."""
+    inside = _inside(subject.process)
+    here, there = _addresses(subject.origin), _addresses(subject.destination)
+    for one in subject.process.sockets:
+        if not ports.is_connection(one):
+            continue
+        if _is_loopback(one.peer_ip) or one.peer_ip in here:
+            if inside(one):
+                continue
+            text = f"the other end of {connection(one)} is a process on this host that is not moved"
+            remedy = "Name a parent of both processes, or let one of them close the connection."
+            yield Reason("peer-on-origin", ORIGIN, text, remedy)
+        elif one.peer_ip in there:
+            text = f"the other end of {connection(one)} is on the destination itself"
+            remedy = "Choose a third host, or let the process close the connection."
+            yield Reason("peer-on-destination", DESTINATION, text, remedy)
+
+
+def addresses_movable(subject: Subject) -> Iterator[Reason]:
+    """Each service address can leave the origin alone, and has a place on the destination."""
+    if subject.options.switch != "address":
+        return
+    for address in service_addresses(subject.process):
+        ip = ipaddress.ip_address(address)
+        yield from _can_leave(subject, ip)
+        yield from _can_arrive(subject, ip)
+
+
+def _can_leave(subject: Subject, ip: _Ip) -> Iterator[Reason]:
+    users = f"{names(_users(subject, ip)) or 'a UDP or raw socket'} of the process"
+    origin = subject.origin
+    if ip.is_link_local:
+        text = f"{ip}, which {users} uses, is a link-local address: it belongs to an interface of this host"
+        yield Reason("address-link-local", ORIGIN, text, _use_another(subject, ip))
+    elif ip.packed not in _addresses(origin):
+        text = f"{ip}, which {users} uses, is not an address of this host"
+        remedy = f"Add it: {_how(subject, ip).replace('ADDRESS', str(ip))}"
+        yield Reason("address-missing", ORIGIN, text, remedy)
+    elif str(ip) in {*origin.ssh_addresses, *origin.own_addresses}:
+        text = f"{ip}, which {users} uses, is the address of {origin.hostname} itself and cannot leave it"
+        yield Reason("address-of-host", ORIGIN, text, _use_another(subject, ip))
+    for other in origin.taken_ports:
+        if other.local_ip == ip.packed:
+            text = f"{connection(other)} on the service address {ip} belongs to {other.holder or 'another'}"
+            remedy = (
+                f"End that process, or give this one an address that it has for itself: {_how(subject, ip)}"
+            )
+            yield Reason("address-shared", ORIGIN, text, remedy)
+
+
+def _can_arrive(subject: Subject, ip: _Ip) -> Iterator[Reason]:
+    there = subject.destination
+    if ip.is_link_local:
+        return
+    if ip.packed in _addresses(there):
+        text = f"the service address {ip} is there already"
+        remedy = f"Remove it there: ip addr del {ip}/{_length_at(there, ip)} dev {_device_at(there, ip)}"
+        if str(ip) in {*there.ssh_addresses, *there.own_addresses}:
+            remedy = "Choose another host: this address is its own."
+        yield Reason("address-taken", DESTINATION, text, remedy)
+    elif not any(ip in network for network in _networks(there)):
+        text = f"no interface that is up is on the network of the service address {ip}"
+        remedy = (
+            "Choose a host on the same network, or connect an interface to it and give it an address there."
+        )
+        yield Reason("address-no-network", DESTINATION, text, remedy)
+
+
+def ports_free(subject: Subject) -> Iterator[Reason]:
+    """Nothing on the destination keeps a port that the process has."""
+    for taken in subject.destination.taken_ports:
+        if ports.is_connection(taken):
+            text = f"it has the connection {connection(taken)} of the process already"
+        else:
+            text = f"port {taken.local_port} is taken by {taken.holder or 'a socket'} on {connection(taken)}"
+        remedy = f"End what uses it there; ss -tanp 'sport = :{taken.local_port}' shows it."
+        yield Reason("port-taken", DESTINATION, text, remedy)
+
+
+# --- small things -----------------------------------------------------------------------------------------
+
+
+def _use_another(subject: Subject, ip: _Ip) -> str:
+    return (
+        "Give the process an address of its own, start it again on that, and let its clients use it: "
+        + _how(subject, ip)
+    )
+
+
+def _how(subject: Subject, ip: _Ip) -> str:
+    lengths = [network.prefixlen for network in _networks(subject.origin) if ip in network]
+    usual = 24 if ip.version == 4 else 64
+    return f"ip addr add ADDRESS/{(lengths or [usual])[0]} dev {_device_at(subject.origin, ip)}"
+
+
+def _users(subject: Subject, ip: _Ip) -> list[str]:
+    return [connection(one) for one in subject.process.sockets if one.local_ip == ip.packed]
+
+
+def _inside(process: ProcessInventory) -> Callable[[TcpSocket], bool]:
+    """Return whether the other end of a connection is in the tree, accepted or waiting to be."""
+    sockets = process.sockets
+    ends = {(one.peer_ip, one.peer_port, one.local_ip, one.local_port) for one in sockets}
+    listening = {(one.local_ip, one.local_port) for one in sockets if not ports.is_connection(one)}
+    wildcards = {port for ip, port in listening if not any(ip)}
+    return lambda one: (
+        (one.local_ip, one.local_port, one.peer_ip, one.peer_port) in ends
+        or (one.peer_ip, one.peer_port) in listening
+        or one.peer_port in wildcards
+    )
+
+
+def _is_loopback(ip: bytes) -> bool:
+    return len(ip) in (4, 16) and ipaddress.ip_address(ip).is_loopback
+
+
+def _addresses(host: HostInventory) -> set[bytes]:
+    texts = (text for interface in host.interfaces for text in interface.addresses)
+    return {ports.packed(text.partition("/")[0]) for text in texts}
+
+
+def _networks(host: HostInventory) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Yield the networks that the host is on; an address that is a network of its own says nothing."""
+    for interface in host.interfaces:
+        for text in interface.addresses:
+            network = ipaddress.ip_network(text, strict=False)
+            if interface.up and network.prefixlen < network.max_prefixlen and not network.is_loopback:
+                yield network
+
+
+def _device_at(host: HostInventory, ip: _Ip) -> str:
+    """Return the interface that has *ip*, else one on its network, else a word to be replaced."""
+    for interface in host.interfaces:
+        if any(ip == ipaddress.ip_interface(text).ip for text in interface.addresses):
+            return interface.name
+    for interface in host.interfaces:
+        if interface.name != "lo" and any(
+            ip in ipaddress.ip_interface(t).network for t in interface.addresses
+        ):
+            return interface.name
+    return "DEVICE"
+
+
+def _length_at(host: HostInventory, ip: _Ip) -> int:
+    for interface in host.interfaces:
+        for text in interface.addresses:
+            if ip == ipaddress.ip_interface(text).ip:
+                return ipaddress.ip_interface(text).network.prefixlen
+    return ip.max_prefixlen

@@ -1,0 +1,121 @@
+"""What CRIU cannot dump, or would not work on another host: the words for each kind of obstacle. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from migrate.checks_subject import ORIGIN, Subject, size
+from migrate.errors import Reason
+from migrate.pb.session_pb2 import Obstacle
+
+#: CRIU carries a deleted file up to this size inside the images (its --ghost-limit).
+GHOST_LIMIT_BYTES = 1 << 20
+
+
+class Words(NamedTuple):
+    """Templates; {who} has {what} as {descriptor}, of {size}."""
+
+    text: str
+    remedy: str
+
+
+WORDS = {
+    "namespace": Words(
+        "{who} runs in another {what} namespace than migrate",
+        "Move containers with their runtime and the plug-in; start a service without PrivateTmp,"
+        " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
+    ),
+    "traced": Words(
+        "{who} is being traced by process {what}, and only one program can trace",
+        "End the debugger or strace with PID {what}.",
+    ),
+    "foreign-mount": Words(
+        "{descriptor} of {who} is {what}, opened in a mount namespace that the process cannot see now",
+        "Start the program with this stream on /dev/null or on a file that it can see itself.",
+    ),
+    "terminal": Words(
+        "{descriptor} of {who} is the terminal {what}, which cannot be moved",
+        "Start it without a terminal: setsid PROGRAM </dev/null >LOG 2>&1",
+    ),
+    "device": Words(
+        "{descriptor} of {who} is the device {what}, which belongs to this host",
+        "Let the program close the device before it is moved.",
+    ),
+    "mapped-device": Words(
+        "{who} has memory of the device {what} mapped",
+        "Let the program give back the device before it is moved.",
+    ),
+    "deleted-directory": Words(
+        "{who} uses the directory {what}, which has been deleted",
+        "Start the program again in a directory that exists.",
+    ),
+    "renamed-file": Words(
+        "{who} uses {what}, which has been deleted while another name of the same file still exists",
+        "Let the program open the file anew, or start it again.",
+    ),
+    "deleted-file": Words(
+        "{who} uses {what}, which has been deleted and holds {size}; CRIU carries at most 1 MB",
+        "If it was replaced by an upgrade, start the program again; if it is a temporary file, let the"
+        " program close it.",
+    ),
+    "sysv-shm": Words(
+        "{who} uses System V shared memory ({what}), which belongs to this host",
+        "Configure the program for POSIX shared memory or mmap.",
+    ),
+    "anonymous": Words(
+        "{who} uses {what}, which CRIU cannot dump",
+        "Configure the program to do without it (for io_uring most have a switch).",
+    ),
+    "pidfd": Words(
+        "{descriptor} of {who} refers to process {what}, which is not moved with it",
+        "Name a parent of both processes, or let the program close the descriptor.",
+    ),
+    "pipe-written": Words(
+        "{descriptor} of {who} is a pipe that a process outside of the tree reads: it would break",
+        "Start the program with this stream on a file, or name the process that started both.",
+    ),
+    "pipe-read": Words(
+        "{descriptor} of {who} is a pipe that a process outside of the tree writes: it would end",
+        "Start the program with this stream on a file or /dev/null, or name the process that started both.",
+    ),
+    "unix-outside": Words(
+        "{descriptor} of {who} is a unix connection to a process outside of the tree ({what})",
+        "Let it close the connection (for a log: write to a file instead of the journal or syslog), or name"
+        " the parent of both processes.",
+    ),
+    "socket-namespace": Words(
+        "{descriptor} of {who} is a socket of another network namespace ({what})",
+        "Let the program close it, or run migrate in the namespace with the connections.",
+    ),
+    "socket-kind": Words(
+        "{descriptor} of {who} is a socket of a kind that CRIU cannot dump: {what}",
+        "Configure the program to use TCP, UDP or unix sockets.",
+    ),
+}
+
+#: Where more can be said than for the kind in general.
+_REMEDIES = {
+    "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
+    " GODEBUG=multipathtcp=0."
+}
+
+
+def obstacles(subject: Subject) -> Iterator[Reason]:
+    """Turn what the inventory found into reasons."""
+    for one in subject.process.obstacles:
+        if one.code == "deleted-file" and one.size_bytes <= GHOST_LIMIT_BYTES:
+            continue
+        yield _reason(subject, one)
+
+
+def _reason(subject: Subject, one: Obstacle) -> Reason:
+    words = WORDS.get(one.code, Words("{who} has {what}, which cannot be moved", "Let the program close it."))
+    fields = {
+        "who": subject.who(one.pid),
+        "what": one.what or "without a name",
+        "descriptor": f"descriptor {one.fd}" if one.HasField("fd") else "a mapping",
+        "size": size(one.size_bytes),
+    }
+    remedy = _REMEDIES.get(one.what, words.remedy)
+    return Reason(one.code, ORIGIN, words.text.format(**fields), remedy.format(**fields))

@@ -1,0 +1,238 @@
+"""``migrate``: argv -> one call -> exit status. Policy is elsewhere.
+
+Exit status: where the process is, see :class:`migrate.errors.Exit`.
+
+For tests there is ``--stop-at STATE`` (or ``MIGRATE_STOP_AT``): the driver stops when the machine reaches
+that state, says so with a note, and waits to be killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from migrate import interrupt, request, ssh_host, ui
+from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
+from migrate.report import ErrorReport, Outcome, Report
+from migrate.request import RecoverRequest, Request
+from tcpcp.version import VERSION
+
+STOP_AT = "MIGRATE_STOP_AT"
+
+_PID_MAX = 1 << 22
+_EPILOG = """\
+Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
+process runs on here, 5 in doubt: do what the report says, 70 a bug in migrate.
+"""
+
+Run = Callable[[Request, ui.Observer], Report]
+RunRecover = Callable[[RecoverRequest, ui.Observer], Report]
+
+
+def main(
+    argv: Sequence[str] | None = None, run: Run | None = None, run_recover: RunRecover | None = None
+) -> int:
+    """Do what *argv* asks, show it on the standard streams, and return the exit status.
+
+    :param run, run_recover: for tests, instead of those of :mod:`migrate.origin` and :mod:`migrate.recover`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = _parser().parse_args(words)
+        asked = _request(options)
+    except UsageError as error:
+        return _usage(error, json_lines="--json" in words)
+    observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=options.verbose)
+    with interrupt.handled():
+        report = _run(asked, observer, run, run_recover)
+        with interrupt.held():
+            observer.finished(report)
+            _save_bug(report, options.verbose)
+    _close_stdout()
+    return int(report.exit_status)
+
+
+def _run(
+    asked: Request | RecoverRequest, observer: ui.Observer, run: Run | None, run_recover: RunRecover | None
+) -> Report:
+    """Make the one call. What escapes it did so before anything was frozen: that is the driver's promise."""
+    try:
+        if os.geteuid() != 0:
+            raise Refused(
+                [Reason("not-root", "origin", "migrate needs root.", "Run it as root, e.g. by sudo.")]
+            )
+        if isinstance(asked, RecoverRequest):
+            return (run_recover or _recover)(asked, observer)
+        return (run or _migrate)(asked, observer)
+    except Exception as error:
+        report = Report(outcome=Outcome.UNTOUCHED)
+        if isinstance(asked, Request):
+            report.pid, report.host = asked.pid, asked.host
+            report.where = f"nothing was done to PID {asked.pid} on origin"
+        report.fail(error)
+        if not isinstance(error, MigrateError):
+            assert report.error is not None
+            report.error.bug = True
+        return report
+
+
+def _migrate(asked: Request, observer: ui.Observer) -> Report:
+    # Here, since it loads the half of Python; --version and wrong arguments need none of it.
+    from migrate import origin
+
+    return origin.run(asked, observer)
+
+
+def _recover(asked: RecoverRequest, observer: ui.Observer) -> Report:
+    from migrate import recover
+
+    return recover.run(asked, observer)
+
+
+# --- arguments -------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, phase="usage", hint="See `migrate --help`.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="migrate",
+        usage="migrate [options] PID HOST\n       migrate --recover [--resume ID | --release ID] [options]",
+        description="Move the process PID, its children and all their TCP connections to HOST.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("pid", metavar="PID", nargs="?", help="process on this host; its children move with it")
+    add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
+    add("--version", action="version", version=f"migrate {VERSION}")
+    add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
+    add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
+    add("-v", "--verbose", action="store_true", help="on failure show details: the end of CRIU's log")
+    add("--copy-files", action="store_true", help="copy files that the process needs and HOST lacks")
+    add("--shell-job", action="store_true", help="the process has a terminal or belongs to a shell")
+    add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
+    add("--timeout", metavar="S", default=request.TIMEOUT_S, help="for one step, seconds (%(default)g)")
+    add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
+    add("--identity", metavar="FILE", default="", help="private key to log in with")
+    add("--port", metavar="N", help="port of HOST's sshd")
+    add("--recover", action="store_true", help="undo or explain what a migration that died left on this host")
+    add("--resume", metavar="ID", default="", help="with --recover: let the process go on here")
+    add("--release", metavar="ID", default="", help="with --recover: it runs on HOST; end the copy here")
+    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
+    return parser
+
+
+def _request(options: argparse.Namespace) -> Request | RecoverRequest:
+    """Return what was asked for. :raises UsageError: it makes no sense."""
+    if options.recover:
+        return _recover_request(options)
+    if options.resume or options.release:
+        raise _wrong("--resume and --release need --recover")
+    if options.pid is None or options.host is None:
+        raise _wrong("PID and HOST are needed")
+    return Request(
+        pid=_number("PID", options.pid, _PID_MAX),
+        host=_host(options.host),
+        check=options.check,
+        verbose=options.verbose,
+        copy_files=options.copy_files,
+        shell_job=options.shell_job,
+        switch=options.switch,
+        timeout_s=_seconds(options.timeout),
+        agent=_word("--agent", options.agent),
+        identity=options.identity,
+        port=None if options.port is None else _number("--port", options.port, 65535),
+        stop_at=options.stop_at,
+    )
+
+
+def _recover_request(options: argparse.Namespace) -> RecoverRequest:
+    if options.pid is not None:
+        raise _wrong("--recover takes no PID and no HOST")
+    if options.resume and options.release:
+        raise _wrong("--resume and --release exclude each other")
+    return RecoverRequest(resume=options.resume, release=options.release, verbose=options.verbose)
+
+
+def _number(name: str, text: str, largest: int) -> int:
+    # isdecimal() alone would take digits of other scripts.
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= largest):
+        raise _wrong(f"{name} is a number from 1 to {largest}, not {text!r}")
+    return int(text)
+
+
+def _seconds(text: str | float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 86400:
+        raise _wrong(f"--timeout is a number of seconds above 0, at most a day, not {text!r}")
+    return value
+
+
+def _host(text: str) -> str:
+    ssh_host.split(text)
+    return text
+
+
+def _word(name: str, text: str) -> str:
+    if not text or text.startswith("-") or not text.isprintable():
+        raise _wrong(f"{name} is a name or path, not {text!r}")
+    return text
+
+
+def _wrong(text: str) -> UsageError:
+    return UsageError(text, phase="usage", hint="See `migrate --help`.")
+
+
+# --- the end ---------------------------------------------------------------------------------------------
+
+
+def _usage(error: UsageError, *, json_lines: bool) -> int:
+    with contextlib.suppress(OSError):
+        if json_lines:
+            report = Report(outcome=Outcome.UNTOUCHED, error=ErrorReport.of(error))
+            ui.choose(sys.stdout, sys.stderr, json_lines=True, verbose=False).finished(report)
+        print(f"migrate: {error}. {error.hint}", file=sys.stderr, flush=True)
+    _close_stdout()
+    return int(Exit.USAGE)
+
+
+def _save_bug(report: Report, verbose: bool) -> None:
+    """Keep the traceback of a bug in a file, unless it has just been shown."""
+    if report.error is None or not report.error.bug or verbose:
+        return
+    with contextlib.suppress(OSError):
+        descriptor, path = tempfile.mkstemp(prefix="migrate-bug-", suffix=".txt")
+        with os.fdopen(descriptor, "w") as file:
+            file.write("\n".join([report.error.message, *report.error.details]) + "\n")
+        print(f"migrate: the traceback is in {path}", file=sys.stderr, flush=True)
+
+
+def _close_stdout() -> None:
+    """Flush; a reader that has gone must not turn into another exit status at the interpreter's end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""CRIU over RPC: one request as a generator of its notifications.
+
+A worker (``criu swrk``) is a child process that serves one request over a socket pair. While it works
+it stops at stages, each a notification, and waits for our answer; until ``post-dump`` is answered a
+dumped tree stays frozen, until ``post-restore`` is answered a restored tree has not run an instruction.
+``for stage in worker.dump(...)`` answers yes to a stage by asking for the next one and no by closing the
+generator, so an exception in the loop makes CRIU undo what it did.
+
+Source: criu/cr-service.c, images/rpc.proto; https://criu.org/RPC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrate.errors import CriuError
+
+#: CRIU's answer must fit: it never sends more in one message.
+MESSAGE_BYTES = 1 << 16
+MINIMUM_VERSION = (4, 2, 0)
+LOG_LINES = 12
+
+
+def program() -> str | None:
+    """Path of the ``criu`` to use: $MIGRATE_CRIU, the one beside this Python, or the one on PATH."""
+    chosen = os.environ.get("MIGRATE_CRIU")
+    if chosen:
+        return chosen
+    beside = Path(sys.executable).parent / "criu"
+    return str(beside) if beside.exists() else shutil.which("criu")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """CRIU waits at a stage.
+
+    :ivar name: e.g. ``"post-dump"``, ``"post-restore"``.
+    :ivar pid: the restored root task as this host numbers it, where CRIU says it.
+    """
+
+    name: str
+    pid: int | None = None
+
+
+@dataclass(slots=True)
+class Options:
+    """What a dump or a restore is asked to do.
+
+    :ivar images: directory of the images; private to root.
+    :ivar shell_job: the tree belongs to a session whose leader is not in it.
+    :ivar timeout_s: for each stage; CRIU's own limit for freezing as well.
+    :ivar extra: further fields of criu_opts for a dump.
+    """
+
+    images: Path
+    log_file: str
+    shell_job: bool = False
+    timeout_s: int = 60
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Worker:
+    """One ``criu swrk`` process, started before it is needed.
+
+    :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
+    :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
+    :raises CriuError: the program is missing or cannot be started.
+    """
+
+    def __init__(
+        self, binary: str | None = None, *, role: str = "origin", avoid_pids: list[int] | None = None
+    ) -> None:
+        self.role = role
+        self.namespace_init = 0
+        path = binary or program()
+        if path is None:
+            raise self._error("criu is not installed", hint="install CRIU 4.2 or newer with its pycriu")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        try:
+            with theirs:
+                command = _namespaced(avoid_pids) + [path, "swrk", str(theirs.fileno())]
+                self.process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if avoid_pids else subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            if avoid_pids:
+                self.namespace_init = self._read_init()
+        except OSError as error:
+            ours.close()
+            raise self._error(f"cannot start {path}: {error.strerror}") from error
+
+    def _read_init(self) -> int:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            ready, _, _ = select.select([output], [], [], 10)
+            line = output.readline().strip() if ready else b""
+        if not line.isdigit():
+            self.close()
+            raise self._error("no new PID namespace could be made", phase="prepare")
+        return int(line)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return self.process.pid
+
+    def version(self) -> tuple[int, int, int]:
+        """The program's version; the worker is used up."""
+        rpc = _rpc()
+        reply = self._ask(rpc.criu_req(type=rpc.VERSION), time.monotonic() + 10, "version")
+        return reply.version.major_number, reply.version.minor_number, reply.version.sublevel
+
+    def dump(self, pid: int, options: Options) -> Generator[Stage, bool | None, None]:
+        """Dump the tree below *pid* and stop at each stage.
+
+        The tasks are frozen from after ``pre-dump`` until ``post-dump`` is answered; answered with yes
+        they are killed, with no (or when we die) they run on. TCP is left alone: no repair, no filter.
+
+        :raises CriuError: CRIU gave up; the tree runs on.
+        """
+        rpc = _rpc()
+        request = rpc.criu_req(type=rpc.DUMP)
+        self._fill(request.opts, options)
+        request.opts.pid = pid
+        request.opts.tcp_close = True
+        request.opts.timeout = options.timeout_s
+        for name, value in options.extra.items():
+            setattr(request.opts, name, value)
+        return self._run(request, options)
+
+    def restore(self, options: Options) -> Generator[Stage, bool | None, None]:
+        """Restore the tree of the images and stop at each stage.
+
+        :raises CriuError: CRIU gave up and has killed what it had built.
+        """
+        rpc = _rpc()
+        request = rpc.criu_req(type=rpc.RESTORE)
+        self._fill(request.opts, options)
+        request.opts.tcp_established = True
+        return self._run(request, options)
+
+    def close(self) -> None:
+        """Hang up, which makes CRIU undo an unanswered stage, and reap the worker."""
+        self._socket.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(timeout=10)
+
+    def _fill(self, opts: Any, options: Options) -> None:
+        rpc = _rpc()
+        opts.images_dir_fd = -1
+        opts.images_dir = str(options.images)
+        opts.log_file = options.log_file
+        opts.log_level = 3
+        opts.notify_scripts = True
+        opts.network_lock = rpc.SKIP
+        opts.manage_cgroups_mode = rpc.IGNORE
+        opts.shell_job = options.shell_job
+        opts.file_locks = True
+        opts.link_remap = True
+
+    def _run(self, request: Any, options: Options) -> Generator[Stage, bool | None, None]:
+        rpc = _rpc()
+        what = "dump" if request.type == rpc.DUMP else "restore"
+        try:
+            reply = self._ask(request, self._deadline(options), what)
+            while reply.type == rpc.NOTIFY:
+                note = reply.notify
+                said = yield Stage(note.script, note.pid if note.HasField("pid") else None)
+                answer = rpc.criu_req(type=rpc.NOTIFY, notify_success=said is not False)
+                reply = self._ask(answer, self._deadline(options), what)
+        except CriuError as error:
+            error.details = error.details or log_errors(options.images / options.log_file)
+            raise
+        if not reply.success:
+            details = log_errors(options.images / options.log_file)
+            text = _sentence(details) or reply.cr_errmsg.strip() or f"errno {reply.cr_errno}"
+            raise self._error(f"CRIU could not {what} the process: {text}", phase=what, details=details)
+
+    @staticmethod
+    def _deadline(options: Options) -> float:
+        return time.monotonic() + options.timeout_s
+
+    def _ask(self, request: Any, deadline: float, what: str) -> Any:
+        reply = _rpc().criu_resp()
+        try:
+            self._socket.send(request.SerializeToString())
+            ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise self._error(f"CRIU did not answer in time ({what})", phase=what)
+            data = self._socket.recv(MESSAGE_BYTES)
+        except OSError as error:
+            raise self._error(f"CRIU ended in the middle ({what}): {error.strerror}", phase=what) from error
+        if not data:
+            raise self._error(f"CRIU ended in the middle ({what})", phase=what)
+        reply.ParseFromString(data)
+        return reply
+
+    def _error(
+        self, text: str, *, phase: str = "", hint: str = "", details: list[str] | None = None
+    ) -> CriuError:
+        return CriuError(text, phase=phase, role=self.role, hint=hint, details=details)
+
+
+@contextlib.contextmanager
+def worker(binary: str | None = None, *, role: str = "origin") -> Generator[Worker, None, None]:
+    """A worker that is hung up and reaped in the end."""
+    made = Worker(binary, role=role)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _namespaced(avoid_pids: list[int] | None) -> list[str]:
+    """The beginning of a command that runs in a new PID namespace."""
+    if not avoid_pids:
+        return []
+    script = Path(__file__).with_name("pid_namespace.py")
+    pid_max = int(Path("/proc/sys/kernel/pid_max").read_text())
+    room = 1000
+    last = max(avoid_pids) + 1 if max(avoid_pids) + room < pid_max else 300
+    return [sys.executable, "-I", "-S", str(script), str(last)]
+
+
+def log_errors(log: Path) -> list[str]:
+    """The errors of a CRIU log, at most the last ``LOG_LINES``; the log's end where it names none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    errors = [line for line in lines if re.search(r"\bError\b|\bWarn\b", line)]
+    return (errors or lines)[-LOG_LINES:]
+
+
+def _sentence(lines: list[str]) -> str:
+    """The last error of a log without its clock and place in CRIU's source."""
+    said = [
+        re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
+    ]
+    return said[-1] if said else ""
+
+
+def _rpc() -> Any:
+    """pycriu's messages; imported late, so that `--help` and the library need no CRIU."""
+    try:
+        from pycriu import rpc_pb2
+    except ImportError as error:
+        raise CriuError(
+            "pycriu is not installed for this Python", hint="install the pycriu that comes with CRIU"
+        ) from error
+    return rpc_pb2

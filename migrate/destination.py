@@ -1,0 +1,235 @@
+"""The destination's part of a migration: what the agent does for each message of the driver.
+
+One :class:`Destination` is one migration. Its methods are called in the order of the machine's table; each
+writes to the journal what would have to be undone before it does it. :meth:`Destination.abort` undoes
+everything, up to the moment in which :meth:`Destination.commit` begins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from migrate import guardian, journal, place, processes, switch, undo
+from migrate.criu import Options, Stage, Worker
+from migrate.errors import CriuError, MigrateError, ProtocolError
+from migrate.file_copy import FileTaker
+from migrate.image_stream import Receiver
+from migrate.machine import State
+from migrate.pb import session_pb2 as pb
+from tcpcp import hooks, tree
+from tcpcp.ici import Ici
+from tcpcp.isolation import Flow, Isolation
+
+#: How much longer than a step the filter holds when we die: long enough never to end before its work.
+FILTER_MARGIN_S = 60
+
+
+class Destination:
+    """One migration on the destination.
+
+    :param migration_id: the driver's name for it, checked by the caller.
+    """
+
+    def __init__(self, migration_id: str, origin_host: str) -> None:
+        self.migration_id = migration_id
+        self.origin_host = origin_host
+        self.phases_ms: dict[str, float] = {}
+        self.committed = False
+        self._journal: journal.Journal | None = None
+        self._taker: FileTaker | None = None
+
+    def prepare(self, request: pb.Prepare) -> None:
+        """Make ready what needs no image: guardian, image directory, CRIU, the place of the addresses.
+
+        :raises MigrateError: :meth:`abort` leaves nothing.
+        """
+        self._request = request
+        self._journal = journal.Journal(
+            self.migration_id, role="destination", pid=request.pids[0], other_host=self.origin_host
+        )
+        self._guardian = guardian.Guardian(self._journal.directory, "destination")
+        self._since = _ticks_now()
+        avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
+        self._worker = Worker(role="destination", avoid_pids=avoid)
+        addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
+        self._switch = switch.make(request.switch_kind, "destination", self.migration_id, addresses)
+        self._switch.choose()
+        self._isolation = Isolation(self.migration_id, timeout_s=request.timeout_s + FILTER_MARGIN_S)
+        self._journal.did("isolation", name=self.migration_id)
+        self._isolation.prepare()
+        self._images = self._make_images()
+        self._receiver = Receiver(self._images)
+        self._guardian.wait_ready()
+
+    def _make_images(self) -> Path:
+        assert self._journal is not None
+        path = place.image_root() / f"migrate-{self.migration_id}"
+        self._journal.did("images", path=str(path))
+        return place.images(self.migration_id)
+
+    def take(self, chunk: pb.FileChunk) -> None:
+        """Take a piece of an image."""
+        self._receiver.take(chunk)
+
+    def copy(self, chunk: pb.FileChunk) -> None:
+        """Take a piece of a file that is copied to its own place."""
+        assert self._journal is not None
+        if self._taker is None:
+            self._taker = FileTaker(self._journal)
+        self._taker.take(chunk)
+
+    def restore(self, request: pb.Restore) -> pb.Restored:
+        """Build the tree; it has not run an instruction when this returns, and its sockets are mute.
+
+        :raises MigrateError, TcpcpError: :meth:`abort` leaves nothing.
+        """
+        self._images_of = request
+        with self._timed("verify"):
+            self._receiver.verify(request.manifest)
+        with self._timed("compile"):
+            icis = hooks.complete_images(self._images, request.closed)
+        with self._timed("hold"):
+            self._hold(icis)
+        with self._timed("build"):
+            self._build()
+        self._pids = self._numbers()
+        with self._timed("finish"):
+            self._finish(request, icis)
+        return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases_ms=self.phases_ms)
+
+    def _numbers(self) -> dict[int, int]:
+        """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
+        init = self._worker.namespace_init
+        if not init:
+            return {pid: pid for pid in self._request.pids}
+        return {processes.innermost(pid): pid for pid in tree.tasks(init)}
+
+    def _hold(self, icis: list[Ici]) -> None:
+        """No packet may meet a half-built socket, or none."""
+        assert self._journal is not None
+        flows = [Flow(ici.local, ici.peer) for ici in icis]
+        self._isolation.hold(flows, hooks.listeners_of_images(self._images))
+        self._journal.did("switch", details=self._switch.details())
+        self._switch.prepare()
+
+    def _build(self) -> None:
+        assert self._journal is not None
+        init = self._worker.namespace_init
+        self._journal.did("tree", pids=[init] if init else list(self._request.pids), since=self._since)
+        self._journal.did("criu", pid=self._worker.pid, start=_start_of(self._worker.pid))
+        options = Options(
+            self._images,
+            "restore.log",
+            shell_job=self._request.shell_job,
+            timeout_s=self._request.timeout_s,
+        )
+        self._stages: Generator[Stage, bool | None, None] = self._worker.restore(options)
+        for stage in self._stages:
+            if stage.name == "post-restore":
+                return
+        raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+
+    def _finish(self, request: pb.Restore, icis: list[Ici]) -> None:
+        holders = {one.inode: (self._pids[one.holders[0].pid], one.holders[0].fd) for one in request.sockets}
+        listeners = {one.inode: (dict(one.options), one.congestion) for one in request.listeners}
+        hooks.finish(icis, holders, listeners, same_path=request.same_path)
+
+    def switch(self) -> None:
+        """Answer for the service addresses; the origin has withdrawn them."""
+        with self._timed("switch"):
+            self._switch.switch()
+            self._switch.verify()
+
+    def commit(self) -> pb.Activated:
+        """Let packets in and the tree run. From here on it is ours, whatever happens to the link.
+
+        :raises MigrateError: CRIU failed at the very end; :meth:`settle` says what is left.
+        """
+        assert self._journal is not None
+        self._journal.state(State.COMMITTED.value)
+        self.committed = True
+        with self._timed("activate"):
+            self._isolation.release()
+            for _ in self._stages:
+                pass
+        self._journal.state(State.ACTIVATED.value)
+        return pb.Activated(destination_pid=self._pids[self._request.pids[0]], phases_ms=self.phases_ms)
+
+    def end(self) -> None:
+        """Clean up after the tree has been activated."""
+        assert self._journal is not None
+        self._worker.close()
+        guardian.tidy_up(self._journal.read())
+        self._close("MOVED")
+
+    def abort(self) -> tuple[list[str], list[str]]:
+        """Undo everything; nothing of the migration is left here. What commit() began is not undone here.
+
+        :return: what was undone and what could not be, as sentences.
+        """
+        if self._journal is None:
+            return [], []
+        if self.committed:
+            raise ProtocolError("an abort after the commit", phase="abort", role="destination")
+        if hasattr(self, "_worker"):
+            if hasattr(self, "_stages"):
+                self._stages.close()
+            self._worker.close()
+        undone, problems = undo.roll_back(self._journal.read())
+        if problems:
+            guardian.note_problems(self._journal.directory, problems)
+            self._journal.abandon()
+        else:
+            self._close("ROLLED_BACK")
+        return undone, problems
+
+    def settle(self) -> list[str]:
+        """After a failed commit: leave what runs, remove the rest; say which."""
+        assert self._journal is not None
+        self._worker.close()
+        runs = guardian.tree_runs(self._journal.read())
+        if runs:
+            self.end()
+            return ["the process runs on the destination"]
+        self.committed = False
+        _, problems = self.abort()
+        return ["the process does not run on the destination", *problems]
+
+    def _close(self, outcome: str) -> None:
+        assert self._journal is not None
+        self._journal.end(outcome)
+        self._journal.remove()
+        self._journal = None
+        if hasattr(self, "_guardian"):
+            self._guardian.wait_end()
+
+    def _timed(self, phase: str) -> _Timed:
+        return _Timed(self.phases_ms, phase)
+
+
+class _Timed:
+    """Adds the duration of a ``with`` block to *phases_ms*."""
+
+    def __init__(self, phases_ms: dict[str, float], phase: str) -> None:
+        self._phases_ms, self._phase = phases_ms, phase
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._phases_ms[self._phase] = 1000 * (time.monotonic() - self._began)
+
+
+def _ticks_now() -> int:
+    """Clock ticks since boot, the unit of a process's start time; never later than now."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) - 1
+
+
+def _start_of(pid: int) -> int:
+    try:
+        return processes.identity(pid)[1]
+    except ProcessLookupError:
+        raise MigrateError("CRIU ended before it was needed", phase="restore", role="destination") from None

@@ -1,0 +1,99 @@
+"""Ctrl-C and SIGTERM as one clean error, raised where the driver can stand it.
+
+    with handled():                # by cli.py; a signal raises Interrupted at once, wherever we are
+        connect, check
+        with at_checkpoints():     # from the freeze to the end: only check() raises, and what calls it
+            freeze, dump, stream
+            with held():           # an undo, and everything after COMMIT: nothing raises
+                undo
+
+Only the first signal ever raises; a second Ctrl-C cannot break the rollback that the first one began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from migrate.errors import MigrateError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(MigrateError):
+    """The user, or the system, asked this program to stop."""
+
+
+class _Mode(enum.IntEnum):
+    AT_ONCE = 0
+    AT_CHECKPOINTS = 1
+    HELD = 2
+
+
+class _State:
+    mode = _Mode.AT_ONCE
+    pending: signal.Signals | None = None
+    raised = False
+
+
+_state = _State()
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Handle the signals as this module says; puts the handlers before back. Main thread only."""
+    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    _state.mode, _state.pending, _state.raised = _Mode.AT_ONCE, None, False
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def at_checkpoints() -> Iterator[None]:
+    """Let signals raise at :func:`check` only, also after the block: what was frozen must be reported.
+
+    A signal that nobody has checked for by its end stays pending.
+    """
+    _state.mode = max(_state.mode, _Mode.AT_CHECKPOINTS)
+    yield
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let signals raise nowhere; they stay pending (see :func:`requested`)."""
+    before, _state.mode = _state.mode, _Mode.HELD
+    try:
+        yield
+    finally:
+        _state.mode = before
+
+
+def check() -> None:
+    """Raise the pending interruption, unless it was raised before, is held, or this is another thread.
+
+    :raises Interrupted: once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _state.pending is not None and not _state.raised and _state.mode != _Mode.HELD:
+        _state.raised = True
+        raise Interrupted(f"stopped by {_state.pending.name}", phase="interrupt")
+
+
+def requested() -> bool:
+    """Return whether a signal has arrived, raised or not."""
+    return _state.pending is not None
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if _state.pending is None:
+        _state.pending = signal.Signals(number)
+    if _state.mode == _Mode.AT_ONCE:
+        check()

@@ -1,0 +1,11 @@
+"""What a host can do, and what a process holds: system calls and /proc, no policy.
+
+The judgement, and the words for it, are in :mod:`migrate.checks`.
+"""
+
+from __future__ import annotations
+
+from migrate.inventory.answers import answer, host
+from migrate.inventory.of_process import process, require
+
+__all__ = ["answer", "host", "process", "require"]

@@ -1,0 +1,111 @@
+"""What this host has of what a process needs: PIDs, ports and files."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from migrate import checks, ports, probe
+from migrate.inventory import files, of_host, proc
+from migrate.inventory.sockets import message
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
+from tcpcp import diag
+from tcpcp.errors import KernelError
+
+
+def host(
+    ssh_addresses: Iterable[str] = (),
+    process: ProcessInventory | None = None,
+    criu_problem: Callable[[str | None], str] = probe.problem,
+) -> HostInventory:
+    """Look at this host as the origin.
+
+    Nothing changes; no error is raised, ``problems`` says what could not be found out.
+
+    :param ssh_addresses: addresses of this host that our own session uses, beside SSH_CONNECTION's.
+    :param process: then ``taken_ports`` are sockets of other processes on its service addresses.
+    :param criu_problem: says what is wrong with the CRIU at a path, or "".
+    """
+    found = of_host.inspect(ssh_addresses, criu_problem)
+    if process is not None:
+        moving = {ports.packed(address) for address in checks.service_addresses(process)}
+        ours = {one.inode for one in process.sockets} | {0}
+        _sockets(found, moving, lambda one: one.local_ip in moving and one.inode not in ours)
+    return found
+
+
+def answer(
+    process: ProcessInventory,
+    ssh_addresses: Iterable[str] = (),
+    criu_problem: Callable[[str | None], str] = probe.problem,
+) -> HostInventory:
+    """Look at this host as the destination of *process*: which of its PIDs, ports and files are here.
+
+    Parameters and errors as of :func:`host`.
+    """
+    found = of_host.inspect(ssh_addresses, criu_problem)
+    _pids(process, found)
+    found.files.extend(files.there(list(process.files)))
+    ours: defaultdict[int, list[TcpSocket]] = defaultdict(list)
+    for one in process.sockets:
+        ours[one.local_port].append(one)
+    _sockets(found, ours, lambda one: any(ports.clash(mine, one) for mine in ours.get(one.local_port, ())))
+    return found
+
+
+def _sockets(found: HostInventory, needed: Collection[object], wanted: Callable[[TcpSocket], bool]) -> None:
+    """Add the sockets of this host that are *wanted*, each with its holder; none when nothing is *needed*."""
+    if not needed:
+        return
+    try:
+        taken = [one for one in map(message, diag.tcp()) if wanted(one)]
+    except KernelError as error:
+        found.problems.append(f"the sockets of this host cannot be listed: {error}")
+        return
+    holders = _holders({one.inode for one in taken} - {0})
+    for one in taken:
+        one.holder = holders.get(one.inode, "")
+    found.taken_ports.extend(taken)
+
+
+def _holders(inodes: set[int]) -> dict[int, str]:
+    """Return the processes that hold the sockets *inodes*, as e.g. ``nginx (PID 812)``."""
+    if not inodes:
+        return {}
+    links = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, str] = {}
+    for pid in _all_pids():
+        try:
+            for fd in Path(f"/proc/{pid}/fd").iterdir():
+                inode = links.get(str(fd.readlink()))
+                if inode:
+                    found.setdefault(inode, f"{proc.stat(pid).comm} (PID {pid})")
+        except (OSError, proc.Gone):
+            continue  # ended since, or closed since
+    return found
+
+
+def _pids(process: ProcessInventory, found: HostInventory) -> None:
+    """Add the numbers of *process* that are taken here, by a task or by a group or session without leader."""
+    wanted = set(process.needed_pids)
+    names: dict[int, str] = {}
+    for pid in _all_pids():
+        try:
+            stat = proc.stat(pid)
+        except proc.Gone:
+            continue
+        names[pid] = stat.comm
+        for number, kind in ((stat.pgrp, "process group"), (stat.session, "session")):
+            if number in wanted:
+                names.setdefault(number, f"{kind} of {stat.comm} (PID {pid})")
+    # Threads are not listed in /proc, but can be looked up in it.
+    for number in sorted(wanted):
+        if number in names or Path(f"/proc/{number}").exists():
+            found.taken_pids.append(number)
+            found.taken_by[number] = names.get(number, "a thread")
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208

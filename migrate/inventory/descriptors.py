@@ -1,0 +1,108 @@
+"""The descriptors of a tree: those without a path that are no sockets, and what leads out of the tree."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import defaultdict
+from collections.abc import Iterator
+
+from migrate.inventory import proc
+from migrate.inventory.files import Files
+from migrate.inventory.proc import Gone
+from migrate.pb.session_pb2 import Obstacle
+from tcpcp import tree
+from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.pidfd import Lender
+
+#: Anonymous inodes that CRIU dumps (criu/files.c dump_one_file()).
+_SUPPORTED = frozenset(
+    {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]", "bpf-map"}
+)
+_ANONYMOUS = "anon_inode:"
+_PTMX = ("/dev/ptmx", "/dev/pts/ptmx", "/ptmx")
+
+
+class Descriptors:
+    """Collects the descriptors of a tree.
+
+    :ivar tables: what each descriptor points to, by PID and number.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[int, dict[int, str]] = {}
+        self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        self._pidfds: list[tuple[int, int, str]] = []
+        self._terminals: set[str] = set()
+        self._obstacles: list[Obstacle] = []
+
+    def add_process(self, pid: int, files: Files) -> None:
+        """Read the descriptors of *pid*, and hand those with a path to *files*.
+
+        :raises Gone: the process has ended.
+        :raises PermissionDenied: the process is not ours to look into.
+        """
+        try:
+            self.tables[pid] = tree.descriptors(pid)
+        except KernelError:
+            raise Gone(f"process {pid}") from None
+        mounts = proc.mount_ids(pid)
+        for fd, target in self.tables[pid].items():
+            if target.startswith("socket:["):
+                continue  # there may be thousands
+            try:
+                self._add(pid, fd, target, mounts, files)
+            except Gone:
+                continue  # closed since
+
+    def _add(self, pid: int, fd: int, target: str, mounts: set[int], files: Files) -> None:
+        if target.startswith("pipe:["):
+            flags = proc.fdinfo(pid, fd).flags
+            self._pipes[target].append((pid, fd, flags & os.O_ACCMODE))
+        elif target.startswith(_ANONYMOUS):
+            self._add_anonymous(pid, fd, target)
+        elif target in _PTMX:
+            self._terminals.add(f"/dev/pts/{proc.fdinfo(pid, fd).more.get('tty-index', '')}")
+        elif target.startswith("/"):
+            files.add_descriptor(pid, fd, target, mounts)
+
+    def _add_anonymous(self, pid: int, fd: int, target: str) -> None:
+        kind = target.removeprefix(_ANONYMOUS)
+        if kind == "[pidfd]":
+            self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
+        elif kind not in _SUPPORTED:
+            self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
+
+    def inside_terminals(self, obstacles: list[Obstacle]) -> Iterator[Obstacle]:
+        """Yield *obstacles* without the terminals whose other side is in the tree: they move with it."""
+        for one in obstacles:
+            if one.code != "terminal" or one.what not in self._terminals:
+                yield one
+
+    def obstacles(self, inside: set[int]) -> Iterator[Obstacle]:
+        """Yield what cannot be dumped, or leads out of the tree with the PIDs *inside*."""
+        yield from self._obstacles
+        for pid, fd, other in self._pidfds:
+            if int(other) > 0 and int(other) not in inside:
+                yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
+        with Lender() as lender:
+            for name, ends in self._pipes.items():
+                modes = {mode for _, _, mode in ends}
+                if len(modes) == 1 and os.O_RDWR not in modes and not _is_hung_up(lender, *ends[0][:2]):
+                    pid, fd, mode = ends[0]
+                    code = "pipe-written" if mode == os.O_WRONLY else "pipe-read"
+                    yield Obstacle(code=code, pid=pid, fd=fd, what=name)
+
+
+def _is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
+    try:
+        pipe = lender.descriptor(pid, fd)
+    except (KernelError, PermissionDenied):
+        return True  # closed since
+    try:
+        poll = select.poll()
+        poll.register(pipe, 0)
+        return bool(poll.poll(0))
+    finally:
+        os.close(pipe)

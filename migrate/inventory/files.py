@@ -1,0 +1,201 @@
+"""The files of a process: open, mapped, executed, working and root directory.
+
+What is reported about a file was read through the process's own descriptor or mapping, not through the path,
+which may name another file by now.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from migrate import elf
+from migrate.inventory import proc
+from migrate.inventory.proc import Gone
+from migrate.pb.session_pb2 import File, Obstacle
+
+_DELETED = " (deleted)"
+
+#: Regular files without a place in any file system; CRIU rebuilds them by their content.
+_NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/SYSV", "/anon_hugepage", "/[aio]")
+
+#: A path below /proc is made anew by the other kernel, also for a PID that is the same there.
+_KERNEL_MADE = "/proc/"
+
+#: Major number of /dev/null, zero, full, random, urandom, kmsg (Documentation/admin-guide/devices.txt).
+_MEM_MAJOR = 1
+#: /dev/mem, kmem and port are of that major too, and reach this host's hardware.
+_HARDWARE_MINORS = frozenset({1, 2, 4})
+#: /dev/ttyN, /dev/tty and console and ptmx, pseudo terminals (eight majors).
+_TTY_MAJORS = frozenset({4, 5, *range(136, 144)})
+_DEV_ZERO = os.makedev(1, 5)
+
+
+class Files:
+    """Collects the files of a tree, each path once for each use.
+
+    :ivar found: in the order in which they were seen.
+    :ivar obstacles: what CRIU cannot dump, or not restore on another host.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], File] = {}
+        self.obstacles: list[Obstacle] = []
+
+    @property
+    def found(self) -> list[File]:
+        """Every file, with what the origin knows of it."""
+        return list(self._found.values())
+
+    def add_process(self, pid: int) -> None:
+        """Add executable, directories and mappings of *pid*.
+
+        :raises Gone: the process has ended.
+        """
+        self._add_link(pid, "exe", File.EXECUTABLE)
+        self._add_link(pid, "cwd", File.WORKING_DIRECTORY)
+        if proc.link(pid, "root") != "/":
+            self._add_link(pid, "root", File.ROOT_DIRECTORY)
+        for mapping in proc.maps(pid):
+            self._add_mapping(pid, mapping)
+
+    def add_descriptor(self, pid: int, fd: int, path: str, mounts: set[int]) -> None:
+        """Add the file that descriptor *fd* of *pid* refers to, if it is one with a path.
+
+        :param path: what /proc/PID/fd/FD points to; begins with a slash.
+        :param mounts: mounts that the process can see.
+        :raises Gone: the descriptor was closed.
+        """
+        with proc.looking():
+            status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
+        if path.startswith(_NAMELESS):
+            return
+        info = proc.fdinfo(pid, fd)
+        if info.mount_id not in mounts:
+            self._obstacle("foreign-mount", pid, path, fd=fd)
+        elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            self._device(pid, fd, path, status)
+        elif not self._deleted(pid, path, status, fd=fd):
+            writing = info.flags & os.O_ACCMODE
+            file = self._file(path, File.OPEN, status)
+            file.written |= writing != os.O_RDONLY
+            file.append_only = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
+
+    def _add_link(self, pid: int, name: str, use: File.Use) -> None:
+        path = proc.link(pid, name)
+        with proc.looking():
+            status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
+        if not self._deleted(pid, path, status):
+            file = self._file(path, use, status)
+            if use == File.EXECUTABLE and not file.build_id:
+                file.build_id = build_id(f"/proc/{pid}/{name}")
+
+    def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
+        if mapping.path.startswith("/SYSV"):
+            self._obstacle("sysv-shm", pid, mapping.path.removesuffix(_DELETED))
+        elif mapping.path.startswith("anon_inode:"):
+            self._obstacle("anonymous", pid, mapping.path)
+        elif mapping.path.startswith("/") and not mapping.path.startswith(_NAMELESS):
+            self._add_mapped_file(pid, mapping)
+
+    def _add_mapped_file(self, pid: int, mapping: proc.Mapping) -> None:
+        known = self._found.get((mapping.path, File.MAPPED))
+        if known is None:
+            through = f"/proc/{pid}/map_files/{mapping.range}"
+            try:
+                status = os.stat(through)  # noqa: PTH116
+            except FileNotFoundError:
+                return  # unmapped since; a process that has ended is noticed by the next reader
+            if not stat.S_ISREG(status.st_mode):
+                if status.st_rdev != _DEV_ZERO:
+                    self._obstacle("mapped-device", pid, mapping.path)
+                return
+            if self._deleted(pid, mapping.path, status):
+                return
+            known = self._file(mapping.path, File.MAPPED, status)
+            known.build_id = build_id(through)
+        known.written |= "w" in mapping.mode and "s" in mapping.mode
+
+    def _file(self, path: str, use: File.Use, status: os.stat_result) -> File:
+        key = (path, use)
+        if key not in self._found:
+            self._found[key] = describe(path, use, status)
+            if path.startswith(_KERNEL_MADE):
+                return self._found.pop(key)
+        return self._found[key]
+
+    def _deleted(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> bool:
+        """Whether the path is no longer the file's; CRIU carries a small deleted file inside the images."""
+        if not path.endswith(_DELETED) and status.st_nlink > 0:
+            return False
+        path = path.removesuffix(_DELETED)
+        if path.startswith(_KERNEL_MADE):
+            return True
+        if stat.S_ISDIR(status.st_mode):
+            self._obstacle("deleted-directory", pid, path, fd=fd)
+        elif status.st_nlink > 0:
+            self._obstacle("renamed-file", pid, path, fd=fd)
+        else:
+            # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
+            self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=status.st_blocks * 512)
+        return True
+
+    def _device(self, pid: int, fd: int, path: str, status: os.stat_result) -> None:
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        block = stat.S_ISBLK(status.st_mode)
+        if not block and major in _TTY_MAJORS:
+            self._obstacle("terminal", pid, path.removesuffix(_DELETED), fd=fd)
+        elif not block and major == _MEM_MAJOR and minor not in _HARDWARE_MINORS:
+            self._file(path, File.OPEN, status)
+        else:
+            self._obstacle("device", pid, path, fd=fd)
+
+    def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
+        self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=what, size_bytes=size_bytes))
+
+
+def describe(path: str, use: File.Use, status: os.stat_result) -> File:
+    """Return what *status* says about the file; build-id and writing are left to the caller."""
+    return File(
+        path=path,
+        use=use,
+        size_bytes=status.st_size,
+        mode=status.st_mode,
+        exists=True,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        directory=stat.S_ISDIR(status.st_mode),
+        regular=stat.S_ISREG(status.st_mode),
+    )
+
+
+def build_id(path: str) -> bytes:
+    """Return the build-id of the file at *path*; b"" when it has none or cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return elf.build_id(lambda offset, size: os.pread(fd, size, offset) if offset < 1 << 63 else b"")
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def there(wanted: list[File]) -> Iterator[File]:
+    """Yield for each of the origin's files what this host has at its path; ``exists`` says if anything."""
+    for one in wanted:
+        try:
+            status = os.stat(one.path)  # noqa: PTH116
+        except (OSError, ValueError):
+            yield File(path=one.path, use=one.use)
+            continue
+        found = describe(one.path, one.use, status)
+        if one.build_id and found.regular:
+            found.build_id = build_id(one.path)
+        yield found
+
+
+__all__ = ["Files", "Gone", "build_id", "describe", "there"]

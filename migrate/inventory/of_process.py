@@ -1,0 +1,157 @@
+"""What a process tree holds: tasks, memory, files and sockets, and what stands in the way of moving it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from migrate.errors import KernelError, Reason, Refused
+from migrate.inventory import proc, sockets
+from migrate.inventory.descriptors import Descriptors
+from migrate.inventory.files import Files
+from migrate.inventory.proc import Gone
+from migrate.pb.session_pb2 import Obstacle, ProcessInventory, Task
+from tcpcp import tree
+from tcpcp.errors import KernelError as TcpcpKernelError
+from tcpcp.errors import TcpcpError
+
+_KILOBYTE = 1024
+#: Of /proc/PID/status: what CRIU writes into images. Pages of files that are unchanged stay in the files.
+_IMAGE_PAGES = ("RssAnon", "RssShmem", "VmSwap")
+
+
+def require(pid: int) -> None:
+    """Make sure that there is a process *pid*.
+
+    :raises Refused: there is none.
+    """
+    if not os.path.exists(f"/proc/{pid}/stat"):  # noqa: PTH110
+        text, remedy = f"there is no process {pid}", "Look for the PID with pgrep or ss -tlnp."
+        raise Refused([Reason("no-such-process", "origin", text, remedy)])
+
+
+def process(root_pid: int) -> ProcessInventory:
+    """Look at *root_pid* and all processes below it. They run on, and nothing is changed.
+
+    A process below the root that ends meanwhile is left out.
+
+    :raises KernelError: there is no such process, or it ended; or this user may not look into it.
+    """
+    try:
+        return _inspect(root_pid)
+    except Gone:
+        raise _ended(root_pid) from None
+    except TcpcpKernelError as error:
+        if error.errno == errno.ESRCH:
+            raise _ended(root_pid) from None
+        raise KernelError(f"cannot look into process {root_pid}: {error}", phase="check") from error
+    except (TcpcpError, PermissionError) as error:
+        raise KernelError(
+            f"cannot look into process {root_pid}: {error}", phase="check", hint="Run migrate as root."
+        ) from error
+
+
+def _inspect(root_pid: int) -> ProcessInventory:
+    found = ProcessInventory(root_pid=root_pid, driver_pids=proc.ancestors(os.getpid()))
+    files, tables = Files(), Descriptors()
+    own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
+    for pid in tree.tasks(root_pid):
+        try:
+            task, memory_bytes = _task(pid)
+            found.tasks.append(task)
+            if task.zombie or task.kernel_thread:
+                continue
+            found.memory_bytes += memory_bytes
+            found.obstacles.extend(
+                _foreign_namespaces(pid, proc.namespaces(pid), own if pid == root_pid else root)
+            )
+            _tracer(pid, found)
+            files.add_process(pid)
+            tables.add_process(pid, files)
+        except Gone:
+            if pid == root_pid:
+                raise
+    _finish(found, files, tables)
+    return found
+
+
+def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
+    """Add what only the whole tree shows: what leads out of it."""
+    held = sockets.collect(tree.held_in(tables.tables))
+    found.files.extend(files.found)
+    found.sockets.extend(held.tcp)
+    found.other_addresses.extend(held.other_addresses)
+    found.obstacles.extend(tables.inside_terminals(files.obstacles))
+    found.obstacles.extend(tables.obstacles({task.pid for task in found.tasks}))
+    found.obstacles.extend(held.obstacles)
+    found.needed_pids.extend(_needed_pids(found))
+
+
+def _task(pid: int) -> tuple[Task, int]:
+    """Return the task, and how much of its memory goes into images, in bytes."""
+    stat, status = proc.stat(pid), proc.status(pid)
+    try:
+        tids = tree.threads(pid)
+    except TcpcpKernelError:
+        raise Gone(f"process {pid}") from None
+    task = Task(
+        pid=pid,
+        ppid=stat.ppid,
+        sid=stat.session,
+        pgid=stat.pgrp,
+        comm=stat.comm,
+        tids=tids,
+        start_ticks=stat.starttime,
+        rss_bytes=_bytes(status, "VmRSS"),
+        kernel_thread=stat.kernel_thread,
+        terminal=terminal_name(stat.tty_nr),
+        uid=int(status.get("Uid", "0").split()[0]),
+        zombie=stat.state in "ZX",
+    )
+    return task, sum(_bytes(status, name) for name in _IMAGE_PAGES)
+
+
+def _bytes(status: dict[str, str], name: str) -> int:
+    """Return a size of /proc/PID/status; zombies and kernel threads have none."""
+    return int(status.get(name, "0 kB").split()[0]) * _KILOBYTE
+
+
+def terminal_name(tty_nr: int) -> str:
+    """Return the terminal that field 7 of /proc/PID/stat means, "" for none.
+
+    Source: man proc(5); Documentation/admin-guide/devices.txt.
+    """
+    if not tty_nr:
+        return ""
+    major, minor = (tty_nr >> 8) & 0xFFF, (tty_nr & 0xFF) | ((tty_nr >> 12) & 0xFFF00)
+    if 136 <= major <= 143:
+        return f"/dev/pts/{(major - 136) * 256 + minor}"
+    return f"/dev/tty{minor}" if major == 4 and minor < 64 else f"terminal {major}:{minor}"
+
+
+def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str]) -> list[Obstacle]:
+    kinds = {kind.removesuffix("_for_children") for kind in its if its[kind] != expected.get(kind, its[kind])}
+    return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
+
+
+def _tracer(pid: int, found: ProcessInventory) -> None:
+    tracer = proc.status(pid).get("TracerPid", "0")
+    if tracer != "0":
+        found.obstacles.append(Obstacle(code="traced", pid=pid, what=tracer))
+
+
+def _needed_pids(found: ProcessInventory) -> list[int]:
+    """Return the numbers that the tree needs: of tasks and threads, and of groups and sessions left behind.
+
+    A session or group whose leader lives outside the tree is not rebuilt: CRIU puts the tree into its own.
+    """
+    numbers = {task.pid for task in found.tasks} | {tid for task in found.tasks for tid in task.tids}
+    for task in found.tasks:
+        numbers |= {number for number in (task.sid, task.pgid) if not os.path.exists(f"/proc/{number}")}  # noqa: PTH110
+    return sorted(numbers - {0})
+
+
+def _ended(pid: int) -> KernelError:
+    return KernelError(
+        f"process {pid} has ended", phase="check", hint="Look for its new PID with pgrep, and try again."
+    )

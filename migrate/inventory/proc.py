@@ -1,0 +1,144 @@
+"""Readers of /proc: one file each, parsed, nothing judged.
+
+All raise :class:`Gone` when the process, thread or descriptor is no longer there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+#: include/linux/sched.h: the task is a kernel thread.
+_PF_KTHREAD = 0x00200000
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts")
+
+
+class Gone(Exception):
+    """What was asked about has ended or was closed."""
+
+
+class Stat(NamedTuple):
+    """The fields of /proc/PID/stat that we use, named as in man proc(5)."""
+
+    state: str
+    ppid: int
+    pgrp: int
+    session: int
+    tty_nr: int
+    kernel_thread: bool
+    starttime: int
+    comm: str
+
+
+class Mapping(NamedTuple):
+    """A line of /proc/PID/maps.
+
+    :ivar range: the addresses as text, the name in /proc/PID/map_files.
+    :ivar mode: e.g. ``r-xp``.
+    :ivar path: file, or ``[heap]`` and the like, or "".
+    """
+
+    range: str
+    mode: str
+    inode: int
+    path: str
+
+
+class FdInfo(NamedTuple):
+    """/proc/PID/fdinfo/FD.
+
+    :ivar flags: of open(2).
+    :ivar more: the other fields, the last one of each name.
+    """
+
+    flags: int
+    mount_id: int
+    more: dict[str, str]
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Turn the ways in which /proc says that something is gone into :class:`Gone`."""
+    try:
+        yield
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise Gone(str(error.filename or "process")) from None
+
+
+def text(pid: int, name: str) -> str:
+    """Read /proc/PID/*name*."""
+    with looking():
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+
+
+def stat(pid: int) -> Stat:
+    """Read /proc/PID/stat."""
+    return parse_stat(text(pid, "stat"))
+
+
+def parse_stat(line: str) -> Stat:
+    """Parse the content of /proc/PID/stat; the name may hold spaces and parentheses."""
+    fields = line[line.rindex(")") + 2 :].split()
+    state, ppid, pgrp, session, tty = fields[0], *map(int, fields[1:5])
+    name = line[line.index("(") + 1 : line.rindex(")")]
+    return Stat(state, ppid, pgrp, session, tty, bool(int(fields[6]) & _PF_KTHREAD), int(fields[19]), name)
+
+
+def status(pid: int) -> dict[str, str]:
+    """Read /proc/PID/status."""
+    pairs = (line.split(":", 1) for line in text(pid, "status").splitlines() if ":" in line)
+    return {name: value.strip() for name, value in pairs}
+
+
+def maps(pid: int) -> list[Mapping]:
+    """Read /proc/PID/maps: the mappings of files and of special kinds, not the anonymous ones."""
+    found = []
+    for line in text(pid, "maps").splitlines():
+        fields = line.split(None, 5)
+        if len(fields) == 6:
+            found.append(Mapping(fields[0], fields[1], int(fields[4]), fields[5]))
+    return found
+
+
+def fdinfo(pid: int, fd: int) -> FdInfo:
+    """Read /proc/PID/fdinfo/FD."""
+    pairs = (line.split(":", 1) for line in text(pid, f"fdinfo/{fd}").splitlines() if ":" in line)
+    fields = {name: value.strip() for name, value in pairs}
+    return FdInfo(int(fields.get("flags", "0"), 8), int(fields.get("mnt_id", "-1")), fields)
+
+
+def mount_ids(pid: int) -> set[int]:
+    """Return the mounts of the mount namespace of *pid*, from /proc/PID/mountinfo."""
+    return {int(line.split(None, 1)[0]) for line in text(pid, "mountinfo").splitlines()}
+
+
+def link(pid: int, name: str) -> str:
+    """Return what /proc/PID/*name* points to, e.g. ``cwd`` or ``exe``."""
+    with looking():
+        return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115
+
+
+def namespaces(pid: int) -> dict[str, str]:
+    """Return the namespaces of *pid* by kind, each as e.g. ``net:[4026531840]``; those the kernel has."""
+    found = {}
+    with looking():
+        for kind in os.listdir(f"/proc/{pid}/ns"):  # noqa: PTH208
+            if kind in NAMESPACES:
+                found[kind] = os.readlink(f"/proc/{pid}/ns/{kind}")  # noqa: PTH115
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return *pid* and its ancestors as this PID namespace sees them."""
+    found: list[int] = []
+    while pid > 0 and pid not in found:
+        found.append(pid)
+        try:
+            pid = stat(pid).ppid
+        except Gone:
+            break
+    return found

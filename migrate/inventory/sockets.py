@@ -1,0 +1,197 @@
+"""The sockets of a process: its TCP sockets, and those of other kinds that cannot be moved."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from migrate.inventory import unix_diag
+from migrate.pb.session_pb2 import Obstacle, TcpSocket
+from tcpcp import diag
+from tcpcp.endpoint import inspect
+from tcpcp.errors import KernelError, Unsupported
+from tcpcp.ici import State
+from tcpcp.pidfd import Lender
+from tcpcp.tree import HeldSocket
+
+_SO_NETNS_COOKIE = 71
+_IPPROTO_UDPLITE = 136
+_IPPROTO_MPTCP = 262
+
+#: Families whose sockets CRIU dumps (criu/sockets.c dump_socket()) and that mean the same on another host.
+_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK})
+#: criu/sk-inet.c can_dump_ipproto(); a raw socket may have any.
+_PROTOCOLS = frozenset(
+    {0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, _IPPROTO_UDPLITE, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6}
+)
+_V4_MAPPED = b"\0" * 10 + b"\xff\xff"
+_PROTOCOL_NAMES = {132: "SCTP", 33: "DCCP", 115: "L2TP", 256: "SMC"}
+
+
+@dataclass(slots=True)
+class Sockets:
+    """What was found.
+
+    :ivar tcp: TCP sockets that have at least a local port.
+    :ivar obstacles: sockets that cannot be moved, of any other kind.
+    :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
+    """
+
+    tcp: list[TcpSocket] = field(default_factory=list)
+    obstacles: list[Obstacle] = field(default_factory=list)
+    other_addresses: list[str] = field(default_factory=list)
+
+
+def collect(held: list[HeldSocket]) -> Sockets:
+    """Look at every socket of *held*, through the kernel's tables and borrowed descriptors.
+
+    Nothing changes. A socket that is closed meanwhile is left out.
+
+    :raises KernelError, PermissionDenied: the kernel's tables or descriptors cannot be read.
+    """
+    found = Sockets()
+    if not held:
+        return found
+    table = {entry.inode: entry for entry in diag.tcp()}
+    others = [one for one in held if one.inode not in table]
+    with Lender() as lender:
+        for one in held:
+            if one.inode in table:
+                with _unless_closed():
+                    found.tcp.append(_tcp(lender, one, table[one.inode]))
+        _collect_others(lender, others, {one.inode for one in held}, found)
+    return found
+
+
+@contextlib.contextmanager
+def _unless_closed() -> Iterator[None]:
+    """Leave out a descriptor that was closed, or whose process has ended, since it was seen."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno not in (errno.EBADF, errno.ESRCH, errno.ENOTSOCK):
+            raise
+
+
+def plain_ip(ip: bytes) -> bytes:
+    """Return an IPv4-mapped IPv6 address as the IPv4 address, any other as it is."""
+    return ip[12:] if len(ip) == 16 and ip.startswith(_V4_MAPPED) else ip
+
+
+def message(entry: diag.Entry) -> TcpSocket:
+    """Return what the kernel's table says about one socket; addresses IPv4-mapped no more."""
+    listening = entry.state == State.LISTEN
+    return TcpSocket(
+        inode=entry.inode,
+        state=entry.state,
+        local_ip=plain_ip(entry.local_ip),
+        local_port=entry.local_port,
+        peer_ip=plain_ip(entry.peer_ip),
+        peer_port=entry.peer_port,
+        congestion=entry.congestion,
+        queued_bytes=0 if listening else entry.receive_queue + entry.send_queue,
+        ipv6_socket=entry.family == socket.AF_INET6,
+        ipv6_only=entry.v6only,
+        device=_device(entry.interface),
+    )
+
+
+def _device(index: int) -> str:
+    if not index:
+        return ""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"interface {index}"
+
+
+def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
+    found = message(entry)
+    found.pid, found.fd = held.holders[0]
+    if entry.md5:
+        found.problem = "it uses TCP-MD5, whose keys cannot be read from the kernel"
+    elif entry.state not in (State.LISTEN, State.CLOSE):
+        with lender.borrow(found.pid, found.fd) as borrowed:
+            try:
+                inspect(borrowed)
+            except Unsupported as error:
+                found.problem = str(error)
+    return found
+
+
+def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets) -> None:
+    unix = unix_diag.sockets() if others else {}
+    cookie = _netns_cookie()
+    for one in others:
+        with _unless_closed():
+            if one.inode in unix:
+                _unix(one, unix, inside, found)
+            else:
+                _other(lender, one, cookie, found)
+
+
+def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[int], found: Sockets) -> None:
+    """Report a connection to a socket that stays here. CRIU dumps it only if both ends are in the tree."""
+    peer = table[held.inode].peer
+    if peer and peer not in inside:
+        name = table[peer].name if peer in table else ""
+        found.obstacles.append(_obstacle("unix-outside", held, name or table[held.inode].name))
+
+
+def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
+    """Report a socket in no table: of another kind, of another namespace, or a TCP socket without a port."""
+    pid, fd = held.holders[0]
+    with lender.borrow(pid, fd) as borrowed:
+        if _netns_cookie(borrowed) != cookie:
+            found.obstacles.append(_obstacle("socket-namespace", held, borrowed.family.name))
+            return
+        kind = _unsupported_kind(borrowed)
+        if kind:
+            found.obstacles.append(_obstacle("socket-kind", held, kind))
+        elif borrowed.family in (socket.AF_INET, socket.AF_INET6):
+            _add_address(borrowed, found)
+
+
+def _unsupported_kind(sock: socket.socket) -> str:
+    """Return the name of the protocol that CRIU cannot dump, or "" when it can."""
+    if sock.family not in _FAMILIES:
+        return f"{_name(sock.family)} (address family {int(sock.family)})"
+    if sock.family in (socket.AF_UNIX, socket.AF_NETLINK) or sock.type == socket.SOCK_RAW:
+        return ""
+    if sock.proto == _IPPROTO_MPTCP:
+        return "MPTCP"
+    if sock.proto not in _PROTOCOLS:
+        return _PROTOCOL_NAMES.get(sock.proto, f"IP protocol {sock.proto}")
+    return ""
+
+
+def _name(family: int) -> str:
+    return family.name if isinstance(family, socket.AddressFamily) else "a kind unknown here"
+
+
+def _add_address(sock: socket.socket, found: Sockets) -> None:
+    address = sock.getsockname()[0].partition("%")[0].removeprefix("::ffff:")
+    if address not in ("0.0.0.0", "::", *found.other_addresses):
+        found.other_addresses.append(address)
+
+
+def _netns_cookie(sock: socket.socket | None = None) -> bytes:
+    """Return what names the network namespace of *sock*, or our own; b"" where the kernel cannot say.
+
+    Source: kernel commit e8b9eab99232 (5.14).
+    """
+    if sock is None:
+        with socket.socket(socket.AF_UNIX) as own:
+            return _netns_cookie(own)
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return b""
+
+
+def _obstacle(code: str, held: HeldSocket, what: str) -> Obstacle:
+    pid, fd = held.holders[0]
+    return Obstacle(code=code, pid=pid, fd=fd, what=what)

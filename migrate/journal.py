@@ -1,0 +1,139 @@
+"""What a migration has done on this host so far, written before it is done, so that it can be undone.
+
+A journal is a directory ``/run/migrate/ID`` with
+
+- ``lock``: held (flock) by the process that owns the migration here, the driver or the agent; whoever gets
+  it finds an owner that died or has finished;
+- ``journal``: JSON lines. The first says whose it is, the others are entries: ``{"did": NAME, ...}`` names
+  an undo of :mod:`migrate.undo`, ``{"state": NAME}`` a state, ``{"end": OUTCOME}`` closes it.
+
+A line cut by a crash was not followed by its action, and is ignored.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrate import place
+
+
+@dataclass(slots=True)
+class Record:
+    """A journal as read.
+
+    :ivar role: ``"origin"`` or ``"destination"``.
+    :ivar pid: the process as the origin numbers it.
+    :ivar entries: the ``did`` lines, oldest first.
+    :ivar state: the last state, or "".
+    :ivar end: the outcome, or "" while it is open.
+    """
+
+    migration_id: str
+    role: str = ""
+    pid: int = 0
+    other_host: str = ""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    state: str = ""
+    end: str = ""
+
+
+class Journal:
+    """The journal of a migration that this process owns.
+
+    :raises FileExistsError: there is one of that id.
+    """
+
+    def __init__(self, migration_id: str, *, role: str, pid: int, other_host: str) -> None:
+        place.STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = place.home(migration_id)
+        self.directory.mkdir(mode=0o700)
+        self.migration_id = migration_id
+        self._lock = take_lock(self.directory)
+        self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._write({"id": migration_id, "role": role, "pid": pid, "other_host": other_host})
+
+    def did(self, name: str, /, **details: Any) -> None:
+        """Note that *name* is about to be done and would be undone with *details*."""
+        self._write({"did": name, **details})
+
+    def state(self, name: str) -> None:
+        """Note a state."""
+        self._write({"state": name})
+
+    def end(self, outcome: str) -> None:
+        """Close it: nothing is left to undo."""
+        self._write({"end": outcome})
+
+    def read(self) -> Record:
+        """What was written so far."""
+        return read(self.directory)
+
+    def remove(self) -> None:
+        """Forget it, and let go of the lock."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the lock and leave the journal for the guardian or for ``--recover``."""
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._lock = -1
+
+    def _write(self, line: dict[str, Any]) -> None:
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+
+def take_lock(directory: Path, *, wait: bool = False) -> int:
+    """Lock *directory* and return the descriptor that holds the lock until it is closed.
+
+    :param wait: wait until the owner dies or lets go; else raise BlockingIOError when there is one.
+    :raises FileNotFoundError: no such journal.
+    """
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read(directory: Path) -> Record:
+    """Read the journal of *directory*.
+
+    :raises FileNotFoundError: there is none (any more).
+    """
+    record = Record(directory.name)
+    for line in (directory / "journal").read_bytes().split(b"\n")[:-1]:
+        entry = json.loads(line)
+        if "did" in entry:
+            record.entries.append(entry)
+        elif "state" in entry:
+            record.state = entry["state"]
+        elif "end" in entry:
+            record.end = entry["end"]
+        else:
+            record.role, record.pid = entry["role"], entry["pid"]
+            record.other_host = entry["other_host"]
+    return record
+
+
+def all_of_this_host() -> Iterator[Path]:
+    """The directories of every journal on this host, finished or not."""
+    if place.STATE.is_dir():
+        for directory in sorted(place.STATE.iterdir()):
+            if place.valid_id(directory.name) and (directory / "journal").exists():
+                yield directory
+
+
+def forget(directory: Path) -> None:
+    """Remove a journal that nobody needs any more; the caller holds its lock."""
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,390 @@
+"""The origin's part: drives the machine of :mod:`migrate.machine` from the first check to the last clean-up.
+
+:func:`run` is the whole of it. A :class:`Driver` has one method for each step of the table, named as the
+step's action. What a step would need to be undone is in the journal before it is done; a failure before
+COMMIT is undone by the same code that a guardian would use (:mod:`migrate.undo`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Generator
+
+from migrate import guardian, interrupt, journal, place, processes, quiesce, switch, undo
+from migrate.criu import Options, Stage, Worker
+from migrate.errors import CriuError, MigrateError
+from migrate.image_stream import Sender
+from migrate.machine import Machine, State, Step
+from migrate.pb import session_pb2 as pb
+from migrate.report import Outcome, Report, Span, Timeline
+from migrate.request import Request
+from migrate.session import Plan, Session
+from migrate.ui import Observer
+from tcpcp import codec, hooks, tree
+from tcpcp.errors import TcpcpError
+from tcpcp.isolation import Isolation
+
+#: How much longer than a step the filter holds when everybody dies.
+FILTER_MARGIN_S = 60
+#: How often a freeze is tried when connections slip into an accept queue.
+FREEZES = 5
+
+
+def run(request: Request, observer: Observer) -> Report:
+    """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
+    timeline = Timeline(time.monotonic)
+    report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
+    report.where = f"runs on origin as PID {request.pid}"
+    try:
+        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
+            plan = session.check()
+            if not request.check:
+                Driver(request, observer, timeline, session, plan, report).drive()
+    except (MigrateError, TcpcpError, OSError) as error:
+        report.fail(error)
+    report.take(timeline)
+    observer.finished(report)
+    return report
+
+
+class Driver:
+    """Takes the steps of one migration that has passed its checks.
+
+    :param plan: what the checks found out and the steps need.
+    :param report: filled in as things happen.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        observer: Observer,
+        timeline: Timeline,
+        session: Session,
+        plan: Plan,
+        report: Report,
+    ) -> None:
+        self._request, self._observer, self._timeline = request, observer, timeline
+        self._session, self._link, self._plan, self._report = session, session.link, plan, report
+        self._timeout_s = request.timeout_s
+        self._machine = Machine()
+        self._migration_id = session.migration_id
+        self._extract: hooks.Extract | None = None
+        self._stages: Generator[Stage, bool | None, None] | None = None
+        self._worker: Worker | None = None
+        self._sender: Sender | None = None
+        self._guardian: guardian.Guardian | None = None
+        self._journal: journal.Journal | None = None
+
+    def drive(self) -> None:
+        """Take all steps; on a failure undo what can be undone. The report says how it ended."""
+        try:
+            self._prepare()
+            with interrupt.at_checkpoints():
+                while (step := self._machine.step) is not None:
+                    self._take(step)
+            self._moved()
+        except (MigrateError, TcpcpError, OSError) as error:
+            with interrupt.held():
+                self._report.fail(error)
+                self._fail()
+        except BaseException as bug:
+            with interrupt.held():
+                self._report.fail(bug)
+                self._fail()
+        finally:
+            self._put_away()
+
+    def _take(self, step: Step) -> None:
+        interrupt.check()
+        self._stop_if_asked()
+        self._machine.begin()
+        self._observer.phase_begin(step.action, "origin")
+        with self._timeline.phase(step.action):
+            if self._machine.state is State.COMMITTED:
+                with interrupt.held():
+                    getattr(self, step.action)()
+            else:
+                getattr(self, step.action)()
+        self._machine.done(step)
+        self._observer.phase_end(step.action)
+
+    # --- before anything is frozen -----------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Everything that can be done before the freeze, on both hosts."""
+        self._observer.phase_begin("prepare", "origin")
+        with self._timeline.phase("prepare"):
+            self._link.send(self._plan.prepare)
+            self._journal = journal.Journal(
+                self._migration_id, role="origin", pid=self._request.pid, other_host=self._request.host
+            )
+            self._guardian = guardian.Guardian(self._journal.directory, "origin")
+            self._worker = Worker()
+            self._switch = switch.make(
+                self._request.switch, "origin", self._migration_id, self._plan.addresses
+            )
+            self._switch.choose()
+            self._isolation = Isolation(self._migration_id, timeout_s=int(self._timeout_s) + FILTER_MARGIN_S)
+            self._journal.did("isolation", name=self._migration_id)
+            self._isolation.prepare()
+            self._make_images()
+            self._session.copy_files(self._plan.copy)
+            self._link.expect(pb.Prepared, timeout_s=self._timeout_s)
+            self._guardian.wait_ready()
+        self._observer.phase_end("prepare")
+
+    def _make_images(self) -> None:
+        assert self._journal is not None
+        self._journal.did("images", path=str(place.image_root() / f"migrate-{self._migration_id}"))
+        self._images = place.images(self._migration_id)
+        self._sender = Sender(self._images, self._send_chunk)
+
+    def _send_chunk(self, chunk: pb.FileChunk) -> None:
+        self._link.send(chunk, kind="image", timeout_s=self._timeout_s)
+
+    # --- the steps ---------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Hold new connections, let the accept queues drain, freeze; again if one slipped in."""
+        deadline = time.monotonic() + self._timeout_s
+        for _ in range(FREEZES):
+            listeners = quiesce.drain(self._isolation, tree.tasks(self._request.pid), deadline)
+            self._freeze_once()
+            if not hooks.accept_queues(listeners):
+                return
+            self._thaw()
+        raise CriuError(
+            "connections keep arriving in an accept queue that the process does not empty",
+            phase="freeze",
+            hint="try again when the server is less busy, or look whether it accepts at all",
+        )
+
+    def _freeze_once(self) -> None:
+        """Have CRIU freeze the tree; it then waits for an answer with every task stopped."""
+        assert self._journal is not None and self._worker is not None
+        if self._stages is not None:
+            self._worker = Worker()
+        self._journal.did("criu", pid=self._worker.pid, start=processes.identity(self._worker.pid)[1])
+        options = Options(
+            self._images,
+            "dump.log",
+            shell_job=self._request.shell_job,
+            timeout_s=int(self._timeout_s),
+        )
+        self._stages = self._worker.dump(self._request.pid, options)
+        for stage in self._stages:
+            if stage.name == "pre-dump":
+                self._timeline.start(Span.FROZEN)
+            elif stage.name == "query-ext-files":
+                return
+        raise CriuError("CRIU did not freeze the process", phase="freeze")
+
+    def _thaw(self) -> None:
+        """Let the tree run again: CRIU sees its answer missing."""
+        assert self._stages is not None and self._worker is not None
+        self._stages.close()
+        self._worker.close()
+        self._timeline.stop(Span.FROZEN)
+
+    def dump(self) -> None:
+        """Have CRIU write the images, sent as they grow; then make the freeze outlive CRIU."""
+        assert self._stages is not None and self._sender is not None and self._journal is not None
+        self._sender.start()
+        for stage in self._stages:
+            if stage.name == "post-dump":
+                break
+        else:
+            raise CriuError("CRIU ended before its dump was used", phase="dump")
+        self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
+        stopping = [one for one in self._tasks if processes.state(one[0]) not in "TZX"]
+        self._journal.did("stop", tasks=stopping)
+        for one in stopping:
+            # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
+            processes.send(one, signal.SIGSTOP)
+        self._session.copy_files([file for file in self._plan.copy if file.written])
+
+    def isolate(self) -> None:
+        """Cut all connections off in one batch and read them."""
+        assert self._journal is not None
+        self._extract = hooks.Extract.collect([pid for pid, _ in self._tasks])
+        self._journal.did("repair", tasks=self._tasks)
+        self._timeline.start(Span.ISOLATED)
+        self._isolation.hold(self._extract.flows, self._extract.listening)
+        icis = self._extract.get()
+        self._report.connections = len(icis)
+        image = self._images / hooks.ICI_IMAGE
+        with image.open("wb") as file:
+            for ici in icis:
+                file.write(codec.dumps(ici))
+
+    def stream(self) -> None:
+        """Send what is left of the images."""
+        assert self._sender is not None and self._extract is not None
+        self._manifest = self._sender.finish(self._migration_id)
+        self._link.flush(timeout_s=self._timeout_s)
+        self._report.image_bytes = self._sender.sent_bytes
+        self._observer.progress(self._sender.sent_bytes, self._sender.sent_bytes)
+
+    def restore(self) -> None:
+        """Have the destination build the tree."""
+        assert self._extract is not None
+        self._link.send(self._restore_message(self._extract))
+        restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
+        self._report.destination_pid = restored.destination_pid
+
+    def _restore_message(self, extract: hooks.Extract) -> pb.Restore:
+        return pb.Restore(
+            manifest=self._manifest,
+            closed=extract.closed,
+            same_path=self._plan.same_path,
+            sockets=[
+                pb.HeldSocket(
+                    inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders]
+                )
+                for one in extract.held
+            ],
+            listeners=[
+                pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
+                for one in extract.listeners
+            ],
+        )
+
+    def switch(self) -> None:
+        """Withdraw here, then have the destination answer: never both."""
+        assert self._journal is not None
+        self._journal.did("switch", details=self._switch.details())
+        self._switch.switch()
+        self._switch.verify()
+        self._link.send(pb.Switch())
+        self._link.expect(pb.Switched, timeout_s=self._timeout_s)
+
+    def commit(self) -> None:
+        """Give the process away."""
+        assert self._journal is not None
+        self._isolation.keep()
+        self._journal.state(State.COMMITTED.value)
+        self._link.send(pb.Commit())
+
+    def activate(self) -> None:
+        """Wait until it runs on the destination."""
+        activated = self._link.expect(pb.Activated, timeout_s=self._timeout_s)
+        self._timeline.stop(Span.ISOLATED)
+        self._timeline.stop(Span.FROZEN)
+        self._timeline.add("destination", dict(activated.phases_ms))
+        self._report.destination_pid = activated.destination_pid
+        assert self._journal is not None
+        self._journal.state(State.ACTIVATED.value)
+
+    def release(self) -> None:
+        """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
+        assert self._extract is not None and self._worker is not None
+        self._extract.close()
+        left = processes.end(self._tasks)
+        self._worker.close()
+        if left:
+            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
+        self._isolation.release()
+        self._link.send(pb.Goodbye())
+        self._link.expect(pb.Goodbye, timeout_s=self._timeout_s)
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        self._report.outcome = Outcome.MOVED
+        self._report.where = f"runs on {self._request.host} as PID {self._report.destination_pid}"
+        self._close(Outcome.MOVED.value)
+
+    def _fail(self) -> None:
+        """What a failure makes of the migration depends on the machine's state alone."""
+        outcome = self._machine.failed()
+        self._report.outcome = Outcome[outcome.name]
+        if self._report.outcome is Outcome.MOVED:
+            self._moved_untidily()
+        elif self._report.outcome is Outcome.IN_DOUBT:
+            self._in_doubt()
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        """Undo all, here first: the process shall run again as soon as possible, and the destination,
+        which undoes by itself when it loses us, has given no sign to anybody before it has switched."""
+        destination = self._abort_destination()
+        if self._sender is not None:
+            self._sender.stop()
+        if self._stages is not None:
+            self._thaw()
+        if self._extract is not None:
+            self._extract.close()
+        problems: list[str] = []
+        if self._journal is not None:
+            _, problems = undo.roll_back(self._journal.read())
+        self._timeline.stop(Span.ISOLATED)
+        self._timeline.stop(Span.FROZEN)
+        self._report.destination_pid = 0
+        self._report.notes += destination
+        if problems:
+            self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
+            assert self._journal is not None
+            guardian.note_problems(self._journal.directory, problems)
+            self._journal.abandon()
+            self._journal = None
+        else:
+            self._close(Outcome.ROLLED_BACK.value)
+
+    def _abort_destination(self) -> list[str]:
+        """Tell the destination to undo; it must have withdrawn its address before we announce ours."""
+        try:
+            self._link.send(pb.Abort(reason="the origin rolls back"))
+            if self._machine.state is not State.SWITCHED and self._machine.state is not State.RESTORED:
+                return []
+            aborted = self._link.receive("aborted", timeout_s=self._timeout_s, discard=True)
+            assert isinstance(aborted, pb.Aborted)
+            return [f"not undone on the destination: {problem}" for problem in aborted.problems]
+        except MigrateError:
+            return []
+
+    def _moved_untidily(self) -> None:
+        """It runs on the destination; only the clean-up here failed."""
+        self._report.where = f"runs on {self._request.host} as PID {self._report.destination_pid}"
+        self._report.notes.append("the clean-up on the origin is not complete: run migrate --recover")
+        if self._journal is not None:
+            self._journal.abandon()
+            self._journal = None
+
+    def _in_doubt(self) -> None:
+        """Nobody here knows whether the destination has begun to run it: a person must look."""
+        from migrate.recover import instructions
+
+        self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
+        self._report.instructions = instructions(self._migration_id, self._request.pid, self._request.host)
+        if self._journal is not None:
+            self._journal.abandon()
+            self._journal = None
+
+    def _close(self, outcome: str) -> None:
+        if self._journal is None:
+            return
+        shutil.rmtree(self._images, ignore_errors=True)
+        self._journal.end(outcome)
+        self._journal.remove()
+        self._journal = None
+
+    def _put_away(self) -> None:
+        """Reap our children; in doubt, CRIU's death leaves the tree stopped (SIGSTOP is pending)."""
+        if self._worker is not None:
+            self._worker.close()
+        if self._guardian is not None and self._journal is None:
+            self._guardian.wait_end()
+
+    def _stop_if_asked(self) -> None:
+        """For tests: wait in a state to be killed, or for what the machine would notice anyway."""
+        if self._request.stop_at != self._machine.state.value:
+            return
+        self._observer.note(f"stopped at {self._machine.state.value} (driver {os.getpid()})")
+        go = place.home(self._migration_id) / "go"
+        assert self._worker is not None
+        while not go.exists() and not self._link.lost.wait(0.05) and self._worker.process.poll() is None:
+            interrupt.check()

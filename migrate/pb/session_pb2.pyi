@@ -1,0 +1,441 @@
+from migrate.pb import manifest_pb2 as _manifest_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Frame(_message.Message):
+    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    ABORT_FIELD_NUMBER: _ClassVar[int]
+    ABORTED_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    ping: Ping
+    failure: Failure
+    process: ProcessInventory
+    host: HostInventory
+    prepare: Prepare
+    prepared: Prepared
+    copy: FileChunk
+    image: FileChunk
+    restore: Restore
+    restored: Restored
+    switch: Switch
+    switched: Switched
+    commit: Commit
+    activated: Activated
+    abort: Abort
+    aborted: Aborted
+    goodbye: Goodbye
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "version", "migration_id", "hostname")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    version: str
+    migration_id: str
+    hostname: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("phase", "kind", "message", "hint", "log_tail")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    phase: str
+    kind: str
+    message: str
+    hint: str
+    log_tail: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class File(_message.Message):
+    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only")
+    class Use(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        USE_UNSPECIFIED: _ClassVar[File.Use]
+        OPEN: _ClassVar[File.Use]
+        MAPPED: _ClassVar[File.Use]
+        WORKING_DIRECTORY: _ClassVar[File.Use]
+        ROOT_DIRECTORY: _ClassVar[File.Use]
+        EXECUTABLE: _ClassVar[File.Use]
+    USE_UNSPECIFIED: File.Use
+    OPEN: File.Use
+    MAPPED: File.Use
+    WORKING_DIRECTORY: File.Use
+    ROOT_DIRECTORY: File.Use
+    EXECUTABLE: File.Use
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUILD_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    EXISTS_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    REGULAR_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ONLY_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    use: File.Use
+    size_bytes: int
+    build_id: bytes
+    written: bool
+    mode: int
+    exists: bool
+    uid: int
+    gid: int
+    directory: bool
+    regular: bool
+    append_only: bool
+    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ...) -> None: ...
+
+class TcpSocket(_message.Message):
+    __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "queued_bytes", "ipv6_socket", "ipv6_only", "device", "holder")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_IP_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_PORT_FIELD_NUMBER: _ClassVar[int]
+    PEER_IP_FIELD_NUMBER: _ClassVar[int]
+    PEER_PORT_FIELD_NUMBER: _ClassVar[int]
+    CONGESTION_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IPV6_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    IPV6_ONLY_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    fd: int
+    inode: int
+    state: int
+    local_ip: bytes
+    local_port: int
+    peer_ip: bytes
+    peer_port: int
+    congestion: str
+    problem: str
+    queued_bytes: int
+    ipv6_socket: bool
+    ipv6_only: bool
+    device: str
+    holder: str
+    def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., inode: _Optional[int] = ..., state: _Optional[int] = ..., local_ip: _Optional[bytes] = ..., local_port: _Optional[int] = ..., peer_ip: _Optional[bytes] = ..., peer_port: _Optional[int] = ..., congestion: _Optional[str] = ..., problem: _Optional[str] = ..., queued_bytes: _Optional[int] = ..., ipv6_socket: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., device: _Optional[str] = ..., holder: _Optional[str] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "start_ticks", "rss_bytes", "kernel_thread", "terminal", "uid", "zombie")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PPID_FIELD_NUMBER: _ClassVar[int]
+    SID_FIELD_NUMBER: _ClassVar[int]
+    PGID_FIELD_NUMBER: _ClassVar[int]
+    COMM_FIELD_NUMBER: _ClassVar[int]
+    TIDS_FIELD_NUMBER: _ClassVar[int]
+    START_TICKS_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_THREAD_FIELD_NUMBER: _ClassVar[int]
+    TERMINAL_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ZOMBIE_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    ppid: int
+    sid: int
+    pgid: int
+    comm: str
+    tids: _containers.RepeatedScalarFieldContainer[int]
+    start_ticks: int
+    rss_bytes: int
+    kernel_thread: bool
+    terminal: str
+    uid: int
+    zombie: bool
+    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., start_ticks: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., kernel_thread: _Optional[bool] = ..., terminal: _Optional[str] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ...) -> None: ...
+
+class Obstacle(_message.Message):
+    __slots__ = ("code", "pid", "fd", "what", "size_bytes")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    pid: int
+    fd: int
+    what: str
+    size_bytes: int
+    def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class ProcessInventory(_message.Message):
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "problems", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids")
+    ROOT_PID_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    SOCKETS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    OBSTACLES_FIELD_NUMBER: _ClassVar[int]
+    OTHER_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_PIDS_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_PIDS_FIELD_NUMBER: _ClassVar[int]
+    root_pid: int
+    tasks: _containers.RepeatedCompositeFieldContainer[Task]
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    sockets: _containers.RepeatedCompositeFieldContainer[TcpSocket]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    memory_bytes: int
+    service_addresses: _containers.RepeatedScalarFieldContainer[str]
+    obstacles: _containers.RepeatedCompositeFieldContainer[Obstacle]
+    other_addresses: _containers.RepeatedScalarFieldContainer[str]
+    driver_pids: _containers.RepeatedScalarFieldContainer[int]
+    needed_pids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Interface(_message.Message):
+    __slots__ = ("name", "addresses", "up")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    up: bool
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
+
+class HostInventory(_message.Message):
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by")
+    class TakenByEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    CRIU_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CRIU_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SPACE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONGESTION_ALGORITHMS_FIELD_NUMBER: _ClassVar[int]
+    INTERFACES_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_PIDS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_PORTS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    SSH_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    PID_MAX_FIELD_NUMBER: _ClassVar[int]
+    OWN_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    CPU_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_BY_FIELD_NUMBER: _ClassVar[int]
+    hostname: str
+    version: str
+    root: bool
+    kernel: str
+    machine: str
+    criu_version: str
+    criu_problem: str
+    image_space_bytes: int
+    memory_available_bytes: int
+    congestion_algorithms: _containers.RepeatedScalarFieldContainer[str]
+    interfaces: _containers.RepeatedCompositeFieldContainer[Interface]
+    taken_pids: _containers.RepeatedScalarFieldContainer[int]
+    taken_ports: _containers.RepeatedCompositeFieldContainer[TcpSocket]
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    ssh_addresses: _containers.RepeatedScalarFieldContainer[str]
+    pid_max: int
+    own_addresses: _containers.RepeatedScalarFieldContainer[str]
+    cpu_features: _containers.RepeatedScalarFieldContainer[str]
+    taken_by: _containers.ScalarMap[int, str]
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ...) -> None: ...
+
+class Prepare(_message.Message):
+    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids")
+    SWITCH_KIND_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    SHELL_JOB_FIELD_NUMBER: _ClassVar[int]
+    NEW_PID_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    TIDS_FIELD_NUMBER: _ClassVar[int]
+    switch_kind: str
+    addresses: _containers.RepeatedCompositeFieldContainer[ServiceAddress]
+    shell_job: bool
+    new_pid_namespace: bool
+    pids: _containers.RepeatedScalarFieldContainer[int]
+    timeout_s: int
+    tids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ServiceAddress(_message.Message):
+    __slots__ = ("address", "prefix_length", "device")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    prefix_length: int
+    device: str
+    def __init__(self, address: _Optional[str] = ..., prefix_length: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+
+class Prepared(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FileChunk(_message.Message):
+    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    offset: int
+    data: bytes
+    last: bool
+    mode: int
+    uid: int
+    gid: int
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+
+class HeldSocket(_message.Message):
+    __slots__ = ("inode", "holders")
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    inode: int
+    holders: _containers.RepeatedCompositeFieldContainer[Descriptor]
+    def __init__(self, inode: _Optional[int] = ..., holders: _Optional[_Iterable[_Union[Descriptor, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Descriptor(_message.Message):
+    __slots__ = ("pid", "fd")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    fd: int
+    def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ...) -> None: ...
+
+class SocketOptions(_message.Message):
+    __slots__ = ("inode", "options", "congestion")
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    CONGESTION_FIELD_NUMBER: _ClassVar[int]
+    inode: int
+    options: _containers.ScalarMap[str, int]
+    congestion: str
+    def __init__(self, inode: _Optional[int] = ..., options: _Optional[_Mapping[str, int]] = ..., congestion: _Optional[str] = ...) -> None: ...
+
+class Restore(_message.Message):
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "same_path")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    SOCKETS_FIELD_NUMBER: _ClassVar[int]
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    SAME_PATH_FIELD_NUMBER: _ClassVar[int]
+    manifest: _manifest_pb2.Manifest
+    closed: _containers.RepeatedScalarFieldContainer[int]
+    sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
+    listeners: _containers.RepeatedCompositeFieldContainer[SocketOptions]
+    same_path: bool
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., same_path: _Optional[bool] = ...) -> None: ...
+
+class Restored(_message.Message):
+    __slots__ = ("destination_pid", "phases_ms")
+    class PhasesMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
+    PHASES_MS_FIELD_NUMBER: _ClassVar[int]
+    destination_pid: int
+    phases_ms: _containers.ScalarMap[str, float]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Switch(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Switched(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Commit(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Activated(_message.Message):
+    __slots__ = ("destination_pid", "phases_ms")
+    class PhasesMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
+    PHASES_MS_FIELD_NUMBER: _ClassVar[int]
+    destination_pid: int
+    phases_ms: _containers.ScalarMap[str, float]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Abort(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Aborted(_message.Message):
+    __slots__ = ("undone", "problems")
+    UNDONE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    undone: _containers.RepeatedScalarFieldContainer[str]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

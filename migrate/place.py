@@ -1,0 +1,57 @@
+"""Where a host keeps what belongs to a migration: nothing of it on a disk that persists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+#: Journals and locks; a tmpfs on every distribution, so a reboot forgets processes that it has ended.
+STATE = Path("/run/migrate")
+#: Candidates for image directories.
+MEMORY = (Path("/dev/shm"), Path("/run"))
+
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+def valid_id(migration_id: str) -> bool:
+    """Whether *migration_id*, which may come from the network, is fit to be part of a path."""
+    return _ID.fullmatch(migration_id) is not None
+
+
+def new_id() -> str:
+    """A name for one migration: 12 hexadecimal digits."""
+    return os.urandom(6).hex()
+
+
+def home(migration_id: str) -> Path:
+    """The directory of one migration's journal on this host."""
+    if not valid_id(migration_id):
+        raise ValueError(f"not a migration's id: {migration_id!r}")
+    return STATE / migration_id
+
+
+def image_root() -> Path:
+    """The memory file system with the most space; root's own directory is made in it.
+
+    :raises FileNotFoundError: the host has no tmpfs.
+    """
+    mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if _is_tmpfs(line)}
+    choices = [path for path in MEMORY if str(path) in mounted]
+    if not choices:
+        raise FileNotFoundError(f"none of {', '.join(map(str, MEMORY))} is a tmpfs")
+    return max(choices, key=lambda path: shutil.disk_usage(path).free)
+
+
+def images(migration_id: str) -> Path:
+    """Make the image directory of one migration: in memory, private to root."""
+    if not valid_id(migration_id):
+        raise ValueError(f"not a migration's id: {migration_id!r}")
+    directory = image_root() / f"migrate-{migration_id}"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def _is_tmpfs(line: str) -> bool:
+    return line.split()[2] == "tmpfs"

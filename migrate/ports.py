@@ -1,0 +1,70 @@
+"""When two TCP sockets cannot exist on one host: the kernel's rules for local addresses and ports.
+
+Pure. Source: net/ipv4/inet_connection_sock.c inet_csk_bind_conflict(), net/ipv6/ipv6_sockglue.c.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from migrate.pb.session_pb2 import TcpSocket
+
+_LISTEN = 10
+_CLOSE = 7
+_WILDCARD_4, _WILDCARD_6 = bytes(4), bytes(16)
+
+
+def packed(address: str) -> bytes:
+    """Return the bytes of an address as text; an interface behind ``%`` is left out."""
+    return ipaddress.ip_address(address.partition("%")[0]).packed
+
+
+def text(ip: bytes, port: int) -> str:
+    """Return address and port as people write them; ``*`` for the wildcard address."""
+    if not any(ip):
+        return f"*:{port}"
+    return f"[{address(ip)}]:{port}" if len(ip) == 16 else f"{address(ip)}:{port}"
+
+
+def address(ip: bytes) -> str:
+    """Return an address as text; what is no address (from a broken message) as hexadecimal digits."""
+    return str(ipaddress.ip_address(ip)) if len(ip) in (4, 16) else ip.hex()
+
+
+def is_connection(one: TcpSocket) -> bool:
+    """Whether the socket has a peer."""
+    return one.state not in (_LISTEN, _CLOSE)
+
+
+def clash(ours: TcpSocket, theirs: TcpSocket) -> bool:
+    """Whether *ours* cannot be restored on a host that has *theirs*.
+
+    A socket that listens, or is bound, keeps its port on its addresses. Connections on one port live beside
+    each other and beside a new listener with SO_REUSEADDR, unless both ends are the same.
+    """
+    if ours.local_port != theirs.local_port or not ours.local_port:
+        return False
+    if is_connection(theirs):
+        return is_connection(ours) and _ends(ours) == _ends(theirs)
+    return _overlap(ours, theirs) and _devices_meet(ours, theirs)
+
+
+def _ends(one: TcpSocket) -> tuple[bytes, bytes, int]:
+    return one.local_ip, one.peer_ip, one.peer_port
+
+
+def _devices_meet(ours: TcpSocket, theirs: TcpSocket) -> bool:
+    return not ours.device or not theirs.device or ours.device == theirs.device
+
+
+def _overlap(ours: TcpSocket, theirs: TcpSocket) -> bool:
+    return ours.local_ip == theirs.local_ip or _covers(ours, theirs) or _covers(theirs, ours)
+
+
+def _covers(wide: TcpSocket, narrow: TcpSocket) -> bool:
+    """Whether the wildcard address of *wide* includes the address of *narrow*."""
+    if wide.local_ip == _WILDCARD_4:
+        return len(narrow.local_ip) == 4 or (narrow.local_ip == _WILDCARD_6 and not narrow.ipv6_only)
+    if wide.local_ip == _WILDCARD_6:
+        return len(narrow.local_ip) == 16 or not wide.ipv6_only
+    return False

@@ -1,0 +1,96 @@
+"""Processes by number and start time, so that a number that was given out again is never mistaken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+#: A process: its number and its start, in clock ticks since boot (field 22 of /proc/PID/stat).
+Identity = tuple[int, int]
+
+
+def identity(pid: int) -> Identity:
+    """The process *pid* as it is now.
+
+    :raises ProcessLookupError: there is none.
+    """
+    return pid, int(_stat(pid)[19])
+
+
+def innermost(pid: int) -> int:
+    """The number of *pid* in its own PID namespace.
+
+    :raises ProcessLookupError: there is none.
+    """
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid}") from None
+    return int(next(line for line in text.splitlines() if line.startswith("NSpid:")).split()[-1])
+
+
+def state(pid: int) -> str:
+    """The letter of its state: R, S, D, T, t, Z, ...
+
+    :raises ProcessLookupError: there is none.
+    """
+    return _stat(pid)[0]
+
+
+def alive(process: Identity) -> bool:
+    """Whether it still runs (a zombie does not)."""
+    try:
+        fields = _stat(process[0])
+    except ProcessLookupError:
+        return False
+    return int(fields[19]) == process[1] and fields[0] not in "ZX"
+
+
+def send(process: Identity, number: signal.Signals) -> bool:
+    """Signal exactly this process; False when it is gone."""
+    try:
+        handle = os.pidfd_open(process[0])
+    except ProcessLookupError:
+        return False
+    try:
+        if not alive(process):
+            return False
+        signal.pidfd_send_signal(handle, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def end(processes: Iterable[Identity], *, timeout_s: float = 5.0) -> list[Identity]:
+    """Kill them and wait until they are gone; the ones that would not go are returned."""
+    victims = [process for process in processes if send(process, signal.SIGKILL)]
+    deadline = time.monotonic() + timeout_s
+    return [process for process in victims if not wait_gone(process, deadline)]
+
+
+def wait_gone(process: Identity, deadline: float) -> bool:
+    """Wait until it has ended, or until *deadline* (of time.monotonic); whether it has."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(process[0])
+        try:
+            if alive(process):
+                select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(handle)
+    return not alive(process)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on: the name may hold spaces and parentheses."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid}") from None
+    return text[text.rindex(")") + 2 :].split()

@@ -1,0 +1,53 @@
+"""What the user asked for: the only thing that cli.py hands to the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AGENT = "migrate-agent"
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Move the process *pid* and its children to *host*.
+
+    :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
+    :ivar check: stop after the checks; nothing is touched.
+    :ivar verbose: collect more for the report: CRIU's log tail.
+    :ivar copy_files: copy files that the process has open or mapped and that are missing on the destination.
+    :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
+    :ivar switch: how traffic is switched; a name of ``migrate.switch``.
+    :ivar timeout_s: how long one step may take.
+    :ivar agent: name or path of the agent's program on the destination.
+    :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
+    :ivar port: port of the destination's sshd, None for that of the ssh configuration.
+    :ivar stop_at: for tests: a state of the machine; the driver stops there, says so, and waits to be killed.
+    """
+
+    pid: int
+    host: str
+    check: bool = False
+    verbose: bool = False
+    copy_files: bool = False
+    shell_job: bool = False
+    switch: str = "address"
+    timeout_s: float = TIMEOUT_S
+    agent: str = AGENT
+    identity: str = ""
+    port: int | None = None
+    stop_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverRequest:
+    """Look for migrations that died on this host, undo what may be undone, explain the rest.
+
+    :ivar resume: id of a migration in doubt whose process shall go on here: the user has made sure that it
+        does not run on the destination.
+    :ivar release: id of one whose process runs on the destination: the copy here is killed.
+    """
+
+    resume: str = ""
+    release: str = ""
+    verbose: bool = False

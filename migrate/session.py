@@ -1,0 +1,161 @@
+"""One session with the destination: connect, start the agent, compare the hosts, check everything.
+
+Nothing is touched on either host; leaving the session ends the agent.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from migrate import checks, file_copy, inventory, place, ssh, switch
+from migrate.agent import PROTOCOL
+from migrate.errors import Reason, Refused
+from migrate.link import Link
+from migrate.pb import session_pb2 as pb
+from migrate.report import Timeline
+from migrate.request import Request
+from migrate.ui import Observer
+from tcpcp.version import VERSION
+
+#: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
+ANSWER_S = 60.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What the checks found out and the steps need.
+
+    :ivar same_path: packets to the peers take the same path from both hosts.
+    :ivar copy: files to copy before the freeze.
+    """
+
+    process: pb.ProcessInventory
+    prepare: pb.Prepare
+    addresses: list[switch.Address]
+    same_path: bool
+    copy: list[pb.File] = field(default_factory=list)
+
+
+class Session:
+    """A context manager.
+
+    :ivar link: messages to and from the agent, after ``__enter__``.
+    :ivar migration_id: the name of this migration on both hosts.
+    """
+
+    def __init__(self, request: Request, observer: Observer, timeline: Timeline) -> None:
+        self._request, self._observer, self._timeline = request, observer, timeline
+        self.migration_id = place.new_id()
+
+    def __enter__(self) -> Session:
+        if os.geteuid() != 0:
+            raise Refused([Reason("not-root", "origin", "migrate needs root", "Run it as root.")])
+        inventory.require(self._request.pid)
+        with self._phase("connect"):
+            self._connect()
+        return self
+
+    def _connect(self) -> None:
+        request = self._request
+        self._connection = ssh.connect(request.host, port=request.port, identity=request.identity)
+        try:
+            stream = self._connection.start_agent(request.agent)
+            self.link = Link(stream, role="destination", explain=stream.explain)
+            self.link.send(self._hello())
+            answer = self.link.expect(pb.Hello, timeout_s=ANSWER_S)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        if (answer.protocol, answer.version) != (PROTOCOL, VERSION):
+            self.__exit__(None, None, None)
+            text = f"its migrate-agent is version {answer.version}, this is {VERSION}"
+            raise Refused([Reason("version", "destination", text, "Install the same version on both hosts.")])
+
+    def _hello(self) -> pb.Hello:
+        hostname = os.uname().nodename
+        return pb.Hello(protocol=PROTOCOL, version=VERSION, migration_id=self.migration_id, hostname=hostname)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if hasattr(self, "link"):
+            self.link.close()
+        self._connection.close()
+
+    def check(self) -> Plan:
+        """Look at the process and both hosts.
+
+        :raises Refused: with all reasons.
+        """
+        with self._phase("check"):
+            process = inventory.process(self._request.pid)
+            process.service_addresses.extend(checks.service_addresses(process))
+            self.link.send(process)
+            here = inventory.host([self._connection.local_address], process)
+            there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
+            there.ssh_addresses.append(self._connection.peer_address)
+            options = checks.Options(
+                switch=self._request.switch,
+                copy_files=self._request.copy_files,
+                shell_job=self._request.shell_job,
+                new_pid_namespace_possible=True,
+            )
+            reasons = checks.refusals(process, here, there, options)
+            if reasons:
+                raise Refused(reasons)
+            return self._plan(process, here, there)
+
+    def _plan(self, process: pb.ProcessInventory, here: pb.HostInventory, there: pb.HostInventory) -> Plan:
+        placed = {}
+        for interface in here.interfaces:
+            for text in interface.addresses:
+                ip, _, length = text.partition("/")
+                placed[ip] = switch.Address(ip, int(length), interface.name)
+        addresses = [placed[ip] for ip in process.service_addresses]
+        prepare = pb.Prepare(
+            switch_kind=self._request.switch,
+            addresses=[
+                pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
+                for one in addresses
+            ],
+            shell_job=self._request.shell_job,
+            new_pid_namespace=bool(there.taken_pids) or max(process.needed_pids) >= there.pid_max,
+            pids=[task.pid for task in process.tasks],
+            tids=[tid for task in process.tasks for tid in task.tids],
+            timeout_s=int(self._request.timeout_s),
+        )
+        copy = checks.files_to_copy(process, there) if self._request.copy_files else []
+        # Both hosts are on the address's network: the checks made sure.
+        return Plan(process, prepare, addresses, same_path=True, copy=copy)
+
+    def copy_files(self, files: list[pb.File]) -> None:
+        """Copy *files* to their places on the destination."""
+        if not files:
+            return
+        for file in files:
+            file_copy.send_file(file.path, self._send_copy)
+        self.link.flush(timeout_s=self._request.timeout_s)
+
+    def _send_copy(self, chunk: pb.FileChunk) -> None:
+        self.link.send(chunk, kind="copy", timeout_s=self._request.timeout_s)
+
+    def _phase(self, name: str) -> _Phase:
+        return _Phase(name, self._observer, self._timeline)
+
+
+class _Phase:
+    """Tells observer and timeline about a ``with`` block."""
+
+    def __init__(self, name: str, observer: Observer, timeline: Timeline) -> None:
+        self._name, self._observer, self._timeline = name, observer, timeline
+
+    def __enter__(self) -> None:
+        self._observer.phase_begin(self._name, "origin")
+        self._timeline.begin(self._name)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._timeline.end(self._name)
+        if kind is None:
+            self._observer.phase_end(self._name)

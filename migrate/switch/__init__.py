@@ -1,0 +1,74 @@
+"""How traffic is switched from one host to the other: one module each, one small protocol.
+
+There is one object on each host. Both are made before anything is frozen; what they need for an undo is in
+:meth:`Switch.details`, so that a guardian can undo the work of a driver or agent that died.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from migrate.errors import SwitchError
+
+KINDS = ("address",)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A service address.
+
+    :ivar ip: e.g. ``"10.77.1.100"`` or ``"fd77:1::100"``.
+    :ivar prefix_length: of its network, bits.
+    :ivar device: interface it is on at the origin; on the destination the agent chooses one.
+    """
+
+    ip: str
+    prefix_length: int
+    device: str = ""
+
+
+class Switch(Protocol):
+    """One host's part in pointing the network at the destination. Every method raises SwitchError."""
+
+    def choose(self) -> None:
+        """Find out what will have to be done and whether it can be; changes nothing."""
+
+    def prepare(self) -> None:
+        """Make ready, without a change that another host could notice.
+
+        On the destination: from now on sockets can be bound to the addresses, and nobody is answered.
+        """
+
+    def switch(self) -> None:
+        """Do it. On the origin first: there is no moment in which both hosts answer."""
+
+    def undo(self) -> None:
+        """Put everything back, from whatever point, also in another process than prepare() ran in."""
+
+    def verify(self) -> None:
+        """Raise unless this host's part is in force."""
+
+    def details(self) -> dict[str, Any]:
+        """What :func:`make` needs to build an equal object, as JSON types."""
+
+
+def make(kind: str, role: str, migration_id: str, addresses: list[Address], **more: Any) -> Switch:
+    """The switch *kind* for the host *role*.
+
+    :raises SwitchError: no such kind.
+    """
+    from migrate.switch import address
+
+    if kind != "address":
+        raise SwitchError(f"no such way of switching: {kind}", hint=f"one of: {', '.join(KINDS)}")
+    if role == "origin":
+        return address.AtOrigin(migration_id, addresses, **more)
+    return address.AtDestination(migration_id, addresses, **more)
+
+
+def from_details(details: dict[str, Any]) -> Switch:
+    """The switch that :meth:`Switch.details` described."""
+    rest = dict(details)
+    addresses = [Address(*one) for one in rest.pop("addresses")]
+    return make(rest.pop("kind"), rest.pop("role"), rest.pop("migration_id"), addresses, **rest)

@@ -1,0 +1,236 @@
+"""The service address moves: withdrawn at the origin, added at the destination, announced from there.
+
+The destination has the address before it answers for it: sockets can be restored only on an address that
+exists, so it is added *mute*, with the host's ARP and neighbour advertisements for it dropped. The origin
+withdraws it, and only then is the destination's mute lifted and the address announced: there is no moment
+in which both answer. A packet that reaches the origin after that finds no socket and no address, so it
+draws no reset.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from migrate.errors import SwitchError
+from migrate.switch import Address, netlink
+from migrate.switch.announce import announce, open_sender
+from tcpcp import nft
+
+
+class AtOrigin:
+    """The origin's part. :meth:`choose` finds how the addresses are set up, so that undo can do it again.
+
+    :param found: set-up of each address as ``choose`` found it; given when a guardian undoes.
+    """
+
+    def __init__(
+        self, migration_id: str, addresses: list[Address], found: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.migration_id = migration_id
+        self.addresses = addresses
+        self.found = found or []
+
+    def choose(self) -> None:
+        """Look at the addresses; refuse one whose removal would take others or routes with it."""
+        if not self.addresses:
+            return
+        with netlink.route("look at this host's addresses", "origin") as handle:
+            present = netlink.addresses(handle)
+            self.found = [self._look(handle, address, present) for address in self.addresses]
+
+    def prepare(self) -> None:
+        """Nothing to do here."""
+
+    def switch(self) -> None:
+        """Withdraw the addresses."""
+        with netlink.route("withdraw the service address", "origin") as handle:
+            for one in self.found:
+                netlink.remove(handle, one["index"], one["ip"], one["prefix_length"])
+
+    def undo(self) -> None:
+        """Have the addresses again and announce them, if they had been withdrawn."""
+        with netlink.route("give the service address back to this host", "origin") as handle:
+            here = netlink.here(handle, [one["ip"] for one in self.found])
+            for one in self.found:
+                if one["ip"] not in here:
+                    netlink.add(handle, one["index"], one["ip"], one["prefix_length"], **one["attributes"])
+                announce(one["device"], ipaddress.ip_address(one["ip"]))
+
+    def verify(self) -> None:
+        """Raise if an address is still here."""
+        with netlink.route("look at this host's addresses", "origin") as handle:
+            left = netlink.here(handle, [address.ip for address in self.addresses])
+        if left:
+            raise SwitchError(f"{', '.join(left)} still on this host", phase="switch", role="origin")
+
+    def details(self) -> dict[str, Any]:
+        """See :class:`migrate.switch.Switch`."""
+        return {
+            "kind": "address",
+            "role": "origin",
+            "migration_id": self.migration_id,
+            "addresses": [[one.ip, one.prefix_length, one.device] for one in self.addresses],
+            "found": self.found,
+        }
+
+    def _look(self, handle: Any, address: Address, present: list[netlink.Present]) -> dict[str, Any]:
+        mine = [one for one in present if str(one.ip) == address.ip]
+        if not mine:
+            raise SwitchError(f"{address.ip} is not on this host", phase="check", role="origin")
+        one = mine[0]
+        self._refuse_if_others_depend(handle, one, present)
+        attributes: dict[str, Any] = {"scope": one.scope}
+        if one.ip.version == 4:
+            attributes |= {"label": one.label or one.device}
+            if one.broadcast:
+                attributes["broadcast"] = one.broadcast
+        else:
+            attributes["flags"] = one.flags & netlink.IFA_F_NOPREFIXROUTE
+            attributes |= netlink.DEPRECATED if one.deprecated else {}
+        return {
+            "ip": address.ip,
+            "prefix_length": one.prefix_length,
+            "index": one.index,
+            "device": one.device,
+            "attributes": attributes,
+        }
+
+    @staticmethod
+    def _refuse_if_others_depend(handle: Any, one: netlink.Present, present: list[netlink.Present]) -> None:
+        routes = netlink.routes_from(handle, str(one.ip))
+        if routes:
+            raise SwitchError(
+                f"routes of this host use {one.ip} as their source: {', '.join(routes)}",
+                phase="check",
+                hint="change those routes to another source address, then try again",
+            )
+        dependants = [
+            str(other.ip)
+            for other in present
+            if one.ip.version == 4
+            and not one.flags & netlink.IFA_F_SECONDARY
+            and other.index == one.index
+            and other.network == one.network
+            and other.flags & netlink.IFA_F_SECONDARY
+        ]
+        if dependants:
+            raise SwitchError(
+                f"{one.ip} is the primary address of {one.device}: removing it would remove "
+                f"{', '.join(dependants)} too",
+                phase="check",
+                hint="add the service address after the host's own, so that it is a secondary one",
+            )
+
+
+class AtDestination:
+    """The destination's part.
+
+    :param placed: [ip, prefix length, index, device] of each address; given when a guardian undoes.
+    """
+
+    def __init__(
+        self, migration_id: str, addresses: list[Address], placed: list[list[Any]] | None = None
+    ) -> None:
+        self.migration_id = migration_id
+        self.addresses = addresses
+        self.placed = placed or []
+
+    def choose(self) -> None:
+        """Find the interface for each address: the one with an address of the same network."""
+        if not self.addresses:
+            return
+        with netlink.route("look at this host's addresses", "destination") as handle:
+            present = netlink.addresses(handle)
+        self.placed = [self._place(address, present) for address in self.addresses]
+        for *_, device in self.placed:
+            open_sender(device)
+
+    def prepare(self) -> None:
+        """Add the addresses, mute."""
+        if not self.placed:
+            return
+        nft.run(self._mute())
+        with netlink.route("add the service address", "destination") as handle:
+            for ip, prefix_length, index, _ in self.placed:
+                # The kernel must not choose it for new connections of others here: it may move on. An IPv4
+                # address of a network that is there already is a secondary one, and never chosen.
+                netlink.add(handle, index, ip, prefix_length, **(netlink.DEPRECATED if ":" in ip else {}))
+
+    def switch(self) -> None:
+        """Answer for the addresses from now on, and announce them."""
+        if not self.placed:
+            return
+        nft.run(self._unmute())
+        for ip, _, _, device in self.placed:
+            try:
+                announce(device, ipaddress.ip_address(ip))
+            except OSError as error:
+                raise SwitchError(
+                    f"cannot announce {ip} on {device}: {error.strerror}", phase="switch", role="destination"
+                ) from error
+
+    def undo(self) -> None:
+        """Remove the addresses, and the mute after them."""
+        with netlink.route("remove the service address", "destination") as handle:
+            for ip, prefix_length, index, _ in self.placed:
+                netlink.remove(handle, index, ip, prefix_length)
+        nft.run(self._unmute())
+
+    def verify(self) -> None:
+        """Raise unless every address is here and not mute."""
+        with netlink.route("look at this host's addresses", "destination") as handle:
+            wanted = {address.ip for address in self.addresses}
+            missing = wanted - netlink.here(handle, wanted)
+        if missing or f"migrate-{self.migration_id}" in nft.run("list tables"):
+            raise SwitchError(
+                f"this host does not answer for {', '.join(missing) or 'the service address'}",
+                phase="switch",
+                role="destination",
+            )
+
+    def details(self) -> dict[str, Any]:
+        """See :class:`migrate.switch.Switch`."""
+        return {
+            "kind": "address",
+            "role": "destination",
+            "migration_id": self.migration_id,
+            "addresses": [[one.ip, one.prefix_length, one.device] for one in self.addresses],
+            "placed": self.placed,
+        }
+
+    def _place(self, address: Address, present: list[netlink.Present]) -> list[Any]:
+        ip = ipaddress.ip_address(address.ip)
+        for one in present:
+            if one.ip == ip:
+                raise SwitchError(f"{ip} is already on this host", phase="check", role="destination")
+        for one in present:
+            if one.ip.version == ip.version and ip in one.network and one.prefix_length < ip.max_prefixlen:
+                return [address.ip, address.prefix_length, one.index, one.device]
+        raise SwitchError(
+            f"no interface of this host is on the network of {ip}", phase="check", role="destination"
+        )
+
+    def _mute(self) -> str:
+        """One chain for ARP, both directions; one that drops advertisements and solicitations for IPv6."""
+        arp, inet = self._tables()
+        rules = [f"add table {arp}", f"add table {inet}"]
+        for hook in ("input", "output"):
+            rules.append(f"add chain {arp} {hook} {{ type filter hook {hook} priority 0; }}")
+            rules.append(f"add chain {inet} {hook} {{ type filter hook {hook} priority 0; }}")
+        for ip, *_ in self.placed:
+            if ":" not in ip:
+                rules.append(f"add rule {arp} input arp daddr ip {ip} drop")
+                rules.append(f"add rule {arp} output arp saddr ip {ip} drop")
+                continue
+            target = f"0x{int(ipaddress.IPv6Address(ip)):032x}"
+            # The target address stands 8 bytes into both messages (RFC 4861 sections 4.3 and 4.4).
+            rules.append(f"add rule {inet} input icmpv6 type nd-neighbor-solicit @th,64,128 {target} drop")
+            rules.append(f"add rule {inet} output icmpv6 type nd-neighbor-advert @th,64,128 {target} drop")
+        return "\n".join(rules)
+
+    def _unmute(self) -> str:
+        return "\n".join(f"add table {table}\ndelete table {table}" for table in self._tables())
+
+    def _tables(self) -> tuple[str, str]:
+        return f"arp migrate-{self.migration_id}", f"inet migrate-{self.migration_id}"

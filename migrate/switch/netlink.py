@@ -1,0 +1,124 @@
+"""Addresses and routes of this host, through pyroute2: one call each, no policy."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from migrate.errors import SwitchError
+
+IFA_F_SECONDARY = 0x01
+IFA_F_NODAD = 0x02
+IFA_F_DEPRECATED = 0x20
+IFA_F_NOPREFIXROUTE = 0x200
+
+#: Attributes of an address that is valid for ever and never chosen for new connections.
+DEPRECATED = {"preferred_lft": 0, "valid_lft": 0xFFFFFFFF}
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An address as it is on this host.
+
+    :ivar flags: IFA_F_* bits.
+    """
+
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    prefix_length: int
+    index: int
+    device: str
+    flags: int
+    scope: int
+    label: str
+    broadcast: str
+    deprecated: bool
+
+    @property
+    def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        """The network the address is in."""
+        return ipaddress.ip_network((self.ip, self.prefix_length), strict=False)
+
+
+@contextlib.contextmanager
+def route(what: str, role: str) -> Generator[Any, None, None]:
+    """A netlink socket; the kernel's refusals become SwitchError."""
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        raise SwitchError(f"cannot {what}: {error.args[1]}", phase="switch", role=role) from error
+    except OSError as error:
+        raise SwitchError(f"cannot {what}: {error.strerror}", phase="switch", role=role) from error
+
+
+def addresses(netlink: Any) -> list[Present]:
+    """Every address of this host."""
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+    found = []
+    for message in netlink.get_addr():
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        found.append(
+            Present(
+                ipaddress.ip_address(text),
+                message["prefixlen"],
+                message["index"],
+                names.get(message["index"], ""),
+                message.get_attr("IFA_FLAGS") or message["flags"],
+                message["scope"],
+                message.get_attr("IFA_LABEL") or "",
+                message.get_attr("IFA_BROADCAST") or "",
+                bool((message.get_attr("IFA_FLAGS") or message["flags"]) & IFA_F_DEPRECATED),
+            )
+        )
+    return found
+
+
+def here(netlink: Any, ips: Iterable[str]) -> set[str]:
+    """Which of *ips* this host has."""
+    found = {
+        message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in netlink.get_addr()
+    }
+    return found & set(ips)
+
+
+def add(netlink: Any, index: int, ip: str, prefix_length: int, **attributes: Any) -> None:
+    """Add an address, an IPv6 one without duplicate detection; one that is there is left as it is.
+
+    :param attributes: further ones of :meth:`pyroute2.IPRoute.addr`, e.g. ``preferred_lft=0``.
+    """
+    version = ipaddress.ip_address(ip).version
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    if version == 6:
+        attributes["flags"] = attributes.get("flags", 0) | IFA_F_NODAD
+    try:
+        netlink.addr("add", index=index, address=ip, prefixlen=prefix_length, family=family, **attributes)
+    except NetlinkError as error:
+        if error.code != 17:  # EEXIST
+            raise
+
+
+def remove(netlink: Any, index: int, ip: str, prefix_length: int) -> None:
+    """Remove an address; one that is not there is no error."""
+    try:
+        netlink.addr("delete", index=index, address=ip, prefixlen=prefix_length)
+    except NetlinkError as error:
+        if error.code not in (99, 19):  # EADDRNOTAVAIL, ENODEV
+            raise
+
+
+def routes_from(netlink: Any, ip: str) -> list[str]:
+    """Routes whose preferred source is *ip*: they would vanish with it."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    found = []
+    for message in netlink.get_routes(family=family):
+        local = message.get_attr("RTA_TABLE") == 255
+        if message.get_attr("RTA_PREFSRC") == ip and not local and message["proto"] != 2:
+            found.append(f"{message.get_attr('RTA_DST') or 'default'}/{message['dst_len']}")
+    return found

@@ -1,0 +1,88 @@
+"""TCP connection passing: moves one endpoint of a TCP connection to another host; the peer is not told.
+
+After Almesberger's "TCP Connection Passing" (2004), on Linux's TCP_REPAIR. At the origin::
+
+    ici = tcpcp.get(sock)                     # isolated from here on
+    channel.sendall(tcpcp.dumps(ici))
+    tcpcp.release(sock)                       # once the destination has it; or tcpcp.resume(sock)
+
+At the destination, once packets for the connection arrive there::
+
+    sock = tcpcp.create(tcpcp.loads(data))
+    tcpcp.activate(sock)
+
+Needs CAP_NET_ADMIN, for half-closed connections CAP_NET_RAW too, and libnftables1.
+"""
+
+from tcpcp.codec import dumps, loads
+from tcpcp.endpoint import (
+    activate,
+    activate_many,
+    create,
+    create_many,
+    get,
+    get_many,
+    inspect,
+    max_size,
+    release,
+    release_many,
+    resume,
+    resume_many,
+    size,
+)
+from tcpcp.errors import (
+    CodecError,
+    IciError,
+    IsolationError,
+    KernelError,
+    PermissionDenied,
+    TcpcpError,
+    Unsupported,
+)
+from tcpcp.ici import (
+    Congestion,
+    Endpoint,
+    Ici,
+    Negotiated,
+    ReceiveQueue,
+    SendQueue,
+    State,
+    Timestamp,
+    Window,
+)
+from tcpcp.version import VERSION
+
+__all__ = [
+    "VERSION",
+    "CodecError",
+    "Congestion",
+    "Endpoint",
+    "Ici",
+    "IciError",
+    "IsolationError",
+    "KernelError",
+    "Negotiated",
+    "PermissionDenied",
+    "ReceiveQueue",
+    "SendQueue",
+    "State",
+    "TcpcpError",
+    "Timestamp",
+    "Unsupported",
+    "Window",
+    "activate",
+    "activate_many",
+    "create",
+    "create_many",
+    "dumps",
+    "get",
+    "get_many",
+    "inspect",
+    "loads",
+    "max_size",
+    "release",
+    "release_many",
+    "resume",
+    "resume_many",
+    "size",
+]

@@ -1,0 +1,298 @@
+"""From an ICI to a socket: rebuilds an endpoint, or completes one that CRIU rebuilt. See `endpoint`."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from tcpcp import raw_segment, seq, socket_options, tcp_repair
+from tcpcp.errors import Unsupported
+from tcpcp.ici import FIN_IN, Endpoint, Ici, State, Window
+from tcpcp.reader import READABLE, enter_repair, reuse_before
+from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
+
+SOL_SOCKET = socket.SOL_SOCKET
+
+#: How long a segment fed to our own stack may take to arrive.
+FEED_DEADLINE_S = 2.0
+_IPV6_2292PKTOPTIONS = 6
+#: Too short to hold a control message.
+_NO_MESSAGES = b"\0" * 4
+
+
+def build(ici: Ici, sock: socket.socket | None, present: Mapping[str, int] | None = None) -> socket.socket:
+    """What `endpoint.create` does between making the filter and handing out the socket.
+
+    :param present: options that a fresh socket is known to have.
+    On failure a socket made here is closed without a packet; one that was given is left to its owner,
+    in repair mode if it had got that far.
+    """
+    if ici.state not in READABLE:
+        raise Unsupported(f"{ici}: an endpoint in state {ici.state.name} cannot be built")
+    made = sock is None
+    if sock is None:
+        sock = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        _connect(sock, ici, made, present)
+        _negotiate(sock, ici)
+        _fill_receive_queue(sock, ici)
+        _fill_send_queue(sock, ici)
+        _close_halves(sock, ici)
+        # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
+        tcp_repair.set_window(sock, ici.window)
+        if ici.send_queue.fin or ici.send_queue.sent:
+            tcp_repair.select_queue(sock, NO_QUEUE)
+    except BaseException:
+        if made:
+            sock.close()
+        raise
+    return sock
+
+
+def _connect(sock: socket.socket, ici: Ici, fresh: bool, present: Mapping[str, int] | None) -> None:
+    """All that is decided by or before connect(); then the connection exists, and its queues are empty."""
+    options = ici.options
+    _prepare(sock, ici, present)
+    enter_repair(sock, options.get("SO_REUSEADDR", 0))
+    if fresh or not sock.getsockname()[1]:  # one that is bound already keeps its port (paper 2.1)
+        _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
+    tcp_repair.select_queue(sock, SEND_QUEUE)
+    # In FIN_WAIT2 our FIN is acknowledged: snd_una is behind it, and it has to be put in again.
+    tcp_repair.set_queue_seq(sock, seq.add(ici.snd_una, -(ici.state is State.FIN_WAIT2)))
+    # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
+    tcp_repair.select_queue(sock, RECV_QUEUE)
+    tcp_repair.set_queue_seq(sock, ici.copied_seq)
+    # connect() computes the segment size from this, and nothing does later (tcp_connect_init()).
+    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, ici.negotiated.mss_clamp, "TCP_MAXSEG")
+    _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
+
+
+def _prepare(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -> None:
+    if ici.device:
+        name = ici.device.encode() + b"\0"
+        tcp_repair.set_bytes(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, name, "SO_BINDTODEVICE")
+    tcp_repair.set_int(sock, SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
+    others = {name: value for name, value in ici.options.items() if name != "SO_REUSEADDR"}
+    if others:
+        socket_options.apply_all(sock, others, present=present)
+    _choose_congestion(sock, ici)
+    _make_room_to_receive(sock, ici)
+
+
+def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
+    wanted = ici.congestion.algorithm
+    if wanted and tcp_repair.get_congestion(sock) != wanted:
+        tcp_repair.set_congestion(sock, wanted)
+
+
+def _make_room_to_receive(sock: socket.socket, ici: Ici) -> None:
+    """What waits and what the peer may send must fit (paper 4.4); automatic tuning stays as it was.
+
+    The kernel keeps about half of a receive buffer for its own bookkeeping (tcp_win_from_space()).
+    """
+    needed = 2 * (len(ici.receive_queue.data) + ici.window.rcv_wnd)
+    if sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF) < needed:
+        # The kernel doubles what is given.
+        tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, needed // 2, "SO_RCVBUFFORCE")
+        socket_options.set_buffer_locks(sock, ici.options.get("SO_BUF_LOCK", 0))
+
+
+_Address = tuple[str, int] | tuple[str, int, int, int]
+
+
+def _sockaddr(ici: Ici, end: Endpoint) -> _Address:
+    if not ici.ipv6_socket:
+        return str(end.ip), end.port
+    if end.ip.version == 4:
+        return f"::ffff:{end.ip}", end.port, 0, 0
+    scope = socket.if_nametoindex(ici.device) if ici.device and end.ip.is_link_local else 0
+    return str(end.ip), end.port, 0, scope
+
+
+def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], address: _Address) -> None:
+    try:
+        call(address)
+    except OSError as exc:
+        raise tcp_repair.failed(name, sock, exc) from exc
+
+
+def _negotiate(sock: socket.socket, ici: Ici) -> None:
+    agreed = ici.negotiated
+    options = [(tcp_repair.OPT_MSS, agreed.mss_clamp)]
+    if agreed.sack:
+        options.append((tcp_repair.OPT_SACK, 0))
+    if agreed.window_scaling:
+        options.append((tcp_repair.OPT_WINDOW, agreed.snd_wscale | agreed.rcv_wscale << 16))
+    if agreed.timestamps:
+        options.append((tcp_repair.OPT_TIMESTAMP, 0))
+    tcp_repair.set_options(sock, options)
+    if ici.timestamp is not None:
+        tcp_repair.set_timestamp(sock, ici.timestamp.value)
+
+
+def _fill_receive_queue(sock: socket.socket, ici: Ici) -> None:
+    if ici.receive_queue.data:
+        tcp_repair.select_queue(sock, RECV_QUEUE)
+        _write(sock, ici.receive_queue.data, "send(receive queue)")
+
+
+def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
+    """The sent part in repair mode, so that the kernel counts it as sent; the unsent part outside of it.
+
+    Outside of repair mode the kernel would send: what keeps it from that is the send window, still 0
+    (tcp_snd_wnd_test()). No probe either: the timer for that is a second.
+    """
+    queue = ici.send_queue
+    if not (queue.sent or queue.unsent or queue.fin):
+        return
+    restore = _make_room_to_send(sock, len(queue.sent) + len(queue.unsent))
+    if queue.sent:
+        tcp_repair.select_queue(sock, SEND_QUEUE)
+        _write(sock, queue.sent, "send(sent part)")
+    fin_unsent = queue.fin and not queue.fin_sent and ici.state is not State.FIN_WAIT2
+    if queue.unsent or (fin_unsent and ici.state not in FIN_IN):
+        tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+        _write(sock, queue.unsent, "send(unsent part)")
+        if fin_unsent and ici.state not in FIN_IN:
+            _shut_down(sock)
+        tcp_repair.set_repair(sock, tcp_repair.ON)
+    restore()
+
+
+def _make_room_to_send(sock: socket.socket, size_bytes: int) -> Callable[[], None]:
+    """Raise the send buffer where the queue needs it; return what puts it back."""
+    before = sock.getsockopt(SOL_SOCKET, socket.SO_SNDBUF)
+    if 2 * size_bytes + 65536 <= before // 2:
+        return lambda: None
+    locks = sock.getsockopt(SOL_SOCKET, socket_options.SO_BUF_LOCK)
+    force = socket_options.SO_SNDBUFFORCE
+    tcp_repair.set_int(sock, SOL_SOCKET, force, min(2 * size_bytes + 65536, 2**30 - 1), "SO_SNDBUFFORCE")
+
+    def restore() -> None:
+        tcp_repair.set_int(sock, SOL_SOCKET, force, before // 2, "SO_SNDBUFFORCE")
+        socket_options.set_buffer_locks(sock, locks)
+
+    return restore
+
+
+def _write(sock: socket.socket, data: bytes, name: str) -> None:
+    """Write all of *data*; a write may be short, and a refused size may pass in smaller pieces."""
+    view = memoryview(data)
+    largest = len(view)
+    while view:
+        try:
+            view = view[sock.send(view[:largest], socket.MSG_DONTWAIT) :]
+        except OSError as exc:
+            # Receive queue: one buffer for each call, and a large one may not be had in one piece.
+            if exc.errno not in (errno.ENOMEM, errno.ENOBUFS) or largest <= 1024:
+                raise tcp_repair.failed(name, sock, exc) from exc
+            largest = min(largest, len(view)) // 2
+
+
+def _close_halves(sock: socket.socket, ici: Ici) -> None:
+    """Bring the connection from ESTABLISHED into its state, in the order in which it got there."""
+    state = ici.state
+    if state is State.ESTABLISHED:
+        return
+    fin_sent_first = state is State.FIN_WAIT2 or (ici.send_queue.fin_sent and state is State.CLOSING)
+    if fin_sent_first or (state is State.FIN_WAIT1 and ici.send_queue.fin_sent):
+        _shut_down_as_sent(sock)
+    if state is State.FIN_WAIT2:
+        _feed(sock, ici, raw_segment.ACK, ici.rcv_nxt, ici.snd_nxt, State.FIN_WAIT2)
+    if state in FIN_IN:
+        _receive_fin(sock, ici)
+    if state is State.LAST_ACK:
+        _shut_down_last(sock, ici)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as exc:
+        raise tcp_repair.failed("shutdown", sock, exc) from exc
+
+
+def _shut_down_as_sent(sock: socket.socket) -> None:
+    """Put our FIN behind the send queue; with that queue selected, the kernel counts it as sent."""
+    tcp_repair.select_queue(sock, SEND_QUEUE)
+    _shut_down(sock)
+
+
+def _shut_down_last(sock: socket.socket, ici: Ici) -> None:
+    if ici.send_queue.fin_sent:
+        _shut_down_as_sent(sock)
+        return
+    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+    _shut_down(sock)
+    tcp_repair.set_repair(sock, tcp_repair.ON)
+
+
+def _receive_fin(sock: socket.socket, ici: Ici) -> None:
+    expected = {State.CLOSING: State.CLOSING}.get(ici.state, State.CLOSE_WAIT)
+    _feed(sock, ici, raw_segment.FIN | raw_segment.ACK, seq.add(ici.rcv_nxt, -1), ici.snd_una, expected)
+
+
+def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expected: State) -> None:
+    """Feed a segment from the peer and wait until *sock* is in the state that it leads to.
+
+    Its window field is 0, so that it opens no window; ours is opened to take it.
+    """
+    tcp_repair.select_queue(sock, NO_QUEUE)
+    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
+    name = sock.getsockname()
+    local = dataclasses.replace(ici.local, port=name[1])
+    packet = raw_segment.build(ici.peer, local, seq=number, ack=ack, flags=flags, window=0)
+    raw_segment.feed(packet, local, ici.device)
+    deadline = time.monotonic() + FEED_DEADLINE_S
+    while tcp_repair.get_info(sock).state != expected:
+        if time.monotonic() > deadline:
+            raise Unsupported(
+                f"{ici}: a segment fed to this host did not arrive, so {ici.state.name} cannot be built; "
+                "is there a packet filter that drops it?"
+            )
+        time.sleep(0.0001)
+
+
+def finish_restored(sock: socket.socket, ici: Ici, *, same_path: bool = False) -> None:
+    """Complete a socket that CRIU restored: what CRIU does not save and what the kernel computed too early.
+
+    :param sock: the restored socket, still in repair mode; CRIU turns that off itself.
+    :param ici: what it was restored from.
+    :param same_path: no effect here: cwnd is decided at connect(), which CRIU has done; use
+        :mod:`tcpcp.same_path` around the restore.
+    :raises KernelError: of the first call that failed; the connection stays usable, if slower or with
+        another option.
+    """
+    resize_segments(sock, ici.local.ip.version == 6)
+    _choose_congestion(sock, ici)
+    socket_options.apply_all(sock, ici.options, but_criu_saved=True)
+
+
+def resize_segments(sock: socket.socket, ipv6: bool) -> None:
+    """Make the kernel compute the segment size again.
+
+    At connect() it used the default of 536, and TCP_REPAIR_OPTIONS does not recompute it. Setting no IP
+    options does, through icsk_sync_mss() (net/ipv4/ip_sockglue.c do_ip_setsockopt()). For IPv6 the options
+    must not be NULL (net/ipv6/ipv6_sockglue.c ipv6_update_options()): an IPV6_2292PKTOPTIONS too short for
+    any message gives some without content, and one of length 0 takes them away again.
+    """
+    if not ipv6:
+        tcp_repair.set_bytes(sock, socket.IPPROTO_IP, socket.IP_OPTIONS, b"", "IP_OPTIONS")
+        return
+    for value in (_NO_MESSAGES, b""):
+        tcp_repair.set_bytes(sock, socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, value, "IPV6_2292PKTOPTIONS")
+
+
+def discard(sock: socket.socket) -> None:
+    """Close *sock* without a packet, whatever it is in the middle of.
+
+    :raises KernelError: repair mode could not be entered; the socket is open still.
+    """
+    if not tcp_repair.get_repair(sock):
+        tcp_repair.set_repair(sock, tcp_repair.ON)
+    reuse_before.pop(sock, None)
+    sock.close()

@@ -1,0 +1,205 @@
+"""Whether an ICI may be given to the kernel: the sanity checks of paper section 7.1.
+
+In repair mode the kernel believes nearly everything it is told, and a wrong number shows only later, to the
+peer. So everything is looked at before the first call, and all that is wrong is told at once. What the
+kernel can know of a real connection is never refused, even where it looks odd; the comments say where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from tcpcp import option_names, seq
+from tcpcp.errors import IciError
+from tcpcp.ici import FIN_IN, FIN_OUT, VERSION, Endpoint, Ici, State
+
+#: States of a connection that an ICI can describe; the others have no endpoint, or no peer yet.
+STATES = FIN_OUT | FIN_IN | {State.ESTABLISHED}
+#: RFC 7323 section 2.3: a larger shift would let a window span half the sequence space.
+MAX_WSCALE = 14
+MAX_WINDOW_BYTES = 65535 << MAX_WSCALE
+_U32, _U64 = 2**32 - 1, 2**64 - 1
+#: include/net/tcp.h TCP_CA_NAME_MAX is 16 with the final zero; BPF programs may name theirs more freely.
+_ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+#: net/core/dev.c dev_valid_name(): IFNAMSIZ is 16 with the final zero.
+_DEVICE = re.compile(r"(?!\.{1,2}\Z)[^\s/:\0]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the host that is to use an ICI can take.
+
+    :ivar max_send_queue_bytes: of sent and unsent together.
+    :ivar max_receive_queue_bytes: the largest receive queue.
+    :ivar congestion_algorithms: those that the kernel has, net.ipv4.tcp_available_congestion_control; None:
+        not known, any is fine.
+    """
+
+    max_send_queue_bytes: int = 128 << 20
+    max_receive_queue_bytes: int = 128 << 20
+    congestion_algorithms: frozenset[str] | None = None
+
+
+def check(ici: Ici, limits: Limits) -> None:
+    """Accept *ici*, or refuse it with everything that is wrong.
+
+    :raises IciError: it must not be given to the kernel.
+    """
+    if found := problems(ici, limits):
+        raise IciError([f"{ici}: {problem}" for problem in found])
+
+
+def problems(ici: Ici, limits: Limits) -> list[str]:
+    """What is wrong with *ici*, each a sentence without the connection's name; empty: nothing."""
+    found = list(_numbers(ici))
+    for part in (_identity, _state, _negotiated, _windows, _timestamp):
+        found.extend(part(ici))
+    found.extend(_queues(ici, limits))
+    found.extend(_congestion(ici, limits))
+    found.extend(option_names.problems(ici.options, ipv6_socket=ici.ipv6_socket))
+    return found
+
+
+def _numbers(ici: Ici) -> Iterator[str]:
+    """Numbers of the kernel's __u32 variables, and what else has a width."""
+    if ici.version != VERSION:
+        yield f"version is {ici.version}, this tcpcp knows version {VERSION}"
+    if not 0 <= ici.tag <= _U64:
+        yield f"tag is {ici.tag}, must be 0 to {_U64}"
+    values = {"snd_nxt": ici.snd_nxt, "rcv_nxt": ici.rcv_nxt}
+    for name in ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup"):
+        values[name] = getattr(ici.window, name)
+    for name in ("cwnd", "ssthresh", "srtt_us", "rttvar_us"):
+        values[name] = getattr(ici.congestion, name)
+    if ici.timestamp:
+        values["timestamp value"], values["ts_recent"] = ici.timestamp.value, ici.timestamp.ts_recent or 0
+    for name, value in values.items():
+        if not 0 <= value <= _U32:
+            yield f"{name} is {value}, must be 0 to {_U32}"
+
+
+def _identity(ici: Ici) -> Iterator[str]:
+    """Paper 4.1: the connection identifier."""
+    yield from _address("local", ici.local)
+    yield from _address("peer", ici.peer)
+    if not 0 <= ici.local.port <= 65535:
+        yield f"local port is {ici.local.port}, must be 1 to 65535, or 0 for any free port"
+    if not 1 <= ici.peer.port <= 65535:
+        yield f"peer port is {ici.peer.port}, must be 1 to 65535"
+    if ici.local.ip.version != ici.peer.ip.version:
+        yield f"local address {ici.local.ip} and peer address {ici.peer.ip} are of different families"
+    elif ici.local.ip.version == 6 and not ici.ipv6_socket:
+        yield f"ipv6_socket is false, but the addresses are IPv6: {ici.local.ip}"
+    if ici.device and not _DEVICE.fullmatch(ici.device):
+        yield f"device {ici.device!r} is not a name of an interface"
+    elif not ici.device and any(_link_local(end.ip) for end in (ici.local, ici.peer)):
+        yield "device is empty, but a link-local address means nothing without its interface"
+
+
+def _address(which: str, endpoint: Endpoint) -> Iterator[str]:
+    ip = endpoint.ip
+    if ip.is_unspecified:
+        yield f"{which} address is unspecified: {ip}"
+    elif ip.is_multicast:
+        yield f"{which} address is multicast: {ip}"
+    elif isinstance(ip, IPv4Address) and (ip.packed[0] == 0 or ip.packed == b"\xff" * 4):
+        yield f"{which} address is not unicast: {ip}"
+    elif isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        yield f"{which} address is IPv4-mapped, must be written as IPv4: {ip}"
+    elif isinstance(ip, IPv6Address) and ip.scope_id:
+        yield f"{which} address has a scope, which belongs into device: {ip}"
+
+
+def _link_local(ip: IPv4Address | IPv6Address) -> bool:
+    return ip.version == 6 and ip.is_link_local
+
+
+def _state(ici: Ici) -> Iterator[str]:
+    """The state, and the FINs that it implies (RFC 9293 section 3.3.2)."""
+    state, send = ici.state, ici.send_queue
+    if state not in STATES:
+        names = ", ".join(sorted(possible.name for possible in STATES))
+        yield f"state is {state.name}, must be one of {names}"
+        return
+    if send.fin != (state in FIN_OUT):
+        yield f"send_queue.fin is {send.fin} in state {state.name}"
+    if ici.receive_queue.fin != (state in FIN_IN):
+        yield f"receive_queue.fin is {ici.receive_queue.fin} in state {state.name}"
+    if send.fin_sent and not send.fin:
+        yield "send_queue.fin_sent is true without send_queue.fin"
+    if send.fin_sent and send.unsent:
+        yield f"send_queue.fin_sent is true, but {len(send.unsent)} bytes before the FIN are unsent"
+    if state is State.FIN_WAIT2 and (send.fin_sent or send.sent or send.unsent):
+        yield "the send queue must be empty in state FIN_WAIT2: our FIN has been acknowledged"
+
+
+def _negotiated(ici: Ici) -> Iterator[str]:
+    """Paper 4.2: what the handshake fixed."""
+    fixed = ici.negotiated
+    for name, shift in (("snd_wscale", fixed.snd_wscale), ("rcv_wscale", fixed.rcv_wscale)):
+        if not 0 <= shift <= MAX_WSCALE:
+            yield f"{name} is {shift}, must be 0 to {MAX_WSCALE}"
+        elif shift and not fixed.window_scaling:
+            yield f"{name} is {shift} without window scaling"
+    # Below net.ipv4.tcp_min_snd_mss the kernel uses that instead; a peer may announce less all the same.
+    for name, mss in (("mss_clamp", fixed.mss_clamp), ("advmss", fixed.advmss)):
+        if not 1 <= mss <= 65535:
+            yield f"{name} is {mss}, must be 1 to 65535"
+
+
+def _windows(ici: Ici) -> Iterator[str]:
+    """Paper 4.4, and the checks of net/ipv4/tcp.c tcp_repair_set_window().
+
+    With the peer's FIN the kernel is given rcv_wup - 1 and rcv_wnd + 1 while rcv_nxt is one less: the same.
+    """
+    window = ici.window
+    shift = ici.negotiated.snd_wscale if 0 <= ici.negotiated.snd_wscale <= MAX_WSCALE else MAX_WSCALE
+    if window.max_window < window.snd_wnd:
+        yield f"max_window {window.max_window} is below snd_wnd {window.snd_wnd}"
+    if window.max_window > 65535 << shift:
+        yield f"max_window {window.max_window} is over 65535 << {shift}, more than a segment can say"
+    # Not 65535 << rcv_wscale: the kernel may keep a window in mind that it cannot say (tcp_select_window()).
+    if window.rcv_wnd > MAX_WINDOW_BYTES:
+        yield f"rcv_wnd {window.rcv_wnd} is over {MAX_WINDOW_BYTES}"
+    if seq.before(seq.add(ici.rcv_nxt, window.rcv_wnd), window.snd_wl1):
+        yield f"snd_wl1 {window.snd_wl1} is after rcv_nxt + rcv_wnd, {ici.rcv_nxt} + {window.rcv_wnd}"
+    # Also not more than rcv_wnd apart: the kernel accepts a segment that begins in the window but ends
+    # behind it (net/ipv4/tcp_input.c tcp_sequence()).
+    if not 0 <= seq.diff(ici.rcv_nxt, window.rcv_wup) <= MAX_WINDOW_BYTES:
+        yield f"rcv_wup {window.rcv_wup} is not in the last {MAX_WINDOW_BYTES} before rcv_nxt {ici.rcv_nxt}"
+
+
+def _timestamp(ici: Ici) -> Iterator[str]:
+    """Paper 4.5."""
+    stamp = ici.timestamp
+    if ici.negotiated.timestamps != (stamp is not None):
+        yield f"timestamps were {'' if stamp is None else 'not '}negotiated, but timestamp is {stamp}"
+    if stamp and stamp.value & 1 != stamp.microseconds:
+        # do_tcp_setsockopt() TCP_TIMESTAMP since 6.7 takes the unit from bit 0, not from us.
+        unit = "microseconds" if stamp.microseconds else "milliseconds"
+        yield f"timestamp value {stamp.value} is in {unit}, but its bit 0 says the other unit"
+
+
+def _queues(ici: Ici, limits: Limits) -> Iterator[str]:
+    """Paper 4.6 and 4.7."""
+    queued = len(ici.send_queue.sent) + len(ici.send_queue.unsent)
+    if queued > limits.max_send_queue_bytes:
+        yield f"the send queue has {queued} bytes, the limit is {limits.max_send_queue_bytes}"
+    # Bytes sent against the window are possible (the peer may shrink it), against the largest window not.
+    if len(ici.send_queue.sent) > MAX_WINDOW_BYTES:
+        yield f"{len(ici.send_queue.sent)} bytes sent and not acknowledged are more than any window"
+    if len(ici.receive_queue.data) > limits.max_receive_queue_bytes:
+        unread = len(ici.receive_queue.data)
+        yield f"the receive queue has {unread} bytes, the limit is {limits.max_receive_queue_bytes}"
+
+
+def _congestion(ici: Ici, limits: Limits) -> Iterator[str]:
+    """Paper 5. The numbers are only advice for the path; the name must exist."""
+    name, available = ici.congestion.algorithm, limits.congestion_algorithms
+    if not _ALGORITHM.fullmatch(name):
+        yield f"congestion algorithm {name!r} is not a name of one"
+    elif available is not None and name not in available:
+        yield f"congestion algorithm {name} is not available here; modprobe tcp_{name}"

@@ -1,0 +1,68 @@
+"""The command `tcpcp`: looks at ICI images. Passing connections is for programs; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tcpcp import codec, text
+from tcpcp.errors import CodecError
+from tcpcp.ici import Ici
+from tcpcp.version import VERSION
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    :param argv: arguments without the program's name; None: those of the process.
+    :return: exit status: 0 all images were good, 1 one was not, or could not be read. Wrong usage exits 2.
+    """
+    args = _parser().parse_args(argv)
+    failed = False
+    try:
+        for name in args.files:
+            failed |= not _show(name, as_json=args.json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `tcpcp show ... | head`; keep the interpreter from flushing again
+        sys.stdout = None
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tcpcp", description="Look at images of TCP connections.")
+    parser.add_argument("--version", action="version", version=f"tcpcp {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    show = commands.add_parser("show", help="print the connections in ICI images")
+    show.add_argument("files", nargs="+", metavar="FILE", help="an ICI image; - is the standard input")
+    show.add_argument("--json", action="store_true", help="one JSON object a line for each connection")
+    return parser
+
+
+def _show(name: str, *, as_json: bool) -> bool:
+    """Print what is good in one image; whether all of it was."""
+    try:
+        for ici in _icis(name):
+            print(json.dumps(text.as_json(ici)) if as_json else text.as_text(ici))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"tcpcp: {name}: {error.strerror}", file=sys.stderr)
+        return False
+    except CodecError as error:
+        print(f"tcpcp: {name}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _icis(name: str) -> Iterator[Ici]:
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    if not data:
+        raise CodecError("offset 0: expected an ICI record, the file is empty")
+    return codec.loads_many(data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""get, create, activate, release: the order of the calls (paper sections 2 and 3).
+
+From socket to ICI (:func:`get`; `reader`)
+
+1.  Check that it is plain TCP without urgent data, and read its options (repair mode hides SO_REUSEADDR).
+2.  Isolate it: `isolation`. Repair mode does not.
+3.  TCP_REPAIR 1.
+4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
+5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
+    ``snd_una``. recv(MSG_PEEK) copies the queue.
+6.  TCP_REPAIR_QUEUE receive: TCP_QUEUE_SEQ is ``rcv_nxt``; SIOCINQ, with SO_OOBINLINE set, what is not read.
+7.  After all of a batch: did ``rcv_nxt`` or ``snd_una`` move? Then again from 4.
+
+From ICI to socket (:func:`create`; `builder`)
+
+1.  Isolate the connection before its socket exists, so that no packet draws a reset.
+2.  Options, congestion control, receive buffer, SO_REUSEADDR 1: before repair mode.
+3.  TCP_REPAIR 1; bind; TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``mss_clamp``; connect;
+    TCP_MAXSEG 0. connect() sends nothing in repair mode, computes the segment size, and leaves the send
+    window 0.
+4.  TCP_REPAIR_OPTIONS; TCP_TIMESTAMP.
+5.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
+6.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
+    TCP_REPAIR 1.
+7.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
+    ours: a segment fed through a raw socket.
+8.  TCP_REPAIR_WINDOW.
+
+Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer; SO_REUSEADDR as
+it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release: TCP_REPAIR 1 and close, which
+sends nothing; the filter stays until it expires.
+
+Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Iterable, Sequence
+
+from tcpcp import builder, reader, socket_options, tcp_repair
+from tcpcp.builder import finish_restored
+from tcpcp.errors import TcpcpError
+from tcpcp.ici import Endpoint, Ici
+from tcpcp.isolation import Flow, Isolation, lift
+from tcpcp.reader import inspect, read, read_many
+
+__all__ = [
+    "activate",
+    "activate_many",
+    "create",
+    "create_many",
+    "finish_restored",
+    "flow_of",
+    "get",
+    "get_many",
+    "inspect",
+    "max_size",
+    "read",
+    "read_many",
+    "release",
+    "release_many",
+    "resume",
+    "resume_many",
+    "size",
+]
+
+#: An image without queues: record header, all fields at their longest, options.
+IMAGE_OVERHEAD_BYTES = 2048
+#: From this many connections on, asking once what a fresh socket has saves time.
+FEW = 8
+
+_counter = itertools.count()
+_lock = threading.Lock()
+#: The filters that get() and create() made, by connection. A filter may hold several connections.
+_held: dict[Flow, Isolation] = {}
+
+
+def flow_of(sock: socket.socket) -> Flow:
+    """The connection of *sock*, for :class:`tcpcp.isolation.Isolation`.
+
+    :raises KernelError: it is not connected.
+    """
+    try:
+        local, peer = sock.getsockname(), sock.getpeername()
+    except OSError as exc:
+        raise tcp_repair.failed("getpeername", sock, exc) from exc
+    return Flow(Endpoint(reader.address(local[0]), local[1]), Endpoint(reader.address(peer[0]), peer[1]))
+
+
+def get(sock: socket.socket) -> Ici:
+    """Read the endpoint *sock* and leave it isolated, in repair mode.
+
+    :param sock: TCP socket in a synchronised state; needs CAP_NET_ADMIN.
+    :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
+    :raises Unsupported: urgent data, MPTCP, kTLS in use; the socket is as before.
+    :raises PermissionDenied: no CAP_NET_ADMIN; the socket is as before.
+    :raises IsolationError: the filter could not be made; the socket is as before.
+    :raises KernelError: the socket is as before; if undoing failed too, the note says how.
+    Source: paper section 2 steps 1-3; net/ipv4/tcp.c do_tcp_getsockopt().
+    """
+    return get_many([sock])[0]
+
+
+def get_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> list[Ici]:
+    """:func:`get` for several connections under one filter; all of them or, after an error, none.
+
+    :param socks: sockets, or pairs of tag and socket.
+    """
+    pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
+    for _, sock in pairs:
+        inspect(sock)
+    flows = [flow_of(sock) for _, sock in pairs]
+    _hold(flows)
+    try:
+        return read_many(pairs)
+    except BaseException as exc:
+        _lift_after(flows, exc)
+        raise
+
+
+def size(source: Ici | socket.socket) -> int:
+    """Upper bound in bytes of the image of *source*, an ICI or a socket (paper 3.2)."""
+    if isinstance(source, Ici):
+        queue = source.send_queue
+        return IMAGE_OVERHEAD_BYTES + len(queue.sent) + len(queue.unsent) + len(source.receive_queue.data)
+    return max_size(source)
+
+
+def max_size(sock: socket.socket) -> int:
+    """What the image of *sock* would need if it was read now, in bytes; more may arrive until it is isolated.
+
+    Source: paper 3.1 TCP_MAXICISIZE.
+    :raises KernelError: not a connected TCP socket.
+    """
+    return IMAGE_OVERHEAD_BYTES + tcp_repair.get_outq(sock) + tcp_repair.get_inq(sock)
+
+
+def create(
+    ici: Ici, *, sock: socket.socket | None = None, same_path: bool = False, isolate: bool = True
+) -> socket.socket:
+    """Rebuild the endpoint *ici* and leave it isolated, in repair mode.
+
+    :param ici: from :func:`get`, checked. Local port 0 asks for any free port.
+    :param sock: a TCP socket of the right family to use, neither connected nor listening; if it is bound its
+        port is used and the ICI's is ignored (paper 2.1).
+    :param same_path: the peer is reached as it was from the origin: start with the congestion window the
+        connection had instead of a new one (paper 5).
+    :param isolate: False when the caller holds the connection isolated already.
+    :return: the socket; nothing has been sent. Its local address exists on this host.
+    :raises Unsupported: a state that cannot be built. :raises IciError: an option out of range.
+    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW.
+    :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
+        the filter gone; a socket given may be anything between fresh and connected in repair mode: close it.
+    """
+    return create_many([ici], socks=[sock], same_path=same_path, isolate=isolate)[0]
+
+
+def create_many(
+    icis: Sequence[Ici],
+    *,
+    socks: Sequence[socket.socket | None] | None = None,
+    same_path: bool = False,
+    isolate: bool = True,
+) -> list[socket.socket]:
+    """:func:`create` for several connections under one filter; all of them or, after an error, none.
+
+    With local port 0 the connection is isolated when its port is known.
+    """
+    known = [Flow(ici.local, ici.peer) for ici in icis if ici.local.port] if isolate else []
+    if known:
+        _hold(known)
+    made: list[socket.socket] = []
+    try:
+        present = _fresh_options(icis) if len(icis) >= FEW else {}
+        for ici, sock in zip(icis, socks or [None] * len(icis), strict=True):
+            made.append(builder.build(ici, sock, None if sock else present.get(ici.ipv6_socket)))
+        late = [flow for flow in map(flow_of, made) if flow not in _held] if isolate else []
+        if late:
+            _hold(late)
+    except BaseException as exc:
+        for one in made:
+            one.close()  # in repair mode: silent
+        _lift_after(known, exc)
+        raise
+    return made
+
+
+def _fresh_options(icis: Sequence[Ici]) -> dict[bool, dict[str, int]]:
+    """What sockets start with on this host, by whether they are IPv6: that need not be set on each."""
+    options = {}
+    for ipv6 in {ici.ipv6_socket for ici in icis}:
+        with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM) as fresh:
+            options[ipv6] = socket_options.read_all(fresh)
+    return options
+
+
+def activate(sock: socket.socket) -> None:
+    """Let the endpoint run: lift its isolation, leave repair mode, wake the peer with a window probe.
+
+    :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
+    :raises KernelError: the socket is still in repair mode, and no longer isolated.
+    :raises IsolationError: nothing has changed.
+    """
+    activate_many([sock])
+
+
+def activate_many(socks: Sequence[socket.socket]) -> None:
+    """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
+    _run(socks, tcp_repair.OFF)
+
+
+def resume(sock: socket.socket) -> None:
+    """Undo :func:`get`: lift the isolation and leave repair mode. Nothing is sent for its own sake.
+
+    :raises KernelError: the socket is still in repair mode, and no longer isolated.
+    :raises IsolationError: nothing has changed.
+    """
+    resume_many([sock])
+
+
+def resume_many(socks: Sequence[socket.socket]) -> None:
+    """:func:`resume` for several sockets, their filters lifted first; an error stops at its socket."""
+    _run(socks, tcp_repair.OFF_NO_PROBE)
+
+
+def _run(socks: Sequence[socket.socket], mode: int) -> None:
+    if _held:
+        _lift([flow_of(sock) for sock in socks])
+    for sock in socks:
+        reader.leave_repair(sock, mode)
+        if tcp_repair.get_outq_nsd(sock):
+            corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
+            tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, corked, "TCP_CORK")
+
+
+def release(sock: socket.socket) -> None:
+    """Drop the endpoint: close *sock* without a packet. Its filter stays until it expires, about a minute.
+
+    A late segment for a connection without a socket would draw a reset; the filter catches those.
+    :raises KernelError: the socket is open still.
+    """
+    release_many([sock])
+
+
+def release_many(socks: Sequence[socket.socket]) -> None:
+    """:func:`release` for several sockets; their filters' time starts anew."""
+    filters = set()
+    for sock in socks:
+        with _lock:
+            filters.add(_held.pop(flow_of(sock), None))
+        builder.discard(sock)
+    for isolation in filters - {None}:
+        if isolation is not None:
+            isolation.refresh()
+
+
+def _hold(flows: Sequence[Flow]) -> None:
+    isolation = Isolation(f"{os.getpid()}-{next(_counter)}")
+    isolation.hold(flows)
+    with _lock:
+        _held.update(dict.fromkeys(flows, isolation))
+
+
+def _lift(flows: Sequence[Flow]) -> None:
+    """Let *flows* through again; a filter that holds nothing any more is removed."""
+    with _lock:
+        by_filter: dict[Isolation, list[Flow]] = {}
+        for flow in flows:
+            if flow in _held:
+                by_filter.setdefault(_held[flow], []).append(flow)
+        for isolation, theirs in by_filter.items():
+            others = any(one is isolation and flow not in theirs for flow, one in _held.items())
+            if others:
+                isolation.drop_flows(theirs)
+            else:
+                isolation.release()
+            for flow in theirs:
+                del _held[flow]
+    # This host, in this process or another, may have passed one of them on less than a minute ago.
+    lift([flow for theirs in by_filter.values() for flow in theirs])
+
+
+def _lift_after(flows: Sequence[Flow], error: BaseException) -> None:
+    try:
+        _lift(flows)
+    except TcpcpError as exc:
+        error.add_note(f"and the filter could not be removed: {exc}; it expires by itself")

@@ -1,0 +1,52 @@
+"""What can go wrong in `tcpcp`. Anything else that escapes it is a bug."""
+
+from __future__ import annotations
+
+import os
+
+
+class TcpcpError(Exception):
+    """Base of every error that `tcpcp` raises on purpose."""
+
+
+class IciError(TcpcpError):
+    """An ICI that must not be given to the kernel.
+
+    :ivar problems: everything that is wrong with it, each a sentence; at least one.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class CodecError(TcpcpError):
+    """Bytes that are not an ICI image: wrong magic, cut, changed, or of another version."""
+
+
+class Unsupported(TcpcpError):
+    """The socket uses something that cannot be passed; it is as it was before the call."""
+
+
+class PermissionDenied(TcpcpError):
+    """CAP_NET_ADMIN (or CAP_NET_RAW, CAP_SYS_PTRACE where said) is missing."""
+
+
+class KernelError(TcpcpError):
+    """A system call failed.
+
+    :ivar call: the call with its option, e.g. ``setsockopt(TCP_REPAIR)``.
+    :ivar errno: the kernel's error number.
+    :ivar connection: the connection it was about, e.g. ``10.77.1.100:80 - 10.77.2.1:40000``, or "".
+    """
+
+    def __init__(self, call: str, errno_: int, connection: str = "") -> None:
+        where = f" for {connection}" if connection else ""
+        super().__init__(f"{call}{where}: {os.strerror(errno_)}")
+        self.call = call
+        self.errno = errno_
+        self.connection = connection
+
+
+class IsolationError(TcpcpError):
+    """The packet filter could not be changed; nothing of the batch is in force."""

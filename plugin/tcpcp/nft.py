@@ -1,0 +1,196 @@
+"""The kernel's packet filter, through libnftables in this process.
+
+Running the `nft` program costs about 2 ms a time, which a frozen process would spend waiting; the library
+does the same in a fraction of that. One call, :func:`run`, is one netlink batch: all of a script or
+nothing of it comes into force.
+
+Source: libnftables(3); src/libnftables.c of nftables 1.0.6.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tcpcp import nft_elements
+from tcpcp.errors import IsolationError
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
+_SO_SNDBUFFORCE = 32
+_ANSWER_S = 10.0
+
+#: libnftables keeps its parser's state and, before 1.0.9, its tables of names in global variables.
+_lock = threading.Lock()
+
+
+@functools.cache
+def _library() -> Any:
+    try:
+        lib = ctypes.CDLL("libnftables.so.1")
+    except OSError as exc:
+        raise IsolationError(f"{exc}; install libnftables1") from exc
+    lib.nft_ctx_new.restype = ctypes.c_void_p
+    lib.nft_ctx_new.argtypes = [ctypes.c_uint32]
+    lib.nft_ctx_free.restype = None
+    lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    for name in ("nft_ctx_free", "nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+        getattr(lib, name).argtypes = [ctypes.c_void_p]
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(lib, name).restype = ctypes.c_char_p
+        getattr(lib, name).argtypes = [ctypes.c_void_p]
+    return lib
+
+
+def preload() -> None:
+    """Load the library now, so that the first :func:`run` does not wait for the disk.
+
+    :raises IsolationError: libnftables is not installed.
+    """
+    _library()
+
+
+def run(script: str) -> str:
+    """Carry out *script* in the calling thread's network namespace and return what it prints.
+
+    :param script: text in the language of nft(8). It is not checked: build it only from integers, from
+        addresses formatted by :mod:`ipaddress` and from names that were validated.
+    :return: the output of the `list` commands in it, "" when there are none.
+    :raises IsolationError: with nft's own message; nothing of the script is in force.
+    """
+    with _lock:
+        return _run_in(_library(), _contexts.get(), script)
+
+
+#: libnftables waits with select(2), which ends the process when its descriptor is not below this.
+_FD_SETSIZE = 1024
+
+
+def _reserve() -> int:
+    """A low descriptor, kept for the netlink socket of a context opened when all the low ones are taken."""
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class _Contexts:
+    """The context of the network namespace that was used last.
+
+    A context's netlink socket belongs to the namespace it was made in. It is kept, because to close it
+    after a deletion waits for the kernel to free what was deleted, some 15 ms
+    (net/netfilter/nf_tables_api.c nft_rcv_nl_event()); a kept one leaves that to a kernel worker.
+    """
+
+    def __init__(self) -> None:
+        self.context: int | None = None
+        self.namespace: tuple[int, int] | None = None
+        self.socket: socket.socket | None = None
+        self.reserved = _reserve()
+
+    def get(self) -> int:
+        status = os.stat("/proc/thread-self/ns/net")  # noqa: PTH116 - a Path costs more than the call
+        namespace = (status.st_dev, status.st_ino)
+        if self.context is None or namespace != self.namespace:
+            self.close()
+            self.context = self._open()
+            self.namespace = namespace
+        return self.context
+
+    def netlink(self) -> socket.socket:
+        """A socket for batches of our own, in the same namespace."""
+        self.get()
+        if self.socket is None:
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            self.socket.settimeout(_ANSWER_S)
+            # An error would else bring back the whole message that it is about.
+            self.socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        return self.socket
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+        if self.context is not None:
+            _library().nft_ctx_free(self.context)
+            self.context = None
+            self.reserved = _reserve()
+
+    def _open(self) -> int:
+        lib = _library()
+        if self.reserved >= _FD_SETSIZE:
+            os.close(self.reserved)
+            self.reserved = _reserve()
+        if self.reserved >= _FD_SETSIZE:
+            raise IsolationError(
+                f"libnftables needs a descriptor below {_FD_SETSIZE} and all are in use; "
+                "import tcpcp before opening so many"
+            )
+        os.close(self.reserved)
+        context: int | None = lib.nft_ctx_new(0)
+        if not context:
+            self.reserved = _reserve()
+            raise IsolationError("nft_ctx_new failed: out of memory or no netlink socket")
+        if lib.nft_ctx_buffer_output(context) or lib.nft_ctx_buffer_error(context):
+            raise IsolationError("libnftables: out of memory")
+        return context
+
+
+_contexts = _Contexts()
+
+
+def _after_fork() -> None:
+    """The parent's socket is not for the child: answers would reach either of them."""
+    global _lock
+    _lock = threading.Lock()
+    _contexts.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def change_elements(verb: str, table: str, sets: Mapping[str, Sequence[bytes]]) -> None:
+    """Add to, or delete from, sets of the table inet *table*: all or nothing, in one batch.
+
+    :param verb: ``add`` or ``delete``. :param sets: keys as bytes, by name of the set.
+    :raises IsolationError: nothing has changed.
+    """
+    batch, expected = nft_elements.batch(verb, table, sets)
+    if not expected:
+        return
+    with _lock:
+        netlink = _contexts.netlink()
+        try:
+            netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
+            netlink.send(batch)
+            while expected > 0:
+                for error in nft_elements.answers(netlink.recv(65536)):
+                    if error:
+                        raise OSError(error, os.strerror(error))
+                    expected -= 1
+        except OSError as exc:
+            _contexts.close()  # answers may still be under way
+            raise IsolationError(f"cannot {verb} elements of table {table}: {exc}") from exc
+
+
+def close() -> None:
+    """Let go of the network namespace that was used last; the next :func:`run` opens one again."""
+    with _lock:
+        _contexts.close()
+
+
+def _run_in(lib: Any, context: int, script: str) -> str:
+    status = lib.nft_run_cmd_from_buffer(context, script.encode())
+    output: bytes = lib.nft_ctx_get_output_buffer(context)
+    if status:
+        message: bytes = lib.nft_ctx_get_error_buffer(context)
+        raise IsolationError(f"nft refused: {_first_lines(message.decode(errors='replace'))}")
+    return output.decode(errors="replace")
+
+
+def _first_lines(message: str) -> str:
+    """nft repeats the whole line that it could not carry out; with 5000 elements that is no message."""
+    lines = [line[:300] for line in message.splitlines() if line.strip()]
+    return " / ".join(lines[:3]) or "no reason given"

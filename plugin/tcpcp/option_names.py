@@ -1,0 +1,132 @@
+"""The socket options an ICI carries: one table, by kernel name. Pure; the calls are in `socket_options`.
+
+Numbers and ranges are those of the kernel's uapi and of the code that checks them; they are the same on all
+architectures that CRIU runs on, except alpha, mips, parisc and sparc, which number SOL_SOCKET's otherwise.
+
+Source: include/uapi/asm-generic/socket.h, include/uapi/linux/{tcp,in,in6}.h; net/core/sock.c sk_setsockopt(),
+net/ipv4/tcp.c do_tcp_setsockopt(), net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockglue.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+SOL_SOCKET = 1
+IPPROTO_IP = 0
+IPPROTO_TCP = 6
+IPPROTO_IPV6 = 41
+
+INT_MAX = 2**31 - 1
+U32_MAX = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    :ivar minimum: smallest, :ivar maximum: largest value the kernel takes and we carry.
+    :ivar default: what every kernel starts a socket with; None where a sysctl decides.
+    :ivar ipv6_only: exists on AF_INET6 sockets only.
+    :ivar listening_only: has no meaning, or cannot be set, once the socket is connected.
+    :ivar saved_by_criu: CRIU dumps and restores it, so a socket that CRIU made has it already.
+    :ivar privileged: setting it needs CAP_NET_ADMIN.
+    """
+
+    name: str
+    level: int
+    number: int
+    minimum: int
+    maximum: int
+    default: int | None = None
+    ipv6_only: bool = False
+    listening_only: bool = False
+    saved_by_criu: bool = False
+    privileged: bool = False
+
+    def problem(self, value: int) -> str | None:
+        """What is wrong with *value* for this option, or None."""
+        if self.minimum <= value <= self.maximum:
+            return None
+        return f"{self.name} is {value}, must be {self.minimum} to {self.maximum}"
+
+
+#: SO_BUF_LOCK: 1 the send buffer's, 2 the receive buffer's size was set by the application. An SO_SNDBUF
+#: or SO_RCVBUF is in an ICI only together with its bit; without it the kernel tunes the buffer itself.
+SNDBUF_LOCK, RCVBUF_LOCK = 1, 2
+
+_TABLE = (
+    # The kernel doubles what is set for the two buffers and reports it doubled; an ICI has what it reports.
+    Option("SO_BUF_LOCK", SOL_SOCKET, 72, 0, 3, 0, saved_by_criu=True),
+    Option("SO_SNDBUF", SOL_SOCKET, 7, 2048, INT_MAX, saved_by_criu=True, privileged=True),
+    Option("SO_RCVBUF", SOL_SOCKET, 8, 2048, INT_MAX, saved_by_criu=True, privileged=True),
+    Option("SO_REUSEADDR", SOL_SOCKET, 2, 0, 1, 0, saved_by_criu=True),
+    Option("SO_REUSEPORT", SOL_SOCKET, 15, 0, 1, 0, saved_by_criu=True),
+    Option("SO_DONTROUTE", SOL_SOCKET, 5, 0, 1, 0, saved_by_criu=True),
+    Option("SO_KEEPALIVE", SOL_SOCKET, 9, 0, 1, 0, saved_by_criu=True),
+    Option("SO_OOBINLINE", SOL_SOCKET, 10, 0, 1, 0, saved_by_criu=True),
+    # Before SO_PRIORITY, which it sets too. CRIU saves it on AF_INET sockets only, and IP_TTL likewise.
+    Option("IP_TOS", IPPROTO_IP, 1, 0, 255, 0),
+    Option("SO_PRIORITY", SOL_SOCKET, 12, 0, INT_MAX, 0, saved_by_criu=True, privileged=True),
+    # -1: off; else seconds.
+    Option("SO_LINGER", SOL_SOCKET, 13, -1, INT_MAX, -1),
+    Option("SO_RCVLOWAT", SOL_SOCKET, 18, 1, INT_MAX, 1, saved_by_criu=True),
+    Option("SO_MARK", SOL_SOCKET, 36, 0, U32_MAX, 0, saved_by_criu=True, privileged=True),
+    # Bytes a second; the largest value stands for no limit.
+    Option("SO_MAX_PACING_RATE", SOL_SOCKET, 47, 1, U32_MAX, U32_MAX),
+    Option("SO_ZEROCOPY", SOL_SOCKET, 60, 0, 1, 0),
+    Option("TCP_NODELAY", IPPROTO_TCP, 1, 0, 1, 0, saved_by_criu=True),
+    Option("TCP_CORK", IPPROTO_TCP, 3, 0, 1, 0, saved_by_criu=True),
+    Option("TCP_KEEPIDLE", IPPROTO_TCP, 4, 1, 32767, saved_by_criu=True),
+    Option("TCP_KEEPINTVL", IPPROTO_TCP, 5, 1, 32767, saved_by_criu=True),
+    Option("TCP_KEEPCNT", IPPROTO_TCP, 6, 1, 127, saved_by_criu=True),
+    Option("TCP_SYNCNT", IPPROTO_TCP, 7, 1, 127, listening_only=True),
+    Option("TCP_LINGER2", IPPROTO_TCP, 8, -1, 120),
+    Option("TCP_DEFER_ACCEPT", IPPROTO_TCP, 9, 0, 2**20, 0, listening_only=True),
+    Option("TCP_WINDOW_CLAMP", IPPROTO_TCP, 10, 1, INT_MAX),
+    # Whether the connection acknowledges at once; the kernel itself goes on adjusting it.
+    Option("TCP_QUICKACK", IPPROTO_TCP, 12, 0, 1, 1),
+    Option("TCP_THIN_LINEAR_TIMEOUTS", IPPROTO_TCP, 16, 0, 1, 0),
+    Option("TCP_USER_TIMEOUT", IPPROTO_TCP, 18, 0, INT_MAX, 0),
+    Option("TCP_FASTOPEN", IPPROTO_TCP, 23, 0, INT_MAX, 0, listening_only=True),
+    # 0: as the sysctl says.
+    Option("TCP_NOTSENT_LOWAT", IPPROTO_TCP, 25, 0, U32_MAX, 0),
+    Option("TCP_SAVE_SYN", IPPROTO_TCP, 27, 0, 2, 0, listening_only=True),
+    Option("TCP_FASTOPEN_NO_COOKIE", IPPROTO_TCP, 34, 0, 1, 0, listening_only=True),
+    Option("TCP_INQ", IPPROTO_TCP, 36, 0, 1, 0),
+    # Since 6.15; ms and us.
+    Option("TCP_RTO_MAX_MS", IPPROTO_TCP, 44, 1000, 120000),
+    Option("TCP_RTO_MIN_US", IPPROTO_TCP, 45, 1, 200000),
+    Option("TCP_DELACK_MAX_US", IPPROTO_TCP, 46, 1, 200000, 200000),
+    Option("IP_TTL", IPPROTO_IP, 2, 1, 255),
+    Option("IP_MTU_DISCOVER", IPPROTO_IP, 10, 0, 5),
+    Option("IP_RECVERR", IPPROTO_IP, 11, 0, 1, 0),
+    Option("IP_FREEBIND", IPPROTO_IP, 15, 0, 1, 0, saved_by_criu=True),
+    Option("IP_TRANSPARENT", IPPROTO_IP, 19, 0, 1, 0, privileged=True),
+    Option("IP_MINTTL", IPPROTO_IP, 21, 0, 255, 0),
+    Option("IPV6_UNICAST_HOPS", IPPROTO_IPV6, 16, 0, 255, ipv6_only=True),
+    Option("IPV6_MTU_DISCOVER", IPPROTO_IPV6, 23, 0, 5, ipv6_only=True),
+    Option("IPV6_RECVERR", IPPROTO_IPV6, 25, 0, 1, 0, ipv6_only=True),
+    Option("IPV6_V6ONLY", IPPROTO_IPV6, 26, 0, 1, ipv6_only=True, listening_only=True, saved_by_criu=True),
+    Option("IPV6_TCLASS", IPPROTO_IPV6, 67, 0, 255, 0, ipv6_only=True),
+    Option("IPV6_MINHOPCOUNT", IPPROTO_IPV6, 73, 0, 255, 0, ipv6_only=True),
+)
+
+#: Every option that an ICI may carry, by kernel name, in the order in which they are set.
+OPTIONS: Mapping[str, Option] = {option.name: option for option in _TABLE}
+
+
+def problems(options: Mapping[str, int], *, ipv6_socket: bool) -> Iterator[str]:
+    """What is wrong with *options* for a socket of that family: one sentence each, none when all is well."""
+    for name, value in options.items():
+        option = OPTIONS.get(name)
+        if option is None:
+            yield f"{name} is not an option that an ICI carries"
+        elif option.ipv6_only and not ipv6_socket:
+            yield f"{name} is set on an IPv4 socket"
+        elif sentence := option.problem(value):
+            yield sentence
+    locks = options.get("SO_BUF_LOCK", 0)
+    for name, bit in (("SO_SNDBUF", SNDBUF_LOCK), ("SO_RCVBUF", RCVBUF_LOCK)):
+        if locks & bit and name not in options:
+            yield f"SO_BUF_LOCK says that {name} is set, and it is not there"

@@ -1,0 +1,95 @@
+"""Builds one TCP segment as the peer would have sent it, and feeds it to this host's own stack.
+
+The kernel lets a FIN into a receive queue, or an acknowledgement of our FIN, only as a segment that arrives.
+The segment is sent by a raw socket with the peer's address as its source; its destination is local, so it
+never leaves the host. It carries :data:`tcpcp.isolation.MARK` and so passes the filter around the connection.
+
+:func:`build` is pure; :func:`feed` is the one call.
+
+Source: RFC 9293 section 3.1, RFC 1071; raw(7); CRIU's soccr.c for the idea.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.ici import Endpoint
+from tcpcp.isolation import MARK
+
+FIN, ACK = 0x01, 0x10
+
+_TCP = struct.Struct("!HHIIBBHHH")
+_IPV4 = struct.Struct("!BBHHHBBH4s4s")
+_IPV6 = struct.Struct("!IHBB16s16s")
+#: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
+_TIMESTAMP = struct.Struct("!BBBBII")
+_HOP_LIMIT = 64
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum of *data*, an even number of bytes (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def build(
+    sender: Endpoint,
+    receiver: Endpoint,
+    *,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    timestamp: tuple[int, int] | None = None,
+) -> bytes:
+    """An IP packet with one TCP segment without data.
+
+    :param sender: where it claims to come from, :param receiver: where it goes; both of one IP version.
+    :param seq: sequence number, :param ack: acknowledgement number, mod 2**32.
+    :param flags: :data:`FIN` and :data:`ACK`.
+    :param window: the window field as it is on the wire, scaled: 0 to 65535.
+    :param timestamp: TSval and TSecr, mod 2**32.
+    :return: the packet with all checksums filled in.
+    """
+    options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
+    source, destination = sender.ip.packed, receiver.ip.packed
+    offset = (_TCP.size + len(options)) // 4 << 4
+    header = (sender.port, receiver.port, seq, ack, offset, flags, window)
+    segment = _TCP.pack(*header, 0, 0) + options
+    pseudo = source + destination + struct.pack("!II", len(segment), socket.IPPROTO_TCP)
+    segment = _TCP.pack(*header, checksum(pseudo + segment), 0) + options
+    if sender.ip.version == 6:
+        first = 6 << 28
+        return _IPV6.pack(first, len(segment), socket.IPPROTO_TCP, _HOP_LIMIT, source, destination) + segment
+    fields = (0x45, 0, _IPV4.size + len(segment), 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
+    sum_ = checksum(_IPV4.pack(*fields, 0, source, destination))
+    return _IPV4.pack(*fields, sum_, source, destination) + segment
+
+
+def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
+    """Send *packet* to the local address *receiver*; it arrives by the loopback interface.
+
+    :param packet: from :func:`build`.
+    :param device: interface a link-local address belongs to, or "".
+    :raises PermissionDenied: no CAP_NET_RAW. :raises KernelError: nothing was sent.
+
+    The kernel handles it in a soft interrupt, in most cases before this returns: wait for its effect.
+    """
+    ipv6 = receiver.ip.version == 6
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+            if ipv6:
+                raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
+            else:
+                raw.sendto(packet, (str(receiver.ip), 0))
+    except PermissionError as exc:
+        raise PermissionDenied(f"{exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+    except OSError as exc:
+        raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, str(receiver)) from exc

@@ -1,0 +1,251 @@
+"""TCP_REPAIR and its relatives: constants, structs, one function for a call. No policy.
+
+Every function raises :class:`tcpcp.errors.KernelError` naming its call when that fails, and needs the state
+of the socket that the kernel asks for; what that is, and the order that works, is told in
+:mod:`tcpcp.endpoint`.
+
+Source: include/uapi/linux/tcp.h; net/ipv4/tcp.c do_tcp_setsockopt(), do_tcp_getsockopt(), tcp_ioctl().
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import sys
+from typing import NamedTuple
+
+from tcpcp.errors import KernelError
+from tcpcp.ici import Window
+from tcpcp.seq import MASK
+
+TCP = socket.IPPROTO_TCP
+
+TCP_MAXSEG = 2
+TCP_CORK = 3
+TCP_INFO = 11
+TCP_CONGESTION = 13
+TCP_REPAIR = 19
+TCP_REPAIR_QUEUE = 20
+TCP_QUEUE_SEQ = 21
+TCP_REPAIR_OPTIONS = 22
+TCP_TIMESTAMP = 24
+TCP_REPAIR_WINDOW = 29
+TCP_ULP = 31
+TCP_AO_INFO = 40
+
+#: Values of TCP_REPAIR. OFF sends a window probe, OFF_NO_PROBE (since Linux 4.19) does not.
+ON, OFF, OFF_NO_PROBE = 1, 0, -1
+#: Values of TCP_REPAIR_QUEUE.
+NO_QUEUE, RECV_QUEUE, SEND_QUEUE = 0, 1, 2
+
+#: Codes of TCP_REPAIR_OPTIONS: the option kinds of RFC 9293, RFC 7323, RFC 2018.
+OPT_MSS, OPT_WINDOW, OPT_SACK, OPT_TIMESTAMP = 2, 3, 4, 8
+
+#: Bits of tcpi_options.
+HAS_TIMESTAMPS, HAS_SACK, HAS_WSCALE, HAS_ECN = 1, 2, 4, 8
+
+SIOCINQ = 0x541B
+SIOCOUTQ = 0x5411
+SIOCATMARK = 0x8905
+SIOCOUTQNSD = 0x894B
+
+IPPROTO_MPTCP = 262
+
+_U32 = struct.Struct("=I")
+_WINDOW = struct.Struct("=5I")
+_OPTIONS = {n: struct.Struct(f"={2 * n}I") for n in range(5)}
+#: struct tcp_info up to tcpi_total_retrans, which every kernel that has TCP_REPAIR_WINDOW returns.
+_INFO = struct.Struct("=8B24I")
+_INT = b"\0\0\0\0"
+
+
+class Info(NamedTuple):
+    """The part of struct tcp_info that is read here, with the kernel's names; times in us."""
+
+    state: int
+    options: int
+    snd_wscale: int
+    rcv_wscale: int
+    rto: int
+    snd_mss: int
+    rcv_mss: int
+    unacked: int
+    pmtu: int
+    rtt: int
+    rttvar: int
+    snd_ssthresh: int
+    snd_cwnd: int
+    advmss: int
+
+
+def describe(sock: socket.socket) -> str:
+    """``local - peer`` for messages; as much of it as the socket still tells."""
+    names = []
+    for call in (sock.getsockname, sock.getpeername):
+        try:
+            host, port = call()[:2]
+            names.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except OSError:
+            names.append("?")
+    return " - ".join(names)
+
+
+def failed(call: str, sock: socket.socket, exc: OSError) -> KernelError:
+    """The error for *call* on *sock*."""
+    return KernelError(call, exc.errno or 0, describe(sock))
+
+
+def set_int(sock: socket.socket, level: int, option: int, value: int, name: str) -> None:
+    """setsockopt with an int; *name* is for the message."""
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError as exc:
+        raise failed(f"setsockopt({name}, {value})", sock, exc) from exc
+
+
+def get_int(sock: socket.socket, level: int, option: int, name: str) -> int:
+    """getsockopt of an int; *name* is for the message."""
+    try:
+        return sock.getsockopt(level, option)
+    except OSError as exc:
+        raise failed(f"getsockopt({name})", sock, exc) from exc
+
+
+def set_bytes(sock: socket.socket, level: int, option: int, value: bytes, name: str) -> None:
+    """setsockopt with a struct or a string; *name* is for the message."""
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError as exc:
+        raise failed(f"setsockopt({name})", sock, exc) from exc
+
+
+def get_bytes(sock: socket.socket, level: int, option: int, size: int, name: str) -> bytes:
+    """getsockopt of up to *size* bytes; *name* is for the message."""
+    try:
+        return sock.getsockopt(level, option, size)
+    except OSError as exc:
+        raise failed(f"getsockopt({name})", sock, exc) from exc
+
+
+def set_repair(sock: socket.socket, mode: int) -> None:
+    """Enter (ON) or leave (OFF, OFF_NO_PROBE) repair mode. ON selects no queue; OFF clears SO_REUSEADDR."""
+    set_int(sock, TCP, TCP_REPAIR, mode, "TCP_REPAIR")
+
+
+def get_repair(sock: socket.socket) -> bool:
+    """Whether *sock* is in repair mode."""
+    return get_int(sock, TCP, TCP_REPAIR, "TCP_REPAIR") == ON
+
+
+def select_queue(sock: socket.socket, queue: int) -> None:
+    """Choose what send, recv(MSG_PEEK) and the sequence calls work on."""
+    set_int(sock, TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE")
+
+
+def get_queue_seq(sock: socket.socket) -> int:
+    """``rcv_nxt`` or ``write_seq``, by the queue selected."""
+    return get_int(sock, TCP, TCP_QUEUE_SEQ, "TCP_QUEUE_SEQ") & MASK
+
+
+def set_queue_seq(sock: socket.socket, value: int) -> None:
+    """Set ``rcv_nxt`` and ``copied_seq``, or ``write_seq``; only before connect()."""
+    set_bytes(sock, TCP, TCP_QUEUE_SEQ, _U32.pack(value), "TCP_QUEUE_SEQ")
+
+
+def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
+    """Set what the handshake would have: pairs of OPT_ code and value; only in ESTABLISHED, nothing sent."""
+    flat = [number for pair in options for number in pair]
+    set_bytes(sock, TCP, TCP_REPAIR_OPTIONS, _OPTIONS[len(options)].pack(*flat), "TCP_REPAIR_OPTIONS")
+
+
+def get_window(sock: socket.socket) -> Window:
+    """The window as the kernel keeps it; only in repair mode."""
+    return Window(*_WINDOW.unpack(get_bytes(sock, TCP, TCP_REPAIR_WINDOW, _WINDOW.size, "TCP_REPAIR_WINDOW")))
+
+
+def set_window(sock: socket.socket, window: Window) -> None:
+    """Set the window; EINVAL where snd_wnd > max_window, snd_wl1 > rcv_nxt + rcv_wnd or rcv_wup > rcv_nxt."""
+    packed = _WINDOW.pack(window.snd_wl1, window.snd_wnd, window.max_window, window.rcv_wnd, window.rcv_wup)
+    set_bytes(sock, TCP, TCP_REPAIR_WINDOW, packed, "TCP_REPAIR_WINDOW")
+
+
+def get_timestamp(sock: socket.socket) -> int:
+    """The clock of the timestamp option, its bit 0 replaced: 1 where a tick is 1 us, 0 where it is 1 ms."""
+    return get_int(sock, TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP") & MASK
+
+
+def set_timestamp(sock: socket.socket, value: int) -> None:
+    """Make the clock of the timestamp option go on from *value*; bit 0 set means ticks of 1 us."""
+    set_bytes(sock, TCP, TCP_TIMESTAMP, _U32.pack(value), "TCP_TIMESTAMP")
+
+
+def get_mss_clamp(sock: socket.socket) -> int:
+    """``mss_clamp``; only in repair mode, else TCP_MAXSEG is the segment size in use."""
+    return get_int(sock, TCP, TCP_MAXSEG, "TCP_MAXSEG")
+
+
+def get_info(sock: socket.socket) -> Info:
+    """TCP_INFO. Works on every TCP socket; a kernel that returns more or less is understood."""
+    raw = get_bytes(sock, TCP, TCP_INFO, _INFO.size, "TCP_INFO")
+    f = _INFO.unpack(raw.ljust(_INFO.size, b"\0"))
+    # Two bit fields of four in one byte: the first one is the low half on little-endian machines only.
+    low, high = f[6] & 15, f[6] >> 4
+    snd_wscale, rcv_wscale = (low, high) if sys.byteorder == "little" else (high, low)
+    return Info(f[0], f[5], snd_wscale, rcv_wscale, f[8], f[10], f[11], f[12], f[21], *f[23:28])
+
+
+def get_congestion(sock: socket.socket) -> str:
+    """Name of the congestion control algorithm."""
+    return get_bytes(sock, TCP, TCP_CONGESTION, 16, "TCP_CONGESTION").split(b"\0", 1)[0].decode("ascii")
+
+
+def set_congestion(sock: socket.socket, algorithm: str) -> None:
+    """Choose the congestion control algorithm; ENOENT when the kernel has none of that name."""
+    set_bytes(sock, TCP, TCP_CONGESTION, algorithm.encode("ascii"), f"TCP_CONGESTION, {algorithm}")
+
+
+def get_ulp(sock: socket.socket) -> str:
+    """Name of the upper layer protocol on top of the socket (``tls``, ``mptcp``, ...), or ""."""
+    return get_bytes(sock, TCP, TCP_ULP, 16, "TCP_ULP").split(b"\0", 1)[0].decode("ascii")
+
+
+def _ioctl(sock: socket.socket, request: int, name: str) -> int:
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), request, _INT), sys.byteorder, signed=True)
+    except OSError as exc:
+        raise failed(f"ioctl({name})", sock, exc) from exc
+
+
+def get_outq(sock: socket.socket) -> int:
+    """``write_seq - snd_una``: bytes, and our FIN if it is not acknowledged."""
+    return _ioctl(sock, SIOCOUTQ, "SIOCOUTQ")
+
+
+def get_outq_nsd(sock: socket.socket) -> int:
+    """``write_seq - snd_nxt``: bytes, and our FIN if it is not sent."""
+    return _ioctl(sock, SIOCOUTQNSD, "SIOCOUTQNSD")
+
+
+def get_inq(sock: socket.socket) -> int:
+    """``rcv_nxt - copied_seq`` without the peer's FIN; without SO_OOBINLINE, only up to the urgent mark."""
+    return _ioctl(sock, SIOCINQ, "SIOCINQ")
+
+
+def at_mark(sock: socket.socket) -> bool:
+    """Whether the next byte to read is the urgent one."""
+    return bool(_ioctl(sock, SIOCATMARK, "SIOCATMARK"))
+
+
+def peek(sock: socket.socket, size_bytes: int) -> bytes:
+    """The first *size_bytes* of the queue selected, which stays as it is; fewer if there are fewer.
+
+    From the send queue more than that may be returned, and is then garbage behind *size_bytes*: the kernel
+    counts whole buffers (tcp_peek_sndq()).
+    """
+    try:
+        return sock.recv(size_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+    except OSError as exc:
+        raise failed("recv(MSG_PEEK)", sock, exc) from exc

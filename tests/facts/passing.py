@@ -1,0 +1,91 @@
+"""Brings a connection into a given state and passes it on, for the tests of `tcpcp.endpoint`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+
+from netns import Hosts, Namespace, eventually
+
+from tcpcp import endpoint, reader, tcp_repair
+from tcpcp.ici import Congestion, Ici, State
+
+
+@contextlib.contextmanager
+def deaf(namespace: Namespace, hook: str = "input") -> Iterator[None]:
+    """No TCP packet gets into (or, with hook output, out of) *namespace*."""
+    chain = f"chain c {{ type filter hook {hook} priority -400; meta l4proto tcp drop; }}"
+    script = f"table inet deaf {{ {chain}; }}"
+    with namespace.entered():
+        subprocess.run(["nft", script], check=True)
+    yield
+    with namespace.entered():
+        subprocess.run(["nft", "delete table inet deaf"], check=True)
+
+
+def state_of(sock: socket.socket) -> State:
+    return State(tcp_repair.get_info(sock).state)
+
+
+def wait_state(sock: socket.socket, state: State) -> None:
+    eventually(lambda: state_of(sock) == state, f"{state.name}, is {state_of(sock).name}")
+
+
+def comparable(ici: Ici) -> Ici:
+    """Without what is new in a rebuilt endpoint on purpose."""
+    return dataclasses.replace(
+        ici,
+        timestamp=None,
+        congestion=Congestion(ici.congestion.algorithm, 0, 0, 0, 0),
+        negotiated=dataclasses.replace(ici.negotiated, advmss=0),
+    )
+
+
+def pass_on(hosts: Hosts, sock: socket.socket) -> tuple[Ici, socket.socket]:
+    """get, release, create, activate; and the rebuilt endpoint, read again, is the one that was read."""
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        endpoint.release(sock)
+        made = endpoint.create(ici)
+        again = reader._read(made, ici.options, ici.tag)
+        assert comparable(again) == comparable(ici)
+        tcp_repair.select_queue(made, tcp_repair.NO_QUEUE)
+        endpoint.activate(made)
+    return ici, made
+
+
+def assert_no_reset(hosts: Hosts) -> None:
+    here, there = hosts.counters(hosts.here), hosts.counters(hosts.there)
+    assert here["TcpOutRsts"] == there["TcpOutRsts"] == 0
+    assert there["TcpEstabResets"] == 0
+
+
+class Drain:
+    """Reads a socket to its end in a thread; knows the length and the digest."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.length, self._hash, self.error = 0, hashlib.sha256(), ""
+        self._sock = sock
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while data := self._sock.recv(1 << 20):
+                self._hash.update(data)
+                self.length += len(data)
+        except OSError as exc:
+            self.error = str(exc)
+
+    def finished(self, expected: bytes) -> None:
+        """Wait for the end; what came must be *expected*."""
+        self._thread.join(20)
+        assert not self._thread.is_alive(), f"only {self.length} of {len(expected)} bytes, no end"
+        assert self.error == ""
+        assert self.length == len(expected)
+        assert self._hash.digest() == hashlib.sha256(expected).digest()

@@ -1,0 +1,396 @@
+"""What is found out about real processes, each started by its test in a network namespace of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from migrate import checks, inventory
+from migrate.errors import KernelError, Refused
+from migrate.pb.session_pb2 import File, ProcessInventory
+from netns import Namespace
+from tcpcp import diag, tree
+from tcpcp.errors import KernelError as TcpcpKernelError
+from tcpcp.pidfd import Lender, borrow
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
+
+#: What every test program may use; it says that it is ready by making a file, and waits to be killed.
+PRELUDE = """
+import ctypes, fcntl, os, signal, socket, struct, sys, threading, time
+def ready():
+    open(sys.argv[1], "w").close()
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    namespace = Namespace()
+    with namespace.entered():
+        yield namespace
+    namespace.close()
+
+
+@contextlib.contextmanager
+def program(code: str, **more: object) -> Iterator[int]:
+    """Run *code* detached as `migrate-lab spawn` does, until it is ready; yield its PID."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | more
+    with tempfile.TemporaryDirectory() as directory:
+        flag = Path(directory, "ready")
+        process = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + code, str(flag)],
+            start_new_session=True,
+            cwd="/tmp",
+            **options,  # type: ignore[call-overload]
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while not flag.exists():
+                assert process.poll() is None and time.monotonic() < deadline, "the test's program failed"
+            yield process.pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.communicate()
+
+
+def codes(found: ProcessInventory) -> list[tuple[str, str]]:
+    return sorted((one.code, one.what) for one in found.obstacles)
+
+
+def only_code(found: ProcessInventory) -> str:
+    assert len(found.obstacles) == 1, found.obstacles
+    return found.obstacles[0].code
+
+
+PAIR = """
+server = socket.create_server(("127.0.0.1", 0))
+ours = socket.create_connection(server.getsockname())
+theirs, _ = server.accept()
+"""
+
+
+def test_the_whole_tree(namespace: Namespace) -> None:
+    code = """
+def child():
+    if os.fork() == 0:
+        threading.Thread(target=signal.pause, daemon=True).start()
+        if os.fork() == 0: signal.pause()
+        time.sleep(0.05); ready()
+threading.Thread(target=child).start()
+signal.pause()
+"""
+    with program(code) as pid:
+        pids = tree.tasks(pid)
+        assert pids[0] == pid and len(pids) == 3
+        assert [tree.stat_fields(one)[1] for one in pids[1:]] == [str(one) for one in pids[:2]]
+        found = inventory.process(pid)
+        assert [one.pid for one in found.tasks] == pids
+        assert len(found.tasks[1].tids) == 2 and found.tasks[1].tids[0] == pids[1]
+        assert {tid for one in found.tasks for tid in one.tids} == set(found.needed_pids)
+        assert found.tasks[0].start_ticks == tree.start_ticks(pid)
+
+
+def test_sockets_of_a_tree_and_who_holds_them(namespace: Namespace) -> None:
+    with program(PAIR + "os.dup(ours.fileno())\nif os.fork() == 0: signal.pause()\nready()") as pid:
+        held = tree.tcp_sockets(tree.tasks(pid))
+        assert [len(one.holders) for one in held] == [2, 4, 2]
+        table = {one.inode: one for one in diag.tcp()}
+        assert sorted(table[one.inode].state for one in held) == [1, 1, 10]
+        found = inventory.process(pid)
+        assert {one.inode for one in found.sockets} == {one.inode for one in held}
+        assert not found.obstacles
+        assert all(one.congestion and not one.problem for one in found.sockets)
+
+
+def test_what_ss_says(namespace: Namespace) -> None:
+    code = PAIR + 'six = socket.create_server(("::", 0), family=10, dualstack_ipv6=True)\nready()'
+    with program(code):
+        said = subprocess.run(["ss", "-tanHe"], capture_output=True, text=True, check=True).stdout
+        inodes = {int(word[4:]) for word in said.split() if word.startswith("ino:")}
+        assert {one.inode for one in diag.tcp()} == inodes == diag.tcp_inodes()
+
+
+def test_borrowed_socket_is_the_same(namespace: Namespace) -> None:
+    with program(PAIR + "ready()") as pid:
+        held = tree.tcp_sockets([pid])[1]
+        with borrow(*held.holders[0]) as sock:
+            assert os.fstat(sock.fileno()).st_ino == held.inode
+            assert not os.get_inheritable(sock.fileno())
+        with pytest.raises(TcpcpKernelError, match="Socket operation on non-socket"):
+            borrow(pid, 0)
+        with pytest.raises(TcpcpKernelError, match="Bad file descriptor"):
+            borrow(pid, 999)
+        with Lender() as lender:
+            assert lender.pidfd(pid) == lender.pidfd(pid)
+    with pytest.raises(TcpcpKernelError, match="No such process"):
+        borrow(pid, 0)
+
+
+def test_gone(namespace: Namespace) -> None:
+    with program("ready()") as pid:
+        inventory.require(pid)
+    for look in (tree.tasks, tree.descriptors, tree.start_ticks, tree.threads):
+        with pytest.raises(TcpcpKernelError, match="No such process"):
+            look(pid)
+    with pytest.raises(KernelError, match=f"process {pid} has ended"):
+        inventory.process(pid)
+    with pytest.raises(Refused):
+        inventory.require(pid)
+
+
+def test_zombies_are_in_the_tree(namespace: Namespace) -> None:
+    with program("if os.fork() == 0: os._exit(0)\ntime.sleep(0.05)\nready()") as pid:
+        found = inventory.process(pid)
+        assert [one.zombie for one in found.tasks] == [False, True]
+        assert not found.obstacles
+
+
+def test_files(namespace: Namespace, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("1")
+    (tmp_path / "data").write_text("22")
+    code = f'a = open("{tmp_path}/log", "a"); b = open("{tmp_path}/data", "r+"); c = open("/proc/self/stat"); ready()'
+    with program(code) as pid:
+        found = inventory.process(pid)
+    files = {(one.path, one.use): one for one in found.files}
+    log, data = files[f"{tmp_path}/log", File.OPEN], files[f"{tmp_path}/data", File.OPEN]
+    assert (log.written, log.append_only, log.size_bytes) == (True, True, 1)
+    assert (data.written, data.append_only, data.size_bytes) == (True, False, 2)
+    assert files["/tmp", File.WORKING_DIRECTORY].directory
+    executable = files[str(Path(sys.executable).resolve()), File.EXECUTABLE]
+    assert executable.regular and not executable.written
+    libc = next(one for one in found.files if "libc" in one.path and one.use == File.MAPPED)
+    assert len(libc.build_id) == 20
+    assert not any(one.path.startswith("/proc") for one in found.files)
+    assert not found.obstacles
+    assert 1 << 20 < found.memory_bytes < 100 << 20
+
+
+def test_deleted_files(namespace: Namespace, tmp_path: Path) -> None:
+    code = f"""
+os.chdir("{tmp_path}")
+for name in "small", "large", "linked": globals()[name] = open(name, "wb")
+large.write(bytes(3 << 20)); large.flush()
+os.link("linked", "other"); os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+for name in "small", "large", "linked": os.unlink("../" + name)
+ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    assert codes(found) == [
+        ("deleted-directory", f"{tmp_path}/gone"),
+        ("deleted-file", f"{tmp_path}/large"),
+        ("deleted-file", f"{tmp_path}/small"),
+        ("renamed-file", f"{tmp_path}/linked"),
+    ]
+    sizes = {one.what: one.size_bytes for one in found.obstacles}
+    assert sizes[f"{tmp_path}/large"] >= 3 << 20 > sizes[f"{tmp_path}/small"]
+
+
+def test_pipes(namespace: Namespace) -> None:
+    with program("a, b = os.pipe()\nc, d = os.pipe(); os.close(d)\nready()") as pid:
+        assert not inventory.process(pid).obstacles
+    with program("ready()", stdout=subprocess.PIPE) as pid:
+        assert only_code(inventory.process(pid)) == "pipe-written"
+    with program("ready()", stdin=subprocess.PIPE) as pid:
+        assert only_code(inventory.process(pid)) == "pipe-read"
+
+
+def test_unix_sockets(namespace: Namespace) -> None:
+    with program("a, b = socket.socketpair()\nready()") as pid:
+        assert not inventory.process(pid).obstacles
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("\0migrate-test")
+        server.listen()
+        with program('a = socket.socket(1); a.connect("\\0migrate-test")\nready()') as pid:
+            assert only_code(inventory.process(pid)) == "unix-outside"
+
+
+def test_terminals(namespace: Namespace) -> None:
+    master, slave = pty.openpty()
+    try:
+        with program("ready()", stdin=slave) as pid:
+            found = inventory.process(pid)
+            assert codes(found) == [("terminal", os.ttyname(slave))]
+    finally:
+        os.close(master)
+        os.close(slave)
+    with program("import pty; a, b = pty.openpty()\nready()") as pid:
+        assert not inventory.process(pid).obstacles
+
+
+def test_devices(namespace: Namespace) -> None:
+    with program('a = open("/dev/urandom", "rb"); b = open("/dev/zero"); ready()') as pid:
+        assert not inventory.process(pid).obstacles
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("no /dev/net/tun")
+    with program('a = os.open("/dev/net/tun", os.O_RDWR); ready()') as pid:
+        assert codes(inventory.process(pid)) == [("device", "/dev/net/tun")]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("a = socket.socket(2, 1, 262)", "MPTCP"),
+        ("a = socket.socket(2, 1, 262); a.bind(('127.0.0.1', 0)); a.listen()", "MPTCP"),
+        ("a = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", "AF_PACKET (address family 17)"),
+        ("a = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)", "AF_ALG (address family 38)"),
+    ],
+)
+def test_kinds_of_sockets(namespace: Namespace, code: str, kind: str) -> None:
+    try:
+        exec(code, {"socket": socket})  # noqa: S102
+    except OSError as error:
+        pytest.skip(f"this kernel cannot: {error}")
+    with program(code + "\nready()") as pid:
+        assert codes(inventory.process(pid)) == [("socket-kind", kind)]
+
+
+def test_udp_raw_netlink_and_unconnected(namespace: Namespace) -> None:
+    code = """
+a = socket.socket(type=2); a.bind(("127.0.0.1", 0)); b = socket.socket(16, 3, 0)
+c = socket.socket(); d = socket.socket(); d.bind(("127.0.0.1", 0)); e = socket.socket(2, 3, 1); ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+        assert not found.obstacles
+        assert found.other_addresses == ["127.0.0.1"]
+        # Bound and not connected: sock_diag shows it since Linux 6.8.
+        assert [one.state for one in found.sockets] in ([7], [])
+
+
+def test_connections_that_cannot_be_passed(namespace: Namespace) -> None:
+    with program(PAIR + 'ours.send(b"!", socket.MSG_OOB); time.sleep(0.05)\nready()') as pid:
+        problems = [one.problem for one in inventory.process(pid).sockets if one.problem]
+        assert len(problems) == 1 and "urgent" in problems[0]
+    md5 = (
+        'a = socket.socket(); s = struct.pack("=HH4s120xBBHI80s", 2, 0, bytes([127, 0, 0, 1]), 0, 0, 3, 0, b"key")\n'
+        'a.setsockopt(6, 14, s); a.bind(("127.0.0.1", 0)); a.listen()\nready()'
+    )
+    with program(md5) as pid:
+        assert "MD5" in inventory.process(pid).sockets[0].problem
+
+
+def test_socket_of_another_namespace(namespace: Namespace) -> None:
+    code = """
+a = socket.socket(); a.bind(("127.0.0.1", 0))
+libc = ctypes.CDLL(None); here = os.open("/proc/self/ns/net", 0); libc.unshare(0x40000000)
+b = socket.socket(); libc.setns(here, 0); os.close(here); ready()
+"""
+    with program(code) as pid:
+        assert only_code(inventory.process(pid)) == "socket-namespace"
+
+
+def test_other_namespaces(namespace: Namespace) -> None:
+    with program("ctypes.CDLL(None).unshare(0x40020000)\nready()") as pid:
+        assert {("namespace", "mnt"), ("namespace", "net")} <= set(codes(inventory.process(pid)))
+
+
+def test_traced(namespace: Namespace) -> None:
+    with (
+        program("ready()") as pid,
+        program(f"ctypes.CDLL(None).ptrace(0x4206, {pid}, 0, 0)\nready()") as tracer,
+    ):
+        deadline = time.monotonic() + 5
+        while not inventory.process(pid).obstacles and time.monotonic() < deadline:
+            pass
+        assert codes(inventory.process(pid)) == [("traced", str(tracer))]
+
+
+def test_anonymous_descriptors(namespace: Namespace) -> None:
+    code = """
+import select
+a, b = select.epoll(), os.eventfd(0); c = os.pidfd_open(os.getpid()); libc = ctypes.CDLL(None)
+d = libc.inotify_init(); e = libc.timerfd_create(1, 0)
+"""
+    with program(code + "ready()") as pid:
+        assert not inventory.process(pid).obstacles
+    with program(code + "f = os.pidfd_open(1); ready()") as pid:
+        assert codes(inventory.process(pid)) == [("pidfd", "1")]
+    with program("ctypes.CDLL(None).syscall(323, 1)\nready()") as pid:
+        assert codes(inventory.process(pid)) == [("anonymous", "anon_inode:[userfaultfd]")]
+
+
+def test_system_v_memory(namespace: Namespace) -> None:
+    code = """
+libc = ctypes.CDLL(None, use_errno=True); libc.shmat.restype = ctypes.c_void_p
+i = libc.shmget(0, 4096, 0o1600); libc.shmat(i, None, 0); libc.shmctl(i, 0, None); ready()
+"""
+    with program(code) as pid:
+        assert only_code(inventory.process(pid)) == "sysv-shm"
+
+
+def works(_: str | None) -> str:
+    return ""
+
+
+def test_answers_about_this_host(namespace: Namespace, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("1")
+    with program(PAIR + f'f = open("{tmp_path}/log", "a"); ready()') as pid:
+        found = inventory.process(pid)
+        (tmp_path / "log").unlink()
+        there = inventory.answer(found, criu_problem=works)
+        here = inventory.host(process=found, criu_problem=works)
+    assert list(there.taken_pids) == [pid] and "python" in there.taken_by[pid]
+    assert len(there.taken_ports) == 3 and f"(PID {pid})" in there.taken_ports[0].holder
+    exists = {one.path: one.exists for one in there.files}
+    assert not exists[f"{tmp_path}/log"] and exists["/tmp"]
+    same = {(one.path, one.build_id) for one in there.files if one.build_id}
+    assert same == {(one.path, one.build_id) for one in found.files if one.build_id}
+    assert here.root and here.machine and here.memory_available_bytes and here.image_space_bytes
+    assert [one.name for one in here.interfaces if one.up] == ["lo"]
+    assert not here.taken_ports
+    assert {"no-file", "pid-taken", "port-taken"} <= {
+        one.code for one in checks.refusals(found, here, there, checks.Options())
+    }
+
+
+def test_others_on_a_service_address(namespace: Namespace) -> None:
+    subprocess.run(["ip", "addr", "add", "10.9.9.9/32", "dev", "lo"], check=True)
+    listen = 'a = socket.create_server(("10.9.9.9", 0)); ready()'
+    with program(listen) as pid, program(listen) as other:
+        here = inventory.host(process=inventory.process(pid), criu_problem=works)
+        assert [one.holder.split()[-1] for one in here.taken_ports] == [f"{other})"]
+
+
+def test_a_tree_that_never_rests_gives_an_answer(namespace: Namespace) -> None:
+    code = """
+if os.fork() == 0:
+    while True:
+        if os.fork() == 0: os._exit(0)
+        os.wait()
+ready()
+"""
+    with program(code) as pid:
+        for _ in range(30):
+            with contextlib.suppress(KernelError):  # the tree did not come to rest
+                assert inventory.process(pid).tasks[0].pid == pid
+
+
+def test_fast_enough(namespace: Namespace) -> None:
+    """A small process: the operator does not wait for the look at it."""
+    with program(PAIR + "ready()") as pid:
+        best = min(_timed(pid) for _ in range(5))
+    assert best < 0.15
+
+
+def _timed(pid: int) -> float:
+    begin = time.monotonic()
+    found = inventory.process(pid)
+    checks.refusals(
+        found,
+        inventory.host(process=found, criu_problem=works),
+        inventory.answer(found, criu_problem=works),
+        checks.Options(),
+    )
+    return time.monotonic() - begin

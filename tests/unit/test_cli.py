@@ -1,0 +1,258 @@
+"""Arguments in, one call, exit status out; the driver is the test's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from migrate import cli, interrupt, ui
+from migrate.errors import CriuError, MigrateError, Reason, Refused
+from migrate.report import Outcome, Report
+from migrate.request import RecoverRequest, Request
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv(cli.STOP_AT, raising=False)
+
+
+def driver(outcome: Outcome, error: Exception | None = None) -> Callable[[Request, ui.Observer], Report]:
+    def run(request: Request, observer: ui.Observer) -> Report:
+        report = Report(outcome=outcome, pid=request.pid, host=request.host)
+        if error is not None:
+            report.fail(error)
+        observer.finished(report)
+        return report
+
+    return run
+
+
+def unused(*_: object) -> Report:
+    raise AssertionError("was called")
+
+
+def last_json(capsys: Capture) -> dict[str, object]:
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+def request_of(*argv: str) -> Request:
+    seen: list[Request] = []
+
+    def run(request: Request, observer: ui.Observer) -> Report:
+        seen.append(request)
+        return Report(outcome=Outcome.MOVED)
+
+    assert cli.main(argv, run=run) == 0
+    return seen[0]
+
+
+def test_defaults() -> None:
+    assert request_of("42", "root@destination") == Request(pid=42, host="root@destination")
+
+
+def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--check -v --copy-files --shell-job --switch dnat --timeout 2.5 --agent /opt/a --identity k"
+    wanted = Request(
+        pid=42,
+        host="h",
+        check=True,
+        verbose=True,
+        copy_files=True,
+        shell_job=True,
+        switch="dnat",
+        timeout_s=2.5,
+        agent="/opt/a",
+        identity="k",
+        port=2222,
+        stop_at="FROZEN",
+    )
+    assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
+    monkeypatch.setenv(cli.STOP_AT, "DUMPED")
+    assert request_of("42", "h").stop_at == "DUMPED"
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ([], "PID and HOST are needed"),
+        (["42"], "PID and HOST are needed"),
+        (["abc", "h"], "PID is a number"),
+        (["0", "h"], "PID is a number"),
+        (["-5", "h"], "PID is a number"),
+        (["\u0664\u0662", "h"], "PID is a number"),
+        (["42", ""], "HOST is a name"),
+        (["42", "-oProxyCommand=x"], "-oProxyCommand"),
+        (["42", "h;reboot"], "HOST is a name"),
+        (["42", "a b@h"], "HOST is a name"),
+        (["42", "@h"], "HOST is a name"),
+        (["42", "h", "x"], "unrecognized"),
+        (["--nonsense", "42", "h"], "--nonsense"),
+        (["--timeout", "0", "42", "h"], "--timeout"),
+        (["--timeout", "nan", "42", "h"], "--timeout"),
+        (["--port", "70000", "42", "h"], "--port"),
+        (["--agent", "", "42", "h"], "--agent"),
+        (["--resume", "x", "42", "h"], "need --recover"),
+        (["--recover", "42"], "no PID"),
+        (["--recover", "--resume", "x", "--release", "y"], "exclude"),
+    ],
+)
+def test_bad_arguments(argv: list[str], text: str, capsys: Capture) -> None:
+    assert cli.main(argv, run=unused, run_recover=unused) == 2
+    assert text in capsys.readouterr().err
+    assert cli.main([*argv, "--json"], run=unused, run_recover=unused) == 2
+    report = last_json(capsys)
+    assert (report["outcome"], report["exit_status"]) == ("UNTOUCHED", 2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "status"),
+    [
+        (Outcome.MOVED, None, 0),
+        (Outcome.UNTOUCHED, None, 0),
+        (Outcome.UNTOUCHED, CriuError("x"), 3),
+        (Outcome.ROLLED_BACK, CriuError("x"), 4),
+        (Outcome.IN_DOUBT, MigrateError("x"), 5),
+        (Outcome.ROLLED_BACK, KeyError("x"), 70),
+    ],
+)
+def test_exit_status(outcome: Outcome, error: Exception | None, status: int, capsys: Capture) -> None:
+    assert cli.main(["--json", "42", "h"], run=driver(outcome, error)) == status
+    report = last_json(capsys)
+    assert (report["outcome"], report["exit_status"]) == (outcome.value, status)
+
+
+def test_not_root(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert cli.main(["42", "h"], run=unused) == 3
+    out = capsys.readouterr().out
+    assert "migrate needs root" in out
+    assert "sudo" in out
+    assert cli.main(["--recover"], run_recover=unused) == 3
+
+
+def test_refusal_that_escapes_is_reported(capsys: Capture) -> None:
+    def run(request: Request, observer: ui.Observer) -> Report:
+        raise Refused([Reason("a", "destination", "It is full.", "Make room.")])
+
+    assert cli.main(["42", "h"], run=run) == 3
+    out = capsys.readouterr().out
+    assert "It is full." in out
+    assert "-> Make room." in out
+
+
+def test_bug_that_escapes(capsys: Capture, tmp_path: Path) -> None:
+    def run(request: Request, observer: ui.Observer) -> Report:
+        raise FileNotFoundError("the driver's own mistake")
+
+    assert cli.main(["42", "h"], run=run) == 70
+    captured = capsys.readouterr()
+    assert "nothing was done to PID 42" in captured.out
+    assert "a bug in migrate (FileNotFoundError)" in captured.out
+    assert "Traceback" not in captured.out + captured.err
+    (file,) = tmp_path.iterdir()
+    assert str(file) in captured.err
+    assert file.stat().st_mode & 0o077 == 0
+    assert cli.main(["-v", "42", "h"], run=run) == 70
+    assert cli.main(["--json", "42", "h"], run=run) == 70
+    assert last_json(capsys)["exit_status"] == 70
+
+
+def test_recover() -> None:
+    seen: list[RecoverRequest] = []
+
+    def run(request: RecoverRequest, observer: ui.Observer) -> Report:
+        seen.append(request)
+        return Report(outcome=Outcome.UNTOUCHED, notes=["nothing was left"])
+
+    assert cli.main(["--recover"], run_recover=run) == 0
+    assert cli.main(["--recover", "--release", "ab12"], run_recover=run) == 0
+    assert seen == [RecoverRequest(), RecoverRequest(release="ab12")]
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_signal_before_the_freeze_is_raised_at_once(number: signal.Signals, capsys: Capture) -> None:
+    def run(request: Request, observer: ui.Observer) -> Report:
+        signal.raise_signal(number)
+        raise AssertionError("went on")
+
+    before = signal.getsignal(number)
+    assert cli.main(["--json", "42", "h"], run=run) == 3
+    error = last_json(capsys)["error"]
+    assert isinstance(error, dict)
+    assert error["kind"] == "Interrupted"
+    assert number.name in error["message"]
+    assert signal.getsignal(number) == before
+
+
+def test_second_signal_cannot_break_the_rollback() -> None:
+    steps: list[str] = []
+
+    def run(request: Request, observer: ui.Observer) -> Report:
+        with interrupt.at_checkpoints():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("not at once")
+            with pytest.raises(interrupt.Interrupted):
+                interrupt.check()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        interrupt.check()
+        steps.append("rolled back")
+        return Report(outcome=Outcome.ROLLED_BACK)
+
+    assert cli.main(["42", "h"], run=run) == 4
+    assert steps == ["not at once", "rolled back"]
+
+
+def test_signal_is_held_and_stays_pending() -> None:
+    with interrupt.handled(), interrupt.at_checkpoints():
+        with interrupt.held():
+            signal.raise_signal(signal.SIGTERM)
+            interrupt.check()
+            assert interrupt.requested()
+        with pytest.raises(interrupt.Interrupted, match="SIGTERM"):
+            interrupt.check()
+
+
+def test_signal_after_the_freeze_does_not_hide_the_report() -> None:
+    """Even after the block: a process that has moved must not be reported as untouched."""
+
+    def run(request: Request, observer: ui.Observer) -> Report:
+        with interrupt.at_checkpoints():
+            pass
+        signal.raise_signal(signal.SIGINT)
+        return Report(outcome=Outcome.MOVED)
+
+    assert cli.main(["42", "h"], run=run) == 0
+
+
+def test_closed_stdout_does_not_change_the_exit_status() -> None:
+    code = (
+        "import os, sys; from migrate import cli; from migrate.report import Report, Outcome\n"
+        "os.geteuid = lambda: 0\n"
+        "sys.exit(cli.main(['--json', '42', 'h'], run=lambda r, o: Report(outcome=Outcome.ROLLED_BACK)))"
+    )
+    r, w = os.pipe()
+    os.close(r)
+    done = subprocess.run([sys.executable, "-c", code], stdout=w, stderr=subprocess.PIPE, timeout=60)
+    os.close(w)
+    assert (done.returncode, done.stderr) == (4, b"")
+
+
+def test_version_and_help_load_little() -> None:
+    for option in ("--version", "--help"):
+        code = f"import sys; from migrate import cli; sys.argv = ['migrate', '{option}']\ntry: cli.main()\n"
+        code += "except SystemExit as end: assert not end.code\nassert 'paramiko' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)

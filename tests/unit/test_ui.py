@@ -1,0 +1,105 @@
+"""What is written where; and that nothing which happens to the terminal reaches the driver."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from migrate import ui
+from migrate.errors import CriuError
+from migrate.report import Outcome, Report
+
+DEADLINE_S = 10.0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def tell(observer: ui.Observer, report: Report) -> None:
+    observer.phase_begin("dump", "origin")
+    observer.progress(5, None)
+    observer.progress(10, 20)
+    observer.phase_end("dump")
+    observer.note("stopped\x1b at FROZEN")
+    observer.finished(report)
+    observer.finished(report)
+
+
+@pytest.fixture
+def report() -> Report:
+    report = Report(outcome=Outcome.ROLLED_BACK, pid=7, where="runs on origin as PID 7")
+    report.fail(CriuError("no", phase="dump", details=["log line"]))
+    return report
+
+
+def test_plain(report: Report) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    tell(ui.choose(out, err, json_lines=False, verbose=False), report)
+    assert err.getvalue() == "migrate: origin: dump\nmigrate: stopped\\x1b at FROZEN\n"
+    assert out.getvalue() == "ROLLED_BACK: runs on origin as PID 7\n\n  failed  dump on origin: no\n"
+
+
+def test_plain_verbose_shows_the_log(report: Report) -> None:
+    out = io.StringIO()
+    tell(ui.choose(out, io.StringIO(), json_lines=False, verbose=True), report)
+    assert out.getvalue().endswith("Details:\n  log line\n")
+
+
+def test_json_lines_end_with_the_report(report: Report) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    tell(ui.choose(out, err, json_lines=True, verbose=False), report)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["phase", "progress", "progress", "phase", "note", "report"]
+    assert lines[2] == {"event": "progress", "bytes_sent": 10, "bytes_total": 20}
+    assert lines[-1]["outcome"] == "ROLLED_BACK"
+    assert err.getvalue() == ""
+
+
+def test_rich_draws_on_the_terminal_and_reports_on_stdout(report: Report) -> None:
+    out, err = io.StringIO(), Terminal()
+    tell(ui.choose(out, err, json_lines=False, verbose=False), report)
+    assert "stopped\\x1b at FROZEN" in err.getvalue()
+    assert out.getvalue().startswith("ROLLED_BACK: runs on origin as PID 7\n")
+    coloured = Terminal()
+    tell(ui.choose(coloured, Terminal(), json_lines=False, verbose=False), report)
+    assert coloured.getvalue().startswith("\x1b[1;33mROLLED_BACK")
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_broken_pipe_is_ignored(json_lines: bool, report: Report) -> None:
+    r, w = os.pipe()
+    os.close(r)
+    broken = os.fdopen(w, "w")
+    tell(ui.choose(broken, broken, json_lines=json_lines, verbose=False), report)
+    with pytest.raises(BrokenPipeError):
+        broken.close()
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_pipe_that_nobody_reads_holds_up_nothing(json_lines: bool, report: Report) -> None:
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+    while True:
+        try:
+            os.write(w, b"x" * 4096)
+        except BlockingIOError:
+            break
+    os.set_blocking(w, True)
+    with os.fdopen(w, "w") as full:
+        observer = ui.choose(full, full, json_lines=json_lines, verbose=False)
+        began = time.monotonic()
+        for _ in range(5000):
+            observer.phase_begin("dump", "origin")
+        assert time.monotonic() - began < 2
+        drained = threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(r, 1 << 16), b"")])
+        drained.start()
+        observer.finished(report)
+    drained.join(DEADLINE_S)
+    os.close(r)

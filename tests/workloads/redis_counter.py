@@ -1,0 +1,61 @@
+"""A real redis client (redis-py) that increments a counter without pause over one connection.
+
+``redis_counter.py ADDRESS``: prints ``ready`` after the first hundred, then answers each line on standard
+input with a line of JSON; ``stop`` ends it. Reconnecting is off: an error is an error.
+"""
+
+import json
+import select
+import sys
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+def main() -> int:
+    """Count until told to stop."""
+    client = redis.Redis(
+        host=sys.argv[1],
+        single_connection_client=True,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        socket_timeout=30,
+    )
+    client.delete("counter")
+    port = client.connection._sock.getsockname()[1]
+    count, wrong, longest_s, error = 0, 0, 0.0, ""
+    while True:
+        began = time.monotonic()
+        try:
+            answer = client.incr("counter")
+        except redis.RedisError as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        else:
+            count += 1
+            wrong += answer != count
+        longest_s = max(longest_s, time.monotonic() - began)
+        if count == 100:
+            print("ready", flush=True)
+        asked = select.select([0], [], [], 0)[0]
+        if not (asked or error):
+            continue
+        line = sys.stdin.readline()
+        reconnected = not error and client.connection._sock.getsockname()[1] != port
+        said = {
+            "incremented": count,
+            "wrong_answers": wrong,
+            "longest_answer_ms": round(1000 * longest_s, 1),
+            "error": error,
+            "reconnected": reconnected,
+            "local_port": port,
+        }
+        print(json.dumps(said), flush=True)
+        if error or "stop" in line or not line:
+            return 1 if error or wrong or reconnected else 0
+        longest_s = 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
