@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test unit facts lab-tests lint format proto clean
+.PHONY: setup demo test bench unit facts lab-tests lint format proto clean
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -13,6 +13,9 @@ demo: setup
 
 test: setup lint
 	@$(PYTEST) $(PYTEST_OPTIONS) tests
+
+bench: setup
+	@$(PYTHON) benchmarks/run.py
 
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@

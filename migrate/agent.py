@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from migrate import failure, place
+from migrate import failure, place, settle
 from migrate.destination import Destination
-from migrate.errors import MigrateError, ProtocolError, TransportError
+from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
-from migrate.stream import FdStream
+from migrate.stream import FdStream, Stream
 from tcpcp.errors import TcpcpError
 from tcpcp.version import VERSION
 
@@ -35,26 +35,31 @@ FOLLOWS = {
     "restore": {"switch", "abort"},
     "switch": {"commit", "abort"},
     "commit": {"goodbye"},
-    "failed": {"copy", "image", "restore", "switch", "abort", "goodbye"},
+    "failed": {"copy", "image", "restore", "switch", "commit", "abort", "goodbye"},
     "abort": {"goodbye"},
 }
 
 
 class Agent:
-    """One session with a driver."""
+    """One session with a driver over *stream*."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, stream: Stream) -> None:
+        self._link = Link(stream, role="origin", checkpoint=self.watch)
         self._after = "hello"
         self._destination: Destination | None = None
 
     def serve(self) -> int:
         """Serve the driver until it says goodbye or is gone; the agent's exit status."""
         try:
+            return self._serve()
+        finally:
+            self._link.close()
+
+    def _serve(self) -> int:
+        try:
             self._greet()
             while self._after != "goodbye":
-                kind, message = self._link.receive_kind(*FOLLOWS[self._after], timeout_s=PATIENCE_S)
-                self._take(kind, message)
+                self._serve_one()
         except TransportError:
             self._undo()
             return 0
@@ -64,6 +69,19 @@ class Agent:
             return 1
         return 0
 
+    def _serve_one(self) -> None:
+        try:
+            kind, message = self._link.receive_kind(*FOLLOWS[self._after], timeout_s=PATIENCE_S)
+        except CriuError as error:  # found by watch()
+            self._fail("restore", error)
+        else:
+            self._take(kind, message)
+
+    def watch(self) -> None:
+        """Called now and then while we wait for the driver. :raises CriuError: CRIU is gone."""
+        if self._destination is not None:
+            self._destination.watch()
+
     def _greet(self) -> None:
         hello = self._link.expect(pb.Hello, timeout_s=30)
         name = os.uname().nodename
@@ -72,6 +90,7 @@ class Agent:
         )
         if not place.valid_id(hello.migration_id):
             raise ProtocolError("not a migration's id", phase="session", role="destination")
+        settle.sweep(lambda _: None)
         self._destination = Destination(hello.migration_id, hello.hostname)
 
     def _take(self, kind: str, message: Any) -> None:
@@ -148,7 +167,7 @@ class Agent:
     def _tell(self, error: MigrateError) -> None:
         try:
             self._link.send(failure.to_failure(error))
-        except TransportError:
+        except MigrateError:  # what ended the link: perhaps this very error
             return
 
 
@@ -163,11 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    link = Link(FdStream.from_stdio(), role="origin")
-    try:
-        return Agent(link).serve()
-    finally:
-        link.close()
+    return Agent(FdStream.from_stdio()).serve()
 
 
 if __name__ == "__main__":

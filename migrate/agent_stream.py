@@ -79,6 +79,8 @@ class AgentStream:
     def explain(self) -> TransportError | None:
         """Say why the stream has ended, or None if it is not known. Waits a little for the exit status."""
         self._channel.status_event.wait(_STATUS_S)
+        if self._channel.exit_status < 0 and self._transport.is_active() and not self._channel.closed:
+            return None
         self._stderr_thread.join(_STATUS_S)
         status = self._channel.exit_status
         if status >= 0:

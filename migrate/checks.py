@@ -1,18 +1,19 @@
 """Whether a process can be moved: two hosts and a process in, *all* reasons against it out.
 
-Pure: what is, was found out by :mod:`migrate.inventory`. One small function per kind of reason, in
-:data:`CHECKS`; those about files, networks and things that CRIU cannot dump have files of their own.
+Pure: what there is was found out by :mod:`migrate.inventory`. One small function per kind of reason, in the
+tables at the end; those about files, networks and things that CRIU cannot dump have files of their own.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from migrate.checks_files import files_there, files_to_copy
 from migrate.checks_network import (
     addresses_movable,
+    notes,
     peers_elsewhere,
     ports_free,
     service_addresses,
@@ -20,31 +21,44 @@ from migrate.checks_network import (
 )
 from migrate.checks_obstacles import obstacles
 from migrate.checks_subject import DESTINATION, ORIGIN, Options, Subject, size
-from migrate.errors import Reason
+from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
 
-__all__ = ["CHECKS", "Options", "files_to_copy", "refusals", "service_addresses"]
+__all__ = ["Options", "files_to_copy", "notes", "refusals", "service_addresses"]
 
 #: Below this CRIU cannot dump sockets on current kernels.
 OLDEST_CRIU = (4, 2)
 
 #: CRIU's small files and our own, beside the pages.
 _SPARE_BYTES = 32 << 20
+_HOST_REMEDIES = (
+    ("images", "Mount a tmpfs on /dev/shm."),
+    ("CAP_", "Run it as root of the whole host, not of a container or a restricted service."),
+)
 #: A thousand sockets of one process may have the same trouble; so many of one kind are told one by one.
 _MOST_OF_A_KIND = 5
 
 
 def refusals(
-    process: ProcessInventory, origin: HostInventory, destination: HostInventory, options: Options
+    process: ProcessInventory,
+    origin: HostInventory,
+    destination: HostInventory,
+    options: Options,
+    needed: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Reason]:
     """Return every reason not to begin, the ones about whole hosts first; none when the way is free.
 
     :param origin: from :func:`migrate.inventory.host`, with *process* given to it.
     :param destination: from :func:`migrate.inventory.answer` about the same *process*.
+    :param needed: service addresses that the origin cannot do without: why, and what to do.
     """
-    subject = Subject(process, origin, destination, options)
-    found = dict.fromkeys(reason for check in CHECKS for reason in check(subject))
-    return _shortened(list(found))
+    subject = Subject(process, origin, destination, options, needed or {})
+    hosts = [reason for check in OF_HOSTS for reason in check(subject)]
+    wrong = [reason for check in OF_THE_CHOICE for reason in check(subject)]
+    # What init or a kernel thread has open is of no interest: another process has to be named. And nobody
+    # shall take an address away from this very host because it is "there already".
+    others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
+    return _shortened(list(dict.fromkeys([*wrong, *hosts, *others])))
 
 
 def _shortened(reasons: list[Reason]) -> list[Reason]:
@@ -65,12 +79,12 @@ def _shortened(reasons: list[Reason]) -> list[Reason]:
 
 
 def privileges(subject: Subject) -> Iterator[Reason]:
-    """Both sides need root."""
-    if not subject.origin.root:
+    """Both sides need root; of a root that lacks capabilities the host's problems tell."""
+    if not subject.origin.root and not _lacks_capabilities(subject.origin):
         yield Reason(
             "not-root", ORIGIN, "migrate runs without root's privileges", "Run it as root, with sudo."
         )
-    if not subject.destination.root:
+    if not subject.destination.root and not _lacks_capabilities(subject.destination):
         yield Reason(
             "not-root",
             DESTINATION,
@@ -79,12 +93,16 @@ def privileges(subject: Subject) -> Iterator[Reason]:
         )
 
 
+def _lacks_capabilities(host: HostInventory) -> bool:
+    return any("CAP_" in problem for problem in host.problems)
+
+
 def host_problems(subject: Subject) -> Iterator[Reason]:
     """What the inventory could not do on a host, the migration cannot do either."""
     for role, host in subject.hosts():
         for problem in host.problems:
-            remedy = "Mount a tmpfs on /dev/shm." if "images" in problem else "Repair this and try again."
-            yield Reason("host-problem", role, problem, remedy)
+            fitting = (remedy for word, remedy in _HOST_REMEDIES if word in problem)
+            yield Reason("host-problem", role, problem, next(fitting, "Repair this and try again."))
 
 
 def same_version(subject: Subject) -> Iterator[Reason]:
@@ -126,7 +144,9 @@ def criu_works(subject: Subject) -> Iterator[Reason]:
                 "criu-broken",
                 role,
                 text,
-                "Run `python3 -m migrate.probe` there, and criu check, to see more.",
+                "Install the pycriu that comes with that CRIU (python3-pycriu) for the Python that runs migrate."
+                if "pycriu" in host.criu_problem
+                else "Run `python3 -m migrate.probe` there, and criu check, to see more.",
             )
 
 
@@ -150,14 +170,17 @@ def same_processor(subject: Subject) -> Iterator[Reason]:
 
 
 def room(subject: Subject) -> Iterator[Reason]:
-    """The images are in memory, on the destination beside the process itself."""
-    images = subject.process.memory_bytes + _SPARE_BYTES
+    """The images are in memory, on the destination beside the process itself.
+
+    At the origin, pages that change while memory is sent ahead are kept again: half as much, for a start.
+    """
     for role, host in subject.hosts():
+        memory = subject.process.memory_bytes
+        images = memory + _SPARE_BYTES + (memory // 2 if role == ORIGIN else 0)
         if host.image_space_bytes < images:
             text = f"{size(images)} are needed for images in memory, {size(host.image_space_bytes)} are free"
-            remedy = "Remove files from /dev/shm and /run, or enlarge it: mount -o remount,size=… /dev/shm"
-            yield Reason("no-image-space", role, text, remedy)
-        needed = images if role == ORIGIN else images + subject.process.memory_bytes
+            yield Reason("no-image-space", role, text, MAKE_ROOM)
+        needed = images if role == ORIGIN else images + memory
         if host.memory_available_bytes < needed:
             text = f"{size(needed)} of memory are needed, {size(host.memory_available_bytes)} are available"
             yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")
@@ -199,7 +222,11 @@ def an_ordinary_process(subject: Subject) -> Iterator[Reason]:
 def own_session(subject: Subject) -> Iterator[Reason]:
     """CRIU moves whole sessions (criu/pstree.c dump_pstree())."""
     root = subject.root
-    if root.sid == root.pid or subject.options.shell_job or root.kernel_thread or root.zombie:
+    if not root.sid:
+        text = f"the session of {subject.who(root.pid)} belongs to another PID namespace"
+        yield Reason("shell-job", ORIGIN, text, "Start the program with setsid.")
+        return
+    if root.sid == root.pid or subject.options.shell_job:
         return
     text = f"{subject.who(root.pid)} belongs to session {root.sid}, whose leader would stay behind"
     if root.sid in {task.pid for task in subject.process.tasks}:
@@ -244,16 +271,17 @@ def _needs(subject: Subject, pid: int) -> str:
 
 Check = Callable[[Subject], Iterator[Reason]]
 
-#: In the order in which an operator would want to hear of them.
-CHECKS: tuple[Check, ...] = (
+#: Each table in the order in which an operator would want to hear.
+OF_HOSTS: tuple[Check, ...] = (
     privileges,
     host_problems,
     same_version,
-    two_hosts,
     criu_works,
     same_processor,
-    not_ourselves,
-    an_ordinary_process,
+)
+#: Whether it is a process, and a host, that can be named at all.
+OF_THE_CHOICE: tuple[Check, ...] = (two_hosts, not_ourselves, an_ordinary_process)
+OF_THE_PROCESS: tuple[Check, ...] = (
     own_session,
     obstacles,
     sockets_whole,

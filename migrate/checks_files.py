@@ -33,18 +33,21 @@ def files_to_copy(process: ProcessInventory, destination: HostInventory) -> list
     """Return the origin's files that have to be copied, each path once.
 
     Those that are missing there, and those that the process writes and that differ. A program or a library
-    that differs there is never replaced: others run it.
+    that differs there is never replaced: others run it. Of a missing directory only itself is made.
     """
     found: dict[str, File] = {}
     for here, there in _pairs(process, destination):
         differs = not there.exists or _different(here, there) is not None
         if differs and can_copy(here, there):
             found.setdefault(here.path, here)
-    return list(found.values())
+    # Directories first, and those above others before them: files are put into them.
+    return sorted(found.values(), key=lambda one: (not one.directory, len(one.path)))
 
 
 def can_copy(here: File, there: File) -> bool:
     """Whether copying *here* over *there* does what the user wants with ``--copy-files``."""
+    if here.directory:
+        return not there.exists and here.use != File.ROOT_DIRECTORY
     return here.regular and (not there.exists or (there.regular and here.written))
 
 
@@ -57,10 +60,10 @@ def _pairs(process: ProcessInventory, destination: HostInventory) -> Iterator[tu
 def _missing(here: File) -> Reason:
     if here.use == File.WORKING_DIRECTORY:
         text = f"the working directory {here.path} does not exist"
-        return Reason("no-working-directory", DESTINATION, text, f"Make it: mkdir -p {here.path}")
+        return Reason("no-working-directory", DESTINATION, text, _make(here))
     if here.directory:
         text = f"the directory {here.path}, which the process uses, does not exist"
-        return Reason("no-directory", DESTINATION, text, f"Make it: mkdir -p {here.path}")
+        return Reason("no-directory", DESTINATION, text, _make(here))
     if here.use in _CODE:
         text = f"{here.path}, which the process runs or has mapped, does not exist"
         remedy = f"Install the package that `dpkg -S {here.path}` names at the origin, or pass --copy-files."
@@ -68,6 +71,15 @@ def _missing(here: File) -> Reason:
     text = f"{here.path}, which the process has open, does not exist"
     remedy = "Pass --copy-files, or copy it there." if here.regular else "Create the same there."
     return Reason("no-file", DESTINATION, text, remedy)
+
+
+def _make(here: File) -> str:
+    remedy = f"Make it there: mkdir -p {here.path}"
+    return (
+        remedy
+        if here.use == File.ROOT_DIRECTORY
+        else f"{remedy}; or pass --copy-files, which makes it empty."
+    )
 
 
 def _different(here: File, there: File) -> Reason | None:

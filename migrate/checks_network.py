@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 
 from migrate import ports
-from migrate.checks_subject import DESTINATION, ORIGIN, Subject, connection, names
+from migrate.checks_subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 
@@ -26,11 +26,25 @@ _SOCKET_REMEDIES = (
 def service_addresses(process: ProcessInventory) -> list[str]:
     """Return the addresses that the process's sockets are bound to, and that have to move with it.
 
-    Wildcards need none, and every host has its own loopback addresses. In the order of the sockets.
+    Wildcards need none, and every host has its own loopback addresses. In the order of the sockets; then the
+    addresses that ``process.service_addresses`` names already, because the user did.
     """
     found = dict.fromkeys(bytes(one.local_ip) for one in process.sockets)
     found |= dict.fromkeys(ports.packed(text) for text in process.other_addresses)
+    found |= dict.fromkeys(ports.packed(text) for text in process.service_addresses)
     return [ports.address(ip) for ip in found if any(ip) and not _is_loopback(ip)]
+
+
+def notes(process: ProcessInventory) -> list[str]:
+    """Return what the user should know although it is no reason to refuse."""
+    listening = [one for one in process.sockets if not ports.is_connection(one) and not any(one.local_ip)]
+    if service_addresses(process) or not listening:
+        return []
+    where = names(dict.fromkeys(ports.name(one) for one in listening))
+    return [
+        f"no address moves with the process: it listens on {where} and has no client now, so clients that"
+        " come later reach the origin; --address ADDR takes the address along that they use"
+    ]
 
 
 def sockets_whole(subject: Subject) -> Iterator[Reason]:
@@ -58,11 +72,11 @@ def peers_elsewhere(subject: Subject) -> Iterator[Reason]:
         if _is_loopback(one.peer_ip) or one.peer_ip in here:
             if inside(one):
                 continue
-            text = f"the other end of {connection(one)} is a process on this host that is not moved"
+            text = f"the other end of {ports.name(one)} is a process on this host that is not moved"
             remedy = "Name a parent of both processes, or let one of them close the connection."
             yield Reason("peer-on-origin", ORIGIN, text, remedy)
         elif one.peer_ip in there:
-            text = f"the other end of {connection(one)} is on the destination itself"
+            text = f"the other end of {ports.name(one)} is on the destination itself"
             remedy = "Choose a third host, or let the process close the connection."
             yield Reason("peer-on-destination", DESTINATION, text, remedy)
 
@@ -78,25 +92,31 @@ def addresses_movable(subject: Subject) -> Iterator[Reason]:
 
 
 def _can_leave(subject: Subject, ip: _Ip) -> Iterator[Reason]:
-    users = f"{names(_users(subject, ip)) or 'a UDP or raw socket'} of the process"
-    origin = subject.origin
+    uses, origin = _uses(subject, ip), subject.origin
     if ip.is_link_local:
-        text = f"{ip}, which {users} uses, is a link-local address: it belongs to an interface of this host"
+        text = f"{ip}, {uses}, is a link-local address: it belongs to an interface of this host"
         yield Reason("address-link-local", ORIGIN, text, _use_another(subject, ip))
     elif ip.packed not in _addresses(origin):
-        text = f"{ip}, which {users} uses, is not an address of this host"
-        remedy = f"Add it: {_how(subject, ip).replace('ADDRESS', str(ip))}"
+        text = f"{ip}, {uses}, is not an address of this host"
+        remedy = f"Add it: {_how(subject, ip, str(ip))}"
+        if not _users(subject, ip):
+            remedy = "Name one that `ip -brief addr` shows."
         yield Reason("address-missing", ORIGIN, text, remedy)
     elif str(ip) in {*origin.ssh_addresses, *origin.own_addresses}:
-        text = f"{ip}, which {users} uses, is the address of {origin.hostname} itself and cannot leave it"
+        text = f"{ip}, {uses}, is the address of {origin.hostname} itself and cannot leave it"
         yield Reason("address-of-host", ORIGIN, text, _use_another(subject, ip))
-    for other in origin.taken_ports:
+    else:
+        if str(ip) in subject.needed:
+            yield Reason("address-needed", ORIGIN, *subject.needed[str(ip)])
+        yield from _shared(subject, ip)
+
+
+def _shared(subject: Subject, ip: _Ip) -> Iterator[Reason]:
+    for other in subject.origin.taken_ports:
         if other.local_ip == ip.packed:
-            text = f"{connection(other)} on the service address {ip} belongs to {other.holder or 'another'}"
-            remedy = (
-                f"End that process, or give this one an address that it has for itself: {_how(subject, ip)}"
-            )
-            yield Reason("address-shared", ORIGIN, text, remedy)
+            holder = other.holder or "another process"
+            text = f"{ports.name(other)} of {holder} is on the service address {ip} too"
+            yield Reason("address-shared", ORIGIN, text, f"End that process, or: {_use_another(subject, ip)}")
 
 
 def _can_arrive(subject: Subject, ip: _Ip) -> Iterator[Reason]:
@@ -121,9 +141,9 @@ def ports_free(subject: Subject) -> Iterator[Reason]:
     """Nothing on the destination keeps a port that the process has."""
     for taken in subject.destination.taken_ports:
         if ports.is_connection(taken):
-            text = f"it has the connection {connection(taken)} of the process already"
+            text = f"it has the connection {ports.name(taken)} of the process already"
         else:
-            text = f"port {taken.local_port} is taken by {taken.holder or 'a socket'} on {connection(taken)}"
+            text = f"port {taken.local_port} is taken by {taken.holder or 'a socket'} on {ports.name(taken)}"
         remedy = f"End what uses it there; ss -tanp 'sport = :{taken.local_port}' shows it."
         yield Reason("port-taken", DESTINATION, text, remedy)
 
@@ -133,19 +153,26 @@ def ports_free(subject: Subject) -> Iterator[Reason]:
 
 def _use_another(subject: Subject, ip: _Ip) -> str:
     return (
-        "Give the process an address of its own, start it again on that, and let its clients use it: "
-        + _how(subject, ip)
+        f"Add an address for the process alone, {_how(subject, ip, 'ADDRESS')} (a free one), start the"
+        " process again on that, and let its clients use it."
     )
 
 
-def _how(subject: Subject, ip: _Ip) -> str:
+def _how(subject: Subject, ip: _Ip, address: str) -> str:
     lengths = [network.prefixlen for network in _networks(subject.origin) if ip in network]
     usual = 24 if ip.version == 4 else 64
-    return f"ip addr add ADDRESS/{(lengths or [usual])[0]} dev {_device_at(subject.origin, ip)}"
+    return f"ip addr add {address}/{(lengths or [usual])[0]} dev {_device_at(subject.origin, ip)}"
+
+
+def _uses(subject: Subject, ip: _Ip) -> str:
+    users = _users(subject, ip)
+    if users or str(ip) in subject.process.other_addresses:
+        return f"which the process uses for {names(users) or 'UDP or raw sockets'}"
+    return "which --address names"
 
 
 def _users(subject: Subject, ip: _Ip) -> list[str]:
-    return [connection(one) for one in subject.process.sockets if one.local_ip == ip.packed]
+    return [ports.name(one) for one in subject.process.sockets if one.local_ip == ip.packed]
 
 
 def _inside(process: ProcessInventory) -> Callable[[TcpSocket], bool]:

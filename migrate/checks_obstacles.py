@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from migrate.checks_subject import ORIGIN, Subject, size
+from migrate.checks_subject import ORIGIN, Subject, names, size
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import Obstacle
 
@@ -29,6 +29,11 @@ WORDS = {
     "traced": Words(
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
+    ),
+    "limits": Words(
+        "{who} runs as user {what}, and this root has no CAP_SYS_RESOURCE, without which CRIU cannot read the"
+        " resource limits of other users' processes",
+        "Run migrate with that capability, or run the program as root (nginx: `user root;`).",
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, opened in a mount namespace that the process cannot see now",
@@ -94,6 +99,9 @@ WORDS = {
     ),
 }
 
+#: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
+_FOLLOWS = {"mnt": "foreign-mount", "net": "socket-namespace"}
+
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
     "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
@@ -103,19 +111,33 @@ _REMEDIES = {
 
 def obstacles(subject: Subject) -> Iterator[Reason]:
     """Turn what the inventory found into reasons."""
-    for one in subject.process.obstacles:
-        if one.code == "deleted-file" and one.size_bytes <= GHOST_LIMIT_BYTES:
-            continue
-        yield _reason(subject, one)
+    found = subject.process.obstacles
+    elsewhere = {_FOLLOWS.get(one.what) for one in found if one.code == "namespace"}
+    # A terminal or a log is often on several descriptors.
+    same: dict[tuple[str, int, str], list[Obstacle]] = {}
+    for one in found:
+        carried = one.code == "deleted-file" and one.size_bytes <= GHOST_LIMIT_BYTES
+        if not carried and one.code not in elsewhere:
+            same.setdefault((one.code, one.pid, one.what), []).append(one)
+    for group in same.values():
+        yield _reason(subject, group)
 
 
-def _reason(subject: Subject, one: Obstacle) -> Reason:
+def _reason(subject: Subject, same: list[Obstacle]) -> Reason:
+    one = same[0]
     words = WORDS.get(one.code, Words("{who} has {what}, which cannot be moved", "Let the program close it."))
     fields = {
         "who": subject.who(one.pid),
         "what": one.what or "without a name",
-        "descriptor": f"descriptor {one.fd}" if one.HasField("fd") else "a mapping",
+        "descriptor": _descriptors([obstacle.fd for obstacle in same if obstacle.HasField("fd")]),
         "size": size(one.size_bytes),
     }
     remedy = _REMEDIES.get(one.what, words.remedy)
     return Reason(one.code, ORIGIN, words.text.format(**fields), remedy.format(**fields))
+
+
+def _descriptors(numbers: list[int]) -> str:
+    if not numbers:
+        return "a mapping"
+    noun = "descriptor" if len(numbers) == 1 else "each of the descriptors"
+    return f"{noun} {names(map(str, numbers), most=5)}"

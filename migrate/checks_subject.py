@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from migrate import ports
-from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task, TcpSocket
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task
 
 ORIGIN, DESTINATION = "origin", "destination"
 
@@ -29,12 +28,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One question: can this process go from here to there, as the user wants it?"""
+    """One question: can this process go from here to there, as the user wants it?
+
+    :ivar needed: see :func:`migrate.checks.refusals`.
+    """
 
     process: ProcessInventory
     origin: HostInventory
     destination: HostInventory
     options: Options = field(default_factory=Options)
+    needed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def hosts(self) -> tuple[tuple[str, HostInventory], ...]:
         """Both hosts with their roles."""
@@ -54,12 +57,6 @@ class Subject:
             if task.pid == pid:
                 return f"{task.comm} (PID {pid})"
         return f"process {pid}"
-
-
-def connection(one: TcpSocket) -> str:
-    """Name a socket as ``ss`` shows it: both ends, or the local one."""
-    local = ports.text(one.local_ip, one.local_port)
-    return f"{local} - {ports.text(one.peer_ip, one.peer_port)}" if ports.is_connection(one) else local
 
 
 def names(words: Iterable[str], most: int = 3) -> str:

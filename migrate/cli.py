@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import interrupt, request, ssh_host, ui
+from migrate import interrupt, request, ssh_host, switch, ui
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.report import ErrorReport, Outcome, Report
 from migrate.request import RecoverRequest, Request
@@ -64,7 +65,7 @@ def _run(
     try:
         if os.geteuid() != 0:
             raise Refused(
-                [Reason("not-root", "origin", "migrate needs root.", "Run it as root, e.g. by sudo.")]
+                [Reason("not-root", "origin", "migrate needs root", "Run it as root, e.g. by sudo.")]
             )
         if isinstance(asked, RecoverRequest):
             return (run_recover or _recover)(asked, observer)
@@ -120,8 +121,16 @@ def _parser() -> _Parser:
     add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add("-v", "--verbose", action="store_true", help="on failure show details: the end of CRIU's log")
-    add("--copy-files", action="store_true", help="copy files that the process needs and HOST lacks")
-    add("--shell-job", action="store_true", help="the process has a terminal or belongs to a shell")
+    add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
+    add("--shell-job", action="store_true", help="the process belongs to a shell's session")
+    add(
+        "--address",
+        metavar="ADDR",
+        action="append",
+        default=[],
+        help="a service address that moves too, beside those that sockets of the process are bound to or have"
+        " connections on; for a server that is bound to 0.0.0.0 or [::] and may have no client; repeatable",
+    )
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
     add("--timeout", metavar="S", default=request.TIMEOUT_S, help="for one step, seconds (%(default)g)")
     add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
@@ -149,7 +158,8 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         verbose=options.verbose,
         copy_files=options.copy_files,
         shell_job=options.shell_job,
-        switch=options.switch,
+        addresses=tuple(dict.fromkeys(map(_address, options.address))),
+        switch=_switch(options.switch),
         timeout_s=_seconds(options.timeout),
         agent=_word("--agent", options.agent),
         identity=options.identity,
@@ -178,9 +188,25 @@ def _seconds(text: str | float) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 86400:
-        raise _wrong(f"--timeout is a number of seconds above 0, at most a day, not {text!r}")
+    if not 1 <= value <= 86400:
+        raise _wrong(f"--timeout is a number of seconds from 1 to 86400, not {text!r}")
     return value
+
+
+def _address(text: str) -> str:
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        raise _wrong(f"--address is an IPv4 or IPv6 address without a prefix length, not {text!r}") from None
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
+        raise _wrong(f"--address is an address that clients of the process use, not {text!r}")
+    return str(ip)
+
+
+def _switch(kind: str) -> str:
+    if kind not in switch.KINDS:
+        raise _wrong(f"--switch is one of {', '.join(switch.KINDS)}, not {kind!r}")
+    return kind
 
 
 def _host(text: str) -> str:

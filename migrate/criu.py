@@ -12,6 +12,7 @@ Source: criu/cr-service.c, images/rpc.proto; https://criu.org/RPC.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -20,17 +21,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrate.errors import CriuError
+from migrate import processes
+from migrate.errors import MAKE_ROOM, CriuError
 
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
 MINIMUM_VERSION = (4, 2, 0)
 LOG_LINES = 12
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def program() -> str | None:
@@ -61,6 +64,7 @@ class Options:
     :ivar images: directory of the images; private to root.
     :ivar shell_job: the tree belongs to a session whose leader is not in it.
     :ivar timeout_s: for each stage; CRIU's own limit for freezing as well.
+    :ivar page_server_fd: of a dump: where CRIU sends the pages instead of writing them; it has inherited it.
     :ivar extra: further fields of criu_opts for a dump.
     """
 
@@ -68,6 +72,7 @@ class Options:
     log_file: str
     shell_job: bool = False
     timeout_s: int = 60
+    page_server_fd: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -75,18 +80,26 @@ class Worker:
     """One ``criu swrk`` process, started before it is needed.
 
     :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
+    :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
+    :param inherit: further descriptors that CRIU gets, under their numbers.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
     :raises CriuError: the program is missing or cannot be started.
     """
 
     def __init__(
-        self, binary: str | None = None, *, role: str = "origin", avoid_pids: list[int] | None = None
+        self,
+        binary: str | None = None,
+        *,
+        role: str = "origin",
+        avoid_pids: list[int] | None = None,
+        mark: str = "",
+        inherit: Sequence[int] = (),
     ) -> None:
         self.role = role
         self.namespace_init = 0
         path = binary or program()
         if path is None:
-            raise self._error("criu is not installed", hint="install CRIU 4.2 or newer with its pycriu")
+            raise self._error("criu is not installed", hint="Install CRIU 4.2 or newer with its pycriu.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
@@ -94,10 +107,11 @@ class Worker:
                 command = _namespaced(avoid_pids) + [path, "swrk", str(theirs.fileno())]
                 self.process = subprocess.Popen(
                     command,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *inherit],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if avoid_pids else subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    env=os.environ | dict([mark.split("=", 1)] if mark else []),
                 )
             if avoid_pids:
                 self.namespace_init = self._read_init()
@@ -120,6 +134,17 @@ class Worker:
         """The worker's process."""
         return self.process.pid
 
+    @property
+    def start(self) -> int:
+        """When it started, see :func:`migrate.processes.identity`.
+
+        :raises CriuError: it has ended already.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.poll() is None:
+                return processes.identity(self.process.pid)[1]
+        raise self._error("CRIU ended before it was needed", hint="Look for what killed it, and try again.")
+
     def version(self) -> tuple[int, int, int]:
         """The program's version; the worker is used up."""
         rpc = _rpc()
@@ -140,6 +165,8 @@ class Worker:
         request.opts.pid = pid
         request.opts.tcp_close = True
         request.opts.timeout = options.timeout_s
+        if options.page_server_fd is not None:
+            request.opts.ps.fd = options.page_server_fd
         for name, value in options.extra.items():
             setattr(request.opts, name, value)
         return self._run(request, options)
@@ -192,8 +219,17 @@ class Worker:
             raise
         if not reply.success:
             details = log_errors(options.images / options.log_file)
-            text = _sentence(details) or reply.cr_errmsg.strip() or f"errno {reply.cr_errno}"
-            raise self._error(f"CRIU could not {what} the process: {text}", phase=what, details=details)
+            # CRIU's log is in the same place, and ends where the space did.
+            full = os.statvfs(options.images).f_bavail == 0
+            text = (
+                (_NO_SPACE if full else _sentence(details))
+                or reply.cr_errmsg.strip()
+                or f"errno {reply.cr_errno}"
+            )
+            hint = MAKE_ROOM if _NO_SPACE in text else "migrate -v shows the end of CRIU's log."
+            raise self._error(
+                f"CRIU could not {what} the process: {text}", phase=what, hint=hint, details=details
+            )
 
     @staticmethod
     def _deadline(options: Options) -> float:
@@ -252,11 +288,21 @@ def log_errors(log: Path) -> list[str]:
 
 
 def _sentence(lines: list[str]) -> str:
-    """The last error of a log without its clock and place in CRIU's source."""
+    """The last error of a log that says something, without its clock and place in CRIU's source."""
     said = [
         re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
     ]
-    return said[-1] if said else ""
+    telling = [line for line in said if not re.match(r"Restoring FAILED|Dumping FAILED|rlimit: ", line)]
+    return (telling or said or [""])[-1]
+
+
+def bindings_problem() -> str:
+    """What is wrong with the Python part of CRIU, as a sentence; "" when nothing is."""
+    try:
+        _rpc()
+    except CriuError as error:
+        return str(error)
+    return ""
 
 
 def _rpc() -> Any:
@@ -265,6 +311,6 @@ def _rpc() -> Any:
         from pycriu import rpc_pb2
     except ImportError as error:
         raise CriuError(
-            "pycriu is not installed for this Python", hint="install the pycriu that comes with CRIU"
+            "pycriu is not installed for this Python", hint="Install the pycriu that comes with CRIU."
         ) from error
     return rpc_pb2

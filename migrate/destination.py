@@ -7,6 +7,7 @@ everything, up to the moment in which :meth:`Destination.commit` begins.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Generator
@@ -14,12 +15,14 @@ from pathlib import Path
 
 from migrate import guardian, journal, place, processes, switch, undo
 from migrate.criu import Options, Stage, Worker
-from migrate.errors import CriuError, MigrateError, ProtocolError
+from migrate.errors import CriuError, ProtocolError
 from migrate.file_copy import FileTaker
 from migrate.image_stream import Receiver
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
+from migrate.settle import note_problems
 from tcpcp import hooks, tree
+from tcpcp.errors import TcpcpError
 from tcpcp.ici import Ici
 from tcpcp.isolation import Flow, Isolation
 
@@ -37,7 +40,7 @@ class Destination:
         self.migration_id = migration_id
         self.origin_host = origin_host
         self.phases_ms: dict[str, float] = {}
-        self.committed = False
+        self.committed = self.activated = False
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
 
@@ -53,7 +56,7 @@ class Destination:
         self._guardian = guardian.Guardian(self._journal.directory, "destination")
         self._since = _ticks_now()
         avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
-        self._worker = Worker(role="destination", avoid_pids=avoid)
+        self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark)
         addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
         self._switch = switch.make(request.switch_kind, "destination", self.migration_id, addresses)
         self._switch.choose()
@@ -63,6 +66,22 @@ class Destination:
         self._images = self._make_images()
         self._receiver = Receiver(self._images)
         self._guardian.wait_ready()
+
+    @property
+    def _mark(self) -> str:
+        return f"MIGRATE_ID={self.migration_id}"
+
+    def watch(self) -> None:
+        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive.
+
+        :raises CriuError: it is not; :meth:`abort` leaves nothing.
+        """
+        if self._journal is None or self.committed or not hasattr(self, "_worker"):
+            return
+        if (status := self._worker.process.poll()) is not None:
+            text = f"CRIU ended with status {status} while it waited"
+            hint = "Look for what killed it, and try again."
+            raise CriuError(text, phase="restore", role="destination", hint=hint)
 
     def _make_images(self) -> Path:
         assert self._journal is not None
@@ -96,8 +115,9 @@ class Destination:
         with self._timed("build"):
             self._build()
         self._pids = self._numbers()
+        self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
-            self._finish(request, icis)
+            self._finish(request)
         return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases_ms=self.phases_ms)
 
     def _numbers(self) -> dict[int, int]:
@@ -118,8 +138,9 @@ class Destination:
     def _build(self) -> None:
         assert self._journal is not None
         init = self._worker.namespace_init
-        self._journal.did("tree", pids=[init] if init else list(self._request.pids), since=self._since)
-        self._journal.did("criu", pid=self._worker.pid, start=_start_of(self._worker.pid))
+        pids = [init] if init else list(self._request.pids)
+        self._journal.did("tree", pids=pids, since=self._since, marked=self._mark)
+        self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
         options = Options(
             self._images,
             "restore.log",
@@ -132,38 +153,58 @@ class Destination:
                 return
         raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
 
-    def _finish(self, request: pb.Restore, icis: list[Ici]) -> None:
-        holders = {one.inode: (self._pids[one.holders[0].pid], one.holders[0].fd) for one in request.sockets}
+    def _local_holders(self, request: pb.Restore) -> dict[int, tuple[int, int]]:
+        """Inode on the origin -> PID here and descriptor."""
+        return {one.inode: (self._pids[one.holders[0].pid], one.holders[0].fd) for one in request.sockets}
+
+    def _finish(self, request: pb.Restore) -> None:
         listeners = {one.inode: (dict(one.options), one.congestion) for one in request.listeners}
-        hooks.finish(icis, holders, listeners, same_path=request.same_path)
+        hooks.finish(self._icis, self._holders, listeners, same_path=request.same_path)
 
     def switch(self) -> None:
         """Answer for the service addresses; the origin has withdrawn them."""
         with self._timed("switch"):
             self._switch.switch()
             self._switch.verify()
+        self.watch()  # the last moment in which a dead CRIU costs a rollback and no doubt
 
     def commit(self) -> pb.Activated:
         """Let packets in and the tree run. From here on it is ours, whatever happens to the link.
 
-        :raises MigrateError: CRIU failed at the very end; :meth:`settle` says what is left.
+        :raises MigrateError: CRIU failed before the tree was whole; :meth:`settle` leaves nothing.
         """
         assert self._journal is not None
         self._journal.state(State.COMMITTED.value)
         self.committed = True
         with self._timed("activate"):
-            self._isolation.release()
-            for _ in self._stages:
-                pass
-        self._journal.state(State.ACTIVATED.value)
+            try:
+                for stage in self._stages:
+                    if stage.name == "pre-resume":
+                        self._activate()
+            except CriuError:
+                if not self.activated:
+                    raise
         return pb.Activated(destination_pid=self._pids[self._request.pids[0]], phases_ms=self.phases_ms)
 
-    def end(self) -> None:
-        """Clean up after the tree has been activated."""
+    def _activate(self) -> None:
+        """The tree is whole and stopped, and runs on even if CRIU or we die now.
+
+        Not before: what arrives is acknowledged, and would be lost if the tree came to nothing after all.
+        """
+        assert self._journal is not None
+        self._journal.state(State.ACTIVATED.value)
+        self.activated = True
+        self._isolation.release()
+        with contextlib.suppress(TcpcpError):  # the connections work without
+            hooks.wake(self._icis, self._holders)
+
+    def end(self) -> list[str]:
+        """Clean up after the tree has been activated; sentences: what could not be."""
         assert self._journal is not None
         self._worker.close()
-        guardian.tidy_up(self._journal.read())
-        self._close("MOVED")
+        problems = undo.tidy_destination(self._journal.read())
+        self._close("MOVED", problems)
+        return problems
 
     def abort(self) -> tuple[list[str], list[str]]:
         """Undo everything; nothing of the migration is left here. What commit() began is not undone here.
@@ -179,30 +220,26 @@ class Destination:
                 self._stages.close()
             self._worker.close()
         undone, problems = undo.roll_back(self._journal.read())
-        if problems:
-            guardian.note_problems(self._journal.directory, problems)
-            self._journal.abandon()
-        else:
-            self._close("ROLLED_BACK")
+        self._close("ROLLED_BACK", problems)
         return undone, problems
 
     def settle(self) -> list[str]:
-        """After a failed commit: leave what runs, remove the rest; say which."""
-        assert self._journal is not None
-        self._worker.close()
-        runs = guardian.tree_runs(self._journal.read())
-        if runs:
-            self.end()
-            return ["the process runs on the destination"]
+        """After the commit, without the driver: leave what runs, else remove everything; say which."""
+        if self.activated:
+            return ["the process runs on the destination", *self.end()]
         self.committed = False
-        _, problems = self.abort()
-        return ["the process does not run on the destination", *problems]
+        return ["the process does not run on the destination", *self.abort()[1]]
 
-    def _close(self, outcome: str) -> None:
+    def _close(self, outcome: str, problems: list[str]) -> None:
+        """Forget the journal, or leave it to the guardian with what could not be done."""
         assert self._journal is not None
-        self._journal.end(outcome)
-        self._journal.remove()
-        self._journal = None
+        ours, self._journal = self._journal, None
+        if problems:
+            note_problems(ours.directory, problems)
+            ours.abandon()
+            return
+        ours.end(outcome)
+        ours.remove()
         if hasattr(self, "_guardian"):
             self._guardian.wait_end()
 
@@ -226,10 +263,3 @@ class _Timed:
 def _ticks_now() -> int:
     """Clock ticks since boot, the unit of a process's start time; never later than now."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) - 1
-
-
-def _start_of(pid: int) -> int:
-    try:
-        return processes.identity(pid)[1]
-    except ProcessLookupError:
-        raise MigrateError("CRIU ended before it was needed", phase="restore", role="destination") from None

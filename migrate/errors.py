@@ -9,6 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+#: The hint when images do not fit into a host's memory file systems (:mod:`migrate.place`).
+MAKE_ROOM = "Remove files from /dev/shm and /run there, or enlarge one: mount -o remount,size=... /dev/shm"
+
 
 class Exit(enum.IntEnum):
     """Exit statuses: where the process is now."""

@@ -78,7 +78,8 @@ class FileTaker:
             if chunk.last:
                 self._put(path, chunk)
         except OSError as error:
-            raise self._error(f"cannot write {path}: {error.strerror}") from error
+            hint = "Look at the space and the permissions there, or put the file there yourself."
+            raise self._error(f"cannot write {path}: {error.strerror}", hint) from error
 
     def _write(self, path: Path, chunk: FileChunk) -> None:
         if chunk.offset == 0:
@@ -120,5 +121,5 @@ class FileTaker:
             self._file = None
 
     @staticmethod
-    def _error(text: str) -> MigrateError:
-        return MigrateError(text, phase="copy", role="destination")
+    def _error(text: str, hint: str = "") -> MigrateError:
+        return MigrateError(text, phase="copy", role="destination", hint=hint)

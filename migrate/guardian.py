@@ -1,13 +1,13 @@
-"""A process that waits for its driver or agent to die, and undoes what it left.
+"""A process that waits for its driver or agent to die, and settles what it left.
 
 ``python -m migrate.guardian DIRECTORY`` waits for the lock of a journal. The kernel gives it away when
-the owner ends, however it ends. A journal that is closed by then was the normal end. Before COMMIT the
-guardian rolls back; after it, it leaves the origin's copy frozen, since the destination may have it, and
-the destination's copy as it is if it runs.
+the owner ends, however it ends. A journal that is gone by then was the normal end; what becomes of another
+one is decided in :mod:`migrate.settle`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,18 +16,17 @@ import sys
 import time
 from pathlib import Path
 
-from migrate import journal, processes, undo
+from migrate import journal, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
-from migrate.machine import State
+from migrate.machine import Outcome
+from migrate.settle import Settled, Verdict, settle
 
 READY = b"ready\n"
 START_S = 15.0
-#: From here on the origin never resumes by itself.
-COMMITTED = frozenset({State.COMMITTED.value, State.ACTIVATED.value, State.RELEASED.value})
-
-#: What a tree that runs on the destination needs there.
-STAYS = frozenset({"switch", "tree", "copied", "directory"})
+#: When the addresses are announced again after a rollback that the destination may have noticed later than
+#: this host, by the silence of the link at the latest; seconds after the first time.
+AGAIN_S = (0.5, 1, 2, 4, 6, 8)
 
 
 class Guardian:
@@ -58,7 +57,7 @@ class Guardian:
         stdout.close()
 
     def wait_end(self) -> None:
-        """Reap it; the journal has been closed and let go of."""
+        """Reap it; the journal has been removed."""
         try:
             self._process.wait(timeout=START_S)
         except subprocess.TimeoutExpired:
@@ -66,64 +65,18 @@ class Guardian:
             self._process.wait()
 
 
-def settle(directory: Path) -> Record | None:
-    """Deal with the journal of an owner that is gone; the caller holds its lock.
+def announce_again(record: Record) -> None:
+    """Say a few times more that this host has its addresses again, as long as it has them.
 
-    :return: the journal if a person must look at it, else None: nothing is left of it.
+    A destination that lost its agent or the link withdraws them by itself, perhaps later than we announced
+    them: a neighbour that asked in between may have got its answer.
     """
-    try:
-        record = journal.read(directory)
-    except FileNotFoundError:
-        return None
-    if record.role == "origin" and not record.end and record.state in COMMITTED:
-        return record
-    if record.role == "destination" and record.state in COMMITTED and not record.end:
-        _settle_destination(record)
-    elif not record.end:
-        _, problems = undo.roll_back(record)
-        if problems:
-            note_problems(directory, problems)
-            return journal.read(directory)
-    journal.forget(directory)
-    return None
-
-
-def _settle_destination(record: Record) -> None:
-    """The agent died after COMMIT. CRIU, left alone, either let the tree run already or kills it."""
-    for entry in record.entries:
-        if entry["did"] == "criu":
-            processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + undo.CRIU_END_S)
-    if tree_runs(record):
-        tidy_up(record)
-    else:
-        undo.roll_back(record)
-
-
-def tidy_up(record: Record) -> None:
-    """On a destination where the tree runs: undo only what it does not need to run."""
-    undo.forget_backups(record)
-    record.entries = [entry for entry in record.entries if entry["did"] not in STAYS]
-    undo.roll_back(record)
-
-
-def tree_runs(record: Record) -> bool:
-    """Whether a task that the journal says was restored here is alive."""
-    for entry in record.entries:
-        if entry["did"] == "tree":
-            return any(_younger(pid, entry["since"]) for pid in entry["pids"])
-    return False
-
-
-def _younger(pid: int, since: int) -> bool:
-    try:
-        return processes.identity(pid)[1] >= since and processes.state(pid) not in "ZX"
-    except ProcessLookupError:
-        return False
-
-
-def note_problems(directory: Path, problems: list[str]) -> None:
-    """Keep what an undo could not do beside the journal, for ``--recover``."""
-    (directory / "problems").write_text("\n".join(problems) + "\n")
+    began, entries = time.monotonic(), record.named("switch")
+    for due_s in AGAIN_S if entries else ():
+        time.sleep(max(0.0, began + due_s - time.monotonic()))
+        for entry in entries:
+            with contextlib.suppress(MigrateError, OSError):
+                switch.from_details(entry["details"]).remind()
 
 
 def main() -> int:
@@ -138,9 +91,17 @@ def main() -> int:
         lock = journal.take_lock(directory, wait=True)
     except FileNotFoundError:
         return 0
-    settle(directory)
+    settled = settle(directory)
     os.close(lock)
+    if settled is not None and _came_back(settled):
+        announce_again(settled.record)
     return 0
+
+
+def _came_back(settled: Settled) -> bool:
+    """Whether the process goes on here, rolled back by us or by a driver that left the rest to us."""
+    rolled_back = settled.verdict is Verdict.ROLLED_BACK or settled.record.end == Outcome.ROLLED_BACK.value
+    return rolled_back and settled.record.role == "origin"
 
 
 if __name__ == "__main__":

@@ -2,10 +2,15 @@
 
 The origin's :class:`Sender` follows every file of the image directory as it grows (CRIU only appends); the
 destination's :class:`Receiver` writes what arrives and in the end compares it with the manifest.
+
+The image directory may have levels (:mod:`migrate.ahead`): directories ``level-1``, ``level-2``, … whose
+files are named ``level-1/pages-1.img`` on the wire. The receiver nests them in the end, so that each level
+is the directory ``parent`` of the next one, and the last is that of the images.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -14,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate.errors import ImageError
+from migrate.errors import MAKE_ROOM, ImageError
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
 from migrate.pb.session_pb2 import FileChunk
 from migrate.wire import CHUNK_BYTES
@@ -24,11 +29,14 @@ MANIFEST_VERSION = 1
 INTERVAL_S = 0.002
 #: CRIU's own notes, of no use to a restore.
 _NOT_IMAGES = re.compile(r".*\.log|stats-.*|\..*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_LEVEL = re.compile(r"level-[1-9]")
+_NAME = re.compile(rf"({_LEVEL.pattern}/)?[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}")
+#: Where CRIU's restore looks for pages that an image does not have (criu/include/image.h CR_PARENT_LINK).
+PARENT = "parent"
 
 
 class Sender:
-    """Follows *directory* in a thread of its own from :meth:`start` to :meth:`finish`.
+    """Follows *directory* in a thread of its own, from :meth:`start` or :meth:`start_ahead` to :meth:`finish`.
 
     :param send: sends one chunk; waits while the link is busy, raises MigrateError when it is lost.
     """
@@ -39,12 +47,34 @@ class Sender:
         self._files: dict[str, tuple[int, Any]] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        self._passed = threading.Condition()
+        self._passes = 0
+        self._everything = False
         self._thread = threading.Thread(target=self._follow, name="image-sender", daemon=True)
         self.sent_bytes = 0
 
-    def start(self) -> None:
-        """Begin to send."""
+    def start_ahead(self) -> None:
+        """Begin to send, but only levels: images may still be thrown away and written anew."""
         self._thread.start()
+
+    def start(self) -> None:
+        """Begin to send everything; from now on no file is written anew."""
+        self._everything = True
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until everything that is in the directory now has been handed to *send*.
+
+        :raises MigrateError: sending failed, or takes longer.
+        """
+        with self._passed:
+            wanted = self._passes + 2  # the pass that goes on now may have missed something
+            done = self._passed.wait_for(lambda: self._error or self._passes >= wanted, timeout_s)
+        if self._error is not None:
+            raise self._error
+        if not done:
+            raise ImageError("the images could not be sent in time", phase="stream")
 
     def finish(self, migration_id: str) -> Manifest:
         """Send the rest, now that every image is complete, and say what was sent.
@@ -53,8 +83,8 @@ class Sender:
         :raises ImageError: an image could not be read.
         """
         self.stop()
-        if self._error is not None:
-            raise self._error
+        self.check()
+        self._everything = True
         self._pass()
         return Manifest(
             version=MANIFEST_VERSION,
@@ -64,6 +94,11 @@ class Sender:
                 for name, (size, digest) in sorted(self._files.items())
             ],
         )
+
+    def check(self) -> None:
+        """Raise what has kept it from sending, if something has."""
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Stop following; images stay as they are."""
@@ -75,32 +110,50 @@ class Sender:
         try:
             while not self._stop.wait(INTERVAL_S):
                 self._pass()
+                with self._passed:
+                    self._passes += 1
+                    self._passed.notify_all()
         except BaseException as error:  # told by finish(), in the thread that can act on it
-            self._error = error
+            with self._passed:
+                self._error = error
+                self._passed.notify_all()
 
     def _pass(self) -> None:
         try:
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    if entry.is_file(follow_symlinks=False) and not _NOT_IMAGES.fullmatch(entry.name):
-                        self._send_growth(entry)
+            self._pass_through(self._directory, "")
         except OSError as error:
             raise ImageError(f"cannot read the images: {error.strerror}", phase="stream") from error
 
-    def _send_growth(self, entry: os.DirEntry[str]) -> None:
-        known = self._files.get(entry.name)
+    def _pass_through(self, directory: Path, prefix: str) -> None:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not prefix and _LEVEL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    self._pass_through(directory / entry.name, f"{entry.name}/")
+                elif (
+                    (prefix or self._everything)
+                    and entry.is_file(follow_symlinks=False)
+                    and not _NOT_IMAGES.fullmatch(entry.name)
+                ):
+                    self._send_growth(entry, prefix + entry.name)
+
+    def _send_growth(self, entry: os.DirEntry[str], name: str) -> None:
+        known = self._files.get(name)
         offset, digest = known or (0, hashlib.sha256())
-        if known and entry.stat().st_size == offset:
-            return
+        if known:
+            size = entry.stat().st_size
+            if size < offset:
+                raise ImageError(f"{name} was written anew after it had been sent", phase="stream")
+            if size == offset:
+                return
         with Path(entry.path).open("rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(CHUNK_BYTES)
             while data or known is None:
-                self._send(FileChunk(name=entry.name, offset=offset, data=data))
+                self._send(FileChunk(name=name, offset=offset, data=data))
                 digest.update(data)
                 offset += len(data)
                 self.sent_bytes += len(data)
-                known = self._files[entry.name] = (offset, digest)
+                known = self._files[name] = (offset, digest)
                 data = file.read(CHUNK_BYTES)
 
 
@@ -121,20 +174,24 @@ class Receiver:
         offset, digest = self._files.get(chunk.name) or (0, hashlib.sha256())
         if chunk.offset != offset:
             raise self._error(f"{chunk.name}: a piece at {chunk.offset}, expected at {offset}")
+        path = self._directory / chunk.name
         try:
-            with (self._directory / chunk.name).open("ab", buffering=0) as file:
+            if path.parent != self._directory:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+            with path.open("ab", buffering=0) as file:
                 left = memoryview(chunk.data)
                 while left:
                     left = left[file.write(left) :]
         except OSError as error:
-            raise self._error(f"cannot write {chunk.name}: {error.strerror}") from error
+            hint = MAKE_ROOM if error.errno == errno.ENOSPC else ""
+            raise self._error(f"cannot write {chunk.name}: {error.strerror}", hint) from error
         digest.update(chunk.data)
         self._files[chunk.name] = (offset + len(chunk.data), digest)
 
     def verify(self, manifest: Manifest) -> None:
-        """Compare what arrived with *manifest*.
+        """Compare what arrived with *manifest*; nest the levels, ready for CRIU.
 
-        :raises ImageError: a file is missing, cut, changed or too much.
+        :raises ImageError: a file is missing, cut, changed or too much, or a level is.
         """
         if manifest.version != MANIFEST_VERSION:
             raise self._error(f"manifest of version {manifest.version}, expected {MANIFEST_VERSION}")
@@ -142,8 +199,21 @@ class Receiver:
         found = {name: (size, digest.digest()) for name, (size, digest) in self._files.items()}
         if expected != found:
             names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-            raise self._error(f"these images did not arrive as they were sent: {', '.join(names)}")
+            raise self._error(
+                f"these images did not arrive as they were sent: {', '.join(names)}",
+                "Try again. If it happens again, suspect the memory of either host.",
+            )
+        try:
+            self._nest(len({name.partition("/")[0] for name in found if "/" in name}))
+        except OSError as error:
+            raise self._error(f"cannot arrange the images: {error.strerror}") from error
+
+    def _nest(self, levels: int) -> None:
+        """Make level 1 the parent of level 2, …, and the last level the parent of the images."""
+        for number in range(1, levels + 1):
+            child = self._directory / f"level-{number + 1}" if number < levels else self._directory
+            (self._directory / f"level-{number}").rename(child / PARENT)
 
     @staticmethod
-    def _error(text: str) -> ImageError:
-        return ImageError(text, phase="stream", role="destination")
+    def _error(text: str, hint: str = "") -> ImageError:
+        return ImageError(text, phase="stream", role="destination", hint=hint)

@@ -12,11 +12,13 @@ A line cut by a crash was not followed by its action, and is ignored.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ class Record:
     :ivar pid: the process as the origin numbers it.
     :ivar entries: the ``did`` lines, oldest first.
     :ivar state: the last state, or "".
+    :ivar destination_pid: the process as the destination numbers it, once that is known, else 0.
     :ivar end: the outcome, or "" while it is open.
     """
 
@@ -41,7 +44,12 @@ class Record:
     other_host: str = ""
     entries: list[dict[str, Any]] = field(default_factory=list)
     state: str = ""
+    destination_pid: int = 0
     end: str = ""
+
+    def named(self, *names: str) -> list[dict[str, Any]]:
+        """The entries of these names, oldest first."""
+        return [entry for entry in self.entries if entry["did"] in names]
 
 
 class Journal:
@@ -55,7 +63,7 @@ class Journal:
         self.directory = place.home(migration_id)
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
-        self._lock = take_lock(self.directory)
+        self._lock = take_lock(self.directory, create=True)
         self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self._write({"id": migration_id, "role": role, "pid": pid, "other_host": other_host})
 
@@ -63,9 +71,9 @@ class Journal:
         """Note that *name* is about to be done and would be undone with *details*."""
         self._write({"did": name, **details})
 
-    def state(self, name: str) -> None:
-        """Note a state."""
-        self._write({"state": name})
+    def state(self, name: str, *, destination_pid: int = 0) -> None:
+        """Note a state, and the process's number on the destination."""
+        self._write({"state": name, "destination_pid": destination_pid})
 
     def end(self, outcome: str) -> None:
         """Close it: nothing is left to undo."""
@@ -88,22 +96,41 @@ class Journal:
         self._file = self._lock = -1
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        data = json.dumps(line).encode() + b"\n"
+        before = os.fstat(self._file).st_size
+        if os.write(self._file, data) != len(data):
+            os.ftruncate(self._file, before)  # else the next line would be glued to this one
+            raise OSError(errno.ENOSPC, "no space left for the journal", str(self.directory))
 
 
-def take_lock(directory: Path, *, wait: bool = False) -> int:
+def take_lock(directory: Path, *, wait: bool = False, create: bool = False) -> int:
     """Lock *directory* and return the descriptor that holds the lock until it is closed.
 
     :param wait: wait until the owner dies or lets go; else raise BlockingIOError when there is one.
+    :param create: make the lock; only its owner does, so that one being removed does not come back.
     :raises FileNotFoundError: no such journal.
     """
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(directory / "lock", os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextlib.contextmanager
+def owned(directory: Path) -> Generator[bool, None, None]:
+    """Hold the lock of a journal meanwhile; False when somebody else has it, or there is none."""
+    try:
+        lock = take_lock(directory)
+    except (BlockingIOError, FileNotFoundError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(lock)
 
 
 def read(directory: Path) -> Record:
@@ -118,6 +145,7 @@ def read(directory: Path) -> Record:
             record.entries.append(entry)
         elif "state" in entry:
             record.state = entry["state"]
+            record.destination_pid = entry.get("destination_pid") or record.destination_pid
         elif "end" in entry:
             record.end = entry["end"]
         else:

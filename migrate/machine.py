@@ -5,7 +5,7 @@ an ``undo`` column. The diagram in the README is printed from this table (``pyth
 
 Before COMMIT is sent every step that was begun is undone in reverse order and the process goes on where
 it was. From there on nothing may make the origin's copy run again by itself: what cannot be finished is
-IN_DOUBT.
+IN_DOUBT, until the destination has said that it runs there.
 """
 
 from __future__ import annotations
@@ -90,8 +90,12 @@ STEPS = (
 BY_STATE = {step.before: step for step in STEPS}
 
 
+#: From here on the origin's copy never runs again by itself, and nothing may be interrupted.
+GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
+
+
 class Machine:
-    """Where one migration is. ``state`` advances only by :meth:`done`."""
+    """Where one migration is. ``state`` advances only by :meth:`done` and :meth:`give_away`."""
 
     def __init__(self) -> None:
         self.state = State.CHECKED
@@ -102,20 +106,31 @@ class Machine:
         """The step to take next; None when all are taken."""
         return BY_STATE.get(self.state)
 
+    @property
+    def given_away(self) -> bool:
+        """Whether the way back is closed."""
+        return self.state in GIVEN_AWAY
+
     def begin(self) -> Step:
         """Begin the next step: from now on a failure has something to undo."""
         step = self.step
         if step is None:
             raise ValueError("no step is left")
         self.touched = True
-        if step.action == "commit":
-            # The message may arrive although sending it fails: there is no way back from here.
-            self.state = State.COMMITTED
         return step
+
+    def give_away(self) -> None:
+        """Close the way back, within the step "commit" and before its message is sent.
+
+        The message may arrive although sending it fails.
+        """
+        if self.state is not State.SWITCHED:
+            raise ValueError(f"nothing to give away in state {self.state.value}")
+        self.state = State.COMMITTED
 
     def done(self, step: Step) -> None:
         """The step *step* has been taken."""
-        if step.action != "commit" and step.before is not self.state:
+        if self.state is not (step.after if step.action == "commit" else step.before):
             raise ValueError(f"{step.action} does not belong to state {self.state.value}")
         self.state = step.after
 
@@ -134,7 +149,8 @@ def diagram() -> str:
     machine = Machine()
     for step in STEPS:
         machine.state, machine.touched = step.before, True
-        machine.begin()
+        if machine.begin().action == "commit":
+            machine.give_away()
         rows.append((step.after.value, step.origin, step.destination, machine.failed().value))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -7,17 +7,20 @@ COMMIT is undone by the same code that a guardian would use (:mod:`migrate.undo`
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Generator
 
-from migrate import guardian, interrupt, journal, place, processes, quiesce, switch, undo
+from migrate import guardian, interrupt, inventory, journal, place, processes, quiesce, switch
+from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
+from migrate.ending import Ending
 from migrate.errors import CriuError, MigrateError
 from migrate.image_stream import Sender
 from migrate.machine import Machine, State, Step
+from migrate.page_server import PageServer
 from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
@@ -29,6 +32,9 @@ from tcpcp.isolation import Isolation
 
 #: How much longer than a step the filter holds when everybody dies.
 FILTER_MARGIN_S = 60
+#: How long memory is read ahead, and how long one round of it may take to be sent.
+AHEAD_READ_S = 60.0
+AHEAD_S = 300.0
 #: How often a freeze is tried when connections slip into an accept queue.
 FREEZES = 5
 
@@ -37,10 +43,12 @@ def run(request: Request, observer: Observer) -> Report:
     """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
     timeline = Timeline(time.monotonic)
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
-    report.where = f"runs on origin as PID {request.pid}"
     try:
+        inventory.require(request.pid)
+        report.where = f"runs on origin as PID {request.pid}"
         with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
             plan = session.check()
+            report.notes += plan.notes
             if not request.check:
                 Driver(request, observer, timeline, session, plan, report).drive()
     except (MigrateError, TcpcpError, OSError) as error:
@@ -71,6 +79,8 @@ class Driver:
         self._timeout_s = request.timeout_s
         self._machine = Machine()
         self._migration_id = session.migration_id
+        self._ending = Ending(request, report, self._link, self._machine, self._let_go)
+        self._stopped: frozenset[int] = frozenset()
         self._extract: hooks.Extract | None = None
         self._stages: Generator[Stage, bool | None, None] | None = None
         self._worker: Worker | None = None
@@ -85,31 +95,35 @@ class Driver:
             with interrupt.at_checkpoints():
                 while (step := self._machine.step) is not None:
                     self._take(step)
-            self._moved()
-        except (MigrateError, TcpcpError, OSError) as error:
             with interrupt.held():
-                self._report.fail(error)
-                self._fail()
-        except BaseException as bug:
+                self._ending.moved()
+        except BaseException as error:  # a bug, too, must not leave a frozen process
             with interrupt.held():
-                self._report.fail(bug)
-                self._fail()
+                self._ending.failed(error)
         finally:
             self._put_away()
 
     def _take(self, step: Step) -> None:
-        interrupt.check()
         self._stop_if_asked()
+        if not self._machine.given_away:
+            self._look_around()
         self._machine.begin()
         self._observer.phase_begin(step.action, "origin")
-        with self._timeline.phase(step.action):
-            if self._machine.state is State.COMMITTED:
-                with interrupt.held():
-                    getattr(self, step.action)()
-            else:
-                getattr(self, step.action)()
+        no_way_back = self._machine.given_away or step.action == "commit"
+        with self._timeline.phase(step.action), interrupt.held() if no_way_back else contextlib.nullcontext():
+            getattr(self, step.action)()
         self._machine.done(step)
         self._observer.phase_end(step.action)
+
+    def _look_around(self) -> None:
+        """Go no further when asked to stop, or when the destination has failed or is gone."""
+        interrupt.check()
+        if self._sender is not None:
+            self._sender.check()  # it may have been the one that was told
+        if self._link.pending() == "failure":
+            self._link.receive(timeout_s=0.0)
+        if self._link.error is not None:
+            raise self._link.error
 
     # --- before anything is frozen -----------------------------------------------------------------------
 
@@ -121,8 +135,10 @@ class Driver:
             self._journal = journal.Journal(
                 self._migration_id, role="origin", pid=self._request.pid, other_host=self._request.host
             )
+            self._ending.journal = self._journal
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
-            self._worker = Worker()
+            self._make_images()
+            self._make_worker()
             self._switch = switch.make(
                 self._request.switch, "origin", self._migration_id, self._plan.addresses
             )
@@ -130,17 +146,44 @@ class Driver:
             self._isolation = Isolation(self._migration_id, timeout_s=int(self._timeout_s) + FILTER_MARGIN_S)
             self._journal.did("isolation", name=self._migration_id)
             self._isolation.prepare()
-            self._make_images()
             self._session.copy_files(self._plan.copy)
             self._link.expect(pb.Prepared, timeout_s=self._timeout_s)
             self._guardian.wait_ready()
         self._observer.phase_end("prepare")
+        self._send_ahead()
+
+    def _send_ahead(self) -> None:
+        """Send the memory while the process runs, so that only what changes has to travel while it does not."""
+        assert self._sender is not None
+        self._observer.phase_begin("ahead", "origin")
+        with self._timeline.phase("ahead"):
+            self._sender.start_ahead()
+            self._ahead.run(self._drain)
+        self._observer.phase_end("ahead")
+
+    def _drain(self) -> None:
+        """Wait until what was read ahead has left."""
+        assert self._sender is not None
+        self._sender.drain(AHEAD_S)
+        self._link.flush(timeout_s=AHEAD_S)
+        self._observer.progress(self._sender.sent_bytes, None)
+        interrupt.check()
+
+    def _make_worker(self) -> None:
+        """Start a CRIU that sends the pages to us."""
+        self._pages = PageServer(self._images, self._ahead)
+        self._page_fd = self._pages.client.fileno()
+        self._worker = Worker(inherit=[self._page_fd])
+        self._pages.start()
 
     def _make_images(self) -> None:
         assert self._journal is not None
         self._journal.did("images", path=str(place.image_root() / f"migrate-{self._migration_id}"))
         self._images = place.images(self._migration_id)
         self._sender = Sender(self._images, self._send_chunk)
+        self._ahead = Ahead(
+            self._images, lambda: tree.tasks(self._request.pid), deadline=time.monotonic() + AHEAD_READ_S
+        )
 
     def _send_chunk(self, chunk: pb.FileChunk) -> None:
         self._link.send(chunk, kind="image", timeout_s=self._timeout_s)
@@ -159,20 +202,22 @@ class Driver:
         raise CriuError(
             "connections keep arriving in an accept queue that the process does not empty",
             phase="freeze",
-            hint="try again when the server is less busy, or look whether it accepts at all",
+            hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
 
     def _freeze_once(self) -> None:
         """Have CRIU freeze the tree; it then waits for an answer with every task stopped."""
         assert self._journal is not None and self._worker is not None
         if self._stages is not None:
-            self._worker = Worker()
-        self._journal.did("criu", pid=self._worker.pid, start=processes.identity(self._worker.pid)[1])
+            self._make_worker()
+        self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
+        self._stopped = frozenset(pid for pid in tree.tasks(self._request.pid) if processes.state(pid) == "T")
         options = Options(
             self._images,
             "dump.log",
             shell_job=self._request.shell_job,
             timeout_s=int(self._timeout_s),
+            page_server_fd=self._page_fd,
         )
         self._stages = self._worker.dump(self._request.pid, options)
         for stage in self._stages:
@@ -186,6 +231,7 @@ class Driver:
         """Let the tree run again: CRIU sees its answer missing."""
         assert self._stages is not None and self._worker is not None
         self._stages.close()
+        self._pages.close()
         self._worker.close()
         self._timeline.stop(Span.FROZEN)
 
@@ -198,8 +244,11 @@ class Driver:
                 break
         else:
             raise CriuError("CRIU ended before its dump was used", phase="dump")
+        self._pages.finish(self._timeout_s)
         self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
-        stopping = [one for one in self._tasks if processes.state(one[0]) not in "TZX"]
+        stopping = [
+            one for one in self._tasks if one[0] not in self._stopped and processes.state(one[0]) not in "ZX"
+        ]
         self._journal.did("stop", tasks=stopping)
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
@@ -210,7 +259,7 @@ class Driver:
         """Cut all connections off in one batch and read them."""
         assert self._journal is not None
         self._extract = hooks.Extract.collect([pid for pid, _ in self._tasks])
-        self._journal.did("repair", tasks=self._tasks)
+        self._journal.did("repair", tasks=self._tasks, reuse=self._extract.reusing())
         self._timeline.start(Span.ISOLATED)
         self._isolation.hold(self._extract.flows, self._extract.listening)
         icis = self._extract.get()
@@ -265,7 +314,8 @@ class Driver:
         """Give the process away."""
         assert self._journal is not None
         self._isolation.keep()
-        self._journal.state(State.COMMITTED.value)
+        self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
+        self._machine.give_away()
         self._link.send(pb.Commit())
 
     def activate(self) -> None:
@@ -276,14 +326,15 @@ class Driver:
         self._timeline.add("destination", dict(activated.phases_ms))
         self._report.destination_pid = activated.destination_pid
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value)
+        self._journal.state(State.ACTIVATED.value, destination_pid=activated.destination_pid)
 
     def release(self) -> None:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
         assert self._extract is not None and self._worker is not None
         self._extract.close()
-        left = processes.end(self._tasks)
-        self._worker.close()
+        killed = processes.kill(self._tasks)
+        self._worker.close()  # before the wait: CRIU traces them
+        left = processes.not_gone(killed)
         if left:
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
         self._isolation.release()
@@ -292,91 +343,23 @@ class Driver:
 
     # --- the end -----------------------------------------------------------------------------------------
 
-    def _moved(self) -> None:
-        self._report.outcome = Outcome.MOVED
-        self._report.where = f"runs on {self._request.host} as PID {self._report.destination_pid}"
-        self._close(Outcome.MOVED.value)
-
-    def _fail(self) -> None:
-        """What a failure makes of the migration depends on the machine's state alone."""
-        outcome = self._machine.failed()
-        self._report.outcome = Outcome[outcome.name]
-        if self._report.outcome is Outcome.MOVED:
-            self._moved_untidily()
-        elif self._report.outcome is Outcome.IN_DOUBT:
-            self._in_doubt()
-        else:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        """Undo all, here first: the process shall run again as soon as possible, and the destination,
-        which undoes by itself when it loses us, has given no sign to anybody before it has switched."""
-        destination = self._abort_destination()
+    def _let_go(self) -> None:
+        """Give back what we hold of the tree, so that it can be undone like that of a driver that died."""
         if self._sender is not None:
             self._sender.stop()
         if self._stages is not None:
             self._thaw()
         if self._extract is not None:
             self._extract.close()
-        problems: list[str] = []
-        if self._journal is not None:
-            _, problems = undo.roll_back(self._journal.read())
-        self._timeline.stop(Span.ISOLATED)
-        self._timeline.stop(Span.FROZEN)
-        self._report.destination_pid = 0
-        self._report.notes += destination
-        if problems:
-            self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
-            assert self._journal is not None
-            guardian.note_problems(self._journal.directory, problems)
-            self._journal.abandon()
-            self._journal = None
-        else:
-            self._close(Outcome.ROLLED_BACK.value)
-
-    def _abort_destination(self) -> list[str]:
-        """Tell the destination to undo; it must have withdrawn its address before we announce ours."""
-        try:
-            self._link.send(pb.Abort(reason="the origin rolls back"))
-            if self._machine.state is not State.SWITCHED and self._machine.state is not State.RESTORED:
-                return []
-            aborted = self._link.receive("aborted", timeout_s=self._timeout_s, discard=True)
-            assert isinstance(aborted, pb.Aborted)
-            return [f"not undone on the destination: {problem}" for problem in aborted.problems]
-        except MigrateError:
-            return []
-
-    def _moved_untidily(self) -> None:
-        """It runs on the destination; only the clean-up here failed."""
-        self._report.where = f"runs on {self._request.host} as PID {self._report.destination_pid}"
-        self._report.notes.append("the clean-up on the origin is not complete: run migrate --recover")
-        if self._journal is not None:
-            self._journal.abandon()
-            self._journal = None
-
-    def _in_doubt(self) -> None:
-        """Nobody here knows whether the destination has begun to run it: a person must look."""
-        from migrate.recover import instructions
-
-        self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
-        self._report.instructions = instructions(self._migration_id, self._request.pid, self._request.host)
-        if self._journal is not None:
-            self._journal.abandon()
-            self._journal = None
-
-    def _close(self, outcome: str) -> None:
-        if self._journal is None:
-            return
-        shutil.rmtree(self._images, ignore_errors=True)
-        self._journal.end(outcome)
-        self._journal.remove()
-        self._journal = None
 
     def _put_away(self) -> None:
         """Reap our children; in doubt, CRIU's death leaves the tree stopped (SIGSTOP is pending)."""
+        self._timeline.stop(Span.ISOLATED)
+        self._timeline.stop(Span.FROZEN)
         if self._worker is not None:
+            self._pages.close()
             self._worker.close()
-        if self._guardian is not None and self._journal is None:
+        if self._guardian is not None and self._ending.removed:
             self._guardian.wait_end()
 
     def _stop_if_asked(self) -> None:
@@ -387,4 +370,7 @@ class Driver:
         go = place.home(self._migration_id) / "go"
         assert self._worker is not None
         while not go.exists() and not self._link.lost.wait(0.05) and self._worker.process.poll() is None:
-            interrupt.check()
+            if not self._machine.given_away:
+                self._look_around()
+            elif interrupt.requested():
+                return

@@ -6,6 +6,7 @@ Pure. Source: net/ipv4/inet_connection_sock.c inet_csk_bind_conflict(), net/ipv6
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from migrate.pb.session_pb2 import TcpSocket
 
@@ -36,6 +37,12 @@ def is_connection(one: TcpSocket) -> bool:
     return one.state not in (_LISTEN, _CLOSE)
 
 
+def name(one: TcpSocket) -> str:
+    """Name a socket as ``ss`` shows it: both ends, or the local one."""
+    local = text(one.local_ip, one.local_port)
+    return f"{local} - {text(one.peer_ip, one.peer_port)}" if is_connection(one) else local
+
+
 def clash(ours: TcpSocket, theirs: TcpSocket) -> bool:
     """Whether *ours* cannot be restored on a host that has *theirs*.
 
@@ -47,6 +54,31 @@ def clash(ours: TcpSocket, theirs: TcpSocket) -> bool:
     if is_connection(theirs):
         return is_connection(ours) and _ends(ours) == _ends(theirs)
     return _overlap(ours, theirs) and _devices_meet(ours, theirs)
+
+
+class Claims:
+    """What a process needs of a host's ports; answers as :func:`clash` does, for thousands of sockets."""
+
+    def __init__(self, ours: Iterable[TcpSocket]) -> None:
+        self._connections: set[tuple[int, bytes, bytes, int]] = set()
+        #: One socket stands for all that claim the same address, port and device.
+        self._bound: dict[int, dict[tuple[bytes, str, bool], TcpSocket]] = {}
+        for one in ours:
+            if not one.local_port:
+                continue
+            if is_connection(one):
+                self._connections.add((one.local_port, *_ends(one)))
+            claim = (one.local_ip, one.device, one.ipv6_only)
+            self._bound.setdefault(one.local_port, {}).setdefault(claim, one)
+
+    def __bool__(self) -> bool:
+        return bool(self._bound)
+
+    def clash(self, theirs: TcpSocket) -> bool:
+        """Whether one of ours cannot be restored on a host that has *theirs*."""
+        if is_connection(theirs):
+            return (theirs.local_port, *_ends(theirs)) in self._connections
+        return any(clash(ours, theirs) for ours in self._bound.get(theirs.local_port, {}).values())
 
 
 def _ends(one: TcpSocket) -> tuple[bytes, bytes, int]:

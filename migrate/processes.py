@@ -70,9 +70,21 @@ def send(process: Identity, number: signal.Signals) -> bool:
 
 def end(processes: Iterable[Identity], *, timeout_s: float = 5.0) -> list[Identity]:
     """Kill them and wait until they are gone; the ones that would not go are returned."""
-    victims = [process for process in processes if send(process, signal.SIGKILL)]
+    return not_gone(kill(processes), timeout_s=timeout_s)
+
+
+def kill(processes: Iterable[Identity]) -> list[Identity]:
+    """Kill them; return those that were there to be killed."""
+    return [process for process in processes if send(process, signal.SIGKILL)]
+
+
+def not_gone(processes: Iterable[Identity], *, timeout_s: float = 5.0) -> list[Identity]:
+    """Wait until they are gone; the ones that would not go are returned.
+
+    A dead thread that is traced stays until its tracer lets go, and its process with it.
+    """
     deadline = time.monotonic() + timeout_s
-    return [process for process in victims if not wait_gone(process, deadline)]
+    return [process for process in processes if not wait_gone(process, deadline)]
 
 
 def wait_gone(process: Identity, deadline: float) -> bool:
@@ -85,6 +97,20 @@ def wait_gone(process: Identity, deadline: float) -> bool:
         finally:
             os.close(handle)
     return not alive(process)
+
+
+def with_environment(word: str, *, since: int = 0) -> list[Identity]:
+    """Processes that were started with *word* (``NAME=VALUE``) in their environment, not before *since*.
+
+    :param since: clock ticks since boot.
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        # Gone meanwhile, or a process that even root may not look at.
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and word.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(identity(int(entry.name)))
+    return [one for one in found if one[1] >= since]
 
 
 def _stat(pid: int) -> list[str]:

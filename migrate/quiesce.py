@@ -11,9 +11,8 @@ import fcntl
 import os
 import time
 from collections.abc import Generator
-from pathlib import Path
 
-from migrate import interrupt, place
+from migrate import interrupt
 from migrate.errors import MigrateError, Reason, Refused
 from tcpcp import diag, hooks, tree
 from tcpcp.ici import Endpoint, State
@@ -28,30 +27,25 @@ POLL_S = 0.001
 def pid_lock(pid: int) -> Generator[None, None, None]:
     """Keep other migrations of *pid* away.
 
+    The lock is on /proc/PID itself: it ends with its owner, however that ends, and leaves no file.
+
     :raises Refused: there is one.
     """
-    place.STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = place.STATE / f"pid-{pid}.lock"
-    descriptor = _lock(path)
-    while os.fstat(descriptor).st_nlink == 0:  # its last owner removed it between our open and our lock
-        os.close(descriptor)
-        descriptor = _lock(path)
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield  # no such process, which the checks say better
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         remedy = "Wait until it has ended."
         raise Refused([Reason("busy", "origin", "another migrate is moving this process", remedy)]) from None
-    return descriptor
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def drain(isolation: Isolation, pids: list[int], deadline: float) -> list[int]:
@@ -70,15 +64,23 @@ def drain(isolation: Isolation, pids: list[int], deadline: float) -> list[int]:
     handshakes_until = time.monotonic() + HANDSHAKE_S
     while waiting := _waiting(listeners, handshakes=time.monotonic() < handshakes_until):
         if time.monotonic() > deadline:
-            raise MigrateError(
-                f"{waiting} connections wait in the accept queue and the process does not accept them",
-                phase="freeze",
-                hint="a server that is stuck or overloaded cannot be moved without losing them; "
-                "try again when it accepts",
-            )
+            raise _not_accepted(inodes, waiting)
         interrupt.check()
         time.sleep(POLL_S)
     return inodes
+
+
+def _not_accepted(inodes: list[int], waiting: int) -> MigrateError:
+    full = [one for one in diag.tcp(states=1 << State.LISTEN) if one.inode in inodes and one.receive_queue]
+    where = {str(bound) for bound in _bound(full)}
+    noun = "connection waits" if waiting == 1 else "connections wait"
+    return MigrateError(
+        f"{waiting} {noun} at {', '.join(sorted(where)) or 'a listener'} to be accepted, and the process does "
+        "not accept",
+        phase="freeze",
+        hint="They would be lost with the process. Try again when the server is not stuck or overloaded, or "
+        "with a longer --timeout.",
+    )
 
 
 def _bound(listeners: list[diag.Entry]) -> list[Endpoint]:

@@ -1,37 +1,23 @@
 """``migrate --recover``: what a migration that died left on this host, undone or explained.
 
-A journal whose lock is free has no owner any more. Before COMMIT it is rolled back, as its guardian would
-have done. An origin's journal from after COMMIT is in doubt: the process may run on the destination, and
+A journal whose lock is free has no owner any more, and is settled as its guardian would have done. In doubt,
 only a person can look; ``--resume ID`` and ``--release ID`` carry out what the person decided.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shlex
-from collections.abc import Generator
 from pathlib import Path
 
-from migrate import guardian, journal, place, processes, undo
+from migrate import journal, place, settle, undo
 from migrate.errors import MigrateError, UsageError
+from migrate.instructions import in_doubt
 from migrate.journal import Record
 from migrate.report import Outcome, Report
 from migrate.request import RecoverRequest
+from migrate.settle import Settled, Verdict
 from migrate.ui import Observer
 from tcpcp.errors import TcpcpError
-
-
-def instructions(migration_id: str, pid: int, host: str) -> list[str]:
-    """What a person does with a migration in doubt, line by line."""
-    name = shlex.quote(host)
-    return [
-        f"The link was lost after the process had been given away. It is frozen here as PID {pid}, cut off "
-        "from the network, and will not run again by itself.",
-        f"1. Look whether it runs on the destination:  ssh {name} ps -p {pid}  and  ssh {name} migrate --recover",
-        f"2. If it runs there, end the copy here:      migrate --recover --release {migration_id}",
-        f"3. If it does not, let it go on here:        migrate --recover --resume {migration_id}",
-    ]
 
 
 def run(request: RecoverRequest, observer: Observer) -> Report:
@@ -57,40 +43,27 @@ def _look(report: Report) -> None:
     found = 0
     for directory in journal.all_of_this_host():
         found += 1
-        with _owned(directory) as owned:
-            if owned:
-                _settle(directory, report)
-            else:
-                report.notes.append(f"{directory.name}: under way, left alone")
+        with journal.owned(directory) as owned:
+            if not owned:
+                report.notes.append(f"migration {directory.name}: under way, left alone")
+            elif settled := settle.settle(directory):
+                _tell(settled, report)
     if not found:
         report.notes.append("nothing was left here by a migration")
 
 
-def _settle(directory: Path, report: Report) -> None:
-    before = _read(directory)
-    record = guardian.settle(directory)
-    if record is None:
-        what = "was complete, removed what it kept" if before and before.end else _what_was_done(before)
-        report.notes.append(f"{directory.name}: {what}")
-    elif record.state in guardian.COMMITTED:
+def _tell(settled: Settled, report: Report) -> None:
+    report.notes.append(settled.text)
+    record = settled.record
+    if settled.verdict is Verdict.IN_DOUBT:
         report.outcome = Outcome.IN_DOUBT
         report.pid, report.host = record.pid, record.other_host
         report.where = "in doubt: frozen on origin, perhaps running on the destination"
-        report.instructions += instructions(record.migration_id, record.pid, record.other_host)
-    else:
-        problems = (directory / "problems").read_text().splitlines()
-        report.notes += [f"{directory.name}: not undone: {problem}" for problem in problems]
-        report.fail(MigrateError("not everything could be undone", phase="recover", hint="See the notes."))
-
-
-def _what_was_done(record: Record | None) -> str:
-    if record is None:
-        return "was gone already"
-    if record.role == "destination" and record.state in guardian.COMMITTED:
-        runs = guardian.tree_runs(record)
-        return f"the process {'runs here' if runs else 'does not run here'}; the rest was removed"
-    where = f"process {record.pid} goes on here" if record.role == "origin" else "nothing runs here"
-    return f"rolled back; {where}"
+        report.instructions += in_doubt(record)
+    elif settled.verdict is Verdict.UNFINISHED:
+        report.notes += [f"not undone: {problem}" for problem in settled.problems]
+        hint = "The notes say what; remove the cause and try again."
+        report.fail(MigrateError("not everything could be undone", phase="recover", hint=hint))
 
 
 def _decide(request: RecoverRequest, report: Report) -> None:
@@ -98,12 +71,12 @@ def _decide(request: RecoverRequest, report: Report) -> None:
     if not place.valid_id(migration_id) or not (place.home(migration_id) / "journal").exists():
         raise UsageError(f"there is no migration {migration_id} here", hint="migrate --recover lists them.")
     directory = place.home(migration_id)
-    with _owned(directory) as owned:
+    with journal.owned(directory) as owned:
         if not owned:
             raise MigrateError(f"migration {migration_id} is under way", phase="recover")
         record = journal.read(directory)
         if record.role != "origin":
-            raise UsageError("that is a destination's: decide on the origin")
+            raise UsageError("that is a destination's", hint="Decide on the origin.")
         report.pid, report.host = record.pid, record.other_host
         if request.resume:
             _resume(directory, record, report)
@@ -112,46 +85,28 @@ def _decide(request: RecoverRequest, report: Report) -> None:
 
 
 def _resume(directory: Path, record: Record, report: Report) -> None:
+    if record.state == settle.ACTIVATED:
+        hint = f"End the copy here instead: migrate --recover --release {record.migration_id}"
+        raise UsageError(f"the process runs on {record.other_host}: it said so", hint=hint)
     _, problems = undo.roll_back(record)
-    if problems:
-        guardian.note_problems(directory, problems)
-        raise MigrateError(f"not undone: {'; '.join(problems)}", phase="recover")
-    journal.forget(directory)
+    _forget(directory, problems)
     report.outcome = Outcome.ROLLED_BACK
     report.where = f"runs on origin as PID {record.pid}"
 
 
 def _release(directory: Path, record: Record, report: Report) -> None:
-    for entry in record.entries:
-        if entry["did"] == "stop":
-            processes.end([(pid, start) for pid, start in entry["tasks"]])
-    # The filter goes last: sockets that are closed while it holds answer nobody.
-    keep = {"stop", "repair", "switch"}
-    record.entries = [entry for entry in record.entries if entry["did"] not in keep]
-    _, problems = undo.roll_back(record)
-    if problems:
-        raise MigrateError(f"not removed: {'; '.join(problems)}", phase="recover")
-    journal.forget(directory)
+    if record.state not in (settle.COMMITTED, settle.ACTIVATED):
+        hint = "migrate --recover undoes it."
+        raise UsageError(f"the process was never given to {record.other_host}: it is here", hint=hint)
+    _forget(directory, undo.kill_origin(record))
     report.outcome = Outcome.MOVED
     report.where = f"runs on {record.other_host}"
 
 
-def _read(directory: Path) -> Record | None:
-    try:
-        return journal.read(directory)
-    except FileNotFoundError:
-        return None
-
-
-@contextlib.contextmanager
-def _owned(directory: Path) -> Generator[bool, None, None]:
-    """Take the journal's lock; False when somebody has it."""
-    try:
-        lock = journal.take_lock(directory)
-    except (BlockingIOError, FileNotFoundError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        os.close(lock)
+def _forget(directory: Path, problems: list[str]) -> None:
+    """Remove the journal, unless something could not be done."""
+    if problems:
+        settle.note_problems(directory, problems)
+        hint = "Remove the cause and try again."
+        raise MigrateError(f"not done: {'; '.join(problems)}", phase="recover", hint=hint)
+    journal.forget(directory)

@@ -59,11 +59,11 @@ def clean(text: str) -> str:
 def _reasons(report: Report) -> list[str]:
     if not report.reasons:
         return []
-    width = max(len(reason.role) for reason in report.reasons)
+    width = max(len(_host(report, reason.role)) for reason in report.reasons)
     noun = "reason" if len(report.reasons) == 1 else "reasons"
     lines = [f"{len(report.reasons)} {noun} not to begin:"]
     for reason in report.reasons:
-        lines.append(f"  {reason.role:<{width}}  {reason.text}")
+        lines.append(f"  {_host(report, reason.role):<{width}}  {reason.text}")
         if reason.remedy:
             lines.append(f"  {'':<{width}}  -> {reason.remedy}")
     return lines
@@ -73,16 +73,23 @@ def _error(report: Report) -> list[str]:
     error = report.error
     if error is None:
         return []
-    lines = [f"  failed  {_place(error)}{error.message}"]
+    lines = [f"  failed  {_place(report, error)}{error.message}"]
     if error.hint:
         lines.append(f"  to do   {error.hint}")
     return lines
 
 
-def _place(error: ErrorReport) -> str:
+def _place(report: Report, error: ErrorReport) -> str:
     if error.bug:
         return f"a bug in migrate ({error.kind}), please report it: "
-    return f"{error.phase} on {error.role}: " if error.phase else f"on {error.role}: "
+    where = f"on {_host(report, error.role)}: "
+    return f"{error.phase} {where}" if error.phase else where
+
+
+def _host(report: Report, role: str) -> str:
+    """Name a host by its part in the migration, and by the name that the user gave it."""
+    named = role == "destination" and report.host not in ("", role)
+    return f"{role} {report.host}" if named else role
 
 
 def _indented(title: str, lines: list[str]) -> list[str]:

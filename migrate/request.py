@@ -17,6 +17,7 @@ class Request:
     :ivar verbose: collect more for the report: CRIU's log tail.
     :ivar copy_files: copy files that the process has open or mapped and that are missing on the destination.
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
+    :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
     :ivar timeout_s: how long one step may take.
     :ivar agent: name or path of the agent's program on the destination.
@@ -31,6 +32,7 @@ class Request:
     verbose: bool = False
     copy_files: bool = False
     shell_job: bool = False
+    addresses: tuple[str, ...] = ()
     switch: str = "address"
     timeout_s: float = TIMEOUT_S
     agent: str = AGENT

@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from migrate import checks, file_copy, inventory, place, ssh, switch
+from migrate import checks, file_copy, interrupt, inventory, place, settle, ssh, switch
 from migrate.agent import PROTOCOL
-from migrate.errors import Reason, Refused
+from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.report import Timeline
@@ -29,6 +29,7 @@ class Plan:
 
     :ivar same_path: packets to the peers take the same path from both hosts.
     :ivar copy: files to copy before the freeze.
+    :ivar notes: what the user should know although it is no reason to refuse.
     """
 
     process: pb.ProcessInventory
@@ -36,6 +37,7 @@ class Plan:
     addresses: list[switch.Address]
     same_path: bool
     copy: list[pb.File] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Session:
@@ -52,7 +54,7 @@ class Session:
     def __enter__(self) -> Session:
         if os.geteuid() != 0:
             raise Refused([Reason("not-root", "origin", "migrate needs root", "Run it as root.")])
-        inventory.require(self._request.pid)
+        settle.clear_the_way(self._request.pid, self._observer.note)
         with self._phase("connect"):
             self._connect()
         return self
@@ -62,15 +64,43 @@ class Session:
         self._connection = ssh.connect(request.host, port=request.port, identity=request.identity)
         try:
             stream = self._connection.start_agent(request.agent)
-            self.link = Link(stream, role="destination", explain=stream.explain)
+            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=interrupt.check)
             self.link.send(self._hello())
-            answer = self.link.expect(pb.Hello, timeout_s=ANSWER_S)
+            self._same_version(self._greeting())
         except BaseException:
             self.__exit__(None, None, None)
             raise
+
+    def _greeting(self) -> pb.Hello:
+        """The agent's first message; what else may come instead has nothing to do with migrate."""
+        agent, host = self._request.agent, self._request.host
+        try:
+            return self.link.expect(pb.Hello, timeout_s=min(ANSWER_S, self._request.timeout_s))
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"what starts there as {agent} is not migrate-agent: {error}",
+                phase="connect",
+                role="destination",
+                hint=f"`ssh {host} {agent} --version` must print a version and nothing else. Look at --agent, and"
+                " for an echo in the shell's start-up files there (~/.bashrc).",
+            ) from error
+        except TransportError as error:
+            if error.phase != "session":  # it says why the agent has ended
+                raise
+            raise TransportError(
+                f"{agent} was started there and does not answer: {error}",
+                phase="connect",
+                role="destination",
+                hint=f"Look whether `ssh {host} {agent} --version` prints a version at once.",
+            ) from error
+
+    @staticmethod
+    def _same_version(answer: pb.Hello) -> None:
         if (answer.protocol, answer.version) != (PROTOCOL, VERSION):
-            self.__exit__(None, None, None)
-            text = f"its migrate-agent is version {answer.version}, this is {VERSION}"
+            its, ours = (
+                f"{v} (protocol {p})" for v, p in ((answer.version, answer.protocol), (VERSION, PROTOCOL))
+            )
+            text = f"its migrate-agent is version {its}, this migrate is {ours}"
             raise Refused([Reason("version", "destination", text, "Install the same version on both hosts.")])
 
     def _hello(self) -> pb.Hello:
@@ -91,7 +121,8 @@ class Session:
         """
         with self._phase("check"):
             process = inventory.process(self._request.pid)
-            process.service_addresses.extend(checks.service_addresses(process))
+            process.service_addresses.extend(self._request.addresses)
+            process.service_addresses[:] = checks.service_addresses(process)
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)
             there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
@@ -102,10 +133,21 @@ class Session:
                 shell_job=self._request.shell_job,
                 new_pid_namespace_possible=True,
             )
-            reasons = checks.refusals(process, here, there, options)
+            plan = self._plan(process, here, there)
+            reasons = checks.refusals(process, here, there, options, self._needed(plan.addresses))
             if reasons:
                 raise Refused(reasons)
-            return self._plan(process, here, there)
+            return plan
+
+    def _needed(self, addresses: list[switch.Address]) -> dict[str, tuple[str, str]]:
+        """Which of *addresses* this host cannot do without: why, and what to do."""
+        found = {}
+        for one in addresses:
+            try:
+                switch.make(self._request.switch, "origin", self.migration_id, [one]).choose()
+            except SwitchError as error:
+                found[one.ip] = (str(error), error.hint)
+        return found
 
     def _plan(self, process: pb.ProcessInventory, here: pb.HostInventory, there: pb.HostInventory) -> Plan:
         placed = {}
@@ -113,7 +155,7 @@ class Session:
             for text in interface.addresses:
                 ip, _, length = text.partition("/")
                 placed[ip] = switch.Address(ip, int(length), interface.name)
-        addresses = [placed[ip] for ip in process.service_addresses]
+        addresses = [placed[ip] for ip in process.service_addresses if ip in placed]
         prepare = pb.Prepare(
             switch_kind=self._request.switch,
             addresses=[
@@ -128,7 +170,7 @@ class Session:
         )
         copy = checks.files_to_copy(process, there) if self._request.copy_files else []
         # Both hosts are on the address's network: the checks made sure.
-        return Plan(process, prepare, addresses, same_path=True, copy=copy)
+        return Plan(process, prepare, addresses, same_path=True, copy=copy, notes=checks.notes(process))
 
     def copy_files(self, files: list[pb.File]) -> None:
         """Copy *files* to their places on the destination."""

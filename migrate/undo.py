@@ -1,7 +1,7 @@
 """How to undo each kind of journal entry: one function each, found by the entry's name.
 
-The driver, the agent, their guardians and ``migrate --recover`` all undo through :func:`roll_back`, so there is
-one way back. An undo may run twice, may find its work half done or never begun, and may run in another
+The driver, the agent, their guardians and ``migrate --recover`` all undo through :func:`roll_back`, so there
+is one way back. An undo may run twice, may find its work half done or never begun, and may run in another
 process than the one that did it.
 """
 
@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from migrate import processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
-from tcpcp import hooks, isolation, tree
+from tcpcp import hooks, isolation, tcp_repair, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.pidfd import Lender
 
+#: What a tree that runs on the destination needs there.
+STAYS = frozenset({"switch", "tree", "copied", "directory"})
 #: How long a CRIU whose driver died may take to notice and to let its tree go.
 CRIU_END_S = 30.0
 
@@ -31,8 +34,51 @@ def roll_back(record: Record) -> tuple[list[str], list[str]]:
 
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
+    return _undo(record.entries)
+
+
+def kill_origin(record: Record) -> list[str]:
+    """On the origin, once it runs on the destination: end the frozen tree, undo all but the switch.
+
+    Its sockets die without a word: they are in repair mode, have no address, and the filter goes last.
+
+    :return: sentences: what could not be done.
+    """
+    left = processes.end(frozen(record))
+    problems = [f"could not kill {', '.join(str(pid) for pid, _ in left)}"] if left else []
+    entries = [entry for entry in record.entries if entry["did"] not in ("stop", "repair", "switch")]
+    # A filter that lets through what a socket still sends would do harm.
+    return problems or _undo(entries)[1]
+
+
+def tidy_destination(record: Record) -> list[str]:
+    """On a destination where the tree runs: undo only what it does not need to run.
+
+    :return: sentences: what could not be undone.
+    """
+    for entry in record.named("copied"):
+        if entry["backup"]:
+            Path(entry["backup"]).unlink(missing_ok=True)
+    return _undo([entry for entry in record.entries if entry["did"] not in STAYS])[1]
+
+
+def put_doubt_in_order(record: Record) -> list[str]:
+    """On the origin, in doubt: remove what neither way on needs, and leave the tree frozen and cut off.
+
+    :return: sentences: what could not be done.
+    """
+    return _undo(record.named("images", "criu"))[1]
+
+
+def frozen(record: Record) -> list[processes.Identity]:
+    """The tasks of the origin's tree that are alive."""
+    tasks = {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
+    return sorted(task for task in tasks if processes.alive(task))
+
+
+def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     undone, problems = [], []
-    for entry in reversed(record.entries):
+    for entry in reversed(entries):
         try:
             undone.append(UNDO[entry["did"]](entry))
         except (MigrateError, TcpcpError, OSError) as error:
@@ -56,7 +102,10 @@ def _criu(entry: dict[str, Any]) -> str:
 
 
 def _stop(entry: dict[str, Any]) -> str:
-    """SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task."""
+    """SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task.
+
+    Tasks that had been stopped before the migration are not in the entry.
+    """
     going = [pid for pid, start in entry["tasks"] if processes.send((pid, start), signal.SIGCONT)]
     if len(going) != len(entry["tasks"]):
         raise MigrateError(f"of {len(entry['tasks'])} stopped tasks only {len(going)} are left")
@@ -64,13 +113,17 @@ def _stop(entry: dict[str, Any]) -> str:
 
 
 def _repair(entry: dict[str, Any]) -> str:
-    """Every TCP socket of the tree out of repair mode."""
-    count = 0
+    """Every TCP socket of the tree out of repair mode, which leaves SO_REUSEADDR cleared."""
+    count, reuse = 0, entry["reuse"]  # inodes, or true for all
     pids = [pid for pid, start in entry["tasks"] if processes.alive((pid, start))]
     with Lender() as lender:
         for held in tree.tcp_sockets(pids):
             with lender.borrow(*held.holders[0]) as borrowed:
+                if not tcp_repair.get_repair(borrowed):
+                    continue
                 hooks.resume([borrowed])
+                if reuse is True or held.inode in reuse:
+                    borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 count += 1
     return f"{count} connections resumed"
 
@@ -86,15 +139,21 @@ def _switch(entry: dict[str, Any]) -> str:
 
 
 def _tree(entry: dict[str, Any]) -> str:
-    """Kill what a restore built: processes of these numbers that are younger than the entry."""
-    found = []
+    """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
+    while found := [one for one in _restored(entry) if processes.alive(one)]:
+        if stubborn := processes.end(found):
+            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")
+    return "restored tasks killed"
+
+
+def _restored(entry: dict[str, Any]) -> Iterator[processes.Identity]:
+    """Processes of the tree's numbers that are younger than the entry, and what CRIU forked beside them."""
     for pid in entry["pids"]:
         with contextlib.suppress(ProcessLookupError):
-            found.append(processes.identity(pid))
-    stubborn = processes.end([one for one in found if one[1] >= entry["since"]])
-    if stubborn:
-        raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")
-    return "restored tasks killed"
+            found = processes.identity(pid)
+            if found[1] >= entry["since"]:
+                yield found
+    yield from processes.with_environment(entry["marked"], since=entry["since"])
 
 
 def _copied(entry: dict[str, Any]) -> str:
@@ -112,13 +171,6 @@ def _directory(entry: dict[str, Any]) -> str:
     with contextlib.suppress(OSError):
         Path(entry["path"]).rmdir()
     return f"{entry['path']} removed if it was empty"
-
-
-def forget_backups(record: Record) -> None:
-    """The migration has succeeded: what its copied files replaced is not needed any more."""
-    for entry in record.entries:
-        if entry["did"] == "copied" and entry["backup"]:
-            Path(entry["backup"]).unlink(missing_ok=True)
 
 
 UNDO: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -11,6 +11,7 @@ from subprocess import PIPE
 
 from migrate.lab import Lab
 
+FREE_PID = 4709
 WORKLOADS = Path(__file__).resolve().parent.parent / "tests" / "workloads"
 
 
@@ -34,9 +35,11 @@ def play(lab: Lab) -> int:
     """The demonstration; 0 when nothing was lost."""
     origin, destination, peer = (lab.hosts[name] for name in ("origin", "destination", "peer"))
     command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/"]
+    # A number that is free on a destination with so few processes too, as on hosts that have run for a while.
+    origin.exec(["sh", "-c", f"echo {FREE_PID} > /proc/sys/kernel/ns_last_pid"])
     pid = origin.spawn(command)
     wait_for_redis(lab)
-    print(f"redis-server runs on origin as PID {pid}; its service address is {lab.service.ipv4}")
+    print(f"redis-server runs on origin as PID {pid} and serves {lab.service.ipv4}")
     client = peer.popen(
         [sys.executable, str(WORKLOADS / "redis_counter.py"), lab.service.ipv4],
         stdin=PIPE,
@@ -54,12 +57,13 @@ def play(lab: Lab) -> int:
     client.wait(timeout=10)
     counter = int(peer.exec(["redis-cli", "-h", lab.service.ipv4, "get", "counter"]).stdout)
     where = destination.exec(["pgrep", "-x", "redis-server"], check=False).stdout.split()
-    print(
-        f"\nthe client: {after['incremented']} increments, {after['wrong_answers']} wrong answers, ", end=""
-    )
-    print(f"longest wait {between['longest_answer_ms']} ms, {after['error'] or 'no error'}, ", end="")
-    print("reconnected" if after["reconnected"] else "never reconnected")
-    print(f"the counter: {counter}; redis-server now runs on destination as PID {', '.join(where)}")
+    print("\nwhat the client saw")
+    print(f"  increments      {after['incremented']}, of them {after['wrong_answers']} answered wrongly")
+    print(f"  the counter     {counter}")
+    print(f"  longest wait    {between['longest_answer_ms']} ms")
+    print(f"  errors          {after['error'] or 'none'}")
+    print(f"  reconnected     {'yes' if after['reconnected'] else 'never'}")
+    print(f"redis-server runs on destination as PID {', '.join(where) or '-'}")
     good = (
         status == 0
         and counter == after["incremented"]

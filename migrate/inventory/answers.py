@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate import checks, ports, probe
@@ -32,7 +31,8 @@ def host(
     if process is not None:
         moving = {ports.packed(address) for address in checks.service_addresses(process)}
         ours = {one.inode for one in process.sockets} | {0}
-        _sockets(found, moving, lambda one: one.local_ip in moving and one.inode not in ours)
+        if moving:
+            _sockets(found, lambda one: one.local_ip in moving and one.inode not in ours)
     return found
 
 
@@ -48,17 +48,14 @@ def answer(
     found = of_host.inspect(ssh_addresses, criu_problem)
     _pids(process, found)
     found.files.extend(files.there(list(process.files)))
-    ours: defaultdict[int, list[TcpSocket]] = defaultdict(list)
-    for one in process.sockets:
-        ours[one.local_port].append(one)
-    _sockets(found, ours, lambda one: any(ports.clash(mine, one) for mine in ours.get(one.local_port, ())))
+    claims = ports.Claims(process.sockets)
+    if claims:
+        _sockets(found, claims.clash)
     return found
 
 
-def _sockets(found: HostInventory, needed: Collection[object], wanted: Callable[[TcpSocket], bool]) -> None:
-    """Add the sockets of this host that are *wanted*, each with its holder; none when nothing is *needed*."""
-    if not needed:
-        return
+def _sockets(found: HostInventory, wanted: Callable[[TcpSocket], bool]) -> None:
+    """Add the sockets of this host that are *wanted*, each with its holder."""
     try:
         taken = [one for one in map(message, diag.tcp()) if wanted(one)]
     except KernelError as error:

@@ -97,7 +97,8 @@ def _criu(found: HostInventory, problem: Callable[[str | None], str]) -> None:
     match = _VERSION.search(done.stdout)
     found.criu_version = match.group(1) if match else ""
     if found.root:
-        found.criu_problem = problem(path)
+        # First, since that a CRIU works is remembered.
+        found.criu_problem = criu.bindings_problem() or problem(path)
 
 
 def _image_space(found: HostInventory) -> None:

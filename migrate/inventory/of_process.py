@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 
 from migrate.errors import KernelError, Reason, Refused
 from migrate.inventory import proc, sockets
@@ -14,6 +15,9 @@ from migrate.pb.session_pb2 import Obstacle, ProcessInventory, Task
 from tcpcp import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import TcpcpError
+
+#: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
+_MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
 
 _KILOBYTE = 1024
 #: Of /proc/PID/status: what CRIU writes into images. Pages of files that are unchanged stay in the files.
@@ -55,6 +59,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
     found = ProcessInventory(root_pid=root_pid, driver_pids=proc.ancestors(os.getpid()))
     files, tables = Files(), Descriptors()
     own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
+    own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
     for pid in tree.tasks(root_pid):
         try:
             task, memory_bytes = _task(pid)
@@ -62,10 +67,10 @@ def _inspect(root_pid: int) -> ProcessInventory:
             if task.zombie or task.kernel_thread:
                 continue
             found.memory_bytes += memory_bytes
-            found.obstacles.extend(
-                _foreign_namespaces(pid, proc.namespaces(pid), own if pid == root_pid else root)
-            )
+            expected = own if pid == root_pid else root
+            found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
+            _limits(task, found)
             files.add_process(pid)
             tables.add_process(pid, files)
         except Gone:
@@ -138,6 +143,16 @@ def _tracer(pid: int, found: ProcessInventory) -> None:
     tracer = proc.status(pid).get("TracerPid", "0")
     if tracer != "0":
         found.obstacles.append(Obstacle(code="traced", pid=pid, what=tracer))
+
+
+def _limits(task: Task, found: ProcessInventory) -> None:
+    """CRIU reads the resource limits of every task: of another user's only with CAP_SYS_RESOURCE."""
+    try:
+        resource.prlimit(task.pid, resource.RLIMIT_CPU)
+    except PermissionError:
+        found.obstacles.append(Obstacle(code="limits", pid=task.pid, what=str(task.uid)))
+    except ProcessLookupError:
+        raise Gone(f"process {task.pid}") from None
 
 
 def _needed_pids(found: ProcessInventory) -> list[int]:

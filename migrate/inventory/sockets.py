@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from migrate import ports
 from migrate.inventory import unix_diag
 from migrate.pb.session_pb2 import Obstacle, TcpSocket
 from tcpcp import diag
@@ -55,7 +56,7 @@ def collect(held: list[HeldSocket]) -> Sockets:
     found = Sockets()
     if not held:
         return found
-    table = {entry.inode: entry for entry in diag.tcp()}
+    table = {entry.inode: entry for entry in diag.tcp(details=True)}
     others = [one for one in held if one.inode not in table]
     with Lender() as lender:
         for one in held:
@@ -111,8 +112,10 @@ def _device(index: int) -> str:
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
     found = message(entry)
     found.pid, found.fd = held.holders[0]
-    if entry.md5:
-        found.problem = "it uses TCP-MD5, whose keys cannot be read from the kernel"
+    if entry.ulp == "mptcp":
+        found.problem = f"{ports.name(found)}: Multipath TCP refuses repair mode"
+    elif entry.md5:
+        found.problem = f"{ports.name(found)}: TCP-MD5, whose keys would be lost"
     elif entry.state not in (State.LISTEN, State.CLOSE):
         with lender.borrow(found.pid, found.fd) as borrowed:
             try:

@@ -17,15 +17,15 @@ _REQUEST = struct.Struct("=BBHIII8x")
 _MESSAGE = struct.Struct("=BBBxI8x")
 _NUMBER = struct.Struct("=I")
 
-_SHOW_NAME, _SHOW_PEER = 1, 4
-_NAME, _PEER = 0, 2
+_SHOW_NAME, _SHOW_PEER, _SHOW_ICONS = 1, 4, 8
+_NAME, _PEER, _ICONS = 0, 2, 3
 
 
 class UnixSocket(NamedTuple):
     """One unix socket.
 
     :ivar kind: SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET.
-    :ivar peer: inode of the socket at the other end, or 0.
+    :ivar peer: inode of the socket at the other end, or of the listener that has not accepted it yet, or 0.
     :ivar name: path, or abstract name with ``@`` in front, or "".
     """
 
@@ -40,12 +40,14 @@ def sockets() -> dict[int, UnixSocket]:
 
     :raises tcpcp.errors.KernelError: the kernel has no unix_diag.
     """
-    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW_NAME | _SHOW_PEER)
-    found = (_parse(part, begin, end) for part, begin, end in diag.query(request, "unix"))
-    return {one.inode: one for one in found}
+    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW_NAME | _SHOW_PEER | _SHOW_ICONS)
+    listeners: dict[int, int] = {}
+    found = [_parse(part, begin, end, listeners) for part, begin, end in diag.query(request, "unix")]
+    return {one.inode: one._replace(peer=one.peer or listeners.get(one.inode, 0)) for one in found}
 
 
-def _parse(part: bytes, begin: int, end: int) -> UnixSocket:
+def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> UnixSocket:
+    """Return one socket; add the connections that wait to be accepted by it to *listeners*."""
     _, kind, _, inode = _MESSAGE.unpack_from(part, begin)
     peer, name = 0, ""
     for attribute, value in diag.attributes(part, begin + _MESSAGE.size, end):
@@ -53,4 +55,6 @@ def _parse(part: bytes, begin: int, end: int) -> UnixSocket:
             name = value.decode("utf-8", "replace").rstrip("\0").replace("\0", "@")
         elif attribute == _PEER:
             peer = _NUMBER.unpack(value)[0]
+        elif attribute == _ICONS:
+            listeners.update((waiting, inode) for (waiting,) in _NUMBER.iter_unpack(value))
     return UnixSocket(inode, kind, peer, name)

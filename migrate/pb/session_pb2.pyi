@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye")
+    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Frame(_message.Message):
     ABORT_FIELD_NUMBER: _ClassVar[int]
     ABORTED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ping: Ping
     failure: Failure
@@ -46,7 +47,8 @@ class Frame(_message.Message):
     abort: Abort
     aborted: Aborted
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ...) -> None: ...
+    gap: GapPackets
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "version", "migration_id", "hostname")
@@ -406,6 +408,12 @@ class Switched(_message.Message):
 class Commit(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class GapPackets(_message.Message):
+    __slots__ = ("packets",)
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
+    packets: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Activated(_message.Message):
     __slots__ = ("destination_pid", "phases_ms")

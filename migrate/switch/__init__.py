@@ -46,6 +46,9 @@ class Switch(Protocol):
     def undo(self) -> None:
         """Put everything back, from whatever point, also in another process than prepare() ran in."""
 
+    def remind(self) -> None:
+        """Tell the network again what :meth:`undo` has told it, as far as it still holds here."""
+
     def verify(self) -> None:
         """Raise unless this host's part is in force."""
 

@@ -57,6 +57,14 @@ class AtOrigin:
                     netlink.add(handle, one["index"], one["ip"], one["prefix_length"], **one["attributes"])
                 announce(one["device"], ipaddress.ip_address(one["ip"]))
 
+    def remind(self) -> None:
+        """Announce those of the addresses that are here."""
+        with netlink.route("look at this host's addresses", "origin") as handle:
+            here = netlink.here(handle, [one["ip"] for one in self.found])
+        for one in self.found:
+            if one["ip"] in here:
+                announce(one["device"], ipaddress.ip_address(one["ip"]))
+
     def verify(self) -> None:
         """Raise if an address is still here."""
         with netlink.route("look at this host's addresses", "origin") as handle:
@@ -87,7 +95,7 @@ class AtOrigin:
                 attributes["broadcast"] = one.broadcast
         else:
             attributes["flags"] = one.flags & netlink.IFA_F_NOPREFIXROUTE
-            attributes |= netlink.DEPRECATED if one.deprecated else {}
+            attributes |= netlink.DEPRECATED if one.deprecated or self._stands_back(one, present) else {}
         return {
             "ip": address.ip,
             "prefix_length": one.prefix_length,
@@ -97,13 +105,26 @@ class AtOrigin:
         }
 
     @staticmethod
+    def _stands_back(one: netlink.Present, present: list[netlink.Present]) -> bool:
+        """Whether the host uses another IPv6 address, which stands before this one, for its own connections.
+
+        An address that is added again comes first, and would be used then (net/ipv6/addrconf.c
+        ipv6_link_dev_addr(), ipv6_dev_get_saddr()).
+        """
+        before = present[: present.index(one)]
+        return any(
+            (other.ip.version, other.index, other.scope, other.deprecated) == (6, one.index, one.scope, False)
+            for other in before
+        )
+
+    @staticmethod
     def _refuse_if_others_depend(handle: Any, one: netlink.Present, present: list[netlink.Present]) -> None:
         routes = netlink.routes_from(handle, str(one.ip))
         if routes:
             raise SwitchError(
                 f"routes of this host use {one.ip} as their source: {', '.join(routes)}",
                 phase="check",
-                hint="change those routes to another source address, then try again",
+                hint="Change those routes to another source address, then try again.",
             )
         dependants = [
             str(other.ip)
@@ -119,7 +140,7 @@ class AtOrigin:
                 f"{one.ip} is the primary address of {one.device}: removing it would remove "
                 f"{', '.join(dependants)} too",
                 phase="check",
-                hint="add the service address after the host's own, so that it is a secondary one",
+                hint="Add the service address after the host's own, so that it is a secondary one.",
             )
 
 
@@ -176,6 +197,9 @@ class AtDestination:
             for ip, prefix_length, index, _ in self.placed:
                 netlink.remove(handle, index, ip, prefix_length)
         nft.run(self._unmute())
+
+    def remind(self) -> None:
+        """Nothing to say: the address is not here any more."""
 
     def verify(self) -> None:
         """Raise unless every address is here and not mute."""

@@ -3,12 +3,12 @@
 After Almesberger's "TCP Connection Passing" (2004), on Linux's TCP_REPAIR. At the origin::
 
     ici = tcpcp.get(sock)                     # isolated from here on
-    channel.sendall(tcpcp.dumps(ici))
+    channel.sendall(ici.to_bytes())
     tcpcp.release(sock)                       # once the destination has it; or tcpcp.resume(sock)
 
 At the destination, once packets for the connection arrive there::
 
-    sock = tcpcp.create(tcpcp.loads(data))
+    sock = tcpcp.create(tcpcp.Ici.from_bytes(data))
     tcpcp.activate(sock)
 
 Needs CAP_NET_ADMIN, for half-closed connections CAP_NET_RAW too, and libnftables1.
@@ -37,6 +37,7 @@ from tcpcp.errors import (
     KernelError,
     PermissionDenied,
     TcpcpError,
+    Unfed,
     Unsupported,
 )
 from tcpcp.ici import (
@@ -50,6 +51,8 @@ from tcpcp.ici import (
     Timestamp,
     Window,
 )
+from tcpcp.listener import drain, hold_new
+from tcpcp.sealed import dumps_sealed, loads_sealed
 from tcpcp.version import VERSION
 
 __all__ = [
@@ -68,17 +71,22 @@ __all__ = [
     "State",
     "TcpcpError",
     "Timestamp",
+    "Unfed",
     "Unsupported",
     "Window",
     "activate",
     "activate_many",
     "create",
     "create_many",
+    "drain",
     "dumps",
+    "dumps_sealed",
     "get",
     "get_many",
+    "hold_new",
     "inspect",
     "loads",
+    "loads_sealed",
     "max_size",
     "release",
     "release_many",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import errno
 import socket
 import time
 from collections.abc import Callable, Mapping
 
-from tcpcp import raw_segment, seq, socket_options, tcp_repair
-from tcpcp.errors import Unsupported
-from tcpcp.ici import FIN_IN, Endpoint, Ici, State, Window
-from tcpcp.reader import READABLE, enter_repair, reuse_before
+from tcpcp import congestion_state, inspection, raw_segment, seq, socket_filter, socket_options, tcp_repair
+from tcpcp import same_path as same_path_
+from tcpcp.errors import Unfed, Unsupported
+from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, State, Window
+from tcpcp.inspection import READABLE
+from tcpcp.reader import enter_repair, reuse_before
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 
 SOL_SOCKET = socket.SOL_SOCKET
@@ -23,10 +25,25 @@ _IPV6_2292PKTOPTIONS = 6
 _NO_MESSAGES = b"\0" * 4
 
 
-def build(ici: Ici, sock: socket.socket | None, present: Mapping[str, int] | None = None) -> socket.socket:
+def feeds(ici: Ici) -> bool:
+    """Whether :func:`build` needs CAP_NET_RAW: its state is reached only by a segment that arrives."""
+    return ici.state in FIN_IN | FIN_ACKED
+
+
+def build(
+    ici: Ici,
+    sock: socket.socket | None = None,
+    *,
+    present: Mapping[str, int] | None = None,
+    same_path: bool = False,
+    may_feed: bool = True,
+) -> socket.socket:
     """What `endpoint.create` does between making the filter and handing out the socket.
 
     :param present: options that a fresh socket is known to have.
+    :param same_path: give the connection the round-trip time, window and threshold it had.
+    :param may_feed: there is CAP_NET_RAW, so that the peer's timestamp and the round-trip time can be set.
+
     On failure a socket made here is closed without a packet; one that was given is left to its owner,
     in repair mode if it had got that far.
     """
@@ -36,23 +53,60 @@ def build(ici: Ici, sock: socket.socket | None, present: Mapping[str, int] | Non
     if sock is None:
         sock = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        _connect(sock, ici, made, present)
+        teach = may_feed and same_path and same_path_.can_teach_rtt(ici)
+        _connect(sock, ici, made, present, extra_bytes=int(teach))
         _negotiate(sock, ici)
+        with contextlib.suppress(Unfed):  # it works without
+            if teach:
+                _teach_rtt(sock, ici)
+            elif may_feed and ici.timestamp is not None and ici.timestamp.ts_recent is not None:
+                _prime_ts_recent(sock, ici, ici.copied_seq, _first_to_send(ici))
         _fill_receive_queue(sock, ici)
         _fill_send_queue(sock, ici)
         _close_halves(sock, ici)
+        if ici.socket_filter:
+            socket_filter.attach(sock, ici.socket_filter)
+        congestion_state.restore(sock, ici, same_path=same_path)
         # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
         tcp_repair.set_window(sock, ici.window)
         if ici.send_queue.fin or ici.send_queue.sent:
             tcp_repair.select_queue(sock, NO_QUEUE)
     except BaseException:
         if made:
-            sock.close()
+            discard(sock)
         raise
     return sock
 
 
-def _connect(sock: socket.socket, ici: Ici, fresh: bool, present: Mapping[str, int] | None) -> None:
+def _teach_rtt(sock: socket.socket, ici: Ici) -> None:
+    tcp_repair.select_queue(sock, SEND_QUEUE)
+    _write(sock, b"\0", "send(one byte to time)")
+    tcp_repair.select_queue(sock, NO_QUEUE)
+    same_path_.teach_rtt(sock, ici, ici.copied_seq, _first_to_send(ici))
+
+
+def _prime_ts_recent(sock: socket.socket, ici: Ici, number: int, ack: int) -> None:
+    """Let the kernel see the peer's timestamp, so that the first segment sent echoes it and not 0.
+
+    :param number: ``rcv_nxt`` now; :param ack: ``snd_una``.
+    """
+    assert ici.timestamp is not None and ici.timestamp.ts_recent is not None
+    stamps = (ici.timestamp.ts_recent, ici.timestamp.value)
+    tcp_repair.select_queue(sock, NO_QUEUE)
+    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
+    before = tcp_repair.get_segments_in(sock)
+    _feed_segment(sock, ici, raw_segment.ACK, number, ack, stamps)
+    _wait(lambda: tcp_repair.get_segments_in(sock) != before, ici, same_path_.FEED_DEADLINE_S)
+
+
+def _first_to_send(ici: Ici) -> int:
+    """Where the peer has acknowledged our FIN, snd_una is behind it, and it has to be put in again."""
+    return seq.add(ici.snd_una, -(ici.state in FIN_ACKED))
+
+
+def _connect(
+    sock: socket.socket, ici: Ici, fresh: bool, present: Mapping[str, int] | None, *, extra_bytes: int
+) -> None:
     """All that is decided by or before connect(); then the connection exists, and its queues are empty."""
     options = ici.options
     _prepare(sock, ici, present)
@@ -60,8 +114,7 @@ def _connect(sock: socket.socket, ici: Ici, fresh: bool, present: Mapping[str, i
     if fresh or not sock.getsockname()[1]:  # one that is bound already keeps its port (paper 2.1)
         _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
     tcp_repair.select_queue(sock, SEND_QUEUE)
-    # In FIN_WAIT2 our FIN is acknowledged: snd_una is behind it, and it has to be put in again.
-    tcp_repair.set_queue_seq(sock, seq.add(ici.snd_una, -(ici.state is State.FIN_WAIT2)))
+    tcp_repair.set_queue_seq(sock, seq.add(_first_to_send(ici), -extra_bytes))
     # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
     tcp_repair.select_queue(sock, RECV_QUEUE)
     tcp_repair.set_queue_seq(sock, ici.copied_seq)
@@ -153,7 +206,7 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")
-    fin_unsent = queue.fin and not queue.fin_sent and ici.state is not State.FIN_WAIT2
+    fin_unsent = queue.fin and not queue.fin_sent and ici.state not in FIN_ACKED
     if queue.unsent or (fin_unsent and ici.state not in FIN_IN):
         tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
         _write(sock, queue.unsent, "send(unsent part)")
@@ -207,6 +260,9 @@ def _close_halves(sock: socket.socket, ici: Ici) -> None:
         _receive_fin(sock, ici)
     if state is State.LAST_ACK:
         _shut_down_last(sock, ici)
+    if state is State.CLOSE:
+        _shut_down_as_sent(sock)
+        _feed(sock, ici, raw_segment.ACK, ici.rcv_nxt, ici.snd_nxt, State.CLOSE)
 
 
 def _shut_down(sock: socket.socket) -> None:
@@ -233,7 +289,8 @@ def _shut_down_last(sock: socket.socket, ici: Ici) -> None:
 
 def _receive_fin(sock: socket.socket, ici: Ici) -> None:
     expected = {State.CLOSING: State.CLOSING}.get(ici.state, State.CLOSE_WAIT)
-    _feed(sock, ici, raw_segment.FIN | raw_segment.ACK, seq.add(ici.rcv_nxt, -1), ici.snd_una, expected)
+    flags, number = raw_segment.FIN | raw_segment.ACK, seq.add(ici.rcv_nxt, -1)
+    _feed(sock, ici, flags, number, _first_to_send(ici), expected)
 
 
 def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expected: State) -> None:
@@ -243,33 +300,75 @@ def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expe
     """
     tcp_repair.select_queue(sock, NO_QUEUE)
     tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
-    name = sock.getsockname()
-    local = dataclasses.replace(ici.local, port=name[1])
-    packet = raw_segment.build(ici.peer, local, seq=number, ack=ack, flags=flags, window=0)
+    _feed_segment(sock, ici, flags, number, ack)
+    _wait(lambda: tcp_repair.get_info(sock).state == expected, ici)
+
+
+def _feed_segment(
+    sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, stamps: tuple[int, int] | None = None
+) -> None:
+    local = inspection.ends(sock)[0]
+    packet = raw_segment.build(
+        ici.peer, local, seq=number, ack=ack, flags=flags, window=0, timestamp=stamps
+    )  # fmt: skip
     raw_segment.feed(packet, local, ici.device)
-    deadline = time.monotonic() + FEED_DEADLINE_S
-    while tcp_repair.get_info(sock).state != expected:
+
+
+def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLINE_S) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not arrived():
         if time.monotonic() > deadline:
-            raise Unsupported(
+            raise Unfed(
                 f"{ici}: a segment fed to this host did not arrive, so {ici.state.name} cannot be built; "
                 "is there a packet filter that drops it?"
             )
         time.sleep(0.0001)
 
 
-def finish_restored(sock: socket.socket, ici: Ici, *, same_path: bool = False) -> None:
+def teachable(ici: Ici) -> bool:
+    """Whether CRIU's image of *ici* may have the one byte more that :func:`finish_restored` makes use of."""
+    return ici.state is State.ESTABLISHED and same_path_.can_teach_rtt(ici)
+
+
+def finish_restored(sock: socket.socket, ici: Ici, *, same_path: bool = False, may_feed: bool = True) -> None:
     """Complete a socket that CRIU restored: what CRIU does not save and what the kernel computed too early.
 
     :param sock: the restored socket, still in repair mode; CRIU turns that off itself.
     :param ici: what it was restored from.
-    :param same_path: no effect here: cwnd is decided at connect(), which CRIU has done; use
-        :mod:`tcpcp.same_path` around the restore.
+    :param same_path: give the connection the congestion window and threshold it had, where
+        :func:`tcpcp.congestion_state.prepare` was called and succeeded.
+    :param may_feed: give it the round-trip time it had, where its image had one byte more at the head of the
+        sent part of the send queue, and the peer's last timestamp where it is known.
     :raises KernelError: of the first call that failed; the connection stays usable, if slower or with
         another option.
     """
     resize_segments(sock, ici.local.ip.version == 6)
+    if may_feed and ici.state is State.ESTABLISHED:
+        _feed_restored(sock, ici)
+    if ici.state is not State.ESTABLISHED:
+        # The segment that libsoccr feeds to the socket announces a window of its own, and the peer, which gets
+        # no probe in these states, has no reason to say again what its window is: 3 s until more is sent.
+        tcp_repair.set_window(sock, ici.window)
     _choose_congestion(sock, ici)
+    congestion_state.restore(sock, ici, same_path=same_path)
     socket_options.apply_all(sock, ici.options, but_criu_saved=True)
+
+
+def _feed_restored(sock: socket.socket, ici: Ici) -> None:
+    """One segment for two purposes; then the window is what it was.
+
+    :raises KernelError: it did not arrive.
+    """
+    queue, stamp = ici.send_queue, ici.timestamp
+    if stamp is None:
+        return
+    if tcp_repair.get_outq(sock) > len(queue.sent) + len(queue.unsent):
+        same_path_.teach_rtt(sock, ici, ici.rcv_nxt, ici.snd_una)
+    elif stamp.ts_recent is not None:
+        _prime_ts_recent(sock, ici, ici.rcv_nxt, ici.snd_una)
+    else:
+        return
+    tcp_repair.set_window(sock, ici.window)
 
 
 def resize_segments(sock: socket.socket, ipv6: bool) -> None:
@@ -292,7 +391,6 @@ def discard(sock: socket.socket) -> None:
 
     :raises KernelError: repair mode could not be entered; the socket is open still.
     """
-    if not tcp_repair.get_repair(sock):
-        tcp_repair.set_repair(sock, tcp_repair.ON)
+    tcp_repair.set_repair(sock, tcp_repair.ON)
     reuse_before.pop(sock, None)
     sock.close()

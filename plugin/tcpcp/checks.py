@@ -14,13 +14,17 @@ from ipaddress import IPv4Address, IPv6Address
 
 from tcpcp import option_names, seq
 from tcpcp.errors import IciError
-from tcpcp.ici import FIN_IN, FIN_OUT, VERSION, Endpoint, Ici, State
+from tcpcp.ici import FIN_ACKED, FIN_IN, FIN_OUT, VERSION, Endpoint, Ici, State
 
 #: States of a connection that an ICI can describe; the others have no endpoint, or no peer yet.
 STATES = FIN_OUT | FIN_IN | {State.ESTABLISHED}
 #: RFC 7323 section 2.3: a larger shift would let a window span half the sequence space.
 MAX_WSCALE = 14
 MAX_WINDOW_BYTES = 65535 << MAX_WSCALE
+#: So that two queues fit a record of the image.
+MAX_QUEUE_BYTES = 128 << 20
+#: include/uapi/linux/bpf_common.h BPF_MAXINSNS.
+MAX_FILTER = 4096
 _U32, _U64 = 2**32 - 1, 2**64 - 1
 #: include/net/tcp.h TCP_CA_NAME_MAX is 16 with the final zero; BPF programs may name theirs more freely.
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{1,15}")
@@ -38,8 +42,8 @@ class Limits:
         not known, any is fine.
     """
 
-    max_send_queue_bytes: int = 128 << 20
-    max_receive_queue_bytes: int = 128 << 20
+    max_send_queue_bytes: int = MAX_QUEUE_BYTES
+    max_receive_queue_bytes: int = MAX_QUEUE_BYTES
     congestion_algorithms: frozenset[str] | None = None
 
 
@@ -60,6 +64,7 @@ def problems(ici: Ici, limits: Limits) -> list[str]:
     found.extend(_queues(ici, limits))
     found.extend(_congestion(ici, limits))
     found.extend(option_names.problems(ici.options, ipv6_socket=ici.ipv6_socket))
+    found.extend(_socket_filter(ici))
     return found
 
 
@@ -132,8 +137,8 @@ def _state(ici: Ici) -> Iterator[str]:
         yield "send_queue.fin_sent is true without send_queue.fin"
     if send.fin_sent and send.unsent:
         yield f"send_queue.fin_sent is true, but {len(send.unsent)} bytes before the FIN are unsent"
-    if state is State.FIN_WAIT2 and (send.fin_sent or send.sent or send.unsent):
-        yield "the send queue must be empty in state FIN_WAIT2: our FIN has been acknowledged"
+    if state in FIN_ACKED and (send.fin_sent or send.sent or send.unsent):
+        yield f"the send queue must be empty in state {state.name}: our FIN has been acknowledged"
 
 
 def _negotiated(ici: Ici) -> Iterator[str]:
@@ -194,6 +199,13 @@ def _queues(ici: Ici, limits: Limits) -> Iterator[str]:
     if len(ici.receive_queue.data) > limits.max_receive_queue_bytes:
         unread = len(ici.receive_queue.data)
         yield f"the receive queue has {unread} bytes, the limit is {limits.max_receive_queue_bytes}"
+
+
+def _socket_filter(ici: Ici) -> Iterator[str]:
+    """Its length; what the program does is checked by the kernel (net/core/filter.c bpf_check_classic())."""
+    instructions, rest = divmod(len(ici.socket_filter), 8)
+    if rest or instructions > MAX_FILTER:
+        yield f"socket_filter has {len(ici.socket_filter)} bytes, must be 8 each for at most {MAX_FILTER}"
 
 
 def _congestion(ici: Ici, limits: Limits) -> Iterator[str]:

@@ -56,6 +56,14 @@ def dumps(ici: Ici) -> bytes:
     return HEADER.pack(MAGIC, model.VERSION, 0, len(payload), crc) + payload
 
 
+def size(ici: Ici) -> int:
+    """Length in bytes of what :func:`dumps` returns for *ici* (paper 3.2, tcpcp_size).
+
+    :raises CodecError: as :func:`dumps`.
+    """
+    return HEADER.size + message(ici).ByteSize()
+
+
 def loads(data: Buffer) -> Ici:
     """The ICI in *data*, which holds exactly one record.
 
@@ -158,6 +166,7 @@ def _message(ici: Ici) -> pb.Ici:
         send_queue=pb.SendQueue(**_values(ici.send_queue)),
         receive_queue=pb.ReceiveQueue(**_values(ici.receive_queue)),
         options=[pb.SocketOption(name=name, value=value) for name, value in sorted(ici.options.items())],
+        socket_filter=ici.socket_filter,
     )
 
 
@@ -198,6 +207,7 @@ def from_message(msg: pb.Ici) -> Ici:
         send_queue=model.SendQueue(**_picked(msg.send_queue, model.SendQueue)),
         receive_queue=model.ReceiveQueue(**_picked(msg.receive_queue, model.ReceiveQueue)),
         options=_options(msg),
+        socket_filter=msg.socket_filter,
     )
 
 

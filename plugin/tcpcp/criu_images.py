@@ -21,11 +21,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError, EncodeError
-from pycriu.images import magic, pb
 
 from tcpcp import seq
 from tcpcp.errors import CodecError
 from tcpcp.ici import FIN_IN, FIN_OUT, Endpoint, Ici, Negotiated, ReceiveQueue, SendQueue, State, Window
+
+try:
+    from pycriu.images import magic, pb
+except ImportError:
+    # Not needed before there are images; who drives CRIU says that it is missing before there are any.
+    magic = pb = None
 
 #: include/uapi/linux/tcp.h TCPI_OPT_*: bits of tcp_info.tcpi_options, which CRIU stores as opt_mask.
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE, TCPI_OPT_ECN, TCPI_OPT_USEC_TS = 1, 2, 4, 8, 64
@@ -77,19 +82,24 @@ def tcp_stream_name(inode: int) -> str:
     return f"tcp-stream-{inode:x}.img"
 
 
-def tcp_stream(ici: Ici) -> bytes:
+def tcp_stream(ici: Ici, *, one_more: bool = False) -> bytes:
     """The tcp-stream image from which CRIU's restore rebuilds *ici*.
 
     The inet_sk entry of files.img must have the same state; see :func:`patch_files`. Not held by the
     image, so to be set on the restored socket: ``timestamp.ts_recent``, ``congestion``, ``options``.
 
+    :param one_more: put one byte in front of what was sent; who restores has it acknowledged, which gives the
+        connection a round-trip time (:func:`tcpcp.builder.finish_restored`). If not, the peer does, as a byte
+        that it has had before.
     :raises CodecError: a state that libsoccr cannot rebuild, or a value over 32 bits.
     """
     if ici.state not in RESTORABLE:
         raise CodecError(f"{ici}: CRIU cannot rebuild a connection in state {ici.state.name}")
-    queues = (ici.receive_queue.data, ici.send_queue.sent, ici.send_queue.unsent)
+    queues = (ici.receive_queue.data, b"\0" * one_more, ici.send_queue.sent, ici.send_queue.unsent)
+    fields = _stream_fields(ici)
+    fields["outq_len"] += one_more
     try:
-        entry = pb.tcp_stream_entry(**_stream_fields(ici)).SerializeToString()
+        entry = pb.tcp_stream_entry(**fields).SerializeToString()
     except (ValueError, TypeError, EncodeError) as error:
         raise CodecError(f"{ici}: does not fit a tcp-stream image: {error}") from None
     head = _U32.pack(magic.by_name["IMG_COMMON"]) + _U32.pack(magic.by_name["TCP_STREAM"])
@@ -237,14 +247,17 @@ def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[in
     """files.img with the states of its sockets replaced.
 
     :param states: inode -> the state in the socket's ICI; CRIU's restore takes the state from here only.
-    :param closed: inodes of connections that have ended since the dump and left nothing to be read: they
-        become unconnected sockets, shut down in both directions, and need no tcp-stream image.
-    :raises CodecError: a malformed image, or an inode that is not in it.
+    :param closed: inodes of sockets without a connection. One that had a connection at the dump, and has
+        nothing left to be read, becomes an unconnected socket, shut down in both directions, and needs no
+        tcp-stream image; the others stay as they are.
+    :raises CodecError: a malformed image, or a connection that is not in it.
     """
-    left = states.keys() | set(closed)
+    left = set(states)
     parts, start = [], 0
     for end, entry in _records(files, "FILES", pb.file_entry):
-        if entry.HasField("isk") and entry.isk.ino in left:
+        if entry.HasField("isk") and (
+            entry.isk.ino in left or (entry.isk.ino in closed and entry.isk.dst_port)
+        ):
             left.discard(entry.isk.ino)
             _patch_socket(entry.isk, states, closed)
             message = entry.SerializeToString()

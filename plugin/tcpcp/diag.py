@@ -1,8 +1,10 @@
 """The kernel's table of TCP sockets: one dump over NETLINK_SOCK_DIAG per address family.
 
 It holds every TCP socket of the caller's network namespace that has at least a local port, whoever owns it
-and in whatever state, so that neither a descriptor nor a privilege is needed to read most of it. MPTCP
-sockets are not in it (their subflows are, with inode 0), nor are sockets that were never bound.
+and in whatever state, so that neither a descriptor nor a privilege is needed to read most of it. Of an MPTCP
+socket it holds the subflows, under the inode of the MPTCP socket and with ``mptcp`` as upper layer protocol
+(net/mptcp/subflow.c mptcp_subflow_create_socket()). Sockets that were never bound are not in it, and until
+Linux 6.8 none that are bound and neither listen nor connect.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 #: The two upper bits of a type are flags.
 _NLA_TYPE_MASK = 0x3FFF
 
+_INET_DIAG_INFO = 2
 _INET_DIAG_CONG = 4
 _INET_DIAG_SKV6ONLY = 11
 _INET_DIAG_MD5SIG = 18
@@ -59,8 +62,8 @@ class Entry(NamedTuple):
     :ivar uid: owner.
     :ivar congestion: name of the congestion control, "" where the kernel says none.
     :ivar v6only: IPV6_V6ONLY is set.
-    :ivar md5: TCP-MD5 keys are set; the kernel says so only to CAP_NET_ADMIN.
-    :ivar ulp: upper layer protocol in the socket, e.g. ``tls``, or "".
+    :ivar md5: with details: TCP-MD5 keys are set; the kernel says so only to CAP_NET_ADMIN.
+    :ivar ulp: with details: upper layer protocol in the socket, e.g. ``tls``, or "".
     """
 
     inode: int
@@ -80,14 +83,16 @@ class Entry(NamedTuple):
     ulp: str
 
 
-def tcp(*, states: int = _ALL_STATES) -> list[Entry]:
-    """Return every TCP socket of this network namespace; about 6 us each.
+def tcp(*, states: int = _ALL_STATES, details: bool = False) -> list[Entry]:
+    """Return every TCP socket of this network namespace; about 5 us each, 7 us with details.
 
     :param states: bit mask of the states wanted, ``1 << State.LISTEN`` and so on.
+    :param details: also find out TCP-MD5 and upper layer protocol, which the kernel tells only to those who
+        ask for struct tcp_info as well.
     :raises KernelError: the kernel has no inet_diag, or the dump failed.
     Source: man sock_diag(7); net/ipv4/inet_diag.c.
     """
-    extensions = 1 << (_INET_DIAG_CONG - 1)
+    extensions = 1 << (_INET_DIAG_CONG - 1) | details << (_INET_DIAG_INFO - 1)
     return [_entry(*where) for family in _FAMILIES for where in _dump(family, extensions, states)]
 
 

@@ -41,12 +41,25 @@ import socket
 import threading
 from collections.abc import Iterable, Sequence
 
-from tcpcp import builder, reader, socket_options, tcp_repair
+from tcpcp import (
+    builder,
+    codec,
+    congestion_state,
+    host,
+    inspection,
+    peer_time,
+    reader,
+    socket_filter,
+    socket_options,
+    tcp_repair,
+)
 from tcpcp.builder import finish_restored
-from tcpcp.errors import TcpcpError
-from tcpcp.ici import Endpoint, Ici
-from tcpcp.isolation import Flow, Isolation, lift
-from tcpcp.reader import inspect, read, read_many
+from tcpcp.errors import KernelError, TcpcpError
+from tcpcp.ici import Ici
+from tcpcp.inspection import inspect
+from tcpcp.isolation import Flow, Isolation, lift, sweep
+from tcpcp.reader import read, read_many
+from tcpcp.same_path import InitialWindows
 
 __all__ = [
     "activate",
@@ -84,11 +97,8 @@ def flow_of(sock: socket.socket) -> Flow:
 
     :raises KernelError: it is not connected.
     """
-    try:
-        local, peer = sock.getsockname(), sock.getpeername()
-    except OSError as exc:
-        raise tcp_repair.failed("getpeername", sock, exc) from exc
-    return Flow(Endpoint(reader.address(local[0]), local[1]), Endpoint(reader.address(peer[0]), peer[1]))
+    local, peer, _ = inspection.ends(sock)
+    return Flow(local, peer)
 
 
 def get(sock: socket.socket) -> Ici:
@@ -96,8 +106,8 @@ def get(sock: socket.socket) -> Ici:
 
     :param sock: TCP socket in a synchronised state; needs CAP_NET_ADMIN.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
-    :raises Unsupported: urgent data, MPTCP, kTLS in use; the socket is as before.
-    :raises PermissionDenied: no CAP_NET_ADMIN; the socket is as before.
+    :raises Unsupported: urgent data, MPTCP, kTLS, a state that cannot be passed; the socket is as before.
+    :raises PermissionDenied: no CAP_NET_ADMIN here; nothing was tried.
     :raises IsolationError: the filter could not be made; the socket is as before.
     :raises KernelError: the socket is as before; if undoing failed too, the note says how.
     Source: paper section 2 steps 1-3; net/ipv4/tcp.c do_tcp_getsockopt().
@@ -111,23 +121,21 @@ def get_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> list
     :param socks: sockets, or pairs of tag and socket.
     """
     pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
-    for _, sock in pairs:
-        inspect(sock)
-    flows = [flow_of(sock) for _, sock in pairs]
+    host.require_repair()
+    peer_time.prepare()  # before the isolation, for the first time takes long
+    prepared = inspection.prepare_many([sock for _, sock in pairs])
+    flows = [Flow(one.local, one.peer) for one in prepared if not one.closed]
     _hold(flows)
     try:
-        return read_many(pairs)
+        return read_many(pairs, prepared)
     except BaseException as exc:
         _lift_after(flows, exc)
         raise
 
 
 def size(source: Ici | socket.socket) -> int:
-    """Upper bound in bytes of the image of *source*, an ICI or a socket (paper 3.2)."""
-    if isinstance(source, Ici):
-        queue = source.send_queue
-        return IMAGE_OVERHEAD_BYTES + len(queue.sent) + len(queue.unsent) + len(source.receive_queue.data)
-    return max_size(source)
+    """Bytes of the image of *source*: of an ICI exactly (paper 3.2), of a socket :func:`max_size`."""
+    return codec.size(source) if isinstance(source, Ici) else max_size(source)
 
 
 def max_size(sock: socket.socket) -> int:
@@ -136,7 +144,8 @@ def max_size(sock: socket.socket) -> int:
     Source: paper 3.1 TCP_MAXICISIZE.
     :raises KernelError: not a connected TCP socket.
     """
-    return IMAGE_OVERHEAD_BYTES + tcp_repair.get_outq(sock) + tcp_repair.get_inq(sock)
+    queues = tcp_repair.get_outq(sock) + tcp_repair.get_inq(sock)
+    return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(sock))
 
 
 def create(
@@ -144,15 +153,23 @@ def create(
 ) -> socket.socket:
     """Rebuild the endpoint *ici* and leave it isolated, in repair mode.
 
-    :param ici: from :func:`get`, checked. Local port 0 asks for any free port.
-    :param sock: a TCP socket of the right family to use, neither connected nor listening; if it is bound its
-        port is used and the ICI's is ignored (paper 2.1).
+    :param ici: from :func:`get`. It is looked at (paper 7.1) before any call is made for it.
+    :param sock: a TCP socket of the right family to use, neither connected nor listening.
     :param same_path: the peer is reached as it was from the origin: start with the congestion window the
         connection had instead of a new one (paper 5).
     :param isolate: False when the caller holds the connection isolated already.
     :return: the socket; nothing has been sent. Its local address exists on this host.
-    :raises Unsupported: a state that cannot be built. :raises IciError: an option out of range.
-    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW.
+    The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
+    where *sock* is bound already, its port and address, and the ICI's are ignored. The peer goes on talking
+    to the old port and address, so with another one a translation is needed in the network: what the peer
+    sends to the old end must arrive here at the new one, and what is sent from the new end must reach the
+    peer as from the old one, from before :func:`activate` on until the connection ends; without connection
+    tracking, which has seen no SYN (tests/lab/test_ports.py has the rules).
+
+    :raises Unsupported: a segment fed to this host does not arrive.
+    :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.
+    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW; nothing was
+        tried.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the filter gone; a socket given may be anything between fresh and connected in repair mode: close it.
     """
@@ -168,25 +185,52 @@ def create_many(
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none.
 
-    With local port 0 the connection is isolated when its port is known.
+    With local port 0, or a socket that is bound, the connection is isolated when its end is known.
     """
-    known = [Flow(ici.local, ici.peer) for ici in icis if ici.local.port] if isolate else []
+    given = socks or [None] * len(icis)
+    bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
+    _require(icis, bound, same_path)
+    known = [
+        Flow(ici.local, ici.peer)
+        for ici, elsewhere in zip(icis, bound, strict=True)
+        if isolate and ici.local.port and not elsewhere
+    ]
     if known:
         _hold(known)
     made: list[socket.socket] = []
     try:
-        present = _fresh_options(icis) if len(icis) >= FEW else {}
-        for ici, sock in zip(icis, socks or [None] * len(icis), strict=True):
-            made.append(builder.build(ici, sock, None if sock else present.get(ici.ipv6_socket)))
+        with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
+            _build_all(icis, given, same_path, made)
         late = [flow for flow in map(flow_of, made) if flow not in _held] if isolate else []
         if late:
             _hold(late)
     except BaseException as exc:
         for one in made:
-            one.close()  # in repair mode: silent
+            builder.discard(one)
         _lift_after(known, exc)
         raise
     return made
+
+
+def _require(icis: Sequence[Ici], bound: Sequence[bool], same_path: bool) -> None:
+    """Refuse what cannot work or must not be tried."""
+    host.check(icis, bound=bound)
+    host.require_repair()
+    if any(map(builder.feeds, icis)):
+        host.require_raw()
+    if same_path or any(ici.negotiated.ecn for ici in icis):
+        congestion_state.prepare()
+
+
+def _build_all(
+    icis: Sequence[Ici], socks: Sequence[socket.socket | None], same_path: bool, made: list[socket.socket]
+) -> None:
+    """Append to *made* what is built, so that it is known after an error too."""
+    present = _fresh_options(icis) if len(icis) >= FEW else {}
+    may_feed = host.has_raw()
+    for ici, sock in zip(icis, socks, strict=True):
+        known = None if sock else present.get(ici.ipv6_socket)
+        made.append(builder.build(ici, sock, present=known, same_path=same_path, may_feed=may_feed))
 
 
 def _fresh_options(icis: Sequence[Ici]) -> dict[bool, dict[str, int]]:
@@ -248,14 +292,23 @@ def release(sock: socket.socket) -> None:
 
 def release_many(socks: Sequence[socket.socket]) -> None:
     """:func:`release` for several sockets; their filters' time starts anew."""
-    filters = set()
+    filters = {_forget(sock) for sock in socks}
     for sock in socks:
-        with _lock:
-            filters.add(_held.pop(flow_of(sock), None))
         builder.discard(sock)
-    for isolation in filters - {None}:
+    for isolation in filters:
         if isolation is not None:
             isolation.refresh()
+    sweep()
+
+
+def _forget(sock: socket.socket) -> Isolation | None:
+    """The filter of *sock*, which from now on nobody lifts."""
+    try:
+        flow = flow_of(sock)
+    except KernelError:
+        return None  # reset meanwhile: there is nothing to answer for
+    with _lock:
+        return _held.pop(flow, None)
 
 
 def _hold(flows: Sequence[Flow]) -> None:
@@ -273,8 +326,7 @@ def _lift(flows: Sequence[Flow]) -> None:
             if flow in _held:
                 by_filter.setdefault(_held[flow], []).append(flow)
         for isolation, theirs in by_filter.items():
-            others = any(one is isolation and flow not in theirs for flow, one in _held.items())
-            if others:
+            if sum(one is isolation for one in _held.values()) > len(theirs):
                 isolation.drop_flows(theirs)
             else:
                 isolation.release()

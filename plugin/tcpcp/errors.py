@@ -28,6 +28,10 @@ class Unsupported(TcpcpError):
     """The socket uses something that cannot be passed; it is as it was before the call."""
 
 
+class Unfed(Unsupported):
+    """A segment fed to this host's own stack did not arrive: is there a packet filter that drops it?"""
+
+
 class PermissionDenied(TcpcpError):
     """CAP_NET_ADMIN (or CAP_NET_RAW, CAP_SYS_PTRACE where said) is missing."""
 

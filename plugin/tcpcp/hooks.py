@@ -8,27 +8,48 @@ On the origin, at ``post-dump`` (the tree is frozen, the network live)::
     extract.resume() or extract.release()
 
 On the destination, before ``restore``: :func:`complete_images`; at ``post-restore`` (the tree is built,
-its sockets are in repair mode, nothing runs): :func:`finish`.
+its sockets are in repair mode, nothing runs): :func:`finish`. At ``pre-resume`` (the tree is whole, stopped,
+and goes on whoever dies now): remove the filter, then :func:`wake`.
 
 The dump must have been made with ``tcp_close`` and ``network_lock = skip``: TCP is ours alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tcpcp import builder, checks, codec, criu_images, diag, reader, socket_options, tcp_repair, tree
-from tcpcp.errors import TcpcpError, Unsupported
+from tcpcp import (
+    builder,
+    checks,
+    codec,
+    congestion_state,
+    criu_images,
+    diag,
+    host,
+    inspection,
+    nft,
+    peer_time,
+    reader,
+    socket_options,
+    tcp_repair,
+    tree,
+)
+from tcpcp import same_path as same_path_
+from tcpcp.errors import TcpcpError, Unfed, Unsupported
 from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.isolation import Flow
 from tcpcp.pidfd import Lender
 
 #: The ICIs of all connections of a tree, beside CRIU's images.
 ICI_IMAGE = "ici.img"
+
+#: From so many connections on, what a segment fed to each costs is more than what it is good for.
+MOST_FED = 1000
 
 _ANY = (ipaddress.IPv4Address(0), ipaddress.IPv6Address(0))
 _UNCONNECTED = frozenset({State.CLOSE, State.LISTEN})
@@ -60,22 +81,32 @@ class Extract:
     connections: dict[int, socket.socket]
     flows: list[Flow]
     listeners: list[Listener]
-    #: Connections that had ended, with nothing left to read, by the time they were isolated.
+    #: Sockets without a connection, and nothing left to read: those that had one have lost it since the dump.
     closed: list[int] = field(default_factory=list)
+    #: inode -> what was read before the isolation; those that could not be passed then are not in it.
+    prepared: dict[int, inspection.Prepared] = field(default_factory=dict)
 
     @classmethod
     def collect(cls, pids: Iterable[int]) -> Extract:
-        """Borrow every TCP socket that *pids*, which are frozen, hold. Changes nothing.
+        """Borrow every TCP socket that *pids*, which are frozen, hold, and read what only they change.
+
+        Changes nothing. Most of the reading is done here, so that less is left for when the peers wait.
 
         :raises KernelError, PermissionDenied: nothing is kept.
         """
         known = {entry.inode: entry for entry in diag.tcp() if entry.inode}
-        held = [one for one in tree.sockets(pids) if one.inode in known]
+        held: list[tree.HeldSocket] = []
+        others: list[tree.HeldSocket] = []
+        for one in tree.sockets(pids):
+            (held if one.inode in known else others).append(one)
         extract = cls(held, {}, [], [])
         try:
             with Lender() as lender:
                 for one in held:
                     extract._add(known[one.inode], lender, one)
+                for one in others:
+                    extract._add_closed(lender, one)
+            extract._prepare()
         except BaseException:
             extract.close()
             raise
@@ -92,6 +123,24 @@ class Extract:
             self.connections[entry.inode] = lender.borrow(*one.holders[0])
             self.flows.append(Flow(_endpoint(entry.local_ip, entry.local_port), _peer(entry)))
 
+    def _add_closed(self, lender: Lender, one: tree.HeldSocket) -> None:
+        """A TCP socket that the kernel's table has not got: CRIU may have seen it while it had a connection."""
+        with lender.borrow(*one.holders[0]) as sock:
+            if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto != socket.IPPROTO_TCP:
+                return
+            if tcp_repair.get_info(sock).state == State.CLOSE:
+                self._set_closed(one.inode, sock)
+
+    def _prepare(self) -> None:
+        """Stage one. A connection may be reset in this moment: then :meth:`get` sees to it."""
+        try:
+            found = inspection.prepare_many(list(self.connections.values()))
+            self.prepared = dict(zip(self.connections, found, strict=True))
+        except TcpcpError:
+            for inode, connection in self.connections.items():
+                with contextlib.suppress(TcpcpError):
+                    self.prepared[inode] = inspection.prepare(connection)
+
     @property
     def listening(self) -> list[Endpoint]:
         """Where the listeners are bound, for :meth:`tcpcp.isolation.Isolation.hold`."""
@@ -104,17 +153,30 @@ class Extract:
         :raises TcpcpError: a connection that cannot be passed; all are as before.
         """
         self._set_closed_aside()
-        return reader.read_many(list(self.connections.items()))
+        known = [self.prepared.get(i) or inspection.prepare(one) for i, one in self.connections.items()]
+        return reader.read_many(list(self.connections.items()), known)
 
     def _set_closed_aside(self) -> None:
         """A reset, or the last FIN, that arrived after the dump leaves a socket without a connection."""
         for inode, connection in list(self.connections.items()):
             if tcp_repair.get_info(connection).state != State.CLOSE:
                 continue
-            if tcp_repair.get_inq(connection):
-                raise Unsupported("a connection was closed by its peer in this moment, with bytes unread")
+            self._set_closed(inode, connection)
             self.connections.pop(inode).close()
-            self.closed.append(inode)
+
+    def _set_closed(self, inode: int, connection: socket.socket) -> None:
+        if tcp_repair.get_inq(connection):
+            raise Unsupported("a connection was closed by its peer in this moment, with bytes unread")
+        self.closed.append(inode)
+
+    def reusing(self) -> list[int] | bool:
+        """Inodes of the connections with SO_REUSEADDR, which repair mode overwrites; True if all have it."""
+        found = [
+            inode
+            for inode, connection in self.connections.items()
+            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+        ]
+        return True if len(found) == len(self.connections) else found
 
     def resume(self) -> None:
         """Undo :meth:`get`: the connections go on here as soon as they are not isolated any more."""
@@ -149,31 +211,46 @@ def accept_queues(inodes: Iterable[int]) -> int:
     return sum(e.receive_queue for e in entries if e.state == State.LISTEN and e.inode in wanted)
 
 
-def complete_images(directory: Path, closed: Iterable[int] = ()) -> list[Ici]:
+def prepare() -> None:
+    """Load what takes long (0.1 s): on the origin before the freeze, on the destination before the images.
+
+    Without it the connections are moved all the same: more slowly at first, and with an echo of 0.
+    """
+    nft.preload()
+    peer_time.prepare()
+    congestion_state.prepare()
+
+
+def restoring(icis: Iterable[Ici], *, same_path: bool) -> same_path_.InitialWindows:
+    """Around CRIU's restore: connections start with the window they had, where :func:`finish` cannot see to it.
+
+    :param same_path: the path to the peers is the same as the origin's; else nothing happens.
+    """
+    return same_path_.InitialWindows(icis if same_path and not congestion_state.ready() else ())
+
+
+def complete_images(directory: Path, closed: Iterable[int] = (), *, same_path: bool = False) -> list[Ici]:
     """Complete CRIU's images in *directory* with the connections of its ICI image.
 
-    :param closed: inodes of connections that have ended.
+    :param same_path: as for :func:`finish`.
+    :param closed: inodes of sockets that have no connection any more, or never had one.
     :return: the ICIs.
     :raises CodecError: an image is malformed, or CRIU's images and the ICIs do not belong together.
     :raises IciError: an ICI that makes no sense, or that this host cannot take (paper 7.1).
     """
     icis = list(codec.loads_many((directory / ICI_IMAGE).read_bytes()))
-    limits = local_limits()
+    limits = host.limits({ici.congestion.algorithm for ici in icis})
     for ici in icis:
         checks.check(ici, limits)
     inventory, files = directory / "inventory.img", directory / "files.img"
     inventory.write_bytes(criu_images.patch_inventory(inventory.read_bytes()))
     states = {ici.tag: ici.state for ici in icis}
-    files.write_bytes(criu_images.patch_files(files.read_bytes(), states, list(closed)))
+    files.write_bytes(criu_images.patch_files(files.read_bytes(), states, frozenset(closed)))
+    may_feed = same_path and len(icis) <= MOST_FED
     for ici in icis:
-        (directory / criu_images.tcp_stream_name(ici.tag)).write_bytes(criu_images.tcp_stream(ici))
+        stream = criu_images.tcp_stream(ici, one_more=may_feed and builder.teachable(ici))
+        (directory / criu_images.tcp_stream_name(ici.tag)).write_bytes(stream)
     return icis
-
-
-def local_limits() -> checks.Limits:
-    """What this host can take: queue sizes and congestion control (paper 7.1)."""
-    available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
-    return checks.Limits(congestion_algorithms=frozenset(available))
 
 
 def listeners_of_images(directory: Path) -> list[Endpoint]:
@@ -201,15 +278,40 @@ def finish(
     :param same_path: the path to the peers is the same as the origin's.
     :raises TcpcpError: of the first socket that refused.
     """
+    known = list(icis)
+    may_feed = len(known) <= MOST_FED and host.has_raw()
     with Lender() as lender:
-        for ici in icis:
+        for ici in known:
             with lender.borrow(*holders[ici.tag]) as restored:
-                builder.finish_restored(restored, ici, same_path=same_path)
+                try:
+                    builder.finish_restored(restored, ici, same_path=same_path, may_feed=may_feed)
+                except Unfed:
+                    # The rest would not arrive either, and it is no reason to give up.
+                    may_feed = False
+                    builder.finish_restored(restored, ici, same_path=same_path, may_feed=False)
         for inode, (options, algorithm) in listeners.items():
             with lender.borrow(*holders[inode]) as listening:
                 socket_options.apply_all(listening, options)
                 if algorithm:
                     tcp_repair.set_congestion(listening, algorithm)
+
+
+def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
+    """Have each restored connection tell its peer that it is there: the wake-up of the paper, a window probe.
+
+    CRIU's own, sent when it leaves repair mode, is lost where the filter goes later than that. Leaving repair
+    mode is what sends one, so it is entered for a moment; the tree must not run yet.
+
+    :param holders: as for :func:`finish`.
+    :raises TcpcpError: of the first connection that refused; it works, but its peer finds out later.
+    """
+    with Lender() as lender:
+        for ici in icis:
+            with lender.borrow(*holders[ici.tag]) as restored:
+                reuse = restored.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+                tcp_repair.set_repair(restored, tcp_repair.ON)
+                tcp_repair.set_repair(restored, tcp_repair.OFF)
+                restored.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
 
 
 def bound(entry: diag.Entry) -> list[Endpoint]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcpcp import seq
 
-VERSION = 1
+VERSION = 2
 
 
 class State(enum.IntEnum):
@@ -32,10 +32,13 @@ class State(enum.IntEnum):
     CLOSING = 11
 
 
-#: States in which we have sent, or are about to send, a FIN.
-FIN_OUT = frozenset({State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSING, State.LAST_ACK})
+#: States in which we have sent, or are about to send, a FIN. CLOSE: both sides have closed, and what the
+#: peer sent before its FIN is still to be read.
+FIN_OUT = frozenset({State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSING, State.LAST_ACK, State.CLOSE})
 #: States in which the peer's FIN has been received.
-FIN_IN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
+FIN_IN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING, State.CLOSE})
+#: States in which the peer has acknowledged our FIN.
+FIN_ACKED = frozenset({State.FIN_WAIT2, State.CLOSE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,9 @@ class Endpoint:
 
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
+
+    def __hash__(self) -> int:
+        return hash((int(self.ip), self.port))  # a fifth of the time of the address's own hash
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
@@ -151,6 +157,8 @@ class Ici:
     :ivar ipv6_socket: the socket is AF_INET6; with IPv4 addresses the connection is IPv4-mapped.
     :ivar device: interface the socket is bound to (SO_BINDTODEVICE, or an IPv6 scope), or "".
     :ivar tag: the caller's own name for the connection, not looked at by tcpcp.
+    :ivar socket_filter: the program of SO_ATTACH_FILTER, 8 bytes an instruction: code (2), jt, jf (1 each),
+        k (4), big-endian; empty for none.
     """
 
     state: State
@@ -169,6 +177,39 @@ class Ici:
     device: str = ""
     tag: int = 0
     version: int = VERSION
+    socket_filter: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """This ICI as one record of an ICI image, to be sent or kept.
+
+        :raises CodecError: a value does not fit the format.
+        Source: images/README.md section 1.
+        """
+        from tcpcp import codec  # here, for it imports this module
+
+        return codec.dumps(self)
+
+    @staticmethod
+    def from_bytes(data: bytes | bytearray | memoryview) -> Ici:
+        """The ICI in *data*, exactly one record; whether it makes sense is looked at by ``create``.
+
+        :raises CodecError: it is none; the message names the offset and what was expected there.
+        """
+        from tcpcp import codec
+
+        return codec.loads(data)
+
+    def at(self, ip: str | None = None, port: int | None = None) -> Ici:
+        """The same connection with another local end, for :func:`tcpcp.create` (paper 2.1).
+
+        :param ip: another local address of the same family; None: as it is.
+        :param port: 1 to 65535; 0 for any free port; None: as it is.
+        :return: a new ICI. The peer knows nothing of this: packets from the old end to the peer and back
+            have to be translated in the network.
+        :raises ValueError: *ip* is not an address.
+        """
+        address = self.local.ip if ip is None else ipaddress.ip_address(ip)
+        return replace(self, local=Endpoint(address, self.local.port if port is None else port))
 
     @property
     def snd_una(self) -> int:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,9 @@ MARK = 0xC114
 #: How long a filter holds when nobody renews it.
 TIMEOUT_S = 60
 
+#: Names that :mod:`tcpcp.endpoint` gives: process and count.
+_OF_ENDPOINT = re.compile(r"[0-9]+-[0-9]+")
+_swept_s = 0.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -216,6 +220,21 @@ def lift(flows: Sequence[Flow]) -> None:
         except IsolationError:
             if name in leftovers():  # and did not just go
                 raise
+
+
+def sweep() -> None:
+    """Remove the filters of :mod:`tcpcp.endpoint` that have expired, of whatever process; once in a minute.
+
+    An expired filter drops nothing, but every packet passes its chains.
+    """
+    global _swept_s
+    now_s = time.monotonic()
+    if now_s - _swept_s < TIMEOUT_S:
+        return
+    _swept_s = now_s
+    for name in leftovers():
+        if _OF_ENDPOINT.fullmatch(name) and "elements" not in nft.run(f"list set {_table(name)} armed"):
+            remove(name)
 
 
 def leftovers() -> list[str]:

@@ -120,6 +120,8 @@ def problems(options: Mapping[str, int], *, ipv6_socket: bool) -> Iterator[str]:
     """What is wrong with *options* for a socket of that family: one sentence each, none when all is well."""
     for name, value in options.items():
         option = OPTIONS.get(name)
+        if option and option.minimum <= value <= option.maximum and (ipv6_socket or not option.ipv6_only):
+            continue
         if option is None:
             yield f"{name} is not an option that an ICI carries"
         elif option.ipv6_only and not ipv6_socket:

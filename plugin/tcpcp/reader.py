@@ -1,21 +1,24 @@
-"""From a live socket to an ICI: whether it can be passed, and what it holds. The recipe is in `endpoint`."""
+"""From a live socket to an ICI: whether it can be passed, and what it holds. The recipe is in `endpoint`.
+
+In two stages, so that little is left to be done while the connection stands still: :func:`prepare` reads what
+only the application changes, :func:`read` the rest, once the connection is isolated.
+"""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
-import select
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
-from tcpcp import seq, socket_options, tcp_repair
+from tcpcp import peer_time, seq, tcp_repair
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.ici import (
+    FIN_ACKED,
     FIN_IN,
     Congestion,
-    Endpoint,
     Ici,
     Negotiated,
     ReceiveQueue,
@@ -23,19 +26,9 @@ from tcpcp.ici import (
     State,
     Timestamp,
 )
-from tcpcp.tcp_repair import RECV_QUEUE, SEND_QUEUE, TCP
+from tcpcp.inspection import Prepared, check_state, prepare, prepare_many
+from tcpcp.tcp_repair import RECV_QUEUE, SEND_QUEUE
 
-#: States that an ICI can describe and `create` can rebuild.
-READABLE = frozenset(
-    {
-        State.ESTABLISHED,
-        State.FIN_WAIT1,
-        State.FIN_WAIT2,
-        State.CLOSE_WAIT,
-        State.LAST_ACK,
-        State.CLOSING,
-    }
-)
 #: States with our FIN among the bytes that the peer has not acknowledged.
 FIN_UNACKED = frozenset({State.FIN_WAIT1, State.LAST_ACK, State.CLOSING})
 
@@ -43,8 +36,6 @@ FIN_UNACKED = frozenset({State.FIN_WAIT1, State.LAST_ACK, State.CLOSING})
 MAX_READS = 5
 
 _STATES = {int(state): state for state in State}
-#: What this kernel has not got.
-_absent: set[str] = set()
 _NO_SEND = SendQueue()
 _NO_RECEIVE = ReceiveQueue()
 _TCP_REUSE, _TCP_OOBINLINE = socket.SO_REUSEADDR, socket.SO_OOBINLINE
@@ -53,73 +44,20 @@ _TCP_REUSE, _TCP_OOBINLINE = socket.SO_REUSEADDR, socket.SO_OOBINLINE
 reuse_before: WeakKeyDictionary[socket.socket, int] = WeakKeyDictionary()
 
 
-def inspect(sock: socket.socket) -> None:
-    """Check that *sock* can be passed. Changes nothing and works on a socket in use.
-
-    :param sock: a TCP socket, connected; not in repair mode.
-    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, TCP-AO, urgent data not yet
-        read, or is in a state that an ICI does not describe. TCP-MD5 shows only in :mod:`tcpcp.diag`.
-    :raises KernelError: it is not a socket that can be asked.
-    """
-    if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        raise Unsupported(f"not a TCP socket: {sock.family.name}, {sock.type.name}")
-    protocol = tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_PROTOCOL, "SO_PROTOCOL")
-    if protocol == tcp_repair.IPPROTO_MPTCP:
-        raise Unsupported("Multipath TCP refuses repair mode; let the program use plain TCP")
-    if protocol != socket.IPPROTO_TCP:
-        raise Unsupported(f"not a TCP socket: protocol {protocol}")
-    _check_state(sock, tcp_repair.get_info(sock).state)
-    _check_protocols(sock)
-    if has_urgent(sock):
-        raise Unsupported(f"{_name(sock)}: urgent data is waiting to be read; try again when it has been")
-
-
-def _check_protocols(sock: socket.socket) -> None:
-    if ulp := tcp_repair.get_ulp(sock):
-        raise Unsupported(f"{_name(sock)}: protocol {ulp} above TCP: its keys cannot be read from the kernel")
-    if _has_ao(sock):
-        raise Unsupported(f"{_name(sock)}: TCP-AO: its keys cannot be read from the kernel")
-
-
-def has_urgent(sock: socket.socket) -> bool:
-    """Whether urgent data has arrived and is not yet read.
-
-    Not seen: a mark ahead in the stream whose byte was read with MSG_OOB. :func:`read` sees it.
-    """
-    poll = select.poll()
-    poll.register(sock, select.POLLPRI)
-    urgent = any(events & select.POLLPRI for _, events in poll.poll(0))  # POLLHUP comes unasked
-    return urgent or tcp_repair.at_mark(sock)
-
-
-def _has_ao(sock: socket.socket) -> bool:
-    """Unlike the information itself, the reason why there is none does not depend on the struct's size."""
-    if "TCP_AO" in _absent:
-        return False
-    try:
-        sock.getsockopt(TCP, tcp_repair.TCP_AO_INFO, 64)
-    except OSError as exc:
-        if exc.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
-            _absent.add("TCP_AO")  # a kernel without it need not be asked for every socket
-        return exc.errno == errno.EINVAL
-    return True
-
-
-def _name(sock: socket.socket) -> str:
-    return tcp_repair.describe(sock)
-
-
-def _check_state(sock: socket.socket, state: int) -> None:
-    if state not in READABLE:
-        raise Unsupported(f"{_name(sock)}: state {State(state).name} cannot be passed")
-
-
-def read(sock: socket.socket, *, tag: int = 0) -> Ici:
+def read(
+    sock: socket.socket,
+    *,
+    tag: int = 0,
+    prepared: Prepared | None = None,
+    peer_times: Mapping[int, int] = MappingProxyType({}),
+) -> Ici:
     """Read the endpoint *sock*, which is isolated already, and leave it in repair mode.
 
     :param sock: TCP socket in one of :data:`READABLE`; nothing arrives for it, nobody writes to it. Needs
         CAP_NET_ADMIN over the socket's network namespace.
     :param tag: goes into the ICI.
+    :param prepared: what :func:`prepare` has read of it before, if it has.
+    :param peer_times: from :func:`tcpcp.peer_time.read`, since it is isolated.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
     :raises Unsupported: as :func:`inspect`, or urgent data among what is queued; the socket is as before.
     :raises PermissionDenied: no CAP_NET_ADMIN; the socket is as before.
@@ -137,12 +75,10 @@ def read(sock: socket.socket, *, tag: int = 0) -> Ici:
 
     Source: paper section 2 steps 1 to 4; net/ipv4/tcp.c do_tcp_getsockopt(); CRIU's soccr.c for the calls.
     """
-    # Not all of inspect(): the other obstacles show below.
-    _check_protocols(sock)
-    options = socket_options.read_all(sock, ipv6_only=_sends_ipv6(sock), connected=True)
-    enter_repair(sock, options.get("SO_REUSEADDR", 0))
+    known = prepared or prepare(sock)
+    enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
     try:
-        return _read(sock, options, tag)
+        return _read(sock, known, tag, peer_times.get(known.cookie))
     except BaseException as exc:
         _undo(sock, exc)
         raise
@@ -173,31 +109,44 @@ def _undo(sock: socket.socket, error: BaseException) -> None:
         error.add_note(f"and the socket could not be taken out of repair mode: {exc}")
 
 
-def _read(sock: socket.socket, options: dict[str, int], tag: int) -> Ici:
+def read_again(sock: socket.socket, ici: Ici) -> Ici:
+    """*sock*, which is in repair mode still, as it is now; *ici* is what was read of it before."""
+    closed = ici.state is State.CLOSE
+    algorithm = ici.congestion.algorithm
+    known = Prepared(
+        ici.local, ici.peer, closed, ici.options, algorithm, ici.device, ici.socket_filter, ici.ipv6_socket
+    )
+    return _read(sock, known, ici.tag, ici.timestamp.ts_recent if ici.timestamp else None)
+
+
+def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None) -> Ici:
     info = tcp_repair.get_info(sock)
-    _check_state(sock, info.state)
+    check_state(sock, info.state)
     state = _STATES[info.state]
+    if state is State.CLOSE and not known.closed:
+        raise Unsupported(f"{tcp_repair.describe(sock)}: was closed or reset in this moment")
     window = tcp_repair.get_window(sock)
     snd_nxt, send_queue = _read_send_queue(sock, state)
     # Last, so that the receive queue stays selected: position() then needs two calls instead of four.
-    rcv_nxt, receive_queue = _read_receive_queue(sock, state, "SO_OOBINLINE" in options)
+    rcv_nxt, receive_queue = _read_receive_queue(sock, state, "SO_OOBINLINE" in known.options)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
     return Ici(
         state,
-        _endpoint(sock.getsockname()),
-        _endpoint(sock.getpeername()),
+        known.local,
+        known.peer,
         _negotiated(info.options, info.snd_wscale, info.rcv_wscale, mss_clamp, info.advmss),
         snd_nxt,
         rcv_nxt,
         window,
-        Congestion(tcp_repair.get_congestion(sock), info.snd_cwnd, info.snd_ssthresh, info.rtt, info.rttvar),
-        _timestamp(sock) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
+        Congestion(known.algorithm, info.snd_cwnd, info.snd_ssthresh, info.rtt, info.rttvar),
+        _timestamp(sock, ts_recent) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
         send_queue,
         receive_queue,
-        options,
-        sock.family == socket.AF_INET6,
-        _device(sock),
+        known.options,
+        known.ipv6_socket,
+        known.device,
         tag,
+        socket_filter=known.socket_filter,
     )
 
 
@@ -205,10 +154,11 @@ def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]
     """``snd_nxt`` and the send queue; the FIN is taken out of the kernel's count of bytes."""
     tcp_repair.select_queue(sock, SEND_QUEUE)
     write_seq = tcp_repair.get_queue_seq(sock)
+    if state in FIN_ACKED:
+        return write_seq, SendQueue(fin=True)
     outstanding = tcp_repair.get_outq(sock)
     if not outstanding:
-        fin = state is State.FIN_WAIT2
-        return write_seq, SendQueue(fin=True) if fin else _NO_SEND
+        return write_seq, _NO_SEND
     unsent = tcp_repair.get_outq_nsd(sock)
     snd_nxt = seq.add(write_seq, -unsent)
     fin = state in FIN_UNACKED
@@ -226,7 +176,9 @@ def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
         # The peer acknowledged a part of the first segment; the kernel keeps, and returns, all of it.
         data = tcp_repair.peek(sock, len(data))[-size_bytes:]
     if len(data) < size_bytes:
-        raise Unsupported(f"{_name(sock)}: of {size_bytes} bytes to send only {len(data)} can be read")
+        raise Unsupported(
+            f"{tcp_repair.describe(sock)}: of {size_bytes} bytes to send only {len(data)} can be read"
+        )
     return data
 
 
@@ -248,18 +200,18 @@ def _read_receive_queue(sock: socket.socket, state: State, inline: bool) -> tupl
             tcp_repair.set_int(sock, socket.SOL_SOCKET, _TCP_OOBINLINE, 0, "SO_OOBINLINE")
     if len(data) != waiting:
         raise Unsupported(
-            f"{_name(sock)}: of {waiting} bytes in the receive queue only {len(data)} can be read: "
-            "there is urgent data among them"
+            f"{tcp_repair.describe(sock)}: of {waiting} bytes in the receive queue only {len(data)} can be "
+            "read: there is urgent data among them"
         )
     fin = state in FIN_IN
     return rcv_nxt, ReceiveQueue(data, fin) if fin or data else _NO_RECEIVE
 
 
-def _timestamp(sock: socket.socket) -> Timestamp:
+def _timestamp(sock: socket.socket, ts_recent: int | None = None) -> Timestamp:
     value = tcp_repair.get_timestamp(sock)
     if value & 1:
-        return Timestamp(value, microseconds=True)
-    return Timestamp(seq.add(value, 2))
+        return Timestamp(value, True, ts_recent)
+    return Timestamp(seq.add(value, 2), False, ts_recent)
 
 
 @lru_cache(1024)
@@ -276,34 +228,6 @@ def _negotiated(options: int, snd_wscale: int, rcv_wscale: int, mss_clamp: int, 
     )
 
 
-def _device(sock: socket.socket) -> str:
-    raw = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16, "SO_BINDTODEVICE")
-    return raw.split(b"\0", 1)[0].decode()
-
-
-@lru_cache(65536)
-def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address written as *text* by the kernel; an IPv4-mapped one as IPv4."""
-    if ":" not in text:
-        return ipaddress.IPv4Address(socket.inet_aton(text))
-    ip = ipaddress.IPv6Address(text.split("%", 1)[0])
-    return ip.ipv4_mapped or ip
-
-
-@lru_cache(65536)
-def _endpoint_of(host: str, port: int) -> Endpoint:
-    return Endpoint(address(host), port)
-
-
-def _endpoint(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    return _endpoint_of(name[0], name[1])
-
-
-def _sends_ipv6(sock: socket.socket) -> bool:
-    """Whether IPv6 packets are sent."""
-    return sock.family == socket.AF_INET6 and address(sock.getsockname()[0]).version == 6
-
-
 def position(sock: socket.socket) -> tuple[int, int]:
     """What a packet that arrives would move: ``rcv_nxt`` and the bytes not acknowledged.
 
@@ -313,12 +237,16 @@ def position(sock: socket.socket) -> tuple[int, int]:
 
 
 def _has_moved(sock: socket.socket, ici: Ici) -> bool:
+    if ici.state is State.CLOSE:
+        return False
     fin_in_queue = ici.state in FIN_UNACKED
     outstanding = len(ici.send_queue.sent) + len(ici.send_queue.unsent) + fin_in_queue
     return position(sock) != (ici.rcv_nxt, outstanding)
 
 
-def read_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> list[Ici]:
+def read_many(
+    socks: Iterable[socket.socket | tuple[int, socket.socket]], prepared: Sequence[Prepared] | None = None
+) -> list[Ici]:
     """Read several endpoints, as :func:`read` each, and make sure that none has moved since.
 
     A packet that was past the filter's hook, on another processor, when the filter came into force may
@@ -326,6 +254,7 @@ def read_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> lis
     ``rcv_nxt`` or ``snd_una`` is another.
 
     :param socks: sockets, or pairs of tag and socket; all isolated.
+    :param prepared: what :func:`prepare` has read of each.
     :return: the ICIs in the same order.
     :raises Unsupported: one of them cannot be passed, or still moves after :data:`MAX_READS` readings: it is
         not isolated.
@@ -334,8 +263,10 @@ def read_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> lis
     pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
     icis: list[Ici] = []
     try:
-        for tag, sock in pairs:
-            icis.append(read(sock, tag=tag))
+        known = prepared or prepare_many([sock for _, sock in pairs])
+        times = peer_time.read()
+        for (tag, sock), one in zip(pairs, known, strict=True):
+            icis.append(read(sock, tag=tag, prepared=one, peer_times=times))
         _settle([sock for _, sock in pairs], icis)
     except BaseException as exc:
         for _, sock in pairs[: len(icis)]:
@@ -351,5 +282,5 @@ def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
         if not moved:
             return
         for i in moved:
-            icis[i] = _read(socks[i], icis[i].options, icis[i].tag)
+            icis[i] = read_again(socks[i], icis[i])
     raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")

@@ -119,9 +119,10 @@ def apply_all(
     if problems:
         raise IciError(problems)
     known = present or {}
-    for name in sorted(options, key=_POSITION.__getitem__):
+    wanted = [name for name, value in options.items() if known.get(name) != value]
+    for name in sorted(wanted, key=_POSITION.__getitem__):
         option, value = OPTIONS[name], options[name]
-        if (but_criu_saved and option.saved_by_criu) or known.get(name) == value:
+        if but_criu_saved and option.saved_by_criu:
             continue
         try:
             _set(sock, option, value)

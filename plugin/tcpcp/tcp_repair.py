@@ -20,6 +20,7 @@ from tcpcp.ici import Window
 from tcpcp.seq import MASK
 
 TCP = socket.IPPROTO_TCP
+SO_PEERNAME, SO_COOKIE = 28, 57
 
 TCP_MAXSEG = 2
 TCP_CORK = 3
@@ -57,6 +58,8 @@ _WINDOW = struct.Struct("=5I")
 _OPTIONS = {n: struct.Struct(f"={2 * n}I") for n in range(5)}
 #: struct tcp_info up to tcpi_total_retrans, which every kernel that has TCP_REPAIR_WINDOW returns.
 _INFO = struct.Struct("=8B24I")
+#: tcpi_segs_in, since Linux 4.2.
+_SEGMENTS_IN = struct.Struct("=140xI")
 _INT = b"\0\0\0\0"
 
 
@@ -193,6 +196,18 @@ def get_info(sock: socket.socket) -> Info:
     low, high = f[6] & 15, f[6] >> 4
     snd_wscale, rcv_wscale = (low, high) if sys.byteorder == "little" else (high, low)
     return Info(f[0], f[5], snd_wscale, rcv_wscale, f[8], f[10], f[11], f[12], f[21], *f[23:28])
+
+
+def get_cookie(sock: socket.socket) -> int:
+    """The kernel's own number of the socket, never used twice; made when first asked for."""
+    raw = get_bytes(sock, socket.SOL_SOCKET, SO_COOKIE, 8, "SO_COOKIE")
+    return int.from_bytes(raw, sys.byteorder)
+
+
+def get_segments_in(sock: socket.socket) -> int:
+    """``tcpi_segs_in``: how many segments have arrived for the socket."""
+    raw = get_bytes(sock, TCP, TCP_INFO, _SEGMENTS_IN.size, "TCP_INFO")
+    return int(_SEGMENTS_IN.unpack(raw)[0])
 
 
 def get_congestion(sock: socket.socket) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from tcpcp.ici import Ici, State
+from tcpcp.ici import FIN_ACKED, Ici
 
 #: Hexadecimal digits of the SHA-256 of a queue: enough to see that two hosts have the same bytes.
 HASH_DIGITS = 16
@@ -29,6 +29,7 @@ def as_json(ici: Ici) -> dict[str, Any]:
         "fin_sent": ici.send_queue.fin_sent,
     }
     fields["receive_queue"] = {"data": _queue(ici.receive_queue.data), "fin": ici.receive_queue.fin}
+    fields["socket_filter"] = ici.socket_filter.hex()
     fields["derived"] = {
         "snd_una": ici.snd_una,
         "write_seq": ici.write_seq,
@@ -56,6 +57,8 @@ def as_text(ici: Ici) -> str:
         ("unread", _bytes(ici.receive_queue.data, ici.receive_queue.fin)),
         ("options", _options(ici)),
     ]
+    if ici.socket_filter:
+        lines.append(("filter", f"{len(ici.socket_filter) // 8} instructions"))
     return "\n".join([_headline(ici), *(f"  {name:<12}{text}" for name, text in lines)])
 
 
@@ -92,8 +95,8 @@ def _options(ici: Ici) -> str:
 
 
 def _fin_unsent(ici: Ici) -> bool:
-    """Whether a FIN waits behind the unsent bytes; in FIN_WAIT2 it has been acknowledged."""
-    return ici.send_queue.fin and not ici.send_queue.fin_sent and ici.state is not State.FIN_WAIT2
+    """Whether a FIN waits behind the unsent bytes; in some states it has been acknowledged."""
+    return ici.send_queue.fin and not ici.send_queue.fin_sent and ici.state not in FIN_ACKED
 
 
 def _bytes(data: bytes, fin: bool) -> str:

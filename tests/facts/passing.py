@@ -52,7 +52,7 @@ def pass_on(hosts: Hosts, sock: socket.socket) -> tuple[Ici, socket.socket]:
         ici = endpoint.get(sock)
         endpoint.release(sock)
         made = endpoint.create(ici)
-        again = reader._read(made, ici.options, ici.tag)
+        again = reader.read_again(made, ici)
         assert comparable(again) == comparable(ici)
         tcp_repair.select_queue(made, tcp_repair.NO_QUEUE)
         endpoint.activate(made)

@@ -149,12 +149,8 @@ def test_large_queues(hosts: Hosts, kind: str) -> None:
     ici, made = pass_on(hosts, sock)
     assert len(ici.receive_queue.data) > 25_000_000
     assert len(ici.send_queue.unsent) > 10_000_000
-    assert made.getsockopt(socket.SOL_SOCKET, 72) == sock_locks(ici)
+    assert made.getsockopt(socket.SOL_SOCKET, 72) == ici.options.get("SO_BUF_LOCK", 0)
     finish(hosts, made, peer, sent, received)
-
-
-def sock_locks(ici: object) -> int:
-    return ici.options.get("SO_BUF_LOCK", 0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("waiting", (0, 20_000))

@@ -41,7 +41,9 @@ def test_both_directions_are_dropped_and_come_back(hosts: Hosts, kind: str) -> N
         assert reaches(other, other_peer, 1)
         assert reaches(other_peer, other, 1)
         filter_.drop_flows([endpoint.flow_of(sock)])
-        assert sock.recv(1) == peer.recv(1) == b"x" if sock.settimeout(3) is peer.settimeout(3) else False
+        sock.settimeout(3)
+        peer.settimeout(3)
+        assert sock.recv(1) == peer.recv(1) == b"x"
         filter_.release()
         filter_.release()
     assert hosts.counters(hosts.here)["TcpOutRsts"] == 0
@@ -58,7 +60,7 @@ def test_it_expires_by_itself_unless_renewed_or_kept(hosts: Hosts) -> None:
         filter_.keep()
         assert not reaches(peer, sock, 1.2)
         filter_.refresh()
-        sock.settimeout(4)
+        sock.settimeout(10)  # the peer tries again at 3 s, then at 6 s
         assert sock.recv(1) == b"x"
         assert isolation.leftovers() == ["brief"]
         isolation.remove("brief")
@@ -194,8 +196,8 @@ def test_from_several_threads_and_after_fork(hosts: Hosts) -> None:
     assert errors == []
 
 
-def test_output_of_the_isolated_side_is_not_acknowledged(hosts: Hosts) -> None:
-    """An isolated connection's write stays unsent (see test_tcp_repair) and is sent once it is let through."""
+def test_resumed_connection_works(hosts: Hosts) -> None:
+    """After get() and resume() the connection is a normal one."""
     sock, peer = hosts.connect()
     with hosts.here.entered():
         endpoint.get(sock)

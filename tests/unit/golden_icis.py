@@ -69,6 +69,13 @@ GOLDEN = {
     "fin_wait2_mapped": dataclasses.replace(
         _ESTABLISHED, state=State.FIN_WAIT2, ipv6_socket=True, send_queue=SendQueue(fin=True)
     ),
+    "close_filter": dataclasses.replace(
+        _ESTABLISHED,
+        state=State.CLOSE,
+        send_queue=SendQueue(fin=True),
+        receive_queue=ReceiveQueue(b"unread", fin=True),
+        socket_filter=bytes.fromhex("0006000000040000"),  # ret #262144
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from tcpcp import option_names, seq
 from tcpcp.ici import (
+    FIN_ACKED,
     FIN_IN,
     FIN_OUT,
     Congestion,
@@ -53,7 +54,7 @@ def negotiated(draw: DrawFn) -> Negotiated:
 @st.composite
 def send_queues(draw: DrawFn, state: State) -> SendQueue:
     fin = state in FIN_OUT
-    if state is State.FIN_WAIT2:
+    if state in FIN_ACKED:
         return SendQueue(fin=True)
     fin_sent = fin and draw(st.booleans())
     return SendQueue(draw(queues), b"" if fin_sent else draw(queues), fin, fin_sent)
@@ -124,6 +125,7 @@ def icis(draw: DrawFn) -> Ici:
         ipv6_socket=ipv6_socket,
         device=device,
         tag=draw(st.integers(0, 2**64 - 1)),
+        socket_filter=draw(st.binary(max_size=3)) * 8,
     )
 
 

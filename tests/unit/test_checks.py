@@ -51,7 +51,7 @@ def test_port_zero_asks_for_any() -> None:
 @pytest.mark.parametrize(
     ("ici", "says"),
     [
-        (dataclasses.replace(PLAIN, version=2), "version is 2"),
+        (dataclasses.replace(PLAIN, version=1), "version is 1"),
         (dataclasses.replace(PLAIN, tag=-1), "tag is -1"),
         (dataclasses.replace(PLAIN, snd_nxt=2**32), "snd_nxt is 4294967296"),
         (with_("congestion", srtt_us=-5), "srtt_us is -5"),

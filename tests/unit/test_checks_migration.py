@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from migrate import checks, checks_obstacles, ports
+
+from migrate import checks_obstacles, ports
 from migrate.checks import Options, files_to_copy, refusals, service_addresses
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import (
@@ -180,7 +181,8 @@ def test_ourselves_and_special_processes() -> None:
     assert only(reasons(process(driver_pids=[500, 100, 1]))).code == "self"
     assert only(reasons(process(tasks=[task(kernel_thread=True, sid=0)]))).code == "kernel-thread"
     assert only(reasons(process(tasks=[task(zombie=True, sid=7)]))).code == "zombie"
-    codes = {one.code for one in reasons(process(root_pid=1, tasks=[task(1)]))}
+    terminal = Obstacle(code="terminal", pid=1, what="/dev/pts/0")
+    codes = {one.code for one in reasons(process(root_pid=1, tasks=[task(1)], obstacles=[terminal]))}
     assert codes == {"init", "self"}
 
 
@@ -189,6 +191,11 @@ def test_shell_job() -> None:
     reason = only(reasons(shell))
     assert reason.code == "shell-job" and "77" in reason.text and "--shell-job" in reason.remedy
     assert reasons(shell, shell_job=True) == []
+
+
+def test_session_of_another_pid_namespace() -> None:
+    for shell_job in (False, True):
+        assert "setsid" in only(reasons(process(tasks=[task(sid=0)]), shell_job=shell_job)).remedy
 
 
 def test_taken_pids() -> None:
@@ -213,11 +220,23 @@ def test_missing_files() -> None:
     assert with_file(library, None, copy_files=True) == []
 
 
-def test_missing_directory_is_not_copied() -> None:
-    reason = only(
-        with_file(File(path="/srv", use=File.WORKING_DIRECTORY, directory=True), None, copy_files=True)
-    )
+def test_missing_directory() -> None:
+    directory = File(path="/srv", use=File.WORKING_DIRECTORY, directory=True)
+    reason = only(with_file(directory, None))
     assert reason.code == "no-working-directory" and "mkdir -p /srv" in reason.remedy
+    assert with_file(directory, None, copy_files=True) == []
+    root = File(path="/jail", use=File.ROOT_DIRECTORY, directory=True)
+    reason = only(with_file(root, None, copy_files=True))
+    assert reason.code == "no-directory" and "--copy-files" not in reason.remedy
+
+
+def test_directories_are_made_before_what_is_in_them() -> None:
+    paths = ("/srv/a/b/file", "/srv/a/b", "/srv/a")
+    files = [
+        File(path=path, use=File.OPEN, directory="file" not in path, regular="file" in path) for path in paths
+    ]
+    found = files_to_copy(process(files=files), HostInventory())
+    assert [one.path for one in found] == ["/srv/a", "/srv/a/b", "/srv/a/b/file"]
 
 
 def test_another_build() -> None:
@@ -451,6 +470,11 @@ hosts_ = st.builds(
 )
 
 
+@given(st.lists(sockets_, max_size=6), sockets_)
+def test_claims_answer_as_each_socket_would(ours: list[TcpSocket], theirs: TcpSocket) -> None:
+    assert ports.Claims(ours).clash(theirs) is any(ports.clash(one, theirs) for one in ours)
+
+
 @given(processes, hosts_, hosts_, st.booleans(), st.booleans())
 def test_any_inventories_give_whole_reasons(
     of: ProcessInventory, here: HostInventory, there: HostInventory, copy: bool, shell: bool
@@ -464,4 +488,3 @@ def test_checks_touch_nothing() -> None:
     before = [one.SerializeToString() for one in inputs]
     refusals(*inputs, Options())
     assert [one.SerializeToString() for one in inputs] == before
-    assert checks.CHECKS

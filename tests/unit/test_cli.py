@@ -64,7 +64,8 @@ def test_defaults() -> None:
 
 
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "--check -v --copy-files --shell-job --switch dnat --timeout 2.5 --agent /opt/a --identity k"
+    words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
+    words += " --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
     wanted = Request(
         pid=42,
         host="h",
@@ -72,7 +73,8 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         verbose=True,
         copy_files=True,
         shell_job=True,
-        switch="dnat",
+        switch="address",
+        addresses=("10.0.0.1", "fd00::1"),
         timeout_s=2.5,
         agent="/opt/a",
         identity="k",
@@ -102,7 +104,13 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--nonsense", "42", "h"], "--nonsense"),
         (["--timeout", "0", "42", "h"], "--timeout"),
         (["--timeout", "nan", "42", "h"], "--timeout"),
+        (["--timeout", "0.5", "42", "h"], "--timeout"),
         (["--port", "70000", "42", "h"], "--port"),
+        (["--switch", "dns", "42", "h"], "--switch is one of address"),
+        (["--address", "web", "42", "h"], "--address is an IPv4 or IPv6 address"),
+        (["--address", "10.0.0.1/24", "42", "h"], "without a prefix length"),
+        (["--address", "0.0.0.0", "42", "h"], "--address is an address that clients"),
+        (["--address", "::1", "42", "h"], "--address is an address that clients"),
         (["--agent", "", "42", "h"], "--agent"),
         (["--resume", "x", "42", "h"], "need --recover"),
         (["--recover", "42"], "no PID"),

@@ -25,6 +25,7 @@ from strategies import damaged, icis
 from tcpcp import criu_images
 from tcpcp.errors import CodecError
 from tcpcp.ici import (
+    FIN_ACKED,
     FIN_IN,
     FIN_OUT,
     Endpoint,
@@ -105,7 +106,7 @@ def test_states_of_the_golden_sockets() -> None:
 def same(ici: Ici) -> Ici:
     """*ici* as it comes back: CRIU does not store whether a FIN with nothing unsent before it was sent."""
     queue = ici.send_queue
-    if not queue.fin or queue.unsent or queue.fin_sent or ici.state is State.FIN_WAIT2:
+    if not queue.fin or queue.unsent or queue.fin_sent or ici.state in FIN_ACKED:
         return ici
     sent = dataclasses.replace(queue, fin_sent=True)
     return dataclasses.replace(ici, send_queue=sent, snd_nxt=(ici.snd_nxt + 1) % 2**32)
@@ -131,7 +132,7 @@ def test_soccr_starts_both_queues_where_they_start(ici: Ici) -> None:
     outq_seq = found["outq_seq"] - (ici.state in FIN_OUT)
     assert (inq_seq - found["inq_len"]) % 2**32 == ici.copied_seq
     # After an acknowledged FIN, soccr puts that FIN in front of snd_una.
-    acknowledged = ici.state is State.FIN_WAIT2
+    acknowledged = ici.state in FIN_ACKED
     assert (outq_seq - found["outq_len"]) % 2**32 == (ici.snd_una - acknowledged) % 2**32
 
 
@@ -187,6 +188,12 @@ def test_a_connection_that_ended_becomes_an_unconnected_socket() -> None:
     assert (found["state"], found["src_port"], found["dst_port"]) == (State.CLOSE, 0, 0)
     assert (set(found["src_addr"]), set(found["dst_addr"])) == ({0}, {0})
     assert found["shutdown"] == "BOTH" or found["shutdown"] == 3
+
+
+def test_a_socket_that_never_had_a_connection_stays_as_it_is() -> None:
+    inode = int(min(SOCKETS))
+    unconnected = criu_images.patch_files(FILES, {}, closed=[inode])
+    assert criu_images.patch_files(unconnected, {}, closed=[inode, 0xABC]) == unconnected
 
 
 def test_an_inode_that_is_not_there() -> None:

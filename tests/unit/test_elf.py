@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from migrate.elf import build_id, build_id_of
 
 ID = bytes(range(20))

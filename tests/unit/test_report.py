@@ -178,6 +178,12 @@ def test_text_of_a_refusal_names_hosts_and_remedies() -> None:
         "               -> Do 1.",
         "  destination  It is 2.",
     ]
+    report.host = "root@web2"
+    assert render(report)[3:] == [
+        "  origin                 It is 1.",
+        "                         -> Do 1.",
+        "  destination root@web2  It is 2.",
+    ]
 
 
 def test_text_of_an_error_says_what_where_and_what_to_do() -> None:
@@ -191,6 +197,8 @@ def test_text_of_an_error_says_what_where_and_what_to_do() -> None:
     assert "  to do   Free memory." in lines
     assert lines[-2:] == ["What to do now:", "  Look there."]
     assert render(report, verbose=True)[-2:] == ["Details:", "  L"]
+    report.host = "web2"
+    assert "  failed  restore on destination web2: it died" in render(report)
 
 
 def test_text_of_a_check_that_passed_and_of_a_recovery() -> None:

@@ -1,8 +1,9 @@
 """A numbered stream in both directions at once, over many connections; each side checks what it gets.
 
-``serve PORT``: what is migrated. One process, IPv4 and IPv6. Sends the numbers 0, 1, 2, ... (8 bytes each)
-on every connection and expects the same from the peer; tells of a number that is not the next by sending
-``ALARM`` and closing.
+``serve PORT [THREADS [CHILDREN]]``: what is migrated. IPv4 and IPv6. Sends the numbers 0, 1, 2, ... (8
+bytes each) on every connection and expects the same from the peer; tells of a number that is not the next by
+sending ``ALARM`` and closing. One process with one thread, or so many more threads, and so many children
+with as many threads each; whoever is first takes a connection.
 
 ``drive PORT ADDRESS COUNT [ADDRESS COUNT ...]``: the peer. Prints ``ready`` when all connections carry
 numbers both ways, then on each line read from standard input a line of JSON: numbers sent and received and
@@ -19,6 +20,7 @@ import selectors
 import socket
 import struct
 import sys
+import threading
 import time
 
 INTERVAL_S = 0.004
@@ -85,10 +87,20 @@ class Stream:
         self.unread = self.unread[whole:]
 
 
-def serve(port: int) -> None:
-    """Accept for ever."""
-    selector = selectors.DefaultSelector()
-    streams: dict[socket.socket, Stream] = {}
+def serve(port: int, threads: int = 0, children: int = 0) -> None:
+    """Accept for ever, in every thread of every process."""
+    listeners = listen(port)
+    for _ in range(children):
+        if os.fork() == 0:
+            break
+    for _ in range(threads):
+        threading.Thread(target=accept, args=(listeners,), daemon=True).start()
+    accept(listeners)
+
+
+def listen(port: int) -> list[socket.socket]:
+    """Listen on every address of both families."""
+    listeners = []
     for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -97,11 +109,23 @@ def serve(port: int) -> None:
         listening.bind((address, port))
         listening.listen(1024)
         listening.setblocking(False)
+        listeners.append(listening)
+    return listeners
+
+
+def accept(listeners: list[socket.socket]) -> None:
+    """Serve what this thread accepts."""
+    selector = selectors.DefaultSelector()
+    streams: dict[socket.socket, Stream] = {}
+    for listening in listeners:
         selector.register(listening, selectors.EVENT_READ, None)
     while True:
         for key, _ in selector.select(INTERVAL_S):
             if key.data is None:
-                connection, _ = key.fileobj.accept()
+                try:
+                    connection, _ = key.fileobj.accept()
+                except BlockingIOError:  # somebody else was first
+                    continue
                 streams[connection] = Stream(connection)
                 selector.register(connection, selectors.EVENT_READ, streams[connection])
             else:
@@ -152,6 +176,7 @@ def summary(streams: list[Stream]) -> dict[str, object]:
         "sent": sum(stream.sent for stream in streams),
         "received": sum(stream.received for stream in streams),
         "least_received": min(stream.received for stream in streams),
+        "each_received": [stream.received for stream in streams],
         "errors": [stream.error for stream in streams if stream.error],
         "longest_silence_ms": round(1000 * max(stream.longest_silence_s for stream in streams), 1),
     }
@@ -159,7 +184,7 @@ def summary(streams: list[Stream]) -> dict[str, object]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(int(sys.argv[2]))
+        serve(*map(int, sys.argv[2:]))
     else:
         pairs = sys.argv[3:]
         drive(int(sys.argv[2]), [(pairs[i], int(pairs[i + 1])) for i in range(0, len(pairs), 2)])

@@ -20,7 +20,6 @@ def main() -> int:
         host=sys.argv[1],
         single_connection_client=True,
         retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
         socket_timeout=30,
     )
     client.delete("counter")

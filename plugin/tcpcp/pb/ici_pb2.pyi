@@ -129,7 +129,7 @@ class SocketOption(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
 
 class Ici(_message.Message):
-    __slots__ = ("version", "tag", "state", "local", "peer", "ipv6_socket", "device", "negotiated", "snd_nxt", "rcv_nxt", "window", "timestamp", "congestion", "send_queue", "receive_queue", "options")
+    __slots__ = ("version", "tag", "state", "local", "peer", "ipv6_socket", "device", "negotiated", "snd_nxt", "rcv_nxt", "window", "timestamp", "congestion", "send_queue", "receive_queue", "options", "socket_filter")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +146,7 @@ class Ici(_message.Message):
     SEND_QUEUE_FIELD_NUMBER: _ClassVar[int]
     RECEIVE_QUEUE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FILTER_FIELD_NUMBER: _ClassVar[int]
     version: int
     tag: int
     state: State
@@ -162,4 +163,5 @@ class Ici(_message.Message):
     send_queue: SendQueue
     receive_queue: ReceiveQueue
     options: _containers.RepeatedCompositeFieldContainer[SocketOption]
-    def __init__(self, version: _Optional[int] = ..., tag: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., local: _Optional[_Union[Endpoint, _Mapping[str, object]]] = ..., peer: _Optional[_Union[Endpoint, _Mapping[str, object]]] = ..., ipv6_socket: _Optional[bool] = ..., device: _Optional[str] = ..., negotiated: _Optional[_Union[Negotiated, _Mapping[str, object]]] = ..., snd_nxt: _Optional[int] = ..., rcv_nxt: _Optional[int] = ..., window: _Optional[_Union[Window, _Mapping[str, object]]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping[str, object]]] = ..., congestion: _Optional[_Union[Congestion, _Mapping[str, object]]] = ..., send_queue: _Optional[_Union[SendQueue, _Mapping[str, object]]] = ..., receive_queue: _Optional[_Union[ReceiveQueue, _Mapping[str, object]]] = ..., options: _Optional[_Iterable[_Union[SocketOption, _Mapping[str, object]]]] = ...) -> None: ...
+    socket_filter: bytes
+    def __init__(self, version: _Optional[int] = ..., tag: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., local: _Optional[_Union[Endpoint, _Mapping[str, object]]] = ..., peer: _Optional[_Union[Endpoint, _Mapping[str, object]]] = ..., ipv6_socket: _Optional[bool] = ..., device: _Optional[str] = ..., negotiated: _Optional[_Union[Negotiated, _Mapping[str, object]]] = ..., snd_nxt: _Optional[int] = ..., rcv_nxt: _Optional[int] = ..., window: _Optional[_Union[Window, _Mapping[str, object]]] = ..., timestamp: _Optional[_Union[Timestamp, _Mapping[str, object]]] = ..., congestion: _Optional[_Union[Congestion, _Mapping[str, object]]] = ..., send_queue: _Optional[_Union[SendQueue, _Mapping[str, object]]] = ..., receive_queue: _Optional[_Union[ReceiveQueue, _Mapping[str, object]]] = ..., options: _Optional[_Iterable[_Union[SocketOption, _Mapping[str, object]]]] = ..., socket_filter: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,67 @@
+"""Serves a file over HTTP, and in the middle passes the connection on, with the library alone.
+
+``passer.py ADDRESS/BITS DEVICE PORT TAKER_HOST TAKER_PORT TOTAL_BYTES RATE``. Prints ``ready`` when it
+listens, and a line of JSON when the connection is gone. See taker.py for the order of things.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+from body import Body
+
+import tcpcp
+
+#: What goes before an image: the file's offset, its size, the rate, the image's size.
+HEAD = struct.Struct("!QQQQ")
+
+
+def answer(sock: socket.socket, total_bytes: int) -> None:
+    """Read the question and send the head of the answer."""
+    asked = b""
+    while b"\r\n\r\n" not in asked:
+        asked += sock.recv(4096)
+    sock.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {total_bytes}\r\n\r\n".encode())
+
+
+def give(sock: socket.socket, control: socket.socket, body: Body) -> dict[str, float]:
+    """Pass the connection on; the times are in ms."""
+    began = time.perf_counter()
+    ici = tcpcp.get(sock)
+    got = time.perf_counter()
+    image = tcpcp.dumps(ici)
+    control.sendall(HEAD.pack(body.sent, body.total_bytes, body.rate, len(image)) + image)
+    sent = time.perf_counter()
+    tcpcp.release(sock)
+    taken = json.loads(control.makefile().readline())
+    return {
+        "get_ms": 1000 * (got - began),
+        "send_ms": 1000 * (sent - got),
+        "image_bytes": len(image),
+        **taken,
+    }
+
+
+def main(address: str, device: str, port: int, host: str, control_port: int, total: int, rate: int) -> None:
+    """Serve one client."""
+    control = socket.create_connection((host, control_port), 20)
+    control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with socket.create_server((address.partition("/")[0], port)) as listening:
+        print("ready", flush=True)
+        sock, _ = listening.accept()
+    answer(sock, total)
+    body = Body(total, rate)
+    body.send(sock, total // 2)
+    told = give(sock, control, body)
+    subprocess.run(["ip", "address", "del", address, "dev", device], check=True)
+    print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    first, second, third, fourth, *numbers = sys.argv[1:]
+    main(first, second, int(third), fourth, *map(int, numbers))

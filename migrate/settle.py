@@ -1,0 +1,175 @@
+"""What becomes of a migration whose driver or agent is gone: one decision, from its journal.
+
+Guardians, ``migrate --recover`` and every new ``migrate`` come here. On the origin a migration that had not
+been given away is rolled back, one that the destination had taken is completed, and one in between is in
+doubt: the tree stays frozen and cut off. On the destination a tree that runs stays, everything else goes.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrate import journal, processes, undo
+from migrate.errors import Reason, Refused
+from migrate.instructions import in_doubt
+from migrate.journal import Record
+from migrate.machine import State
+
+COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
+#: CRIU's own word, in its log, that what it restored runs. Source: criu/cr-restore.c restore_root_task().
+RESTORED = b"Restore finished successfully"
+#: How long a new migration waits for a guardian that is still undoing the last one.
+GUARDIAN_S = 10.0
+
+
+class Verdict(enum.Enum):
+    """How a migration that was left alone ended here; the value says it to the user."""
+
+    COMPLETE = "was complete, removed what it kept"
+    ROLLED_BACK = "rolled back; process {pid} goes on here"
+    REMOVED = "rolled back; nothing of it runs here"
+    MOVED = "completed; the process runs on {other_host}"
+    ARRIVED = "completed; the process runs here"
+    ENDED = "the copy here has been ended; removed the rest"
+    IN_DOUBT = "in doubt"
+    UNFINISHED = "not everything could be undone"
+
+
+@dataclass(slots=True)
+class Settled:
+    """A migration that was left alone, and what became of it.
+
+    :ivar problems: for UNFINISHED: what could not be undone, sentences.
+    """
+
+    record: Record
+    verdict: Verdict
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """It in one line."""
+        said = self.verdict.value.format(pid=self.record.pid, other_host=self.record.other_host)
+        return f"migration {self.record.migration_id} of process {self.record.pid}: {said}"
+
+
+def settle(directory: Path) -> Settled | None:
+    """Deal with the journal of an owner that is gone; the caller holds its lock.
+
+    In doubt or unfinished the journal stays, for ``--recover``; else nothing is left of it.
+
+    :return: None when there is no such journal any more.
+    """
+    try:
+        record = journal.read(directory)
+    except FileNotFoundError:
+        return None
+    settled = _origin(record) if record.role == "origin" else _destination(record)
+    if settled.verdict is Verdict.UNFINISHED:
+        note_problems(directory, settled.problems)
+    elif settled.verdict is not Verdict.IN_DOUBT:
+        journal.forget(directory)
+    return settled
+
+
+def _origin(record: Record) -> Settled:
+    if record.end:
+        return Settled(record, Verdict.COMPLETE)
+    if record.state == COMMITTED and undo.frozen(record):
+        undo.put_doubt_in_order(record)
+        return Settled(record, Verdict.IN_DOUBT)
+    if record.state == COMMITTED:
+        return _settled(record, Verdict.ENDED, undo.kill_origin(record))
+    if record.state == ACTIVATED:
+        return _settled(record, Verdict.MOVED, undo.kill_origin(record))
+    return _settled(record, Verdict.ROLLED_BACK, undo.roll_back(record)[1])
+
+
+def _destination(record: Record) -> Settled:
+    if record.end:
+        return Settled(record, Verdict.COMPLETE)
+    if record.state == ACTIVATED or (record.state == COMMITTED and _criu_let_it_run(record)):
+        return _settled(record, Verdict.ARRIVED, undo.tidy_destination(record))
+    return _settled(record, Verdict.REMOVED, undo.roll_back(record)[1])
+
+
+def _settled(record: Record, verdict: Verdict, problems: list[str]) -> Settled:
+    return Settled(record, Verdict.UNFINISHED if problems else verdict, problems)
+
+
+def _criu_let_it_run(record: Record) -> bool:
+    """Whether a CRIU that was told to go on, and whose agent died then, came to the end of its restore.
+
+    If it died too, the tasks it built wait for it for ever.
+    """
+    for entry in record.named("criu"):
+        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + undo.CRIU_END_S)
+    logs = [Path(entry["path"]) / "restore.log" for entry in record.named("images")]
+    return any(log.exists() and RESTORED in log.read_bytes() for log in logs)
+
+
+def note_problems(directory: Path, problems: list[str]) -> None:
+    """Keep what an undo could not do beside the journal, for ``--recover``."""
+    (directory / "problems").write_text("\n".join(problems) + "\n")
+
+
+def sweep(note: Callable[[str], None]) -> list[Settled]:
+    """Settle every migration on this host that nobody owns any more; those under way are left alone.
+
+    :param note: told what was found, in sentences.
+    :return: those that need a person.
+    """
+    left = []
+    for directory in journal.all_of_this_host():
+        with journal.owned(directory) as owned:
+            settled = settle(directory) if owned else None
+        if settled is None:
+            continue
+        note(f"an earlier {settled.text}")
+        if settled.verdict in (Verdict.IN_DOUBT, Verdict.UNFINISHED):
+            left.append(settled)
+    return left
+
+
+def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
+    """Before a new migration of *pid* from here: settle what dead ones have left.
+
+    :raises Refused: an earlier migration of the same process is in doubt, not wholly undone, or being undone.
+    """
+    deadline = time.monotonic() + GUARDIAN_S
+    while busy := _being_undone(pid):
+        if time.monotonic() > deadline:
+            text = f"an earlier migration of process {pid} ({busy}) is still being undone"
+            raise Refused([Reason("busy", "origin", text, "Wait until its guardian has ended.")])
+        time.sleep(0.02)
+    reasons = [_reason(one) for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
+    if reasons:
+        raise Refused(reasons)
+
+
+def _being_undone(pid: int) -> str:
+    """The id of a migration of *pid* that somebody works on: no driver, the caller has locked the process."""
+    for directory in journal.all_of_this_host():
+        with journal.owned(directory) as owned:
+            if owned:
+                continue
+        try:
+            record = journal.read(directory)
+        except FileNotFoundError:
+            continue
+        if (record.role, record.pid) == ("origin", pid):
+            return record.migration_id
+    return ""
+
+
+def _reason(settled: Settled) -> Reason:
+    record = settled.record
+    if settled.verdict is Verdict.IN_DOUBT:
+        text = f"process {record.pid} is in doubt: it was given to {record.other_host} and is frozen here"
+        return Reason("in-doubt", "origin", text, " ".join(in_doubt(record)))
+    text = f"an earlier migration of it could not be undone: {'; '.join(settled.problems)}"
+    return Reason("not-undone", "origin", text, "Remove the cause, then run migrate --recover.")

@@ -1,0 +1,133 @@
+"""What this host permits and can take: asked before the first call for a connection (paper 7.1).
+
+Source: capabilities(7); net/ipv4/tcp.c tcp_can_repair_sock(); net/ipv4/af_inet.c inet_create().
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from tcpcp import checks, tcp_repair
+from tcpcp.errors import IciError, KernelError, PermissionDenied
+from tcpcp.ici import Ici, State
+
+_SYSCTL = Path("/proc/sys/net/ipv4")
+#: With one of these a socket may have an address that this host has not (ip(7)).
+_FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT")
+_REMEDY = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (setcap(8), systemd.exec(5))"
+
+
+def limits(algorithms: Iterable[str] = ()) -> checks.Limits:
+    """The limits of this host, read once.
+
+    :param algorithms: of congestion control; where one is not known the kernel is asked again, for a module
+        may have been loaded.
+    """
+    if not _limits().congestion_algorithms.issuperset(algorithms):  # type: ignore[union-attr]
+        _limits.cache_clear()
+    return _limits()
+
+
+@lru_cache(1)
+def _limits() -> checks.Limits:
+    available = (_SYSCTL / "tcp_available_congestion_control").read_text().split()
+    queue = min(_tcp_memory_bytes(), checks.MAX_QUEUE_BYTES)
+    return checks.Limits(queue, queue, congestion_algorithms=frozenset(available))
+
+
+def _tcp_memory_bytes() -> int:
+    """What all of TCP may use here; the file is only in the first network namespace."""
+    try:
+        most_pages = int((_SYSCTL / "tcp_mem").read_text().split()[2])
+    except FileNotFoundError:
+        return checks.MAX_QUEUE_BYTES
+    return most_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def require_repair() -> None:
+    """Make sure that this thread may use repair mode in its network namespace.
+
+    :raises PermissionDenied: it has not got CAP_NET_ADMIN there.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as fresh:
+        try:
+            tcp_repair.set_repair(fresh, tcp_repair.ON)
+        except KernelError as exc:
+            if exc.errno != errno.EPERM:
+                raise
+            raise PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {_REMEDY}") from exc
+
+
+def require_raw() -> None:
+    """Make sure that this thread may feed segments to its own stack.
+
+    :raises PermissionDenied: it has not got CAP_NET_RAW.
+    """
+    if not has_raw():
+        raise PermissionDenied(f"CAP_NET_RAW is missing, needed for a half-closed connection: {_REMEDY}")
+
+
+def has_raw() -> bool:
+    """Whether this thread may feed segments to its own stack: CAP_NET_RAW."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+    except PermissionError:
+        return False
+    return True
+
+
+def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> None:
+    """Accept *icis*, or refuse them with everything that is wrong. No call is made for a connection.
+
+    :param bound: for which of them there is a socket that is bound already.
+    :raises IciError: none of them must be given to the kernel.
+    """
+    known = limits({ici.congestion.algorithm for ici in icis})
+    found = [f"{ici}: {problem}" for ici in icis for problem in checks.problems(ici, known)]
+    if not found:  # an address can be asked for only if it is one
+        found = [*_twice(icis), *_absent(icis, bound or [False] * len(icis))]
+    if found:
+        raise IciError(found)
+
+
+def _twice(icis: Iterable[Ici]) -> Iterator[str]:
+    """No two connections have the same ends."""
+    seen = set()
+    for ici in icis:
+        ends = (ici.local, ici.peer)
+        if ends in seen and ici.local.port and ici.state is not State.CLOSE:
+            yield f"{ici}: is there twice"
+        seen.add(ends)
+
+
+def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
+    """Local addresses and devices exist here."""
+    devices = {ici.device for ici in icis if ici.device}
+    missing = devices - {name for _, name in socket.if_nameindex()} if devices else set()
+    yield from (f"device {name} does not exist on this host" for name in sorted(missing))
+    wanted = {
+        (ici.local.ip, ici.device)
+        for ici, given in zip(icis, bound, strict=True)
+        if not given and not any(ici.options.get(name) for name in _FOREIGN_ADDRESS)
+    }
+    for ip, device in sorted(wanted, key=str):
+        if device not in missing and not _has(str(ip), device):
+            yield f"local address {ip} does not exist on this host; add it, or choose another with Ici.at()"
+
+
+def _has(ip: str, device: str) -> bool:
+    """Whether a socket could be bound to *ip*: the kernel's own answer, without a connection or a port."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.bind((ip, 0, 0, socket.if_nametoindex(device) if device else 0) if ":" in ip else (ip, 0))
+        except OSError as exc:
+            if exc.errno == errno.EADDRNOTAVAIL:
+                return False
+            raise tcp_repair.failed("bind", asking, exc) from exc
+    return True

@@ -1,0 +1,43 @@
+"""Programs that tests look at, and that wait to be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+#: What every test program may use; it says that it is ready by making a file, and waits to be killed.
+PRELUDE = """
+import ctypes, fcntl, os, signal, socket, struct, sys, threading, time
+def ready():
+    open(sys.argv[1], "w").close()
+    signal.pause()
+"""
+
+
+@contextlib.contextmanager
+def program(code: str, **more: object) -> Iterator[int]:
+    """Run *code* detached as `migrate-lab spawn` does, until it is ready; yield its PID."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | more
+    with tempfile.TemporaryDirectory() as directory:
+        flag = Path(directory, "ready")
+        process = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + code, str(flag)],
+            start_new_session=True,
+            cwd="/tmp",
+            **options,  # type: ignore[call-overload]
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while not flag.exists():
+                assert process.poll() is None and time.monotonic() < deadline, "the test's program failed"
+            yield process.pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.communicate()

@@ -1,0 +1,116 @@
+"""A listener moves: what waits in its accept queue is passed, who knocks meanwhile waits, nobody is refused."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+from netns import Hosts, eventually
+from passing import assert_no_reset, deaf
+
+from tcpcp import diag, drain, endpoint, hold_new, listener
+from tcpcp.errors import Unsupported
+from tcpcp.ici import State
+
+FAMILIES = {"v4": socket.AF_INET, "v6": socket.AF_INET6, "dual": socket.AF_INET6}
+WAITING = 5
+
+
+def listening(hosts: Hosts, kind: str, port: int = 0) -> socket.socket:
+    """A listener on *here*, at its address, or for dual at any address of both families."""
+    with hosts.here.entered():
+        made = socket.socket(FAMILIES[kind])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("::" if kind == "dual" else hosts.here_ip[6 if kind == "v6" else 4], port))
+    made.listen(50)
+    return made
+
+
+def connecting(hosts: Hosts, kind: str, port: int) -> socket.socket:
+    """A peer that has sent its SYN, with whatever came of it."""
+    ipv6 = kind == "v6"
+    with hosts.there.entered():
+        made = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET)
+    made.setblocking(False)
+    assert made.connect_ex((hosts.here_ip[6 if ipv6 else 4], port)) == errno.EINPROGRESS
+    return made
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_listener_moves(hosts: Hosts, kind: str) -> None:
+    old = listening(hosts, kind)
+    port = old.getsockname()[1]
+    waiting = [connecting(hosts, kind, port) for _ in range(WAITING)]
+    for number, peer in enumerate(waiting):
+        eventually(lambda peer=peer: peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "connected")
+        peer.setblocking(True)
+        peer.sendall(f"{number}".encode())
+    with hosts.here.entered():
+        held = hold_new(old)
+        late = connecting(hosts, kind, port)
+        accepted = drain(old)
+        assert len(accepted) == WAITING
+        icis = endpoint.get_many(accepted)
+        old.close()
+        endpoint.release_many(accepted)
+        made = endpoint.create_many(icis)
+        endpoint.activate_many(made)
+    new = listening(hosts, kind, port)
+    with hosts.here.entered():
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        held.release()
+    by_peer = {peer.getsockname()[1]: number for number, peer in enumerate(waiting)}
+    for one in made:
+        number = by_peer[one.getpeername()[1]]
+        one.setblocking(True)
+        assert one.recv(10) == f"{number}".encode()
+        one.sendall(b"served")
+        assert waiting[number].recv(10) == b"served"
+    new.settimeout(5)
+    _, name = new.accept()  # the SYN that was held, sent again
+    assert name[1] == late.getsockname()[1]
+    assert_no_reset(hosts)
+
+
+def test_a_handshake_under_way_is_waited_for(hosts: Hosts) -> None:
+    """Its SYN was before the hold; its last segment comes when the peer hears the SYN-ACK, sent again."""
+    old = listening(hosts, "v4")
+    port = old.getsockname()[1]
+    with deaf(hosts.there):
+        late = connecting(hosts, "v4", port)
+        with hosts.here.entered():
+            eventually(lambda: listener.handshakes(old) == 1, "a handshake is under way")
+            held = hold_new(old)
+    with hosts.here.entered():
+        accepted = drain(old, deadline_s=10)
+        held.release()
+    assert [one.getpeername() for one in accepted] == [late.getsockname()]
+
+
+def test_there_is_an_end_to_waiting(hosts: Hosts) -> None:
+    old = listening(hosts, "v4")
+    with deaf(hosts.there):
+        connecting(hosts, "v4", old.getsockname()[1])
+        with hosts.here.entered():
+            eventually(lambda: listener.handshakes(old) == 1, "a handshake is under way")
+            held = hold_new(old)
+            assert drain(old, deadline_s=0.05) == []
+            held.release()
+
+
+def test_only_listeners(hosts: Hosts) -> None:
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        for call in (drain, hold_new):
+            with pytest.raises(Unsupported, match="not a listening"):
+                call(sock)
+
+
+def test_the_table_knows_handshakes(hosts: Hosts) -> None:
+    """inet_diag lists a handshake as SYN_RECV, although its socket is a small one of another kind."""
+    old = listening(hosts, "v4")
+    with deaf(hosts.there):
+        connecting(hosts, "v4", old.getsockname()[1])
+        with hosts.here.entered():
+            eventually(lambda: diag.tcp(states=1 << State.SYN_RECV), "in the table")

@@ -1,0 +1,303 @@
+"""What a program that passes connections itself may rely on, beside the states and queues of test_endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import socket
+import struct
+import subprocess
+import sys
+from ipaddress import ip_address
+
+import pytest
+from netns import Hosts, eventually
+from passing import Drain, assert_no_reset, deaf, pass_on, state_of, wait_state
+
+import tcpcp
+from tcpcp import builder, endpoint, inspection, isolation, socket_filter, tcp_repair
+from tcpcp.errors import IciError, Unsupported
+from tcpcp.ici import Endpoint, Ici, State
+
+KINDS = ("v4", "v6", "mapped")
+
+
+def passed(hosts: Hosts, sock: socket.socket) -> Ici:
+    """The ICI of *sock*, which is gone."""
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+    return ici
+
+
+# --- the API --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_passed_again_and_back(hosts: Hosts, kind: str) -> None:
+    """A passed connection is an ordinary socket: ten times over, as bytes, with data waiting each time."""
+    sock, peer = hosts.connect(kind)
+    for number in range(10):
+        peer.sendall(b"%d" % number)
+        eventually(lambda sock=sock: tcp_repair.get_inq(sock) == 1, "arrived")
+        image = passed(hosts, sock).to_bytes()
+        with hosts.here.entered():
+            sock = tcpcp.create(Ici.from_bytes(image))
+            tcpcp.activate(sock)
+        sock.settimeout(5)
+        assert sock.recv(10) == b"%d" % number
+        sock.sendall(b"answer")
+        assert peer.recv(10) == b"answer"
+    assert_no_reset(hosts)
+
+
+def test_sizes(hosts: Hosts) -> None:
+    """Of an ICI exactly, of a socket an upper bound; both known before anything is sent."""
+    sock, peer = hosts.connect()
+    peer.sendall(b"x" * 30_000)
+    eventually(lambda: tcp_repair.get_inq(sock) == 30_000, "arrived")
+    bound = tcpcp.size(sock)
+    ici = passed(hosts, sock)
+    assert tcpcp.size(ici) == len(ici.to_bytes()) <= bound < 30_000 + 4096
+
+
+def test_in_an_event_loop(hosts: Hosts) -> None:
+    """Nothing blocks on the network: the sockets stay non-blocking, and the loop takes them as they come."""
+    pairs = [hosts.connect() for _ in range(20)]
+    for sock, peer in pairs:
+        sock.setblocking(False)
+        peer.setblocking(False)
+
+    async def serve(sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(sock, (await loop.sock_recv(sock, 100)).upper())
+
+    async def main() -> list[bytes]:
+        loop = asyncio.get_running_loop()
+        with hosts.here.entered():  # no await inside: the namespace is the thread's
+            icis = tcpcp.get_many([sock for sock, _ in pairs])
+            tcpcp.release_many([sock for sock, _ in pairs])
+            made = tcpcp.create_many(icis)
+            for one in made:
+                one.setblocking(False)
+            tcpcp.activate_many(made)
+        servers = [asyncio.create_task(serve(one)) for one in made]
+        for _, peer in pairs:
+            await loop.sock_sendall(peer, b"hello")
+        answers = [await loop.sock_recv(peer, 100) for _, peer in pairs]
+        await asyncio.gather(*servers)
+        return answers
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == [b"HELLO"] * len(pairs)
+    assert_no_reset(hosts)
+
+
+def test_a_non_blocking_socket_bound_beforehand(hosts: Hosts) -> None:
+    sock, peer = hosts.connect()
+    ici = passed(hosts, sock)
+    with hosts.here.entered():
+        given = socket.socket()
+        given.setblocking(False)
+        given.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        given.bind((str(ici.local.ip), ici.local.port))
+        assert tcpcp.create(ici, sock=given) is given
+        tcpcp.activate(given)
+    given.send(b"1")
+    assert peer.recv(1) == b"1"
+
+
+# --- nothing is tried that must not be (paper 7.1) ------------------------------------------------------
+
+
+def test_everything_is_refused_before_the_first_call(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    sock, _ = hosts.connect()
+    ici = passed(hosts, sock)
+    for name in ("set_repair", "set_int", "set_bytes"):
+        monkeypatch.setattr(tcp_repair, name, lambda *_: pytest.fail("a call"))
+    monkeypatch.setattr(endpoint, "_hold", lambda _: pytest.fail("a filter"))
+    wrong = {
+        "state is LISTEN": dataclasses.replace(ici, state=State.LISTEN),
+        "is multicast": dataclasses.replace(ici, peer=Endpoint(ip_address("224.0.0.1"), 1)),
+        "rcv_wnd": dataclasses.replace(ici, window=dataclasses.replace(ici.window, rcv_wnd=2**31)),
+        "SO_NONSENSE": dataclasses.replace(ici, options={"SO_NONSENSE": 1}),
+        "10.9.0.77 does not exist on this host": ici.at("10.9.0.77"),
+        "device nowhere0 does not exist": dataclasses.replace(ici, device="nowhere0"),
+        "is not available here": dataclasses.replace(
+            ici, congestion=dataclasses.replace(ici.congestion, algorithm="nonsense")
+        ),
+        "the limit is": dataclasses.replace(ici, receive_queue=tcpcp.ReceiveQueue(b"x" * (129 << 20))),
+    }
+    with hosts.here.entered():
+        for says, one in wrong.items():
+            with pytest.raises(IciError, match=says):
+                tcpcp.create(one)
+        with pytest.raises(IciError, match="is there twice"):
+            tcpcp.create_many([ici, ici])
+        # One bad ICI, and none of the batch is built.
+        with pytest.raises(IciError):
+            tcpcp.create_many([ici, wrong["state is LISTEN"]])
+
+
+UNPRIVILEGED = """
+import socket, sys
+import tcpcp
+from tcpcp.codec import loads
+ici = loads(open(sys.argv[1], "rb").read())
+sock = socket.socket(fileno=int(sys.argv[2]))
+for call, argument in ((tcpcp.get, sock), (tcpcp.create, ici)):
+    try:
+        call(argument)
+    except tcpcp.PermissionDenied as error:
+        print(error)
+"""
+
+
+def test_without_the_capability(hosts: Hosts, tmp_path: object) -> None:
+    """A clear error from both calls, and the connection goes on."""
+    other, _ = hosts.connect()
+    ici = passed(hosts, other)
+    sock, peer = hosts.connect()
+    image = f"{tmp_path}/one.ici"
+    with open(image, "wb") as file:  # noqa: PTH123
+        file.write(ici.to_bytes())
+    with hosts.here.entered():
+        done = subprocess.run(
+            ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-all"]
+            + [sys.executable, "-c", UNPRIVILEGED, image, str(sock.fileno())],
+            pass_fds=[sock.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert isolation.leftovers() in ([], [name for name in isolation.leftovers() if name[0].isdigit()])
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done
+    assert all("CAP_NET_ADMIN" in line for line in lines)
+    sock.sendall(b"goes on")
+    assert peer.recv(100) == b"goes on"
+
+
+# --- closed, with bytes still to be read ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closed_with_bytes_to_read(hosts: Hosts, kind: str) -> None:
+    sock, peer = hosts.connect(kind)
+    content = os.urandom(50_000)
+    peer.sendall(content)
+    peer.shutdown(socket.SHUT_WR)
+    wait_state(sock, State.CLOSE_WAIT)
+    sock.shutdown(socket.SHUT_WR)
+    wait_state(sock, State.CLOSE)
+    ici, made = pass_on(hosts, sock)
+    assert (ici.state, state_of(made)) == (State.CLOSE, State.CLOSE)
+    Drain(made).finished(content)
+    with pytest.raises(BrokenPipeError):
+        made.send(b"x")
+    with pytest.raises(OSError, match="not connected"):
+        made.getpeername()
+    assert_no_reset(hosts)
+
+
+def test_what_is_closed_otherwise_is_refused(hosts: Hosts) -> None:
+    """An error that the application has not been told of would be lost; and what was never connected."""
+    sock, peer = hosts.connect()
+    peer.sendall(b"unread")
+    eventually(lambda: tcp_repair.get_inq(sock) == 6, "arrived")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    wait_state(sock, State.CLOSE)
+    with hosts.here.entered():
+        with pytest.raises(Unsupported, match="reset or timed out"):
+            tcpcp.get(sock)
+        with pytest.raises(Unsupported, match="never was"):
+            tcpcp.get(socket.socket())
+    assert sock.recv(100) == b"unread"
+
+
+# --- what other tools lose ------------------------------------------------------------------------------
+
+#: ld [0]; ret #262144: takes every segment. ret #0: takes none.
+TAKES, DROPS = bytes.fromhex("00200000000000000006000000040000"), bytes.fromhex("0006000000000000")
+
+
+@pytest.mark.parametrize("program", (TAKES, DROPS), ids=("takes", "drops"))
+def test_socket_filter(hosts: Hosts, program: bytes) -> None:
+    """The application's own filter; that the kernel has it again is judged by what it does."""
+    sock, peer = hosts.connect()
+    assert socket_filter.get(sock) == b""
+    socket_filter.attach(sock, program)
+    ici, made = pass_on(hosts, sock)
+    assert ici.socket_filter == socket_filter.get(made) == program
+    peer.sendall(b"through")
+    if program == TAKES:
+        assert made.recv(100) == b"through"
+    else:
+        eventually(lambda: hosts.counters(hosts.there)["TcpRetransSegs"] > 1, "nobody answers")
+        assert tcp_repair.get_inq(made) == 0
+
+
+@pytest.mark.parametrize("same_path", (False, True))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_segment_echoes_a_timestamp_that_is_known(hosts: Hosts, kind: str, same_path: bool) -> None:
+    """The peer's answer to a TSecr that is right is a round-trip time; judged by a capture of the wire."""
+    sock, peer = hosts.connect(kind)
+    ici = passed(hosts, sock)
+    assert ici.timestamp is not None
+    recent = tcp_repair.get_timestamp(peer)
+    known = dataclasses.replace(ici, timestamp=dataclasses.replace(ici.timestamp, ts_recent=recent))
+    with hosts.there.entered():
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        wire.settimeout(5)
+    with hosts.here.entered():
+        made = tcpcp.create(known, same_path=same_path)
+        tcpcp.activate(made)
+    assert first_echo(wire, made.getsockname()[1]) == recent
+    made.sendall(b"1")
+    assert peer.recv(1) == b"1"
+    assert_no_reset(hosts)
+
+
+def first_echo(wire: socket.socket, port: int) -> int:
+    """TSecr of the first segment on *wire* from *port*."""
+    while True:
+        packet = wire.recv(2000)
+        segment = packet[40:] if packet[0] >> 4 == 6 else packet[20:]
+        if int.from_bytes(segment[:2], "big") == port:
+            options = segment[20 : (segment[12] >> 4) * 4]
+            assert options[:4] == b"\1\1\x08\x0a"
+            return int.from_bytes(options[8:12], "big")
+
+
+def test_an_image_that_describes_another_connection_is_built_beside_none(hosts: Hosts) -> None:
+    """Hostile input reaches no connection that is there: its ends are taken (paper 7.3)."""
+    sock, peer = hosts.connect()
+    ici = passed(hosts, sock)
+    with hosts.here.entered():
+        made = tcpcp.create(ici)
+        with pytest.raises(tcpcp.KernelError):
+            tcpcp.create(dataclasses.replace(ici, snd_nxt=ici.snd_nxt ^ 1))
+        tcpcp.activate(made)
+    made.sendall(b"as before")
+    assert peer.recv(100) == b"as before"
+
+
+def test_the_builder_says_when_it_needs_a_raw_socket(hosts: Hosts) -> None:
+    sock, _ = hosts.connect()
+    ici = passed(hosts, sock)
+    assert not builder.feeds(ici)
+    assert builder.feeds(dataclasses.replace(ici, state=State.CLOSE_WAIT))
+    assert {*State} - {
+        State.SYN_SENT,
+        State.SYN_RECV,
+        State.TIME_WAIT,
+        State.LISTEN,
+    } == inspection.READABLE
+
+
+def test_deaf_peer_is_not_noticed(hosts: Hosts) -> None:
+    """Passing needs no answer of the peer: create and activate return at once."""
+    sock, _ = hosts.connect()
+    with deaf(hosts.there):
+        pass_on(hosts, sock)

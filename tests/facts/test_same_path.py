@@ -1,0 +1,88 @@
+"""Starting at speed where the path is the old one; the judge is ss."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+
+import pytest
+from netns import Hosts, ip
+from passing import assert_no_reset, comparable
+
+from tcpcp import builder, endpoint, isolation, reader, same_path, tcp_repair
+from tcpcp.ici import Ici
+
+
+def faster(ici: Ici, rtt_us: int, cwnd: int) -> Ici:
+    return dataclasses.replace(ici, congestion=dataclasses.replace(ici.congestion, srtt_us=rtt_us, cwnd=cwnd))
+
+
+@pytest.mark.parametrize("kind", ("v4", "v6", "mapped"))
+def test_round_trip_time_and_window(hosts: Hosts, kind: str) -> None:
+    sock, peer = hosts.connect(kind)
+    peer.sendall(b"waits")
+    with hosts.here.entered():
+        ici = faster(endpoint.get(sock), 40_000, 77)
+        endpoint.release(sock)
+        made = endpoint.create(ici, same_path=True)
+        info = tcp_repair.get_info(made)
+        assert 40_000 <= info.rtt <= 42_000
+        assert 200_000 <= info.rto <= 300_000
+        assert info.snd_cwnd in (77, 78)
+        version = "-6" if kind == "v6" else "-4"
+        assert "initcwnd" not in ip(f"{version} route show table main")
+        assert comparable(reader.read_again(made, ici)) == comparable(ici)
+        endpoint.activate(made)
+    made.sendall(b"hello")
+    assert peer.recv(10) == b"hello"
+    assert made.recv(10) == b"waits"
+    assert_no_reset(hosts)
+
+
+def test_without_it_the_first_retransmission_takes_seconds(hosts: Hosts) -> None:
+    """Source: net/ipv4/tcp_metrics.c tcp_init_metrics(): TCP_TIMEOUT_FALLBACK where no time is known."""
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        endpoint.release(sock)
+        made = endpoint.create(ici)
+        assert tcp_repair.get_info(made).rto == 3_000_000
+        endpoint.release(made)
+
+
+def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        ici = faster(endpoint.get(sock), 30_000, 10)
+        endpoint.release(sock)
+        longer = dataclasses.replace(ici, send_queue=dataclasses.replace(ici.send_queue, sent=b"\0"))
+        made = builder.build(longer)
+        builder.finish_restored(made, ici, same_path=True)
+        assert 30_000 <= tcp_repair.get_info(made).rtt <= 32_000
+        assert comparable(reader.read_again(made, ici)) == comparable(ici)
+        isolation.lift([endpoint.flow_of(made)])
+        endpoint.activate(made)
+        made.sendall(b"1")
+    peer.settimeout(3)
+    assert peer.recv(5) == b"1"
+
+
+def test_a_route_that_exists_is_left_alone(hosts: Hosts) -> None:
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ip("route add 10.9.0.2/32 dev here0 initcwnd 20")
+        before = ip("-4 route show table main")
+        ici = faster(endpoint.get(sock), 1000, 50)
+        with same_path.InitialWindows([ici]):
+            assert ip("-4 route show table main") == before
+        assert ip("-4 route show table main") == before
+        endpoint.release(sock)
+
+
+def test_a_burst_has_a_limit(hosts: Hosts) -> None:
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        endpoint.resume(sock)
+    assert same_path.initial_windows([faster(ici, 1, 10**6)]) == {socket.inet_aton("10.9.0.2"): 1000}
+    assert same_path.initial_windows([faster(ici, 1, 30), faster(ici, 1, 10)]) == {}

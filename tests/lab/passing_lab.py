@@ -1,0 +1,196 @@
+"""What the tests of the library between two lab hosts share: passers, the peer's side, the paper's switch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from judge import ACK, FIN, MOVERS, SYN, WORKLOADS, Capture, Packet, distance
+
+from migrate.lab import Host, Lab
+
+sys.path.insert(0, str(WORKLOADS))
+from passer import content as content  # noqa: E402
+
+PASSER = str(WORKLOADS / "passer.py")
+PASS_PORT = 7100
+DEADLINE_S = 20.0
+
+
+class Passer:
+    """tests/workloads/passer.py on one host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._process = host.popen(
+            [sys.executable, PASSER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def tell(self, do: str, **words: Any) -> None:
+        """Have it do something; :meth:`answer` follows."""
+        self._process.stdin.write(json.dumps({"do": do, **words}) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """What it says."""
+        line = self._process.stdout.readline()
+        assert line, f"the passer on {self.host.name} has ended"
+        result = json.loads(line)
+        assert not (isinstance(result, dict) and "error" in result), result
+        return result
+
+    def ask(self, do: str, **words: Any) -> Any:
+        """Have it do something and say what came of it."""
+        self.tell(do, **words)
+        return self.answer()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.stdin.close()
+        self._process.wait(DEADLINE_S)
+        self._process.stdout.close()
+
+
+@contextlib.contextmanager
+def passers(lab: Lab) -> Iterator[tuple[Passer, Passer]]:
+    """One on the origin, one on the destination."""
+    both = Passer(lab.hosts["origin"]), Passer(lab.hosts["destination"])
+    try:
+        yield both
+    finally:
+        for one in both:
+            one.close()
+
+
+def hand_over(origin: Passer, destination: Passer, **how: Any) -> tuple[dict[str, Any], list[int]]:
+    """Get at *origin*, create at *destination*; what the origin says, and the ports at the destination."""
+    destination.tell("take", port=PASS_PORT, **how)
+    assert destination.answer() == "ready"
+    handed = origin.ask("hand", address=destination.host.ipv4, port=PASS_PORT)
+    return handed, destination.answer()
+
+
+def remove_filters(lab: Lab) -> None:
+    """Remove what :func:`tcpcp.release` leaves for a minute."""
+    for name in MOVERS:
+        words = lab.hosts[name].exec(["nft", "list", "tables"]).stdout.split()
+        for table in (word for word in words if word.startswith("tcpcp-")):
+            lab.hosts[name].exec(["nft", "delete", "table", "inet", table])
+
+
+@contextlib.contextmanager
+def service_on_both(lab: Lab) -> Iterator[None]:
+    """Paper 2.2, figure 3: both hosts have the service addresses, and the gateway has a route to one."""
+    destination, gateway = lab.hosts["destination"], lab.hosts["gateway"]
+    addresses = ((lab.service.ipv4, "32"), (lab.service.ipv6, "128"))
+    for address, bits in addresses:
+        nodad = ["nodad"] if ":" in address else []
+        destination.exec(["ip", "address", "add", f"{address}/{bits}", "dev", "lo", *nodad])
+    switch(lab, "origin")
+    try:
+        yield
+    finally:
+        for address, bits in addresses:
+            destination.exec(["ip", "address", "del", f"{address}/{bits}", "dev", "lo"])
+            gateway.exec(["ip", "route", "del", f"{address}/{bits}"])
+
+
+def switch(lab: Lab, to: str) -> None:
+    """``route add ipX gw ipB``"""
+    host, gateway = lab.hosts[to], lab.hosts["gateway"]
+    for address, bits, via in (
+        (lab.service.ipv4, "32", host.ipv4),
+        (lab.service.ipv6, "128", host.ipv6),
+    ):
+        gateway.exec(["ip", "route", "replace", f"{address}/{bits}", "via", via])
+
+
+@contextlib.contextmanager
+def deaf(host: Host, ports: list[int]) -> Iterator[None]:
+    """What arrives at *host* for its *ports* is lost."""
+    chosen = ", ".join(map(str, ports))
+    chain = "type filter hook input priority -400; meta l4proto tcp"
+    host.exec(["nft", f"table inet deaf {{ chain c {{ {chain} tcp dport {{ {chosen} }} drop; }}; }}"])
+    yield
+    host.exec(["nft", "delete table inet deaf"])
+
+
+class Reader:
+    """The peer's end of one connection, read to its end in a thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.received, self.error, self._hash, self._sock = 0, "", hashlib.sha256(), sock
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while data := self._sock.recv(1 << 20):
+                self._hash.update(data)
+                self.received += len(data)
+        except OSError as error:
+            self.error = str(error)
+
+    def finished(self, expected: bytes, what: str) -> None:
+        """Wait for the end; what came must be *expected*."""
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), f"{what}: only {self.received} of {len(expected)} bytes, no end"
+        assert (self.error, self.received) == ("", len(expected)), what
+        assert self._hash.digest() == hashlib.sha256(expected).digest(), what
+
+
+class WindowCapture(Capture):
+    """A capture that also knows the windows."""
+
+    def right_edges(self, sender: str) -> dict[int, list[int]]:
+        """Of each connection, how far *sender* permitted its peer to send, relative to the first time.
+
+        In the order of acknowledgement and timestamp: what two processors forward may be overtaken.
+        """
+        words = ["tshark", "-n", "-r", str(self._host.root / self._inside[1:]), "-Y", "tcp", "-T", "fields"]
+        words += ["-E", "occurrence=f"]
+        for name in ("tcp.stream", "ip.src", "ipv6.src", "tcp.srcport", *_WINDOW_FIELDS):
+            words += ["-e", name]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        for line in done.stdout.splitlines():
+            stream, ipv4, ipv6, port, ack, window, stamp, flags = line.split("\t")
+            if f"{ipv4 or ipv6}.{port}" != sender or not int(flags, 16) & ACK or int(flags, 16) & SYN:
+                continue
+            mine = found.setdefault(int(stream), [])
+            first = mine[0] if mine else (int(ack), int(stamp), 0)
+            told = distance(int(ack), first[0]), distance(int(stamp), first[1]), int(window)
+            mine.append(told if mine else (int(ack), int(stamp), int(window)))
+        return {stream: _edges(told) for stream, told in found.items()}
+
+
+_WINDOW_FIELDS = ("tcp.ack_raw", "tcp.window_size", "tcp.options.timestamp.tsval", "tcp.flags")
+
+
+def _edges(told: list[tuple[int, int, int]]) -> list[int]:
+    relative = sorted([(0, 0, told[0][2]), *told[1:]])
+    return [ack + window for ack, _, window in relative]
+
+
+def assert_consistent(packets: list[Packet]) -> None:
+    """One direction, from SYN to FIN: nothing is left out, and what is said again is the same."""
+    first = packets[0]
+    assert first.flags & SYN
+    said: dict[int, bytes] = {}
+    for packet in packets:
+        octets = b"S" * bool(packet.flags & SYN) + packet.payload + b"F" * bool(packet.flags & FIN)
+        place = distance(packet.seq, first.seq)
+        said[place] = max(said.get(place, b""), octets, key=len)
+    stream = bytearray()
+    for place, octets in sorted(said.items()):
+        assert place <= len(stream), f"a gap of {place - len(stream)} at {place}"
+        again = stream[place : place + len(octets)]
+        assert again == octets[: len(again)], f"something else at the same place, {place}"
+        stream += octets[len(again) :]

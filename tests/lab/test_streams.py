@@ -1,0 +1,85 @@
+"""A numbered stream in both directions is moved; the judge is the peer's capture."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import judge
+import pytest
+from judge import WORKLOADS, Capture, Moved, ask, directions, move, spawn, ss, wait_for
+
+from migrate.lab import Lab
+
+NUMBERED = str(WORKLOADS / "numbered.py")
+PORT = 7000
+CONNECTIONS_EACH = 10
+MOVES = 10
+
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+def drive(lab: Lab, each: int) -> subprocess.Popen[str]:
+    """A client on peer with *each* IPv4 and as many IPv6 connections, all of them carrying numbers."""
+    listening = lambda: len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 2  # noqa: E731
+    wait_for(listening, "the server listens")
+    where = [lab.service.ipv4, str(each), lab.service.ipv6, str(each)]
+    client = lab.hosts["peer"].popen(
+        [sys.executable, NUMBERED, "drive", str(PORT), *where],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout.readline() == "ready\n"
+    return client
+
+
+def assert_streams(client: subprocess.Popen[str], before: dict[str, object]) -> dict[str, object]:
+    """Every connection has gone on since *before* without an error."""
+    after = ask(client)
+    assert after["errors"] == []
+    assert after["connections"] == before["connections"]
+    wait_for(lambda: ask(client)["least_received"] > before["least_received"] + 20, "all streams go on")
+    return after
+
+
+def test_ten_moves(lab: Lab) -> None:
+    pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
+    with Capture(lab.hosts["peer"], "eth0", f"tcp port {PORT}") as capture:
+        client = drive(lab, CONNECTIONS_EACH)
+        moves, silences = [], []
+        for number in range(MOVES):
+            before = ask(client)
+            moves.append(move(lab, pid, start=judge.MOVERS[number % 2]))
+            assert moves[-1].report["destination_pid"] == pid
+            assert moves[-1].report["connections"] == 2 * CONNECTIONS_EACH
+            silences.append(assert_streams(client, before)["longest_silence_ms"])
+        last = ask(client, "stop")
+    assert last["errors"] == []
+    print("silences in ms:", silences)
+    _judge_capture(lab, capture, moves)
+
+
+def _judge_capture(lab: Lab, capture: Capture, moves: list[Moved]) -> None:
+    packets = capture.packets()
+    judge.assert_no_reset(packets)
+    both = directions(packets)
+    assert len(both) == 2 * 2 * CONNECTIONS_EACH
+    ahead, again, mute = [], 0, 0
+    for (_, sender), ours in both.items():
+        served = sender in (f"{lab.service.ipv4}.{PORT}", f"{lab.service.ipv6}.{PORT}")
+        judge.assert_sequence_never_back(ours)
+        judge.assert_acknowledgements_never_back(ours)
+        ahead.append(judge.assert_timestamps_go_on(ours))
+        again += len(judge.sent_again(ours))
+        mute += judge.assert_echoes_never_back(ours)
+        if not served:
+            continue
+        assert len({packet.ttl for packet in ours}) == 1
+        for moved in moves:
+            last, first = judge.across(ours, moved)
+            passed_ms = 1000 * (first.at - last.at)
+            assert 0 <= judge.distance(first.tsval, last.tsval) <= passed_ms + 5
+    print(f"{len(packets)} segments, {again} sent again, {mute} with TSecr 0")
+    print(f"TSval at most {max(ahead):.1f} ms ahead")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from migrate import journal, place
+from migrate.journal import Journal
+
+ID = "0123456789ab"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(place, "STATE", tmp_path / "migrate")
+    return tmp_path / "migrate"
+
+
+def made() -> Journal:
+    return Journal(ID, role="origin", pid=42, other_host="there")
+
+
+def test_what_is_written_is_read() -> None:
+    written = made()
+    written.did("isolation", name=ID)
+    written.did("stop", tasks=[[42, 7]])
+    written.state("COMMITTED", destination_pid=43)
+    record = written.read()
+    assert (record.migration_id, record.role, record.pid, record.other_host) == (ID, "origin", 42, "there")
+    assert record.entries == [{"did": "isolation", "name": ID}, {"did": "stop", "tasks": [[42, 7]]}]
+    assert (record.state, record.destination_pid, record.end) == ("COMMITTED", 43, "")
+    assert record.named("stop", "repair") == record.entries[1:]
+    written.end("MOVED")
+    assert written.read().end == "MOVED"
+
+
+def test_line_that_was_cut_is_ignored() -> None:
+    """Its action had not begun."""
+    written = made()
+    written.did("isolation", name=ID)
+    written.did("images", path="/dev/shm/x")
+    path = written.directory / "journal"
+    whole = path.read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for length in range(last, len(whole)):
+        path.write_bytes(whole[:length])
+        assert [entry["did"] for entry in written.read().entries] == ["isolation"]
+
+
+def test_first_line_that_was_cut_leaves_a_journal_of_nobody() -> None:
+    written = made()
+    (written.directory / "journal").write_bytes(b'{"id": "01')
+    record = written.read()
+    assert (record.role, record.pid, record.entries) == ("", 0, [])
+
+
+def test_no_space_takes_the_half_line_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = made()
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:5]))
+    with pytest.raises(OSError, match="no space"):
+        written.did("isolation", name=ID)
+    monkeypatch.setattr(os, "write", real)
+    written.end("ROLLED_BACK")
+    assert written.read().end == "ROLLED_BACK"
+
+
+def test_only_one_journal_of_an_id() -> None:
+    written = made()
+    with pytest.raises(FileExistsError):
+        made()
+    written.remove()
+    assert not written.directory.exists()
+    made().remove()
+
+
+def test_lock_is_handed_over_when_its_owner_dies() -> None:
+    """The kernel does it, also after kill -9; whoever waits gets it then."""
+    script = (
+        "import sys; from pathlib import Path; from migrate import place; place.STATE = Path(sys.argv[1])\n"
+        "from migrate.journal import Journal; kept = Journal(sys.argv[2], role='origin', pid=1, other_host='x')\n"
+        "kept.did('isolation', name='x'); print('ready', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", script, str(place.STATE), ID]
+    owner = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"ready\n"
+    directory = place.home(ID)
+    with journal.owned(directory) as owned:
+        assert not owned
+    with pytest.raises(BlockingIOError):
+        journal.take_lock(directory)
+    got: list[int] = []
+    waiter = threading.Thread(target=lambda: got.append(journal.take_lock(directory, wait=True)))
+    waiter.start()
+    waiter.join(0.05)
+    assert got == []
+    owner.kill()
+    waiter.join(5)
+    assert len(got) == 1
+    os.close(got[0])
+    assert journal.read(directory).entries == [{"did": "isolation", "name": "x"}]
+    owner.communicate()
+
+
+def test_abandoned_journal_can_be_owned_by_others() -> None:
+    written = made()
+    with journal.owned(written.directory) as owned:
+        assert not owned
+    written.abandon()
+    with journal.owned(written.directory) as owned:
+        assert owned
+        with journal.owned(written.directory) as twice:
+            assert not twice
+    journal.forget(written.directory)
+    with journal.owned(written.directory) as owned:
+        assert not owned
+    with pytest.raises(FileNotFoundError):
+        journal.take_lock(written.directory)
+
+
+def test_only_directories_of_migrations_are_listed(state: Path) -> None:
+    assert list(journal.all_of_this_host()) == []
+    written = made()
+    for other in ("probe", "0123456789abcdef", "0123456789ad"):
+        (state / other).mkdir()
+    (state / "probe" / "journal").touch()
+    assert list(journal.all_of_this_host()) == [written.directory]

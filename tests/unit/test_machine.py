@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from migrate import machine, undo
+from migrate.machine import STEPS, Machine, Outcome, State
+
+ORDER = [State.CHECKED, *(step.after for step in STEPS)]
+
+
+def taken(state: State) -> Machine:
+    """A machine that has reached *state*."""
+    made = Machine()
+    while made.state is not state:
+        step = made.begin()
+        if step.action == "commit":
+            made.give_away()
+        made.done(step)
+    return made
+
+
+def test_every_step_begins_where_the_last_one_ended() -> None:
+    assert [step.before for step in STEPS] == ORDER[:-1]
+    assert list(State) == ORDER
+    assert taken(State.RELEASED).step is None
+
+
+def test_nothing_is_touched_before_the_first_step_begins() -> None:
+    assert Machine().failed() is Outcome.UNTOUCHED
+
+
+@pytest.mark.parametrize("state", ORDER[1:])
+def test_outcome_of_a_failure_in_a_state(state: State) -> None:
+    expected = {
+        State.COMMITTED: Outcome.IN_DOUBT,
+        State.ACTIVATED: Outcome.MOVED,
+        State.RELEASED: Outcome.MOVED,
+    }
+    made = taken(state)
+    assert made.failed() is expected.get(state, Outcome.ROLLED_BACK)
+    assert made.given_away == (state in expected)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_outcome_of_a_failure_within_a_step(step: machine.Step) -> None:
+    """Until the message that gives the process away is sent, its step can be undone like the others."""
+    made = taken(step.before)
+    made.begin()
+    expected = {"activate": Outcome.IN_DOUBT, "release": Outcome.MOVED}
+    assert made.failed() is expected.get(step.action, Outcome.ROLLED_BACK)
+    if step.action == "commit":
+        made.give_away()
+        assert made.failed() is Outcome.IN_DOUBT
+
+
+def test_undos_by_state() -> None:
+    """What a failure in each state has to undo, the last first; CRIU's end is waited for after the tasks."""
+    undos: list[str] = []
+    by_state = {}
+    for step in STEPS:
+        undos = [*step.undo[::-1], *undos]
+        by_state[step.after] = undos
+    assert by_state[State.FROZEN] == ["criu", "images", "isolation"]
+    assert by_state[State.DUMPED] == ["stop", "criu", "images", "isolation"]
+    assert by_state[State.ISOLATED] == ["repair", "stop", "criu", "images", "isolation"]
+    assert by_state[State.STREAMED] == by_state[State.RESTORED] == by_state[State.ISOLATED]
+    assert by_state[State.SWITCHED] == ["switch", "repair", "stop", "criu", "images", "isolation"]
+    assert by_state[State.COMMITTED] == by_state[State.SWITCHED]
+    assert set(by_state[State.RELEASED]) <= set(undo.UNDO)
+
+
+def test_steps_cannot_be_mixed_up() -> None:
+    made = taken(State.FROZEN)
+    with pytest.raises(ValueError, match="does not belong"):
+        made.done(STEPS[0])
+    with pytest.raises(ValueError, match="nothing to give away"):
+        made.give_away()
+    made = taken(State.SWITCHED)
+    with pytest.raises(ValueError, match="does not belong"):
+        made.done(made.begin())
+    with pytest.raises(ValueError, match="no step"):
+        taken(State.RELEASED).begin()
+
+
+def test_diagram_has_every_state() -> None:
+    lines = machine.diagram().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [step.after.value for step in STEPS]
+    assert [line.split()[-1] for line in lines[7:]] == ["IN_DOUBT", "IN_DOUBT", "MOVED"]

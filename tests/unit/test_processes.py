@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from migrate import processes
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    made = subprocess.Popen(["sleep", "1000"], env={"MIGRATE_ID": f"unit-{os.getpid()}"})
+    yield made
+    made.kill()
+    made.wait()
+
+
+def test_identity_is_of_one_process(child: subprocess.Popen[bytes]) -> None:
+    pid, start = processes.identity(child.pid)
+    assert processes.alive((pid, start))
+    assert not processes.alive((pid, start + 1))
+    assert processes.innermost(os.getpid()) == os.getpid()
+
+
+def test_signal_goes_to_that_process_only(child: subprocess.Popen[bytes]) -> None:
+    pid, start = processes.identity(child.pid)
+    assert not processes.send((pid, start + 1), signal.SIGKILL)
+    assert child.poll() is None
+    assert processes.send((pid, start), signal.SIGSTOP)
+    assert os.waitid(os.P_PID, pid, os.WSTOPPED) is not None
+    assert processes.state(pid) == "T"
+
+
+def test_zombie_is_not_alive(child: subprocess.Popen[bytes]) -> None:
+    one = processes.identity(child.pid)
+    assert processes.end([one]) == []
+    assert processes.state(child.pid) == "Z"
+    assert not processes.alive(one)
+    assert not processes.send(one, signal.SIGCONT)
+    assert processes.wait_gone(one, time.monotonic())
+
+
+def test_process_that_is_gone(child: subprocess.Popen[bytes]) -> None:
+    one = processes.identity(child.pid)
+    child.kill()
+    child.wait()
+    assert not processes.alive(one)
+    assert not processes.send(one, signal.SIGCONT)
+    assert processes.wait_gone(one, time.monotonic() - 1)
+    for look in (processes.identity, processes.state, processes.innermost):
+        with pytest.raises(ProcessLookupError):
+            look(child.pid)
+
+
+def test_waiting_ends_at_the_deadline(child: subprocess.Popen[bytes]) -> None:
+    assert not processes.wait_gone(processes.identity(child.pid), time.monotonic() + 0.01)
+
+
+def test_name_with_blanks_and_parentheses() -> None:
+    script = "open('/proc/self/comm', 'w').write('a) S (b'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as odd:
+        assert odd.stdout is not None and odd.stdin is not None
+        odd.stdout.readline()
+        assert processes.identity(odd.pid)[1] > 0
+        assert processes.state(odd.pid) in "RS"
+        odd.stdin.write(b"\n")
+
+
+def test_processes_by_environment(child: subprocess.Popen[bytes]) -> None:
+    word = f"MIGRATE_ID=unit-{os.getpid()}"
+    one = processes.identity(child.pid)
+    assert processes.with_environment(word) == [one]
+    assert processes.with_environment(word, since=one[1]) == [one]
+    assert processes.with_environment(word, since=one[1] + 1) == []
+    assert processes.with_environment(word[:-1]) == []
