@@ -15,6 +15,7 @@ net/ipv4/tcp_cong.c tcp_reinit_congestion_control(); kernel/bpf/bpf_struct_ops.c
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import struct
@@ -87,6 +88,8 @@ class Setter:
 
 _made: list[Setter] = []
 _refused: list[KernelError] = []
+# A child makes its own: two processes would overwrite each other's numbers in the map.
+os.register_at_fork(after_in_child=_made.clear)
 
 
 def prepare() -> bool:

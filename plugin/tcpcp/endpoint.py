@@ -2,8 +2,9 @@
 
 From socket to ICI (:func:`get`; `reader`)
 
-1.  Check that it is plain TCP without urgent data, and read its options (repair mode hides SO_REUSEADDR).
-2.  Isolate it: `isolation`. Repair mode does not.
+1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
+    (repair mode hides SO_REUSEADDR): `inspection`.
+2.  Isolate it: `isolation`. Repair mode does not. Read ``ts_recent`` of all of a batch: `peer_time`.
 3.  TCP_REPAIR 1.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
@@ -18,13 +19,14 @@ From ICI to socket (:func:`create`; `builder`)
 3.  TCP_REPAIR 1; bind; TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``mss_clamp``; connect;
     TCP_MAXSEG 0. connect() sends nothing in repair mode, computes the segment size, and leaves the send
     window 0.
-4.  TCP_REPAIR_OPTIONS; TCP_TIMESTAMP.
+4.  TCP_REPAIR_OPTIONS; TCP_TIMESTAMP. A segment fed through a raw socket: ``ts_recent``, and on the same path
+    the round-trip time.
 5.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
 6.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.
 7.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
-    ours: a segment fed through a raw socket.
-8.  TCP_REPAIR_WINDOW.
+    ours: a segment fed likewise. The socket filter.
+8.  ECN, and on the same path the congestion window and threshold: `congestion_state`. TCP_REPAIR_WINDOW.
 
 Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer; SO_REUSEADDR as
 it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release: TCP_REPAIR 1 and close, which

@@ -1,13 +1,14 @@
 """What runs at CRIU's stages, for our driver and for whoever else drives CRIU.
 
-On the origin, at ``post-dump`` (the tree is frozen, the network live)::
+Before anything is frozen, on both hosts: :func:`prepare`. On the origin, at ``post-dump`` (the tree is
+frozen, the network live)::
 
     extract = Extract.collect(pids)      borrow every TCP socket of the tree
     isolation.hold(extract.flows, extract.listeners)
     icis = extract.get()                 all are in repair mode now
     extract.resume() or extract.release()
 
-On the destination, before ``restore``: :func:`complete_images`; at ``post-restore`` (the tree is built,
+On the destination, before ``restore``: :func:`complete_images`; around it :func:`restoring`; at ``post-restore`` (the tree is built,
 its sockets are in repair mode, nothing runs): :func:`finish`. At ``pre-resume`` (the tree is whole, stopped,
 and goes on whoever dies now): remove the filter, then :func:`wake`.
 

@@ -4,6 +4,7 @@ A connection that is rebuilt knows nothing of its path: it starts with 10 segmen
 it sends again what was lost, because no round-trip time is known (net/ipv4/tcp_metrics.c
 tcp_init_metrics()). Where the path is the same, as within one subnet:
 
+- `congestion_state` gives a connection its congestion window and threshold. Where the kernel does not let it:
 - :class:`InitialWindows` has connect() start with the congestion window the connections had, by routes to
   their peers with ``initcwnd`` that exist only meanwhile. Around :func:`tcpcp.create`, or CRIU's restore.
 - :func:`teach_rtt` gives a connection its round-trip time. :func:`tcpcp.create` does so by itself.

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,7 +216,7 @@ def test_criu_kills_what_it_built_when_nobody_answers(ticker: Ticker) -> None:
     stages = ticker.restored_at(worker, "post-restore")
     built = processes.identity(ticker.pid)
     worker.close()
-    assert not processes.alive(built)
+    assert processes.wait_gone(built, time.monotonic() + 5)
     del stages
 
 
