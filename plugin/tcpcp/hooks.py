@@ -8,9 +8,10 @@ frozen, the network live)::
     icis = extract.get()                 all are in repair mode now
     extract.resume() or extract.release()
 
-On the destination, before ``restore``: :func:`complete_images`; around it :func:`restoring`; at ``post-restore`` (the tree is built,
-its sockets are in repair mode, nothing runs): :func:`finish`. At ``pre-resume`` (the tree is whole, stopped,
-and goes on whoever dies now): remove the filter, then :func:`wake`.
+On the destination, before ``restore``: :func:`complete_images`; around it :func:`restoring`; at
+``post-restore`` (the tree is built, its sockets are in repair mode, nothing runs): :func:`finish`. At
+``pre-resume`` (the tree is whole, stopped, and goes on whoever dies now): remove the filter, then
+:func:`wake`.
 
 The dump must have been made with ``tcp_close`` and ``network_lock = skip``: TCP is ours alone.
 """

@@ -100,7 +100,7 @@ def pass_translated(lab: Lab, ipv6: bool, how: dict[str, Any], new_ip: str) -> i
         with translated(lab, connected.peer, connected.old, (new_ip, port)):
             origin.ask("release")
             destination.ask("activate")
-            (found,) = ss(lab.hosts["destination"], f"sport = {port}")
+            (found,) = ss(lab.hosts["destination"], f"sport = {port} and dport = {connected.peer[1]}")
             assert found["state"] == "ESTAB"
             assert found["local"] in (f"{new_ip}:{port}", f"[{new_ip}]:{port}")
             connected.goes_on(destination)
