@@ -94,7 +94,7 @@ def test_space_ends_on_the_destination(bench: Bench) -> None:
             run.go()
             found = run.answer()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
-        found.must_say("destination", "No space left on device", "/dev/shm")
+        found.must_say("destination", "cannot write ", ": No space left on device", "/dev/shm")
         server.serves()
 
 
