@@ -9,7 +9,9 @@ after the pidfd is open, so a reused PID is never entered. Source: setns(2), sin
 """
 
 import ctypes
+import fcntl
 import os
+import select
 import signal
 import sys
 
@@ -104,20 +106,70 @@ def failure(command: list[str], number: int) -> int:
     return EXIT_NOT_FOUND if number == 2 else EXIT_CANNOT_EXECUTE
 
 
-def forward_until_end(child: int) -> int:
-    """Wait for *child* and pass signals on to it; return its wait status.
+def keep(command: list[str], orders: int, answer: int) -> None:
+    """In the keeper of *command*: run it, pass on the signals in *orders*, write its wait status to *answer*.
 
-    What the terminal sends comes from the kernel and reached the child already.
+    The end of *orders* is the caller's: the command is killed. (The keeper's end kills it, too.)
     """
+    child = os.fork()
+    if child == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os._exit(failure(command, execute(command)))
+    end = os.pidfd_open(child)
+    poll = select.poll()
+    for descriptor in (orders, end):
+        poll.register(descriptor, select.POLLIN)
+    while end not in {ready for ready, _ in poll.poll()}:
+        numbers = os.read(orders, 64)
+        if not numbers:
+            poll.unregister(orders)
+        for number in numbers or (signal.SIGKILL,):
+            signal.pidfd_send_signal(end, number)
+    os.write(answer, os.waitpid(child, 0)[1].to_bytes(2, "big"))
+
+
+def start_kept(command: list[str]) -> tuple[int, int]:
+    """Start *command* in the PID namespace entered; return what takes signals for it and what tells its end.
+
+    It is the child of a keeper, and that of the host's init. Were it ours, it would fall to the machine's
+    init if we are killed; and one that does not reap, as in many containers, would leave a zombie that
+    keeps the host's PID namespace for ever (kernel/pid_namespace.c zap_pid_ns_processes()).
+    """
+    orders, orders_end = os.pipe()
+    answer, answer_end = os.pipe()
+    between = os.fork()
+    if between == 0:
+        try:
+            if os.fork() == 0:
+                os.close(orders_end)
+                os.close(answer)
+                keep(command, orders, answer_end)
+        except BrokenPipeError:  # nobody asks any more
+            pass
+        finally:
+            os._exit(0)
+    os.close(orders)
+    os.close(answer_end)
+    os.waitpid(between, 0)
+    return orders_end, answer
+
+
+def forward_until_end(orders: int, answer: int) -> int:
+    """Write signals that we get to *orders* until *answer* tells a wait status; return that.
+
+    What the terminal sends comes from the kernel and reached the command already.
+    """
+    fcntl.fcntl(answer, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(answer, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     while True:
-        info = signal.sigwaitinfo(FORWARDED | {signal.SIGCHLD})
-        if info.si_signo != signal.SIGCHLD:
-            if info.si_code != SI_KERNEL:
-                os.kill(child, info.si_signo)
-            continue
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status
+        try:
+            status = os.read(answer, 2)
+        except BlockingIOError:
+            info = signal.sigwaitinfo(FORWARDED | {signal.SIGIO})
+        else:
+            return int.from_bytes(status, "big") if status else signal.SIGKILL  # a keeper that was killed
+        if info.si_signo in FORWARDED and info.si_code != SI_KERNEL:
+            os.write(orders, bytes([info.si_signo]))
 
 
 def end_like(status: int) -> int:
@@ -138,12 +190,8 @@ def run(init_pid: int, init_ticks: int, command: list[str]) -> int:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     enter(init_pid, init_ticks)
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED | {signal.SIGCHLD})
-    child = os.fork()
-    if child == 0:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        os._exit(failure(command, execute(command)))
-    return end_like(forward_until_end(child))
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED | {signal.SIGIO})
+    return end_like(forward_until_end(*start_kept(command)))
 
 
 def become_detached(log: str | None, command: list[str], errors: int) -> None:

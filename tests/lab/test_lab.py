@@ -1,5 +1,6 @@
 """The lab itself. The judges are the kernel's own tables, ``ip``, ssh and bash, not the lab's code."""
 
+import ctypes
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ ADDRESSES = (
     ("10.77.1.3", "fd77:1::3"),
 )
 DEADLINE_S = 15.0
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -415,6 +417,23 @@ def test_exec_that_is_killed_takes_the_command_along(lab: Lab) -> None:
     wait_for(
         lambda: bool(lab.hosts["origin"].exec(["test", "-e", path], check=False).returncode), "it is gone"
     )
+
+
+def test_exec_that_is_killed_leaves_no_zombie_to_a_machine_that_does_not_reap(lab: Lab) -> None:
+    """Here the machine's init, which in a container may be anything, is this test."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        run = lab.hosts["origin"].popen(
+            ["sh", "-c", "echo $$; exec sleep 1000"], stdout=subprocess.PIPE, text=True
+        )
+        pid = run.stdout.readline().strip()  # type: ignore[union-attr]
+        run.kill()
+        run.communicate(timeout=10)
+        shown = ["ps", "-o", "pid=", "-p", pid]
+        wait_for(lambda: not lab.hosts["origin"].exec(shown, check=False).stdout, "it is gone")
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def test_exec_has_a_login_environment(lab: Lab) -> None:
