@@ -25,7 +25,7 @@ PROTOCOL = 1
 #: How long the agent waits for the driver's next message: it lives, or its pings would have stopped.
 PATIENCE_S = 3600.0
 
-#: What may come after what.
+#: What may come after what; in between, once the origin has isolated the connections, packets of the gap.
 FOLLOWS = {
     "hello": {"process", "goodbye"},
     "process": {"process", "prepare", "goodbye"},
@@ -38,6 +38,7 @@ FOLLOWS = {
     "failed": {"copy", "image", "restore", "switch", "commit", "abort", "goodbye"},
     "abort": {"goodbye"},
 }
+GAP_AFTER = {"restore", "switch", "commit", "abort", "failed"}
 
 
 class Agent:
@@ -71,7 +72,8 @@ class Agent:
 
     def _serve_one(self) -> None:
         try:
-            kind, message = self._link.receive_kind(*FOLLOWS[self._after], timeout_s=PATIENCE_S)
+            kinds = FOLLOWS[self._after] | ({"gap"} if self._after in GAP_AFTER else set())
+            kind, message = self._link.receive_kind(*kinds, timeout_s=PATIENCE_S)
         except CriuError as error:  # found by watch()
             self._fail("restore", error)
         else:
@@ -103,7 +105,8 @@ class Agent:
                 raise
             self._fail(kind, error)
             return
-        self._after = kind
+        if kind != "gap":
+            self._after = kind
         if reply is not None:
             self._link.send(reply)
 
@@ -119,6 +122,7 @@ class Agent:
             "restore": here.restore,
             "switch": self._switch,
             "commit": lambda _: here.commit(),
+            "gap": here.gap,
             "abort": self._abort,
             "goodbye": self._goodbye,
         }

@@ -8,7 +8,9 @@ everything, up to the moment in which :meth:`Destination.commit` begins.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import socket
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -17,14 +19,18 @@ from migrate import guardian, journal, place, processes, switch, undo
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
 from migrate.file_copy import FileTaker
+from migrate.gap import Capture
 from migrate.image_stream import Receiver
+from migrate.inject import Injector, Inlet
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.settle import note_problems
 from tcpcp import hooks, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.ici import Ici
+from tcpcp.ici import State as TcpState
 from tcpcp.isolation import Flow, Isolation
+from tcpcp.same_path import InitialWindows
 
 #: How much longer than a step the filter holds when we die: long enough never to end before its work.
 FILTER_MARGIN_S = 60
@@ -63,6 +69,11 @@ class Destination:
         self._isolation = Isolation(self.migration_id, timeout_s=request.timeout_s + FILTER_MARGIN_S)
         self._journal.did("isolation", name=self.migration_id)
         self._isolation.prepare()
+        hooks.prepare()
+        # Closing them takes long, so they end with the agent, which does one migration.
+        self._capture = Capture(ipaddress.ip_address(one.ip) for one in addresses)
+        self._injector = Injector()
+        self._inlet = Inlet(self._injector)
         self._images = self._make_images()
         self._receiver = Receiver(self._images)
         self._guardian.wait_ready()
@@ -109,10 +120,10 @@ class Destination:
         with self._timed("verify"):
             self._receiver.verify(request.manifest)
         with self._timed("compile"):
-            icis = hooks.complete_images(self._images, request.closed)
+            icis = hooks.complete_images(self._images, request.closed, same_path=request.same_path)
         with self._timed("hold"):
             self._hold(icis)
-        with self._timed("build"):
+        with self._timed("build"), self._initial_windows(icis, same_path=request.same_path):
             self._build()
         self._pids = self._numbers()
         self._icis, self._holders = icis, self._local_holders(request)
@@ -130,10 +141,21 @@ class Destination:
     def _hold(self, icis: list[Ici]) -> None:
         """No packet may meet a half-built socket, or none."""
         assert self._journal is not None
-        flows = [Flow(ici.local, ici.peer) for ici in icis]
-        self._isolation.hold(flows, hooks.listeners_of_images(self._images))
+        self._flows = {ici.tag: Flow(ici.local, ici.peer) for ici in icis}
+        self._listening = hooks.listeners_of_images(self._images)
+        self._injector.by_device({i.local.ip: socket.if_nametoindex(i.device) for i in icis if i.device})
+        self._inlet.only(self._flows.values(), self._listening)
+        self._isolation.hold(self._flows.values(), self._listening)
         self._journal.did("switch", details=self._switch.details())
         self._switch.prepare()
+
+    def _initial_windows(self, icis: list[Ici], *, same_path: bool) -> InitialWindows:
+        """What CRIU's restore happens within; routes that it makes are ours to remove."""
+        assert self._journal is not None
+        windows = hooks.restoring(icis, same_path=same_path)
+        if windows.routes:
+            self._journal.did("routes", routes=[route.hex() for route in windows.routes])
+        return windows
 
     def _build(self) -> None:
         assert self._journal is not None
@@ -162,7 +184,8 @@ class Destination:
         hooks.finish(self._icis, self._holders, listeners, same_path=request.same_path)
 
     def switch(self) -> None:
-        """Answer for the service addresses; the origin has withdrawn them."""
+        """Answer for the service addresses; the origin has withdrawn them. What arrives now is kept."""
+        self._capture.everything()
         with self._timed("switch"):
             self._switch.switch()
             self._switch.verify()
@@ -194,9 +217,18 @@ class Destination:
         assert self._journal is not None
         self._journal.state(State.ACTIVATED.value)
         self.activated = True
+        self._inlet.add(self._capture.take())
+        self._inlet.fill(self._flows[ici.tag] for ici in self._icis if ici.state is not TcpState.ESTABLISHED)
         self._isolation.release()
+        self._inlet.open()
+        self._capture.nothing()
+        self._inlet.add(self._capture.take())
         with contextlib.suppress(TcpcpError):  # the connections work without
             hooks.wake(self._icis, self._holders)
+
+    def gap(self, message: pb.GapPackets) -> None:
+        """Take packets that arrived at the origin: for the connections when they live here, else for nobody."""
+        self._inlet.add(message.packets)
 
     def end(self) -> list[str]:
         """Clean up after the tree has been activated; sentences: what could not be."""

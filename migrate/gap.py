@@ -202,7 +202,7 @@ class Forwarder:
         self._lock = threading.Lock()
         self._broken = False
         self.packets = self.sent_bytes = 0
-        self._forwarded_at = time.monotonic()
+        self._forwarded_at = 0.0
         self._stopping, self._wake = os.pipe2(os.O_CLOEXEC)
         self._thread: threading.Thread | None = None
 
@@ -242,9 +242,10 @@ class Forwarder:
     def linger(self, quiet_s: float, most_s: float) -> None:
         """Wait until nothing has been sent for *quiet_s*, at most *most_s*: packets that come late, from
         hosts that do not know yet where the address is now."""
-        until = time.monotonic() + most_s
+        began = time.monotonic()
         while not self._broken:
-            left_s = min(self._forwarded_at + quiet_s, until) - time.monotonic()
+            quiet_since = max(self._forwarded_at, began)
+            left_s = min(quiet_since + quiet_s, began + most_s) - time.monotonic()
             if left_s <= 0:
                 return
             time.sleep(left_s)

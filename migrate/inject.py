@@ -22,6 +22,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from migrate import packets
+from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK, Flow
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -39,15 +40,13 @@ _LO_HEADER = bytes(12) + b"\x86\xdd"
 class Injector:
     """Sockets of the network namespace it was made in.
 
-    :param devices: for local addresses with sockets that are bound to a device, and for link-local ones: the
-        interface's index.
     :raises OSError: they cannot be had (CAP_NET_RAW); nothing is left.
     :ivar refused: packets that the kernel did not take.
     """
 
-    def __init__(self, devices: Mapping[Ip, int] | None = None) -> None:
+    def __init__(self) -> None:
         self.refused = 0
-        self._devices = {ip.packed: index for ip, index in (devices or {}).items()}
+        self._devices: dict[bytes, int] = {}
         self._sockets: list[dict[str, socket.socket]] = []
         try:
             for mark in (0, MARK):
@@ -59,6 +58,11 @@ class Injector:
         except BaseException:
             self.close()
             raise
+
+    def by_device(self, devices: Mapping[Ip, int]) -> None:
+        """For local addresses with sockets that are bound to a device, and for link-local ones: say the
+        interface's index."""
+        self._devices = {ip.packed: index for ip, index in devices.items()}
 
     def give(self, packet: bytes, *, marked: bool = False) -> None:
         """Have the host receive *packet*; the kernel has dealt with it when this returns, in most cases.
@@ -113,6 +117,7 @@ class Inlet:
     The order matters more than the time. Let one live packet in first, and its acknowledgement tells the
     peer that all older ones are missing: it sends them again at once (RACK). So:
 
+    0. :meth:`only` says which connections there are; nothing else gets in.
     1. :meth:`add` what the origin sends; it waits.
     2. After COMMIT, while the filter still holds everything: :meth:`fill` gives the waiting data to the
        connections. Their acknowledgements do not get out, so no peer sends more yet.
@@ -126,15 +131,32 @@ class Inlet:
 
     def __init__(self, injector: Injector) -> None:
         self._injector = injector
+        self._wanted: packets.Wanted | None = None
+        self._choice: tuple[Iterable[Flow], Iterable[Endpoint]] = ((), ())
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._nudges: dict[bytes, packets.Segment] = {}
         self._open = False
         self.given = self.dropped = 0
 
+    def only(self, flows: Iterable[Flow], listeners: Iterable[Endpoint]) -> None:
+        """Say what is taken: packets of these connections, and SYNs to these listeners.
+
+        Costs nothing now: *flows* is gone through when the first packet arrives.
+        """
+        self._wanted, self._choice = None, (flows, listeners)
+
+    def _wants(self, packet: bytes) -> bool:
+        if self._wanted is None:
+            self._wanted = packets.Wanted(*self._choice)
+        segment = packets.parse(packet)
+        return segment is not None and segment in self._wanted
+
     def add(self, arrived: Iterable[bytes]) -> None:
         """Take packets: keep them, or after :meth:`open` give them at once."""
         for packet in arrived:
+            if not self._wants(packet):
+                continue
             if self._open:
                 self._give(packet)
             elif self._waiting_bytes + len(packet) > MOST_WAITING_BYTES:
@@ -171,7 +193,8 @@ class Inlet:
             self._injector.give(packets.build(nudge))
         self._nudges.clear()
         waiting, self._waiting = self._waiting, []
-        self.add(waiting)
+        for packet in waiting:
+            self._give(packet)
 
     def _give(self, packet: bytes, *, marked: bool = False) -> None:
         self._injector.give(packet, marked=marked)

@@ -8,12 +8,13 @@ COMMIT is undone by the same code that a guardian would use (:mod:`migrate.undo`
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import time
 from collections.abc import Generator
 
-from migrate import guardian, interrupt, inventory, journal, place, processes, quiesce, switch
+from migrate import gap, guardian, interrupt, inventory, journal, place, processes, quiesce, switch
 from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
@@ -35,6 +36,9 @@ FILTER_MARGIN_S = 60
 #: How long memory is read ahead, and how long one round of it may take to be sent.
 AHEAD_READ_S = 60.0
 AHEAD_S = 300.0
+#: How long packets may still come here after the move, from hosts that do not know yet where the address is:
+#: until none has come for a while, at most.
+LATE_QUIET_S, LATE_S = 0.1, 0.5
 #: How often a freeze is tried when connections slip into an accept queue.
 FREEZES = 5
 
@@ -87,6 +91,7 @@ class Driver:
         self._sender: Sender | None = None
         self._guardian: guardian.Guardian | None = None
         self._journal: journal.Journal | None = None
+        self._forwarder: gap.Forwarder | None = None
 
     def drive(self) -> None:
         """Take all steps; on a failure undo what can be undone. The report says how it ended."""
@@ -146,6 +151,9 @@ class Driver:
             self._isolation = Isolation(self._migration_id, timeout_s=int(self._timeout_s) + FILTER_MARGIN_S)
             self._journal.did("isolation", name=self._migration_id)
             self._isolation.prepare()
+            hooks.prepare()
+            self._capture = gap.Capture(ipaddress.ip_address(one.ip) for one in self._plan.addresses)
+            self._forwarder = gap.Forwarder(self._capture, self._link.send)
             self._session.copy_files(self._plan.copy)
             self._link.expect(pb.Prepared, timeout_s=self._timeout_s)
             self._guardian.wait_ready()
@@ -194,7 +202,8 @@ class Driver:
         """Hold new connections, let the accept queues drain, freeze; again if one slipped in."""
         deadline = time.monotonic() + self._timeout_s
         for _ in range(FREEZES):
-            listeners = quiesce.drain(self._isolation, tree.tasks(self._request.pid), deadline)
+            tasks = tree.tasks(self._request.pid)
+            listeners = quiesce.drain(self._isolation, tasks, deadline, self._capture.syns)
             self._freeze_once()
             if not hooks.accept_queues(listeners):
                 return
@@ -260,6 +269,8 @@ class Driver:
         assert self._journal is not None
         self._extract = hooks.Extract.collect([pid for pid, _ in self._tasks])
         self._journal.did("repair", tasks=self._tasks, reuse=self._extract.reusing())
+        self._capture.everything()
+        self._capture.only(self._extract.flows, self._extract.listening)
         self._timeline.start(Span.ISOLATED)
         self._isolation.hold(self._extract.flows, self._extract.listening)
         icis = self._extract.get()
@@ -278,9 +289,10 @@ class Driver:
         self._observer.progress(self._sender.sent_bytes, self._sender.sent_bytes)
 
     def restore(self) -> None:
-        """Have the destination build the tree."""
-        assert self._extract is not None
+        """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
+        assert self._extract is not None and self._forwarder is not None
         self._link.send(self._restore_message(self._extract))
+        self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = restored.destination_pid
 
@@ -311,8 +323,9 @@ class Driver:
         self._link.expect(pb.Switched, timeout_s=self._timeout_s)
 
     def commit(self) -> None:
-        """Give the process away."""
-        assert self._journal is not None
+        """Give the process away, and with it all that has arrived for it here up to now."""
+        assert self._journal is not None and self._forwarder is not None
+        self._forwarder.catch_up()
         self._isolation.keep()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
         self._machine.give_away()
@@ -330,13 +343,16 @@ class Driver:
 
     def release(self) -> None:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
-        assert self._extract is not None and self._worker is not None
+        assert self._extract is not None and self._worker is not None and self._forwarder is not None
         self._extract.close()
         killed = processes.kill(self._tasks)
         self._worker.close()  # before the wait: CRIU traces them
         left = processes.not_gone(killed)
         if left:
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
+        self._forwarder.linger(LATE_QUIET_S, LATE_S)
+        self._forwarder.stop()
+        self._report.gap_packets, self._report.gap_dropped = self._forwarder.packets, self._capture.dropped
         self._isolation.release()
         self._link.send(pb.Goodbye())
         self._link.expect(pb.Goodbye, timeout_s=self._timeout_s)
@@ -359,6 +375,8 @@ class Driver:
         if self._worker is not None:
             self._pages.close()
             self._worker.close()
+        if self._forwarder is not None:
+            self._forwarder.stop()
         if self._guardian is not None and self._ending.removed:
             self._guardian.wait_end()
 

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from migrate import interrupt
 from migrate.errors import MigrateError, Reason, Refused
@@ -48,10 +48,13 @@ def pid_lock(pid: int) -> Generator[None, None, None]:
         os.close(descriptor)
 
 
-def drain(isolation: Isolation, pids: list[int], deadline: float) -> list[int]:
+def drain(
+    isolation: Isolation, pids: list[int], deadline: float, about_to_hold: Callable[[list[Endpoint]], None]
+) -> list[int]:
     """Hold new connections to the listeners of *pids* off and wait until no connection waits there.
 
     :param deadline: of time.monotonic().
+    :param about_to_hold: called with where the listeners are bound, just before their SYNs are dropped.
     :return: inodes of the listeners; *isolation* holds their SYNs.
     :raises MigrateError: the process does not accept; the SYNs are still held.
     """
@@ -60,6 +63,7 @@ def drain(isolation: Isolation, pids: list[int], deadline: float) -> list[int]:
     inodes = [entry.inode for entry in listeners]
     if not listeners:
         return inodes
+    about_to_hold(_bound(listeners))
     isolation.hold((), _bound(listeners), syn_only=True)
     handshakes_until = time.monotonic() + HANDSHAKE_S
     while waiting := _waiting(listeners, handshakes=time.monotonic() < handshakes_until):

@@ -122,6 +122,8 @@ class Report:
 
     :ivar pid: the process on the origin; 0 where there is none (a recovery that found nothing).
     :ivar destination_pid: its PID on the destination; 0 unless it runs there.
+    :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
+    :ivar gap_dropped: such packets that were too many.
     :ivar frozen_ms: how long no task of it ran.
     :ivar isolated_ms: how long its connections were cut off from their peers.
     :ivar phases_ms: durations by host ("origin", "destination") and phase.
@@ -137,6 +139,8 @@ class Report:
     destination_pid: int = 0
     connections: int = 0
     image_bytes: int = 0
+    gap_packets: int = 0
+    gap_dropped: int = 0
     frozen_ms: float = 0.0
     isolated_ms: float = 0.0
     total_ms: float = 0.0
@@ -184,6 +188,8 @@ class Report:
             "where": self.where,
             "connections": self.connections,
             "image_bytes": self.image_bytes,
+            "gap_packets": self.gap_packets,
+            "gap_dropped": self.gap_dropped,
             "frozen_ms": round(self.frozen_ms, 3),
             "isolated_ms": round(self.isolated_ms, 3),
             "total_ms": round(self.total_ms, 3),

@@ -105,6 +105,7 @@ def _figures(report: Report) -> list[str]:
         ("total", duration(report.total_ms)),
         ("connections", str(report.connections)),
         ("images", size(report.image_bytes)),
+        ("gap packets", f"{report.gap_packets}{f', {lost} lost' if (lost := report.gap_dropped) else ''}"),
     ]
     return [f"  {name:<12}{value:>12}" for name, value in rows]
 

@@ -19,7 +19,7 @@ from typing import Any
 from migrate import processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
-from tcpcp import hooks, isolation, tcp_repair, tree
+from tcpcp import hooks, isolation, same_path, tcp_repair, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.pidfd import Lender
 
@@ -138,6 +138,12 @@ def _switch(entry: dict[str, Any]) -> str:
     return f"switch '{entry['details']['kind']}' undone"
 
 
+def _routes(entry: dict[str, Any]) -> str:
+    """Routes to the peers that were there only while the connections were built."""
+    same_path.remove([bytes.fromhex(route) for route in entry["routes"]])
+    return f"{len(entry['routes'])} routes removed"
+
+
 def _tree(entry: dict[str, Any]) -> str:
     """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
     while found := [one for one in _restored(entry) if processes.alive(one)]:
@@ -180,6 +186,7 @@ UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "repair": _repair,
     "isolation": _isolation,
     "switch": _switch,
+    "routes": _routes,
     "tree": _tree,
     "copied": _copied,
     "directory": _directory,

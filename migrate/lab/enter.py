@@ -49,20 +49,34 @@ FORWARDED = {
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def start_ticks(pid: int) -> int | None:
-    """Return when process *pid* started, in clock ticks since boot; None if it is gone or a zombie."""
+def stat_fields(pid: int) -> list[str]:
+    """Return what proc(5) numbers from 3 in /proc/PID/stat; nothing if there is no such process."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except FileNotFoundError:
-        return None
+        return []
     try:
-        text = os.read(descriptor, 4096).decode(errors="replace")
+        return os.read(descriptor, 4096).decode(errors="replace").rpartition(")")[2].split()
     except ProcessLookupError:
-        return None
+        return []
     finally:
         os.close(descriptor)
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when process *pid* started, in clock ticks since boot; None if it is gone or a zombie."""
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def be_called(name: bytes) -> None:
+    """Have ps show *name* for this process, as far as there is room.
+
+    Source: proc(5), arg_start and arg_end of /proc/PID/stat: where the kernel reads the command line from.
+    """
+    begin, end = map(int, stat_fields(os.getpid())[45:47])
+    ctypes.memset(begin, 0, end - begin)
+    ctypes.memmove(begin, name, min(len(name), end - begin - 1))
 
 
 def setns(descriptor: int, namespaces: int) -> None:
@@ -111,6 +125,7 @@ def keep(command: list[str], orders: int, answer: int) -> None:
 
     The end of *orders* is the caller's: the command is killed. (The keeper's end kills it, too.)
     """
+    be_called(b"lab keeper")  # else pgrep -f, run here, would find the keeper of itself
     child = os.fork()
     if child == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

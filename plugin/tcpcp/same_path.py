@@ -40,7 +40,8 @@ _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE, _NLMSG_ERROR = 24, 25, 26, 2
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 4, 5, 8
 _RTAX_INITCWND = 11
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+#: Of the numbers the kernel leaves to programs (rtnetlink(7)); it marks our routes as ours.
+_RT_TABLE_MAIN, _RTPROT_OURS, _RTN_UNICAST = 254, 207, 1
 _UNIVERSE, _LINK = 0, 253
 
 
@@ -60,40 +61,51 @@ class InitialWindows:
     Makes routes to single hosts in the main table, copies of the routes in use; a peer that has such a route
     already, or none at all, is left out. Leaving removes them, whatever happened meanwhile; connections keep
     working, by the routes that were copied. Best effort: no route is worth a failed restore.
+
+    :ivar routes: what will be made, for :func:`remove` by whoever finds out that the one who entered has died.
     """
 
     def __init__(self, icis: Iterable[Ici]) -> None:
-        self._windows = initial_windows(icis)
-        self._made: list[bytes] = []
+        self.routes: list[bytes] = []
+        if windows := initial_windows(icis):
+            with _netlink() as netlink:
+                found = (_copied_route(netlink, peer, segments) for peer, segments in windows.items())
+                self.routes = [route for route in found if route]
 
     def __enter__(self) -> InitialWindows:
-        if self._windows:
+        if self.routes:
             with _netlink() as netlink:
-                for peer, segments in self._windows.items():
-                    self._make(netlink, peer, segments)
+                for route in self.routes:
+                    _ask(netlink, _RTM_NEWROUTE, _ACK | _CREATE | _EXCL, route)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._made:
-            with _netlink() as netlink:
-                for route in self._made:
-                    _ask(netlink, _RTM_DELROUTE, _ACK, route)
+        remove(self.routes)
 
-    def _make(self, netlink: socket.socket, peer: bytes, segments: int) -> None:
-        found = _ask(netlink, _RTM_GETROUTE, 0, _route(peer, 0, 0, 0, b""))
-        if isinstance(found, int):
-            return
-        hops = {kind: value for kind, value in _attributes(found) if kind in (_RTA_OIF, _RTA_GATEWAY)}
-        if found[7] != _RTN_UNICAST or _RTA_OIF not in hops:
-            return
-        scope = _UNIVERSE if _RTA_GATEWAY in hops or len(peer) == 16 else _LINK
-        hop = b"".join(_attribute(kind, value) for kind, value in hops.items())
-        metrics = _attribute(_RTA_METRICS, _attribute(_RTAX_INITCWND, _U32.pack(segments)))
-        route = _route(peer, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, hop + metrics)
-        if _ask(netlink, _RTM_NEWROUTE, _ACK | _CREATE | _EXCL, route) == 0:
-            self._made.append(route)
+
+def remove(routes: Iterable[bytes]) -> None:
+    """Remove those of *routes* that are there; nobody else's have our protocol number."""
+    routes = list(routes)
+    if routes:
+        with _netlink() as netlink:
+            for route in routes:
+                _ask(netlink, _RTM_DELROUTE, _ACK, route)
+
+
+def _copied_route(netlink: socket.socket, peer: bytes, segments: int) -> bytes:
+    """A route to *peer* alone, by the way that is in use now; none if there is no way."""
+    found = _ask(netlink, _RTM_GETROUTE, 0, _route(peer, 0, 0, 0, b""))
+    if isinstance(found, int):
+        return b""
+    hops = {kind: value for kind, value in _attributes(found) if kind in (_RTA_OIF, _RTA_GATEWAY)}
+    if found[7] != _RTN_UNICAST or _RTA_OIF not in hops:
+        return b""
+    scope = _UNIVERSE if _RTA_GATEWAY in hops or len(peer) == 16 else _LINK
+    hop = b"".join(_attribute(kind, value) for kind, value in hops.items())
+    metrics = _attribute(_RTA_METRICS, _attribute(_RTAX_INITCWND, _U32.pack(segments)))
+    return _route(peer, _RT_TABLE_MAIN, _RTPROT_OURS, scope, hop + metrics)
 
 
 def _netlink() -> socket.socket:

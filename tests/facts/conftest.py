@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator
 
 import pytest
+from gap_hosts import SERVICE, GapHosts
 from netns import Hosts
 
+from migrate.gap import Capture
+from migrate.inject import Injector
 from tcpcp import nft
 
 
@@ -18,3 +22,31 @@ def hosts() -> Iterator[Hosts]:
     yield hosts
     nft.close()
     hosts.close()
+
+
+@pytest.fixture
+def gap_hosts() -> Iterator[GapHosts]:
+    """Three hosts of this test's own."""
+    hosts = GapHosts()
+    yield hosts
+    nft.close()
+    hosts.close()
+
+
+@pytest.fixture
+def capture(gap_hosts: GapHosts) -> Iterator[Capture]:
+    """On the origin, for the service's addresses."""
+    with gap_hosts.origin.entered():
+        capture = Capture(ipaddress.ip_address(one) for one in SERVICE.values())
+    yield capture
+    capture.close()
+
+
+@pytest.fixture
+def injector(gap_hosts: GapHosts) -> Iterator[Injector]:
+    """On the destination."""
+    with gap_hosts.destination.entered():
+        injector = Injector()
+    yield injector
+    assert injector.refused == 0
+    injector.close()

@@ -8,8 +8,9 @@ import struct
 import subprocess
 from dataclasses import dataclass
 
-from netns import Namespace, ip
+from netns import Namespace, eventually, ip
 
+from migrate import gap, packets
 from tcpcp import endpoint
 from tcpcp.ici import Endpoint, Ici
 from tcpcp.isolation import Flow
@@ -146,3 +147,37 @@ class Moving:
         self.rebuilt.settimeout(10)
         self.hosts.sockets.append(self.rebuilt)
         return self.rebuilt
+
+
+def wait_caught(capture: gap.Capture, count: int) -> list[bytes]:
+    """The next *count* packets."""
+    caught: list[bytes] = []
+
+    def enough() -> bool:
+        caught.extend(capture.take())
+        return len(caught) >= count
+
+    eventually(enough, f"{count} packets")
+    assert len(caught) == count
+    return caught
+
+
+def receive_all(sock: socket.socket, size: int) -> bytes:
+    """The next *size* bytes."""
+    received = b""
+    while len(received) < size:
+        piece = sock.recv(size - len(received))
+        assert piece
+        received += piece
+    return received
+
+
+def payloads(caught: list[bytes]) -> bytes:
+    return b"".join(segment.payload for segment in map(packets.parse, caught) if segment)
+
+
+def since(hosts: GapHosts, before: dict[str, int]) -> dict[str, int]:
+    """What the peer's TCP did out of the ordinary since *before*."""
+    names = ("TcpRetransSegs", "TcpExtTCPTimeouts", "TcpExtTCPLossProbes", "TcpEstabResets", "TcpOutRsts")
+    now = hosts.counters(hosts.peer)
+    return {name: now[name] - before[name] for name in names if now[name] != before[name]}

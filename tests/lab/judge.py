@@ -26,7 +26,7 @@ WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 DEADLINE_S = 15.0
 MOVERS = ("origin", "destination")
 #: What a host has running by itself.
-OWN = ("init.py hold", "/usr/sbin/sshd", "/lab/enter.py exec")
+OWN = ("init.py hold", "/usr/sbin/sshd", "lab keeper")
 _CLONE_NEWNET = 0x40000000
 
 
