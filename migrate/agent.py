@@ -158,6 +158,7 @@ class Agent:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
         told = failure.to_failure(error, phase)
         told.log_tail.extend(self._undo())
+        told.phases.extend(self._destination.phases if self._destination is not None else [])
         self._after = "failed"
         self._link.send(told)
 

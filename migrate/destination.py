@@ -45,7 +45,7 @@ class Destination:
     def __init__(self, migration_id: str, origin_host: str) -> None:
         self.migration_id = migration_id
         self.origin_host = origin_host
-        self.phases_ms: dict[str, float] = {}
+        self.phases: list[pb.PhaseTime] = []
         self.committed = self.activated = False
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
@@ -55,6 +55,10 @@ class Destination:
 
         :raises MigrateError: :meth:`abort` leaves nothing.
         """
+        with self._timed("prepare"):
+            self._prepare(request)
+
+    def _prepare(self, request: pb.Prepare) -> None:
         self._request = request
         self._journal = journal.Journal(
             self.migration_id, role="destination", pid=request.pids[0], other_host=self.origin_host
@@ -129,7 +133,7 @@ class Destination:
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
-        return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases_ms=self.phases_ms)
+        return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
 
     def _numbers(self) -> dict[int, int]:
         """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
@@ -207,7 +211,7 @@ class Destination:
             except CriuError:
                 if not self.activated:
                     raise
-        return pb.Activated(destination_pid=self._pids[self._request.pids[0]], phases_ms=self.phases_ms)
+        return pb.Activated(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
 
     def _activate(self) -> None:
         """The tree is whole and stopped, and runs on even if CRIU or we die now.
@@ -276,20 +280,21 @@ class Destination:
             self._guardian.wait_end()
 
     def _timed(self, phase: str) -> _Timed:
-        return _Timed(self.phases_ms, phase)
+        return _Timed(self.phases, phase)
 
 
 class _Timed:
-    """Adds the duration of a ``with`` block to *phases_ms*."""
+    """Adds when a ``with`` block began and how long it took to *phases*, also when it fails."""
 
-    def __init__(self, phases_ms: dict[str, float], phase: str) -> None:
-        self._phases_ms, self._phase = phases_ms, phase
+    def __init__(self, phases: list[pb.PhaseTime], name: str) -> None:
+        self._phases, self._name = phases, name
 
     def __enter__(self) -> None:
-        self._began = time.monotonic()
+        self._start_ns = time.monotonic_ns()
 
     def __exit__(self, *_: object) -> None:
-        self._phases_ms[self._phase] = 1000 * (time.monotonic() - self._began)
+        duration_ns = time.monotonic_ns() - self._start_ns
+        self._phases.append(pb.PhaseTime(name=self._name, start_ns=self._start_ns, duration_ns=duration_ns))
 
 
 def _ticks_now() -> int:

@@ -7,7 +7,10 @@ added by the driver, which alone knows it (see :class:`migrate.report.Report`).
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from migrate.pb.session_pb2 import PhaseTime
 
 #: The hint when images do not fit into a host's memory file systems (:mod:`migrate.place`).
 MAKE_ROOM = "Remove files from /dev/shm and /run there, or enlarge one: mount -o remount,size=... /dev/shm"
@@ -31,6 +34,7 @@ class MigrateError(Exception):
     :ivar role: the host it failed on: ``"origin"`` or ``"destination"``.
     :ivar hint: what the user can do about it; a sentence, or "".
     :ivar details: lines that help an engineer, e.g. the end of CRIU's log.
+    :ivar phases: what the other host, which told of the error, had done before.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class MigrateError(Exception):
         self.role = role
         self.hint = hint
         self.details = details or []
+        self.phases: Sequence[PhaseTime] = ()
 
     @property
     def kind(self) -> str:

@@ -57,7 +57,9 @@ def from_failure(failure: Failure, role: str = "destination") -> errors.MigrateE
     cls = _CLASSES.get(failure.kind, errors.MigrateError)
     # The kind's own name would be lost otherwise, e.g. of a KeyError.
     message = failure.message if cls.__name__ == failure.kind else f"{failure.kind}: {failure.message}"
-    return cls(message, phase=failure.phase, role=role, hint=failure.hint, details=list(failure.log_tail))
+    error = cls(message, phase=failure.phase, role=role, hint=failure.hint, details=list(failure.log_tail))
+    error.phases = list(failure.phases)
+    return error
 
 
 def _refused(failure: Failure, role: str) -> errors.Refused:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from migrate import failure, wire
+from migrate.clock import Clocks
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.pb.session_pb2 import Failure, Frame, Ping
 from migrate.stream import Stream
@@ -55,6 +56,8 @@ class Link:
         exit status of the agent; or None.
     :param checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
         may raise to end the wait (see :mod:`migrate.interrupt`).
+    :param now_ns: our clock, for the stamps of frames.
+    :ivar clocks: how far the other side's clock is ahead of ours.
     :ivar lost: set when the link is lost: ended without our close() and without a Goodbye from there.
     """
 
@@ -67,7 +70,9 @@ class Link:
         ping_s: float = PING_S,
         explain: Callable[[], MigrateError | None] | None = None,
         checkpoint: Callable[[], None] | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self.clocks = Clocks(now_ns)
         self._stream = stream
         self._role = role
         self._silence_s = silence_s
@@ -112,7 +117,7 @@ class Link:
         if not name:
             raise ValueError(f"{message.DESCRIPTOR.full_name} needs a kind")
         fields: dict[str, Any] = {name: message}
-        data = wire.encode(Frame(**fields))
+        data = wire.encode(Frame(stamp=self.clocks.stamp(), **fields))
         if name in _BULK_KINDS:
             if len(data) > wire.CHUNK_BYTES + 8192:
                 raise ValueError(f"a chunk of {len(data)} bytes; split it to {wire.CHUNK_BYTES}")
@@ -295,7 +300,9 @@ class Link:
         try:
             while data := self._stream.read(_READ_BYTES):
                 self._heard_at = time.monotonic()
+                arrived_ns = self.clocks.now_ns()
                 for frame in decoder.feed(data):
+                    self.clocks.take(frame.stamp, arrived_ns)
                     self._accept(frame)
                 if decoder.fault is not None:
                     raise decoder.fault
@@ -363,7 +370,7 @@ class Link:
                 data = self._bulk.popleft()
                 self._changed.notify_all()
                 return data
-        return wire.encode(Frame(ping=Ping()))
+        return wire.encode(Frame(ping=Ping(), stamp=self.clocks.stamp()))
 
     def _watch(self) -> None:
         left_s = self._silence_s

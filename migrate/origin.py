@@ -103,6 +103,7 @@ class Driver:
             with interrupt.held():
                 self._ending.moved()
         except BaseException as error:  # a bug, too, must not leave a frozen process
+            self._timeline.hear(getattr(error, "phases", ()), self._link.clocks.offset)
             with interrupt.held():
                 self._ending.failed(error)
         finally:
@@ -295,6 +296,7 @@ class Driver:
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = restored.destination_pid
+        self._timeline.hear(restored.phases, self._link.clocks.offset)
 
     def _restore_message(self, extract: hooks.Extract) -> pb.Restore:
         return pb.Restore(
@@ -336,7 +338,7 @@ class Driver:
         activated = self._link.expect(pb.Activated, timeout_s=self._timeout_s)
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
-        self._timeline.add("destination", dict(activated.phases_ms))
+        self._timeline.hear(activated.phases, self._link.clocks.offset)
         self._report.destination_pid = activated.destination_pid
         assert self._journal is not None
         self._journal.state(State.ACTIVATED.value, destination_pid=activated.destination_pid)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import enum
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from migrate.clock import Offset
 from migrate.errors import Exit, MigrateError, Reason, Refused
+from migrate.interval import Interval, of_destination
+from migrate.pb.session_pb2 import PhaseTime
 from tcpcp.errors import TcpcpError
 
 
@@ -29,9 +32,12 @@ class Span(enum.StrEnum):
 
 
 class Timeline:
-    """Collects how long things took.
+    """Collects when things began and how long they took.
 
     :param now: a clock in seconds that never goes back.
+    :ivar phases: those that have ended, of both hosts.
+    :ivar spans: the parts of spans that have ended.
+    :ivar offset: how far the destination's clock was taken to be ahead, to place its phases; or None.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -39,8 +45,9 @@ class Timeline:
         self._started_s = now()
         self._open_phases: dict[tuple[str, str], float] = {}
         self._open_spans: dict[Span, float] = {}
-        self._spans_s: dict[Span, float] = {}
-        self.phases_ms: dict[str, dict[str, float]] = {}
+        self.phases: list[Interval] = []
+        self.spans: list[Interval] = []
+        self.offset: Offset | None = None
 
     def begin(self, phase: str, role: str = "origin") -> None:
         """Begin *phase* on the host *role*; one that is under way already goes on."""
@@ -51,9 +58,8 @@ class Timeline:
         began_s = self._open_phases.pop((role, phase), None)
         if began_s is None:
             return 0.0
-        duration_ms = 1000 * (self._now() - began_s)
-        self.add(role, {phase: duration_ms})
-        return duration_ms
+        self.phases.append(self._since(began_s, role, phase))
+        return self.phases[-1].duration_ms
 
     @contextlib.contextmanager
     def phase(self, name: str, role: str = "origin") -> Iterator[None]:
@@ -64,11 +70,27 @@ class Timeline:
         finally:
             self.end(name, role)
 
-    def add(self, role: str, phases_ms: dict[str, float]) -> None:
-        """Add durations that the host *role* measured itself."""
-        of_role = self.phases_ms.setdefault(role, {})
-        for name, duration_ms in phases_ms.items():
-            of_role[name] = of_role.get(name, 0.0) + duration_ms
+    def hear(self, phases: Iterable[PhaseTime], offset: Offset | None) -> None:
+        """Take what the destination says of its phases, if anything, instead of what it said before.
+
+        :param offset: how far its clock is ahead of ours. What makes no sense is left out.
+        """
+        began_ns, now_ns = round(1e9 * self._started_s), round(1e9 * self._now())
+        if heard := of_destination(phases, offset, began_ns, now_ns):
+            self.phases = [one for one in self.phases if one.role != "destination"] + heard
+            self.offset = offset
+
+    @property
+    def phases_ms(self) -> dict[str, dict[str, float]]:
+        """Durations by host and phase; those of the same name add up."""
+        found: dict[str, dict[str, float]] = {}
+        for one in self.phases:
+            of_role = found.setdefault(one.role, {})
+            of_role[one.name] = of_role.get(one.name, 0.0) + one.duration_ms
+        return found
+
+    def _since(self, began_s: float, role: str, name: str) -> Interval:
+        return Interval(role, name, 1000 * (began_s - self._started_s), 1000 * (self._now() - began_s))
 
     def start(self, span: Span) -> None:
         """Mark the beginning of a part of *span*; no effect within one."""
@@ -77,12 +99,12 @@ class Timeline:
     def stop(self, span: Span) -> None:
         """Mark its end; no effect outside one."""
         if (began_s := self._open_spans.pop(span, None)) is not None:
-            self._spans_s[span] = self._spans_s.get(span, 0.0) + self._now() - began_s
+            self.spans.append(self._since(began_s, "process", span.value))
 
     def span_ms(self, span: Span) -> float:
         """Return the sum of the parts of *span* in ms; a part under way counts until now."""
         open_s = self._now() - self._open_spans[span] if span in self._open_spans else 0.0
-        return 1000 * (self._spans_s.get(span, 0.0) + open_s)
+        return sum(one.duration_ms for one in self.spans if one.name == span.value) + 1000 * open_s
 
     def total_ms(self) -> float:
         """Return the time since this object was made, in ms."""
@@ -127,6 +149,8 @@ class Report:
     :ivar frozen_ms: how long no task of it ran.
     :ivar isolated_ms: how long its connections were cut off from their peers.
     :ivar phases_ms: durations by host ("origin", "destination") and phase.
+    :ivar phases, spans: when they were; see :class:`Timeline`.
+    :ivar offset: of the destination's clock, as it was used for its phases.
     :ivar where: where it runs now, e.g. ``"runs on origin as PID 4711"``.
     :ivar reasons: for a refusal: all of them.
     :ivar notes: other things worth a line, e.g. what a recovery found and did.
@@ -145,6 +169,9 @@ class Report:
     isolated_ms: float = 0.0
     total_ms: float = 0.0
     phases_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    phases: list[Interval] = field(default_factory=list)
+    spans: list[Interval] = field(default_factory=list)
+    offset: Offset | None = None
     where: str = ""
     error: ErrorReport | None = None
     reasons: list[Reason] = field(default_factory=list)
@@ -152,11 +179,12 @@ class Report:
     instructions: list[str] = field(default_factory=list)
 
     def take(self, timeline: Timeline) -> None:
-        """Copy the durations that *timeline* has measured."""
+        """Copy what *timeline* has measured."""
         self.frozen_ms = timeline.span_ms(Span.FROZEN)
         self.isolated_ms = timeline.span_ms(Span.ISOLATED)
         self.total_ms = timeline.total_ms()
-        self.phases_ms = {role: dict(phases) for role, phases in timeline.phases_ms.items()}
+        self.phases_ms = timeline.phases_ms
+        self.phases, self.spans, self.offset = list(timeline.phases), list(timeline.spans), timeline.offset
 
     def fail(self, error: BaseException) -> None:
         """Record *error*, unless one is recorded: later ones are consequences. The outcome stays as it is."""

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap")
+    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap", "stamp")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Frame(_message.Message):
     ABORTED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
+    STAMP_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ping: Ping
     failure: Failure
@@ -48,7 +49,18 @@ class Frame(_message.Message):
     aborted: Aborted
     goodbye: Goodbye
     gap: GapPackets
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ...) -> None: ...
+    stamp: Stamp
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ..., stamp: _Optional[_Union[Stamp, _Mapping[str, object]]] = ...) -> None: ...
+
+class Stamp(_message.Message):
+    __slots__ = ("sent_ns", "answered_ns", "received_ns")
+    SENT_NS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_NS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_NS_FIELD_NUMBER: _ClassVar[int]
+    sent_ns: int
+    answered_ns: int
+    received_ns: int
+    def __init__(self, sent_ns: _Optional[int] = ..., answered_ns: _Optional[int] = ..., received_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "version", "migration_id", "hostname")
@@ -67,18 +79,20 @@ class Ping(_message.Message):
     def __init__(self) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("phase", "kind", "message", "hint", "log_tail")
+    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
     phase: str
     kind: str
     message: str
     hint: str
     log_tail: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ...) -> None: ...
+    phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
+    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only")
@@ -382,20 +396,23 @@ class Restore(_message.Message):
     same_path: bool
     def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., same_path: _Optional[bool] = ...) -> None: ...
 
+class PhaseTime(_message.Message):
+    __slots__ = ("name", "start_ns", "duration_ns")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    START_NS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_NS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    start_ns: int
+    duration_ns: int
+    def __init__(self, name: _Optional[str] = ..., start_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ...) -> None: ...
+
 class Restored(_message.Message):
-    __slots__ = ("destination_pid", "phases_ms")
-    class PhasesMsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: float
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    __slots__ = ("destination_pid", "phases")
     DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
-    PHASES_MS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
     destination_pid: int
-    phases_ms: _containers.ScalarMap[str, float]
-    def __init__(self, destination_pid: _Optional[int] = ..., phases_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Switch(_message.Message):
     __slots__ = ()
@@ -416,19 +433,12 @@ class GapPackets(_message.Message):
     def __init__(self, packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Activated(_message.Message):
-    __slots__ = ("destination_pid", "phases_ms")
-    class PhasesMsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: float
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    __slots__ = ("destination_pid", "phases")
     DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
-    PHASES_MS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
     destination_pid: int
-    phases_ms: _containers.ScalarMap[str, float]
-    def __init__(self, destination_pid: _Optional[int] = ..., phases_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("reason",)

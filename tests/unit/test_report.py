@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from migrate.clock import Offset
 from migrate.errors import CriuError, Exit, MigrateError, Reason, Refused, UsageError
+from migrate.pb.session_pb2 import PhaseTime
 from migrate.report import ErrorReport, Outcome, Report, Span, Timeline
 from migrate.report_text import clean, duration, render, size
 from tcpcp.errors import IsolationError
@@ -47,7 +49,8 @@ def test_phases_of_both_hosts(clock: Clock) -> None:
     timeline.begin("check")
     clock.now_s += 0.5
     assert timeline.end("check") == pytest.approx(500)
-    timeline.add("destination", {"restore": 7.0})
+    said = [PhaseTime(name="restore", start_ns=int(205.1e9), duration_ns=7_000_000)]
+    timeline.hear(said, Offset(int(105e9), 1000))
     with pytest.raises(ValueError, match="x"), timeline.phase("dump"):
         clock.now_s += 0.25
         raise ValueError("x")
@@ -59,6 +62,9 @@ def test_phases_of_both_hosts(clock: Clock) -> None:
         "origin": {"check": pytest.approx(500), "dump": pytest.approx(500)},
         "destination": {"restore": 7.0},
     }
+    starts = {(one.role, one.name): one.start_ms for one in timeline.phases}
+    assert starts["origin", "check"] == 0
+    assert starts["destination", "restore"] == pytest.approx(100)
     assert timeline.total_ms() == pytest.approx(1000)
 
 
