@@ -17,9 +17,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import interrupt, request, ssh_host, switch, ui
+from migrate import interrupt, report_file, request, ssh_host, switch, ui
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.report import ErrorReport, Outcome, Report
+from migrate.report_text import clean
 from migrate.request import RecoverRequest, Request
 from tcpcp.version import VERSION
 
@@ -53,6 +54,7 @@ def main(
         report = _run(asked, observer, run, run_recover)
         with interrupt.held():
             observer.finished(report)
+            _write_report(asked, report)
             _save_bug(report, options.verbose)
     _close_stdout()
     return int(report.exit_status)
@@ -136,6 +138,7 @@ def _parser() -> _Parser:
     add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
+    add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
     add("--recover", action="store_true", help="undo or explain what a migration that died left on this host")
     add("--resume", metavar="ID", default="", help="with --recover: let the process go on here")
     add("--release", metavar="ID", default="", help="with --recover: it runs on HOST; end the copy here")
@@ -164,6 +167,7 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         agent=_word("--agent", options.agent),
         identity=options.identity,
         port=None if options.port is None else _number("--port", options.port, 65535),
+        report_file=options.report and report_file.check(options.report),
         stop_at=options.stop_at,
     )
 
@@ -171,6 +175,8 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
 def _recover_request(options: argparse.Namespace) -> RecoverRequest:
     if options.pid is not None:
         raise _wrong("--recover takes no PID and no HOST")
+    if options.report:
+        raise _wrong("--recover takes no --report")
     if options.resume and options.release:
         raise _wrong("--resume and --release exclude each other")
     return RecoverRequest(resume=options.resume, release=options.release, verbose=options.verbose)
@@ -235,6 +241,18 @@ def _usage(error: UsageError, *, json_lines: bool) -> int:
         print(f"migrate: {error}. {error.hint}", file=sys.stderr, flush=True)
     _close_stdout()
     return int(Exit.USAGE)
+
+
+def _write_report(asked: Request | RecoverRequest, report: Report) -> None:
+    """Write the timeline that was asked for. Without it the process is still where the exit status says."""
+    if not isinstance(asked, Request) or not asked.report_file:
+        return
+    try:
+        report_file.write(asked.report_file, report)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            text = f"migrate: the timeline was not written to {asked.report_file}: {error}"
+            print(clean(text), file=sys.stderr, flush=True)
 
 
 def _save_bug(report: Report, verbose: bool) -> None:

@@ -23,6 +23,7 @@ class Request:
     :ivar agent: name or path of the agent's program on the destination.
     :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
     :ivar port: port of the destination's sshd, None for that of the ssh configuration.
+    :ivar report_file: where the timeline is to be written when it is over; "" for nowhere.
     :ivar stop_at: for tests: a state of the machine; the driver stops there, says so, and waits to be killed.
     """
 
@@ -38,6 +39,7 @@ class Request:
     agent: str = AGENT
     identity: str = ""
     port: int | None = None
+    report_file: str = ""
     stop_at: str = ""
 
 

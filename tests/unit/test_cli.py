@@ -14,7 +14,7 @@ import pytest
 
 from migrate import cli, interrupt, ui
 from migrate.errors import CriuError, MigrateError, Reason, Refused
-from migrate.report import Outcome, Report
+from migrate.report import ErrorReport, Outcome, Report
 from migrate.request import RecoverRequest, Request
 
 Capture = pytest.CaptureFixture[str]
@@ -113,6 +113,9 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--address", "::1", "42", "h"], "--address is an address that clients"),
         (["--agent", "", "42", "h"], "--agent"),
         (["--resume", "x", "42", "h"], "need --recover"),
+        (["--report", "t.png", "42", "h"], "ends in .html or .svg"),
+        (["--report", "/no/such/t.svg", "42", "h"], "cannot be written to"),
+        (["--recover", "--report", "t.svg"], "takes no --report"),
         (["--recover", "42"], "no PID"),
         (["--recover", "--resume", "x", "--release", "y"], "exclude"),
     ],
@@ -264,3 +267,27 @@ def test_version_and_help_load_little() -> None:
         code = f"import sys; from migrate import cli; sys.argv = ['migrate', '{option}']\ntry: cli.main()\n"
         code += "except SystemExit as end: assert not end.code\nassert 'paramiko' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_timeline_of_every_outcome(tmp_path: Path, outcome: Outcome) -> None:
+    path = tmp_path / "t.svg"
+    error = None if outcome is Outcome.MOVED else CriuError("x")
+    status = cli.main(["--report", str(path), "42", "h"], run=driver(outcome, error))
+    assert status == int(Report(outcome=outcome, error=error and ErrorReport.of(error)).exit_status)
+    assert path.read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyError("a bug")])
+def test_a_timeline_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: Exception
+) -> None:
+    def write(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("migrate.report_file.write", write)
+    path = tmp_path / "t.svg"
+    assert cli.main(["--json", "--report", str(path), "42", "h"], run=driver(Outcome.MOVED)) == 0
+    said = capsys.readouterr()
+    assert f"the timeline was not written to {path}" in said.err
+    assert json.loads(said.out.splitlines()[-1])["outcome"] == "MOVED"
