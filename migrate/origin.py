@@ -103,9 +103,9 @@ class Driver:
             with interrupt.held():
                 self._ending.moved()
         except BaseException as error:  # a bug, too, must not leave a frozen process
-            self._timeline.hear(getattr(error, "phases", ()), self._link.clocks.offset)
-            with interrupt.held():
+            with interrupt.held(), self._timeline.phase("settle"):
                 self._ending.failed(error)
+            self._timeline.hear(getattr(error, "phases", ()), self._link.clocks.offset)
         finally:
             self._put_away()
 

@@ -22,7 +22,7 @@ FONT, SMALL = 12.0, 11.0
 GREY, LINE, INK = "#64748b", "#e2e8f0", "#1e293b"
 COLOURS = {"origin": "#3b6fa8", "destination": "#2f9484"}
 #: Of the band and of its name.
-SPAN_COLOURS = {"frozen": ("#e1edfa", "#2b6cb0"), "isolated": ("#fbe3bd", "#a9650f")}
+SPAN_COLOURS = {"frozen": ("#e1edfa", "#2b6cb0"), "isolated": ("#fdedd0", "#a9650f")}
 
 _TITLE, _SPAN, _ROW, _BAR, _GAP, _AXIS = 26.0, 19.0, 19.0, 11.0, 9.0, 26.0
 _TICKS = 10
@@ -191,7 +191,7 @@ class Panel:
             add(self._front, "text", text, x=begin - 6, y=y, text_anchor="end", **attributes)
         else:
             inside = attributes | {"fill": on}
-            add(self._front, "text", text, x=min(end, PLOT_RIGHT) - 6, y=y, text_anchor="end", **inside)
+            add(self._front, "text", text, x=begin + 6, y=y, **inside)
 
     # --- the axis ----------------------------------------------------------------------------------------
 

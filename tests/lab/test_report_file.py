@@ -102,6 +102,9 @@ def test_a_timeline_of_a_move_that_fails_on_the_destination(lab: Lab) -> None:
     path.unlink()
     (Path(destination.root) / script[1:]).unlink()
     assert set(bars(shown, "destination")) >= {"prepare", "verify", "compile", "hold", "build"}
+    spans = {one.attributes["data-name"]: one for one in shown.of_class("span", 0)}
+    settle = bars(shown, "origin")["settle"]
+    assert settle.number("data-start-ms") < spans["frozen"].end_ms < settle.end_ms
     assert "ROLLED_BACK" in shown.texts()
     assert any(text.startswith("failed: restore") and "No space left" in text for text in shown.texts())
 
