@@ -238,6 +238,7 @@ def test_files_are_private(lab: Lab, directory: str) -> None:
     for host in ("destination", "gateway", "peer", "segment"):
         assert lab.hosts[host].exec(["test", "-e", path], check=False).returncode == 1
     assert not Path(path).exists()
+    lab.hosts["origin"].exec(["rm", path])
 
 
 def test_the_machines_keys_are_not_seen(lab: Lab) -> None:
