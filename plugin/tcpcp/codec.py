@@ -15,9 +15,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
+import operator
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -149,34 +150,42 @@ def message(ici: Ici) -> pb.Ici:
 def _message(ici: Ici) -> pb.Ici:
     if ici.version != model.VERSION:
         raise ValueError(f"version {ici.version}, this tcpcp writes version {model.VERSION}")
-    return pb.Ici(
+    written = pb.Ici(
         version=ici.version,
         tag=ici.tag,
         state=model.State(ici.state).name,
-        local=_endpoint_message(ici.local),
-        peer=_endpoint_message(ici.peer),
+        local=_endpoint_values(ici.local),
+        peer=_endpoint_values(ici.peer),
         ipv6_socket=ici.ipv6_socket,
         device=ici.device,
-        negotiated=pb.Negotiated(**_values(ici.negotiated)),
+        negotiated=_values(ici.negotiated),
         snd_nxt=ici.snd_nxt,
         rcv_nxt=ici.rcv_nxt,
-        window=pb.Window(**_values(ici.window)),
-        timestamp=pb.Timestamp(**_values(ici.timestamp)) if ici.timestamp else None,
-        congestion=pb.Congestion(**_values(ici.congestion)),
-        send_queue=pb.SendQueue(**_values(ici.send_queue)),
-        receive_queue=pb.ReceiveQueue(**_values(ici.receive_queue)),
-        options=[pb.SocketOption(name=name, value=value) for name, value in sorted(ici.options.items())],
+        window=_values(ici.window),
+        timestamp=_values(ici.timestamp) if ici.timestamp else None,
+        congestion=_values(ici.congestion),
+        send_queue=_values(ici.send_queue),
+        receive_queue=_values(ici.receive_queue),
         socket_filter=ici.socket_filter,
     )
+    written.MergeFromString(_options_written(tuple(sorted(ici.options.items()))))
+    return written
 
 
-def _endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
+@functools.lru_cache(256)
+def _options_written(options: tuple[tuple[str, int], ...]) -> bytes:
+    """A message with *options* alone. Most connections of a server have the same, and bytes merge quickly."""
+    entries = [pb.SocketOption(name=name, value=value) for name, value in options]
+    return pb.Ici(options=entries).SerializeToString(deterministic=True)
+
+
+def _endpoint_values(endpoint: Endpoint) -> dict[str, Any]:
     if isinstance(endpoint.ip, ipaddress.IPv6Address):
         if endpoint.ip.scope_id:
             raise ValueError(f"{endpoint.ip}: the scope belongs into Ici.device")
         if endpoint.ip.packed.startswith(_IPV4_MAPPED):
             raise ValueError(f"{endpoint.ip}: an IPv4-mapped address is written as IPv4")
-    return pb.Endpoint(ip=endpoint.ip.packed, port=endpoint.port)
+    return {"ip": endpoint.ip.packed, "port": endpoint.port}
 
 
 def from_message(msg: pb.Ici) -> Ici:
@@ -198,32 +207,35 @@ def from_message(msg: pb.Ici) -> Ici:
         peer=_endpoint(msg.peer, "peer"),
         ipv6_socket=msg.ipv6_socket,
         device=msg.device,
-        negotiated=model.Negotiated(**_picked(msg.negotiated, model.Negotiated)),
+        negotiated=model.Negotiated(*_picked(msg.negotiated, model.Negotiated)),
         snd_nxt=msg.snd_nxt,
         rcv_nxt=msg.rcv_nxt,
-        window=model.Window(**_picked(msg.window, model.Window)),
+        window=model.Window(*_picked(msg.window, model.Window)),
         timestamp=_timestamp(msg),
-        congestion=model.Congestion(**_picked(msg.congestion, model.Congestion)),
-        send_queue=model.SendQueue(**_picked(msg.send_queue, model.SendQueue)),
-        receive_queue=model.ReceiveQueue(**_picked(msg.receive_queue, model.ReceiveQueue)),
+        congestion=model.Congestion(*_picked(msg.congestion, model.Congestion)),
+        send_queue=model.SendQueue(*_picked(msg.send_queue, model.SendQueue)),
+        receive_queue=model.ReceiveQueue(*_picked(msg.receive_queue, model.ReceiveQueue)),
         options=_options(msg),
         socket_filter=msg.socket_filter,
     )
 
 
 @functools.cache
-def _names(kind: type[DataclassInstance]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+def _getter(kind: type[DataclassInstance]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The names of the fields of a dataclass, and what gets them all from it, or from a message with the same."""
+    names = tuple(field.name for field in dataclasses.fields(kind))
+    return names, operator.attrgetter(*names)
 
 
 def _values(value: DataclassInstance) -> dict[str, Any]:
     """The fields of a dataclass, without copying what is in them."""
-    return {name: getattr(value, name) for name in _names(type(value))}
+    names, get = _getter(type(value))
+    return dict(zip(names, get(value), strict=True))
 
 
-def _picked(msg: Message, kind: type[DataclassInstance]) -> dict[str, Any]:
-    """The values in *msg* of the fields of a dataclass whose names are the same."""
-    return {name: getattr(msg, name) for name in _names(kind)}
+def _picked(msg: Message, kind: type[DataclassInstance]) -> tuple[Any, ...]:
+    """The values in *msg* of the fields of a dataclass whose names are the same, in the dataclass's order."""
+    return _getter(kind)[1](msg)
 
 
 def _state(number: int) -> model.State:
@@ -245,10 +257,9 @@ def _endpoint(msg: pb.Endpoint, which: str) -> Endpoint:
 def _timestamp(msg: pb.Ici) -> model.Timestamp | None:
     if not msg.HasField("timestamp"):
         return None
-    values = _picked(msg.timestamp, model.Timestamp)
-    if not msg.timestamp.HasField("ts_recent"):
-        values["ts_recent"] = None
-    return model.Timestamp(**values)
+    stamp = msg.timestamp
+    recent = stamp.ts_recent if stamp.HasField("ts_recent") else None
+    return model.Timestamp(stamp.value, stamp.microseconds, recent)
 
 
 def _options(msg: pb.Ici) -> dict[str, int]:
@@ -260,6 +271,11 @@ def _options(msg: pb.Ici) -> dict[str, int]:
 
 def _refuse_unknown(msg: pb.Ici) -> None:
     """Refuse fields that this version does not have, in *msg* or any of its parts."""
+    known = pb.Ici()
+    known.CopyFrom(msg)
+    known.DiscardUnknownFields()
+    if known.ByteSize() == msg.ByteSize():
+        return  # only to name one, each part has to be looked at
     parts = [getattr(msg, name) for name in (*_REQUIRED, "timestamp")]
     for part in (msg, *parts, *msg.options):
         unknown = UnknownFieldSet(part)
