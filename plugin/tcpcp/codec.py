@@ -207,7 +207,7 @@ def from_message(msg: pb.Ici) -> Ici:
         peer=_endpoint(msg.peer, "peer"),
         ipv6_socket=msg.ipv6_socket,
         device=msg.device,
-        negotiated=model.Negotiated(*_picked(msg.negotiated, model.Negotiated)),
+        negotiated=_negotiated(*_picked(msg.negotiated, model.Negotiated)),
         snd_nxt=msg.snd_nxt,
         rcv_nxt=msg.rcv_nxt,
         window=model.Window(*_picked(msg.window, model.Window)),
@@ -218,6 +218,10 @@ def from_message(msg: pb.Ici) -> Ici:
         options=_options(msg),
         socket_filter=msg.socket_filter,
     )
+
+
+#: The handshakes of most connections of a server agree on the same.
+_negotiated = functools.lru_cache(256)(model.Negotiated)
 
 
 @functools.cache
@@ -246,12 +250,17 @@ def _state(number: int) -> model.State:
 
 
 def _endpoint(msg: pb.Endpoint, which: str) -> Endpoint:
-    if len(msg.ip) not in (4, 16):
-        raise CodecError(f"expected 4 or 16 bytes in {which}.ip, found {len(msg.ip)}")
-    ip = ipaddress.ip_address(msg.ip)
-    if len(msg.ip) == 16 and msg.ip.startswith(_IPV4_MAPPED):
+    return Endpoint(_address(msg.ip, which), msg.port)
+
+
+@functools.lru_cache(4096)
+def _address(packed: bytes, which: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if len(packed) not in (4, 16):
+        raise CodecError(f"expected 4 or 16 bytes in {which}.ip, found {len(packed)}")
+    ip = ipaddress.ip_address(packed)
+    if len(packed) == 16 and packed.startswith(_IPV4_MAPPED):
         raise CodecError(f"expected an IPv4-mapped address to be written as IPv4 in {which}.ip, found {ip}")
-    return Endpoint(ip, msg.port)
+    return ip
 
 
 def _timestamp(msg: pb.Ici) -> model.Timestamp | None:
