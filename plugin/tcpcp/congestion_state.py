@@ -44,6 +44,7 @@ class Setter:
     def __init__(self) -> None:
         self._name = f"tcpcp{secrets.token_hex(4)}"
         self._descriptors: list[int] = []
+        self._given = b""
         try:
             self._register()
         except BaseException:
@@ -75,8 +76,12 @@ class Setter:
         :raises KernelError: nothing has changed, or the congestion control is ours: choose another.
         """
         algorithm = tcp_repair.get_congestion(sock)
+        values = _VALUES.pack(cwnd, ssthresh, ecn)
         with _lock:
-            bpf.update(self._values, _VALUES.pack(cwnd, ssthresh, ecn))
+            if values != self._given:  # many connections that have been quiet have the same
+                self._given = b""
+                bpf.update(self._values, values)
+                self._given = values
             tcp_repair.set_congestion(sock, self._name)
         tcp_repair.set_congestion(sock, algorithm)
 

@@ -14,6 +14,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.ici import Endpoint
@@ -30,11 +33,9 @@ _HOP_LIMIT = 64
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum of *data*, an even number of bytes (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    """The Internet checksum of *data*, an even number of bytes and not all of them 0 (RFC 1071)."""
+    # To add 16 bits at a time with the carry coming round is to take the remainder by 2**16 - 1.
+    return -int.from_bytes(data, "big") % 0xFFFF
 
 
 def build(
@@ -71,6 +72,39 @@ def build(
     return _IPV4.pack(*fields, sum_, source, destination) + segment
 
 
+class _Kept(threading.local):
+    sockets: dict[int, socket.socket] | None = None
+
+
+_kept = _Kept()
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """While entered, :func:`feed` makes its sockets once; this thread stays in its network namespace."""
+    if _kept.sockets is not None:
+        yield
+        return
+    _kept.sockets = {}
+    try:
+        yield
+    finally:
+        sockets, _kept.sockets = _kept.sockets, None
+        for one in sockets.values():
+            one.close()
+
+
+def _raw(family: int) -> socket.socket:
+    """One to be closed, or where they are kept the one that is."""
+    if _kept.sockets is not None and family in _kept.sockets:
+        return _kept.sockets[family]
+    raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    if _kept.sockets is not None:
+        _kept.sockets[family] = raw
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    return raw
+
+
 def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     """Send *packet* to the local address *receiver*; it arrives by the loopback interface.
 
@@ -83,12 +117,15 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     ipv6 = receiver.ip.version == 6
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        raw = _raw(family)
+        try:
             if ipv6:
                 raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
             else:
                 raw.sendto(packet, (str(receiver.ip), 0))
+        finally:
+            if _kept.sockets is None:
+                raw.close()
     except PermissionError as exc:
         raise PermissionDenied(f"{exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
     except OSError as exc:
