@@ -20,9 +20,6 @@ SOL_SOCKET = socket.SOL_SOCKET
 
 #: How long a segment fed to our own stack may take to arrive.
 FEED_DEADLINE_S = 2.0
-_IPV6_2292PKTOPTIONS = 6
-#: Too short to hold a control message.
-_NO_MESSAGES = b"\0" * 4
 
 
 def feeds(ici: Ici) -> bool:
@@ -307,7 +304,7 @@ def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expe
 def _feed_segment(
     sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, stamps: tuple[int, int] | None = None
 ) -> None:
-    local = inspection.ends(sock)[0]
+    local = inspection.local_end(sock)
     packet = raw_segment.build(
         ici.peer, local, seq=number, ack=ack, flags=flags, window=0, timestamp=stamps
     )  # fmt: skip
@@ -330,11 +327,19 @@ def teachable(ici: Ici) -> bool:
     return ici.state is State.ESTABLISHED and same_path_.can_teach_rtt(ici)
 
 
-def finish_restored(sock: socket.socket, ici: Ici, *, same_path: bool = False, may_feed: bool = True) -> None:
+def finish_restored(
+    sock: socket.socket,
+    ici: Ici,
+    *,
+    present: Mapping[str, int] | None = None,
+    same_path: bool = False,
+    may_feed: bool = True,
+) -> None:
     """Complete a socket that CRIU restored: what CRIU does not save and what the kernel computed too early.
 
     :param sock: the restored socket, still in repair mode; CRIU turns that off itself.
     :param ici: what it was restored from.
+    :param present: options that a fresh socket is known to have; CRIU has changed only those it saves.
     :param same_path: give the connection the congestion window and threshold it had, where
         :func:`tcpcp.congestion_state.prepare` was called and succeeded.
     :param may_feed: give it the round-trip time it had, where its image had one byte more at the head of the
@@ -342,7 +347,7 @@ def finish_restored(sock: socket.socket, ici: Ici, *, same_path: bool = False, m
     :raises KernelError: of the first call that failed; the connection stays usable, if slower or with
         another option.
     """
-    resize_segments(sock, ici.local.ip.version == 6)
+    tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if may_feed and ici.state is State.ESTABLISHED:
         _feed_restored(sock, ici)
     if ici.state is not State.ESTABLISHED:
@@ -351,7 +356,7 @@ def finish_restored(sock: socket.socket, ici: Ici, *, same_path: bool = False, m
         tcp_repair.set_window(sock, ici.window)
     _choose_congestion(sock, ici)
     congestion_state.restore(sock, ici, same_path=same_path)
-    socket_options.apply_all(sock, ici.options, but_criu_saved=True)
+    socket_options.apply_all(sock, ici.options, but_criu_saved=True, present=present)
 
 
 def _feed_restored(sock: socket.socket, ici: Ici) -> None:
@@ -369,21 +374,6 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
     else:
         return
     tcp_repair.set_window(sock, ici.window)
-
-
-def resize_segments(sock: socket.socket, ipv6: bool) -> None:
-    """Make the kernel compute the segment size again.
-
-    At connect() it used the default of 536, and TCP_REPAIR_OPTIONS does not recompute it. Setting no IP
-    options does, through icsk_sync_mss() (net/ipv4/ip_sockglue.c do_ip_setsockopt()). For IPv6 the options
-    must not be NULL (net/ipv6/ipv6_sockglue.c ipv6_update_options()): an IPV6_2292PKTOPTIONS too short for
-    any message gives some without content, and one of length 0 takes them away again.
-    """
-    if not ipv6:
-        tcp_repair.set_bytes(sock, socket.IPPROTO_IP, socket.IP_OPTIONS, b"", "IP_OPTIONS")
-        return
-    for value in (_NO_MESSAGES, b""):
-        tcp_repair.set_bytes(sock, socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, value, "IPV6_2292PKTOPTIONS")
 
 
 def discard(sock: socket.socket) -> None:

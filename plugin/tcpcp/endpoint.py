@@ -50,6 +50,7 @@ from tcpcp import (
     host,
     inspection,
     peer_time,
+    raw_segment,
     reader,
     socket_filter,
     socket_options,
@@ -85,8 +86,6 @@ __all__ = [
 
 #: An image without queues: record header, all fields at their longest, options.
 IMAGE_OVERHEAD_BYTES = 2048
-#: From this many connections on, asking once what a fresh socket has saves time.
-FEW = 8
 
 _counter = itertools.count()
 _lock = threading.Lock()
@@ -228,20 +227,12 @@ def _build_all(
     icis: Sequence[Ici], socks: Sequence[socket.socket | None], same_path: bool, made: list[socket.socket]
 ) -> None:
     """Append to *made* what is built, so that it is known after an error too."""
-    present = _fresh_options(icis) if len(icis) >= FEW else {}
+    present = socket_options.fresh([ici.ipv6_socket for ici in icis])
     may_feed = host.has_raw()
-    for ici, sock in zip(icis, socks, strict=True):
-        known = None if sock else present.get(ici.ipv6_socket)
-        made.append(builder.build(ici, sock, present=known, same_path=same_path, may_feed=may_feed))
-
-
-def _fresh_options(icis: Sequence[Ici]) -> dict[bool, dict[str, int]]:
-    """What sockets start with on this host, by whether they are IPv6: that need not be set on each."""
-    options = {}
-    for ipv6 in {ici.ipv6_socket for ici in icis}:
-        with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM) as fresh:
-            options[ipv6] = socket_options.read_all(fresh)
-    return options
+    with raw_segment.keeping():
+        for ici, sock in zip(icis, socks, strict=True):
+            known = None if sock else present.get(ici.ipv6_socket)
+            made.append(builder.build(ici, sock, present=known, same_path=same_path, may_feed=may_feed))
 
 
 def activate(sock: socket.socket) -> None:

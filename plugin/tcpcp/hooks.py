@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tcpcp import (
@@ -36,6 +38,7 @@ from tcpcp import (
     inspection,
     nft,
     peer_time,
+    raw_segment,
     reader,
     socket_options,
     tcp_repair,
@@ -249,10 +252,26 @@ def complete_images(directory: Path, closed: Iterable[int] = (), *, same_path: b
     states = {ici.tag: ici.state for ici in icis}
     files.write_bytes(criu_images.patch_files(files.read_bytes(), states, frozenset(closed)))
     may_feed = same_path and len(icis) <= MOST_FED
-    for ici in icis:
-        stream = criu_images.tcp_stream(ici, one_more=may_feed and builder.teachable(ici))
-        (directory / criu_images.tcp_stream_name(ici.tag)).write_bytes(stream)
+    where = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for ici in icis:
+            stream = criu_images.tcp_stream(ici, one_more=may_feed and builder.teachable(ici))
+            _write(where, criu_images.tcp_stream_name(ici.tag), stream)
+    finally:
+        os.close(where)
     return icis
+
+
+def _write(directory: int, name: str, data: bytes) -> None:
+    """As ``Path.write_bytes``, in half of its time, which for thousands of small files counts."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o666, dir_fd=directory)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
 
 
 def listeners_of_images(directory: Path) -> list[Endpoint]:
@@ -273,7 +292,7 @@ def finish(
     *,
     same_path: bool,
 ) -> None:
-    """Set on restored sockets what CRIU does not know.
+    """Set on restored sockets, which are in the caller's network namespace, what CRIU does not know.
 
     :param holders: inode -> (pid, fd) as this host numbers processes.
     :param listeners: inode of a listening socket -> (options, congestion algorithm).
@@ -282,15 +301,19 @@ def finish(
     """
     known = list(icis)
     may_feed = len(known) <= MOST_FED and host.has_raw()
-    with Lender() as lender:
+    present = socket_options.fresh([ici.ipv6_socket for ici in known])
+    with Lender() as lender, raw_segment.keeping():
         for ici in known:
+            complete = partial(
+                builder.finish_restored, present=present.get(ici.ipv6_socket), same_path=same_path
+            )
             with lender.borrow(*holders[ici.tag]) as restored:
                 try:
-                    builder.finish_restored(restored, ici, same_path=same_path, may_feed=may_feed)
+                    complete(restored, ici, may_feed=may_feed)
                 except Unfed:
                     # The rest would not arrive either, and it is no reason to give up.
                     may_feed = False
-                    builder.finish_restored(restored, ici, same_path=same_path, may_feed=False)
+                    complete(restored, ici, may_feed=False)
         for inode, (options, algorithm) in listeners.items():
             with lender.borrow(*holders[inode]) as listening:
                 socket_options.apply_all(listening, options)

@@ -46,6 +46,10 @@ OPT_MSS, OPT_WINDOW, OPT_SACK, OPT_TIMESTAMP = 2, 3, 4, 8
 #: Bits of tcpi_options.
 HAS_TIMESTAMPS, HAS_SACK, HAS_WSCALE, HAS_ECN = 1, 2, 4, 8
 
+IPV6_2292PKTOPTIONS = 6
+#: Too short to hold a control message.
+_NO_MESSAGES = b"\0" * 4
+
 SIOCINQ = 0x541B
 SIOCOUTQ = 0x5411
 SIOCATMARK = 0x8905
@@ -186,6 +190,21 @@ def set_timestamp(sock: socket.socket, value: int) -> None:
 def get_mss_clamp(sock: socket.socket) -> int:
     """``mss_clamp``; only in repair mode, else TCP_MAXSEG is the segment size in use."""
     return get_int(sock, TCP, TCP_MAXSEG, "TCP_MAXSEG")
+
+
+def resize_segments(sock: socket.socket, ipv6: bool) -> None:
+    """Make the kernel compute the segment size again.
+
+    At connect() it used the default of 536, and TCP_REPAIR_OPTIONS does not recompute it. Setting no IP
+    options does, through icsk_sync_mss() (net/ipv4/ip_sockglue.c do_ip_setsockopt()). For IPv6 the options
+    must not be NULL (net/ipv6/ipv6_sockglue.c ipv6_update_options()): an IPV6_2292PKTOPTIONS too short for
+    any message gives some without content, and one of length 0 takes them away again.
+    """
+    if not ipv6:
+        set_bytes(sock, socket.IPPROTO_IP, socket.IP_OPTIONS, b"", "IP_OPTIONS")
+        return
+    for value in (_NO_MESSAGES, b""):
+        set_bytes(sock, socket.IPPROTO_IPV6, IPV6_2292PKTOPTIONS, value, "IPV6_2292PKTOPTIONS")
 
 
 def get_info(sock: socket.socket) -> Info:
