@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from tcpcp import option_names, seq
 from tcpcp.errors import IciError
-from tcpcp.ici import FIN_ACKED, FIN_IN, FIN_OUT, VERSION, Endpoint, Ici, State
+from tcpcp.ici import FIN_ACKED, FIN_IN, FIN_OUT, VERSION, Ici, State
 
 #: States of a connection that an ICI can describe; the others have no endpoint, or no peer yet.
 STATES = FIN_OUT | FIN_IN | {State.ESTABLISHED}
@@ -81,6 +82,8 @@ def _numbers(ici: Ici) -> Iterator[str]:
         values[name] = getattr(ici.congestion, name)
     if ici.timestamp:
         values["timestamp value"], values["ts_recent"] = ici.timestamp.value, ici.timestamp.ts_recent or 0
+    if min(values.values()) >= 0 and max(values.values()) <= _U32:
+        return
     for name, value in values.items():
         if not 0 <= value <= _U32:
             yield f"{name} is {value}, must be 0 to {_U32}"
@@ -88,8 +91,8 @@ def _numbers(ici: Ici) -> Iterator[str]:
 
 def _identity(ici: Ici) -> Iterator[str]:
     """Paper 4.1: the connection identifier."""
-    yield from _address("local", ici.local)
-    yield from _address("peer", ici.peer)
+    yield from _address("local", ici.local.ip)
+    yield from _address("peer", ici.peer.ip)
     if not 0 <= ici.local.port <= 65535:
         yield f"local port is {ici.local.port}, must be 1 to 65535, or 0 for any free port"
     if not 1 <= ici.peer.port <= 65535:
@@ -104,8 +107,12 @@ def _identity(ici: Ici) -> Iterator[str]:
         yield "device is empty, but a link-local address means nothing without its interface"
 
 
-def _address(which: str, endpoint: Endpoint) -> Iterator[str]:
-    ip = endpoint.ip
+@lru_cache(4096)  # many connections share an address
+def _address(which: str, ip: IPv4Address | IPv6Address) -> tuple[str, ...]:
+    return tuple(_address_problems(which, ip))
+
+
+def _address_problems(which: str, ip: IPv4Address | IPv6Address) -> Iterator[str]:
     if ip.is_unspecified:
         yield f"{which} address is unspecified: {ip}"
     elif ip.is_multicast:

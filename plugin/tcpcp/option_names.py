@@ -9,8 +9,9 @@ net/ipv4/tcp.c do_tcp_setsockopt(), net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockgl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 SOL_SOCKET = 1
 IPPROTO_IP = 0
@@ -116,9 +117,18 @@ _TABLE = (
 OPTIONS: Mapping[str, Option] = {option.name: option for option in _TABLE}
 
 
-def problems(options: Mapping[str, int], *, ipv6_socket: bool) -> Iterator[str]:
+def problems(options: Mapping[str, int], *, ipv6_socket: bool) -> Sequence[str]:
     """What is wrong with *options* for a socket of that family: one sentence each, none when all is well."""
-    for name, value in options.items():
+    return _problems(tuple(options.items()), ipv6_socket)
+
+
+@lru_cache(256)  # most connections of a server have the same options
+def _problems(options: tuple[tuple[str, int], ...], ipv6_socket: bool) -> tuple[str, ...]:
+    return (*_each(options, ipv6_socket), *_locks(dict(options)))
+
+
+def _each(options: tuple[tuple[str, int], ...], ipv6_socket: bool) -> Iterator[str]:
+    for name, value in options:
         option = OPTIONS.get(name)
         if option and option.minimum <= value <= option.maximum and (ipv6_socket or not option.ipv6_only):
             continue
@@ -128,6 +138,9 @@ def problems(options: Mapping[str, int], *, ipv6_socket: bool) -> Iterator[str]:
             yield f"{name} is set on an IPv4 socket"
         elif sentence := option.problem(value):
             yield sentence
+
+
+def _locks(options: Mapping[str, int]) -> Iterator[str]:
     locks = options.get("SO_BUF_LOCK", 0)
     for name, bit in (("SO_SNDBUF", SNDBUF_LOCK), ("SO_RCVBUF", RCVBUF_LOCK)):
         if locks & bit and name not in options:

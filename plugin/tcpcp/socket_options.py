@@ -9,6 +9,7 @@ import errno
 import socket
 import struct
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from tcpcp import option_names, tcp_repair
 from tcpcp.errors import IciError
@@ -28,6 +29,7 @@ _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 #: Options that need more than one plain int, or are read only under a condition.
 _SPECIAL = frozenset({"SO_LINGER", "SO_SNDBUF", "SO_RCVBUF", "TCP_WINDOW_CLAMP"})
 
+_Items = tuple[tuple[str, int], ...]
 _Plan = tuple[tuple[str, int, int, int | None, bool], ...]
 
 
@@ -132,22 +134,26 @@ def apply_all(
     :raises IciError: a name or a value is not in the table; nothing has changed.
     :raises KernelError: an option was refused; those before it in the table are set.
     """
-    problems = list(option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6))
-    if problems:
-        raise IciError(problems)
-    known = present or {}
-    wanted = [name for name, value in options.items() if known.get(name) != value]
-    for name in sorted(wanted, key=_POSITION.__getitem__):
-        option, value = OPTIONS[name], options[name]
-        if but_criu_saved and option.saved_by_criu:
-            continue
+    if problems := option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6):
+        raise IciError(list(problems))
+    known = tuple(present.items()) if present else ()
+    for option, value in _to_set(tuple(options.items()), known, but_criu_saved):
         try:
             _set(sock, option, value)
         except OSError as exc:
             if exc.errno not in _ABSENT:
-                raise tcp_repair.failed(f"setsockopt({name}, {value})", sock, exc) from exc
+                raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
     if "SO_BUF_LOCK" in options and not but_criu_saved:
         set_buffer_locks(sock, options["SO_BUF_LOCK"])  # again: setting a buffer's size sets its lock
+
+
+@lru_cache(256)  # most connections of a server have the same options
+def _to_set(options: _Items, present: _Items, but_criu_saved: bool) -> tuple[tuple[Option, int], ...]:
+    """In the order in which they are set."""
+    known = dict(present)
+    wanted = [(OPTIONS[name], value) for name, value in options if known.get(name) != value]
+    wanted.sort(key=lambda one: _POSITION[one[0].name])
+    return tuple(one for one in wanted if not (but_criu_saved and one[0].saved_by_criu))
 
 
 def _set(sock: socket.socket, option: Option, value: int) -> None:
