@@ -7,11 +7,12 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from tcpcp import congestion_state, inspection, raw_segment, seq, socket_filter, socket_options, tcp_repair
 from tcpcp import same_path as same_path_
 from tcpcp.errors import Unfed, Unsupported
-from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, State, Window
+from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
 from tcpcp.reader import enter_repair, reuse_before
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
@@ -126,7 +127,9 @@ def _prepare(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -
         name = ici.device.encode() + b"\0"
         tcp_repair.set_bytes(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, name, "SO_BINDTODEVICE")
     tcp_repair.set_int(sock, SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
-    others = {name: value for name, value in ici.options.items() if name != "SO_REUSEADDR"}
+    others = ici.options
+    if "SO_REUSEADDR" in others:
+        others = {name: value for name, value in others.items() if name != "SO_REUSEADDR"}
     if others:
         socket_options.apply_all(sock, others, present=present)
     _choose_congestion(sock, ici)
@@ -156,7 +159,7 @@ _Address = tuple[str, int] | tuple[str, int, int, int]
 
 def _sockaddr(ici: Ici, end: Endpoint) -> _Address:
     if not ici.ipv6_socket:
-        return str(end.ip), end.port
+        return socket.inet_ntoa(end.ip.packed), end.port  # str(end.ip) takes five times as long
     if end.ip.version == 4:
         return f"::ffff:{end.ip}", end.port, 0, 0
     scope = socket.if_nametoindex(ici.device) if ici.device and end.ip.is_link_local else 0
@@ -171,7 +174,13 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
 
 
 def _negotiate(sock: socket.socket, ici: Ici) -> None:
-    agreed = ici.negotiated
+    tcp_repair.set_options(sock, _agreed(ici.negotiated))
+    if ici.timestamp is not None:
+        tcp_repair.set_timestamp(sock, ici.timestamp.value)
+
+
+@lru_cache(256)  # the handshakes of most connections of a server agree on the same
+def _agreed(agreed: Negotiated) -> list[tuple[int, int]]:
     options = [(tcp_repair.OPT_MSS, agreed.mss_clamp)]
     if agreed.sack:
         options.append((tcp_repair.OPT_SACK, 0))
@@ -179,9 +188,7 @@ def _negotiate(sock: socket.socket, ici: Ici) -> None:
         options.append((tcp_repair.OPT_WINDOW, agreed.snd_wscale | agreed.rcv_wscale << 16))
     if agreed.timestamps:
         options.append((tcp_repair.OPT_TIMESTAMP, 0))
-    tcp_repair.set_options(sock, options)
-    if ici.timestamp is not None:
-        tcp_repair.set_timestamp(sock, ici.timestamp.value)
+    return options
 
 
 def _fill_receive_queue(sock: socket.socket, ici: Ici) -> None:

@@ -42,6 +42,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
 from tcpcp import (
     builder,
@@ -191,18 +192,18 @@ def create_many(
     given = socks or [None] * len(icis)
     bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
     _require(icis, bound, same_path)
-    known = [
-        Flow(ici.local, ici.peer)
-        for ici, elsewhere in zip(icis, bound, strict=True)
-        if isolate and ici.local.port and not elsewhere
-    ]
+    settled = [ici.local.port != 0 and not elsewhere for ici, elsewhere in zip(icis, bound, strict=True)]
+    known = [Flow(ici.local, ici.peer) for ici in compress(icis, settled)] if isolate else []
     if known:
         _hold(known)
     made: list[socket.socket] = []
     try:
         with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
             _build_all(icis, given, same_path, made)
-        late = [flow for flow in map(flow_of, made) if flow not in _held] if isolate else []
+        unsettled = [
+            flow_of(one) for one, at_once in zip(made, settled, strict=True) if isolate and not at_once
+        ]
+        late = [flow for flow in unsettled if flow not in _held]
         if late:
             _hold(late)
     except BaseException as exc:
@@ -316,8 +317,8 @@ def _lift(flows: Sequence[Flow]) -> None:
     with _lock:
         by_filter: dict[Isolation, list[Flow]] = {}
         for flow in flows:
-            if flow in _held:
-                by_filter.setdefault(_held[flow], []).append(flow)
+            if holder := _held.get(flow):
+                by_filter.setdefault(holder, []).append(flow)
         for isolation, theirs in by_filter.items():
             if sum(one is isolation for one in _held.values()) > len(theirs):
                 isolation.drop_flows(theirs)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tcpcp import checks, tcp_repair
 from tcpcp.errors import IciError, KernelError, PermissionDenied
-from tcpcp.ici import Ici, State
+from tcpcp.ici import Endpoint, Ici, State
 
 _SYSCTL = Path("/proc/sys/net/ipv4")
 #: With one of these a socket may have an address that this host has not (ip(7)).
@@ -97,12 +97,12 @@ def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> None:
 
 def _twice(icis: Iterable[Ici]) -> Iterator[str]:
     """No two connections have the same ends."""
-    seen = set()
+    seen: set[tuple[Endpoint, Endpoint]] = set()
     for ici in icis:
-        ends = (ici.local, ici.peer)
-        if ends in seen and ici.local.port and ici.state is not State.CLOSE:
+        before = len(seen)
+        seen.add((ici.local, ici.peer))
+        if len(seen) == before and ici.local.port and ici.state is not State.CLOSE:
             yield f"{ici}: is there twice"
-        seen.add(ends)
 
 
 def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
