@@ -305,7 +305,7 @@ def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expe
     tcp_repair.select_queue(sock, NO_QUEUE)
     tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
     _feed_segment(sock, ici, flags, number, ack)
-    _wait(lambda: tcp_repair.get_info(sock).state == expected, ici)
+    _wait(lambda: tcp_repair.get_state(sock) == expected, ici)
 
 
 def _feed_segment(

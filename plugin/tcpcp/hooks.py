@@ -133,7 +133,7 @@ class Extract:
         with lender.borrow(*one.holders[0]) as sock:
             if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto != socket.IPPROTO_TCP:
                 return
-            if tcp_repair.get_info(sock).state == State.CLOSE:
+            if tcp_repair.get_state(sock) == State.CLOSE:
                 self._set_closed(one.inode, sock)
 
     def _prepare(self) -> None:
@@ -164,7 +164,7 @@ class Extract:
     def _set_closed_aside(self) -> None:
         """A reset, or the last FIN, that arrived after the dump leaves a socket without a connection."""
         for inode, connection in list(self.connections.items()):
-            if tcp_repair.get_info(connection).state != State.CLOSE:
+            if tcp_repair.get_state(connection) != State.CLOSE:
                 continue
             self._set_closed(inode, connection)
             self.connections.pop(inode).close()

@@ -148,7 +148,7 @@ def _check(sock: socket.socket) -> None:
         raise Unsupported("Multipath TCP refuses repair mode; let the program use plain TCP")
     if protocol != socket.IPPROTO_TCP:
         raise Unsupported(f"not a TCP socket: protocol {protocol}")
-    state = tcp_repair.get_info(sock).state
+    state = tcp_repair.get_state(sock)
     check_state(sock, state)
     if state == State.CLOSE:
         _check_closed(sock)

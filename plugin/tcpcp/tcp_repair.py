@@ -217,6 +217,11 @@ def get_info(sock: socket.socket) -> Info:
     return Info(f[0], f[5], snd_wscale, rcv_wscale, f[8], f[10], f[11], f[12], f[21], *f[23:28])
 
 
+def get_state(sock: socket.socket) -> int:
+    """``tcpi_state``, as :class:`tcpcp.ici.State`: the first byte of TCP_INFO."""
+    return get_bytes(sock, TCP, TCP_INFO, 1, "TCP_INFO")[0]
+
+
 def get_cookie(sock: socket.socket) -> int:
     """The kernel's own number of the socket, never used twice; made when first asked for."""
     raw = get_bytes(sock, socket.SOL_SOCKET, SO_COOKIE, 8, "SO_COOKIE")
