@@ -5,6 +5,7 @@ All raise :class:`Gone` when the process, thread or descriptor is no longer ther
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,10 @@ def looking() -> Iterator[None]:
     """Turn the ways in which /proc says that something is gone into :class:`Gone`."""
     try:
         yield
-    except (FileNotFoundError, ProcessLookupError) as error:
+    except OSError as error:
+        # EINVAL: the mounts of a process that is just ending (fs/proc_namespace.c mounts_open_common()).
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):
+            raise
         raise Gone(str(error.filename or "process")) from None
 
 
