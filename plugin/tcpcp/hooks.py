@@ -301,7 +301,7 @@ def finish(
     """
     known = list(icis)
     may_feed = len(known) <= MOST_FED and host.has_raw()
-    present = socket_options.fresh([ici.ipv6_socket for ici in known])
+    present = socket_options.fresh(ici.ipv6_socket for ici in known)
     with Lender() as lender, raw_segment.keeping():
         for ici in known:
             complete = partial(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from tcpcp import option_names, tcp_repair
@@ -22,8 +22,6 @@ _LINGER = struct.Struct("=2i")
 _U32 = struct.Struct("=I")
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
-#: From this many connections on, asking once what a fresh socket has saves time.
-_FEW = 8
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 #: Options that need more than one plain int, or are read only under a condition.
@@ -82,14 +80,11 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
     return found
 
 
-def fresh(ipv6_sockets: Collection[bool]) -> dict[bool, dict[str, int]]:
+def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
     """What sockets start with in this network namespace, by whether they are IPv6.
 
-    :param ipv6_sockets: of each connection, whether its socket is. Of few nothing is asked: to set all of
-        their options takes less.
+    :param ipv6_sockets: of each connection, whether its socket is.
     """
-    if len(ipv6_sockets) < _FEW:
-        return {}
     options = {}
     for ipv6 in set(ipv6_sockets):
         with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM) as one:
