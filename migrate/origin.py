@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Generator
+from concurrent import futures
 
 from migrate import gap, guardian, interrupt, inventory, journal, place, processes, quiesce, switch
 from migrate.ahead import Ahead
@@ -246,16 +247,23 @@ class Driver:
         self._timeline.stop(Span.FROZEN)
 
     def dump(self) -> None:
-        """Have CRIU write the images, sent as they grow; then make the freeze outlive CRIU."""
+        """Have CRIU write the images, sent as they grow; then make the freeze outlive CRIU.
+
+        Meanwhile look at the connections, on another processor if there is one.
+        """
         assert self._stages is not None and self._sender is not None and self._journal is not None
-        self._sender.start()
-        for stage in self._stages:
-            if stage.name == "post-dump":
-                break
-        else:
-            raise CriuError("CRIU ended before its dump was used", phase="dump")
-        self._pages.finish(self._timeout_s)
         self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
+        self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
+        self._sender.start()
+        with futures.ThreadPoolExecutor(1) as beside:
+            prepared = beside.submit(self._extract.prepare)
+            for stage in self._stages:
+                if stage.name == "post-dump":
+                    break
+            else:
+                raise CriuError("CRIU ended before its dump was used", phase="dump")
+            self._pages.finish(self._timeout_s)
+            prepared.result()
         stopping = [
             one for one in self._tasks if one[0] not in self._stopped and processes.state(one[0]) not in "ZX"
         ]
@@ -267,19 +275,17 @@ class Driver:
 
     def isolate(self) -> None:
         """Cut all connections off in one batch and read them."""
-        assert self._journal is not None
-        self._extract = hooks.Extract.collect([pid for pid, _ in self._tasks])
+        assert self._journal is not None and self._extract is not None
         self._journal.did("repair", tasks=self._tasks, reuse=self._extract.reusing())
         self._capture.everything()
         self._capture.only(self._extract.flows, self._extract.listening)
         self._timeline.start(Span.ISOLATED)
-        self._isolation.hold(self._extract.flows, self._extract.listening)
+        self._isolation.hold(self._extract.uncovered(), self._extract.listening)
         icis = self._extract.get()
         self._report.connections = len(icis)
         image = self._images / hooks.ICI_IMAGE
         with image.open("wb") as file:
-            for ici in icis:
-                file.write(codec.dumps(ici))
+            file.write(b"".join(map(codec.dumps, icis)))
 
     def stream(self) -> None:
         """Send what is left of the images."""

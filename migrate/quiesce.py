@@ -59,7 +59,7 @@ def drain(
     :raises MigrateError: the process does not accept; the SYNs are still held.
     """
     held = {one.inode for one in tree.sockets(pids)}
-    listeners = [entry for entry in diag.tcp() if entry.state == State.LISTEN and entry.inode in held]
+    listeners = [entry for entry in diag.tcp(states=1 << State.LISTEN) if entry.inode in held]
     inodes = [entry.inode for entry in listeners]
     if not listeners:
         return inodes

@@ -1,10 +1,14 @@
 """What runs at CRIU's stages, for our driver and for whoever else drives CRIU.
 
-Before anything is frozen, on both hosts: :func:`prepare`. On the origin, at ``post-dump`` (the tree is
-frozen, the network live)::
+Before anything is frozen, on both hosts: :func:`prepare`. On the origin, when the tree is frozen and
+CRIU asks for its ``query-ext-files``::
 
     extract = Extract.collect(pids)      borrow every TCP socket of the tree
-    isolation.hold(extract.flows, extract.listeners)
+    extract.prepare()                    read what packets do not change; best beside CRIU's dump
+
+And at ``post-dump``::
+
+    isolation.hold(extract.uncovered(), extract.listening)
     icis = extract.get()                 all are in repair mode now
     extract.resume() or extract.release()
 
@@ -93,9 +97,9 @@ class Extract:
 
     @classmethod
     def collect(cls, pids: Iterable[int]) -> Extract:
-        """Borrow every TCP socket that *pids*, which are frozen, hold, and read what only they change.
+        """Borrow every TCP socket that *pids*, which are frozen, hold. Changes nothing.
 
-        Changes nothing. Most of the reading is done here, so that less is left for when the peers wait.
+        Not while CRIU is at work in them: it opens and closes descriptors there.
 
         :raises KernelError, PermissionDenied: nothing is kept.
         """
@@ -111,7 +115,6 @@ class Extract:
                     extract._add(known[one.inode], lender, one)
                 for one in others:
                     extract._add_closed(lender, one)
-            extract._prepare()
         except BaseException:
             extract.close()
             raise
@@ -136,8 +139,11 @@ class Extract:
             if tcp_repair.get_state(sock) == State.CLOSE:
                 self._set_closed(one.inode, sock)
 
-    def _prepare(self) -> None:
-        """Stage one. A connection may be reset in this moment: then :meth:`get` sees to it."""
+    def prepare(self) -> None:
+        """Read what only the tree changes, so that less is left for when the peers wait. Changes nothing.
+
+        Of a connection that is reset in this moment nothing is read: :meth:`get` sees to it.
+        """
         try:
             found = inspection.prepare_many(list(self.connections.values()))
             self.prepared = dict(zip(self.connections, found, strict=True))
@@ -150,6 +156,16 @@ class Extract:
     def listening(self) -> list[Endpoint]:
         """Where the listeners are bound, for :meth:`tcpcp.isolation.Isolation.hold`."""
         return [where for listener in self.listeners for where in listener.bound]
+
+    def uncovered(self) -> list[Flow]:
+        """The connections that are not cut off together with a listener, as those of a server are."""
+        bound = set(self.listening)
+        anywhere = {(one.ip.version, one.port) for one in bound if one.ip.is_unspecified}
+        return [
+            flow
+            for flow in self.flows
+            if flow.local not in bound and (flow.local.ip.version, flow.local.port) not in anywhere
+        ]
 
     def get(self) -> list[Ici]:
         """Read every connection; all of them must be isolated. Leaves them in repair mode.
@@ -212,8 +228,7 @@ def resume(sockets: Iterable[socket.socket]) -> None:
 def accept_queues(inodes: Iterable[int]) -> int:
     """How many connections wait in the accept queues of the listeners *inodes*."""
     wanted = frozenset(inodes)
-    entries = diag.tcp()
-    return sum(e.receive_queue for e in entries if e.state == State.LISTEN and e.inode in wanted)
+    return sum(e.receive_queue for e in diag.tcp(states=1 << State.LISTEN) if e.inode in wanted)
 
 
 def prepare() -> None:
