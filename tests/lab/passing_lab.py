@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from judge import ACK, FIN, MOVERS, SYN, WORKLOADS, Capture, Packet, distance
+from captures import ACK, FIN, SYN, Capture, Packet, distance
+from judge import MOVERS, WORKLOADS
 
 from migrate.lab import Host, Lab
 

@@ -8,7 +8,8 @@ import sys
 
 import judge
 import pytest
-from judge import WORKLOADS, Capture, move, processes, spawn, ss, wait_for
+from captures import Capture
+from judge import WORKLOADS, move, processes, spawn, ss, wait_for
 
 from migrate.lab import Lab
 

@@ -12,9 +12,11 @@ import subprocess
 import threading
 import time
 
+import captures
 import judge
 import pytest
-from judge import Capture, connect, spawn, ss, wait_for
+from captures import Capture
+from judge import connect, spawn, ss, wait_for
 
 from migrate.lab import Lab
 
@@ -109,7 +111,7 @@ def test_what_is_asked_in_the_gap_is_answered_after_it(lab: Lab, version: str) -
                 break
         assert took_s < RTO_S, f"no gap in {TRIES} was short enough to tell"
         assert after == before
-    judge.assert_no_reset(capture.packets())
+    captures.assert_no_reset(capture.packets())
 
 
 @pytest.mark.parametrize("version", ["ipv4", "ipv6"])
@@ -151,5 +153,5 @@ def test_late_packets_are_forwarded_and_draw_no_reset(lab: Lab, version: str) ->
         asking.join(judge.DEADLINE_S)
     assert not asking.is_alive()
     assert moved.report["gap_packets"] > 10
-    judge.assert_no_reset(capture.packets())
-    assert len(judge.directions(capture.packets())) == 2
+    captures.assert_no_reset(capture.packets())
+    assert len(captures.directions(capture.packets())) == 2

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import captures
 import judge
 import pytest
-from judge import Capture, connect, move, spawn, ss, wait_for
+from captures import Capture
+from judge import connect, move, spawn, ss, wait_for
 
 from migrate.lab import Lab
 
@@ -162,7 +164,7 @@ def test_every_state(lab: Lab, ipv6: bool) -> None:
     assert max(took.values()) < QUICKLY_S, took
     for case, peer in peers:
         judge_content(case, peer, report[case.name])
-    judge.assert_no_reset(capture.packets())
+    captures.assert_no_reset(capture.packets())
 
 
 def bring(lab: Lab, case: Case, ipv6: bool) -> tuple[Case, Peer]:

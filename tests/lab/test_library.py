@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import captures
 import judge
 import pytest
-from judge import Packet, directions, ss, wait_for
+from captures import Packet, directions
+from judge import ss, wait_for
 from passing_lab import (
     Passer,
     Reader,
@@ -217,20 +219,20 @@ def judge_capture(capture: WindowCapture, lines: list[Line], address: str, passe
     """No reset; no window taken back; an echo in every segment; nothing sent
     before the passing is sent again, but what was lost."""
     packets = capture.packets()
-    judge.assert_no_reset(packets)
+    captures.assert_no_reset(packets)
     edges = capture.right_edges(f"{address}.{PORT}")
     both = directions(packets)
     by_port = {line.port: line for line in lines}
     assert len(both) == 2 * len(lines)
     for (stream, sender), ours in both.items():
         assert_consistent(ours)
-        judge.assert_acknowledgements_never_back(ours)
+        captures.assert_acknowledgements_never_back(ours)
         if not sender.endswith(f".{PORT}"):
             continue
         peer = next(who for one, who in both if one == stream and who != sender)
         line = by_port[int(peer.rsplit(".", 1)[1])]
-        judge.assert_echoes_never_back(ours)
-        assert [one for one in ours if one.flags & judge.ACK and not one.tsecr] == [], line.name
+        captures.assert_echoes_never_back(ours)
+        assert [one for one in ours if one.flags & captures.ACK and not one.tsecr] == [], line.name
         assert edges[stream] == sorted(edges[stream]), f"{line.name}: the window was taken back"
         if not line.shape.deaf:
             assert sent_across(ours, passed_at) == [], line.name
@@ -238,9 +240,11 @@ def judge_capture(capture: WindowCapture, lines: list[Line], address: str, passe
 
 def sent_across(ours: list[Packet], passed_at: float) -> list[Packet]:
     """Segments sent after the passing that say again what was said before it."""
-    ends = [judge.distance(p.seq, ours[0].seq) + len(p.payload) for p in ours if p.at < passed_at]
+    ends = [captures.distance(p.seq, ours[0].seq) + len(p.payload) for p in ours if p.at < passed_at]
     return [
-        p for p in ours if p.at >= passed_at and p.payload and judge.distance(p.seq, ours[0].seq) < max(ends)
+        p
+        for p in ours
+        if p.at >= passed_at and p.payload and captures.distance(p.seq, ours[0].seq) < max(ends)
     ]
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import judge
 import pytest
-from judge import Capture, move, processes, spawn, wait_for
+from captures import Capture
+from judge import move, processes, spawn, wait_for
 
 from migrate.lab import Lab
 

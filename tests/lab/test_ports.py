@@ -11,9 +11,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import captures
 import judge
 import pytest
-from judge import Capture, ss
+from captures import Capture
+from judge import ss
 from passing_lab import (
     Passer,
     Reader,
@@ -105,7 +107,7 @@ def pass_translated(lab: Lab, ipv6: bool, how: dict[str, Any], new_ip: str) -> i
             assert found["local"] in (f"{new_ip}:{port}", f"[{new_ip}]:{port}")
             connected.goes_on(destination)
     packets = capture.packets()
-    judge.assert_no_reset(packets)
+    captures.assert_no_reset(packets)
     # The peer has only ever seen the one it connected to.
     ends = {f"{connected.old[0]}.{PORT}", f"{connected.peer[0]}.{connected.peer[1]}"}
     assert {packet.sender for packet in packets} == ends

@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import judge
+import captures
 import pytest
-from judge import WORKLOADS, Capture, ask, directions, move, processes, spawn, wait_for
+from captures import Capture, answers_to, directions
+from judge import WORKLOADS, ask, move, processes, spawn, wait_for
 
 from migrate.lab import Lab
 
@@ -63,10 +64,11 @@ def run_id_of(lab: Lab) -> str:
 def judge_capture(capture: Capture, port: int) -> None:
     """The client's connection shows no sign of the move but silence."""
     packets = capture.packets()
-    judge.assert_no_reset(packets)
+    captures.assert_no_reset(packets)
     stream = next(packet.stream for packet in packets if packet.sender.endswith(f".{port}"))
-    for (number, _), ours in directions(packets).items():
+    both = directions(packets)
+    for (number, sender), ours in both.items():
         if number == stream:
-            judge.assert_sequence_never_back(ours)
-            judge.assert_acknowledgements_never_back(ours)
-            judge.assert_timestamps_go_on(ours)
+            captures.assert_sequence_never_back(ours, answers_to(both, number, sender))
+            captures.assert_acknowledgements_never_back(ours)
+            captures.assert_timestamps_go_on(ours)

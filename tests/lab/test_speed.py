@@ -10,9 +10,11 @@ import socket
 import sys
 from typing import Any
 
+import captures
 import judge
 import pytest
-from judge import Capture, connect, move, spawn, ss, wait_for
+from captures import Capture
+from judge import connect, move, spawn, ss, wait_for
 
 from migrate.lab import Lab
 
@@ -58,8 +60,8 @@ def test_what_is_known_of_the_path_is_kept(lab: Lab, version: str) -> None:
             assert float(is_["rto"]) < 1000
     assert sorted(found["congestion"] for found in after.values()) == sorted(ALGORITHMS)
     packets = [packet for packet in capture.packets() if packet.at > moved.began]
-    judge.assert_no_reset(packets)
-    assert [packet for packet in packets if packet.flags & judge.ACK and not packet.tsecr] == []
+    captures.assert_no_reset(packets)
+    assert [packet for packet in packets if packet.flags & captures.ACK and not packet.tsecr] == []
 
 
 def by_peer(lab: Lab, where: str) -> dict[str, dict[str, str]]:

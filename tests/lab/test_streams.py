@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import captures
 import judge
 import pytest
-from judge import WORKLOADS, Capture, Moved, ask, directions, move, spawn, ss, wait_for
+from captures import Capture, answers_to, directions
+from judge import WORKLOADS, Moved, ask, move, spawn, ss, wait_for
 
 from migrate.lab import Lab
 
@@ -63,23 +65,23 @@ def test_ten_moves(lab: Lab) -> None:
 
 def _judge_capture(lab: Lab, capture: Capture, moves: list[Moved]) -> None:
     packets = capture.packets()
-    judge.assert_no_reset(packets)
+    captures.assert_no_reset(packets)
     both = directions(packets)
     assert len(both) == 2 * 2 * CONNECTIONS_EACH
     ahead, again, mute = [], 0, 0
-    for (_, sender), ours in both.items():
+    for (stream, sender), ours in both.items():
         served = sender in (f"{lab.service.ipv4}.{PORT}", f"{lab.service.ipv6}.{PORT}")
-        judge.assert_sequence_never_back(ours)
-        judge.assert_acknowledgements_never_back(ours)
-        ahead.append(judge.assert_timestamps_go_on(ours))
-        again += len(judge.sent_again(ours))
-        mute += judge.assert_echoes_never_back(ours)
+        captures.assert_sequence_never_back(ours, answers_to(both, stream, sender))
+        captures.assert_acknowledgements_never_back(ours)
+        ahead.append(captures.assert_timestamps_go_on(ours))
+        again += len(captures.sent_again(ours))
+        mute += captures.assert_echoes_never_back(ours)
         if not served:
             continue
         assert len({packet.ttl for packet in ours}) == 1
         for moved in moves:
-            last, first = judge.across(ours, moved)
+            last, first = captures.across(ours, moved)
             passed_ms = 1000 * (first.at - last.at)
-            assert 0 <= judge.distance(first.tsval, last.tsval) <= passed_ms + 5
+            assert 0 <= captures.distance(first.tsval, last.tsval) <= passed_ms + 5
     print(f"{len(packets)} segments, {again} sent again, {mute} with TSecr 0")
     print(f"TSval at most {max(ahead):.1f} ms ahead")
