@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_checks_migration import SERVICE, connection, destination, listener, only, origin, process, reasons
+from inventories import SERVICE, connection, destination, listener, only, origin, process, reasons
 
 from migrate.checks import Options, notes, refusals, service_addresses
 from migrate.pb.session_pb2 import Obstacle

@@ -1,15 +1,25 @@
-from __future__ import annotations
+"""What stands in the way of a migration: hosts, processes, obstacles; all of it at once, with a remedy."""
 
-import ipaddress
-from typing import Any
+from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inventories import (
+    GB,
+    PEER,
+    SERVICE,
+    destination,
+    ip,
+    only,
+    origin,
+    process,
+    reasons,
+    task,
+)
 
 from migrate import checks_obstacles, ports
-from migrate.checks import Options, files_to_copy, refusals, service_addresses
-from migrate.errors import Reason
+from migrate.checks import Options, refusals
 from migrate.pb.session_pb2 import (
     File,
     HostInventory,
@@ -19,110 +29,6 @@ from migrate.pb.session_pb2 import (
     Task,
     TcpSocket,
 )
-
-LISTEN, ESTABLISHED = 10, 1
-SERVICE, PEER = "10.77.1.100", "10.77.2.1"
-GB = 1 << 30
-
-
-def ip(text: str) -> bytes:
-    return ipaddress.ip_address(text).packed
-
-
-def listener(address: str = SERVICE, port: int = 80, **more: Any) -> TcpSocket:
-    zero = bytes(len(ip(address)))
-    return TcpSocket(pid=100, fd=3, state=LISTEN, local_ip=ip(address), local_port=port, peer_ip=zero, **more)
-
-
-def connection(
-    local: str = SERVICE, port: int = 80, peer: str = PEER, peer_port: int = 4000, **more: Any
-) -> TcpSocket:
-    return TcpSocket(
-        pid=100,
-        fd=4,
-        state=more.pop("state", ESTABLISHED),
-        local_ip=ip(local),
-        local_port=port,
-        peer_ip=ip(peer),
-        peer_port=peer_port,
-        congestion="cubic",
-        **more,
-    )
-
-
-def task(pid: int = 100, **more: Any) -> Task:
-    fields: dict[str, Any] = {"ppid": 1, "sid": pid, "pgid": pid, "comm": "nginx", "tids": [pid]}
-    return Task(pid=pid, **(fields | more))
-
-
-def process(**more: Any) -> ProcessInventory:
-    fields: dict[str, Any] = {
-        "root_pid": 100,
-        "tasks": [task()],
-        "sockets": [listener(), connection()],
-        "needed_pids": [100],
-        "memory_bytes": 50 << 20,
-        "driver_pids": [500, 400, 1],
-        "files": [
-            File(path="/srv", use=File.WORKING_DIRECTORY, exists=True, directory=True),
-            mapped(),
-            File(path="/var/log/a.log", use=File.OPEN, size_bytes=7, exists=True, regular=True, written=True),
-        ],
-    }
-    return ProcessInventory(**(fields | more))
-
-
-def mapped(path: str = "/usr/lib/libc.so.6", build_id: bytes = b"\xab" * 20, **more: Any) -> File:
-    fields = {"use": File.MAPPED, "size_bytes": 1900, "exists": True, "regular": True}
-    return File(path=path, build_id=build_id, **(fields | more))
-
-
-def host(name: str, number: int, **more: Any) -> HostInventory:
-    own = f"10.77.1.{number}"
-    interfaces = [
-        Interface(name="lo", addresses=["127.0.0.1/8", "::1/128"], up=True),
-        Interface(name="eth0", addresses=[f"{own}/24", f"fd77:1::{number}/64"], up=True),
-    ]
-    if name == "origin":
-        interfaces[1].addresses.append(f"{SERVICE}/32")
-    fields: dict[str, Any] = {
-        "hostname": name,
-        "version": "0.1.0",
-        "root": True,
-        "kernel": "6.18.44",
-        "machine": "x86_64",
-        "criu_version": "4.2.1",
-        "image_space_bytes": 4 * GB,
-        "memory_available_bytes": 8 * GB,
-        "congestion_algorithms": ["cubic", "reno"],
-        "interfaces": interfaces,
-        "own_addresses": [own],
-        "pid_max": 32768,
-        "cpu_features": ["avx2", "sse4_2"],
-    }
-    return HostInventory(**(fields | more))
-
-
-def origin(**more: Any) -> HostInventory:
-    return host("origin", 1, **more)
-
-
-def destination(**more: Any) -> HostInventory:
-    return host("destination", 2, **({"files": list(process().files)} | more))
-
-
-def reasons(
-    of: ProcessInventory | None = None,
-    here: HostInventory | None = None,
-    there: HostInventory | None = None,
-    **options: Any,
-) -> list[Reason]:
-    return refusals(of or process(), here or origin(), there or destination(), Options(**options))
-
-
-def only(found: list[Reason]) -> Reason:
-    assert len(found) == 1, found
-    return found[0]
 
 
 def test_nothing_stands_in_the_way() -> None:
@@ -205,179 +111,6 @@ def test_taken_pids() -> None:
     assert reasons(None, None, there, new_pid_namespace_possible=True) == []
 
 
-# --- files ----------------------------------------------------------------------------------------------
-
-
-def with_file(here: File, there: File | None, **options: Any) -> list[Reason]:
-    return reasons(process(files=[here]), None, destination(files=[there] if there else []), **options)
-
-
-def test_missing_files() -> None:
-    library = mapped()
-    reason = only(with_file(library, None))
-    assert (reason.code, reason.role) == ("no-file", "destination")
-    assert library.path in reason.text and "dpkg -S" in reason.remedy
-    assert with_file(library, None, copy_files=True) == []
-
-
-def test_missing_directory() -> None:
-    directory = File(path="/srv", use=File.WORKING_DIRECTORY, directory=True)
-    reason = only(with_file(directory, None))
-    assert reason.code == "no-working-directory" and "mkdir -p /srv" in reason.remedy
-    assert with_file(directory, None, copy_files=True) == []
-    root = File(path="/jail", use=File.ROOT_DIRECTORY, directory=True)
-    reason = only(with_file(root, None, copy_files=True))
-    assert reason.code == "no-directory" and "--copy-files" not in reason.remedy
-
-
-def test_directories_are_made_before_what_is_in_them() -> None:
-    paths = ("/srv/a/b/file", "/srv/a/b", "/srv/a")
-    files = [
-        File(path=path, use=File.OPEN, directory="file" not in path, regular="file" in path) for path in paths
-    ]
-    found = files_to_copy(process(files=files), HostInventory())
-    assert [one.path for one in found] == ["/srv/a", "/srv/a/b", "/srv/a/b/file"]
-
-
-def test_another_build() -> None:
-    reason = only(with_file(mapped(), mapped(build_id=b"\xcd" * 20), copy_files=True))
-    assert reason.code == "other-build" and "cdcdcd" in reason.text and "ababab" in reason.text
-    assert only(with_file(mapped(), mapped(build_id=b""))).code == "other-build"
-
-
-def test_build_id_decides_over_size() -> None:
-    assert with_file(mapped(), mapped(size_bytes=1)) == []
-    assert only(with_file(mapped(build_id=b""), mapped(build_id=b"", size_bytes=1))).code == "other-file"
-
-
-def log(**more: Any) -> File:
-    fields = {"use": File.OPEN, "size_bytes": 7, "exists": True, "regular": True}
-    return File(path="/var/log/a.log", **(fields | more))
-
-
-def test_open_files_go_by_size() -> None:
-    assert with_file(log(), log()) == []
-    assert "7 bytes" in only(with_file(log(), log(size_bytes=8))).text
-    # CRIU does not compare a log that is only appended to.
-    assert with_file(log(append_only=True, written=True), log(size_bytes=8)) == []
-
-
-def test_copying_replaces_only_what_the_process_writes() -> None:
-    assert with_file(log(written=True), log(size_bytes=8), copy_files=True) == []
-    assert only(with_file(log(), log(size_bytes=8), copy_files=True)).code == "other-file"
-    here = process(files=[log(written=True), mapped(), mapped("/usr/lib/new.so")])
-    there = destination(files=[log(size_bytes=8), mapped(build_id=b"\xcd" * 20)])
-    assert [one.path for one in files_to_copy(here, there)] == ["/var/log/a.log", "/usr/lib/new.so"]
-
-
-def test_one_reason_for_a_file_used_twice() -> None:
-    files = [mapped(use=File.EXECUTABLE), mapped()]
-    assert len(reasons(process(files=files), None, destination(files=[]))) == 1
-
-
-def test_kind_of_file() -> None:
-    reason = only(with_file(log(), log(regular=False, directory=True)))
-    assert reason.text == "/var/log/a.log is a directory there and a file at the origin"
-
-
-# --- sockets and addresses ------------------------------------------------------------------------------
-
-
-def test_service_addresses() -> None:
-    sockets = [
-        listener("0.0.0.0"), listener("::"), listener("127.0.0.1"), listener("::1"), connection(),
-        connection("fd77:1::100", peer="fd77:2::1"), connection(peer_port=5),
-    ]  # fmt: skip
-    found = service_addresses(process(sockets=sockets, other_addresses=["10.77.1.101", "127.0.0.2"]))
-    assert found == [SERVICE, "fd77:1::100", "10.77.1.101"]
-
-
-def test_address_of_the_host_itself() -> None:
-    sockets = [listener("0.0.0.0"), connection("10.77.1.1")]
-    for here in (origin(), origin(own_addresses=[], ssh_addresses=["10.77.1.1"])):
-        reason = only(reasons(process(sockets=sockets), here))
-        assert (reason.code, reason.role) == ("address-of-host", "origin")
-        assert "10.77.1.1:80 - 10.77.2.1:4000" in reason.text
-        assert "ip addr add ADDRESS/24 dev eth0" in reason.remedy
-
-
-def test_other_switches_leave_addresses_alone() -> None:
-    assert reasons(process(sockets=[connection("10.77.1.1")]), switch="none") == []
-
-
-def test_address_that_is_not_here() -> None:
-    reason = only(reasons(process(sockets=[connection("10.77.1.50")])))
-    assert reason.code == "address-missing"
-    assert reason.remedy == "Add it: ip addr add 10.77.1.50/24 dev eth0"
-
-
-def test_address_shared_with_another_process() -> None:
-    other = connection(peer_port=4001, holder="sshd (PID 9)")
-    reason = only(reasons(None, origin(taken_ports=[other])))
-    assert reason.code == "address-shared" and "sshd (PID 9)" in reason.text
-
-
-def test_address_already_there() -> None:
-    there = destination()
-    there.interfaces[1].addresses.append(f"{SERVICE}/32")
-    reason = only(reasons(None, None, there))
-    assert (reason.code, reason.role) == ("address-taken", "destination")
-    assert reason.remedy == f"Remove it there: ip addr del {SERVICE}/32 dev eth0"
-
-
-def test_destination_on_another_network() -> None:
-    elsewhere = [Interface(name="eth0", addresses=["192.0.2.9/24"], up=True)]
-    assert only(reasons(None, None, destination(interfaces=elsewhere))).code == "address-no-network"
-    down = [Interface(name="eth0", addresses=["10.77.1.2/24"], up=False)]
-    assert only(reasons(None, None, destination(interfaces=down))).code == "address-no-network"
-
-
-def test_link_local() -> None:
-    found = reasons(process(sockets=[connection("fe80::1", peer="fe80::2")]))
-    assert [one.code for one in found] == ["address-link-local"]
-
-
-def test_loopback_inside_the_tree() -> None:
-    pair = [
-        listener("127.0.0.1", 6379),
-        connection("127.0.0.1", 6379, "127.0.0.1", 5000),
-        connection("127.0.0.1", 5000, "127.0.0.1", 6379),
-    ]
-    assert reasons(process(sockets=pair)) == []
-    reason = only(reasons(process(sockets=pair[:2])))
-    assert reason.code == "peer-on-origin" and "127.0.0.1:6379 - 127.0.0.1:5000" in reason.text
-
-
-def test_peer_on_the_origin_by_its_address() -> None:
-    assert only(reasons(process(sockets=[connection(peer="10.77.1.1")]))).code == "peer-on-origin"
-
-
-def test_peer_on_the_destination() -> None:
-    reason = only(reasons(process(sockets=[connection(peer="10.77.1.2")])))
-    assert (reason.code, reason.role) == ("peer-on-destination", "destination")
-
-
-def test_ports_taken() -> None:
-    taken = listener("0.0.0.0", holder="apache2 (PID 812)")
-    reason = only(reasons(None, None, destination(taken_ports=[taken])))
-    assert (reason.code, reason.role) == ("port-taken", "destination")
-    assert reason.text == "port 80 is taken by apache2 (PID 812) on *:80"
-    assert "sport = :80" in reason.remedy
-
-
-def test_problems_of_sockets() -> None:
-    problem = "10.77.1.100:80 - 10.77.2.1:4000: urgent data is waiting to be read"
-    reason = only(reasons(process(sockets=[connection(problem=problem)])))
-    assert reason.code == "socket" and "descriptor 4 of nginx (PID 100)" in reason.text
-    assert "Try again" in reason.remedy
-
-
-def test_a_thousand_of_one_kind() -> None:
-    sockets = [connection(peer="10.77.1.2", peer_port=port) for port in range(1, 1001)]
-    found = reasons(process(sockets=sockets))
-    assert len(found) == 6 and found[-1].text == "and 995 more of this kind"
-
-
 # --- obstacles ------------------------------------------------------------------------------------------
 
 
@@ -400,36 +133,8 @@ def test_an_obstacle_of_a_newer_version() -> None:
     assert "warp" in only(reasons(process(obstacles=[Obstacle(code="new", pid=3, what="warp")]))).text
 
 
-# --- ports ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [
-        (listener(), listener(), True),
-        (listener(), listener("0.0.0.0"), True),
-        (listener("0.0.0.0"), listener(), True),
-        (listener("::"), listener(), True),
-        (listener("::", ipv6_only=True), listener(), False),
-        (listener("0.0.0.0"), listener("::"), True),
-        (listener("0.0.0.0"), listener("::", ipv6_only=True), False),
-        (listener("0.0.0.0"), listener("fd77:1::2"), False),
-        (listener(), listener("10.77.1.2"), False),
-        (listener(), listener(port=81), False),
-        (listener(device="eth0"), listener(device="eth1"), False),
-        (listener(device="eth0"), listener(), True),
-        (connection(), listener("0.0.0.0"), True),
-        (listener("0.0.0.0"), connection(), False),
-        (connection(), connection(), True),
-        (connection(), connection(peer_port=1), False),
-        (listener(port=0), listener(port=0), False),
-    ],
-)
-def test_clash(ours: TcpSocket, theirs: TcpSocket, expected: bool) -> None:
-    assert ports.clash(ours, theirs) is expected
-
-
 # --- nothing makes the checks fail ----------------------------------------------------------------------
+
 
 addresses = st.sampled_from(
     [SERVICE, PEER, "10.77.1.1", "10.77.1.2", "127.0.0.1", "::", "0.0.0.0", "fe80::1"]
