@@ -1,4 +1,4 @@
-"""kill -9 of everything, a cut link and Ctrl-C, in each state of the machine: acceptance 5.
+"""kill -9 of everything, in each state of the machine: acceptance 5.
 
 Afterwards exactly one copy of the server runs, its connections work, and nothing is left on either host,
 within 5 s and by itself; or the outcome is in doubt, after COMMIT only, and a person can decide it.
@@ -7,65 +7,22 @@ within 5 s and by itself; or the outcome is in doubt, after COMMIT only, and a p
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
 
 import pytest
 from kills import Bench, Migration, View, eventually
-
-from migrate.lab import Lab
-
-BEFORE = ["CHECKED", "FROZEN", "DUMPED", "ISOLATED", "STREAMED", "RESTORED", "SWITCHED"]
-AFTER = ["COMMITTED", "ACTIVATED"]
-#: The link counts as lost after so much silence.
-SILENCE_S = 5.0
-
-
-@pytest.fixture(scope="module")
-def the_bench(lab: Lab) -> Iterator[Bench]:
-    bench = Bench(lab)
-    yield bench
-    bench.close()
+from kills_outcomes import (
+    AFTER,
+    BEFORE,
+    assert_goes_on_at_origin,
+    assert_moved,
+    decide_in_doubt,
+    untouched_or_rolled_back,
+)
 
 
 @pytest.fixture
-def bench(the_bench: Bench) -> Bench:
-    return the_bench.ready()
-
-
-def untouched_or_rolled_back(state: str) -> tuple[int, str]:
-    """Exit status and outcome of a failure in *state*."""
-    return (3, "UNTOUCHED") if state == "CHECKED" else (4, "ROLLED_BACK")
-
-
-def assert_goes_on_at_origin(bench: Bench, within_s: float = 5.0) -> None:
-    took_s = bench.assert_alone("origin", within_s=within_s)
-    print(
-        f"undone after {took_s:.2f} s, numbers on all connections after {bench.assert_streams():.2f} s more"
-    )
-
-
-def assert_moved(bench: Bench) -> None:
-    bench.assert_alone("destination")
-    bench.assert_streams()
-
-
-def decide_in_doubt(bench: Bench, migration: Migration, *, runs_on: str) -> None:
-    """In doubt: one copy is frozen, --recover explains, and what a person decides is carried out."""
-    status, report = bench.migrate("--recover")
-    assert (status, report["outcome"]) == (5, "IN_DOUBT")
-    assert any(f"--resume {migration.id}" in line for line in report["instructions"])
-    if runs_on == "destination":
-        bench.assert_alone("destination", doubt=migration.id)
-        bench.assert_streams()
-    status, report = bench.migrate(str(bench.pid), "destination")
-    assert (status, [reason["code"] for reason in report["reasons"]]) == (3, ["in-doubt"])
-    if runs_on == "destination":
-        assert bench.migrate("--recover", "--release", migration.id)[0] == 0
-        assert_moved(bench)
-    else:
-        assert bench.migrate("--recover", "--resume", migration.id)[0] == 4
-        assert_goes_on_at_origin(bench)
+def bench(loaded: Bench) -> Bench:
+    return loaded.ready()
 
 
 # --- kill -9 of one --------------------------------------------------------------------------------------
@@ -146,53 +103,6 @@ def test_criu_killed_on_destination(bench: Bench, state: str) -> None:
     assert (status, report["outcome"]) == untouched_or_rolled_back(state)
     assert (report["error"]["kind"], report["error"]["role"]) == ("CriuError", "destination")
     assert_goes_on_at_origin(bench)
-
-
-# --- the link --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("state", BEFORE)
-def test_link_cut_before_commit(bench: Bench, state: str) -> None:
-    """Both sides notice by the silence, at about the same time, and neither hears of the other."""
-    migration = Migration(bench, state)
-    with bench.cut():
-        began = time.monotonic()
-        status, report = migration.end()
-        assert time.monotonic() - began > SILENCE_S - 2
-        assert (status, report["outcome"]) == untouched_or_rolled_back(state)
-        assert_goes_on_at_origin(bench)
-
-
-@pytest.mark.parametrize("state", AFTER)
-def test_link_cut_after_commit(bench: Bench, state: str) -> None:
-    """That it runs there was said before the cut."""
-    migration = Migration(bench, state)
-    with bench.cut():
-        assert migration.end()[0] == 0
-        bench.assert_alone("destination", within_s=SILENCE_S + 5)
-        bench.assert_streams()
-
-
-def test_commit_is_lost(bench: Bench) -> None:
-    """The destination never got the process; a person finds out and lets it go on at the origin."""
-    migration = Migration(bench, "SWITCHED")
-    with bench.cut():
-        migration.go()
-        status, report = migration.end()
-        assert (status, report["outcome"]) == (5, "IN_DOUBT")
-        assert any(f"--release {migration.id}" in line for line in report["instructions"])
-    eventually(lambda: not bench.traces(bench.destination), "the destination has undone", 10)
-    decide_in_doubt(bench, migration, runs_on="origin")
-
-
-def test_answer_to_commit_is_lost(bench: Bench) -> None:
-    """The destination has the process, and the origin cannot know."""
-    migration = Migration(bench, "SWITCHED")
-    with bench.cut(("input",)):
-        migration.go()
-        status, report = migration.end()
-        assert (status, report["outcome"]) == (5, "IN_DOUBT")
-        decide_in_doubt(bench, migration, runs_on="destination")
 
 
 # --- several at once, and by hand ------------------------------------------------------------------------
@@ -299,53 +209,6 @@ def test_agent_killed_in_activation(bench: Bench) -> None:
     migration.kill("criu destination", signal="CONT")
     assert migration.end()[0] == 5
     decide_in_doubt(bench, migration, runs_on="destination")
-
-
-# --- signals, and a second migration ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("state", BEFORE)
-def test_interrupted_before_commit(bench: Bench, state: str) -> None:
-    """Ctrl-C, and SIGTERM."""
-    migration = Migration(bench, state)
-    name = "TERM" if state in ("DUMPED", "SWITCHED") else "INT"
-    migration.kill("driver", signal=name)
-    status, report = migration.end()
-    assert (status, report["outcome"]) == untouched_or_rolled_back(state)
-    assert report["error"]["message"] == f"stopped by SIG{name}"
-    assert_goes_on_at_origin(bench, within_s=2)
-
-
-@pytest.mark.parametrize("state", AFTER)
-def test_interrupted_after_commit(bench: Bench, state: str) -> None:
-    """Too late: what was begun is completed."""
-    migration = Migration(bench, state)
-    migration.kill("driver", signal="INT")
-    assert migration.end()[0] == 0
-    assert_moved(bench)
-
-
-def test_second_migration_is_refused(bench: Bench) -> None:
-    migration = Migration(bench, "FROZEN")
-    status, report = bench.migrate(str(bench.pid), "destination")
-    assert (status, [reason["code"] for reason in report["reasons"]]) == (3, ["busy"])
-    assert bench.migrate("--recover")[1]["notes"] == [f"migration {migration.id}: under way, left alone"]
-    migration.go()
-    assert migration.end()[0] == 0
-    assert_moved(bench)
-
-
-def test_restored_process_is_on_its_own(bench: Bench) -> None:
-    """It outlives the SSH session that restored it, and holds nothing of the agent's."""
-    look = f"ls -l /proc/{bench.pid}/fd | awk '{{print $9, $10, $11}}' | sed 's/\\[[0-9]*\\]//'"
-    before = bench.origin.exec(["sh", "-c", look]).stdout
-    migration = Migration(bench, "ACTIVATED")
-    migration.go()
-    assert migration.end()[0] == 0
-    assert_moved(bench)
-    assert bench.destination.exec(["sh", "-c", look]).stdout == before
-    ids = bench.destination.exec(["ps", "-o", "ppid=,pgid=,sid=,tpgid=", "-p", str(bench.pid)]).stdout.split()
-    assert ids == ["1", str(bench.pid), str(bench.pid), "-1"]
 
 
 # --- other processes than the server ---------------------------------------------------------------------

@@ -1,151 +1,26 @@
-"""Connections to real sshds on the loopback device, with keys, known_hosts and configuration of the test."""
+"""Connections to real sshds on the loopback device: their set-up, their agent, their end."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from ssh_server import DEADLINE_S, Server, ended, free_port, refused
 
-from migrate import ssh, ssh_config
-from migrate.agent_stream import AgentStream
 from migrate.errors import ProtocolError, TransportError
 from migrate.link import Link
 from migrate.pb.session_pb2 import FileChunk, Hello
 
-DEADLINE_S = 20.0
 THROUGHPUT_BYTES = 128 << 20
 THROUGHPUT_MB_S = 25
-
 pytestmark = pytest.mark.skipif(shutil.which("sshd") is None, reason="no sshd installed")
-
-
-def keygen(path: Path, *options: str) -> None:
-    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path), *options]
-    subprocess.run(words, check=True, timeout=DEADLINE_S)
-
-
-class Server:
-    """An sshd on 127.0.0.1 that lets root in by the keys in ``authorized``, and a home that can use it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.home = directory / "home"
-        self.ssh = self.home / ".ssh"
-        self.bin = directory / "bin"
-        for made in (self.ssh, self.bin, directory / "etc"):
-            made.mkdir(parents=True)
-        keygen(directory / "host_key")
-        keygen(self.ssh / "id_ed25519")
-        self.authorized = directory / "authorized"
-        shutil.copy(self.ssh / "id_ed25519.pub", self.authorized)
-        self.port = free_port()
-        self.known_hosts = self.ssh / "known_hosts"
-        self.know(self.directory / "host_key.pub")
-        self.process = self._start()
-
-    def know(self, public: Path) -> None:
-        kind, blob = public.read_text().split()[:2]
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {blob}\n")
-
-    def program(self, name: str, text: str) -> str:
-        """Write a shell script that can be an agent; return its path."""
-        path = self.bin / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-        return str(path)
-
-    def connect(self, host: str = "root@127.0.0.1", **options: object) -> ssh.Connection:
-        if host.endswith("127.0.0.1"):
-            options.setdefault("port", self.port)
-        return ssh.connect(host, home=self.home, **options)  # type: ignore[arg-type]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(DEADLINE_S)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        config = self.directory / "sshd_config"
-        config.write_text(
-            f"""Port {self.port}
-ListenAddress 127.0.0.1
-HostKey {self.directory}/host_key
-AuthorizedKeysFile {self.authorized}
-PidFile none
-StrictModes no
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-SetEnv PATH={self.bin}:{os.environ["PATH"]}
-"""
-        )
-        with (self.directory / "log").open("wb") as log:
-            sshd = shutil.which("sshd") or ""
-            process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
-        wait_listening(self.port)
-        return process
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def wait_listening(port: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError(f"nothing listens on {port}")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(ssh_config, "SYSTEM", tmp_path / "etc")
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    server = Server(tmp_path)
-    yield server
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """No thread outlives a test, and nothing is printed by a library."""
-    before = set(threading.enumerate())
-    yield
-    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name != "within"]
-    assert left == []
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def refused(server: Server, host: str = "root@127.0.0.1", **options: object) -> TransportError:
-    with pytest.raises(TransportError) as caught:
-        server.connect(host, **options)
-    assert (caught.value.phase, caught.value.role) == ("connect", "destination")
-    assert caught.value.hint
-    return caught.value
-
-
-def ended(stream: AgentStream) -> TransportError:
-    """What a link says whose agent ended."""
-    link = Link(stream, explain=stream.explain)
-    with pytest.raises(TransportError) as caught:
-        link.expect(Hello, timeout_s=DEADLINE_S)
-    link.close()
-    return caught.value
 
 
 def test_bytes_both_ways_and_a_clean_end(server: Server) -> None:
@@ -204,102 +79,6 @@ def test_not_an_ssh_server(server: Server) -> None:
         error = refused(server, port=other.getsockname()[1])
         thread.join(DEADLINE_S)
     assert "SSH handshake" in str(error)
-
-
-def test_unknown_key_is_refused_with_the_command_that_adds_it(server: Server) -> None:
-    server.known_hosts.unlink()
-    error = refused(server)
-    assert f"the host key of [127.0.0.1]:{server.port} is unknown" in str(error)
-    listed = subprocess.run(
-        ["ssh-keygen", "-lf", str(server.directory / "host_key.pub")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert listed.stdout.split()[1] in str(error)
-    assert not server.known_hosts.exists()
-    command = next(part for part in error.hint.split("`") if part.startswith("ssh-keyscan"))
-    subprocess.run(["sh", "-c", command], check=True, timeout=DEADLINE_S, stderr=subprocess.DEVNULL)
-    server.connect().close()
-
-
-def test_changed_key_is_refused_distinctly(server: Server) -> None:
-    keygen(server.directory / "other")
-    server.know(server.directory / "other.pub")
-    error = refused(server)
-    assert "has changed" in str(error)
-    assert f"{server.known_hosts}:1" in str(error)
-    command = next(part for part in error.hint.split("`") if part.startswith("ssh-keygen"))
-    subprocess.run(["sh", "-c", command], check=True, timeout=DEADLINE_S, capture_output=True)
-    assert "is unknown" in str(refused(server))
-
-
-def test_lax_configuration_does_not_weaken_the_check(server: Server) -> None:
-    (server.ssh / "config").write_text("StrictHostKeyChecking no\n")
-    server.known_hosts.unlink()
-    assert "is unknown" in str(refused(server))
-
-
-def test_revoked_key(server: Server) -> None:
-    server.known_hosts.write_text(server.known_hosts.read_text() + "@revoked * " + public_of(server) + "\n")
-    assert "is revoked" in str(refused(server))
-
-
-def public_of(server: Server) -> str:
-    return " ".join((server.directory / "host_key.pub").read_text().split()[:2])
-
-
-def test_hashed_names(server: Server) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(server.known_hosts)], check=True, capture_output=True)
-    assert "127.0.0.1" not in server.known_hosts.read_text()
-    server.connect().close()
-
-
-def test_wrong_key_says_which_were_tried(server: Server) -> None:
-    keygen(server.directory / "stranger")
-    shutil.copy(server.directory / "stranger.pub", server.authorized)
-    error = refused(server)
-    assert f"{server.ssh / 'id_ed25519'}: refused" in str(error)
-    assert "authorized_keys" in error.hint
-    server.connect(identity=str(server.directory / "stranger")).close()
-
-
-def test_no_key_at_all(server: Server) -> None:
-    (server.ssh / "id_ed25519").unlink()
-    assert "there is no key to try" in str(refused(server))
-
-
-def test_key_with_a_passphrase_is_not_asked_for_but_taken_from_the_agent(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = server.ssh / "id_ed25519"
-    with ssh_agent(server.directory / "sock", monkeypatch):
-        subprocess.run(["ssh-add", str(key)], check=True, capture_output=True, timeout=DEADLINE_S)
-        words = ["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(key)]
-        subprocess.run(words, check=True, capture_output=True, timeout=DEADLINE_S)
-        server.connect().close()
-        (server.ssh / "config").write_text("IdentitiesOnly yes\n")
-        server.connect().close()
-        subprocess.run(["ssh-add", "-D"], check=True, capture_output=True, timeout=DEADLINE_S)
-        assert "needs a passphrase: `ssh-add" in str(refused(server))
-
-
-@contextlib.contextmanager
-def ssh_agent(sock: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
-    deadline = time.monotonic() + DEADLINE_S
-    while not sock.exists():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-    yield
-    process.terminate()
-    process.wait(DEADLINE_S)
-
-
-def test_key_that_others_may_read_is_not_used(server: Server) -> None:
-    (server.ssh / "id_ed25519").chmod(0o644)
-    assert "chmod 600" in str(refused(server))
 
 
 def test_agent_missing(server: Server) -> None:

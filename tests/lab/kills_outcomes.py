@@ -1,0 +1,43 @@
+"""How a migration ends that was killed: one copy of the server runs, or a person decides which one."""
+
+from __future__ import annotations
+
+from kills import Bench, Migration
+
+BEFORE = ["CHECKED", "FROZEN", "DUMPED", "ISOLATED", "STREAMED", "RESTORED", "SWITCHED"]
+AFTER = ["COMMITTED", "ACTIVATED"]
+
+
+def untouched_or_rolled_back(state: str) -> tuple[int, str]:
+    """Exit status and outcome of a failure in *state*."""
+    return (3, "UNTOUCHED") if state == "CHECKED" else (4, "ROLLED_BACK")
+
+
+def assert_goes_on_at_origin(bench: Bench, within_s: float = 5.0) -> None:
+    took_s = bench.assert_alone("origin", within_s=within_s)
+    print(
+        f"undone after {took_s:.2f} s, numbers on all connections after {bench.assert_streams():.2f} s more"
+    )
+
+
+def assert_moved(bench: Bench) -> None:
+    bench.assert_alone("destination")
+    bench.assert_streams()
+
+
+def decide_in_doubt(bench: Bench, migration: Migration, *, runs_on: str) -> None:
+    """In doubt: one copy is frozen, --recover explains, and what a person decides is carried out."""
+    status, report = bench.migrate("--recover")
+    assert (status, report["outcome"]) == (5, "IN_DOUBT")
+    assert any(f"--resume {migration.id}" in line for line in report["instructions"])
+    if runs_on == "destination":
+        bench.assert_alone("destination", doubt=migration.id)
+        bench.assert_streams()
+    status, report = bench.migrate(str(bench.pid), "destination")
+    assert (status, [reason["code"] for reason in report["reasons"]]) == (3, ["in-doubt"])
+    if runs_on == "destination":
+        assert bench.migrate("--recover", "--release", migration.id)[0] == 0
+        assert_moved(bench)
+    else:
+        assert bench.migrate("--recover", "--resume", migration.id)[0] == 4
+        assert_goes_on_at_origin(bench)
