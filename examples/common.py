@@ -16,6 +16,8 @@ import tcpcp
 
 State = dict[str, Any]
 
+MAX_REQUEST_BYTES = 16384
+
 _running: set[asyncio.Task[None]] = set()
 
 
@@ -71,6 +73,45 @@ class Connection:
             self.ended.set_result(None)
         else:
             self.loop.call_later(0.1, self._close_when_done)
+
+
+class HttpConnection(Connection):
+    """A connection on which a client sends HTTP requests.
+
+    :ivar unread: what has been read and is not dealt with yet.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.unread = b""
+
+    def answer_to(self, request: str) -> None:
+        """Deal with a complete request, of which the empty line at its end is left out."""
+        raise NotImplementedError
+
+    def wait_for_request(self) -> None:
+        """Deal with the next request, now or when all of it is here."""
+        self.loop.add_reader(self.sock, self._read)
+        self._take_request()
+
+    def _read(self) -> None:
+        try:
+            data = self.sock.recv(MAX_REQUEST_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self.unread += data
+        if not data or len(self.unread) > MAX_REQUEST_BYTES:
+            self.finish()
+        else:
+            self._take_request()
+
+    def _take_request(self) -> None:
+        request, end, rest = self.unread.partition(b"\r\n\r\n")
+        if end:
+            self.unread = rest
+            self.answer_to(request.decode("latin-1"))
 
 
 async def serve(

@@ -16,18 +16,16 @@ from collections import Counter
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
-from common import Connection, State, in_background, parsers, serve
+from common import HttpConnection, State, in_background, parsers, serve
 from handing import hand_over, take
 from redirect import Redirect, Taker
 
-MAX_REQUEST_BYTES = 16384
 
-
-class Session(Connection):
+class Session(HttpConnection):
     """A client's connection.
 
     :ivar user: who logged in on it, or "".
-    :ivar unread: what has been read and not yet answered; :ivar answer: what is not yet written.
+    :ivar answer: what is not yet written.
     :ivar assigning: it is being decided who answers.
     """
 
@@ -37,7 +35,7 @@ class Session(Connection):
     def __init__(self, sock: socket.socket, logged_in: Callable[[Session], None]) -> None:
         super().__init__(sock)
         self.logged_in = logged_in
-        self.user, self.unread, self.answer = "", b"", b""
+        self.user, self.answer = "", b""
         self.assigning = False
 
     @classmethod
@@ -60,30 +58,12 @@ class Session(Connection):
         if self.answer:
             self.loop.add_writer(self.sock, self._write)
         else:
-            self.loop.add_reader(self.sock, self._read)
-            self._answer_next()
+            self.wait_for_request()
 
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(MAX_REQUEST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self.unread += data
-        if not data or len(self.unread) > MAX_REQUEST_BYTES:
-            self.finish()
-        else:
-            self._answer_next()
-
-    def _answer_next(self) -> None:
-        """Deal with a request, when one is complete."""
-        request, end, rest = self.unread.partition(b"\r\n\r\n")
-        if not end:
-            return
-        self.unread = rest
+    def answer_to(self, request: str) -> None:
+        """Greet who logs in, else count the request."""
         self.stop()
-        url = urlsplit((request.decode("latin-1").split(None, 2) + ["", ""])[1])
+        url = urlsplit((request.split(None, 2) + ["", ""])[1])
         login = parse_qs(url.query).get("user") if url.path == "/login" else None
         if login:
             self.user = login[0]

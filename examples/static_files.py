@@ -18,21 +18,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from common import Connection, State, in_background, parsers, serve
+from common import HttpConnection, State, in_background, parsers, serve
 from handing import hand_over, take
 from redirect import Redirect
 
-MAX_REQUEST_BYTES = 16384
 CHUNK_BYTES = 1 << 18
 #: What the kernel takes from us and has not sent goes along in the ICI; more than this helps nobody.
 UNSENT_BYTES = 1 << 18
 TCP_NOTSENT_LOWAT = 25
 
 
-class Download(Connection):
+class Download(HttpConnection):
     """A client's connection, on which it downloads one file after the other.
 
-    :ivar request: what has been read of the next request.
     :ivar head: what is not yet written of the answer's head.
     :ivar name: of the file on its way, "" between two; :ivar position: what of it is written.
     :ivar size: of the file, in bytes.
@@ -42,7 +40,7 @@ class Download(Connection):
         super().__init__(sock)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self.directory = directory
-        self.request = self.head = b""
+        self.head = b""
         self.name, self.position, self.size = "", 0, 0
         self.file: BinaryIO | None = None
         self.on_progress: Callable[[Download], None] = lambda _: None
@@ -55,7 +53,7 @@ class Download(Connection):
         :raises OSError: the file is not here. :raises ValueError: it is not the same.
         """
         self = cls(sock, directory)
-        self.request, self.head = state["request"].encode("latin-1"), state["head"].encode("latin-1")
+        self.unread, self.head = state["unread"].encode("latin-1"), state["head"].encode("latin-1")
         if state["name"]:
             self.open(state["name"])
             self.position = int(state["position"])
@@ -67,7 +65,7 @@ class Download(Connection):
     def state(self) -> State:
         """All attributes but the file itself, which the taker has a copy of."""
         return {
-            "request": self.request.decode("latin-1"),
+            "unread": self.unread.decode("latin-1"),
             "head": self.head.decode("latin-1"),
             "name": self.name,
             "position": self.position,
@@ -79,8 +77,7 @@ class Download(Connection):
         if self.head or self.name:
             self.loop.add_writer(self.sock, self._write)
         else:
-            self.loop.add_reader(self.sock, self._read)
-            self._answer_next()
+            self.wait_for_request()
 
     def open(self, name: str) -> None:
         """Make *name* the file on its way. :raises OSError: there is no such file."""
@@ -96,26 +93,9 @@ class Download(Connection):
             self.file.close()
         self.file, self.name = None, ""
 
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(MAX_REQUEST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self.request += data
-        if not data or len(self.request) > MAX_REQUEST_BYTES:
-            self.finish()
-        else:
-            self._answer_next()
-
-    def _answer_next(self) -> None:
-        """Begin to answer, when a request is complete."""
-        request, end, rest = self.request.partition(b"\r\n\r\n")
-        if not end:
-            return
-        self.request = rest
-        words = request.decode("latin-1").split(None, 2)
+    def answer_to(self, request: str) -> None:
+        """Begin with the head; the file follows."""
+        words = request.split(None, 2)
         try:
             if words[0] != "GET":
                 raise FileNotFoundError
