@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 
 from netns import Hosts, Namespace, eventually
@@ -63,29 +61,3 @@ def assert_no_reset(hosts: Hosts) -> None:
     here, there = hosts.counters(hosts.here), hosts.counters(hosts.there)
     assert here["TcpOutRsts"] == there["TcpOutRsts"] == 0
     assert there["TcpEstabResets"] == 0
-
-
-class Drain:
-    """Reads a socket to its end in a thread; knows the length and the digest."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.length, self._hash, self.error = 0, hashlib.sha256(), ""
-        self._sock = sock
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while data := self._sock.recv(1 << 20):
-                self._hash.update(data)
-                self.length += len(data)
-        except OSError as exc:
-            self.error = str(exc)
-
-    def finished(self, expected: bytes) -> None:
-        """Wait for the end; what came must be *expected*."""
-        self._thread.join(20)
-        assert not self._thread.is_alive(), f"only {self.length} of {len(expected)} bytes, no end"
-        assert self.error == ""
-        assert self.length == len(expected)
-        assert self._hash.digest() == hashlib.sha256(expected).digest()

@@ -8,8 +8,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from drain import Drain
 from netns import Hosts, eventually
-from passing import Drain, assert_no_reset, deaf, pass_on, state_of, wait_state
+from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 
 from tcpcp import endpoint, isolation, tcp_repair
 from tcpcp.ici import State

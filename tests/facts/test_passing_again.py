@@ -12,8 +12,9 @@ import sys
 from ipaddress import ip_address
 
 import pytest
+from drain import Drain
 from netns import Hosts, eventually
-from passing import Drain, assert_no_reset, deaf, pass_on, state_of, wait_state
+from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 
 import tcpcp
 from tcpcp import builder, endpoint, inspection, isolation, socket_filter, tcp_repair

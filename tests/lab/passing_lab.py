@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,30 +118,6 @@ def deaf(host: Host, ports: list[int]) -> Iterator[None]:
     host.exec(["nft", f"table inet deaf {{ chain c {{ {chain} tcp dport {{ {chosen} }} drop; }}; }}"])
     yield
     host.exec(["nft", "delete table inet deaf"])
-
-
-class Reader:
-    """The peer's end of one connection, read to its end in a thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.received, self.error, self._hash, self._sock = 0, "", hashlib.sha256(), sock
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while data := self._sock.recv(1 << 20):
-                self._hash.update(data)
-                self.received += len(data)
-        except OSError as error:
-            self.error = str(error)
-
-    def finished(self, expected: bytes, what: str) -> None:
-        """Wait for the end; what came must be *expected*."""
-        self._thread.join(DEADLINE_S)
-        assert not self._thread.is_alive(), f"{what}: only {self.received} of {len(expected)} bytes, no end"
-        assert (self.error, self.received) == ("", len(expected)), what
-        assert self._hash.digest() == hashlib.sha256(expected).digest(), what
 
 
 class WindowCapture(Capture):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 from bad_input_bench import Bench, stopped_at
 from bad_input_breakage import filled, stub
 
@@ -87,22 +88,15 @@ def test_images_damaged_on_their_way(bench: Bench) -> None:
     found.must_say("destination", "these images did not arrive as they were sent: ", "pages-", "Try again")
 
 
-def test_space_ends_on_the_destination(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("role", "said"), [("destination", "cannot write "), ("origin", "No space left on device")]
+)
+def test_space_ends(bench: Bench, role: str, said: str) -> None:
     """After the check, in the middle of the stream."""
     with bench.server("memory=40") as server, bench.nothing_left():
-        with stopped_at(bench, "FROZEN", server) as run, filled(bench.destination):
+        with stopped_at(bench, "FROZEN", server) as run, filled(bench.lab.hosts[role]):
             run.go()
             found = run.answer()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
-        found.must_say("destination", "cannot write ", ": No space left on device", "/dev/shm")
-        server.serves()
-
-
-def test_space_ends_on_the_origin(bench: Bench) -> None:
-    with bench.server("memory=40") as server, bench.nothing_left():
-        with stopped_at(bench, "FROZEN", server) as run, filled(bench.origin):
-            run.go()
-            found = run.answer()
-        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
-        found.must_say("origin", "No space left on device", "/dev/shm")
+        found.must_say(role, said, "No space left on device", "/dev/shm")
         server.serves()

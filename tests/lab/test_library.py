@@ -9,29 +9,29 @@ import contextlib
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import captures
 import judge
 import pytest
 from captures import Packet, directions
+from drain import Drain
 from judge import ss, wait_for
 from passing_lab import (
     Passer,
-    Reader,
     WindowCapture,
     assert_consistent,
     content,
     deaf,
     hand_over,
     passers,
-    remove_filters,
     service_on_both,
     switch,
 )
 
 from migrate.lab import Lab
+
+pytestmark = pytest.mark.usefixtures("no_filter_left")
 
 PORT = 7000
 MORE_BYTES = 100_000
@@ -86,15 +86,6 @@ SHAPES = {
 NAMES = list(SHAPES)
 
 
-@pytest.fixture(autouse=True)
-def clean(lab: Lab) -> Iterator[None]:
-    """Each test begins with the lab as it came up."""
-    judge.reset(lab)
-    yield
-    remove_filters(lab)
-    judge.reset(lab)
-
-
 class Line:
     """One connection: the peer's end, which is ours, and what was sent on it."""
 
@@ -129,9 +120,9 @@ class Line:
         if self.shape.server_shuts:
             origin.ask("shut", number=self.number)
 
-    def finish(self) -> Reader:
+    def finish(self) -> Drain:
         """The peer sends what is left, closes, and reads."""
-        reader = Reader(self.sock)
+        reader = Drain(self.sock)
         if not self.shape.peer_is_mute:
             more = content(f"peer's more {self.number}", MORE_BYTES)
             self.sock.sendall(more)

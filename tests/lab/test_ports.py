@@ -15,32 +15,24 @@ import captures
 import judge
 import pytest
 from captures import Capture
+from drain import Drain
 from judge import ss
 from passing_lab import (
     Passer,
-    Reader,
     content,
     hand_over,
     passers,
-    remove_filters,
     service_on_both,
     switch,
 )
 
 from migrate.lab import Lab
 
+pytestmark = pytest.mark.usefixtures("no_filter_left")
+
 PORT = 7000
 BOUND_PORT = 7300
 MORE_BYTES = 200_000
-
-
-@pytest.fixture(autouse=True)
-def clean(lab: Lab) -> Iterator[None]:
-    """Each test begins with the lab as it came up."""
-    judge.reset(lab)
-    yield
-    remove_filters(lab)
-    judge.reset(lab)
 
 
 @contextlib.contextmanager
@@ -82,7 +74,7 @@ class Connected:
     def goes_on(self, destination: Passer) -> None:
         """Both sides send the rest, close, and have everything."""
         destination.tell("finish", more_bytes=MORE_BYTES, mute=[])
-        reader = Reader(self.sock)
+        reader = Drain(self.sock)
         self.sock.sendall(content("rest", MORE_BYTES))
         self.sock.shutdown(1)
         expected = hashlib.sha256(content("waiting", 5_000) + content("rest", MORE_BYTES)).hexdigest()
