@@ -65,6 +65,19 @@ def test_on_another_path_it_starts_slowly(hosts: Hosts) -> None:
     assert (info.snd_cwnd, info.snd_ssthresh) == (10, 0x7FFFFFFF)
 
 
+@pytest.mark.parametrize(("cwnd", "becomes"), [(1, 2), (1 << 31, 1 << 16)])
+def test_a_window_beyond_all_measure(hosts: Hosts, cwnd: int, becomes: int) -> None:
+    """The kernel takes what a BPF program writes."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        odd = dataclasses.replace(ici, congestion=dataclasses.replace(ici.congestion, cwnd=cwnd))
+        made = tcpcp.create(odd, same_path=True)
+        assert tcp_repair.get_info(made).snd_cwnd == becomes
+        tcpcp.release(made)
+
+
 @pytest.mark.parametrize("same_path", (False, True))
 @pytest.mark.parametrize("kind", KINDS)
 def test_ecn(hosts: Hosts, kind: str, same_path: bool) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
 import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
@@ -17,7 +19,7 @@ from netns import Hosts, eventually
 from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 
 import tcpcp
-from tcpcp import builder, endpoint, inspection, isolation, socket_filter, tcp_repair
+from tcpcp import bpf, builder, endpoint, inspection, isolation, socket_filter, tcp_repair
 from tcpcp.errors import IciError, Unsupported
 from tcpcp.ici import Endpoint, Ici, State
 
@@ -220,6 +222,7 @@ def test_what_is_closed_otherwise_is_refused(hosts: Hosts) -> None:
 
 # --- what other tools lose ------------------------------------------------------------------------------
 
+SO_ATTACH_BPF, SOCKET_FILTER, MOVE, EXIT = 50, 1, 0xB7, 0x95
 #: ld [0]; ret #262144: takes every segment. ret #0: takes none.
 TAKES, DROPS = bytes.fromhex("00200000000000000006000000040000"), bytes.fromhex("0006000000000000")
 
@@ -238,6 +241,19 @@ def test_socket_filter(hosts: Hosts, program: bytes) -> None:
     else:
         eventually(lambda: hosts.counters(hosts.there)["TcpRetransSegs"] > 1, "nobody answers")
         assert tcp_repair.get_inq(made) == 0
+
+
+def test_an_ebpf_filter_is_refused(hosts: Hosts) -> None:
+    """The kernel does not give the program out (net/core/filter.c sk_get_filter())."""
+    sock, peer = hosts.connect()
+    takes = bpf.instruction(MOVE, 0, value=1 << 18) + bpf.instruction(EXIT)
+    program = bpf._load(SOCKET_FILTER, 0, 0, takes)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, program)
+    os.close(program)
+    with hosts.here.entered(), pytest.raises(Unsupported, match="eBPF"):
+        tcpcp.get(sock)
+    peer.sendall(b"as before")
+    assert sock.recv(100) == b"as before"
 
 
 @pytest.mark.parametrize("same_path", (False, True))
@@ -283,6 +299,39 @@ def test_an_image_that_describes_another_connection_is_built_beside_none(hosts: 
         tcpcp.activate(made)
     made.sendall(b"as before")
     assert peer.recv(100) == b"as before"
+
+
+@pytest.mark.parametrize("trouble", ("ends are taken", "queue is refused"))
+def test_of_a_batch_that_fails_nothing_is_left(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """No filter, no socket, no packet; the first of them can be built again."""
+    (sock, peer), (other, _) = hosts.connect(), hosts.connect()
+    first, second = passed(hosts, sock), passed(hosts, other)
+    with hosts.here.entered():
+        there = [tcpcp.create(second)] if trouble == "ends are taken" else []
+        before = isolation.leftovers(), hosts.counters(hosts.here)["TcpOutSegs"]
+        with monkeypatch.context() as patch, pytest.raises(tcpcp.KernelError):
+            if not there:
+                patch.setattr(builder, "_fill_send_queue", refusing(second))
+            tcpcp.create_many([first, second])
+        assert (isolation.leftovers(), hosts.counters(hosts.here)["TcpOutSegs"]) == before
+        tcpcp.release_many(there)
+        made = tcpcp.create(first)
+        tcpcp.activate(made)
+    made.sendall(b"in spite of it")
+    assert peer.recv(100) == b"in spite of it"
+
+
+def refusing(ici: Ici) -> Callable[[socket.socket, Ici], None]:
+    fill = builder._fill_send_queue
+
+    def one(sock: socket.socket, given: Ici) -> None:
+        if given == ici:
+            raise tcpcp.KernelError("send(send queue)", errno.ENOMEM, str(ici))
+        fill(sock, given)
+
+    return one
 
 
 def test_the_builder_says_when_it_needs_a_raw_socket(hosts: Hosts) -> None:
