@@ -44,12 +44,12 @@ def comparable(ici: Ici) -> Ici:
     )
 
 
-def pass_on(hosts: Hosts, sock: socket.socket) -> tuple[Ici, socket.socket]:
+def pass_on(hosts: Hosts, sock: socket.socket, *, same_path: bool = False) -> tuple[Ici, socket.socket]:
     """get, release, create, activate; and the rebuilt endpoint, read again, is the one that was read."""
     with hosts.here.entered():
         ici = endpoint.get(sock)
         endpoint.release(sock)
-        made = endpoint.create(ici)
+        made = endpoint.create(ici, same_path=same_path)
         again = reader.read_again(made, ici)
         assert comparable(again) == comparable(ici)
         tcp_repair.select_queue(made, tcp_repair.NO_QUEUE)
