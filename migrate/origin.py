@@ -26,7 +26,7 @@ from migrate.page_server import PageServer
 from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
-from migrate.session import Plan, Session
+from migrate.session import Plan, Session, restore_message
 from migrate.ui import Observer
 from tcpcp import codec, hooks, tree
 from tcpcp.errors import TcpcpError
@@ -253,17 +253,16 @@ class Driver:
         """
         assert self._stages is not None and self._sender is not None and self._journal is not None
         self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
-        self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
         self._sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
-            prepared = beside.submit(self._extract.prepare)
+            looked = beside.submit(self._look_at_connections)
             for stage in self._stages:
                 if stage.name == "post-dump":
                     break
             else:
                 raise CriuError("CRIU ended before its dump was used", phase="dump")
             self._pages.finish(self._timeout_s)
-            prepared.result()
+            looked.result()
         stopping = [
             one for one in self._tasks if one[0] not in self._stopped and processes.state(one[0]) not in "ZX"
         ]
@@ -272,6 +271,10 @@ class Driver:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             processes.send(one, signal.SIGSTOP)
         self._session.copy_files([file for file in self._plan.copy if file.written])
+
+    def _look_at_connections(self) -> None:
+        self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
+        self._extract.prepare()
 
     def isolate(self) -> None:
         """Cut all connections off in one batch and read them."""
@@ -298,36 +301,19 @@ class Driver:
     def restore(self) -> None:
         """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
         assert self._extract is not None and self._forwarder is not None
-        self._link.send(self._restore_message(self._extract))
+        self._link.send(restore_message(self._manifest, self._extract, same_path=self._plan.same_path))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = restored.destination_pid
         self._timeline.hear(restored.phases, self._link.clocks.offset)
-
-    def _restore_message(self, extract: hooks.Extract) -> pb.Restore:
-        return pb.Restore(
-            manifest=self._manifest,
-            closed=extract.closed,
-            same_path=self._plan.same_path,
-            sockets=[
-                pb.HeldSocket(
-                    inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders]
-                )
-                for one in extract.held
-            ],
-            listeners=[
-                pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
-                for one in extract.listeners
-            ],
-        )
 
     def switch(self) -> None:
         """Withdraw here, then have the destination answer: never both."""
         assert self._journal is not None
         self._journal.did("switch", details=self._switch.details())
         self._switch.switch()
-        self._switch.verify()
         self._link.send(pb.Switch())
+        self._switch.verify()  # a second look, while the destination is at work
         self._link.expect(pb.Switched, timeout_s=self._timeout_s)
 
     def commit(self) -> None:

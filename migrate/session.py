@@ -14,9 +14,11 @@ from migrate.agent import PROTOCOL
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
+from migrate.pb.manifest_pb2 import Manifest
 from migrate.report import Timeline
 from migrate.request import Request
 from migrate.ui import Observer
+from tcpcp import hooks
 from tcpcp.version import VERSION
 
 #: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
@@ -38,6 +40,23 @@ class Plan:
     same_path: bool
     copy: list[pb.File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def restore_message(manifest: Manifest, extract: hooks.Extract, *, same_path: bool) -> pb.Restore:
+    """What the destination needs beside the images."""
+    return pb.Restore(
+        manifest=manifest,
+        closed=extract.closed,
+        same_path=same_path,
+        sockets=[
+            pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
+            for one in extract.held
+        ],
+        listeners=[
+            pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
+            for one in extract.listeners
+        ],
+    )
 
 
 class Session:

@@ -209,14 +209,17 @@ def _stream(entry: Any, state: State, unread: bytes, sent: bytes, unsent: bytes)
     )
 
 
-def inet_sockets(files: bytes) -> Iterator[InetSocket]:
-    """The TCP sockets of files.img, listening ones and unconnected ones too.
+def inet_sockets(files: bytes, state: State | None = None) -> Iterator[InetSocket]:
+    """The TCP sockets of files.img, listening ones and unconnected ones too, or only those in *state*.
 
     :raises CodecError: no files image, or a malformed one.
     """
     for _, entry in _records(files, "FILES", pb.file_entry):
-        if entry.HasField("isk") and entry.isk.proto == _IPPROTO_TCP and entry.isk.type == _SOCK_STREAM:
-            yield _inet_socket(entry.isk)
+        if not entry.HasField("isk"):
+            continue
+        isk = entry.isk
+        if isk.proto == _IPPROTO_TCP and isk.type == _SOCK_STREAM and state in (None, isk.state):
+            yield _inet_socket(isk)
 
 
 def _inet_socket(isk: Any) -> InetSocket:

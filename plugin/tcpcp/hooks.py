@@ -23,6 +23,7 @@ The dump must have been made with ``tcp_close`` and ``network_lock = skip``: TCP
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -49,7 +50,7 @@ from tcpcp import (
     tree,
 )
 from tcpcp import same_path as same_path_
-from tcpcp.errors import TcpcpError, Unfed, Unsupported
+from tcpcp.errors import KernelError, TcpcpError, Unfed, Unsupported
 from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.isolation import Flow
 from tcpcp.pidfd import Lender
@@ -99,7 +100,7 @@ class Extract:
     def collect(cls, pids: Iterable[int]) -> Extract:
         """Borrow every TCP socket that *pids*, which are frozen, hold. Changes nothing.
 
-        Not while CRIU is at work in them: it opens and closes descriptors there.
+        CRIU may be at work in them, and opens and closes descriptors of its own there.
 
         :raises KernelError, PermissionDenied: nothing is kept.
         """
@@ -133,7 +134,16 @@ class Extract:
 
     def _add_closed(self, lender: Lender, one: tree.HeldSocket) -> None:
         """A TCP socket that the kernel's table has not got: CRIU may have seen it while it had a connection."""
-        with lender.borrow(*one.holders[0]) as sock:
+        try:
+            borrowed = lender.borrow(*one.holders[0])
+        except KernelError as error:
+            if error.errno in (
+                errno.EBADF,
+                errno.ENOTSOCK,
+            ):  # gone, which nothing of a frozen task's is: CRIU's
+                return
+            raise
+        with borrowed as sock:
             if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto != socket.IPPROTO_TCP:
                 return
             if tcp_repair.get_state(sock) == State.CLOSE:
@@ -292,11 +302,10 @@ def _write(directory: int, name: str, data: bytes) -> None:
 def listeners_of_images(directory: Path) -> list[Endpoint]:
     """Where the listening sockets of the images will be bound; a dual-stack one counts for both families."""
     found = []
-    for one in criu_images.inet_sockets((directory / "files.img").read_bytes()):
-        if one.state == State.LISTEN:
-            found.append(one.local)
-            if one.ipv6 and not one.ipv6_only and one.local.ip.is_unspecified:
-                found.append(Endpoint(_ANY[0], one.local.port))
+    for one in criu_images.inet_sockets((directory / "files.img").read_bytes(), State.LISTEN):
+        found.append(one.local)
+        if one.ipv6 and not one.ipv6_only and one.local.ip.is_unspecified:
+            found.append(Endpoint(_ANY[0], one.local.port))
     return found
 
 

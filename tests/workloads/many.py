@@ -5,7 +5,8 @@ parent of the others. Each answers every line with the line.
 
 ``many.py drive PORT SEED ADDRESS COUNT [ADDRESS COUNT ...]``: opens so many connections, prints ``ready``,
 and asks over one after the other in random order, at a rate that does not depend on the answers. A line on its
-standard input has it finish: once more over each connection, then it prints what happened as a line of JSON.
+standard input has it finish: once more over each connection, then it prints what happened as a line of JSON. It
+keeps the connections until its standard input ends.
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ def drive(port: int, seed: int, words: list[str]) -> None:
     peer = Peer(port, seed, [(ip, int(count)) for ip, count in zip(words[::2], words[1::2], strict=True)])
     peer.run()
     print(json.dumps(peer.result()), flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":
