@@ -27,6 +27,8 @@ lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/mypy examples/*.py
+	@.venv/bin/mypy benchmarks/*.py
 
 format: setup
 	@.venv/bin/ruff check --fix .
