@@ -25,7 +25,7 @@ from migrate.inject import Injector, Inlet
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.settle import note_problems
-from tcpcp import hooks, tree
+from tcpcp import completion, hooks, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.ici import Ici
 from tcpcp.ici import State as TcpState
@@ -80,6 +80,8 @@ class Destination:
         self._inlet = Inlet(self._injector)
         self._images = self._make_images()
         self._receiver = Receiver(self._images)
+        fed = request.same_path and request.connections <= hooks.MOST_FED
+        self._completion = completion.Completion(self._images, one_more=fed)
         self._guardian.wait_ready()
 
     @property
@@ -105,8 +107,13 @@ class Destination:
         return place.images(self.migration_id)
 
     def take(self, chunk: pb.FileChunk) -> None:
-        """Take a piece of an image."""
+        """Take a piece of an image.
+
+        :raises MigrateError, TcpcpError: :meth:`abort` leaves nothing.
+        """
         self._receiver.take(chunk)
+        if chunk.name == completion.ICI_IMAGE:
+            self._completion.take(chunk.data)
 
     def copy(self, chunk: pb.FileChunk) -> None:
         """Take a piece of a file that is copied to its own place."""
@@ -124,10 +131,10 @@ class Destination:
         with self._timed("verify"):
             self._receiver.verify(request.manifest)
         with self._timed("compile"):
-            icis = hooks.complete_images(self._images, request.closed, same_path=request.same_path)
+            icis = self._completion.finish(request.closed)
         with self._timed("hold"):
             self._hold(icis)
-        with self._timed("build"), self._initial_windows(icis, same_path=request.same_path):
+        with self._timed("build"), self._initial_windows(icis):
             self._build()
         self._pids = self._numbers()
         self._icis, self._holders = icis, self._local_holders(request)
@@ -146,7 +153,7 @@ class Destination:
         """No packet may meet a half-built socket, or none."""
         assert self._journal is not None
         self._flows = {ici.tag: Flow(ici.local, ici.peer) for ici in icis}
-        self._listening = hooks.listeners_of_images(self._images)
+        self._listening = completion.listeners_of_images(self._images)
         self._injector.by_device({i.local.ip: socket.if_nametoindex(i.device) for i in icis if i.device})
         self._inlet.only(self._flows.values(), self._listening)
         # Nobody else is at these ends, so a few elements do for all connections.
@@ -154,10 +161,10 @@ class Destination:
         self._journal.did("switch", details=self._switch.details())
         self._switch.prepare()
 
-    def _initial_windows(self, icis: list[Ici], *, same_path: bool) -> InitialWindows:
+    def _initial_windows(self, icis: list[Ici]) -> InitialWindows:
         """What CRIU's restore happens within; routes that it makes are ours to remove."""
         assert self._journal is not None
-        windows = hooks.restoring(icis, same_path=same_path)
+        windows = hooks.restoring(icis, same_path=self._request.same_path)
         if windows.routes:
             self._journal.did("routes", routes=[route.hex() for route in windows.routes])
         return windows
@@ -186,7 +193,7 @@ class Destination:
 
     def _finish(self, request: pb.Restore) -> None:
         listeners = {one.inode: (dict(one.options), one.congestion) for one in request.listeners}
-        hooks.finish(self._icis, self._holders, listeners, same_path=request.same_path)
+        hooks.finish(self._icis, self._holders, listeners, same_path=self._request.same_path)
 
     def switch(self) -> None:
         """Answer for the service addresses; the origin has withdrawn them. What arrives now is kept."""

@@ -28,7 +28,7 @@ from migrate.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
 from migrate.session import Plan, Session, restore_message
 from migrate.ui import Observer
-from tcpcp import codec, hooks, tree
+from tcpcp import codec, completion, hooks, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.isolation import Isolation
 
@@ -284,11 +284,12 @@ class Driver:
         self._capture.only(self._extract.flows, self._extract.listening)
         self._timeline.start(Span.ISOLATED)
         self._isolation.hold(self._extract.uncovered(), self._extract.listening)
-        icis = self._extract.get()
-        self._report.connections = len(icis)
-        image = self._images / hooks.ICI_IMAGE
+        image = self._images / completion.ICI_IMAGE
         with image.open("wb") as file:
-            file.write(b"".join(map(codec.dumps, icis)))
+            for icis in self._extract.get():
+                file.write(b"".join(map(codec.dumps, icis)))
+                file.flush()  # they are sent, and the destination is at work on them, while we read others
+                self._report.connections += len(icis)
 
     def stream(self) -> None:
         """Send what is left of the images."""
@@ -301,7 +302,7 @@ class Driver:
     def restore(self) -> None:
         """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
         assert self._extract is not None and self._forwarder is not None
-        self._link.send(restore_message(self._manifest, self._extract, same_path=self._plan.same_path))
+        self._link.send(restore_message(self._manifest, self._extract))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = restored.destination_pid

@@ -23,13 +23,15 @@ from tcpcp.version import VERSION
 
 #: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
 ANSWER_S = 60.0
+#: Packets to the peers take the same path from both hosts, which are on the service address's network: the
+#: checks made sure.
+SAME_PATH = True
 
 
 @dataclass(slots=True)
 class Plan:
     """What the checks found out and the steps need.
 
-    :ivar same_path: packets to the peers take the same path from both hosts.
     :ivar copy: files to copy before the freeze.
     :ivar notes: what the user should know although it is no reason to refuse.
     """
@@ -37,17 +39,15 @@ class Plan:
     process: pb.ProcessInventory
     prepare: pb.Prepare
     addresses: list[switch.Address]
-    same_path: bool
     copy: list[pb.File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def restore_message(manifest: Manifest, extract: hooks.Extract, *, same_path: bool) -> pb.Restore:
+def restore_message(manifest: Manifest, extract: hooks.Extract) -> pb.Restore:
     """What the destination needs beside the images."""
     return pb.Restore(
         manifest=manifest,
         closed=extract.closed,
-        same_path=same_path,
         sockets=[
             pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
             for one in extract.held
@@ -186,10 +186,11 @@ class Session:
             pids=[task.pid for task in process.tasks],
             tids=[tid for task in process.tasks for tid in task.tids],
             timeout_s=int(self._request.timeout_s),
+            same_path=SAME_PATH,
+            connections=sum(1 for one in process.sockets if one.peer_port),
         )
         copy = checks.files_to_copy(process, there) if self._request.copy_files else []
-        # Both hosts are on the address's network: the checks made sure.
-        return Plan(process, prepare, addresses, same_path=True, copy=copy, notes=checks.notes(process))
+        return Plan(process, prepare, addresses, copy=copy, notes=checks.notes(process))
 
     def copy_files(self, files: list[pb.File]) -> None:
         """Copy *files* to their places on the destination."""

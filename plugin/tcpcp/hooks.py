@@ -9,10 +9,11 @@ CRIU asks for its ``query-ext-files``::
 And at ``post-dump``::
 
     isolation.hold(extract.uncovered(), extract.listening)
-    icis = extract.get()                 all are in repair mode now
+    for icis in extract.get(): ...       all are in repair mode in the end
     extract.resume() or extract.release()
 
-On the destination, before ``restore``: :func:`complete_images`; around it :func:`restoring`; at
+On the destination, before ``restore``:
+:class:`tcpcp.completion.Completion`; around it :func:`restoring`; at
 ``post-restore`` (the tree is built, its sockets are in repair mode, nothing runs): :func:`finish`. At
 ``pre-resume`` (the tree is whole, stopped, and goes on whoever dies now): remove the filter, then
 :func:`wake`.
@@ -25,19 +26,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from tcpcp import (
     builder,
-    checks,
-    codec,
     congestion_state,
-    criu_images,
     diag,
     host,
     inspection,
@@ -55,11 +51,11 @@ from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.isolation import Flow
 from tcpcp.pidfd import Lender
 
-#: The ICIs of all connections of a tree, beside CRIU's images.
-ICI_IMAGE = "ici.img"
-
 #: From so many connections on, what a segment fed to each costs is more than what it is good for.
 MOST_FED = 1000
+
+#: How many connections are read at a time.
+_AT_ONCE = 500
 
 _ANY = (ipaddress.IPv4Address(0), ipaddress.IPv6Address(0))
 _UNCONNECTED = frozenset({State.CLOSE, State.LISTEN})
@@ -177,15 +173,23 @@ class Extract:
             if flow.local not in bound and (flow.local.ip.version, flow.local.port) not in anywhere
         ]
 
-    def get(self) -> list[Ici]:
+    def get(self) -> Iterator[list[Ici]]:
         """Read every connection; all of them must be isolated. Leaves them in repair mode.
 
-        :return: ICIs whose ``tag`` is the socket's inode.
+        :return: some at a time, so that these can be on their way already: ICIs whose ``tag`` is the
+            socket's inode.
         :raises TcpcpError: a connection that cannot be passed; all are as before.
         """
         self._set_closed_aside()
-        known = [self.prepared.get(i) or inspection.prepare(one) for i, one in self.connections.items()]
-        return reader.read_many(list(self.connections.items()), known)
+        pairs = list(self.connections.items())
+        try:
+            for begin in range(0, len(pairs), _AT_ONCE):
+                some = pairs[begin : begin + _AT_ONCE]
+                known = [self.prepared.get(inode) or inspection.prepare(sock) for inode, sock in some]
+                yield reader.read_many(some, known)
+        except TcpcpError:
+            self.resume()
+            raise
 
     def _set_closed_aside(self) -> None:
         """A reset, or the last FIN, that arrived after the dump leaves a socket without a connection."""
@@ -257,56 +261,6 @@ def restoring(icis: Iterable[Ici], *, same_path: bool) -> same_path_.InitialWind
     :param same_path: the path to the peers is the same as the origin's; else nothing happens.
     """
     return same_path_.InitialWindows(icis if same_path and not congestion_state.ready() else ())
-
-
-def complete_images(directory: Path, closed: Iterable[int] = (), *, same_path: bool = False) -> list[Ici]:
-    """Complete CRIU's images in *directory* with the connections of its ICI image.
-
-    :param same_path: as for :func:`finish`.
-    :param closed: inodes of sockets that have no connection any more, or never had one.
-    :return: the ICIs.
-    :raises CodecError: an image is malformed, or CRIU's images and the ICIs do not belong together.
-    :raises IciError: an ICI that makes no sense, or that this host cannot take (paper 7.1).
-    """
-    icis = list(codec.loads_many((directory / ICI_IMAGE).read_bytes()))
-    limits = host.limits({ici.congestion.algorithm for ici in icis})
-    for ici in icis:
-        checks.check(ici, limits)
-    inventory, files = directory / "inventory.img", directory / "files.img"
-    inventory.write_bytes(criu_images.patch_inventory(inventory.read_bytes()))
-    states = {ici.tag: ici.state for ici in icis}
-    files.write_bytes(criu_images.patch_files(files.read_bytes(), states, frozenset(closed)))
-    may_feed = same_path and len(icis) <= MOST_FED
-    where = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for ici in icis:
-            stream = criu_images.tcp_stream(ici, one_more=may_feed and builder.teachable(ici))
-            _write(where, criu_images.tcp_stream_name(ici.tag), stream)
-    finally:
-        os.close(where)
-    return icis
-
-
-def _write(directory: int, name: str, data: bytes) -> None:
-    """As ``Path.write_bytes``, in half of its time, which for thousands of small files counts."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    descriptor = os.open(name, flags, 0o666, dir_fd=directory)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
-    finally:
-        os.close(descriptor)
-
-
-def listeners_of_images(directory: Path) -> list[Endpoint]:
-    """Where the listening sockets of the images will be bound; a dual-stack one counts for both families."""
-    found = []
-    for one in criu_images.inet_sockets((directory / "files.img").read_bytes(), State.LISTEN):
-        found.append(one.local)
-        if one.ipv6 and not one.ipv6_only and one.local.ip.is_unspecified:
-            found.append(Endpoint(_ANY[0], one.local.port))
-    return found
 
 
 def finish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import itertools
 import struct
 import zlib
 from collections.abc import Callable
@@ -198,3 +199,19 @@ def test_golden_image_by_hand() -> None:
     assert data == record(data[20:])
     assert b"\x18" + bytes([State.ESTABLISHED]) in data
     assert b"\x4d" + struct.pack("<I", PLAIN.snd_nxt) in data
+
+
+@given(st.lists(icis(), max_size=4), st.data())
+def test_an_image_in_pieces(found: list[Ici], data: st.DataObject) -> None:
+    """Of any beginning of an image the whole records are told, and no more."""
+    records = [codec.dumps(ici) for ici in found]
+    image = b"".join(records)
+    cut = data.draw(st.integers(0, len(image)))
+    whole = codec.whole_records(image[:cut])
+    ends = [0, *itertools.accumulate(map(len, records))]
+    assert whole == max(end for end in ends if end <= cut)
+
+
+def test_a_record_that_can_never_be_whole_is_given_out_to_be_refused() -> None:
+    head = codec.HEADER.pack(codec.MAGIC, 2, 0, codec.MAX_MESSAGE_BYTES + 1, 0)
+    assert codec.whole_records(head) == len(head)

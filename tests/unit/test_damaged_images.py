@@ -13,7 +13,8 @@ from migrate.errors import ImageError
 from migrate.image_stream import Receiver, Sender
 from migrate.pb.manifest_pb2 import Manifest
 from migrate.pb.session_pb2 import FileChunk
-from tcpcp import codec, hooks
+from tcpcp import codec
+from tcpcp.completion import Completion
 from tcpcp.errors import CodecError, IciError
 
 ID = "0" * 12
@@ -104,11 +105,12 @@ def icis() -> Iterator[bytes]:
 
 
 def test_damaged_icis(tmp_path: Path) -> None:
-    """The hook that completes CRIU's images refuses them, before it has written one; the driver is told."""
+    """What completes CRIU's images refuses them, before it has changed one; the driver is told."""
     for data in icis():
-        (tmp_path / hooks.ICI_IMAGE).write_bytes(data)
         try:
-            hooks.complete_images(tmp_path)
+            completing = Completion(tmp_path)
+            completing.take(data)
+            completing.finish()
         except (CodecError, IciError) as error:
             assert isinstance(failure.from_failure(failure.to_failure(error)), ImageError)
         except FileNotFoundError as error:
@@ -117,4 +119,4 @@ def test_damaged_icis(tmp_path: Path) -> None:
             assert data in b"".join(codec.dumps(ici) for ici in GOLDEN.values())
         else:
             raise AssertionError("taken")
-        assert {path.name for path in tmp_path.iterdir()} == {hooks.ICI_IMAGE}
+    assert {path.name.rpartition("-")[0] for path in tmp_path.iterdir()} == {"tcp-stream"}
