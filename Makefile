@@ -14,8 +14,10 @@ demo: setup
 test: setup lint
 	@$(PYTEST) $(PYTEST_OPTIONS) tests
 
-bench: setup
+bench:
+	@tools/setup bench
 	@$(PYTHON) benchmarks/run.py
+	@$(PYTHON) benchmarks/readme.py
 
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@

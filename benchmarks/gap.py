@@ -26,7 +26,7 @@ def move(script: str, mover: Mover) -> Metrics:
 
 
 def near(medians: Medians) -> bool:
-    """The issue's target."""
+    """What was aimed at."""
     return medians[MIGRATE] <= LIMIT_MS and medians[MIGRATE] <= SHARE * medians[NFTABLES]
 
 

@@ -41,7 +41,7 @@ def passing(total_bytes: int, rate: int) -> Metrics:
 
 
 def fast(medians: Medians) -> bool:
-    """The issue's target."""
+    """What was aimed at."""
     return medians[MIGRATE] < GAP_MS
 
 

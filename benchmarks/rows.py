@@ -17,7 +17,7 @@ Medians = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the issue asks for; *met* judges the medians of a row by competitor."""
+    """What was aimed at; *met* judges the medians of a row by competitor."""
 
     text: str
     met: Callable[[Medians], bool]

@@ -59,7 +59,7 @@ FIGURES = {
 
 
 def targets(series: dict[str, Series]) -> dict[str, Target]:
-    """What the issue asks for, by metric."""
+    """What was aimed at, by metric."""
     before = [size for one in series.values() for size in one.of("segment_before_bytes")]
     return {
         "share": Target("at least 95 % of before", lambda medians: medians[MIGRATE] >= 100 * SHARE),

@@ -54,10 +54,10 @@ def test_what_is_known_of_the_path_is_kept(lab: Lab, version: str) -> None:
             was, is_ = (found[str(sock.getsockname()[1])] for found in (before, after))
             assert int(was["cwnd"]) > 10
             assert {key: is_.get(key) for key in PATH} == {key: was.get(key) for key in PATH}
-            # Of 1 ms precision, and never below what it was.
+            # The round-trip time is known: without one the timer would be 3 s. It is no shorter than it was.
             was_ms, is_ms = (float(found["rtt"].split("/")[0]) for found in (was, is_))
-            assert was_ms <= is_ms + 0.001 <= was_ms + 2
-            assert float(is_["rto"]) < 1000
+            assert was_ms <= is_ms + 0.001
+            assert float(is_["rto"]) <= float(was["rto"]) + 20
     assert sorted(found["congestion"] for found in after.values()) == sorted(ALGORITHMS)
     packets = [packet for packet in capture.packets() if packet.at > moved.began]
     captures.assert_no_reset(packets)
