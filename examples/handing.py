@@ -124,6 +124,7 @@ def _can_go(connection: Connection) -> bool:
 
 
 async def _get_ready(taker: Taker, network: Redirect) -> tuple[Link, Nft]:
+    await asyncio.to_thread(tcpcp.prepare)  # it takes up to 0.1 s, in which others are served
     link = await asyncio.open_connection(taker.host, taker.port)
     _notice_dead_host(link[1])
     return link, await network.prepare()
@@ -166,6 +167,7 @@ async def take(host: str, port: int, services: Sequence[str], make: Make) -> Non
     :param services: addresses of ours; a connection to another one is refused.
     :param make: what goes on with a socket, given its state; ValueError or OSError refuses it.
     """
+    tcpcp.prepare()
     server = await asyncio.start_server(lambda *link: _take_over(link, services, make), host, port)
     print("listening", flush=True)
     async with server:

@@ -127,7 +127,6 @@ class Destination:
 
         :raises MigrateError, TcpcpError: :meth:`abort` leaves nothing.
         """
-        self._images_of = request
         with self._timed("verify"):
             self._receiver.verify(request.manifest)
         with self._timed("compile"):

@@ -49,6 +49,7 @@ def give(sock: socket.socket, control: socket.socket, body: Body) -> dict[str, f
 
 def main(address: str, device: str, port: int, host: str, control_port: int, total: int, rate: int) -> None:
     """Serve one client."""
+    tcpcp.prepare()
     control = socket.create_connection((host, control_port), 20)
     control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with socket.create_server((address.partition("/")[0], port)) as listening:

@@ -57,6 +57,7 @@ def main(address: str, device: str, port: int, peer: str) -> None:
     subprocess.run(["nft", MUTE.format(ip=ip)], check=True)
     subprocess.run(["ip", "address", "add", address, "dev", device], check=True)
     announce.open_sender(device)
+    tcpcp.prepare()
     with socket.socket(type=socket.SOCK_DGRAM) as greeting:
         greeting.sendto(b"", (peer, 9))
     with socket.create_server(("0.0.0.0", port)) as listening:

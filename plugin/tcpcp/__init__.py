@@ -1,6 +1,7 @@
 """TCP connection passing: moves one endpoint of a TCP connection to another host; the peer is not told.
 
-After Almesberger's "TCP Connection Passing" (2004), on Linux's TCP_REPAIR. At the origin::
+After Almesberger's "TCP Connection Passing" (2004), on Linux's TCP_REPAIR. At the origin, where :func:`prepare`
+makes the first of them quick::
 
     ici = tcpcp.get(sock)                     # isolated from here on
     channel.sendall(ici.to_bytes())
@@ -24,6 +25,7 @@ from tcpcp.endpoint import (
     get_many,
     inspect,
     max_size,
+    prepare,
     release,
     release_many,
     resume,
@@ -88,6 +90,7 @@ __all__ = [
     "loads",
     "loads_sealed",
     "max_size",
+    "prepare",
     "release",
     "release_many",
     "resume",

@@ -301,3 +301,21 @@ def test_options(hosts: Hosts) -> None:
     assert made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == b"\1\0\0\0\5\0\0\0"
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\0" * 8)
     finish(hosts, made, peer, b"", b"")
+
+
+def test_a_prepared_filter_is_used_once(hosts: Hosts) -> None:
+    """And where somebody has removed it, or nothing was prepared, another one is made."""
+    with hosts.here.entered():
+        for removed in (False, True):
+            endpoint.prepare()
+            (name,) = isolation.leftovers()
+            sock, _peer = hosts.connect()
+            if removed:
+                isolation.remove(name)
+            endpoint.get(sock)
+            assert (isolation.leftovers() == [name]) is not removed
+            endpoint.resume(sock)
+            assert isolation.leftovers() == []
+            endpoint.get(sock)
+            assert isolation.leftovers() not in ([], [name])
+            endpoint.resume(sock)
