@@ -16,11 +16,12 @@ from rows import number
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
+ASKED_FIRST = ("gap", "frozen", "isolated", "in all", "worst answer during", "loss probes")
 BEGIN, END = "<!-- figures: benchmarks/readme.py -->\n", "<!-- end of figures -->\n"
 
 
 def block(results: dict[str, Any]) -> str:
-    """The machine, and every row's ratio and medians, with what was aimed at."""
+    """The machine, ratios and medians, with what was aimed at."""
     lines = [
         host_facts.sentence(results["machine"]),
         "",
@@ -30,12 +31,17 @@ def block(results: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---|",
     ]
     before = ""
-    for row in results["rows"]:
+    for row in filter(shown, results["rows"]):
         if row["benchmark"] != before:
             before = row["benchmark"]
             lines.append(f"| **{before}** | | | | |")
         lines.append(line(row))
     return "\n".join([*lines, ""])
+
+
+def shown(row: dict[str, Any]) -> bool:
+    """Whether the README has room for *row*: where something was aimed at, and what a user asks first."""
+    return bool(row["target"]) or any(word in row["what"] for word in ASKED_FIRST)
 
 
 def line(row: dict[str, Any]) -> str:
