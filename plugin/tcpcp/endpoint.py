@@ -46,12 +46,12 @@ from collections.abc import Iterable, Sequence
 from itertools import compress
 
 from tcpcp import (
+    beforehand,
     builder,
     codec,
     congestion_state,
     host,
     inspection,
-    nft,
     peer_time,
     raw_segment,
     reader,
@@ -107,9 +107,7 @@ def prepare() -> None:
 
     :raises IsolationError: there will be no filter later either.
     """
-    nft.preload()
-    peer_time.prepare()
-    congestion_state.prepare()
+    beforehand.load()
     if not _spare:
         isolation = _new_filter()
         isolation.prepare()

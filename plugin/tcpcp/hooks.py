@@ -10,7 +10,7 @@ And at ``post-dump``::
 
     isolation.hold(extract.uncovered(), extract.listening)
     for icis in extract.get(): ...       all are in repair mode in the end
-    extract.resume() or extract.release()
+    extract.resume(), to go on here; extract.close() in any case
 
 On the destination, before ``restore``:
 :class:`tcpcp.completion.Completion`; around it :func:`restoring`; at
@@ -32,13 +32,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tcpcp import (
+    beforehand,
     builder,
     congestion_state,
     diag,
     host,
     inspection,
-    nft,
-    peer_time,
     raw_segment,
     reader,
     socket_options,
@@ -246,13 +245,8 @@ def accept_queues(inodes: Iterable[int]) -> int:
 
 
 def prepare() -> None:
-    """Load what takes long (0.1 s): on the origin before the freeze, on the destination before the images.
-
-    Without it the connections are moved all the same: more slowly at first, and with an echo of 0.
-    """
-    nft.preload()
-    peer_time.prepare()
-    congestion_state.prepare()
+    """Load what takes long (0.1 s): on the origin before the freeze, on the destination before the images."""
+    beforehand.load()
 
 
 def restoring(icis: Iterable[Ici], *, same_path: bool) -> same_path_.InitialWindows:
