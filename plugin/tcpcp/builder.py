@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 from tcpcp import (
     congestion_state,
-    host,
     inspection,
     raw_segment,
     seq,
@@ -21,6 +19,7 @@ from tcpcp import (
     tcp_repair,
 )
 from tcpcp import same_path as same_path_
+from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
@@ -34,19 +33,9 @@ FEED_DEADLINE_S = 2.0
 
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
-_TCP_WINDOW_CLAMP, _TCP_NOTSENT_LOWAT = 10, 25
-_NO_LOWAT = 2**32 - 1
+_TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
 #: Options that are set before the others, or after the queues have been filled.
-_SET_ELSEWHERE = frozenset(
-    {
-        "SO_REUSEADDR",
-        "SO_RCVBUF",
-        "SO_SNDBUF",
-        "SO_BUF_LOCK",
-        "TCP_NOTSENT_LOWAT",
-        "TCP_WINDOW_CLAMP",
-    }
-)
+_SET_ELSEWHERE = socket_options.LAST | {"SO_REUSEADDR", "TCP_WINDOW_CLAMP"}
 #: States in which our FIN was queued before the peer's arrived, or where that came out the same.
 _FIN_BEFORE_PEERS = frozenset({State.FIN_WAIT1, State.CLOSING})
 
@@ -57,11 +46,16 @@ def feeds(ici: Ici) -> bool:
 
 
 def begin(
-    ici: Ici, sock: socket.socket | None = None, *, present: Mapping[str, int] | None = None
+    ici: Ici,
+    sock: socket.socket | None = None,
+    *,
+    limits: Limits,
+    present: Mapping[str, int] | None = None,
 ) -> socket.socket:
     """The first half: a socket with all that must be known before it connects, bound, in repair mode.
 
     :param sock: to be used instead of a fresh one; where it is bound already it keeps its port (paper 2.1).
+    :param limits: of this host.
     :param present: options that a fresh socket is known to have.
     :return: *sock*, or a fresh one, which is blocking whatever Python's default timeout is.
     :raises AddressInUse: the local port is taken.
@@ -74,7 +68,7 @@ def begin(
         made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
         made.settimeout(None)
     try:
-        _prepare(made, ici, present)
+        _prepare(made, ici, limits, present)
         enter_repair(made, ici.options.get("SO_REUSEADDR", 0))
         if not made.getsockname()[1]:
             _call("bind", made, made.bind, _sockaddr(ici, ici.local))
@@ -87,7 +81,9 @@ def begin(
     return made
 
 
-def complete(sock: socket.socket, ici: Ici, *, same_path: bool = False, may_feed: bool = True) -> bool:
+def complete(
+    sock: socket.socket, ici: Ici, *, limits: Limits, same_path: bool = False, may_feed: bool = True
+) -> bool:
     """The second half: the connection, its queues, its state, its window. It must be isolated; nothing is sent.
 
     :param sock: from :func:`begin`.
@@ -100,12 +96,12 @@ def complete(sock: socket.socket, ici: Ici, *, same_path: bool = False, may_feed
     timeout = sock.gettimeout()
     sock.settimeout(None)  # Python's own waiting would look at the wrong queue
     try:
-        return _complete(sock, ici, same_path, may_feed)
+        return _complete(sock, ici, limits, same_path, may_feed)
     finally:
         sock.settimeout(timeout)
 
 
-def _complete(sock: socket.socket, ici: Ici, same_path: bool, may_feed: bool) -> bool:
+def _complete(sock: socket.socket, ici: Ici, limits: Limits, same_path: bool, may_feed: bool) -> bool:
     teach = may_feed and same_path and same_path_.can_teach_rtt(ici)
     _connect(sock, ici, extra_bytes=int(teach))
     _negotiate(sock, ici)
@@ -117,7 +113,7 @@ def _complete(sock: socket.socket, ici: Ici, same_path: bool, may_feed: bool) ->
     if ici.socket_filter:
         socket_filter.attach(sock, ici.socket_filter)
     congestion_state.restore(sock, ici, same_path=same_path)
-    _set_sizes(sock, ici)
+    _set_sizes(sock, ici, limits)
     # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
     tcp_repair.set_window(sock, ici.window)
     tcp_repair.select_queue(sock, NO_QUEUE)  # who writes to it too early gets an error
@@ -187,7 +183,7 @@ def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     tcp_repair.set_int(sock, TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 
 
-def _prepare(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -> None:
+def _prepare(sock: socket.socket, ici: Ici, limits: Limits, present: Mapping[str, int] | None) -> None:
     if ici.device:
         _bind_to_device(sock, ici.device)
     tcp_repair.set_int(sock, SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
@@ -199,7 +195,7 @@ def _prepare(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -
         socket_options.apply_all(sock, others, present=present)
     _choose_congestion(sock, ici)
     # connect() derives from this how large a window there will be.
-    size = min(ici.options.get("SO_RCVBUF", 0), _most_to_receive())
+    size = min(ici.options.get("SO_RCVBUF", 0), limits.max_receive_buffer_bytes)
     if size:
         tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, size // 2, "SO_RCVBUFFORCE")
 
@@ -216,29 +212,17 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.set_congestion(sock, wanted)
 
 
-def _most_to_receive() -> int:
-    return host.limits().max_receive_buffer_bytes
-
-
-def _set_sizes(sock: socket.socket, ici: Ici) -> None:
+def _set_sizes(sock: socket.socket, ici: Ici, limits: Limits) -> None:
     """What must not limit the queues while they are filled, and so is set when they are."""
-    known = host.limits()
     socket_options.set_buffers(
-        sock, ici.options, known.max_receive_buffer_bytes, known.max_send_buffer_bytes
+        sock, ici.options, limits.max_receive_buffer_bytes, limits.max_send_buffer_bytes
     )  # fmt: skip
     clamp = ici.options.get("TCP_WINDOW_CLAMP")
     if clamp is not None and ici.state is not State.CLOSE:
         tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
-    if ici.send_queue.unsent or "TCP_NOTSENT_LOWAT" in ici.options:
-        _set_lowat(sock, ici.options.get("TCP_NOTSENT_LOWAT", 0))
+    socket_options.set_last(sock, ici.options)
     if ici.receive_queue.shut:
         _shut_down(sock, socket.SHUT_RD)
-
-
-def _set_lowat(sock: socket.socket, value: int) -> None:
-    tcp_repair.set_bytes(
-        sock, TCP, _TCP_NOTSENT_LOWAT, value.to_bytes(4, sys.byteorder), "TCP_NOTSENT_LOWAT"
-    )  # fmt: skip
 
 
 _Address = tuple[str, int] | tuple[str, int, int, int]
@@ -313,7 +297,8 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if not (queue.unsent or fin_first):
         return
     if queue.unsent:
-        _set_lowat(sock, _NO_LOWAT)  # the option, or net.ipv4.tcp_notsent_lowat here, would stop the writing
+        # The option, or net.ipv4.tcp_notsent_lowat here, would stop the writing.
+        socket_options.apply_all(sock, {"TCP_NOTSENT_LOWAT": _NO_LOWAT})
     tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
     _write(sock, queue.unsent, "send(unsent part)")
     if fin_first:

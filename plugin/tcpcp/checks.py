@@ -22,6 +22,8 @@ STATES = FIN_OUT | FIN_IN | {State.ESTABLISHED}
 #: RFC 7323 section 2.3: a larger shift would let a window span half the sequence space.
 MAX_WSCALE = 14
 MAX_WINDOW_BYTES = 65535 << MAX_WSCALE
+#: __tcp_select_window() rounds a window up to the next number that the shift can say; 65535 it may always be.
+MAX_ROUNDING_BYTES = 65535
 #: So that two queues fit a record of the image.
 MAX_QUEUE_BYTES = 128 << 20
 #: include/uapi/linux/bpf_common.h BPF_MAXINSNS.
@@ -41,11 +43,17 @@ class Limits:
     :ivar max_receive_queue_bytes: the largest receive queue.
     :ivar congestion_algorithms: those that the kernel has, net.ipv4.tcp_available_congestion_control; None:
         not known, any is fine.
+    :ivar max_receive_buffer_bytes: the largest SO_RCVBUF, as getsockopt reports it, that the kernel tunes to or
+        gives to an application.
+    :ivar max_send_buffer_bytes: the same of SO_SNDBUF. Nothing is refused for it: what is in a send queue has
+        come with the ICI, and stays there when the buffer is made smaller.
     """
 
     max_send_queue_bytes: int = MAX_QUEUE_BYTES
     max_receive_queue_bytes: int = MAX_QUEUE_BYTES
     congestion_algorithms: frozenset[str] | None = None
+    max_receive_buffer_bytes: int = option_names.INT_MAX
+    max_send_buffer_bytes: int = option_names.INT_MAX
 
 
 def check(ici: Ici, limits: Limits) -> None:
@@ -206,6 +214,26 @@ def _queues(ici: Ici, limits: Limits) -> Iterator[str]:
     if len(ici.receive_queue.data) > limits.max_receive_queue_bytes:
         unread = len(ici.receive_queue.data)
         yield f"the receive queue has {unread} bytes, the limit is {limits.max_receive_queue_bytes}"
+    yield from _room(ici, limits)
+
+
+def _room(ici: Ici, limits: Limits) -> Iterator[str]:
+    """Whether this host has room for what waits and what the peer may send besides, unasked (paper 4.4).
+
+    On a host with the same limits the two were never more than the largest buffer: the kernel announces what is
+    free in it (net/ipv4/tcp_output.c __tcp_select_window()), rounded up to what the shift can say, and a byte
+    takes more than its own room there (tcp_input.c tcp_try_rmem_schedule()). A buffer that is made smaller
+    takes no window back, but that was announced from the larger one. Only SO_RCVBUFFORCE goes beyond; so as
+    much as a receive queue may hold may be promised as well.
+    """
+    unread, window = len(ici.receive_queue.data), ici.window
+    promised = max(seq.diff(seq.add(window.rcv_wup, window.rcv_wnd), ici.rcv_nxt), 0)
+    buffer = limits.max_receive_buffer_bytes + MAX_ROUNDING_BYTES
+    if unread + promised > max(buffer, limits.max_receive_queue_bytes):
+        yield (
+            f"{unread} bytes unread and {promised} that the peer may send are more than a receive buffer here "
+            f"may hold, {limits.max_receive_buffer_bytes}; raise the last number of net.ipv4.tcp_rmem"
+        )
 
 
 def _socket_filter(ici: Ici) -> Iterator[str]:

@@ -33,8 +33,7 @@ class Completion:
         self.icis: list[Ici] = []
         self._directory, self._one_more = directory, one_more
         self._rest = bytearray()
-        self._algorithms: set[str] = set()
-        self._limits = host.limits(())
+        self._limits = host.limits()
 
     def take(self, data: bytes) -> None:
         """Take the next bytes of the ICI image.
@@ -57,10 +56,6 @@ class Completion:
         self.icis += fresh
 
     def _check(self, icis: list[Ici]) -> None:
-        algorithms = {ici.congestion.algorithm for ici in icis}
-        if not algorithms <= self._algorithms:
-            self._algorithms |= algorithms
-            self._limits = host.limits(self._algorithms)
         for ici in icis:
             checks.check(ici, self._limits)
 

@@ -120,25 +120,29 @@ def _stream_fields(ici: Ici) -> dict[str, int]:
         "opt_mask": _opt_mask(ici),
         "mss_clamp": ici.negotiated.mss_clamp,
         "snd_wscale": ici.negotiated.snd_wscale,
+        "rcv_wscale": ici.negotiated.rcv_wscale,
         "snd_wl1": ici.window.snd_wl1,
         "snd_wnd": ici.window.snd_wnd,
         "max_window": ici.window.max_window,
         "rcv_wnd": ici.window.rcv_wnd,
         "rcv_wup": ici.window.rcv_wup,
     }
-    if ici.negotiated.window_scaling:
-        fields["rcv_wscale"] = ici.negotiated.rcv_wscale
     if ici.negotiated.timestamps and ici.timestamp:
         fields["timestamp"] = ici.timestamp.value
     return fields
 
 
 def _opt_mask(ici: Ici) -> int:
+    """Window scaling is always in it, with shifts of 0 if there is none.
+
+    Without, soccr gives the kernel no TCPOPT_WINDOW, and the shift that connect() has computed from the sysctls
+    of the destination stays: the windows on the wire are then that much smaller than they are meant.
+    """
     fixed = ici.negotiated
     return (
         fixed.timestamps * TCPI_OPT_TIMESTAMPS
         | fixed.sack * TCPI_OPT_SACK
-        | fixed.window_scaling * TCPI_OPT_WSCALE
+        | TCPI_OPT_WSCALE
         | fixed.ecn * TCPI_OPT_ECN
         | (ici.timestamp is not None and ici.timestamp.microseconds) * TCPI_OPT_USEC_TS
     )
@@ -147,6 +151,8 @@ def _opt_mask(ici: Ici) -> int:
 @dataclass(frozen=True, slots=True)
 class TcpStream:
     """What a tcp-stream image says, in the words of an ICI; what an ICI has and it has not is left out.
+
+    Not in it: ``receive_queue.shut``.
 
     :ivar timestamp: value of TCP_TIMESTAMP, or None; bit 0 is the unit since Linux 6.7.
     :ivar window: None in images of kernels before 4.8.
@@ -192,7 +198,7 @@ def _stream(entry: Any, state: State, unread: bytes, sent: bytes, unsent: bytes)
         negotiated=Negotiated(
             timestamps=bool(entry.opt_mask & TCPI_OPT_TIMESTAMPS),
             sack=bool(entry.opt_mask & TCPI_OPT_SACK),
-            window_scaling=bool(entry.opt_mask & TCPI_OPT_WSCALE),
+            window_scaling=bool(entry.opt_mask & TCPI_OPT_WSCALE and (entry.snd_wscale or entry.rcv_wscale)),
             ecn=bool(entry.opt_mask & TCPI_OPT_ECN),
             snd_wscale=entry.snd_wscale,
             rcv_wscale=entry.rcv_wscale,

@@ -61,6 +61,7 @@ from tcpcp import (
     waking,
 )
 from tcpcp.builder import finish_restored
+from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.holding import Holding
 from tcpcp.ici import Ici
@@ -249,20 +250,21 @@ def create_many(
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
     given = list(socks) if socks is not None else [None] * len(icis)
     namespace = host.require_repair()
-    _require(icis, given, same_path, namespace)
+    limits = _require(icis, given, same_path, namespace)
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
             present = socket_options.fresh([ici.ipv6_socket for ici in icis])
             for ici, sock in zip(icis, given, strict=True):
-                made.append(builder.begin(ici, sock, present=None if sock else present.get(ici.ipv6_socket)))
+                known = None if sock else present.get(ici.ipv6_socket)
+                made.append(builder.begin(ici, sock, limits=limits, present=known))
             held = holding.claim(made)
             flows = [Flow(inspection.local_end(one), ici.peer) for one, ici in zip(made, icis, strict=True)]
             if isolate:
                 _require_unknown(flows, namespace)
                 _hold(held, flows, namespace)
-            _complete_all(icis, made, same_path)
+            _complete_all(icis, made, limits, same_path)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
@@ -272,15 +274,16 @@ def create_many(
 
 def _require(
     icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, namespace: int
-) -> None:
-    """Refuse what cannot work or must not be tried."""
+) -> Limits:
+    """Refuse what cannot work or must not be tried; what this host can take."""
     usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
     host.require_namespace(usable, namespace)
-    host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
+    limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
     if any(map(builder.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
         congestion_state.prepare()
+    return limits
 
 
 def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:
@@ -291,12 +294,15 @@ def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:
             raise AddressInUse(f"{flow}: this process has got, or created, this connection already")
 
 
-def _complete_all(icis: Sequence[Ici], made: Sequence[socket.socket], same_path: bool) -> None:
+def _complete_all(
+    icis: Sequence[Ici], made: Sequence[socket.socket], limits: Limits, same_path: bool
+) -> None:
     """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
     may_feed = host.has_raw()
     with raw_segment.keeping():
         for ici, sock in zip(icis, made, strict=True):
-            may_feed = builder.complete(sock, ici, same_path=same_path, may_feed=may_feed) and may_feed
+            heard = builder.complete(sock, ici, limits=limits, same_path=same_path, may_feed=may_feed)
+            may_feed = may_feed and heard
 
 
 def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:

@@ -9,44 +9,60 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path
 
 from tcpcp import checks, tcp_repair
 from tcpcp.errors import IciError, KernelError, OtherNamespace, PermissionDenied
 from tcpcp.ici import Endpoint, Ici, State
 
-_SYSCTL = Path("/proc/sys/net/ipv4")
 #: With one of these a socket may have an address that this host has not (ip(7)).
-_FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT")
+_FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT", "IPV6_FREEBIND", "IPV6_TRANSPARENT")
 _REMEDY = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (setcap(8), systemd.exec(5))"
 
 
-def limits(algorithms: Iterable[str] = ()) -> checks.Limits:
-    """The limits of this host, read once.
+def limits() -> checks.Limits:
+    """The limits of this host, in the calling thread's network namespace, as they are now.
 
-    :param algorithms: of congestion control; where one is not known the kernel is asked again, for a module
-        may have been loaded.
+    Read anew each time, 0.04 ms: they differ from one namespace to another, and an administrator changes them.
     """
-    if not _limits().congestion_algorithms.issuperset(algorithms):  # type: ignore[union-attr]
-        _limits.cache_clear()
-    return _limits()
-
-
-@lru_cache(1)
-def _limits() -> checks.Limits:
-    available = (_SYSCTL / "tcp_available_congestion_control").read_text().split()
+    available = _sysctl("ipv4/tcp_available_congestion_control").split()
     queue = min(_tcp_memory_bytes(), checks.MAX_QUEUE_BYTES)
-    return checks.Limits(queue, queue, congestion_algorithms=frozenset(available))
+    return checks.Limits(
+        queue,
+        queue,
+        congestion_algorithms=frozenset(available),
+        max_receive_buffer_bytes=_largest_buffer("ipv4/tcp_rmem", "core/rmem_max"),
+        max_send_buffer_bytes=_largest_buffer("ipv4/tcp_wmem", "core/wmem_max"),
+    )
+
+
+def _largest_buffer(tuned: str, chosen: str) -> int:
+    """What the kernel tunes a buffer to, or twice what an application may choose: setsockopt() doubles that.
+
+    Older kernels show the second in the first network namespace only; elsewhere the first alone counts.
+    """
+    try:
+        most = 2 * int(_sysctl(chosen))
+    except FileNotFoundError:
+        most = 0
+    return max(int(_sysctl(tuned).split()[2]), most)
 
 
 def _tcp_memory_bytes() -> int:
     """What all of TCP may use here; the file is only in the first network namespace."""
     try:
-        most_pages = int((_SYSCTL / "tcp_mem").read_text().split()[2])
+        most_pages = int(_sysctl("ipv4/tcp_mem").split()[2])
     except FileNotFoundError:
         return checks.MAX_QUEUE_BYTES
     return most_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _sysctl(name: str) -> str:
+    """/proc/sys/net is that of the thread which opens a file there, so nothing is kept open."""
+    file = os.open(f"/proc/sys/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 4096).decode()
+    finally:
+        os.close(file)
 
 
 def require_repair() -> int:
@@ -96,18 +112,20 @@ def has_raw() -> bool:
     return True
 
 
-def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> None:
+def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> checks.Limits:
     """Accept *icis*, or refuse them with everything that is wrong. No call is made for a connection.
 
     :param bound: for which of them there is a socket that is bound already.
+    :return: what this host can take.
     :raises IciError: none of them must be given to the kernel.
     """
-    known = limits({ici.congestion.algorithm for ici in icis})
+    known = limits()
     found = [f"{ici}: {problem}" for ici in icis for problem in checks.problems(ici, known)]
     if not found:  # an address can be asked for only if it is one
         found = [*_twice(icis), *_absent(icis, bound or [False] * len(icis))]
     if found:
         raise IciError(found)
+    return known
 
 
 def _twice(icis: Iterable[Ici]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tcpcp import seq
 
-VERSION = 2
+VERSION = 3
 
 
 class State(enum.IntEnum):
@@ -63,6 +63,9 @@ class Endpoint:
 class Negotiated:
     """Fixed by the handshake (paper 4.2).
 
+    :ivar window_scaling: negotiated, and at least one of the shifts is not 0. A connection that negotiated it
+        with both shifts 0 behaves in every segment as one that did not, and is described as such:
+        TCP_REPAIR_OPTIONS, which is always given the shifts, leaves no difference.
     :ivar snd_wscale: shift of the windows that we receive, 0 to 14.
     :ivar rcv_wscale: shift of the windows that we send, 0 to 14.
     :ivar mss_clamp: largest segment that the peer accepts, bytes; the paper's snd_mss.
@@ -94,6 +97,13 @@ class SendQueue:
     fin: bool = False
     fin_sent: bool = False
 
+    def __repr__(self) -> str:
+        """Lengths only: what is in a queue is secret, and may be megabytes; tracebacks and logs show this."""
+        return (
+            f"SendQueue(sent=<{len(self.sent)} bytes>, unsent=<{len(self.unsent)} bytes>, "
+            f"fin={self.fin}, fin_sent={self.fin_sent})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ReceiveQueue:
@@ -101,10 +111,17 @@ class ReceiveQueue:
 
     :ivar data: from ``copied_seq`` to ``rcv_nxt``.
     :ivar fin: the peer's FIN has been received; it counts in ``rcv_nxt``.
+    :ivar shut: the application has called shutdown(SHUT_RD): it reads to the end of what waits, then sees the
+        end of the stream. The peer knows nothing of it. Also in states in which both sides have closed.
     """
 
     data: bytes = b""
     fin: bool = False
+    shut: bool = False
+
+    def __repr__(self) -> str:
+        """As :meth:`SendQueue.__repr__`."""
+        return f"ReceiveQueue(data=<{len(self.data)} bytes>, fin={self.fin}, shut={self.shut})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +169,8 @@ class Ici:
     :ivar negotiated: what the handshake fixed.
     :ivar snd_nxt: next sequence number to send, a sent FIN counted.
     :ivar rcv_nxt: next sequence number expected, a received FIN counted.
-    :ivar options: socket options by kernel name, e.g. ``{"TCP_NODELAY": 1}``; only non-defaults.
+    :ivar options: socket options by kernel name, e.g. ``{"TCP_NODELAY": 1}``; those that are not at their
+        default, and always SO_SNDBUF and SO_RCVBUF as the kernel reports them.
     :ivar timestamp: None when timestamps were not negotiated.
     :ivar ipv6_socket: the socket is AF_INET6; with IPv4 addresses the connection is IPv4-mapped.
     :ivar device: interface the socket is bound to (SO_BINDTODEVICE, or an IPv6 scope), or "".
@@ -178,6 +196,10 @@ class Ici:
     tag: int = 0
     version: int = VERSION
     socket_filter: bytes = b""
+
+    def __hash__(self) -> int:
+        """Of what tells connections apart; the queues are left out, for to go through them takes long."""
+        return hash((self.local, self.peer, self.state, self.snd_nxt, self.rcv_nxt, self.tag))
 
     def to_bytes(self) -> bytes:
         """This ICI as one record of an ICI image, to be sent or kept.

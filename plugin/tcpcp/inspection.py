@@ -10,13 +10,13 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from tcpcp import socket_filter, socket_options, tcp_repair
 from tcpcp.errors import AlreadyGot, KernelError, Unsupported
-from tcpcp.ici import Endpoint, Ici, State
+from tcpcp.ici import FIN_IN, Endpoint, Ici, State
 from tcpcp.tcp_repair import TCP
 
 #: States that an ICI can describe and `create` can rebuild. Not SYN_SENT: no call sets the time at which the
@@ -44,6 +44,7 @@ class Prepared(NamedTuple):
     """What :func:`prepare` reads of a socket: only its owner changes that.
 
     :ivar closed: the state is CLOSE: there is no connection any more, only bytes to be read.
+    :ivar shut: shutdown(SHUT_RD) was called.
     :ivar cookie: the kernel's name for the socket (SO_COOKIE), for :mod:`tcpcp.peer_time`.
     """
 
@@ -56,6 +57,7 @@ class Prepared(NamedTuple):
     socket_filter: bytes
     ipv6_socket: bool
     cookie: int = 0
+    shut: bool = False
 
 
 def prepare(sock: socket.socket) -> Prepared:
@@ -75,11 +77,18 @@ def prepare_many(socks: Sequence[socket.socket]) -> list[Prepared]:
     """
     for sock in socks:
         _check(sock)
-    _check_urgent(socks)
-    return [_prepare(sock) for sock in socks]
+    events = _events(socks)
+    _check_urgent(socks, events)
+    return [_prepare(sock, _is_shut(sock, events)) for sock in socks]
 
 
-def _prepare(sock: socket.socket) -> Prepared:
+def _is_shut(sock: socket.socket, events: Mapping[int, int]) -> bool:
+    """Whether the application shut its reading; once the peer has sent a FIN, that is the same."""
+    hung_up = events.get(sock.fileno(), 0) & select.POLLRDHUP
+    return bool(hung_up) and tcp_repair.get_state(sock) not in FIN_IN
+
+
+def _prepare(sock: socket.socket, shut: bool) -> Prepared:
     local, peer, closed = ends(sock)
     ipv6_only = local.ip.version == 6
     options = socket_options.read_all(sock, ipv6_only=ipv6_only, connected=True)
@@ -95,6 +104,7 @@ def _prepare(sock: socket.socket) -> Prepared:
         socket_filter.get(sock),
         ipv6_socket,
         tcp_repair.get_cookie(sock),
+        shut,
     )
 
 
@@ -138,7 +148,7 @@ def inspect(sock: socket.socket) -> None:
     :raises KernelError: it is not a socket that can be asked.
     """
     _check(sock)
-    _check_urgent([sock])
+    _check_urgent([sock], _events([sock]))
 
 
 class HasFileno(Protocol):
@@ -261,15 +271,27 @@ def has_urgent(socks: Sequence[socket.socket]) -> list[socket.socket]:
 
     Not seen: a mark ahead in the stream whose byte was read with MSG_OOB. :func:`tcpcp.reader.read` sees it.
     """
+    return _urgent(socks, _events(socks))
+
+
+def _events(socks: Sequence[socket.socket]) -> dict[int, int]:
+    """What poll() says of each descriptor; POLLHUP comes unasked."""
     poll = select.poll()
     for sock in socks:
-        poll.register(sock, select.POLLPRI)
-    urgent = {number for number, events in poll.poll(0) if events & select.POLLPRI}  # POLLHUP comes unasked
-    return [sock for sock in socks if sock.fileno() in urgent or tcp_repair.at_mark(sock)]
+        poll.register(sock, select.POLLPRI | select.POLLRDHUP)
+    return dict(poll.poll(0))
 
 
-def _check_urgent(socks: Sequence[socket.socket]) -> None:
-    for sock in has_urgent(socks):
+def _urgent(socks: Sequence[socket.socket], events: Mapping[int, int]) -> list[socket.socket]:
+    return [
+        sock
+        for sock in socks
+        if events.get(sock.fileno(), 0) & select.POLLPRI or tcp_repair.at_mark(sock)
+    ]  # fmt: skip
+
+
+def _check_urgent(socks: Sequence[socket.socket], events: Mapping[int, int]) -> None:
+    for sock in _urgent(socks, events):
         raise Unsupported(f"{_name(sock)}: urgent data is waiting to be read; try again when it has been")
 
 

@@ -1,5 +1,7 @@
 """The socket options an ICI carries: one table, by kernel name. Pure; the calls are in `socket_options`.
 
+What a socket has besides, and why it is left out, says `options_left_out`.
+
 Numbers and ranges are those of the kernel's uapi and of the code that checks them; they are the same on all
 architectures that CRIU runs on, except alpha, mips, parisc and sparc, which number SOL_SOCKET's otherwise.
 
@@ -30,6 +32,7 @@ class Option:
     :ivar default: what every kernel starts a socket with; None where a sysctl decides.
     :ivar ipv6_only: exists on AF_INET6 sockets only.
     :ivar listening_only: has no meaning, or cannot be set, once the socket is connected.
+    :ivar kernel_type: how the kernel has it; a struct timeval is in an ICI as microseconds.
     :ivar saved_by_criu: CRIU dumps and restores it, so a socket that CRIU made has it already.
     :ivar privileged: setting it needs CAP_NET_ADMIN.
     """
@@ -44,6 +47,7 @@ class Option:
     listening_only: bool = False
     saved_by_criu: bool = False
     privileged: bool = False
+    kernel_type: str = "int"
 
     def problem(self, value: int) -> str | None:
         """What is wrong with *value* for this option, or None."""
@@ -52,15 +56,21 @@ class Option:
         return f"{self.name} is {value}, must be {self.minimum} to {self.maximum}"
 
 
-#: SO_BUF_LOCK: 1 the send buffer's, 2 the receive buffer's size was set by the application. An SO_SNDBUF
-#: or SO_RCVBUF is in an ICI only together with its bit; without it the kernel tunes the buffer itself.
+#: SO_BUF_LOCK: 1 the send buffer's, 2 the receive buffer's size was set by the application; without its bit
+#: the kernel tunes a buffer itself. An ICI has both sizes in either case, so that a connection does not start
+#: anew with small buffers; of a listening socket only a size that was set is carried.
 SNDBUF_LOCK, RCVBUF_LOCK = 1, 2
+#: Longest SO_RCVTIMEO and SO_SNDTIMEO carried, us: 146,000 years. What is longer becomes this.
+MAX_TIMEOUT_US = 2**62
 
 _TABLE = (
     # The kernel doubles what is set for the two buffers and reports it doubled; an ICI has what it reports.
+    # What it starts with is a sysctl's, which may be anything from 1 on; set, it gets no smaller than 2304.
     Option("SO_BUF_LOCK", SOL_SOCKET, 72, 0, 3, 0, saved_by_criu=True),
-    Option("SO_SNDBUF", SOL_SOCKET, 7, 2048, INT_MAX, saved_by_criu=True, privileged=True),
-    Option("SO_RCVBUF", SOL_SOCKET, 8, 2048, INT_MAX, saved_by_criu=True, privileged=True),
+    Option("SO_SNDBUF", SOL_SOCKET, 7, 1, INT_MAX, saved_by_criu=True, privileged=True),
+    Option("SO_RCVBUF", SOL_SOCKET, 8, 1, INT_MAX, saved_by_criu=True, privileged=True),
+    # No meaning to TCP, but a program that has set it finds it.
+    Option("SO_DEBUG", SOL_SOCKET, 1, 0, 1, 0, privileged=True),
     Option("SO_REUSEADDR", SOL_SOCKET, 2, 0, 1, 0, saved_by_criu=True),
     Option("SO_REUSEPORT", SOL_SOCKET, 15, 0, 1, 0, saved_by_criu=True),
     Option("SO_DONTROUTE", SOL_SOCKET, 5, 0, 1, 0, saved_by_criu=True),
@@ -71,12 +81,30 @@ _TABLE = (
     Option("SO_PRIORITY", SOL_SOCKET, 12, 0, INT_MAX, 0, saved_by_criu=True, privileged=True),
     # -1: off; else seconds.
     Option("SO_LINGER", SOL_SOCKET, 13, -1, INT_MAX, -1),
+    # us, 0: for ever. The kernel rounds up to its clock tick.
+    Option("SO_RCVTIMEO", SOL_SOCKET, 20, 0, MAX_TIMEOUT_US, 0, saved_by_criu=True, kernel_type="timeval"),
+    Option("SO_SNDTIMEO", SOL_SOCKET, 21, 0, MAX_TIMEOUT_US, 0, saved_by_criu=True, kernel_type="timeval"),
     Option("SO_RCVLOWAT", SOL_SOCKET, 18, 1, INT_MAX, 1, saved_by_criu=True),
     Option("SO_MARK", SOL_SOCKET, 36, 0, U32_MAX, 0, saved_by_criu=True, privileged=True),
+    # Where the next MSG_PEEK begins, for TCP since 6.9; -1: off. A peek moves it, ours too.
+    Option("SO_PEEK_OFF", SOL_SOCKET, 42, -1, INT_MAX, -1),
+    # Nobody may take the socket's filter away; so it has to be there before (:data:`socket_options.LAST`).
+    Option("SO_LOCK_FILTER", SOL_SOCKET, 44, 0, 1, 0),
+    # us; what a socket starts with is net.core.busy_read, of this host and its devices.
+    Option("SO_BUSY_POLL", SOL_SOCKET, 46, 0, INT_MAX, 0, privileged=True),
+    Option("SO_PREFER_BUSY_POLL", SOL_SOCKET, 69, 0, 1, 0, privileged=True),
+    Option("SO_TXREHASH", SOL_SOCKET, 74, 0, 1),
+    # When a packet came, as ancillary data. One at most of the four is on; NS: a struct timespec.
+    Option("SO_TIMESTAMP", SOL_SOCKET, 29, 0, 1, 0),
+    Option("SO_TIMESTAMPNS", SOL_SOCKET, 35, 0, 1, 0),
+    Option("SO_TIMESTAMP_NEW", SOL_SOCKET, 63, 0, 1, 0),
+    Option("SO_TIMESTAMPNS_NEW", SOL_SOCKET, 64, 0, 1, 0),
     # Bytes a second; the largest value stands for no limit.
     Option("SO_MAX_PACING_RATE", SOL_SOCKET, 47, 1, U32_MAX, U32_MAX),
     Option("SO_ZEROCOPY", SOL_SOCKET, 60, 0, 1, 0),
     Option("TCP_NODELAY", IPPROTO_TCP, 1, 0, 1, 0, saved_by_criu=True),
+    # Of a listener: what its connections announce at most. Of a connection the ICI has what was agreed.
+    Option("TCP_MAXSEG", IPPROTO_TCP, 2, 88, 32767, 536, listening_only=True),
     Option("TCP_CORK", IPPROTO_TCP, 3, 0, 1, 0, saved_by_criu=True),
     Option("TCP_KEEPIDLE", IPPROTO_TCP, 4, 1, 32767, saved_by_criu=True),
     Option("TCP_KEEPINTVL", IPPROTO_TCP, 5, 1, 32767, saved_by_criu=True),
@@ -95,6 +123,8 @@ _TABLE = (
     Option("TCP_SAVE_SYN", IPPROTO_TCP, 27, 0, 2, 0, listening_only=True),
     Option("TCP_FASTOPEN_NO_COOKIE", IPPROTO_TCP, 34, 0, 1, 0, listening_only=True),
     Option("TCP_INQ", IPPROTO_TCP, 36, 0, 1, 0),
+    # us. The limit is the kernel's since 6.18.
+    Option("TCP_TX_DELAY", IPPROTO_TCP, 37, 0, 2**28 - 1, 0),
     # Since 6.15; ms and us.
     Option("TCP_RTO_MAX_MS", IPPROTO_TCP, 44, 1000, 120000),
     Option("TCP_RTO_MIN_US", IPPROTO_TCP, 45, 1, 200000),
@@ -105,12 +135,19 @@ _TABLE = (
     Option("IP_FREEBIND", IPPROTO_IP, 15, 0, 1, 0, saved_by_criu=True),
     Option("IP_TRANSPARENT", IPPROTO_IP, 19, 0, 1, 0, privileged=True),
     Option("IP_MINTTL", IPPROTO_IP, 21, 0, 255, 0),
+    Option("IP_RECVERR_RFC4884", IPPROTO_IP, 26, 0, 1, 0),
     Option("IPV6_UNICAST_HOPS", IPPROTO_IPV6, 16, 0, 255, ipv6_only=True),
     Option("IPV6_MTU_DISCOVER", IPPROTO_IPV6, 23, 0, 5, ipv6_only=True),
     Option("IPV6_RECVERR", IPPROTO_IPV6, 25, 0, 1, 0, ipv6_only=True),
-    Option("IPV6_V6ONLY", IPPROTO_IPV6, 26, 0, 1, ipv6_only=True, listening_only=True, saved_by_criu=True),
+    # Also of connections: where net.ipv6.bindv6only is 1, an IPv4-mapped one cannot be bound without it.
+    Option("IPV6_V6ONLY", IPPROTO_IPV6, 26, 0, 1, ipv6_only=True, saved_by_criu=True),
+    Option("IPV6_RECVERR_RFC4884", IPPROTO_IPV6, 31, 0, 1, 0, ipv6_only=True),
     Option("IPV6_TCLASS", IPPROTO_IPV6, 67, 0, 255, 0, ipv6_only=True),
+    Option("IPV6_AUTOFLOWLABEL", IPPROTO_IPV6, 70, 0, 1, ipv6_only=True),
     Option("IPV6_MINHOPCOUNT", IPPROTO_IPV6, 73, 0, 255, 0, ipv6_only=True),
+    # These two are one bit with IP_TRANSPARENT and IP_FREEBIND, which IPv6 connections are not asked for.
+    Option("IPV6_TRANSPARENT", IPPROTO_IPV6, 75, 0, 1, 0, ipv6_only=True, privileged=True),
+    Option("IPV6_FREEBIND", IPPROTO_IPV6, 78, 0, 1, 0, ipv6_only=True, saved_by_criu=True),
 )
 
 #: Every option that an ICI may carry, by kernel name, in the order in which they are set.

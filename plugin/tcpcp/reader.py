@@ -121,10 +121,16 @@ def _undo(sock: socket.socket, error: BaseException) -> None:
 
 def read_again(sock: socket.socket, ici: Ici) -> Ici:
     """*sock*, which is in repair mode still, as it is now; *ici* is what was read of it before."""
-    closed = ici.state is State.CLOSE
-    algorithm = ici.congestion.algorithm
     known = Prepared(
-        ici.local, ici.peer, closed, ici.options, algorithm, ici.device, ici.socket_filter, ici.ipv6_socket
+        ici.local,
+        ici.peer,
+        ici.state is State.CLOSE,
+        ici.options,
+        ici.congestion.algorithm,
+        ici.device,
+        ici.socket_filter,
+        ici.ipv6_socket,
+        shut=ici.receive_queue.shut,
     )
     return _read(sock, known, ici.tag, ici.timestamp.ts_recent if ici.timestamp else None)
 
@@ -138,7 +144,7 @@ def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None)
         raise Unsupported(f"{tcp_repair.describe(sock)}: was closed or reset in this moment")
     window = tcp_repair.get_window(sock)
     snd_nxt, send_queue = _read_send_queue(sock, state)
-    rcv_nxt, receive_queue = _read_receive_queue(sock, state, known.options)
+    rcv_nxt, receive_queue = _read_receive_queue(sock, state, known)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
     return Ici(
         state,
@@ -192,11 +198,9 @@ def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
     return data
 
 
-def _read_receive_queue(
-    sock: socket.socket, state: State, options: Mapping[str, int]
-) -> tuple[int, ReceiveQueue]:
+def _read_receive_queue(sock: socket.socket, state: State, known: Prepared) -> tuple[int, ReceiveQueue]:
     """``rcv_nxt`` and the receive queue; no queue is selected then."""
-    with _whole_queue_readable(sock, options):
+    with _whole_queue_readable(sock, known.options):
         rcv_nxt = tcp_repair.get_queue_seq(sock)
         waiting = tcp_repair.get_inq(sock)
         data = tcp_repair.peek(sock, waiting) if waiting else b""
@@ -206,7 +210,7 @@ def _read_receive_queue(
             "read: there is urgent data among them"
         )
     fin = state in FIN_IN
-    return rcv_nxt, ReceiveQueue(data, fin) if fin or data else _NO_RECEIVE
+    return rcv_nxt, ReceiveQueue(data, fin, known.shut) if fin or data or known.shut else _NO_RECEIVE
 
 
 @contextlib.contextmanager

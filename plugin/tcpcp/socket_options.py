@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from tcpcp import option_names, tcp_repair
@@ -18,14 +18,25 @@ from tcpcp.option_names import IPPROTO_IP, IPPROTO_IPV6, OPTIONS, RCVBUF_LOCK, S
 SO_BUF_LOCK = OPTIONS["SO_BUF_LOCK"].number
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
+#: The options that :func:`apply_all` must not be given when it runs before the queues are filled: the sizes,
+#: which bound what can be filled in, and a lock that keeps the filter out. Then :func:`set_buffers` and
+#: :func:`set_last` are for the end.
+LAST = frozenset({"SO_SNDBUF", "SO_RCVBUF", "SO_BUF_LOCK", "TCP_NOTSENT_LOWAT", "SO_LOCK_FILTER"})
+
 _LINGER = struct.Struct("=2i")
 _U32 = struct.Struct("=I")
+#: struct __kernel_old_timeval: two longs.
+_TIMEVAL = struct.Struct("@2l")
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 #: Options that need more than one plain int, or are read only under a condition.
-_SPECIAL = frozenset({"SO_LINGER", "SO_SNDBUF", "SO_RCVBUF", "TCP_WINDOW_CLAMP"})
+_SIZES = (OPTIONS["SO_SNDBUF"], OPTIONS["SO_RCVBUF"])
+_TIMES = tuple(option for option in OPTIONS.values() if option.kernel_type == "timeval")
+_SPECIAL = frozenset(
+    {"SO_LINGER", "SO_TXREHASH", "TCP_WINDOW_CLAMP"} | {option.name for option in (*_SIZES, *_TIMES)}
+)
 
 _Items = tuple[tuple[str, int], ...]
 _Plan = tuple[tuple[str, int, int, int | None, bool], ...]
@@ -55,7 +66,8 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
 
     :param sock: any TCP socket, not in repair mode (repair mode hides SO_REUSEADDR).
     :param ipv6_only: leave out the options that only IPv4 packets are sent with.
-    :param connected: leave out the options that matter only before a connection exists.
+    :param connected: leave out the options that matter only before a connection exists. Of a connection both
+        sizes of buffers are read, of another socket only one that was set: the kernel tunes the others.
     :return: values by kernel name, as the kernel reports them; none for options this kernel has not got.
     :raises KernelError: nothing has changed.
     """
@@ -76,7 +88,8 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
             value &= U32_MAX
         if value != default:
             found[name] = value
-    _read_special(sock, found)
+    _read_times(sock, found)
+    _read_special(sock, found, connected)
     return found
 
 
@@ -92,21 +105,45 @@ def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
     return options
 
 
-def _read_special(sock: socket.socket, found: dict[str, int]) -> None:
+def _read_times(sock: socket.socket, found: dict[str, int]) -> None:
+    for option in _TIMES:
+        raw = tcp_repair.get_bytes(sock, option.level, option.number, _TIMEVAL.size, option.name)
+        if any(raw):
+            seconds, microseconds = _TIMEVAL.unpack(raw)
+            found[option.name] = min(seconds * 1_000_000 + microseconds, option.maximum)
+
+
+def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -> None:
     on, seconds = _LINGER.unpack(
         tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size, "SO_LINGER")
     )
     if on:
         found["SO_LINGER"] = seconds
     locks = found.get("SO_BUF_LOCK", 0)
+    sizes = {option.name: _get(sock, option) for option in _SIZES}
     for name, bit in (("SO_SNDBUF", SNDBUF_LOCK), ("SO_RCVBUF", RCVBUF_LOCK)):
-        if locks & bit:
-            found[name] = _get(sock, OPTIONS[name])
+        if connected or locks & bit:
+            found[name] = sizes[name]
     # The kernel clamps by itself, to the whole buffer or what the window field can hold, and where the
-    # receive buffer is tuned moves the clamp along; an application's clamp stands out by being small.
+    # receive buffer is tuned moves the clamp along; an application's clamp stands out by being small. A
+    # connection is given the one it had in any case: connect() derives one from this host's settings.
     clamp = _get(sock, OPTIONS["TCP_WINDOW_CLAMP"])
-    if 0 < clamp < sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 4:
+    if clamp and (connected or clamp < sizes["SO_RCVBUF"] // 4):
         found["TCP_WINDOW_CLAMP"] = clamp
+    _read_rehash(sock, found)
+
+
+def _read_rehash(sock: socket.socket, found: dict[str, int]) -> None:
+    """SO_TXREHASH; before Linux 6.3 it is 255 until something is chosen, and before 5.18 it is not there."""
+    if "SO_TXREHASH" in _absent:
+        return
+    try:
+        value = sock.getsockopt(socket.SOL_SOCKET, OPTIONS["SO_TXREHASH"].number)
+    except OSError:
+        _absent.add("SO_TXREHASH")
+        return
+    if value in (0, 1):
+        found["SO_TXREHASH"] = value
 
 
 def _get(sock: socket.socket, option: Option) -> int:
@@ -123,8 +160,9 @@ def apply_all(
     """Set *options* on *sock*; those not named are left as they are.
 
     :param sock: a TCP socket. In repair mode SO_REUSEADDR cannot be set for good: leaving it clears it.
-    :param options: values by kernel name, as :func:`read_all` returns them.
-    :param but_criu_saved: leave out those that CRIU restores itself.
+    :param options: values by kernel name, as :func:`read_all` returns them. The size of a buffer is set past
+        the limits of this host; whether it then counts as the application's says SO_BUF_LOCK, as it was.
+    :param but_criu_saved: leave out those that CRIU restores itself, the buffers among them.
     :param present: what the socket is known to have already, from :func:`read_all` of one like it.
     :raises IciError: a name or a value is not in the table; nothing has changed.
     :raises KernelError: an option was refused; those before it in the table are set.
@@ -138,8 +176,9 @@ def apply_all(
         except OSError as exc:
             if exc.errno not in _ABSENT:
                 raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
-    if "SO_BUF_LOCK" in options and not but_criu_saved:
-        set_buffer_locks(sock, options["SO_BUF_LOCK"])  # again: setting a buffer's size sets its lock
+    if not but_criu_saved and options.keys() & {"SO_SNDBUF", "SO_RCVBUF", "SO_BUF_LOCK"}:
+        # Again: setting a buffer's size sets its lock.
+        set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
 
 
 @lru_cache(256)  # most connections of a server have the same options
@@ -179,15 +218,60 @@ def _set_v6only(sock: socket.socket, value: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, value)
 
 
+def _set_timeout(number: int) -> Callable[[socket.socket, int], None]:
+    def setter(sock: socket.socket, microseconds: int) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, number, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
+
+    return setter
+
+
 _SETTERS = {
     "IPV6_V6ONLY": _set_v6only,
     "SO_LINGER": _set_linger,
     # FORCE: beyond the sysctl limits of this host, as it was on the other one.
     "SO_SNDBUF": _set_send_buffer,
     "SO_RCVBUF": _set_receive_buffer,
-}
+} | {option.name: _set_timeout(option.number) for option in _TIMES}
 
 
 def set_buffer_locks(sock: socket.socket, locks: int) -> None:
     """Say which buffer sizes the application has set; the kernel tunes the others (since Linux 5.14)."""
     tcp_repair.set_int(sock, socket.SOL_SOCKET, SO_BUF_LOCK, locks, "SO_BUF_LOCK")
+
+
+def set_buffers(
+    sock: socket.socket, options: Mapping[str, int], most_receive_bytes: int, most_send_bytes: int
+) -> None:
+    """Give *sock* the buffers of *options*: their sizes, and which of them the application has set.
+
+    For the end of building, when the queues are filled: what waits in a queue stays there, also when it is
+    more than the new size, and the window that was announced is not taken back.
+
+    :param options: as in an ICI. A size that is not there stays as it is.
+    :param most_receive_bytes: what SO_RCVBUF may report in the end; a larger one is reduced to that.
+    :param most_send_bytes: the same for SO_SNDBUF.
+    :raises KernelError: of the first call that failed; needs CAP_NET_ADMIN.
+    Source: net/core/sock.c __sock_set_rcvbuf(), sk_setsockopt() SO_SNDBUFFORCE: both double what they are given.
+    """
+    force = (
+        ("SO_SNDBUF", SO_SNDBUFFORCE, most_send_bytes),
+        ("SO_RCVBUF", SO_RCVBUFFORCE, most_receive_bytes),
+    )
+    for name, number, most in force:
+        if name in options:
+            size = min(options[name], most) // 2
+            tcp_repair.set_int(sock, socket.SOL_SOCKET, number, size, f"{name}FORCE")
+    set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
+
+
+def set_last(sock: socket.socket, options: Mapping[str, int]) -> None:
+    """What else of :data:`LAST` has to wait: TCP_NOTSENT_LOWAT, 0 if it is not there, and SO_LOCK_FILTER.
+
+    :param sock: with its queues filled, and its filter attached.
+    :raises KernelError: of the first call that failed.
+    """
+    lowat, lock = OPTIONS["TCP_NOTSENT_LOWAT"], OPTIONS["SO_LOCK_FILTER"]
+    raw = _U32.pack(options.get(lowat.name, 0))
+    tcp_repair.set_bytes(sock, lowat.level, lowat.number, raw, lowat.name)
+    if options.get(lock.name):
+        tcp_repair.set_int(sock, lock.level, lock.number, 1, lock.name)

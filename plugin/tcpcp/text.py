@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from tcpcp.ici import FIN_ACKED, Ici
+from tcpcp.ici import FIN_ACKED, Ici, ReceiveQueue
 
 #: Hexadecimal digits of the SHA-256 of a queue: enough to see that two hosts have the same bytes.
 HASH_DIGITS = 16
@@ -28,7 +28,11 @@ def as_json(ici: Ici) -> dict[str, Any]:
         "fin": ici.send_queue.fin,
         "fin_sent": ici.send_queue.fin_sent,
     }
-    fields["receive_queue"] = {"data": _queue(ici.receive_queue.data), "fin": ici.receive_queue.fin}
+    fields["receive_queue"] = {
+        "data": _queue(ici.receive_queue.data),
+        "fin": ici.receive_queue.fin,
+        "shut": ici.receive_queue.shut,
+    }
     fields["socket_filter"] = ici.socket_filter.hex()
     fields["derived"] = {
         "snd_una": ici.snd_una,
@@ -54,7 +58,7 @@ def as_text(ici: Ici) -> str:
         ("", f"srtt {path.srtt_us / 1000:.3f} ms  rttvar {path.rttvar_us / 1000:.3f} ms"),
         ("sent", _bytes(ici.send_queue.sent, ici.send_queue.fin_sent)),
         ("unsent", _bytes(ici.send_queue.unsent, _fin_unsent(ici))),
-        ("unread", _bytes(ici.receive_queue.data, ici.receive_queue.fin)),
+        ("unread", _unread(ici.receive_queue)),
         ("options", _options(ici)),
     ]
     if ici.socket_filter:
@@ -102,6 +106,10 @@ def _fin_unsent(ici: Ici) -> bool:
 def _bytes(data: bytes, fin: bool) -> str:
     text = f"{len(data)} byte{'s' * (len(data) != 1)}" + (f"  sha256 {_hash(data)}" if data else "")
     return f"{text}  + FIN" if fin else text
+
+
+def _unread(queue: ReceiveQueue) -> str:
+    return _bytes(queue.data, queue.fin) + "  shut by the application" * queue.shut
 
 
 def _queue(data: bytes) -> dict[str, Any]:

@@ -52,7 +52,6 @@ def pass_on(hosts: Hosts, sock: socket.socket, *, same_path: bool = False) -> tu
         made = endpoint.create(ici, same_path=same_path)
         again = reader.read_again(made, ici)
         assert comparable(again) == comparable(ici)
-        tcp_repair.select_queue(made, tcp_repair.NO_QUEUE)
         endpoint.activate(made)
     return ici, made
 

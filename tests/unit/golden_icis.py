@@ -19,6 +19,7 @@ from tcpcp.ici import (
     Window,
 )
 
+_BUFFERS = {"SO_RCVBUF": 131072, "SO_SNDBUF": 16384}
 _ESTABLISHED = Ici(
     state=State.ESTABLISHED,
     local=Endpoint(ip_address("10.77.1.100"), 80),
@@ -31,7 +32,7 @@ _ESTABLISHED = Ici(
     timestamp=Timestamp(123456788, False, 987654321),
     send_queue=SendQueue(b"sent", b"unsent"),
     receive_queue=ReceiveQueue(b"unread"),
-    options={"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 60},
+    options={"SO_KEEPALIVE": 1, "SO_RCVBUF": 131072, "SO_SNDBUF": 87040, "TCP_KEEPIDLE": 60},
     tag=15782,
 )
 
@@ -52,7 +53,7 @@ GOLDEN = {
         timestamp=None,
         send_queue=SendQueue(),
         receive_queue=ReceiveQueue(),
-        options={},
+        options=_BUFFERS,
         tag=0,
     ),
     "last_ack_ipv6": dataclasses.replace(
@@ -64,7 +65,7 @@ GOLDEN = {
         device="eth0",
         send_queue=SendQueue(b"sent", fin=True, fin_sent=True),
         receive_queue=ReceiveQueue(b"unread", fin=True),
-        options={"IPV6_TCLASS": 16, "SO_LINGER": -1},
+        options={**_BUFFERS, "IPV6_TCLASS": 16, "SO_BUF_LOCK": 3, "SO_LINGER": -1, "SO_RCVTIMEO": 2500000},
     ),
     "fin_wait2_mapped": dataclasses.replace(
         _ESTABLISHED, state=State.FIN_WAIT2, ipv6_socket=True, send_queue=SendQueue(fin=True)
@@ -73,7 +74,7 @@ GOLDEN = {
         _ESTABLISHED,
         state=State.CLOSE,
         send_queue=SendQueue(fin=True),
-        receive_queue=ReceiveQueue(b"unread", fin=True),
+        receive_queue=ReceiveQueue(b"unread", fin=True, shut=True),
         socket_filter=bytes.fromhex("0006000000040000"),  # ret #262144
     ),
 }

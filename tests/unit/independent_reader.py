@@ -41,7 +41,7 @@ SEND_QUEUE = {
     3: ("fin", "bool"),
     4: ("fin_sent", "bool"),
 }
-RECEIVE_QUEUE = {1: ("data", "bytes"), 2: ("fin", "bool")}
+RECEIVE_QUEUE = {1: ("data", "bytes"), 2: ("fin", "bool"), 3: ("shut", "bool")}
 OPTION = {1: ("name", "text"), 2: ("value", "zigzag")}
 ICI = {
     1: ("version", "number"),
@@ -76,7 +76,7 @@ def read(image: bytes) -> list[dict[str, Any]]:
         version, reserved = number(image[8:10]), number(image[10:12])
         length, crc = number(image[12:16]), number(image[16:20])
         message, rest = image[20 : 20 + length], image[20 + length :]
-        assert (version, reserved, len(message)) == (2, 0, length)
+        assert (version, reserved, len(message)) == (3, 0, length)
         assert crc == zlib.crc32(image[8:16] + message)
         found.append(ici(message))
         image = rest

@@ -37,15 +37,15 @@ _LINK_LOCAL = st.ip_addresses(network="fe80::/64").filter(lambda ip: ip != ipadd
 
 @st.composite
 def negotiated(draw: DrawFn) -> Negotiated:
-    scaling = draw(st.booleans())
-    shifts = st.integers(0, 14) if scaling else st.just(0)
+    shifts = st.integers(0, 14) if draw(st.booleans()) else st.just(0)
+    snd_wscale, rcv_wscale = draw(shifts), draw(shifts)
     return Negotiated(
         timestamps=draw(st.booleans()),
         sack=draw(st.booleans()),
-        window_scaling=scaling,
+        window_scaling=snd_wscale + rcv_wscale > 0,
         ecn=draw(st.booleans()),
-        snd_wscale=draw(shifts),
-        rcv_wscale=draw(shifts),
+        snd_wscale=snd_wscale,
+        rcv_wscale=rcv_wscale,
         mss_clamp=draw(st.integers(1, 65535)),
         advmss=draw(st.integers(1, 65535)),
     )
@@ -85,11 +85,8 @@ def _options(draw: DrawFn, ipv6_socket: bool) -> dict[str, int]:
     possible = [o for o in option_names.OPTIONS.values() if ipv6_socket or not o.ipv6_only]
     chosen = draw(st.lists(st.sampled_from(possible), max_size=4, unique=True))
     values = {option.name: draw(st.integers(option.minimum, option.maximum)) for option in chosen}
-    # A locked buffer needs its size beside it.
-    for name, bit in (("SO_SNDBUF", option_names.SNDBUF_LOCK), ("SO_RCVBUF", option_names.RCVBUF_LOCK)):
-        if values.get("SO_BUF_LOCK", 0) & bit:
-            values.setdefault(name, 65536)
-    return values
+    # Every connection has two buffers.
+    return {"SO_SNDBUF": 16384, "SO_RCVBUF": 131072} | values
 
 
 @st.composite
@@ -120,7 +117,7 @@ def icis(draw: DrawFn) -> Ici:
         congestion=Congestion(algorithm, draw(u32), draw(u32), draw(u32), draw(u32)),
         timestamp=draw(timestamps()) if fixed.timestamps else None,
         send_queue=draw(send_queues(state)),
-        receive_queue=ReceiveQueue(draw(queues), state in FIN_IN),
+        receive_queue=ReceiveQueue(draw(queues), state in FIN_IN, draw(st.booleans())),
         options=draw(_options(ipv6_socket)),
         ipv6_socket=ipv6_socket,
         device=device,

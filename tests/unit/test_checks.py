@@ -134,6 +134,69 @@ def test_limits_reached_are_not_exceeded() -> None:
     checks.check(PLAIN, checks.Limits(10, 6, frozenset({"cubic"})))
 
 
+def test_a_buffer_above_the_limit_is_no_reason() -> None:
+    """It is made smaller when the connection is built."""
+    options = {"SO_SNDBUF": 2**31 - 1, "SO_RCVBUF": 2**31 - 1, "SO_BUF_LOCK": 3}
+    limits = checks.Limits(max_receive_buffer_bytes=131072, max_send_buffer_bytes=4608)
+    checks.check(dataclasses.replace(PLAIN, options=options), limits)
+    queue = SendQueue(b"x" * 100_000, b"y" * 100_000)
+    checks.check(dataclasses.replace(PLAIN, send_queue=queue), limits)
+
+
+def promising(window: int, *, unread: int = 0, wscale: int = 14) -> Ici:
+    """Nothing has come since the window was announced."""
+    return dataclasses.replace(
+        PLAIN,
+        negotiated=dataclasses.replace(PLAIN.negotiated, rcv_wscale=wscale),
+        receive_queue=ReceiveQueue(bytes(unread)),
+        window=dataclasses.replace(PLAIN.window, rcv_wnd=window, rcv_wup=PLAIN.rcv_nxt),
+    )
+
+
+def test_a_window_that_no_buffer_here_can_hold() -> None:
+    """319 bytes could have the kernel give away a gigabyte."""
+    limits = checks.Limits(max_receive_buffer_bytes=32 << 20)
+    (problem,) = checks.problems(promising(1_000_000_000), limits)
+    assert "1000000000 that the peer may send" in problem
+    assert "raise the last number of net.ipv4.tcp_rmem" in problem
+
+
+@pytest.mark.parametrize(
+    ("ici", "buffer"),
+    [
+        (promising(0, unread=1 << 20), 4096),  # the queue is there: it was let in by another buffer
+        (promising(16384), 4096),  # __tcp_select_window() rounds up to the shift
+        (promising(65535, wscale=0), 2304),
+        (promising(30 << 20, unread=2 << 20), 32 << 20),
+        (promising(100 << 20), 32 << 20),  # SO_RCVBUFFORCE, up to what an ICI can hold
+    ],
+)
+def test_windows_of_a_host_with_the_same_limits(ici: Ici, buffer: int) -> None:
+    checks.check(ici, checks.Limits(max_receive_buffer_bytes=buffer))
+
+
+def test_what_came_into_the_window_counts_once() -> None:
+    """rcv_wnd is counted from rcv_wup: what has come since is unread, or was read."""
+    limits = checks.Limits(max_receive_queue_bytes=2 << 20, max_receive_buffer_bytes=2 << 20)
+    ici = promising(2 << 20, unread=2 << 20)
+    assert checks.problems(ici, limits)
+    window = dataclasses.replace(ici.window, rcv_wup=seq.add(ici.rcv_nxt, -(2 << 20)))
+    checks.check(dataclasses.replace(ici, window=window), limits)
+
+
+@pytest.mark.parametrize("mss", [48, 88, 536, 1460, 32767, 65495])
+def test_segment_sizes(mss: int) -> None:
+    """65495 is loopback's; a peer may announce less than net.ipv4.tcp_min_snd_mss."""
+    fixed = dataclasses.replace(PLAIN.negotiated, mss_clamp=mss, advmss=mss)
+    checks.check(dataclasses.replace(PLAIN, negotiated=fixed), LIMITS)
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_shut_for_reading_in_any_state(name: str) -> None:
+    queue = dataclasses.replace(GOLDEN[name].receive_queue, shut=True)
+    checks.check(dataclasses.replace(GOLDEN[name], receive_queue=queue), LIMITS)
+
+
 def test_the_kernels_own_window_checks_at_their_edge() -> None:
     """tcp_repair_set_window() takes equality in all three."""
     window = dataclasses.replace(

@@ -25,7 +25,7 @@ DIRECTORY = Path(__file__).parent / "golden"
 PLAIN = GOLDEN["established"]
 
 
-def record(message: bytes, version: int = 2, reserved: int = 0) -> bytes:
+def record(message: bytes, version: int = 3, reserved: int = 0) -> bytes:
     """A record made without the code under test, from images/README.md."""
     numbers = struct.pack(">HHI", version, reserved, len(message))
     crc = zlib.crc32(numbers + message)
@@ -125,17 +125,17 @@ def test_records_before_a_bad_one_are_given() -> None:
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(CodecError, match="format version 3, this tcpcp reads version 2"):
-        codec.loads(record(b"", version=3))
+    with pytest.raises(CodecError, match="format version 2, this tcpcp reads version 3"):
+        codec.loads(record(b"", version=2))
 
 
 def test_another_version_inside() -> None:
-    with pytest.raises(CodecError, match="version 3, this tcpcp reads version 2"):
-        codec.loads(changed(lambda msg: setattr(msg, "version", 3)))
+    with pytest.raises(CodecError, match="version 2, this tcpcp reads version 3"):
+        codec.loads(changed(lambda msg: setattr(msg, "version", 2)))
 
 
 def test_a_length_over_the_limit_is_not_believed() -> None:
-    header = struct.pack(">8sHHII", codec.MAGIC, 2, 0, 2**32 - 1, 0)
+    header = struct.pack(">8sHHII", codec.MAGIC, 3, 0, 2**32 - 1, 0)
     with pytest.raises(CodecError, match="over the limit"):
         codec.loads(header)
 
@@ -213,5 +213,5 @@ def test_an_image_in_pieces(found: list[Ici], data: st.DataObject) -> None:
 
 
 def test_a_record_that_can_never_be_whole_is_given_out_to_be_refused() -> None:
-    head = codec.HEADER.pack(codec.MAGIC, 2, 0, codec.MAX_MESSAGE_BYTES + 1, 0)
+    head = codec.HEADER.pack(codec.MAGIC, 3, 0, codec.MAX_MESSAGE_BYTES + 1, 0)
     assert codec.whole_records(head) == len(head)

@@ -117,7 +117,8 @@ def test_round_trip(ici: Ici) -> None:
     found = criu_images.parse_tcp_stream(criu_images.tcp_stream(ici), ici.state)
     expected = same(ici)
     assert (found.snd_nxt, found.send_queue) == (expected.snd_nxt, expected.send_queue)
-    assert (found.rcv_nxt, found.receive_queue) == (ici.rcv_nxt, ici.receive_queue)
+    assert found.rcv_nxt == ici.rcv_nxt
+    assert found.receive_queue == dataclasses.replace(ici.receive_queue, shut=False)
     assert found.negotiated == dataclasses.replace(ici.negotiated, advmss=0)
     assert found.window == ici.window
     assert found.timestamp == (ici.timestamp.value if ici.timestamp else None)
@@ -141,6 +142,17 @@ def test_queues_follow_the_entry(ici: Ici) -> None:
     tail = ici.receive_queue.data + ici.send_queue.sent + ici.send_queue.unsent
     assert criu_images.tcp_stream(ici).endswith(tail)
     assert entry(criu_images.tcp_stream(ici))["unsq_len"] == len(ici.send_queue.unsent)
+
+
+def test_without_scaling_the_shifts_are_said_all_the_same() -> None:
+    """Else soccr says nothing of them, and the kernel keeps what connect() has computed from the sysctls."""
+    found = entry(criu_images.tcp_stream(GOLDEN["bare"]))
+    assert GOLDEN["bare"].negotiated.window_scaling is False
+    assert found["opt_mask"] & criu_images.TCPI_OPT_WSCALE
+    assert (found["snd_wscale"], found["rcv_wscale"]) == (0, 0)
+    assert criu_images.parse_tcp_stream(
+        criu_images.tcp_stream(GOLDEN["bare"]), State.ESTABLISHED
+    ).negotiated == dataclasses.replace(GOLDEN["bare"].negotiated, advmss=0)
 
 
 def test_closed_by_both_sides_with_bytes_to_read() -> None:

@@ -39,7 +39,7 @@ def test_text_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
         f"snd_una {ici.snd_una}  snd_nxt {ici.snd_nxt}  write_seq {ici.write_seq}",
         "timestamps, SACK, window scaling (snd_wscale 7, rcv_wscale 9)",
         "4 bytes  sha256 " + hashlib.sha256(b"sent").hexdigest()[:16],
-        "SO_KEEPALIVE 1  TCP_KEEPIDLE 60",
+        "SO_KEEPALIVE 1  SO_RCVBUF 131072  SO_SNDBUF 87040  TCP_KEEPIDLE 60",
     ):
         assert expected in out
     assert "unsent\n" not in out
@@ -48,6 +48,8 @@ def test_text_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
 def test_fins_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["show", str(DIRECTORY / "last_ack_ipv6.ici")])
     assert capsys.readouterr().out.count("+ FIN") == 2
+    cli.main(["show", str(DIRECTORY / "close_filter.ici")])
+    assert "6 bytes  sha256" in (out := capsys.readouterr().out) and "+ FIN  shut by the application\n" in out
     cli.main(["show", str(DIRECTORY / "fin_wait2_mapped.ici")])
     out = capsys.readouterr().out
     assert "+ FIN" not in out
@@ -66,6 +68,7 @@ def test_json_is_one_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixture
         "length_bytes": 4,
         "sha256": hashlib.sha256(b"sent").hexdigest()[:16],
     }
+    assert [one["receive_queue"]["shut"] for one in found].count(True) == 1
     assert first["derived"] == {"snd_una": 16909056, "write_seq": 16909066, "copied_seq": 2999999994}
 
 
@@ -84,7 +87,10 @@ def test_a_bad_record_is_named_and_the_good_ones_are_shown(
     assert cli.main(["show", str(image), GOOD]) == 1
     out, err = capsys.readouterr()
     assert out.count("ESTABLISHED") == 2
-    assert err == f"tcpcp: {image}: offset {len(good) + 20}: cut short: expected 183 bytes, found 182\n"
+    size = len(good) - 20
+    assert err == (
+        f"tcpcp: {image}: offset {len(good) + 20}: cut short: expected {size} bytes, found {size - 1}\n"
+    )
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,12 +75,14 @@ class SendQueue(_message.Message):
     def __init__(self, sent: _Optional[bytes] = ..., unsent: _Optional[bytes] = ..., fin: _Optional[bool] = ..., fin_sent: _Optional[bool] = ...) -> None: ...
 
 class ReceiveQueue(_message.Message):
-    __slots__ = ("data", "fin")
+    __slots__ = ("data", "fin", "shut")
     DATA_FIELD_NUMBER: _ClassVar[int]
     FIN_FIELD_NUMBER: _ClassVar[int]
+    SHUT_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     fin: bool
-    def __init__(self, data: _Optional[bytes] = ..., fin: _Optional[bool] = ...) -> None: ...
+    shut: bool
+    def __init__(self, data: _Optional[bytes] = ..., fin: _Optional[bool] = ..., shut: _Optional[bool] = ...) -> None: ...
 
 class Window(_message.Message):
     __slots__ = ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup")
