@@ -249,8 +249,7 @@ def create_many(
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
     given = list(socks) if socks is not None else [None] * len(icis)
-    namespace = host.require_repair()
-    limits = _require(icis, given, same_path, namespace)
+    limits, namespace = _require(icis, given, same_path)
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
@@ -273,17 +272,18 @@ def create_many(
 
 
 def _require(
-    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, namespace: int
-) -> Limits:
-    """Refuse what cannot work or must not be tried; what this host can take."""
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool
+) -> tuple[Limits, int]:
+    """Refuse what cannot work or must not be tried; what this host can take, and the network namespace."""
     usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
-    host.require_namespace(usable, namespace)
     limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
+    namespace = host.require_repair()
+    host.require_namespace(usable, namespace)
     if any(map(builder.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
         congestion_state.prepare()
-    return limits
+    return limits, namespace
 
 
 def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:

@@ -187,10 +187,7 @@ def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]
 def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
     if not size_bytes:
         return b""
-    data = tcp_repair.peek(sock, size_bytes + 1)
-    if len(data) > size_bytes:
-        # The peer acknowledged a part of the first segment; the kernel keeps, and returns, all of it.
-        data = tcp_repair.peek(sock, len(data))[-size_bytes:]
+    data = tcp_repair.peek_last(sock, size_bytes)
     if len(data) < size_bytes:
         raise Unsupported(
             f"{tcp_repair.describe(sock)}: of {size_bytes} bytes to send only {len(data)} can be read"

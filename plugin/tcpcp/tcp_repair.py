@@ -291,17 +291,33 @@ def at_mark(sock: socket.socket) -> bool:
 def peek(sock: socket.socket, size_bytes: int) -> bytes:
     """The first *size_bytes* of the queue selected, which stays as it is; fewer if there are fewer.
 
-    From the send queue more than that may be returned, and is then garbage behind *size_bytes*: the kernel
-    counts whole buffers (tcp_peek_sndq()). Not through Python's own recv(), which waits where a socket has a
-    timeout, for the receive queue, whichever is selected.
+    Not through Python's own recv(), which waits where a socket has a timeout, for the receive queue, whichever
+    is selected.
     """
+    data, count = _peek(sock, size_bytes)
+    return data[:count]
+
+
+def peek_last(sock: socket.socket, size_bytes: int) -> bytes:
+    """The last *size_bytes* of the send queue, which is selected; fewer if there are fewer.
+
+    The kernel begins with whole buffers, also where the peer has acknowledged a part of the first, and says
+    how many bytes it has, whatever the room for them (tcp_peek_sndq()).
+    """
+    data, count = _peek(sock, size_bytes)
+    if count > size_bytes:
+        data, count = _peek(sock, count)
+    return data[max(count - size_bytes, 0) : count]
+
+
+def _peek(sock: socket.socket, size_bytes: int) -> tuple[bytes, int]:
     buffer = ctypes.create_string_buffer(size_bytes)
     count = _libc.recv(sock.fileno(), buffer, size_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     if count >= 0:
-        return buffer.raw[:count]
+        return buffer.raw, count
     number = ctypes.get_errno()
     if number in (errno.EAGAIN, errno.EWOULDBLOCK):
-        return b""
+        return b"", 0
     raise KernelError("recv(MSG_PEEK)", number, describe(sock))
 
 

@@ -107,15 +107,6 @@ def test_marked_packets_pass(hosts: Hosts) -> None:
         filter_.release()
 
 
-def test_lift_opens_filters_of_others(hosts: Hosts) -> None:
-    """A connection that comes back to this host while the filter it left behind has not expired."""
-    sock, peer = hosts.connect()
-    with hosts.here.entered():
-        Isolation("another-process").hold([endpoint.flow_of(sock)])
-        isolation.lift([endpoint.flow_of(sock)])
-        assert reaches(sock, peer, 1)
-
-
 def test_many(hosts: Hosts) -> None:
     with hosts.here.entered():
         local = Endpoint(ipaddress.ip_address("10.9.0.1"), 80)

@@ -9,7 +9,7 @@ import pytest
 from netns import Hosts, ip
 from passing import assert_no_reset, comparable
 
-from tcpcp import builder, endpoint, isolation, reader, same_path, tcp_repair
+from tcpcp import builder, endpoint, host, reader, same_path, tcp_repair
 from tcpcp.ici import Ici
 
 
@@ -56,12 +56,13 @@ def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:
         ici = faster(endpoint.get(sock), 30_000, 10)
         endpoint.release(sock)
         longer = dataclasses.replace(ici, send_queue=dataclasses.replace(ici.send_queue, sent=b"\0"))
-        made = builder.build(longer)
+        limits = host.limits()
+        made = builder.begin(longer, limits=limits)
+        builder.complete(made, longer, limits=limits)
         builder.finish_restored(made, ici, same_path=True)
         assert 30_000 <= tcp_repair.get_info(made).rtt <= 32_000
         assert comparable(reader.read_again(made, ici)) == comparable(ici)
-        isolation.lift([endpoint.flow_of(made)])
-        endpoint.activate(made)
+        reader.leave_repair(made, tcp_repair.OFF)
         made.sendall(b"1")
     peer.settimeout(3)
     assert peer.recv(5) == b"1"

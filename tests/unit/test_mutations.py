@@ -48,7 +48,7 @@ def no_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for name in ("set_int", "set_bytes", "get_int", "get_bytes", "_ioctl"):
         monkeypatch.setattr(tcp_repair, name, refuse)
-    monkeypatch.setattr(builder, "build", refuse)
+    monkeypatch.setattr(builder, "begin", refuse)
     monkeypatch.setattr(socket, "socket", refuse)
     sys.addaudithook(_hook)
     _seen.clear()
