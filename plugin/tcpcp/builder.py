@@ -64,6 +64,7 @@ def build(
         _close_halves(sock, ici)
         if ici.socket_filter:
             socket_filter.attach(sock, ici.socket_filter)
+        socket_options.set_last(sock, ici.options)
         congestion_state.restore(sock, ici, same_path=same_path)
         # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
         tcp_repair.set_window(sock, ici.window)
@@ -127,9 +128,8 @@ def _prepare(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -
         name = ici.device.encode() + b"\0"
         tcp_repair.set_bytes(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, name, "SO_BINDTODEVICE")
     tcp_repair.set_int(sock, SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
-    others = ici.options
-    if "SO_REUSEADDR" in others:
-        others = {name: value for name, value in others.items() if name != "SO_REUSEADDR"}
+    later = ("SO_REUSEADDR", "SO_LOCK_FILTER")
+    others = {name: value for name, value in ici.options.items() if name not in later}
     if others:
         socket_options.apply_all(sock, others, present=present)
     _choose_congestion(sock, ici)
