@@ -443,6 +443,8 @@ def finish_restored(
     _choose_congestion(sock, ici)
     congestion_state.restore(sock, ici, same_path=same_path)
     socket_options.apply_all(sock, ici.options, but_criu_saved=True, present=present)
+    if ici.receive_queue.shut:
+        _shut_down(sock, socket.SHUT_RD)
 
 
 def _feed_restored(sock: socket.socket, ici: Ici) -> None:

@@ -94,7 +94,8 @@ _TABLE = (
     Option("SO_BUSY_POLL", SOL_SOCKET, 46, 0, INT_MAX, 0, privileged=True),
     Option("SO_PREFER_BUSY_POLL", SOL_SOCKET, 69, 0, 1, 0, privileged=True),
     Option("SO_TXREHASH", SOL_SOCKET, 74, 0, 1),
-    # When a packet came, as ancillary data. One at most of the four is on; NS: a struct timespec.
+    # When a packet came, as ancillary data; NS: a struct timespec. One at most is on, but of SO_TIMESTAMPNS_NEW
+    # the kernel says SO_TIMESTAMP_NEW too, so that comes before it.
     Option("SO_TIMESTAMP", SOL_SOCKET, 29, 0, 1, 0),
     Option("SO_TIMESTAMPNS", SOL_SOCKET, 35, 0, 1, 0),
     Option("SO_TIMESTAMP_NEW", SOL_SOCKET, 63, 0, 1, 0),

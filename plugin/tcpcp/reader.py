@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 
-from tcpcp import peer_time, seq, tcp_repair
+from tcpcp import peer_time, seq, socket_options, tcp_repair
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.ici import (
     FIN_ACKED,
@@ -158,7 +158,7 @@ def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None)
         _timestamp(sock, ts_recent) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
         send_queue,
         receive_queue,
-        known.options,
+        socket_options.read_tuned(sock, known.options),
         known.ipv6_socket,
         known.device,
         tag,

@@ -27,6 +27,10 @@ _LINGER = struct.Struct("=2i")
 _U32 = struct.Struct("=I")
 #: struct __kernel_old_timeval: two longs.
 _TIMEVAL = struct.Struct("@2l")
+#: SO_TXREHASH, until something is chosen; since 6.3 the kernel chooses at once.
+_NOT_CHOSEN = 255
+_NO_TIME = bytes(_TIMEVAL.size)
+SOL_SOCKET = socket.SOL_SOCKET
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
@@ -34,9 +38,8 @@ _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 #: Options that need more than one plain int, or are read only under a condition.
 _SIZES = (OPTIONS["SO_SNDBUF"], OPTIONS["SO_RCVBUF"])
 _TIMES = tuple(option for option in OPTIONS.values() if option.kernel_type == "timeval")
-_SPECIAL = frozenset(
-    {"SO_LINGER", "SO_TXREHASH", "TCP_WINDOW_CLAMP"} | {option.name for option in (*_SIZES, *_TIMES)}
-)
+_CLAMP = OPTIONS["TCP_WINDOW_CLAMP"]
+_SPECIAL = frozenset(option.name for option in (*_SIZES, *_TIMES, _CLAMP, OPTIONS["SO_LINGER"]))
 
 _Items = tuple[tuple[str, int], ...]
 _Plan = tuple[tuple[str, int, int, int | None, bool], ...]
@@ -88,9 +91,24 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
             value &= U32_MAX
         if value != default:
             found[name] = value
-    _read_times(sock, found)
+    if found.get("SO_TXREHASH") == _NOT_CHOSEN:
+        del found["SO_TXREHASH"]
     _read_special(sock, found, connected)
     return found
+
+
+def read_tuned(sock: socket.socket, options: dict[str, int]) -> dict[str, int]:
+    """*options*, read of *sock* before, with those that the kernel itself changes as packets arrive as they are now.
+
+    :raises KernelError: nothing has changed.
+    """
+    try:
+        now = {option.name: sock.getsockopt(option.level, option.number) for option in (*_SIZES, _CLAMP)}
+    except OSError as exc:
+        raise tcp_repair.failed("getsockopt", sock, exc) from exc
+    if not now[_CLAMP.name]:
+        del now[_CLAMP.name]
+    return options if now.items() <= options.items() else options | now
 
 
 def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
@@ -105,49 +123,30 @@ def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
     return options
 
 
-def _read_times(sock: socket.socket, found: dict[str, int]) -> None:
-    for option in _TIMES:
-        raw = tcp_repair.get_bytes(sock, option.level, option.number, _TIMEVAL.size, option.name)
-        if any(raw):
-            seconds, microseconds = _TIMEVAL.unpack(raw)
-            found[option.name] = min(seconds * 1_000_000 + microseconds, option.maximum)
-
-
 def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -> None:
-    on, seconds = _LINGER.unpack(
-        tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size, "SO_LINGER")
-    )
+    get, locks = sock.getsockopt, found.get("SO_BUF_LOCK", 0)
+    try:
+        sizes = get(SOL_SOCKET, socket.SO_SNDBUF), get(SOL_SOCKET, socket.SO_RCVBUF)
+        linger = get(SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+        times = [get(SOL_SOCKET, option.number, _TIMEVAL.size) for option in _TIMES]
+        clamp = get(socket.IPPROTO_TCP, _CLAMP.number)
+    except OSError as exc:
+        raise tcp_repair.failed("getsockopt", sock, exc) from exc
+    for option, bit, size in zip(_SIZES, (SNDBUF_LOCK, RCVBUF_LOCK), sizes, strict=True):
+        if connected or locks & bit:
+            found[option.name] = size
+    on, seconds = _LINGER.unpack(linger)
     if on:
         found["SO_LINGER"] = seconds
-    locks = found.get("SO_BUF_LOCK", 0)
-    sizes = {option.name: _get(sock, option) for option in _SIZES}
-    for name, bit in (("SO_SNDBUF", SNDBUF_LOCK), ("SO_RCVBUF", RCVBUF_LOCK)):
-        if connected or locks & bit:
-            found[name] = sizes[name]
+    for option, raw in zip(_TIMES, times, strict=True):
+        if raw != _NO_TIME:
+            whole, microseconds = _TIMEVAL.unpack(raw)
+            found[option.name] = min(whole * 1_000_000 + microseconds, option.maximum)
     # The kernel clamps by itself, to the whole buffer or what the window field can hold, and where the
     # receive buffer is tuned moves the clamp along; an application's clamp stands out by being small. A
     # connection is given the one it had in any case: connect() derives one from this host's settings.
-    clamp = _get(sock, OPTIONS["TCP_WINDOW_CLAMP"])
-    if clamp and (connected or clamp < sizes["SO_RCVBUF"] // 4):
+    if clamp and (connected or clamp < sizes[1] // 4):
         found["TCP_WINDOW_CLAMP"] = clamp
-    _read_rehash(sock, found)
-
-
-def _read_rehash(sock: socket.socket, found: dict[str, int]) -> None:
-    """SO_TXREHASH; before Linux 6.3 it is 255 until something is chosen, and before 5.18 it is not there."""
-    if "SO_TXREHASH" in _absent:
-        return
-    try:
-        value = sock.getsockopt(socket.SOL_SOCKET, OPTIONS["SO_TXREHASH"].number)
-    except OSError:
-        _absent.add("SO_TXREHASH")
-        return
-    if value in (0, 1):
-        found["SO_TXREHASH"] = value
-
-
-def _get(sock: socket.socket, option: Option) -> int:
-    return tcp_repair.get_int(sock, option.level, option.number, option.name)
 
 
 def apply_all(
@@ -201,15 +200,15 @@ def _set(sock: socket.socket, option: Option, value: int) -> None:
 
 
 def _set_linger(sock: socket.socket, seconds: int) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(seconds >= 0, max(seconds, 0)))
+    sock.setsockopt(SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(seconds >= 0, max(seconds, 0)))
 
 
 def _set_send_buffer(sock: socket.socket, reported_bytes: int) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, reported_bytes // 2)
+    sock.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, reported_bytes // 2)
 
 
 def _set_receive_buffer(sock: socket.socket, reported_bytes: int) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, reported_bytes // 2)
+    sock.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, reported_bytes // 2)
 
 
 def _set_v6only(sock: socket.socket, value: int) -> None:
@@ -220,7 +219,7 @@ def _set_v6only(sock: socket.socket, value: int) -> None:
 
 def _set_timeout(number: int) -> Callable[[socket.socket, int], None]:
     def setter(sock: socket.socket, microseconds: int) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, number, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
+        sock.setsockopt(SOL_SOCKET, number, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
 
     return setter
 
@@ -236,7 +235,7 @@ _SETTERS = {
 
 def set_buffer_locks(sock: socket.socket, locks: int) -> None:
     """Say which buffer sizes the application has set; the kernel tunes the others (since Linux 5.14)."""
-    tcp_repair.set_int(sock, socket.SOL_SOCKET, SO_BUF_LOCK, locks, "SO_BUF_LOCK")
+    tcp_repair.set_int(sock, SOL_SOCKET, SO_BUF_LOCK, locks, "SO_BUF_LOCK")
 
 
 def set_buffers(
@@ -260,7 +259,7 @@ def set_buffers(
     for name, number, most in force:
         if name in options:
             size = min(options[name], most) // 2
-            tcp_repair.set_int(sock, socket.SOL_SOCKET, number, size, f"{name}FORCE")
+            tcp_repair.set_int(sock, SOL_SOCKET, number, size, f"{name}FORCE")
     set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
 
 

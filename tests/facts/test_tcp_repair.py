@@ -157,7 +157,7 @@ def test_segment_size_after_repair_options(hosts: Hosts, kind: str) -> None:
         in_repair(made)
         made.bind(builder._sockaddr(ici, ici.local))
         made.connect(builder._sockaddr(ici, ici.peer))
-        builder._negotiate(made, ici)
+        tcp_repair.set_options(made, builder._agreed(ici.negotiated))
         assert tcp_repair.get_info(made).snd_mss == (1208 if kind == "v6" else 524)
         builder.finish_restored(made, ici, may_feed=False)  # it has no sequence numbers
         assert tcp_repair.get_info(made).snd_mss == before

@@ -1,0 +1,89 @@
+"""What a real connection has promised and holds is never too much for a host with the same limits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+
+import pytest
+from netns import Hosts, eventually
+from passing import pass_on
+
+from tcpcp import checks, endpoint, host, tcp_repair
+from tcpcp.errors import IciError
+from tcpcp.ici import Ici
+
+
+def problems(ici: Ici) -> list[str]:
+    """What is wrong for this host, if it had no more to offer than its receive buffers."""
+    limits = dataclasses.replace(host.limits(), max_receive_queue_bytes=len(ici.receive_queue.data))
+    return checks.problems(ici, limits)
+
+
+def fill(peer: socket.socket, piece: bytes) -> None:
+    """Write pieces of that size until the peer's window is closed, or enough."""
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    peer.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        for _ in range(min(40_000_000 // len(piece), 20_000)):
+            peer.sendall(piece)
+
+
+@pytest.mark.parametrize("piece", (1, 100, 1448, 1_000_000))
+@pytest.mark.parametrize("shrunk", (False, True))
+def test_a_full_receive_buffer(hosts: Hosts, piece: int, shrunk: bool) -> None:
+    """As large as an application may have it, and then made small: the window is not taken back."""
+    sock, peer = hosts.connect()
+    most = host.limits().max_receive_buffer_bytes
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, most)
+    fill(peer, bytes(piece))
+    if shrunk:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        assert problems(ici) == []
+        endpoint.resume(sock)
+        assert ici.receive_queue.data
+
+
+def test_a_buffer_that_the_kernel_has_tuned(hosts: Hosts) -> None:
+    """Read as it comes for a while, so that the buffer grows; then left alone."""
+    sock, peer = hosts.connect()
+    peer.setblocking(False)
+    content, read = bytes(4_000_000), 0
+    while read < 60_000_000:
+        with contextlib.suppress(BlockingIOError):
+            peer.send(content)
+        read += len(sock.recv(1_000_000))
+    fill(peer, content)
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        assert ici.options["SO_RCVBUF"] > 500_000 and "SO_BUF_LOCK" not in ici.options
+        assert problems(ici) == []
+        endpoint.resume(sock)
+
+
+def test_an_application_with_so_rcvbufforce(hosts: Hosts) -> None:
+    """It has promised more than the sysctls permit; no more than an ICI holds is taken all the same."""
+
+    def large(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, 33, 50_000_000)
+
+    sock, peer = hosts.connect(setup=large)
+    peer.sendall(bytes(1_000_000))
+    eventually(lambda: tcp_repair.get_inq(sock) == 1_000_000, "arrived")
+    _, made = pass_on(hosts, sock)
+    assert len(made.recv(1_000_000, socket.MSG_WAITALL)) == 1_000_000
+
+
+def test_a_window_that_no_buffer_can_hold_is_refused(hosts: Hosts) -> None:
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        endpoint.release(sock)
+        window = dataclasses.replace(ici.window, rcv_wnd=1_000_000_000)
+        before = hosts.ss(hosts.here)
+        with pytest.raises(IciError, match=r"raise the last number of net\.ipv4\.tcp_rmem"):
+            endpoint.create(dataclasses.replace(ici, window=window))
+        assert hosts.ss(hosts.here) == before
