@@ -130,7 +130,7 @@ def apply_all(
     :raises KernelError: an option was refused; those before it in the table are set.
     """
     if problems := option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6):
-        raise IciError(list(problems))
+        raise IciError([f"{tcp_repair.describe(sock)}: {problem}" for problem in problems])
     known = tuple(present.items()) if present else ()
     for option, value in _to_set(tuple(options.items()), known, but_criu_saved):
         try:
