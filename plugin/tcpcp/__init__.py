@@ -12,7 +12,7 @@ At the destination, once packets for the connection arrive there::
     sock = tcpcp.create(tcpcp.Ici.from_bytes(data))
     tcpcp.activate(sock)
 
-Needs CAP_NET_ADMIN, for half-closed connections CAP_NET_RAW too, and libnftables1.
+Needs CAP_NET_ADMIN, and for half-closed connections CAP_NET_RAW too.
 """
 
 from tcpcp.codec import dumps, loads
@@ -28,15 +28,22 @@ from tcpcp.endpoint import (
     prepare,
     release,
     release_many,
+    renew,
+    renew_many,
     resume,
     resume_many,
     size,
 )
 from tcpcp.errors import (
+    AddressInUse,
+    AlreadyGot,
     CodecError,
+    Expired,
     IciError,
     IsolationError,
     KernelError,
+    NotGot,
+    OtherNamespace,
     PermissionDenied,
     TcpcpError,
     Unfed,
@@ -60,14 +67,19 @@ from tcpcp.version import VERSION, __version__
 __all__ = [
     "VERSION",
     "__version__",
+    "AddressInUse",
+    "AlreadyGot",
     "CodecError",
     "Congestion",
     "Endpoint",
+    "Expired",
     "Ici",
     "IciError",
     "IsolationError",
     "KernelError",
     "Negotiated",
+    "NotGot",
+    "OtherNamespace",
     "PermissionDenied",
     "ReceiveQueue",
     "SendQueue",
@@ -94,6 +106,8 @@ __all__ = [
     "prepare",
     "release",
     "release_many",
+    "renew",
+    "renew_many",
     "resume",
     "resume_many",
     "size",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from tcpcp import congestion_state, nft, peer_time
+from tcpcp import congestion_state, peer_time
 
 
 def load() -> None:
-    """Load libnftables and our BPF programs; 0.1 s, nothing at the second call.
+    """Load our BPF programs; 0.1 s, nothing at the second call.
 
     Where the kernel refuses the programs, connections are passed all the same: more slowly at first, and with
     an echo of 0.
-
-    :raises IsolationError: libnftables is not installed.
     """
-    nft.preload()
     peer_time.prepare()
     congestion_state.prepare()

@@ -5,16 +5,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from tcpcp import congestion_state, inspection, raw_segment, seq, socket_filter, socket_options, tcp_repair
+from tcpcp import (
+    congestion_state,
+    host,
+    inspection,
+    raw_segment,
+    seq,
+    socket_filter,
+    socket_options,
+    tcp_repair,
+)
 from tcpcp import same_path as same_path_
-from tcpcp.errors import Unfed, Unsupported
+from tcpcp.errors import AddressInUse, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
-from tcpcp.reader import enter_repair, reuse_before
+from tcpcp.reader import enter_repair, forget, leave_repair
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 
 SOL_SOCKET = socket.SOL_SOCKET
@@ -22,58 +32,119 @@ SOL_SOCKET = socket.SOL_SOCKET
 #: How long a segment fed to our own stack may take to arrive.
 FEED_DEADLINE_S = 2.0
 
+#: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
+_SETTABLE_MSS = range(88, 32768)
+_TCP_WINDOW_CLAMP, _TCP_NOTSENT_LOWAT = 10, 25
+_NO_LOWAT = 2**32 - 1
+#: Options that are set before the others, or after the queues have been filled.
+_SET_ELSEWHERE = frozenset(
+    {
+        "SO_REUSEADDR",
+        "SO_RCVBUF",
+        "SO_SNDBUF",
+        "SO_BUF_LOCK",
+        "TCP_NOTSENT_LOWAT",
+        "TCP_WINDOW_CLAMP",
+    }
+)
+#: States in which our FIN was queued before the peer's arrived, or where that came out the same.
+_FIN_BEFORE_PEERS = frozenset({State.FIN_WAIT1, State.CLOSING})
+
 
 def feeds(ici: Ici) -> bool:
     """Whether :func:`build` needs CAP_NET_RAW: its state is reached only by a segment that arrives."""
     return ici.state in FIN_IN | FIN_ACKED
 
 
-def build(
-    ici: Ici,
-    sock: socket.socket | None = None,
-    *,
-    present: Mapping[str, int] | None = None,
-    same_path: bool = False,
-    may_feed: bool = True,
+def begin(
+    ici: Ici, sock: socket.socket | None = None, *, present: Mapping[str, int] | None = None
 ) -> socket.socket:
-    """What `endpoint.create` does between making the filter and handing out the socket.
+    """The first half: a socket with all that must be known before it connects, bound, in repair mode.
 
+    :param sock: to be used instead of a fresh one; where it is bound already it keeps its port (paper 2.1).
     :param present: options that a fresh socket is known to have.
-    :param same_path: give the connection the round-trip time, window and threshold it had.
-    :param may_feed: there is CAP_NET_RAW, so that the peer's timestamp and the round-trip time can be set.
-
-    On failure a socket made here is closed without a packet; one that was given is left to its owner,
-    in repair mode if it had got that far.
+    :return: *sock*, or a fresh one, which is blocking whatever Python's default timeout is.
+    :raises AddressInUse: the local port is taken.
+    :raises KernelError: a socket made here is closed; one that was given has some options more.
     """
     if ici.state not in READABLE:
         raise Unsupported(f"{ici}: an endpoint in state {ici.state.name} cannot be built")
-    made = sock is None
-    if sock is None:
-        sock = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+    made = sock
+    if made is None:
+        made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+        made.settimeout(None)
     try:
-        teach = may_feed and same_path and same_path_.can_teach_rtt(ici)
-        _connect(sock, ici, made, present, extra_bytes=int(teach))
-        _negotiate(sock, ici)
-        with contextlib.suppress(Unfed):  # it works without
-            if teach:
-                _teach_rtt(sock, ici)
-            elif may_feed and ici.timestamp is not None and ici.timestamp.ts_recent is not None:
-                _prime_ts_recent(sock, ici, ici.copied_seq, _first_to_send(ici))
+        _prepare(made, ici, present)
+        enter_repair(made, ici.options.get("SO_REUSEADDR", 0))
+        if not made.getsockname()[1]:
+            _call("bind", made, made.bind, _sockaddr(ici, ici.local))
+    except BaseException:
+        if sock is None:
+            discard(made)
+        elif tcp_repair.get_repair(made):
+            leave_repair(made, tcp_repair.OFF_NO_PROBE)
+        raise
+    return made
+
+
+def complete(sock: socket.socket, ici: Ici, *, same_path: bool = False, may_feed: bool = True) -> bool:
+    """The second half: the connection, its queues, its state, its window. It must be isolated; nothing is sent.
+
+    :param sock: from :func:`begin`.
+    :param same_path: give the connection the round-trip time, window and threshold it had.
+    :param may_feed: there is CAP_NET_RAW, so that the peer's timestamp and the round-trip time can be set.
+    :return: False where a segment that was fed for their sake did not arrive; the connection works without.
+    :raises AddressInUse: the connection exists on this host. :raises KernelError: naming the call. After any
+        error *sock* is in repair mode: :func:`discard` it.
+    """
+    timeout = sock.gettimeout()
+    sock.settimeout(None)  # Python's own waiting would look at the wrong queue
+    try:
+        return _complete(sock, ici, same_path, may_feed)
+    finally:
+        sock.settimeout(timeout)
+
+
+def _complete(sock: socket.socket, ici: Ici, same_path: bool, may_feed: bool) -> bool:
+    teach = may_feed and same_path and same_path_.can_teach_rtt(ici)
+    _connect(sock, ici, extra_bytes=int(teach))
+    _negotiate(sock, ici)
+    with _hearing_loopback(sock, ici):
+        heard = _prime(sock, ici, teach, may_feed)
         _fill_receive_queue(sock, ici)
         _fill_send_queue(sock, ici)
         _close_halves(sock, ici)
-        if ici.socket_filter:
-            socket_filter.attach(sock, ici.socket_filter)
-        congestion_state.restore(sock, ici, same_path=same_path)
-        # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
-        tcp_repair.set_window(sock, ici.window)
-        if ici.send_queue.fin or ici.send_queue.sent:
-            tcp_repair.select_queue(sock, NO_QUEUE)
-    except BaseException:
-        if made:
-            discard(sock)
-        raise
-    return sock
+    if ici.socket_filter:
+        socket_filter.attach(sock, ici.socket_filter)
+    congestion_state.restore(sock, ici, same_path=same_path)
+    _set_sizes(sock, ici)
+    # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
+    tcp_repair.set_window(sock, ici.window)
+    tcp_repair.select_queue(sock, NO_QUEUE)  # who writes to it too early gets an error
+    return heard
+
+
+@contextlib.contextmanager
+def _hearing_loopback(sock: socket.socket, ici: Ici) -> Iterator[None]:
+    """What is fed arrives by the loopback interface, where a socket bound to another one does not hear it."""
+    if not ici.device or ici.local.ip.is_link_local:
+        yield
+        return
+    _bind_to_device(sock, "")
+    yield
+    _bind_to_device(sock, ici.device)
+
+
+def _prime(sock: socket.socket, ici: Ici, teach: bool, may_feed: bool) -> bool:
+    """Feed what the connection is to know of its peer; whether it arrived."""
+    try:
+        if teach:
+            _teach_rtt(sock, ici)
+        elif may_feed and ici.timestamp is not None and ici.timestamp.ts_recent is not None:
+            _prime_ts_recent(sock, ici, ici.copied_seq, _first_to_send(ici))
+    except Unfed:
+        return False
+    return True
 
 
 def _teach_rtt(sock: socket.socket, ici: Ici) -> None:
@@ -102,38 +173,41 @@ def _first_to_send(ici: Ici) -> int:
     return seq.add(ici.snd_una, -(ici.state in FIN_ACKED))
 
 
-def _connect(
-    sock: socket.socket, ici: Ici, fresh: bool, present: Mapping[str, int] | None, *, extra_bytes: int
-) -> None:
-    """All that is decided by or before connect(); then the connection exists, and its queues are empty."""
-    options = ici.options
-    _prepare(sock, ici, present)
-    enter_repair(sock, options.get("SO_REUSEADDR", 0))
-    if fresh or not sock.getsockname()[1]:  # one that is bound already keeps its port (paper 2.1)
-        _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
+def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
+    """All that is decided by connect(); then the connection exists, and its queues are empty."""
     tcp_repair.select_queue(sock, SEND_QUEUE)
     tcp_repair.set_queue_seq(sock, seq.add(_first_to_send(ici), -extra_bytes))
     # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
     tcp_repair.select_queue(sock, RECV_QUEUE)
     tcp_repair.set_queue_seq(sock, ici.copied_seq)
-    # connect() computes the segment size from this, and nothing does later (tcp_connect_init()).
-    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, ici.negotiated.mss_clamp, "TCP_MAXSEG")
+    # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
+    announced = ici.negotiated.advmss if ici.negotiated.advmss in _SETTABLE_MSS else 0
+    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, announced, "TCP_MAXSEG")
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
     tcp_repair.set_int(sock, TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 
 
 def _prepare(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -> None:
     if ici.device:
-        name = ici.device.encode() + b"\0"
-        tcp_repair.set_bytes(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, name, "SO_BINDTODEVICE")
+        _bind_to_device(sock, ici.device)
     tcp_repair.set_int(sock, SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
-    others = ici.options
-    if "SO_REUSEADDR" in others:
-        others = {name: value for name, value in others.items() if name != "SO_REUSEADDR"}
+    if ici.ipv6_socket and ici.local.ip.version == 4:
+        # net.ipv6.bindv6only may say otherwise here, and an IPv4-mapped address is then refused.
+        socket_options.apply_all(sock, {"IPV6_V6ONLY": 0}, present=present)
+    others = {name: value for name, value in ici.options.items() if name not in _SET_ELSEWHERE}
     if others:
         socket_options.apply_all(sock, others, present=present)
     _choose_congestion(sock, ici)
-    _make_room_to_receive(sock, ici)
+    # connect() derives from this how large a window there will be.
+    size = min(ici.options.get("SO_RCVBUF", 0), _most_to_receive())
+    if size:
+        tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, size // 2, "SO_RCVBUFFORCE")
+
+
+def _bind_to_device(sock: socket.socket, name: str) -> None:
+    tcp_repair.set_bytes(
+        sock, SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0", "SO_BINDTODEVICE"
+    )  # fmt: skip
 
 
 def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
@@ -142,16 +216,29 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.set_congestion(sock, wanted)
 
 
-def _make_room_to_receive(sock: socket.socket, ici: Ici) -> None:
-    """What waits and what the peer may send must fit (paper 4.4); automatic tuning stays as it was.
+def _most_to_receive() -> int:
+    return host.limits().max_receive_buffer_bytes
 
-    The kernel keeps about half of a receive buffer for its own bookkeeping (tcp_win_from_space()).
-    """
-    needed = 2 * (len(ici.receive_queue.data) + ici.window.rcv_wnd)
-    if sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF) < needed:
-        # The kernel doubles what is given.
-        tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, needed // 2, "SO_RCVBUFFORCE")
-        socket_options.set_buffer_locks(sock, ici.options.get("SO_BUF_LOCK", 0))
+
+def _set_sizes(sock: socket.socket, ici: Ici) -> None:
+    """What must not limit the queues while they are filled, and so is set when they are."""
+    known = host.limits()
+    socket_options.set_buffers(
+        sock, ici.options, known.max_receive_buffer_bytes, known.max_send_buffer_bytes
+    )  # fmt: skip
+    clamp = ici.options.get("TCP_WINDOW_CLAMP")
+    if clamp is not None and ici.state is not State.CLOSE:
+        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
+    if ici.send_queue.unsent or "TCP_NOTSENT_LOWAT" in ici.options:
+        _set_lowat(sock, ici.options.get("TCP_NOTSENT_LOWAT", 0))
+    if ici.receive_queue.shut:
+        _shut_down(sock, socket.SHUT_RD)
+
+
+def _set_lowat(sock: socket.socket, value: int) -> None:
+    tcp_repair.set_bytes(
+        sock, TCP, _TCP_NOTSENT_LOWAT, value.to_bytes(4, sys.byteorder), "TCP_NOTSENT_LOWAT"
+    )  # fmt: skip
 
 
 _Address = tuple[str, int] | tuple[str, int, int, int]
@@ -170,31 +257,43 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
     try:
         call(address)
     except OSError as exc:
+        # connect() says EADDRNOTAVAIL where the connection exists (__inet_check_established()).
+        if exc.errno == errno.EADDRINUSE or (name == "connect" and exc.errno == errno.EADDRNOTAVAIL):
+            where = f"{address[0]}:{address[1]}"
+            raise AddressInUse(f"{name} {where}: the connection exists here, or its port is taken") from exc
         raise tcp_repair.failed(name, sock, exc) from exc
 
 
 def _negotiate(sock: socket.socket, ici: Ici) -> None:
     tcp_repair.set_options(sock, _agreed(ici.negotiated))
+    tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if ici.timestamp is not None:
         tcp_repair.set_timestamp(sock, ici.timestamp.value)
 
 
 @lru_cache(256)  # the handshakes of most connections of a server agree on the same
 def _agreed(agreed: Negotiated) -> list[tuple[int, int]]:
-    options = [(tcp_repair.OPT_MSS, agreed.mss_clamp)]
+    # The window's shift always: connect() in repair mode has computed one from this host's settings, and
+    # without the option it stays, unseen by TCP_INFO (tcp_connect_init(), tcp_repair_options_est()).
+    shifts = agreed.snd_wscale | agreed.rcv_wscale << 16
+    options = [(tcp_repair.OPT_MSS, agreed.mss_clamp), (tcp_repair.OPT_WINDOW, shifts)]
     if agreed.sack:
         options.append((tcp_repair.OPT_SACK, 0))
-    if agreed.window_scaling:
-        options.append((tcp_repair.OPT_WINDOW, agreed.snd_wscale | agreed.rcv_wscale << 16))
     if agreed.timestamps:
         options.append((tcp_repair.OPT_TIMESTAMP, 0))
     return options
 
 
 def _fill_receive_queue(sock: socket.socket, ici: Ici) -> None:
-    if ici.receive_queue.data:
-        tcp_repair.select_queue(sock, RECV_QUEUE)
-        _write(sock, ici.receive_queue.data, "send(receive queue)")
+    data = ici.receive_queue.data
+    if not data:
+        return
+    # The kernel counts whole buffers (tcp_try_rmem_schedule()); what the size was is set afterwards.
+    needed = 2 * len(data) + 65536
+    if sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF) < needed:
+        tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, needed // 2, "SO_RCVBUFFORCE")
+    tcp_repair.select_queue(sock, RECV_QUEUE)
+    _write(sock, data, "send(receive queue)")
 
 
 def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
@@ -206,34 +305,28 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     queue = ici.send_queue
     if not (queue.sent or queue.unsent or queue.fin):
         return
-    restore = _make_room_to_send(sock, len(queue.sent) + len(queue.unsent))
+    _make_room_to_send(sock, len(queue.sent) + len(queue.unsent))
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")
-    fin_unsent = queue.fin and not queue.fin_sent and ici.state not in FIN_ACKED
-    if queue.unsent or (fin_unsent and ici.state not in FIN_IN):
-        tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-        _write(sock, queue.unsent, "send(unsent part)")
-        if fin_unsent and ici.state not in FIN_IN:
-            _shut_down(sock)
-        tcp_repair.set_repair(sock, tcp_repair.ON)
-    restore()
+    fin_first = queue.fin and not queue.fin_sent and ici.state in _FIN_BEFORE_PEERS
+    if not (queue.unsent or fin_first):
+        return
+    if queue.unsent:
+        _set_lowat(sock, _NO_LOWAT)  # the option, or net.ipv4.tcp_notsent_lowat here, would stop the writing
+    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+    _write(sock, queue.unsent, "send(unsent part)")
+    if fin_first:
+        _shut_down(sock)
+    tcp_repair.set_repair(sock, tcp_repair.ON)
 
 
-def _make_room_to_send(sock: socket.socket, size_bytes: int) -> Callable[[], None]:
-    """Raise the send buffer where the queue needs it; return what puts it back."""
-    before = sock.getsockopt(SOL_SOCKET, socket.SO_SNDBUF)
-    if 2 * size_bytes + 65536 <= before // 2:
-        return lambda: None
-    locks = sock.getsockopt(SOL_SOCKET, socket_options.SO_BUF_LOCK)
-    force = socket_options.SO_SNDBUFFORCE
-    tcp_repair.set_int(sock, SOL_SOCKET, force, min(2 * size_bytes + 65536, 2**30 - 1), "SO_SNDBUFFORCE")
-
-    def restore() -> None:
-        tcp_repair.set_int(sock, SOL_SOCKET, force, before // 2, "SO_SNDBUFFORCE")
-        socket_options.set_buffer_locks(sock, locks)
-
-    return restore
+def _make_room_to_send(sock: socket.socket, size_bytes: int) -> None:
+    """Raise the send buffer where the queue needs it; what the size was is set afterwards."""
+    needed = 2 * size_bytes + 65536
+    if needed > sock.getsockopt(SOL_SOCKET, socket.SO_SNDBUF) // 2:
+        force = socket_options.SO_SNDBUFFORCE
+        tcp_repair.set_int(sock, SOL_SOCKET, force, min(needed, 2**30 - 1), "SO_SNDBUFFORCE")
 
 
 def _write(sock: socket.socket, data: bytes, name: str) -> None:
@@ -269,9 +362,9 @@ def _close_halves(sock: socket.socket, ici: Ici) -> None:
         _feed(sock, ici, raw_segment.ACK, ici.rcv_nxt, ici.snd_nxt, State.CLOSE)
 
 
-def _shut_down(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket, how: int = socket.SHUT_WR) -> None:
     try:
-        sock.shutdown(socket.SHUT_WR)
+        sock.shutdown(how)
     except OSError as exc:
         raise tcp_repair.failed("shutdown", sock, exc) from exc
 
@@ -315,7 +408,7 @@ def _feed_segment(
     packet = raw_segment.build(
         ici.peer, local, seq=number, ack=ack, flags=flags, window=0, timestamp=stamps
     )  # fmt: skip
-    raw_segment.feed(packet, local, ici.device)
+    raw_segment.feed(packet, local, ici.device if local.ip.is_link_local else "")
 
 
 def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLINE_S) -> None:
@@ -356,7 +449,8 @@ def finish_restored(
     """
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if may_feed and ici.state is State.ESTABLISHED:
-        _feed_restored(sock, ici)
+        with _hearing_loopback(sock, ici):
+            _feed_restored(sock, ici)
     if ici.state is not State.ESTABLISHED:
         # The segment that libsoccr feeds to the socket announces a window of its own, and the peer, which gets
         # no probe in these states, has no reason to say again what its window is: 3 s until more is sent.
@@ -384,10 +478,13 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
 
 
 def discard(sock: socket.socket) -> None:
-    """Close *sock* without a packet, whatever it is in the middle of.
+    """End the connection of *sock* without a packet, whatever it is in the middle of, and close it.
+
+    It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes.
 
     :raises KernelError: repair mode could not be entered; the socket is open still.
     """
     tcp_repair.set_repair(sock, tcp_repair.ON)
-    reuse_before.pop(sock, None)
+    forget(sock)
+    tcp_repair.disconnect(sock)
     sock.close()

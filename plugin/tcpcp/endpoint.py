@@ -4,52 +4,52 @@ From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
     (repair mode hides SO_REUSEADDR): `inspection`.
-2.  Isolate it: `isolation`. Repair mode does not. Read ``ts_recent`` of all of a batch: `peer_time`.
+2.  Isolate it: `flow_table`. Repair mode does not. Read ``ts_recent`` of all of a batch: `peer_time`.
 3.  TCP_REPAIR 1.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
     ``snd_una``. recv(MSG_PEEK) copies the queue.
 6.  TCP_REPAIR_QUEUE receive: TCP_QUEUE_SEQ is ``rcv_nxt``; SIOCINQ, with SO_OOBINLINE set, what is not read.
-7.  After all of a batch: did ``rcv_nxt`` or ``snd_una`` move? Then again from 4.
+7.  No queue selected: whoever writes to the socket from now on gets an error.
+8.  After all of a batch: did ``rcv_nxt`` or ``snd_una`` move? Then again from 4.
 
 From ICI to socket (:func:`create`; `builder`)
 
-1.  Isolate the connection before its socket exists, so that no packet draws a reset.
-2.  Options, congestion control, receive buffer, SO_REUSEADDR 1: before repair mode.
-3.  TCP_REPAIR 1; bind; TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``mss_clamp``; connect;
-    TCP_MAXSEG 0. connect() sends nothing in repair mode, computes the segment size, and leaves the send
-    window 0.
-4.  TCP_REPAIR_OPTIONS; TCP_TIMESTAMP. A segment fed through a raw socket: ``ts_recent``, and on the same path
-    the round-trip time.
-5.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
-6.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
+1.  Options, congestion control, receive buffer, SO_REUSEADDR 1: before repair mode.
+2.  TCP_REPAIR 1; bind.
+3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
+4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect()
+    sends nothing in repair mode, and leaves the send window 0.
+5.  TCP_REPAIR_OPTIONS, the window's shift always among them; the segment size anew; TCP_TIMESTAMP. A segment
+    fed through a raw socket: ``ts_recent``, and on the same path the round-trip time.
+6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
+7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.
-7.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
+8.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
     ours: a segment fed likewise. The socket filter.
-8.  ECN, and on the same path the congestion window and threshold: `congestion_state`. TCP_REPAIR_WINDOW.
+9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
+    what else would have limited the queues. TCP_REPAIR_WINDOW. No queue selected.
 
-Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer; SO_REUSEADDR as
-it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release: TCP_REPAIR 1 and close, which
-sends nothing; the filter stays until it expires.
+Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
+not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
+from now on what arrives stays unanswered; TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without
+a packet for all who hold the socket; close.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
 
 from __future__ import annotations
 
-import atexit
-import itertools
-import os
 import socket
-import threading
 from collections.abc import Iterable, Sequence
-from itertools import compress
+from contextlib import ExitStack
 
 from tcpcp import (
     beforehand,
     builder,
     codec,
     congestion_state,
+    holding,
     host,
     inspection,
     peer_time,
@@ -58,12 +58,14 @@ from tcpcp import (
     socket_filter,
     socket_options,
     tcp_repair,
+    waking,
 )
 from tcpcp.builder import finish_restored
-from tcpcp.errors import IsolationError, KernelError, TcpcpError
+from tcpcp.errors import AddressInUse, TcpcpError
+from tcpcp.holding import Holding
 from tcpcp.ici import Ici
-from tcpcp.inspection import inspect
-from tcpcp.isolation import Flow, Isolation, lift, sweep
+from tcpcp.inspection import HasFileno, as_socket
+from tcpcp.isolation import Flow
 from tcpcp.reader import read, read_many
 from tcpcp.same_path import InitialWindows
 
@@ -83,6 +85,8 @@ __all__ = [
     "read_many",
     "release",
     "release_many",
+    "renew",
+    "renew_many",
     "resume",
     "resume_many",
     "size",
@@ -91,34 +95,18 @@ __all__ = [
 #: An image without queues: record header, all fields at their longest, options.
 IMAGE_OVERHEAD_BYTES = 2048
 
-_counter = itertools.count()
-_lock = threading.Lock()
-#: The filters that get() and create() made, by connection. A filter may hold several connections.
-_held: dict[Flow, Isolation] = {}
-#: A filter that is ready for the next of them.
-_spare: list[Isolation] = []
-
 
 def prepare() -> None:
     """Do beforehand what takes long, so that the next :func:`get` or :func:`create` takes 1 ms and not 100.
 
-    Loads what is loaded once in a process, and makes one filter, which holds nothing yet; for each further
-    call that isolates, call it again. Nothing else depends on it.
+    Loads what is loaded once in a process, and makes the filter of this process, which holds nothing yet and
+    stays until the process ends; every packet of the network namespace passes it. Nothing else depends on it.
 
-    :raises IsolationError: there will be no filter later either.
+    :raises PermissionDenied, IsolationError: there will be no filter later either.
     """
+    namespace = host.require_repair()
     beforehand.load()
-    if not _spare:
-        isolation = _new_filter()
-        isolation.prepare()
-        _spare.append(isolation)
-        atexit.register(_discard, isolation)
-
-
-def _discard(isolation: Isolation) -> None:
-    """At the end of this program: a spare filter that was not used goes; one that was, holds on."""
-    if isolation in _spare:
-        isolation.release()
+    holding.table(namespace).prepare()
 
 
 def flow_of(sock: socket.socket) -> Flow:
@@ -130,36 +118,78 @@ def flow_of(sock: socket.socket) -> Flow:
     return Flow(local, peer)
 
 
-def get(sock: socket.socket) -> Ici:
+def inspect(sock: HasFileno) -> None:
+    """Check that *sock* can be passed. Changes nothing and works on a socket in use.
+
+    :raises Unsupported, AlreadyGot, KernelError: as :func:`tcpcp.inspection.inspect`.
+    """
+    with ExitStack() as stack:
+        inspection.inspect(as_socket(sock, stack))
+
+
+def get(sock: HasFileno) -> Ici:
     """Read the endpoint *sock* and leave it isolated, in repair mode.
 
-    :param sock: TCP socket in a synchronised state; needs CAP_NET_ADMIN.
+    :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
+        with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
+        gets an error.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
-    :raises Unsupported: urgent data, MPTCP, kTLS, a state that cannot be passed; the socket is as before.
-    :raises PermissionDenied: no CAP_NET_ADMIN here; nothing was tried.
-    :raises IsolationError: the filter could not be made; the socket is as before.
-    :raises KernelError: the socket is as before; if undoing failed too, the note says how.
+
+    It stays isolated for :data:`tcpcp.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that anew. After
+    that packets reach the socket again and are acknowledged, so that the ICI does not describe the connection
+    any more: then :func:`release` refuses with ``Expired``, and :func:`resume` says so.
+
+    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed.
+    :raises AlreadyGot: it is in repair mode already.
+    :raises OtherNamespace: it is of another network namespace.
+    :raises PermissionDenied: no CAP_NET_ADMIN here.
+    :raises IsolationError: the filter could not be made.
+    :raises KernelError: a call failed; if undoing failed too, the note says how. After any error the socket is
+        as before.
     Source: paper section 2 steps 1-3; net/ipv4/tcp.c do_tcp_getsockopt().
     """
     return get_many([sock])[0]
 
 
-def get_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> list[Ici]:
+def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     """:func:`get` for several connections under one filter; all of them or, after an error, none.
 
     :param socks: sockets, or pairs of tag and socket.
     """
-    pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
-    host.require_repair()
+    namespace = host.require_repair()
     peer_time.prepare()  # before the isolation, for the first time takes long
+    with ExitStack() as stack:
+        pairs = [
+            (entry[0], as_socket(entry[1], stack))
+            if isinstance(entry, tuple)
+            else (0, as_socket(entry, stack))
+            for entry in socks
+        ]
+        plain = [sock for _, sock in pairs]
+        host.require_namespace(plain, namespace)
+        held = holding.claim(plain)
+        try:
+            return _get_all(pairs, held, namespace)
+        except BaseException as exc:
+            _lift_after(held, exc)
+            raise
+
+
+def _get_all(pairs: list[tuple[int, socket.socket]], held: list[Holding], namespace: int) -> list[Ici]:
     prepared = inspection.prepare_many([sock for _, sock in pairs])
-    flows = [Flow(one.local, one.peer) for one in prepared if not one.closed]
-    _hold(flows)
-    try:
-        return read_many(pairs, prepared)
-    except BaseException as exc:
-        _lift_after(flows, exc)
-        raise
+    wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
+    _hold(held, wanted, namespace)
+    return read_many(pairs, prepared)
+
+
+def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
+    """Isolate *flows*, each for its holding; those that are None need not be."""
+    table = holding.table(namespace)
+    known = [flow for flow in flows if flow is not None]
+    if known:
+        table.hold(known)
+    for one, flow in zip(held, flows, strict=True):
+        one.flow, one.table = flow, table if flow is not None else None
 
 
 def size(source: Ici | socket.socket) -> int:
@@ -187,7 +217,8 @@ def create(
     :param same_path: the peer is reached as it was from the origin: start with the congestion window the
         connection had instead of a new one (paper 5).
     :param isolate: False when the caller holds the connection isolated already.
-    :return: the socket; nothing has been sent. Its local address exists on this host.
+    :return: the socket; nothing has been sent. Its local address exists on this host. One that is made here is
+        blocking. It stays isolated for a minute, as after :func:`get`.
     The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
     where *sock* is bound already, its port and address, and the ICI's are ignored. The peer goes on talking
     to the old port and address, so with another one a translation is needed in the network: what the peer
@@ -195,12 +226,15 @@ def create(
     peer as from the old one, from before :func:`activate` on until the connection ends; without connection
     tracking, which has seen no SYN (tests/lab/test_ports.py has the rules).
 
-    :raises Unsupported: a segment fed to this host does not arrive.
     :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.
+    :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
+        states need, does not arrive.
+    :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
     :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW; nothing was
         tried.
+    :raises AddressInUse: the connection exists on this host, or its port is taken.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
-        the filter gone; a socket given may be anything between fresh and connected in repair mode: close it.
+        the connection not isolated; a socket given that was tried may be closed too.
     """
     return create_many([ici], socks=[sock], same_path=same_path, isolate=isolate)[0]
 
@@ -212,171 +246,187 @@ def create_many(
     same_path: bool = False,
     isolate: bool = True,
 ) -> list[socket.socket]:
-    """:func:`create` for several connections under one filter; all of them or, after an error, none.
-
-    With local port 0, or a socket that is bound, the connection is isolated when its end is known.
-    """
-    given = socks or [None] * len(icis)
-    bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
-    _require(icis, bound, same_path)
-    settled = [ici.local.port != 0 and not elsewhere for ici, elsewhere in zip(icis, bound, strict=True)]
-    known = [Flow(ici.local, ici.peer) for ici in compress(icis, settled)] if isolate else []
-    if known:
-        _hold(known)
+    """:func:`create` for several connections under one filter; all of them or, after an error, none."""
+    given = list(socks) if socks is not None else [None] * len(icis)
+    namespace = host.require_repair()
+    _require(icis, given, same_path, namespace)
     made: list[socket.socket] = []
+    held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
-            _build_all(icis, given, same_path, made)
-        unsettled = [
-            flow_of(one) for one, at_once in zip(made, settled, strict=True) if isolate and not at_once
-        ]
-        late = [flow for flow in unsettled if flow not in _held]
-        if late:
-            _hold(late)
+            present = socket_options.fresh([ici.ipv6_socket for ici in icis])
+            for ici, sock in zip(icis, given, strict=True):
+                made.append(builder.begin(ici, sock, present=None if sock else present.get(ici.ipv6_socket)))
+            held = holding.claim(made)
+            flows = [Flow(inspection.local_end(one), ici.peer) for one, ici in zip(made, icis, strict=True)]
+            if isolate:
+                _require_unknown(flows, namespace)
+                _hold(held, flows, namespace)
+            _complete_all(icis, made, same_path)
     except BaseException as exc:
-        for one in made:
-            builder.discard(one)
-        _lift_after(known, exc)
+        _discard_after(made, exc)
+        _lift_after(held, exc)
         raise
     return made
 
 
-def _require(icis: Sequence[Ici], bound: Sequence[bool], same_path: bool) -> None:
+def _require(
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, namespace: int
+) -> None:
     """Refuse what cannot work or must not be tried."""
-    host.check(icis, bound=bound)
-    host.require_repair()
+    usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
+    host.require_namespace(usable, namespace)
+    host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
     if any(map(builder.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
         congestion_state.prepare()
 
 
-def _build_all(
-    icis: Sequence[Ici], socks: Sequence[socket.socket | None], same_path: bool, made: list[socket.socket]
-) -> None:
-    """Append to *made* what is built, so that it is known after an error too."""
-    present = socket_options.fresh([ici.ipv6_socket for ici in icis])
+def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:
+    """What this process holds already must not lose its isolation because it is held twice."""
+    table = holding.table(namespace)
+    for flow in flows:
+        if table.holds(flow):
+            raise AddressInUse(f"{flow}: this process has got, or created, this connection already")
+
+
+def _complete_all(icis: Sequence[Ici], made: Sequence[socket.socket], same_path: bool) -> None:
+    """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
     may_feed = host.has_raw()
     with raw_segment.keeping():
-        for ici, sock in zip(icis, socks, strict=True):
-            known = None if sock else present.get(ici.ipv6_socket)
-            made.append(builder.build(ici, sock, present=known, same_path=same_path, may_feed=may_feed))
+        for ici, sock in zip(icis, made, strict=True):
+            may_feed = builder.complete(sock, ici, same_path=same_path, may_feed=may_feed) and may_feed
 
 
-def activate(sock: socket.socket) -> None:
-    """Let the endpoint run: lift its isolation, leave repair mode, wake the peer with a window probe.
+def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:
+    for one in made:
+        try:
+            builder.discard(one)
+        except TcpcpError as exc:
+            error.add_note(f"and a socket made for it could not be ended: {exc}")
+
+
+def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
+    """Undo what :func:`_hold` did, as far as it went."""
+    try:
+        holding.let_all_through(held)
+    except TcpcpError as exc:
+        error.add_note(f"and the isolation could not be lifted: {exc}; it runs out by itself")
+    holding.drop(held)
+
+
+def activate(sock: HasFileno) -> None:
+    """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
+    :raises NotGot: it is from neither, or runs already. :raises IsolationError: nothing has changed.
+    :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
+        :func:`resume` lets it run all the same.
     :raises KernelError: the socket is still in repair mode, and no longer isolated.
-    :raises IsolationError: nothing has changed.
     """
     activate_many([sock])
 
 
-def activate_many(socks: Sequence[socket.socket]) -> None:
+def activate_many(socks: Sequence[HasFileno]) -> None:
     """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
-    _run(socks, tcp_repair.OFF)
+    with ExitStack() as stack:
+        plain = [as_socket(sock, stack) for sock in socks]
+        held = holding.find(plain)
+        holding.let_through(held)
+        with raw_segment.keeping():
+            for sock, one in zip(plain, held, strict=True):
+                segment = waking.old_segment(sock)
+                _run(sock, tcp_repair.OFF)
+                waking.wake(sock, segment)
+                holding.drop([one])
 
 
-def resume(sock: socket.socket) -> None:
+def resume(sock: HasFileno) -> None:
     """Undo :func:`get`: lift the isolation and leave repair mode. Nothing is sent for its own sake.
 
+    :raises NotGot: it was not got, or runs already. :raises IsolationError: nothing has changed.
+    :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
+        describe it any more, and must not be used.
     :raises KernelError: the socket is still in repair mode, and no longer isolated.
-    :raises IsolationError: nothing has changed.
     """
     resume_many([sock])
 
 
-def resume_many(socks: Sequence[socket.socket]) -> None:
-    """:func:`resume` for several sockets, their filters lifted first; an error stops at its socket."""
-    _run(socks, tcp_repair.OFF_NO_PROBE)
+def resume_many(socks: Sequence[HasFileno]) -> None:
+    """:func:`resume` for several sockets, their filters lifted first; the first error is raised at the end."""
+    with ExitStack() as stack:
+        plain = [as_socket(sock, stack) for sock in socks]
+        held = holding.find(plain)
+        expired = holding.let_all_through(held)
+        first: TcpcpError | None = None
+        for sock, one in zip(plain, held, strict=True):
+            try:
+                _run(sock, tcp_repair.OFF_NO_PROBE)
+                holding.drop([one])
+            except TcpcpError as exc:
+                first = first or exc
+    if first is not None:
+        raise first
+    if expired:
+        raise holding.ran_out(expired)
 
 
-def _run(socks: Sequence[socket.socket], mode: int) -> None:
-    if _held:
-        _lift([flow_of(sock) for sock in socks])
-    for sock in socks:
-        reader.leave_repair(sock, mode)
-        if tcp_repair.get_outq_nsd(sock):
-            corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
-            tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, corked, "TCP_CORK")
+def _run(sock: socket.socket, mode: int) -> None:
+    reader.leave_repair(sock, mode)
+    if tcp_repair.get_outq_nsd(sock):
+        corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
+        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, corked, "TCP_CORK")
 
 
-def release(sock: socket.socket) -> None:
-    """Drop the endpoint: close *sock* without a packet. Its filter stays until it expires, about a minute.
+def renew(sock: HasFileno) -> None:
+    """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    A late segment for a connection without a socket would draw a reset; the filter catches those.
-    :raises KernelError: the socket is open still.
+    :raises NotGot: it was neither. :raises IsolationError: nothing has changed.
+    :raises Expired: the isolation has run out already: see :func:`get`.
+    """
+    renew_many([sock])
+
+
+def renew_many(socks: Sequence[HasFileno]) -> None:
+    """:func:`renew` for several sockets; after ``Expired`` those that it does not name are renewed."""
+    with ExitStack() as stack:
+        holding.renew(holding.find([as_socket(sock, stack) for sock in socks]))
+
+
+def release(sock: HasFileno) -> None:
+    """Drop the endpoint: end its connection without a packet, whoever else holds the socket, and close *sock*.
+
+    A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
+    catches those. What has a ``fileno()`` and no ``close()`` is left open, as a socket without a connection.
+
+    :raises NotGot: it was neither got nor created, or runs again.
+    :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
+        have; nothing has changed. :func:`resume` goes on with the connection here.
+    :raises IsolationError: nothing has changed. :raises KernelError: the socket is open still.
     """
     release_many([sock])
 
 
-def release_many(socks: Sequence[socket.socket]) -> None:
-    """:func:`release` for several sockets; their filters' time starts anew."""
-    filters = {_forget(sock) for sock in socks}
-    for sock in socks:
-        builder.discard(sock)
-    for isolation in filters:
-        if isolation is not None:
-            isolation.refresh()
-    sweep()
+def release_many(socks: Sequence[HasFileno]) -> None:
+    """:func:`release` for several sockets; the first error of those that could not be ended is raised last."""
+    with ExitStack() as stack:
+        plain = [as_socket(sock, stack) for sock in socks]
+        held = holding.find(plain)
+        holding.pass_on(held)
+        first: TcpcpError | None = None
+        for given, sock, one in zip(socks, plain, held, strict=True):
+            try:
+                builder.discard(sock)
+                holding.drop([one])
+                _close(given)
+            except TcpcpError as exc:
+                first = first or exc
+    if first is not None:
+        raise first
 
 
-def _forget(sock: socket.socket) -> Isolation | None:
-    """The filter of *sock*, which from now on nobody lifts."""
-    try:
-        flow = flow_of(sock)
-    except KernelError:
-        return None  # reset meanwhile: there is nothing to answer for
-    with _lock:
-        return _held.pop(flow, None)
-
-
-def _hold(flows: Sequence[Flow]) -> None:
-    isolation = _held_by_spare(flows)
-    if isolation is None:
-        isolation = _new_filter()
-        isolation.hold(flows)
-    with _lock:
-        _held.update(dict.fromkeys(flows, isolation))
-
-
-def _new_filter() -> Isolation:
-    return Isolation(f"{os.getpid()}-{next(_counter)}")
-
-
-def _held_by_spare(flows: Sequence[Flow]) -> Isolation | None:
-    """The filter of :func:`prepare`, which holds *flows* now; None where there is none."""
-    try:
-        isolation = _spare.pop()
-        isolation.hold(flows)
-    except IndexError:
-        return None
-    except IsolationError:  # taken away by somebody's sweep, or made in another network namespace
-        return None
-    return isolation
-
-
-def _lift(flows: Sequence[Flow]) -> None:
-    """Let *flows* through again; a filter that holds nothing any more is removed."""
-    with _lock:
-        by_filter: dict[Isolation, list[Flow]] = {}
-        for flow in flows:
-            if holder := _held.get(flow):
-                by_filter.setdefault(holder, []).append(flow)
-        for isolation, theirs in by_filter.items():
-            if sum(one is isolation for one in _held.values()) > len(theirs):
-                isolation.drop_flows(theirs)
-            else:
-                isolation.release()
-            for flow in theirs:
-                del _held[flow]
-    # This host, in this process or another, may have passed one of them on less than a minute ago.
-    lift([flow for theirs in by_filter.values() for flow in theirs])
-
-
-def _lift_after(flows: Sequence[Flow], error: BaseException) -> None:
-    try:
-        _lift(flows)
-    except TcpcpError as exc:
-        error.add_note(f"and the filter could not be removed: {exc}; it expires by itself")
+def _close(given: HasFileno) -> None:
+    close = getattr(given, "close", None)
+    if close is not None and not isinstance(given, socket.socket):
+        close()

@@ -53,4 +53,34 @@ class KernelError(TcpcpError):
 
 
 class IsolationError(TcpcpError):
-    """The packet filter could not be changed; nothing of the batch is in force."""
+    """The packet filter could not be changed; nothing of the batch is in force.
+
+    :ivar errno: the kernel's error number, or 0 where there is none.
+    """
+
+    def __init__(self, message: str, errno_: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno_
+
+
+class Expired(TcpcpError):
+    """The isolation of a connection has run out, or was removed: packets may have reached its socket since.
+
+    An ICI read before that does not describe the connection any more.
+    """
+
+
+class OtherNamespace(TcpcpError):
+    """The socket is of another network namespace than the calling thread; nothing has changed."""
+
+
+class AlreadyGot(TcpcpError):
+    """The socket is in repair mode already: it was got, or created and not activated; nothing has changed."""
+
+
+class NotGot(TcpcpError):
+    """This process has neither got nor created the socket, or it runs already; nothing has changed."""
+
+
+class AddressInUse(TcpcpError):
+    """The connection exists on this host already, or its local port is taken; nothing was created."""

@@ -38,11 +38,13 @@ from tcpcp import (
     diag,
     host,
     inspection,
+    nft,
     raw_segment,
     reader,
     socket_options,
     tcp_repair,
     tree,
+    waking,
 )
 from tcpcp import same_path as same_path_
 from tcpcp.errors import KernelError, TcpcpError, Unfed, Unsupported
@@ -242,7 +244,11 @@ def accept_queues(inodes: Iterable[int]) -> int:
 
 
 def prepare() -> None:
-    """Load what takes long (0.1 s): on the origin before the freeze, on the destination before the images."""
+    """Load what takes long (0.1 s): on the origin before the freeze, on the destination before the images.
+
+    :raises IsolationError: libnftables is not installed.
+    """
+    nft.preload()
     beforehand.load()
 
 
@@ -299,13 +305,15 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     :param holders: as for :func:`finish`.
     :raises TcpcpError: of the first connection that refused; it works, but its peer finds out later.
     """
-    with Lender() as lender:
+    with Lender() as lender, raw_segment.keeping():
         for ici in icis:
             with lender.borrow(*holders[ici.tag]) as restored:
                 reuse = _reuse(restored)
                 tcp_repair.set_repair(restored, tcp_repair.ON)
+                segment = waking.old_segment(restored)
                 tcp_repair.set_repair(restored, tcp_repair.OFF)
                 tcp_repair.set_int(restored, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+                waking.wake(restored, segment)
 
 
 def _reuse(sock: socket.socket) -> int:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tcpcp import checks, tcp_repair
-from tcpcp.errors import IciError, KernelError, PermissionDenied
+from tcpcp.errors import IciError, KernelError, OtherNamespace, PermissionDenied
 from tcpcp.ici import Endpoint, Ici, State
 
 _SYSCTL = Path("/proc/sys/net/ipv4")
@@ -49,9 +49,10 @@ def _tcp_memory_bytes() -> int:
     return most_pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def require_repair() -> None:
+def require_repair() -> int:
     """Make sure that this thread may use repair mode in its network namespace.
 
+    :return: the namespace, as :func:`tcpcp.tcp_repair.get_namespace`.
     :raises PermissionDenied: it has not got CAP_NET_ADMIN there.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as fresh:
@@ -61,6 +62,20 @@ def require_repair() -> None:
             if exc.errno != errno.EPERM:
                 raise
             raise PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {_REMEDY}") from exc
+        return tcp_repair.get_namespace(fresh)
+
+
+def require_namespace(socks: Iterable[socket.socket], namespace: int) -> None:
+    """Make sure that *socks* are of the network namespace that the filter will be made in.
+
+    :raises OtherNamespace: one of them is of another.
+    """
+    for sock in socks:
+        if tcp_repair.get_namespace(sock) != namespace:
+            raise OtherNamespace(
+                f"{tcp_repair.describe(sock)}: is of another network namespace than this thread; "
+                "call from a thread inside (setns(2))"
+            )
 
 
 def require_raw() -> None:

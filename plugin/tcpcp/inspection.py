@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import ipaddress
+import os
 import select
 import socket
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tcpcp import socket_filter, socket_options, tcp_repair
-from tcpcp.errors import KernelError, Unsupported
-from tcpcp.ici import Endpoint, State
+from tcpcp.errors import AlreadyGot, KernelError, Unsupported
+from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.tcp_repair import TCP
 
 #: States that an ICI can describe and `create` can rebuild. Not SYN_SENT: no call sets the time at which the
@@ -87,7 +91,7 @@ def _prepare(sock: socket.socket) -> Prepared:
         closed,
         options,
         algorithm,
-        _device(sock),
+        device(sock),
         socket_filter.get(sock),
         ipv6_socket,
         tcp_repair.get_cookie(sock),
@@ -137,7 +141,80 @@ def inspect(sock: socket.socket) -> None:
     _check_urgent([sock])
 
 
+class HasFileno(Protocol):
+    """A socket, or what stands for one: asyncio's TransportSocket, for example."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
+    """*given* as one of Python's sockets.
+
+    :param stack: closes it at its end, where it is a duplicate.
+    :raises Unsupported: it is closed, or no socket, or one that encrypts.
+    """
+    ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
+    if ssl is not None and isinstance(given, ssl.SSLSocket):
+        raise Unsupported(
+            f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
+            "unwrap() first, or let a proxy in front encrypt (docs/tls.md)"
+        )
+    try:
+        if given.fileno() < 0:
+            raise Unsupported("the socket is closed")
+        if isinstance(given, socket.socket):
+            return given
+        return stack.enter_context(_duplicate(given.fileno()))
+    except OSError as exc:
+        raise Unsupported(f"descriptor {given.fileno()}: not a socket: {exc.strerror}") from exc
+
+
+def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
+    """Make sure that *sock* can become the endpoint *ici*.
+
+    :return: *sock*.
+    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening.
+    """
+    with contextlib.ExitStack() as stack:
+        as_socket(sock, stack)
+    _check_kind(sock)
+    if (sock.family == socket.AF_INET6) != ici.ipv6_socket:
+        raise Unsupported(f"{ici}: cannot be created with a socket of the family {sock.family.name}")
+    state = tcp_repair.get_state(sock)
+    if state != State.CLOSE or tcp_repair.get_repair(sock):
+        name = State(state).name
+        raise Unsupported(
+            f"{ici}: cannot be created with a socket in state {name}, {_name(sock)}; take a fresh one"
+        )
+    return sock
+
+
+def _name_of(given: object) -> str:
+    return tcp_repair.describe(given) if isinstance(given, socket.socket) else repr(given)
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """Another object for the same socket; what Python's default timeout does to the descriptor is undone."""
+    before = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    copy = os.dup(descriptor)
+    try:
+        made = socket.socket(fileno=copy)
+    except BaseException:
+        os.close(copy)
+        raise
+    if socket.getdefaulttimeout() is not None:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, before)
+    return made
+
+
 def _check(sock: socket.socket) -> None:
+    _check_kind(sock)
+    _check_use(sock)
+
+
+def _check_kind(sock: socket.socket) -> None:
     # Not sock.type: what makes an enum of it takes longer than the kernel.
     kind, family, protocol = (
         tcp_repair.get_int(sock, socket.SOL_SOCKET, option, name) for option, name in _WHAT_IT_IS
@@ -148,6 +225,11 @@ def _check(sock: socket.socket) -> None:
         raise Unsupported("Multipath TCP refuses repair mode; let the program use plain TCP")
     if protocol != socket.IPPROTO_TCP:
         raise Unsupported(f"not a TCP socket: protocol {protocol}")
+
+
+def _check_use(sock: socket.socket) -> None:
+    if tcp_repair.get_repair(sock):
+        raise AlreadyGot(f"{_name(sock)}: in repair mode already; whoever did that has to resume it")
     state = tcp_repair.get_state(sock)
     check_state(sock, state)
     if state == State.CLOSE:
@@ -214,7 +296,8 @@ def check_state(sock: socket.socket, state: int) -> None:
         raise Unsupported(f"{_name(sock)}: state {State(state).name} cannot be passed")
 
 
-def _device(sock: socket.socket) -> str:
+def device(sock: socket.socket) -> str:
+    """The interface that *sock* is bound to, or ""."""
     raw = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16, "SO_BINDTODEVICE")
     return raw.split(b"\0", 1)[0].decode()
 

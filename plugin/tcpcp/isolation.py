@@ -25,24 +25,22 @@ from __future__ import annotations
 
 import re
 import struct
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tcpcp import nft
+from tcpcp import netfilter, nft
 from tcpcp.errors import IsolationError
 from tcpcp.ici import Endpoint
 from tcpcp.nft_elements import flow_key
 
 PREFIX = "tcpcp-"
+#: Of the tables of :mod:`tcpcp.flow_table`.
+OWN_PREFIX = "tcpcp_"
 #: Mark of packets that pass the filter; the same as CRIU's SOCCR_MARK.
 MARK = 0xC114
 #: How long a filter holds when nobody renews it.
 TIMEOUT_S = 60
 
-#: Names that :mod:`tcpcp.endpoint` gives: process and count.
-_OF_ENDPOINT = re.compile(r"[0-9]+-[0-9]+")
-_swept_s = 0.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -52,6 +50,9 @@ class Flow:
 
     local: Endpoint
     peer: Endpoint
+
+    def __str__(self) -> str:
+        return f"{self.local} - {self.peer}"
 
 
 _RULES = """
@@ -170,7 +171,7 @@ class Isolation:
 
     def drop_flows(self, flows: Iterable[Flow]) -> None:
         """Let *flows*, which are held, through again; the others stay held."""
-        nft.change_elements("delete", self.table_name, _flow_sets("flows", flows))
+        nft.change_elements("delete", self.table_name, flow_sets("flows", flows))
 
     def refresh(self) -> None:
         """Start the timeout anew. Brings a filter that has expired, but was not removed, into force again."""
@@ -203,38 +204,9 @@ def remove(name: str) -> None:
     nft.run(f"add table {table}\ndelete table {table}")  # nft has no "delete if it exists" before 1.0.8
 
 
-def lift(flows: Sequence[Flow]) -> None:
-    """Let *flows* through every filter of ours in this network namespace, whoever made it.
-
-    For a connection whose socket is here now, while the filter from when it was passed on has not expired.
-
-    :raises IsolationError: some of the filters may still hold them.
-    """
-    sets = _flow_sets("flows", flows)
-    for name in leftovers():
-        try:
-            # To delete what is not there fails, so it is put there first; to drop it a moment longer, or
-            # that short where it was not dropped before, is nothing that TCP notices.
-            nft.change_elements("add", PREFIX + name, sets)
-            nft.change_elements("delete", PREFIX + name, sets)
-        except IsolationError:
-            if name in leftovers():  # and did not just go
-                raise
-
-
-def sweep() -> None:
-    """Remove the filters of :mod:`tcpcp.endpoint` that have expired, of whatever process; once in a minute.
-
-    An expired filter drops nothing, but every packet passes its chains.
-    """
-    global _swept_s
-    now_s = time.monotonic()
-    if now_s - _swept_s < TIMEOUT_S:
-        return
-    _swept_s = now_s
-    for name in leftovers():
-        if _OF_ENDPOINT.fullmatch(name) and "elements" not in nft.run(f"list set {_table(name)} armed"):
-            remove(name)
+def tables() -> list[str]:
+    """Names of all tables of :mod:`tcpcp.flow_table`, of whatever process, in this network namespace."""
+    return [one.name for one in netfilter.tables() if one.name.startswith(OWN_PREFIX)]
 
 
 def leftovers() -> list[str]:
@@ -253,13 +225,14 @@ def _sets(
     flows: Iterable[Flow], listeners: Iterable[Endpoint], syn_only: bool, except_flows: Iterable[Flow]
 ) -> dict[str, list[bytes]]:
     return {
-        **_flow_sets("flows", flows),
-        **_flow_sets("pass", except_flows),
+        **flow_sets("flows", flows),
+        **flow_sets("pass", except_flows),
         **_listener_sets(listeners, syn_only),
     }
 
 
-def _flow_sets(kind: str, flows: Iterable[Flow]) -> dict[str, list[bytes]]:
+def flow_sets(kind: str, flows: Iterable[Flow]) -> dict[str, list[bytes]]:
+    """The keys of *flows* in the sets *kind*4 and *kind*6."""
     sets: dict[str, list[bytes]] = {f"{kind}4": [], f"{kind}6": []}
     by_size = {4: sets[f"{kind}4"].append, 16: sets[f"{kind}6"].append}
     for flow in flows:

@@ -15,8 +15,7 @@ A dropped SYN is sent again by its sender after 1 s, 3 s, ...: it reaches whoeve
 
 from __future__ import annotations
 
-import itertools
-import os
+import secrets
 import socket
 import time
 
@@ -29,8 +28,6 @@ from tcpcp.isolation import Isolation
 DEADLINE_S = 1.0
 _PAUSE_S = 0.001
 
-_counter = itertools.count()
-
 
 def hold_new(listener: socket.socket) -> Isolation:
     """Drop the first SYN of every new connection to *listener*; handshakes under way and connections go on.
@@ -42,7 +39,7 @@ def hold_new(listener: socket.socket) -> Isolation:
     :raises Unsupported: it does not listen. :raises IsolationError: nothing has changed.
     """
     _require_listening(listener)
-    held = Isolation(f"{os.getpid()}-listener-{next(_counter)}")
+    held = Isolation(f"listener-{secrets.token_hex(8)}")
     try:
         held.hold(listeners=bound(listener), syn_only=True)
     except IsolationError as exc:

@@ -17,13 +17,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tcpcp import nft_elements
+from tcpcp import netfilter, nft_elements
 from tcpcp.errors import IsolationError
 
-_NETLINK_NETFILTER = 12
-_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _SO_SNDBUFFORCE = 32
-_ANSWER_S = 10.0
 
 #: libnftables keeps its parser's state and, before 1.0.9, its tables of names in global variables.
 _lock = threading.Lock()
@@ -103,10 +100,7 @@ class _Contexts:
         """A socket for batches of our own, in the same namespace."""
         self.get()
         if self.socket is None:
-            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-            self.socket.settimeout(_ANSWER_S)
-            # An error would else bring back the whole message that it is about.
-            self.socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+            self.socket = netfilter.connect()
         return self.socket
 
     def close(self) -> None:
@@ -157,9 +151,10 @@ def change_elements(verb: str, table: str, sets: Mapping[str, Sequence[bytes]]) 
     :param verb: ``add`` or ``delete``. :param sets: keys as bytes, by name of the set.
     :raises IsolationError: nothing has changed.
     """
-    batch, expected = nft_elements.batch(verb, table, sets)
-    if not expected:
+    messages = nft_elements.changes(verb, table, sets)
+    if not messages:
         return
+    batch, expected = nft_elements.batch(messages), len(messages)
     with _lock:
         netlink = _contexts.netlink()
         try:

@@ -1,4 +1,4 @@
-"""Set elements as nfnetlink messages: what libnftables does, without making text of 5000 addresses. Pure.
+"""Batches of nfnetlink messages, and set elements as such: without making text of 5000 addresses. Pure.
 
 libnftables needs 6 to 8 us for an element and the text for it another 3; this way it is 1.
 
@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 _NLMSGHDR = struct.Struct("=IHHII")
+_U64 = struct.Struct("!Q")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
-#: struct nfgenmsg; its last field is in network order.
+#: struct nfgenmsg, before the attributes of a message; its last field is in network order.
 _NFGENMSG = struct.Struct("!BBH")
+GENERAL_BYTES = _NFGENMSG.size
 
-_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
-_NLMSG_ERROR = 2
+_REQUEST, _ACK, CREATE = 0x1, 0x4, 0x400
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
 _INET = 1
-_MESSAGES = {
-    "add": (_NFTABLES << 8 | 12, _REQUEST | _ACK | _CREATE),
-    "delete": (_NFTABLES << 8 | 14, _REQUEST | _ACK),
-}
-_NESTED = 0x8000
+_MESSAGES = {"add": (12, CREATE), "delete": (14, 0)}
+NESTED = 0x8000
 #: NFTA_SET_ELEM_LIST_TABLE, _SET, _ELEMENTS.
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
+#: NFTA_SET_ELEM_TIMEOUT, ms.
+_TIMEOUT = 4
 #: An attribute's length is 16 bits.
 _MOST_BYTES = 60000
 
@@ -42,41 +44,73 @@ def flow_key(local_ip: bytes, local_port: int, peer_ip: bytes, peer_port: int) -
     return key.pack(local_ip, local_port, peer_ip, peer_port)
 
 
-def batch(verb: str, table: str, sets: Mapping[str, Sequence[bytes]]) -> tuple[bytes, int]:
-    """One batch that adds to (or deletes from) *sets* of the table inet *table*.
+class Message(NamedTuple):
+    """One message of a batch: NFT_MSG_*, its flags beside NLM_F_REQUEST and NLM_F_ACK, its attributes."""
 
-    :param verb: ``add`` or ``delete``.
+    kind: int
+    flags: int
+    body: bytes
+
+
+def batch(messages: Sequence[Message], number: int = 0) -> bytes:
+    """*messages* as one batch: all of it is carried out or nothing. Each asks for an acknowledgement.
+
+    :param number: of the beginning; the messages are numbered from the next one on.
+    """
+    parts = [_message(_BATCH_BEGIN, _REQUEST, number, b"", _NFTABLES, 0)]
+    for position, one in enumerate(messages, number + 1):
+        kind, flags = _NFTABLES << 8 | one.kind, _REQUEST | _ACK | one.flags
+        parts.append(_message(kind, flags, position, one.body, 0, _INET))
+    parts.append(_message(_BATCH_END, _REQUEST, number + len(messages) + 1, b"", _NFTABLES, 0))
+    return b"".join(parts)
+
+
+def request(kind: int, flags: int, body: bytes = b"", *, number: int) -> bytes:
+    """One message that is no part of a batch, to ask for something."""
+    return _message(_NFTABLES << 8 | kind, _REQUEST | flags, number, body, 0, _INET)
+
+
+def changes(verb: str, table: str, sets: Mapping[str, Sequence[bytes]], timeout_s: int = 0) -> list[Message]:
+    """Messages that add to (or delete from) *sets* of the table inet *table*.
+
+    :param verb: ``add`` or ``delete``. What is there already is added without an error; what is not there,
+        or has expired, cannot be deleted.
     :param sets: keys of one length, as the set's type has them, by name of the set.
-    :return: the batch, and how many acknowledgements it asks for.
+    :param timeout_s: seconds after which what is added expires; 0: never. The set must have been made for it.
     """
     kind, flags = _MESSAGES[verb]
-    parts = [_message(_BATCH_BEGIN, _REQUEST, 0, b"", _NFTABLES, 0)]
-    count = 0
+    rest = attribute(_TIMEOUT, _U64.pack(timeout_s * 1000)) if timeout_s else b""
+    found = []
     for name, keys in sets.items():
-        for piece in _pieces(keys):
-            count += 1
-            names = _attribute(_TABLE, table.encode() + b"\0") + _attribute(_SET, name.encode() + b"\0")
-            body = names + _attribute(_ELEMENTS | _NESTED, piece)
-            parts.append(_message(kind, flags, count, body, 0, _INET))
-    parts.append(_message(_BATCH_END, _REQUEST, count + 1, b"", _NFTABLES, 0))
-    return b"".join(parts), count
+        names = of_set(table, name)
+        for piece in _pieces(keys, rest):
+            found.append(Message(kind, flags, names + attribute(_ELEMENTS | NESTED, piece)))
+    return found
 
 
-def _pieces(keys: Sequence[bytes]) -> Iterator[bytes]:
+def _pieces(keys: Sequence[bytes], rest: bytes) -> Iterator[bytes]:
     """The elements: nests of NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE, all numbered 1."""
     if not keys:
         return
     size = len(keys[0])
-    padding = b"\0" * (-size % 4)
-    padded = size + len(padding)
-    head = struct.pack("=6H", padded + 12, 1 | _NESTED, padded + 8, 1 | _NESTED, size + 4, 1)
-    most = _MOST_BYTES // (padded + 12)
+    tail = b"\0" * (-size % 4) + rest
+    padded = size + -size % 4
+    head = struct.pack(
+        "=6H", padded + 12 + len(rest), 1 | NESTED, padded + 8, 1 | NESTED, size + 4, 1
+    )  # fmt: skip
+    most = _MOST_BYTES // (padded + 12 + len(rest))
     for start in range(0, len(keys), most):
-        yield head + (padding + head).join(keys[start : start + most]) + padding
+        yield head + (tail + head).join(keys[start : start + most]) + tail
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """A netlink attribute."""
     return _ATTRIBUTE.pack(len(value) + 4, kind) + value + b"\0" * (-len(value) % 4)
+
+
+def text(kind: int, value: str) -> bytes:
+    """A netlink attribute that holds a name."""
+    return attribute(kind, value.encode() + b"\0")
 
 
 def _message(kind: int, flags: int, number: int, body: bytes, resource: int, family: int) -> bytes:
@@ -84,11 +118,49 @@ def _message(kind: int, flags: int, number: int, body: bytes, resource: int, fam
     return header + _NFGENMSG.pack(family, 0, resource) + body
 
 
-def answers(datagram: bytes) -> Iterator[int]:
-    """The error numbers in what the kernel answers; 0 is an acknowledgement."""
+class Reply(NamedTuple):
+    """One message of the kernel's.
+
+    :ivar number: of the message that it answers.
+    :ivar error: an error number, 0 for an acknowledgement; None: it carries something else, or is the last.
+    :ivar body: what follows the netlink header.
+    """
+
+    number: int
+    error: int | None
+    last: bool
+    body: bytes
+
+
+def replies(datagram: bytes) -> Iterator[Reply]:
+    """What the kernel answers, message by message; one whose length makes no sense ends it."""
     offset = 0
     while offset + _NLMSGHDR.size <= len(datagram):
-        length, kind, _, _, _ = _NLMSGHDR.unpack_from(datagram, offset)
-        if kind == _NLMSG_ERROR:
-            yield -_ERROR.unpack_from(datagram, offset + _NLMSGHDR.size)[0]
+        length, kind, _, number, _ = _NLMSGHDR.unpack_from(datagram, offset)
+        if length < _NLMSGHDR.size or offset + length > len(datagram):
+            return
+        body = datagram[offset + _NLMSGHDR.size : offset + length]
+        known = kind == _NLMSG_ERROR and len(body) >= _ERROR.size
+        yield Reply(number, -_ERROR.unpack_from(body)[0] if known else None, kind == _NLMSG_DONE, body)
         offset += (length + 3) & ~3
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute; one whose length makes no sense ends them."""
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(data):
+            return
+        yield kind & ~NESTED, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def of_set(table: str, set_: str) -> bytes:
+    """The attributes that name a set whose elements are asked for."""
+    return text(_TABLE, table) + text(_SET, set_)
+
+
+def answers(datagram: bytes) -> Iterator[int]:
+    """The error numbers in what the kernel answers; 0 is an acknowledgement."""
+    return (reply.error for reply in replies(datagram) if reply.error is not None)

@@ -6,12 +6,12 @@ only the application changes, :func:`read` the rest, once the connection is isol
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from weakref import WeakKeyDictionary
 
 from tcpcp import peer_time, seq, tcp_repair
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
@@ -27,7 +27,7 @@ from tcpcp.ici import (
     Timestamp,
 )
 from tcpcp.inspection import Prepared, check_state, prepare, prepare_many
-from tcpcp.tcp_repair import RECV_QUEUE, SEND_QUEUE
+from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE
 
 #: States with our FIN among the bytes that the peer has not acknowledged.
 FIN_UNACKED = frozenset({State.FIN_WAIT1, State.LAST_ACK, State.CLOSING})
@@ -38,10 +38,11 @@ MAX_READS = 5
 _STATES = {int(state): state for state in State}
 _NO_SEND = SendQueue()
 _NO_RECEIVE = ReceiveQueue()
-_TCP_REUSE, _TCP_OOBINLINE = socket.SO_REUSEADDR, socket.SO_OOBINLINE
+_NUMBERS = {"SO_OOBINLINE": 10, "SO_PEEK_OFF": 42}
+_USUAL = {"SO_OOBINLINE": 0, "SO_PEEK_OFF": -1}
 
-#: SO_REUSEADDR as it was before repair mode, which overwrites it.
-reuse_before: WeakKeyDictionary[socket.socket, int] = WeakKeyDictionary()
+#: Cookies of the sockets in repair mode that had SO_REUSEADDR before, which repair mode overwrites.
+_reusing: set[int] = set()
 
 
 def read(
@@ -76,7 +77,7 @@ def read(
     Source: paper section 2 steps 1 to 4; net/ipv4/tcp.c do_tcp_getsockopt(); CRIU's soccr.c for the calls.
     """
     known = prepared or prepare(sock)
-    enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
+    enter_repair(sock, known.options.get("SO_REUSEADDR", 0), known.cookie)
     try:
         return _read(sock, known, tag, peer_times.get(known.cookie))
     except BaseException as exc:
@@ -84,22 +85,31 @@ def read(
         raise
 
 
-def enter_repair(sock: socket.socket, reuse: int) -> None:
+def enter_repair(sock: socket.socket, reuse: int, cookie: int | None = None) -> None:
     """Repair mode on, remembering SO_REUSEADDR for :func:`leave_repair`."""
+    if cookie is None:
+        cookie = tcp_repair.get_cookie(sock)
     try:
         tcp_repair.set_repair(sock, tcp_repair.ON)
     except KernelError as exc:
         if exc.errno == errno.EPERM:
             raise PermissionDenied(f"{exc}; it needs CAP_NET_ADMIN in the socket's user namespace") from exc
         raise
-    reuse_before[sock] = reuse
+    (_reusing.add if reuse else _reusing.discard)(cookie)
 
 
 def leave_repair(sock: socket.socket, mode: int) -> None:
     """Repair mode off by *mode*, then SO_REUSEADDR as it was before."""
+    cookie = tcp_repair.get_cookie(sock)
     tcp_repair.set_repair(sock, mode)
-    if reuse_before.pop(sock, 0):
-        tcp_repair.set_int(sock, socket.SOL_SOCKET, _TCP_REUSE, 1, "SO_REUSEADDR")
+    if cookie in _reusing:
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
+        _reusing.discard(cookie)
+
+
+def forget(sock: socket.socket) -> None:
+    """*sock* will never leave repair mode."""
+    _reusing.discard(tcp_repair.get_cookie(sock))
 
 
 def _undo(sock: socket.socket, error: BaseException) -> None:
@@ -120,6 +130,7 @@ def read_again(sock: socket.socket, ici: Ici) -> Ici:
 
 
 def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None) -> Ici:
+    """Leaves no queue selected: whoever writes to the socket meanwhile gets an error (tcp_sendmsg_locked())."""
     info = tcp_repair.get_info(sock)
     check_state(sock, info.state)
     state = _STATES[info.state]
@@ -127,8 +138,7 @@ def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None)
         raise Unsupported(f"{tcp_repair.describe(sock)}: was closed or reset in this moment")
     window = tcp_repair.get_window(sock)
     snd_nxt, send_queue = _read_send_queue(sock, state)
-    # Last, so that the receive queue stays selected: position() then needs two calls instead of four.
-    rcv_nxt, receive_queue = _read_receive_queue(sock, state, "SO_OOBINLINE" in known.options)
+    rcv_nxt, receive_queue = _read_receive_queue(sock, state, known.options)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
     return Ici(
         state,
@@ -182,22 +192,14 @@ def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
     return data
 
 
-def _read_receive_queue(sock: socket.socket, state: State, inline: bool) -> tuple[int, ReceiveQueue]:
-    """``rcv_nxt`` and the receive queue.
-
-    With SO_OOBINLINE the kernel counts to ``rcv_nxt``; without, to an urgent mark, where the peek stops too
-    and everything behind would be lost unseen. So count with it, and see whether the peek gets that far.
-    """
-    tcp_repair.select_queue(sock, RECV_QUEUE)
-    rcv_nxt = tcp_repair.get_queue_seq(sock)
-    if not inline:
-        tcp_repair.set_int(sock, socket.SOL_SOCKET, _TCP_OOBINLINE, 1, "SO_OOBINLINE")
-    try:
+def _read_receive_queue(
+    sock: socket.socket, state: State, options: Mapping[str, int]
+) -> tuple[int, ReceiveQueue]:
+    """``rcv_nxt`` and the receive queue; no queue is selected then."""
+    with _whole_queue_readable(sock, options):
+        rcv_nxt = tcp_repair.get_queue_seq(sock)
         waiting = tcp_repair.get_inq(sock)
         data = tcp_repair.peek(sock, waiting) if waiting else b""
-    finally:
-        if not inline:
-            tcp_repair.set_int(sock, socket.SOL_SOCKET, _TCP_OOBINLINE, 0, "SO_OOBINLINE")
     if len(data) != waiting:
         raise Unsupported(
             f"{tcp_repair.describe(sock)}: of {waiting} bytes in the receive queue only {len(data)} can be "
@@ -205,6 +207,29 @@ def _read_receive_queue(sock: socket.socket, state: State, inline: bool) -> tupl
         )
     fin = state in FIN_IN
     return rcv_nxt, ReceiveQueue(data, fin) if fin or data else _NO_RECEIVE
+
+
+@contextlib.contextmanager
+def _whole_queue_readable(sock: socket.socket, options: Mapping[str, int]) -> Iterator[None]:
+    """The receive queue is selected, and two options do not hide a part of it.
+
+    With SO_OOBINLINE the kernel counts to ``rcv_nxt``; without, to an urgent mark, where a peek stops too and
+    everything behind would be lost unseen. With SO_PEEK_OFF a peek begins somewhere else, and moves that.
+    """
+    hiding = {
+        name: value
+        for name, value in (("SO_OOBINLINE", 1), ("SO_PEEK_OFF", -1))
+        if options.get(name, _USUAL[name]) != value
+    }
+    with contextlib.ExitStack() as undo:
+        undo.callback(tcp_repair.select_queue, sock, NO_QUEUE)
+        tcp_repair.select_queue(sock, RECV_QUEUE)
+        for name, value in hiding.items():
+            number = _NUMBERS[name]
+            before = options.get(name, _USUAL[name])
+            undo.callback(tcp_repair.set_int, sock, socket.SOL_SOCKET, number, before, name)
+            tcp_repair.set_int(sock, socket.SOL_SOCKET, number, value, name)
+        yield
 
 
 def _timestamp(sock: socket.socket, ts_recent: int | None = None) -> Timestamp:
@@ -219,7 +244,8 @@ def _negotiated(options: int, snd_wscale: int, rcv_wscale: int, mss_clamp: int, 
     return Negotiated(
         bool(options & tcp_repair.HAS_TIMESTAMPS),
         bool(options & tcp_repair.HAS_SACK),
-        bool(options & tcp_repair.HAS_WSCALE),
+        # Negotiated with both shifts 0 is as good as not negotiated, and cannot be told apart afterwards.
+        bool(options & tcp_repair.HAS_WSCALE and snd_wscale | rcv_wscale),
         bool(options & tcp_repair.HAS_ECN),
         snd_wscale,
         rcv_wscale,
@@ -229,11 +255,12 @@ def _negotiated(options: int, snd_wscale: int, rcv_wscale: int, mss_clamp: int, 
 
 
 def position(sock: socket.socket) -> tuple[int, int]:
-    """What a packet that arrives would move: ``rcv_nxt`` and the bytes not acknowledged.
-
-    :param sock: as :func:`read` left it, with the receive queue selected.
-    """
-    return tcp_repair.get_queue_seq(sock), tcp_repair.get_outq(sock)
+    """What a packet that arrives would move: ``rcv_nxt`` and the bytes not acknowledged."""
+    tcp_repair.select_queue(sock, RECV_QUEUE)
+    try:
+        return tcp_repair.get_queue_seq(sock), tcp_repair.get_outq(sock)
+    finally:
+        tcp_repair.select_queue(sock, NO_QUEUE)
 
 
 def _has_moved(sock: socket.socket, ici: Ici) -> bool:

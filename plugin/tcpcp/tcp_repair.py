@@ -9,8 +9,10 @@ Source: include/uapi/linux/tcp.h; net/ipv4/tcp.c do_tcp_setsockopt(), do_tcp_get
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
+import os
 import socket
 import struct
 import sys
@@ -22,7 +24,7 @@ from tcpcp.ici import Window
 from tcpcp.seq import MASK
 
 TCP = socket.IPPROTO_TCP
-SO_PEERNAME, SO_COOKIE = 28, 57
+SO_PEERNAME, SO_COOKIE, SO_NETNS_COOKIE = 28, 57, 71
 
 TCP_MAXSEG = 2
 TCP_CORK = 3
@@ -56,6 +58,7 @@ SIOCINQ = 0x541B
 SIOCOUTQ = 0x5411
 SIOCATMARK = 0x8905
 SIOCOUTQNSD = 0x894B
+SIOCGSKNS = 0x894C
 
 IPPROTO_MPTCP = 262
 
@@ -67,6 +70,14 @@ _INFO = struct.Struct("=8B24I")
 #: tcpi_segs_in, since Linux 4.2.
 _SEGMENTS_IN = struct.Struct("=140xI")
 _INT = b"\0\0\0\0"
+#: struct sockaddr with AF_UNSPEC.
+_UNSPECIFIED = bytes(16)
+_namespace_cookies = True
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.recv.restype = ctypes.c_ssize_t
+_libc.recv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.connect.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 
 
 class Info(NamedTuple):
@@ -303,11 +314,43 @@ def peek(sock: socket.socket, size_bytes: int) -> bytes:
     """The first *size_bytes* of the queue selected, which stays as it is; fewer if there are fewer.
 
     From the send queue more than that may be returned, and is then garbage behind *size_bytes*: the kernel
-    counts whole buffers (tcp_peek_sndq()).
+    counts whole buffers (tcp_peek_sndq()). Not through Python's own recv(), which waits where a socket has a
+    timeout, for the receive queue, whichever is selected.
     """
-    try:
-        return sock.recv(size_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
+    buffer = ctypes.create_string_buffer(size_bytes)
+    count = _libc.recv(sock.fileno(), buffer, size_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    if count >= 0:
+        return buffer.raw[:count]
+    number = ctypes.get_errno()
+    if number in (errno.EAGAIN, errno.EWOULDBLOCK):
         return b""
+    raise KernelError("recv(MSG_PEEK)", number, describe(sock))
+
+
+def disconnect(sock: socket.socket) -> None:
+    """End the connection of *sock*, which is in repair mode: at once, for all who hold it, without a packet.
+
+    Source: connect(2), AF_UNSPEC; net/ipv4/tcp.c tcp_disconnect().
+    """
+    if _libc.connect(sock.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)):
+        raise KernelError("connect(AF_UNSPEC)", ctypes.get_errno(), describe(sock))
+
+
+def get_namespace(sock: socket.socket) -> int:
+    """A number of the network namespace that *sock* belongs to, which no other has."""
+    global _namespace_cookies
+    if _namespace_cookies:
+        try:
+            return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError as exc:
+            if exc.errno != errno.ENOPROTOOPT:
+                raise failed("getsockopt(SO_NETNS_COOKIE)", sock, exc) from exc
+            _namespace_cookies = False  # before Linux 5.14
+    try:
+        descriptor = fcntl.ioctl(sock.fileno(), SIOCGSKNS)
     except OSError as exc:
-        raise failed("recv(MSG_PEEK)", sock, exc) from exc
+        raise failed("ioctl(SIOCGSKNS)", sock, exc) from exc
+    try:
+        return os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,280 @@
+"""The filter of this process around the connections that it passes: one table for a network namespace.
+
+Elements have their own timeouts, so that what is over costs nothing: a connection that was passed on stays
+unanswered for a minute and is then forgotten by the kernel itself, whatever has become of this process.
+
+Sets of the table, each for IPv4 and IPv6:
+
+- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves.
+- ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
+  draw no reset. Nothing of them arrives, unless it is a connection that has come back:
+- ``back``: connections that run here now while the table of another process still has them among those it
+  has passed on. A chain before all others gives their packets' buffers a priority by which every table of
+  ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
+
+The table belongs to our netlink socket (flag ``owner``), so that no other program can change it; ``nft flush
+ruleset``, which every reload of a firewall begins with, leaves it alone. With the flag ``persist`` (Linux 6.9)
+it outlives us, and then anybody may delete it; where the kernel does not know that flag, the table is nobody's.
+
+For the hooks and the mark, see :mod:`tcpcp.isolation`.
+
+Source: net/netfilter/nf_tables_api.c nft_table_owner(), nft_rcv_nl_event(), nft_add_set_elem().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from tcpcp import isolation, netfilter, nft_rules
+from tcpcp.errors import Expired, IsolationError
+from tcpcp.isolation import MARK, Flow, flow_sets
+from tcpcp.nft_elements import Message, changes
+
+#: Of a table's name; 16 hexadecimal digits follow, chosen at random.
+PREFIX = isolation.OWN_PREFIX
+#: A priority that no program gives its packets.
+_BACK = 0x7C9C_C114
+_FIRST, _BEFORE_FIRST = -300, -301
+_LENGTHS = {"4": 4, "6": 16}
+#: What the kernel says of a flag that it does not know.
+_NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
+
+
+class FlowTable:
+    """The table, in the network namespace of the calling thread; it is made when it is needed first.
+
+    Every change is one batch: it is in force whole or not at all. All methods raise
+    :class:`tcpcp.errors.IsolationError` or :class:`tcpcp.errors.PermissionDenied`, and may be called from any
+    thread.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"{PREFIX}{secrets.token_hex(8)}"
+        self._netlink = netfilter.Netlink()
+        self._lock = threading.Lock()
+        self._made = self._has_back = self._pinned = False
+        #: Until when, by time.monotonic(), an element may be there; the kernel alone knows whether it is.
+        self._held: dict[Flow, float] = {}
+        self._passed: dict[Flow, float] = {}
+        self._back: dict[Flow, float] = {}
+
+    def prepare(self) -> None:
+        """Make the table now and keep it until :meth:`close`, so that :meth:`hold` is quick."""
+        with self._lock:
+            self._pinned = True
+            if not self._made:
+                self._make([])
+
+    def hold(self, flows: Sequence[Flow]) -> None:
+        """Isolate *flows*, for :data:`tcpcp.isolation.TIMEOUT_S` from now on.
+
+        Once this returns, at most one packet for each processor is still being delivered.
+        """
+        with self._lock:
+            added = self._added("flows", flows)
+            if self._made:
+                try:
+                    self._run(added)
+                except IsolationError as exc:
+                    if exc.errno != errno.ENOENT:
+                        raise
+                    self._make(added)  # somebody deleted it, which only older kernels permit
+            else:
+                self._make(added)
+            self._note(self._held, flows)
+
+    def holds(self, flow: Flow) -> bool:
+        """Whether *flow* was isolated here and has not been let go."""
+        with self._lock:
+            return self._held.get(flow, 0) > time.monotonic()
+
+    def renew(self, flows: Sequence[Flow]) -> None:
+        """Start the timeout of *flows* anew.
+
+        :raises Expired: some of them are not isolated any more; no other has changed.
+        """
+        with self._lock:
+            self._run_on_held([*self._deleted("flows", flows), *self._added("flows", flows)], flows)
+            self._note(self._held, flows)
+
+    def pass_on(self, flows: Sequence[Flow]) -> None:
+        """*flows* are going to lose their sockets: what arrives for them stays unanswered for a timeout.
+
+        :raises Expired: some of them are not isolated any more; nothing has changed.
+        """
+        with self._lock:
+            fresh = [*self._erased("passed", _those(flows, self._passed)), *self._added("passed", flows)]
+            gone = self._erased("back", _those(flows, self._back))
+            self._run_on_held([*self._deleted("flows", flows), *fresh, *gone], flows)
+            self._note(self._passed, flows)
+            _drop(flows, self._held, self._back)
+
+    def let_through(self, flows: Sequence[Flow]) -> None:
+        """*flows* run here from now on, whoever has passed them on before.
+
+        :raises Expired: some of them were not isolated any more; nothing has changed.
+        """
+        with self._lock:
+            changed = [*self._deleted("flows", flows), *self._erased("passed", _those(flows, self._passed))]
+            others = any(one.name != self.name for one in _ours(self._netlink))
+            if others:
+                changed += [*self._back_chain(), *self._erased("back", _those(flows, self._back))]
+                changed += self._added("back", flows)
+            self._run_on_held(changed, flows)
+            if others:
+                self._has_back = True
+                self._note(self._back, flows)
+            _drop(flows, self._held, self._passed)
+            self._tidy()
+
+    def expired(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Those of *flows* that are not isolated any more; the timeout of the others starts anew."""
+        found = []
+        for flow in flows:
+            try:
+                self.renew([flow])
+            except Expired:
+                found.append(flow)
+        return found
+
+    def forget(self, flows: Iterable[Flow]) -> None:
+        """*flows*, which have expired, are not held any more."""
+        with self._lock:
+            _drop(flows, self._held)
+            self._tidy()
+
+    def close(self) -> None:
+        """Remove the table if nothing depends on it any more; else it is left to the kernel's timeouts."""
+        with self._lock:
+            self._pinned = False
+            self._tidy()
+            self._netlink.close()
+
+    def abandon(self) -> None:
+        """In a child after fork(): the table is the parent's."""
+        self._netlink.close()
+
+    def _make(self, added: list[Message]) -> None:
+        _sweep(self._netlink)
+        for flags in (nft_rules.OWNER | nft_rules.PERSIST, 0):
+            try:
+                self._run([*_table(self.name, flags), *added])
+                break
+            except IsolationError as exc:
+                if not flags or exc.errno not in _NO_SUCH_FLAG:
+                    raise
+        self._made = True
+        self._has_back = False
+
+    def _run(self, messages: list[Message]) -> None:
+        if messages:
+            self._netlink.change(messages)
+
+    def _run_on_held(self, messages: list[Message], flows: Sequence[Flow]) -> None:
+        """Run what fails with ENOENT where one of *flows* is not there."""
+        try:
+            self._run(messages)
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            names = str(flows[0]) if len(flows) == 1 else f"{len(flows)} connections"
+            raise Expired(f"the isolation of {names} has run out, or was removed by somebody") from None
+
+    def _added(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        return changes("add", self.name, flow_sets(kind, flows), isolation.TIMEOUT_S)
+
+    def _deleted(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Fails where one of them is not there."""
+        return changes("delete", self.name, flow_sets(kind, flows))
+
+    def _erased(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Does not: what is not there is put there first."""
+        return [*self._added(kind, flows), *self._deleted(kind, flows)]
+
+    def _back_chain(self) -> list[Message]:
+        if self._has_back:
+            return []
+        sets = [
+            nft_rules.flow_set(self.name, f"back{v}", n, size)
+            for n, (v, size) in enumerate(_LENGTHS.items(), 1)
+        ]
+        rules = [
+            nft_rules.rule(
+                self.name,
+                "back",
+                nft_rules.is_flow(f"back{version}", size, outward=False),
+                nft_rules.set_priority(_BACK),
+            )
+            for version, size in _LENGTHS.items()
+        ]
+        return [*sets, nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST), *rules]
+
+    def _note(self, known: dict[Flow, float], flows: Iterable[Flow]) -> None:
+        known.update(dict.fromkeys(flows, time.monotonic() + isolation.TIMEOUT_S + 1))
+
+    def _tidy(self) -> None:
+        """Remove the table if it holds nothing: every packet of the host passes it."""
+        if not self._made or self._pinned:
+            return
+        now = time.monotonic()
+        for known in (self._held, self._passed, self._back):
+            for flow in [flow for flow, until in known.items() if until < now]:
+                del known[flow]
+            if known:
+                return
+        self._run([nft_rules.deletion(self.name)])
+        self._made = False
+
+
+def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
+    return [one for one in netlink.tables() if one.name.startswith(PREFIX)]
+
+
+def _sweep(netlink: netfilter.Netlink) -> None:
+    """Delete the tables of programs that have ended, once nothing in them is in force any more."""
+    sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
+    for table in _ours(netlink):
+        if table.orphaned and all(netlink.is_empty(table.name, one) for one in sets):
+            with contextlib.suppress(IsolationError):  # somebody else was faster
+                netlink.change([nft_rules.deletion(table.name)])
+
+
+def _table(name: str, flags: int) -> list[Message]:
+    messages = [nft_rules.table(name, flags)]
+    for kind in ("flows", "passed"):
+        for version, size in _LENGTHS.items():
+            messages.append(nft_rules.flow_set(name, f"{kind}{version}", len(messages), size))
+    for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
+        messages.append(nft_rules.chain(name, chain, hook, _FIRST))
+        messages += _rules(name, chain)
+    return messages
+
+
+def _rules(name: str, chain: str) -> list[Message]:
+    outward = chain == "output"
+    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    tests = [
+        (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
+        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), accept),
+        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
+    ]
+    if not outward:  # without its socket nothing leaves, and one that has come back may send
+        tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
+        tests += [(nft_rules.is_flow(f"passed{v}", n, outward=False), drop) for v, n in _LENGTHS.items()]
+    return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]
+
+
+def _those(flows: Iterable[Flow], known: Mapping[Flow, float]) -> list[Flow]:
+    return [flow for flow in flows if flow in known]
+
+
+def _drop(flows: Iterable[Flow], *tables: dict[Flow, float]) -> None:
+    for known in tables:
+        for flow in flows:
+            known.pop(flow, None)

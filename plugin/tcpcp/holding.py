@@ -1,0 +1,191 @@
+"""The sockets that this process has got or created and not let go yet, and the filters around them.
+
+A socket is known by its cookie, which the kernel never uses twice: neither a descriptor nor an object, which
+may be one of several for the same socket. A child after fork() knows none: they are its parent's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tcpcp import tcp_repair
+from tcpcp.errors import AlreadyGot, Expired, NotGot
+from tcpcp.flow_table import FlowTable
+from tcpcp.isolation import Flow
+
+
+@dataclass(slots=True)
+class Holding:
+    """One socket in repair mode.
+
+    :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
+    """
+
+    cookie: int
+    name: str
+    flow: Flow | None = None
+    table: FlowTable | None = None
+
+
+_lock = threading.Lock()
+_known: dict[int, Holding] = {}
+#: By the cookie of the network namespace.
+_tables: dict[int, FlowTable] = {}
+
+
+def table(namespace: int) -> FlowTable:
+    """The filter of this process in the calling thread's network namespace.
+
+    :param namespace: its cookie.
+    """
+    with _lock:
+        if namespace not in _tables:
+            _tables[namespace] = FlowTable()
+        return _tables[namespace]
+
+
+def claim(socks: Sequence[socket.socket]) -> list[Holding]:
+    """Enter *socks* as held by this process.
+
+    :raises AlreadyGot: one of them is, or is there twice; nothing has changed.
+    """
+    found = [Holding(tcp_repair.get_cookie(sock), tcp_repair.describe(sock)) for sock in socks]
+    with _lock:
+        fresh: dict[int, Holding] = {}
+        for one in found:
+            if one.cookie in _known or one.cookie in fresh:
+                raise AlreadyGot(f"{one.name}: got, or created, already; resume or release it first")
+            fresh[one.cookie] = one
+        _known.update(fresh)
+    return found
+
+
+def find(socks: Iterable[socket.socket]) -> list[Holding]:
+    """What is known of *socks*.
+
+    :raises NotGot: nothing of one of them.
+    """
+    found = []
+    for sock in socks:
+        one = _known.get(tcp_repair.get_cookie(sock))
+        if one is None:
+            name = tcp_repair.describe(sock)
+            raise NotGot(f"{name}: this process has neither got nor created it, or it runs already")
+        found.append(one)
+    return found
+
+
+def drop(holdings: Iterable[Holding]) -> None:
+    """Forget *holdings*: they run, or are gone."""
+    with _lock:
+        for one in holdings:
+            _known.pop(one.cookie, None)
+
+
+def by_table(holdings: Iterable[Holding]) -> list[tuple[FlowTable, list[Holding]]]:
+    """Those that are isolated, by the filter that does it."""
+    groups: dict[int, tuple[FlowTable, list[Holding]]] = {}
+    for one in holdings:
+        if one.table is not None and one.flow is not None:
+            groups.setdefault(id(one.table), (one.table, []))[1].append(one)
+    return list(groups.values())
+
+
+def flows(holdings: Iterable[Holding]) -> list[Flow]:
+    """Their connections."""
+    return [one.flow for one in holdings if one.flow is not None]
+
+
+def renew(holdings: Sequence[Holding]) -> None:
+    """Start the timeout of their isolation anew.
+
+    :raises Expired: it has run out for those named; that of the others has been renewed.
+    """
+    expired: list[str] = []
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.renew(flows(theirs))
+        except Expired:
+            expired += _named(filter_.expired(flows(theirs)))
+    if expired:
+        raise ran_out(expired)
+
+
+def pass_on(holdings: Sequence[Holding]) -> None:
+    """They are about to lose their sockets; what arrives for them stays unanswered for a while.
+
+    :raises Expired: for those named; nothing has changed for those of the same network namespace.
+    """
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.pass_on(flows(theirs))
+        except Expired:
+            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
+
+
+def let_through(holdings: Sequence[Holding]) -> None:
+    """They are not isolated any more.
+
+    :raises Expired: for those named; nothing has changed for those of the same network namespace.
+    """
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.let_through(flows(theirs))
+        except Expired:
+            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
+        _opened(theirs)
+
+
+def let_all_through(holdings: Sequence[Holding]) -> list[str]:
+    """As :func:`let_through`, and those whose isolation has run out are named instead."""
+    expired: list[Flow] = []
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.let_through(flows(theirs))
+        except Expired:
+            over = filter_.expired(flows(theirs))
+            filter_.forget(over)
+            rest = [flow for flow in flows(theirs) if flow not in over]
+            if rest:
+                filter_.let_through(rest)
+            expired += over
+        _opened(theirs)
+    return _named(expired)
+
+
+def ran_out(names: Sequence[str]) -> Expired:
+    """The error for the connections *names*."""
+    more = f" and of {len(names) - 3} more" if len(names) > 3 else ""
+    return Expired(f"{', '.join(names[:3])}{more}: the isolation has run out, or was removed by somebody")
+
+
+def _opened(holdings: Iterable[Holding]) -> None:
+    for one in holdings:
+        one.table = one.flow = None
+
+
+def _named(flows_: Iterable[Flow]) -> list[str]:
+    return [str(flow) for flow in flows_]
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _known.clear()
+    for one in _tables.values():
+        one.abandon()
+    _tables.clear()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for one in _tables.values():
+        one.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

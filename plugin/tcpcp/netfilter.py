@@ -1,0 +1,124 @@
+"""A netlink socket to the kernel's packet filter: batches of :mod:`tcpcp.nft_elements` and their answers.
+
+A table may belong to the socket that made it; so who makes such a table keeps a socket of its own, and reads
+all that is answered, instead of closing it when something has gone wrong.
+
+Source: net/netfilter/nfnetlink.c nfnetlink_rcv_batch(): one answer for each message that asks for it, and one
+with the number of the beginning when the batch as a whole has failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+
+from tcpcp import nft_elements, nft_rules
+from tcpcp.errors import IsolationError, PermissionDenied
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
+_SO_SNDBUFFORCE = 32
+_ANSWER_S = 10.0
+_DUMP = 0x300
+#: What the send buffer of a socket takes as it is.
+_USUAL_BYTES = 65536
+
+
+class Netlink:
+    """A netlink socket of one user's own, in the network namespace of the thread that made it.
+
+    :raises PermissionDenied: as its calls: CAP_NET_ADMIN is missing there.
+    :raises IsolationError: this kernel has no nf_tables, or could not carry the batch out; :attr:`errno` says
+        why, and nothing of it is in force.
+    """
+
+    def __init__(self) -> None:
+        self._socket = connect()
+        self._number = 0
+
+    def change(self, messages: Sequence[nft_elements.Message]) -> None:
+        """Carry out *messages* as one batch."""
+        begin = self._number + 1
+        self._number = begin + len(messages) + 1
+        batch = nft_elements.batch(messages, begin)
+        try:
+            if len(batch) > _USUAL_BYTES:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
+            self._socket.send(batch)
+            error = self._outcome(begin, len(messages))
+        except OSError as exc:
+            raise IsolationError(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
+        if error in (errno.EPERM, errno.EACCES):
+            raise PermissionDenied("CAP_NET_ADMIN is missing in this network namespace")
+        if error:
+            raise IsolationError(f"nf_tables refused: {os.strerror(error)}", error)
+
+    def _outcome(self, begin: int, count: int) -> int:
+        """The first error of the batch that was sent last; all of its answers are read, and older ones skipped."""
+        first, left = 0, count
+        while left > 0:
+            for reply in nft_elements.replies(self._socket.recv(1 << 16)):
+                if reply.error is None or not begin <= reply.number <= begin + count + 1:
+                    continue
+                first = first or reply.error
+                if reply.number in (begin, begin + count + 1):  # of the batch as a whole: no other will come
+                    left = 0
+                left -= 1
+        return first
+
+    def tables(self) -> list[nft_rules.Table]:
+        """All tables of the family inet."""
+        return [nft_rules.described(body) for body in self._dump(nft_rules.GET_TABLE, b"")]
+
+    def is_empty(self, table: str, set_: str) -> bool:
+        """Whether nothing in the set of the table inet *table* is in force; also where there is no such set."""
+        try:
+            return not self._dump(nft_rules.GET_ELEMENTS, nft_elements.of_set(table, set_))
+        except IsolationError as exc:
+            if exc.errno == errno.ENOENT:
+                return True
+            raise
+
+    def _dump(self, kind: int, body: bytes) -> list[bytes]:
+        self._number += 1
+        found: list[bytes] = []
+        try:
+            self._socket.send(nft_elements.request(kind, _DUMP, body, number=self._number))
+            while True:
+                for reply in nft_elements.replies(self._socket.recv(1 << 16)):
+                    if reply.number != self._number:
+                        continue
+                    if reply.error:
+                        raise IsolationError(f"nf_tables refused: {os.strerror(reply.error)}", reply.error)
+                    if reply.last or reply.error == 0:
+                        return found
+                    found.append(reply.body)
+        except OSError as exc:
+            raise IsolationError(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
+
+    def close(self) -> None:
+        """Let go of the socket, and so of the tables that it owns."""
+        self._socket.close()
+
+
+def tables() -> list[nft_rules.Table]:
+    """All tables of the family inet in the calling thread's network namespace.
+
+    :raises IsolationError: the kernel does not say.
+    """
+    netlink = Netlink()
+    try:
+        return netlink.tables()
+    finally:
+        netlink.close()
+
+
+def connect() -> socket.socket:
+    """A netlink socket to netfilter, in the calling thread's network namespace."""
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+    netlink.settimeout(_ANSWER_S)
+    # An error would else bring back the whole message that it is about.
+    netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+    return netlink
