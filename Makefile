@@ -40,4 +40,4 @@ proto: setup
 	@tools/proto
 
 clean:
-	rm -rf .venv build *.egg-info plugin/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build plugin/build *.egg-info plugin/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -102,8 +102,8 @@ class AgentStream:
         if status in (_NOT_FOUND, _NOT_EXECUTABLE) or "command not found" in said:
             return self._error(
                 f"there is no agent on {name}: {self._agent} cannot be run: {self._last_line()}",
-                "Install migrate there in the same version (`pip install .` or `make setup`), or say where "
-                "its migrate-agent is with --agent PATH.",
+                "Install migrate there in the same version (`pip install . ./plugin` or `make setup`), or say "
+                "where its migrate-agent is with --agent PATH.",
             )
         text = f"the agent on {name} ended with status {status}"
         hint = (

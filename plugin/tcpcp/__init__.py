@@ -62,10 +62,11 @@ from tcpcp.ici import (
 )
 from tcpcp.listener import drain, hold_new
 from tcpcp.sealed import dumps_sealed, loads_sealed
-from tcpcp.version import VERSION
+from tcpcp.version import VERSION, __version__
 
 __all__ = [
     "VERSION",
+    "__version__",
     "AddressInUse",
     "AlreadyGot",
     "CodecError",

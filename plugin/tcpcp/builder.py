@@ -20,7 +20,7 @@ from tcpcp import (
 )
 from tcpcp import same_path as same_path_
 from tcpcp.checks import Limits
-from tcpcp.errors import AddressInUse, Unfed, Unsupported
+from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
 from tcpcp.reader import enter_repair, forget, leave_repair
@@ -68,10 +68,11 @@ def begin(
         made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
         made.settimeout(None)
     try:
-        _prepare(made, ici, limits, present)
-        enter_repair(made, ici.options.get("SO_REUSEADDR", 0))
-        if not made.getsockname()[1]:
-            _call("bind", made, made.bind, _sockaddr(ici, ici.local))
+        with _naming(ici):
+            _prepare(made, ici, limits, present)
+            enter_repair(made, ici.options.get("SO_REUSEADDR", 0))
+            if not made.getsockname()[1]:
+                _call("bind", made, made.bind, _sockaddr(ici, ici.local))
     except BaseException:
         if sock is None:
             discard(made)
@@ -79,6 +80,17 @@ def begin(
             leave_repair(made, tcp_repair.OFF_NO_PROBE)
         raise
     return made
+
+
+@contextlib.contextmanager
+def _naming(ici: Ici) -> Iterator[None]:
+    """Errors say which connection it is: a socket that is not connected yet cannot."""
+    try:
+        yield
+    except KernelError as exc:
+        raise KernelError(exc.call, exc.errno, str(ici)) from exc
+    except OSError as exc:
+        raise KernelError("if_nametoindex", exc.errno or errno.ENODEV, str(ici)) from exc
 
 
 def complete(
@@ -103,7 +115,8 @@ def complete(
 
 def _complete(sock: socket.socket, ici: Ici, limits: Limits, same_path: bool, may_feed: bool) -> bool:
     teach = may_feed and same_path and same_path_.can_teach_rtt(ici)
-    _connect(sock, ici, extra_bytes=int(teach))
+    with _naming(ici):
+        _connect(sock, ici, extra_bytes=int(teach))
     _negotiate(sock, ici)
     with _hearing_loopback(sock, ici):
         heard = _prime(sock, ici, teach, may_feed)
@@ -243,8 +256,8 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
     except OSError as exc:
         # connect() says EADDRNOTAVAIL where the connection exists (__inet_check_established()).
         if exc.errno == errno.EADDRINUSE or (name == "connect" and exc.errno == errno.EADDRNOTAVAIL):
-            where = f"{address[0]}:{address[1]}"
-            raise AddressInUse(f"{name} {where}: the connection exists here, or its port is taken") from exc
+            ends = f"{tcp_repair.describe(sock)}: {name} {address[0]} port {address[1]}"
+            raise AddressInUse(f"{ends}: the connection exists on this host, or its port is taken") from exc
         raise tcp_repair.failed(name, sock, exc) from exc
 
 

@@ -80,10 +80,16 @@ class Setter:
         with _lock:
             if values != self._given:  # many connections that have been quiet have the same
                 self._given = b""
-                bpf.update(self._values, values)
+                self._write(values, sock)
                 self._given = values
             tcp_repair.set_congestion(sock, self._name)
         tcp_repair.set_congestion(sock, algorithm)
+
+    def _write(self, values: bytes, sock: socket.socket) -> None:
+        try:
+            bpf.update(self._values, values)
+        except KernelError as exc:
+            raise KernelError(exc.call, exc.errno, tcp_repair.describe(sock)) from exc
 
     def close(self) -> None:
         """Take the congestion control away."""

@@ -249,6 +249,8 @@ def create_many(
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
     given = list(socks) if socks is not None else [None] * len(icis)
+    if len(given) != len(icis):
+        raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
     limits, namespace = _require(icis, given, same_path)
     made: list[socket.socket] = []
     held: list[Holding] = []

@@ -78,16 +78,22 @@ class FlowTable:
         """
         with self._lock:
             added = self._added("flows", flows)
-            if self._made:
-                try:
-                    self._run(added)
-                except IsolationError as exc:
-                    if exc.errno != errno.ENOENT:
-                        raise
-                    self._make(added)  # somebody deleted it, which only older kernels permit
-            else:
-                self._make(added)
+            try:
+                self._hold(added)
+            except IsolationError as exc:
+                raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
             self._note(self._held, flows)
+
+    def _hold(self, added: list[Message]) -> None:
+        if not self._made:
+            self._make(added)
+            return
+        try:
+            self._run(added)
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            self._make(added)  # somebody deleted it, which only older kernels permit
 
     def holds(self, flow: Flow) -> bool:
         """Whether *flow* was isolated here and has not been let go."""
@@ -182,9 +188,8 @@ class FlowTable:
             self._run(messages)
         except IsolationError as exc:
             if exc.errno != errno.ENOENT:
-                raise
-            names = str(flows[0]) if len(flows) == 1 else f"{len(flows)} connections"
-            raise Expired(f"the isolation of {names} has run out, or was removed by somebody") from None
+                raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
+            raise Expired(f"{_names(flows)}: the isolation has run out, or was removed by somebody") from None
 
     def _added(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
         return changes("add", self.name, flow_sets(kind, flows), isolation.TIMEOUT_S)
@@ -268,6 +273,11 @@ def _rules(name: str, chain: str) -> list[Message]:
         tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
         tests += [(nft_rules.is_flow(f"passed{v}", n, outward=False), drop) for v, n in _LENGTHS.items()]
     return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]
+
+
+def _names(flows: Sequence[Flow]) -> str:
+    more = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
+    return f"{flows[0]}{more}"
 
 
 def _those(flows: Iterable[Flow], known: Mapping[Flow, float]) -> list[Flow]:

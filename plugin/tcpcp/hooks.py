@@ -202,16 +202,13 @@ class Extract:
 
     def _set_closed(self, inode: int, connection: socket.socket) -> None:
         if tcp_repair.get_inq(connection):
-            raise Unsupported("a connection was closed by its peer in this moment, with bytes unread")
+            name = tcp_repair.describe(connection)
+            raise Unsupported(f"{name}: was closed by its peer in this moment, with bytes unread")
         self.closed.append(inode)
 
     def reusing(self) -> list[int] | bool:
         """Inodes of the connections with SO_REUSEADDR, which repair mode overwrites; True if all have it."""
-        found = [
-            inode
-            for inode, connection in self.connections.items()
-            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
-        ]
+        found = [inode for inode, connection in self.connections.items() if _reuse(connection) == 1]
         return True if len(found) == len(self.connections) else found
 
     def resume(self) -> None:
@@ -311,12 +308,16 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     with Lender() as lender, raw_segment.keeping():
         for ici in icis:
             with lender.borrow(*holders[ici.tag]) as restored:
-                reuse = restored.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+                reuse = _reuse(restored)
                 tcp_repair.set_repair(restored, tcp_repair.ON)
                 segment = waking.old_segment(restored)
                 tcp_repair.set_repair(restored, tcp_repair.OFF)
-                restored.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+                tcp_repair.set_int(restored, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
                 waking.wake(restored, segment)
+
+
+def _reuse(sock: socket.socket) -> int:
+    return tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, "SO_REUSEADDR")
 
 
 def bound(entry: diag.Entry) -> list[Endpoint]:

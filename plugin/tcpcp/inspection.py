@@ -169,7 +169,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     if ssl is not None and isinstance(given, ssl.SSLSocket):
         raise Unsupported(
             f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
-            "unwrap() first, or let a proxy in front encrypt (docs/tls.md)"
+            "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
         )
     try:
         if given.fileno() < 0:
@@ -230,11 +230,11 @@ def _check_kind(sock: socket.socket) -> None:
         tcp_repair.get_int(sock, socket.SOL_SOCKET, option, name) for option, name in _WHAT_IT_IS
     )
     if kind != socket.SOCK_STREAM or family not in (socket.AF_INET, socket.AF_INET6):
-        raise Unsupported(f"not a TCP socket: {sock.family.name}, {sock.type.name}")
+        raise Unsupported(f"{_name(sock)}: not a TCP socket: family {family}, type {kind}")
     if protocol == tcp_repair.IPPROTO_MPTCP:
-        raise Unsupported("Multipath TCP refuses repair mode; let the program use plain TCP")
+        raise Unsupported(f"{_name(sock)}: Multipath TCP refuses repair mode; let the program use plain TCP")
     if protocol != socket.IPPROTO_TCP:
-        raise Unsupported(f"not a TCP socket: protocol {protocol}")
+        raise Unsupported(f"{_name(sock)}: not a TCP socket: protocol {protocol}")
 
 
 def _check_use(sock: socket.socket) -> None:
@@ -252,7 +252,9 @@ def _check_closed(sock: socket.socket) -> None:
     try:
         last_peer(sock)
     except KernelError:
-        raise Unsupported("not connected, and never was: there is no connection to pass") from None
+        raise Unsupported(
+            f"{_name(sock)}: not connected, and never was: there is no connection to pass"
+        ) from None
     poll = select.poll()
     poll.register(sock, 0)
     if any(events & select.POLLERR for _, events in poll.poll(0)):
@@ -261,9 +263,11 @@ def _check_closed(sock: socket.socket) -> None:
 
 def _check_protocols(sock: socket.socket) -> None:
     if ulp := tcp_repair.get_ulp(sock):
-        raise Unsupported(f"{_name(sock)}: protocol {ulp} above TCP: its keys cannot be read from the kernel")
+        raise Unsupported(
+            f"{_name(sock)}: protocol {ulp} above TCP: what it keeps, keys for example, is not passed"
+        )
     if _has_ao(sock):
-        raise Unsupported(f"{_name(sock)}: TCP-AO: its keys cannot be read from the kernel")
+        raise Unsupported(f"{_name(sock)}: TCP-AO: its keys are not passed")
 
 
 def has_urgent(socks: Sequence[socket.socket]) -> list[socket.socket]:

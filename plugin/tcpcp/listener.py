@@ -20,7 +20,7 @@ import socket
 import time
 
 from tcpcp import diag, inspection, tcp_repair
-from tcpcp.errors import Unsupported
+from tcpcp.errors import IsolationError, Unsupported
 from tcpcp.ici import Endpoint, State
 from tcpcp.isolation import Isolation
 
@@ -40,7 +40,10 @@ def hold_new(listener: socket.socket) -> Isolation:
     """
     _require_listening(listener)
     held = Isolation(f"listener-{secrets.token_hex(8)}")
-    held.hold(listeners=bound(listener), syn_only=True)
+    try:
+        held.hold(listeners=bound(listener), syn_only=True)
+    except IsolationError as exc:
+        raise IsolationError(f"{tcp_repair.describe(listener)}: {exc}") from exc
     return held
 
 
@@ -52,7 +55,7 @@ def drain(listener: socket.socket, *, deadline_s: float = DEADLINE_S) -> list[so
     :param deadline_s: seconds. It is over earlier when no handshake is under way.
     :return: the connections, non-blocking, as accept() gives them.
     :raises Unsupported: it does not listen.
-    :raises OSError: of accept(), e.g. EMFILE; what had been accepted is closed, and so reset.
+    :raises KernelError: of accept(), e.g. EMFILE; what had been accepted is closed.
     """
     _require_listening(listener)
     deadline = time.monotonic() + deadline_s
@@ -60,7 +63,7 @@ def drain(listener: socket.socket, *, deadline_s: float = DEADLINE_S) -> list[so
     try:
         while True:
             under_way = handshakes(listener)
-            accepted += _accept_all(listener)
+            _accept_all(listener, accepted)
             if not under_way or time.monotonic() > deadline:
                 return accepted
             time.sleep(_PAUSE_S)
@@ -70,8 +73,8 @@ def drain(listener: socket.socket, *, deadline_s: float = DEADLINE_S) -> list[so
         raise
 
 
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    accepted = []
+def _accept_all(listener: socket.socket, accepted: list[socket.socket]) -> None:
+    """Append to *accepted* what waits, so that it is known after an error too."""
     mode = listener.gettimeout()
     listener.setblocking(False)
     try:
@@ -80,7 +83,9 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
             made.setblocking(False)
             accepted.append(made)
     except BlockingIOError:
-        return accepted
+        return
+    except OSError as exc:
+        raise tcp_repair.failed("accept", listener, exc) from exc
     finally:
         listener.settimeout(mode)
 
@@ -105,4 +110,4 @@ def bound(listener: socket.socket) -> list[Endpoint]:
 
 def _require_listening(sock: socket.socket) -> None:
     if tcp_repair.get_info(sock).state != State.LISTEN:
-        raise Unsupported("not a listening socket")
+        raise Unsupported(f"{tcp_repair.describe(sock)}: not a listening socket")

@@ -12,6 +12,7 @@ Source: RFC 9293 section 3.1, RFC 1071; raw(7); CRIU's soccr.c for the idea.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import struct
 import threading
@@ -127,6 +128,15 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
             if _kept.sockets is None:
                 raw.close()
     except PermissionError as exc:
-        raise PermissionDenied(f"{exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+        raise PermissionDenied(f"{_name(packet)}: {exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
     except OSError as exc:
-        raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, str(receiver)) from exc
+        raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, _name(packet)) from exc
+
+
+def _name(packet: bytes) -> str:
+    """The connection of *packet*, from :func:`build`: its receiver is the local end."""
+    header, size = (_IPV6, 16) if packet[0] >> 4 == 6 else (_IPV4, 4)
+    ips = (packet[header.size - 2 * size : header.size - size], packet[header.size - size : header.size])
+    ports = struct.unpack_from("!HH", packet, header.size)
+    peer, local = (Endpoint(ipaddress.ip_address(ip), port) for ip, port in zip(ips, ports, strict=True))
+    return f"{local} - {peer}"

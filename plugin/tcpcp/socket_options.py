@@ -98,7 +98,7 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
 
 
 def read_tuned(sock: socket.socket, options: dict[str, int]) -> dict[str, int]:
-    """*options*, read of *sock* before, with those that the kernel itself changes as packets arrive as they are now.
+    """*options*, read of *sock* before, and those that the kernel itself changes as they are now.
 
     :raises KernelError: nothing has changed.
     """
@@ -167,7 +167,7 @@ def apply_all(
     :raises KernelError: an option was refused; those before it in the table are set.
     """
     if problems := option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6):
-        raise IciError(list(problems))
+        raise IciError([f"{tcp_repair.describe(sock)}: {problem}" for problem in problems])
     known = tuple(present.items()) if present else ()
     for option, value in _to_set(tuple(options.items()), known, but_criu_saved):
         try:

@@ -16,7 +16,8 @@ import os
 import socket
 import struct
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from tcpcp.errors import KernelError
 from tcpcp.ici import Window
@@ -99,15 +100,34 @@ class Info(NamedTuple):
 
 
 def describe(sock: socket.socket) -> str:
-    """``local - peer`` for messages; as much of it as the socket still tells."""
-    names = []
-    for call in (sock.getsockname, sock.getpeername):
-        try:
-            host, port = call()[:2]
-            names.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except OSError:
-            names.append("?")
-    return " - ".join(names)
+    """``local - peer`` for messages, as an ICI is written; where *sock* does not know both, its descriptor too."""
+    if sock.fileno() < 0:
+        return "a closed socket"
+    local = peer = ""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        local = _name_of(sock.getsockname)
+        peer = _name_of(sock.getpeername) or _name_of(lambda: _last_peer(sock))
+    if local and peer:
+        return f"{local} - {peer}"
+    known = f"{local or '?'} - {peer or '?'}" if local or peer else "a socket without addresses"
+    return f"{known} (descriptor {sock.fileno()})"
+
+
+def _name_of(call: Callable[[], tuple[Any, ...]]) -> str:
+    """The end that *call* returns, or "" where there is none."""
+    try:
+        host, port = call()[:2]
+    except OSError:
+        return ""
+    host = host.removeprefix("::ffff:")
+    return "" if port == 0 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _last_peer(sock: socket.socket) -> tuple[str, int]:
+    """The far end of a connection that has ended, which getpeername() does not tell (net/core/sock.c)."""
+    size, where = (28, slice(8, 24)) if sock.family == socket.AF_INET6 else (16, slice(4, 8))
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERNAME, size)
+    return socket.inet_ntop(sock.family, raw[where]), int.from_bytes(raw[2:4], "big")
 
 
 def failed(call: str, sock: socket.socket, exc: OSError) -> KernelError:
@@ -264,6 +284,8 @@ def get_ulp(sock: socket.socket) -> str:
 def _ioctl(sock: socket.socket, request: int, name: str) -> int:
     try:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), request, _INT), sys.byteorder, signed=True)
+    except ValueError:  # the descriptor of a closed socket is -1
+        raise KernelError(f"ioctl({name})", errno.EBADF, describe(sock)) from None
     except OSError as exc:
         raise failed(f"ioctl({name})", sock, exc) from exc
 

@@ -14,7 +14,7 @@ import tcpcp
 from tcpcp import ici
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("[be]*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("[bep]*/README.md"))]
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 FOLDERS = "benchmarks|docs|examples|images|migrate|plugin|tests|tools"
 FILE = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w/]*(?:\.\w+)?")
