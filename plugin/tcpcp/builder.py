@@ -230,9 +230,6 @@ def _set_sizes(sock: socket.socket, ici: Ici, limits: Limits) -> None:
     socket_options.set_buffers(
         sock, ici.options, limits.max_receive_buffer_bytes, limits.max_send_buffer_bytes
     )  # fmt: skip
-    clamp = ici.options.get("TCP_WINDOW_CLAMP")
-    if clamp is not None and ici.state is not State.CLOSE:
-        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
     socket_options.set_last(sock, ici.options)
     if ici.receive_queue.shut:
         _shut_down(sock, socket.SHUT_RD)
@@ -266,6 +263,9 @@ def _negotiate(sock: socket.socket, ici: Ici) -> None:
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if ici.timestamp is not None:
         tcp_repair.set_timestamp(sock, ici.timestamp.value)
+    clamp = ici.options.get("TCP_WINDOW_CLAMP")
+    if clamp is not None:  # it cannot be set any more when both sides have closed
+        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
 
 
 @lru_cache(256)  # the handshakes of most connections of a server agree on the same

@@ -214,7 +214,23 @@ def _queues(ici: Ici, limits: Limits) -> Iterator[str]:
     if len(ici.receive_queue.data) > limits.max_receive_queue_bytes:
         unread = len(ici.receive_queue.data)
         yield f"the receive queue has {unread} bytes, the limit is {limits.max_receive_queue_bytes}"
+    yield from _chosen(ici, limits)
     yield from _room(ici, limits)
+
+
+def _chosen(ici: Ici, limits: Limits) -> Iterator[str]:
+    """Buffers whose size the application has chosen; those that the kernel tunes are made smaller instead."""
+    most = {
+        "SO_SNDBUF": (option_names.SNDBUF_LOCK, limits.max_send_buffer_bytes, "wmem_max"),
+        "SO_RCVBUF": (option_names.RCVBUF_LOCK, limits.max_receive_buffer_bytes, "rmem_max"),
+    }
+    for name, (bit, bound, sysctl) in most.items():
+        size = ici.options.get(name, 0)
+        if ici.options.get("SO_BUF_LOCK", 0) & bit and size > bound:
+            yield (
+                f"{name} is {size}, which the application has chosen; this host permits {bound}: "
+                f"raise net.core.{sysctl} to {size // 2}"
+            )
 
 
 def _room(ici: Ici, limits: Limits) -> Iterator[str]:

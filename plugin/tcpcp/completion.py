@@ -5,12 +5,13 @@ Source: CRIU's images/inventory.proto, fdinfo.proto, sk-inet.proto, tcp-stream.p
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tcpcp import builder, checks, codec, criu_images, host
+from tcpcp import builder, checks, codec, criu_images, host, option_names
 from tcpcp.ici import Endpoint, Ici, State
 
 #: The ICIs of all connections of a tree, beside CRIU's images.
@@ -33,7 +34,12 @@ class Completion:
         self.icis: list[Ici] = []
         self._directory, self._one_more = directory, one_more
         self._rest = bytearray()
-        self._limits = host.limits()
+        # CRIU gives sockets the buffers they had, whatever this host permits an application.
+        self._limits = dataclasses.replace(
+            host.limits(),
+            max_receive_buffer_bytes=option_names.INT_MAX,
+            max_send_buffer_bytes=option_names.INT_MAX,
+        )
 
     def take(self, data: bytes) -> None:
         """Take the next bytes of the ICI image.

@@ -318,10 +318,9 @@ def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:
 def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
     """Undo what :func:`_hold` did, as far as it went."""
     try:
-        holding.let_all_through(held)
+        holding.undo(held)
     except TcpcpError as exc:
         error.add_note(f"and the isolation could not be lifted: {exc}; it runs out by itself")
-    holding.drop(held)
 
 
 def activate(sock: HasFileno) -> None:

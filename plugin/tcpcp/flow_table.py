@@ -139,6 +139,13 @@ class FlowTable:
             _drop(flows, self._held, self._passed)
             self._tidy()
 
+    def undo(self, flows: Sequence[Flow]) -> None:
+        """Take :meth:`hold` of *flows* back; what was passed on before is so again."""
+        with self._lock:
+            self._run(self._erased("flows", flows))
+            _drop(flows, self._held)
+            self._tidy()
+
     def expired(self, flows: Iterable[Flow]) -> list[Flow]:
         """Those of *flows* that are not isolated any more; the timeout of the others starts anew."""
         found = []

@@ -158,6 +158,15 @@ def let_all_through(holdings: Sequence[Holding]) -> list[str]:
     return _named(expired)
 
 
+def undo(holdings: Sequence[Holding]) -> None:
+    """Forget *holdings*, whose isolation was an attempt that failed."""
+    try:
+        for filter_, theirs in by_table(holdings):
+            filter_.undo(flows(theirs))
+    finally:
+        drop(holdings)
+
+
 def ran_out(names: Sequence[str]) -> Expired:
     """The error for the connections *names*."""
     more = f" and of {len(names) - 3} more" if len(names) > 3 else ""

@@ -142,6 +142,9 @@ def test_large_queues(hosts: Hosts, kind: str) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 33, 48_000_000)
         sock.setsockopt(socket.SOL_SOCKET, 32, 48_000_000)
 
+    with hosts.here.entered():
+        for name in ("rmem", "wmem"):
+            Path(f"/proc/sys/net/ipv4/tcp_{name}").write_text("4096 131072 96000000")
     sock, peer = hosts.connect(kind, setup=large)
     peer.setsockopt(socket.SOL_SOCKET, 32, 48_000_000)
     received = fill(peer, data(30_000_000, 7))

@@ -294,7 +294,7 @@ def test_an_image_that_describes_another_connection_is_built_beside_none(hosts: 
     ici = passed(hosts, sock)
     with hosts.here.entered():
         made = tcpcp.create(ici)
-        with pytest.raises(tcpcp.KernelError):
+        with pytest.raises(tcpcp.AddressInUse):
             tcpcp.create(dataclasses.replace(ici, snd_nxt=ici.snd_nxt ^ 1))
         tcpcp.activate(made)
     made.sendall(b"as before")

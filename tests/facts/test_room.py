@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
+from pathlib import Path
 
 import pytest
 from netns import Hosts, eventually
@@ -65,7 +66,7 @@ def test_a_buffer_that_the_kernel_has_tuned(hosts: Hosts) -> None:
 
 
 def test_an_application_with_so_rcvbufforce(hosts: Hosts) -> None:
-    """It has promised more than the sysctls permit; no more than an ICI holds is taken all the same."""
+    """It has chosen more than this host permits: that is said, and works once the host permits it."""
 
     def large(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 33, 50_000_000)
@@ -73,8 +74,17 @@ def test_an_application_with_so_rcvbufforce(hosts: Hosts) -> None:
     sock, peer = hosts.connect(setup=large)
     peer.sendall(bytes(1_000_000))
     eventually(lambda: tcp_repair.get_inq(sock) == 1_000_000, "arrived")
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        assert checks.problems(ici, host.limits()) == [
+            "SO_RCVBUF is 100000000, which the application has chosen; this host permits "
+            f"{host.limits().max_receive_buffer_bytes}: raise net.core.rmem_max to 50000000"
+        ]
+        endpoint.resume(sock)
+        Path("/proc/sys/net/ipv4/tcp_rmem").write_text("4096 131072 100000000")
     _, made = pass_on(hosts, sock)
     assert len(made.recv(1_000_000, socket.MSG_WAITALL)) == 1_000_000
+    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000_000
 
 
 def test_a_window_that_no_buffer_can_hold_is_refused(hosts: Hosts) -> None:
