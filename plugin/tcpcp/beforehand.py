@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcpcp import congestion_state, nft, peer_time
+from tcpcp import congestion_state, kernel_fields, nft
 
 
 def load() -> None:
@@ -14,5 +14,5 @@ def load() -> None:
     :raises IsolationError: libnftables is not installed.
     """
     nft.preload()
-    peer_time.prepare()
+    kernel_fields.prepare()
     congestion_state.prepare()

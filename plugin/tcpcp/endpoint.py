@@ -4,7 +4,7 @@ From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
     (repair mode hides SO_REUSEADDR): `inspection`.
-2.  Isolate it: `isolation`. Repair mode does not. Read ``ts_recent`` of all of a batch: `peer_time`.
+2.  Isolate it: `isolation`. Repair mode does not. Read ``ts_recent`` of all of a batch: `kernel_fields`.
 3.  TCP_REPAIR 1.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
@@ -52,7 +52,7 @@ from tcpcp import (
     congestion_state,
     host,
     inspection,
-    peer_time,
+    kernel_fields,
     raw_segment,
     reader,
     socket_filter,
@@ -151,7 +151,7 @@ def get_many(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> list
     """
     pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
     host.require_repair()
-    peer_time.prepare()  # before the isolation, for the first time takes long
+    kernel_fields.prepare()  # before the isolation, for the first time takes long
     prepared = inspection.prepare_many([sock for _, sock in pairs])
     flows = [Flow(one.local, one.peer) for one in prepared if not one.closed]
     _hold(flows)

@@ -40,7 +40,7 @@ class Prepared(NamedTuple):
     """What :func:`prepare` reads of a socket: only its owner changes that.
 
     :ivar closed: the state is CLOSE: there is no connection any more, only bytes to be read.
-    :ivar cookie: the kernel's name for the socket (SO_COOKIE), for :mod:`tcpcp.peer_time`.
+    :ivar cookie: the kernel's name for the socket (SO_COOKIE), for :mod:`tcpcp.kernel_fields`.
     """
 
     local: Endpoint

@@ -13,7 +13,7 @@ from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp import congestion_state, peer_time, tcp_repair
+from tcpcp import congestion_state, kernel_fields, tcp_repair
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 KINDS = ("v4", "v6", "mapped")
@@ -115,8 +115,8 @@ def test_the_peers_timestamp(hosts: Hosts, kind: str) -> None:
 def test_where_the_kernel_refuses_it_is_done_without(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(congestion_state, "_made", [])
     monkeypatch.setattr(congestion_state, "_refused", [OSError()])
-    monkeypatch.setattr(peer_time, "_made", [])
-    monkeypatch.setattr(peer_time, "_refused", [OSError()])
+    monkeypatch.setattr(kernel_fields, "_made", [])
+    monkeypatch.setattr(kernel_fields, "_refused", [OSError()])
     sock, peer = hosts.connect()
     with hosts.here.entered():
         ici = tcpcp.get(sock)
