@@ -9,10 +9,11 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
+from forking import ended, in_child
 from netns import Hosts, Namespace
 
 from tcpcp import bpf, diag, kernel_fields, tcp_repair
@@ -175,22 +176,6 @@ def test_eight_threads_at_once(hosts: Hosts) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def in_child(check: Callable[[], bool]) -> int:
-    """Fork; the child's process id. It ends with 0 if *check* is true there."""
-    pid = os.fork()
-    if not pid:
-        good = False
-        try:
-            good = check()
-        finally:
-            os._exit(0 if good else 1)
-    return pid
-
-
-def ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_after_fork_both_go_on(hosts: Hosts) -> None:
