@@ -333,3 +333,14 @@ def test_a_socket_without_a_connection_is_not_in_the_table() -> None:
         pytest.raises(KernelError, match="not connected"),
     ):
         diag.one(sock)
+
+
+def test_a_kernel_built_without_keys(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no such members: then none are set."""
+    monkeypatch.setattr(kernel_fields, "_KEYS", ("no_such_member",))
+    sock, peer = hosts.connect()
+    clock = spread(sock, peer)
+    with closing(kernel_fields.Reader()) as reader:
+        (fields,) = reader.read([sock.fileno()])
+    assert is_recent(fields.ts_recent, clock)
+    assert fields.keyed is False
