@@ -32,6 +32,13 @@ _ONE_TYPE = struct.pack("=HBBIIIII3II5s", 0xEB9F, 1, 0, 24, 0, 16, 16, 5, 1, 1 <
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Offsets(dict[str, int]):
+    """Member -> where it is, bytes; to ask for one that this kernel has not is a KernelError, ENOENT."""
+
+    def __missing__(self, name: str) -> int:
+        raise KernelError(f"BTF of member {name}", errno.ENOENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Struct:
     """A struct of the running kernel.
@@ -41,16 +48,7 @@ class Struct:
 
     number: int
     size: int
-    offsets: dict[str, int]
-
-    def at(self, member: str) -> int:
-        """Offset of *member*, bytes.
-
-        :raises KernelError: ENOENT, this kernel has no such member.
-        """
-        if member not in self.offsets:
-            raise KernelError(f"BTF of member {member}", errno.ENOENT)
-        return self.offsets[member]
+    offsets: Offsets
 
 
 def structs(names: Iterable[str]) -> dict[str, Struct]:
@@ -91,8 +89,8 @@ def _find(data: bytes, place: int, base: int, wanted: dict[int, str]) -> Iterato
         number += 1
 
 
-def _members(data: bytes, place: int, count: int, base: int) -> dict[str, int]:
-    offsets = {}
+def _members(data: bytes, place: int, count: int, base: int) -> Offsets:
+    offsets = Offsets()
     for name, _, bits in _TYPE.iter_unpack(data[place : place + 12 * count]):
         text = data[base + name : data.index(b"\0", base + name)].decode()
         offsets[text] = (bits & 0xFFFFFF) // 8

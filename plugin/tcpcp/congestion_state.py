@@ -59,14 +59,14 @@ class Setter:
         operations, outer, sock = (found[name] for name in _NAMES)
         self._values = self._keep(bpf.array(_VALUES.size))
         content = bytearray(outer.size)
-        start = outer.at("data")
+        start = outer.offsets["data"]
         members = list(operations.offsets)
         with contextlib.ExitStack() as meanwhile:
             for member, program in _programs(sock, self._values).items():
                 loaded = bpf.load(operations, members.index(member), program)
                 meanwhile.callback(os.close, loaded)
-                struct.pack_into("=Q", content, start + operations.at(member), loaded)
-            struct.pack_into("16s", content, start + operations.at("name"), self._name.encode())
+                struct.pack_into("=Q", content, start + operations.offsets[member], loaded)
+            struct.pack_into("16s", content, start + operations.offsets["name"], self._name.encode())
             map_ = bpf.operations(outer)
             meanwhile.callback(os.close, map_)
             bpf.update(map_, bytes(content))
@@ -168,17 +168,17 @@ def _programs(sock: Struct, values: int) -> dict[str, bytes]:
         instruction(_LOAD_ADDRESS, 7, _MAP_VALUE, value=values),
         instruction(0),
         instruction(_LOAD32, 1, 7, 0),
-        instruction(_STORE32, 6, 1, sock.at("snd_cwnd")),
+        instruction(_STORE32, 6, 1, sock.offsets["snd_cwnd"]),
         instruction(_LOAD32, 1, 7, 4),
-        instruction(_STORE32, 6, 1, sock.at("snd_ssthresh")),
+        instruction(_STORE32, 6, 1, sock.offsets["snd_ssthresh"]),
         instruction(_LOAD32, 1, 7, 8),
         instruction(_SKIP_IF_ZERO, 1, offset=3),
-        instruction(_LOAD8, 1, 6, sock.at("ecn_flags")),
+        instruction(_LOAD8, 1, 6, sock.offsets["ecn_flags"]),
         instruction(_OR, 1, value=_TCP_ECN_OK),
-        instruction(_STORE8, 6, 1, sock.at("ecn_flags")),
+        instruction(_STORE8, 6, 1, sock.offsets["ecn_flags"]),
         nothing,
     ]
-    undo = instruction(_LOAD64, 6, 1) + instruction(_LOAD32, 0, 6, sock.at("snd_cwnd")) + end
+    undo = instruction(_LOAD64, 6, 1) + instruction(_LOAD32, 0, 6, sock.offsets["snd_cwnd"]) + end
     threshold = instruction(_MOVE, 0, value=_NO_THRESHOLD) + end
     return {"init": b"".join(init), "ssthresh": threshold, "undo_cwnd": undo, "cong_avoid": nothing}
 

@@ -18,9 +18,10 @@ from typing import NamedTuple
 from tcpcp import tcp_repair
 from tcpcp.errors import KernelError
 
+_NLM_F_REQUEST = 1
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST, _NLM_F_REQUEST_DUMP = 1, 0x301
+_NLM_F_REQUEST_DUMP = 0x301
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Every state of enum tcp_state (include/net/tcp_states.h), also TCP_BOUND_INACTIVE: bound, not connected.
@@ -102,17 +103,6 @@ def tcp(*, states: int = _ALL_STATES, details: bool = False) -> list[Entry]:
     return [_entry(*where) for family in _FAMILIES for where in _dump(family, extensions, states)]
 
 
-def tcp_inodes() -> set[int]:
-    """Return the inodes of those sockets that have a descriptor, and nothing else; below 2 us each.
-
-    :raises KernelError: as :func:`tcp`.
-    """
-    inode = _INODE.unpack_from
-    found = {inode(part, begin)[0] for family in _FAMILIES for part, begin, _ in _dump(family, 0)}
-    found.discard(0)
-    return found
-
-
 def one(sock: socket.socket) -> Entry:
     """What the table says of *sock*, with details; about 30 us.
 
@@ -127,7 +117,7 @@ def one(sock: socket.socket) -> Entry:
             netlink.send(header + request)
             part = netlink.recv(1 << 16)
             kind, begin, end = next(_messages(part))
-            if kind == _SOCK_DIAG_BY_FAMILY:
+            if kind == _SOCK_DIAG_BY_FAMILY and end - begin >= _MESSAGE.size:
                 return _entry(part, begin, end)
             _finish(part, begin, end)
     except OSError as error:
@@ -150,6 +140,17 @@ def _exact(sock: socket.socket) -> bytes:
     return _EXACT_REQUEST.pack(
         sock.family, socket.IPPROTO_TCP, extensions, _ALL_STATES, *ports, *ips, interface, *words
     )
+
+
+def tcp_inodes() -> set[int]:
+    """Return the inodes of those sockets that have a descriptor, and nothing else; below 2 us each.
+
+    :raises KernelError: as :func:`tcp`.
+    """
+    inode = _INODE.unpack_from
+    found = {inode(part, begin)[0] for family in _FAMILIES for part, begin, _ in _dump(family, 0)}
+    found.discard(0)
+    return found
 
 
 def query(request: bytes, what: str) -> Iterator[tuple[bytes, int, int]]:

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcpcp import bpf, diag, tcp_repair
-from tcpcp.bpf import Struct, instruction
+from tcpcp.bpf import Offsets, Struct, instruction
 from tcpcp.errors import KernelError
 from tcpcp.ici import State
 
@@ -179,7 +179,7 @@ def _follow(kind: Struct, member: str, *, at: int = 0, load: int = _LOAD64) -> b
     this moment does harm.
     """
     return b"".join([
-        instruction(_ADD, 3, value=kind.at(member) + at),
+        instruction(_ADD, 3, value=kind.offsets[member] + at),
         instruction(_MOVE_FROM, 1, 10),
         instruction(_ADD, 1, value=-8),
         instruction(_MOVE, 2, value=_BYTES[load]),
@@ -206,7 +206,7 @@ def _program(known: Mapping[str, Struct]) -> bytes:
         _find_sock(known),
         _check_tcp(known),
         _copy(3, 9),
-        _follow(known["tcp_sock"], "rx_opt", at=known[_OPTIONS].at("ts_recent"), load=_LOAD32),
+        _follow(known["tcp_sock"], "rx_opt", at=known[_OPTIONS].offsets["ts_recent"], load=_LOAD32),
         instruction(_STORE32, 6, 3, _TS_RECENT),
         *(_look_for_keys(known["tcp_sock"], member) for member in _KEYS),
         instruction(_MOVE, 3, value=1),
@@ -218,7 +218,7 @@ def _program(known: Mapping[str, Struct]) -> bytes:
 def _find_file(known: Mapping[str, Struct]) -> bytes:
     """Register 3 becomes the address of the struct file of the descriptor."""
     table = known["fdtable"]
-    pointer = Struct(0, 8, {"": 0})
+    pointer = Struct(0, 8, Offsets({"": 0}))
     return b"".join([
         instruction(_LOAD32, 7, 6, _DESCRIPTOR),
         instruction(_CALL, value=_GET_CURRENT_TASK),
@@ -267,7 +267,7 @@ def _check_tcp(known: Mapping[str, Struct]) -> bytes:
         _follow(sock, "sk_type", load=_LOAD16),
         _only_if(_IF_EQUAL, 3, value=socket.SOCK_STREAM),
         _copy(3, 9),
-        _follow(sock, "__sk_common", at=known["sock_common"].at("skc_family"), load=_LOAD16),
+        _follow(sock, "__sk_common", at=known["sock_common"].offsets["skc_family"], load=_LOAD16),
         instruction(_IF_EQUAL, 3, value=socket.AF_INET, offset=1 + _PAST_GIVE_UP),
         _only_if(_IF_EQUAL, 3, value=socket.AF_INET6),
     ])  # fmt: skip

@@ -145,11 +145,11 @@ def wants_ecn(sock: Struct, _: int) -> dict[str, bytes]:
     """
     begin = [
         instruction(0x79, 6, 1),
-        instruction(0x71, 1, 6, sock.at("ecn_flags")),
+        instruction(0x71, 1, 6, sock.offsets["ecn_flags"]),
         instruction(0x57, 1, value=1),
         instruction(0x55, 1, value=0, offset=2),
         instruction(0xB7, 2, value=7),
-        instruction(0x63, 6, 2, sock.at("snd_cwnd")),
+        instruction(0x63, 6, 2, sock.offsets["snd_cwnd"]),
     ]
     end = instruction(0xB7, 0, value=2) + instruction(0x95)
     return {"init": b"".join(begin) + end, "ssthresh": end, "undo_cwnd": end, "cong_avoid": end}
@@ -266,4 +266,4 @@ def test_a_child_makes_its_own(hosts: Hosts) -> None:
 def test_a_kernel_without_a_member_that_is_needed_refuses() -> None:
     found = bpf.structs(("tcp_sock",))["tcp_sock"]
     with pytest.raises(KernelError, match="no_such_member"):
-        found.at("no_such_member")
+        assert found.offsets["no_such_member"] is None
