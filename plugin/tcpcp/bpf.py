@@ -1,4 +1,4 @@
-"""bpf(2), as far as `congestion_state` and `peer_time` need it, and what the kernel's structs look like.
+"""bpf(2), as far as `congestion_state` and `kernel_fields` need it, and what the kernel's structs look like.
 
 Source: bpf(2), include/uapi/linux/bpf.h union bpf_attr; Documentation/bpf/btf.rst.
 """
@@ -19,11 +19,10 @@ from tcpcp.errors import KernelError
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361, "loongarch64": 280}
-_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _BTF_LOAD, _LINK_CREATE = 0, 2, 5, 18, 28
-_ITER_CREATE = 33
+_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _PROG_RUN, _BTF_LOAD, _LINK_CREATE = 0, 2, 5, 10, 18, 28
 _MAP_TYPE_ARRAY, _MAP_TYPE_STRUCT_OPS = 2, 26
-_PROG_TYPE_TRACING, _PROG_TYPE_STRUCT_OPS = 26, 27
-_F_LINK, _ATTACH_ITER, _ATTACH_STRUCT_OPS = 1 << 13, 28, 44
+_PROG_TYPE_STRUCT_OPS, _PROG_TYPE_SYSCALL = 27, 31
+_F_LINK, _F_SLEEPABLE, _ATTACH_STRUCT_OPS = 1 << 13, 1 << 4, 44
 #: Long enough for every command used here; the kernel takes what is behind for 0.
 _ATTR_BYTES = 160
 
@@ -33,20 +32,27 @@ _ONE_TYPE = struct.pack("=HBBIIIII3II5s", 0xEB9F, 1, 0, 24, 0, 16, 16, 5, 1, 1 <
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Offsets(dict[str, int]):
+    """Member -> where it is, bytes; to ask for one that this kernel has not is a KernelError, ENOENT."""
+
+    def __missing__(self, name: str) -> int:
+        raise KernelError(f"BTF of member {name}", errno.ENOENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Struct:
-    """A struct of the running kernel; a function has only its number.
+    """A struct of the running kernel.
 
     :ivar offsets: of its members, bytes, in the order of declaration.
     """
 
     number: int
     size: int
-    offsets: dict[str, int]
+    offsets: Offsets
 
 
 def structs(names: Iterable[str]) -> dict[str, Struct]:
-    """The structs and functions *names* of the running kernel, from its BTF; takes up to 70 ms.
+    """The structs *names* of the running kernel, from its BTF; takes up to 70 ms.
 
     :raises KernelError: ENOENT, the kernel says nothing of its types, or has none of that name.
     """
@@ -66,7 +72,7 @@ def structs(names: Iterable[str]) -> dict[str, Struct]:
 #: Kind -> bytes behind the first 12 of a type: fixed, and for each of its members.
 _BEHIND = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0), 15: (0, 12)}
 _BEHIND |= {17: (4, 0), 19: (0, 12)}
-_KIND_STRUCT, _KIND_FUNCTION = 4, 12
+_KIND_STRUCT = 4
 _TYPE = struct.Struct("=3I")
 
 
@@ -78,16 +84,13 @@ def _find(data: bytes, place: int, base: int, wanted: dict[int, str]) -> Iterato
         if name in wanted and kind == _KIND_STRUCT:
             yield wanted[name], Struct(number, size, _members(data, place + 12, members, base))
             left -= 1
-        elif name in wanted and kind == _KIND_FUNCTION:
-            yield wanted[name], Struct(number, 0, {})
-            left -= 1
         fixed, each = _BEHIND.get(kind, (0, 0))
         place += 12 + fixed + each * members
         number += 1
 
 
-def _members(data: bytes, place: int, count: int, base: int) -> dict[str, int]:
-    offsets = {}
+def _members(data: bytes, place: int, count: int, base: int) -> Offsets:
+    offsets = Offsets()
     for name, _, bits in _TYPE.iter_unpack(data[place : place + 12 * count]):
         text = data[base + name : data.index(b"\0", base + name)].decode()
         offsets[text] = (bits & 0xFFFFFF) // 8
@@ -124,23 +127,37 @@ def load(operations_: Struct, member: int, program: bytes) -> int:
     return _load(_PROG_TYPE_STRUCT_OPS, member, operations_.number, program)
 
 
-def iterator(function: Struct, program: bytes) -> int:
-    """Load *program* to be called for each element of the table that *function* stands for; a link to it."""
-    loaded = _load(_PROG_TYPE_TRACING, _ATTACH_ITER, function.number, program)
-    try:
-        return _call(_LINK_CREATE, "link", struct.pack("=IIII", loaded, 0, _ATTACH_ITER, 0))
-    finally:
-        os.close(loaded)
+def syscall_program(program: bytes) -> int:
+    """Load *program*, which runs when a :class:`Call` of it does, in the calling thread; its descriptor."""
+    return _load(_PROG_TYPE_SYSCALL, 0, 0, program, _F_SLEEPABLE)
 
 
-def run(link_: int) -> int:
-    """A descriptor; reading it to its end goes through the table once, in this network namespace."""
-    return _call(_ITER_CREATE, "iterator", struct.pack("=II", link_, 0))
+class Call:
+    """What it takes to run a program of :func:`syscall_program` again and again; of one thread.
+
+    :param context: what the program finds at the address in register 1, and may write to.
+    """
+
+    def __init__(self, program: int, context: ctypes.Array[ctypes.c_char]) -> None:
+        self._context = context
+        size = ctypes.sizeof(context)
+        attr = struct.pack("=4I2Q4IQ", program, 0, 0, 0, 0, 0, 0, 0, size, 0, ctypes.addressof(context))
+        self._attr = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+        self._number = _NUMBERS[platform.machine()]
+
+    def run(self) -> None:
+        """Run the program.
+
+        :raises KernelError: it could not be run.
+        """
+        if _libc.syscall(self._number, _PROG_RUN, self._attr, _ATTR_BYTES):
+            raise KernelError("bpf(run)", ctypes.get_errno())
 
 
-def _load(kind: int, attach: int, number: int, program: bytes) -> int:
+def _load(kind: int, attach: int, number: int, program: bytes, flags: int = 0) -> int:
     code, rights = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
     attr = struct.pack("=IIQQ", kind, len(program) // 8, ctypes.addressof(code), ctypes.addressof(rights))
+    attr = attr.ljust(44, b"\0") + struct.pack("=I", flags)
     attr = attr.ljust(68, b"\0") + struct.pack("=I", attach)
     return _call(_PROG_LOAD, "program", attr.ljust(108, b"\0") + struct.pack("=I", number))
 

@@ -15,6 +15,7 @@ net/ipv4/tcp_cong.c tcp_reinit_congestion_control(); kernel/bpf/bpf_struct_ops.c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -22,7 +23,7 @@ import struct
 import threading
 
 from tcpcp import bpf, tcp_repair
-from tcpcp.bpf import instruction
+from tcpcp.bpf import Struct, instruction
 from tcpcp.errors import KernelError
 from tcpcp.ici import Ici
 
@@ -31,6 +32,7 @@ _VALUES = struct.Struct("=3I")
 _NO_THRESHOLD = 0x7FFFFFFF
 _NAMES = ("tcp_congestion_ops", "bpf_struct_ops_tcp_congestion_ops", "tcp_sock")
 _TCP_ECN_OK = 1
+_ALWAYS_THERE = "reno"
 
 _lock = threading.Lock()
 
@@ -52,38 +54,47 @@ class Setter:
             raise
 
     def _register(self) -> None:
+        """Only two descriptors are kept: the kernel holds the rest as long as the link is open."""
         found = bpf.structs(_NAMES)
         operations, outer, sock = (found[name] for name in _NAMES)
         self._values = self._keep(bpf.array(_VALUES.size))
         content = bytearray(outer.size)
         start = outer.offsets["data"]
         members = list(operations.offsets)
-        for member, program in _programs(sock.offsets, self._values).items():
-            loaded = self._keep(bpf.load(operations, members.index(member), program))
-            struct.pack_into("=Q", content, start + operations.offsets[member], loaded)
-        struct.pack_into("16s", content, start + operations.offsets["name"], self._name.encode())
-        map_ = self._keep(bpf.operations(outer))
-        bpf.update(map_, bytes(content))
-        self._keep(bpf.link(map_))
+        with contextlib.ExitStack() as meanwhile:
+            for member, program in _programs(sock, self._values).items():
+                loaded = bpf.load(operations, members.index(member), program)
+                meanwhile.callback(os.close, loaded)
+                struct.pack_into("=Q", content, start + operations.offsets[member], loaded)
+            struct.pack_into("16s", content, start + operations.offsets["name"], self._name.encode())
+            map_ = bpf.operations(outer)
+            meanwhile.callback(os.close, map_)
+            bpf.update(map_, bytes(content))
+            self._keep(bpf.link(map_))
 
     def _keep(self, descriptor: int) -> int:
         self._descriptors.append(descriptor)
         return descriptor
 
-    def give(self, sock: socket.socket, cwnd: int, ssthresh: int, ecn: bool) -> None:
+    def give(self, sock: socket.socket, algorithm: str, cwnd: int, ssthresh: int, ecn: bool) -> None:
         """Set the three on *sock*, which is connected; its congestion control then starts with them.
 
-        :raises KernelError: nothing has changed, or the congestion control is ours: choose another.
+        :param algorithm: that congestion control. Not what the socket says it has: DCTCP that was chosen
+            without ECN calls itself ``dctcp-reno``, which nobody can choose (net/ipv4/tcp_dctcp.c
+            dctcp_init()). Chosen after ours, it finds ECN on.
+        :raises KernelError: *algorithm* is not known here, or the kernel refused; the socket has *algorithm*,
+            or if that was refused Reno, and its numbers may be any.
         """
-        algorithm = tcp_repair.get_congestion(sock)
         values = _VALUES.pack(cwnd, ssthresh, ecn)
-        with _lock:
-            if values != self._given:  # many connections that have been quiet have the same
-                self._given = b""
-                self._write(values, sock)
-                self._given = values
-            tcp_repair.set_congestion(sock, self._name)
-        tcp_repair.set_congestion(sock, algorithm)
+        try:
+            with _lock:
+                if values != self._given:  # many connections that have been quiet have the same
+                    self._given = b""
+                    self._write(values, sock)
+                    self._given = values
+                tcp_repair.set_congestion(sock, self._name)
+        finally:
+            _choose(sock, algorithm)
 
     def _write(self, values: bytes, sock: socket.socket) -> None:
         try:
@@ -92,15 +103,40 @@ class Setter:
             raise KernelError(exc.call, exc.errno, tcp_repair.describe(sock)) from exc
 
     def close(self) -> None:
-        """Take the congestion control away."""
+        """Take the congestion control away; in a forked child, only the child's hold on it."""
         descriptors, self._descriptors = self._descriptors, []
         bpf.close(reversed(descriptors))
 
 
+def _choose(sock: socket.socket, algorithm: str) -> None:
+    """*algorithm*, or where the kernel refuses it Reno, which it always has: only not ours."""
+    try:
+        tcp_repair.set_congestion(sock, algorithm)
+    except KernelError:
+        tcp_repair.set_congestion(sock, _ALWAYS_THERE)
+        raise
+
+
 _made: list[Setter] = []
 _refused: list[KernelError] = []
-# A child makes its own: two processes would overwrite each other's numbers in the map.
-os.register_at_fork(after_in_child=_made.clear)
+
+
+def _in_child() -> None:
+    """A child makes its own: two processes would overwrite each other's numbers in the map.
+
+    Another thread of the parent may have held the lock. What the child closes stays registered: the parent
+    has it open too.
+    """
+    global _lock
+    _lock = threading.Lock()
+    inherited = _made.copy()
+    _made.clear()
+    for one in inherited:
+        with contextlib.suppress(OSError):  # somebody has closed them before
+            one.close()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def prepare() -> bool:
@@ -108,12 +144,13 @@ def prepare() -> bool:
 
     :return: whether there is one; False where the kernel refuses.
     """
-    if not _made and not _refused:
-        try:
-            _made.append(Setter())
-        except KernelError as exc:
-            _refused.append(exc)
-    return bool(_made)
+    with _lock:
+        if not _made and not _refused:
+            try:
+                _made.append(Setter())
+            except KernelError as exc:
+                _refused.append(exc)
+        return bool(_made)
 
 
 def ready() -> bool:
@@ -125,7 +162,7 @@ _LOAD64, _LOAD32, _LOAD8, _STORE32, _STORE8 = 0x79, 0x61, 0x71, 0x63, 0x73
 _LOAD_ADDRESS, _MAP_VALUE, _MOVE, _OR, _SKIP_IF_ZERO, _EXIT = 0x18, 2, 0xB7, 0x47, 0x15, 0x95
 
 
-def _programs(sock: dict[str, int], values: int) -> dict[str, bytes]:
+def _programs(sock: Struct, values: int) -> dict[str, bytes]:
     """What the kernel asks of a congestion control, and ``init``, which is called when it is chosen.
 
     Register 1 holds the arguments, the first of which is the socket.
@@ -137,17 +174,17 @@ def _programs(sock: dict[str, int], values: int) -> dict[str, bytes]:
         instruction(_LOAD_ADDRESS, 7, _MAP_VALUE, value=values),
         instruction(0),
         instruction(_LOAD32, 1, 7, 0),
-        instruction(_STORE32, 6, 1, sock["snd_cwnd"]),
+        instruction(_STORE32, 6, 1, sock.offsets["snd_cwnd"]),
         instruction(_LOAD32, 1, 7, 4),
-        instruction(_STORE32, 6, 1, sock["snd_ssthresh"]),
+        instruction(_STORE32, 6, 1, sock.offsets["snd_ssthresh"]),
         instruction(_LOAD32, 1, 7, 8),
         instruction(_SKIP_IF_ZERO, 1, offset=3),
-        instruction(_LOAD8, 1, 6, sock["ecn_flags"]),
+        instruction(_LOAD8, 1, 6, sock.offsets["ecn_flags"]),
         instruction(_OR, 1, value=_TCP_ECN_OK),
-        instruction(_STORE8, 6, 1, sock["ecn_flags"]),
+        instruction(_STORE8, 6, 1, sock.offsets["ecn_flags"]),
         nothing,
     ]
-    undo = instruction(_LOAD64, 6, 1) + instruction(_LOAD32, 0, 6, sock["snd_cwnd"]) + end
+    undo = instruction(_LOAD64, 6, 1) + instruction(_LOAD32, 0, 6, sock.offsets["snd_cwnd"]) + end
     threshold = instruction(_MOVE, 0, value=_NO_THRESHOLD) + end
     return {"init": b"".join(init), "ssthresh": threshold, "undo_cwnd": undo, "cong_avoid": nothing}
 
@@ -170,4 +207,6 @@ def restore(sock: socket.socket, ici: Ici, *, same_path: bool) -> None:
         now = tcp_repair.get_info(sock)
         cwnd, ssthresh = now.snd_cwnd, now.snd_ssthresh
     cwnd = min(max(cwnd, FEWEST_SEGMENTS), MOST_SEGMENTS)
-    _made[0].give(sock, cwnd, min(max(ssthresh, FEWEST_SEGMENTS), _NO_THRESHOLD), ici.negotiated.ecn)
+    ssthresh = min(max(ssthresh, FEWEST_SEGMENTS), _NO_THRESHOLD)
+    algorithm = wanted.algorithm or tcp_repair.get_congestion(sock)
+    _made[0].give(sock, algorithm, cwnd, ssthresh, ici.negotiated.ecn)

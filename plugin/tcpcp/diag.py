@@ -1,4 +1,4 @@
-"""The kernel's table of TCP sockets: one dump over NETLINK_SOCK_DIAG per address family.
+"""The kernel's table of TCP sockets: one dump over NETLINK_SOCK_DIAG per address family, or one socket of it.
 
 It holds every TCP socket of the caller's network namespace that has at least a local port, whoever owns it
 and in whatever state, so that neither a descriptor nor a privilege is needed to read most of it. Of an MPTCP
@@ -15,8 +15,10 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tcpcp import tcp_repair
 from tcpcp.errors import KernelError
 
+_NLM_F_REQUEST = 1
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST_DUMP = 0x301
@@ -31,6 +33,8 @@ _CLOSE = 7
 _HEADER = struct.Struct("=IHHII")
 #: struct inet_diag_req_v2 with an empty struct inet_diag_sockid.
 _REQUEST = struct.Struct("=BBBxI48x")
+#: The same for one socket: local and peer port in network order, their addresses, interface, cookie.
+_EXACT_REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 #: struct inet_diag_msg (include/uapi/linux/inet_diag.h); the ports are in network order.
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIIIIIIII")
 #: Only the inode of it.
@@ -40,6 +44,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 #: The two upper bits of a type are flags.
 _NLA_TYPE_MASK = 0x3FFF
+
+#: Since Linux 5.0.
+_SO_BINDTOIFINDEX = 62
 
 _INET_DIAG_INFO = 2
 _INET_DIAG_CONG = 4
@@ -94,6 +101,45 @@ def tcp(*, states: int = _ALL_STATES, details: bool = False) -> list[Entry]:
     """
     extensions = 1 << (_INET_DIAG_CONG - 1) | details << (_INET_DIAG_INFO - 1)
     return [_entry(*where) for family in _FAMILIES for where in _dump(family, extensions, states)]
+
+
+def one(sock: socket.socket) -> Entry:
+    """What the table says of *sock*, with details; about 30 us.
+
+    :param sock: a TCP socket with a connection, of the calling thread's network namespace.
+    :raises KernelError: ENOENT, ESTALE: it is not in the table; ENOTCONN: it has no connection.
+    Source: net/ipv4/inet_diag.c inet_diag_find_one_icsk().
+    """
+    request = _exact(sock)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+            header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+            netlink.send(header + request)
+            part = netlink.recv(1 << 16)
+            kind, begin, end = next(_messages(part))
+            if kind == _SOCK_DIAG_BY_FAMILY and end - begin >= _MESSAGE.size:
+                return _entry(part, begin, end)
+            _finish(part, begin, end)
+    except OSError as error:
+        raise tcp_repair.failed("sock_diag(TCP)", sock, error) from None
+    raise KernelError("sock_diag(TCP)", errno.EPROTO, tcp_repair.describe(sock))
+
+
+def _exact(sock: socket.socket) -> bytes:
+    """The request for *sock*; one bound to an interface is found only there."""
+    try:
+        (local, local_port), (peer, peer_port) = sock.getsockname()[:2], sock.getpeername()[:2]
+        interface = sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
+    except OSError as error:
+        raise tcp_repair.failed("getpeername", sock, error) from None
+    cookie = tcp_repair.get_cookie(sock)
+    words = (cookie & 0xFFFFFFFF, cookie >> 32)
+    ports = (local_port.to_bytes(2, "big"), peer_port.to_bytes(2, "big"))
+    ips = [socket.inet_pton(sock.family, text.split("%", 1)[0]) for text in (local, peer)]
+    extensions = 1 << (_INET_DIAG_CONG - 1) | 1 << (_INET_DIAG_INFO - 1)
+    return _EXACT_REQUEST.pack(
+        sock.family, socket.IPPROTO_TCP, extensions, _ALL_STATES, *ports, *ips, interface, *words
+    )
 
 
 def tcp_inodes() -> set[int]:

@@ -4,7 +4,7 @@ From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
     (repair mode hides SO_REUSEADDR): `inspection`.
-2.  Isolate it: `flow_table`. Repair mode does not. Read ``ts_recent`` of all of a batch: `peer_time`.
+2.  Isolate it: `flow_table`. Repair mode does not. Read ``ts_recent`` of all of a batch: `kernel_fields`.
 3.  TCP_REPAIR 1.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
@@ -52,7 +52,7 @@ from tcpcp import (
     holding,
     host,
     inspection,
-    peer_time,
+    kernel_fields,
     raw_segment,
     reader,
     socket_filter,
@@ -158,7 +158,7 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     :param socks: sockets, or pairs of tag and socket.
     """
     namespace = host.require_repair()
-    peer_time.prepare()  # before the isolation, for the first time takes long
+    kernel_fields.prepare()  # before the isolation, for the first time takes long
     with ExitStack() as stack:
         pairs = [
             (entry[0], as_socket(entry[1], stack))

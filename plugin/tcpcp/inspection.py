@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from tcpcp import socket_filter, socket_options, tcp_repair
+from tcpcp import kernel_fields, socket_filter, socket_options, tcp_repair
 from tcpcp.errors import AlreadyGot, KernelError, Unsupported
 from tcpcp.ici import FIN_IN, Endpoint, Ici, State
 from tcpcp.tcp_repair import TCP
@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
 
     :ivar closed: the state is CLOSE: there is no connection any more, only bytes to be read.
     :ivar shut: shutdown(SHUT_RD) was called.
-    :ivar cookie: the kernel's name for the socket (SO_COOKIE), for :mod:`tcpcp.peer_time`.
+    :ivar cookie: the kernel's name for the socket (SO_COOKIE), for :mod:`tcpcp.kernel_fields`.
     """
 
     local: Endpoint
@@ -77,9 +77,16 @@ def prepare_many(socks: Sequence[socket.socket]) -> list[Prepared]:
     """
     for sock in socks:
         _check(sock)
+    _check_keys(socks)
     events = _events(socks)
     _check_urgent(socks, events)
     return [_prepare(sock, _is_shut(sock, events)) for sock in socks]
+
+
+def _check_keys(socks: Sequence[socket.socket]) -> None:
+    for sock, keyed in zip(socks, kernel_fields.keyed(socks), strict=True):
+        if keyed:
+            raise Unsupported(f"{_name(sock)}: TCP-MD5 or TCP-AO: its keys are not passed")
 
 
 def _is_shut(sock: socket.socket, events: Mapping[int, int]) -> bool:
@@ -143,11 +150,13 @@ def inspect(sock: socket.socket) -> None:
     """Check that *sock* can be passed. Changes nothing and works on a socket in use.
 
     :param sock: a TCP socket, connected; not in repair mode.
-    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, TCP-AO, urgent data not yet
-        read, or is in a state that an ICI does not describe. TCP-MD5 shows only in :mod:`tcpcp.diag`.
+    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, keys of TCP-MD5 or TCP-AO, urgent
+        data not yet read, or is in a state that an ICI does not describe.
+    :raises AlreadyGot: it is in repair mode.
     :raises KernelError: it is not a socket that can be asked.
     """
     _check(sock)
+    _check_keys([sock])
     _check_urgent([sock], _events([sock]))
 
 

@@ -11,9 +11,8 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from types import MappingProxyType
 
-from tcpcp import peer_time, seq, socket_options, tcp_repair
+from tcpcp import kernel_fields, seq, socket_options, tcp_repair
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.ici import (
     FIN_ACKED,
@@ -50,7 +49,7 @@ def read(
     *,
     tag: int = 0,
     prepared: Prepared | None = None,
-    peer_times: Mapping[int, int] = MappingProxyType({}),
+    ts_recent: int | None = None,
 ) -> Ici:
     """Read the endpoint *sock*, which is isolated already, and leave it in repair mode.
 
@@ -58,7 +57,7 @@ def read(
         CAP_NET_ADMIN over the socket's network namespace.
     :param tag: goes into the ICI.
     :param prepared: what :func:`prepare` has read of it before, if it has.
-    :param peer_times: from :func:`tcpcp.peer_time.read`, since it is isolated.
+    :param ts_recent: from :func:`tcpcp.kernel_fields.read`, since it is isolated.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
     :raises Unsupported: as :func:`inspect`, or urgent data among what is queued; the socket is as before.
     :raises PermissionDenied: no CAP_NET_ADMIN; the socket is as before.
@@ -79,7 +78,7 @@ def read(
     known = prepared or prepare(sock)
     enter_repair(sock, known.options.get("SO_REUSEADDR", 0), known.cookie)
     try:
-        return _read(sock, known, tag, peer_times.get(known.cookie))
+        return _read(sock, known, tag, ts_recent)
     except BaseException as exc:
         _undo(sock, exc)
         raise
@@ -292,9 +291,9 @@ def read_many(
     icis: list[Ici] = []
     try:
         known = prepared or prepare_many([sock for _, sock in pairs])
-        times = peer_time.read()
-        for (tag, sock), one in zip(pairs, known, strict=True):
-            icis.append(read(sock, tag=tag, prepared=one, peer_times=times))
+        fields = kernel_fields.read([sock for _, sock in pairs])
+        for (tag, sock), one, of_kernel in zip(pairs, known, fields, strict=True):
+            icis.append(read(sock, tag=tag, prepared=one, ts_recent=of_kernel.ts_recent))
         _settle([sock for _, sock in pairs], icis)
     except BaseException as exc:
         for _, sock in pairs[: len(icis)]:

@@ -267,8 +267,12 @@ def get_segments_in(sock: socket.socket) -> int:
 
 
 def get_congestion(sock: socket.socket) -> str:
-    """Name of the congestion control algorithm."""
-    return get_bytes(sock, TCP, TCP_CONGESTION, 16, "TCP_CONGESTION").split(b"\0", 1)[0].decode("ascii")
+    """Name of the congestion control algorithm, by which it can be chosen.
+
+    DCTCP without ECN calls itself by another (net/ipv4/tcp_dctcp.c dctcp_init()).
+    """
+    raw = get_bytes(sock, TCP, TCP_CONGESTION, 16, "TCP_CONGESTION").split(b"\0", 1)[0]
+    return "dctcp" if raw == b"dctcp-reno" else raw.decode("ascii")
 
 
 def set_congestion(sock: socket.socket, algorithm: str) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forking import ended, in_child
 from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp import congestion_state, peer_time, tcp_repair
+from tcpcp import bpf, congestion_state, kernel_fields, tcp_repair
+from tcpcp.bpf import Struct, instruction
+from tcpcp.errors import KernelError
+from tcpcp.ici import Ici
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 KINDS = ("v4", "v6", "mapped")
@@ -37,7 +42,7 @@ def words(hosts: Hosts) -> str:
 def test_window_and_threshold(hosts: Hosts, kind: str, algorithm: str) -> None:
     sock, peer = hosts.connect(kind)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode())
-    congestion_state._made[0].give(sock, 300, 200, False)
+    congestion_state._made[0].give(sock, algorithm, 300, 200, False)
     before = words(hosts)
     assert "cwnd:300 ssthresh:200" in before
     with hosts.here.entered():
@@ -57,7 +62,7 @@ def test_window_and_threshold(hosts: Hosts, kind: str, algorithm: str) -> None:
 def test_on_another_path_it_starts_slowly(hosts: Hosts) -> None:
     """Paper 5: highly conservative, where nothing is known of the path."""
     sock, _ = hosts.connect()
-    congestion_state._made[0].give(sock, 300, 200, False)
+    congestion_state._made[0].give(sock, "cubic", 300, 200, False)
     with hosts.here.entered():
         ici = tcpcp.get(sock)
         tcpcp.release(sock)
@@ -100,6 +105,91 @@ def test_ecn(hosts: Hosts, kind: str, same_path: bool) -> None:
     assert hosts.counters(hosts.there)[counter] == before + 1
 
 
+def read_of(hosts: Hosts, sock: socket.socket, algorithm: str) -> Ici:
+    """The ICI of *sock*, which goes on; as if it had that congestion control and marked."""
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.resume(sock)
+    return dataclasses.replace(
+        ici,
+        congestion=dataclasses.replace(ici.congestion, algorithm=algorithm, cwnd=300, ssthresh=200),
+        negotiated=dataclasses.replace(ici.negotiated, ecn=True),
+    )
+
+
+def test_the_algorithm_is_the_icis_and_not_what_the_socket_says(hosts: Hosts) -> None:
+    """DCTCP without ECN says that it is dctcp-reno, which nobody can choose; nor one that was taken away."""
+    sock, _ = hosts.connect()
+    ici = read_of(hosts, sock, "cubic")
+    gone = congestion_state.Setter()
+    tcp_repair.set_congestion(sock, gone._name)
+    gone.close()
+    assert tcp_repair.get_congestion(sock) == gone._name
+    congestion_state.restore(sock, ici, same_path=True)
+    assert tcp_repair.get_congestion(sock) == "cubic"
+    assert tcp_repair.get_info(sock).snd_cwnd == 300
+
+
+def test_after_a_failure_the_socket_has_not_got_ours(hosts: Hosts) -> None:
+    sock, _ = hosts.connect()
+    ici = read_of(hosts, sock, "no_such_one")
+    with pytest.raises(KernelError, match="no_such_one"):
+        congestion_state.restore(sock, ici, same_path=True)
+    assert tcp_repair.get_congestion(sock) == "reno"
+
+
+def wants_ecn(sock: Struct, _: int) -> dict[str, bytes]:
+    """A congestion control that, as DCTCP does, looks when it begins whether there is ECN: a window of 7 if not.
+
+    Its programs are as those of `tcpcp.congestion_state`.
+    """
+    begin = [
+        instruction(0x79, 6, 1),
+        instruction(0x71, 1, 6, sock.offsets["ecn_flags"]),
+        instruction(0x57, 1, value=1),
+        instruction(0x55, 1, value=0, offset=2),
+        instruction(0xB7, 2, value=7),
+        instruction(0x63, 6, 2, sock.offsets["snd_cwnd"]),
+    ]
+    end = instruction(0xB7, 0, value=2) + instruction(0x95)
+    return {"init": b"".join(begin) + end, "ssthresh": end, "undo_cwnd": end, "cong_avoid": end}
+
+
+def test_an_algorithm_that_needs_ecn_finds_it_on(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    sock, _ = hosts.connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(congestion_state, "_programs", wants_ecn)
+        needy = congestion_state.Setter()
+    tcp_repair.set_congestion(sock, needy._name)
+    assert tcp_repair.get_info(sock).snd_cwnd == 7
+    congestion_state.restore(sock, read_of(hosts, sock, needy._name), same_path=True)
+    assert tcp_repair.get_congestion(sock) == needy._name
+    assert tcp_repair.get_info(sock).snd_cwnd == 300
+    tcp_repair.set_congestion(sock, "reno")
+    needy.close()
+
+
+@pytest.mark.parametrize("ecn", (0, 1))
+def test_dctcp(hosts: Hosts, ecn: int) -> None:
+    """With ECN, and without, where it calls itself by a name that nobody can choose."""
+    if "dctcp" not in AVAILABLE.read_text().split():
+        pytest.skip("this kernel has no DCTCP")
+    for namespace in (hosts.here, hosts.there):
+        with namespace.entered():
+            Path("/proc/sys/net/ipv4/tcp_ecn").write_text(str(ecn))
+    dctcp = lambda sock: tcp_repair.set_congestion(sock, "dctcp")  # noqa: E731
+    sock, peer = hosts.connect(setup=dctcp)
+    said = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).strip(b"\0")
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).strip(b"\0") == said
+    made.sendall(b"1")
+    assert peer.recv(1) == b"1"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_peers_timestamp(hosts: Hosts, kind: str) -> None:
     sock, peer = hosts.connect(kind)
@@ -115,8 +205,8 @@ def test_the_peers_timestamp(hosts: Hosts, kind: str) -> None:
 def test_where_the_kernel_refuses_it_is_done_without(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(congestion_state, "_made", [])
     monkeypatch.setattr(congestion_state, "_refused", [OSError()])
-    monkeypatch.setattr(peer_time, "_made", [])
-    monkeypatch.setattr(peer_time, "_refused", [OSError()])
+    monkeypatch.setattr(kernel_fields, "_made", [])
+    monkeypatch.setattr(kernel_fields, "_refused", [OSError()])
     sock, peer = hosts.connect()
     with hosts.here.entered():
         ici = tcpcp.get(sock)
@@ -135,3 +225,45 @@ def test_nothing_is_left_registered() -> None:
     assert one._name in AVAILABLE.read_text()
     one.close()
     assert one._name not in AVAILABLE.read_text()
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_child_keeps_none_of_its_parents(hosts: Hosts) -> None:
+    """And the parent's stays registered, though the child has closed what it had of it."""
+    sock, _ = hosts.connect()
+    ours = congestion_state._made[0]
+    assert all(map(is_open, ours._descriptors))
+    kept = list(ours._descriptors)
+    assert ended(in_child(lambda: not any(map(is_open, kept)) and not congestion_state.ready())) == 0
+    assert ours._name in AVAILABLE.read_text()
+    ours.give(sock, "cubic", 300, 200, False)
+    assert tcp_repair.get_info(sock).snd_cwnd == 300
+
+
+def test_a_child_makes_its_own(hosts: Hosts) -> None:
+    """Also when another thread of the parent was about to use the parent's."""
+    sock, _ = hosts.connect()
+
+    def check() -> bool:
+        assert congestion_state.prepare()
+        congestion_state._made[0].give(sock, "cubic", 77, 200, False)
+        return tcp_repair.get_info(sock).snd_cwnd == 77
+
+    with congestion_state._lock:  # as the other thread would hold it
+        pid = in_child(check)
+    assert ended(pid) == 0
+    congestion_state._made[0].give(sock, "cubic", 78, 200, False)
+    assert tcp_repair.get_info(sock).snd_cwnd == 78
+
+
+def test_a_kernel_without_a_member_that_is_needed_refuses() -> None:
+    found = bpf.structs(("tcp_sock",))["tcp_sock"]
+    with pytest.raises(KernelError, match="no_such_member"):
+        assert found.offsets["no_such_member"] is None
