@@ -33,6 +33,13 @@ _ONE_TYPE = struct.pack("=HBBIIIII3II5s", 0xEB9F, 1, 0, 24, 0, 16, 16, 5, 1, 1 <
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Offsets(dict[str, int]):
+    """Member -> where it is, bytes; to ask for one that this kernel has not is a KernelError, ENOENT."""
+
+    def __missing__(self, name: str) -> int:
+        raise KernelError(f"BTF of member {name}", errno.ENOENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Struct:
     """A struct of the running kernel; a function has only its number.
@@ -42,7 +49,7 @@ class Struct:
 
     number: int
     size: int
-    offsets: dict[str, int]
+    offsets: Offsets
 
 
 def structs(names: Iterable[str]) -> dict[str, Struct]:
@@ -54,10 +61,22 @@ def structs(names: Iterable[str]) -> dict[str, Struct]:
         data = _BTF.read_bytes()
     except OSError as exc:
         raise KernelError(f"open({_BTF})", exc.errno or errno.ENOENT) from exc
-    header, types, _, strings, _ = struct.unpack_from("=4x5I", data)
-    base = header + strings
-    wanted = {data.find(b"\0" + name.encode() + b"\0", base) + 1 - base: name for name in names}
-    found = dict(_find(data, header + types, base, wanted))
+    return structs_in(data, names)
+
+
+def structs_in(data: bytes, names: Iterable[str]) -> dict[str, Struct]:
+    """As :func:`structs`, from BTF as it is in *data*.
+
+    :raises KernelError: ENOENT, there is none of that name; EBADMSG, it is malformed.
+    """
+    names = list(names)
+    try:
+        header, types, _, strings, _ = struct.unpack_from("=4x5I", data)
+        base = header + strings
+        wanted = {data.find(b"\0" + name.encode() + b"\0", base) + 1 - base: name for name in names}
+        found = dict(_find(data, header + types, base, wanted))
+    except (struct.error, ValueError) as exc:
+        raise KernelError(f"BTF of struct {', '.join(names)}", errno.EBADMSG) from exc
     if missing := set(names) - found.keys():
         raise KernelError(f"BTF of struct {', '.join(sorted(missing))}", errno.ENOENT)
     return found
@@ -79,15 +98,15 @@ def _find(data: bytes, place: int, base: int, wanted: dict[int, str]) -> Iterato
             yield wanted[name], Struct(number, size, _members(data, place + 12, members, base))
             left -= 1
         elif name in wanted and kind == _KIND_FUNCTION:
-            yield wanted[name], Struct(number, 0, {})
+            yield wanted[name], Struct(number, 0, Offsets())
             left -= 1
         fixed, each = _BEHIND.get(kind, (0, 0))
         place += 12 + fixed + each * members
         number += 1
 
 
-def _members(data: bytes, place: int, count: int, base: int) -> dict[str, int]:
-    offsets = {}
+def _members(data: bytes, place: int, count: int, base: int) -> Offsets:
+    offsets = Offsets()
     for name, _, bits in _TYPE.iter_unpack(data[place : place + 12 * count]):
         text = data[base + name : data.index(b"\0", base + name)].decode()
         offsets[text] = (bits & 0xFFFFFF) // 8

@@ -8,6 +8,7 @@ nfnetlink_rcv_batch(), net/netfilter/nf_tables_api.c nf_tables_newsetelem().
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +20,8 @@ _NFGENMSG = struct.Struct("!BBH")
 
 _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
 _NLMSG_ERROR = 2
+#: include/linux/err.h MAX_ERRNO
+_MOST_ERRNO = 4095
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
 _INET = 1
@@ -85,10 +88,19 @@ def _message(kind: int, flags: int, number: int, body: bytes, resource: int, fam
 
 
 def answers(datagram: bytes) -> Iterator[int]:
-    """The error numbers in what the kernel answers; 0 is an acknowledgement."""
+    """The error numbers in what the kernel answers; 0 is an acknowledgement, EBADMSG ends a malformed one."""
     offset = 0
-    while offset + _NLMSGHDR.size <= len(datagram):
-        length, kind, _, _, _ = _NLMSGHDR.unpack_from(datagram, offset)
+    while offset < len(datagram):
+        start = datagram[offset : offset + _NLMSGHDR.size]
+        length, kind, _, _, _ = _NLMSGHDR.unpack(start.ljust(_NLMSGHDR.size, b"\0"))
+        if len(start) < _NLMSGHDR.size or length < _NLMSGHDR.size:
+            yield errno.EBADMSG  # where the next message begins cannot be known
+            return
         if kind == _NLMSG_ERROR:
-            yield -_ERROR.unpack_from(datagram, offset + _NLMSGHDR.size)[0]
+            yield _error_number(datagram[offset + _NLMSGHDR.size :][: _ERROR.size])
         offset += (length + 3) & ~3
+
+
+def _error_number(value: bytes) -> int:
+    number = -_ERROR.unpack(value)[0] if len(value) == _ERROR.size else -1
+    return number if 0 <= number <= _MOST_ERRNO else errno.EBADMSG

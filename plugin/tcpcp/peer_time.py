@@ -53,11 +53,16 @@ class Table:
             raise KernelError("read(bpf iterator)", exc.errno or 0) from exc
         finally:
             os.close(descriptor)
-        return dict(_FOUND.iter_unpack(b"".join(parts)))
+        return stamps(b"".join(parts))
 
     def close(self) -> None:
         """Take the program away."""
         os.close(self._link)
+
+
+def stamps(data: bytes) -> dict[int, int]:
+    """What the program wrote: cookie -> ts_recent; a last pair that is cut is left out."""
+    return dict(_FOUND.iter_unpack(data[: len(data) - len(data) % _FOUND.size]))
 
 
 _made: list[Table] = []
