@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from migrate import failure, place, settle
+from migrate import failure, message_checks, place, settle
 from migrate.destination import Destination
 from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
 from migrate.link import Link
@@ -98,6 +98,7 @@ class Agent:
     def _take(self, kind: str, message: Any) -> None:
         if self._after == "failed" and kind not in ("abort", "goodbye"):
             return
+        message_checks.check(message)
         try:
             reply = self._handlers[kind](message)
         except (MigrateError, TcpcpError, OSError) as error:

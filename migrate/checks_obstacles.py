@@ -64,6 +64,10 @@ WORDS = {
         "If it was replaced by an upgrade, start the program again; if it is a temporary file, let the"
         " program close it.",
     ),
+    "file-name": Words(
+        "{who} uses {what}, whose name is not UTF-8",
+        "Give the file a name that is, and start the program again.",
+    ),
     "sysv-shm": Words(
         "{who} uses System V shared memory ({what}), which belongs to this host",
         "Configure the program for POSIX shared memory or mmap.",

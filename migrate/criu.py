@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from migrate import processes
 from migrate.errors import MAKE_ROOM, CriuError
 
@@ -236,7 +238,6 @@ class Worker:
         return time.monotonic() + options.timeout_s
 
     def _ask(self, request: Any, deadline: float, what: str) -> Any:
-        reply = _rpc().criu_resp()
         try:
             self._socket.send(request.SerializeToString())
             ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
@@ -247,13 +248,27 @@ class Worker:
             raise self._error(f"CRIU ended in the middle ({what}): {error.strerror}", phase=what) from error
         if not data:
             raise self._error(f"CRIU ended in the middle ({what})", phase=what)
-        reply.ParseFromString(data)
+        reply = parsed(data)
+        if reply is None:
+            raise self._error(f"CRIU answered what is no answer ({what})", phase=what)
         return reply
 
     def _error(
         self, text: str, *, phase: str = "", hint: str = "", details: list[str] | None = None
     ) -> CriuError:
         return CriuError(text, phase=phase, role=self.role, hint=hint, details=details)
+
+
+def parsed(data: bytes) -> Any:
+    """The message criu_resp in *data*, or None: it is none, it is cut, or its texts are not UTF-8."""
+    reply = _rpc().criu_resp()
+    try:
+        reply.ParseFromString(data)
+    except DecodeError:
+        return None
+    # Of these messages the strings are not looked at before, and come as bytes where they are not UTF-8.
+    texts = (reply.notify.script, reply.cr_errmsg)
+    return reply if reply.IsInitialized() and all(isinstance(text, str) for text in texts) else None
 
 
 @contextlib.contextmanager

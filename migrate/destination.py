@@ -188,6 +188,10 @@ class Destination:
 
     def _local_holders(self, request: pb.Restore) -> dict[int, tuple[int, int]]:
         """Inode on the origin -> PID here and descriptor."""
+        holders = (one.holders[0].pid for one in request.sockets)
+        if strangers := sorted({pid for pid in holders if pid not in self._pids}):
+            text = f"received a Restore with sockets of processes that were not restored: {strangers[:5]}"
+            raise ProtocolError(text, phase="restore", role="destination")
         return {one.inode: (self._pids[one.holders[0].pid], one.holders[0].fd) for one in request.sockets}
 
     def _finish(self, request: pb.Restore) -> None:

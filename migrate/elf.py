@@ -20,6 +20,7 @@ _NT_GNU_BUILD_ID = 3
 
 #: Real files have a dozen program headers, and notes of some hundred bytes.
 _MOST_HEADERS = 512
+_MOST_ENTRY_BYTES = 256
 _MOST_NOTE_BYTES = 1 << 16
 #: SHA-512, the longest that anybody has proposed.
 _MOST_ID_BYTES = 64
@@ -45,9 +46,12 @@ def build_id(read: Read) -> bytes:
 
     :param read: see :data:`Read`; what it raises passes through, nothing else is raised.
     """
+    left = _MOST_NOTE_BYTES
     try:
         for offset, size in _note_segments(read):
-            for name, kind, content in _notes(read(offset, min(size, _MOST_NOTE_BYTES)), read(5, 1)):
+            part = read(offset, min(size, left))
+            left -= len(part)
+            for name, kind, content in _notes(part, read(5, 1)):
                 if kind == _NT_GNU_BUILD_ID and name == b"GNU\0" and len(content) <= _MOST_ID_BYTES:
                     return content
     except (struct.error, KeyError):
@@ -68,7 +72,7 @@ def _note_segments(read: Read) -> Iterator[tuple[int, int]]:
     header = struct.Struct(order + layout.header)
     segment = struct.Struct(order + layout.segment)
     first, entry_size, count = header.unpack(read(16, header.size))
-    if entry_size < segment.size:
+    if not segment.size <= entry_size <= _MOST_ENTRY_BYTES:
         return
     table = read(first, entry_size * min(count, _MOST_HEADERS))
     for offset in range(0, len(table) - segment.size + 1, entry_size):

@@ -53,6 +53,17 @@ def _chunk(path: str, status: os.stat_result, offset: int, data: bytes, *, last:
     )
 
 
+def is_place(name: str) -> bool:
+    """Whether *name*, from the network, is a path that a file may have: absolute and without detours."""
+    path = Path(name)
+    return (
+        path.is_absolute()
+        and "\0" not in name
+        and ".." not in path.parts
+        and path == Path(os.path.normpath(path))
+    )
+
+
 class FileTaker:
     """Takes the pieces on the destination; paths and offsets come from the network and are checked."""
 
@@ -68,7 +79,7 @@ class FileTaker:
         :raises MigrateError: a bad path, a gap, no space, no permission; the file there is as it was.
         """
         path = Path(chunk.name)
-        if not path.is_absolute() or ".." in path.parts or path != Path(os.path.normpath(path)):
+        if not is_place(chunk.name):
             raise self._error(f"not a path to copy to: {chunk.name[:200]!r}")
         try:
             if stat.S_ISDIR(chunk.mode):

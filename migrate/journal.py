@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrate import place
+from migrate import journal_lines, place
+from migrate.errors import MigrateError
 
 
 @dataclass(slots=True)
@@ -137,21 +138,39 @@ def read(directory: Path) -> Record:
     """Read the journal of *directory*.
 
     :raises FileNotFoundError: there is none (any more).
+    :raises MigrateError: it is damaged, or was written by another version.
     """
-    record = Record(directory.name)
-    for line in (directory / "journal").read_bytes().split(b"\n")[:-1]:
-        entry = json.loads(line)
-        if "did" in entry:
-            record.entries.append(entry)
-        elif "state" in entry:
-            record.state = entry["state"]
-            record.destination_pid = entry.get("destination_pid") or record.destination_pid
-        elif "end" in entry:
-            record.end = entry["end"]
-        else:
-            record.role, record.pid = entry["role"], entry["pid"]
-            record.other_host = entry["other_host"]
+    return parse((directory / "journal").read_bytes(), directory.name)
+
+
+def parse(data: bytes, migration_id: str) -> Record:
+    """What a journal says; a last line that is cut is left out.
+
+    :raises MigrateError: as :func:`read`.
+    """
+    record = Record(migration_id)
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            _add(record, journal_lines.parse(line))
+        except ValueError as error:
+            raise MigrateError(
+                f"the journal of migration {migration_id} is damaged in line {number}: {error}",
+                phase="recover",
+                hint=f"Undo by hand what {place.STATE / migration_id} names, then remove that directory.",
+            ) from error
     return record
+
+
+def _add(record: Record, line: dict[str, Any]) -> None:
+    if "did" in line:
+        record.entries.append(line)
+    elif "state" in line:
+        record.state = line["state"]
+        record.destination_pid = line.get("destination_pid") or record.destination_pid
+    elif "end" in line:
+        record.end = line["end"]
+    else:
+        record.role, record.pid, record.other_host = line["role"], line["pid"], line["other_host"]
 
 
 def all_of_this_host() -> Iterator[Path]:

@@ -8,7 +8,6 @@ Certificate authorities are skipped: a host known only through one counts as unk
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import fnmatch
 import hashlib
@@ -93,7 +92,7 @@ def _parse_line(line: str, place: str) -> Entry | None:
         return None
     try:
         blob = base64.b64decode(fields[2], validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or a character that is not ASCII
         return None
     hosts = tuple(host.lower() if host[0] != "|" else host for host in fields[0].split(",") if host)
     return Entry(hosts, fields[1], blob, bool(marker), place) if hosts else None

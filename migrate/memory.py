@@ -45,7 +45,7 @@ _PM_MOST_BYTES = 64 << 30
 _KERNELS = ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]")
 #: Shared memory that goes into CRIU's images: anonymous and memfd; files in /dev/shm stay files.
 _SHARED_NAMES = re.compile(r"/dev/zero \(deleted\)|/memfd:.* \(deleted\)")
-_MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (...)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)\s*(.*)")
+_MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (...)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)", re.ASCII)
 
 _libc = ctypes.CDLL(None)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -87,9 +87,14 @@ def address_of(memory: mmap.mmap) -> int:
 def mappings(pid: int) -> list[Mapping]:
     """The mappings of *pid*, ascending; none if it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+        return mappings_in(Path(f"/proc/{pid}/maps").read_bytes())
     except OSError:
         return []
+
+
+def mappings_in(maps: bytes) -> list[Mapping]:
+    """The same from the content of /proc/PID/maps; of names, only line feeds are written otherwise."""
+    lines = maps.decode(errors="replace").split("\n")
     found = []
     for match in filter(None, map(_MAP.fullmatch, lines)):
         start, end, _, sharing, _, _, inode, name = match.groups()

@@ -22,6 +22,9 @@ FIN, SYN, RST, PSH, ACK, URG, CWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x80
 
 _TCP, _HOP_BY_HOP = 6, 0
 _IPV4_BYTES, _IPV6_BYTES, _TCP_BYTES = 20, 40, 20
+#: Real ones have 8. Of a packet that is half hop-by-hop header, splitting would make many times as much.
+_MOST_HOP_BY_HOP_BYTES = 256
+_MOST_PACKET_BYTES = 0xFFFF
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
@@ -63,7 +66,7 @@ def parse(data: bytes) -> Segment | None:
     """The TCP segment in the IP packet *data*, which may have padding behind it.
 
     :return: None for what is not carried over: a fragment, another protocol, IPv6 extension headers other
-        than hop-by-hop, a packet cut short or malformed.
+        than a short hop-by-hop, a packet cut short or malformed.
     """
     if len(data) < _IPV4_BYTES:
         return None
@@ -88,6 +91,8 @@ def _parse_ipv6(data: bytes) -> Segment | None:
     end, at, header = _IPV6_BYTES + length if length else len(data), _IPV6_BYTES, data[:_IPV6_BYTES]
     if data[6] == _HOP_BY_HOP and len(data) > at + 8 and data[at] == _TCP:
         after = at + 8 * (data[at + 1] + 1)
+        if after - at > _MOST_HOP_BY_HOP_BYTES:
+            return None
         # A jumbogram's hop-by-hop header says its length, which it will not have any more.
         header = data[:after] if length else data[:6] + bytes([_TCP]) + data[7:_IPV6_BYTES]
         at = after
@@ -112,14 +117,18 @@ def intact(segment: Segment) -> bool:
 
 
 def split(segment: Segment, packet_bytes: int) -> list[Segment]:
-    """Cut *segment* into ones that make packets of at most *packet_bytes*; a SYN or RST stays as it is.
+    """Cut *segment* into ones that make packets of at most *packet_bytes*.
 
-    FIN and PSH are the last one's, CWR is the first one's.
+    FIN and PSH are the last one's, CWR is the first one's. A SYN, a RST and urgent data stay as they are; if
+    that is more than a packet can be, nothing is left of it.
     """
     room = max(1, packet_bytes - len(segment.ip) - len(segment.tcp))
     whole = segment.payload
-    if len(whole) <= room or segment.flags & (SYN | RST | URG):
+    if len(whole) <= room:
         return [segment]
+    if segment.flags & (SYN | RST | URG):
+        size = len(segment.ip) + len(segment.tcp) + len(whole)
+        return [segment] if size <= _MOST_PACKET_BYTES else []
     starts = range(0, len(whole), room)
     return [
         _piece(segment, number, start, whole[start : start + room]) for number, start in enumerate(starts)
@@ -146,7 +155,7 @@ def build(segment: Segment) -> bytes:
     """
     ip, tcp, payload = segment.ip, segment.tcp, segment.payload
     size = len(ip) + len(tcp) + len(payload)
-    if size > 0xFFFF:
+    if size > _MOST_PACKET_BYTES:
         raise ValueError(f"a packet of {size} bytes")
     if segment.version == 4:
         head = ip[:2] + _U16.pack(size) + ip[4:10]

@@ -14,7 +14,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from pycriu.images import magic, pb
@@ -81,11 +81,17 @@ class Pagemap:
         try:
             head, *entries = _messages(data)
             return cls(
-                pb.pagemap_head.FromString(head).pages_id,
-                [_run(pb.pagemap_entry.FromString(one)) for one in entries],
+                _whole(pb.pagemap_head.FromString(head)).pages_id,
+                [_run(_whole(pb.pagemap_entry.FromString(one))) for one in entries],
             )
         except (DecodeError, ValueError) as error:
             raise ImageError(f"damaged pagemap image: {error}", phase="dump") from error
+
+
+def _whole(message: Any) -> Any:
+    if not message.IsInitialized():
+        raise ValueError("a required field is missing")
+    return message
 
 
 def _run(entry: pb.pagemap_entry) -> Run:

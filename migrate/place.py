@@ -37,7 +37,7 @@ def image_root() -> Path:
 
     :raises FileNotFoundError: the host has no tmpfs.
     """
-    mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if _is_tmpfs(line)}
+    mounted = tmpfs_in(Path("/proc/mounts").read_bytes())
     choices = [path for path in MEMORY if str(path) in mounted]
     if not choices:
         raise FileNotFoundError(f"none of {', '.join(map(str, MEMORY))} is a tmpfs")
@@ -53,5 +53,10 @@ def images(migration_id: str) -> Path:
     return directory
 
 
-def _is_tmpfs(line: str) -> bool:
-    return line.split()[2] == "tmpfs"
+def tmpfs_in(mounts: bytes) -> set[str]:
+    """Where a tmpfs is mounted, from the content of /proc/mounts.
+
+    Blanks, tabs and line feeds in a name are written otherwise there, other kinds of white space are not.
+    """
+    lines = (line.split(b" ") for line in mounts.split(b"\n"))
+    return {os.fsdecode(fields[1]) for fields in lines if len(fields) > 2 and fields[2] == b"tmpfs"}

@@ -28,10 +28,21 @@ def innermost(pid: int) -> int:
     :raises ProcessLookupError: there is none.
     """
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        data = Path(f"/proc/{pid}/status").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
-    return int(next(line for line in text.splitlines() if line.startswith("NSpid:")).split()[-1])
+    return innermost_in(data)
+
+
+def innermost_in(status: bytes) -> int:
+    """The same from the content of /proc/PID/status; in the name there may be any bytes but line feeds.
+
+    :raises ValueError: it is not there.
+    """
+    for line in status.split(b"\n"):
+        if line.startswith(b"NSpid:") and (numbers := line.split()[1:]):
+            return int(numbers[-1])
+    raise ValueError("/proc/PID/status without NSpid")
 
 
 def state(pid: int) -> str:
@@ -116,7 +127,8 @@ def with_environment(word: str, *, since: int = 0) -> list[Identity]:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on: the name may hold spaces and parentheses."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        # A name is bytes: a long one may have been cut within a character.
+        text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
     return text[text.rindex(")") + 2 :].split()

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from migrate import checks, file_copy, interrupt, inventory, place, settle, ssh, switch
+from migrate import checks, file_copy, interrupt, inventory, message_checks, place, settle, ssh, switch
 from migrate.agent import PROTOCOL
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
 from migrate.link import Link
@@ -145,6 +145,7 @@ class Session:
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)
             there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
+            message_checks.check(there)
             there.ssh_addresses.append(self._connection.peer_address)
             options = checks.Options(
                 switch=self._request.switch,

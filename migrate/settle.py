@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrate import journal, processes, undo
-from migrate.errors import Reason, Refused
+from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
 from migrate.machine import State
@@ -60,7 +60,7 @@ class Settled:
 def settle(directory: Path) -> Settled | None:
     """Deal with the journal of an owner that is gone; the caller holds its lock.
 
-    In doubt or unfinished the journal stays, for ``--recover``; else nothing is left of it.
+    In doubt, unfinished or damaged the journal stays, for ``--recover``; else nothing is left of it.
 
     :return: None when there is no such journal any more.
     """
@@ -68,6 +68,8 @@ def settle(directory: Path) -> Settled | None:
         record = journal.read(directory)
     except FileNotFoundError:
         return None
+    except MigrateError as error:  # damaged: what was done is not known
+        return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
     settled = _origin(record) if record.role == "origin" else _destination(record)
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)
@@ -159,7 +161,7 @@ def _being_undone(pid: int) -> str:
                 continue
         try:
             record = journal.read(directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, MigrateError):
             continue
         if (record.role, record.pid) == ("origin", pid):
             return record.migration_id

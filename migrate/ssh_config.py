@@ -16,15 +16,18 @@ from typing import Any
 import paramiko
 
 from migrate import known_hosts, ssh_host
-from migrate.errors import TransportError
+from migrate.errors import TransportError, UsageError
 
 SYSTEM = Path("/etc/ssh")
 CONNECT_TIMEOUT_S = 15.0
 DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 _MAX_INCLUDE_DEPTH = 16
+#: A month; poll() takes no longer times.
+_MOST_TIMEOUT_S = 2_000_000.0
 _MATCH_ALONE = ("all", "canonical", "final")
 _MATCH_BY_VALUE = ("exec", "host", "originalhost", "user", "localuser")
+_JUMP = re.compile(r"(.*@)?(\[[^\]]*\]|[^:]*)(?::([0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class HostConfig:
     :ivar identities_only: do not try other keys of the ssh agent.
     :ivar known_hosts: the files with host keys; the first one is the user's own.
     :ivar key_name: the name under which the host's key is looked up in them.
-    :ivar proxy_jump: ``[user@]host[:port]``, the nearest first; empty for none.
+    :ivar proxy_jump: ``[user@]host[:port]``, the nearest first; :func:`split_jump` takes each. Empty for none.
     :ivar family: "any", "inet" or "inet6".
     :ivar kex, ciphers: names of algorithms the user prefers, "" for the default.
     """
@@ -58,12 +61,19 @@ class HostConfig:
 
 
 def split_jump(text: str) -> tuple[str, int | None]:
-    """Split ``[user@]host[:port]`` of a ProxyJump, or such an ssh:// URI; IPv6 addresses in brackets."""
-    text = text.removeprefix("ssh://").rstrip("/")
-    found = re.fullmatch(r"(.*@)?(\[[^\]]*\]|[^:]*)(?::(\d+))?", text)
+    """Split ``[user@]host[:port]`` of a ProxyJump, or such an ssh:// URI; IPv6 addresses in brackets.
+
+    :raises ValueError: it is none, or has characters that no host or user name has.
+    """
+    found = _JUMP.fullmatch(text.removeprefix("ssh://").rstrip("/"))
     if found is None:
         raise ValueError(f"ProxyJump {text!r} is not [user@]host[:port]")
-    return (found[1] or "") + found[2], int(found[3]) if found[3] else None
+    host = (found[1] or "") + found[2]
+    try:
+        ssh_host.split(host)
+    except UsageError:
+        raise ValueError(f"ProxyJump {text!r} is not [user@]host[:port]") from None
+    return host, _port(found[3]) if found[3] else None
 
 
 def look_up(
@@ -82,7 +92,8 @@ def look_up(
     try:
         options = _parse(ssh, user, port).lookup(name)
         return _resolve(options, ssh, name, identity)
-    except (paramiko.SSHException, OSError, ValueError, KeyError) as error:
+    except (paramiko.SSHException, OSError, ValueError, KeyError, RuntimeError) as error:
+        # Of Path.expanduser() it is a RuntimeError: no such user.
         raise TransportError(
             f"the ssh configuration for {name} makes no sense: {error}",
             phase="connect",
@@ -153,10 +164,9 @@ def _understood(line: str, words: list[str]) -> str:
 
 def _resolve(options: Mapping[str, Any], ssh: Path, name: str, identity: str) -> HostConfig:
     hostname = options.get("hostname", name)
-    port = int(options.get("port", 22))
+    port = _port(options.get("port", "22"))
     configured = options.get("identityfile", [])
     identities = [identity] if identity else configured or [str(ssh / key) for key in DEFAULT_IDENTITIES]
-    jump = options.get("proxyjump") or "none"
     return HostConfig(
         name=name,
         hostname=hostname,
@@ -168,11 +178,24 @@ def _resolve(options: Mapping[str, Any], ssh: Path, name: str, identity: str) ->
         key_name=known_hosts.lookup_name(hostname, port, options.get("hostkeyalias", "")),
         timeout_s=_timeout_s(options.get("connecttimeout", "none")),
         proxy_command=options.get("proxycommand") or "",
-        proxy_jump=() if jump.lower() == "none" else tuple(jump.replace(" ", "").split(",")),
+        proxy_jump=_jumps(options.get("proxyjump") or "none"),
         family=options.get("addressfamily", "any").lower(),
         kex=options.get("kexalgorithms", ""),
         ciphers=options.get("ciphers", ""),
     )
+
+
+def _jumps(text: str) -> tuple[str, ...]:
+    jumps = () if text.lower() == "none" else tuple(text.replace(" ", "").split(","))
+    for jump in jumps:
+        split_jump(jump)  # refused here, where it can be said which file is to be corrected
+    return jumps
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise ValueError(f"Port {text!r} is not a number from 1 to 65535")
+    return int(text)
 
 
 def _known_hosts_files(options: Mapping[str, Any], ssh: Path) -> list[str]:
@@ -190,4 +213,9 @@ def _expand(file: str, ssh: Path) -> Path:
 
 
 def _timeout_s(text: str) -> float:
-    return CONNECT_TIMEOUT_S if text.lower() in ("none", "0") else float(text)
+    if text.lower() in ("none", "0"):
+        return CONNECT_TIMEOUT_S
+    seconds = float(text)
+    if not 0 < seconds <= _MOST_TIMEOUT_S:  # nor is it "nan"
+        raise ValueError(f"ConnectTimeout {text!r} is not a number of seconds")
+    return seconds

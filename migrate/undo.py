@@ -81,6 +81,8 @@ def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     for entry in reversed(entries):
         try:
             undone.append(UNDO[entry["did"]](entry))
+        except (LookupError, TypeError, ValueError) as error:
+            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
         except (MigrateError, TcpcpError, OSError) as error:
             problems.append(f"{entry['did']}: {error}")
     return undone, problems

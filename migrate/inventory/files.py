@@ -69,7 +69,7 @@ class Files:
         """
         with proc.looking():
             status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
-        if path.startswith(_NAMELESS):
+        if path.startswith(_NAMELESS) or self._unnameable(pid, path, fd=fd):
             return
         info = proc.fdinfo(pid, fd)
         if info.mount_id not in mounts:
@@ -86,7 +86,7 @@ class Files:
         path = proc.link(pid, name)
         with proc.looking():
             status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
-        if not self._deleted(pid, path, status):
+        if not self._unnameable(pid, path) and not self._deleted(pid, path, status):
             file = self._file(path, use, status)
             if use == File.EXECUTABLE and not file.build_id:
                 file.build_id = build_id(f"/proc/{pid}/{name}")
@@ -125,6 +125,13 @@ class Files:
                 return self._found.pop(key)
         return self._found[key]
 
+    def _unnameable(self, pid: int, path: str, fd: int | None = None) -> bool:
+        """Whether the path is not UTF-8, as are all texts that go to the other host."""
+        if path.isascii() or _shown(path) == path:
+            return False
+        self._obstacle("file-name", pid, path, fd=fd)
+        return True
+
     def _deleted(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> bool:
         """Whether the path is no longer the file's; CRIU carries a small deleted file inside the images."""
         if not path.endswith(_DELETED) and status.st_nlink > 0:
@@ -152,7 +159,12 @@ class Files:
             self._obstacle("device", pid, path, fd=fd)
 
     def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
-        self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=what, size_bytes=size_bytes))
+        self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=_shown(what), size_bytes=size_bytes))
+
+
+def _shown(path: str) -> str:
+    """*path*, as Python has it from the kernel, for people: what is not UTF-8 is replaced."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def describe(path: str, use: File.Use, status: os.stat_result) -> File:

@@ -1,6 +1,7 @@
 """Readers of /proc: one file each, parsed, nothing judged.
 
-All raise :class:`Gone` when the process, thread or descriptor is no longer there.
+All raise :class:`Gone` when the process, thread or descriptor is no longer there, and
+:class:`migrate.errors.KernelError` when the kernel writes what no kernel known to us does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from migrate.errors import KernelError
 
 #: include/linux/sched.h: the task is a kernel thread.
 _PF_KTHREAD = 0x00200000
@@ -73,19 +76,31 @@ def looking() -> Iterator[None]:
         raise Gone(str(error.filename or "process")) from None
 
 
+@contextmanager
+def _as_expected(pid: int, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, IndexError) as error:
+        raise KernelError(f"/proc/{pid}/{name} cannot be understood: {error}", phase="check") from error
+
+
 def text(pid: int, name: str) -> str:
     """Read /proc/PID/*name*."""
     with looking():
-        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+        return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
 
 
 def stat(pid: int) -> Stat:
     """Read /proc/PID/stat."""
-    return parse_stat(text(pid, "stat"))
+    with _as_expected(pid, "stat"):
+        return parse_stat(text(pid, "stat"))
 
 
 def parse_stat(line: str) -> Stat:
-    """Parse the content of /proc/PID/stat; the name may hold spaces and parentheses."""
+    """Parse the content of /proc/PID/stat; the name may hold spaces and parentheses.
+
+    :raises ValueError, IndexError: it is another text.
+    """
     fields = line[line.rindex(")") + 2 :].split()
     state, ppid, pgrp, session, tty = fields[0], *map(int, fields[1:5])
     name = line[line.index("(") + 1 : line.rindex(")")]
@@ -94,30 +109,65 @@ def parse_stat(line: str) -> Stat:
 
 def status(pid: int) -> dict[str, str]:
     """Read /proc/PID/status."""
-    pairs = (line.split(":", 1) for line in text(pid, "status").splitlines() if ":" in line)
+    return parse_fields(text(pid, "status"))
+
+
+def parse_fields(content: str) -> dict[str, str]:
+    """Parse lines of ``name: value``; the last one of each name counts.
+
+    In names of programs and files all that the kernel writes otherwise is the line feed, so nothing else that
+    Python takes for the end of a line is one.
+    """
+    pairs = (line.split(":", 1) for line in content.split("\n") if ":" in line)
     return {name: value.strip() for name, value in pairs}
 
 
 def maps(pid: int) -> list[Mapping]:
     """Read /proc/PID/maps: the mappings of files and of special kinds, not the anonymous ones."""
+    with _as_expected(pid, "maps"):
+        return parse_maps(text(pid, "maps"))
+
+
+def parse_maps(content: str) -> list[Mapping]:
+    """Parse the content of /proc/PID/maps.
+
+    :raises ValueError: it is another text.
+    """
     found = []
-    for line in text(pid, "maps").splitlines():
-        fields = line.split(None, 5)
-        if len(fields) == 6:
-            found.append(Mapping(fields[0], fields[1], int(fields[4]), fields[5]))
+    for line in content.split("\n"):
+        fields = line.split(" ", 5)
+        if len(fields) == 6 and (path := fields[5].lstrip(" ")):
+            found.append(Mapping(fields[0], fields[1], int(fields[4]), path))
     return found
 
 
 def fdinfo(pid: int, fd: int) -> FdInfo:
     """Read /proc/PID/fdinfo/FD."""
-    pairs = (line.split(":", 1) for line in text(pid, f"fdinfo/{fd}").splitlines() if ":" in line)
-    fields = {name: value.strip() for name, value in pairs}
+    with _as_expected(pid, f"fdinfo/{fd}"):
+        return parse_fdinfo(text(pid, f"fdinfo/{fd}"))
+
+
+def parse_fdinfo(content: str) -> FdInfo:
+    """Parse the content of /proc/PID/fdinfo/FD.
+
+    :raises ValueError: it is another text.
+    """
+    fields = parse_fields(content)
     return FdInfo(int(fields.get("flags", "0"), 8), int(fields.get("mnt_id", "-1")), fields)
 
 
 def mount_ids(pid: int) -> set[int]:
     """Return the mounts of the mount namespace of *pid*, from /proc/PID/mountinfo."""
-    return {int(line.split(None, 1)[0]) for line in text(pid, "mountinfo").splitlines()}
+    with _as_expected(pid, "mountinfo"):
+        return parse_mount_ids(text(pid, "mountinfo"))
+
+
+def parse_mount_ids(content: str) -> set[int]:
+    """Parse the content of /proc/PID/mountinfo.
+
+    :raises ValueError: it is another text.
+    """
+    return {int(line.split(" ", 1)[0]) for line in content.split("\n") if line}
 
 
 def link(pid: int, name: str) -> str:

@@ -42,7 +42,9 @@ def sockets() -> dict[int, UnixSocket]:
     """
     request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW_NAME | _SHOW_PEER | _SHOW_ICONS)
     listeners: dict[int, int] = {}
-    found = [_parse(part, begin, end, listeners) for part, begin, end in diag.query(request, "unix")]
+    found = [
+        _parse(part, begin, end, listeners) for part, begin, end in diag.query(request, "unix", _MESSAGE.size)
+    ]
     return {one.inode: one._replace(peer=one.peer or listeners.get(one.inode, 0)) for one in found}
 
 
@@ -53,8 +55,8 @@ def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> Unix
     for attribute, value in diag.attributes(part, begin + _MESSAGE.size, end):
         if attribute == _NAME:
             name = value.decode("utf-8", "replace").rstrip("\0").replace("\0", "@")
-        elif attribute == _PEER:
+        elif attribute == _PEER and len(value) == _NUMBER.size:
             peer = _NUMBER.unpack(value)[0]
-        elif attribute == _ICONS:
+        elif attribute == _ICONS and len(value) % _NUMBER.size == 0:
             listeners.update((waiting, inode) for (waiting,) in _NUMBER.iter_unpack(value))
     return UnixSocket(inode, kind, peer, name)

@@ -60,10 +60,22 @@ def structs(names: Iterable[str]) -> dict[str, Struct]:
         data = _BTF.read_bytes()
     except OSError as exc:
         raise KernelError(f"open({_BTF})", exc.errno or errno.ENOENT) from exc
-    header, types, _, strings, _ = struct.unpack_from("=4x5I", data)
-    base = header + strings
-    wanted = {data.find(b"\0" + name.encode() + b"\0", base) + 1 - base: name for name in names}
-    found = dict(_find(data, header + types, base, wanted))
+    return structs_in(data, names)
+
+
+def structs_in(data: bytes, names: Iterable[str]) -> dict[str, Struct]:
+    """As :func:`structs`, from BTF as it is in *data*.
+
+    :raises KernelError: ENOENT, there is none of that name; EBADMSG, it is malformed.
+    """
+    names = list(names)
+    try:
+        header, types, _, strings, _ = struct.unpack_from("=4x5I", data)
+        base = header + strings
+        wanted = {data.find(b"\0" + name.encode() + b"\0", base) + 1 - base: name for name in names}
+        found = dict(_find(data, header + types, base, wanted))
+    except (struct.error, ValueError) as exc:
+        raise KernelError(f"BTF of struct {', '.join(names)}", errno.EBADMSG) from exc
     if missing := set(names) - found.keys():
         raise KernelError(f"BTF of struct {', '.join(sorted(missing))}", errno.ENOENT)
     return found

@@ -235,6 +235,8 @@ def _inet_socket(isk: Any) -> InetSocket:
         state = State(isk.state)
     except ValueError:
         raise CodecError(f"files image: socket {isk.ino:x}: unknown state {isk.state}") from None
+    if not isinstance(isk.ifname, str):  # protobuf gives bytes where a string of proto2 is not UTF-8
+        raise CodecError(f"files image: socket {isk.ino:x}: expected a name of an interface")
     local = Endpoint(_address(isk, isk.src_addr), isk.src_port)
     peer = Endpoint(_address(isk, isk.dst_addr), isk.dst_port)
     ipv6 = isk.family == _AF_INET6

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from tcpcp import tcp_repair
@@ -22,6 +22,8 @@ _NLM_F_REQUEST = 1
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST_DUMP = 0x301
+#: include/linux/err.h MAX_ERRNO
+_MOST_ERRNO = 4095
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 #: Every state of enum tcp_state (include/net/tcp_states.h), also TCP_BOUND_INACTIVE: bound, not connected.
@@ -153,27 +155,39 @@ def tcp_inodes() -> set[int]:
     return found
 
 
-def query(request: bytes, what: str) -> Iterator[tuple[bytes, int, int]]:
+def query(request: bytes, what: str, least: int) -> Iterator[tuple[bytes, int, int]]:
     """Send one dump *request* of sock_diag, and yield of each socket where its message is.
 
     :param request: struct inet_diag_req_v2, unix_diag_req, ...: what follows the netlink header.
     :param what: for the error, e.g. ``"TCP"``.
+    :param least: bytes that each socket's message has at least.
     :return: a buffer, and where in it the message without its netlink header begins and ends.
-    :raises KernelError: the kernel has no such table, or the dump failed.
+    :raises KernelError: the kernel has no such table, or the dump failed; EBADMSG, it is malformed.
     """
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
             netlink.send(header + request)
-            while True:
-                part = netlink.recv(1 << 16)
-                for kind, begin, end in _messages(part):
-                    if kind != _SOCK_DIAG_BY_FAMILY:
-                        _finish(part, begin, end)
-                        return
-                    yield part, begin, end
+            while not (yield from sockets(netlink.recv(1 << 16), least)):
+                pass
     except OSError as error:
         raise KernelError(f"sock_diag({what})", error.errno or errno.EIO) from None
+
+
+def sockets(part: bytes, least: int) -> Generator[tuple[bytes, int, int], None, bool]:
+    """Yield what :func:`query` does, from *part*, one datagram of the kernel's answer.
+
+    :return: whether the dump has ended with it.
+    :raises OSError: the error that it carries; EBADMSG, a message is cut, or shorter than *least* bytes.
+    """
+    for kind, begin, end in _messages(part):
+        if kind != _SOCK_DIAG_BY_FAMILY:
+            _finish(part, begin, end)
+            return True
+        if end - begin < least:
+            raise _malformed()
+        yield part, begin, end
+    return False
 
 
 def attributes(part: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -187,14 +201,16 @@ def attributes(part: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]
 
 
 def _dump(family: int, extensions: int, states: int = _ALL_STATES) -> Iterator[tuple[bytes, int, int]]:
-    return query(_REQUEST.pack(family, socket.IPPROTO_TCP, extensions, states), "TCP")
+    return query(_REQUEST.pack(family, socket.IPPROTO_TCP, extensions, states), "TCP", _MESSAGE.size)
 
 
 def _messages(part: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield type, begin and end of each message in *part*, without its header."""
-    offset, size, unpack = 0, _HEADER.size, _HEADER.unpack_from
-    while offset < len(part):
-        length, kind, _, _, _ = unpack(part, offset)
+    """Yield type, begin and end of each message in *part*, without its header; there is at least one."""
+    offset, size, unpack, whole = 0, _HEADER.size, _HEADER.unpack_from, len(part)
+    while offset < whole or not whole:
+        length, kind, _, _, _ = unpack(part, offset) if offset + size <= whole else (0, 0, 0, 0, 0)
+        if length < size or offset + length > whole:
+            raise _malformed()
         yield kind, offset + size, offset + length
         offset += (length + 3) & ~3
 
@@ -202,8 +218,14 @@ def _messages(part: bytes) -> Iterator[tuple[int, int, int]]:
 def _finish(part: bytes, begin: int, end: int) -> None:
     """Raise the error that NLMSG_DONE or NLMSG_ERROR carries, if any."""
     number = -_NUMBER.unpack_from(part, begin)[0] if end - begin >= _NUMBER.size else 0
+    if not 0 <= number <= _MOST_ERRNO:
+        raise _malformed()
     if number:
         raise OSError(number, "netlink")
+
+
+def _malformed() -> OSError:
+    return OSError(errno.EBADMSG, "netlink")
 
 
 def _entry(part: bytes, offset: int, end: int) -> Entry:

@@ -8,6 +8,8 @@ nfnetlink_rcv_batch(), net/netfilter/nf_tables_api.c nf_tables_newsetelem().
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -22,6 +24,8 @@ GENERAL_BYTES = _NFGENMSG.size
 
 _REQUEST, _ACK, CREATE = 0x1, 0x4, 0x400
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+#: include/linux/err.h MAX_ERRNO
+_MOST_ERRNO = 4095
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
 _INET = 1
@@ -133,16 +137,30 @@ class Reply(NamedTuple):
 
 
 def replies(datagram: bytes) -> Iterator[Reply]:
-    """What the kernel answers, message by message; one whose length makes no sense ends it."""
+    """What the kernel answers, message by message.
+
+    :raises OSError: EBADMSG, a length makes no sense: where the next message begins cannot be known.
+    """
     offset = 0
-    while offset + _NLMSGHDR.size <= len(datagram):
+    while offset < len(datagram):
+        if len(datagram) - offset < _NLMSGHDR.size:
+            raise _malformed()
         length, kind, _, number, _ = _NLMSGHDR.unpack_from(datagram, offset)
-        if length < _NLMSGHDR.size or offset + length > len(datagram):
-            return
+        if not _NLMSGHDR.size <= length <= len(datagram) - offset:
+            raise _malformed()
         body = datagram[offset + _NLMSGHDR.size : offset + length]
-        known = kind == _NLMSG_ERROR and len(body) >= _ERROR.size
-        yield Reply(number, -_ERROR.unpack_from(body)[0] if known else None, kind == _NLMSG_DONE, body)
+        error = _error_number(body) if kind == _NLMSG_ERROR else None
+        yield Reply(number, error, kind == _NLMSG_DONE, body)
         offset += (length + 3) & ~3
+
+
+def _malformed() -> OSError:
+    return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+
+
+def _error_number(body: bytes) -> int:
+    number = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else -1
+    return number if 0 <= number <= _MOST_ERRNO else errno.EBADMSG
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -162,5 +180,10 @@ def of_set(table: str, set_: str) -> bytes:
 
 
 def answers(datagram: bytes) -> Iterator[int]:
-    """The error numbers in what the kernel answers; 0 is an acknowledgement."""
-    return (reply.error for reply in replies(datagram) if reply.error is not None)
+    """The error numbers in what the kernel answers; 0 is an acknowledgement, EBADMSG ends a malformed one."""
+    try:
+        for reply in replies(datagram):
+            if reply.error is not None:
+                yield reply.error
+    except OSError as exc:
+        yield exc.errno or errno.EBADMSG

@@ -14,6 +14,7 @@ Source: rtnetlink(7); net/ipv4/tcp_input.c tcp_init_transfer(), tcp_ack_update_r
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -97,8 +98,10 @@ def remove(routes: Iterable[bytes]) -> None:
 def _copied_route(netlink: socket.socket, peer: bytes, segments: int) -> bytes:
     """A route to *peer* alone, by the way that is in use now; none if there is no way."""
     found = _ask(netlink, _RTM_GETROUTE, 0, _route(peer, 0, 0, 0, b""))
-    if isinstance(found, int):
-        return b""
+    return b"" if isinstance(found, int) else _copy(found, peer, segments)
+
+
+def _copy(found: bytes, peer: bytes, segments: int) -> bytes:
     hops = {kind: value for kind, value in _attributes(found) if kind in (_RTA_OIF, _RTA_GATEWAY)}
     if found[7] != _RTN_UNICAST or _RTA_OIF not in hops:
         return b""
@@ -127,20 +130,30 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 def _attributes(route: bytes) -> Iterator[tuple[int, bytes]]:
     offset = _RTMSG.size
-    while offset + 4 <= len(route):
+    while offset + _ATTRIBUTE.size <= len(route):
         length, kind = _ATTRIBUTE.unpack_from(route, offset)
-        yield kind, route[offset + 4 : offset + length]
-        offset += max((length + 3) & ~3, 4)
+        if length < _ATTRIBUTE.size or offset + length > len(route):
+            return
+        yield kind, route[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
 
 
 def _ask(netlink: socket.socket, kind: int, flags: int, body: bytes) -> bytes | int:
     """The answer's body, or an error number; 0 is success."""
     netlink.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
-    answer = netlink.recv(65536)
-    length, kind, _, _, _ = _NLMSGHDR.unpack_from(answer)
+    return _answer(netlink.recv(65536))
+
+
+def _answer(datagram: bytes) -> bytes | int:
+    """As :func:`_ask`; EBADMSG when it is too short for a route."""
+    least = _NLMSGHDR.size + _ERROR.size
+    if len(datagram) < least:
+        return errno.EBADMSG
+    length, kind, _, _, _ = _NLMSGHDR.unpack_from(datagram)
     if kind == _NLMSG_ERROR:
-        return -int(_ERROR.unpack_from(answer, _NLMSGHDR.size)[0])
-    return answer[_NLMSGHDR.size : length]
+        return -int(_ERROR.unpack_from(datagram, _NLMSGHDR.size)[0])
+    body = datagram[_NLMSGHDR.size : length]
+    return body if len(body) >= _RTMSG.size else errno.EBADMSG
 
 
 def can_teach_rtt(ici: Ici) -> bool:

@@ -63,7 +63,14 @@ def as_text(ici: Ici) -> str:
     ]
     if ici.socket_filter:
         lines.append(("filter", f"{len(ici.socket_filter) // 8} instructions"))
-    return "\n".join([_headline(ici), *(f"  {name:<12}{text}" for name, text in lines)])
+    return "\n".join(map(_clean, [_headline(ici), *(f"  {name:<12}{text}" for name, text in lines)]))
+
+
+def _clean(line: str) -> str:
+    """*line* in ASCII, without what could steer a terminal: an image and its texts may come from anywhere."""
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _headline(ici: Ici) -> str:

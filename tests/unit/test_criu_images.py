@@ -265,3 +265,26 @@ def test_five_thousand_sockets_are_patched_in_one_pass() -> None:
     files = first + images.dumps({"magic": "FILES", "entries": many})[8:]
     patched = criu_images.patch_files(files, dict.fromkeys(range(1, 5001), State.FIN_WAIT1))
     assert {s.state for s in criu_images.inet_sockets(patched) if s.inode <= 5000} == {State.FIN_WAIT1}
+
+
+def test_a_name_of_an_interface_that_is_no_text() -> None:
+    """Protobuf gives bytes where a text of CRIU's messages is not UTF-8; they must not go further."""
+    isk = {"id": 1, "ino": 5, "family": 10, "type": 1, "proto": 6, "state": 1, "src_port": 1, "dst_port": 2}
+    isk |= {"flags": 0, "backlog": 0, "src_addr": [0, 0, 0, 1], "dst_addr": [0, 0, 0, 1], "ifname": "abcd"}
+    entry = criu_images.pb.file_entry(type=2, id=1)
+    entry.isk.fown.SetInParent()
+    entry.isk.opts.SetInParent()
+    for part in (entry.isk.fown, entry.isk.opts):
+        for field in part.DESCRIPTOR.fields:
+            if field.is_required:
+                setattr(part, field.name, 0)
+    for name, value in isk.items():
+        if isinstance(value, list):
+            getattr(entry.isk, name).extend(value)
+        else:
+            setattr(entry.isk, name, value)
+    message = entry.SerializeToString()
+    head = FILES[:8] + len(message).to_bytes(4, "little")
+    assert [one.device for one in criu_images.inet_sockets(head + message)] == ["abcd"]
+    with pytest.raises(CodecError, match="name of an interface"):
+        list(criu_images.inet_sockets(head + message.replace(b"abcd", b"ab\xffd")))

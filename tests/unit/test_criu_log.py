@@ -33,3 +33,14 @@ def test_errors_of_a_log(tmp_path: Path) -> None:
     log.write_text("(00.001) fine\n")
     assert criu.log_errors(log) == ["(00.001) fine"]
     assert criu.log_errors(tmp_path / "none.log") == []
+
+
+def test_an_answer_that_is_none() -> None:
+    """Protobuf parses what lacks a required field, and gives bytes where a text is not UTF-8."""
+    from pycriu import rpc_pb2 as rpc
+
+    note = rpc.criu_notify(script="post-dump", pid=7)
+    whole = rpc.criu_resp(type=rpc.NOTIFY, success=True, notify=note).SerializeToString()
+    assert criu.parsed(whole).notify.script == "post-dump"
+    for damaged in (b"", b"\xff", whole[:-1], whole.replace(b"post", b"p\xffst"), whole[2:]):
+        assert criu.parsed(damaged) is None

@@ -88,6 +88,29 @@ def test_little_of_a_large_file_is_read() -> None:
     assert sum(asked) < 1000
 
 
+def test_of_a_file_that_is_all_notes_no_more_is_read() -> None:
+    """Empty notes cost the most time; each of 512 headers could name 64 kB of them."""
+    notes = bytes(1 << 16)
+    header = struct.pack("<IIQQQQQQ", 4, 4, 0, 0, 0, len(notes), len(notes), 4)
+    asked = []
+
+    def read(offset: int, size: int) -> bytes:
+        asked.append(size)
+        whole = elf(b"")[:56] + struct.pack("<HHHH", 512, 0, 0, 0) + header * 512 + notes
+        return whole[offset : offset + size]
+
+    assert build_id(read) == b""
+    assert sum(asked) < 256 << 10
+
+
+@pytest.mark.parametrize("size", [0, 39, 257, 65535])
+def test_program_headers_of_no_real_size(size: int) -> None:
+    whole = bytearray(elf(note(b"GNU\0", 3, ID)))
+    assert build_id_of(bytes(whole)) == ID
+    whole[54:56] = struct.pack("<H", size)
+    assert build_id_of(bytes(whole)) == b""
+
+
 def test_agrees_with_readelf() -> None:
     if shutil.which("readelf") is None:
         pytest.skip("readelf is not installed")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate import journal, place
+from migrate.errors import MigrateError
 from migrate.journal import Journal
 
 ID = "0123456789ab"
@@ -130,3 +131,37 @@ def test_only_directories_of_migrations_are_listed(state: Path) -> None:
         (state / other).mkdir()
     (state / "probe" / "journal").touch()
     assert list(journal.all_of_this_host()) == [written.directory]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "7",
+        "null",
+        "[]",
+        '"did"',
+        "\xff",
+        "[" * 100000,
+        "{}",
+        '{"did": []}',
+        '{"did": "stop"}',
+        '{"did": "stop", "tasks": 5}',
+        '{"did": "stop", "tasks": [[1]]}',
+        '{"did": "stop", "tasks": [[4294967296, 1]]}',
+        '{"did": "repair", "tasks": [["1", 1]], "reuse": true}',
+        '{"did": "copied", "path": "/x"}',
+        '{"did": "images", "path": "a\\u0000b"}',
+        '{"state": 1}',
+        '{"state": "COMMITTED", "destination_pid": "x"}',
+        '{"end": null}',
+        '{"role": "origin", "pid": true, "other_host": "x"}',
+    ],
+)
+def test_a_damaged_line_is_told(line: str) -> None:
+    written = made()
+    with (written.directory / "journal").open("a", encoding="latin-1") as file:
+        file.write(line + "\n")
+    with pytest.raises(MigrateError, match=f"the journal of migration {ID} is damaged in line 2"):
+        written.read()

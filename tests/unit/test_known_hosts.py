@@ -82,7 +82,17 @@ def test_certificate_authorities_are_not_taken_for_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# h ssh-ed25519 AAAA", "h", "h ssh-ed25519", "h ssh-ed25519 !!!", ", x AAAA"]
+    "text",
+    [
+        "",
+        "# h ssh-ed25519 AAAA",
+        "h",
+        "h ssh-ed25519",
+        "h ssh-ed25519 !!!",
+        "h ssh-ed25519 AAA\u00e9",
+        "h ssh-ed25519 AAA",
+        ", x AAAA",
+    ],
 )
 def test_lines_that_make_no_sense_are_skipped(text: str) -> None:
     entries = known_hosts.parse([text, line("h")], "file")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate import packet_filter, packets
-from migrate.packets import ACK, CWR, FIN, PSH, RST, SYN
+from migrate.packets import ACK, CWR, FIN, PSH, RST, SYN, URG
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import Flow
 
@@ -125,6 +125,27 @@ def test_the_pieces_are_the_whole(version: int, payload: bytes, most: int, seq: 
     assert [piece.flags & (FIN | PSH) for piece in pieces[:-1]] == [0] * (len(pieces) - 1)
     assert pieces[-1].flags & (FIN | PSH) == flags & (FIN | PSH)
     assert [bool(piece.flags & CWR) for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+
+
+@pytest.mark.parametrize("flags", (SYN, RST, URG | ACK))
+def test_what_must_not_be_cut_and_cannot_be_sent_is_nothing(flags: int) -> None:
+    assert packets.split(parsed(raw(4, bytes(70000), flags=flags, jumbo=True)), 1500) == []
+    whole = parsed(raw(4, bytes(3000), flags=flags))
+    assert packets.split(whole, 1500) == [whole]
+
+
+@pytest.mark.parametrize(("units", "taken"), [(0, True), (31, True), (32, False), (255, False)])
+def test_a_packet_that_is_all_header_does_not_become_many(units: int, taken: bool) -> None:
+    """A hop-by-hop header goes into every piece: of 2 kB of it, a packet of 64 kB would make 130 MB."""
+    packet = bytearray(raw(6, bytes(5000)))
+    packet[6] = 0
+    packet[40:40] = bytes([6, units]) + b"\1\4" + bytes(8 * units + 4)
+    packet[4:6] = struct.pack("!H", len(packet) - 40)
+    segment = packets.parse(bytes(packet))
+    assert (segment is not None) is taken
+    if segment is not None:
+        made = [packets.build(piece) for piece in packets.split(segment, 1500)]
+        assert sum(map(len, made)) < 2 * len(packet)
 
 
 @pytest.mark.parametrize("version", (4, 6))

@@ -170,3 +170,12 @@ def place(some: list[Run], level: int, below: dict[int, tuple[int, int]]) -> dic
                 found[page] = level, offset
                 offset += PAGE_BYTES
     return found
+
+
+def test_a_required_field_is_missing() -> None:
+    whole = Pagemap(1, [Run(4096, 1, PE_PRESENT)]).to_bytes()
+    assert Pagemap.from_bytes(whole).pages_id == 1
+    without_head = whole[:8] + bytes(4) + whole[8 + 4 + whole[8] :]
+    for damaged in (whole[:8], without_head, whole + bytes(4)):
+        with pytest.raises(ImageError, match="damaged pagemap image"):
+            Pagemap.from_bytes(damaged)

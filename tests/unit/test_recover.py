@@ -168,6 +168,29 @@ def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> Non
         assert directory.exists()
 
 
+def test_a_damaged_journal_is_told_and_left(calls: list[str]) -> None:
+    directory = left("origin")
+    with (directory / "journal").open("ab") as file:
+        file.write(b"{}\n")
+    other = Path(directory.parent / ("f" * 12))
+    directory.rename(other)
+    good = left("origin")
+    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    assert any("damaged in line" in note and "by hand" in note for note in report.notes)
+    assert report.exit_status == 3
+    assert other.exists() and not good.exists()  # the other one was undone all the same
+    settle.clear_the_way(1, lambda _: None)
+
+
+def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]) -> None:
+    directory = left("origin")
+    with (directory / "journal").open("ab") as file:
+        file.write(b'{"did": "something-new"}\n')
+    assert settled(directory) is Verdict.UNFINISHED
+    assert calls == list(reversed(ORIGIN))
+    assert "this version cannot undo it" in (directory / "problems").read_text()
+
+
 @pytest.mark.parametrize("how", ["resume", "release"])
 def test_person_decides(calls: list[str], monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(undo.processes, "end", lambda found: [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -76,6 +77,19 @@ def test_json_is_one_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_every_ici_can_be_shown(ici: Ici) -> None:
     assert json.loads(json.dumps(text.as_json(ici)))["snd_nxt"] == ici.snd_nxt
     assert str(ici) in text.as_text(ici)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_terminal_is_not_steered(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is shown has not been checked, and may come from anywhere."""
+    strange = dataclasses.replace(
+        GOLDEN["established"], device="\x1b[2J\n\u202e", options={"\x07\u00e9": 1, "\u2028": 2}
+    )
+    (tmp_path / "x").write_bytes(codec.dumps(strange))
+    assert cli.main(["show", *["--json"] * as_json, str(tmp_path / "x")]) == 0
+    out, _ = capsys.readouterr()
+    assert out.isascii() and out.replace("\n", "").isprintable()
+    assert len(out.splitlines()) == (1 if as_json else len(text.as_text(GOLDEN["established"]).splitlines()))
 
 
 def test_a_bad_record_is_named_and_the_good_ones_are_shown(

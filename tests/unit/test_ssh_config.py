@@ -121,6 +121,27 @@ def test_jumps(text: str, found: tuple[str, int | None]) -> None:
     assert ssh_config.split_jump(text) == found
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(
+            f"ProxyJump {jump}"
+            for jump in ("fe80::1", "a,,b", "a,-x", "u@", "h:0", "h:65536", "h:\u0663", "[::1", "h$")
+        ),
+        f"ProxyJump h:{'9' * 5000}",
+        *(f"Port {port}" for port in ("0", "-1", "65536", "\u0663", "9" * 5000, "ssh")),
+        *(f"ConnectTimeout {seconds}" for seconds in ("-1", "nan", "inf", "1e300", "x")),
+        "Include ~nobodyhasthisname/x",
+    ],
+)
+def test_an_option_that_makes_no_sense(home: Path, option: str) -> None:
+    """It is told where to correct it, and is no bug of ours."""
+    write(home, f"Host h\n {option}\n")
+    with pytest.raises(TransportError, match="makes no sense") as caught:
+        ssh_config.look_up("h", home=home)
+    assert str(home) in caught.value.hint
+
+
 @pytest.mark.parametrize("text", ["h", "10.0.0.1", "fe80::1%eth0", "a-b.c_d"])
 def test_hosts(text: str) -> None:
     assert ssh_host.split(text) == ("", text)

@@ -1,0 +1,79 @@
+"""Whether a message of the session holds what its receiver relies on. Pure.
+
+A frame that can be decoded is a message, but any text may stand where an address belongs, and any list may be
+empty. What is wrong is found here, before anything is done with the message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from migrate.errors import ProtocolError
+from migrate.pb import session_pb2 as pb
+from tcpcp import option_names
+
+#: PIDs are below 2**22 on every Linux (include/linux/threads.h PID_MAX_LIMIT).
+_MOST_PID = 1 << 22
+_ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
+
+
+def check(message: Any) -> None:
+    """Accept *message*, or refuse it.
+
+    :raises ProtocolError: it holds what no driver or agent says.
+    """
+    problems = _CHECKS.get(type(message), _nothing)(message)
+    if (problem := next(problems, None)) is not None:
+        raise ProtocolError(f"received a {type(message).__name__} with {problem}", phase="session")
+
+
+def _nothing(_: Any) -> Iterator[str]:
+    return iter(())
+
+
+def _prepare(message: pb.Prepare) -> Iterator[str]:
+    if not message.pids:
+        yield "no process"
+    if any(not 0 < number <= _MOST_PID for number in (*message.pids, *message.tids)):
+        yield "a number that no process can have"
+    for one in message.addresses:
+        if not _is_interface(f"{one.address}/{one.prefix_length}"):
+            yield f"an address that is none: {one.address[:100]!r}/{one.prefix_length}"
+
+
+def _restore(message: pb.Restore) -> Iterator[str]:
+    for held in message.sockets:
+        if not held.holders:
+            yield f"a socket {held.inode} that nobody holds"
+    for one in message.listeners:
+        for name, value in one.options.items():
+            if name not in option_names.OPTIONS or not -(1 << 31) <= value < 1 << 32:
+                yield f"a socket option that is none: {name[:100]!r} = {value}"
+        if not _ALGORITHM.fullmatch(one.congestion):
+            yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
+
+
+def _host(message: pb.HostInventory) -> Iterator[str]:
+    for interface in message.interfaces:
+        for text in interface.addresses:
+            if not _is_interface(text):
+                yield f"an address that is none: {text[:100]!r}"
+
+
+def _is_interface(text: str) -> bool:
+    """Whether *text* is an address with the length of its network, and without a scope."""
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return "/" in text and "%" not in text
+
+
+_CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
+    pb.Prepare: _prepare,
+    pb.Restore: _restore,
+    pb.HostInventory: _host,
+}

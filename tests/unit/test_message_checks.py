@@ -1,0 +1,91 @@
+"""Messages that can be decoded and make no sense: refused before anything is done with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from inventories import host, process
+
+from migrate import checks, message_checks
+from migrate.agent import Agent
+from migrate.errors import ProtocolError
+from migrate.pb import session_pb2 as pb
+
+
+def prepare(**more: Any) -> pb.Prepare:
+    address = pb.ServiceAddress(address="10.77.1.100", prefix_length=24)
+    return pb.Prepare(**({"pids": [100], "tids": [100, 101], "addresses": [address]} | more))
+
+
+def held(*holders: pb.Descriptor) -> pb.Restore:
+    return pb.Restore(sockets=[pb.HeldSocket(inode=5, holders=holders)])
+
+
+def listening(congestion: str = "cubic", **options: int) -> pb.Restore:
+    return pb.Restore(listeners=[pb.SocketOptions(inode=5, options=options, congestion=congestion)])
+
+
+def on(*addresses: str) -> pb.HostInventory:
+    return pb.HostInventory(interfaces=[pb.Interface(name="eth0", addresses=addresses, up=True)])
+
+
+def at(address: str, length: int) -> pb.Prepare:
+    return prepare(addresses=[pb.ServiceAddress(address=address, prefix_length=length)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.Goodbye(),
+        pb.ProcessInventory(),
+        prepare(),
+        at("fd00::1", 64),
+        held(pb.Descriptor(pid=100, fd=3)),
+        listening(SO_KEEPALIVE=1, IPV6_V6ONLY=1),
+        listening(congestion=""),
+        on("10.0.0.1/24", "::1/128"),
+        host("a", 1),
+    ],
+)
+def test_what_is_said(message: Any) -> None:
+    message_checks.check(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        prepare(pids=[]),
+        prepare(pids=[0]),
+        prepare(tids=[2**32 - 1]),
+        at("", 24),
+        at("10.0.0.1", 33),
+        at("10.0.0.1/8", 24),
+        at("fe80::1%eth0", 64),
+        held(),
+        listening(SO_WHATEVER=1),
+        listening(SO_KEEPALIVE=2**40),
+        listening(congestion="cubic\0"),
+        listening(congestion="caf\u00e9"),
+        on("10.0.0.1"),
+        on("10.0.0.1/24", "x/24"),
+        on("fe80::1%eth0/64"),
+    ],
+)
+def test_what_makes_no_sense(message: Any) -> None:
+    with pytest.raises(ProtocolError, match=f"received a {type(message).__name__} with"):
+        message_checks.check(message)
+
+
+def test_the_checks_take_what_was_accepted() -> None:
+    for text in ("0.0.0.0/0", "::/0", "255.255.255.255/32", "::ffff:10.0.0.1/96"):
+        message_checks.check(on(text))
+        checks.refusals(process(), on(text), on(text), checks.Options())
+
+
+def test_the_agent_asks() -> None:
+    agent = Agent.__new__(Agent)
+    agent._after = "process"
+    with pytest.raises(ProtocolError, match="no process"):
+        agent._take("prepare", pb.Prepare())
+    assert agent._after == "process"

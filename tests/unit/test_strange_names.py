@@ -1,0 +1,85 @@
+"""Names of programs and files are bytes that anybody may choose; those who read /proc are not misled by them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migrate import checks, errors, inventory, memory, place, processes
+from migrate.inventory import proc
+from migrate.pb.session_pb2 import HostInventory
+
+#: What Python takes for the end of a line, and the kernel for a part of a name.
+ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"]
+
+MAP = "7f0000000000-7f0000001000 {} 00000000 fe:00 {}                     {}\n"
+PROGRAM = (
+    "import ctypes, os, sys, time\n"
+    "ctypes.CDLL(None).prctl(15, b'na\\xff) R 1')\n"
+    "opened = os.open(os.fsencode(sys.argv[1]), os.O_RDWR | os.O_CREAT)\n"
+    "print('ready', flush=True)\n"
+    "time.sleep(60)\n"
+)
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Iterator[int]:
+    """A process whose name, and that of a file it has open, are not UTF-8."""
+    name = os.fsencode(tmp_path) + b"/a\xff\nb"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, os.fsdecode(name)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    yield process.pid
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_process_with_such_names(strange: int) -> None:
+    assert processes.identity(strange)[0] == strange
+    assert processes.innermost(strange) == strange
+    assert processes.alive(processes.identity(strange))
+    found = inventory.process(strange)
+    assert [task.comm for task in found.tasks] == ["na\ufffd) R 1"]
+    assert [one.what for one in found.obstacles if one.code == "file-name"][0].endswith("/a\ufffd\nb")
+    reasons = checks.refusals(found, HostInventory(), HostInventory(), checks.Options())
+    assert any(one.code == "file-name" and "not UTF-8" in one.text for one in reasons)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_mappings(end: str) -> None:
+    name = f"/tmp/x{end}1-2 r-xp 3 4:5 word /etc/shadow"
+    content = MAP.format("r-xp", 7, name) + MAP.format("rw-p", 0, "").rstrip(" \n") + " \n"
+    assert proc.parse_maps(content) == [proc.Mapping("7f0000000000-7f0000001000", "r-xp", 7, name)]
+    found = memory.mappings_in(content.encode())
+    assert [(one.inode, one.name) for one in found] == [(7, name), (0, "")]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_fields(end: str) -> None:
+    content = f"Name:\tx{end}NSpid:\t1\nUid:\t5\t5\nNSpid:\t70\t7\n"
+    assert proc.parse_fields(content)["Uid"] == "5\t5"
+    assert processes.innermost_in(content.encode()) == 7
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_mounts(end: str) -> None:
+    assert proc.parse_mount_ids(
+        f"22 1 0:5 / /a{end}b rw - tmpfs none rw\n23 1 0:5 / /b rw - x none rw\n"
+    ) == {22, 23}
+    mounts = f"x /home/a{end}tmpfs{end}tmpfs fuse rw 0 0\ntmpfs /run tmpfs rw 0 0\nx /b{end}y\n"
+    assert place.tmpfs_in(mounts.encode()) == {"/run"}
+
+
+@pytest.mark.parametrize("content", ["", "1 (x", "1 (x) S", "1 (x) S a b c d" + " 0" * 40])
+def test_another_text_is_an_error_of_ours(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proc, "text", lambda pid, name: content)
+    with pytest.raises(errors.KernelError, match="/proc/1/stat"):
+        proc.stat(1)
