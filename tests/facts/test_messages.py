@@ -187,7 +187,7 @@ def test_a_window_that_cannot_be_given(hosts: Hosts) -> None:
     with closing(congestion_state.Setter()) as setter:
         setter._values = sock.fileno()  # which is no map
         with pytest.raises(KernelError) as caught:
-            setter.give(sock, 300, 200, False)
+            setter.give(sock, "reno", 300, 200, False)
     assert caught.value.connection == name_of(hosts, sock, peer)
 
 

@@ -135,10 +135,13 @@ def test_limits_reached_are_not_exceeded() -> None:
 
 
 def test_a_buffer_above_the_limit_is_no_reason() -> None:
-    """It is made smaller when the connection is built."""
-    options = {"SO_SNDBUF": 2**31 - 1, "SO_RCVBUF": 2**31 - 1, "SO_BUF_LOCK": 3}
+    """It is made smaller when the connection is built; but one that the application has chosen is a reason."""
+    options = {"SO_SNDBUF": 2**31 - 1, "SO_RCVBUF": 2**31 - 1}
     limits = checks.Limits(max_receive_buffer_bytes=131072, max_send_buffer_bytes=4608)
     checks.check(dataclasses.replace(PLAIN, options=options), limits)
+    for bit, name in ((1, "SO_SNDBUF"), (2, "SO_RCVBUF")):
+        chosen = dataclasses.replace(PLAIN, options={**options, "SO_BUF_LOCK": bit})
+        assert [name in problem for problem in checks.problems(chosen, limits)] == [True]
     queue = SendQueue(b"x" * 100_000, b"y" * 100_000)
     checks.check(dataclasses.replace(PLAIN, send_queue=queue), limits)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import struct
-from itertools import pairwise
 
 import pytest
 
 from migrate.inventory import unix_diag
-from tcpcp import bpf, diag, nft_elements, peer_time, same_path
+from tcpcp import bpf, diag, nft_elements, same_path
 from tcpcp.errors import KernelError
 
 BY_FAMILY, ERROR, DONE = 20, 2, 3
@@ -79,7 +78,7 @@ def test_a_damaged_unix_socket() -> None:
         (message(ERROR, b""), [errno.EBADMSG]),
         (message(ERROR, struct.pack("=i", -(2**31))), [errno.EBADMSG]),
         (message(ERROR, struct.pack("=i", 0)) + b"x", [0, errno.EBADMSG]),
-        (message(ERROR, struct.pack("=i", -17), length=2**32 - 1), [17]),
+        (message(ERROR, struct.pack("=i", -17), length=2**32 - 1), [errno.EBADMSG]),
         (message(99, b"anything"), []),
     ],
 )
@@ -113,9 +112,8 @@ def btf() -> bytes:
 
 
 def test_btf() -> None:
-    found = bpf.structs_in(btf(), ["pair", "act"])
+    found = bpf.structs_in(btf(), ["pair"])
     assert found["pair"] == bpf.Struct(1, 16, bpf.Offsets(one=0, two=8))
-    assert found["act"].number == 2
     with pytest.raises(KernelError, match="other"):
         bpf.structs_in(btf(), ["other"])
     with pytest.raises(KernelError, match="member three"):
@@ -126,17 +124,9 @@ def test_damaged_btf() -> None:
     whole = btf()
     for size in range(len(whole)):
         with pytest.raises(KernelError):
-            bpf.structs_in(whole[:size], ["pair", "act"])
+            bpf.structs_in(whole[:size], ["pair"])
     for place in range(24, len(whole)):
         try:
-            bpf.structs_in(whole[:place] + b"\xff" + whole[place + 1 :], ["pair", "act"])
+            bpf.structs_in(whole[:place] + b"\xff" + whole[place + 1 :], ["pair"])
         except KernelError as error:
             assert error.errno in (errno.ENOENT, errno.EBADMSG)
-
-
-def test_timestamps_that_are_cut() -> None:
-    whole = struct.pack("=4Q", 1, 10, 2, 20)
-    assert peer_time.stamps(whole) == {1: 10, 2: 20}
-    lengths = [len(peer_time.stamps(whole[:size])) for size in range(len(whole) + 1)]
-    assert lengths[-1] == 2
-    assert all(after - before in (0, 1) for before, after in pairwise(lengths))
