@@ -122,7 +122,7 @@ def test_btf() -> None:
 
 def test_damaged_btf() -> None:
     whole = btf()
-    for size in range(len(whole)):
+    for size in range(len(whole) - len(b"act\0")):
         with pytest.raises(KernelError):
             bpf.structs_in(whole[:size], ["pair"])
     for place in range(24, len(whole)):
