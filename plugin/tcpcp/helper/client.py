@@ -1,0 +1,210 @@
+"""The library's calls, done by the helper; see the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+from tcpcp import codec
+from tcpcp.helper import descriptors, protocol
+from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
+from tcpcp.ici import Ici
+from tcpcp.inspection import HasFileno, as_socket
+
+DEFAULT_PATH = "/run/tcpcp/helper.sock"
+#: How long a request may take; a large one takes some seconds.
+TIMEOUT_S = 30.0
+
+
+def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client:
+    """Connect to the helper at *path*.
+
+    :param timeout_s: how long each request may take. After that the connection is closed, and what was got or
+        created through it is lost.
+    :raises PermissionDenied: it does not serve this user.
+    :raises OtherNamespace: it works in another network namespace.
+    :raises HelperError: it is not there, or has too much to do.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise HelperError(f"{path}: {error.strerror or error}: is the helper running?") from error
+    client = Client(connection)
+    client.greet()
+    return client
+
+
+class Client:
+    """A connection to the helper, for one process and all its threads; a context manager.
+
+    The calls are the library's: the same names, what holds afterwards, and exceptions. Beside those each may
+    raise :class:`HelperError`: the helper is gone, and with it this connection. A socket that was got and not
+    finished with is then in repair mode still; see docs/helper.md.
+
+    One request takes at most :data:`tcpcp.helper.protocol.MAX_SOCKETS` sockets.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def greet(self) -> None:
+        """Wait until the helper takes us in."""
+        with self._lock:
+            descriptors.close(self._receive())
+
+    def close(self) -> None:
+        """Say good-bye: what was got through this object and not released or resumed runs again; what was
+        created and not activated ends silently. A program that ends without it loses both, silently."""
+        with self._lock:
+            if self._connection.fileno() < 0:
+                return
+            try:
+                descriptors.send(self._connection, protocol.pack_request(Request(Operation.LEAVE, 0)))
+                descriptors.close(self._receive())
+            except (OSError, HelperError):
+                pass  # it is gone already
+            self._connection.close()
+
+    def get(self, sock: HasFileno) -> Ici:
+        """As :func:`tcpcp.get`."""
+        return self.get_many([sock])[0]
+
+    def get_many(self, socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
+        """As :func:`tcpcp.get_many`."""
+        pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
+        if not pairs:
+            return []
+        (image,) = self._ask(Operation.GET, [sock for _, sock in pairs], replies=1)
+        try:
+            icis = codec.loads_many(descriptors.read_sealed(image, 2 * codec.MAX_MESSAGE_BYTES))
+            return [
+                dataclasses.replace(ici, tag=tag) if tag else ici
+                for (tag, _), ici in zip(pairs, icis, strict=True)
+            ]
+        finally:
+            descriptors.close([image])
+
+    def create(self, ici: Ici) -> socket.socket:
+        """As :func:`tcpcp.create`. The socket is this process's own: the helper is given it to work on.
+
+        :raises PermissionDenied: also what this user may not have of it (docs/helper.md).
+        """
+        return self.create_many([ici])[0]
+
+    def create_many(self, icis: Sequence[Ici]) -> list[socket.socket]:
+        """As :func:`tcpcp.create_many`."""
+        if not icis:
+            return []
+        made: list[socket.socket] = []
+        image = descriptors.seal(b"".join(map(codec.dumps, icis)))
+        try:
+            made = [_fresh(ici) for ici in icis]
+            self._ask(Operation.CREATE, made, [image])
+        except BaseException:
+            for sock in made:
+                sock.close()
+            raise
+        finally:
+            descriptors.close([image])
+        return made
+
+    def activate(self, sock: HasFileno) -> None:
+        """As :func:`tcpcp.activate`."""
+        self.activate_many([sock])
+
+    def activate_many(self, socks: Sequence[HasFileno]) -> None:
+        """As :func:`tcpcp.activate_many`."""
+        self._ask(Operation.ACTIVATE, socks)
+
+    def release(self, sock: HasFileno) -> None:
+        """As :func:`tcpcp.release`; *sock* is closed."""
+        self.release_many([sock])
+
+    def release_many(self, socks: Sequence[HasFileno]) -> None:
+        """As :func:`tcpcp.release_many`; sockets are closed, what stands for one has no connection any more."""
+        self._ask(Operation.RELEASE, socks)
+        for sock in socks:
+            if isinstance(sock, socket.socket):
+                sock.close()
+
+    def resume(self, sock: HasFileno) -> None:
+        """As :func:`tcpcp.resume`."""
+        self.resume_many([sock])
+
+    def resume_many(self, socks: Sequence[HasFileno]) -> None:
+        """As :func:`tcpcp.resume_many`."""
+        self._ask(Operation.RESUME, socks)
+
+    def renew(self, sock: HasFileno) -> None:
+        """As :func:`tcpcp.renew`."""
+        self.renew_many([sock])
+
+    def renew_many(self, socks: Sequence[HasFileno]) -> None:
+        """As :func:`tcpcp.renew_many`."""
+        self._ask(Operation.RENEW, socks)
+
+    def _ask(
+        self,
+        operation: Operation,
+        socks: Sequence[HasFileno],
+        images: Sequence[int] = (),
+        replies: int = 0,
+    ) -> list[int]:
+        """The descriptors that came with a good reply, *replies* of them."""
+        if not socks:
+            return []
+        packet = protocol.pack_request(Request(operation, len(socks)))
+        with self._lock, ExitStack() as stack:
+            numbers = [*images, *(as_socket(sock, stack).fileno() for sock in socks)]
+            try:
+                descriptors.send(self._connection, packet, numbers)
+            except OSError as error:
+                raise self._lost(error) from error
+            received = self._receive()
+        if len(received) != replies:
+            descriptors.close(received)
+            raise ProtocolError(f"{len(received)} descriptors with the reply instead of {replies}")
+        return received
+
+    def _receive(self) -> list[int]:
+        """The descriptors with the next reply."""
+        try:
+            packet, received = descriptors.receive(self._connection)
+        except OSError as error:
+            raise self._lost(error) from error
+        if not packet:
+            raise self._lost(None)
+        failure = protocol.parse_reply(packet)
+        if failure is not None:
+            descriptors.close(received)
+            raise protocol.error_of(failure)
+        return received
+
+    def _lost(self, error: OSError | None) -> HelperError:
+        """Whatever the helper says later would be the answer to something else."""
+        self._connection.close()
+        reason = "it has closed the connection" if error is None else error.strerror or str(error)
+        return HelperError(f"the helper is gone: {reason}")
+
+
+def _fresh(ici: Ici) -> socket.socket:
+    """Made here and not by the helper: the owner, the control group, the label of this program go with it."""
+    sock = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+    sock.settimeout(None)  # whatever socket.setdefaulttimeout() was told
+    return sock

@@ -1,0 +1,217 @@
+"""The helper's first process: listens, asks the kernel who it is that connects, and hands him to his worker.
+
+It reads nothing from anybody and takes no descriptors, so nobody can make it wait.
+
+Source: unix(7) SO_PEERCRED; net/core/sock.c SO_PEERGROUPS, SO_NETNS_COOKIE; sd_listen_fds(3).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tcpcp.errors import OtherNamespace, PermissionDenied, TcpcpError
+from tcpcp.helper import descriptors, protocol
+from tcpcp.helper.policy import Allowed, Rights
+from tcpcp.helper.protocol import HelperError, failure_of
+from tcpcp.helper.service import Bounds
+from tcpcp.helper.worker import HAND_OVER
+
+#: Users at a time; each has a process.
+MAX_WORKERS = 64
+BACKLOG = 64
+_SO_PEERGROUPS, _SO_NETNS_COOKIE = 59, 71
+_CREDENTIALS = struct.Struct("=iII")
+#: What Python asks the kernel for at most; who is in more groups than fit is in his first one alone.
+_MOST_BYTES = 1024
+_FIRST_PASSED = 3
+
+
+class Asker(NamedTuple):
+    """Who has connected, as the kernel knew him then."""
+
+    pid: int
+    uid: int
+    gids: tuple[int, ...]
+
+
+class Worker(NamedTuple):
+    """A user's process, and the socket to hand connections to it."""
+
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+
+
+class Server:
+    """Serves until SIGTERM or SIGINT.
+
+    :param listener: a Unix SOCK_SEQPACKET socket that listens, in the network namespace to work in.
+    """
+
+    def __init__(self, listener: socket.socket, allowed: Allowed, bounds: Bounds) -> None:
+        self._listener, self._allowed, self._bounds = listener, allowed, bounds
+        self._workers: dict[int, Worker] = {}
+        self._namespace = _namespace_of(listener)
+        self._poll = select.poll()
+
+    def run(self) -> None:
+        """Serve; at the end let every worker finish what is held through it."""
+        self._listener.setblocking(False)
+        self._poll.register(self._listener, select.POLLIN)
+        woken = _signals()
+        self._poll.register(woken, select.POLLIN)
+        while True:
+            ready = {number for number, _ in self._poll.poll()}
+            if woken.fileno() in ready:
+                break
+            self._bury(ready)
+            if self._listener.fileno() in ready:
+                self._accept()
+        self._listener.close()
+        for worker in self._workers.values():
+            worker.connection.close()
+        for worker in self._workers.values():
+            worker.process.wait()
+
+    def _bury(self, ready: set[int]) -> None:
+        """Forget workers that have ended; a worker never writes."""
+        for uid, worker in list(self._workers.items()):
+            if worker.connection.fileno() in ready:
+                worker.process.kill()
+                worker.process.wait()
+                self._forget(uid)
+
+    def _forget(self, uid: int) -> None:
+        worker = self._workers.pop(uid)
+        self._poll.unregister(worker.connection)
+        worker.connection.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # gone again, or no descriptor is free: the next may have more luck
+        with connection:
+            try:
+                asker = who(connection)
+                rights = self._admit(connection, asker)
+                self._hand_over(connection, asker.uid, rights)
+            except TcpcpError as error:
+                _refuse(connection, error)
+
+    def _admit(self, connection: socket.socket, asker: Asker) -> Rights:
+        """What *asker* may claim."""
+        rights = self._allowed.rights(asker.uid, asker.gids)
+        if rights is None:
+            print(
+                f"tcpcp-helper: user {asker.uid}, process {asker.pid}: refused", file=sys.stderr, flush=True
+            )
+            raise PermissionDenied(f"user {asker.uid} is not among those whom this helper serves")
+        if _namespace_of(connection) != self._namespace:
+            raise OtherNamespace("this helper serves another network namespace than the caller's")
+        return rights
+
+    def _hand_over(self, connection: socket.socket, uid: int, rights: Rights) -> None:
+        try:
+            worker = self._workers.get(uid)
+            if worker is not None and worker.process.poll() is not None:
+                self._forget(uid)
+                worker = None
+            worker = worker or self._start(uid)
+            packet = HAND_OVER + str(rights).encode()
+            descriptors.send(worker.connection, packet, [connection.fileno()], wait=False)
+        except OSError as error:
+            raise HelperError("this user's requests are not answered at the moment; try again") from error
+
+    def _start(self, uid: int) -> Worker:
+        if len(self._workers) >= MAX_WORKERS:
+            raise HelperError(f"{MAX_WORKERS} users are served already, which is the limit")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        number = theirs.fileno()
+        numbers = [str(one) for one in (number, uid, *self._bounds)]
+        # -P: what lies in the working directory is not for us to import.
+        command = [sys.executable, "-P", "-m", "tcpcp.helper.worker", *numbers]
+        process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._workers[uid] = Worker(process, ours)
+        self._poll.register(ours, select.POLLIN)
+        return self._workers[uid]
+
+
+def who(connection: socket.socket) -> Asker:
+    """Who has made *connection*, with the rights he had at that moment."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    try:
+        groups = array.array("I", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES))
+    except OSError:
+        groups = array.array("I")
+    return Asker(pid, uid, (gid, *groups))
+
+
+def _namespace_of(sock: socket.socket) -> bytes:
+    """The network namespace; of an accepted Unix socket it is the one of who connected."""
+    return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+
+
+def _refuse(connection: socket.socket, error: TcpcpError) -> None:
+    try:
+        descriptors.send(connection, protocol.pack_reply(failure_of(error)), wait=False)
+    except OSError:
+        return  # he does not want to know
+
+
+def _signals() -> socket.socket:
+    woken, waking = socket.socketpair()
+    waking.setblocking(False)
+    signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return woken
+
+
+def listen(path: str, *, mode: int, uid: int = -1, gid: int = -1) -> socket.socket:
+    """A socket at *path* that listens.
+
+    :param mode: its permissions; :param uid: its owner, :param gid: its group, -1: as they come.
+    :raises HelperError: a helper is there already. :raises OSError: naming the path.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _remove_stale(path)
+    before = os.umask(0o777)  # nobody may connect before the mode is right
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    os.chown(path, uid, gid)
+    Path(path).chmod(mode)
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """What a helper that was killed has left."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        try:
+            asking.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise HelperError(f"{path}: a helper is there already")
+
+
+def inherited() -> socket.socket | None:
+    """The socket that systemd listens on for us, or None."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    return socket.socket(fileno=_FIRST_PASSED)
