@@ -23,7 +23,7 @@ from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
-from tcpcp.reader import enter_repair, forget, leave_repair
+from tcpcp.reader import force_reuse, leave_repair
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 
 SOL_SOCKET = socket.SOL_SOCKET
@@ -70,9 +70,11 @@ def begin(
     try:
         with _naming(ici):
             _prepare(made, ici, limits, present)
-            enter_repair(made, ici.options.get("SO_REUSEADDR", 0))
+            force_reuse(made)
             if not made.getsockname()[1]:
                 _call("bind", made, made.bind, _sockaddr(ici, ici.local))
+            reuse = ici.options.get("SO_REUSEADDR", 0)
+            tcp_repair.set_int(made, SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
     except BaseException:
         if sock is None:
             discard(made)
@@ -485,6 +487,5 @@ def discard(sock: socket.socket) -> None:
     :raises KernelError: repair mode could not be entered; the socket is open still.
     """
     tcp_repair.set_repair(sock, tcp_repair.ON)
-    forget(sock)
     tcp_repair.disconnect(sock)
     sock.close()

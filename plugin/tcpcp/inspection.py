@@ -45,7 +45,6 @@ class Prepared(NamedTuple):
 
     :ivar closed: the state is CLOSE: there is no connection any more, only bytes to be read.
     :ivar shut: shutdown(SHUT_RD) was called.
-    :ivar cookie: the kernel's name for the socket (SO_COOKIE), for :mod:`tcpcp.kernel_fields`.
     """
 
     local: Endpoint
@@ -56,7 +55,6 @@ class Prepared(NamedTuple):
     device: str
     socket_filter: bytes
     ipv6_socket: bool
-    cookie: int = 0
     shut: bool = False
 
 
@@ -110,7 +108,6 @@ def _prepare(sock: socket.socket, shut: bool) -> Prepared:
         device(sock),
         socket_filter.get(sock),
         ipv6_socket,
-        tcp_repair.get_cookie(sock),
         shut,
     )
 

@@ -40,9 +40,6 @@ _NO_RECEIVE = ReceiveQueue()
 _NUMBERS = {"SO_OOBINLINE": 10, "SO_PEEK_OFF": 42}
 _USUAL = {"SO_OOBINLINE": 0, "SO_PEEK_OFF": -1}
 
-#: Cookies of the sockets in repair mode that had SO_REUSEADDR before, which repair mode overwrites.
-_reusing: set[int] = set()
-
 
 def read(
     sock: socket.socket,
@@ -76,7 +73,7 @@ def read(
     Source: paper section 2 steps 1 to 4; net/ipv4/tcp.c do_tcp_getsockopt(); CRIU's soccr.c for the calls.
     """
     known = prepared or prepare(sock)
-    enter_repair(sock, known.options.get("SO_REUSEADDR", 0), known.cookie)
+    enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
     try:
         return _read(sock, known, tag, ts_recent)
     except BaseException as exc:
@@ -84,31 +81,36 @@ def read(
         raise
 
 
-def enter_repair(sock: socket.socket, reuse: int, cookie: int | None = None) -> None:
-    """Repair mode on, remembering SO_REUSEADDR for :func:`leave_repair`."""
-    if cookie is None:
-        cookie = tcp_repair.get_cookie(sock)
+def enter_repair(sock: socket.socket, reuse: int) -> None:
+    """Repair mode on, and SO_REUSEADDR *reuse*, as it was before.
+
+    Repair mode makes of it a mark that lets a socket be bound to any port, also one that another user listens
+    on (SK_FORCE_REUSE); whoever else holds the socket must not find it there.
+    """
+    force_reuse(sock)
+    try:
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+    except BaseException as exc:
+        _undo(sock, exc)
+        raise
+
+
+def force_reuse(sock: socket.socket) -> None:
+    """Repair mode on, with the mark that lets *sock* be bound beside others."""
     try:
         tcp_repair.set_repair(sock, tcp_repair.ON)
     except KernelError as exc:
         if exc.errno == errno.EPERM:
             raise PermissionDenied(f"{exc}; it needs CAP_NET_ADMIN in the socket's user namespace") from exc
         raise
-    (_reusing.add if reuse else _reusing.discard)(cookie)
 
 
 def leave_repair(sock: socket.socket, mode: int) -> None:
-    """Repair mode off by *mode*, then SO_REUSEADDR as it was before."""
-    cookie = tcp_repair.get_cookie(sock)
+    """Repair mode off by *mode*, which clears SO_REUSEADDR; that is as it was."""
+    reuse = tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, "SO_REUSEADDR")
     tcp_repair.set_repair(sock, mode)
-    if cookie in _reusing:
+    if reuse == 1:
         tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
-        _reusing.discard(cookie)
-
-
-def forget(sock: socket.socket) -> None:
-    """*sock* will never leave repair mode."""
-    _reusing.discard(tcp_repair.get_cookie(sock))
 
 
 def _undo(sock: socket.socket, error: BaseException) -> None:
