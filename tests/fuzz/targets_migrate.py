@@ -429,6 +429,19 @@ def packet(data: bytes) -> None:
     packets.build(packets.outdated(segment))
 
 
+def packet_fields(data: bytes, rng: Random) -> bytes:
+    """One field of the headers at an edge; now and then longer than a packet can be."""
+    result = bytearray(data.ljust(64, b"\0"))
+    at, size = rng.choice(
+        ((0, 1), (2, 2), (4, 2), (6, 2), (6, 1), (9, 1), (32, 2), (40, 2), (52, 2), (60, 2))
+    )
+    values = (0, 1, 2, 4, 6, 0x12, 0x45, 0x4F, 0x50, 0x60, 0xF0, 0xFF, 0x5002, 0x5004, 0x5020, 0x06FF, 0xFFFF)
+    result[at : at + size] = (rng.choice((*values, len(data), len(data) - 40)) % (1 << 8 * size)).to_bytes(
+        size, "big"
+    )
+    return bytes(result) + bytes(rng.choice((0, 0, 0, 1, 3000, 70000)))
+
+
 def _packets() -> dict[str, bytes]:
     tcp = struct.pack("!HHIIBBHHH", 4000, 80, 5, 9, 8 << 4, 0x18, 500, 0, 0) + b"\1\1\x08\x0a" + bytes(8)
     four = struct.pack(
@@ -461,6 +474,19 @@ def elf_file(data: bytes) -> None:
 
     assert len(elf.build_id(read)) <= 64
     assert sum(asked) < 1 << 20
+
+
+def elf_fields(data: bytes, rng: Random) -> bytes:
+    """Sizes and numbers at their edges; or as many program headers as there can be, all for the same notes."""
+    result = bytearray(data.ljust(176, b"\0"))
+    if rng.random() < 0.2:
+        header = struct.pack("<IIQQQQQQ", 4, 4, rng.choice((0, 64, 28736)), 0, 0, 65536, 65536, 4)
+        return bytes(result[:54]) + struct.pack("<HHIH", 56, 512, 0, 0)[:10] + header * 512 + bytes(65536)
+    at, size = rng.choice(
+        ((4, 1), (5, 1), (28, 4), (32, 8), (42, 4), (54, 4), (64, 4), (72, 8), (96, 8), (120, 8))
+    )
+    result[at : at + size] = (rng.choice(mutate.NUMBERS) % (1 << 8 * size)).to_bytes(size, "little")
+    return bytes(result) + bytes(rng.choice((0, 0, 70000)))
 
 
 def _elfs() -> dict[str, bytes]:
@@ -649,9 +675,9 @@ def targets(directory: Path) -> list[Target]:
         "ssh_config": (configuration(directory), (TransportError,), (plain, lines, lines), _configurations),
         "host": (host_argument, (UsageError,), (plain, lines), same("host", b"root@[fe80::1%eth0]")),
         "jump": (jump, (ValueError,), (plain, lines), same("jump", b"ssh://root@[fe80::1]:22/")),
-        "packet": (packet, (), (plain,), _packets),
+        "packet": (packet, (), (plain, packet_fields, packet_fields), _packets),
         "pagemap": (pagemap_image, (ImageError,), (plain, entries), _pagemaps),
-        "elf": (elf_file, (), (plain,), _elfs),
+        "elf": (elf_file, (), (plain, elf_fields), _elfs),
         "criu_answer": (criu_answer, (), (plain, mutate.message_of(rpc_pb2.criu_resp)), _criu_answers),
         "criu_log": (criu_log(directory), (), (plain, lines), same("log", LOG)),
         "page_server": (page_server(directory), (MigrateError,), (plain,), _page_streams),
