@@ -22,8 +22,8 @@ bench:
 # Every decoder of bytes from outside, for SECONDS or COUNT executions in all; TARGETS, SEED: see the program.
 SECONDS := 60
 fuzz: setup
-	@$(PYTHON) tests/fuzz/fuzz.py $(TARGETS) $(if $(COUNT),--count $(COUNT),--seconds $(SECONDS)) \
-		$(if $(SEED),--seed $(SEED))
+	@$(PYTHON) tests/fuzz/fuzz.py $(TARGETS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(COUNT),--count $(COUNT),--seconds $(SECONDS))
 
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@

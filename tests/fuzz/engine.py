@@ -129,7 +129,9 @@ class Run:
 
     def _changed(self) -> bytes:
         rng = self.rng
-        data = rng.choice(self.examples if rng.random() < 0.7 else self.examples[-50:])
+        from_these = self.examples if rng.random() < 0.7 else self.examples[-50:]
+        # The shorter of two: long ones take time and seldom tell more.
+        data = min(rng.choice(from_these), rng.choice(from_these), key=len)
         for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
             data = rng.choice(self.target.mutators)(data, rng)
         return data
@@ -166,6 +168,7 @@ class Run:
         if where not in self._places:  # one for each place in the code
             self._places.add(where)
             self.faults.append(Fault(self.target.name, data, what, where))
+            print(f"\n{self.faults[-1]}\n", flush=True)
 
 
 def corpus(target: Target) -> dict[str, bytes]:

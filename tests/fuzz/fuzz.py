@@ -84,10 +84,8 @@ def main() -> int:
         seconds = options.seconds or (SECONDS if options.count is None else float("inf"))
         print(f"seed {options.seed}")
         runs = fuzz(chosen, Random(options.seed), seconds, options.count or float("inf"))
-    faults = [fault for run in runs for fault in run.faults]
-    print(f"{_executions(runs)} executions, {len(faults)} faults")
-    for fault in faults:
-        print(f"\n{fault}")
+    faults = sum(len(run.faults) for run in runs)
+    print(f"{_executions(runs)} executions, {faults} faults")
     return 1 if faults else 0
 
 

@@ -77,7 +77,8 @@ def of_bytes(data: bytes, rng: Random, words: Sequence[bytes] = ()) -> bytes:
     elif kind == 7:
         result[at : at + 8] = rng.choice((b"\xff" * 9 + b"\x01", b"\x80" * 5, b"\0" * 8, b"\xff" * 8))
     else:
-        result[at:at] = bytes([rng.choice((0, 32, 65, 255))]) * rng.choice((1, 7, 100, 5000))
+        many = rng.choice((1, 7, 100, 5000 if rng.random() < 0.05 else 300))
+        result[at:at] = bytes([rng.choice((0, 32, 65, 255))]) * many
     return bytes(result[:MOST_BYTES])
 
 

@@ -439,7 +439,7 @@ def packet_fields(data: bytes, rng: Random) -> bytes:
     result[at : at + size] = (rng.choice((*values, len(data), len(data) - 40)) % (1 << 8 * size)).to_bytes(
         size, "big"
     )
-    return bytes(result) + bytes(rng.choice((0, 0, 0, 1, 3000, 70000)))
+    return bytes(result) + bytes(rng.choice((0, 0, 0, 1, 3000, 70000 if rng.random() < 0.05 else 9)))
 
 
 def _packets() -> dict[str, bytes]:
@@ -479,14 +479,14 @@ def elf_file(data: bytes) -> None:
 def elf_fields(data: bytes, rng: Random) -> bytes:
     """Sizes and numbers at their edges; or as many program headers as there can be, all for the same notes."""
     result = bytearray(data.ljust(176, b"\0"))
-    if rng.random() < 0.2:
+    if rng.random() < 0.01:
         header = struct.pack("<IIQQQQQQ", 4, 4, rng.choice((0, 64, 28736)), 0, 0, 65536, 65536, 4)
         return bytes(result[:54]) + struct.pack("<HHIH", 56, 512, 0, 0)[:10] + header * 512 + bytes(65536)
     at, size = rng.choice(
         ((4, 1), (5, 1), (28, 4), (32, 8), (42, 4), (54, 4), (64, 4), (72, 8), (96, 8), (120, 8))
     )
     result[at : at + size] = (rng.choice(mutate.NUMBERS) % (1 << 8 * size)).to_bytes(size, "little")
-    return bytes(result) + bytes(rng.choice((0, 0, 70000)))
+    return bytes(result) + bytes(rng.choice((0, 0, 70000 if rng.random() < 0.05 else 9)))
 
 
 def _elfs() -> dict[str, bytes]:

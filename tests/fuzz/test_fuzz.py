@@ -55,8 +55,7 @@ def test_a_fault_is_found(code: str, told: str, tmp_path: Path) -> None:
         f"sys.path.insert(0, {str(engine.HERE)!r})\nimport engine, mutate\n"
         f"engine.CRASHES = engine.ROOT = Path({str(tmp_path)!r})\n"
         f"target = engine.Target('x', lambda data: {code}, (), (mutate.of_bytes,), dict)\n"
-        "run = engine.Run(target, Random(1), [b'7'])\nrun.go_on(count=200, seconds=8)\n"
-        "print(run.faults[0] if run.faults else 'nothing')\n"
+        "run = engine.Run(target, Random(1), [b'7'])\nrun.go_on(count=200, seconds=1)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert told in done.stdout, done.stdout + done.stderr
