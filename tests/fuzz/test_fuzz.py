@@ -40,7 +40,7 @@ def test_every_target_has_examples() -> None:
     ("code", "told"),
     [
         ("int(data.decode('latin-1'))", "ValueError"),
-        ("[0 for _ in iter(int, 1)]", "no end"),
+        ("any(one for one in iter(int, 1))", "no end"),
         ("bytearray(300 << 20)", "kB of memory"),
         ("subprocess.run(['true'])", "Forbidden"),
         ("open('/tmp/never', 'w')", "Forbidden"),
