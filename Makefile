@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test bench unit facts lab-tests lint format proto clean
+.PHONY: setup demo test bench fuzz unit facts lab-tests lint format proto clean
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -18,6 +18,12 @@ bench:
 	@tools/setup bench
 	@$(PYTHON) benchmarks/run.py
 	@$(PYTHON) benchmarks/readme.py
+
+# Every decoder of bytes from outside, for SECONDS or COUNT executions in all; TARGETS, SEED: see the program.
+SECONDS := 60
+fuzz: setup
+	@$(PYTHON) tests/fuzz/fuzz.py $(TARGETS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(COUNT),--count $(COUNT),--seconds $(SECONDS))
 
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@

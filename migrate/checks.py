@@ -131,7 +131,7 @@ def two_hosts(subject: Subject) -> Iterator[Reason]:
 def criu_works(subject: Subject) -> Iterator[Reason]:
     """CRIU is there, new enough, and has just dumped and restored something."""
     for role, host in subject.hosts():
-        numbers = tuple(map(int, re.findall(r"\d+", host.criu_version)[:2]))
+        numbers = tuple(map(int, re.findall(r"\d{1,9}", host.criu_version)[:2]))
         if not numbers:
             text = host.criu_problem or "CRIU does not say its version"
             yield Reason("criu-missing", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")

@@ -45,7 +45,10 @@ _PM_MOST_BYTES = 64 << 30
 _KERNELS = ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]")
 #: Shared memory that goes into CRIU's images: anonymous and memfd; files in /dev/shm stay files.
 _SHARED_NAMES = re.compile(r"/dev/zero \(deleted\)|/memfd:.* \(deleted\)")
-_MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (...)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)", re.ASCII)
+_MAP = re.compile(
+    r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) (...)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d{1,20})(?!\d) *(.*)",
+    re.ASCII,
+)
 
 _libc = ctypes.CDLL(None)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 COVERED = ("/proc", "/sys", "/dev", "/run", "/tmp")
 COMMANDS = ("migrate", "migrate-agent", "migrate-lab", "tcpcp", "criu", "crit", "compel")
 #: How proc(5) writes blanks in paths.
-OCTAL = re.compile(rb"\\([0-7]{3})")
+OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 #: Bound of each tmpfs of a host; images of a few gigabytes pass through them.
 TMPFS_SIZE = "4g"
 
@@ -55,7 +55,12 @@ class Spec(NamedTuple):
 
 def mount_points() -> list[Path]:
     """Return the machine's mount points. Source: proc(5), /proc/pid/mountinfo."""
-    fields = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    return mount_points_in(Path("/proc/self/mountinfo").read_bytes())
+
+
+def mount_points_in(mountinfo: bytes) -> list[Path]:
+    """The same from the content of that file, in which blanks and line feeds of names are written otherwise."""
+    fields = [line.split(b" ")[4] for line in mountinfo.split(b"\n") if line.count(b" ") > 4]
     return [Path(os.fsdecode(OCTAL.sub(lambda found: bytes([int(found[1], 8)]), field))) for field in fields]
 
 

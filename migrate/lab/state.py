@@ -107,8 +107,10 @@ def load(path: Path) -> dict[str, Init]:
         if document["boot"] != boot_id():
             return {}
         return {str(node): Init(int(pid), int(ticks)) for node, (pid, ticks) in document["inits"].items()}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return {}  # none that save() has written
 
 
 def end(inits: Mapping[str, Init]) -> None:

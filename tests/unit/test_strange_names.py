@@ -12,6 +12,8 @@ import pytest
 
 from migrate import checks, errors, inventory, memory, place, processes
 from migrate.inventory import proc
+from migrate.lab import state
+from migrate.lab.host import mount_points_in
 from migrate.pb.session_pb2 import HostInventory
 
 #: What Python takes for the end of a line, and the kernel for a part of a name.
@@ -76,6 +78,24 @@ def test_mounts(end: str) -> None:
     ) == {22, 23}
     mounts = f"x /home/a{end}tmpfs{end}tmpfs fuse rw 0 0\ntmpfs /run tmpfs rw 0 0\nx /b{end}y\n"
     assert place.tmpfs_in(mounts.encode()) == {"/run"}
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\x0b", b"\x0c", b"\t"])
+def test_mount_points_of_the_lab(end: bytes) -> None:
+    content = b"22 1 0:5 / /a\\040" + end + b"b rw - tmpfs none rw\n23 1 0:5 / /c\\777 rw - x none rw\n"
+    assert mount_points_in(content) == [Path(os.fsdecode(b"/a " + end + b"b")), Path("/c\\777")]
+
+
+def test_numbers_without_end_are_no_mapping() -> None:
+    assert memory.mappings_in(MAP.format("r-xp", "7" * 5000, "/x").encode()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100000, '{"boot": "B", "inits": {"a": [Infinity, 1]}}', "7", "\xff", "{}"]
+)
+def test_the_state_of_a_lab_that_makes_no_sense(text: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(text.replace("B", state.boot_id()), encoding="latin-1")
+    assert state.load(tmp_path) == {}
 
 
 @pytest.mark.parametrize("content", ["", "1 (x", "1 (x) S", "1 (x) S a b c d" + " 0" * 40])
