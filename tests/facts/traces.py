@@ -1,0 +1,102 @@
+"""What the library could leave behind, found out without it: nftables' rules, and all that a socket tells."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import time
+from typing import NamedTuple
+
+from netns import Hosts, Namespace
+
+from tcpcp import tcp_repair
+
+#: Options not to be asked for: they change with time or by being asked, or need a buffer of their own kind.
+_NOT_ASKED = {
+    (socket.SOL_SOCKET, 4),  # SO_ERROR
+    (socket.SOL_SOCKET, 26),  # SO_GET_FILTER
+    (socket.SOL_SOCKET, 49),  # SO_INCOMING_CPU
+    (socket.SOL_SOCKET, 55),  # SO_MEMINFO
+    (socket.SOL_SOCKET, 56),  # SO_INCOMING_NAPI_ID
+    (socket.SOL_SOCKET, 77),  # SO_PEERPIDFD
+    (socket.IPPROTO_IP, 9),  # IP_PKTOPTIONS
+    (socket.IPPROTO_IPV6, 6),  # IPV6_2292PKTOPTIONS
+    (socket.IPPROTO_TCP, 11),  # TCP_INFO
+    (socket.IPPROTO_TCP, 24),  # TCP_TIMESTAMP
+    (socket.IPPROTO_TCP, 26),  # TCP_CC_INFO
+    (socket.IPPROTO_TCP, 35),  # TCP_ZEROCOPY_RECEIVE
+}
+_LEVELS = {socket.SOL_SOCKET: 84, socket.IPPROTO_IP: 52, socket.IPPROTO_IPV6: 80, socket.IPPROTO_TCP: 46}
+
+
+class Rules(NamedTuple):
+    """How much of the library's is in the packet filter of one network namespace."""
+
+    tables: int
+    chains: int
+    rules: int
+    elements: int
+
+
+NOTHING = Rules(0, 0, 0, 0)
+
+
+def _ruleset(namespace: Namespace) -> list[dict[str, dict[str, object]]]:
+    with namespace.entered():
+        done = subprocess.run(["nft", "-j", "list", "ruleset"], check=True, capture_output=True, text=True)
+    found: list[dict[str, dict[str, object]]] = json.loads(done.stdout)["nftables"]
+    return found
+
+
+def rules(namespace: Namespace) -> Rules:
+    """Count tables whose names begin with tcpcp, and what is in them."""
+    counts = {"table": 0, "chain": 0, "rule": 0, "element": 0}
+    for entry in _ruleset(namespace):
+        ((kind, one),) = entry.items()
+        if not str(one.get("name" if kind == "table" else "table", "")).startswith("tcpcp"):
+            continue
+        if kind in counts:
+            counts[kind] += 1
+        elements = one.get("elem", [])
+        if kind == "set" and isinstance(elements, list):
+            counts["element"] += len(elements)
+    return Rules(*counts.values())
+
+
+def is_held(peer: socket.socket, for_s: float = 0.06) -> bool:
+    """Whether what *peer* sends now is acknowledged by nobody."""
+    peer.send(b"x")
+    time.sleep(for_s)
+    return tcp_repair.get_outq(peer) > 0
+
+
+def sent_by(hosts: Hosts, namespace: Namespace) -> int:
+    """Segments that one side has sent so far, resets too."""
+    counters = hosts.counters(namespace)
+    return counters["TcpOutSegs"] + counters["TcpOutRsts"]
+
+
+def everything(sock: socket.socket) -> dict[object, object]:
+    """All options, the state, the flags of the file: to be compared with what is found later."""
+    found: dict[object, object] = {
+        "flags": fcntl.fcntl(sock.fileno(), fcntl.F_GETFL),
+        "timeout": sock.gettimeout(),
+        "inode": os.fstat(sock.fileno()).st_ino,
+    }
+    for level, last in _LEVELS.items():
+        for number in range(1, last + 1):
+            if (level, number) not in _NOT_ASKED:
+                found[level, number] = _asked(sock, level, number)
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+        found["state"] = tcp_repair.get_state(sock)
+    return found
+
+
+def _asked(sock: socket.socket, level: int, number: int) -> bytes | str:
+    try:
+        return sock.getsockopt(level, number, 64)
+    except OSError as exc:
+        return str(exc)
