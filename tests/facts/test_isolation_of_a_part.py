@@ -185,7 +185,7 @@ def test_the_same_ends_in_two_namespaces(hosts: Hosts) -> None:
 
 
 def test_from_another_namespace(hosts: Hosts) -> None:
-    """The filter would be made where the connection is not: refused, and the socket is as before."""
+    """get() would make the filter where the connection is not: refused, and the socket is as before."""
     sock, peer = hosts.connect()
     elsewhere = Namespace()
     with elsewhere.entered():
@@ -193,14 +193,35 @@ def test_from_another_namespace(hosts: Hosts) -> None:
             tcpcp.get(sock)
         assert rules(elsewhere) == NOTHING
     assert not tcp_repair.get_repair(sock)
+    assert not is_held(peer)
+    elsewhere.close()
+
+
+@pytest.mark.parametrize("call", ("activate", "resume", "release", "renew"))
+def test_the_thread_is_elsewhere_afterwards(hosts: Hosts, call: str) -> None:
+    """What was got here is let through, or held on to, here: or else refused, with nothing changed."""
+    sock, peer = hosts.connect()
     with hosts.here.entered():
-        tcpcp.get(sock)
-    for call in (tcpcp.activate, tcpcp.resume, tcpcp.release, tcpcp.renew):
-        with elsewhere.entered(), pytest.raises(tcpcp.OtherNamespace):
-            call(sock)
-    assert tcp_repair.get_repair(sock)
-    assert is_held(peer)
-    with hosts.here.entered():
-        tcpcp.resume(sock)
+        ici = tcpcp.get(sock)
+    elsewhere = Namespace()
+    with elsewhere.entered():
+        try:
+            getattr(tcpcp, call)(sock)
+        except tcpcp.OtherNamespace:
+            assert is_held(peer)
+            return
+        assert rules(elsewhere) == NOTHING
+    if call in ("release", "renew"):
+        assert is_held(peer)
+    if call == "renew":
+        with hosts.here.entered():
+            tcpcp.resume(sock)
+    if call == "release":
+        with hosts.here.entered():
+            made = tcpcp.create(ici)
+            tcpcp.activate(made)
+    peer.send(b"x")
     arrives(peer)
+    assert rules(hosts.here) == NOTHING
+    assert_no_reset(hosts)
     elsewhere.close()

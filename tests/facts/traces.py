@@ -24,7 +24,9 @@ _NOT_ASKED = {
     (socket.SOL_SOCKET, 77),  # SO_PEERPIDFD
     (socket.IPPROTO_IP, 9),  # IP_PKTOPTIONS
     (socket.IPPROTO_IPV6, 6),  # IPV6_2292PKTOPTIONS
+    (socket.IPPROTO_IPV6, 32),  # IPV6_FLOWLABEL_MGR
     (socket.IPPROTO_TCP, 11),  # TCP_INFO
+    (socket.IPPROTO_TCP, 12),  # TCP_QUICKACK
     (socket.IPPROTO_TCP, 24),  # TCP_TIMESTAMP
     (socket.IPPROTO_TCP, 26),  # TCP_CC_INFO
     (socket.IPPROTO_TCP, 35),  # TCP_ZEROCOPY_RECEIVE
@@ -39,9 +41,11 @@ class Rules(NamedTuple):
     chains: int
     rules: int
     elements: int
+    #: Without those by which a connection that came back is known to others: they let through.
+    holding: int
 
 
-NOTHING = Rules(0, 0, 0, 0)
+NOTHING = Rules(0, 0, 0, 0, 0)
 
 
 def _ruleset(namespace: Namespace) -> list[dict[str, dict[str, object]]]:
@@ -53,7 +57,7 @@ def _ruleset(namespace: Namespace) -> list[dict[str, dict[str, object]]]:
 
 def rules(namespace: Namespace) -> Rules:
     """Count tables whose names begin with tcpcp, and what is in them."""
-    counts = {"table": 0, "chain": 0, "rule": 0, "element": 0}
+    counts = {"table": 0, "chain": 0, "rule": 0, "element": 0, "holding": 0}
     for entry in _ruleset(namespace):
         ((kind, one),) = entry.items()
         if not str(one.get("name" if kind == "table" else "table", "")).startswith("tcpcp"):
@@ -63,6 +67,7 @@ def rules(namespace: Namespace) -> Rules:
         elements = one.get("elem", [])
         if kind == "set" and isinstance(elements, list):
             counts["element"] += len(elements)
+            counts["holding"] += 0 if str(one["name"]).startswith("back") else len(elements)
     return Rules(*counts.values())
 
 
@@ -93,6 +98,12 @@ def everything(sock: socket.socket) -> dict[object, object]:
     if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
         found["state"] = tcp_repair.get_state(sock)
     return found
+
+
+def changed(sock: socket.socket, before: dict[object, object]) -> dict[object, tuple[object, object]]:
+    """What of :func:`everything` is another now: what it was and what it is."""
+    now = everything(sock)
+    return {key: (value, now.get(key)) for key, value in before.items() if now.get(key) != value}
 
 
 def _asked(sock: socket.socket, level: int, number: int) -> bytes | str:
