@@ -6,6 +6,7 @@ import contextlib
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from failing_calls import Calls, nth_call_fails
@@ -54,9 +55,7 @@ def busy(hosts: Hosts) -> tuple[socket.socket, socket.socket]:
 
 def open_sockets() -> int:
     """Of this process."""
-    import os
-
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_get(hosts: Hosts) -> None:

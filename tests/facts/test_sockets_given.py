@@ -1,4 +1,4 @@
-"""create() with a socket of the program's, or of a connection that is here: what it refuses, with nothing changed."""
+"""create() with a socket of the program's, or of a connection that is here: refused, with nothing changed."""
 
 from __future__ import annotations
 

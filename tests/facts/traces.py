@@ -27,6 +27,8 @@ _NOT_ASKED = {
     (socket.IPPROTO_IPV6, 32),  # IPV6_FLOWLABEL_MGR
     (socket.IPPROTO_TCP, 11),  # TCP_INFO
     (socket.IPPROTO_TCP, 12),  # TCP_QUICKACK
+    (socket.IPPROTO_TCP, 20),  # TCP_REPAIR_QUEUE, which the kernel looks at in repair mode only, and
+    (socket.IPPROTO_TCP, 21),  # TCP_QUEUE_SEQ, which depends on it
     (socket.IPPROTO_TCP, 24),  # TCP_TIMESTAMP
     (socket.IPPROTO_TCP, 26),  # TCP_CC_INFO
     (socket.IPPROTO_TCP, 35),  # TCP_ZEROCOPY_RECEIVE
