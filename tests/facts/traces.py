@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -51,10 +52,14 @@ NOTHING = Rules(0, 0, 0, 0, 0)
 
 
 def _ruleset(namespace: Namespace) -> list[dict[str, dict[str, object]]]:
-    with namespace.entered():
-        done = subprocess.run(["nft", "-j", "list", "ruleset"], check=True, capture_output=True, text=True)
-    found: list[dict[str, dict[str, object]]] = json.loads(done.stdout)["nftables"]
-    return found
+    """What nft says; where the rules change meanwhile what it writes may be incomplete, so not just once."""
+    for _ in range(20):
+        with namespace.entered():
+            done = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, text=True)
+        with contextlib.suppress(json.JSONDecodeError):
+            found: list[dict[str, dict[str, object]]] = json.loads(done.stdout)["nftables"]
+            return found
+    raise AssertionError(f"nft: {done.stderr} {done.stdout}")
 
 
 def rules(namespace: Namespace) -> Rules:
