@@ -129,7 +129,6 @@ def test_threads(hosts: Hosts, bystander: Bystander) -> None:
 # --- a prefork server -----------------------------------------------------------------------------------
 
 
-
 class Worker:
     """In a child: answers lines of its connections, and passes each to another child after every answer."""
 
@@ -221,9 +220,7 @@ def test_prefork(hosts: Hosts, bystander: Bystander) -> None:
     try:
         for sock, _ in pairs:
             sock.close()
-        threads = [
-            threading.Thread(target=talk, args=(peer, i, errors)) for i, (_, peer) in enumerate(pairs)
-        ]
+        threads = [threading.Thread(target=talk, args=(peer, i, errors)) for i, (_, peer) in enumerate(pairs)]
         for thread in threads:
             thread.start()
         for thread in threads:
