@@ -1,0 +1,198 @@
+"""Each system call of each call of the library fails once: what is then is what was before."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from failing_calls import Calls, nth_call_fails
+from netns import Hosts, eventually
+from passing import deaf, state_of, wait_state
+from traces import changed, everything, is_held, rules, sent_by
+
+import tcpcp
+from tcpcp import tcp_repair
+from tcpcp.ici import Ici, State
+
+#: More calls than any call of the library makes for two connections.
+_MOST = 2000
+#: What takes a change back that reading needs: when that fails, nobody else can do it.
+PUTS_BACK = f"setsockopt({int(socket.SOL_SOCKET)}, {int(socket.SO_OOBINLINE)}, 0)"
+KINDS = pytest.mark.parametrize("answers", (False, True), ids=("calls", "answers"))
+
+
+def each_failure(
+    answers: bool, attempt: Callable[[], object], before: Callable[[], object]
+) -> Iterator[Calls]:
+    """Carry out *attempt* with each of its system calls failing once, *before* that; yield after each.
+
+    Whatever is raised is an error of the library's. Ends when *attempt* needs fewer calls than were to fail.
+    """
+    bare: list[str] = []
+    for number in range(1, _MOST):
+        before()
+        with nth_call_fails(number, answers) as calls:
+            try:
+                attempt()
+            except tcpcp.TcpcpError as exc:
+                calls.error = f"{calls.failed}: {exc}"
+            except OSError as exc:
+                bare.append(f"{calls.failed}: {traceback.extract_tb(exc.__traceback__)[-2]}")
+        if not calls.failed:
+            assert not bare, "\n".join(bare)
+            return
+        yield calls
+    pytest.fail("it does not end")
+
+
+def busy(hosts: Hosts) -> tuple[socket.socket, socket.socket]:
+    """A connection with something in each queue, and an option."""
+    sock, peer = hosts.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    peer.sendall(b"waits to be read")
+    eventually(lambda: tcp_repair.get_inq(sock) == 16, "arrived")
+    return sock, peer
+
+
+def open_sockets() -> int:
+    """Of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@KINDS
+def test_get(hosts: Hosts, answers: bool) -> None:
+    """After a failure no repair mode, nothing held, every option as it was."""
+    pairs = [busy(hosts), hosts.connect("v6")]
+    socks = [sock for sock, _ in pairs]
+    with hosts.here.entered():
+        tcpcp.prepare()
+        tcpcp.get_many(socks)
+        tcpcp.resume_many(socks)
+        with deaf(hosts.there):
+            socks[0].sendall(b"on the way")
+            before = [everything(sock) for sock in socks]
+            descriptors = open_sockets()
+            done = 0
+            for calls in each_failure(answers, lambda: tcpcp.get_many(socks), lambda: None):
+                if tcp_repair.get_repair(socks[0]):  # it could do without that call
+                    tcpcp.resume_many(socks)
+                if calls.failed == PUTS_BACK:
+                    socks[0].setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 0)
+                    socks[1].setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 0)
+                assert [changed(*one) for one in zip(socks, before, strict=True)] == [{}, {}], calls
+                assert done % 7 and not answers or rules(hosts.here).holding == 0, calls
+                done += 1
+            assert answers or done > 100
+            assert open_sockets() == descriptors
+            tcpcp.resume_many(socks)
+            assert rules(hosts.here).holding == 0
+        assert [changed(*one) for one in zip(socks, before, strict=True)] == [{}, {}]
+    assert socks[0].recv(100) == b"waits to be read"
+    assert pairs[0][1].recv(100) == b"on the way"
+
+
+def passed(hosts: Hosts) -> tuple[list[Ici], list[socket.socket]]:
+    """Two connections without sockets, the second half-closed, and their peers."""
+    pairs = [busy(hosts), hosts.connect("v6")]
+    pairs[1][1].shutdown(socket.SHUT_WR)
+    wait_state(pairs[1][0], State.CLOSE_WAIT)
+    socks = [sock for sock, _ in pairs]
+    with hosts.here.entered():
+        icis = tcpcp.get_many(socks)
+        tcpcp.release_many(socks)
+    return icis, [peer for _, peer in pairs]
+
+
+@KINDS
+def test_create(hosts: Hosts, answers: bool) -> None:
+    """After a failure no socket, no segment, and the others are held as they were."""
+    icis, peers = passed(hosts)
+    made: list[socket.socket] = []
+    with hosts.here.entered():
+        tcpcp.release_many(tcpcp.create_many(icis))
+        held, sent, descriptors = rules(hosts.here), sent_by(hosts, hosts.here), open_sockets()
+        done = 0
+
+        def attempt() -> None:
+            made.extend(tcpcp.create_many(icis))
+
+        for calls in each_failure(answers, attempt, made.clear):
+            if made:  # it could do without that call
+                tcpcp.release_many(made)
+            else:
+                assert calls.failed
+            if answers or done % 7 == 0:
+                assert hosts.ss(hosts.here, "-tnH") == "", calls
+                assert rules(hosts.here) == held, calls
+            done += 1
+        assert answers or done > 50
+        # Segments that were fed to this host count as sent by it, and are its own: see the peers' side below.
+        assert hosts.counters(hosts.there)["TcpEstabResets"] == 0
+        tcpcp.activate_many(made)
+        assert open_sockets() == descriptors + 2
+        assert sent
+    assert made[0].recv(100) == b"waits to be read"
+    for one, peer in zip(made, peers, strict=True):
+        one.sendall(b"1")
+        assert peer.recv(1) == b"1"
+
+
+@KINDS
+@pytest.mark.parametrize("call", ("activate", "resume", "renew"))
+def test_run(hosts: Hosts, call: str, answers: bool) -> None:
+    """After a failure it can be called again, and then all is as it was; nothing is held for ever."""
+    pairs = [busy(hosts), hosts.connect("v6")]
+    socks = [sock for sock, _ in pairs]
+    before = [everything(sock) for sock in socks]
+    with hosts.here.entered():
+
+        def isolate() -> None:
+            tcpcp.get_many(socks)
+
+        def again() -> None:
+            for sock in socks:
+                with contextlib.suppress(tcpcp.NotGot):
+                    tcpcp.resume(sock)
+
+        done = 0
+        for calls in each_failure(answers, lambda: getattr(tcpcp, f"{call}_many")(socks), isolate):
+            again()
+            assert [changed(*one) for one in zip(socks, before, strict=True)] == [{}, {}], calls
+            assert done % 5 or rules(hosts.here).holding == 0, calls
+            done += 1
+        assert answers or done >= 3
+        again()
+        assert rules(hosts.here).holding == 0
+    for sock, peer in pairs:
+        sock.sendall(b"1")
+        assert peer.recv(1) == b"1"
+
+
+@KINDS
+def test_release(hosts: Hosts, answers: bool) -> None:
+    """After a failure the socket is there still, isolated, or it is gone; again, and it is gone and silent."""
+    with hosts.here.entered():
+        pair = hosts.connect()
+
+        def isolate() -> None:
+            nonlocal pair
+            pair = hosts.connect()
+            tcpcp.get(pair[0])
+
+        done = 0
+        for calls in each_failure(answers, lambda: tcpcp.release(pair[0]), isolate):
+            sock, peer = pair
+            if sock.fileno() >= 0:
+                assert tcp_repair.get_repair(sock) or state_of(sock) is State.CLOSE, calls
+                with contextlib.suppress(tcpcp.NotGot):
+                    tcpcp.release(sock)
+                sock.close()
+            assert is_held(peer, 0.01), calls
+            done += 1
+        assert answers or done >= 3
+        assert hosts.ss(hosts.here, "-tnH state established").count("\n") <= 1  # the first one
+        assert hosts.counters(hosts.there)["TcpEstabResets"] == 0
