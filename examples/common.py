@@ -1,4 +1,4 @@
-"""What the three examples share beside handing over: a connection, a listener, the command line."""
+"""What the three examples share beside handing over: a connection, a server, the command line."""
 
 from __future__ import annotations
 
@@ -10,132 +10,92 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from redirect import Peer, Redirect, Taker
+from redirect import Redirect, Taker
 
-import tcpcp
+import tcpcp.aio
 
 State = dict[str, Any]
+#: Serves a connection to its end. It is cancelled at an ``await`` to be started again, here or elsewhere.
+Application = Callable[["Connection"], Coroutine[Any, Any, None]]
 
-MAX_REQUEST_BYTES = 16384
+ENDS = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
 
 _running: set[asyncio.Task[None]] = set()
 
 
 class Connection:
-    """One connection of an application, driven by callbacks of the event loop.
+    """A client's connection, and the task that serves it.
 
-    Between two callbacks it is at rest: what it knows is in attributes. :meth:`state` is the part of them
-    that goes to the taker, beside what the kernel knows.
+    :ivar state: what the application must know to go on, beside what is in the streams, as JSON can say it.
+    :ivar finished: the application is done, or the connection is on another host.
+    :ivar ended: done when the peer has got everything, too.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.loop = asyncio.get_running_loop()
-        self.finished = False
-        self.ended: asyncio.Future[None] = self.loop.create_future()
-        host, port = sock.getpeername()[:2]
-        self.peer: Peer = (host, port)
+    def __init__(self, streams: tcpcp.aio.Streams, application: Application, state: State) -> None:
+        self.application, self.state, self.finished = application, state, False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.peer = streams[1].get_extra_info("peername")[:2]
+        self.start(streams)
 
-    def start(self) -> None:
-        """Go on; the first time, or after :meth:`stop`."""
-        raise NotImplementedError
+    def start(self, streams: tcpcp.aio.Streams) -> None:
+        """Go on with :attr:`state`."""
+        self.streams = self.reader, self.writer = streams
+        self.sock = self.writer.get_extra_info("socket")
+        self.task = asyncio.create_task(self._run())
 
-    def stop(self) -> None:
-        """Leave the socket alone until :meth:`start`."""
-        self.loop.remove_reader(self.sock)
-        self.loop.remove_writer(self.sock)
+    async def _run(self) -> None:
+        with contextlib.suppress(*ENDS):
+            await self.application(self)
+        self.finished = True
+        with contextlib.suppress(OSError):
+            self.writer.write_eof()
+        # What is queued needs the peer's acknowledgements: until then its packets must come here.
+        while not self.writer.is_closing() and not self._has_all():
+            await asyncio.sleep(0.1)
+        self.writer.close()
+        self.ended.set_result(None)
 
-    def state(self) -> State:
-        """What the taker must know to go on, as JSON can say it."""
-        raise NotImplementedError
+    def _has_all(self) -> bool:
+        state = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state in (tcpcp.State.CLOSE, tcpcp.State.FIN_WAIT2)
+
+    def can_go(self) -> bool:
+        """Whether it can be passed to another host."""
+        try:
+            if not self.finished and not self.writer.is_closing():
+                tcpcp.inspect(self.sock)
+                return True
+        except tcpcp.TcpcpError:
+            pass
+        return False
 
     def leave(self) -> None:
         """The connection is on another host now: nothing is left to be done here."""
         self.finished = True
         self.ended.set_result(None)
 
-    def finish(self) -> None:
-        """The application is done; :attr:`ended` is done when the peer has got everything."""
-        if self.finished:
-            return
-        self.finished = True
-        self.stop()
-        with contextlib.suppress(OSError):  # the peer has reset it
-            self.sock.shutdown(socket.SHUT_WR)
-        self._close_when_done()
 
-    def _close_when_done(self) -> None:
-        """What is queued needs the peer's acknowledgements: until then its packets must come here."""
-        state = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        if state in (tcpcp.State.CLOSE, tcpcp.State.FIN_WAIT2):
-            self.sock.close()
-            self.ended.set_result(None)
-        else:
-            self.loop.call_later(0.1, self._close_when_done)
-
-
-class HttpConnection(Connection):
-    """A connection on which a client sends HTTP requests.
-
-    :ivar unread: what has been read and is not dealt with yet.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        self.unread = b""
-
-    def answer_to(self, request: str) -> None:
-        """Deal with a complete request, of which the empty line at its end is left out."""
-        raise NotImplementedError
-
-    def wait_for_request(self) -> None:
-        """Deal with the next request, now or when all of it is here."""
-        self.loop.add_reader(self.sock, self._read)
-        self._take_request()
-
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(MAX_REQUEST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self.unread += data
-        if not data or len(self.unread) > MAX_REQUEST_BYTES:
-            self.finish()
-        else:
-            self._take_request()
-
-    def _take_request(self) -> None:
-        request, end, rest = self.unread.partition(b"\r\n\r\n")
-        if end:
-            self.unread = rest
-            self.answer_to(request.decode("latin-1"))
+async def stop(connections: Sequence[Connection]) -> None:
+    """Leave *connections* alone until they are started again."""
+    for one in connections:
+        one.task.cancel()
+    await asyncio.wait([one.task for one in connections])
 
 
 async def serve(
-    services: Sequence[str], port: int, network: Redirect, accepted: Callable[[socket.socket], None]
+    services: Sequence[str], port: int, network: Redirect, application: Application, state: State
 ) -> None:
-    """Listen on each of *services* and call *accepted* with every new connection, until a signal comes."""
+    """Serve clients on each of *services* until a signal comes, beginning with a copy of *state* each."""
+    tcpcp.prepare()  # up to 0.1 s, which else the first clients to be passed on would wait
     await network.open()
-    loop = asyncio.get_running_loop()
-    for service in services:
-        listener = socket.create_server((service, port), family=_family(service), backlog=512)
-        listener.setblocking(False)
-        loop.add_reader(listener, _accept, listener, accepted)
+
+    def accepted(*streams: *tcpcp.aio.Streams) -> None:
+        Connection(streams, application, dict(state))
+
+    await asyncio.start_server(accepted, services, port, backlog=512)
     print("listening", flush=True)
     await stopped()
     await network.close()
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _accept(listener: socket.socket, accepted: Callable[[socket.socket], None]) -> None:
-    with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-        accepted(listener.accept()[0])
 
 
 def parsers(doc: str) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:

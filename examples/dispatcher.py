@@ -13,96 +13,85 @@ import asyncio
 import socket
 import zlib
 from collections import Counter
-from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Sequence
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from common import HttpConnection, State, in_background, parsers, serve
+from common import Connection, in_background, parsers, serve
 from handing import hand_over, take
 from redirect import Redirect, Taker
 
+#: Who logged in, or ""; what is still to be said.
+FRESH = {"user": "", "answer": ""}
 
-class Session(HttpConnection):
-    """A client's connection.
 
-    :ivar user: who logged in on it, or "".
-    :ivar answer: what is not yet written.
-    :ivar assigning: it is being decided who answers.
-    """
+class Worker:
+    """The application; it counts how many requests each user has made to this host."""
 
-    #: How many requests each user has made to this host.
-    requests: Counter[str] = Counter()
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
 
-    def __init__(self, sock: socket.socket, logged_in: Callable[[Session], None]) -> None:
-        super().__init__(sock)
-        self.logged_in = logged_in
-        self.user, self.answer = "", b""
-        self.assigning = False
+    async def serve(self, client: Connection) -> None:
+        """Say what is to be said, wait for a request, and again."""
+        while True:
+            await self.before_answer(client)
+            client.writer.write(client.state["answer"].encode("latin-1", "replace"))
+            client.state["answer"] = ""
+            await client.writer.drain()
+            request = await client.reader.readuntil(b"\r\n\r\n")
+            self._answer(client, urlsplit((request.decode("latin-1").split() + ["", ""])[1]))
 
-    @classmethod
-    def resumed(cls, sock: socket.socket, state: State) -> Session:
-        """Go on where the dispatcher was."""
-        self = cls(sock, lambda _: None)
-        self.user = str(state["user"])
-        self.unread, self.answer = state["unread"].encode("latin-1"), state["answer"].encode("latin-1")
-        return self
+    async def before_answer(self, client: Connection) -> None:
+        """A worker answers at once."""
 
-    def state(self) -> State:
-        """Who it is, and the bytes that are neither in the kernel nor dealt with."""
-        unread, answer = self.unread.decode("latin-1"), self.answer.decode("latin-1")
-        return {"user": self.user, "unread": unread, "answer": answer}
+    def logged_in(self, client: Connection) -> None:
+        """A worker is content with it."""
 
-    def start(self) -> None:
-        """Answer, or wait for a request."""
-        if self.assigning:
-            return
-        if self.answer:
-            self.loop.add_writer(self.sock, self._write)
-        else:
-            self.wait_for_request()
-
-    def answer_to(self, request: str) -> None:
+    def _answer(self, client: Connection, url: SplitResult) -> None:
         """Greet who logs in, else count the request."""
-        self.stop()
-        url = urlsplit((request.split(None, 2) + ["", ""])[1])
         login = parse_qs(url.query).get("user") if url.path == "/login" else None
         if login:
-            self.user = login[0]
-            self._reply(f"welcome, {self.user}")
-            self.logged_in(self)
-        else:
-            self.requests[self.user] += 1
-            count, host = self.requests[self.user], socket.gethostname()
-            self._reply(f"{url.path}: request {count} of {self.user or 'somebody'}, answered by {host}")
-        self.start()
-
-    def _reply(self, text: str) -> None:
-        body = f"{text}\n"
-        length = len(body.encode("latin-1", "replace"))
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n"
-        self.answer = (head + body).encode("latin-1", "replace")
-
-    def _write(self) -> None:
-        try:
-            self.answer = self.answer[self.sock.send(self.answer) :]
-        except BlockingIOError:
+            client.state["user"] = login[0]
+            client.state["answer"] = _reply(f"welcome, {login[0]}")
+            self.logged_in(client)
             return
-        except OSError:
-            self.finish()
-            return
-        if not self.answer:
-            self.stop()
-            self.start()
+        user = client.state["user"]
+        self.requests[user] += 1
+        by = f"answered by {socket.gethostname()}"
+        answer = f"{url.path}: request {self.requests[user]} of {user or 'somebody'}, {by}"
+        client.state["answer"] = _reply(answer)
 
 
-async def assign(session: Session, workers: list[Taker], network: Redirect) -> None:
-    """Pass *session* to the worker of its user, or else to the next one, or else keep it."""
-    first = zlib.crc32(session.user.encode())
-    for number in range(len(workers)):
-        worker = workers[(first + number) % len(workers)]
-        if session in await hand_over([session], worker, network):
-            return
-    session.assigning = False
-    session.start()
+def _reply(text: str) -> str:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(text) + 1}\r\n\r\n{text}\n"
+
+
+class Dispatcher(Worker):
+    """A worker that assigns to others whoever logs in."""
+
+    def __init__(self, workers: Sequence[Taker], network: Redirect) -> None:
+        super().__init__()
+        self.workers, self.network = workers, network
+        #: Set when it is decided who answers a client.
+        self.decided: dict[Connection, asyncio.Event] = {}
+
+    def logged_in(self, client: Connection) -> None:
+        """The answer is left to a worker."""
+        self.decided[client] = asyncio.Event()
+        in_background(self._assign(client))
+
+    async def before_answer(self, client: Connection) -> None:
+        """Here it waits, to be stopped where a worker takes it."""
+        if client in self.decided:
+            await self.decided[client].wait()
+
+    async def _assign(self, client: Connection) -> None:
+        """To the worker of its user, or else to the next one, or else to ourselves."""
+        first = zlib.crc32(client.state["user"].encode())
+        for number in range(len(self.workers)):
+            worker = self.workers[(first + number) % len(self.workers)]
+            if await hand_over([client], worker, self.network):
+                break
+        self.decided.pop(client).set()
 
 
 def main() -> None:
@@ -110,19 +99,11 @@ def main() -> None:
     whole, _, _ = parsers(__doc__)
     options = whole.parse_args()
     if options.role == "take":
-        host, port = options.at.rsplit(":", 1)
-        asyncio.run(take(host, int(port), options.service, Session.resumed))
+        asyncio.run(take(options.at, options.service, Worker().serve))
         return
     network = Redirect(options.service, options.port, options.ingress, options.egress)
-
-    def logged_in(session: Session) -> None:
-        session.assigning = True
-        in_background(assign(session, options.to, network))
-
-    def accepted(sock: socket.socket) -> None:
-        Session(sock, logged_in).start()
-
-    asyncio.run(serve(options.service, options.port, network, accepted))
+    dispatcher = Dispatcher(options.to, network)
+    asyncio.run(serve(options.service, options.port, network, dispatcher.serve, FRESH))
 
 
 if __name__ == "__main__":

@@ -10,134 +10,87 @@ number that is not the next. To the line ``end`` the server answers ``end N``, h
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import socket
 
-from common import Connection, State, in_background, parsers, serve
+from common import Connection, in_background, parsers, serve
 from handing import hand_over, take
 from redirect import Redirect, Taker
 
 INTERVAL_S = 0.01
-MAX_LINE_BYTES = 64
+#: The next number to send, and the next one to receive.
+FRESH = {"to_send": 0, "expected": 0}
 
 
-class Stream(Connection):
-    """A client's connection.
+class Numbers:
+    """The application."""
 
-    :ivar to_send: the next number to send; :ivar expected: the next one to receive.
-    :ivar unsent: what is said and not yet given to the kernel; :ivar unread: the begin of a line.
-    """
+    def __init__(self) -> None:
+        #: All that run here, for the clock.
+        self.running: set[Connection] = set()
+        in_background(self._clock())
 
-    #: All that run here, for the clock.
-    running: set[Stream] = set()
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.to_send, self.expected = 0, 0
-        self.unsent = self.unread = b""
-
-    @classmethod
-    def resumed(cls, sock: socket.socket, state: State) -> Stream:
-        """Go on where the other server was."""
-        self = cls(sock)
-        self.to_send, self.expected = int(state["to_send"]), int(state["expected"])
-        self.unsent, self.unread = state["unsent"].encode(), state["unread"].encode()
-        return self
-
-    def state(self) -> State:
-        """All four."""
-        unsent, unread = self.unsent.decode(), self.unread.decode()
-        return {"to_send": self.to_send, "expected": self.expected, "unsent": unsent, "unread": unread}
-
-    def start(self) -> None:
-        """Read, and send with the clock."""
-        self.running.add(self)
-        self.loop.add_reader(self.sock, self._read)
-
-    def stop(self) -> None:
-        """Neither."""
-        self.running.discard(self)
-        super().stop()
-
-    def tick(self) -> None:
-        """Say the next number, unless the client has not even taken the last one."""
-        if not self.unsent:
-            self.unsent = b"%d\n" % self.to_send
-            self.to_send += 1
-        self._send()
-
-    def _send(self) -> None:
+    async def serve(self, client: Connection) -> None:
+        """Receive; the clock sends."""
+        self.running.add(client)
         try:
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.finish()
+            await self._receive(client)
+        finally:
+            self.running.discard(client)
 
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        *lines, self.unread = (self.unread + data).split(b"\n")
-        for line in lines:
-            if line == b"end":
-                self.unsent += b"end %d\n" % self.expected
-                self._send()
-                self.finish()
+    async def _receive(self, client: Connection) -> None:
+        while (line := await client.reader.readline()).endswith(b"\n"):
+            expected = client.state["expected"]
+            if line == b"end\n":
+                client.writer.write(b"end %d\n" % expected)
                 return
-            if line != b"%d" % self.expected:
-                print(f"{self.peer} sent {line!r} instead of {self.expected}", flush=True)
-                self.finish()
+            if line != b"%d\n" % expected:
+                print(f"{client.peer} sent {line!r} instead of {expected}", flush=True)
                 return
-            self.expected += 1
-        if not data or len(self.unread) > MAX_LINE_BYTES:
-            self.finish()
+            client.state["expected"] += 1
+
+    async def _clock(self) -> None:
+        """Let all say their next number, again and again, but for those who have not even taken the last."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            for client in self.running:
+                if not client.writer.transport.get_write_buffer_size():
+                    client.writer.write(b"%d\n" % client.state["to_send"])
+                    client.state["to_send"] += 1
 
 
-async def clock() -> None:
-    """Let all streams say their next number, again and again."""
-    while True:
-        await asyncio.sleep(INTERVAL_S)
-        for stream in list(Stream.running):
-            stream.tick()
-
-
-class Server:
-    """Accepts connections, and passes half of them away when there are more than *busy*."""
+class Server(Numbers):
+    """Passes half of the connections away when there are more than *busy*."""
 
     def __init__(self, busy: int, to: Taker, network: Redirect) -> None:
+        super().__init__()
         self.busy, self.to, self.network = busy, to, network
         self.shedding = False
 
-    def accepted(self, sock: socket.socket) -> None:
-        """One more."""
-        Stream(sock).start()
-        if len(Stream.running) > self.busy and not self.shedding:
+    async def serve(self, client: Connection) -> None:
+        """One more, perhaps one too many."""
+        if len(self.running) >= self.busy and not self.shedding:
             self.shedding = True
             in_background(self._shed())
+        await super().serve(client)
 
     async def _shed(self) -> None:
-        half = list(Stream.running)[: len(Stream.running) // 2]
         try:
-            await hand_over(half, self.to, self.network)
+            await hand_over(list(self.running)[: len(self.running) // 2], self.to, self.network)
         finally:
             self.shedding = False
 
-    async def run(self, services: list[str], port: int) -> None:
-        """Until a signal comes."""
-        in_background(clock())
-        await serve(services, port, self.network, self.accepted)
+
+async def run_server(options: argparse.Namespace) -> None:
+    """Until a signal comes."""
+    network = Redirect(options.service, options.port, options.ingress, options.egress)
+    server = Server(options.busy, options.to[0], network)
+    await serve(options.service, options.port, network, server.serve, FRESH)
 
 
-async def take_streams(at: str, services: list[str]) -> None:
-    """What another host passes away, until a signal comes."""
-    in_background(clock())
-    host, port = at.rsplit(":", 1)
-    await take(host, int(port), services, Stream.resumed)
+async def run_taker(options: argparse.Namespace) -> None:
+    """Until a signal comes."""
+    await take(options.at, options.service, Numbers().serve)
 
 
 def main() -> None:
@@ -145,11 +98,7 @@ def main() -> None:
     whole, front, _ = parsers(__doc__)
     front.add_argument("--busy", type=int, default=100, metavar="CONNECTIONS")
     options = whole.parse_args()
-    if options.role == "take":
-        asyncio.run(take_streams(options.at, options.service))
-        return
-    network = Redirect(options.service, options.port, options.ingress, options.egress)
-    asyncio.run(Server(options.busy, options.to[0], network).run(options.service, options.port))
+    asyncio.run(run_taker(options) if options.role == "take" else run_server(options))
 
 
 if __name__ == "__main__":

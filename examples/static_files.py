@@ -12,13 +12,11 @@ persistent connections and pipelined requests; a connection between two requests
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
-from common import HttpConnection, State, in_background, parsers, serve
+from common import Connection, State, in_background, parsers, serve
 from handing import hand_over, take
 from redirect import Redirect
 
@@ -26,107 +24,64 @@ CHUNK_BYTES = 1 << 18
 #: What the kernel takes from us and has not sent goes along in the ICI; more than this helps nobody.
 UNSENT_BYTES = 1 << 18
 TCP_NOTSENT_LOWAT = 25
+#: The file on its way, "" between two, with its size in bytes; what of it is written.
+IDLE = {"name": "", "size": 0, "position": 0}
 
 
-class Download(HttpConnection):
-    """A client's connection, on which it downloads one file after the other.
+class Files:
+    """The application.
 
-    :ivar head: what is not yet written of the answer's head.
-    :ivar name: of the file on its way, "" between two; :ivar position: what of it is written.
-    :ivar size: of the file, in bytes.
+    :param on_progress: called now and then during a download.
     """
 
-    def __init__(self, sock: socket.socket, directory: Path) -> None:
-        super().__init__(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        self.directory = directory
-        self.head = b""
-        self.name, self.position, self.size = "", 0, 0
-        self.file: BinaryIO | None = None
-        self.on_progress: Callable[[Download], None] = lambda _: None
-        self.ended.add_done_callback(lambda _: self.close_file())
+    def __init__(self, directory: Path, on_progress: Callable[[Connection], None]) -> None:
+        self.directory, self.on_progress = directory, on_progress
 
-    @classmethod
-    def resumed(cls, sock: socket.socket, directory: Path, state: State) -> Download:
-        """Go on where another server was.
+    async def serve(self, client: Connection) -> None:
+        """Answer one request after the other, beginning in the middle of the file in the client's state."""
+        client.sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        while True:
+            if client.state["name"]:
+                await self._send_file(client)
+            request = await client.reader.readuntil(b"\r\n\r\n")
+            client.writer.write(self._answer(client, request.decode("latin-1").split()))
 
-        :raises OSError: the file is not here. :raises ValueError: it is not the same.
-        """
-        self = cls(sock, directory)
-        self.unread, self.head = state["unread"].encode("latin-1"), state["head"].encode("latin-1")
-        if state["name"]:
-            self.open(state["name"])
-            self.position = int(state["position"])
-            if self.size != state["size"] or not 0 <= self.position <= self.size:
-                self.close_file()
-                raise ValueError(f"{state['name']} has {self.size} bytes here, not {state['size']}")
-        return self
+    def _answer(self, client: Connection, words: list[str]) -> bytes:
+        """The head; the file, if there is one, follows."""
+        name = "/".join(words[1:2]).lstrip("/")
+        try:
+            size = self._path(name).stat().st_size
+        except OSError:
+            return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+        client.state.update(name=name, size=size, position=0)
+        return f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
 
-    def state(self) -> State:
-        """All attributes but the file itself, which the taker has a copy of."""
-        return {
-            "unread": self.unread.decode("latin-1"),
-            "head": self.head.decode("latin-1"),
-            "name": self.name,
-            "position": self.position,
-            "size": self.size,
-        }
-
-    def start(self) -> None:
-        """Answer, or wait for a request."""
-        if self.head or self.name:
-            self.loop.add_writer(self.sock, self._write)
-        else:
-            self.wait_for_request()
-
-    def open(self, name: str) -> None:
-        """Make *name* the file on its way. :raises OSError: there is no such file."""
+    def _path(self, name: str) -> Path:
         path = (self.directory / name).resolve()
         if not path.is_relative_to(self.directory) or not path.is_file():
             raise FileNotFoundError(f"no file {name!r}")
-        self.file = path.open("rb")
-        self.name, self.position, self.size = name, 0, path.stat().st_size
+        return path
 
-    def close_file(self) -> None:
-        """There is no file on its way any more."""
-        if self.file:
-            self.file.close()
-        self.file, self.name = None, ""
+    async def _send_file(self, client: Connection) -> None:
+        """From the position on, which counts what is written: from there the streams see to it."""
+        state = client.state
+        with self._path(state["name"]).open("rb") as file:
+            file.seek(state["position"])
+            while state["position"] < state["size"]:
+                chunk = file.read(min(CHUNK_BYTES, state["size"] - state["position"]))
+                if not chunk:
+                    raise EOFError("the file became shorter")
+                client.writer.write(chunk)
+                state["position"] += len(chunk)
+                self.on_progress(client)
+                await client.writer.drain()
+                await asyncio.sleep(0)  # where the kernel takes all at once, drain() lets nobody else run
+        state.update(IDLE)
 
-    def answer_to(self, request: str) -> None:
-        """Begin with the head; the file follows."""
-        words = request.split(None, 2)
-        try:
-            if words[0] != "GET":
-                raise FileNotFoundError
-            self.open(words[1].lstrip("/"))
-            self.head = f"HTTP/1.1 200 OK\r\nContent-Length: {self.size}\r\n\r\n".encode()
-        except (OSError, IndexError):
-            self.head = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
-        self.stop()
-        self.start()
-
-    def _write(self) -> None:
-        """Give the kernel what it takes; the position counts exactly that."""
-        try:
-            if self.head:
-                self.head = self.head[self.sock.send(self.head) :]
-            elif self.file and self.position < self.size:
-                left = min(self.size - self.position, CHUNK_BYTES)
-                sent = os.sendfile(self.sock.fileno(), self.file.fileno(), self.position, left)
-                if not sent:
-                    raise ConnectionAbortedError("the file became shorter")
-                self.position += sent
-                self.on_progress(self)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.finish()
-            return
-        if not self.head and self.position == self.size:
-            self.close_file()
-            self.stop()
-            self.start()
+    def check(self, state: State) -> None:
+        """Whether we can go on where another server was. :raises OSError, ValueError: with another file, no."""
+        if state["name"] and (size := self._path(state["name"]).stat().st_size) != state["size"]:
+            raise ValueError(f"{state['name']} has {size} bytes here, not {state['size']}")
 
 
 def main() -> None:
@@ -137,23 +92,20 @@ def main() -> None:
     front.add_argument("--pass-after", type=int, default=1 << 20, metavar="BYTES", help="of a download")
     options = whole.parse_args()
     if options.role == "take":
-        host, port = options.at.rsplit(":", 1)
-        resumed = lambda sock, state: Download.resumed(sock, options.directory, state)  # noqa: E731
-        asyncio.run(take(host, int(port), options.service, resumed))
+        files = Files(options.directory, lambda _: None)
+        asyncio.run(take(options.at, options.service, files.serve, files.check))
         return
     network = Redirect(options.service, options.port, options.ingress, options.egress)
+    tried: set[Connection] = set()
 
-    def progress(download: Download) -> None:
-        if download.position >= options.pass_after:
-            download.on_progress = lambda _: None  # once is enough, even if nobody takes it
-            in_background(hand_over([download], options.to[0], network))
+    def progress(client: Connection) -> None:
+        if client.state["position"] >= options.pass_after and client not in tried:
+            tried.add(client)  # once is enough, even if nobody takes it
+            client.ended.add_done_callback(lambda _: tried.discard(client))
+            in_background(hand_over([client], options.to[0], network))
 
-    def accepted(sock: socket.socket) -> None:
-        download = Download(sock, options.directory)
-        download.on_progress = progress
-        download.start()
-
-    asyncio.run(serve(options.service, options.port, network, accepted))
+    files = Files(options.directory, progress)
+    asyncio.run(serve(options.service, options.port, network, files.serve, IDLE))
 
 
 if __name__ == "__main__":

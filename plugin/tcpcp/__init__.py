@@ -61,6 +61,7 @@ from tcpcp.ici import (
     Window,
 )
 from tcpcp.listener import drain, hold_new
+from tcpcp.passing import passing
 from tcpcp.sealed import dumps_sealed, loads_sealed
 from tcpcp.version import VERSION, __version__
 
@@ -103,6 +104,7 @@ __all__ = [
     "loads",
     "loads_sealed",
     "max_size",
+    "passing",
     "prepare",
     "release",
     "release_many",

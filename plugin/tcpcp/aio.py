@@ -1,0 +1,266 @@
+"""Connections of asyncio's streams: what is in the streams' own buffers is passed along. Import it by name.
+
+At the origin::
+
+    leaving = await tcpcp.aio.detach(reader, writer)
+    try:
+        await tell(leaving.ici.to_bytes())            # until it has been created there
+    except BaseException:
+        reader, writer = await leaving.back()
+        raise
+    leaving.release()
+
+At the destination, where a socket from :func:`tcpcp.create` is activated once the origin has released it::
+
+    reader, writer = await tcpcp.aio.attach(tcpcp.create(ici))
+
+A stream keeps bytes where TCP does not see them: received ones in the StreamReader, written ones in the
+transport. The former are acknowledged, so they are put before what the kernel's receive queue holds, and
+``copied_seq`` goes back by as many. The latter have never been in TCP's hands. Nobody but the transport can
+take them out again, so it is made to: the send buffer is raised until the kernel takes all, where they are
+what waits unsent, and then is what it was.
+
+Only what asyncio documents or names without an underscore is used, so another event loop than asyncio's own
+will do that keeps to it (tests/facts/test_aio.py has uvloop, where it is installed).
+
+Source: paper sections 4.6 and 4.7; CPython's asyncio/streams.py and selector_events.py; net/core/stream.c
+sk_stream_write_space() for what wakes the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from tcpcp import checks, endpoint, isolation, socket_options, tcp_repair
+from tcpcp.errors import Expired, IsolationError, KernelError, TcpcpError, Unsupported
+from tcpcp.ici import Ici
+from tcpcp.option_names import OPTIONS
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+#: asyncio's own default for ``StreamReader(limit=...)``, in bytes.
+LIMIT_BYTES = 2**16
+
+_SEND_BUFFER, _LOCKS = OPTIONS["SO_SNDBUF"], OPTIONS["SO_BUF_LOCK"]
+_UNSENT_LIMIT = OPTIONS["TCP_NOTSENT_LOWAT"]
+_NO_LIMIT = -1
+#: The kernel doubles it and keeps it in an int.
+_LARGEST_BUFFER = 2**30 - 1
+
+
+class Detached:
+    """A connection without streams, isolated until :meth:`release` or :meth:`back`; made by :func:`detach`.
+
+    :ivar ici: the whole of it, with what was in the streams.
+
+    The event loop renews the isolation while it runs. Dropped without either call, the connection is lost:
+    the peer hears nothing more.
+    """
+
+    def __init__(self, sock: socket.socket, ici: Ici, unread: bytes) -> None:
+        self._sock, self._unread = sock, unread
+        self.ici = replace(
+            ici, receive_queue=replace(ici.receive_queue, data=unread + ici.receive_queue.data)
+        )
+        self._renew_later()
+
+    def _renew_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._renewal = loop.call_later(isolation.TIMEOUT_S / 3, self._renew)
+
+    def _renew(self) -> None:
+        try:
+            endpoint.renew_many([self._sock])
+        except IsolationError:
+            pass  # two more tries in the minute
+        except TcpcpError:
+            return  # release() tells
+        self._renew_later()
+
+    def release(self) -> None:
+        """The destination has it now: as :func:`tcpcp.release`, without a packet.
+
+        :raises Expired: the isolation had run out (the event loop stood still for a minute): the ICI is void.
+            :meth:`back` still works.
+        :raises KernelError: likewise.
+        """
+        endpoint.release(self._sock)
+        self._renewal.cancel()
+
+    async def back(self, *, limit: int = LIMIT_BYTES) -> Streams:
+        """Take it back, in new streams; the peer is sent nothing for its own sake.
+
+        :param limit: of the new StreamReader, bytes.
+        :return: what goes on with the byte at which the old streams stopped.
+        :raises KernelError: it is reset, or still isolated.
+
+        It runs from the begin of the call; where that is cancelled, it is closed.
+        """
+        self._renewal.cancel()
+        with contextlib.suppress(Expired):  # nobody is to use the ICI any more, and the socket runs
+            endpoint.resume(self._sock)
+        return await _open(self._sock, self._unread, limit)
+
+
+async def detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Detached:
+    """Take a connection out of its streams, and leave it isolated.
+
+    :param reader, writer: a pair from asyncio, with neither ``sendfile`` nor ``start_tls`` under way.
+    :raises Unsupported: TLS or no TCP; closed or closing; more is to be written than an ICI holds; what
+        :func:`tcpcp.get` refuses.
+    :raises KernelError: the connection was reset meanwhile; else as :func:`tcpcp.get`.
+
+    After any error, and where the task is cancelled, the streams go on as before. Once this has returned the
+    reader is at its end, which a task that still waits there sees too, and what is written goes nowhere.
+
+    A half-closed connection stays one: that the peer has sent its FIN, or that ``write_eof`` was called, is
+    in the kernel. (Under uvloop let the loop run between ``write_eof`` and this: it shuts down later.)
+
+    It waits only where more is written than the kernel has room for, and then as long as it takes to copy. All
+    else is one piece, in which the event loop stands still; 1 ms after :func:`tcpcp.prepare`.
+    """
+    return (await detach_many([(reader, writer)]))[0]
+
+
+async def detach_many(streams: Sequence[Streams]) -> list[Detached]:
+    """:func:`detach` for several connections under one isolation: all of them or, after an error, none."""
+    socks: list[socket.socket] = []
+    try:
+        for reader, writer in streams:
+            _require_plain(reader, writer)
+            socks.append(_dup(writer))
+        await _flush_all(streams, socks)
+        # No await from here on: what is flushed stays flushed, and nothing more is read.
+        icis = endpoint.get_many(socks)
+    except BaseException:
+        for sock in socks:
+            sock.close()
+        raise
+    unread = [_take_unread(reader) for reader, _ in streams]
+    for _, writer in streams:
+        writer.transport.abort()  # closes its number of the socket, which is open here still
+    return list(map(Detached, socks, icis, unread))
+
+
+async def attach(source: Ici | socket.socket, *, limit: int = LIMIT_BYTES) -> Streams:
+    """Activate a connection and put it into streams.
+
+    :param source: an ICI, or a socket that :func:`tcpcp.create` has made of one: by that, what can fail is
+        done before the origin lets go.
+    :param limit: of the StreamReader, bytes.
+    :raises TcpcpError: of :func:`tcpcp.create`, for an ICI; of :func:`tcpcp.activate`. Nothing was sent. A
+        socket made here is closed, one given is as it was.
+
+    Where the call is cancelled once it has begun, the connection is closed.
+    """
+    if isinstance(source, socket.socket):
+        endpoint.activate(source)
+        return await _open(source, b"", limit)
+    sock = endpoint.create(source)
+    try:
+        endpoint.activate(sock)
+    except BaseException:
+        sock.close()  # in repair mode still: silent
+        raise
+    return await _open(sock, b"", limit)
+
+
+async def _open(sock: socket.socket, unread: bytes, limit: int) -> Streams:
+    """What ``asyncio.open_connection(sock=sock)`` does, with bytes in the reader before the socket's."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit, loop)
+    reader.feed_data(unread)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    sock.setblocking(False)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def _require_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    if writer.get_extra_info("ssl_object") is not None:
+        raise Unsupported("the streams are TLS: its keys and what it holds back are not TCP's to pass")
+    if writer.get_extra_info("socket") is None:
+        raise Unsupported("the streams have no socket")
+    if writer.is_closing() or reader.exception() is not None:
+        raise Unsupported("the streams are closed, or about to be")
+
+
+def _dup(writer: asyncio.StreamWriter) -> socket.socket:
+    """The writer's socket, to be ours when the transport has closed its own number of it."""
+    sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    sock.setblocking(False)
+    return sock
+
+
+async def _flush_all(streams: Sequence[Streams], socks: Sequence[socket.socket]) -> None:
+    """Returns when nothing is in any transport's buffer, and all are open still."""
+    while waiting := [one for one in zip(streams, socks, strict=True) if _unwritten(one[0])]:
+        for (_, writer), sock in waiting:
+            await _flush(writer, sock)
+    for reader, writer in streams:
+        _require_plain(reader, writer)
+
+
+def _unwritten(streams: Streams) -> int:
+    return streams[1].transport.get_write_buffer_size()
+
+
+async def _flush(writer: asyncio.StreamWriter, sock: socket.socket) -> None:
+    transport = writer.transport
+    size_bytes = tcp_repair.get_outq(sock) + transport.get_write_buffer_size()
+    if size_bytes > checks.MAX_QUEUE_BYTES:
+        raise Unsupported(f"{size_bytes} bytes wait to be sent, an ICI holds {checks.MAX_QUEUE_BYTES}")
+    low, high = transport.get_write_buffer_limits()
+    try:
+        with _all_room(sock):
+            transport.set_write_buffer_limits(0)
+            await writer.drain()
+    except OSError as exc:
+        raise KernelError("send", exc.errno or errno.ECONNRESET) from exc
+    finally:
+        if not transport.is_closing():
+            transport.set_write_buffer_limits(high, low)
+
+
+@contextlib.contextmanager
+def _all_room(sock: socket.socket) -> Iterator[None]:
+    """The kernel takes whatever is written to *sock*; setting either limit wakes who waits to write."""
+    before = [sock.getsockopt(one.level, one.number) for one in (_UNSENT_LIMIT, _SEND_BUFFER, _LOCKS)]
+    try:
+        tcp_repair.set_int(sock, _UNSENT_LIMIT.level, _UNSENT_LIMIT.number, _NO_LIMIT, _UNSENT_LIMIT.name)
+        _set_send_buffer(sock, _LARGEST_BUFFER)
+        yield
+    finally:
+        unsent_limit, size_bytes, locks = before
+        tcp_repair.set_int(sock, _UNSENT_LIMIT.level, _UNSENT_LIMIT.number, unsent_limit, _UNSENT_LIMIT.name)
+        _set_send_buffer(sock, size_bytes // 2)  # the kernel doubles what is set
+        socket_options.set_buffer_locks(sock, locks)
+
+
+def _set_send_buffer(sock: socket.socket, size_bytes: int) -> None:
+    number = socket_options.SO_SNDBUFFORCE
+    tcp_repair.set_int(sock, socket.SOL_SOCKET, number, size_bytes, "SO_SNDBUFFORCE")
+
+
+def _take_unread(reader: asyncio.StreamReader) -> bytes:
+    """What is in the reader's buffer: that is what read() returns without waiting.
+
+    So its coroutine is run by hand, up to the point where it would wait.
+    """
+    reading = reader.read(sys.maxsize)
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        return bytes(done.value)
+    except RuntimeError:  # another task waits there, so there is nothing
+        return b""
+    finally:
+        reading.close()
+    return b""

@@ -1,0 +1,117 @@
+"""A ``with`` block around handing over: got at its begin, released at its end, resumed after any exception."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from tcpcp import endpoint, isolation
+from tcpcp.errors import Expired, IsolationError, TcpcpError
+from tcpcp.ici import Ici
+
+
+@contextlib.contextmanager
+def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Iterator[list[Ici]]:
+    """Hand connections over in the body of a ``with``::
+
+        with tcpcp.passing([sock]) as [ici]:
+            channel.sendall(ici.to_bytes())
+            wait_until_created(channel)       # whatever goes wrong here, the connection goes on here
+        channel.sendall(b"go")                # from here on it is the destination's alone
+
+    :param socks: what :func:`tcpcp.get_many` takes: sockets, also when there is only one, or pairs of tag and
+        socket.
+    :return: gives the ICIs to the body, in the same order.
+    :raises TcpcpError: of :func:`tcpcp.get_many`, before the body: all are as before.
+    :raises Expired: at the end of the body: the isolation had run out, so the ICIs are void. All go on here;
+        what was created from the ICIs must be released there.
+    :raises KernelError: at the end of the body: one socket could not be released, its number closed meanwhile,
+        say. All the others are released, and the destination may go on with all. Likewise the other errors
+        of :func:`tcpcp.release_many` that are not :class:`Expired`.
+
+    While the body runs a thread renews the isolation every third of :data:`tcpcp.isolation.TIMEOUT_S`, so a
+    body may take as long as the connections' peers have patience.
+
+    After any exception of the body (a KeyboardInterrupt, a cancelled task, a closed generator too) all are
+    resumed, none of them with a packet for its own sake, and the exception goes on. Where one could not be
+    resumed, a note on it says why; the others are resumed all the same.
+
+    Source: paper section 2, steps 1 to 8; what may fail before the destination has confirmed leads back.
+    """
+    entries = list(socks)
+    bare = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+    icis = endpoint.get_many(entries)
+    try:
+        with Renewal(bare):
+            yield icis
+    except BaseException as exc:
+        _resume_all(bare, exc)
+        raise
+    _release_all(bare)
+
+
+def _resume_all(socks: Sequence[socket.socket], error: BaseException) -> None:
+    """Make every one of *socks* run that can; *error* is on its way and learns what could not."""
+    try:
+        endpoint.resume_many(socks)
+    except TcpcpError as exc:
+        error.add_note(f"and in resuming: {exc}")
+        for sock in socks:
+            with contextlib.suppress(TcpcpError):  # those that run by now, or that the body has closed
+                endpoint.resume(sock)
+
+
+def _release_all(socks: Sequence[socket.socket]) -> None:
+    try:
+        endpoint.release_many(socks)
+    except Expired as exc:
+        _resume_all(socks, exc)
+        raise
+    except TcpcpError:
+        for sock in socks:
+            with contextlib.suppress(TcpcpError):  # the first one is told
+                endpoint.release(sock)
+        raise
+
+
+class Renewal:
+    """Keeps *socks*, which are got, isolated while a ``with`` block runs.
+
+    :raises Expired: at the end of a block that ended well: for once it could not, and packets came through.
+
+    The thread is of the network namespace of the one that makes it, as a socket that is got is.
+    """
+
+    def __init__(self, socks: Sequence[socket.socket]) -> None:
+        self._socks = socks
+        self._over = threading.Event()
+        self._expired: Expired | None = None
+        self._thread = threading.Thread(target=self._run, name="tcpcp renews", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if error is None and self._expired is not None:
+            raise self._expired
+
+    def _run(self) -> None:
+        while not self._over.wait(isolation.TIMEOUT_S / 3):
+            try:
+                endpoint.renew_many(self._socks)
+            except Expired as exc:
+                self._expired = exc
+                return
+            except IsolationError:
+                continue  # two more tries in the minute; after that it has expired, which release tells
+            except TcpcpError:
+                return  # the body has dealt with a socket itself; release tells what came of it

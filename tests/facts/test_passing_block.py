@@ -1,0 +1,181 @@
+"""`tcpcp.passing`: what holds after its block, however that ends. The judge is each connection's peer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from netns import Hosts
+from passing import assert_no_reset
+
+import tcpcp
+from tcpcp import endpoint, isolation, tcp_repair
+
+
+class Wrong(Exception):
+    """What a body raises."""
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def alive(sock: socket.socket, peer: socket.socket) -> None:
+    """Both directions work."""
+    for one, other in ((sock, peer), (peer, sock)):
+        other.settimeout(3)
+        one.sendall(b"alive")
+        assert other.recv(100) == b"alive"
+
+
+@pytest.fixture
+def pairs(hosts: Hosts) -> list[Pair]:
+    return [hosts.connect(kind) for kind in ("v4", "v6", "mapped")]
+
+
+def test_released_at_the_end(hosts: Hosts, pairs: list[Pair]) -> None:
+    with hosts.here.entered():
+        with tcpcp.passing([sock for sock, _ in pairs]) as icis:
+            assert [ici.local.port for ici in icis] == [peer.getpeername()[1] for _, peer in pairs]
+        assert [sock.fileno() for sock, _ in pairs] == [-1] * 3
+        made = tcpcp.create_many(icis)
+        tcpcp.activate_many(made)
+    for sock, (_, peer) in zip(made, pairs, strict=True):
+        alive(sock, peer)
+    assert_no_reset(hosts)
+
+
+def test_one_and_a_tag(hosts: Hosts, pairs: list[Pair]) -> None:
+    sock, peer = pairs[0]
+    with hosts.here.entered(), pytest.raises(Wrong), tcpcp.passing([(7, sock)]) as [ici]:
+        assert ici.tag == 7
+        raise Wrong
+    alive(sock, peer)
+
+
+def test_a_lone_socket_is_no_iterable(pairs: list[Pair]) -> None:
+    with pytest.raises(TypeError), tcpcp.passing(pairs[0][0]):  # type: ignore[arg-type]
+        pass
+    alive(*pairs[0])
+
+
+@pytest.mark.parametrize(
+    "error", [Wrong, KeyboardInterrupt, SystemExit, asyncio.CancelledError, tcpcp.TcpcpError]
+)
+def test_resumed_after_an_exception(hosts: Hosts, pairs: list[Pair], error: type[BaseException]) -> None:
+    with hosts.here.entered():
+        before = hosts.counters(hosts.here)["TcpOutSegs"]
+        with pytest.raises(error) as caught, tcpcp.passing([sock for sock, _ in pairs]):
+            raise error
+        assert hosts.counters(hosts.here)["TcpOutSegs"] == before
+    assert not hasattr(caught.value, "__notes__")
+    for pair in pairs:
+        alive(*pair)
+    assert_no_reset(hosts)
+
+
+def test_resumed_when_a_generator_is_closed(hosts: Hosts, pairs: list[Pair]) -> None:
+    def steps() -> Iterator[tcpcp.Ici]:
+        with tcpcp.passing([pairs[0][0]]) as [ici]:
+            yield ici
+
+    with hosts.here.entered():
+        under_way = steps()
+        next(under_way)
+        assert tcp_repair.get_repair(pairs[0][0])
+        under_way.close()  # type: ignore[attr-defined]
+    alive(*pairs[0])
+
+
+def test_resumed_when_a_task_is_cancelled(hosts: Hosts, pairs: list[Pair]) -> None:
+    async def hand_over() -> None:
+        with tcpcp.passing([sock for sock, _ in pairs]):
+            await asyncio.sleep(60)
+
+    async def cancelled() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(hand_over(), 0.05)
+
+    with hosts.here.entered():
+        asyncio.run(cancelled())
+    for pair in pairs:
+        alive(*pair)
+
+
+def test_what_the_body_has_dealt_with_itself(hosts: Hosts, pairs: list[Pair]) -> None:
+    """One released, one resumed by the body: the rest is resumed all the same, and a note says what was odd."""
+    released, resumed, third = (sock for sock, _ in pairs)
+    with hosts.here.entered(), pytest.raises(Wrong) as caught, tcpcp.passing([released, resumed, third]):
+        tcpcp.release(released)
+        tcpcp.resume(resumed)
+        raise Wrong
+    assert len(caught.value.__notes__) == 1
+    alive(*pairs[1])
+    alive(*pairs[2])
+
+
+def test_one_cannot_be_released(hosts: Hosts, pairs: list[Pair]) -> None:
+    """Its number was closed: an error says so, and all the others are released."""
+    socks = [sock for sock, _ in pairs]
+    with hosts.here.entered():
+        with pytest.raises(tcpcp.TcpcpError), tcpcp.passing(socks) as icis:
+            os.close(socks[1].detach())
+        assert [sock.fileno() for sock in socks] == [-1] * 3
+        made = tcpcp.create_many([icis[0], icis[2]])
+        tcpcp.activate_many(made)
+    alive(made[0], pairs[0][1])
+    alive(made[1], pairs[2][1])
+    assert_no_reset(hosts)
+
+
+def threads() -> int:
+    return sum(one.name == "tcpcp renews" for one in threading.enumerate())
+
+
+def test_renewed_while_the_body_runs(
+    hosts: Hosts, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times the isolation's time: nothing the peer sends arrives meanwhile. Then no thread is left."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 2)
+    sock, peer = pairs[0]
+    with hosts.here.entered(), pytest.raises(Wrong), tcpcp.passing([sock]):
+        peer.sendall(b"late")
+        time.sleep(6)
+        assert tcp_repair.get_outq(peer) == 4
+        assert threads() == 1
+        raise Wrong
+    assert threads() == 0
+    sock.settimeout(3)
+    assert sock.recv(100) == b"late"
+
+
+def test_expired(hosts: Hosts, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread is not let run for as long: the end of the body says that the ICIs are void, and all run."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
+    monkeypatch.setattr(endpoint, "renew_many", lambda socks: time.sleep(2.5))
+    with hosts.here.entered(), pytest.raises(tcpcp.Expired), tcpcp.passing([sock for sock, _ in pairs]):
+        time.sleep(2.5)
+    for pair in pairs:
+        alive(*pair)
+    assert_no_reset(hosts)
+
+
+def test_a_renewal_that_comes_too_late(
+    hosts: Hosts, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread meets is raised at the end."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
+    error = tcpcp.Expired("too late")
+
+    def late(socks: list[socket.socket]) -> None:
+        raise error
+
+    monkeypatch.setattr(endpoint, "renew_many", late)
+    with hosts.here.entered(), pytest.raises(tcpcp.Expired) as caught, tcpcp.passing([pairs[0][0]]):
+        time.sleep(0.6)
+    assert caught.value is error
+    alive(*pairs[0])
