@@ -289,7 +289,7 @@ def _fill_receive_queue(sock: socket.socket, ici: Ici) -> None:
         return
     # The kernel counts whole buffers (tcp_try_rmem_schedule()); what the size was is set afterwards.
     needed = 2 * len(data) + 65536
-    if sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF) < needed:
+    if tcp_repair.get_int(sock, SOL_SOCKET, socket.SO_RCVBUF, "SO_RCVBUF") < needed:
         tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, needed // 2, "SO_RCVBUFFORCE")
     tcp_repair.select_queue(sock, RECV_QUEUE)
     _write(sock, data, "send(receive queue)")
@@ -324,7 +324,7 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
 def _make_room_to_send(sock: socket.socket, size_bytes: int) -> None:
     """Raise the send buffer where the queue needs it; what the size was is set afterwards."""
     needed = 2 * size_bytes + 65536
-    if needed > sock.getsockopt(SOL_SOCKET, socket.SO_SNDBUF) // 2:
+    if needed > tcp_repair.get_int(sock, SOL_SOCKET, socket.SO_SNDBUF, "SO_SNDBUF") // 2:
         force = socket_options.SO_SNDBUFFORCE
         tcp_repair.set_int(sock, SOL_SOCKET, force, min(needed, 2**30 - 1), "SO_SNDBUFFORCE")
 

@@ -186,11 +186,10 @@ def _get_all(pairs: list[tuple[int, socket.socket]], held: list[Holding], namesp
 def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
     """Isolate *flows*, each for its holding; those that are None need not be."""
     table = holding.table(namespace)
-    known = [flow for flow in flows if flow is not None]
-    if known:
-        table.hold(known)
-    for one, flow in zip(held, flows, strict=True):
+    for one, flow in zip(held, flows, strict=True):  # also where it fails half-way it is to be undone
         one.flow, one.table = flow, table if flow is not None else None
+    if known := holding.flows(held):
+        table.hold(known)
 
 
 def size(source: Ici | socket.socket) -> int:

@@ -77,9 +77,8 @@ class FlowTable:
         Once this returns, at most one packet for each processor is still being delivered.
         """
         with self._lock:
-            added = self._added("flows", flows)
             try:
-                self._hold(added)
+                self._hold(self._added("flows", flows))
             except IsolationError as exc:
                 raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
             self._note(self._held, flows)
@@ -89,7 +88,7 @@ class FlowTable:
             self._make(added)
             return
         try:
-            self._run(added)
+            self._run(added, again=added)
         except IsolationError as exc:
             if exc.errno != errno.ENOENT:
                 raise
@@ -106,7 +105,7 @@ class FlowTable:
         :raises Expired: some of them are not isolated any more; no other has changed.
         """
         with self._lock:
-            self._run_on_held([*self._deleted("flows", flows), *self._added("flows", flows)], flows)
+            self._change_held(flows, self._added("flows", flows))
             self._note(self._held, flows)
 
     def pass_on(self, flows: Sequence[Flow]) -> None:
@@ -117,9 +116,19 @@ class FlowTable:
         with self._lock:
             fresh = [*self._erased("passed", _those(flows, self._passed)), *self._added("passed", flows)]
             gone = self._erased("back", _those(flows, self._back))
-            self._run_on_held([*self._deleted("flows", flows), *fresh, *gone], flows)
+            # What another process let through outweighs what is passed on here, but not what is isolated.
+            marked = self._added("flows", self._back_elsewhere(flows))
+            self._change_held(flows, [*fresh, *gone, *marked])
             self._note(self._passed, flows)
             _drop(flows, self._held, self._back)
+
+    def _back_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
+        others = [one.name for one in _ours(self._netlink) if one.name != self.name]
+        return [flow for flow in flows if any(self._is_back_in(name, flow) for name in others)]
+
+    def _is_back_in(self, table: str, flow: Flow) -> bool:
+        sets = flow_sets("back", [flow])
+        return any(self._netlink.has(table, name, key) for name, keys in sets.items() for key in keys)
 
     def let_through(self, flows: Sequence[Flow]) -> None:
         """*flows* run here from now on, whoever has passed them on before.
@@ -127,12 +136,12 @@ class FlowTable:
         :raises Expired: some of them were not isolated any more; nothing has changed.
         """
         with self._lock:
-            changed = [*self._deleted("flows", flows), *self._erased("passed", _those(flows, self._passed))]
+            more = self._erased("passed", _those(flows, self._passed))
             others = any(one.name != self.name for one in _ours(self._netlink))
             if others:
-                changed += [*self._back_chain(), *self._erased("back", _those(flows, self._back))]
-                changed += self._added("back", flows)
-            self._run_on_held(changed, flows)
+                more += [*self._back_chain(), *self._erased("back", _those(flows, self._back))]
+                more += self._added("back", flows)
+            self._change_held(flows, more)
             if others:
                 self._has_back = True
                 self._note(self._back, flows)
@@ -140,11 +149,13 @@ class FlowTable:
             self._tidy()
 
     def undo(self, flows: Sequence[Flow]) -> None:
-        """Take :meth:`hold` of *flows* back; what was passed on before is so again."""
+        """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
         with self._lock:
-            self._run(self._erased("flows", flows))
             _drop(flows, self._held)
-            self._tidy()
+            if self._made:
+                erased = self._erased("flows", flows)
+                self._run(erased, again=erased)
+                self._tidy()
 
     def expired(self, flows: Iterable[Flow]) -> list[Flow]:
         """Those of *flows* that are not isolated any more; the timeout of the others starts anew."""
@@ -175,24 +186,40 @@ class FlowTable:
 
     def _make(self, added: list[Message]) -> None:
         _sweep(self._netlink)
-        for flags in (nft_rules.OWNER | nft_rules.PERSIST, 0):
-            try:
-                self._run([*_table(self.name, flags), *added])
-                break
-            except IsolationError as exc:
-                if not flags or exc.errno not in _NO_SUCH_FLAG:
-                    raise
-        self._made = True
-        self._has_back = False
-
-    def _run(self, messages: list[Message]) -> None:
-        if messages:
-            self._netlink.change(messages)
-
-    def _run_on_held(self, messages: list[Message], flows: Sequence[Flow]) -> None:
-        """Run what fails with ENOENT where one of *flows* is not there."""
         try:
-            self._run(messages)
+            self._make_with(nft_rules.OWNER | nft_rules.PERSIST, added)
+        except IsolationError as exc:
+            if exc.errno not in _NO_SUCH_FLAG:
+                raise
+            self._make_with(0, added)
+        self._made, self._has_back = True, False
+
+    def _make_with(self, flags: int, added: list[Message]) -> None:
+        try:
+            self._run([*_table(self.name, flags), *added])
+        except netfilter.Unanswered:
+            with contextlib.suppress(IsolationError):
+                self._netlink.change([nft_rules.deletion(self.name)])
+            self._run([*_table(self.name, flags), *added])
+
+    def _run(self, messages: list[Message], again: list[Message] | None = None) -> None:
+        """Carry *messages* out.
+
+        :param again: the same for when they may have been carried out already; None: there is no such thing.
+        """
+        if not messages:
+            return
+        try:
+            self._netlink.change(messages)
+        except netfilter.Unanswered:
+            if again is None:
+                raise
+            self._netlink.change(again)
+
+    def _change_held(self, flows: Sequence[Flow], more: list[Message]) -> None:
+        """Take *flows*, all of which are there, out of the set of those that are isolated, and do *more*."""
+        try:
+            self._run([*self._deleted("flows", flows), *more], again=[*self._erased("flows", flows), *more])
         except IsolationError as exc:
             if exc.errno != errno.ENOENT:
                 raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
@@ -240,7 +267,11 @@ class FlowTable:
                 del known[flow]
             if known:
                 return
-        self._run([nft_rules.deletion(self.name)])
+        try:
+            self._netlink.change([nft_rules.deletion(self.name)])
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                return  # it is in nobody's way but the packets'; the next time will do
         self._made = False
 
 
@@ -252,7 +283,7 @@ def _sweep(netlink: netfilter.Netlink) -> None:
     """Delete the tables of programs that have ended, once nothing in them is in force any more."""
     sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
     for table in _ours(netlink):
-        if table.orphaned and all(netlink.is_empty(table.name, one) for one in sets):
+        if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 netlink.change([nft_rules.deletion(table.name)])
 

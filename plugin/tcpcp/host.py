@@ -57,12 +57,21 @@ def _tcp_memory_bytes() -> int:
 
 
 def _sysctl(name: str) -> str:
-    """/proc/sys/net is that of the thread which opens a file there, so nothing is kept open."""
-    file = os.open(f"/proc/sys/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    """/proc/sys/net is that of the thread which opens a file there, so nothing is kept open.
+
+    :raises FileNotFoundError: this network namespace has no such setting.
+    """
+    path = f"/proc/sys/net/{name}"
     try:
-        return os.read(file, 4096).decode()
-    finally:
-        os.close(file)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 4096).decode()
+        finally:
+            os.close(file)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise KernelError(f"read({path})", exc.errno or errno.EIO) from exc
 
 
 def require_repair() -> int:

@@ -26,6 +26,10 @@ _DUMP = 0x300
 _USUAL_BYTES = 65536
 
 
+class Unanswered(IsolationError):
+    """The kernel's answer did not arrive: the batch is in force whole, or not at all."""
+
+
 class Netlink:
     """A netlink socket of one user's own, in the network namespace of the thread that made it.
 
@@ -39,7 +43,10 @@ class Netlink:
         self._number = 0
 
     def change(self, messages: Sequence[nft_elements.Message]) -> None:
-        """Carry out *messages* as one batch."""
+        """Carry out *messages* as one batch.
+
+        :raises Unanswered: they may have been carried out, or not.
+        """
         begin = self._number + 1
         self._number = begin + len(messages) + 1
         batch = nft_elements.batch(messages, begin)
@@ -49,7 +56,7 @@ class Netlink:
             self._socket.send(batch)
             error = self._outcome(begin, len(messages))
         except OSError as exc:
-            raise IsolationError(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
+            raise Unanswered(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
         if error in (errno.EPERM, errno.EACCES):
             raise PermissionDenied("CAP_NET_ADMIN is missing in this network namespace")
         if error:
@@ -72,20 +79,35 @@ class Netlink:
         """All tables of the family inet."""
         return [nft_rules.described(body) for body in self._dump(nft_rules.GET_TABLE, b"")]
 
-    def is_empty(self, table: str, set_: str) -> bool:
-        """Whether nothing in the set of the table inet *table* is in force; also where there is no such set."""
+    def elements(self, table: str, set_: str) -> list[bytes]:
+        """The keys that are in force in a set of the table inet *table*; none also where there is no such set."""
         try:
-            return not self._dump(nft_rules.GET_ELEMENTS, nft_elements.of_set(table, set_))
+            found = self._dump(nft_rules.GET_ELEMENTS, nft_elements.of_set(table, set_))
         except IsolationError as exc:
             if exc.errno == errno.ENOENT:
-                return True
+                return []
+            raise
+        return [key for body in found for key in nft_elements.keys_in(body)]
+
+    def has(self, table: str, set_: str, key: bytes) -> bool:
+        """Whether *key* is in force in a set of the table inet *table*; not where there is no such set."""
+        body = nft_elements.of_set(table, set_) + nft_elements.element(key)
+        try:
+            return bool(self._ask(nft_rules.GET_ELEMENTS, 0, body))
+        except IsolationError as exc:
+            if exc.errno == errno.ENOENT:
+                return False
             raise
 
     def _dump(self, kind: int, body: bytes) -> list[bytes]:
+        return self._ask(kind, _DUMP, body)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        """What the kernel answers: one message, or of a dump all."""
         self._number += 1
         found: list[bytes] = []
         try:
-            self._socket.send(nft_elements.request(kind, _DUMP, body, number=self._number))
+            self._socket.send(nft_elements.request(kind, flags, body, number=self._number))
             while True:
                 for reply in nft_elements.replies(self._socket.recv(1 << 16)):
                     if reply.number != self._number:
@@ -95,6 +117,8 @@ class Netlink:
                     if reply.last or reply.error == 0:
                         return found
                     found.append(reply.body)
+                    if not flags & _DUMP:
+                        return found
         except OSError as exc:
             raise IsolationError(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
 

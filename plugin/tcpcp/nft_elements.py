@@ -33,8 +33,8 @@ _MESSAGES = {"add": (12, CREATE), "delete": (14, 0)}
 NESTED = 0x8000
 #: NFTA_SET_ELEM_LIST_TABLE, _SET, _ELEMENTS.
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
-#: NFTA_SET_ELEM_TIMEOUT, ms.
-_TIMEOUT = 4
+#: NFTA_SET_ELEM_KEY; NFTA_SET_ELEM_TIMEOUT, ms.
+_KEY, _TIMEOUT = 1, 4
 #: An attribute's length is 16 bits.
 _MOST_BYTES = 60000
 
@@ -163,6 +163,11 @@ def _error_number(body: bytes) -> int:
     return number if 0 <= number <= _MOST_ERRNO else errno.EBADMSG
 
 
+def element(key: bytes) -> bytes:
+    """The attribute that names one element of a set."""
+    return b"".join(attribute(_ELEMENTS | NESTED, piece) for piece in _pieces([key], b""))
+
+
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Kind and value of each attribute; one whose length makes no sense ends them."""
     offset = 0
@@ -177,6 +182,14 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def of_set(table: str, set_: str) -> bytes:
     """The attributes that name a set whose elements are asked for."""
     return text(_TABLE, table) + text(_SET, set_)
+
+
+def keys_in(body: bytes) -> list[bytes]:
+    """The keys of the elements in a message of the kernel's about a set."""
+    nests = [value for kind, value in attributes(body[GENERAL_BYTES:]) if kind == _ELEMENTS]
+    elements = [element for nest in nests for _, element in attributes(nest)]
+    keys = [key for element in elements for kind, key in attributes(element) if kind == _KEY]
+    return [value for key in keys for _, value in attributes(key)]
 
 
 def answers(datagram: bytes) -> Iterator[int]:

@@ -91,7 +91,9 @@ def enter_repair(sock: socket.socket, reuse: int) -> None:
     try:
         tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
     except BaseException as exc:
-        _undo(sock, exc)
+        with _noting(exc):
+            tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+            tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
         raise
 
 
@@ -114,8 +116,15 @@ def leave_repair(sock: socket.socket, mode: int) -> None:
 
 
 def _undo(sock: socket.socket, error: BaseException) -> None:
-    try:
+    with _noting(error):
         leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+
+
+@contextlib.contextmanager
+def _noting(error: BaseException) -> Iterator[None]:
+    """What fails while *error* is being undone is a note of it."""
+    try:
+        yield
     except TcpcpError as exc:
         error.add_note(f"and the socket could not be taken out of repair mode: {exc}")
 

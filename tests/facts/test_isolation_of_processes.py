@@ -186,9 +186,6 @@ def test_held_by_one_let_through_by_another_held_again(hosts: Hosts) -> None:
             assert_no_reset(hosts)
 
 
-@pytest.mark.xfail(
-    reason="the mark of who let it through outweighs what another process passes on later", strict=True
-)
 def test_passed_on_by_another_than_who_let_it_through(hosts: Hosts) -> None:
     """It came back to the parent, and a child that has the socket passes it on: still no reset."""
     sock, peer = hosts.connect()
