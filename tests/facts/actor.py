@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from netns import Namespace
 
-
 _CODE = """
 import signal, socket, sys
 import tcpcp
