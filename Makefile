@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test bench fuzz unit facts lab-tests lint format proto clean
+.PHONY: setup demo test bench fuzz unit facts facts-all lab-tests lint format proto clean
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -27,6 +27,10 @@ fuzz: setup
 
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@
+
+# With ten times as many rounds where threads, children and killed programs pass connections at random.
+facts-all: setup
+	@TCPCP_STRESS=10 $(PYTEST) $(PYTEST_OPTIONS) tests/facts
 
 lab-tests: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/lab

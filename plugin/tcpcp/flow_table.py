@@ -148,6 +148,14 @@ class FlowTable:
             _drop(flows, self._held, self._passed)
             self._tidy()
 
+    def take_back(self, flows: Sequence[Flow]) -> None:
+        """Undo :meth:`pass_on`: *flows* run here again, for their sockets could not be ended."""
+        with self._lock:
+            erased = [*self._erased("passed", flows), *self._erased("flows", flows)]
+            self._run(erased, again=erased)
+            _drop(flows, self._passed)
+            self._tidy()
+
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
         with self._lock:

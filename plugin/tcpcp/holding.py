@@ -24,12 +24,14 @@ class Holding:
     """One socket in repair mode.
 
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
+    :ivar passed: its connection was passed on, and its socket could not be ended.
     """
 
     cookie: int
     name: str
     flow: Flow | None = None
     table: FlowTable | None = None
+    passed: bool = False
 
 
 _lock = threading.Lock()
@@ -121,11 +123,20 @@ def pass_on(holdings: Sequence[Holding]) -> None:
 
     :raises Expired: for those named; nothing has changed for those of the same network namespace.
     """
-    for filter_, theirs in by_table(holdings):
+    for filter_, theirs in by_table(one for one in holdings if not one.passed):
         try:
             filter_.pass_on(flows(theirs))
         except Expired:
             raise ran_out(_named(filter_.expired(flows(theirs)))) from None
+        for one in theirs:
+            one.passed = True
+
+
+def _take_back(holdings: Sequence[Holding]) -> None:
+    """Those that were passed on are not, after all."""
+    for filter_, theirs in by_table(one for one in holdings if one.passed):
+        filter_.take_back(flows(theirs))
+        _opened(theirs)
 
 
 def let_through(holdings: Sequence[Holding]) -> None:
@@ -133,6 +144,7 @@ def let_through(holdings: Sequence[Holding]) -> None:
 
     :raises Expired: for those named; nothing has changed for those of the same network namespace.
     """
+    _take_back(holdings)
     for filter_, theirs in by_table(holdings):
         try:
             filter_.let_through(flows(theirs))
@@ -144,6 +156,7 @@ def let_through(holdings: Sequence[Holding]) -> None:
 def let_all_through(holdings: Sequence[Holding]) -> list[str]:
     """As :func:`let_through`, and those whose isolation has run out are named instead."""
     expired: list[Flow] = []
+    _take_back(holdings)
     for filter_, theirs in by_table(holdings):
         try:
             filter_.let_through(flows(theirs))
@@ -176,6 +189,7 @@ def ran_out(names: Sequence[str]) -> Expired:
 def _opened(holdings: Iterable[Holding]) -> None:
     for one in holdings:
         one.table = one.flow = None
+        one.passed = False
 
 
 def _named(flows_: Iterable[Flow]) -> list[str]:

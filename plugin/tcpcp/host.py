@@ -114,11 +114,16 @@ def require_raw() -> None:
 
 def has_raw() -> bool:
     """Whether this thread may feed segments to its own stack: CAP_NET_RAW."""
+    return raw_namespace() is not None
+
+
+def raw_namespace() -> int | None:
+    """The network namespace whose stack this thread may feed segments to; None: it has not got CAP_NET_RAW."""
     try:
-        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            return tcp_repair.get_namespace(raw)
     except PermissionError:
-        return False
-    return True
+        return None
 
 
 def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> checks.Limits:

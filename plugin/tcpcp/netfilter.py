@@ -41,6 +41,7 @@ class Netlink:
     def __init__(self) -> None:
         self._socket = connect()
         self._number = 0
+        self._unread = False
 
     def change(self, messages: Sequence[nft_elements.Message]) -> None:
         """Carry out *messages* as one batch.
@@ -51,11 +52,13 @@ class Netlink:
         self._number = begin + len(messages) + 1
         batch = nft_elements.batch(messages, begin)
         try:
+            self._drain()
             if len(batch) > _USUAL_BYTES:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
             self._socket.send(batch)
             error = self._outcome(begin, len(messages))
         except OSError as exc:
+            self._unread = True
             raise Unanswered(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
         if error in (errno.EPERM, errno.EACCES):
             raise PermissionDenied("CAP_NET_ADMIN is missing in this network namespace")
@@ -107,6 +110,7 @@ class Netlink:
         self._number += 1
         found: list[bytes] = []
         try:
+            self._drain()
             self._socket.send(nft_elements.request(kind, flags, body, number=self._number))
             while True:
                 for reply in nft_elements.replies(self._socket.recv(1 << 16)):
@@ -120,7 +124,21 @@ class Netlink:
                     if not flags & _DUMP:
                         return found
         except OSError as exc:
+            self._unread = True
             raise IsolationError(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
+
+    def _drain(self) -> None:
+        """Read what an exchange that failed has left: a dump that is not at its end lets no other begin."""
+        if not self._unread:
+            return
+        self._socket.setblocking(False)
+        try:
+            while True:
+                self._socket.recv(1 << 16)
+        except BlockingIOError:
+            self._unread = False
+        finally:
+            self._socket.settimeout(_ANSWER_S)
 
     def close(self) -> None:
         """Let go of the socket, and so of the tables that it owns."""

@@ -111,8 +111,13 @@ def leave_repair(sock: socket.socket, mode: int) -> None:
     """Repair mode off by *mode*, which clears SO_REUSEADDR; that is as it was."""
     reuse = tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, "SO_REUSEADDR")
     tcp_repair.set_repair(sock, mode)
-    if reuse == 1:
+    if reuse != 1:
+        return
+    try:
         tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
+    except KernelError:
+        enter_repair(sock, 1)  # or it would be forgotten
+        raise
 
 
 def _undo(sock: socket.socket, error: BaseException) -> None:

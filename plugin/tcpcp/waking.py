@@ -28,7 +28,7 @@ def old_segment(sock: socket.socket) -> bytes:
     A socket bound to an interface hears nothing that is fed to it: that comes by the loopback interface, and
     what is not heard would draw a reset.
     """
-    if tcp_repair.get_state(sock) not in _SILENT or not host.has_raw():
+    if tcp_repair.get_state(sock) not in _SILENT or host.raw_namespace() != tcp_repair.get_namespace(sock):
         return b""
     local, peer, _ = inspection.ends(sock)
     if inspection.device(sock) and not local.ip.is_link_local:

@@ -84,7 +84,8 @@ def test_in_the_middle_of_bulk(hosts: Hosts) -> None:
             waiting = len(ici.receive_queue.data)
             assert after[1:] == before[1:]
             # What waits may take more room than it did: it came in full buffers, and goes in by copying.
-            assert before[0] <= after[0] <= max(before[0], 4 * waiting)
+            # Less one where it was odd: what is set is doubled by the kernel.
+            assert before[0] - 1 <= after[0] <= max(before[0], 4 * waiting)
             assert ici.window.rcv_wnd <= most
             largest = max(largest, after[0])
     stop.set()

@@ -271,7 +271,7 @@ def test_killed_anywhere(hosts: Hosts, bystander: Bystander, monkeypatch: pytest
             ours = [sock for sock, _ in pairs]
             for i in range(len(ours)):
                 number = chance.randrange(1 << 32)
-                pids.append(forked(lambda i=i, number=number: restless(ours, i, number)))
+                pids.append(forked(lambda ours=ours, i=i, number=number: restless(ours, i, number)))
         for sock, _ in pairs:
             sock.close()
         time.sleep(0.05)
