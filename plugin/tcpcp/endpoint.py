@@ -49,6 +49,7 @@ from tcpcp import (
     builder,
     codec,
     congestion_state,
+    fingerprint,
     holding,
     host,
     inspection,
@@ -67,6 +68,7 @@ from tcpcp.holding import Holding
 from tcpcp.ici import Ici
 from tcpcp.inspection import HasFileno, as_socket
 from tcpcp.isolation import Flow
+from tcpcp.kernel_fields import Seen
 from tcpcp.reader import read, read_many
 from tcpcp.same_path import InitialWindows
 
@@ -158,7 +160,7 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     :param socks: sockets, or pairs of tag and socket.
     """
     namespace = host.require_repair()
-    kernel_fields.prepare()  # before the isolation, for the first time takes long
+    fingerprint.prepare()  # before the isolation, for the first time takes long
     with ExitStack() as stack:
         pairs = [
             (entry[0], as_socket(entry[1], stack))
@@ -167,17 +169,26 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
             for entry in socks
         ]
         plain = [sock for _, sock in pairs]
-        host.require_namespace(plain, namespace)
-        held = holding.claim(plain)
+        seen = kernel_fields.look(plain)
+        host.require_namespace(_one_of_each(plain, seen), namespace)
+        held = holding.claim(plain, [one.cookie if one else 0 for one in seen])
         try:
-            return _get_all(pairs, held, namespace)
+            return _get_all(pairs, seen, held, namespace)
         except BaseException as exc:
             _lift_after(held, exc)
             raise
 
 
-def _get_all(pairs: list[tuple[int, socket.socket]], held: list[Holding], namespace: int) -> list[Ici]:
-    prepared = inspection.prepare_many([sock for _, sock in pairs])
+def _one_of_each(socks: Sequence[socket.socket], seen: Sequence[Seen | None]) -> Iterable[socket.socket]:
+    """Sockets with the same settings are of the same network namespace."""
+    kinds = {one.settings if one else n: sock for n, (sock, one) in enumerate(zip(socks, seen, strict=True))}
+    return kinds.values()
+
+
+def _get_all(
+    pairs: list[tuple[int, socket.socket]], seen: Sequence[Seen | None], held: list[Holding], namespace: int
+) -> list[Ici]:
+    prepared = inspection.prepare_many([sock for _, sock in pairs], seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
     _hold(held, wanted, namespace)
     return read_many(pairs, prepared)

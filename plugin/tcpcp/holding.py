@@ -28,7 +28,6 @@ class Holding:
     """
 
     cookie: int
-    name: str
     flow: Flow | None = None
     table: FlowTable | None = None
     passed: bool = False
@@ -51,17 +50,20 @@ def table(namespace: int) -> FlowTable:
         return _tables[namespace]
 
 
-def claim(socks: Sequence[socket.socket]) -> list[Holding]:
+def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[Holding]:
     """Enter *socks* as held by this process.
 
+    :param cookies: theirs, where that is known already, else 0.
     :raises AlreadyGot: one of them is, or is there twice; nothing has changed.
     """
-    found = [Holding(tcp_repair.get_cookie(sock), tcp_repair.describe(sock)) for sock in socks]
+    known = cookies or [0] * len(socks)
+    found = [Holding(one or tcp_repair.get_cookie(sock)) for sock, one in zip(socks, known, strict=True)]
     with _lock:
         fresh: dict[int, Holding] = {}
-        for one in found:
+        for sock, one in zip(socks, found, strict=True):
             if one.cookie in _known or one.cookie in fresh:
-                raise AlreadyGot(f"{one.name}: got, or created, already; resume or release it first")
+                name = tcp_repair.describe(sock)
+                raise AlreadyGot(f"{name}: got, or created, already; resume or release it first")
             fresh[one.cookie] = one
         _known.update(fresh)
     return found

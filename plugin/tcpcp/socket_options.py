@@ -106,9 +106,36 @@ def read_tuned(sock: socket.socket, options: dict[str, int]) -> dict[str, int]:
         now = {option.name: sock.getsockopt(option.level, option.number) for option in (*_SIZES, _CLAMP)}
     except OSError as exc:
         raise tcp_repair.failed("getsockopt", sock, exc) from exc
-    if not now[_CLAMP.name]:
-        del now[_CLAMP.name]
+    return tuned(options, *now.values())
+
+
+def tuned(options: dict[str, int], send_bytes: int, receive_bytes: int, clamp: int) -> dict[str, int]:
+    """*options* with what the kernel itself changes: the sizes of the buffers, as reported, and the clamp."""
+    now = {"SO_SNDBUF": send_bytes, "SO_RCVBUF": receive_bytes}
+    if clamp:
+        now[_CLAMP.name] = clamp
     return options if now.items() <= options.items() else options | now
+
+
+def read_counted(sock: socket.socket, options: Mapping[str, int]) -> dict[str, int]:
+    """*options*, read of a connection with the same settings, and what more than these decides as it is of *sock*.
+
+    What that is says :data:`tcpcp.fingerprint.OTHERWISE`; the sizes are for :func:`read_tuned`.
+
+    :raises KernelError: nothing has changed.
+    """
+    found = dict(options)
+    for option in _COUNTED[sock.family == socket.AF_INET6]:
+        value = tcp_repair.get_int(sock, option.level, option.number, option.name)
+        if value != option.default:
+            found[option.name] = value
+        else:
+            found.pop(option.name, None)
+    return found
+
+
+#: By whether the socket is IPv6.
+_COUNTED = {False: [OPTIONS["TCP_QUICKACK"]], True: [OPTIONS["TCP_QUICKACK"], OPTIONS["IPV6_UNICAST_HOPS"]]}
 
 
 def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
@@ -171,7 +198,7 @@ def apply_all(
     known = tuple(present.items()) if present else ()
     for option, value in _to_set(tuple(options.items()), known, but_criu_saved):
         try:
-            _set(sock, option, value)
+            put(sock, option, value)
         except OSError as exc:
             if exc.errno not in _ABSENT:
                 raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
@@ -189,7 +216,11 @@ def _to_set(options: _Items, present: _Items, but_criu_saved: bool) -> tuple[tup
     return tuple(one for one in wanted if not (but_criu_saved and one[0].saved_by_criu))
 
 
-def _set(sock: socket.socket, option: Option, value: int) -> None:
+def put(sock: socket.socket, option: Option, value: int) -> None:
+    """Set one option.
+
+    :raises OSError: it was refused.
+    """
     setter = _SETTERS.get(option.name)
     if setter:
         setter(sock, value)
