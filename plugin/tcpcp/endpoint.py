@@ -65,7 +65,7 @@ from tcpcp.builder import finish_restored
 from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.holding import Holding
-from tcpcp.ici import Ici
+from tcpcp.ici import Endpoint, Ici
 from tcpcp.inspection import HasFileno, as_socket
 from tcpcp.isolation import Flow
 from tcpcp.kernel_fields import Seen
@@ -266,21 +266,24 @@ def create_many(
     held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
-            present = socket_options.fresh([ici.ipv6_socket for ici in icis])
+            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis])
             for ici, sock in zip(icis, given, strict=True):
-                known = None if sock else present.get(ici.ipv6_socket)
-                made.append(builder.begin(ici, sock, limits=limits, present=known))
+                made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
-            flows = [Flow(inspection.local_end(one), ici.peer) for one, ici in zip(made, icis, strict=True)]
+            flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
                 _require_unknown(flows, namespace)
                 _hold(held, flows, namespace)
-            _complete_all(icis, made, limits, same_path)
+            _complete_all(icis, made, flows, given, limits, same_path)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
         raise
     return made
+
+
+def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
+    return ici.local if given is None and ici.local.port else inspection.local_end(sock)
 
 
 def _require(
@@ -300,20 +303,31 @@ def _require(
 
 def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:
     """What this process holds already must not lose its isolation because it is held twice."""
-    table = holding.table(namespace)
-    for flow in flows:
-        if table.holds(flow):
-            raise AddressInUse(f"{flow}: this process has got, or created, this connection already")
+    for flow in holding.table(namespace).held(flows):
+        raise AddressInUse(f"{flow}: this process has got, or created, this connection already")
 
 
 def _complete_all(
-    icis: Sequence[Ici], made: Sequence[socket.socket], limits: Limits, same_path: bool
+    icis: Sequence[Ici],
+    made: Sequence[socket.socket],
+    flows: Sequence[Flow],
+    given: Sequence[socket.socket | None],
+    limits: Limits,
+    same_path: bool,
 ) -> None:
     """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
     may_feed = host.has_raw()
     with raw_segment.keeping():
-        for ici, sock in zip(icis, made, strict=True):
-            heard = builder.complete(sock, ici, limits=limits, same_path=same_path, may_feed=may_feed)
+        for ici, sock, flow, one in zip(icis, made, flows, given, strict=True):
+            heard = builder.complete(
+                sock,
+                ici,
+                limits=limits,
+                same_path=same_path,
+                may_feed=may_feed,
+                local=flow.local,
+                given=one is not None,
+            )
             may_feed = may_feed and heard
 
 

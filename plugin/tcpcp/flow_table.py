@@ -94,10 +94,11 @@ class FlowTable:
                 raise
             self._make(added)  # somebody deleted it, which only older kernels permit
 
-    def holds(self, flow: Flow) -> bool:
-        """Whether *flow* was isolated here and has not been let go."""
+    def held(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Those of *flows* that were isolated here and have not been let go."""
         with self._lock:
-            return self._held.get(flow, 0) > time.monotonic()
+            now, until = time.monotonic(), self._held.get
+            return [flow for flow in flows if until(flow, 0) > now]
 
     def renew(self, flows: Sequence[Flow]) -> None:
         """Start the timeout of *flows* anew.

@@ -51,6 +51,9 @@ class Flow:
     local: Endpoint
     peer: Endpoint
 
+    def __hash__(self) -> int:
+        return hash((self.local.port, self.peer.port))  # these tell nearly all apart, in a tenth of the time
+
     def __str__(self) -> str:
         return f"{self.local} - {self.peer}"
 

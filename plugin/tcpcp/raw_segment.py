@@ -123,7 +123,7 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
             if ipv6:
                 raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
             else:
-                raw.sendto(packet, (str(receiver.ip), 0))
+                raw.sendto(packet, (socket.inet_ntoa(receiver.ip.packed), 0))
         finally:
             if _kept.sockets is None:
                 raw.close()

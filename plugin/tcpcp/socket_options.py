@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache
 
 from tcpcp import option_names, tcp_repair
@@ -138,16 +138,37 @@ def read_counted(sock: socket.socket, options: Mapping[str, int]) -> dict[str, i
 _COUNTED = {False: [OPTIONS["TCP_QUICKACK"]], True: [OPTIONS["TCP_QUICKACK"], OPTIONS["IPV6_UNICAST_HOPS"]]}
 
 
-def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
+class Fresh:
+    """What sockets start with in this network namespace at this time.
+
+    :ivar options: as :func:`read_all`. :ivar algorithm: of congestion control.
+    """
+
+    def __init__(self, family: int) -> None:
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            self.options = read_all(one)
+            self.algorithm = tcp_repair.get_congestion(one)
+        self._to_set: dict[_Items, tuple[tuple[Option, int], ...]] = {}
+
+    def apply(self, sock: socket.socket, options: Mapping[str, int], left_out: Set[str]) -> None:
+        """As :func:`apply_all` of those that are not in *left_out*, which is always the same, on a fresh socket.
+
+        Most connections of a server have the same options: what is to be set for them is found out once.
+        """
+        key = tuple(options.items())
+        if key not in self._to_set:
+            wanted = {name: value for name, value in options.items() if name not in left_out}
+            _require_known(sock, wanted)
+            self._to_set[key] = _to_set(tuple(wanted.items()), tuple(self.options.items()), False)
+        _set_each(sock, self._to_set[key])
+
+
+def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, Fresh]:
     """What sockets start with in this network namespace, by whether they are IPv6.
 
     :param ipv6_sockets: of each connection, whether its socket is.
     """
-    options = {}
-    for ipv6 in set(ipv6_sockets):
-        with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM) as one:
-            options[ipv6] = read_all(one)
-    return options
+    return {ipv6: Fresh(socket.AF_INET6 if ipv6 else socket.AF_INET) for ipv6 in set(ipv6_sockets)}
 
 
 def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -> None:
@@ -193,18 +214,26 @@ def apply_all(
     :raises IciError: a name or a value is not in the table; nothing has changed.
     :raises KernelError: an option was refused; those before it in the table are set.
     """
+    _require_known(sock, options)
+    known = tuple(present.items()) if present else ()
+    _set_each(sock, _to_set(tuple(options.items()), known, but_criu_saved))
+    if not but_criu_saved and options.keys() & {"SO_SNDBUF", "SO_RCVBUF", "SO_BUF_LOCK"}:
+        # Again: setting a buffer's size sets its lock.
+        set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
+
+
+def _require_known(sock: socket.socket, options: Mapping[str, int]) -> None:
     if problems := option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6):
         raise IciError([f"{tcp_repair.describe(sock)}: {problem}" for problem in problems])
-    known = tuple(present.items()) if present else ()
-    for option, value in _to_set(tuple(options.items()), known, but_criu_saved):
+
+
+def _set_each(sock: socket.socket, options: Iterable[tuple[Option, int]]) -> None:
+    for option, value in options:
         try:
             put(sock, option, value)
         except OSError as exc:
             if exc.errno not in _ABSENT:
                 raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
-    if not but_criu_saved and options.keys() & {"SO_SNDBUF", "SO_RCVBUF", "SO_BUF_LOCK"}:
-        # Again: setting a buffer's size sets its lock.
-        set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
 
 
 @lru_cache(256)  # most connections of a server have the same options
@@ -270,7 +299,12 @@ def set_buffer_locks(sock: socket.socket, locks: int) -> None:
 
 
 def set_buffers(
-    sock: socket.socket, options: Mapping[str, int], most_receive_bytes: int, most_send_bytes: int
+    sock: socket.socket,
+    options: Mapping[str, int],
+    most_receive_bytes: int,
+    most_send_bytes: int,
+    *,
+    receive_is_set: bool = False,
 ) -> None:
     """Give *sock* the buffers of *options*: their sizes, and which of them the application has set.
 
@@ -280,6 +314,7 @@ def set_buffers(
     :param options: as in an ICI. A size that is not there stays as it is.
     :param most_receive_bytes: what SO_RCVBUF may report in the end; a larger one is reduced to that.
     :param most_send_bytes: the same for SO_SNDBUF.
+    :param receive_is_set: SO_RCVBUF has its size already, and the lock that comes with it.
     :raises KernelError: of the first call that failed; needs CAP_NET_ADMIN.
     Source: net/core/sock.c __sock_set_rcvbuf(), sk_setsockopt() SO_SNDBUFFORCE: both double what they are given.
     """
@@ -288,7 +323,7 @@ def set_buffers(
         ("SO_RCVBUF", SO_RCVBUFFORCE, most_receive_bytes),
     )
     for name, number, most in force:
-        if name in options:
+        if name in options and not (receive_is_set and name == "SO_RCVBUF"):
             size = min(options[name], most) // 2
             tcp_repair.set_int(sock, SOL_SOCKET, number, size, f"{name}FORCE")
     set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
