@@ -40,6 +40,8 @@ _MOST_BYTES = 60000
 
 _KEY4 = struct.Struct("!4sHxx4sHxx")
 _KEY6 = struct.Struct("!16sHxx16sHxx")
+#: Of a :func:`flow_key`, by IP version.
+FLOW_KEY_BYTES = {4: _KEY4.size, 6: _KEY6.size}
 
 
 def flow_key(local_ip: bytes, local_port: int, peer_ip: bytes, peer_port: int) -> bytes:
