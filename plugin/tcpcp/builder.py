@@ -32,6 +32,8 @@ SOL_SOCKET = socket.SOL_SOCKET
 #: How long a segment fed to our own stack may take to arrive.
 FEED_DEADLINE_S = 2.0
 
+#: What connect() was told is not for what comes after.
+_ROUTES_MSS: tcp_repair.Setting = (TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
@@ -169,9 +171,9 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
         socket_filter.attach(sock, ici.socket_filter)
     congestion_state.restore(sock, ici, same_path=way.same_path)
     _set_sizes(sock, ici, way)
-    # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
-    tcp_repair.set_window(sock, ici.window)
-    tcp_repair.select_queue(sock, NO_QUEUE)  # who writes to it too early gets an error
+    # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent. No queue: who
+    # writes to it too early gets an error.
+    tcp_repair.set_each(sock, (tcp_repair.window_(ici.window), tcp_repair.QUEUES[NO_QUEUE]))
     return heard
 
 
@@ -222,16 +224,18 @@ def _first_to_send(ici: Ici) -> int:
 
 def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     """All that is decided by connect(); then the connection exists, and its queues are empty."""
-    tcp_repair.select_queue(sock, SEND_QUEUE)
-    tcp_repair.set_queue_seq(sock, seq.add(_first_to_send(ici), -extra_bytes))
-    # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
-    tcp_repair.select_queue(sock, RECV_QUEUE)
-    tcp_repair.set_queue_seq(sock, ici.copied_seq)
-    # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
     announced = ici.negotiated.advmss if ici.negotiated.advmss in _SETTABLE_MSS else 0
-    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, announced, "TCP_MAXSEG")
+    settings = (
+        tcp_repair.QUEUES[SEND_QUEUE],
+        tcp_repair.queue_seq(seq.add(_first_to_send(ici), -extra_bytes)),
+        # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
+        tcp_repair.QUEUES[RECV_QUEUE],
+        tcp_repair.queue_seq(ici.copied_seq),
+        # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
+        (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
+    )
+    tcp_repair.set_each(sock, settings)
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
-    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 
 
 def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None) -> None:
@@ -285,7 +289,7 @@ _Address = tuple[str, int] | tuple[str, int, int, int]
 
 def _sockaddr(ici: Ici, end: Endpoint) -> _Address:
     if not ici.ipv6_socket:
-        return socket.inet_ntoa(end.ip.packed), end.port  # str(end.ip) takes five times as long
+        return socket.inet_ntoa(end.packed), end.port  # str(end.ip) takes five times as long
     if end.ip.version == 4:
         return f"::ffff:{end.ip}", end.port, 0, 0
     scope = socket.if_nametoindex(ici.device) if ici.device and end.ip.is_link_local else 0
@@ -304,13 +308,14 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
 
 
 def _negotiate(sock: socket.socket, ici: Ici) -> None:
-    tcp_repair.set_options(sock, _agreed(ici.negotiated))
-    tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
+    resizing = tcp_repair.RESIZING[ici.local.ip.version == 6]
+    settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated)), *resizing]
     if ici.timestamp is not None:
-        tcp_repair.set_timestamp(sock, ici.timestamp.value)
+        settings.append(tcp_repair.timestamp(ici.timestamp.value))
     clamp = ici.options.get("TCP_WINDOW_CLAMP")
     if clamp is not None:  # it cannot be set any more when both sides have closed
-        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
+        settings.append((TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP"))
+    tcp_repair.set_each(sock, settings)
 
 
 @lru_cache(256)  # the handshakes of most connections of a server agree on the same

@@ -116,7 +116,7 @@ def _numbers(ici: Ici) -> Iterator[str]:
 def _identity(ici: Ici) -> Iterator[str]:
     """Paper 4.1: the connection identifier."""
     # By bytes: the hash of an address takes as long as all of this.
-    yield from _addresses(ici.local.ip.packed, ici.peer.ip.packed, ici.ipv6_socket, ici.device)
+    yield from _addresses(ici.local.packed, ici.peer.packed, ici.ipv6_socket, ici.device)
     if not 0 <= ici.local.port <= 65535:
         yield f"local port is {ici.local.port}, must be 1 to 65535, or 0 for any free port"
     if not 1 <= ici.peer.port <= 65535:

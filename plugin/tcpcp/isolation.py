@@ -57,7 +57,7 @@ class Flow:
         """In a set of the filter; made once, for a connection that is passed is looked up five times."""
         if not self._key:
             local, peer = self.local, self.peer
-            key = flow_key(local.ip.packed, local.port, peer.ip.packed, peer.port)
+            key = flow_key(local.packed, local.port, peer.packed, peer.port)
             object.__setattr__(self, "_key", key)
         return self._key
 

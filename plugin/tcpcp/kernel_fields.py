@@ -20,7 +20,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tcpcp import bpf, diag, socket_layout, tcp_repair
@@ -95,7 +95,7 @@ class Numbers(NamedTuple):
 
 
 #: The descriptor asked for; then not 0 if it is a TCP socket of ours.
-_ASKED = struct.Struct("=II")
+_ASKED_BYTES = 8
 _SPECIAL_BYTES = 5 * SLOT_BYTES
 
 
@@ -127,28 +127,36 @@ class Reader:
         """
         known: dict[bytes, bytes] = {}
         answers: list[Seen | None] = []
-        for context in self._run(descriptors):
-            if context is None:
-                answers.append(None)
+        ask, context = self._asking()
+        unpack, keep, append = self._seen.unpack_from, known.setdefault, answers.append
+        for descriptor in descriptors:
+            if not ask(descriptor):
+                append(None)
                 continue
-            cookie, ends, settings = self._seen.unpack_from(context, _ASKED.size)
-            # Thousands have the same: so they are kept once.
-            answers.append(Seen(cookie, ends, known.setdefault(settings, settings)))
+            cookie, ends, settings = unpack(context, _ASKED_BYTES)
+            append(
+                Seen(cookie, ends, keep(settings, settings))
+            )  # thousands have the same: so they are kept once
         return answers
 
     def numbers(self, descriptors: Iterable[int]) -> list[Numbers | None]:
         """As :meth:`look`, what packets change."""
-        unpack, make, place = self._numbers.unpack_from, Numbers._make, _ASKED.size + self._seen.size
-        return [make(unpack(one, place)) if one is not None else None for one in self._run(descriptors)]
+        ask, context = self._asking()
+        unpack, make, place = self._numbers.unpack_from, Numbers._make, _ASKED_BYTES + self._seen.size
+        return [make(unpack(context, place)) if ask(one) else None for one in descriptors]
 
-    def _run(self, descriptors: Iterable[int]) -> Iterator[ctypes.Array[ctypes.c_char] | None]:
-        """The context of each; it is the same buffer again and again."""
-        context = ctypes.create_string_buffer(_ASKED.size + self._seen.size + self._numbers.size)
-        run, ask, answer = bpf.Call(self._program, context).run, _ASKED.pack_into, _ASKED.unpack_from
-        for descriptor in descriptors:
-            ask(context, 0, descriptor & 0xFFFFFFFF, 0)
+    def _asking(self) -> tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]:
+        """What asks for a descriptor, and says whether it was found; and the buffer that has the answer then."""
+        context = ctypes.create_string_buffer(_ASKED_BYTES + self._seen.size + self._numbers.size)
+        asked, found = ctypes.c_uint32.from_buffer(context), ctypes.c_uint32.from_buffer(context, 4)
+        run = bpf.Call(self._program, context).run
+
+        def ask(descriptor: int) -> int:
+            asked.value, found.value = descriptor, 0
             run()
-            yield context if answer(context)[1] else None
+            return found.value
+
+        return ask, context
 
     def read(self, descriptors: Iterable[int]) -> list[Fields]:
         """The fields of each, in the same order; from any thread.

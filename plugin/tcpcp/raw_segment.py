@@ -18,6 +18,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.ici import Endpoint
@@ -28,6 +29,7 @@ FIN, ACK = 0x01, 0x10
 _TCP = struct.Struct("!HHIIBBHHH")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
+_PSEUDO = struct.Struct("!II")
 #: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
 _TIMESTAMP = struct.Struct("!BBBBII")
 _HOP_LIMIT = 64
@@ -59,18 +61,22 @@ def build(
     :return: the packet with all checksums filled in.
     """
     options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
-    source, destination = sender.ip.packed, receiver.ip.packed
-    offset = (_TCP.size + len(options)) // 4 << 4
-    header = (sender.port, receiver.port, seq, ack, offset, flags, window)
-    segment = _TCP.pack(*header, 0, 0) + options
-    pseudo = source + destination + struct.pack("!II", len(segment), socket.IPPROTO_TCP)
-    segment = _TCP.pack(*header, checksum(pseudo + segment), 0) + options
-    if sender.ip.version == 6:
-        first = 6 << 28
-        return _IPV6.pack(first, len(segment), socket.IPPROTO_TCP, _HOP_LIMIT, source, destination) + segment
-    fields = (0x45, 0, _IPV4.size + len(segment), 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
+    size = _TCP.size + len(options)
+    header = (sender.port, receiver.port, seq, ack, size // 4 << 4, flags, window)
+    ip, pseudo = _ip_headers(sender.packed, receiver.packed, size)
+    sum_ = checksum(pseudo + _TCP.pack(*header, 0, 0) + options)
+    return ip + _TCP.pack(*header, sum_, 0) + options
+
+
+@lru_cache(256)  # thousands of segments are from one peer to one address
+def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, bytes]:
+    """The header of a packet with a segment of *size* bytes, and the one that the segment's checksum is of too."""
+    pseudo = source + destination + _PSEUDO.pack(size, socket.IPPROTO_TCP)
+    if len(source) == 16:
+        return _IPV6.pack(6 << 28, size, socket.IPPROTO_TCP, _HOP_LIMIT, source, destination), pseudo
+    fields = (0x45, 0, _IPV4.size + size, 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
     sum_ = checksum(_IPV4.pack(*fields, 0, source, destination))
-    return _IPV4.pack(*fields, sum_, source, destination) + segment
+    return _IPV4.pack(*fields, sum_, source, destination), pseudo
 
 
 class _Kept(threading.local):
@@ -123,7 +129,7 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
             if ipv6:
                 raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
             else:
-                raw.sendto(packet, (socket.inet_ntoa(receiver.ip.packed), 0))
+                raw.sendto(packet, (socket.inet_ntoa(receiver.packed), 0))
         finally:
             if _kept.sockets is None:
                 raw.close()

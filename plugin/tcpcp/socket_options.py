@@ -322,11 +322,13 @@ def set_buffers(
         ("SO_SNDBUF", SO_SNDBUFFORCE, most_send_bytes),
         ("SO_RCVBUF", SO_RCVBUFFORCE, most_receive_bytes),
     )
-    for name, number, most in force:
-        if name in options and not (receive_is_set and name == "SO_RCVBUF"):
-            size = min(options[name], most) // 2
-            tcp_repair.set_int(sock, SOL_SOCKET, number, size, f"{name}FORCE")
-    set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
+    settings: list[tcp_repair.Setting] = [
+        (SOL_SOCKET, number, min(options[name], most) // 2, f"{name}FORCE")
+        for name, number, most in force
+        if name in options and not (receive_is_set and name == "SO_RCVBUF")
+    ]
+    settings.append((SOL_SOCKET, SO_BUF_LOCK, options.get("SO_BUF_LOCK", 0), "SO_BUF_LOCK"))
+    tcp_repair.set_each(sock, settings)
 
 
 def set_last(sock: socket.socket, options: Mapping[str, int]) -> None:
