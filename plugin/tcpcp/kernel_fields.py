@@ -105,7 +105,7 @@ def is_special(seen: Seen) -> bool:
 
 
 class Reader:
-    """The program, loaded as long as this object is open.
+    """The programs, one for each question, loaded as long as this object is open.
 
     :ivar whole: it reads all; else only what :class:`Fields` needs.
     :raises KernelError: the kernel does not let us.
@@ -114,11 +114,18 @@ class Reader:
     def __init__(self) -> None:
         layout = socket_layout.of_kernel()
         self.whole = layout.whole
-        settings = [*layout.special, *layout.settings, *layout.ipv6_settings]
-        self._seen = struct.Struct(f"=Q{SLOT_BYTES * len(layout.ends)}s{SLOT_BYTES * len(settings)}s")
-        numbers = len(layout.numbers) + len(layout.keys)
-        self._numbers = struct.Struct(f"={numbers}Q{SLOT_BYTES * len(layout.agreed)}s")
-        self._program = bpf.syscall_program(program(layout))
+        settings = [*layout.special, *layout.settings]
+        settings_bytes = SLOT_BYTES * len([*settings, *layout.ipv6_settings])
+        self._seen = struct.Struct(f"={_ASKED_BYTES}xQ{SLOT_BYTES * len(layout.ends)}s{settings_bytes}s")
+        numbers = [*layout.numbers, *layout.keys]
+        self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}s")
+        looking = program(layout, [*layout.cookie, *layout.ends, *settings], layout.ipv6_settings)
+        self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed]))
+        try:
+            self._seen_program = bpf.syscall_program(looking)
+        except KernelError:
+            os.close(self._numbers_program)
+            raise
 
     def look(self, descriptors: Iterable[int]) -> list[Seen | None]:
         """What each is, in the same order; None for what is no TCP socket. From any thread.
@@ -127,13 +134,13 @@ class Reader:
         """
         known: dict[bytes, bytes] = {}
         answers: list[Seen | None] = []
-        ask, context = self._asking()
-        unpack, keep, append = self._seen.unpack_from, known.setdefault, answers.append
+        ask, context = _asking(self._seen_program, self._seen.size)
+        unpack, keep, append = self._seen.unpack, known.setdefault, answers.append
         for descriptor in descriptors:
             if not ask(descriptor):
                 append(None)
                 continue
-            cookie, ends, settings = unpack(context, _ASKED_BYTES)
+            cookie, ends, settings = unpack(context)
             append(
                 Seen(cookie, ends, keep(settings, settings))
             )  # thousands have the same: so they are kept once
@@ -141,22 +148,9 @@ class Reader:
 
     def numbers(self, descriptors: Iterable[int]) -> list[Numbers | None]:
         """As :meth:`look`, what packets change."""
-        ask, context = self._asking()
-        unpack, make, place = self._numbers.unpack_from, Numbers._make, _ASKED_BYTES + self._seen.size
-        return [make(unpack(context, place)) if ask(one) else None for one in descriptors]
-
-    def _asking(self) -> tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]:
-        """What asks for a descriptor, and says whether it was found; and the buffer that has the answer then."""
-        context = ctypes.create_string_buffer(_ASKED_BYTES + self._seen.size + self._numbers.size)
-        asked, found = ctypes.c_uint32.from_buffer(context), ctypes.c_uint32.from_buffer(context, 4)
-        run = bpf.Call(self._program, context).run
-
-        def ask(descriptor: int) -> int:
-            asked.value, found.value = descriptor, 0
-            run()
-            return found.value
-
-        return ask, context
+        ask, context = _asking(self._numbers_program, self._numbers.size)
+        unpack, make = self._numbers.unpack, Numbers._make
+        return [make(unpack(context)) if ask(one) else None for one in descriptors]
 
     def read(self, descriptors: Iterable[int]) -> list[Fields]:
         """The fields of each, in the same order; from any thread.
@@ -169,8 +163,22 @@ class Reader:
         ]
 
     def close(self) -> None:
-        """Take the program away."""
-        os.close(self._program)
+        """Take the programs away."""
+        bpf.close((self._numbers_program, self._seen_program))
+
+
+def _asking(program_: int, size_bytes: int) -> tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]:
+    """What asks for a descriptor, and says whether it was found; and the buffer that has the answer then."""
+    context = ctypes.create_string_buffer(size_bytes)
+    asked, found = ctypes.c_uint32.from_buffer(context), ctypes.c_uint32.from_buffer(context, 4)
+    run = bpf.Call(program_, context).run
+
+    def ask(descriptor: int) -> int:
+        asked.value, found.value = descriptor, 0
+        run()
+        return found.value
+
+    return ask, context
 
 
 _made: list[Reader] = []

@@ -36,19 +36,21 @@ _INSTRUCTION_BYTES = 8
 _PAST_GIVE_UP = len(_GIVE_UP) // _INSTRUCTION_BYTES
 
 
-def program(layout: Layout) -> bytes:
-    """For :func:`tcpcp.bpf.syscall_program`. The slots are in the order of :class:`Layout`."""
-    before = [*layout.cookie, *layout.ends, *layout.special, *layout.settings]
-    after = [*layout.numbers, *layout.keys, *layout.agreed]
-    middle = _SLOTS + SLOT_BYTES * len(before)
-    end = middle + SLOT_BYTES * len(layout.ipv6_settings)
+def program(
+    layout: Layout, slots: Sequence[Extent | None], ipv6_slots: Sequence[Extent | None] = ()
+) -> bytes:
+    """For :func:`tcpcp.bpf.syscall_program`: reads *slots*, and *ipv6_slots* of what an IPv6 socket has besides.
+
+    To read all of a socket takes four times as long as to find it, where it is in no cache: read what is needed.
+    """
+    behind = _placed(ipv6_slots, _SLOTS + SLOT_BYTES * len(slots))
     return b"".join([
         _copy(6, 1),
         _find_file(layout),
         _find_sock(layout),
         _check_tcp(layout),
-        *_read(9, [*_placed(before, _SLOTS), *_placed(after, end)]),
-        _read_behind(layout.pinet6, _placed(layout.ipv6_settings, middle)),
+        *_read(9, _placed(slots, _SLOTS)),
+        _read_behind(layout.pinet6, behind),
         instruction(_MOVE, 3, value=1),
         instruction(_STORE32, 6, 3, _FOUND),
         _GIVE_UP,
@@ -121,7 +123,7 @@ def _runs(slots: _Slots) -> list[tuple[int, list[tuple[Extent, int]]]]:
 
 def _read_behind(pointer: Extent | None, slots: _Slots) -> bytes:
     """What an IPv6 socket has besides; of another those places are 0."""
-    if pointer is None:
+    if pointer is None or not slots:
         return b""
     body = b"".join(_read(7, slots))
     return b"".join([
