@@ -3,9 +3,10 @@
 From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
-    (repair mode hides SO_REUSEADDR): `inspection`.
-2.  Isolate it: `flow_table`. Repair mode does not. Read ``ts_recent`` of all of a batch: `kernel_fields`.
-3.  TCP_REPAIR 1.
+    (repair mode hides SO_REUSEADDR): `inspection`. Of many that are alike, `fingerprint`, only the first.
+2.  Isolate it: `flow_table`. Repair mode does not.
+3.  TCP_REPAIR 1. Read ``ts_recent``, and of a batch the numbers of all, by BPF: `kernel_fields`. Where both
+    queues are empty that is all: what follows is asked of the first of a kind, and has to say the same.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
     ``snd_una``. recv(MSG_PEEK) copies the queue.
@@ -15,8 +16,8 @@ From socket to ICI (:func:`get`; `reader`)
 
 From ICI to socket (:func:`create`; `builder`)
 
-1.  Options, congestion control, receive buffer, SO_REUSEADDR 1: before repair mode.
-2.  TCP_REPAIR 1; bind.
+1.  Options, congestion control, receive buffer: before repair mode.
+2.  TCP_REPAIR 1, which lets it be bound beside others; bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
 4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect()
     sends nothing in repair mode, and leaves the send window 0.
@@ -41,7 +42,7 @@ Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp import (
@@ -97,6 +98,8 @@ __all__ = [
 
 #: An image without queues: record header, all fields at their longest, options.
 IMAGE_OVERHEAD_BYTES = 2048
+#: Fewer connections than these are quick to have if what is asked once for all of them is little.
+_FEW = 10
 
 
 def prepare() -> None:
@@ -169,7 +172,8 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
             for entry in socks
         ]
         plain = [sock for _, sock in pairs]
-        seen = kernel_fields.look(plain)
+        # One that has nobody to be like is asked for everything in any case.
+        seen = kernel_fields.look(plain) if len(plain) > 1 else [None] * len(plain)
         host.require_namespace(_one_of_each(plain, seen), namespace)
         held = holding.claim(plain, [one.cookie if one else 0 for one in seen])
         try:
@@ -266,7 +270,7 @@ def create_many(
     held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
-            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis])
+            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
@@ -280,6 +284,11 @@ def create_many(
         _lift_after(held, exc)
         raise
     return made
+
+
+def _named(icis: Sequence[Ici]) -> Set[str] | None:
+    """Options that a fresh socket has to be asked for; None: all, which for many takes no longer."""
+    return {name for ici in icis for name in ici.options} if len(icis) < _FEW else None
 
 
 def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:

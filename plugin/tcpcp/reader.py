@@ -325,8 +325,9 @@ def read_many(
 
 def _read_all(pairs: Sequence[tuple[int, socket.socket]], known: Sequence[Prepared]) -> list[Ici]:
     socks = [sock for _, sock in pairs]
-    numbers, reading = kernel_fields.numbers(socks), _Reading()
+    numbers = kernel_fields.numbers(socks) if len(socks) > 1 else []
     if any(numbers):
+        reading = _Reading()
         return [
             reading.read(sock, one, tag, of_kernel)
             for (tag, sock), one, of_kernel in zip(pairs, known, numbers, strict=True)

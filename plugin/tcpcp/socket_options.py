@@ -64,13 +64,16 @@ _PLANS = {
 _absent: set[str] = set()
 
 
-def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = False) -> dict[str, int]:
+def read_all(
+    sock: socket.socket, *, ipv6_only: bool = False, connected: bool = False, only: Set[str] | None = None
+) -> dict[str, int]:
     """The options of *sock* that differ from what every kernel starts with, and those a sysctl sets.
 
     :param sock: any TCP socket, not in repair mode (repair mode hides SO_REUSEADDR).
     :param ipv6_only: leave out the options that only IPv4 packets are sent with.
     :param connected: leave out the options that matter only before a connection exists. Of a connection both
         sizes of buffers are read, of another socket only one that was set: the kernel tunes the others.
+    :param only: ask for those, and perhaps a few others; None: for all.
     :return: values by kernel name, as the kernel reports them; none for options this kernel has not got.
     :raises KernelError: nothing has changed.
     """
@@ -78,7 +81,7 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
     found: dict[str, int] = {}
     get = sock.getsockopt
     for name, level, number, default, unsigned in _PLANS[left_out, connected]:
-        if name in _absent:
+        if name in _absent or (only is not None and name not in only):
             continue
         try:
             value = get(level, number)
@@ -144,9 +147,9 @@ class Fresh:
     :ivar options: as :func:`read_all`. :ivar algorithm: of congestion control.
     """
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, family: int, names: Set[str] | None = None) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as one:
-            self.options = read_all(one)
+            self.options = read_all(one, only=names)
             self.algorithm = tcp_repair.get_congestion(one)
         self._to_set: dict[_Items, tuple[tuple[Option, int], ...]] = {}
 
@@ -163,12 +166,13 @@ class Fresh:
         _set_each(sock, self._to_set[key])
 
 
-def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, Fresh]:
+def fresh(ipv6_sockets: Iterable[bool], names: Set[str] | None = None) -> dict[bool, Fresh]:
     """What sockets start with in this network namespace, by whether they are IPv6.
 
     :param ipv6_sockets: of each connection, whether its socket is.
+    :param names: the options that matter; None: all.
     """
-    return {ipv6: Fresh(socket.AF_INET6 if ipv6 else socket.AF_INET) for ipv6 in set(ipv6_sockets)}
+    return {ipv6: Fresh(socket.AF_INET6 if ipv6 else socket.AF_INET, names) for ipv6 in set(ipv6_sockets)}
 
 
 def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -> None:
