@@ -131,6 +131,7 @@ def _complete(sock: socket.socket, ici: Ici, limits: Limits, same_path: bool, ma
     _set_sizes(sock, ici, limits)
     # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
     tcp_repair.set_window(sock, ici.window)
+    _set_clamp(sock, ici)
     tcp_repair.select_queue(sock, NO_QUEUE)  # who writes to it too early gets an error
     return heard
 
@@ -227,6 +228,16 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.set_congestion(sock, wanted)
 
 
+def _set_clamp(sock: socket.socket, ici: Ici) -> None:
+    """The window's clamp, and with it what the window grows from: not less than what was promised.
+
+    The kernel looks at that only where the clamp changes (tcp_set_window_clamp()).
+    """
+    clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
+    for value in (clamp - 1, clamp) if clamp > 1 else ():
+        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP")
+
+
 def _set_sizes(sock: socket.socket, ici: Ici, limits: Limits) -> None:
     """What must not limit the queues while they are filled, and so is set when they are."""
     socket_options.set_buffers(
@@ -265,9 +276,6 @@ def _negotiate(sock: socket.socket, ici: Ici) -> None:
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if ici.timestamp is not None:
         tcp_repair.set_timestamp(sock, ici.timestamp.value)
-    clamp = ici.options.get("TCP_WINDOW_CLAMP")
-    if clamp is not None:  # it cannot be set any more when both sides have closed
-        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
 
 
 @lru_cache(256)  # the handshakes of most connections of a server agree on the same
