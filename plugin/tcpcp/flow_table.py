@@ -287,13 +287,30 @@ def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
     return [one for one in netlink.tables() if one.name.startswith(PREFIX)]
 
 
-def _sweep(netlink: netfilter.Netlink) -> None:
-    """Delete the tables of programs that have ended, once nothing in them is in force any more."""
+def sweep() -> list[str]:
+    """Delete what programs that have ended left in this network namespace, once nothing of it is in force.
+
+    Who makes a table does so by itself; this is for hosts where nobody will.
+
+    :return: the names of the tables that were deleted.
+    :raises PermissionDenied, IsolationError: the kernel does not tell.
+    """
+    netlink = netfilter.Netlink()
+    try:
+        return _sweep(netlink)
+    finally:
+        netlink.close()
+
+
+def _sweep(netlink: netfilter.Netlink) -> list[str]:
     sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
+    deleted = []
     for table in _ours(netlink):
         if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 netlink.change([nft_rules.deletion(table.name)])
+                deleted.append(table.name)
+    return deleted
 
 
 def _table(name: str, flags: int) -> list[Message]:
