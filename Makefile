@@ -32,6 +32,10 @@ unit facts: setup
 facts-all: setup
 	@TCPCP_STRESS=10 $(PYTEST) $(PYTEST_OPTIONS) tests/facts
 
+# Each sort of endpoint with all that is agreed and all kinds of address: a quarter of an hour.
+facts-all: setup
+	@SPACE_ALL=1 $(PYTEST) $(PYTEST_OPTIONS) tests/facts/test_space.py
+
 lab-tests: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/lab
 
