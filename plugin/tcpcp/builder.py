@@ -23,7 +23,7 @@ from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
-from tcpcp.reader import force_reuse, leave_repair
+from tcpcp.reader import enter_repair, force_reuse, leave_repair
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 
 SOL_SOCKET = socket.SOL_SOCKET
@@ -34,6 +34,8 @@ FEED_DEADLINE_S = 2.0
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
+#: The kernel doubles it and keeps it in an int.
+_LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
 _SET_ELSEWHERE = socket_options.LAST | {"SO_REUSEADDR", "TCP_WINDOW_CLAMP"}
 #: States in which our FIN was queued before the peer's arrived, or where that came out the same.
@@ -131,6 +133,8 @@ def _complete(sock: socket.socket, ici: Ici, limits: Limits, same_path: bool, ma
     _set_sizes(sock, ici, limits)
     # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
     tcp_repair.set_window(sock, ici.window)
+    # Again, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
+    tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     _set_clamp(sock, ici)
     tcp_repair.select_queue(sock, NO_QUEUE)  # who writes to it too early gets an error
     return heard
@@ -193,7 +197,9 @@ def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     tcp_repair.select_queue(sock, RECV_QUEUE)
     tcp_repair.set_queue_seq(sock, ici.copied_seq)
     # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
-    announced = ici.negotiated.advmss if ici.negotiated.advmss in _SETTABLE_MSS else 0
+    announced = max(ici.negotiated.advmss, _SETTABLE_MSS.start)
+    if announced not in _SETTABLE_MSS:
+        announced = 0
     tcp_repair.set_int(sock, TCP, TCP_MAXSEG, announced, "TCP_MAXSEG")
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
     tcp_repair.set_int(sock, TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
@@ -312,7 +318,8 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     queue = ici.send_queue
     if not (queue.sent or queue.unsent or queue.fin):
         return
-    _make_room_to_send(sock, len(queue.sent) + len(queue.unsent))
+    # The kernel counts whole buffers, in which a small segment is alone; what the size was is set afterwards.
+    tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_SNDBUFFORCE, _LARGEST_BUFFER, "SO_SNDBUFFORCE")
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")
@@ -322,19 +329,17 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if queue.unsent:
         # The option, or net.ipv4.tcp_notsent_lowat here, would stop the writing.
         socket_options.apply_all(sock, {"TCP_NOTSENT_LOWAT": _NO_LOWAT})
+    with _outside_repair_mode(sock, ici):
+        _write(sock, queue.unsent, "send(unsent part)")
+        if fin_first:
+            _shut_down(sock)
+
+
+@contextlib.contextmanager
+def _outside_repair_mode(sock: socket.socket, ici: Ici) -> Iterator[None]:
     tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-    _write(sock, queue.unsent, "send(unsent part)")
-    if fin_first:
-        _shut_down(sock)
-    tcp_repair.set_repair(sock, tcp_repair.ON)
-
-
-def _make_room_to_send(sock: socket.socket, size_bytes: int) -> None:
-    """Raise the send buffer where the queue needs it; what the size was is set afterwards."""
-    needed = 2 * size_bytes + 65536
-    if needed > tcp_repair.get_int(sock, SOL_SOCKET, socket.SO_SNDBUF, "SO_SNDBUF") // 2:
-        force = socket_options.SO_SNDBUFFORCE
-        tcp_repair.set_int(sock, SOL_SOCKET, force, min(needed, 2**30 - 1), "SO_SNDBUFFORCE")
+    yield
+    enter_repair(sock, ici.options.get("SO_REUSEADDR", 0))
 
 
 def _write(sock: socket.socket, data: bytes, name: str) -> None:
@@ -387,9 +392,8 @@ def _shut_down_last(sock: socket.socket, ici: Ici) -> None:
     if ici.send_queue.fin_sent:
         _shut_down_as_sent(sock)
         return
-    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-    _shut_down(sock)
-    tcp_repair.set_repair(sock, tcp_repair.ON)
+    with _outside_repair_mode(sock, ici):
+        _shut_down(sock)
 
 
 def _receive_fin(sock: socket.socket, ici: Ici) -> None:

@@ -109,7 +109,7 @@ class FlowTable:
             self._note(self._held, flows)
 
     def pass_on(self, flows: Sequence[Flow]) -> None:
-        """*flows* are going to lose their sockets: what arrives for them stays unanswered for a timeout.
+        """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
 
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
@@ -146,14 +146,6 @@ class FlowTable:
                 self._has_back = True
                 self._note(self._back, flows)
             _drop(flows, self._held, self._passed)
-            self._tidy()
-
-    def take_back(self, flows: Sequence[Flow]) -> None:
-        """Undo :meth:`pass_on`: *flows* run here again, for their sockets could not be ended."""
-        with self._lock:
-            erased = [*self._erased("passed", flows), *self._erased("flows", flows)]
-            self._run(erased, again=erased)
-            _drop(flows, self._passed)
             self._tidy()
 
     def undo(self, flows: Sequence[Flow]) -> None:
