@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
-from tcpcp.reader import force_reuse, leave_repair
+from tcpcp.reader import enter_repair, force_reuse, leave_repair
 from tcpcp.socket_options import Fresh
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 
@@ -37,6 +38,8 @@ _ROUTES_MSS: tcp_repair.Setting = (TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
+#: The kernel doubles it and keeps it in an int.
+_LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
 _SET_ELSEWHERE = socket_options.LAST | {"SO_REUSEADDR", "TCP_WINDOW_CLAMP"}
 #: Options of :func:`tcpcp.socket_options.set_last`.
@@ -171,9 +174,15 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
         socket_filter.attach(sock, ici.socket_filter)
     congestion_state.restore(sock, ici, same_path=way.same_path)
     _set_sizes(sock, ici, way)
-    # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent. No queue: who
-    # writes to it too early gets an error.
-    tcp_repair.set_each(sock, (tcp_repair.window_(ici.window), tcp_repair.QUEUES[NO_QUEUE]))
+    last = (
+        # Until here the send window is 0, so whatever went wrong in between, nothing was sent.
+        tcp_repair.window_(ici.window),
+        # Again, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
+        *tcp_repair.RESIZING[ici.local.ip.version == 6],
+        *_clamps(ici),
+        tcp_repair.QUEUES[NO_QUEUE],  # who writes to it too early gets an error
+    )
+    tcp_repair.set_each(sock, last)
     return heard
 
 
@@ -224,7 +233,9 @@ def _first_to_send(ici: Ici) -> int:
 
 def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     """All that is decided by connect(); then the connection exists, and its queues are empty."""
-    announced = ici.negotiated.advmss if ici.negotiated.advmss in _SETTABLE_MSS else 0
+    announced = max(ici.negotiated.advmss, _SETTABLE_MSS.start)
+    if announced not in _SETTABLE_MSS:
+        announced = 0
     settings = (
         tcp_repair.QUEUES[SEND_QUEUE],
         tcp_repair.queue_seq(seq.add(_first_to_send(ici), -extra_bytes)),
@@ -266,6 +277,16 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
     wanted = ici.congestion.algorithm
     if wanted and tcp_repair.get_congestion(sock) != wanted:
         tcp_repair.set_congestion(sock, wanted)
+
+
+def _clamps(ici: Ici) -> Iterator[tcp_repair.Setting]:
+    """The window's clamp, and with it what the window grows from: not less than what was promised.
+
+    The kernel looks at that only where the clamp changes (tcp_set_window_clamp()).
+    """
+    clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
+    for value in (clamp - 1, clamp) if clamp > 1 else ():
+        yield TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP"
 
 
 def _set_sizes(sock: socket.socket, ici: Ici, way: _Way) -> None:
@@ -312,9 +333,6 @@ def _negotiate(sock: socket.socket, ici: Ici) -> None:
     settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated)), *resizing]
     if ici.timestamp is not None:
         settings.append(tcp_repair.timestamp(ici.timestamp.value))
-    clamp = ici.options.get("TCP_WINDOW_CLAMP")
-    if clamp is not None:  # it cannot be set any more when both sides have closed
-        settings.append((TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP"))
     tcp_repair.set_each(sock, settings)
 
 
@@ -352,7 +370,8 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     queue = ici.send_queue
     if not (queue.sent or queue.unsent or queue.fin):
         return
-    _make_room_to_send(sock, len(queue.sent) + len(queue.unsent))
+    # The kernel counts whole buffers, in which a small segment is alone; what the size was is set afterwards.
+    tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_SNDBUFFORCE, _LARGEST_BUFFER, "SO_SNDBUFFORCE")
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")
@@ -362,19 +381,17 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if queue.unsent:
         # The option, or net.ipv4.tcp_notsent_lowat here, would stop the writing.
         socket_options.apply_all(sock, {"TCP_NOTSENT_LOWAT": _NO_LOWAT})
+    with _outside_repair_mode(sock, ici):
+        _write(sock, queue.unsent, "send(unsent part)")
+        if fin_first:
+            _shut_down(sock)
+
+
+@contextlib.contextmanager
+def _outside_repair_mode(sock: socket.socket, ici: Ici) -> Iterator[None]:
     tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-    _write(sock, queue.unsent, "send(unsent part)")
-    if fin_first:
-        _shut_down(sock)
-    tcp_repair.set_repair(sock, tcp_repair.ON)
-
-
-def _make_room_to_send(sock: socket.socket, size_bytes: int) -> None:
-    """Raise the send buffer where the queue needs it; what the size was is set afterwards."""
-    needed = 2 * size_bytes + 65536
-    if needed > tcp_repair.get_int(sock, SOL_SOCKET, socket.SO_SNDBUF, "SO_SNDBUF") // 2:
-        force = socket_options.SO_SNDBUFFORCE
-        tcp_repair.set_int(sock, SOL_SOCKET, force, min(needed, 2**30 - 1), "SO_SNDBUFFORCE")
+    yield
+    enter_repair(sock, ici.options.get("SO_REUSEADDR", 0))
 
 
 def _write(sock: socket.socket, data: bytes, name: str) -> None:
@@ -427,9 +444,8 @@ def _shut_down_last(sock: socket.socket, ici: Ici) -> None:
     if ici.send_queue.fin_sent:
         _shut_down_as_sent(sock)
         return
-    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-    _shut_down(sock)
-    tcp_repair.set_repair(sock, tcp_repair.ON)
+    with _outside_repair_mode(sock, ici):
+        _shut_down(sock)
 
 
 def _receive_fin(sock: socket.socket, ici: Ici) -> None:

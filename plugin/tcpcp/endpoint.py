@@ -33,8 +33,8 @@ From ICI to socket (:func:`create`; `builder`)
 
 Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
 not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
-from now on what arrives stays unanswered; TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without
-a packet for all who hold the socket; close.
+TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without a packet for all who hold the socket; close;
+what arrives from now on stays unanswered.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
@@ -453,15 +453,18 @@ def release_many(socks: Sequence[HasFileno]) -> None:
     with ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
-        holding.pass_on(held)
+        holding.renew(held)
+        gone: list[Holding] = []
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                builder.discard(sock)
-                holding.drop([one])
+                builder.discard(sock)  # isolated until it is gone: its timers would send
+                gone.append(one)
                 _close(given)
             except TcpcpError as exc:
                 first = first or exc
+        holding.pass_on(gone)
+        holding.drop(gone)
     if first is not None:
         raise first
 

@@ -110,7 +110,7 @@ class FlowTable:
             self._note(self._held, flows)
 
     def pass_on(self, flows: Sequence[Flow]) -> None:
-        """*flows* are going to lose their sockets: what arrives for them stays unanswered for a timeout.
+        """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
 
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
@@ -147,14 +147,6 @@ class FlowTable:
                 self._has_back = True
                 self._note(self._back, flows)
             _drop(flows, self._held, self._passed)
-            self._tidy()
-
-    def take_back(self, flows: Sequence[Flow]) -> None:
-        """Undo :meth:`pass_on`: *flows* run here again, for their sockets could not be ended."""
-        with self._lock:
-            erased = [*self._erased("passed", flows), *self._erased("flows", flows)]
-            self._run(erased, again=erased)
-            _drop(flows, self._passed)
             self._tidy()
 
     def undo(self, flows: Sequence[Flow]) -> None:
@@ -288,13 +280,30 @@ def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
     return [one for one in netlink.tables() if one.name.startswith(PREFIX)]
 
 
-def _sweep(netlink: netfilter.Netlink) -> None:
-    """Delete the tables of programs that have ended, once nothing in them is in force any more."""
+def sweep() -> list[str]:
+    """Delete what programs that have ended left in this network namespace, once nothing of it is in force.
+
+    Who makes a table does so by itself; this is for hosts where nobody will.
+
+    :return: the names of the tables that were deleted.
+    :raises PermissionDenied, IsolationError: the kernel does not tell.
+    """
+    netlink = netfilter.Netlink()
+    try:
+        return _sweep(netlink)
+    finally:
+        netlink.close()
+
+
+def _sweep(netlink: netfilter.Netlink) -> list[str]:
     sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
+    deleted = []
     for table in _ours(netlink):
         if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 netlink.change([nft_rules.deletion(table.name)])
+                deleted.append(table.name)
+    return deleted
 
 
 def _table(name: str, flags: int) -> list[Message]:

@@ -7,6 +7,7 @@ may be one of several for the same socket. A child after fork() knows none: they
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import socket
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tcpcp import tcp_repair
-from tcpcp.errors import AlreadyGot, Expired, NotGot
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
 from tcpcp.flow_table import FlowTable
 from tcpcp.isolation import Flow
 
@@ -24,13 +25,11 @@ class Holding:
     """One socket in repair mode.
 
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
-    :ivar passed: its connection was passed on, and its socket could not be ended.
     """
 
     cookie: int
     flow: Flow | None = None
     table: FlowTable | None = None
-    passed: bool = False
 
 
 _lock = threading.Lock()
@@ -121,24 +120,13 @@ def renew(holdings: Sequence[Holding]) -> None:
 
 
 def pass_on(holdings: Sequence[Holding]) -> None:
-    """They are about to lose their sockets; what arrives for them stays unanswered for a while.
+    """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
 
-    :raises Expired: for those named; nothing has changed for those of the same network namespace.
+    Where that cannot be changed they stay isolated for as long, which is as silent.
     """
-    for filter_, theirs in by_table(one for one in holdings if not one.passed):
-        try:
+    for filter_, theirs in by_table(holdings):
+        with contextlib.suppress(Expired, IsolationError):
             filter_.pass_on(flows(theirs))
-        except Expired:
-            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
-        for one in theirs:
-            one.passed = True
-
-
-def _take_back(holdings: Sequence[Holding]) -> None:
-    """Those that were passed on are not, after all."""
-    for filter_, theirs in by_table(one for one in holdings if one.passed):
-        filter_.take_back(flows(theirs))
-        _opened(theirs)
 
 
 def let_through(holdings: Sequence[Holding]) -> None:
@@ -146,7 +134,6 @@ def let_through(holdings: Sequence[Holding]) -> None:
 
     :raises Expired: for those named; nothing has changed for those of the same network namespace.
     """
-    _take_back(holdings)
     for filter_, theirs in by_table(holdings):
         try:
             filter_.let_through(flows(theirs))
@@ -158,7 +145,6 @@ def let_through(holdings: Sequence[Holding]) -> None:
 def let_all_through(holdings: Sequence[Holding]) -> list[str]:
     """As :func:`let_through`, and those whose isolation has run out are named instead."""
     expired: list[Flow] = []
-    _take_back(holdings)
     for filter_, theirs in by_table(holdings):
         try:
             filter_.let_through(flows(theirs))
@@ -191,7 +177,6 @@ def ran_out(names: Sequence[str]) -> Expired:
 def _opened(holdings: Iterable[Holding]) -> None:
     for one in holdings:
         one.table = one.flow = None
-        one.passed = False
 
 
 def _named(flows_: Iterable[Flow]) -> list[str]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tcpcp import netfilter, nft
 from tcpcp.errors import IsolationError
@@ -44,22 +44,30 @@ TIMEOUT_S = 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+class _Key:
+    """Room for what follows from the fields, and is none of them."""
+
+    __slots__ = ("_key",)
+    _key: bytes
+
+
 @dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(_Key):
     """One connection as this host sees it."""
 
     local: Endpoint
     peer: Endpoint
-    _key: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     @property
     def key(self) -> bytes:
         """In a set of the filter; made once, for a connection that is passed is looked up five times."""
-        if not self._key:
+        try:
+            return self._key
+        except AttributeError:
             local, peer = self.local, self.peer
             key = flow_key(local.packed, local.port, peer.packed, peer.port)
             object.__setattr__(self, "_key", key)
-        return self._key
+            return key
 
     def __hash__(self) -> int:
         return hash((self.local.port, self.peer.port))  # these tell nearly all apart, in a tenth of the time

@@ -33,6 +33,7 @@ _NO_TIME = bytes(_TIMEVAL.size)
 SOL_SOCKET = socket.SOL_SOCKET
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
+_SERVICE_CLASSES, _ECN_BITS = ("IP_TOS", "IPV6_TCLASS"), 3
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 #: Options that need more than one plain int, or are read only under a condition.
@@ -94,6 +95,11 @@ def read_all(
             value &= U32_MAX
         if value != default:
             found[name] = value
+    for name in _SERVICE_CLASSES:  # their two lowest bits are those of the packet sent last (ECN)
+        if name in found:
+            found[name] &= ~_ECN_BITS
+            if not found[name]:
+                del found[name]
     if found.get("SO_TXREHASH") == _NOT_CHOSEN:
         del found["SO_TXREHASH"]
     _read_special(sock, found, connected)
