@@ -60,18 +60,20 @@ from tcpcp import (
     socket_filter,
     socket_options,
     tcp_repair,
+    timers,
     waking,
 )
 from tcpcp.builder import finish_restored
 from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.holding import Holding
-from tcpcp.ici import Endpoint, Ici
+from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.inspection import HasFileno, as_socket
 from tcpcp.isolation import Flow
 from tcpcp.kernel_fields import Seen
 from tcpcp.reader import read, read_many
 from tcpcp.same_path import InitialWindows
+from tcpcp.uninterrupted import Uninterrupted
 
 __all__ = [
     "activate",
@@ -129,7 +131,7 @@ def inspect(sock: HasFileno) -> None:
 
     :raises Unsupported, AlreadyGot, KernelError: as :func:`tcpcp.inspection.inspect`.
     """
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         inspection.inspect(as_socket(sock, stack))
 
 
@@ -162,6 +164,26 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
 
     :param socks: sockets, or pairs of tag and socket.
     """
+    entries = list(socks)
+    icis: list[Ici] = []
+    try:
+        with Uninterrupted():
+            icis = _get_claimed(entries)
+    except BaseException as exc:
+        if icis:  # a handler, whose signal had to wait: nobody will have them
+            _resume_after(entries, exc)
+        raise
+    return icis
+
+
+def _resume_after(entries: Iterable[HasFileno | tuple[int, HasFileno]], error: BaseException) -> None:
+    try:
+        resume_many([entry[1] if isinstance(entry, tuple) else entry for entry in entries])
+    except TcpcpError as exc:
+        error.add_note(f"and in resuming: {exc}")
+
+
+def _get_claimed(entries: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     namespace = host.require_repair()
     fingerprint.prepare()  # before the isolation, for the first time takes long
     with ExitStack() as stack:
@@ -169,7 +191,7 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
             (entry[0], as_socket(entry[1], stack))
             if isinstance(entry, tuple)
             else (0, as_socket(entry, stack))
-            for entry in socks
+            for entry in entries
         ]
         plain = [sock for _, sock in pairs]
         # One that has nobody to be like is asked for everything in any case.
@@ -192,10 +214,40 @@ def _one_of_each(socks: Sequence[socket.socket], seen: Sequence[Seen | None]) ->
 def _get_all(
     pairs: list[tuple[int, socket.socket]], seen: Sequence[Seen | None], held: list[Holding], namespace: int
 ) -> list[Ici]:
-    prepared = inspection.prepare_many([sock for _, sock in pairs], seen)
+    plain = [sock for _, sock in pairs]
+    prepared = inspection.prepare_many(plain, seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
     _hold(held, wanted, namespace)
-    return read_many(pairs, prepared)
+    icis = read_many(pairs, prepared)
+    try:
+        _stand_still(plain, held, icis)
+    except BaseException as exc:
+        _undo_get(plain, held, exc)
+        raise
+    return icis
+
+
+def _stand_still(socks: Sequence[socket.socket], held: Sequence[Holding], icis: Sequence[Ici]) -> None:
+    for sock, one, ici in zip(socks, held, icis, strict=True):
+        if ici.state is not State.CLOSE:
+            one.options, one.lives = ici.options, True
+            timers.stand_still(sock, ici.options)
+
+
+def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:
+    for sock, one in zip(socks, held, strict=True):
+        try:
+            _go_on(sock, one)
+            reader.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+        except TcpcpError as exc:
+            error.add_note(f"and the socket could not be made to go on: {exc}")
+
+
+def _go_on(sock: socket.socket, one: Holding) -> None:
+    """Its clocks run again; does nothing the second time."""
+    if one.options is not None:
+        timers.go_on(sock, one.options)
+        one.options = None
 
 
 def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
@@ -265,6 +317,13 @@ def create_many(
     given = list(socks) if socks is not None else [None] * len(icis)
     if len(given) != len(icis):
         raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
+    with Uninterrupted():
+        return _create_all(icis, given, same_path, isolate)
+
+
+def _create_all(
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, isolate: bool
+) -> list[socket.socket]:
     limits, namespace = _require(icis, given, same_path)
     made: list[socket.socket] = []
     held: list[Holding] = []
@@ -276,9 +335,9 @@ def create_many(
             held = holding.claim(made)
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
-                _require_unknown(flows, namespace)
-                _hold(held, flows, namespace)
+                _hold_created(held, flows, namespace)
             _complete_all(icis, made, flows, given, limits, same_path)
+            _stand_still(made, held, icis)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
@@ -310,10 +369,15 @@ def _require(
     return limits, namespace
 
 
-def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:
-    """What this process holds already must not lose its isolation because it is held twice."""
-    for flow in holding.table(namespace).held(flows):
-        raise AddressInUse(f"{flow}: this process has got, or created, this connection already")
+def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> None:
+    """As :func:`_hold`; what was isolated already stays so, should this come to nothing."""
+    table = holding.table(namespace)
+    if taken := table.held_elsewhere(flows):
+        raise AddressInUse(f"{taken[0]}: another program on this host has got, or created, this connection")
+    before = set(table.held(flows))
+    for one, flow in zip(held, flows, strict=True):
+        one.before = flow in before
+    _hold(held, flows, namespace)
 
 
 def _complete_all(
@@ -370,16 +434,16 @@ def activate(sock: HasFileno) -> None:
 
 def activate_many(socks: Sequence[HasFileno]) -> None:
     """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
         holding.let_through(held)
         with raw_segment.keeping():
             for sock, one in zip(plain, held, strict=True):
+                _go_on(sock, one)
                 segment = waking.old_segment(sock)
-                _run(sock, tcp_repair.OFF)
+                _run(sock, tcp_repair.OFF, one)
                 waking.wake(sock, segment)
-                holding.drop([one])
 
 
 def resume(sock: HasFileno) -> None:
@@ -395,15 +459,15 @@ def resume(sock: HasFileno) -> None:
 
 def resume_many(socks: Sequence[HasFileno]) -> None:
     """:func:`resume` for several sockets, their filters lifted first; the first error is raised at the end."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
         expired = holding.let_all_through(held)
         first: TcpcpError | None = None
         for sock, one in zip(plain, held, strict=True):
             try:
-                _run(sock, tcp_repair.OFF_NO_PROBE)
-                holding.drop([one])
+                _go_on(sock, one)
+                _run(sock, tcp_repair.OFF_NO_PROBE, one)
             except TcpcpError as exc:
                 first = first or exc
     if first is not None:
@@ -412,11 +476,21 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         raise holding.ran_out(expired)
 
 
-def _run(sock: socket.socket, mode: int) -> None:
+def _run(sock: socket.socket, mode: int, one: Holding) -> None:
+    was_closed = tcp_repair.get_state(sock) == State.CLOSE
     reader.leave_repair(sock, mode)
+    holding.drop([one])
     if tcp_repair.get_outq_nsd(sock):
-        corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
-        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, corked, "TCP_CORK")
+        _push(sock)
+    if was_closed and one.lives:
+        raise timers.ended(tcp_repair.describe(sock))
+
+
+def _push(sock: socket.socket) -> None:
+    """Send what waits: a timer for what is held back knows no round-trip time yet, and would take seconds."""
+    corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
+    for value in (0, corked) if corked else (0,):
+        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, value, "TCP_CORK")
 
 
 def renew(sock: HasFileno) -> None:
@@ -430,7 +504,7 @@ def renew(sock: HasFileno) -> None:
 
 def renew_many(socks: Sequence[HasFileno]) -> None:
     """:func:`renew` for several sockets; after ``Expired`` those that it does not name are renewed."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         holding.renew(holding.find([as_socket(sock, stack) for sock in socks]))
 
 
@@ -450,7 +524,7 @@ def release(sock: HasFileno) -> None:
 
 def release_many(socks: Sequence[HasFileno]) -> None:
     """:func:`release` for several sockets; the first error of those that could not be ended is raised last."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
         holding.renew(held)

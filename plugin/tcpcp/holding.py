@@ -11,8 +11,9 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tcpcp import tcp_repair
 from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
@@ -24,13 +25,23 @@ from tcpcp.isolation import Flow
 class Holding:
     """One socket in repair mode.
 
+    :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
+    :ivar before: its connection was isolated by this process before.
+    :ivar lives: it had a connection when it was got or created.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
     """
 
     cookie: int
     flow: Flow | None = None
+    options: Mapping[str, int] | None = None
+    lives: bool = False
+    before: bool = False
+    since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
 
+
+#: From so many on, those that have been held for so long are forgotten.
+_MANY, _LONG_S = 10_000, 3600.0
 
 _lock = threading.Lock()
 _known: dict[int, Holding] = {}
@@ -58,6 +69,7 @@ def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[H
     known = cookies or [0] * len(socks)
     found = [Holding(one or tcp_repair.get_cookie(sock)) for sock, one in zip(socks, known, strict=True)]
     with _lock:
+        _forget_old()
         fresh: dict[int, Holding] = {}
         for sock, one in zip(socks, found, strict=True):
             if one.cookie in _known or one.cookie in fresh:
@@ -66,6 +78,14 @@ def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[H
             fresh[one.cookie] = one
         _known.update(fresh)
     return found
+
+
+def _forget_old() -> None:
+    """Sockets that were closed instead of released or resumed; nobody tells when."""
+    if len(_known) > _MANY:
+        over = time.monotonic() - _LONG_S
+        for cookie in [cookie for cookie, one in _known.items() if one.since < over]:
+            del _known[cookie]
 
 
 def find(socks: Iterable[socket.socket]) -> list[Holding]:
@@ -162,7 +182,7 @@ def let_all_through(holdings: Sequence[Holding]) -> list[str]:
 def undo(holdings: Sequence[Holding]) -> None:
     """Forget *holdings*, whose isolation was an attempt that failed."""
     try:
-        for filter_, theirs in by_table(holdings):
+        for filter_, theirs in by_table(one for one in holdings if not one.before):
             filter_.undo(flows(theirs))
     finally:
         drop(holdings)

@@ -20,11 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.errors import KernelError, PermissionDenied, Unfed
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK
 
 FIN, ACK = 0x01, 0x10
+#: What sendto() says of a packet that a filter drops or rejects on its way out.
+_FILTERED = frozenset({errno.EPERM, errno.EACCES, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 _TCP = struct.Struct("!HHIIBBHHH")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
@@ -101,14 +103,19 @@ def keeping() -> Iterator[None]:
             one.close()
 
 
-def _raw(family: int) -> socket.socket:
+def _raw(family: int, packet: bytes) -> socket.socket:
     """One to be closed, or where they are kept the one that is."""
     if _kept.sockets is not None and family in _kept.sockets:
         return _kept.sockets[family]
-    raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    try:
+        raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    except PermissionError as exc:
+        raise PermissionDenied(f"{_name(packet)}: {exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+    except OSError as exc:
+        raise KernelError("socket(SOCK_RAW)", exc.errno or errno.EIO, _name(packet)) from exc
     if _kept.sockets is not None:
         _kept.sockets[family] = raw
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
     return raw
 
 
@@ -117,26 +124,27 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
 
     :param packet: from :func:`build`.
     :param device: interface a link-local address belongs to, or "".
-    :raises PermissionDenied: no CAP_NET_RAW. :raises KernelError: nothing was sent.
+    :raises PermissionDenied: no CAP_NET_RAW. :raises Unfed: a packet filter of this host lets it not out.
+    :raises KernelError: nothing was sent.
 
     The kernel handles it in a soft interrupt, in most cases before this returns: wait for its effect.
     """
     ipv6 = receiver.ip.version == 6
-    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    raw = _raw(socket.AF_INET6 if ipv6 else socket.AF_INET, packet)
     try:
-        raw = _raw(family)
-        try:
-            if ipv6:
-                raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
-            else:
-                raw.sendto(packet, (socket.inet_ntoa(receiver.packed), 0))
-        finally:
-            if _kept.sockets is None:
-                raw.close()
-    except PermissionError as exc:
-        raise PermissionDenied(f"{_name(packet)}: {exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+        if ipv6:
+            raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
+        else:
+            raw.sendto(packet, (socket.inet_ntoa(receiver.packed), 0))
     except OSError as exc:
+        if exc.errno in _FILTERED:
+            raise Unfed(
+                f"{_name(packet)}: a segment fed to this host was refused by its packet filter"
+            ) from exc
         raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, _name(packet)) from exc
+    finally:
+        if _kept.sockets is None:
+            raw.close()
 
 
 def _name(packet: bytes) -> str:

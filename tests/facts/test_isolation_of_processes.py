@@ -256,10 +256,10 @@ def test_swept_by_command(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> N
     """`tcpcp sweep` leaves alone what is in force, or somebody's, and takes away what is neither."""
     (sock, peer), (other, _) = hosts.connect(), hosts.connect()
     with hosts.here.entered(), actor(hosts.here, other) as alive:
+        alive.do("prepare")
         with actor(hosts.here, sock, timeout_s=1) as killed:
             killed.do("get")
             killed.kill()
-            alive.do("prepare")
             assert cli.main(["sweep"]) == 0
             assert capsys.readouterr().out == ""
             assert is_held(peer)
