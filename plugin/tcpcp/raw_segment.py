@@ -26,7 +26,7 @@ from tcpcp.isolation import MARK
 
 FIN, ACK = 0x01, 0x10
 #: What sendto() says of a packet that a filter drops or rejects on its way out.
-_FILTERED = frozenset({errno.EPERM, errno.EACCES, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+_FILTERED = frozenset({errno.EPERM, errno.EACCES, errno.ECONNREFUSED})
 
 _TCP = struct.Struct("!HHIIBBHHH")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
