@@ -199,6 +199,7 @@ def _frames() -> dict[str, bytes]:
     listening = pb.SocketOptions(inode=6, options={"SO_KEEPALIVE": 1}, congestion="cubic")
     failed = pb.Failure(phase="dump", kind="CriuError", message="no", hint="Try.", log_tail=["a", "b"])
     refused = pb.Failure(phase="check", kind="Refused", message="no", log_tail=["a [b]"])
+    task = pb.TaskState(pid=100, state="S")
     phase = pb.PhaseTime(name="build", start_ns=1, duration_ns=2)
     each: dict[str, Any] = {
         "hello": pb.Hello(protocol=1, version="1", migration_id=ID, hostname="a"),
@@ -208,8 +209,11 @@ def _frames() -> dict[str, bytes]:
             switch_kind="address", addresses=[address], pids=[100], tids=[100], timeout_s=60
         ),
         "copy": pb.FileChunk(name="/etc/x", data=b"abc", last=True, mode=0o100644),
-        "restore": pb.Restore(manifest=manifest, sockets=[held], listeners=[listening], closed=[1]),
+        "restore": pb.Restore(
+            tasks=[task], manifest=manifest, sockets=[held], listeners=[listening], closed=[1]
+        ),
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
+        "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"]),
         "ping": pb.Ping(),
