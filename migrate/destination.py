@@ -146,7 +146,7 @@ class Destination:
         with self._timed("hold"):
             self._hold(icis)
         if not self._worker.namespace_init:
-            built.free([*(task.pid for task in request.tasks), *self._request.tids])
+            built.free(task.pid for task in request.tasks)
         with self._timed("build"), self._initial_windows(icis):
             self._build()
         self._pids = self._numbers([task.pid for task in request.tasks])

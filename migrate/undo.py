@@ -76,6 +76,12 @@ def frozen(record: Record) -> list[processes.Identity]:
     return sorted(task for task in tasks if processes.alive(task))
 
 
+def root_ended(record: Record) -> bool:
+    """Whether the process itself, of the origin's tree, has ended; False where it is not known which one it was."""
+    tasks = [(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]]
+    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
+
+
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     undone, problems = [], []
     for entry in reversed(entries):

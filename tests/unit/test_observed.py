@@ -193,7 +193,7 @@ def test_what_was_not_built(child: subprocess.Popen[bytes]) -> None:
 
 def test_a_number_that_was_taken_since(child: subprocess.Popen[bytes]) -> None:
     built.free([1 << 22])
-    with pytest.raises(CriuError, match=f"PID {child.pid}, .* was taken by sleep"):
+    with pytest.raises(CriuError, match=f"PID {child.pid}, .* was taken by "):
         built.free([1 << 22, child.pid])
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pycriu.images import magic, pb
 
 from migrate import pending, processes
 from migrate.errors import Ended, Signalled
@@ -105,6 +108,37 @@ def test_a_signal_that_nobody_misses(
     no_images(monkeypatch)
     os.kill(deaf, number)
     frozen.look("commit", tmp_path)
+
+
+def image(entry: Any) -> bytes:
+    """An image with *entry*, in which every number that must be there and is not is 0."""
+    while missing := entry.FindInitializationErrors():
+        for path in missing:
+            *parents, name = re.findall(r"\w+(?:\[\d+\])?", path)
+            at = entry
+            for parent in parents:
+                word, _, index = parent.partition("[")
+                at = getattr(at, word)[int(index[:-1])] if index else getattr(at, word)
+            if at.DESCRIPTOR.fields_by_name[name].message_type:
+                getattr(at, name).SetInParent()
+            else:
+                setattr(at, name, getattr(at, name))
+    data = entry.SerializeToString()
+    numbers = (magic.by_name["IMG_COMMON"], magic.by_name["CORE"], len(data))
+    return b"".join(one.to_bytes(4, "little") for one in numbers) + data
+
+
+def test_signals_of_timers_in_an_image(tmp_path: Path) -> None:
+    entry, core = pb.core_entry(mtype=1), tmp_path / "core-7.img"
+    core.write_bytes(image(entry))
+    assert pending.of_timers(core) == set()
+    entry.tc.timers.SetInParent()
+    core.write_bytes(image(entry))
+    assert pending.of_timers(core) == set()  # none of them is set
+    entry.tc.timers.real.isec = entry.tc.timers.virt.vusec = 1
+    entry.tc.timers.posix.add(si_signo=34)
+    core.write_bytes(image(entry))
+    assert pending.of_timers(core) == {signal.SIGALRM, signal.SIGVTALRM, 34}
 
 
 def test_a_timer_expires_again_there(
