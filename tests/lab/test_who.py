@@ -16,7 +16,7 @@ from kills_outcomes import assert_goes_on_at_origin, assert_moved
 
 #: A process with a timer that expires all the time, and one that is no one's child for long.
 TICKS = "import signal, time\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
-TICKS += "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\nwhile True: time.sleep(1)"
+TICKS += "signal.setitimer(signal.ITIMER_REAL, 2, 2)\nwhile True: time.sleep(1)"
 FORKS = """import os, time
 while True:
     children = [os.fork() for _ in range(3)]
@@ -124,6 +124,8 @@ def test_its_timers_do_not_keep_it_here(idle: Bench) -> None:
     pid = idle.origin.spawn([sys.executable, "-c", TICKS])
     with idle.other(pid):
         migration = Migration(idle, "SWITCHED")
+        look = ["grep", "-q", "^ShdPnd:.*2...$", f"/proc/{pid}/status"]  # SIGALRM is bit 13
+        eventually(lambda: idle.origin.exec(look, check=False).returncode == 0, "it has expired")
         migration.go()
         status, report = migration.end()
         assert (status, report["outcome"]) == (0, "MOVED"), report["error"]
