@@ -34,6 +34,7 @@ from migrate import (
     known_hosts,
     memory,
     message_checks,
+    observed,
     packets,
     pagemap,
     place,
@@ -137,6 +138,14 @@ def _restore(received: pb.Restore) -> None:
         Receiver(Path("/nonexistent")).verify(received.manifest)
 
 
+def _activated(received: pb.Activated) -> None:
+    report = Report(outcome=Outcome.IN_DOUBT, pid=100)
+    observed.on_destination(report, "b", [pb.TaskState(pid=100, state="S")], received)
+    assert report.outcome in (Outcome.MOVED, Outcome.ENDED)
+    render(report)
+    json.dumps(report.as_json())
+
+
 class _Nowhere:
     """An injector that gives packets to nobody."""
 
@@ -175,6 +184,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "process": _process,
     "prepare": _prepare,
     "restore": _restore,
+    "activated": _activated,
     "gap": _gap,
     "copy": lambda received: file_copy.is_place(received.name),
 }
