@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from migrate.errors import MAKE_ROOM, CriuError
 MESSAGE_BYTES = 1 << 16
 MINIMUM_VERSION = (4, 2, 0)
 LOG_LINES = 12
+#: How often one looks at other things while CRIU is at work.
+LOOK_S = 0.1
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
 
@@ -85,6 +87,7 @@ class Worker:
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
+    :ivar meanwhile: called now and then while CRIU is at work; may raise to end the wait.
     :raises CriuError: the program is missing or cannot be started.
     """
 
@@ -99,6 +102,7 @@ class Worker:
     ) -> None:
         self.role = role
         self.namespace_init = 0
+        self.meanwhile: Callable[[], None] | None = None
         path = binary or program()
         if path is None:
             raise self._error("criu is not installed", hint="Install CRIU 4.2 or newer with its pycriu.")
@@ -240,8 +244,7 @@ class Worker:
     def _ask(self, request: Any, deadline: float, what: str) -> Any:
         try:
             self._socket.send(request.SerializeToString())
-            ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not self._answered(deadline):
                 raise self._error(f"CRIU did not answer in time ({what})", phase=what)
             data = self._socket.recv(MESSAGE_BYTES)
         except OSError as error:
@@ -252,6 +255,18 @@ class Worker:
         if reply is None:
             raise self._error(f"CRIU answered what is no answer ({what})", phase=what)
         return reply
+
+    def _answered(self, deadline: float) -> bool:
+        """Wait for an answer, and look meanwhile at what CRIU itself would wait for in vain."""
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            slice_s = left_s if self.meanwhile is None else min(left_s, LOOK_S)
+            if select.select([self._socket], [], [], slice_s)[0]:
+                return True
+            if left_s <= slice_s:
+                return False
+            if self.meanwhile is not None:
+                self.meanwhile()
 
     def _error(
         self, text: str, *, phase: str = "", hint: str = "", details: list[str] | None = None

@@ -15,11 +15,23 @@ import time
 from collections.abc import Generator
 from concurrent import futures
 
-from migrate import gap, guardian, interrupt, inventory, journal, place, processes, quiesce, switch
+from migrate import (
+    gap,
+    guardian,
+    interrupt,
+    journal,
+    message_checks,
+    observed,
+    place,
+    processes,
+    quiesce,
+    switch,
+)
 from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
 from migrate.errors import CriuError, MigrateError
+from migrate.frozen import Frozen
 from migrate.image_stream import Sender
 from migrate.machine import Machine, State, Step
 from migrate.page_server import PageServer
@@ -27,8 +39,9 @@ from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
 from migrate.session import Plan, Session, restore_message
+from migrate.subject import Subject, stopped
 from migrate.ui import Observer
-from tcpcp import codec, completion, hooks, tree
+from tcpcp import codec, completion, hooks
 from tcpcp.errors import TcpcpError
 from tcpcp.isolation import Isolation
 
@@ -49,13 +62,10 @@ def run(request: Request, observer: Observer) -> Report:
     timeline = Timeline(time.monotonic)
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     try:
-        inventory.require(request.pid)
-        report.where = f"runs on origin as PID {request.pid}"
-        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
-            plan = session.check()
-            report.notes += plan.notes
-            if not request.check:
-                Driver(request, observer, timeline, session, plan, report).drive()
+        with Subject(request.pid) as subject:
+            report.where = f"is on origin as PID {request.pid}"
+            _move(subject, request, observer, timeline, report)
+            observed.on_origin(report, subject)
     except (MigrateError, TcpcpError, OSError) as error:
         report.fail(error)
     report.take(timeline)
@@ -63,11 +73,25 @@ def run(request: Request, observer: Observer) -> Report:
     return report
 
 
+def _move(subject: Subject, request: Request, observer: Observer, timeline: Timeline, report: Report) -> None:
+    """Check, and go on if nothing is in the way. How a failure ended is in *report*."""
+    try:
+        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
+            subject.require("check")
+            plan = session.check()
+            report.notes += plan.notes
+            if not request.check:
+                Driver(request, observer, timeline, session, plan, report, subject).drive()
+    except (MigrateError, TcpcpError, OSError) as error:
+        report.fail(error)
+
+
 class Driver:
     """Takes the steps of one migration that has passed its checks.
 
     :param plan: what the checks found out and the steps need.
     :param report: filled in as things happen.
+    :param subject: the process that was checked, and no other.
     """
 
     def __init__(
@@ -78,14 +102,16 @@ class Driver:
         session: Session,
         plan: Plan,
         report: Report,
+        subject: Subject,
     ) -> None:
+        self._subject = subject
+        self._frozen: Frozen | None = None
         self._request, self._observer, self._timeline = request, observer, timeline
         self._session, self._link, self._plan, self._report = session, session.link, plan, report
         self._timeout_s = request.timeout_s
         self._machine = Machine()
         self._migration_id = session.migration_id
         self._ending = Ending(request, report, self._link, self._machine, self._let_go)
-        self._stopped: frozenset[int] = frozenset()
         self._extract: hooks.Extract | None = None
         self._stages: Generator[Stage, bool | None, None] | None = None
         self._worker: Worker | None = None
@@ -125,6 +151,8 @@ class Driver:
     def _look_around(self) -> None:
         """Go no further when asked to stop, or when the destination has failed or is gone."""
         interrupt.check()
+        if self._frozen is not None and self._machine.step is not None:
+            self._frozen.require(self._machine.step.action)
         if self._sender is not None:
             self._sender.check()  # it may have been the one that was told
         if self._link.pending() == "failure":
@@ -192,7 +220,7 @@ class Driver:
         self._images = place.images(self._migration_id)
         self._sender = Sender(self._images, self._send_chunk)
         self._ahead = Ahead(
-            self._images, lambda: tree.tasks(self._request.pid), deadline=time.monotonic() + AHEAD_READ_S
+            self._images, lambda: self._subject.tasks("ahead"), deadline=time.monotonic() + AHEAD_READ_S
         )
 
     def _send_chunk(self, chunk: pb.FileChunk) -> None:
@@ -204,9 +232,11 @@ class Driver:
         """Hold new connections, let the accept queues drain, freeze; again if one slipped in."""
         deadline = time.monotonic() + self._timeout_s
         for _ in range(FREEZES):
-            tasks = tree.tasks(self._request.pid)
+            tasks = self._subject.tasks("freeze")
             listeners = quiesce.drain(self._isolation, tasks, deadline, self._capture.syns)
+            were_stopped = stopped(self._subject.tasks("freeze"))
             self._freeze_once()
+            self._frozen = Frozen(self._subject.frozen("freeze"), were_stopped)
             if not hooks.accept_queues(listeners):
                 return
             self._thaw()
@@ -222,7 +252,6 @@ class Driver:
         if self._stages is not None:
             self._make_worker()
         self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
-        self._stopped = frozenset(pid for pid in tree.tasks(self._request.pid) if processes.state(pid) == "T")
         options = Options(
             self._images,
             "dump.log",
@@ -239,11 +268,15 @@ class Driver:
         raise CriuError("CRIU did not freeze the process", phase="freeze")
 
     def _thaw(self) -> None:
-        """Let the tree run again: CRIU sees its answer missing."""
-        assert self._stages is not None and self._worker is not None
-        self._stages.close()
-        self._pages.close()
-        self._worker.close()
+        """Let the tree run again: CRIU sees its answer missing. It is asked for nothing any more."""
+        if self._frozen is not None:
+            self._frozen.close()
+            self._frozen = None
+        if self._stages is not None:
+            self._stages.close()
+        if self._worker is not None:
+            self._pages.close()
+            self._worker.close()
         self._timeline.stop(Span.FROZEN)
 
     def dump(self) -> None:
@@ -252,7 +285,8 @@ class Driver:
         Meanwhile look at the connections, on another processor if there is one.
         """
         assert self._stages is not None and self._sender is not None and self._journal is not None
-        self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
+        assert self._frozen is not None
+        self._tasks = self._frozen.tasks
         self._sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = beside.submit(self._look_at_connections)
@@ -263,9 +297,7 @@ class Driver:
                 raise CriuError("CRIU ended before its dump was used", phase="dump")
             self._pages.finish(self._timeout_s)
             looked.result()
-        stopping = [
-            one for one in self._tasks if one[0] not in self._stopped and processes.state(one[0]) not in "ZX"
-        ]
+        stopping = self._frozen.running
         self._journal.did("stop", tasks=stopping)
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
@@ -301,8 +333,9 @@ class Driver:
 
     def restore(self) -> None:
         """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
-        assert self._extract is not None and self._forwarder is not None
-        self._link.send(restore_message(self._manifest, self._extract))
+        assert self._extract is not None and self._forwarder is not None and self._frozen is not None
+        self._ending.before = self._frozen.states()
+        self._link.send(restore_message(self._manifest, self._extract, self._ending.before))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = restored.destination_pid
@@ -319,8 +352,9 @@ class Driver:
 
     def commit(self) -> None:
         """Give the process away, and with it all that has arrived for it here up to now."""
-        assert self._journal is not None and self._forwarder is not None
+        assert self._journal is not None and self._forwarder is not None and self._frozen is not None
         self._forwarder.catch_up()
+        self._frozen.look("commit", self._images)
         self._isolation.keep()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
         self._machine.give_away()
@@ -329,6 +363,8 @@ class Driver:
     def activate(self) -> None:
         """Wait until it runs on the destination."""
         activated = self._link.expect(pb.Activated, timeout_s=self._timeout_s)
+        message_checks.check(activated)
+        self._ending.seen = activated
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         self._timeline.hear(activated.phases, self._link.clocks.offset)
@@ -358,8 +394,7 @@ class Driver:
         """Give back what we hold of the tree, so that it can be undone like that of a driver that died."""
         if self._sender is not None:
             self._sender.stop()
-        if self._stages is not None:
-            self._thaw()
+        self._thaw()
         if self._extract is not None:
             self._extract.close()
 

@@ -43,10 +43,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def restore_message(manifest: Manifest, extract: hooks.Extract) -> pb.Restore:
-    """What the destination needs beside the images."""
+def restore_message(manifest: Manifest, extract: hooks.Extract, tasks: list[pb.TaskState]) -> pb.Restore:
+    """What the destination needs beside the images; *tasks* are those that were frozen, the root first."""
     return pb.Restore(
         manifest=manifest,
+        tasks=tasks,
         closed=extract.closed,
         sockets=[
             pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
