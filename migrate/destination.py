@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from migrate import guardian, journal, place, processes, switch, undo
@@ -64,7 +63,6 @@ class Destination:
             self.migration_id, role="destination", pid=request.pids[0], other_host=self.origin_host
         )
         self._guardian = guardian.Guardian(self._journal.directory, "destination")
-        self._since = _ticks_now()
         avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
         self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark)
         addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
@@ -170,9 +168,7 @@ class Destination:
 
     def _build(self) -> None:
         assert self._journal is not None
-        init = self._worker.namespace_init
-        pids = [init] if init else list(self._request.pids)
-        self._journal.did("tree", pids=pids, since=self._since, marked=self._mark)
+        self._note_tree(())
         self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
         options = Options(
             self._images,
@@ -183,8 +179,15 @@ class Destination:
         self._stages: Generator[Stage, bool | None, None] = self._worker.restore(options)
         for stage in self._stages:
             if stage.name == "post-restore":
+                self._note_tree(tree.tasks(self._worker.namespace_init or self._request.pids[0]))
                 return
         raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+
+    def _note_tree(self, pids: Iterable[int]) -> None:
+        """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
+        assert self._journal is not None
+        tasks = [processes.identity(pid) for pid in pids]
+        self._journal.did("tree", tasks=tasks, marked=self._mark, path=str(self._images))
 
     def _local_holders(self, request: pb.Restore) -> dict[int, tuple[int, int]]:
         """Inode on the origin -> PID here and descriptor."""
@@ -306,8 +309,3 @@ class _Timed:
     def __exit__(self, *_: object) -> None:
         duration_ns = time.monotonic_ns() - self._start_ns
         self._phases.append(pb.PhaseTime(name=self._name, start_ns=self._start_ns, duration_ns=duration_ns))
-
-
-def _ticks_now() -> int:
-    """Clock ticks since boot, the unit of a process's start time; never later than now."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) - 1

@@ -12,11 +12,11 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import processes, switch
+from migrate import made_here, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -148,20 +148,10 @@ def _routes(entry: dict[str, Any]) -> str:
 
 def _tree(entry: dict[str, Any]) -> str:
     """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
-    while found := [one for one in _restored(entry) if processes.alive(one)]:
+    while found := made_here.processes_of(entry):
         if stubborn := processes.end(found):
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")
     return "restored tasks killed"
-
-
-def _restored(entry: dict[str, Any]) -> Iterator[processes.Identity]:
-    """Processes of the tree's numbers that are younger than the entry, and what CRIU forked beside them."""
-    for pid in entry["pids"]:
-        with contextlib.suppress(ProcessLookupError):
-            found = processes.identity(pid)
-            if found[1] >= entry["since"]:
-                yield found
-    yield from processes.with_environment(entry["marked"], since=entry["since"])
 
 
 def _copied(entry: dict[str, Any]) -> str:

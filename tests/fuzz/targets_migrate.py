@@ -298,7 +298,7 @@ def _journals() -> dict[str, bytes]:
         {"did": "repair", "tasks": [[42, 7]], "reuse": [5, 6]},
         {"did": "switch", "details": details},
         {"did": "routes", "routes": ["00ff"]},
-        {"did": "tree", "pids": [42], "since": 5, "marked": f"MIGRATE_ID={ID}"},
+        {"did": "tree", "tasks": [[42, 5]], "marked": f"MIGRATE_ID={ID}", "path": "/dev/shm/none"},
         {"did": "copied", "path": "/x", "backup": "/x.before"},
         {"did": "directory", "path": "/y"},
         {"state": "COMMITTED", "destination_pid": 43},
