@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from migrate import guardian, journal, place, processes, switch, undo
+from migrate import arrived, guardian, journal, place, processes, switch, undo
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
 from migrate.file_copy import FileTaker
@@ -134,6 +134,7 @@ class Destination:
         with self._timed("build"), self._initial_windows(icis):
             self._build()
         self._pids = self._numbers()
+        self._note_state(State.RESTORED)
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
@@ -189,6 +190,10 @@ class Destination:
         tasks = [processes.identity(pid) for pid in pids]
         self._journal.did("tree", tasks=tasks, marked=self._mark, path=str(self._images))
 
+    def _note_state(self, state: State) -> None:
+        assert self._journal is not None
+        self._journal.state(state.value, destination_pid=self._pids[self._request.pids[0]])
+
     def _local_holders(self, request: pb.Restore) -> dict[int, tuple[int, int]]:
         """Inode on the origin -> PID here and descriptor."""
         holders = (one.holders[0].pid for one in request.sockets)
@@ -215,7 +220,7 @@ class Destination:
         :raises MigrateError: CRIU failed before the tree was whole; :meth:`settle` leaves nothing.
         """
         assert self._journal is not None
-        self._journal.state(State.COMMITTED.value)
+        self._note_state(State.COMMITTED)
         self.committed = True
         with self._timed("activate"):
             try:
@@ -233,7 +238,7 @@ class Destination:
         Not before: what arrives is acknowledged, and would be lost if the tree came to nothing after all.
         """
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value)
+        self._note_state(State.ACTIVATED)
         self.activated = True
         self._inlet.add(self._capture.take())
         self._inlet.fill(self._flows[ici.tag] for ici in self._icis if ici.state is not TcpState.ESTABLISHED)
@@ -276,6 +281,8 @@ class Destination:
     def settle(self) -> list[str]:
         """After the commit, without the driver: leave what runs, else remove everything; say which."""
         if self.activated:
+            assert self._journal is not None
+            arrived.keep(self._journal.read())
             return ["the process runs on the destination", *self.end()]
         self.committed = False
         return ["the process does not run on the destination", *self.abort()[1]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate import settle, undo
+from migrate import doubt, settle, undo
 from migrate.errors import MigrateError
 from migrate.instructions import in_doubt
 from migrate.journal import Journal, Record
@@ -56,9 +56,14 @@ class Ending:
         else:
             self._roll_back()
 
-    def _runs_there(self) -> None:
+    def _runs_there(self, found: pb.Answer | None = None) -> None:
+        """:param found: what the destination has said when it was asked."""
+        if found is not None:
+            self._report.destination_pid = found.destination_pid
+        ended = found is not None and found.where == pb.Answer.ENDED
+        verb, end = ("ran", ", and has ended there") if ended else ("runs", "")
         self._report.outcome = Outcome.MOVED
-        self._report.where = f"runs on {self._request.host} as PID {self._report.destination_pid}"
+        self._report.where = f"{verb} on {self._request.host} as PID {self._report.destination_pid}{end}"
 
     def _roll_back(self) -> None:
         """Undo all. The destination first where it may answer for the addresses already, else we do not wait:
@@ -82,12 +87,36 @@ class Ending:
         return True
 
     def _in_doubt(self) -> None:
-        """Nobody here knows whether the destination has begun to run it: a person must look."""
+        """Only the destination knows whether it has begun to run it, so it is asked, in a session of its own."""
+        self._link.close(flush_s=0.0)  # if the agent lives it sees that, and settles
+        if self.journal is None:
+            return
+        found = doubt.find_out(self.journal.read())
+        if not isinstance(found, pb.Answer):
+            self._stays_in_doubt(f"{self._request.host} cannot be asked where the process is: {found}")
+            return
+        said = doubt.sentence(found, self._request.host)
+        if found.where in doubt.THERE:
+            self._report.notes.append(said)
+            self._let_go()
+            self._runs_there(found)
+            self._close(undo.kill_origin)
+        elif found.where == pb.Answer.NOT_HERE:
+            self._report.notes.append(said)
+            self._let_go()
+            self._report.outcome, self._report.destination_pid = Outcome.ROLLED_BACK, 0
+            self._close(lambda record: undo.roll_back(record)[1], remind=True)
+        else:
+            self._stays_in_doubt(said)
+
+    def _stays_in_doubt(self, why: str) -> None:
+        """A person must look."""
+        assert self.journal is not None
+        self._report.notes.append(why)
         self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
-        if self.journal is not None:
-            self._report.instructions = in_doubt(self.journal.read())
-            self.journal.abandon()
-            self.journal = None
+        self._report.instructions = in_doubt(self.journal.read())
+        self.journal.abandon()
+        self.journal = None
 
     def _close(self, clean_up: Callable[[Record], list[str]], *, remind: bool = False) -> None:
         """Clean up and end the journal, or leave it with what could not be done.

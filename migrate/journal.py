@@ -25,6 +25,7 @@ from typing import Any
 
 from migrate import journal_lines, place
 from migrate.errors import MigrateError
+from migrate.reach import Reach
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Record:
     :ivar state: the last state, or "".
     :ivar destination_pid: the process as the destination numbers it, once that is known, else 0.
     :ivar end: the outcome, or "" while it is open.
+    :ivar reach: on the origin: how the other host was reached, see :class:`migrate.reach.Reach`.
     """
 
     migration_id: str
@@ -47,6 +49,7 @@ class Record:
     state: str = ""
     destination_pid: int = 0
     end: str = ""
+    reach: dict[str, Any] = field(default_factory=dict)
 
     def named(self, *names: str) -> list[dict[str, Any]]:
         """The entries of these names, oldest first."""
@@ -59,14 +62,17 @@ class Journal:
     :raises FileExistsError: there is one of that id.
     """
 
-    def __init__(self, migration_id: str, *, role: str, pid: int, other_host: str) -> None:
+    def __init__(
+        self, migration_id: str, *, role: str, pid: int, other_host: str, reach: Reach | None = None
+    ) -> None:
         place.STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = place.home(migration_id)
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
         self._lock = take_lock(self.directory, create=True)
         self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        self._write({"id": migration_id, "role": role, "pid": pid, "other_host": other_host})
+        first = {"id": migration_id, "role": role, "pid": pid, "other_host": other_host}
+        self._write(first | ({"reach": reach.as_json()} if reach is not None else {}))
 
     def did(self, name: str, /, **details: Any) -> None:
         """Note that *name* is about to be done and would be undone with *details*."""
@@ -171,6 +177,7 @@ def _add(record: Record, line: dict[str, Any]) -> None:
         record.end = line["end"]
     else:
         record.role, record.pid, record.other_host = line["role"], line["pid"], line["other_host"]
+        record.reach = line.get("reach", {})
 
 
 def all_of_this_host() -> Iterator[Path]:

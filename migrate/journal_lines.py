@@ -36,12 +36,19 @@ def _task(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and _pid(value[0]) and _number(value[1])
 
 
+def _reach(value: Any) -> bool:
+    """How the destination was reached: as :class:`migrate.reach.Reach` has it."""
+    tests = {"port": lambda one: one is None or _number(one), "sudo": lambda one: isinstance(one, bool)}
+    return isinstance(value, dict) and all(tests.get(name, _text)(one) for name, one in value.items())
+
+
 #: A field means the same in every kind of line.
 _TYPES: Mapping[str, _Test] = {
     "did": _text, "state": _text, "end": _text, "role": _text, "other_host": _text, "destination_pid": _pid,
     "path": _text, "backup": _text, "name": _text, "marked": _text, "pid": _pid, "start": _number,
     "tasks": _list(_task), "routes": _list(_text),
     "reuse": lambda value: value is True or _list(_number)(value),
+    "reach": _reach,
     "details": lambda value: isinstance(value, dict),
 }  # fmt: skip
 #: Fields that are read by others than the undo of that one entry.

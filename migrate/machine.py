@@ -95,7 +95,8 @@ GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
 
 
 class Machine:
-    """Where one migration is. ``state`` advances only by :meth:`done` and :meth:`give_away`."""
+    """Where one migration is. ``state`` changes only by :meth:`done`, :meth:`give_away` and
+    :meth:`take_back`."""
 
     def __init__(self) -> None:
         self.state = State.CHECKED
@@ -127,6 +128,12 @@ class Machine:
         if self.state is not State.SWITCHED:
             raise ValueError(f"nothing to give away in state {self.state.value}")
         self.state = State.COMMITTED
+
+    def take_back(self) -> None:
+        """The message that gives the process away was surely not sent, not even in part."""
+        if self.state is not State.COMMITTED:
+            raise ValueError(f"nothing to take back in state {self.state.value}")
+        self.state = State.SWITCHED
 
     def done(self, step: Step) -> None:
         """The step *step* has been taken."""

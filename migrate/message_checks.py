@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from migrate import place
 from migrate.errors import ProtocolError
 from migrate.pb import session_pb2 as pb
 from tcpcp import option_names
@@ -56,6 +57,18 @@ def _restore(message: pb.Restore) -> Iterator[str]:
             yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
 
 
+def _ask(message: pb.Ask) -> Iterator[str]:
+    if not place.valid_id(message.migration_id):
+        yield f"an id that is none: {message.migration_id[:100]!r}"
+
+
+def _answer(message: pb.Answer) -> Iterator[str]:
+    if message.where not in pb.Answer.Where.values() or not message.where:
+        yield f"a place that is none: {message.where}"
+    if message.where in (pb.Answer.RUNS, pb.Answer.ENDED) and not 1 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no moved process can have: {message.destination_pid}"
+
+
 def _host(message: pb.HostInventory) -> Iterator[str]:
     for interface in message.interfaces:
         for text in interface.addresses:
@@ -73,6 +86,8 @@ def _is_interface(text: str) -> bool:
 
 
 _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
+    pb.Ask: _ask,
+    pb.Answer: _answer,
     pb.Prepare: _prepare,
     pb.Restore: _restore,
     pb.HostInventory: _host,

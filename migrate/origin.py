@@ -140,7 +140,11 @@ class Driver:
         with self._timeline.phase("prepare"):
             self._link.send(self._plan.prepare)
             self._journal = journal.Journal(
-                self._migration_id, role="origin", pid=self._request.pid, other_host=self._request.host
+                self._migration_id,
+                role="origin",
+                pid=self._request.pid,
+                other_host=self._request.host,
+                reach=self._session.reach,
             )
             self._ending.journal = self._journal
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
@@ -324,7 +328,12 @@ class Driver:
         self._isolation.keep()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
         self._machine.give_away()
-        self._link.send(pb.Commit())
+        try:
+            self._link.send(pb.Commit())
+        except MigrateError:  # the link was lost before: surely nothing was sent
+            self._machine.take_back()
+            self._journal.state(State.SWITCHED.value)
+            raise
 
     def activate(self) -> None:
         """Wait until it runs on the destination."""

@@ -7,13 +7,14 @@ doubt: the tree stays frozen and cut off. On the destination a tree that runs st
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate import journal, processes, undo
+from migrate import arrived, journal, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
@@ -33,7 +34,7 @@ class Verdict(enum.Enum):
     ROLLED_BACK = "rolled back; process {pid} goes on here"
     REMOVED = "rolled back; nothing of it runs here"
     MOVED = "completed; the process runs on {other_host}"
-    ARRIVED = "completed; the process runs here"
+    ARRIVED = "completed; PID {destination_pid}: runs here"
     ENDED = "the copy here has been ended; removed the rest"
     IN_DOUBT = "in doubt"
     UNFINISHED = "not everything could be undone"
@@ -53,8 +54,11 @@ class Settled:
     @property
     def text(self) -> str:
         """It in one line."""
-        said = self.verdict.value.format(pid=self.record.pid, other_host=self.record.other_host)
-        return f"migration {self.record.migration_id} of process {self.record.pid}: {said}"
+        record = self.record
+        said = self.verdict.value.format(
+            pid=record.pid, other_host=record.other_host, destination_pid=record.destination_pid
+        )
+        return f"migration {record.migration_id} of process {record.pid}: {said}"
 
 
 def settle(directory: Path) -> Settled | None:
@@ -74,8 +78,21 @@ def settle(directory: Path) -> Settled | None:
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)
     elif settled.verdict is not Verdict.IN_DOUBT:
+        if settled.verdict is Verdict.ARRIVED:
+            arrived.keep(record)
         journal.forget(directory)
     return settled
+
+
+def settle_safely(directory: Path) -> Settled | None:
+    """:func:`settle`, where a journal that nobody foresaw must not stop what is done for others."""
+    try:
+        return settle(directory)
+    except Exception as error:
+        problems = [f"{type(error).__name__}: {error}"]
+        with contextlib.suppress(OSError):
+            note_problems(directory, problems)
+        return Settled(Record(directory.name), Verdict.UNFINISHED, problems)
 
 
 def _origin(record: Record) -> Settled:
@@ -128,7 +145,7 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
     left = []
     for directory in journal.all_of_this_host():
         with journal.owned(directory) as owned:
-            settled = settle(directory) if owned else None
+            settled = settle_safely(directory) if owned else None
         if settled is None:
             continue
         note(f"an earlier {settled.text}")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from migrate import journal, place, recover, settle, undo
-from migrate.errors import Refused
+from migrate import doubt, journal, place, recover, settle, undo
+from migrate.errors import Refused, TransportError
+from migrate.instructions import in_doubt
 from migrate.journal import Journal
 from migrate.machine import State
+from migrate.pb import session_pb2 as pb
+from migrate.reach import Reach
 from migrate.report import Outcome, Report
 from migrate.request import RecoverRequest
 from migrate.settle import Verdict
@@ -25,10 +30,23 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the undos called, in order."""
     monkeypatch.setattr(place, "STATE", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(doubt, "ask", unreachable)
     called: list[str] = []
     for name in undo.UNDO:
         monkeypatch.setitem(undo.UNDO, name, lambda entry, name=name: called.append(name) or name)
     return called
+
+
+def unreachable(record: journal.Record, **_: float) -> pb.Answer:
+    raise TransportError(f"no route to {record.other_host}")
+
+
+def answering(where: pb.Answer.Where.ValueType) -> Callable[..., pb.Answer]:
+    return lambda record, **_: pb.Answer(where=where, destination_pid=77)
+
+
+def run(**words: Any) -> Report:
+    return recover.run(RecoverRequest(**words), Quiet())  # type: ignore[arg-type]
 
 
 class Quiet:
@@ -142,7 +160,7 @@ def test_journal_of_nobody_is_forgotten(tmp_path: Path) -> None:
 
 def test_what_is_under_way_is_left_alone() -> None:
     written = Journal(ID, role="origin", pid=1, other_host="there")
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert report.notes == [f"migration {ID}: under way, left alone"]
     written.remove()
 
@@ -150,7 +168,7 @@ def test_what_is_under_way_is_left_alone() -> None:
 def test_recover_tells_what_it_did() -> None:
     assert recover.run(RecoverRequest(), Quiet()).notes == ["nothing was left here by a migration"]  # type: ignore[arg-type]
     left("origin")
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert (report.outcome, report.exit_status, len(report.notes)) == (Outcome.UNTOUCHED, 0, 1)
     assert f"process {os.getpid()} goes on here" in report.notes[0]
 
@@ -162,7 +180,7 @@ def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(undo.UNDO, "images", fails)
     directory = left("origin")
     for _ in range(2):  # it may be tried again
-        report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+        report = run()
         assert report.error is not None and report.exit_status == 3
         assert any("broken" in note for note in report.notes)
         assert directory.exists()
@@ -175,7 +193,7 @@ def test_a_damaged_journal_is_told_and_left(calls: list[str]) -> None:
     other = Path(directory.parent / ("f" * 12))
     directory.rename(other)
     good = left("origin")
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert any("damaged in line" in note and "by hand" in note for note in report.notes)
     assert report.exit_status == 3
     assert other.exists() and not good.exists()  # the other one was undone all the same
@@ -195,27 +213,86 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
 def test_person_decides(calls: list[str], monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(undo.processes, "end", lambda found: [])
     directory = left("origin", State.COMMITTED)
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
     assert any(f"--{how} {ID}" in line for line in report.instructions)
     assert any("77" in line for line in report.instructions), "the PID that it has on the destination"
     calls.clear()
-    report = recover.run(RecoverRequest(**{how: ID}), Quiet())  # type: ignore[arg-type]
+    report = run(**{how: ID})
+    assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
+    assert report.error is not None and "no route to there" in report.error.message
+    assert "--force" in report.error.hint and calls == [] and directory.exists()
+    report = run(**{how: ID}, force=True)
     assert report.outcome is (Outcome.ROLLED_BACK if how == "resume" else Outcome.MOVED)
     assert ("stop" in calls) == ("switch" in calls) == (how == "resume")
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("how", ["resume", "release"])
+@pytest.mark.parametrize("where", [pb.Answer.RUNS, pb.Answer.ENDED, pb.Answer.UNDER_WAY, pb.Answer.NOT_HERE])
+@pytest.mark.parametrize("force", [False, True])
+def test_person_decides_nothing_that_the_destination_contradicts(
+    calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    where: pb.Answer.Where.ValueType,
+    force: bool,
+) -> None:
+    """Force or not: it is for a destination that cannot be asked."""
+    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(doubt, "ask", answering(where))
+    directory = left("origin", State.COMMITTED)
+    report = run(**{how: ID}, force=force)
+    agrees = where in (doubt.THERE if how == "release" else (pb.Answer.NOT_HERE,))
+    assert directory.exists() == (not agrees)
+    assert bool(calls) == agrees
+    if not agrees:
+        assert report.outcome is Outcome.IN_DOUBT and report.error is not None
+        assert report.error.message.startswith("nothing was done: there was asked: it ")
+
+
+@pytest.mark.parametrize(
+    ("where", "undone", "stays"),
+    [
+        (pb.Answer.RUNS, "completed; the process runs on there", False),
+        (pb.Answer.ENDED, "completed; the process runs on there", False),
+        (pb.Answer.NOT_HERE, "goes on here", False),
+        (pb.Answer.UNDER_WAY, "in doubt", True),
+    ],
+)
+def test_recover_asks_the_destination(
+    calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    where: pb.Answer.Where.ValueType,
+    undone: str,
+    stays: bool,
+) -> None:
+    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(doubt, "ask", answering(where))
+    directory = left("origin", State.COMMITTED)
+    report = run()
+    assert report.outcome is (Outcome.IN_DOUBT if stays else Outcome.UNTOUCHED)
+    assert undone in report.notes[-1] and "there was asked: it " in report.notes[0]
+    assert directory.exists() == stays
+    assert ("stop" in calls) == (where == pb.Answer.NOT_HERE)
+
+
+def test_what_a_person_is_told_are_whole_commands() -> None:
+    reach = Reach(host="u@there", port=2222, identity="/k e y", agent="/opt/m/migrate-agent", sudo=True)
+    record = journal.Record(ID, role="origin", pid=42, other_host="u@there", reach=reach.as_json())
+    assert "ssh -p 2222 -i '/k e y' u@there 'sudo -n /opt/m/migrate --recover'" in "\n".join(in_doubt(record))
+
+
 def test_person_cannot_decide_what_is_known(calls: list[str]) -> None:
     left("origin", State.COMMITTED, State.ACTIVATED)
-    assert recover.run(RecoverRequest(resume=ID), Quiet()).exit_status == 2  # type: ignore[arg-type]
+    assert run(resume=ID).exit_status == 2
     journal.forget(place.home(ID))
     left("origin")
-    assert recover.run(RecoverRequest(release=ID), Quiet()).exit_status == 2  # type: ignore[arg-type]
+    assert run(release=ID).exit_status == 2
     journal.forget(place.home(ID))
     left("destination", State.COMMITTED)
-    assert recover.run(RecoverRequest(resume=ID), Quiet()).exit_status == 2  # type: ignore[arg-type]
-    assert recover.run(RecoverRequest(resume="../../etc"), Quiet()).exit_status == 2  # type: ignore[arg-type]
+    assert run(resume=ID).exit_status == 2
+    assert run(resume="../../etc").exit_status == 2
     assert calls == []
 
 
