@@ -22,7 +22,7 @@ from migrate.stream import FdStream, Stream
 from tcpcp.errors import TcpcpError
 from tcpcp.version import VERSION
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: How long the agent waits for the driver's next message: it lives, or its pings would have stopped.
 PATIENCE_S = 3600.0
 

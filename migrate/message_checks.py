@@ -31,6 +31,21 @@ def check(message: Any) -> None:
         raise ProtocolError(f"received a {type(message).__name__} with {problem}", phase="session")
 
 
+def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, before: int = 0) -> int:
+    """The number of the tree's root on the destination, as *message* says it.
+
+    :param before: what it has said before.
+    :raises ProtocolError: it cannot be: the tree keeps its numbers, unless it gets a PID namespace.
+    """
+    said = message.destination_pid
+    expected = before or (0 if prepare.new_pid_namespace else prepare.pids[0])
+    if not 1 < said <= _MOST_PID or expected not in (0, said):
+        text = f"received a {type(message).__name__} with process {said}"
+        wanted = f", which should be {expected}" if expected else ", which is no moved one"
+        raise ProtocolError(text + wanted, phase="session", role="destination")
+    return said
+
+
 def _nothing(_: Any) -> Iterator[str]:
     return iter(())
 

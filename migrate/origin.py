@@ -15,7 +15,18 @@ import time
 from collections.abc import Generator
 from concurrent import futures
 
-from migrate import gap, guardian, interrupt, inventory, journal, place, processes, quiesce, switch
+from migrate import (
+    gap,
+    guardian,
+    interrupt,
+    inventory,
+    journal,
+    message_checks,
+    place,
+    processes,
+    quiesce,
+    switch,
+)
 from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
@@ -309,7 +320,7 @@ class Driver:
         self._link.send(restore_message(self._manifest, self._extract))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
-        self._report.destination_pid = restored.destination_pid
+        self._report.destination_pid = message_checks.destination_pid(restored, self._plan.prepare)
         self._timeline.hear(restored.phases, self._link.clocks.offset)
 
     def switch(self) -> None:
@@ -341,9 +352,9 @@ class Driver:
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         self._timeline.hear(activated.phases, self._link.clocks.offset)
-        self._report.destination_pid = activated.destination_pid
+        pid = message_checks.destination_pid(activated, self._plan.prepare, self._report.destination_pid)
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value, destination_pid=activated.destination_pid)
+        self._journal.state(State.ACTIVATED.value, destination_pid=pid)
 
     def release(self) -> None:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""

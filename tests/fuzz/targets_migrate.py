@@ -212,6 +212,8 @@ def _frames() -> dict[str, bytes]:
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"]),
+        "ask": pb.Ask(migration_id=ID, wait_ms=5000),
+        "answer": pb.Answer(where=pb.Answer.RUNS, destination_pid=7),
         "ping": pb.Ping(),
     }
     found = {name: frame_bytes(**{name: one}) for name, one in each.items()}
