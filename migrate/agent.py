@@ -14,7 +14,7 @@ from typing import Any
 
 from migrate import failure, message_checks, place, settle, whereabouts
 from migrate.destination import Destination
-from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
+from migrate.errors import CriuError, MigrateError, ProtocolError, SwitchError, TransportError
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.reach import boot_id
@@ -76,7 +76,7 @@ class Agent:
         try:
             kinds = FOLLOWS[self._after] | ({"gap"} if self._after in GAP_AFTER else set())
             kind, message = self._link.receive_kind(*kinds, timeout_s=PATIENCE_S)
-        except CriuError as error:  # found by watch()
+        except (CriuError, SwitchError) as error:  # found by watch()
             self._fail("restore", error)
         else:
             self._take(kind, message)

@@ -45,7 +45,7 @@ class Destination:
         self.migration_id = migration_id
         self.origin_host = origin_host
         self.phases: list[pb.PhaseTime] = []
-        self.committed = self.activated = False
+        self.committed = self.activated = self._switched = False
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
 
@@ -87,9 +87,10 @@ class Destination:
         return f"MIGRATE_ID={self.migration_id}"
 
     def watch(self) -> None:
-        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive.
+        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive; then
+        go on answering for the service addresses.
 
-        :raises CriuError: it is not; :meth:`abort` leaves nothing.
+        :raises CriuError, SwitchError: it is not, or we cannot; :meth:`abort` leaves nothing.
         """
         if self._journal is None or self.committed or not hasattr(self, "_worker"):
             return
@@ -97,6 +98,8 @@ class Destination:
             text = f"CRIU ended with status {status} while it waited"
             hint = "Look for what killed it, and try again."
             raise CriuError(text, phase="restore", role="destination", hint=hint)
+        if self._switched:
+            self._switch.renew()
 
     def _make_images(self) -> Path:
         assert self._journal is not None
@@ -211,6 +214,7 @@ class Destination:
         self._capture.everything()
         with self._timed("switch"):
             self._switch.switch()
+            self._switched = True
             self._switch.verify()
         self.watch()  # the last moment in which a dead CRIU costs a rollback and no doubt
 
@@ -223,6 +227,7 @@ class Destination:
         self._note_state(State.COMMITTED)
         self.committed = True
         with self._timed("activate"):
+            self._switch.keep()
             try:
                 for stage in self._stages:
                     if stage.name == "pre-resume":

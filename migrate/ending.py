@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from migrate import doubt, settle, undo
 from migrate.errors import MigrateError
-from migrate.instructions import in_doubt
+from migrate.instructions import in_doubt, look
 from migrate.journal import Journal, Record
 from migrate.link import Link
 from migrate.machine import Machine, State
@@ -48,9 +48,12 @@ class Ending:
         self._report.fail(error)
         self._report.outcome = Outcome[self._machine.failed().name]
         if self._report.outcome is Outcome.MOVED:
+            record = self.journal.read() if self.journal is not None else None
             self._let_go()
             self._runs_there()
             self._close(undo.kill_origin)
+            if record is not None:
+                self._see_to_the_other_side(record, doubt.THERE)
         elif self._report.outcome is Outcome.IN_DOUBT:
             self._in_doubt()
         else:
@@ -69,22 +72,49 @@ class Ending:
         """Undo all. The destination first where it may answer for the addresses already, else we do not wait:
         the process shall run again as soon as possible."""
         announced = self._machine.state in (State.RESTORED, State.SWITCHED)
-        confirmed = self._abort_destination(wait=announced)
+        record = self.journal.read() if self.journal is not None else None
+        told = self._tell_abort()
+        confirmed = told and announced and self._hears_aborted()
         self._let_go()
         self._report.destination_pid = 0
         self._close(lambda record: undo.roll_back(record)[1], remind=announced and not confirmed)
+        if told and not announced:
+            confirmed = self._hears_aborted()
+        if record is not None and not confirmed:
+            self._see_to_the_other_side(record, (pb.Answer.NOT_HERE,))
 
-    def _abort_destination(self, *, wait: bool) -> bool:
-        """Tell the destination to undo; whether it said that it has."""
+    def _tell_abort(self) -> bool:
+        """Tell the destination to undo; whether the link lived."""
         try:
             self._link.send(pb.Abort(reason="the origin rolls back"))
-            if not wait:
-                return False
+        except MigrateError:
+            return False
+        return True
+
+    def _hears_aborted(self) -> bool:
+        """Whether the destination says that it has undone everything."""
+        try:
             aborted = self._link.expect(pb.Aborted, timeout_s=ABORT_S, discard=True)
         except MigrateError:
             return False
         self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]
         return True
+
+    def _see_to_the_other_side(self, record: Record, wanted: tuple[int, ...]) -> None:
+        """The destination has not confirmed that it has cleaned up. A new agent there does it, and says so.
+
+        If there can be none, or somebody is still at work, the user is told what to do.
+        """
+        self._link.close(flush_s=0.0)
+        try:
+            if doubt.ask(record).where in wanted:
+                return
+        except (MigrateError, OSError):
+            pass
+        self._report.notes.append(
+            f"{record.other_host} has not confirmed that it has cleaned up. It does that by itself, unless its "
+            f"agent and guardian were killed or stand still; to be sure, run later:  {look(record)}"
+        )
 
     def _in_doubt(self) -> None:
         """Only the destination knows whether it has begun to run it, so it is asked, in a session of its own."""

@@ -5,8 +5,10 @@ A stranger on the destination, an agent that stands still, a link that is lost i
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from kills import Bench, Migration, View
+from kills import Bench, Migration, View, eventually
 from kills_outcomes import assert_goes_on_at_origin, assert_moved
 from test_kills import stop_in_activation
 
@@ -94,3 +96,41 @@ def test_process_that_has_ended_there_does_not_run_again_here(bench: Bench) -> N
         assert report["notes"][0] == f"destination was asked: it ran there as PID {bench.pid}, and has ended"
         assert bench.pid not in View(bench.origin).processes
     bench.assert_alone("origin")
+
+
+# --- an address that its host no longer answers for well -------------------------------------------------
+
+
+def test_a_destination_that_stands_still_loses_the_address(bench: Bench) -> None:
+    """Before COMMIT it has it for some seconds only; the origin's copy goes on, and is the only one to answer."""
+    migration = Migration(bench, "SWITCHED")
+    lease = bench.destination.exec(["ip", "-o", "address", "show", "dev", "eth0"]).stdout
+    assert all("forever" not in line.split("valid_lft")[1].split()[0] for line in _of(bench, lease)), lease
+    migration.kill("agent", signal="STOP")
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert "destination has not confirmed" in " ".join(report["notes"])
+    eventually(lambda: not bench.service & View(bench.destination).addresses, "the lease has ended", 10)
+    for ip in bench.lab.service:
+        bench.lab.hosts["gateway"].exec(["ip", "neigh", "flush", "to", ip])
+    bench.assert_streams()
+    bench.destination.exec(["kill", "-CONT", str(migration.agent)])
+    assert_goes_on_at_origin(bench, within_s=10)
+
+
+def test_the_address_is_there_for_good_after_the_move(bench: Bench) -> None:
+    migration = Migration(bench, "SWITCHED")
+    time.sleep(7)  # longer than a lease: it was renewed
+    assert bench.service <= View(bench.destination).addresses
+    migration.go()
+    assert migration.end()[0] == 0
+    shown = bench.destination.exec(["ip", "-o", "address", "show", "dev", "eth0"]).stdout
+    lines = _of(bench, shown)
+    assert len(lines) == 2 and all("valid_lft forever" in line for line in lines), shown
+    assert not any("noprefixroute" in line for line in lines), shown
+    assert_moved(bench)
+
+
+def _of(bench: Bench, shown: str) -> list[str]:
+    """The lines of the service addresses."""
+    return [line for line in shown.splitlines() if any(f" {ip}/" in line for ip in bench.lab.service)]
