@@ -20,7 +20,7 @@ from migrate import journal, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from migrate.machine import Outcome
-from migrate.settle import Settled, Verdict, settle
+from migrate.settle import Settled, Verdict, settle_safely
 
 READY = b"ready\n"
 START_S = 15.0
@@ -93,7 +93,7 @@ def main() -> int:
         lock = journal.take_lock(directory, wait=True)
     except FileNotFoundError:
         return 0
-    settled = settle(directory)
+    settled = settle_safely(directory)
     os.close(lock)
     if settled is not None and _came_back(settled):
         announce_again(settled.record)

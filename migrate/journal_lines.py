@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+#: Of the format; in the first line. What a later one says is not understood here, and not undone in part.
+VERSION = 1
 #: Numbers of processes, and starts in clock ticks and inodes, are below these.
 _MOST_PID, _MOST = 1 << 31, 1 << 63
 
@@ -48,7 +50,7 @@ _TYPES: Mapping[str, _Test] = {
     "path": _text, "backup": _text, "name": _text, "marked": _text, "pid": _pid, "start": _number,
     "tasks": _list(_task), "routes": _list(_text),
     "reuse": lambda value: value is True or _list(_number)(value),
-    "reach": _reach,
+    "reach": _reach, "owner": _task, "version": _number,
     "details": lambda value: isinstance(value, dict),
 }  # fmt: skip
 #: Fields that are read by others than the undo of that one entry.
@@ -67,6 +69,8 @@ def parse(line: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("not an object")
+    if _number(found.get("version")) and found["version"] > VERSION:
+        raise ValueError(f"it is of version {found['version']}, and this migrate reads up to {VERSION}")
     for name in (name for name, test in _TYPES.items() if name in found and not test(found[name])):
         raise ValueError(f"{name} makes no sense")
     for name in (name for name in _needed(found) if name not in found):

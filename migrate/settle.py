@@ -32,6 +32,7 @@ class Verdict(enum.Enum):
 
     COMPLETE = "was complete, removed what it kept"
     ROLLED_BACK = "rolled back; process {pid} goes on here"
+    DIED = "rolled back; process {pid} had ended here"
     REMOVED = "rolled back; nothing of it runs here"
     MOVED = "completed; the process runs on {other_host}"
     ARRIVED = "completed; PID {destination_pid}: runs here"
@@ -74,7 +75,7 @@ def settle(directory: Path) -> Settled | None:
         return None
     except MigrateError as error:  # damaged: what was done is not known
         return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
-    settled = _origin(record) if record.role == "origin" else _destination(record)
+    settled = _of_role(record)
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)
     elif settled.verdict is not Verdict.IN_DOUBT:
@@ -95,6 +96,16 @@ def settle_safely(directory: Path) -> Settled | None:
         return Settled(Record(directory.name), Verdict.UNFINISHED, problems)
 
 
+def _of_role(record: Record) -> Settled:
+    if record.role == "origin":
+        return _origin(record)
+    if record.role == "destination" or not record.entries:
+        return _destination(record)
+    # To undo what a destination needs, or to resume what an origin has given away, would be worse than nothing.
+    problem = "its first line is lost, so it is not known on which side this host was; look at it by hand"
+    return Settled(record, Verdict.UNFINISHED, [problem])
+
+
 def _origin(record: Record) -> Settled:
     if record.end:
         return Settled(record, Verdict.COMPLETE)
@@ -105,7 +116,8 @@ def _origin(record: Record) -> Settled:
         return _settled(record, Verdict.ENDED, undo.kill_origin(record))
     if record.state == ACTIVATED:
         return _settled(record, Verdict.MOVED, undo.kill_origin(record))
-    return _settled(record, Verdict.ROLLED_BACK, undo.roll_back(record)[1])
+    verdict = Verdict.DIED if undo.ended(record) else Verdict.ROLLED_BACK
+    return _settled(record, verdict, undo.roll_back(record)[1])
 
 
 def _destination(record: Record) -> Settled:
@@ -165,7 +177,9 @@ def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
             text = f"an earlier migration of process {pid} ({busy}) is still being undone"
             raise Refused([Reason("busy", "origin", text, "Wait until its guardian has ended.")])
         time.sleep(0.02)
-    reasons = [_reason(one) for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
+    left = [one for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
+    # The number of one that has ended may be that of another process now.
+    reasons = [_reason(one) for one in left if not undo.ended(one.record)]
     if reasons:
         raise Refused(reasons)
 

@@ -72,8 +72,18 @@ def put_doubt_in_order(record: Record) -> list[str]:
 
 def frozen(record: Record) -> list[processes.Identity]:
     """The tasks of the origin's tree that are alive."""
-    tasks = {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
-    return sorted(task for task in tasks if processes.alive(task))
+    return sorted(task for task in _tasks(record) if processes.alive(task))
+
+
+def ended(record: Record) -> bool:
+    """Whether nothing of the origin's tree is alive."""
+    if _tasks(record):
+        return not frozen(record)
+    return not Path(f"/proc/{record.pid}").exists()
+
+
+def _tasks(record: Record) -> set[processes.Identity]:
+    return {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
 
 
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -81,10 +91,10 @@ def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     for entry in reversed(entries):
         try:
             undone.append(UNDO[entry["did"]](entry))
-        except (LookupError, TypeError, ValueError) as error:
-            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
         except (MigrateError, TcpcpError, OSError) as error:
             problems.append(f"{entry['did']}: {error}")
+        except Exception as error:  # one entry stops none of the others, whatever it holds
+            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
     return undone, problems
 
 
@@ -106,12 +116,12 @@ def _criu(entry: dict[str, Any]) -> str:
 def _stop(entry: dict[str, Any]) -> str:
     """SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task.
 
-    Tasks that had been stopped before the migration are not in the entry.
+    Tasks that had been stopped before the migration are not in the entry. One that has ended meanwhile, killed
+    by its owner, has nothing to be continued.
     """
     going = [pid for pid, start in entry["tasks"] if processes.send((pid, start), signal.SIGCONT)]
-    if len(going) != len(entry["tasks"]):
-        raise MigrateError(f"of {len(entry['tasks'])} stopped tasks only {len(going)} are left")
-    return f"{len(going)} tasks continued"
+    ended = len(entry["tasks"]) - len(going)
+    return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
 
 
 def _repair(entry: dict[str, Any]) -> str:

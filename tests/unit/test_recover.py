@@ -323,3 +323,79 @@ def test_new_migration_waits_for_a_guardian(monkeypatch: pytest.MonkeyPatch) -> 
     settle.clear_the_way(43, lambda _: None)
     written.abandon()
     settle.clear_the_way(42, lambda _: None)
+
+
+# --- one journal stops nothing ----------------------------------------------------------------------------
+
+FIRST = '{"id": "x", "role": "origin", "pid": 999999, "other_host": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "lock", "stays"),
+    [
+        (FIRST + '{"did": "newthing"}\n', True, True),
+        (FIRST + "{garbage}\n", True, True),
+        (FIRST + "[1]\n", True, True),
+        (FIRST.replace("{", '{"version": 99, ', 1), True, True),
+        ('{"did": "images", "path": "/none"}\n{"state": "COMMITTED"}\n', True, True),
+        (FIRST, False, False),
+        ("", True, False),
+        ("\0\1\n", True, True),
+        (FIRST + '{"did": "stop", "tasks": [[999999, 5]]}\n', True, False),
+    ],
+)
+def test_a_journal_of_any_kind_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, lock: bool, stays: bool
+) -> None:
+    monkeypatch.setitem(undo.UNDO, "stop", STOP)
+    odd = tmp_path / ("0" * 12)
+    odd.mkdir()
+    (odd / "journal").write_text(text)
+    if lock:
+        (odd / "lock").touch()
+    good = left("origin")
+    found = settle.sweep(lambda _: None)
+    assert [one.verdict for one in found] == [Verdict.UNFINISHED] * stays
+    assert (odd.exists(), good.exists()) == (stays, False)
+    settle.clear_the_way(999999 if not stays else 1, lambda _: None)
+
+
+STOP = undo.UNDO["stop"]
+
+
+def test_a_lock_that_is_lost_is_no_owner_unless_he_lives() -> None:
+    written = Journal(ID, role="origin", pid=1, other_host="there")
+    (written.directory / "lock").unlink()
+    with journal.owned(written.directory) as owned:
+        assert not owned
+    path = written.directory / "journal"
+    start = journal.read(written.directory).owner[1]  # type: ignore[index]
+    path.write_text(path.read_text().replace(f"{start}]", f"{start - 1}]"))
+    with journal.owned(written.directory) as owned:
+        assert owned
+    written.remove()
+
+
+def test_a_process_that_had_ended_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(undo.UNDO, "stop", STOP)
+    directory = left("origin", alive=False)
+    (note,) = run().notes
+    assert f"process {os.getpid()} had ended here" in note
+    assert not directory.exists()
+
+
+def test_a_bug_in_one_undo_stops_nothing(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(entry: dict[str, object]) -> str:
+        raise AttributeError("of another version")
+
+    monkeypatch.setitem(undo.UNDO, "switch", fails)
+    assert settled(left("origin")) is Verdict.UNFINISHED
+    assert calls == ["repair", "stop", "criu", "images", "isolation"]
+
+
+def test_no_space_for_the_first_line_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:5]))
+    with pytest.raises(OSError, match="no space"):
+        Journal(ID, role="origin", pid=1, other_host="there")
+    assert list(tmp_path.iterdir()) == []
