@@ -140,6 +140,12 @@ def _parser() -> _Parser:
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
+    _add_recover(add)
+    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_recover(add: Callable[..., object]) -> None:
     add("--recover", action="store_true", help="undo or explain what a migration that died left on this host")
     add("--resume", metavar="ID", default="", help="with --recover: let the process go on here")
     add("--release", metavar="ID", default="", help="with --recover: it runs on HOST; end the copy here")
@@ -149,8 +155,6 @@ def _parser() -> _Parser:
         help="with --resume or --release: although HOST cannot be asked where the process is; if you are wrong,"
         " two copies run, or none",
     )
-    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
-    return parser
 
 
 def _request(options: argparse.Namespace) -> Request | RecoverRequest:

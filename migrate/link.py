@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from migrate import failure, wire
 from migrate.clock import Clocks
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.pb.session_pb2 import Failure, Frame, Ping
+from migrate.questions import Questions
 from migrate.stream import Stream
 
 PING_S = 1.0
@@ -33,11 +33,6 @@ SILENCE_S = 5.0
 
 _READ_BYTES = 256 << 10
 _BULK_KINDS = frozenset({"image", "copy"})
-#: What the driver asks, and what the agent answers. That an answer belongs to a question shows its number.
-_QUESTIONS = frozenset({"process", "prepare", "restore", "switch", "commit", "abort", "ask", "goodbye"})
-_ANSWERS = frozenset(
-    {"host", "prepared", "restored", "switched", "activated", "aborted", "answer", "goodbye"}
-)
 _MAX_BULK_QUEUED = 4
 _MAX_RECEIVED = 64
 _JOIN_S = 5.0
@@ -87,8 +82,7 @@ class Link:
         self._checkpoint = checkpoint
         self._changed = threading.Condition()
         self._received: collections.deque[tuple[str, Message, int]] = collections.deque()
-        #: The number of our last question, and of the question that we answer; 0: none.
-        self._asked = self._answering = 0
+        self._questions = Questions()
         self._control: collections.deque[bytes] = collections.deque()
         self._bulk: collections.deque[bytes] = collections.deque()
         self._writing = False
@@ -125,25 +119,13 @@ class Link:
         if not name:
             raise ValueError(f"{message.DESCRIPTOR.full_name} needs a kind")
         fields: dict[str, Any] = {name: message}
-        data = wire.encode(Frame(stamp=self.clocks.stamp(), question=self._number(name), **fields))
+        data = wire.encode(Frame(stamp=self.clocks.stamp(), question=self._questions.number(name), **fields))
         if name in _BULK_KINDS:
             if len(data) > wire.CHUNK_BYTES + 8192:
                 raise ValueError(f"a chunk of {len(data)} bytes; split it to {wire.CHUNK_BYTES}")
             self._send_bulk(data, timeout_s)
         else:
             self._send_control(data)
-
-    def _number(self, kind: str) -> int:
-        """The number that a message bears: of the question that it is, or that it answers; else 0.
-
-        At random, so that an answer to a question that is yet to come can have none that fits.
-        """
-        if self._answering:
-            return self._answering
-        if kind in _QUESTIONS:
-            self._asked = 1 + secrets.randbelow((1 << 32) - 1)
-            return self._asked
-        return 0
 
     def flush(self, *, timeout_s: float) -> None:
         """Wait until everything queued has been handed to the stream.
@@ -223,7 +205,7 @@ class Link:
         deadline = time.monotonic() + timeout_s
         while True:
             kind, message, number = self._take(kinds, deadline, timeout_s)
-            stray = kind in _ANSWERS and number != self._asked and not self._answering
+            stray = self._questions.stray(kind, number)
             if kind in kinds and not stray:
                 return kind, message
             if discard:
@@ -248,8 +230,7 @@ class Link:
             # What arrived before the end is still worth reading: often it says why.
             if self._received:
                 taken = self._received.popleft()
-                if taken[0] in _QUESTIONS and not self._asked:
-                    self._answering = taken[2]
+                self._questions.taken(taken[0], taken[2])
                 self._changed.notify_all()
                 return taken
             self._raise_end()

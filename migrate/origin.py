@@ -150,12 +150,9 @@ class Driver:
         self._observer.phase_begin("prepare", "origin")
         with self._timeline.phase("prepare"):
             self._link.send(self._plan.prepare)
+            pid, host = self._request.pid, self._request.host
             self._journal = journal.Journal(
-                self._migration_id,
-                role="origin",
-                pid=self._request.pid,
-                other_host=self._request.host,
-                reach=self._session.reach,
+                self._migration_id, role="origin", pid=pid, other_host=host, reach=self._session.reach
             )
             self._ending.journal = self._journal
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
