@@ -12,22 +12,24 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from migrate import failure, message_checks, place, settle
+from migrate import failure, message_checks, place, settle, whereabouts
 from migrate.destination import Destination
-from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
+from migrate.errors import CriuError, MigrateError, ProtocolError, SwitchError, TransportError
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
+from migrate.reach import boot_id
 from migrate.stream import FdStream, Stream
 from tcpcp.errors import TcpcpError
 from tcpcp.version import VERSION
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: How long the agent waits for the driver's next message: it lives, or its pings would have stopped.
 PATIENCE_S = 3600.0
 
 #: What may come after what; in between, once the origin has isolated the connections, packets of the gap.
 FOLLOWS = {
-    "hello": {"process", "goodbye"},
+    "hello": {"process", "ask", "goodbye"},
+    "ask": {"ask", "goodbye"},
     "process": {"process", "prepare", "goodbye"},
     "prepare": {"copy", "image", "restore", "abort"},
     "copy": {"copy", "image", "restore", "abort"},
@@ -74,7 +76,7 @@ class Agent:
         try:
             kinds = FOLLOWS[self._after] | ({"gap"} if self._after in GAP_AFTER else set())
             kind, message = self._link.receive_kind(*kinds, timeout_s=PATIENCE_S)
-        except CriuError as error:  # found by watch()
+        except (CriuError, SwitchError) as error:  # found by watch()
             self._fail("restore", error)
         else:
             self._take(kind, message)
@@ -88,7 +90,13 @@ class Agent:
         hello = self._link.expect(pb.Hello, timeout_s=30)
         name = os.uname().nodename
         self._link.send(
-            pb.Hello(protocol=PROTOCOL, version=VERSION, migration_id=hello.migration_id, hostname=name)
+            pb.Hello(
+                protocol=PROTOCOL,
+                version=VERSION,
+                migration_id=hello.migration_id,
+                hostname=name,
+                boot_id=boot_id(),
+            )
         )
         if not place.valid_id(hello.migration_id):
             raise ProtocolError("not a migration's id", phase="session", role="destination")
@@ -116,6 +124,7 @@ class Agent:
         here = self._destination
         assert here is not None
         return {
+            "ask": lambda question: whereabouts.find(question.migration_id, question.wait_ms / 1000),
             "process": self._answer,
             "prepare": self._prepare,
             "copy": here.copy,

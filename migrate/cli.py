@@ -110,7 +110,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog="migrate",
-        usage="migrate [options] PID HOST\n       migrate --recover [--resume ID | --release ID] [options]",
+        usage="migrate [options] PID HOST\n"
+        "       migrate --recover [--resume ID | --release ID] [--force] [options]",
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -139,19 +140,29 @@ def _parser() -> _Parser:
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
+    _add_recover(add)
+    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_recover(add: Callable[..., object]) -> None:
     add("--recover", action="store_true", help="undo or explain what a migration that died left on this host")
     add("--resume", metavar="ID", default="", help="with --recover: let the process go on here")
     add("--release", metavar="ID", default="", help="with --recover: it runs on HOST; end the copy here")
-    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
-    return parser
+    add(
+        "--force",
+        action="store_true",
+        help="with --resume or --release: although HOST cannot be asked where the process is; if you are wrong,"
+        " two copies run, or none",
+    )
 
 
 def _request(options: argparse.Namespace) -> Request | RecoverRequest:
     """Return what was asked for. :raises UsageError: it makes no sense."""
     if options.recover:
         return _recover_request(options)
-    if options.resume or options.release:
-        raise _wrong("--resume and --release need --recover")
+    if options.resume or options.release or options.force:
+        raise _wrong("--resume, --release and --force need --recover")
     if options.pid is None or options.host is None:
         raise _wrong("PID and HOST are needed")
     return Request(
@@ -179,7 +190,11 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
         raise _wrong("--recover takes no --report")
     if options.resume and options.release:
         raise _wrong("--resume and --release exclude each other")
-    return RecoverRequest(resume=options.resume, release=options.release, verbose=options.verbose)
+    if options.force and not (options.resume or options.release):
+        raise _wrong("--force needs --resume or --release")
+    return RecoverRequest(
+        resume=options.resume, release=options.release, force=options.force, verbose=options.verbose
+    )
 
 
 def _number(name: str, text: str, largest: int) -> int:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from migrate import built, guardian, journal, place, processes, switch, undo
+from migrate import arrived, built, guardian, journal, place, processes, switch, undo
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
 from migrate.file_copy import FileTaker
@@ -46,7 +45,7 @@ class Destination:
         self.migration_id = migration_id
         self.origin_host = origin_host
         self.phases: list[pb.PhaseTime] = []
-        self.committed = self.activated = False
+        self.committed = self.activated = self._switched = False
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
         self._built: built.Built | None = None
@@ -65,7 +64,6 @@ class Destination:
             self.migration_id, role="destination", pid=request.pids[0], other_host=self.origin_host
         )
         self._guardian = guardian.Guardian(self._journal.directory, "destination")
-        self._since = _ticks_now()
         avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
         self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark)
         addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
@@ -90,9 +88,10 @@ class Destination:
         return f"MIGRATE_ID={self.migration_id}"
 
     def watch(self) -> None:
-        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive.
+        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive; then
+        go on answering for the service addresses.
 
-        :raises CriuError: it is not; :meth:`abort` leaves nothing.
+        :raises CriuError, SwitchError: it is not, or we cannot; :meth:`abort` leaves nothing.
         """
         if self._journal is None or self.committed or not hasattr(self, "_worker"):
             return
@@ -101,6 +100,8 @@ class Destination:
             text = f"CRIU ended with status {status} while it waited"
             hint = "Look for what killed it, and try again."
             raise CriuError(text, phase="restore", role="destination", hint=hint)
+        if self._switched:
+            self._switch.renew()
 
     def _watch_tree(self) -> None:
         """Nobody but us would notice that a task which waits to run was killed. :raises CriuError: one was."""
@@ -152,6 +153,7 @@ class Destination:
         self._pids = self._numbers([task.pid for task in request.tasks])
         self._built = built.Built(request.tasks, self._pids)
         self._worker.meanwhile = self._watch_tree
+        self._note_state(State.RESTORED)
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
@@ -186,9 +188,7 @@ class Destination:
 
     def _build(self) -> None:
         assert self._journal is not None
-        init = self._worker.namespace_init
-        pids = [init] if init else list(self._request.pids)
-        self._journal.did("tree", pids=pids, since=self._since, marked=self._mark)
+        self._note_tree(())
         self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
         options = Options(
             self._images,
@@ -199,8 +199,19 @@ class Destination:
         self._stages: Generator[Stage, bool | None, None] = self._worker.restore(options)
         for stage in self._stages:
             if stage.name == "post-restore":
+                self._note_tree(tree.tasks(self._worker.namespace_init or self._request.pids[0]))
                 return
         raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+
+    def _note_tree(self, pids: Iterable[int]) -> None:
+        """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
+        assert self._journal is not None
+        tasks = [processes.identity(pid) for pid in pids]
+        self._journal.did("tree", tasks=tasks, marked=self._mark, path=str(self._images))
+
+    def _note_state(self, state: State) -> None:
+        assert self._journal is not None
+        self._journal.state(state.value, destination_pid=self._pids[self._request.pids[0]])
 
     def _local_holders(self, request: pb.Restore) -> dict[int, tuple[int, int]]:
         """Inode on the origin -> PID here and descriptor."""
@@ -219,6 +230,7 @@ class Destination:
         self._capture.everything()
         with self._timed("switch"):
             self._switch.switch()
+            self._switched = True
             self._switch.verify()
         self.watch()
         self._require_whole()
@@ -232,9 +244,10 @@ class Destination:
         assert self._journal is not None
         self.watch()  # the last moment in which it costs a rollback and no doubt
         self._require_whole()
-        self._journal.state(State.COMMITTED.value)
+        self._note_state(State.COMMITTED)
         self.committed = True
         with self._timed("activate"):
+            self._switch.keep()
             try:
                 for stage in self._stages:
                     if stage.name == "pre-resume":
@@ -260,7 +273,7 @@ class Destination:
         Not before: what arrives is acknowledged, and would be lost if the tree came to nothing after all.
         """
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value)
+        self._note_state(State.ACTIVATED)
         self.activated = True
         self._inlet.add(self._capture.take())
         self._inlet.fill(self._flows[ici.tag] for ici in self._icis if ici.state is not TcpState.ESTABLISHED)
@@ -303,6 +316,8 @@ class Destination:
     def settle(self) -> list[str]:
         """After the commit, without the driver: leave what runs, else remove everything; say which."""
         if self.activated:
+            assert self._journal is not None
+            arrived.keep(self._journal.read())
             return ["the process runs on the destination", *self.end()]
         self.committed = False
         return ["the process does not run on the destination", *self.abort()[1]]
@@ -336,8 +351,3 @@ class _Timed:
     def __exit__(self, *_: object) -> None:
         duration_ns = time.monotonic_ns() - self._start_ns
         self._phases.append(pb.PhaseTime(name=self._name, start_ns=self._start_ns, duration_ns=duration_ns))
-
-
-def _ticks_now() -> int:
-    """Clock ticks since boot, the unit of a process's start time; never later than now."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) - 1

@@ -20,13 +20,15 @@ from migrate import journal, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from migrate.machine import Outcome
-from migrate.settle import Settled, Verdict, settle
+from migrate.settle import Settled, Verdict, settle_safely
 
 READY = b"ready\n"
 START_S = 15.0
 #: When the addresses are announced again after a rollback that the destination may have noticed later than
-#: this host, by the silence of the link at the latest; seconds after the first time.
-AGAIN_S = (0.5, 1, 2, 4, 6, 8)
+#: this host; seconds after the first time. It goes on for longer than a destination can have the addresses: it
+#: renews its lease until the link has been silent for too long (link.SILENCE_S), and then it ends by itself
+#: (switch.address.LEASE_S).
+AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
 
 
 class Guardian:
@@ -91,7 +93,7 @@ def main() -> int:
         lock = journal.take_lock(directory, wait=True)
     except FileNotFoundError:
         return 0
-    settled = settle(directory)
+    settled = settle_safely(directory)
     os.close(lock)
     if settled is not None and _came_back(settled):
         announce_again(settled.record)

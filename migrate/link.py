@@ -25,6 +25,7 @@ from migrate import failure, wire
 from migrate.clock import Clocks
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.pb.session_pb2 import Failure, Frame, Ping
+from migrate.questions import Questions
 from migrate.stream import Stream
 
 PING_S = 1.0
@@ -80,7 +81,8 @@ class Link:
         self._explain = explain
         self._checkpoint = checkpoint
         self._changed = threading.Condition()
-        self._received: collections.deque[tuple[str, Message]] = collections.deque()
+        self._received: collections.deque[tuple[str, Message, int]] = collections.deque()
+        self._questions = Questions()
         self._control: collections.deque[bytes] = collections.deque()
         self._bulk: collections.deque[bytes] = collections.deque()
         self._writing = False
@@ -117,7 +119,7 @@ class Link:
         if not name:
             raise ValueError(f"{message.DESCRIPTOR.full_name} needs a kind")
         fields: dict[str, Any] = {name: message}
-        data = wire.encode(Frame(stamp=self.clocks.stamp(), **fields))
+        data = wire.encode(Frame(stamp=self.clocks.stamp(), question=self._questions.number(name), **fields))
         if name in _BULK_KINDS:
             if len(data) > wire.CHUNK_BYTES + 8192:
                 raise ValueError(f"a chunk of {len(data)} bytes; split it to {wire.CHUNK_BYTES}")
@@ -186,7 +188,8 @@ class Link:
             answer behind whatever was under way.
         :raises MigrateError: the other side reported a Failure: an error of the class it names.
         :raises TransportError: the link is lost, or nothing came within *timeout_s*.
-        :raises ProtocolError: a message of another kind came. It is gone; the link stays as it is.
+        :raises ProtocolError: a message of another kind came, or an answer to something else than our last
+            question. It is gone; the link stays as it is.
         """
         return self.receive_kind(*kinds, timeout_s=timeout_s, discard=discard)[1]
 
@@ -201,11 +204,15 @@ class Link:
         """:meth:`receive`, but return the kind as well."""
         deadline = time.monotonic() + timeout_s
         while True:
-            kind, message = self._take(kinds, deadline, timeout_s)
-            if kind in kinds:
+            kind, message, number = self._take(kinds, deadline, timeout_s)
+            stray = self._questions.stray(kind, number)
+            if kind in kinds and not stray:
                 return kind, message
             if discard:
                 continue
+            if stray and kind in kinds:
+                text = f"sent {kind} that answers no question that was asked"
+                raise ProtocolError(text, phase="session", role=self._role)
             if kind == "failure":
                 raise self._as_error(message)
             raise ProtocolError(
@@ -217,22 +224,23 @@ class Link:
         with self._changed:
             return self._received[0][0] if self._received else None
 
-    def _take(self, kinds: tuple[str, ...], deadline: float, timeout_s: float) -> tuple[str, Message]:
+    def _take(self, kinds: tuple[str, ...], deadline: float, timeout_s: float) -> tuple[str, Message, int]:
         self._wait(lambda: bool(self._received) or self._end is not None, deadline - time.monotonic())
         with self._changed:
             # What arrived before the end is still worth reading: often it says why.
             if self._received:
                 taken = self._received.popleft()
+                self._questions.taken(taken[0], taken[2])
                 self._changed.notify_all()
                 return taken
             self._raise_end()
         raise self._late(f"did not answer within {timeout_s:g} s (waiting for {' or '.join(kinds)})")
 
     def _failed(self) -> bool:
-        return any(kind == "failure" for kind, _ in self._received)
+        return any(kind == "failure" for kind, *_ in self._received)
 
     def _take_failure(self) -> MigrateError:
-        index = next(i for i, (kind, _) in enumerate(self._received) if kind == "failure")
+        index = next(i for i, (kind, *_) in enumerate(self._received) if kind == "failure")
         message = self._received[index][1]
         del self._received[index]
         return self._as_error(message)
@@ -327,7 +335,7 @@ class Link:
             self._changed.wait_for(lambda: len(self._received) < _MAX_RECEIVED or self._end is not None)
             self._reader_waits = False
             self._heard_at = time.monotonic()
-            self._received.append((kind, getattr(frame, kind)))
+            self._received.append((kind, getattr(frame, kind), frame.question))
             self._changed.notify_all()
 
     def _ended(self) -> None:

@@ -96,7 +96,8 @@ GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
 
 
 class Machine:
-    """Where one migration is. ``state`` advances only by :meth:`done` and :meth:`give_away`."""
+    """Where one migration is. ``state`` changes only by :meth:`done`, :meth:`give_away` and
+    :meth:`take_back`."""
 
     def __init__(self) -> None:
         self.state = State.CHECKED
@@ -130,7 +131,8 @@ class Machine:
         self.state = State.COMMITTED
 
     def take_back(self) -> None:
-        """Open the way back again: the destination has said that it does not run there, and will not."""
+        """Open the way back again: the message that gives the process away was surely not sent, not even in part,
+        or the destination has said that it does not run there, and will not."""
         if self.state is not State.COMMITTED:
             raise ValueError(f"nothing to take back in state {self.state.value}")
         self.state = State.SWITCHED

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from migrate import place
 from migrate.errors import ProtocolError
 from migrate.pb import session_pb2 as pb
 from tcpcp import option_names
@@ -30,6 +31,21 @@ def check(message: Any) -> None:
     problems = _CHECKS.get(type(message), _nothing)(message)
     if (problem := next(problems, None)) is not None:
         raise ProtocolError(f"received a {type(message).__name__} with {problem}", phase="session")
+
+
+def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, before: int = 0) -> int:
+    """The number of the tree's root on the destination, as *message* says it.
+
+    :param before: what it has said before.
+    :raises ProtocolError: it cannot be: the tree keeps its numbers, unless it gets a PID namespace.
+    """
+    said = message.destination_pid
+    expected = before or (0 if prepare.new_pid_namespace else prepare.pids[0])
+    if not 1 < said <= _MOST_PID or expected not in (0, said):
+        text = f"received a {type(message).__name__} with process {said}"
+        wanted = f", which should be {expected}" if expected else ", which is no moved one"
+        raise ProtocolError(text + wanted, phase="session", role="destination")
+    return said
 
 
 def _nothing(_: Any) -> Iterator[str]:
@@ -75,6 +91,18 @@ def _tasks(tasks: Iterable[pb.TaskState]) -> Iterator[str]:
             yield f"a state that is none: {one.state[:100]!r}"
 
 
+def _ask(message: pb.Ask) -> Iterator[str]:
+    if not place.valid_id(message.migration_id):
+        yield f"an id that is none: {message.migration_id[:100]!r}"
+
+
+def _answer(message: pb.Answer) -> Iterator[str]:
+    if message.where not in pb.Answer.Where.values() or not message.where:
+        yield f"a place that is none: {message.where}"
+    if message.where in (pb.Answer.RUNS, pb.Answer.ENDED) and not 1 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no moved process can have: {message.destination_pid}"
+
+
 def _host(message: pb.HostInventory) -> Iterator[str]:
     for interface in message.interfaces:
         for text in interface.addresses:
@@ -92,6 +120,8 @@ def _is_interface(text: str) -> bool:
 
 
 _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
+    pb.Ask: _ask,
+    pb.Answer: _answer,
     pb.Prepare: _prepare,
     pb.Restore: _restore,
     pb.Activated: _activated,

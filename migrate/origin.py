@@ -167,8 +167,9 @@ class Driver:
         self._observer.phase_begin("prepare", "origin")
         with self._timeline.phase("prepare"):
             self._link.send(self._plan.prepare)
+            pid, host = self._request.pid, self._request.host
             self._journal = journal.Journal(
-                self._migration_id, role="origin", pid=self._request.pid, other_host=self._request.host
+                self._migration_id, role="origin", pid=pid, other_host=host, reach=self._session.reach
             )
             self._ending.journal = self._journal
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
@@ -338,7 +339,7 @@ class Driver:
         self._link.send(restore_message(self._manifest, self._extract, self._ending.before))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
-        self._report.destination_pid = restored.destination_pid
+        self._report.destination_pid = message_checks.destination_pid(restored, self._plan.prepare)
         self._timeline.hear(restored.phases, self._link.clocks.offset)
 
     def switch(self) -> None:
@@ -358,7 +359,12 @@ class Driver:
         self._isolation.keep()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
         self._machine.give_away()
-        self._link.send(pb.Commit())
+        try:
+            self._link.send(pb.Commit())
+        except MigrateError:  # the link was lost before: surely nothing was sent
+            self._machine.take_back()
+            self._journal.state(State.SWITCHED.value)
+            raise
 
     def activate(self) -> None:
         """Wait until it runs on the destination."""
@@ -368,9 +374,9 @@ class Driver:
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         self._timeline.hear(activated.phases, self._link.clocks.offset)
-        self._report.destination_pid = activated.destination_pid
+        pid = message_checks.destination_pid(activated, self._plan.prepare, self._report.destination_pid)
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value, destination_pid=activated.destination_pid)
+        self._journal.state(State.ACTIVATED.value, destination_pid=pid)
 
     def release(self) -> None:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""

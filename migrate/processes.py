@@ -110,18 +110,15 @@ def wait_gone(process: Identity, deadline: float) -> bool:
     return not alive(process)
 
 
-def with_environment(word: str, *, since: int = 0) -> list[Identity]:
-    """Processes that were started with *word* (``NAME=VALUE``) in their environment, not before *since*.
-
-    :param since: clock ticks since boot.
-    """
+def with_environment(word: str) -> list[Identity]:
+    """Processes that were started with *word* (``NAME=VALUE``) in their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         # Gone meanwhile, or a process that even root may not look at.
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and word.encode() in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(identity(int(entry.name)))
-    return [one for one in found if one[1] >= since]
+    return found
 
 
 def _stat(pid: int) -> list[str]:

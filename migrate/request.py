@@ -47,11 +47,13 @@ class Request:
 class RecoverRequest:
     """Look for migrations that died on this host, undo what may be undone, explain the rest.
 
-    :ivar resume: id of a migration in doubt whose process shall go on here: the user has made sure that it
-        does not run on the destination.
-    :ivar release: id of one whose process runs on the destination: the copy here is killed.
+    :ivar resume: id of a migration in doubt whose process shall go on here, if the destination says that it
+        does not run there.
+    :ivar release: id of one whose process runs on the destination, which says so: the copy here is killed.
+    :ivar force: do it although the destination cannot be asked: the user has looked there.
     """
 
     resume: str = ""
     release: str = ""
+    force: bool = False
     verbose: bool = False

@@ -15,6 +15,7 @@ from migrate.errors import ProtocolError, Reason, Refused, SwitchError, Transpor
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
+from migrate.reach import Reach, boot_id
 from migrate.report import Timeline
 from migrate.request import Request
 from migrate.ui import Observer
@@ -65,6 +66,7 @@ class Session:
 
     :ivar link: messages to and from the agent, after ``__enter__``.
     :ivar migration_id: the name of this migration on both hosts.
+    :ivar reach: how the destination was reached, after ``__enter__``.
     """
 
     def __init__(self, request: Request, observer: Observer, timeline: Timeline) -> None:
@@ -86,7 +88,9 @@ class Session:
             stream = self._connection.start_agent(request.agent)
             self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=interrupt.check)
             self.link.send(self._hello())
-            self._same_version(self._greeting())
+            self._same_version(greeting := self._greeting())
+            sudo = self._connection.config.user != "root"
+            self.reach = Reach.of(request, sudo=sudo, boot_id=greeting.boot_id)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -125,7 +129,13 @@ class Session:
 
     def _hello(self) -> pb.Hello:
         hostname = os.uname().nodename
-        return pb.Hello(protocol=PROTOCOL, version=VERSION, migration_id=self.migration_id, hostname=hostname)
+        return pb.Hello(
+            protocol=PROTOCOL,
+            version=VERSION,
+            migration_id=self.migration_id,
+            hostname=hostname,
+            boot_id=boot_id(),
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

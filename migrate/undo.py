@@ -12,11 +12,11 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import processes, switch
+from migrate import made_here, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -72,14 +72,23 @@ def put_doubt_in_order(record: Record) -> list[str]:
 
 def frozen(record: Record) -> list[processes.Identity]:
     """The tasks of the origin's tree that are alive."""
-    tasks = {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
-    return sorted(task for task in tasks if processes.alive(task))
+    return sorted(task for task in _tasks(record) if processes.alive(task))
+
+
+def ended(record: Record) -> bool:
+    """Whether nothing of the origin's tree is alive."""
+    if _tasks(record):
+        return not frozen(record)
+    return not Path(f"/proc/{record.pid}").exists()
+
+
+def _tasks(record: Record) -> set[processes.Identity]:
+    return {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
 
 
 def root_ended(record: Record) -> bool:
     """Whether the process itself, of the origin's tree, has ended; False where it is not known which one it was."""
-    tasks = [(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]]
-    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
+    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in _tasks(record))
 
 
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -87,10 +96,10 @@ def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     for entry in reversed(entries):
         try:
             undone.append(UNDO[entry["did"]](entry))
-        except (LookupError, TypeError, ValueError) as error:
-            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
         except (MigrateError, TcpcpError, OSError) as error:
             problems.append(f"{entry['did']}: {error}")
+        except Exception as error:  # one entry stops none of the others, whatever it holds
+            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
     return undone, problems
 
 
@@ -112,10 +121,12 @@ def _criu(entry: dict[str, Any]) -> str:
 def _stop(entry: dict[str, Any]) -> str:
     """SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task.
 
-    Tasks that had been stopped before the migration are not in the entry. One that is gone needs nothing.
+    Tasks that had been stopped before the migration are not in the entry. One that has ended meanwhile, killed
+    by its owner, has nothing to be continued.
     """
     going = [pid for pid, start in entry["tasks"] if processes.send((pid, start), signal.SIGCONT)]
-    return f"{len(going)} tasks continued"
+    ended = len(entry["tasks"]) - len(going)
+    return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
 
 
 def _repair(entry: dict[str, Any]) -> str:
@@ -152,20 +163,10 @@ def _routes(entry: dict[str, Any]) -> str:
 
 def _tree(entry: dict[str, Any]) -> str:
     """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
-    while found := [one for one in _restored(entry) if processes.alive(one)]:
+    while found := made_here.processes_of(entry):
         if stubborn := processes.end(found):
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")
     return "restored tasks killed"
-
-
-def _restored(entry: dict[str, Any]) -> Iterator[processes.Identity]:
-    """Processes of the tree's numbers that are younger than the entry, and what CRIU forked beside them."""
-    for pid in entry["pids"]:
-        with contextlib.suppress(ProcessLookupError):
-            found = processes.identity(pid)
-            if found[1] >= entry["since"]:
-                yield found
-    yield from processes.with_environment(entry["marked"], since=entry["since"])
 
 
 def _copied(entry: dict[str, Any]) -> str:

@@ -226,6 +226,8 @@ def _frames() -> dict[str, bytes]:
         "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"]),
+        "ask": pb.Ask(migration_id=ID, wait_ms=5000),
+        "answer": pb.Answer(where=pb.Answer.RUNS, destination_pid=7),
         "ping": pb.Ping(),
     }
     found = {name: frame_bytes(**{name: one}) for name, one in each.items()}
@@ -312,7 +314,7 @@ def _journals() -> dict[str, bytes]:
         {"did": "repair", "tasks": [[42, 7]], "reuse": [5, 6]},
         {"did": "switch", "details": details},
         {"did": "routes", "routes": ["00ff"]},
-        {"did": "tree", "pids": [42], "since": 5, "marked": f"MIGRATE_ID={ID}"},
+        {"did": "tree", "tasks": [[42, 5]], "marked": f"MIGRATE_ID={ID}", "path": "/dev/shm/none"},
         {"did": "copied", "path": "/x", "backup": "/x.before"},
         {"did": "directory", "path": "/y"},
         {"state": "COMMITTED", "destination_pid": 43},

@@ -179,7 +179,7 @@ class Bench:
         if not self.at:
             self._sweep()
         self.stop()
-        eventually(lambda: not self._guardians(), "the last guardian has ended", 15)
+        eventually(lambda: not self._guardians(), "the last guardian has ended", 30)
 
     def _sweep(self) -> None:
         """Remove by force what a test that failed has left."""

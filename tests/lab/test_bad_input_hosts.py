@@ -84,7 +84,7 @@ def test_agent_is_missing(bench: Bench, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("change", "version"),
-    [("agent.VERSION = '0.0.1'", "version 0.0.1 (protocol 1)"), ("agent.PROTOCOL = 99", "(protocol 99)")],
+    [("agent.VERSION = '0.0.1'", "version 0.0.1 (protocol 2)"), ("agent.PROTOCOL = 99", "(protocol 99)")],
 )
 def test_agent_of_another_version(bench: Bench, server: Server, change: str, version: str) -> None:
     with stub(bench.destination, f"{PYTHON}{change}\nagent.main([])\n") as path:

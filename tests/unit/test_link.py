@@ -25,6 +25,7 @@ from migrate.pb.session_pb2 import (
     Goodbye,
     Hello,
     Ping,
+    Restore,
     Restored,
 )
 from migrate.stream import FdStream
@@ -268,6 +269,7 @@ def test_failure_stops_the_stream_of_chunks(pair: tuple[Link, Link]) -> None:
         while True:
             origin.send(CHUNK, kind="image", timeout_s=DEADLINE_S)
     origin.send(Abort(reason="no space"))  # was raised once, and is in nobody's way now
+    destination.receive("abort", timeout_s=DEADLINE_S, discard=True)
     destination.send(Aborted())
     origin.receive("aborted", timeout_s=DEADLINE_S)
 
@@ -344,3 +346,48 @@ def test_failure_of_a_bug_and_of_a_refusal() -> None:
     refused = from_failure(Failure(kind="Refused", message="m", log_tail=["one", "two"]))
     assert isinstance(refused, Refused)
     assert [reason.text for reason in refused.reasons] == ["one", "two"]
+
+
+# --- questions and answers ---------------------------------------------------------------------------------
+
+
+def early(link: Link, other: socket.socket) -> None:
+    """The other side has said "restored" before it is asked; then it is."""
+    other.sendall(wire.encode(Frame(restored=Restored(destination_pid=7))))
+    deadline = time.monotonic() + DEADLINE_S
+    while link.pending() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    link.send(Restore())
+
+
+def test_an_answer_that_was_there_before_the_question_is_none(
+    alone: Callable[..., tuple[Link, socket.socket]],
+) -> None:
+    link, other = alone(silence_s=60)
+    early(link, other)
+    with pytest.raises(ProtocolError, match="answers no question"):
+        link.expect(Restored, timeout_s=DEADLINE_S)
+
+
+def test_an_undo_passes_over_what_was_not_asked(pair: tuple[Link, Link]) -> None:
+    origin, destination = pair
+    origin.send(Abort())
+    destination.expect(Abort, timeout_s=DEADLINE_S)
+    destination.send(Aborted(undone=["the first"]))
+    origin.send(Abort())  # the answer to the first one is on its way
+    destination.expect(Abort, timeout_s=DEADLINE_S)
+    destination.send(Aborted(undone=["the second"]))
+    answer = origin.expect(Aborted, timeout_s=DEADLINE_S, discard=True)
+    assert answer.undone == ["the second"]
+
+
+def test_answers_bear_the_number_of_their_question(pair: tuple[Link, Link]) -> None:
+    """What the driver sends beside its question takes none."""
+    origin, destination = pair
+    for _ in range(2):
+        origin.send(Restore())
+        origin.send(CHUNK, kind="copy")
+        destination.expect(Restore, timeout_s=DEADLINE_S)
+        destination.receive("copy", timeout_s=DEADLINE_S)
+        destination.send(Restored(destination_pid=7))
+        assert origin.expect(Restored, timeout_s=DEADLINE_S).destination_pid == 7

@@ -53,6 +53,14 @@ def test_outcome_of_a_failure_within_a_step(step: machine.Step) -> None:
         assert made.failed() is Outcome.IN_DOUBT
 
 
+def test_what_was_surely_not_sent_is_taken_back() -> None:
+    made = taken(State.COMMITTED)
+    made.take_back()
+    assert (made.state, made.failed(), made.given_away) == (State.SWITCHED, Outcome.ROLLED_BACK, False)
+    with pytest.raises(ValueError, match="nothing to take back"):
+        made.take_back()
+
+
 def test_undos_by_state() -> None:
     """What a failure in each state has to undo, the last first; CRIU's end is waited for after the tasks."""
     undos: list[str] = []

@@ -101,3 +101,35 @@ def test_the_agent_asks() -> None:
     with pytest.raises(ProtocolError, match="no process"):
         agent._take("prepare", pb.Prepare())
     assert agent._after == "process"
+
+
+@pytest.mark.parametrize(
+    ("said", "namespace", "before"),
+    [(0, False, 0), (1, True, 0), (7, False, 0), (2**31 - 1, True, 0), (100, True, 101)],
+)
+def test_a_destination_pid_that_cannot_be(said: int, namespace: bool, before: int) -> None:
+    activated = pb.Activated(destination_pid=said)
+    asked = prepare(new_pid_namespace=namespace)
+    with pytest.raises(ProtocolError, match=f"Activated with process {said}"):
+        message_checks.destination_pid(activated, asked, before)
+
+
+def test_the_tree_keeps_its_numbers_or_gets_others_in_a_namespace() -> None:
+    restored = pb.Restored(destination_pid=100)
+    assert message_checks.destination_pid(restored, prepare()) == 100
+    restored = pb.Restored(destination_pid=7)
+    assert message_checks.destination_pid(restored, prepare(new_pid_namespace=True)) == 7
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.Ask(migration_id="../../etc"),
+        pb.Answer(),
+        pb.Answer(where=9),  # type: ignore[arg-type]
+        pb.Answer(where=pb.Answer.RUNS, destination_pid=1),
+    ],
+)
+def test_questions_and_answers_that_make_no_sense(message: Any) -> None:
+    with pytest.raises(ProtocolError):
+        message_checks.check(message)
