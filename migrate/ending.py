@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate import settle, undo
+from migrate import hold, processes, settle, undo
 from migrate.errors import MigrateError
 from migrate.instructions import in_doubt
 from migrate.journal import Journal, Record
@@ -48,6 +48,8 @@ class Ending:
         self._report.fail(error)
         self._report.outcome = Outcome[self._machine.failed().name]
         if self._report.outcome is Outcome.MOVED:
+            if self.journal is not None:
+                processes.kill(hold.frozen(self.journal.read()))  # before anybody lets go of it
             self._let_go()
             self._runs_there()
             self._close(undo.kill_origin)

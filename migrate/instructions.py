@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from migrate import hold
 from migrate.journal import Record
 
 
@@ -13,7 +14,7 @@ def in_doubt(record: Record) -> list[str]:
     pid = record.destination_pid or record.pid
     return [
         "The link was lost after the process had been given away. It is frozen here as PID "
-        f"{record.pid}, cut off from the network, and will not run again by itself.",
+        f"{record.pid}, cut off from the network, and will not run again by itself. {hold.said(record)}",
         f"1. Let the destination settle, and look whether it runs there:  ssh {name} 'migrate --recover; "
         f"ps -o pid,lstart,args -p {pid}'",
         f"2. If it runs there, end the copy here:                         migrate --recover --release "

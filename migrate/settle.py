@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate import journal, processes, undo
+from migrate import hold, journal, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
@@ -81,7 +81,7 @@ def settle(directory: Path) -> Settled | None:
 def _origin(record: Record) -> Settled:
     if record.end:
         return Settled(record, Verdict.COMPLETE)
-    if record.state == COMMITTED and undo.frozen(record):
+    if record.state == COMMITTED and hold.frozen(record):
         undo.put_doubt_in_order(record)
         return Settled(record, Verdict.IN_DOUBT)
     if record.state == COMMITTED:
