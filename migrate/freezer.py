@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +27,8 @@ from migrate.processes import Identity
 ROUNDS = 20
 #: How long a cgroup may stay busy with tasks that are dying.
 EMPTY_S = 5.0
+#: How long a freeze may take: a task that its tracer has just let go is not frozen until it comes to the trap.
+SETTLE_S = 1.0
 
 
 class Unavailable(Exception):
@@ -110,11 +113,11 @@ def mount_point(mountinfo: bytes) -> Path:
     """
     read_only = False
     for line in mountinfo.split(b"\n"):
-        fields = line.split(b" ")
-        if b"-" not in fields[6:] or fields[fields.index(b"-", 6) + 1] != b"cgroup2" or fields[3] != b"/":
+        fields, _, kind = (part.split(b" ") for part in line.partition(b" - "))
+        if kind[0] != b"cgroup2" or len(fields) < 6 or fields[3] != b"/":
             continue
-        if b"rw" in fields[5].split(b",") and b"\\" not in fields[4]:
-            return Path(fields[4].decode())
+        if b"rw" in fields[5].split(b",") and b"\\" not in fields[4]:  # it writes blanks otherwise
+            return Path(os.fsdecode(fields[4]))
         read_only = True
     raise Unavailable("cgroup v2 is mounted read-only" if read_only else "no cgroup v2 is mounted")
 
@@ -166,10 +169,15 @@ def problem(paths: Iterable[Path], tasks: Iterable[Identity]) -> str:
 
 
 def _frozen(path: Path) -> bool:
-    """Whether it is to be frozen and is: the kernel says so when the last task of it is."""
+    """Whether it is to be frozen and is: when the last task of it is, which one that dies may delay."""
+    deadline = time.monotonic() + SETTLE_S
     with contextlib.suppress(OSError):
-        wanted = (path / "cgroup.freeze").read_text().strip() == "1"
-        return wanted and "frozen 1" in (path / "cgroup.events").read_text().splitlines()
+        while (path / "cgroup.freeze").read_text().strip() == "1":
+            if "frozen 1" in (path / "cgroup.events").read_text().splitlines():
+                return True
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
     return False
 
 
