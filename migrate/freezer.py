@@ -139,6 +139,14 @@ def cgroup_of(root: Path, pid: int) -> Path:
     raise Unavailable(f"the cgroup of process {pid} is not to be seen from here")
 
 
+def frozen_by(pid: int) -> Path | None:
+    """The cgroup that freezes *pid* now; None when there is none, or none to be seen."""
+    with contextlib.suppress(Unavailable, OSError):
+        found = cgroup_of(mount_point(Path("/proc/self/mountinfo").read_bytes()), pid)
+        return found if "frozen 1" in (found / "cgroup.events").read_text().splitlines() else None
+    return None
+
+
 def members(paths: Iterable[Path]) -> set[int]:
     """The processes that live in these cgroups, as far as these are there."""
     found: set[int] = set()

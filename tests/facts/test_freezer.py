@@ -20,7 +20,7 @@ import pytest
 from netns import eventually
 from test_criu import Ticker, directory, kill, ticker
 
-from migrate import freezer, journal, place, processes, undo
+from migrate import checks_obstacles, freezer, inventory, journal, place, processes, undo
 from migrate.criu import Worker
 from migrate.freezer import Freezer, Unavailable
 from migrate.hold import Hold
@@ -105,6 +105,17 @@ def test_a_task_that_criu_lets_go_in_a_frozen_cgroup_stays(ticker: Ticker, home:
         ticker.rests()
     (home / "cgroup.freeze").write_text("0")
     ticker.runs()
+
+
+def test_one_that_is_frozen_is_refused(ticker: Ticker, home: Path) -> None:
+    """CRIU would hang, and with its death the process would go."""
+    put(ticker.pid, home)
+    assert inventory.process(ticker.pid).obstacles == []
+    (home / "cgroup.freeze").write_text("1")
+    eventually(lambda: freezer.problem([home], []) == "", "it is frozen")
+    [obstacle] = inventory.process(ticker.pid).obstacles
+    assert (obstacle.code, obstacle.what) == ("frozen", str(home))
+    assert "systemctl thaw" in checks_obstacles.WORDS[obstacle.code].remedy
 
 
 def test_sigkill_gets_through(ticker: Ticker, home: Path) -> None:
