@@ -30,6 +30,10 @@ WORDS = {
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
     ),
+    "frozen": Words(
+        "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",
+        "Thaw it: systemctl thaw UNIT, docker unpause; if an earlier migration froze it, migrate --recover.",
+    ),
     "limits": Words(
         "{who} runs as user {what}, and this root has no CAP_SYS_RESOURCE, without which CRIU cannot read the"
         " resource limits of other users' processes",

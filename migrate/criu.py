@@ -188,6 +188,15 @@ class Worker:
         request.opts.tcp_established = True
         return self._run(request, options)
 
+    def fileno(self) -> int:
+        """Our end of the socket over which it waits for answers: while somebody has it open, it waits."""
+        return self._socket.fileno()
+
+    def leave(self) -> bool:
+        """Let it wait on, for somebody else who has the socket; whether it is there to do so."""
+        self._socket.close()
+        return self.process.poll() is None
+
     def close(self) -> None:
         """Hang up, which makes CRIU undo an unanswered stage, and reap the worker."""
         self._socket.close()

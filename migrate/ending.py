@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate import doubt, observed, settle, undo
+from migrate import doubt, hold, observed, processes, settle, undo
 from migrate.errors import MigrateError
 from migrate.instructions import in_doubt, look
 from migrate.journal import Journal, Record
@@ -54,6 +54,7 @@ class Ending:
         self._report.outcome = Outcome[self._machine.failed().name]
         if self._report.outcome is Outcome.MOVED:
             record = self.journal.read() if self.journal is not None else None
+            self._kill_here(record)
             self._let_go()
             self._runs_there()
             self._close(undo.kill_origin)
@@ -72,6 +73,12 @@ class Ending:
         if found is not None and found.where == pb.Answer.ENDED:
             pid = self._report.destination_pid
             self._report.where = f"ran on {self._request.host} as PID {pid}, and has ended there"
+
+    @staticmethod
+    def _kill_here(record: Record | None) -> None:
+        """The copy here must never run again: before anybody lets go of it."""
+        if record is not None:
+            processes.kill(hold.frozen(record))
 
     def _take_back(self) -> None:
         """The destination has said that it does not run there, and has removed what it had built."""
@@ -139,6 +146,7 @@ class Ending:
         said = doubt.sentence(found, self._request.host)
         if found.where in doubt.THERE:
             self._report.notes.append(said)
+            self._kill_here(self.journal.read())
             self._let_go()
             self._runs_there(found)
             self._close(undo.kill_origin)

@@ -61,7 +61,8 @@ class Frozen:
         now = pending.read(pid for pid, _ in self._alive)
         self.require(phase)
         for pid, number in pending.new(self._pending, now):
-            if pending.matters(pid, number) and number not in _of_timers(images, pid):
+            matters = pending.matters(pid, number, stopped=pid in self.stopped)
+            if matters and number not in _of_timers(images, pid):
                 raise Signalled(
                     f"process {pid} was sent {pending.name(number)} while it was frozen",
                     phase=phase,

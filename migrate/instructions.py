@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from migrate import hold
 from migrate.journal import Record
 from migrate.reach import Reach
 
@@ -12,7 +13,7 @@ def in_doubt(record: Record) -> list[str]:
     decide = f"migrate --recover --{{}} {record.migration_id} --force"
     return [
         f"The link was lost after the process had been given away. It is frozen here as PID {record.pid}, cut off "
-        "from the network, and will not run again by itself.",
+        f"from the network, and will not run again by itself. {hold.said(record)}",
         f"1. When {host} can be reached, have it asked, and what it says done:  migrate --recover",
         f"2. If it cannot be reached from here any more, look there, if need be on its console:  {look(record)}",
         f'   It must say "PID {pid}: runs here", or nothing of the process; while it says "under way", wait.',

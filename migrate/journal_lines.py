@@ -54,7 +54,10 @@ _TYPES: Mapping[str, _Test] = {
     "details": lambda value: isinstance(value, dict),
 }  # fmt: skip
 #: Fields that are read by others than the undo of that one entry.
-_NEEDED: Mapping[str, tuple[str, ...]] = {"stop": ("tasks",), "repair": ("tasks",), "copied": ("backup",)}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "stop": ("tasks",), "repair": ("tasks",), "copied": ("backup",), "freezer": ("path",),
+    "keeper": ("pid", "start"), "criu": ("pid", "start"),
+}  # fmt: skip
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -62,9 +62,11 @@ STEPS = (
         "freeze",
         "drain the accept queues, freeze the tree",
         "make ready: directory, filter, CRIU",
-        ("isolation", "images", "criu"),
+        ("isolation", "images", "freezer", "criu"),
     ),
-    Step(State.FROZEN, State.DUMPED, "dump", "write memory and the rest", "receive images", ("stop",)),
+    Step(
+        State.FROZEN, State.DUMPED, "dump", "write memory and the rest", "receive images", ("stop", "keeper")
+    ),
     Step(
         State.DUMPED,
         State.ISOLATED,

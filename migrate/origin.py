@@ -32,6 +32,7 @@ from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
 from migrate.errors import CriuError, MigrateError
 from migrate.frozen import Frozen
+from migrate.hold import Hold
 from migrate.image_stream import Sender
 from migrate.machine import Machine, State, Step
 from migrate.page_server import PageServer
@@ -118,6 +119,7 @@ class Driver:
         self._sender: Sender | None = None
         self._guardian: guardian.Guardian | None = None
         self._journal: journal.Journal | None = None
+        self._hold: Hold | None = None
         self._forwarder: gap.Forwarder | None = None
 
     def drive(self) -> None:
@@ -172,6 +174,7 @@ class Driver:
                 self._migration_id, role="origin", pid=pid, other_host=host, reach=self._session.reach
             )
             self._ending.journal = self._journal
+            self._hold = Hold(self._journal)
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
             self._make_images()
             self._make_worker()
@@ -231,8 +234,10 @@ class Driver:
 
     def freeze(self) -> None:
         """Hold new connections, let the accept queues drain, freeze; again if one slipped in."""
+        assert self._hold is not None
         deadline = time.monotonic() + self._timeout_s
         for _ in range(FREEZES):
+            self._report.notes += self._hold.prepare(lambda: self._subject.tasks("freeze"))
             tasks = self._subject.tasks("freeze")
             listeners = quiesce.drain(self._isolation, tasks, deadline, self._capture.syns)
             were_stopped = stopped(self._subject.tasks("freeze"))
@@ -286,7 +291,7 @@ class Driver:
         Meanwhile look at the connections, on another processor if there is one.
         """
         assert self._stages is not None and self._sender is not None and self._journal is not None
-        assert self._frozen is not None
+        assert self._frozen is not None and self._hold is not None and self._worker is not None
         self._tasks = self._frozen.tasks
         self._sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
@@ -303,6 +308,7 @@ class Driver:
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             processes.send(one, signal.SIGSTOP)
+        self._hold.keep(self._tasks, stopping, self._worker)
         self._session.copy_files([file for file in self._plan.copy if file.written])
 
     def _look_at_connections(self) -> None:
@@ -353,9 +359,11 @@ class Driver:
 
     def commit(self) -> None:
         """Give the process away, and with it all that has arrived for it here up to now."""
-        assert self._journal is not None and self._forwarder is not None and self._frozen is not None
+        assert self._journal is not None and self._forwarder is not None
+        assert self._frozen is not None and self._hold is not None
         self._forwarder.catch_up()
         self._frozen.look("commit", self._images)
+        self._hold.check()
         self._isolation.keep()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
         self._machine.give_away()
@@ -381,8 +389,10 @@ class Driver:
     def release(self) -> None:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
         assert self._extract is not None and self._worker is not None and self._forwarder is not None
+        assert self._hold is not None
         self._extract.close()
         killed = processes.kill(self._tasks)
+        self._hold.let_go()
         self._worker.close()  # before the wait: CRIU traces them
         left = processes.not_gone(killed)
         if left:
@@ -400,17 +410,20 @@ class Driver:
         """Give back what we hold of the tree, so that it can be undone like that of a driver that died."""
         if self._sender is not None:
             self._sender.stop()
+        if self._hold is not None:
+            self._hold.let_go()
         self._thaw()
         if self._extract is not None:
             self._extract.close()
 
     def _put_away(self) -> None:
-        """Reap our children; in doubt, CRIU's death leaves the tree stopped (SIGSTOP is pending)."""
+        """Reap our children; in doubt, the tree stays held, perhaps by a CRIU that waits on without us."""
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         if self._worker is not None:
             self._pages.close()
-            self._worker.close()
+            if self._hold is None or not self._hold.leave(self._worker):
+                self._worker.close()
         if self._forwarder is not None:
             self._forwarder.stop()
         if self._guardian is not None and self._ending.removed:

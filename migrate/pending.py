@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 #: What the driver itself sends to keep the tree still.
 _OURS = frozenset({signal.SIGSTOP})
-#: Without a handler nothing comes of these; SIGCONT too has none to be called, but starts what is stopped.
-_IGNORED_BY_DEFAULT = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH})
+#: Without a handler nothing comes of these; of SIGCONT only that what is stopped runs.
+_IGNORED_BY_DEFAULT = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
 
 
 class Place(NamedTuple):
@@ -72,13 +72,16 @@ def new(
             yield place.pid, number
 
 
-def matters(pid: int, number: int) -> bool:
-    """Whether the process would do anything on that signal: it is not ignored."""
+def matters(pid: int, number: int, *, stopped: bool) -> bool:
+    """Whether the process would do anything on that signal: it is not ignored.
+
+    :param stopped: it had been stopped before the freeze, so that SIGCONT lets it run, even if it is ignored.
+    """
     try:
         signals = parse(Path(f"/proc/{pid}/status").read_bytes())
     except (FileNotFoundError, ProcessLookupError):
         return True
-    if number == signal.SIGCONT:
+    if number == signal.SIGCONT and stopped:
         return True
     return number not in signals.ignored and (number in signals.caught or number not in _IGNORED_BY_DEFAULT)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate import arrived, journal, processes, undo
+from migrate import arrived, hold, journal, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
@@ -109,7 +109,7 @@ def _of_role(record: Record) -> Settled:
 def _origin(record: Record) -> Settled:
     if record.end:
         return Settled(record, Verdict.COMPLETE)
-    if record.state == COMMITTED and undo.frozen(record):
+    if record.state == COMMITTED and hold.frozen(record):
         undo.put_doubt_in_order(record)
         return Settled(record, Verdict.IN_DOUBT)
     if record.state == COMMITTED:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import made_here, processes, switch
+from migrate import freezer, hold, keeper, made_here, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -44,9 +44,15 @@ def kill_origin(record: Record) -> list[str]:
 
     :return: sentences: what could not be done.
     """
-    left = processes.end(frozen(record))
+    tasks = hold.frozen(record)
+    if keepers := record.named("keeper"):
+        processes.kill(tasks)  # before the keeper lets go of them, and that before the wait: it traces them
+        _undo(keepers)
+    left = processes.end(tasks)
     problems = [f"could not kill {', '.join(str(pid) for pid, _ in left)}"] if left else []
-    entries = [entry for entry in record.entries if entry["did"] not in ("stop", "repair", "switch")]
+    entries = [
+        entry for entry in record.entries if entry["did"] not in ("stop", "repair", "switch", "keeper")
+    ]
     # A filter that lets through what a socket still sends would do harm.
     return problems or _undo(entries)[1]
 
@@ -63,32 +69,25 @@ def tidy_destination(record: Record) -> list[str]:
 
 
 def put_doubt_in_order(record: Record) -> list[str]:
-    """On the origin, in doubt: remove what neither way on needs, and leave the tree frozen and cut off.
+    """On the origin, in doubt: remove what neither way on needs, and keep the tree frozen and cut off.
 
     :return: sentences: what could not be done.
     """
-    return _undo(record.named("images", "criu"))[1]
-
-
-def frozen(record: Record) -> list[processes.Identity]:
-    """The tasks of the origin's tree that are alive."""
-    return sorted(task for task in _tasks(record) if processes.alive(task))
+    hold.again(record)
+    return _undo(record.named("images", *(() if hold.kept(record) else ("criu",))))[1]
 
 
 def ended(record: Record) -> bool:
     """Whether nothing of the origin's tree is alive."""
-    if _tasks(record):
-        return not frozen(record)
+    if hold.tasks(record):
+        return not hold.frozen(record)
     return not Path(f"/proc/{record.pid}").exists()
-
-
-def _tasks(record: Record) -> set[processes.Identity]:
-    return {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
 
 
 def root_ended(record: Record) -> bool:
     """Whether the process itself, of the origin's tree, has ended; False where it is not known which one it was."""
-    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in _tasks(record))
+    tasks = hold.tasks(record)
+    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
 
 
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -127,6 +126,17 @@ def _stop(entry: dict[str, Any]) -> str:
     going = [pid for pid, start in entry["tasks"] if processes.send((pid, start), signal.SIGCONT)]
     ended = len(entry["tasks"]) - len(going)
     return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
+
+
+def _freezer(entry: dict[str, Any]) -> str:
+    """Thaw, and each task back to the cgroup that it was in."""
+    freezer.release([Path(entry["path"])])
+    return f"{entry['path']} thawed and removed"
+
+
+def _keeper(entry: dict[str, Any]) -> str:
+    keeper.let_go((entry["pid"], entry["start"]))
+    return "keeper ended"
 
 
 def _repair(entry: dict[str, Any]) -> str:
@@ -189,7 +199,9 @@ def _directory(entry: dict[str, Any]) -> str:
 UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "images": _images,
     "criu": _criu,
+    "freezer": _freezer,
     "stop": _stop,
+    "keeper": _keeper,
     "repair": _repair,
     "isolation": _isolation,
     "switch": _switch,

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 
+from migrate import freezer
 from migrate.errors import KernelError
 from migrate.inventory import proc, sockets
 from migrate.inventory.descriptors import Descriptors
@@ -60,6 +61,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             expected = own if pid == root_pid else root
             found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
+            _frozen(pid, found)
             _limits(task, found)
             files.add_process(pid)
             tables.add_process(pid, files)
@@ -133,6 +135,12 @@ def _tracer(pid: int, found: ProcessInventory) -> None:
     tracer = proc.status(pid).get("TracerPid", "0")
     if tracer != "0":
         found.obstacles.append(Obstacle(code="traced", pid=pid, what=tracer))
+
+
+def _frozen(pid: int, found: ProcessInventory) -> None:
+    """CRIU waits for ever for one that a frozen cgroup holds, and may kill it when it ends."""
+    if cgroup := freezer.frozen_by(pid):
+        found.obstacles.append(Obstacle(code="frozen", pid=pid, what=str(cgroup)))
 
 
 def _limits(task: Task, found: ProcessInventory) -> None:

@@ -30,6 +30,7 @@ from migrate import (
     elf,
     failure,
     file_copy,
+    hold,
     journal,
     known_hosts,
     memory,
@@ -46,7 +47,6 @@ from migrate import (
     switch,
     timeline_html,
     timeline_svg,
-    undo,
     wire,
 )
 from migrate.clock import Clocks, Offset
@@ -289,7 +289,7 @@ def copied_path(data: bytes) -> None:
 def journal_lines(data: bytes) -> None:
     """migrate.journal: read, and used by who settles it."""
     record = journal.parse(data, ID)
-    undo.frozen(record)
+    hold.frozen(record)
     in_doubt(record)
     for entry in record.named("copied"):
         assert isinstance(entry["backup"], str)

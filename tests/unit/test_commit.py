@@ -35,6 +35,7 @@ def test_a_link_that_was_lost_before_commit_is_no_doubt(
     driver._machine.state, driver._machine.touched = State.SWITCHED, True
     driver._forwarder = SimpleNamespace(catch_up=nothing)
     driver._frozen, driver._images = SimpleNamespace(look=nothing), tmp_path
+    driver._hold = SimpleNamespace(check=nothing)
     driver._isolation = SimpleNamespace(keep=nothing)
     driver._report = SimpleNamespace(destination_pid=77)
     driver._link = SimpleNamespace(send=send)

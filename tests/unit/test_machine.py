@@ -68,11 +68,12 @@ def test_undos_by_state() -> None:
     for step in STEPS:
         undos = [*step.undo[::-1], *undos]
         by_state[step.after] = undos
-    assert by_state[State.FROZEN] == ["criu", "images", "isolation"]
-    assert by_state[State.DUMPED] == ["stop", "criu", "images", "isolation"]
-    assert by_state[State.ISOLATED] == ["repair", "stop", "criu", "images", "isolation"]
+    first = ["criu", "freezer", "images", "isolation"]
+    assert by_state[State.FROZEN] == first
+    assert by_state[State.DUMPED] == ["keeper", "stop", *first]
+    assert by_state[State.ISOLATED] == ["repair", "keeper", "stop", *first]
     assert by_state[State.STREAMED] == by_state[State.RESTORED] == by_state[State.ISOLATED]
-    assert by_state[State.SWITCHED] == ["switch", "repair", "stop", "criu", "images", "isolation"]
+    assert by_state[State.SWITCHED] == ["switch", "repair", "keeper", "stop", *first]
     assert by_state[State.COMMITTED] == by_state[State.SWITCHED]
     assert set(by_state[State.RELEASED]) <= set(undo.UNDO)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -90,7 +91,7 @@ def test_nothing_new(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [(one.pid, one.state) for one in frozen.states()] == [(frozen.tasks[0][0], "S")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGWINCH, signal.SIGCONT, signal.SIGRTMIN + 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 1])
 def test_a_signal_that_came_afterwards(
     frozen: Frozen, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,19 @@ def test_a_signal_that_came_afterwards(
     os.kill(deaf, number)
     with pytest.raises(Signalled, match=f"process {deaf} was sent {pending.name(number).replace('+', '.')}"):
         frozen.look("commit", tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_sigcont_matters_to_who_was_stopped(
+    deaf: int, stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody else is kept still by what no signal ends."""
+    no_images(monkeypatch)
+    frozen = Frozen([processes.identity(deaf)], frozenset({deaf} if stopped else ()))
+    os.kill(deaf, signal.SIGCONT)
+    with pytest.raises(Signalled, match="SIGCONT") if stopped else contextlib.nullcontext():
+        frozen.look("commit", tmp_path)
+    frozen.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP])
