@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate import checks, ports, probe
-from migrate.inventory import files, of_host, proc
+from migrate.inventory import compared, of_host, proc
 from migrate.inventory.sockets import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp import diag
@@ -47,7 +47,7 @@ def answer(
     """
     found = of_host.inspect(ssh_addresses, criu_problem)
     _pids(process, found)
-    found.files.extend(files.there(list(process.files)))
+    found.files.extend(compared.there(list(process.files)))
     claims = ports.Claims(process.sockets)
     if claims:
         _sockets(found, claims.clash)

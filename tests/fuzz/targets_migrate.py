@@ -29,7 +29,7 @@ from migrate import (
     criu,
     elf,
     failure,
-    file_copy,
+    file_taker,
     journal,
     known_hosts,
     memory,
@@ -176,7 +176,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "prepare": _prepare,
     "restore": _restore,
     "gap": _gap,
-    "copy": lambda received: file_copy.is_place(received.name),
+    "copy": lambda received: file_taker.is_place(received.name),
 }
 
 
@@ -261,9 +261,9 @@ def _image_streams() -> dict[str, bytes]:
 
 
 def copied_path(data: bytes) -> None:
-    """migrate.file_copy.is_place: what is one is absolute, and stays where it is."""
+    """migrate.file_taker.is_place: what is one is absolute, and stays where it is."""
     name = data.decode(errors="replace")
-    if file_copy.is_place(name):
+    if file_taker.is_place(name):
         assert name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
