@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from migrate.checks_beside import nothing_left_behind, trees_sound
 from migrate.checks_files import appended, databases, files_there, files_to_copy, locks_free
+from migrate.checks_names import names_free
 from migrate.checks_network import (
     addresses_movable,
     notes,
@@ -294,6 +295,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     peers_elsewhere,
     addresses_movable,
     ports_free,
+    names_free,
     congestion_known,
     pids_free,
     files_there,

@@ -198,7 +198,8 @@ def difference(here: File, there: File, *, copying: bool) -> Reason | None:
         reason = _other_content(here, there, copying)
         if reason is not None:
             return reason
-    return _other_mode(here, there)
+    # What has only to be there is not opened.
+    return None if here.use == File.SOCKET_DIRECTORY else _other_mode(here, there)
 
 
 def _other_content(here: File, there: File, copying: bool) -> Reason | None:

@@ -25,6 +25,32 @@ class Holder(NamedTuple):
     locks: tuple[str, ...]
 
 
+class SocketHolder(NamedTuple):
+    """A descriptor of a socket."""
+
+    who: str
+    pid: int
+    fd: int
+
+
+def of_sockets(inodes: Collection[int]) -> dict[int, SocketHolder]:
+    """Return who holds the sockets *inodes*: one holder of each, if it is in our PID namespace."""
+    links = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, SocketHolder] = {}
+    for name in os.listdir("/proc") if links else ():  # noqa: PTH208
+        if not name.isdecimal():
+            continue
+        try:
+            for fd in Path(f"/proc/{name}/fd").iterdir():
+                inode = links.get(str(fd.readlink()))
+                if inode and inode not in found:
+                    who = f"{proc.stat(int(name)).comm} (PID {name})"
+                    found[inode] = SocketHolder(who, int(name), int(fd.name))
+        except (OSError, proc.Gone):
+            continue  # ended since, or closed since
+    return found
+
+
 def of(wanted: Collection[Key], besides: Collection[int] = ()) -> dict[Key, list[Holder]]:
     """Return who has open the files *wanted* (device and inode), leaving out the processes *besides*.
 

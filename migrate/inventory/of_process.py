@@ -7,7 +7,7 @@ import os
 import resource
 
 from migrate.errors import KernelError, Reason, Refused
-from migrate.inventory import proc, sockets
+from migrate.inventory import names, proc, sockets
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -84,6 +84,8 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     """Add what only the whole tree shows: what leads out of it."""
     held = sockets.collect(tree.held_in(tables.tables))
     found.files.extend(files.found)
+    found.files.extend(names.directories(held.names))
+    found.names.extend(held.names)
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))

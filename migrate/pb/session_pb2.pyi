@@ -179,7 +179,7 @@ class Compared(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ...) -> None: ...
 
 class TakenName(_message.Message):
-    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied")
+    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied", "socket_type")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[TakenName.Kind]
@@ -200,6 +200,7 @@ class TakenName(_message.Message):
     SHARES_FIELD_NUMBER: _ClassVar[int]
     IPV6_ONLY_FIELD_NUMBER: _ClassVar[int]
     OCCUPIED_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_TYPE_FIELD_NUMBER: _ClassVar[int]
     kind: TakenName.Kind
     name: str
     pid: int
@@ -210,7 +211,8 @@ class TakenName(_message.Message):
     shares: bool
     ipv6_only: bool
     occupied: bool
-    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ...) -> None: ...
+    socket_type: int
+    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ...) -> None: ...
 
 class TcpSocket(_message.Message):
     __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "queued_bytes", "ipv6_socket", "ipv6_only", "device", "holder")
