@@ -17,7 +17,7 @@ Send = Callable[[FileChunk], None]
 
 #: Extended attributes that mean the same on every host. Labels of a security policy are the other host's own
 #: affair, and capabilities of a program come with its installation.
-_ATTRIBUTES = ("user.", "system.posix_acl_")
+ATTRIBUTES = ("user.", "system.posix_acl_")
 
 
 def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: None) -> int:
@@ -107,7 +107,7 @@ def _chunk(
 
 def _attributes(file: int) -> dict[str, bytes]:
     try:
-        return {name: os.getxattr(file, name) for name in os.listxattr(file) if name.startswith(_ATTRIBUTES)}
+        return {name: os.getxattr(file, name) for name in os.listxattr(file) if name.startswith(ATTRIBUTES)}
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return {}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from migrate import beneath
 from migrate.errors import MigrateError
+from migrate.file_copy import ATTRIBUTES
 from migrate.journal import Journal
 from migrate.pb.session_pb2 import FileChunk
 
@@ -190,6 +191,7 @@ def _dress(made: int, chunk: FileChunk) -> None:
         made, stat.S_IMODE(chunk.mode) & ~_SET_ID if stat.S_ISREG(chunk.mode) else stat.S_IMODE(chunk.mode)
     )
     for name, value in chunk.attributes.items():
-        os.setxattr(made, name, value)
+        if name.startswith(ATTRIBUTES):
+            os.setxattr(made, name, value)
     if chunk.modified_ns:
         os.utime(made, ns=(chunk.accessed_ns, chunk.modified_ns))

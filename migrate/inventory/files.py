@@ -35,11 +35,13 @@ _DEV_ZERO = os.makedev(1, 5)
 class Files:
     """Collects the files of a tree, each path once for each use.
 
+    :param known: paths of which only may have changed who writes them and how: nothing else is found out.
     :ivar found: in the order in which they were seen.
     :ivar obstacles: what CRIU cannot dump, or not restore on another host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[str] = ()) -> None:
+        self._known = known
         self._found: dict[tuple[str, int], File] = {}
         self.obstacles: list[Obstacle] = []
 
@@ -62,13 +64,13 @@ class Files:
             self._add_link(pid, "root", File.ROOT_DIRECTORY)
         self.add_mappings(pid)
 
-    def add_mappings(self, pid: int, known: Collection[str] = ()) -> None:
-        """Add the mappings of *pid*, but those of files that are *known* and that it does not write there.
+    def add_mappings(self, pid: int) -> None:
+        """Add the mappings of *pid*, but those of files that are known and that it does not write there.
 
         :raises Gone: the process has ended.
         """
         for mapping in proc.maps(pid):
-            if mapping.path not in known or _writes(mapping):
+            if mapping.path not in self._known or _writes(mapping):
                 self._add_mapping(pid, mapping)
 
     def add_descriptor(self, pid: int, fd: int, path: str, mounts: set[int]) -> None:
@@ -95,7 +97,11 @@ class Files:
                 file.append_only = appending and (file.append_only or not file.written)
             file.written |= writing != os.O_RDONLY
             self._add_locks(pid, fd, file, info)
-            if file.regular and not any(lock.startswith("LEASE") for lock in info.locks):
+            if (
+                file.regular
+                and path not in self._known
+                and not any(lock.startswith("LEASE") for lock in info.locks)
+            ):
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
 
     def _add_locks(self, pid: int, fd: int, file: File, info: proc.FdInfo) -> None:
@@ -135,8 +141,9 @@ class Files:
             if self._deleted(pid, mapping.path, status):
                 return
             known = self._file(mapping.path, File.MAPPED, status)
-            known.build_id = build_id(through)
-            file_facts.add(known, through)
+            if mapping.path not in self._known:
+                known.build_id = build_id(through)
+                file_facts.add(known, through)
         if _writes(mapping):
             known.written = known.mapped_shared = True
 

@@ -12,11 +12,11 @@ from migrate.pb.session_pb2 import File
 
 def again(pids: Iterable[int], known: Collection[str]) -> list[File]:
     """Open files of the tasks *pids*, and mapped ones but those that are *known* and only read."""
-    files, tables = Files(), Descriptors()
+    files, tables = Files(known), Descriptors()
     for pid in pids:
         try:
             tables.add_process(pid, files)
-            files.add_mappings(pid, known)
+            files.add_mappings(pid)
         except Gone:
             continue
     return files.found

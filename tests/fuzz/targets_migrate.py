@@ -32,6 +32,7 @@ from migrate import (
     file_taker,
     journal,
     known_hosts,
+    locks,
     memory,
     message_checks,
     packets,
@@ -116,6 +117,16 @@ def _host(received: pb.HostInventory) -> None:
         _report(Refused(reasons))
 
 
+def _compare(received: pb.Compare) -> None:
+    for file in received.files:
+        for one in file.locks:
+            locks.conflict(one, file.locks[-1])
+
+
+def _compared(received: pb.Compared) -> None:
+    _host(pb.HostInventory(files=received.files))
+
+
 def _process(received: pb.ProcessInventory) -> None:
     claims = ports.Claims(received.sockets)
     for theirs in (listener(), connection()):
@@ -176,6 +187,8 @@ USES: dict[str, Callable[[Any], object]] = {
     "prepare": _prepare,
     "restore": _restore,
     "gap": _gap,
+    "compare": _compare,
+    "compared": _compared,
     "copy": lambda received: file_taker.is_place(received.name),
 }
 
@@ -209,6 +222,8 @@ def _frames() -> dict[str, bytes]:
         ),
         "copy": pb.FileChunk(name="/etc/x", data=b"abc", last=True, mode=0o100644),
         "restore": pb.Restore(manifest=manifest, sockets=[held], listeners=[listening], closed=[1]),
+        "compare": pb.Compare(files=[pb.File(path="/a", locks=["FLOCK WRITE 0 EOF", "POSIX READ 1 9"])]),
+        "compared": pb.Compared(files=[pb.File(path="/a", content=b"x", real_path="/b")]),
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"]),
