@@ -124,13 +124,7 @@ def _parser() -> _Parser:
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add("-v", "--verbose", action="store_true", help="on failure show details: the end of CRIU's log")
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
-    add(
-        "--copy-tree",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="copy the directory DIR with all that is in it; it takes the place of DIR on HOST; repeatable",
-    )
+    add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
     add(
         "--address",
