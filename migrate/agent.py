@@ -40,6 +40,8 @@ FOLLOWS = {
     "failed": {"copy", "image", "restore", "switch", "commit", "abort", "goodbye"},
     "abort": {"goodbye"},
 }
+#: Questions about files: before anything is frozen, and again while it is.
+COMPARE_AFTER = {"process", "prepare", "copy", "image", "failed"}
 GAP_AFTER = {"restore", "switch", "commit", "abort", "failed"}
 
 
@@ -75,6 +77,7 @@ class Agent:
     def _serve_one(self) -> None:
         try:
             kinds = FOLLOWS[self._after] | ({"gap"} if self._after in GAP_AFTER else set())
+            kinds |= {"compare"} if self._after in COMPARE_AFTER else set()
             kind, message = self._link.receive_kind(*kinds, timeout_s=PATIENCE_S)
         except (CriuError, SwitchError) as error:  # found by watch()
             self._fail("restore", error)
@@ -114,7 +117,7 @@ class Agent:
                 raise
             self._fail(kind, error)
             return
-        if kind != "gap":
+        if kind not in ("gap", "compare"):
             self._after = kind
         if reply is not None:
             self._link.send(reply)
@@ -127,6 +130,7 @@ class Agent:
             "ask": lambda question: whereabouts.find(question.migration_id, question.wait_ms / 1000),
             "process": self._answer,
             "prepare": self._prepare,
+            "compare": here.compare,
             "copy": here.copy,
             "image": here.take,
             "restore": here.restore,

@@ -55,6 +55,14 @@ WORDS = {
         "{who} has memory of the device {what} mapped",
         "Let the program give back the device before it is moved.",
     ),
+    "lease": Words(
+        "{descriptor} of {who} has a lease on {what}, which whoever opens the file breaks",
+        "Let the program give the lease back before it is moved (Samba: `oplocks = no`).",
+    ),
+    "fifo-outside": Words(
+        "{descriptor} of {who} is a named pipe, and a process outside of the tree has it open as well: {what}",
+        "Let that process close it, or name a parent of both processes.",
+    ),
     "deleted-directory": Words(
         "{who} uses the directory {what}, which has been deleted",
         "Start the program again in a directory that exists.",

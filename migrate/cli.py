@@ -125,6 +125,7 @@ def _parser() -> _Parser:
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add("-v", "--verbose", action="store_true", help="on failure show details: the end of CRIU's log")
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
+    add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
     add(
         "--address",
@@ -171,6 +172,7 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         check=options.check,
         verbose=options.verbose,
         copy_files=options.copy_files,
+        copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
         shell_job=options.shell_job,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         switch=_switch(options.switch),
@@ -222,6 +224,14 @@ def _address(text: str) -> str:
     if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
         raise _wrong(f"--address is an address that clients of the process use, not {text!r}")
     return str(ip)
+
+
+def _tree(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) != text or text == "//":
+        raise _wrong(
+            f"--copy-tree is the absolute path of a directory, without a slash at its end, not {text!r}"
+        )
+    return text
 
 
 def _switch(kind: str) -> str:

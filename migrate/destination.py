@@ -14,10 +14,11 @@ import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from migrate import arrived, built, guardian, journal, place, processes, switch, undo
+from migrate import arrived, built, guardian, inventory, journal, place, processes, switch, undo
+from migrate.content import Digests
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
-from migrate.file_copy import FileTaker
+from migrate.file_taker import FileTaker
 from migrate.gap import Capture
 from migrate.image_stream import Receiver
 from migrate.inject import Injector, Inlet
@@ -49,6 +50,7 @@ class Destination:
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
         self._built: built.Built | None = None
+        self._digests = Digests()
 
     def prepare(self, request: pb.Prepare) -> None:
         """Make ready what needs no image: guardian, image directory, CRIU, the place of the addresses.
@@ -127,6 +129,10 @@ class Destination:
         self._receiver.take(chunk)
         if chunk.name == completion.ICI_IMAGE:
             self._completion.take(chunk.data)
+
+    def compare(self, question: pb.Compare) -> pb.Compared:
+        """Say what this host has of the files that the origin asks about, with their content."""
+        return pb.Compared(files=inventory.contents(list(question.files), self._digests))
 
     def copy(self, chunk: pb.FileChunk) -> None:
         """Take a piece of a file that is copied to its own place."""

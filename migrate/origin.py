@@ -188,7 +188,8 @@ class Driver:
             hooks.prepare()
             self._capture = gap.Capture(ipaddress.ip_address(one.ip) for one in self._plan.addresses)
             self._forwarder = gap.Forwarder(self._capture, self._link.send)
-            self._session.copy_files(self._plan.copy)
+            self._session.files.copy(self._plan.copy)
+            self._link.flush(timeout_s=self._timeout_s)
             self._link.expect(pb.Prepared, timeout_s=self._timeout_s)
             self._guardian.wait_ready()
         self._observer.phase_end("prepare")
@@ -309,7 +310,7 @@ class Driver:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             processes.send(one, signal.SIGSTOP)
         self._hold.keep(self._tasks, stopping, self._worker)
-        self._session.copy_files([file for file in self._plan.copy if file.written])
+        self._session.files.settle(pid for pid, _ in self._tasks)
 
     def _look_at_connections(self) -> None:
         self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)

@@ -9,8 +9,12 @@ from __future__ import annotations
 import secrets
 
 #: What the driver asks, and what the agent answers, as fields of Frame.
-QUESTIONS = frozenset({"process", "prepare", "restore", "switch", "commit", "abort", "ask", "goodbye"})
-ANSWERS = frozenset({"host", "prepared", "restored", "switched", "activated", "aborted", "answer", "goodbye"})
+QUESTIONS = frozenset(
+    {"process", "compare", "prepare", "restore", "switch", "commit", "abort", "ask", "goodbye"}
+)
+ANSWERS = frozenset(
+    {"host", "compared", "prepared", "restored", "switched", "activated", "aborted", "answer", "goodbye"}
+)
 
 
 class Questions:

@@ -16,6 +16,7 @@ class Request:
     :ivar check: stop after the checks; nothing is touched.
     :ivar verbose: collect more for the report: CRIU's log tail.
     :ivar copy_files: copy files that the process has open or mapped and that are missing on the destination.
+    :ivar copy_trees: directories that are copied with all that is in them; there they become as here.
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
@@ -32,6 +33,7 @@ class Request:
     check: bool = False
     verbose: bool = False
     copy_files: bool = False
+    copy_trees: tuple[str, ...] = ()
     shell_job: bool = False
     addresses: tuple[str, ...] = ()
     switch: str = "address"

@@ -6,12 +6,15 @@ Nothing is touched on either host; leaving the session ends the agent.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from migrate import checks, file_copy, interrupt, inventory, message_checks, place, settle, ssh, switch
+from migrate import checks, interrupt, inventory, message_checks, place, settle, ssh, switch
 from migrate.agent import PROTOCOL
+from migrate.carried_files import CarriedFiles
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
+from migrate.inventory import beside
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
@@ -24,6 +27,8 @@ from tcpcp.version import VERSION
 
 #: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
 ANSWER_S = 60.0
+#: How fast files are read at the least, to be compared.
+READ_BYTES_S = 20 << 20
 #: Packets to the peers take the same path from both hosts, which are on the service address's network: the
 #: checks made sure.
 SAME_PATH = True
@@ -65,6 +70,7 @@ class Session:
     """A context manager.
 
     :ivar link: messages to and from the agent, after ``__enter__``.
+    :ivar files: the tree's files, of which the destination needs some.
     :ivar migration_id: the name of this migration on both hosts.
     :ivar reach: how the destination was reached, after ``__enter__``.
     """
@@ -72,6 +78,13 @@ class Session:
     def __init__(self, request: Request, observer: Observer, timeline: Timeline) -> None:
         self._request, self._observer, self._timeline = request, observer, timeline
         self.migration_id = place.new_id()
+        self.files = CarriedFiles(
+            self._ask_about_files,
+            self._send_copy,
+            copying=request.copy_files,
+            trees=request.copy_trees,
+            checkpoint=interrupt.check,
+        )
 
     def __enter__(self) -> Session:
         if os.geteuid() != 0:
@@ -153,14 +166,17 @@ class Session:
             process = inventory.process(self._request.pid)
             process.service_addresses.extend(self._request.addresses)
             process.service_addresses[:] = checks.service_addresses(process)
+            beside.add(process, self._request.copy_trees, copying=self._request.copy_files)
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)
             there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
             message_checks.check(there)
             there.ssh_addresses.append(self._connection.peer_address)
+            self.files.compare(process, there)
             options = checks.Options(
                 switch=self._request.switch,
                 copy_files=self._request.copy_files,
+                trees=self._request.copy_trees,
                 shell_job=self._request.shell_job,
                 new_pid_namespace_possible=True,
             )
@@ -168,6 +184,7 @@ class Session:
             reasons = checks.refusals(process, here, there, options, self._needed(plan.addresses))
             if reasons:
                 raise Refused(reasons)
+            plan.notes += checks.notes_on_files(process, there, options)
             return plan
 
     def _needed(self, addresses: list[switch.Address]) -> dict[str, tuple[str, str]]:
@@ -201,16 +218,15 @@ class Session:
             same_path=SAME_PATH,
             connections=sum(1 for one in process.sockets if one.peer_port),
         )
-        copy = checks.files_to_copy(process, there) if self._request.copy_files else []
+        trees = self._request.copy_trees
+        copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
         return Plan(process, prepare, addresses, copy=copy, notes=checks.notes(process))
 
-    def copy_files(self, files: list[pb.File]) -> None:
-        """Copy *files* to their places on the destination."""
-        if not files:
-            return
-        for file in files:
-            file_copy.send_file(file.path, self._send_copy)
-        self.link.flush(timeout_s=self._request.timeout_s)
+    def _ask_about_files(self, question: pb.Compare, meanwhile: Callable[[], None]) -> pb.Compared:
+        self.link.send(question)
+        meanwhile()
+        reading_s = sum(file.size_bytes for file in question.files) / READ_BYTES_S
+        return self.link.expect(pb.Compared, timeout_s=ANSWER_S + reading_s)
 
     def _send_copy(self, chunk: pb.FileChunk) -> None:
         self.link.send(chunk, kind="copy", timeout_s=self._request.timeout_s)

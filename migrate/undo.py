@@ -7,7 +7,6 @@ process than the one that did it.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import socket
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import freezer, hold, keeper, made_here, processes, switch
+from migrate import file_undo, freezer, hold, keeper, made_here, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -62,10 +61,13 @@ def tidy_destination(record: Record) -> list[str]:
 
     :return: sentences: what could not be undone.
     """
+    problems = []
     for entry in record.named("copied"):
-        if entry["backup"]:
-            Path(entry["backup"]).unlink(missing_ok=True)
-    return _undo([entry for entry in record.entries if entry["did"] not in STAYS])[1]
+        try:
+            file_undo.forget(entry)
+        except (MigrateError, OSError) as error:
+            problems.append(f"{entry['backup']} is left: {error}")
+    return problems + _undo([entry for entry in record.entries if entry["did"] not in STAYS])[1]
 
 
 def put_doubt_in_order(record: Record) -> list[str]:
@@ -179,23 +181,6 @@ def _tree(entry: dict[str, Any]) -> str:
     return "restored tasks killed"
 
 
-def _copied(entry: dict[str, Any]) -> str:
-    """A file that was copied here: the one it replaced comes back, or there is none again."""
-    path, backup = Path(entry["path"]), entry["backup"]
-    if backup and Path(backup).exists():
-        Path(backup).replace(path)
-    elif not backup:
-        path.unlink(missing_ok=True)
-    return f"{path} as before"
-
-
-def _directory(entry: dict[str, Any]) -> str:
-    """A directory that was made for a copied file, unless something else is in it by now."""
-    with contextlib.suppress(OSError):
-        Path(entry["path"]).rmdir()
-    return f"{entry['path']} removed if it was empty"
-
-
 UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "images": _images,
     "criu": _criu,
@@ -207,6 +192,6 @@ UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "switch": _switch,
     "routes": _routes,
     "tree": _tree,
-    "copied": _copied,
-    "directory": _directory,
+    "copied": file_undo.put_back,
+    "directory": file_undo.remove_directory,
 }

@@ -8,7 +8,7 @@ import resource
 
 from migrate import freezer
 from migrate.errors import KernelError
-from migrate.inventory import proc, sockets
+from migrate.inventory import names, proc, sockets
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -76,6 +76,8 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     """Add what only the whole tree shows: what leads out of it."""
     held = sockets.collect(tree.held_in(tables.tables))
     found.files.extend(files.found)
+    found.files.extend(names.directories(held.names))
+    found.names.extend(held.names)
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))

@@ -29,10 +29,11 @@ from migrate import (
     criu,
     elf,
     failure,
-    file_copy,
+    file_taker,
     hold,
     journal,
     known_hosts,
+    locks,
     memory,
     message_checks,
     observed,
@@ -117,6 +118,16 @@ def _host(received: pb.HostInventory) -> None:
         _report(Refused(reasons))
 
 
+def _compare(received: pb.Compare) -> None:
+    for file in received.files:
+        for one in file.locks:
+            locks.conflict(one, file.locks[-1])
+
+
+def _compared(received: pb.Compared) -> None:
+    _host(pb.HostInventory(files=received.files))
+
+
 def _process(received: pb.ProcessInventory) -> None:
     claims = ports.Claims(received.sockets)
     for theirs in (listener(), connection()):
@@ -186,7 +197,9 @@ USES: dict[str, Callable[[Any], object]] = {
     "restore": _restore,
     "activated": _activated,
     "gap": _gap,
-    "copy": lambda received: file_copy.is_place(received.name),
+    "compare": _compare,
+    "compared": _compared,
+    "copy": lambda received: file_taker.is_place(received.name),
 }
 
 
@@ -222,6 +235,8 @@ def _frames() -> dict[str, bytes]:
         "restore": pb.Restore(
             tasks=[task], manifest=manifest, sockets=[held], listeners=[listening], closed=[1]
         ),
+        "compare": pb.Compare(files=[pb.File(path="/a", locks=["FLOCK WRITE 0 EOF", "POSIX READ 1 9"])]),
+        "compared": pb.Compared(files=[pb.File(path="/a", content=b"x", real_path="/b")]),
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
         "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
@@ -277,9 +292,9 @@ def _image_streams() -> dict[str, bytes]:
 
 
 def copied_path(data: bytes) -> None:
-    """migrate.file_copy.is_place: what is one is absolute, and stays where it is."""
+    """migrate.file_taker.is_place: what is one is absolute, and stays where it is."""
     name = data.decode(errors="replace")
-    if file_copy.is_place(name):
+    if file_taker.is_place(name):
         assert name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
