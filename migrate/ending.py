@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate import settle, undo
+from migrate import limits, settle, undo
 from migrate.errors import MigrateError
 from migrate.instructions import in_doubt
 from migrate.journal import Journal, Record
@@ -17,9 +17,6 @@ from migrate.machine import Machine, State
 from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report
 from migrate.request import Request
-
-#: How long the destination may take to undo before we do so without it; it lives, or the link would be lost.
-ABORT_S = 20.0
 
 
 class Ending:
@@ -75,7 +72,7 @@ class Ending:
             self._link.send(pb.Abort(reason="the origin rolls back"))
             if not wait:
                 return False
-            aborted = self._link.expect(pb.Aborted, timeout_s=ABORT_S, discard=True)
+            aborted = self._link.expect(pb.Aborted, timeout_s=limits.ABORT_S, discard=True)
         except MigrateError:
             return False
         self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]

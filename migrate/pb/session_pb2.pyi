@@ -387,16 +387,18 @@ class SocketOptions(_message.Message):
     def __init__(self, inode: _Optional[int] = ..., options: _Optional[_Mapping[str, int]] = ..., congestion: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     SOCKETS_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    MOST_MS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
     sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
     listeners: _containers.RepeatedCompositeFieldContainer[SocketOptions]
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ...) -> None: ...
+    most_ms: int
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ...) -> None: ...
 
 class PhaseTime(_message.Message):
     __slots__ = ("name", "start_ns", "duration_ns")
