@@ -241,8 +241,9 @@ class Driver:
 
     def _thaw(self) -> None:
         """Let the tree run again: CRIU sees its answer missing."""
-        assert self._stages is not None and self._worker is not None
-        self._stages.close()
+        assert self._worker is not None
+        if self._stages is not None:
+            self._stages.close()
         self._pages.close()
         self._worker.close()
         self._timeline.stop(Span.FROZEN)
@@ -368,7 +369,7 @@ class Driver:
         """Give back what we hold of the tree, so that it can be undone like that of a driver that died."""
         if self._sender is not None:
             self._sender.abandon()
-        if self._stages is not None:
+        if self._worker is not None:  # asked for something or not: who undoes waits for its end
             self._thaw()
         if self._extract is not None:
             self._extract.close()
