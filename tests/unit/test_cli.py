@@ -64,8 +64,8 @@ def test_defaults() -> None:
 
 
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --max-gap 3 --agent /opt/a --identity k"
-    words += " --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
+    words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
+    words += " --max-gap 3 --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
     wanted = Request(
         pid=42,
         host="h",
