@@ -28,9 +28,10 @@ fuzz: setup
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@
 
-# With ten times as many rounds where threads, children and killed programs pass connections at random.
+# Also each sort of endpoint with all that is agreed and all kinds of address, and ten times as many rounds where
+# threads, children and killed programs pass connections at random: half an hour.
 facts-all: setup
-	@TCPCP_STRESS=10 $(PYTEST) $(PYTEST_OPTIONS) tests/facts
+	@TCPCP_STRESS=10 SPACE_ALL=1 $(PYTEST) $(PYTEST_OPTIONS) tests/facts
 
 lab-tests: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/lab

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcpcp import congestion_state, kernel_fields
+from tcpcp import congestion_state, fingerprint
 
 
 def load() -> None:
@@ -11,5 +11,5 @@ def load() -> None:
     Where the kernel refuses the programs, connections are passed all the same: more slowly at first, and with
     an echo of 0.
     """
-    kernel_fields.prepare()
+    fingerprint.prepare()
     congestion_state.prepare()

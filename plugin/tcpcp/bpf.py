@@ -30,6 +30,7 @@ _ATTR_BYTES = 160
 _ONE_TYPE = struct.pack("=HBBIIIII3II5s", 0xEB9F, 1, 0, 24, 0, 16, 16, 5, 1, 1 << 24, 4, 32, b"\0int\0")
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
 
 
 class Offsets(dict[str, int]):
@@ -154,15 +155,21 @@ class Call:
         self._context = context
         size = ctypes.sizeof(context)
         attr = struct.pack("=4I2Q4IQ", program, 0, 0, 0, 0, 0, 0, 0, size, 0, ctypes.addressof(context))
-        self._attr = ctypes.create_string_buffer(attr, _ATTR_BYTES)
-        self._number = _NUMBERS[platform.machine()]
+        buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+        # Made once: to convert the arguments takes as long as the call.
+        self._arguments = (
+            ctypes.c_long(_NUMBERS[platform.machine()]),
+            ctypes.c_int(_PROG_RUN),
+            ctypes.byref(buffer),
+            ctypes.c_uint(_ATTR_BYTES),
+        )
 
     def run(self) -> None:
         """Run the program.
 
         :raises KernelError: it could not be run.
         """
-        if _libc.syscall(self._number, _PROG_RUN, self._attr, _ATTR_BYTES):
+        if _syscall(*self._arguments):
             raise KernelError("bpf(run)", ctypes.get_errno())
 
 

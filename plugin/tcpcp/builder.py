@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from tcpcp import (
     congestion_state,
@@ -23,7 +24,8 @@ from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported
 from tcpcp.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
 from tcpcp.inspection import READABLE
-from tcpcp.reader import force_reuse, leave_repair
+from tcpcp.reader import enter_repair, force_reuse, leave_repair
+from tcpcp.socket_options import Fresh
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 
 SOL_SOCKET = socket.SOL_SOCKET
@@ -31,11 +33,17 @@ SOL_SOCKET = socket.SOL_SOCKET
 #: How long a segment fed to our own stack may take to arrive.
 FEED_DEADLINE_S = 2.0
 
+#: What connect() was told is not for what comes after.
+_ROUTES_MSS: tcp_repair.Setting = (TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
+#: The kernel doubles it and keeps it in an int.
+_LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
 _SET_ELSEWHERE = socket_options.LAST | {"SO_REUSEADDR", "TCP_WINDOW_CLAMP"}
+#: Options of :func:`tcpcp.socket_options.set_last`.
+_LIMITS = frozenset({"TCP_NOTSENT_LOWAT", "SO_LOCK_FILTER"})
 #: States in which our FIN was queued before the peer's arrived, or where that came out the same.
 _FIN_BEFORE_PEERS = frozenset({State.FIN_WAIT1, State.CLOSING})
 
@@ -50,13 +58,13 @@ def begin(
     sock: socket.socket | None = None,
     *,
     limits: Limits,
-    present: Mapping[str, int] | None = None,
+    fresh: Fresh | None = None,
 ) -> socket.socket:
     """The first half: a socket with all that must be known before it connects, bound, in repair mode.
 
     :param sock: to be used instead of a fresh one; where it is bound already it keeps its port (paper 2.1).
     :param limits: of this host.
-    :param present: options that a fresh socket is known to have.
+    :param fresh: what a fresh socket of that family has here, if that is known.
     :return: *sock*, or a fresh one, which is blocking whatever Python's default timeout is.
     :raises AddressInUse: the local port is taken.
     :raises KernelError: a socket made here is closed; one that was given has some options more.
@@ -66,12 +74,13 @@ def begin(
     made = sock
     if made is None:
         made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
-        made.settimeout(None)
+        if made.gettimeout() is not None:
+            made.settimeout(None)
     try:
-        with _naming(ici):
-            _prepare(made, ici, limits, present)
+        with _Naming(ici):
+            _prepare(made, ici, limits, None if sock else fresh)
             force_reuse(made)
-            if not made.getsockname()[1]:
+            if sock is None or not made.getsockname()[1]:
                 _call("bind", made, made.bind, _sockaddr(ici, ici.local))
             reuse = ici.options.get("SO_REUSEADDR", 0)
             tcp_repair.set_int(made, SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
@@ -84,75 +93,113 @@ def begin(
     return made
 
 
-@contextlib.contextmanager
-def _naming(ici: Ici) -> Iterator[None]:
-    """Errors say which connection it is: a socket that is not connected yet cannot."""
-    try:
-        yield
-    except KernelError as exc:
-        raise KernelError(exc.call, exc.errno, str(ici)) from exc
-    except OSError as exc:
-        raise KernelError("if_nametoindex", exc.errno or errno.ENODEV, str(ici)) from exc
+class _Naming:
+    """Errors say which connection it is: a socket that is not connected yet cannot.
+
+    A class, because a generator would take 1 us of each connection's time.
+    """
+
+    __slots__ = ("_ici",)
+
+    def __init__(self, ici: Ici) -> None:
+        self._ici = ici
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KernelError):
+            raise KernelError(error.call, error.errno, str(self._ici)) from error
+        if isinstance(error, OSError):
+            raise KernelError("if_nametoindex", error.errno or errno.ENODEV, str(self._ici)) from error
 
 
 def complete(
-    sock: socket.socket, ici: Ici, *, limits: Limits, same_path: bool = False, may_feed: bool = True
+    sock: socket.socket,
+    ici: Ici,
+    *,
+    limits: Limits,
+    same_path: bool = False,
+    may_feed: bool = True,
+    local: Endpoint | None = None,
+    given: bool = True,
 ) -> bool:
     """The second half: the connection, its queues, its state, its window. It must be isolated; nothing is sent.
 
     :param sock: from :func:`begin`.
     :param same_path: give the connection the round-trip time, window and threshold it had.
     :param may_feed: there is CAP_NET_RAW, so that the peer's timestamp and the round-trip time can be set.
+    :param local: where *sock* is bound, if that is known.
+    :param given: :func:`begin` was given *sock*; False: it made it, so that less has to be asked and set.
     :return: False where a segment that was fed for their sake did not arrive; the connection works without.
     :raises AddressInUse: the connection exists on this host. :raises KernelError: naming the call. After any
         error *sock* is in repair mode: :func:`discard` it.
     """
+    way = _Way(limits, same_path, may_feed, local or inspection.local_end(sock), given)
     timeout = sock.gettimeout()
+    if timeout is None:
+        return _complete(sock, ici, way)
     sock.settimeout(None)  # Python's own waiting would look at the wrong queue
     try:
-        return _complete(sock, ici, limits, same_path, may_feed)
+        return _complete(sock, ici, way)
     finally:
         sock.settimeout(timeout)
 
 
-def _complete(sock: socket.socket, ici: Ici, limits: Limits, same_path: bool, may_feed: bool) -> bool:
-    teach = may_feed and same_path and same_path_.can_teach_rtt(ici)
-    with _naming(ici):
+class _Way(NamedTuple):
+    """How :func:`complete` is to go about it: its arguments."""
+
+    limits: Limits
+    same_path: bool
+    may_feed: bool
+    local: Endpoint
+    given: bool
+
+
+def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
+    teach = way.may_feed and way.same_path and same_path_.can_teach_rtt(ici)
+    with _Naming(ici):
         _connect(sock, ici, extra_bytes=int(teach))
     _negotiate(sock, ici)
-    with _hearing_loopback(sock, ici):
-        heard = _prime(sock, ici, teach, may_feed)
-        _fill_receive_queue(sock, ici)
-        _fill_send_queue(sock, ici)
-        _close_halves(sock, ici)
+    deaf = _is_deaf(ici)
+    if deaf:
+        _bind_to_device(sock, "")
+    heard = _prime(sock, ici, teach, way)
+    _fill_receive_queue(sock, ici)
+    _fill_send_queue(sock, ici)
+    _close_halves(sock, ici)
+    if deaf:
+        _bind_to_device(sock, ici.device)
     if ici.socket_filter:
         socket_filter.attach(sock, ici.socket_filter)
-    congestion_state.restore(sock, ici, same_path=same_path)
-    _set_sizes(sock, ici, limits)
-    # Last: until here the send window is 0, so whatever went wrong in between, nothing was sent.
-    tcp_repair.set_window(sock, ici.window)
-    tcp_repair.select_queue(sock, NO_QUEUE)  # who writes to it too early gets an error
+    congestion_state.restore(sock, ici, same_path=way.same_path)
+    _set_sizes(sock, ici, way)
+    last = (
+        # Until here the send window is 0, so whatever went wrong in between, nothing was sent.
+        tcp_repair.window_(ici.window),
+        # Again, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
+        *tcp_repair.RESIZING[ici.local.ip.version == 6],
+        *_clamps(ici),
+        tcp_repair.QUEUES[NO_QUEUE],  # who writes to it too early gets an error
+    )
+    tcp_repair.set_each(sock, last)
     return heard
 
 
-@contextlib.contextmanager
-def _hearing_loopback(sock: socket.socket, ici: Ici) -> Iterator[None]:
+def _is_deaf(ici: Ici) -> bool:
     """What is fed arrives by the loopback interface, where a socket bound to another one does not hear it."""
-    if not ici.device or ici.local.ip.is_link_local:
-        yield
-        return
-    _bind_to_device(sock, "")
-    yield
-    _bind_to_device(sock, ici.device)
+    return bool(ici.device) and not ici.local.ip.is_link_local
 
 
-def _prime(sock: socket.socket, ici: Ici, teach: bool, may_feed: bool) -> bool:
+def _prime(sock: socket.socket, ici: Ici, teach: bool, way: _Way) -> bool:
     """Feed what the connection is to know of its peer; whether it arrived."""
     try:
         if teach:
             _teach_rtt(sock, ici)
-        elif may_feed and ici.timestamp is not None and ici.timestamp.ts_recent is not None:
-            _prime_ts_recent(sock, ici, ici.copied_seq, _first_to_send(ici))
+        elif way.may_feed and ici.timestamp is not None and ici.timestamp.ts_recent is not None:
+            # connect() has opened a window for it, and the receive queue is selected, so that nothing is sent.
+            before = tcp_repair.get_segments_in(sock) if way.given else 0
+            _feed_ts_recent(sock, ici, way.local, ici.copied_seq, _first_to_send(ici), before)
     except Unfed:
         return False
     return True
@@ -165,17 +212,17 @@ def _teach_rtt(sock: socket.socket, ici: Ici) -> None:
     same_path_.teach_rtt(sock, ici, ici.copied_seq, _first_to_send(ici))
 
 
-def _prime_ts_recent(sock: socket.socket, ici: Ici, number: int, ack: int) -> None:
+def _feed_ts_recent(
+    sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack: int, before: int
+) -> None:
     """Let the kernel see the peer's timestamp, so that the first segment sent echoes it and not 0.
 
     :param number: ``rcv_nxt`` now; :param ack: ``snd_una``.
+    :param before: how many segments have arrived for *sock* so far.
     """
     assert ici.timestamp is not None and ici.timestamp.ts_recent is not None
     stamps = (ici.timestamp.ts_recent, ici.timestamp.value)
-    tcp_repair.select_queue(sock, NO_QUEUE)
-    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
-    before = tcp_repair.get_segments_in(sock)
-    _feed_segment(sock, ici, raw_segment.ACK, number, ack, stamps)
+    _feed_segment(local, ici, raw_segment.ACK, number, ack, stamps)
     _wait(lambda: tcp_repair.get_segments_in(sock) != before, ici, same_path_.FEED_DEADLINE_S)
 
 
@@ -186,29 +233,34 @@ def _first_to_send(ici: Ici) -> int:
 
 def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     """All that is decided by connect(); then the connection exists, and its queues are empty."""
-    tcp_repair.select_queue(sock, SEND_QUEUE)
-    tcp_repair.set_queue_seq(sock, seq.add(_first_to_send(ici), -extra_bytes))
-    # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
-    tcp_repair.select_queue(sock, RECV_QUEUE)
-    tcp_repair.set_queue_seq(sock, ici.copied_seq)
-    # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
-    announced = ici.negotiated.advmss if ici.negotiated.advmss in _SETTABLE_MSS else 0
-    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, announced, "TCP_MAXSEG")
+    announced = max(ici.negotiated.advmss, _SETTABLE_MSS.start)
+    if announced not in _SETTABLE_MSS:
+        announced = 0
+    settings = (
+        tcp_repair.QUEUES[SEND_QUEUE],
+        tcp_repair.queue_seq(seq.add(_first_to_send(ici), -extra_bytes)),
+        # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
+        tcp_repair.QUEUES[RECV_QUEUE],
+        tcp_repair.queue_seq(ici.copied_seq),
+        # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
+        (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
+    )
+    tcp_repair.set_each(sock, settings)
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
-    tcp_repair.set_int(sock, TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 
 
-def _prepare(sock: socket.socket, ici: Ici, limits: Limits, present: Mapping[str, int] | None) -> None:
+def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None) -> None:
     if ici.device:
         _bind_to_device(sock, ici.device)
-    tcp_repair.set_int(sock, SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
     if ici.ipv6_socket and ici.local.ip.version == 4:
         # net.ipv6.bindv6only may say otherwise here, and an IPv4-mapped address is then refused.
-        socket_options.apply_all(sock, {"IPV6_V6ONLY": 0}, present=present)
-    others = {name: value for name, value in ici.options.items() if name not in _SET_ELSEWHERE}
-    if others:
-        socket_options.apply_all(sock, others, present=present)
-    _choose_congestion(sock, ici)
+        socket_options.apply_all(sock, {"IPV6_V6ONLY": 0}, present=fresh.options if fresh else None)
+    if fresh:
+        fresh.apply(sock, ici.options, _SET_ELSEWHERE)
+    elif others := {name: value for name, value in ici.options.items() if name not in _SET_ELSEWHERE}:
+        socket_options.apply_all(sock, others)
+    if fresh is None or ici.congestion.algorithm != fresh.algorithm:
+        _choose_congestion(sock, ici)
     # connect() derives from this how large a window there will be.
     size = min(ici.options.get("SO_RCVBUF", 0), limits.max_receive_buffer_bytes)
     if size:
@@ -227,12 +279,28 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.set_congestion(sock, wanted)
 
 
-def _set_sizes(sock: socket.socket, ici: Ici, limits: Limits) -> None:
+def _clamps(ici: Ici) -> Iterator[tcp_repair.Setting]:
+    """The window's clamp, and with it what the window grows from: not less than what was promised.
+
+    The kernel looks at that only where the clamp changes (tcp_set_window_clamp()).
+    """
+    clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
+    for value in (clamp - 1, clamp) if clamp > 1 else ():
+        yield TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP"
+
+
+def _set_sizes(sock: socket.socket, ici: Ici, way: _Way) -> None:
     """What must not limit the queues while they are filled, and so is set when they are."""
+    limits = way.limits
     socket_options.set_buffers(
-        sock, ici.options, limits.max_receive_buffer_bytes, limits.max_send_buffer_bytes
-    )  # fmt: skip
-    socket_options.set_last(sock, ici.options)
+        sock,
+        ici.options,
+        limits.max_receive_buffer_bytes,
+        limits.max_send_buffer_bytes,
+        receive_is_set=not ici.receive_queue.data,  # by _prepare(), and nothing has changed it
+    )
+    if way.given or ici.send_queue.unsent or ici.options.keys() & _LIMITS:
+        socket_options.set_last(sock, ici.options)
     if ici.receive_queue.shut:
         _shut_down(sock, socket.SHUT_RD)
 
@@ -242,7 +310,7 @@ _Address = tuple[str, int] | tuple[str, int, int, int]
 
 def _sockaddr(ici: Ici, end: Endpoint) -> _Address:
     if not ici.ipv6_socket:
-        return socket.inet_ntoa(end.ip.packed), end.port  # str(end.ip) takes five times as long
+        return socket.inet_ntoa(end.packed), end.port  # str(end.ip) takes five times as long
     if end.ip.version == 4:
         return f"::ffff:{end.ip}", end.port, 0, 0
     scope = socket.if_nametoindex(ici.device) if ici.device and end.ip.is_link_local else 0
@@ -261,13 +329,11 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
 
 
 def _negotiate(sock: socket.socket, ici: Ici) -> None:
-    tcp_repair.set_options(sock, _agreed(ici.negotiated))
-    tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
+    resizing = tcp_repair.RESIZING[ici.local.ip.version == 6]
+    settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated)), *resizing]
     if ici.timestamp is not None:
-        tcp_repair.set_timestamp(sock, ici.timestamp.value)
-    clamp = ici.options.get("TCP_WINDOW_CLAMP")
-    if clamp is not None:  # it cannot be set any more when both sides have closed
-        tcp_repair.set_int(sock, TCP, _TCP_WINDOW_CLAMP, clamp, "TCP_WINDOW_CLAMP")
+        settings.append(tcp_repair.timestamp(ici.timestamp.value))
+    tcp_repair.set_each(sock, settings)
 
 
 @lru_cache(256)  # the handshakes of most connections of a server agree on the same
@@ -304,7 +370,8 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     queue = ici.send_queue
     if not (queue.sent or queue.unsent or queue.fin):
         return
-    _make_room_to_send(sock, len(queue.sent) + len(queue.unsent))
+    # The kernel counts whole buffers, in which a small segment is alone; what the size was is set afterwards.
+    tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_SNDBUFFORCE, _LARGEST_BUFFER, "SO_SNDBUFFORCE")
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")
@@ -314,19 +381,17 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if queue.unsent:
         # The option, or net.ipv4.tcp_notsent_lowat here, would stop the writing.
         socket_options.apply_all(sock, {"TCP_NOTSENT_LOWAT": _NO_LOWAT})
+    with _outside_repair_mode(sock, ici):
+        _write(sock, queue.unsent, "send(unsent part)")
+        if fin_first:
+            _shut_down(sock)
+
+
+@contextlib.contextmanager
+def _outside_repair_mode(sock: socket.socket, ici: Ici) -> Iterator[None]:
     tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-    _write(sock, queue.unsent, "send(unsent part)")
-    if fin_first:
-        _shut_down(sock)
-    tcp_repair.set_repair(sock, tcp_repair.ON)
-
-
-def _make_room_to_send(sock: socket.socket, size_bytes: int) -> None:
-    """Raise the send buffer where the queue needs it; what the size was is set afterwards."""
-    needed = 2 * size_bytes + 65536
-    if needed > tcp_repair.get_int(sock, SOL_SOCKET, socket.SO_SNDBUF, "SO_SNDBUF") // 2:
-        force = socket_options.SO_SNDBUFFORCE
-        tcp_repair.set_int(sock, SOL_SOCKET, force, min(needed, 2**30 - 1), "SO_SNDBUFFORCE")
+    yield
+    enter_repair(sock, ici.options.get("SO_REUSEADDR", 0))
 
 
 def _write(sock: socket.socket, data: bytes, name: str) -> None:
@@ -379,9 +444,8 @@ def _shut_down_last(sock: socket.socket, ici: Ici) -> None:
     if ici.send_queue.fin_sent:
         _shut_down_as_sent(sock)
         return
-    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-    _shut_down(sock)
-    tcp_repair.set_repair(sock, tcp_repair.ON)
+    with _outside_repair_mode(sock, ici):
+        _shut_down(sock)
 
 
 def _receive_fin(sock: socket.socket, ici: Ici) -> None:
@@ -396,15 +460,19 @@ def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expe
     Its window field is 0, so that it opens no window; ours is opened to take it.
     """
     tcp_repair.select_queue(sock, NO_QUEUE)
-    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
-    _feed_segment(sock, ici, flags, number, ack)
+    _open_window(sock, ici, number)
+    _feed_segment(inspection.local_end(sock), ici, flags, number, ack)
     _wait(lambda: tcp_repair.get_state(sock) == expected, ici)
 
 
+def _open_window(sock: socket.socket, ici: Ici, number: int) -> None:
+    """For a segment with the sequence number *number*, whose own window it makes no use of."""
+    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
+
+
 def _feed_segment(
-    sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, stamps: tuple[int, int] | None = None
+    local: Endpoint, ici: Ici, flags: int, number: int, ack: int, stamps: tuple[int, int] | None = None
 ) -> None:
-    local = inspection.local_end(sock)
     packet = raw_segment.build(
         ici.peer, local, seq=number, ack=ack, flags=flags, window=0, timestamp=stamps
     )  # fmt: skip
@@ -449,8 +517,12 @@ def finish_restored(
     """
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if may_feed and ici.state is State.ESTABLISHED:
-        with _hearing_loopback(sock, ici):
-            _feed_restored(sock, ici)
+        deaf = _is_deaf(ici)
+        if deaf:
+            _bind_to_device(sock, "")
+        _feed_restored(sock, ici)
+        if deaf:
+            _bind_to_device(sock, ici.device)
     if ici.state is not State.ESTABLISHED:
         # The segment that libsoccr feeds to the socket announces a window of its own, and the peer, which gets
         # no probe in these states, has no reason to say again what its window is: 3 s until more is sent.
@@ -473,7 +545,10 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
     if tcp_repair.get_outq(sock) > len(queue.sent) + len(queue.unsent):
         same_path_.teach_rtt(sock, ici, ici.rcv_nxt, ici.snd_una)
     elif stamp.ts_recent is not None:
-        _prime_ts_recent(sock, ici, ici.rcv_nxt, ici.snd_una)
+        tcp_repair.select_queue(sock, NO_QUEUE)
+        _open_window(sock, ici, ici.rcv_nxt)
+        before = tcp_repair.get_segments_in(sock)
+        _feed_ts_recent(sock, ici, inspection.local_end(sock), ici.rcv_nxt, ici.snd_una, before)
     else:
         return
     tcp_repair.set_window(sock, ici.window)

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tcpcp import option_names, seq
 from tcpcp.errors import IciError
-from tcpcp.ici import FIN_ACKED, FIN_IN, FIN_OUT, VERSION, Ici, State
+from tcpcp.ici import FIN_ACKED, FIN_IN, FIN_OUT, VERSION, Ici, Negotiated, State
 
 #: States of a connection that an ICI can describe; the others have no endpoint, or no peer yet.
 STATES = FIN_OUT | FIN_IN | {State.ESTABLISHED}
@@ -29,6 +29,7 @@ MAX_QUEUE_BYTES = 128 << 20
 #: include/uapi/linux/bpf_common.h BPF_MAXINSNS.
 MAX_FILTER = 4096
 _U32, _U64 = 2**32 - 1, 2**64 - 1
+_Ip = IPv4Address | IPv6Address
 #: include/net/tcp.h TCP_CA_NAME_MAX is 16 with the final zero; BPF programs may name theirs more freely.
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 #: net/core/dev.c dev_valid_name(): IFNAMSIZ is 16 with the final zero.
@@ -67,14 +68,20 @@ def check(ici: Ici, limits: Limits) -> None:
 
 def problems(ici: Ici, limits: Limits) -> list[str]:
     """What is wrong with *ici*, each a sentence without the connection's name; empty: nothing."""
-    found = list(_numbers(ici))
-    for part in (_identity, _state, _negotiated, _windows, _timestamp):
-        found.extend(part(ici))
-    found.extend(_queues(ici, limits))
-    found.extend(_congestion(ici, limits))
-    found.extend(option_names.problems(ici.options, ipv6_socket=ici.ipv6_socket))
-    found.extend(_socket_filter(ici))
+    found = [*_numbers(ici), *_identity(ici), *_state(ici), *_negotiated(ici.negotiated), *_windows(ici)]
+    found += _timestamp(ici)
+    found += _queues(ici, limits)
+    found += _congestion(ici.congestion.algorithm, limits.congestion_algorithms)
+    found += option_names.problems(ici.options, ipv6_socket=ici.ipv6_socket)
+    if ici.socket_filter:
+        found += _socket_filter(ici)
     return found
+
+
+_NAMES = (
+    *("snd_nxt", "rcv_nxt", "snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup"),
+    *("cwnd", "ssthresh", "srtt_us", "rttvar_us", "timestamp value", "ts_recent"),
+)
 
 
 def _numbers(ici: Ici) -> Iterator[str]:
@@ -83,44 +90,61 @@ def _numbers(ici: Ici) -> Iterator[str]:
         yield f"version is {ici.version}, this tcpcp knows version {VERSION}"
     if not 0 <= ici.tag <= _U64:
         yield f"tag is {ici.tag}, must be 0 to {_U64}"
-    values = {"snd_nxt": ici.snd_nxt, "rcv_nxt": ici.rcv_nxt}
-    for name in ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup"):
-        values[name] = getattr(ici.window, name)
-    for name in ("cwnd", "ssthresh", "srtt_us", "rttvar_us"):
-        values[name] = getattr(ici.congestion, name)
-    if ici.timestamp:
-        values["timestamp value"], values["ts_recent"] = ici.timestamp.value, ici.timestamp.ts_recent or 0
-    if min(values.values()) >= 0 and max(values.values()) <= _U32:
+    window, congestion, stamp = ici.window, ici.congestion, ici.timestamp
+    values = (
+        ici.snd_nxt,
+        ici.rcv_nxt,
+        window.snd_wl1,
+        window.snd_wnd,
+        window.max_window,
+        window.rcv_wnd,
+        window.rcv_wup,
+        congestion.cwnd,
+        congestion.ssthresh,
+        congestion.srtt_us,
+        congestion.rttvar_us,
+        stamp.value if stamp else 0,
+        (stamp.ts_recent or 0) if stamp else 0,
+    )
+    if min(values) >= 0 and max(values) <= _U32:
         return
-    for name, value in values.items():
+    for name, value in zip(_NAMES, values, strict=True):
         if not 0 <= value <= _U32:
             yield f"{name} is {value}, must be 0 to {_U32}"
 
 
 def _identity(ici: Ici) -> Iterator[str]:
     """Paper 4.1: the connection identifier."""
-    yield from _address("local", ici.local.ip)
-    yield from _address("peer", ici.peer.ip)
+    # By bytes: the hash of an address takes as long as all of this.
+    yield from _addresses(ici.local.packed, ici.peer.packed, ici.ipv6_socket, ici.device)
     if not 0 <= ici.local.port <= 65535:
         yield f"local port is {ici.local.port}, must be 1 to 65535, or 0 for any free port"
     if not 1 <= ici.peer.port <= 65535:
         yield f"peer port is {ici.peer.port}, must be 1 to 65535"
-    if ici.local.ip.version != ici.peer.ip.version:
-        yield f"local address {ici.local.ip} and peer address {ici.peer.ip} are of different families"
-    elif ici.local.ip.version == 6 and not ici.ipv6_socket:
-        yield f"ipv6_socket is false, but the addresses are IPv6: {ici.local.ip}"
-    if ici.device and not _DEVICE.fullmatch(ici.device):
-        yield f"device {ici.device!r} is not a name of an interface"
-    elif not ici.device and any(_link_local(end.ip) for end in (ici.local, ici.peer)):
+    for which, ip in (("local", ici.local.ip), ("peer", ici.peer.ip)):
+        if isinstance(ip, IPv6Address) and ip.scope_id:
+            yield f"{which} address has a scope, which belongs into device: {ip}"
+
+
+@lru_cache(4096)  # many connections have the same peer
+def _addresses(local: bytes, peer: bytes, ipv6_socket: bool, device: str) -> tuple[str, ...]:
+    return tuple(_addresses_problems(ip_address(local), ip_address(peer), ipv6_socket, device))
+
+
+def _addresses_problems(local: _Ip, peer: _Ip, ipv6_socket: bool, device: str) -> Iterator[str]:
+    yield from _address_problems("local", local)
+    yield from _address_problems("peer", peer)
+    if local.version != peer.version:
+        yield f"local address {local} and peer address {peer} are of different families"
+    elif local.version == 6 and not ipv6_socket:
+        yield f"ipv6_socket is false, but the addresses are IPv6: {local}"
+    if device and not _DEVICE.fullmatch(device):
+        yield f"device {device!r} is not a name of an interface"
+    elif not device and any(map(_link_local, (local, peer))):
         yield "device is empty, but a link-local address means nothing without its interface"
 
 
-@lru_cache(4096)  # many connections share an address
-def _address(which: str, ip: IPv4Address | IPv6Address) -> tuple[str, ...]:
-    return tuple(_address_problems(which, ip))
-
-
-def _address_problems(which: str, ip: IPv4Address | IPv6Address) -> Iterator[str]:
+def _address_problems(which: str, ip: _Ip) -> Iterator[str]:
     if ip.is_unspecified:
         yield f"{which} address is unspecified: {ip}"
     elif ip.is_multicast:
@@ -129,11 +153,9 @@ def _address_problems(which: str, ip: IPv4Address | IPv6Address) -> Iterator[str
         yield f"{which} address is not unicast: {ip}"
     elif isinstance(ip, IPv6Address) and ip.ipv4_mapped:
         yield f"{which} address is IPv4-mapped, must be written as IPv4: {ip}"
-    elif isinstance(ip, IPv6Address) and ip.scope_id:
-        yield f"{which} address has a scope, which belongs into device: {ip}"
 
 
-def _link_local(ip: IPv4Address | IPv6Address) -> bool:
+def _link_local(ip: _Ip) -> bool:
     return ip.version == 6 and ip.is_link_local
 
 
@@ -156,9 +178,8 @@ def _state(ici: Ici) -> Iterator[str]:
         yield f"the send queue must be empty in state {state.name}: our FIN has been acknowledged"
 
 
-def _negotiated(ici: Ici) -> Iterator[str]:
+def _negotiated(fixed: Negotiated) -> Iterator[str]:
     """Paper 4.2: what the handshake fixed."""
-    fixed = ici.negotiated
     for name, shift in (("snd_wscale", fixed.snd_wscale), ("rcv_wscale", fixed.rcv_wscale)):
         if not 0 <= shift <= MAX_WSCALE:
             yield f"{name} is {shift}, must be 0 to {MAX_WSCALE}"
@@ -220,13 +241,16 @@ def _queues(ici: Ici, limits: Limits) -> Iterator[str]:
 
 def _chosen(ici: Ici, limits: Limits) -> Iterator[str]:
     """Buffers whose size the application has chosen; those that the kernel tunes are made smaller instead."""
+    locks = ici.options.get("SO_BUF_LOCK", 0)
+    if not locks:
+        return
     most = {
         "SO_SNDBUF": (option_names.SNDBUF_LOCK, limits.max_send_buffer_bytes, "wmem_max"),
         "SO_RCVBUF": (option_names.RCVBUF_LOCK, limits.max_receive_buffer_bytes, "rmem_max"),
     }
     for name, (bit, bound, sysctl) in most.items():
         size = ici.options.get(name, 0)
-        if ici.options.get("SO_BUF_LOCK", 0) & bit and size > bound:
+        if locks & bit and size > bound:
             yield (
                 f"{name} is {size}, which the application has chosen; this host permits {bound}: "
                 f"raise net.core.{sysctl} to {size // 2}"
@@ -259,9 +283,13 @@ def _socket_filter(ici: Ici) -> Iterator[str]:
         yield f"socket_filter has {len(ici.socket_filter)} bytes, must be 8 each for at most {MAX_FILTER}"
 
 
-def _congestion(ici: Ici, limits: Limits) -> Iterator[str]:
+@lru_cache(256)  # most connections of a host have the same
+def _congestion(name: str, available: frozenset[str] | None) -> tuple[str, ...]:
     """Paper 5. The numbers are only advice for the path; the name must exist."""
-    name, available = ici.congestion.algorithm, limits.congestion_algorithms
+    return tuple(_name_problems(name, available))
+
+
+def _name_problems(name: str, available: frozenset[str] | None) -> Iterator[str]:
     if not _ALGORITHM.fullmatch(name):
         yield f"congestion algorithm {name!r} is not a name of one"
     elif available is not None and name not in available:

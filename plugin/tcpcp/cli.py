@@ -1,4 +1,4 @@
-"""The command `tcpcp`: looks at ICI images. Passing connections is for programs; see the package."""
+"""The command `tcpcp`: looks at ICI images, and tidies up. Passing connections is for programs; see the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tcpcp import codec, text
-from tcpcp.errors import CodecError
+from tcpcp.errors import CodecError, TcpcpError
 from tcpcp.ici import Ici
 from tcpcp.version import VERSION
 
@@ -18,9 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     :param argv: arguments without the program's name; None: those of the process.
-    :return: exit status: 0 all images were good, 1 one was not, or could not be read. Wrong usage exits 2.
+    :return: exit status: 0 all images were good, 1 one was not, or could not be read, or the kernel does not
+        let us tidy up. Wrong usage exits 2.
     """
     args = _parser().parse_args(argv)
+    if args.command == "sweep":
+        return _sweep()
     failed = False
     try:
         for name in args.files:
@@ -34,11 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tcpcp", description="Look at images of TCP connections.")
     parser.add_argument("--version", action="version", version=f"tcpcp {VERSION}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     show = commands.add_parser("show", help="print the connections in ICI images")
     show.add_argument("files", nargs="+", metavar="FILE", help="an ICI image; - is the standard input")
     show.add_argument("--json", action="store_true", help="one JSON object a line for each connection")
+    commands.add_parser("sweep", help="delete empty packet filters that programs which have ended left here")
     return parser
+
+
+def _sweep() -> int:
+    from tcpcp import flow_table  # here, for `show` needs nothing of the kernel
+
+    try:
+        for name in flow_table.sweep():
+            print(f"deleted table inet {name}")
+    except TcpcpError as error:
+        print(f"tcpcp: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _show(name: str, *, as_json: bool) -> bool:

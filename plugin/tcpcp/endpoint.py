@@ -3,9 +3,10 @@
 From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
-    (repair mode hides SO_REUSEADDR): `inspection`.
-2.  Isolate it: `flow_table`. Repair mode does not. Read ``ts_recent`` of all of a batch: `kernel_fields`.
-3.  TCP_REPAIR 1.
+    (repair mode hides SO_REUSEADDR): `inspection`. Of many that are alike, `fingerprint`, only the first.
+2.  Isolate it: `flow_table`. Repair mode does not.
+3.  TCP_REPAIR 1. Read ``ts_recent``, and of a batch the numbers of all, by BPF: `kernel_fields`. Where both
+    queues are empty that is all: what follows is asked of the first of a kind, and has to say the same.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
     ``snd_una``. recv(MSG_PEEK) copies the queue.
@@ -15,8 +16,8 @@ From socket to ICI (:func:`get`; `reader`)
 
 From ICI to socket (:func:`create`; `builder`)
 
-1.  Options, congestion control, receive buffer, SO_REUSEADDR 1: before repair mode.
-2.  TCP_REPAIR 1; bind.
+1.  Options, congestion control, receive buffer: before repair mode.
+2.  TCP_REPAIR 1, which lets it be bound beside others; bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
 4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect()
     sends nothing in repair mode, and leaves the send window 0.
@@ -32,8 +33,8 @@ From ICI to socket (:func:`create`; `builder`)
 
 Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
 not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
-from now on what arrives stays unanswered; TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without
-a packet for all who hold the socket; close.
+TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without a packet for all who hold the socket; close;
+what arrives from now on stays unanswered.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
@@ -41,7 +42,7 @@ Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp import (
@@ -49,6 +50,7 @@ from tcpcp import (
     builder,
     codec,
     congestion_state,
+    fingerprint,
     holding,
     host,
     inspection,
@@ -58,17 +60,20 @@ from tcpcp import (
     socket_filter,
     socket_options,
     tcp_repair,
+    timers,
     waking,
 )
 from tcpcp.builder import finish_restored
 from tcpcp.checks import Limits
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.holding import Holding
-from tcpcp.ici import Ici
+from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.inspection import HasFileno, as_socket
 from tcpcp.isolation import Flow
+from tcpcp.kernel_fields import Seen
 from tcpcp.reader import read, read_many
 from tcpcp.same_path import InitialWindows
+from tcpcp.uninterrupted import Uninterrupted
 
 __all__ = [
     "activate",
@@ -95,6 +100,8 @@ __all__ = [
 
 #: An image without queues: record header, all fields at their longest, options.
 IMAGE_OVERHEAD_BYTES = 2048
+#: Fewer connections than these are quick to have if what is asked once for all of them is little.
+_FEW = 10
 
 
 def prepare() -> None:
@@ -124,7 +131,7 @@ def inspect(sock: HasFileno) -> None:
 
     :raises Unsupported, AlreadyGot, KernelError: as :func:`tcpcp.inspection.inspect`.
     """
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         inspection.inspect(as_socket(sock, stack))
 
 
@@ -157,30 +164,90 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
 
     :param socks: sockets, or pairs of tag and socket.
     """
+    entries = list(socks)
+    icis: list[Ici] = []
+    try:
+        with Uninterrupted():
+            icis = _get_claimed(entries)
+    except BaseException as exc:
+        if icis:  # a handler, whose signal had to wait: nobody will have them
+            _resume_after(entries, exc)
+        raise
+    return icis
+
+
+def _resume_after(entries: Iterable[HasFileno | tuple[int, HasFileno]], error: BaseException) -> None:
+    try:
+        resume_many([entry[1] if isinstance(entry, tuple) else entry for entry in entries])
+    except TcpcpError as exc:
+        error.add_note(f"and in resuming: {exc}")
+
+
+def _get_claimed(entries: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     namespace = host.require_repair()
-    kernel_fields.prepare()  # before the isolation, for the first time takes long
+    fingerprint.prepare()  # before the isolation, for the first time takes long
     with ExitStack() as stack:
         pairs = [
             (entry[0], as_socket(entry[1], stack))
             if isinstance(entry, tuple)
             else (0, as_socket(entry, stack))
-            for entry in socks
+            for entry in entries
         ]
         plain = [sock for _, sock in pairs]
-        host.require_namespace(plain, namespace)
-        held = holding.claim(plain)
+        # One that has nobody to be like is asked for everything in any case.
+        seen = kernel_fields.look(plain) if len(plain) > 1 else [None] * len(plain)
+        host.require_namespace(_one_of_each(plain, seen), namespace)
+        held = holding.claim(plain, [one.cookie if one else 0 for one in seen])
         try:
-            return _get_all(pairs, held, namespace)
+            return _get_all(pairs, seen, held, namespace)
         except BaseException as exc:
             _lift_after(held, exc)
             raise
 
 
-def _get_all(pairs: list[tuple[int, socket.socket]], held: list[Holding], namespace: int) -> list[Ici]:
-    prepared = inspection.prepare_many([sock for _, sock in pairs])
+def _one_of_each(socks: Sequence[socket.socket], seen: Sequence[Seen | None]) -> Iterable[socket.socket]:
+    """Sockets with the same settings are of the same network namespace."""
+    kinds = {one.settings if one else n: sock for n, (sock, one) in enumerate(zip(socks, seen, strict=True))}
+    return kinds.values()
+
+
+def _get_all(
+    pairs: list[tuple[int, socket.socket]], seen: Sequence[Seen | None], held: list[Holding], namespace: int
+) -> list[Ici]:
+    plain = [sock for _, sock in pairs]
+    prepared = inspection.prepare_many(plain, seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
     _hold(held, wanted, namespace)
-    return read_many(pairs, prepared)
+    icis = read_many(pairs, prepared)
+    try:
+        _stand_still(plain, held, icis)
+    except BaseException as exc:
+        _undo_get(plain, held, exc)
+        raise
+    return icis
+
+
+def _stand_still(socks: Sequence[socket.socket], held: Sequence[Holding], icis: Sequence[Ici]) -> None:
+    for sock, one, ici in zip(socks, held, icis, strict=True):
+        if ici.state is not State.CLOSE:
+            one.options, one.lives = ici.options, True
+            timers.stand_still(sock, ici.options)
+
+
+def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:
+    for sock, one in zip(socks, held, strict=True):
+        try:
+            _go_on(sock, one)
+            reader.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+        except TcpcpError as exc:
+            error.add_note(f"and the socket could not be made to go on: {exc}")
+
+
+def _go_on(sock: socket.socket, one: Holding) -> None:
+    """Its clocks run again; does nothing the second time."""
+    if one.options is not None:
+        timers.go_on(sock, one.options)
+        one.options = None
 
 
 def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
@@ -250,26 +317,41 @@ def create_many(
     given = list(socks) if socks is not None else [None] * len(icis)
     if len(given) != len(icis):
         raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
+    with Uninterrupted():
+        return _create_all(icis, given, same_path, isolate)
+
+
+def _create_all(
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, isolate: bool
+) -> list[socket.socket]:
     limits, namespace = _require(icis, given, same_path)
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion_state.ready() else ()):
-            present = socket_options.fresh([ici.ipv6_socket for ici in icis])
+            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
             for ici, sock in zip(icis, given, strict=True):
-                known = None if sock else present.get(ici.ipv6_socket)
-                made.append(builder.begin(ici, sock, limits=limits, present=known))
+                made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
-            flows = [Flow(inspection.local_end(one), ici.peer) for one, ici in zip(made, icis, strict=True)]
+            flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
-                _require_unknown(flows, namespace)
-                _hold(held, flows, namespace)
-            _complete_all(icis, made, limits, same_path)
+                _hold_created(held, flows, namespace)
+            _complete_all(icis, made, flows, given, limits, same_path)
+            _stand_still(made, held, icis)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
         raise
     return made
+
+
+def _named(icis: Sequence[Ici]) -> Set[str] | None:
+    """Options that a fresh socket has to be asked for; None: all, which for many takes no longer."""
+    return {name for ici in icis for name in ici.options} if len(icis) < _FEW else None
+
+
+def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
+    return ici.local if given is None and ici.local.port else inspection.local_end(sock)
 
 
 def _require(
@@ -287,22 +369,38 @@ def _require(
     return limits, namespace
 
 
-def _require_unknown(flows: Iterable[Flow], namespace: int) -> None:
-    """What this process holds already must not lose its isolation because it is held twice."""
+def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> None:
+    """As :func:`_hold`; what was isolated already stays so, should this come to nothing."""
     table = holding.table(namespace)
-    for flow in flows:
-        if table.holds(flow):
-            raise AddressInUse(f"{flow}: this process has got, or created, this connection already")
+    if taken := table.held_elsewhere(flows):
+        raise AddressInUse(f"{taken[0]}: another program on this host has got, or created, this connection")
+    before = set(table.held(flows))
+    for one, flow in zip(held, flows, strict=True):
+        one.before = flow in before
+    _hold(held, flows, namespace)
 
 
 def _complete_all(
-    icis: Sequence[Ici], made: Sequence[socket.socket], limits: Limits, same_path: bool
+    icis: Sequence[Ici],
+    made: Sequence[socket.socket],
+    flows: Sequence[Flow],
+    given: Sequence[socket.socket | None],
+    limits: Limits,
+    same_path: bool,
 ) -> None:
     """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
     may_feed = host.has_raw()
     with raw_segment.keeping():
-        for ici, sock in zip(icis, made, strict=True):
-            heard = builder.complete(sock, ici, limits=limits, same_path=same_path, may_feed=may_feed)
+        for ici, sock, flow, one in zip(icis, made, flows, given, strict=True):
+            heard = builder.complete(
+                sock,
+                ici,
+                limits=limits,
+                same_path=same_path,
+                may_feed=may_feed,
+                local=flow.local,
+                given=one is not None,
+            )
             may_feed = may_feed and heard
 
 
@@ -336,16 +434,16 @@ def activate(sock: HasFileno) -> None:
 
 def activate_many(socks: Sequence[HasFileno]) -> None:
     """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
         holding.let_through(held)
         with raw_segment.keeping():
             for sock, one in zip(plain, held, strict=True):
+                _go_on(sock, one)
                 segment = waking.old_segment(sock)
-                _run(sock, tcp_repair.OFF)
+                _run(sock, tcp_repair.OFF, one)
                 waking.wake(sock, segment)
-                holding.drop([one])
 
 
 def resume(sock: HasFileno) -> None:
@@ -361,15 +459,15 @@ def resume(sock: HasFileno) -> None:
 
 def resume_many(socks: Sequence[HasFileno]) -> None:
     """:func:`resume` for several sockets, their filters lifted first; the first error is raised at the end."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
         expired = holding.let_all_through(held)
         first: TcpcpError | None = None
         for sock, one in zip(plain, held, strict=True):
             try:
-                _run(sock, tcp_repair.OFF_NO_PROBE)
-                holding.drop([one])
+                _go_on(sock, one)
+                _run(sock, tcp_repair.OFF_NO_PROBE, one)
             except TcpcpError as exc:
                 first = first or exc
     if first is not None:
@@ -378,11 +476,21 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         raise holding.ran_out(expired)
 
 
-def _run(sock: socket.socket, mode: int) -> None:
+def _run(sock: socket.socket, mode: int, one: Holding) -> None:
+    was_closed = tcp_repair.get_state(sock) == State.CLOSE
     reader.leave_repair(sock, mode)
+    holding.drop([one])
     if tcp_repair.get_outq_nsd(sock):
-        corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
-        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, corked, "TCP_CORK")
+        _push(sock)
+    if was_closed and one.lives:
+        raise timers.ended(tcp_repair.describe(sock))
+
+
+def _push(sock: socket.socket) -> None:
+    """Send what waits: a timer for what is held back knows no round-trip time yet, and would take seconds."""
+    corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
+    for value in (0, corked) if corked else (0,):
+        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, value, "TCP_CORK")
 
 
 def renew(sock: HasFileno) -> None:
@@ -396,7 +504,7 @@ def renew(sock: HasFileno) -> None:
 
 def renew_many(socks: Sequence[HasFileno]) -> None:
     """:func:`renew` for several sockets; after ``Expired`` those that it does not name are renewed."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         holding.renew(holding.find([as_socket(sock, stack) for sock in socks]))
 
 
@@ -416,18 +524,21 @@ def release(sock: HasFileno) -> None:
 
 def release_many(socks: Sequence[HasFileno]) -> None:
     """:func:`release` for several sockets; the first error of those that could not be ended is raised last."""
-    with ExitStack() as stack:
+    with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
-        holding.pass_on(held)
+        holding.renew(held)
+        gone: list[Holding] = []
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                builder.discard(sock)
-                holding.drop([one])
+                builder.discard(sock)  # isolated until it is gone: its timers would send
+                gone.append(one)
                 _close(given)
             except TcpcpError as exc:
                 first = first or exc
+        holding.pass_on(gone)
+        holding.drop(gone)
     if first is not None:
         raise first
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import secrets
 import struct
 import threading
@@ -33,8 +34,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tcpcp import isolation, netfilter, nft_rules
 from tcpcp.errors import Expired, IsolationError
+from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK, Flow, flow_sets
-from tcpcp.nft_elements import Message, changes
+from tcpcp.nft_elements import Message, changes, flow_in
 
 #: Of a table's name; 16 hexadecimal digits follow, chosen at random.
 PREFIX = isolation.OWN_PREFIX
@@ -63,6 +65,12 @@ class FlowTable:
         self._held: dict[Flow, float] = {}
         self._passed: dict[Flow, float] = {}
         self._back: dict[Flow, float] = {}
+
+    def _reconnect(self) -> None:
+        """Where the program has closed our descriptor the table is nobody's, and can be changed all the same."""
+        if not self._netlink.is_ours:
+            self._netlink.close()
+            self._netlink = netfilter.Netlink()
 
     def prepare(self) -> None:
         """Make the table now and keep it until :meth:`close`, so that :meth:`hold` is quick."""
@@ -94,10 +102,33 @@ class FlowTable:
                 raise
             self._make(added)  # somebody deleted it, which only older kernels permit
 
-    def holds(self, flow: Flow) -> bool:
-        """Whether *flow* was isolated here and has not been let go."""
+    def held(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Those of *flows* that were isolated here and have not been let go."""
         with self._lock:
-            return self._held.get(flow, 0) > time.monotonic()
+            now, until = time.monotonic(), self._held.get
+            return [flow for flow in flows if until(flow, 0) > now]
+
+    def held_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
+        """Those of *flows* that another program isolates, which lives; what the dead isolated is ours now."""
+        with self._lock:
+            self._reconnect()
+            others = self._others()
+            if not others:
+                return []
+            sets = [f"flows{version}" for version in _LENGTHS]
+            keys = {e.key for name in others for one in sets for e in self._netlink.elements(name, one)}
+            return [flow for flow in flows if keys & {*_keys(flow)}]
+
+    def _others(self) -> list[str]:
+        """Names of the tables of other programs. What programs that have ended have left becomes ours."""
+        others = [one for one in _ours(self._netlink) if one.name != self.name]
+        if any(one.orphaned for one in others):
+            if not self._made:
+                self._make([])
+            else:
+                self._adopt()
+            others = [one for one in _ours(self._netlink) if one.name != self.name]
+        return [one.name for one in others]
 
     def renew(self, flows: Sequence[Flow]) -> None:
         """Start the timeout of *flows* anew.
@@ -109,7 +140,7 @@ class FlowTable:
             self._note(self._held, flows)
 
     def pass_on(self, flows: Sequence[Flow]) -> None:
-        """*flows* are going to lose their sockets: what arrives for them stays unanswered for a timeout.
+        """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
 
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
@@ -123,7 +154,7 @@ class FlowTable:
             _drop(flows, self._held, self._back)
 
     def _back_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
-        others = [one.name for one in _ours(self._netlink) if one.name != self.name]
+        others = self._others()
         return [flow for flow in flows if any(self._is_back_in(name, flow) for name in others)]
 
     def _is_back_in(self, table: str, flow: Flow) -> bool:
@@ -136,8 +167,9 @@ class FlowTable:
         :raises Expired: some of them were not isolated any more; nothing has changed.
         """
         with self._lock:
+            self._reconnect()
+            others = self._others()
             more = self._erased("passed", _those(flows, self._passed))
-            others = any(one.name != self.name for one in _ours(self._netlink))
             if others:
                 more += [*self._back_chain(), *self._erased("back", _those(flows, self._back))]
                 more += self._added("back", flows)
@@ -146,14 +178,6 @@ class FlowTable:
                 self._has_back = True
                 self._note(self._back, flows)
             _drop(flows, self._held, self._passed)
-            self._tidy()
-
-    def take_back(self, flows: Sequence[Flow]) -> None:
-        """Undo :meth:`pass_on`: *flows* run here again, for their sockets could not be ended."""
-        with self._lock:
-            erased = [*self._erased("passed", flows), *self._erased("flows", flows)]
-            self._run(erased, again=erased)
-            _drop(flows, self._passed)
             self._tidy()
 
     def undo(self, flows: Sequence[Flow]) -> None:
@@ -193,7 +217,7 @@ class FlowTable:
         self._netlink.close()
 
     def _make(self, added: list[Message]) -> None:
-        _sweep(self._netlink)
+        self._reconnect()
         try:
             self._make_with(nft_rules.OWNER | nft_rules.PERSIST, added)
         except IsolationError as exc:
@@ -201,6 +225,29 @@ class FlowTable:
                 raise
             self._make_with(0, added)
         self._made, self._has_back = True, False
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over what is still in force of programs that have ended, so that one table does for all of them."""
+        for table in _ours(self._netlink):
+            if not table.orphaned or table.name == self.name:
+                continue
+            taken = [
+                *self._taken(table.name, "flows", self._held),
+                *self._taken(table.name, "passed", self._passed),
+            ]
+            with contextlib.suppress(IsolationError):  # somebody else was faster
+                self._netlink.change([*taken, nft_rules.deletion(table.name)])
+
+    def _taken(self, table: str, kind: str, known: dict[Flow, float]) -> list[Message]:
+        messages = []
+        for version in _LENGTHS:
+            name = f"{kind}{version}"
+            for key, left_ms in self._netlink.elements(table, name):
+                left_s = left_ms // 1000 + 1
+                messages += changes("add", self.name, {name: [key]}, left_s)
+                known.setdefault(_flow(key), time.monotonic() + left_s + 1)
+        return messages
 
     def _make_with(self, flags: int, added: list[Message]) -> None:
         try:
@@ -217,6 +264,7 @@ class FlowTable:
         """
         if not messages:
             return
+        self._reconnect()
         try:
             self._netlink.change(messages)
         except netfilter.Unanswered:
@@ -287,13 +335,30 @@ def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
     return [one for one in netlink.tables() if one.name.startswith(PREFIX)]
 
 
-def _sweep(netlink: netfilter.Netlink) -> None:
-    """Delete the tables of programs that have ended, once nothing in them is in force any more."""
+def sweep() -> list[str]:
+    """Delete what programs that have ended left in this network namespace, once nothing of it is in force.
+
+    Who makes a table does so by itself; this is for hosts where nobody will.
+
+    :return: the names of the tables that were deleted.
+    :raises PermissionDenied, IsolationError: the kernel does not tell.
+    """
+    netlink = netfilter.Netlink()
+    try:
+        return _sweep(netlink)
+    finally:
+        netlink.close()
+
+
+def _sweep(netlink: netfilter.Netlink) -> list[str]:
     sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
+    deleted = []
     for table in _ours(netlink):
         if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 netlink.change([nft_rules.deletion(table.name)])
+                deleted.append(table.name)
+    return deleted
 
 
 def _table(name: str, flags: int) -> list[Message]:
@@ -324,6 +389,18 @@ def _rules(name: str, chain: str) -> list[Message]:
 def _names(flows: Sequence[Flow]) -> str:
     more = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
     return f"{flows[0]}{more}"
+
+
+def _keys(flow: Flow) -> list[bytes]:
+    return [key for keys in flow_sets("", [flow]).values() for key in keys]
+
+
+def _flow(key: bytes) -> Flow:
+    local_ip, local_port, peer_ip, peer_port = flow_in(key)
+    return Flow(
+        Endpoint(ipaddress.ip_address(local_ip), local_port),
+        Endpoint(ipaddress.ip_address(peer_ip), peer_port),
+    )
 
 
 def _those(flows: Iterable[Flow], known: Mapping[Flow, float]) -> list[Flow]:

@@ -7,14 +7,16 @@ may be one of several for the same socket. A child after fork() knows none: they
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tcpcp import tcp_repair
-from tcpcp.errors import AlreadyGot, Expired, NotGot
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
 from tcpcp.flow_table import FlowTable
 from tcpcp.isolation import Flow
 
@@ -23,16 +25,23 @@ from tcpcp.isolation import Flow
 class Holding:
     """One socket in repair mode.
 
+    :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
+    :ivar before: its connection was isolated by this process before.
+    :ivar lives: it had a connection when it was got or created.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
-    :ivar passed: its connection was passed on, and its socket could not be ended.
     """
 
     cookie: int
-    name: str
     flow: Flow | None = None
+    options: Mapping[str, int] | None = None
+    lives: bool = False
+    before: bool = False
+    since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
-    passed: bool = False
 
+
+#: From so many on, those that have been held for so long are forgotten.
+_MANY, _LONG_S = 10_000, 3600.0
 
 _lock = threading.Lock()
 _known: dict[int, Holding] = {}
@@ -51,20 +60,32 @@ def table(namespace: int) -> FlowTable:
         return _tables[namespace]
 
 
-def claim(socks: Sequence[socket.socket]) -> list[Holding]:
+def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[Holding]:
     """Enter *socks* as held by this process.
 
+    :param cookies: theirs, where that is known already, else 0.
     :raises AlreadyGot: one of them is, or is there twice; nothing has changed.
     """
-    found = [Holding(tcp_repair.get_cookie(sock), tcp_repair.describe(sock)) for sock in socks]
+    known = cookies or [0] * len(socks)
+    found = [Holding(one or tcp_repair.get_cookie(sock)) for sock, one in zip(socks, known, strict=True)]
     with _lock:
+        _forget_old()
         fresh: dict[int, Holding] = {}
-        for one in found:
+        for sock, one in zip(socks, found, strict=True):
             if one.cookie in _known or one.cookie in fresh:
-                raise AlreadyGot(f"{one.name}: got, or created, already; resume or release it first")
+                name = tcp_repair.describe(sock)
+                raise AlreadyGot(f"{name}: got, or created, already; resume or release it first")
             fresh[one.cookie] = one
         _known.update(fresh)
     return found
+
+
+def _forget_old() -> None:
+    """Sockets that were closed instead of released or resumed; nobody tells when."""
+    if len(_known) > _MANY:
+        over = time.monotonic() - _LONG_S
+        for cookie in [cookie for cookie, one in _known.items() if one.since < over]:
+            del _known[cookie]
 
 
 def find(socks: Iterable[socket.socket]) -> list[Holding]:
@@ -119,24 +140,13 @@ def renew(holdings: Sequence[Holding]) -> None:
 
 
 def pass_on(holdings: Sequence[Holding]) -> None:
-    """They are about to lose their sockets; what arrives for them stays unanswered for a while.
+    """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
 
-    :raises Expired: for those named; nothing has changed for those of the same network namespace.
+    Where that cannot be changed they stay isolated for as long, which is as silent.
     """
-    for filter_, theirs in by_table(one for one in holdings if not one.passed):
-        try:
+    for filter_, theirs in by_table(holdings):
+        with contextlib.suppress(Expired, IsolationError):
             filter_.pass_on(flows(theirs))
-        except Expired:
-            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
-        for one in theirs:
-            one.passed = True
-
-
-def _take_back(holdings: Sequence[Holding]) -> None:
-    """Those that were passed on are not, after all."""
-    for filter_, theirs in by_table(one for one in holdings if one.passed):
-        filter_.take_back(flows(theirs))
-        _opened(theirs)
 
 
 def let_through(holdings: Sequence[Holding]) -> None:
@@ -144,7 +154,6 @@ def let_through(holdings: Sequence[Holding]) -> None:
 
     :raises Expired: for those named; nothing has changed for those of the same network namespace.
     """
-    _take_back(holdings)
     for filter_, theirs in by_table(holdings):
         try:
             filter_.let_through(flows(theirs))
@@ -156,7 +165,6 @@ def let_through(holdings: Sequence[Holding]) -> None:
 def let_all_through(holdings: Sequence[Holding]) -> list[str]:
     """As :func:`let_through`, and those whose isolation has run out are named instead."""
     expired: list[Flow] = []
-    _take_back(holdings)
     for filter_, theirs in by_table(holdings):
         try:
             filter_.let_through(flows(theirs))
@@ -174,7 +182,7 @@ def let_all_through(holdings: Sequence[Holding]) -> list[str]:
 def undo(holdings: Sequence[Holding]) -> None:
     """Forget *holdings*, whose isolation was an attempt that failed."""
     try:
-        for filter_, theirs in by_table(holdings):
+        for filter_, theirs in by_table(one for one in holdings if not one.before):
             filter_.undo(flows(theirs))
     finally:
         drop(holdings)
@@ -189,7 +197,6 @@ def ran_out(names: Sequence[str]) -> Expired:
 def _opened(holdings: Iterable[Holding]) -> None:
     for one in holdings:
         one.table = one.flow = None
-        one.passed = False
 
 
 def _named(flows_: Iterable[Flow]) -> list[str]:

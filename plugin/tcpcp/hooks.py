@@ -276,11 +276,11 @@ def finish(
     """
     known = list(icis)
     may_feed = len(known) <= MOST_FED and host.has_raw()
-    present = socket_options.fresh(ici.ipv6_socket for ici in known)
+    fresh = socket_options.fresh(ici.ipv6_socket for ici in known)
     with Lender() as lender, raw_segment.keeping():
         for ici in known:
             complete = partial(
-                builder.finish_restored, present=present.get(ici.ipv6_socket), same_path=same_path
+                builder.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
             )
             with lender.borrow(*holders[ici.tag]) as restored:
                 try:

@@ -80,7 +80,7 @@ def require_repair() -> int:
     :return: the namespace, as :func:`tcpcp.tcp_repair.get_namespace`.
     :raises PermissionDenied: it has not got CAP_NET_ADMIN there.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as fresh:
+    with _fresh() as fresh:
         try:
             tcp_repair.set_repair(fresh, tcp_repair.ON)
         except KernelError as exc:
@@ -88,6 +88,13 @@ def require_repair() -> int:
                 raise
             raise PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {_REMEDY}") from exc
         return tcp_repair.get_namespace(fresh)
+
+
+def _fresh() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise KernelError("socket", exc.errno or errno.EMFILE) from exc
 
 
 def require_namespace(socks: Iterable[socket.socket], namespace: int) -> None:

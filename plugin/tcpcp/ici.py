@@ -41,8 +41,15 @@ FIN_IN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING, State.CLOSE
 FIN_ACKED = frozenset({State.FIN_WAIT2, State.CLOSE})
 
 
+class _Packed:
+    """Room for what follows from the fields, and is none of them."""
+
+    __slots__ = ("_packed",)
+    _packed: bytes
+
+
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(_Packed):
     """An address and a port.
 
     :ivar ip: IPv4 or IPv6 address; an IPv4-mapped IPv6 address is written as the IPv4 address.
@@ -52,8 +59,17 @@ class Endpoint:
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
 
+    @property
+    def packed(self) -> bytes:
+        """The address as 4 or 16 bytes; made once, for it is needed a dozen times for a connection."""
+        try:
+            return self._packed
+        except AttributeError:
+            object.__setattr__(self, "_packed", self.ip.packed)
+            return self._packed
+
     def __hash__(self) -> int:
-        return hash((int(self.ip), self.port))  # a fifth of the time of the address's own hash
+        return hash((self.packed, self.port))  # a fifth of the time of the address's own hash
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"

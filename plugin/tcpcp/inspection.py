@@ -9,14 +9,16 @@ import ipaddress
 import os
 import select
 import socket
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from tcpcp import kernel_fields, socket_filter, socket_options, tcp_repair
+from tcpcp import fingerprint, kernel_fields, socket_filter, socket_options, tcp_repair
 from tcpcp.errors import AlreadyGot, KernelError, Unsupported
 from tcpcp.ici import FIN_IN, Endpoint, Ici, State
+from tcpcp.kernel_fields import Seen
 from tcpcp.tcp_repair import TCP
 
 #: States that an ICI can describe and `create` can rebuild. Not SYN_SENT: no call sets the time at which the
@@ -38,6 +40,12 @@ _absent: set[str] = set()
 _WHAT_IT_IS = ((3, "SO_TYPE"), (39, "SO_DOMAIN"), (38, "SO_PROTOCOL"))
 #: Lengths of struct sockaddr_in and sockaddr_in6, and where the address is in them.
 _SOCKADDR = {socket.AF_INET: (16, slice(4, 8)), socket.AF_INET6: (28, slice(8, 24))}
+
+
+#: Slots of 8 bytes, each loaded as a number of its size and stored as one of 8: so where its bytes are depends.
+_ENDS = struct.Struct(
+    "=Q2sxxxxxx2sxxxxxx4sxxxx4sxxxx16s16s" if sys.byteorder == "little" else "=Q6x2s6x2s4x4s4x4s16s16s"
+)
 
 
 class Prepared(NamedTuple):
@@ -68,11 +76,46 @@ def prepare(sock: socket.socket) -> Prepared:
     return prepare_many([sock])[0]
 
 
-def prepare_many(socks: Sequence[socket.socket]) -> list[Prepared]:
-    """:func:`prepare` for several sockets.
+def prepare_many(socks: Sequence[socket.socket], seen: Sequence[Seen | None] | None = None) -> list[Prepared]:
+    """:func:`prepare` for several sockets, all of the same network namespace.
 
+    :param seen: what :func:`tcpcp.kernel_fields.look` says of each, if it was asked just before.
     :raises Unsupported, KernelError: of the first that cannot be passed; nothing has changed.
     """
+    looks = kernel_fields.look(socks) if seen is None else seen
+    if not any(looks):
+        return _prepare_asking(socks)
+    alike: dict[_Kind, Prepared] = {}
+    return [_prepare_as_seen(sock, look, alike) for sock, look in zip(socks, looks, strict=True)]
+
+
+#: IP version, and :attr:`tcpcp.kernel_fields.Seen.settings`.
+_Kind = tuple[int, bytes]
+
+
+def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, Prepared]) -> Prepared:
+    """*sock* is not asked where one of its kind has been: what is true of that one is true of it."""
+    both = ends_in(seen.ends) if seen else None
+    if seen is None or both is None:
+        return _prepare_asking([sock])[0]
+    local, peer = both
+    kind = local.ip.version, seen.settings
+    known = alike.get(kind)
+    if known is None:
+        (found,) = _prepare_asking([sock])
+        if _has_a_kind(seen, found) and fingerprint.tells_options_apart(sock.family):
+            alike[kind] = found
+        return found
+    options = socket_options.read_counted(sock, known.options)
+    return Prepared(local, peer, False, options, known.algorithm, known.device, b"", known.ipv6_socket)
+
+
+def _has_a_kind(seen: Seen, found: Prepared) -> bool:
+    """Nothing of it is its own."""
+    return not (kernel_fields.is_special(seen) or found.closed or found.shut or found.socket_filter)
+
+
+def _prepare_asking(socks: Sequence[socket.socket]) -> list[Prepared]:
     for sock in socks:
         _check(sock)
     _check_keys(socks)
@@ -122,6 +165,22 @@ def ends(sock: socket.socket) -> tuple[Endpoint, Endpoint, bool]:
         return local, _endpoint(sock.getpeername()), False
     except OSError:
         return local, last_peer(sock), True
+
+
+@lru_cache(65536)
+def ends_in(raw: bytes) -> tuple[Endpoint, Endpoint] | None:
+    """Both ends, from :attr:`tcpcp.kernel_fields.Seen.ends`; None where the socket has no address of its own."""
+    family, local_port, peer_port, local4, peer4, local6, peer6 = _ENDS.unpack(raw)
+    mine, theirs = (local4, peer4) if family == socket.AF_INET else (local6, peer6)
+    if not any(mine):
+        return None
+    return _end_in(mine, local_port), _end_in(theirs, peer_port)
+
+
+def _end_in(ip: bytes, port: bytes) -> Endpoint:
+    found = ipaddress.ip_address(ip)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return Endpoint(mapped or found, int.from_bytes(port, "big"))
 
 
 def local_end(sock: socket.socket) -> Endpoint:

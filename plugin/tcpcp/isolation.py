@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from tcpcp import netfilter, nft
 from tcpcp.errors import IsolationError
 from tcpcp.ici import Endpoint
-from tcpcp.nft_elements import flow_key
+from tcpcp.nft_elements import FLOW_KEY_BYTES, flow_key
 
 PREFIX = "tcpcp-"
 #: Of the tables of :mod:`tcpcp.flow_table`.
@@ -49,12 +49,33 @@ _TCP = bytes([socket.IPPROTO_TCP])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+class _Key:
+    """Room for what follows from the fields, and is none of them."""
+
+    __slots__ = ("_key",)
+    _key: bytes
+
+
 @dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(_Key):
     """One connection as this host sees it."""
 
     local: Endpoint
     peer: Endpoint
+
+    @property
+    def key(self) -> bytes:
+        """In a set of the filter; made once, for a connection that is passed is looked up five times."""
+        try:
+            return self._key
+        except AttributeError:
+            local, peer = self.local, self.peer
+            key = flow_key(local.packed, local.port, peer.packed, peer.port)
+            object.__setattr__(self, "_key", key)
+            return key
+
+    def __hash__(self) -> int:
+        return hash((self.local.port, self.peer.port))  # these tell nearly all apart, in a tenth of the time
 
     def __str__(self) -> str:
         return f"{self.local} - {self.peer}"
@@ -244,10 +265,10 @@ def _sets(
 def flow_sets(kind: str, flows: Iterable[Flow]) -> dict[str, list[bytes]]:
     """The keys of *flows* in the sets *kind*4 and *kind*6."""
     sets: dict[str, list[bytes]] = {f"{kind}4": [], f"{kind}6": []}
-    by_size = {4: sets[f"{kind}4"].append, 16: sets[f"{kind}6"].append}
+    by_size = {FLOW_KEY_BYTES[4]: sets[f"{kind}4"].append, FLOW_KEY_BYTES[6]: sets[f"{kind}6"].append}
     for flow in flows:
-        local = flow.local.ip.packed
-        by_size[len(local)](flow_key(local, flow.local.port, flow.peer.ip.packed, flow.peer.port))
+        key = flow.key
+        by_size[len(key)](key)
     return sets
 
 

@@ -1,4 +1,4 @@
-"""What no socket option tells of a connection: the peer's last timestamp, and whether there are keys.
+"""What a socket is, by one call: fields that socket options tell slowly, or not at all.
 
 An endpoint that is rebuilt without ``ts_recent`` echoes 0 until the peer has spoken (paper 4.5); one with keys
 of TCP-MD5 or TCP-AO (RFC 2385, RFC 5925) cannot be rebuilt at all. A BPF program of ours looks a descriptor of
@@ -20,13 +20,14 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from tcpcp import bpf, diag, tcp_repair
-from tcpcp.bpf import Offsets, Struct, instruction
+from tcpcp import bpf, diag, socket_layout, tcp_repair
 from tcpcp.errors import KernelError
 from tcpcp.ici import State
+from tcpcp.socket_layout import SLOT_BYTES
+from tcpcp.socket_program import program
 
 if TYPE_CHECKING:
     from _typeshed import HasFileno
@@ -44,44 +45,140 @@ class Fields(NamedTuple):
 
 
 UNKNOWN = Fields()
+_Answer = TypeVar("_Answer")
 
-#: The descriptor asked for; 1 if it is a TCP socket of ours; ts_recent; 1 if it has keys.
-_CONTEXT = struct.Struct("=4I")
-_DESCRIPTOR, _FOUND, _TS_RECENT, _KEYED = 0, 4, 8, 12
 
-_NAMES = ("task_struct", "files_struct", "fdtable", "file", "socket", "sock", "sock_common", "tcp_sock")
-_OPTIONS = "tcp_options_received"
-#: A kernel that is built without the one or the other has no such member.
-_KEYS = ("md5sig_info", "ao_info")
+class Seen(NamedTuple):
+    """What a TCP socket is; what packets change of it is in :class:`Numbers`.
+
+    :ivar cookie: 0 before anybody has asked for it.
+    :ivar ends: bytes from which follow both ends, for :func:`tcpcp.inspection.ends_in`.
+    :ivar settings: bytes from which follow what kind of socket it is, its state, whether there is anything
+        special about it (:func:`is_special`), and its options, but for those that `fingerprint` names. Compare
+        them only, and only for as long as no sysctl is changed: an option may mean what one of these says.
+    """
+
+    cookie: int
+    ends: bytes
+    settings: bytes
+
+
+class Numbers(NamedTuple):
+    """What packets change, with the kernel's names. Of a socket in repair mode, that is isolated, it stays.
+
+    :ivar srtt_us: eighths of it. :ivar mdev_us: fourths.
+    :ivar agreed: bytes from which follows what the handshake fixed; compare them only.
+    """
+
+    write_seq: int
+    snd_una: int
+    rcv_nxt: int
+    state: int
+    urgent: int
+    copied_seq: int
+    snd_wl1: int
+    snd_wnd: int
+    max_window: int
+    rcv_wnd: int
+    rcv_wup: int
+    snd_cwnd: int
+    snd_ssthresh: int
+    srtt_us: int
+    mdev_us: int
+    sndbuf: int
+    rcvbuf: int
+    window_clamp: int
+    ts_recent: int
+    md5: int
+    ao: int
+    agreed: bytes
+
+
+#: The descriptor asked for; then not 0 if it is a TCP socket of ours.
+_ASKED_BYTES = 8
+_SPECIAL_BYTES = 5 * SLOT_BYTES
+
+
+def is_special(seen: Seen) -> bool:
+    """Whether a direction is shut, there is a filter, urgent data or a key."""
+    return seen.settings[:_SPECIAL_BYTES] != bytes(_SPECIAL_BYTES)
 
 
 class Reader:
-    """The program, loaded as long as this object is open.
+    """The programs, one for each question, loaded as long as this object is open.
 
+    :ivar whole: it reads all; else only what :class:`Fields` needs.
     :raises KernelError: the kernel does not let us.
     """
 
     def __init__(self) -> None:
-        self._program = bpf.syscall_program(_program(bpf.structs((*_NAMES, _OPTIONS))))
+        layout = socket_layout.of_kernel()
+        self.whole = layout.whole
+        settings = [*layout.special, *layout.settings]
+        settings_bytes = SLOT_BYTES * len([*settings, *layout.ipv6_settings])
+        self._seen = struct.Struct(f"={_ASKED_BYTES}xQ{SLOT_BYTES * len(layout.ends)}s{settings_bytes}s")
+        numbers = [*layout.numbers, *layout.keys]
+        self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}s")
+        looking = program(layout, [*layout.cookie, *layout.ends, *settings], layout.ipv6_settings)
+        self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed]))
+        try:
+            self._seen_program = bpf.syscall_program(looking)
+        except KernelError:
+            os.close(self._numbers_program)
+            raise
+
+    def look(self, descriptors: Iterable[int]) -> list[Seen | None]:
+        """What each is, in the same order; None for what is no TCP socket. From any thread.
+
+        :raises KernelError: the program could not be run.
+        """
+        known: dict[bytes, bytes] = {}
+        answers: list[Seen | None] = []
+        ask, context = _asking(self._seen_program, self._seen.size)
+        unpack, keep, append = self._seen.unpack, known.setdefault, answers.append
+        for descriptor in descriptors:
+            if not ask(descriptor):
+                append(None)
+                continue
+            cookie, ends, settings = unpack(context)
+            append(
+                Seen(cookie, ends, keep(settings, settings))
+            )  # thousands have the same: so they are kept once
+        return answers
+
+    def numbers(self, descriptors: Iterable[int]) -> list[Numbers | None]:
+        """As :meth:`look`, what packets change."""
+        ask, context = _asking(self._numbers_program, self._numbers.size)
+        unpack, make = self._numbers.unpack, Numbers._make
+        return [make(unpack(context)) if ask(one) else None for one in descriptors]
 
     def read(self, descriptors: Iterable[int]) -> list[Fields]:
         """The fields of each, in the same order; from any thread.
 
         :raises KernelError: the program could not be run.
         """
-        context = ctypes.create_string_buffer(_CONTEXT.size)
-        call = bpf.Call(self._program, context)
-        answers = []
-        for descriptor in descriptors:
-            _CONTEXT.pack_into(context, 0, descriptor & 0xFFFFFFFF, 0, 0, 0)
-            call.run()
-            _, found, recent, keys = _CONTEXT.unpack_from(context)
-            answers.append(Fields(recent, bool(keys)) if found else UNKNOWN)
-        return answers
+        return [
+            Fields(one.ts_recent, bool(one.md5 or one.ao)) if one else UNKNOWN
+            for one in self.numbers(descriptors)
+        ]
 
     def close(self) -> None:
-        """Take the program away."""
-        os.close(self._program)
+        """Take the programs away."""
+        bpf.close((self._numbers_program, self._seen_program))
+
+
+def _asking(program_: int, size_bytes: int) -> tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]:
+    """What asks for a descriptor, and says whether it was found; and the buffer that has the answer then."""
+    context = ctypes.create_string_buffer(size_bytes)
+    asked, found = ctypes.c_uint32.from_buffer(context), ctypes.c_uint32.from_buffer(context, 4)
+    run = bpf.Call(program_, context).run
+
+    def ask(descriptor: int) -> int:
+        asked.value, found.value = descriptor, 0
+        run()
+        return found.value
+
+    return ask, context
 
 
 _made: list[Reader] = []
@@ -118,14 +215,37 @@ def read(socks: Iterable[HasFileno]) -> list[Fields]:
     :return: all :data:`UNKNOWN` where :func:`prepare` was not called before, or the kernel refused.
     """
     descriptors = [sock.fileno() for sock in socks]
+    return _asked(lambda reader: reader.read(descriptors)) or [UNKNOWN] * len(descriptors)
+
+
+def look(socks: Sequence[HasFileno]) -> Sequence[Seen | None]:
+    """What each of *socks* is, which are descriptors of this process, in the same order.
+
+    :return: None for what is no TCP socket; None for all as where :func:`read` finds nothing, and where this
+        kernel has not got all the fields.
+    """
+    descriptors = [sock.fileno() for sock in socks]
+    found = _asked(lambda reader: reader.look(descriptors) if reader.whole else [])
+    return found or [None] * len(descriptors)
+
+
+def numbers(socks: Sequence[HasFileno]) -> Sequence[Numbers | None]:
+    """As :func:`look`, what packets change."""
+    descriptors = [sock.fileno() for sock in socks]
+    found = _asked(lambda reader: reader.numbers(descriptors) if reader.whole else [])
+    return found or [None] * len(descriptors)
+
+
+def _asked(question: Callable[[Reader], list[_Answer]]) -> list[_Answer]:
+    """The answers, or none."""
     try:
-        return _made[0].read(descriptors)
+        return question(_made[0])
     except IndexError:
         pass
     except KernelError as exc:
         if exc.errno in _NOT_OURS:
             _made.clear()  # somebody has closed all descriptors, ours too: the next prepare() loads it again
-    return [UNKNOWN] * len(descriptors)
+    return []
 
 
 def keyed(socks: Iterable[socket.socket]) -> list[bool]:
@@ -157,125 +277,3 @@ def _keyed_by_table(sock: socket.socket) -> bool:
 
 #: There is no such connection, or it is another socket's; or the socket has none.
 _NOT_IN_TABLE = (errno.ENOENT, errno.ESTALE, errno.ENOTCONN)
-
-
-_LOAD32, _LOAD16, _LOAD64, _STORE32 = 0x61, 0x69, 0x79, 0x63
-_MOVE_FROM, _MOVE, _ADD, _ADD_FROM, _SHIFT_LEFT = 0xBF, 0xB7, 0x07, 0x0F, 0x67
-_IF_EQUAL, _IF_SAME, _IF_GREATER, _CALL, _EXIT = 0x15, 0x1D, 0x2D, 0x85, 0x95
-_GET_CURRENT_TASK, _PROBE_READ_KERNEL = 35, 113
-_BYTES = {_LOAD16: 2, _LOAD32: 4, _LOAD64: 8}
-_POINTER_SHIFT = 3
-
-#: The program ends and has found nothing.
-_GIVE_UP = instruction(_MOVE, 0, value=0) + instruction(_EXIT)
-_INSTRUCTION_BYTES = 8
-_PAST_GIVE_UP = len(_GIVE_UP) // _INSTRUCTION_BYTES
-
-
-def _follow(kind: Struct, member: str, *, at: int = 0, load: int = _LOAD64) -> bytes:
-    """Register 3, the address of a *kind*, becomes what its *member* holds; 1, 2, 4 and 5 are lost.
-
-    The helper reads any address and fails where there is nothing: nothing that is freed or overwritten in
-    this moment does harm.
-    """
-    return b"".join([
-        instruction(_ADD, 3, value=kind.offsets[member] + at),
-        instruction(_MOVE_FROM, 1, 10),
-        instruction(_ADD, 1, value=-8),
-        instruction(_MOVE, 2, value=_BYTES[load]),
-        instruction(_CALL, value=_PROBE_READ_KERNEL),
-        instruction(_IF_EQUAL, 0, value=0, offset=_PAST_GIVE_UP),
-        _GIVE_UP,
-        instruction(load, 3, 10, -8),
-    ])  # fmt: skip
-
-
-def _only_if(code: int, register: int, other: int = 0, value: int = 0) -> bytes:
-    return instruction(code, register, other, _PAST_GIVE_UP, value) + _GIVE_UP
-
-
-def _copy(to: int, source: int) -> bytes:
-    return instruction(_MOVE_FROM, to, source)
-
-
-def _program(known: Mapping[str, Struct]) -> bytes:
-    """Register 1 holds the context, which goes to 6; register 9 holds the socket when it is found."""
-    return b"".join([
-        _copy(6, 1),
-        _find_file(known),
-        _find_sock(known),
-        _check_tcp(known),
-        _copy(3, 9),
-        _follow(known["tcp_sock"], "rx_opt", at=known[_OPTIONS].offsets["ts_recent"], load=_LOAD32),
-        instruction(_STORE32, 6, 3, _TS_RECENT),
-        *(_look_for_keys(known["tcp_sock"], member) for member in _KEYS),
-        instruction(_MOVE, 3, value=1),
-        instruction(_STORE32, 6, 3, _FOUND),
-        _GIVE_UP,
-    ])  # fmt: skip
-
-
-def _find_file(known: Mapping[str, Struct]) -> bytes:
-    """Register 3 becomes the address of the struct file of the descriptor."""
-    table = known["fdtable"]
-    pointer = Struct(0, 8, Offsets({"": 0}))
-    return b"".join([
-        instruction(_LOAD32, 7, 6, _DESCRIPTOR),
-        instruction(_CALL, value=_GET_CURRENT_TASK),
-        _copy(3, 0),
-        _follow(known["task_struct"], "files"),
-        _follow(known["files_struct"], "fdt"),
-        _copy(8, 3),
-        _follow(table, "max_fds", load=_LOAD32),
-        _only_if(_IF_GREATER, 3, 7),
-        _copy(3, 8),
-        _follow(table, "fd"),
-        instruction(_SHIFT_LEFT, 7, value=_POINTER_SHIFT),
-        instruction(_ADD_FROM, 3, 7),
-        _follow(pointer, ""),
-    ])  # fmt: skip
-
-
-def _find_sock(known: Mapping[str, Struct]) -> bytes:
-    """Register 9 becomes the address of the struct sock of the file in register 3.
-
-    What a file's private data is only its owner knows. A struct socket points back to its file, and a
-    struct sock back to its socket: so nothing else is taken for one.
-    """
-    return b"".join([
-        _copy(9, 3),
-        _follow(known["file"], "private_data"),
-        _copy(8, 3),
-        _follow(known["socket"], "file"),
-        _only_if(_IF_SAME, 3, 9),
-        _copy(3, 8),
-        _follow(known["socket"], "sk"),
-        _copy(9, 3),
-        _follow(known["sock"], "sk_socket"),
-        _only_if(_IF_SAME, 3, 8),
-    ])  # fmt: skip
-
-
-def _check_tcp(known: Mapping[str, Struct]) -> bytes:
-    """The socket in register 9 is a struct tcp_sock; as net/core/filter.c bpf_skc_to_tcp_sock() decides it."""
-    sock = known["sock"]
-    return b"".join([
-        _copy(3, 9),
-        _follow(sock, "sk_protocol", load=_LOAD16),
-        _only_if(_IF_EQUAL, 3, value=socket.IPPROTO_TCP),
-        _copy(3, 9),
-        _follow(sock, "sk_type", load=_LOAD16),
-        _only_if(_IF_EQUAL, 3, value=socket.SOCK_STREAM),
-        _copy(3, 9),
-        _follow(sock, "__sk_common", at=known["sock_common"].offsets["skc_family"], load=_LOAD16),
-        instruction(_IF_EQUAL, 3, value=socket.AF_INET, offset=1 + _PAST_GIVE_UP),
-        _only_if(_IF_EQUAL, 3, value=socket.AF_INET6),
-    ])  # fmt: skip
-
-
-def _look_for_keys(sock: Struct, member: str) -> bytes:
-    if member not in sock.offsets:
-        return b""
-    mark = instruction(_MOVE, 3, value=1) + instruction(_STORE32, 6, 3, _KEYED)
-    skip = instruction(_IF_EQUAL, 3, value=0, offset=len(mark) // _INSTRUCTION_BYTES)
-    return _copy(3, 9) + _follow(sock, member) + skip + mark

@@ -40,6 +40,7 @@ class Netlink:
 
     def __init__(self) -> None:
         self._socket = connect()
+        self._inode = os.fstat(self._socket.fileno()).st_ino
         self._number = 0
         self._unread = False
 
@@ -51,14 +52,17 @@ class Netlink:
         begin = self._number + 1
         self._number = begin + len(messages) + 1
         batch = nft_elements.batch(messages, begin)
+        self._require_ours()
         try:
             self._drain()
             if len(batch) > _USUAL_BYTES:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
             self._socket.send(batch)
             error = self._outcome(begin, len(messages))
-        except OSError as exc:
+        except BaseException as exc:
             self._unread = True
+            if not isinstance(exc, OSError):
+                raise
             raise Unanswered(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
         if error in (errno.EPERM, errno.EACCES):
             raise PermissionDenied("CAP_NET_ADMIN is missing in this network namespace")
@@ -82,15 +86,15 @@ class Netlink:
         """All tables of the family inet."""
         return [nft_rules.described(body) for body in self._dump(nft_rules.GET_TABLE, b"")]
 
-    def elements(self, table: str, set_: str) -> list[bytes]:
-        """The keys that are in force in a set of the table inet *table*; none also where there is no such set."""
+    def elements(self, table: str, set_: str) -> list[nft_elements.Element]:
+        """What is in force in a set of the table inet *table*; nothing also where there is no such set."""
         try:
             found = self._dump(nft_rules.GET_ELEMENTS, nft_elements.of_set(table, set_))
         except IsolationError as exc:
             if exc.errno == errno.ENOENT:
                 return []
             raise
-        return [key for body in found for key in nft_elements.keys_in(body)]
+        return [one for body in found for one in nft_elements.elements_in(body)]
 
     def has(self, table: str, set_: str, key: bytes) -> bool:
         """Whether *key* is in force in a set of the table inet *table*; not where there is no such set."""
@@ -109,6 +113,7 @@ class Netlink:
         """What the kernel answers: one message, or of a dump all."""
         self._number += 1
         found: list[bytes] = []
+        self._require_ours()
         try:
             self._drain()
             self._socket.send(nft_elements.request(kind, flags, body, number=self._number))
@@ -123,9 +128,23 @@ class Netlink:
                     found.append(reply.body)
                     if not flags & _DUMP:
                         return found
-        except OSError as exc:
+        except BaseException as exc:
             self._unread = True
+            if not isinstance(exc, OSError):
+                raise
             raise IsolationError(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether our descriptor is ours still: a daemon may have closed all that it found."""
+        try:
+            return os.fstat(self._socket.fileno()).st_ino == self._inode
+        except OSError:
+            return False
+
+    def _require_ours(self) -> None:
+        if not self.is_ours:
+            raise IsolationError("the program has closed the library's descriptor", errno.EBADF)
 
     def _drain(self) -> None:
         """Read what an exchange that failed has left: a dump that is not at its end lets no other begin."""
@@ -142,7 +161,10 @@ class Netlink:
 
     def close(self) -> None:
         """Let go of the socket, and so of the tables that it owns."""
-        self._socket.close()
+        if self.is_ours:
+            self._socket.close()
+        else:
+            self._socket.detach()
 
 
 def tables() -> list[nft_rules.Table]:

@@ -33,13 +33,15 @@ _MESSAGES = {"add": (12, CREATE), "delete": (14, 0)}
 NESTED = 0x8000
 #: NFTA_SET_ELEM_LIST_TABLE, _SET, _ELEMENTS.
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
-#: NFTA_SET_ELEM_KEY; NFTA_SET_ELEM_TIMEOUT, ms.
-_KEY, _TIMEOUT = 1, 4
+#: NFTA_SET_ELEM_KEY; NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION, ms.
+_KEY, _TIMEOUT, _EXPIRATION = 1, 4, 5
 #: An attribute's length is 16 bits.
 _MOST_BYTES = 60000
 
 _KEY4 = struct.Struct("!4sHxx4sHxx")
 _KEY6 = struct.Struct("!16sHxx16sHxx")
+#: Of a :func:`flow_key`, by IP version.
+FLOW_KEY_BYTES = {4: _KEY4.size, 6: _KEY6.size}
 
 
 def flow_key(local_ip: bytes, local_port: int, peer_ip: bytes, peer_port: int) -> bytes:
@@ -184,12 +186,28 @@ def of_set(table: str, set_: str) -> bytes:
     return text(_TABLE, table) + text(_SET, set_)
 
 
-def keys_in(body: bytes) -> list[bytes]:
-    """The keys of the elements in a message of the kernel's about a set."""
+class Element(NamedTuple):
+    """An element of a set. :ivar left_ms: until it expires; 0: never."""
+
+    key: bytes
+    left_ms: int
+
+
+def elements_in(body: bytes) -> Iterator[Element]:
+    """The elements in a message of the kernel's about a set."""
     nests = [value for kind, value in attributes(body[GENERAL_BYTES:]) if kind == _ELEMENTS]
-    elements = [element for nest in nests for _, element in attributes(nest)]
-    keys = [key for element in elements for kind, key in attributes(element) if kind == _KEY]
-    return [value for key in keys for _, value in attributes(key)]
+    for _, one in (element for nest in nests for element in attributes(nest)):
+        fields = dict(attributes(one))
+        left = fields.get(_EXPIRATION, b"")
+        for _, key in attributes(fields.get(_KEY, b"")):
+            yield Element(key, int.from_bytes(left, "big"))
+
+
+def flow_in(key: bytes) -> tuple[bytes, int, bytes, int]:
+    """What :func:`flow_key` was given."""
+    layout = _KEY4 if len(key) == _KEY4.size else _KEY6
+    local_ip, local_port, peer_ip, peer_port = layout.unpack(key)
+    return local_ip, local_port, peer_ip, peer_port
 
 
 def answers(datagram: bytes) -> Iterator[int]:

@@ -12,6 +12,7 @@ from typing import Self
 from tcpcp import endpoint, isolation
 from tcpcp.errors import Expired, IsolationError, TcpcpError
 from tcpcp.ici import Ici
+from tcpcp.uninterrupted import Uninterrupted
 
 
 @contextlib.contextmanager
@@ -44,14 +45,15 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Itera
     """
     entries = list(socks)
     bare = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
-    icis = endpoint.get_many(entries)
-    try:
-        with Renewal(bare):
-            yield icis
-    except BaseException as exc:
-        _resume_all(bare, exc)
-        raise
-    _release_all(bare)
+    with Uninterrupted() as quiet:
+        icis = endpoint.get_many(entries)
+        try:
+            with quiet.interrupted(), Renewal(bare):
+                yield icis
+        except BaseException as exc:
+            _resume_all(bare, exc)
+            raise
+        _release_all(bare)
 
 
 def _resume_all(socks: Sequence[socket.socket], error: BaseException) -> None:

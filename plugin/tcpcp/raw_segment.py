@@ -18,16 +18,20 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
-from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.errors import KernelError, PermissionDenied, Unfed
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK
 
 FIN, ACK = 0x01, 0x10
+#: What sendto() says of a packet that a filter drops or rejects on its way out.
+_FILTERED = frozenset({errno.EPERM, errno.EACCES, errno.ECONNREFUSED})
 
 _TCP = struct.Struct("!HHIIBBHHH")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
+_PSEUDO = struct.Struct("!II")
 #: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
 _TIMESTAMP = struct.Struct("!BBBBII")
 _HOP_LIMIT = 64
@@ -59,18 +63,22 @@ def build(
     :return: the packet with all checksums filled in.
     """
     options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
-    source, destination = sender.ip.packed, receiver.ip.packed
-    offset = (_TCP.size + len(options)) // 4 << 4
-    header = (sender.port, receiver.port, seq, ack, offset, flags, window)
-    segment = _TCP.pack(*header, 0, 0) + options
-    pseudo = source + destination + struct.pack("!II", len(segment), socket.IPPROTO_TCP)
-    segment = _TCP.pack(*header, checksum(pseudo + segment), 0) + options
-    if sender.ip.version == 6:
-        first = 6 << 28
-        return _IPV6.pack(first, len(segment), socket.IPPROTO_TCP, _HOP_LIMIT, source, destination) + segment
-    fields = (0x45, 0, _IPV4.size + len(segment), 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
+    size = _TCP.size + len(options)
+    header = (sender.port, receiver.port, seq, ack, size // 4 << 4, flags, window)
+    ip, pseudo = _ip_headers(sender.packed, receiver.packed, size)
+    sum_ = checksum(pseudo + _TCP.pack(*header, 0, 0) + options)
+    return ip + _TCP.pack(*header, sum_, 0) + options
+
+
+@lru_cache(256)  # thousands of segments are from one peer to one address
+def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, bytes]:
+    """The header of a packet with a segment of *size* bytes, and the one that the segment's checksum is of too."""
+    pseudo = source + destination + _PSEUDO.pack(size, socket.IPPROTO_TCP)
+    if len(source) == 16:
+        return _IPV6.pack(6 << 28, size, socket.IPPROTO_TCP, _HOP_LIMIT, source, destination), pseudo
+    fields = (0x45, 0, _IPV4.size + size, 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
     sum_ = checksum(_IPV4.pack(*fields, 0, source, destination))
-    return _IPV4.pack(*fields, sum_, source, destination) + segment
+    return _IPV4.pack(*fields, sum_, source, destination), pseudo
 
 
 class _Kept(threading.local):
@@ -95,14 +103,19 @@ def keeping() -> Iterator[None]:
             one.close()
 
 
-def _raw(family: int) -> socket.socket:
+def _raw(family: int, packet: bytes) -> socket.socket:
     """One to be closed, or where they are kept the one that is."""
     if _kept.sockets is not None and family in _kept.sockets:
         return _kept.sockets[family]
-    raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    try:
+        raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    except PermissionError as exc:
+        raise PermissionDenied(f"{_name(packet)}: {exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+    except OSError as exc:
+        raise KernelError("socket(SOCK_RAW)", exc.errno or errno.EIO, _name(packet)) from exc
     if _kept.sockets is not None:
         _kept.sockets[family] = raw
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
     return raw
 
 
@@ -111,26 +124,27 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
 
     :param packet: from :func:`build`.
     :param device: interface a link-local address belongs to, or "".
-    :raises PermissionDenied: no CAP_NET_RAW. :raises KernelError: nothing was sent.
+    :raises PermissionDenied: no CAP_NET_RAW. :raises Unfed: a packet filter of this host lets it not out.
+    :raises KernelError: nothing was sent.
 
     The kernel handles it in a soft interrupt, in most cases before this returns: wait for its effect.
     """
     ipv6 = receiver.ip.version == 6
-    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    raw = _raw(socket.AF_INET6 if ipv6 else socket.AF_INET, packet)
     try:
-        raw = _raw(family)
-        try:
-            if ipv6:
-                raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
-            else:
-                raw.sendto(packet, (str(receiver.ip), 0))
-        finally:
-            if _kept.sockets is None:
-                raw.close()
-    except PermissionError as exc:
-        raise PermissionDenied(f"{_name(packet)}: {exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+        if ipv6:
+            raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
+        else:
+            raw.sendto(packet, (socket.inet_ntoa(receiver.packed), 0))
     except OSError as exc:
+        if exc.errno in _FILTERED:
+            raise Unfed(
+                f"{_name(packet)}: a segment fed to this host was refused by its packet filter"
+            ) from exc
         raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, _name(packet)) from exc
+    finally:
+        if _kept.sockets is None:
+            raw.close()
 
 
 def _name(packet: bytes) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from tcpcp import kernel_fields, seq, socket_options, tcp_repair
@@ -24,8 +25,10 @@ from tcpcp.ici import (
     SendQueue,
     State,
     Timestamp,
+    Window,
 )
 from tcpcp.inspection import Prepared, check_state, prepare, prepare_many
+from tcpcp.kernel_fields import Numbers
 from tcpcp.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE
 
 #: States with our FIN among the bytes that the peer has not acknowledged.
@@ -279,12 +282,12 @@ def position(sock: socket.socket) -> tuple[int, int]:
         tcp_repair.select_queue(sock, NO_QUEUE)
 
 
-def _has_moved(sock: socket.socket, ici: Ici) -> bool:
+def _has_moved(sock: socket.socket, ici: Ici, numbers: Numbers | None) -> bool:
     if ici.state is State.CLOSE:
         return False
-    fin_in_queue = ici.state in FIN_UNACKED
-    outstanding = len(ici.send_queue.sent) + len(ici.send_queue.unsent) + fin_in_queue
-    return position(sock) != (ici.rcv_nxt, outstanding)
+    now = (numbers.rcv_nxt, numbers.write_seq - numbers.snd_una & seq.MASK) if numbers else position(sock)
+    outstanding = len(ici.send_queue.sent) + len(ici.send_queue.unsent) + (ici.state in FIN_UNACKED)
+    return now != (ici.rcv_nxt, outstanding)
 
 
 def read_many(
@@ -304,24 +307,100 @@ def read_many(
     :raises KernelError: of one of them. After any error all sockets are as before.
     """
     pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
-    icis: list[Ici] = []
+    plain = [sock for _, sock in pairs]
+    entered: list[socket.socket] = []
     try:
-        known = prepared or prepare_many([sock for _, sock in pairs])
-        fields = kernel_fields.read([sock for _, sock in pairs])
-        for (tag, sock), one, of_kernel in zip(pairs, known, fields, strict=True):
-            icis.append(read(sock, tag=tag, prepared=one, ts_recent=of_kernel.ts_recent))
-        _settle([sock for _, sock in pairs], icis)
+        known = prepared or prepare_many(plain)
+        for sock, one in zip(plain, known, strict=True):
+            enter_repair(sock, one.options.get("SO_REUSEADDR", 0))
+            entered.append(sock)
+        icis = _read_all(pairs, known)
+        _settle(plain, icis)
     except BaseException as exc:
-        for _, sock in pairs[: len(icis)]:
+        for sock in entered:
             _undo(sock, exc)
         raise
     return icis
 
 
+def _read_all(pairs: Sequence[tuple[int, socket.socket]], known: Sequence[Prepared]) -> list[Ici]:
+    socks = [sock for _, sock in pairs]
+    numbers = kernel_fields.numbers(socks) if len(socks) > 1 else []
+    if any(numbers):
+        reading = _Reading()
+        return [
+            reading.read(sock, one, tag, of_kernel)
+            for (tag, sock), one, of_kernel in zip(pairs, known, numbers, strict=True)
+        ]
+    fields = kernel_fields.read(socks)
+    return [
+        _read(sock, one, tag, of_kernel.ts_recent)
+        for (tag, sock), one, of_kernel in zip(pairs, known, fields, strict=True)
+    ]
+
+
+class _Reading:
+    """Reads sockets in repair mode; where all is quiet from the kernel's numbers alone, without asking.
+
+    Of those that agreed on the same with their peers the first one is asked all the same: so what they agreed
+    on is known of the others, and the numbers are compared with what it says.
+    """
+
+    def __init__(self) -> None:
+        self._agreed: dict[bytes, Negotiated] = {}
+        self._trusted = True
+
+    def read(self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None) -> Ici:
+        if numbers is None or not self._trusted or not _is_quiet(numbers):
+            return _read(sock, known, tag, numbers and numbers.ts_recent)
+        agreed = self._agreed.get(numbers.agreed)
+        if agreed is not None:
+            return _read_quiet(sock, known, tag, numbers, agreed)
+        ici = _read(sock, known, tag, numbers.ts_recent)
+        again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
+        self._trusted = replace(again, timestamp=ici.timestamp) == ici
+        self._agreed[numbers.agreed] = ici.negotiated
+        return ici
+
+
+def _is_quiet(numbers: Numbers) -> bool:
+    """Both queues are empty, and neither side has closed."""
+    return (
+        numbers.state == State.ESTABLISHED
+        and numbers.write_seq == numbers.snd_una
+        and numbers.rcv_nxt == numbers.copied_seq
+        and not numbers.urgent
+    )
+
+
+def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers, agreed: Negotiated) -> Ici:
+    """As :func:`_read`; in repair mode no queue is selected at first."""
+    n = numbers
+    return Ici(
+        State.ESTABLISHED,
+        known.local,
+        known.peer,
+        agreed,
+        n.write_seq,
+        n.rcv_nxt,
+        Window(n.snd_wl1, n.snd_wnd, n.max_window, n.rcv_wnd, n.rcv_wup),
+        Congestion(known.algorithm, n.snd_cwnd, n.snd_ssthresh, n.srtt_us >> 3, n.mdev_us >> 2),
+        _timestamp(sock, n.ts_recent) if agreed.timestamps else None,
+        _NO_SEND,
+        ReceiveQueue(shut=True) if known.shut else _NO_RECEIVE,
+        socket_options.tuned(known.options, n.sndbuf, n.rcvbuf, n.window_clamp),
+        known.ipv6_socket,
+        known.device,
+        tag,
+        socket_filter=known.socket_filter,
+    )
+
+
 def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
     """Read again what has moved, until nothing has."""
     for _ in range(MAX_READS):
-        moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i])]
+        looks = kernel_fields.numbers(socks)
+        moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i], looks[i])]
         if not moved:
             return
         for i in moved:

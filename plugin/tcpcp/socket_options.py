@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache
 
 from tcpcp import option_names, tcp_repair
@@ -33,6 +33,7 @@ _NO_TIME = bytes(_TIMEVAL.size)
 SOL_SOCKET = socket.SOL_SOCKET
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
+_SERVICE_CLASSES, _ECN_BITS = ("IP_TOS", "IPV6_TCLASS"), 3
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 #: Options that need more than one plain int, or are read only under a condition.
@@ -64,13 +65,16 @@ _PLANS = {
 _absent: set[str] = set()
 
 
-def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = False) -> dict[str, int]:
+def read_all(
+    sock: socket.socket, *, ipv6_only: bool = False, connected: bool = False, only: Set[str] | None = None
+) -> dict[str, int]:
     """The options of *sock* that differ from what every kernel starts with, and those a sysctl sets.
 
     :param sock: any TCP socket, not in repair mode (repair mode hides SO_REUSEADDR).
     :param ipv6_only: leave out the options that only IPv4 packets are sent with.
     :param connected: leave out the options that matter only before a connection exists. Of a connection both
         sizes of buffers are read, of another socket only one that was set: the kernel tunes the others.
+    :param only: ask for those, and perhaps a few others; None: for all.
     :return: values by kernel name, as the kernel reports them; none for options this kernel has not got.
     :raises KernelError: nothing has changed.
     """
@@ -78,7 +82,7 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
     found: dict[str, int] = {}
     get = sock.getsockopt
     for name, level, number, default, unsigned in _PLANS[left_out, connected]:
-        if name in _absent:
+        if name in _absent or (only is not None and name not in only):
             continue
         try:
             value = get(level, number)
@@ -91,6 +95,11 @@ def read_all(sock: socket.socket, *, ipv6_only: bool = False, connected: bool = 
             value &= U32_MAX
         if value != default:
             found[name] = value
+    for name in _SERVICE_CLASSES:  # their two lowest bits are those of the packet sent last (ECN)
+        if name in found:
+            found[name] &= ~_ECN_BITS
+            if not found[name]:
+                del found[name]
     if found.get("SO_TXREHASH") == _NOT_CHOSEN:
         del found["SO_TXREHASH"]
     _read_special(sock, found, connected)
@@ -106,21 +115,70 @@ def read_tuned(sock: socket.socket, options: dict[str, int]) -> dict[str, int]:
         now = {option.name: sock.getsockopt(option.level, option.number) for option in (*_SIZES, _CLAMP)}
     except OSError as exc:
         raise tcp_repair.failed("getsockopt", sock, exc) from exc
-    if not now[_CLAMP.name]:
-        del now[_CLAMP.name]
+    return tuned(options, *now.values())
+
+
+def tuned(options: dict[str, int], send_bytes: int, receive_bytes: int, clamp: int) -> dict[str, int]:
+    """*options* with what the kernel itself changes: the sizes of the buffers, as reported, and the clamp."""
+    now = {"SO_SNDBUF": send_bytes, "SO_RCVBUF": receive_bytes}
+    if clamp:
+        now[_CLAMP.name] = clamp
     return options if now.items() <= options.items() else options | now
 
 
-def fresh(ipv6_sockets: Iterable[bool]) -> dict[bool, dict[str, int]]:
+def read_counted(sock: socket.socket, options: Mapping[str, int]) -> dict[str, int]:
+    """*options*, read of a connection with the same settings, and what more than these decides as it is of *sock*.
+
+    What that is says :data:`tcpcp.fingerprint.OTHERWISE`; the sizes are for :func:`read_tuned`.
+
+    :raises KernelError: nothing has changed.
+    """
+    found = dict(options)
+    for option in _COUNTED[sock.family == socket.AF_INET6]:
+        value = tcp_repair.get_int(sock, option.level, option.number, option.name)
+        if value != option.default:
+            found[option.name] = value
+        else:
+            found.pop(option.name, None)
+    return found
+
+
+#: By whether the socket is IPv6.
+_COUNTED = {False: [OPTIONS["TCP_QUICKACK"]], True: [OPTIONS["TCP_QUICKACK"], OPTIONS["IPV6_UNICAST_HOPS"]]}
+
+
+class Fresh:
+    """What sockets start with in this network namespace at this time.
+
+    :ivar options: as :func:`read_all`. :ivar algorithm: of congestion control.
+    """
+
+    def __init__(self, family: int, names: Set[str] | None = None) -> None:
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            self.options = read_all(one, only=names)
+            self.algorithm = tcp_repair.get_congestion(one)
+        self._to_set: dict[_Items, tuple[tuple[Option, int], ...]] = {}
+
+    def apply(self, sock: socket.socket, options: Mapping[str, int], left_out: Set[str]) -> None:
+        """As :func:`apply_all` of those that are not in *left_out*, which is always the same, on a fresh socket.
+
+        Most connections of a server have the same options: what is to be set for them is found out once.
+        """
+        key = tuple(options.items())
+        if key not in self._to_set:
+            wanted = {name: value for name, value in options.items() if name not in left_out}
+            _require_known(sock, wanted)
+            self._to_set[key] = _to_set(tuple(wanted.items()), tuple(self.options.items()), False)
+        _set_each(sock, self._to_set[key])
+
+
+def fresh(ipv6_sockets: Iterable[bool], names: Set[str] | None = None) -> dict[bool, Fresh]:
     """What sockets start with in this network namespace, by whether they are IPv6.
 
     :param ipv6_sockets: of each connection, whether its socket is.
+    :param names: the options that matter; None: all.
     """
-    options = {}
-    for ipv6 in set(ipv6_sockets):
-        with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM) as one:
-            options[ipv6] = read_all(one)
-    return options
+    return {ipv6: Fresh(socket.AF_INET6 if ipv6 else socket.AF_INET, names) for ipv6 in set(ipv6_sockets)}
 
 
 def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -> None:
@@ -166,18 +224,26 @@ def apply_all(
     :raises IciError: a name or a value is not in the table; nothing has changed.
     :raises KernelError: an option was refused; those before it in the table are set.
     """
-    if problems := option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6):
-        raise IciError([f"{tcp_repair.describe(sock)}: {problem}" for problem in problems])
+    _require_known(sock, options)
     known = tuple(present.items()) if present else ()
-    for option, value in _to_set(tuple(options.items()), known, but_criu_saved):
-        try:
-            _set(sock, option, value)
-        except OSError as exc:
-            if exc.errno not in _ABSENT:
-                raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
+    _set_each(sock, _to_set(tuple(options.items()), known, but_criu_saved))
     if not but_criu_saved and options.keys() & {"SO_SNDBUF", "SO_RCVBUF", "SO_BUF_LOCK"}:
         # Again: setting a buffer's size sets its lock.
         set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
+
+
+def _require_known(sock: socket.socket, options: Mapping[str, int]) -> None:
+    if problems := option_names.problems(options, ipv6_socket=sock.family == socket.AF_INET6):
+        raise IciError([f"{tcp_repair.describe(sock)}: {problem}" for problem in problems])
+
+
+def _set_each(sock: socket.socket, options: Iterable[tuple[Option, int]]) -> None:
+    for option, value in options:
+        try:
+            put(sock, option, value)
+        except OSError as exc:
+            if exc.errno not in _ABSENT:
+                raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
 
 
 @lru_cache(256)  # most connections of a server have the same options
@@ -189,7 +255,11 @@ def _to_set(options: _Items, present: _Items, but_criu_saved: bool) -> tuple[tup
     return tuple(one for one in wanted if not (but_criu_saved and one[0].saved_by_criu))
 
 
-def _set(sock: socket.socket, option: Option, value: int) -> None:
+def put(sock: socket.socket, option: Option, value: int) -> None:
+    """Set one option.
+
+    :raises OSError: it was refused.
+    """
     setter = _SETTERS.get(option.name)
     if setter:
         setter(sock, value)
@@ -239,7 +309,12 @@ def set_buffer_locks(sock: socket.socket, locks: int) -> None:
 
 
 def set_buffers(
-    sock: socket.socket, options: Mapping[str, int], most_receive_bytes: int, most_send_bytes: int
+    sock: socket.socket,
+    options: Mapping[str, int],
+    most_receive_bytes: int,
+    most_send_bytes: int,
+    *,
+    receive_is_set: bool = False,
 ) -> None:
     """Give *sock* the buffers of *options*: their sizes, and which of them the application has set.
 
@@ -249,6 +324,7 @@ def set_buffers(
     :param options: as in an ICI. A size that is not there stays as it is.
     :param most_receive_bytes: what SO_RCVBUF may report in the end; a larger one is reduced to that.
     :param most_send_bytes: the same for SO_SNDBUF.
+    :param receive_is_set: SO_RCVBUF has its size already, and the lock that comes with it.
     :raises KernelError: of the first call that failed; needs CAP_NET_ADMIN.
     Source: net/core/sock.c __sock_set_rcvbuf(), sk_setsockopt() SO_SNDBUFFORCE: both double what they are given.
     """
@@ -256,11 +332,13 @@ def set_buffers(
         ("SO_SNDBUF", SO_SNDBUFFORCE, most_send_bytes),
         ("SO_RCVBUF", SO_RCVBUFFORCE, most_receive_bytes),
     )
-    for name, number, most in force:
-        if name in options:
-            size = min(options[name], most) // 2
-            tcp_repair.set_int(sock, SOL_SOCKET, number, size, f"{name}FORCE")
-    set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
+    settings: list[tcp_repair.Setting] = [
+        (SOL_SOCKET, number, min(options[name], most) // 2, f"{name}FORCE")
+        for name, number, most in force
+        if name in options and not (receive_is_set and name == "SO_RCVBUF")
+    ]
+    settings.append((SOL_SOCKET, SO_BUF_LOCK, options.get("SO_BUF_LOCK", 0), "SO_BUF_LOCK"))
+    tcp_repair.set_each(sock, settings)
 
 
 def set_last(sock: socket.socket, options: Mapping[str, int]) -> None:

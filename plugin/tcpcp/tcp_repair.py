@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tcpcp.errors import KernelError
@@ -70,6 +70,16 @@ _INFO = struct.Struct("=8B24I")
 #: tcpi_segs_in, since Linux 4.2.
 _SEGMENTS_IN = struct.Struct("=140xI")
 _INT = b"\0\0\0\0"
+#: By queue: what selects it, for :func:`set_each`.
+QUEUES = {n: (TCP, TCP_REPAIR_QUEUE, n, "TCP_REPAIR_QUEUE") for n in (NO_QUEUE, RECV_QUEUE, SEND_QUEUE)}
+#: By whether it is IPv6: the settings of :func:`resize_segments`.
+RESIZING = {
+    False: [(socket.IPPROTO_IP, socket.IP_OPTIONS, b"", "IP_OPTIONS")],
+    True: [
+        (socket.IPPROTO_IPV6, IPV6_2292PKTOPTIONS, value, "IPV6_2292PKTOPTIONS")
+        for value in (_NO_MESSAGES, b"")
+    ],
+}
 #: struct sockaddr with AF_UNSPEC.
 _UNSPECIFIED = bytes(16)
 _namespace_cookies = True
@@ -143,6 +153,23 @@ def set_int(sock: socket.socket, level: int, option: int, value: int, name: str)
         raise failed(f"setsockopt({name}, {value})", sock, exc) from exc
 
 
+#: Level, option, value, and the option's name for the message.
+Setting = tuple[int, int, int | bytes, str]
+
+
+def set_each(sock: socket.socket, settings: Iterable[Setting]) -> None:
+    """setsockopt for each of *settings*, up to the first that fails: 20 for a connection, so it has to be quick."""
+    setting: Setting = (0, 0, 0, "")
+    set_ = sock.setsockopt
+    try:
+        for setting in settings:
+            set_(setting[0], setting[1], setting[2])
+    except OSError as exc:
+        *_, value, name = setting
+        what = name if isinstance(value, bytes) else f"{name}, {value}"
+        raise failed(f"setsockopt({what})", sock, exc) from exc
+
+
 def get_int(sock: socket.socket, level: int, option: int, name: str) -> int:
     """getsockopt of an int; *name* is for the message."""
     try:
@@ -179,7 +206,7 @@ def get_repair(sock: socket.socket) -> bool:
 
 def select_queue(sock: socket.socket, queue: int) -> None:
     """Choose what send, recv(MSG_PEEK) and the sequence calls work on."""
-    set_int(sock, TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE")
+    set_each(sock, [QUEUES[queue]])
 
 
 def get_queue_seq(sock: socket.socket) -> int:
@@ -189,13 +216,23 @@ def get_queue_seq(sock: socket.socket) -> int:
 
 def set_queue_seq(sock: socket.socket, value: int) -> None:
     """Set ``rcv_nxt`` and ``copied_seq``, or ``write_seq``; only before connect()."""
-    set_bytes(sock, TCP, TCP_QUEUE_SEQ, _U32.pack(value), "TCP_QUEUE_SEQ")
+    set_each(sock, [queue_seq(value)])
+
+
+def queue_seq(value: int) -> Setting:
+    """As :func:`set_queue_seq`, for :func:`set_each`."""
+    return TCP, TCP_QUEUE_SEQ, _U32.pack(value), "TCP_QUEUE_SEQ"
 
 
 def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
     """Set what the handshake would have: pairs of OPT_ code and value; only in ESTABLISHED, nothing sent."""
+    set_each(sock, [negotiated(options)])
+
+
+def negotiated(options: Sequence[tuple[int, int]]) -> Setting:
+    """As :func:`set_options`, for :func:`set_each`."""
     flat = [number for pair in options for number in pair]
-    set_bytes(sock, TCP, TCP_REPAIR_OPTIONS, _OPTIONS[len(options)].pack(*flat), "TCP_REPAIR_OPTIONS")
+    return TCP, TCP_REPAIR_OPTIONS, _OPTIONS[len(options)].pack(*flat), "TCP_REPAIR_OPTIONS"
 
 
 def get_window(sock: socket.socket) -> Window:
@@ -205,8 +242,13 @@ def get_window(sock: socket.socket) -> Window:
 
 def set_window(sock: socket.socket, window: Window) -> None:
     """Set the window; EINVAL where snd_wnd > max_window, snd_wl1 > rcv_nxt + rcv_wnd or rcv_wup > rcv_nxt."""
+    set_each(sock, [window_(window)])
+
+
+def window_(window: Window) -> Setting:
+    """As :func:`set_window`, for :func:`set_each`."""
     packed = _WINDOW.pack(window.snd_wl1, window.snd_wnd, window.max_window, window.rcv_wnd, window.rcv_wup)
-    set_bytes(sock, TCP, TCP_REPAIR_WINDOW, packed, "TCP_REPAIR_WINDOW")
+    return TCP, TCP_REPAIR_WINDOW, packed, "TCP_REPAIR_WINDOW"
 
 
 def get_timestamp(sock: socket.socket) -> int:
@@ -216,7 +258,12 @@ def get_timestamp(sock: socket.socket) -> int:
 
 def set_timestamp(sock: socket.socket, value: int) -> None:
     """Make the clock of the timestamp option go on from *value*; bit 0 set means ticks of 1 us."""
-    set_bytes(sock, TCP, TCP_TIMESTAMP, _U32.pack(value), "TCP_TIMESTAMP")
+    set_each(sock, [timestamp(value)])
+
+
+def timestamp(value: int) -> Setting:
+    """As :func:`set_timestamp`, for :func:`set_each`."""
+    return TCP, TCP_TIMESTAMP, _U32.pack(value), "TCP_TIMESTAMP"
 
 
 def get_mss_clamp(sock: socket.socket) -> int:
@@ -232,11 +279,7 @@ def resize_segments(sock: socket.socket, ipv6: bool) -> None:
     must not be NULL (net/ipv6/ipv6_sockglue.c ipv6_update_options()): an IPV6_2292PKTOPTIONS too short for
     any message gives some without content, and one of length 0 takes them away again.
     """
-    if not ipv6:
-        set_bytes(sock, socket.IPPROTO_IP, socket.IP_OPTIONS, b"", "IP_OPTIONS")
-        return
-    for value in (_NO_MESSAGES, b""):
-        set_bytes(sock, socket.IPPROTO_IPV6, IPV6_2292PKTOPTIONS, value, "IPV6_2292PKTOPTIONS")
+    set_each(sock, RESIZING[ipv6])
 
 
 def get_info(sock: socket.socket) -> Info:

@@ -16,7 +16,7 @@ from passing import assert_no_reset
 from traces import NOTHING, is_held, rules
 
 import tcpcp
-from tcpcp import tcp_repair
+from tcpcp import cli, tcp_repair
 
 
 class Child:
@@ -250,3 +250,20 @@ def test_a_program_that_ends_after_release_leaves_its_filter(hosts: Hosts) -> No
         one.process.communicate(timeout=5)
     assert is_held(peer)
     assert_no_reset(hosts)
+
+
+def test_swept_by_command(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tcpcp sweep` leaves alone what is in force, or somebody's, and takes away what is neither."""
+    (sock, peer), (other, _) = hosts.connect(), hosts.connect()
+    with hosts.here.entered(), actor(hosts.here, other) as alive:
+        alive.do("prepare")
+        with actor(hosts.here, sock, timeout_s=1) as killed:
+            killed.do("get")
+            killed.kill()
+            assert cli.main(["sweep"]) == 0
+            assert capsys.readouterr().out == ""
+            assert is_held(peer)
+        eventually(lambda: rules(hosts.here).elements == 0, "expired", 3)
+        assert cli.main(["sweep"]) == 0
+        assert capsys.readouterr().out.startswith("deleted table inet tcpcp_")
+        assert rules(hosts.here).tables == 1

@@ -16,7 +16,7 @@ import pytest
 from forking import ended, in_child
 from netns import Hosts, Namespace
 
-from tcpcp import bpf, diag, kernel_fields, tcp_repair
+from tcpcp import bpf, diag, kernel_fields, socket_layout, tcp_repair
 from tcpcp.errors import KernelError
 from tcpcp.kernel_fields import UNKNOWN
 
@@ -337,7 +337,7 @@ def test_a_socket_without_a_connection_is_not_in_the_table() -> None:
 
 def test_a_kernel_built_without_keys(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no such members: then none are set."""
-    monkeypatch.setattr(kernel_fields, "_KEYS", ("no_such_member",))
+    monkeypatch.setattr(socket_layout, "KEYS", ("tcp_sock.no_such_member", "tcp_sock.none_such"))
     sock, peer = hosts.connect()
     clock = spread(sock, peer)
     with closing(kernel_fields.Reader()) as reader:

@@ -19,7 +19,7 @@ from engine import HERE, Target
 sys.path.insert(0, str(HERE.parent / "unit"))
 from golden_icis import GOLDEN
 
-from tcpcp import bpf, checks, cli, codec, criu_images, diag, nft_elements, peer_time, same_path, sealed, text
+from tcpcp import bpf, checks, cli, codec, criu_images, diag, nft_elements, same_path, sealed, text
 from tcpcp.completion import Completion
 from tcpcp.errors import CodecError, IciError, KernelError
 from tcpcp.ici import Ici, State
@@ -183,11 +183,6 @@ def kernel_types(data: bytes) -> None:
     found["pair"].offsets["one"]
 
 
-def timestamps(data: bytes) -> None:
-    """tcpcp.peer_time: what the program wrote."""
-    peer_time.stamps(data)
-
-
 def message(kind: int, body: bytes) -> bytes:
     """A netlink message."""
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body + bytes(-len(body) % 4)
@@ -301,6 +296,5 @@ def targets(directory: Path) -> list[Target]:
         "nft_answers": (nft_answers, (), (netlink, sized), _answers),
         "route_answer": (route_answer, (), (netlink, sized, attributes_changed(28)), _routes),
         "kernel_types": (kernel_types, (KernelError,), (netlink,), _types),
-        "timestamps": (timestamps, (), (plain,), lambda: {"two": struct.pack("=4Q", 1, 2, 3, 4)}),
     }
     return [Target(name, *rest) for name, rest in tests.items()]

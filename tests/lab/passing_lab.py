@@ -79,7 +79,7 @@ def remove_filters(lab: Lab) -> None:
     """Remove what :func:`tcpcp.release` leaves for a minute."""
     for name in MOVERS:
         words = lab.hosts[name].exec(["nft", "list", "tables"]).stdout.split()
-        for table in (word for word in words if word.startswith("tcpcp-")):
+        for table in (word for word in words if word.startswith("tcpcp")):
             lab.hosts[name].exec(["nft", "delete", "table", "inet", table])
 
 

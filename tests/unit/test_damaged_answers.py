@@ -9,6 +9,7 @@ import pytest
 
 from migrate.inventory import unix_diag
 from tcpcp import bpf, diag, nft_elements, same_path
+from tcpcp import btf as btf_
 from tcpcp.errors import KernelError
 
 BY_FAMILY, ERROR, DONE = 20, 2, 3
@@ -128,5 +129,44 @@ def test_damaged_btf() -> None:
     for place in range(24, len(whole)):
         try:
             bpf.structs_in(whole[:place] + b"\xff" + whole[place + 1 :], ["pair"])
+        except KernelError as error:
+            assert error.errno in (errno.ENOENT, errno.EBADMSG)
+
+
+def nested_btf() -> bytes:
+    """An int, a struct of bit fields, a union without a name of it and an int, and a struct with that in it."""
+    strings = b"\0u8\0u64\0bits\0low\0high\0whole\0outer\0first\0inner\0again\0"
+    at = {name.decode(): strings.index(b"\0" + name + b"\0") + 1 for name in strings.split(b"\0") if name}
+    types = struct.pack("=4I", at["u8"], 1 << 24, 1, 8)  # 1
+    types += struct.pack("=4I", at["u64"], 1 << 24, 8, 64)  # 2
+    types += struct.pack("=3I", at["bits"], 1 << 31 | 4 << 24 | 2, 2)  # 3
+    types += struct.pack("=6I", at["low"], 1, 3 << 24, at["high"], 1, 6 << 24 | 3)
+    types += struct.pack("=3I", 0, 5 << 24 | 2, 8)  # 4
+    types += struct.pack("=6I", 0, 3, 0, at["whole"], 2, 0)
+    types += struct.pack("=3I", at["again"], 8 << 24, 4)  # 5
+    types += struct.pack("=3I", at["outer"], 4 << 24 | 2, 24)  # 6
+    types += struct.pack("=6I", at["first"], 2, 0, at["inner"], 5, 64)
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    return header + types + strings
+
+
+def test_members_within_members() -> None:
+    types = btf_.Types(nested_btf(), ["outer", "bits"])
+    assert types.extent("outer.first") == (0, 8)
+    assert types.extent("outer.inner") == types.extent("outer.inner.whole") == (8, 8)
+    assert types.extent("outer.inner.low") == (8, 1)
+    assert types.extent("outer.inner.high") == (8, 2), "it touches two bytes"
+    for missing in ("outer.none", "none.first", "u64.first", "outer.first.whole", "outer.inner.low.none"):
+        with pytest.raises(KernelError, match="No such file"):
+            types.extent(missing)
+
+
+def test_damaged_types() -> None:
+    whole = nested_btf()
+    damaged = [whole[:size] for size in range(len(whole))]
+    damaged += [whole[:place] + b"\xff" + whole[place + 1 :] for place in range(len(whole))]
+    for data in damaged:
+        try:
+            btf_.Types(data, ["outer"]).extent("outer.inner.high")
         except KernelError as error:
             assert error.errno in (errno.ENOENT, errno.EBADMSG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import threading
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from tcpcp import codec
+from tcpcp.errors import TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
 from tcpcp.ici import Ici
@@ -54,6 +56,7 @@ class Client:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def __enter__(self) -> Client:
         return self
@@ -73,6 +76,11 @@ class Client:
         created and not activated ends silently. A program that ends without it loses both, silently."""
         with self._lock:
             if self._connection.fileno() < 0:
+                return
+            if (
+                os.getpid() != self._pid
+            ):  # a child: the connection, and what is held through it, are the parent's
+                self._connection.close()
                 return
             try:
                 descriptors.send(self._connection, protocol.pack_request(Request(Operation.LEAVE, 0)))
@@ -170,17 +178,28 @@ class Client:
         if not socks:
             return []
         packet = protocol.pack_request(Request(operation, len(socks)))
+        if os.getpid() != self._pid:
+            raise HelperError("this connection to the helper is the parent's; a child makes its own")
         with self._lock, ExitStack() as stack:
             numbers = [*images, *(as_socket(sock, stack).fileno() for sock in socks)]
-            try:
-                descriptors.send(self._connection, packet, numbers)
-            except OSError as error:
-                raise self._lost(error) from error
-            received = self._receive()
+            received = self._exchange(packet, numbers)
         if len(received) != replies:
             descriptors.close(received)
             raise ProtocolError(f"{len(received)} descriptors with the reply instead of {replies}")
         return received
+
+    def _exchange(self, packet: bytes, numbers: Sequence[int]) -> list[int]:
+        """Send a request and wait for its reply; whatever comes between ends the connection."""
+        try:
+            descriptors.send(self._connection, packet, numbers)
+            return self._receive()
+        except OSError as error:
+            raise self._lost(error) from error
+        except TcpcpError:
+            raise
+        except BaseException:  # an exception of a signal handler: the reply is still to come
+            self._connection.close()
+            raise
 
     def _receive(self) -> list[int]:
         """The descriptors with the next reply."""

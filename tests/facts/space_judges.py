@@ -1,0 +1,378 @@
+"""What an endpoint is, asked of the kernel by calls of our own and of ss, and what may differ after a pass.
+
+Whatever is read is compared; a field that may differ stands in a table below, with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from netns import Namespace
+from space_case import Case
+from space_pairs import NO_QUEUE, QUEUE, RECEIVE, SEND, TCP, TIMESTAMP, WINDOW, Pair, queue_seq
+from space_states import SIOCINQ, SIOCOUTQ, SIOCOUTQNSD, queued
+
+Fields = dict[str, Any]
+Options = Mapping[tuple[int, int], bytes]
+SO_PEEK_OFF = 42
+
+# --- the socket in repair mode --------------------------------------------------------------------------
+
+#: Of struct tcp_info, by offset; 4 bytes each.
+_INFO = {
+    "snd_mss": 16, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
+    "snd_wnd": 228, "rcv_wnd": 232,
+}  # fmt: skip
+
+
+def frozen(sock: socket.socket) -> Fields:
+    """A socket in repair mode, as the library leaves it, and leaves it so."""
+    raw = sock.getsockopt(TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
+    # Without TCPI_OPT_ECN_SEEN, which says what has arrived.
+    found: Fields = {"state": raw[0], "agreed": raw[5] & ~16, "wscales": raw[6]}
+    found |= {name: struct.unpack_from("=I", raw, at)[0] for name, at in _INFO.items()}
+    window = struct.unpack("=5I", sock.getsockopt(TCP, WINDOW, 20))
+    found |= dict(
+        zip(("wl1", "repair snd_wnd", "max_window", "repair rcv_wnd", "rcv_wup"), window, strict=True)
+    )
+    found["mss_clamp"] = sock.getsockopt(TCP, socket.TCP_MAXSEG)
+    found["clock"] = sock.getsockopt(TCP, TIMESTAMP) % 2**32
+    for name, request in (("outq", SIOCOUTQ), ("outq_nsd", SIOCOUTQNSD), ("inq", SIOCINQ)):
+        found[name] = queued(sock, request)
+    found["write_seq"], found["sent and unsent"] = queue_seq(sock, SEND), _peek_send(sock, found)
+    found["rcv_nxt"], found["unread"] = queue_seq(sock, RECEIVE), _peek(sock)
+    sock.setsockopt(TCP, QUEUE, NO_QUEUE)
+    return found
+
+
+def _peek_send(sock: socket.socket, found: Fields) -> bytes:
+    """Without what stands before snd_una in the first buffer."""
+    fin = found["state"] in (4, 9, 11)
+    size = 0 if found["state"] in (5, 7) else found["outq"] - fin
+    if size <= 0:
+        return b""
+    data = sock.recv(size + 65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    return data[:size]
+
+
+def _peek(sock: socket.socket) -> bytes:
+    """The receive queue, whose peek offset, where the application has one, stays."""
+    offset = sock.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
+    if offset >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return sock.recv(1 << 24, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""
+    finally:
+        sock.settimeout(timeout)
+        if offset >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, offset)
+
+
+#: Advice for the path (paper 5): only where it is the same path, and then nearly.
+_ADVICE = {"cwnd", "ssthresh", "rtt", "rttvar"}
+#: How exactly a round-trip time can be taught on a busy machine: a tick of the timers (HZ 250) or two.
+TAUGHT_US = 10_000
+
+
+def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None) -> Iterator[str]:
+    """What differs between the socket that was got and the one created from it; nothing was sent between.
+
+    :param stamp: the timestamp in the ICI, from which the clock goes on.
+    """
+    for name in before:
+        if name in _ADVICE or name == "clock":
+            continue
+        if before[name] != after[name] and not _explained(name, before[name], after[name], case):
+            yield f"{name}: {short(before[name])} -> {short(after[name])}"
+    if stamp is not None:
+        ticks = (after["clock"] - stamp) % 2**32
+        if ticks > (100 if case.stamps == "ms" else 100_000):
+            yield f"clock: {stamp} was read, {after['clock']} is set"
+    if case.same_path and case.state not in ("CLOSE",):
+        yield from _advice(before, after, case)
+
+
+#: TCPI_OPT_WSCALE.
+_SCALING = 4
+
+
+def _explained(name: str, before: Any, after: Any, case: Case) -> bool:
+    """Differences that no call can mend, or that are none.
+
+    Window scaling with shifts of 0 is none: no segment is another for it.
+
+    Segment size in use: connect() counts the header's length by the sysctl, not by what is agreed
+    (tcp_connect_init()), and the size is without the options; tcp_current_mss() mends it for each segment.
+    What we announced: TCP_MAXSEG, which limits it, takes 88 to 32767 only (do_tcp_setsockopt()).
+    """
+    if name == "agreed":
+        return bool(before ^ after == _SCALING)  # the shifts themselves are compared on their own
+    if name == "snd_mss" and case.state == "CLOSE":
+        return True  # nothing is sent any more
+    if name == "snd_mss":
+        longer = 12 * ((not case.elsewhere) - bool(case.stamps))
+        return bool(after - before == -longer)
+    if name == "advmss":
+        own_route = bool(case.advmss) and after < before  # the route that said it is not there any more
+        return (before < 88 and after == 88) or before > 32767 or own_route
+    return False
+
+
+def _advice(before: Fields, after: Fields, case: Case) -> Iterator[str]:
+    if abs(before["cwnd"] - after["cwnd"]) > 1:
+        yield f"cwnd: {before['cwnd']} -> {after['cwnd']}"
+    # bbr has none of its own, and says so when it begins (bbr_init()).
+    if before["ssthresh"] != after["ssthresh"] and case.algorithm != "bbr":
+        yield f"ssthresh: {before['ssthresh']} -> {after['ssthresh']}"
+    if case.stamps and before["rtt"] and abs(before["rtt"] - after["rtt"]) > TAUGHT_US:
+        yield f"rtt: {before['rtt']} -> {after['rtt']} us"
+
+
+def short(value: object) -> str:
+    """For a line of text."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes" if len(value) > 8 else value.hex()
+    return str(value)
+
+
+# --- the socket in use ----------------------------------------------------------------------------------
+
+#: Not asked for: (level, number). Those of repair mode, and those that are no state of the connection.
+_NOT_ASKED = {
+    (1, 4): "SO_ERROR, asking clears it",
+    (1, 49): "SO_INCOMING_CPU: where the last packet came in",
+    (1, 55): "SO_MEMINFO: changes with every packet; rcvbuf and sndbuf are asked for on their own",
+    (1, 56): "SO_INCOMING_NAPI_ID: likewise",
+    (1, 57): "SO_COOKIE: the socket's own number",
+    (6, 11): "TCP_INFO: see frozen()",
+    (6, 12): "TCP_QUICKACK: the kernel goes to and fro by itself",
+    (6, 19): "TCP_REPAIR", (6, 20): "TCP_REPAIR_QUEUE", (6, 21): "TCP_QUEUE_SEQ", (6, 22): "TCP_REPAIR_OPTIONS",
+    (6, 24): "TCP_TIMESTAMP: see frozen()", (6, 29): "TCP_REPAIR_WINDOW",
+    (6, 26): "TCP_CC_INFO: the algorithm's own notes on the path",
+    (6, 28): "TCP_SAVED_SYN", (6, 35): "TCP_ZEROCOPY_RECEIVE: no question but an act",
+    (0, 33): "IP_MULTICAST_TTL", (41, 17): "IPV6_MULTICAST_IF", (41, 18): "IPV6_MULTICAST_HOPS",  # from the SYN
+    (0, 52): "IP_PROTOCOL: the bound port, which an accepted socket that was closed has no longer",
+    (0, 14): "IP_MTU", (41, 24): "IPV6_MTU", (41, 61): "IPV6_PATHMTU",  # of the route; pmtu is in frozen()
+    (41, 32): "IPV6_FLOWLABEL_MGR: a question with an argument",
+    (41, 6): "IPV6_2292PKTOPTIONS", (0, 9): "IP_PKTOPTIONS",
+}  # fmt: skip
+_LEVELS = {1: "SOL_SOCKET", 0: "IP", 6: "TCP", 41: "IPV6"}
+_MOST_OPTIONS = {1: 84, 0: 54, 6: 48, 41: 63}
+
+
+def options(sock: socket.socket) -> dict[tuple[int, int], bytes]:
+    """Every socket option that can be read, known to the library or not; those of IPv6 on IPv6 sockets."""
+    found = {}
+    for level, most in _MOST_OPTIONS.items():
+        for number in range(1, most):
+            if (level, number) not in _NOT_ASKED:
+                try:
+                    found[level, number] = sock.getsockopt(level, number, 64)
+                except OSError as exc:
+                    found[level, number] = f"errno {exc.errno}".encode()
+    return found
+
+
+def options_kept(before: Options, after: Options, case: Case) -> Iterator[str]:
+    for level, number in before:
+        same = _value(level, number, before) == _value(level, number, after)
+        if not same and not _option_explained(level, number, before, after, case):
+            values = [_value(level, number, which) for which in (before, after)]
+            yield f"option {_LEVELS[level]} {number}: {values[0]} -> {values[1]}"
+
+
+def _option_explained(level: int, number: int, before: Options, after: Options, case: Case) -> bool:
+    """TCP_MAXSEG is the size in use; TCP_WINDOW_CLAMP, unless the application has set it, the kernel's own."""
+    a, b = _value(level, number, before), _value(level, number, after)
+    if (level, number) == (6, 2):
+        return _explained("snd_mss", a, b, case)
+    return (level, number) == (6, 10) and a != dict(case.options).get("TCP_WINDOW_CLAMP")
+
+
+def _value(level: int, number: int, options: Options) -> Any:
+    raw = options[level, number]
+    if len(raw) != 4:
+        return raw
+    value = int.from_bytes(raw, "little", signed=True)
+    # Whether the last packet that was sent was ECN-capable is not the application's part of these.
+    return value & ~3 if (level, number) in ((0, 1), (41, 67)) else value
+
+
+_SS = re.compile(r"\b(wscale|mss|pmtu|advmss|rcv_wnd|snd_wnd|fwmark|tos|class_id):(\S+)")
+_SKMEM = re.compile(r"skmem:\(.*?rb(\d+).*?tb(\d+)")
+
+
+def ss(namespace: Namespace, pair: Pair) -> Fields:
+    """What ss says of our end: a judge that knows nothing of us. Empty where the socket is in no table."""
+    ports = f"sport = :{pair.here_end[1]} and dport = :{pair.there_end[1]}"
+    with namespace.entered():
+        text = subprocess.run(
+            ["ss", "-tainmOHe", *ports.split()], check=True, capture_output=True, text=True
+        ).stdout
+    if not text.strip():
+        return {}
+    found: Fields = dict(_SS.findall(text))
+    found["state"], found["queues"] = text.split()[0], text.split()[1:3]
+    found["skmem"] = _SKMEM.search(text).groups()  # type: ignore[union-attr]
+    words = set(text.split())
+    found["agreed"] = sorted(words & {"ts", "sack", "ecn", "usec_ts", "cubic", "reno", "bbr"})
+    return found
+
+
+def ss_kept(before: Fields, after: Fields, case: Case) -> Iterator[str]:
+    for name in sorted(before.keys() | after.keys()):
+        a, b = before.get(name), after.get(name)
+        if name == "wscale" and {a, b} == {None, "0,0"}:
+            continue
+        told = {"mss": "snd_mss", "advmss": "advmss"}.get(name)  # which rebuilt() has seen
+        if a != b and not (told and a and b and _explained(told, int(a), int(b), case)):
+            yield f"ss {name}: {before.get(name)} -> {after.get(name)}"
+
+
+# --- the ICI of one pass and that of the next -----------------------------------------------------------
+
+
+def ici_kept(before: Any, after: Any, case: Case, elapsed_s: float) -> Iterator[str]:
+    """Both in the same state of affairs: between them the endpoint ran, and its peer may have answered a probe.
+
+    Every field is compared. What may have moved: our clock and the peer's, forward; the window's edges,
+    never back; from unsent to sent, what the window lets go; all numbers, where bytes went both ways.
+    """
+    old, new = _without_ecn(_flat(before)), _without_ecn(_flat(after))
+    yield from _stamp(old, new, elapsed_s)
+    yield from _windows(old, new, case)
+    yield from _stream(old, new, case)
+    skipped = _SEEN_ABOVE | (
+        {"options.TCP_WINDOW_CLAMP"} if case.talk else set()
+    )  # the kernel moves it along
+    skipped |= {"congestion.cwnd"} | _CONGESTION
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if name not in skipped and a != b and not _explained(name.removeprefix("negotiated."), a, b, case):
+            yield f"ICI {name}: {short(a)} -> {short(b)}"
+
+
+_CONGESTION = {"congestion.ssthresh", "congestion.srtt_us", "congestion.rttvar_us"}
+_SEEN_ABOVE = {
+    "timestamp.value", "timestamp.ts_recent", "window.snd_wl1", "window.snd_wnd", "window.max_window",
+    "window.rcv_wnd", "window.rcv_wup", "snd_nxt", "rcv_nxt", "send_queue.sent", "send_queue.unsent",
+    "send_queue.fin_sent", "receive_queue.data", "options.TCP_QUICKACK",
+}  # fmt: skip
+
+
+def _flat(value: Any, prefix: str = "") -> Fields:
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: Fields = {}
+    for name, inner in value.items():
+        found |= _flat(inner, f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+def _without_ecn(fields: Fields) -> Fields:
+    """Whether the last packet was ECN-capable is seen in these, and is not the application's part."""
+    tos = {name: fields.pop(f"options.{name}", 0) & ~3 for name in ("IP_TOS", "IPV6_TCLASS")}
+    return fields | tos
+
+
+def _stamp(old: Fields, new: Fields, elapsed_s: float) -> Iterator[str]:
+    if "timestamp.value" not in old or "timestamp.value" not in new:
+        return
+    per_second = 10**6 if old["timestamp.microseconds"] else 1000
+    most = elapsed_s * per_second + 20 * per_second // 1000
+    for name in ("timestamp.value", "timestamp.ts_recent"):
+        a, b = old[name], new[name]
+        if a is not None and (b is None or (b - a) % 2**32 > 2**31):
+            yield f"ICI {name}: {a} -> {b}"
+    if (new["timestamp.value"] - old["timestamp.value"]) % 2**32 > most:
+        yield f"ICI timestamp.value: {old['timestamp.value']} -> {new['timestamp.value']} in {elapsed_s:.3f} s"
+
+
+def _forward(old: int, new: int) -> bool:
+    return (new - old) % 2**32 < 2**31
+
+
+def _windows(old: Fields, new: Fields, case: Case) -> Iterator[str]:
+    for which, base, size in (
+        ("ours", "window.rcv_wup", "window.rcv_wnd"),
+        ("the peer's", None, "window.snd_wnd"),
+    ):
+        edges = [(_una(f) if base is None else f[base]) + f[size] for f in (old, new)]
+        if not _forward(*edges):
+            yield f"ICI edge of {which} window went back by {edges[0] - edges[1]}"
+    # Sending a probe sets it to rcv_nxt - 1 (tcp_send_window_probe()), so that the answer's window counts.
+    probed = new["window.snd_wl1"] == (new["rcv_nxt"] - 1) % 2**32
+    if not (_forward(old["window.snd_wl1"], new["window.snd_wl1"]) or probed):
+        yield f"ICI window.snd_wl1 went back: {old['window.snd_wl1']} -> {new['window.snd_wl1']}"
+    if not _forward(old["window.rcv_wup"], new["window.rcv_wup"]):
+        yield f"ICI window.rcv_wup went back: {old['window.rcv_wup']} -> {new['window.rcv_wup']}"
+    if case.deaf and old["window.snd_wnd"] != new["window.snd_wnd"]:
+        yield f"ICI window.snd_wnd: {old['window.snd_wnd']} -> {new['window.snd_wnd']}"
+    if old["window.max_window"] > new["window.max_window"]:
+        yield f"ICI window.max_window: {old['window.max_window']} -> {new['window.max_window']}"
+
+
+def _una(fields: Fields) -> int:
+    return int(fields["snd_nxt"]) - len(fields["send_queue.sent"]) - fields["send_queue.fin_sent"]
+
+
+def _stream(old: Fields, new: Fields, case: Case) -> Iterator[str]:
+    if case.talk:
+        return
+    if _una(old) % 2**32 != _una(new) % 2**32 or old["rcv_nxt"] != new["rcv_nxt"]:
+        yield f"ICI snd_una, rcv_nxt: {_una(old)}, {old['rcv_nxt']} -> {_una(new)}, {new['rcv_nxt']}"
+    if not _forward(old["snd_nxt"], new["snd_nxt"]):
+        yield f"ICI snd_nxt went back: {old['snd_nxt']} -> {new['snd_nxt']}"
+    for what in (("send_queue.sent", "send_queue.unsent"), ("receive_queue.data",)):
+        a, b = (b"".join(fields[name] for name in what) for fields in (old, new))
+        if a != b:
+            yield f"ICI {what}: {short(a)} -> {short(b)}, or other bytes"
+
+
+# --- the hosts' counters --------------------------------------------------------------------------------
+
+#: Must be 0 on both hosts, whatever the case.
+NEVER = (
+    "OutRsts", "EstabResets", "PAWSActive", "PAWSEstab", "PAWSOldAck", "InCsumErrors", "InErrs",
+    "TCPAbortOnData", "TCPAbortOnClose", "TCPAbortOnMemory", "TCPAbortOnTimeout", "TCPAbortFailed",
+    "TCPBacklogDrop", "TSEcrRejected",
+)  # fmt: skip
+#: What has to do with the room there is to receive; the peer's is its own affair.
+ROOM = ("BeyondWindow", "TCPRcvQDrop", "RcvPruned")
+
+
+def counters(namespace: Namespace) -> dict[str, int]:
+    """The kernel's TCP counters of a host."""
+    found = {}
+    with namespace.entered():
+        for name in ("snmp", "netstat"):
+            rows = [line.split() for line in Path(f"/proc/thread-self/net/{name}").read_text().splitlines()]
+            for heads, values in zip(rows[::2], rows[1::2], strict=True):
+                if heads[0] in ("Tcp:", "TcpExt:"):
+                    found |= dict(zip(heads[1:], map(int, values[1:]), strict=True))
+    return found
+
+
+def counted(
+    before: Mapping[str, int], after: Mapping[str, int], who: str, released: int, late: int
+) -> Iterator[str]:
+    """:param released: endpoints released there: each counts as reset, though nothing was sent.
+    :param late: resets that were sent after the connection had ended in both directions.
+    """
+    for name in NEVER + (ROOM if who == "here" else ()):
+        most = {"EstabResets": released, "OutRsts": late}.get(name, 0)
+        if name in after and after[name] - before[name] > most:
+            yield f"counter {name} of {who}: +{after[name] - before[name]}"
