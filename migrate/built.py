@@ -9,15 +9,13 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from migrate import processes
+from migrate import limits, processes
 from migrate.errors import CriuError
 from migrate.pb.session_pb2 import TaskState
 from migrate.watched import DEAD, STOPPED, Watched
 from tcpcp import diag, hooks
 from tcpcp.ici import Endpoint, State
 
-#: How long a task may take from CRIU's end to its own first instruction.
-RUNS_S = 0.5
 _KILLED = "Look for who killed it: somebody who took it for a copy, or the kernel for want of memory (dmesg)."
 
 
@@ -65,7 +63,7 @@ class Built:
 
     def seen(self) -> list[TaskState]:
         """The state of each now that it runs, the root first; "" of those that have ended."""
-        deadline = time.monotonic() + RUNS_S
+        deadline = time.monotonic() + limits.RUNS_S
         while self._starting(states := self._watched.states()) and time.monotonic() < deadline:
             time.sleep(0.002)
         by_origin = {self._here[pid]: state for pid, state in states.items()}

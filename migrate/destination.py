@@ -11,10 +11,21 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
-from migrate import arrived, built, guardian, inventory, journal, place, processes, switch, undo
+from migrate import (
+    arrived,
+    built,
+    guardian,
+    inventory,
+    journal,
+    limits,
+    place,
+    processes,
+    switch,
+    undo,
+)
 from migrate.content import Digests
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
@@ -22,9 +33,11 @@ from migrate.file_taker import FileTaker
 from migrate.gap import Capture
 from migrate.image_stream import Receiver
 from migrate.inject import Injector, Inlet
+from migrate.lease import Lease
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.settle import note_problems
+from migrate.watch import nothing
 from tcpcp import completion, hooks, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.ici import Ici
@@ -32,17 +45,21 @@ from tcpcp.ici import State as TcpState
 from tcpcp.isolation import Flow, Isolation
 from tcpcp.same_path import InitialWindows
 
-#: How much longer than a step the filter holds when we die: long enough never to end before its work.
-FILTER_MARGIN_S = 60
+#: When CRIU has not built the tree in time.
+WAITING_HINT = (
+    "Look there for what it waits for: a lock that somebody holds (lslocks), a device or a file system that does"
+    " not answer. Or allow more with --max-gap."
+)
 
 
 class Destination:
     """One migration on the destination.
 
     :param migration_id: the driver's name for it, checked by the caller.
+    :param called_off: called again and again while we work for the driver; raises when that has become vain.
     """
 
-    def __init__(self, migration_id: str, origin_host: str) -> None:
+    def __init__(self, migration_id: str, origin_host: str, called_off: Callable[[], None] = nothing) -> None:
         self.migration_id = migration_id
         self.origin_host = origin_host
         self.phases: list[pb.PhaseTime] = []
@@ -50,7 +67,9 @@ class Destination:
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
         self._built: built.Built | None = None
-        self._digests = Digests()
+        self._called_off = called_off
+        self._digests = Digests(called_off)
+        self._build_until = float("inf")
 
     def prepare(self, request: pb.Prepare) -> None:
         """Make ready what needs no image: guardian, image directory, CRIU, the place of the addresses.
@@ -67,13 +86,16 @@ class Destination:
         )
         self._guardian = guardian.Guardian(self._journal.directory, "destination")
         avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
-        self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark)
+        self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark, heed=self._heed)
         addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
         self._switch = switch.make(request.switch_kind, "destination", self.migration_id, addresses)
         self._switch.choose()
-        self._isolation = Isolation(self.migration_id, timeout_s=request.timeout_s + FILTER_MARGIN_S)
+        self._isolation = Isolation(
+            self.migration_id, timeout_s=request.timeout_s + int(limits.FILTER_MARGIN_S)
+        )
         self._journal.did("isolation", name=self.migration_id)
         self._isolation.prepare()
+        self._lease = Lease(self._isolation)
         hooks.prepare()
         # Closing them takes long, so they end with the agent, which does one migration.
         self._capture = Capture(ipaddress.ip_address(one.ip) for one in addresses)
@@ -94,16 +116,28 @@ class Destination:
         go on answering for the service addresses.
 
         :raises CriuError, SwitchError: it is not, or we cannot; :meth:`abort` leaves nothing.
+        :raises FilterLost: likewise.
         """
         if self._journal is None or self.committed or not hasattr(self, "_worker"):
             return
         self._watch_tree()
-        if (status := self._worker.process.poll()) is not None:
-            text = f"CRIU ended with status {status} while it waited"
-            hint = "Look for what killed it, and try again."
-            raise CriuError(text, phase="restore", role="destination", hint=hint)
+        self._worker.check()
+        if hasattr(self, "_lease"):
+            self._lease.renew()
         if self._switched:
             self._switch.renew()
+
+    def _heed(self) -> None:
+        """While we wait for CRIU: it keeps a process of the origin waiting, unless that was given to us."""
+        self._watch_tree()
+        if self.committed:
+            return
+        self._called_off()
+        if hasattr(self, "_lease"):
+            self._lease.renew()
+        if time.monotonic() > self._build_until:
+            text = "CRIU could not build it in the time that the origin allows"
+            raise CriuError(text, phase="restore", role="destination", hint=WAITING_HINT)
 
     def _watch_tree(self) -> None:
         """Nobody but us would notice that a task which waits to run was killed. :raises CriuError: one was."""
@@ -146,6 +180,8 @@ class Destination:
 
         :raises MigrateError, TcpcpError: :meth:`abort` leaves nothing.
         """
+        if request.most_ms:
+            self._build_until = time.monotonic() + request.most_ms / 1000
         with self._timed("verify"):
             self._receiver.verify(request.manifest)
         with self._timed("compile"):
@@ -158,11 +194,11 @@ class Destination:
             self._build()
         self._pids = self._numbers([task.pid for task in request.tasks])
         self._built = built.Built(request.tasks, self._pids)
-        self._worker.meanwhile = self._watch_tree
         self._note_state(State.RESTORED)
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
+        self._lease.check()
         return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
 
     def _numbers(self, pids: list[int]) -> dict[int, int]:
@@ -180,7 +216,7 @@ class Destination:
         self._injector.by_device({i.local.ip: socket.if_nametoindex(i.device) for i in icis if i.device})
         self._inlet.only(self._flows.values(), self._listening)
         # Nobody else is at these ends, so a few elements do for all connections.
-        self._isolation.hold((), {*self._listening, *(ici.local for ici in icis)})
+        self._lease.hold((), {*self._listening, *(ici.local for ici in icis)})
         self._journal.did("switch", details=self._switch.details())
         self._switch.prepare()
 
@@ -240,6 +276,8 @@ class Destination:
             self._switch.verify()
         self.watch()
         self._require_whole()
+        self._guardian.check()
+        self._lease.check()
 
     def commit(self) -> pb.Activated:
         """Let packets in and the tree run. From here on it is ours, whatever happens to the link.
@@ -314,7 +352,7 @@ class Destination:
         if hasattr(self, "_worker"):
             if hasattr(self, "_stages"):
                 self._stages.close()
-            self._worker.close()
+            self._worker.close(grace_s=limits.CRIU_GIVE_UP_S)  # what it has built is killed anyway
         undone, problems = undo.roll_back(self._journal.read())
         self._close("ROLLED_BACK", problems)
         return undone, problems

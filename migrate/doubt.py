@@ -11,26 +11,22 @@ import os
 import time
 from pathlib import Path
 
-from migrate import message_checks, place, ssh
+from migrate import limits, message_checks, place, ssh
 from migrate.agent import PROTOCOL
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.journal import Record
-from migrate.link import SILENCE_S, Link
+from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.reach import Reach, boot_id
 from tcpcp.version import VERSION
 
-#: How long the destination may take to settle: its agent notices a lost link by the silence, then undoes.
-SETTLE_S = SILENCE_S + 10.0
-#: How long an agent may take to start.
-START_S = 30.0
 _AGAIN_S = 0.5
 
 #: The answers after which the copy here must never run again.
 THERE = (pb.Answer.RUNS, pb.Answer.ENDED)
 
 
-def ask(record: Record, *, wait_s: float = SETTLE_S) -> pb.Answer:
+def ask(record: Record, *, wait_s: float = limits.SETTLE_S) -> pb.Answer:
     """Ask the destination of *record*, the origin's journal, where the process is.
 
     :raises MigrateError: it could not be asked, or what it says cannot be relied on.
@@ -42,7 +38,7 @@ def ask(record: Record, *, wait_s: float = SETTLE_S) -> pb.Answer:
         with contextlib.closing(Link(stream, explain=stream.explain)) as link:
             _greet(link, reach)
             link.send(pb.Ask(migration_id=record.migration_id, wait_ms=round(1000 * wait_s)))
-            answer = link.expect(pb.Answer, timeout_s=wait_s + START_S)
+            answer = link.expect(pb.Answer, timeout_s=wait_s + limits.AGENT_START_S)
             message_checks.check(answer)
             link.send(pb.Goodbye())
             return answer
@@ -59,7 +55,7 @@ def _greet(link: Link, reach: Reach) -> None:
             boot_id=boot_id(),
         )
     )
-    hello = link.expect(pb.Hello, timeout_s=START_S)
+    hello = link.expect(pb.Hello, timeout_s=limits.AGENT_START_S)
     if (hello.protocol, hello.version) != (PROTOCOL, VERSION):
         raise ProtocolError(f"its migrate-agent is version {hello.version}, this one is {VERSION}")
     if reach.boot_id and hello.boot_id != reach.boot_id:
@@ -72,7 +68,7 @@ def _greet(link: Link, reach: Reach) -> None:
 
 def find_out(record: Record) -> pb.Answer | MigrateError:
     """:func:`ask`, again and again until it has an answer or the time is over; then why there is none."""
-    deadline = time.monotonic() + SETTLE_S
+    deadline = time.monotonic() + limits.SETTLE_S
     while True:
         said: pb.Answer | MigrateError
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate import doubt, hold, observed, processes, settle, undo
+from migrate import doubt, hold, limits, observed, processes, settle, undo
 from migrate.errors import MigrateError
 from migrate.instructions import in_doubt, look
 from migrate.journal import Journal, Record
@@ -17,9 +17,6 @@ from migrate.machine import Machine, State
 from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report
 from migrate.request import Request
-
-#: How long the destination may take to undo before we do so without it; it lives, or the link would be lost.
-ABORT_S = 20.0
 
 
 class Ending:
@@ -92,12 +89,12 @@ class Ending:
         announced = self._machine.state in (State.RESTORED, State.SWITCHED)
         record = self.journal.read() if self.journal is not None else None
         told = self._tell_abort()
-        confirmed = told and announced and self._hears_aborted()
+        confirmed = told and announced and self._hears_aborted(limits.ABORT_S)
         self._let_go()
         self._report.destination_pid = 0
         self._close(lambda record: undo.roll_back(record)[1], remind=announced and not confirmed)
-        if told and not announced:
-            confirmed = self._hears_aborted()
+        if told and not confirmed:
+            confirmed = self._hears_aborted(limits.UNDO_S)
         if record is not None and not confirmed:
             self._see_to_the_other_side(record, (pb.Answer.NOT_HERE,))
 
@@ -109,10 +106,10 @@ class Ending:
             return False
         return True
 
-    def _hears_aborted(self) -> bool:
+    def _hears_aborted(self, timeout_s: float) -> bool:
         """Whether the destination says that it has undone everything."""
         try:
-            aborted = self._link.expect(pb.Aborted, timeout_s=ABORT_S, discard=True)
+            aborted = self._link.expect(pb.Aborted, timeout_s=timeout_s, discard=True)
         except MigrateError:
             return False
         self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]

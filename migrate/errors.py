@@ -125,3 +125,11 @@ class SwitchError(MigrateError):
 
 class ImageError(MigrateError):
     """Images are missing, cut or changed."""
+
+
+class TookTooLong(MigrateError):
+    """A limit of time was over before COMMIT: --timeout or --max-gap."""
+
+
+class FilterLost(MigrateError):
+    """The packet filter was not in force all the time."""

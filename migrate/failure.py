@@ -20,6 +20,8 @@ _CLASSES: Mapping[str, type[errors.MigrateError]] = {
         errors.CriuError,
         errors.SwitchError,
         errors.ImageError,
+        errors.TookTooLong,
+        errors.FilterLost,
     )
 } | {
     # What `tcpcp` raises; its classes do not cross the wire.

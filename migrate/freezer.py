@@ -19,16 +19,12 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from migrate import processes
+from migrate import limits, processes
 from migrate.errors import MigrateError
 from migrate.processes import Identity
 
 #: How often a running tree is looked at again for children that were forked while it was moved.
 ROUNDS = 20
-#: How long a cgroup may stay busy with tasks that are dying.
-EMPTY_S = 5.0
-#: How long a freeze may take: a task that its tracer has just let go is not frozen until it comes to the trap.
-SETTLE_S = 1.0
 
 
 class Unavailable(Exception):
@@ -178,7 +174,7 @@ def problem(paths: Iterable[Path], tasks: Iterable[Identity]) -> str:
 
 def _frozen(path: Path) -> bool:
     """Whether it is to be frozen and is: when the last task of it is, which one that dies may delay."""
-    deadline = time.monotonic() + SETTLE_S
+    deadline = time.monotonic() + limits.CGROUP_FROZEN_S
     with contextlib.suppress(OSError):
         while (path / "cgroup.freeze").read_text().strip() == "1":
             if "frozen 1" in (path / "cgroup.events").read_text().splitlines():
@@ -205,7 +201,7 @@ def release(paths: Iterable[Path]) -> None:
     for path in there:
         (path / "cgroup.freeze").write_text("0")
     for path in there:
-        deadline = time.monotonic() + EMPTY_S
+        deadline = time.monotonic() + limits.CGROUP_EMPTY_S
         while not _removed(path):
             if time.monotonic() > deadline:
                 raise MigrateError(f"the cgroup {path} could not be emptied and removed", phase="undo")

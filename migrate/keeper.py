@@ -15,14 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from migrate import processes
+from migrate import limits, processes
 from migrate.errors import MigrateError
 from migrate.processes import Identity
 from tcpcp import tree
 from tcpcp.errors import TcpcpError
 
-#: How long the start, and each answer, may take.
-START_S, ANSWER_S = 15.0, 2.0
 #: Stands for the tracer of a thread that has ended.
 _GONE = -1
 
@@ -35,7 +33,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(START_S)
+        self._socket.settimeout(limits.KEEPER_START_S)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "migrate.keeping"],
@@ -47,7 +45,7 @@ class Keeper:
             )
         self._await()
         self.identity = processes.identity(self._process.pid)
-        self._socket.settimeout(ANSWER_S)
+        self._socket.settimeout(limits.KEEPER_ANSWER_S)
 
     def keep(self, criu: Identity, criu_socket: int, tasks: list[Identity], stopping: list[Identity]) -> None:
         """Have it keep *tasks*, which *criu* holds; from here on it does not need us.
@@ -69,7 +67,7 @@ class Keeper:
         self._socket.close()
         let_go(self.identity)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(ANSWER_S)
+            self._process.wait(limits.KEEPER_ANSWER_S)
 
     def _await(self) -> None:
         with contextlib.suppress(OSError):
@@ -82,7 +80,7 @@ class Keeper:
 
 def let_go(keeper: Identity) -> None:
     """Have a keeper let go of what it keeps; one that does not is killed, which does it too."""
-    deadline = time.monotonic() + ANSWER_S
+    deadline = time.monotonic() + limits.KEEPER_ANSWER_S
     if processes.send(keeper, signal.SIGTERM) and not processes.wait_gone(keeper, deadline):
         processes.end([keeper])
 

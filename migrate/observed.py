@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from migrate import limits
 from migrate.errors import Ended
 from migrate.pb.session_pb2 import Activated, TaskState
 from migrate.report import Outcome, Report
 from migrate.subject import Subject
 from migrate.watched import DEAD, STOPPED
 
-#: How long a process that got a signal when it was let go may take to end of it.
-SIGNALLED_S = 0.5
 #: So many tasks are named; the others are counted.
 _NAMED = 5
 
@@ -24,7 +23,7 @@ def on_origin(report: Report, subject: Subject) -> None:
     if report.outcome not in (Outcome.UNTOUCHED, Outcome.ROLLED_BACK) or subject.was_dead:
         return
     signalled = report.error is not None and report.error.kind == "Signalled"
-    state = "" if signalled and subject.ended(within_s=SIGNALLED_S) else subject.state()
+    state = "" if signalled and subject.ended(within_s=limits.SIGNALLED_S) else subject.state()
     if not state:
         report.outcome = Outcome.ENDED
         report.where = f"PID {subject.pid} has ended on origin"

@@ -10,7 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from migrate import checks, interrupt, inventory, message_checks, place, settle, ssh, switch
+from migrate import (
+    checks,
+    inventory,
+    limits,
+    message_checks,
+    patience,
+    place,
+    settle,
+    ssh,
+    switch,
+)
 from migrate.agent import PROTOCOL
 from migrate.carried_files import CarriedFiles
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
@@ -22,11 +32,10 @@ from migrate.reach import Reach, boot_id
 from migrate.report import Timeline
 from migrate.request import Request
 from migrate.ui import Observer
+from migrate.watch import Watch
 from tcpcp import hooks
 from tcpcp.version import VERSION
 
-#: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
-ANSWER_S = 60.0
 #: How fast files are read at the least, to be compared.
 READ_BYTES_S = 20 << 20
 #: Packets to the peers take the same path from both hosts, which are on the service address's network: the
@@ -49,9 +58,16 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def restore_message(manifest: Manifest, extract: hooks.Extract, tasks: list[pb.TaskState]) -> pb.Restore:
-    """What the destination needs beside the images; *tasks* are those that were frozen, the root first."""
+def restore_message(
+    manifest: Manifest, extract: hooks.Extract, tasks: list[pb.TaskState], most_s: float
+) -> pb.Restore:
+    """What the destination needs beside the images.
+
+    :param tasks: those that were frozen, the root first.
+    :param most_s: how long it may take to build the tree.
+    """
     return pb.Restore(
+        most_ms=int(most_s * 1000),
         manifest=manifest,
         tasks=tasks,
         closed=extract.closed,
@@ -73,17 +89,19 @@ class Session:
     :ivar files: the tree's files, of which the destination needs some.
     :ivar migration_id: the name of this migration on both hosts.
     :ivar reach: how the destination was reached, after ``__enter__``.
+    :ivar watch: what the link and others that wait look at meanwhile.
     """
 
     def __init__(self, request: Request, observer: Observer, timeline: Timeline) -> None:
         self._request, self._observer, self._timeline = request, observer, timeline
         self.migration_id = place.new_id()
+        self.watch = Watch()
         self.files = CarriedFiles(
             self._ask_about_files,
             self._send_copy,
             copying=request.copy_files,
             trees=request.copy_trees,
-            checkpoint=interrupt.check,
+            checkpoint=self.watch,
         )
 
     def __enter__(self) -> Session:
@@ -99,7 +117,7 @@ class Session:
         self._connection = ssh.connect(request.host, port=request.port, identity=request.identity)
         try:
             stream = self._connection.start_agent(request.agent)
-            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=interrupt.check)
+            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=self.watch)
             self.link.send(self._hello())
             self._same_version(greeting := self._greeting())
             sudo = self._connection.config.user != "root"
@@ -112,7 +130,7 @@ class Session:
         """The agent's first message; what else may come instead has nothing to do with migrate."""
         agent, host = self._request.agent, self._request.host
         try:
-            return self.link.expect(pb.Hello, timeout_s=min(ANSWER_S, self._request.timeout_s))
+            return self.link.expect(pb.Hello, timeout_s=limits.AGENT_START_S)
         except ProtocolError as error:
             raise ProtocolError(
                 f"what starts there as {agent} is not migrate-agent: {error}",
@@ -124,11 +142,14 @@ class Session:
         except TransportError as error:
             if error.phase != "session":  # it says why the agent has ended
                 raise
+            late = self.link.error is None
             raise TransportError(
-                f"{agent} was started there and does not answer: {error}",
+                f"{agent} was started there and did not say hello within {limits.AGENT_START_S:g} s"
+                if late
+                else f"{agent} was started there and does not answer: {error}",
                 phase="connect",
                 role="destination",
-                hint=f"Look whether `ssh {host} {agent} --version` prints a version at once.",
+                hint=f"Look whether `ssh {host} {agent} --version` prints a version, and how long that takes.",
             ) from error
 
     @staticmethod
@@ -169,7 +190,7 @@ class Session:
             beside.add(process, self._request.copy_trees, copying=self._request.copy_files)
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)
-            there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
+            there = self.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
             message_checks.check(there)
             there.ssh_addresses.append(self._connection.peer_address)
             self.files.compare(process, there)
@@ -220,13 +241,16 @@ class Session:
         )
         trees = self._request.copy_trees
         copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
-        return Plan(process, prepare, addresses, copy=copy, notes=checks.notes(process))
+        notes = checks.notes(process)
+        if self._request.check:
+            notes.append(patience.in_words(self._request.max_gap_s))
+        return Plan(process, prepare, addresses, copy=copy, notes=notes)
 
     def _ask_about_files(self, question: pb.Compare, meanwhile: Callable[[], None]) -> pb.Compared:
         self.link.send(question)
         meanwhile()
         reading_s = sum(file.size_bytes for file in question.files) / READ_BYTES_S
-        return self.link.expect(pb.Compared, timeout_s=ANSWER_S + reading_s)
+        return self.link.expect(pb.Compared, timeout_s=limits.ANSWER_S + reading_s)
 
     def _send_copy(self, chunk: pb.FileChunk) -> None:
         self.link.send(chunk, kind="copy", timeout_s=self._request.timeout_s)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate import arrived, hold, journal, processes, undo
+from migrate import arrived, hold, journal, limits, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
@@ -23,8 +23,6 @@ from migrate.machine import State
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
 #: CRIU's own word, in its log, that what it restored runs. Source: criu/cr-restore.c restore_root_task().
 RESTORED = b"Restore finished successfully"
-#: How long a new migration waits for a guardian that is still undoing the last one.
-GUARDIAN_S = 10.0
 
 
 class Verdict(enum.Enum):
@@ -144,7 +142,7 @@ def _criu_let_it_run(record: Record) -> bool:
     If it died too, the tasks it built wait for it for ever.
     """
     for entry in record.named("criu"):
-        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + undo.CRIU_END_S)
+        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + limits.CRIU_END_S)
     logs = [Path(entry["path"]) / "restore.log" for entry in record.named("images")]
     return any(log.exists() and RESTORED in log.read_bytes() for log in logs)
 
@@ -177,7 +175,7 @@ def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
 
     :raises Refused: an earlier migration of the same process is in doubt, not wholly undone, or being undone.
     """
-    deadline = time.monotonic() + GUARDIAN_S
+    deadline = time.monotonic() + limits.SETTLING_S
     while busy := _being_undone(pid):
         if time.monotonic() > deadline:
             text = f"an earlier migration of process {pid} ({busy}) is still being undone"

@@ -10,13 +10,10 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from migrate import processes
+from migrate import limits, processes
 from migrate.errors import Ended, Reason, Refused
 from tcpcp import tree
 from tcpcp.errors import KernelError
-
-#: How long a process that has just been let go may take to leave the state of one that is stopped.
-SETTLE_S = 1.0
 
 _Reading = Callable[[int], list[int]]
 
@@ -88,7 +85,7 @@ class Subject:
 
     def state(self) -> str:
         """The letter of its state, "" when it has ended; waits a moment for one that is just being let go."""
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + limits.LET_GO_S
         while not self.ended():
             with contextlib.suppress(ProcessLookupError):
                 state = processes.state(self.pid)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import file_undo, freezer, hold, keeper, made_here, processes, switch
+from migrate import file_undo, freezer, hold, keeper, limits, made_here, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -24,8 +24,6 @@ from tcpcp.pidfd import Lender
 
 #: What a tree that runs on the destination needs there.
 STAYS = frozenset({"switch", "tree", "copied", "directory"})
-#: How long a CRIU whose driver died may take to notice and to let its tree go.
-CRIU_END_S = 30.0
 
 
 def roll_back(record: Record) -> tuple[list[str], list[str]]:
@@ -33,7 +31,7 @@ def roll_back(record: Record) -> tuple[list[str], list[str]]:
 
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    return _undo(record.entries)
+    return _undo(_tree_first(record))
 
 
 def kill_origin(record: Record) -> list[str]:
@@ -92,6 +90,18 @@ def root_ended(record: Record) -> bool:
     return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
 
 
+def _tree_first(record: Record) -> list[dict[str, Any]]:
+    """The entries, to be undone from the last: on the origin the tree runs and is reached first of all.
+
+    A CRIU that does not end, and images that are large, must not keep its new connections waiting. On the
+    destination nothing waits, and the filter has to outlive the sockets.
+    """
+    if record.role != "origin":
+        return record.entries
+    later = record.named("images", "criu")
+    return later + [entry for entry in record.entries if entry not in later]
+
+
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     undone, problems = [], []
     for entry in reversed(entries):
@@ -114,7 +124,7 @@ def _images(entry: dict[str, Any]) -> str:
 def _criu(entry: dict[str, Any]) -> str:
     """A CRIU whose driver is gone sees its socket closed, and lets the tree go or kills what it built."""
     process = (entry["pid"], entry["start"])
-    if not processes.wait_gone(process, time.monotonic() + CRIU_END_S):
+    if not processes.wait_gone(process, time.monotonic() + limits.CRIU_END_S):
         processes.end([process])
     return "CRIU ended"
 

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import time
 
-from migrate import arrived, journal, place, processes, settle
+from migrate import arrived, journal, limits, place, processes, settle
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 
-#: What an origin may have us wait.
-MOST_WAIT_S = 60.0
 _LOOK_S = 0.05
 
 
 def find(migration_id: str, wait_s: float) -> pb.Answer:
     """Where the process of *migration_id* is, waiting for *wait_s* at most until that is settled."""
-    deadline = time.monotonic() + min(wait_s, MOST_WAIT_S)
+    deadline = time.monotonic() + min(wait_s, limits.ASKED_S)
     directory = place.home(migration_id)
     while True:
         with journal.owned(directory) as owned:

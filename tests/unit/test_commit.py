@@ -36,7 +36,9 @@ def test_a_link_that_was_lost_before_commit_is_no_doubt(
     driver._forwarder = SimpleNamespace(catch_up=nothing)
     driver._frozen, driver._images = SimpleNamespace(look=nothing), tmp_path
     driver._hold = SimpleNamespace(check=nothing)
-    driver._isolation = SimpleNamespace(keep=nothing)
+    driver._lease = SimpleNamespace(keep=nothing)
+    driver._patience = driver._guardian = SimpleNamespace(check=nothing)
+    driver._watch = SimpleNamespace(end=nothing)
     driver._report = SimpleNamespace(destination_pid=77)
     driver._link = SimpleNamespace(send=send)
     if lost:

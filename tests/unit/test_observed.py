@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from migrate import built, observed, processes
+from migrate import built, limits, observed, processes
 from migrate.agent import Agent
 from migrate.built import Built
 from migrate.criu import Worker
@@ -23,6 +24,7 @@ from migrate.pb.session_pb2 import Activated, Failure, TaskState
 from migrate.report import Outcome, Report
 from migrate.request import Request
 from migrate.subject import Subject
+from migrate.watch import nothing
 from migrate.watched import Watched
 
 
@@ -75,7 +77,7 @@ def test_it_takes_the_signal_and_ends(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_it_is_stopped_here(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("migrate.subject.SETTLE_S", 0.05)
+    monkeypatch.setattr("migrate.limits.LET_GO_S", 0.05)
     with Subject(child.pid) as subject:
         stop(child)
         report = Report(outcome=Outcome.ROLLED_BACK)
@@ -177,7 +179,7 @@ def test_what_was_built_is_killed(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_what_was_built_is_stopped(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(built, "RUNS_S", 0.01)
+    monkeypatch.setattr(limits, "RUNS_S", 0.01)
     found = made(child)
     stop(child)
     found.require()
@@ -282,14 +284,21 @@ def test_criu_is_not_waited_for_in_vain() -> None:
     def dead() -> None:
         raise CriuError("it is dead")
 
-    with ours, theirs:
-        worker._socket, worker.meanwhile = ours, dead
-        began = time.monotonic()
-        with pytest.raises(CriuError, match="it is dead"):
-            worker._answered(began + 60)
-        assert time.monotonic() - began < 30
-        theirs.send(b"x")
-        assert worker._answered(began + 60)
-        worker.meanwhile = None
-        ours.recv(1)
-        assert not worker._answered(time.monotonic() + 0.01)
+    ended, ends = os.pipe()
+    try:
+        with ours, theirs:
+            worker._socket, worker._ended, worker._heed = ours, ended, dead
+            began = time.monotonic()
+            with pytest.raises(CriuError, match="it is dead"):
+                worker._wait_for(ours.fileno(), began + 60, "restore")
+            assert time.monotonic() - began < 30
+            worker._heed = nothing
+            theirs.send(b"x")
+            worker._wait_for(ours.fileno(), began + 60, "restore")
+            ours.recv(1)
+            worker.role = "destination"
+            with pytest.raises(CriuError, match="did not answer in time"):
+                worker._wait_for(ours.fileno(), time.monotonic() + 0.01, "restore")
+    finally:
+        os.close(ended)
+        os.close(ends)

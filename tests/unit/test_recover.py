@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from migrate import doubt, journal, place, recover, settle, undo
+from migrate import doubt, journal, limits, place, recover, settle, undo
 from migrate.errors import Refused, TransportError
 from migrate.instructions import in_doubt
 from migrate.journal import Journal
@@ -85,7 +85,7 @@ def settled(directory: Path) -> Verdict:
 def test_origin_before_commit_is_rolled_back(calls: list[str]) -> None:
     directory = left("origin")
     assert settled(directory) is Verdict.ROLLED_BACK
-    assert calls == ["switch", "repair", "stop", "criu", "images", "isolation"]
+    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
     assert not directory.exists()
     assert settle.settle(directory) is None
 
@@ -225,7 +225,7 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
     with (directory / "journal").open("ab") as file:
         file.write(b'{"did": "something-new"}\n')
     assert settled(directory) is Verdict.UNFINISHED
-    assert calls == list(reversed(ORIGIN))
+    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
     assert "this version cannot undo it" in (directory / "problems").read_text()
 
 
@@ -336,7 +336,7 @@ def test_new_migration_rolls_a_dead_one_back_first() -> None:
 
 
 def test_new_migration_waits_for_a_guardian(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "GUARDIAN_S", 0.05)
+    monkeypatch.setattr(limits, "SETTLING_S", 0.05)
     written = Journal(ID, role="origin", pid=42, other_host="there")
     with pytest.raises(Refused, match="1 reason"):
         settle.clear_the_way(42, lambda _: None)
@@ -410,7 +410,7 @@ def test_a_bug_in_one_undo_stops_nothing(calls: list[str], monkeypatch: pytest.M
 
     monkeypatch.setitem(undo.UNDO, "switch", fails)
     assert settled(left("origin")) is Verdict.UNFINISHED
-    assert calls == ["repair", "stop", "criu", "images", "isolation"]
+    assert calls == ["repair", "stop", "isolation", "criu", "images"]
 
 
 def test_no_space_for_the_first_line_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
