@@ -66,6 +66,7 @@ class Seen(NamedTuple):
 class Numbers(NamedTuple):
     """What packets change, with the kernel's names. Of a socket in repair mode, that is isolated, it stays.
 
+    :ivar snd_up: ``snd_una`` while nothing that waits for an acknowledgement is urgent (tcp_urg_mode()).
     :ivar srtt_us: eighths of it. :ivar mdev_us: fourths.
     :ivar agreed: bytes from which follows what the handshake fixed; compare them only.
     """
@@ -75,6 +76,7 @@ class Numbers(NamedTuple):
     rcv_nxt: int
     state: int
     urgent: int
+    snd_up: int
     copied_seq: int
     snd_wl1: int
     snd_wnd: int

@@ -402,7 +402,15 @@ def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
         looks = kernel_fields.numbers(socks)
         moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i], looks[i])]
         if not moved:
+            _check_urgent(icis, looks)
             return
         for i in moved:
             icis[i] = read_again(socks[i], icis[i])
     raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")
+
+
+def _check_urgent(icis: Sequence[Ici], looks: Sequence[Numbers | None]) -> None:
+    """No call tells of a byte written with MSG_OOB; where BPF is not permitted, it goes as an ordinary one."""
+    for ici, numbers in zip(icis, looks, strict=True):
+        if numbers and numbers.snd_up != numbers.snd_una != numbers.write_seq:
+            raise Unsupported(f"{ici}: urgent data waits to be acknowledged; try again when it has been")

@@ -35,7 +35,8 @@ KEYS = ("tcp_sock.md5sig_info", "tcp_sock.ao_info")
 _SPECIAL = ("sock.sk_shutdown", "sock.sk_filter", "tcp_sock.urg_data")
 #: The fields of :class:`tcpcp.kernel_fields.Numbers`, in its order.
 _NUMBERS = _paths("""tcp_sock.write_seq tcp_sock.snd_una tcp_sock.rcv_nxt
-    sock.__sk_common.skc_state tcp_sock.urg_data tcp_sock.copied_seq tcp_sock.snd_wl1 tcp_sock.snd_wnd
+    sock.__sk_common.skc_state tcp_sock.urg_data tcp_sock.snd_up
+    tcp_sock.copied_seq tcp_sock.snd_wl1 tcp_sock.snd_wnd
     tcp_sock.max_window tcp_sock.rcv_wnd tcp_sock.rcv_wup tcp_sock.snd_cwnd tcp_sock.snd_ssthresh
     tcp_sock.srtt_us tcp_sock.mdev_us sock.sk_sndbuf sock.sk_rcvbuf tcp_sock.window_clamp
     tcp_sock.rx_opt.ts_recent""")

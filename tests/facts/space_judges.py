@@ -17,7 +17,7 @@ from typing import Any
 from netns import Namespace
 from space_case import Case
 from space_pairs import NO_QUEUE, QUEUE, RECEIVE, SEND, TCP, TIMESTAMP, WINDOW, Pair, queue_seq
-from space_states import SIOCINQ, SIOCOUTQ, SIOCOUTQNSD, queued
+from space_states import CORKED_BYTES, SIOCINQ, SIOCOUTQ, SIOCOUTQNSD, queued
 
 Fields = dict[str, Any]
 Options = Mapping[tuple[int, int], bytes]
@@ -230,8 +230,18 @@ def ss(namespace: Namespace, pair: Pair) -> Fields:
     return found
 
 
+def _pushed(before: Fields, after: Fields, case: Case) -> bool:
+    """What was corked goes with the activation: the kernel's timer for it would be one of seconds."""
+    queues = before.get("queues"), after.get("queues")
+    if case.shape[2] != "unsent" or None in queues:
+        return False
+    (unread, waited), (still_unread, waits) = queues[0], queues[1]
+    return unread == still_unread and waits == "0" and int(waited) <= CORKED_BYTES
+
+
 def ss_kept(before: Fields, after: Fields, case: Case) -> Iterator[str]:
-    for name in sorted(before.keys() | after.keys()):
+    pushed = {"queues", "snd_wnd"} if _pushed(before, after, case) else set()
+    for name in sorted((before.keys() | after.keys()) - pushed):
         a, b = before.get(name), after.get(name)
         if name == "wscale" and {a, b} == {None, "0,0"}:
             continue

@@ -153,12 +153,16 @@ def _arrived(there: socket.socket, size: int, fin: bool) -> None:
     there.setsockopt(TCP, socket.TCP_QUICKACK, 1)
 
 
+#: At most; a whole segment would go at once.
+CORKED_BYTES = 500
+
+
 def _unsent(pair: Pair, case: Case, chance: Random) -> None:
     """Corked where no FIN pushes it, or behind a window that the peer's unread bytes have shut."""
     here = pair.here
     if case.state not in FIN_UNACKED and chance.random() < 0.5:
         here.setsockopt(TCP, socket.TCP_CORK, 1)
-        write(here, pair.here_wrote, chance.randbytes(min(info(here, _SND_MSS) - 1, 500)))
+        write(here, pair.here_wrote, chance.randbytes(min(info(here, _SND_MSS) - 1, CORKED_BYTES)))
         return
 
     def shut() -> bool:

@@ -1,0 +1,155 @@
+"""What goes on while a connection is isolated: clocks, signals, urgent bytes, filters, programs that die."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from actor import actor
+from netns import Hosts, eventually
+from passing import deaf
+
+import tcpcp
+from tcpcp import isolation, tcp_repair
+
+
+def test_urgent_bytes_on_their_way(hosts: Hosts) -> None:
+    """Passed on, they would be ordinary ones in the middle of the stream: refused, until they have arrived."""
+    sock, peer = hosts.connect()
+    with deaf(hosts.there), hosts.here.entered():
+        sock.sendall(b"abc")
+        sock.send(b"!", socket.MSG_OOB)
+        with pytest.raises(tcpcp.Unsupported, match="urgent"):
+            tcpcp.get(sock)
+        assert not tcp_repair.get_repair(sock)
+    eventually(lambda: not tcp_repair.get_outq(sock), "acknowledged")
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+    assert peer.recv(10) == b"abc"
+
+
+@pytest.mark.parametrize("created", (False, True), ids=("got", "created"))
+@pytest.mark.parametrize("clock", ("keepalive", "user timeout"))
+def test_clocks_stand_still(hosts: Hosts, clock: str, created: bool) -> None:
+    """Longer than the connection would have borne unanswered; then it goes on, and its options are as before."""
+    sock, peer = hosts.connect()
+    if clock == "keepalive":
+        for option, value in ((4, 1), (5, 1), (6, 1)):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_TCP, 18, 700)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        if created:
+            tcpcp.release(sock)
+            sock = tcpcp.create(ici)
+        time.sleep(3.5)
+        (tcpcp.activate if created else tcpcp.resume)(sock)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (clock == "keepalive")
+    assert sock.getsockopt(socket.IPPROTO_TCP, 18) == (0 if clock == "keepalive" else 700)
+    sock.sendall(b"1")
+    assert peer.recv(1) == b"1"
+    peer.sendall(b"2")
+    assert sock.recv(1) == b"2"
+
+
+@pytest.mark.parametrize("verdict", ("drop", "reject"))
+def test_a_filter_on_the_way_out(hosts: Hosts, verdict: str) -> None:
+    """That no foreign source address may leave: the connection is built without what would have been fed."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        chain = "chain c { type filter hook output priority 0; ip saddr != 10.9.0.1 " + verdict + "; }"
+        subprocess.run(["nft", f"table inet f {{ {chain}; }}"], check=True)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    made.sendall(b"1")
+    assert peer.recv(1) == b"1"
+
+
+@pytest.mark.parametrize("how", ("kill", "exit"))
+def test_the_program_that_got_it_is_gone(hosts: Hosts, how: str) -> None:
+    """Another one on the same host takes the connection up at once, whatever the first has left."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered(), actor(hosts.here, sock) as first:
+        ici = tcpcp.Ici.from_bytes(bytes.fromhex(first.do("get")))
+        sock.close()
+        if how == "kill":
+            first.kill()
+        else:
+            first.process.communicate(timeout=5)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    peer.settimeout(3)
+    made.sendall(b"1")
+    assert peer.recv(1) == b"1"
+    peer.sendall(b"2")
+    assert made.recv(1) == b"2"
+
+
+def test_closed_instead_of_released_and_created_again(hosts: Hosts) -> None:
+    """In the same process, within the minute."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        sock.close()
+        tcpcp.create(ici).close()
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    made.sendall(b"1")
+    assert peer.recv(1) == b"1"
+
+
+def test_what_is_corked_goes_at_once(hosts: Hosts) -> None:
+    """The kernel's own limit of 200 ms is a timer, and of a connection that is new to it one of seconds."""
+    sock, peer = hosts.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    sock.sendall(b"corked")
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        assert ici.send_queue.unsent == b"corked"
+        tcpcp.release(sock)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    peer.settimeout(1)
+    assert peer.recv(10) == b"corked"
+    assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """SIGALRM raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
+    """Each call is done or not done: what was got can be resumed, and what is resumed works."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        tcpcp.prepare()
+        for number in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 * (number % 100 + 1))
+                tcpcp.get(sock)
+                tcpcp.resume(sock)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if tcp_repair.get_repair(sock):
+                tcpcp.resume(sock)
+            assert sock.getsockopt(socket.IPPROTO_TCP, 18) == 0
+        assert len(isolation.tables()) == 1
+    sock.sendall(b"1")
+    assert peer.recv(1) == b"1"
