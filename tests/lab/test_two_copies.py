@@ -89,11 +89,21 @@ def kill_keeper(bench: Bench) -> None:
     bench.origin.exec(["kill", "-9", str(keeper(bench))])
 
 
+@contextlib.contextmanager
+def unreachable(bench: Bench) -> Iterator[None]:
+    """The destination refuses to be asked."""
+    chain = "chain output { type filter hook output priority -500; tcp dport 22 reject with tcp reset; }"
+    bench.origin.exec(["nft", f"table inet cut {{ {chain} }}"])
+    yield
+    bench.origin.exec(["nft", "delete table inet cut"])
+
+
 def decide(bench: Bench, migration: Migration, word: str) -> dict[str, Any]:
-    """--recover, then what a person decides; the report of --recover."""
-    eventually(lambda: bench.migrate("--recover")[1]["outcome"] == "IN_DOUBT", "in doubt")
-    _, report = bench.migrate("--recover")
-    status, _ = bench.migrate("--recover", word, migration.id)
+    """--recover, which cannot ask, then what a person decides; the report of --recover."""
+    with unreachable(bench):
+        eventually(lambda: bench.migrate("--recover")[1]["outcome"] == "IN_DOUBT", "in doubt")
+        _, report = bench.migrate("--recover")
+        status, _ = bench.migrate("--recover", word, migration.id, "--force")
     assert status == {"--release": 0, "--resume": 4}[word]
     bench.origin.exec(["test", "!", "-e", f"/sys/fs/cgroup/migrate-{migration.id}"])
     assert not keeper(bench)
