@@ -175,6 +175,7 @@ class Agent:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
         told = failure.to_failure(error, phase)
         told.log_tail.extend(self._undo())
+        told.not_here = self._destination is None or self._destination.not_here
         told.phases.extend(self._destination.phases if self._destination is not None else [])
         self._after = "failed"
         self._link.send(told)

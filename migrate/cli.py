@@ -29,7 +29,7 @@ STOP_AT = "MIGRATE_STOP_AT"
 _PID_MAX = 1 << 22
 _EPILOG = """\
 Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
-process runs on here, 5 in doubt: do what the report says, 70 a bug in migrate.
+process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
 """
 
 Run = Callable[[Request, ui.Observer], Report]

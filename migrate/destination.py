@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from migrate import guardian, journal, limits, place, processes, switch, undo
+from migrate import built, guardian, journal, limits, place, processes, switch, undo
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
 from migrate.file_copy import FileTaker
@@ -57,6 +57,7 @@ class Destination:
         self._taker: FileTaker | None = None
         self._called_off = called_off
         self._build_until = float("inf")
+        self._built: built.Built | None = None
 
     def prepare(self, request: pb.Prepare) -> None:
         """Make ready what needs no image: guardian, image directory, CRIU, the place of the addresses.
@@ -107,12 +108,14 @@ class Destination:
         """
         if self._journal is None or self.committed or not hasattr(self, "_worker"):
             return
+        self._watch_tree()
         self._worker.check()
         if hasattr(self, "_lease"):
             self._lease.renew()
 
     def _heed(self) -> None:
         """While we wait for CRIU: it keeps a process of the origin waiting, unless that was given to us."""
+        self._watch_tree()
         if self.committed:
             return
         self._called_off()
@@ -121,6 +124,16 @@ class Destination:
         if time.monotonic() > self._build_until:
             text = "CRIU could not build it in the time that the origin allows"
             raise CriuError(text, phase="restore", role="destination", hint=WAITING_HINT)
+
+    def _watch_tree(self) -> None:
+        """Nobody but us would notice that a task which waits to run was killed. :raises CriuError: one was."""
+        if self._built is not None and not self.activated:
+            self._built.require()
+
+    @property
+    def not_here(self) -> bool:
+        """Whether the process does not run here, and will not: nothing was built, or it is gone again."""
+        return not self.activated and (self._built is None or self._built.gone())
 
     def _make_images(self) -> Path:
         assert self._journal is not None
@@ -157,20 +170,23 @@ class Destination:
             icis = self._completion.finish(request.closed)
         with self._timed("hold"):
             self._hold(icis)
+        if not self._worker.namespace_init:
+            built.free(task.pid for task in request.tasks)
         with self._timed("build"), self._initial_windows(icis):
             self._build()
-        self._pids = self._numbers()
+        self._pids = self._numbers([task.pid for task in request.tasks])
+        self._built = built.Built(request.tasks, self._pids)
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
         self._lease.check()
         return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
 
-    def _numbers(self) -> dict[int, int]:
+    def _numbers(self, pids: list[int]) -> dict[int, int]:
         """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
         init = self._worker.namespace_init
         if not init:
-            return {pid: pid for pid in self._request.pids}
+            return {pid: pid for pid in pids}
         return {processes.innermost(pid): pid for pid in tree.tasks(init)}
 
     def _hold(self, icis: list[Ici]) -> None:
@@ -229,16 +245,20 @@ class Destination:
         with self._timed("switch"):
             self._switch.switch()
             self._switch.verify()
-        self.watch()  # the last moment in which a dead CRIU costs a rollback and no doubt
+        self.watch()
         self._guardian.check()
         self._lease.check()
+        self._require_whole()
 
     def commit(self) -> pb.Activated:
         """Let packets in and the tree run. From here on it is ours, whatever happens to the link.
 
-        :raises MigrateError: CRIU failed before the tree was whole; :meth:`settle` leaves nothing.
+        :raises MigrateError: the tree is not whole any more, or CRIU failed before it was; :meth:`settle` leaves
+            nothing.
         """
         assert self._journal is not None
+        self.watch()  # the last moment in which it costs a rollback and no doubt
+        self._require_whole()
         self._journal.state(State.COMMITTED.value)
         self.committed = True
         with self._timed("activate"):
@@ -249,7 +269,17 @@ class Destination:
             except CriuError:
                 if not self.activated:
                     raise
-        return pb.Activated(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
+        assert self._built is not None
+        return pb.Activated(
+            destination_pid=self._pids[self._request.pids[0]],
+            phases=self.phases,
+            tasks=self._built.seen(),
+            problems=built.not_listening(self._listening),
+        )
+
+    def _require_whole(self) -> None:
+        assert self._built is not None
+        self._built.require_whole()
 
     def _activate(self) -> None:
         """The tree is whole and stopped, and runs on even if CRIU or we die now.

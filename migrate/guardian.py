@@ -113,8 +113,9 @@ def main() -> int:
 
 
 def _came_back(settled: Settled) -> bool:
-    """Whether the process goes on here, rolled back by us or by a driver that left the rest to us."""
-    rolled_back = settled.verdict is Verdict.ROLLED_BACK or settled.record.end == Outcome.ROLLED_BACK.value
+    """Whether the addresses are here again, rolled back by us or by a driver that left the rest to us."""
+    undone = settled.verdict in (Verdict.ROLLED_BACK, Verdict.DIED)
+    rolled_back = undone or settled.record.end == Outcome.ROLLED_BACK.value
     return rolled_back and settled.record.role == "origin"
 
 

@@ -77,6 +77,11 @@ CRIU_CLOSE_S = _limit("CRIU_CLOSE_S", 10, "a CRIU that dumped and was hung up: k
 CRIU_GIVE_UP_S = _limit("CRIU_GIVE_UP_S", 0.5, "a CRIU whose restore is given up: killed")
 CRIU_END_S = _limit("CRIU_END_S", 30, "a CRIU whose driver or agent has died: killed")
 KILLED_S = _limit("KILLED_S", 5, "the end of processes that were killed: said")
+LET_GO_S = _limit("LET_GO_S", 1, "leaving the state of a stopped process when it is let go: said as it is")
+SIGNALLED_S = _limit(
+    "SIGNALLED_S", 0.5, "the end of a process that got a signal when it was let go: said as it is"
+)
+RUNS_S = _limit("RUNS_S", 0.5, "from CRIU's end to a task's own first instruction: said as it is")
 SETTLING_S = _limit("SETTLING_S", 10, "a guardian that still undoes the last migration: refused")
 LATE_QUIET_S = _limit("LATE_QUIET_S", 0.1, "until no more packets are expected to come late")
 LATE_S = _limit("LATE_S", 0.5, "packets that come late to the origin, in all")

@@ -15,11 +15,24 @@ import time
 from collections.abc import Generator
 from concurrent import futures
 
-from migrate import gap, guardian, interrupt, inventory, journal, limits, place, processes, quiesce, switch
+from migrate import (
+    gap,
+    guardian,
+    interrupt,
+    journal,
+    limits,
+    message_checks,
+    observed,
+    place,
+    processes,
+    quiesce,
+    switch,
+)
 from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
 from migrate.errors import CriuError, MigrateError
+from migrate.frozen import Frozen
 from migrate.image_stream import Sender
 from migrate.lease import Lease
 from migrate.machine import Machine, State, Step
@@ -29,8 +42,9 @@ from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
 from migrate.session import Plan, Session, restore_message
+from migrate.subject import Subject, stopped
 from migrate.ui import Observer
-from tcpcp import codec, completion, hooks, tree
+from tcpcp import codec, completion, hooks
 from tcpcp.errors import TcpcpError
 from tcpcp.isolation import Isolation
 
@@ -43,13 +57,10 @@ def run(request: Request, observer: Observer) -> Report:
     timeline = Timeline(time.monotonic)
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     try:
-        inventory.require(request.pid)
-        report.where = f"runs on origin as PID {request.pid}"
-        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
-            plan = session.check()
-            report.notes += plan.notes
-            if not request.check:
-                Driver(request, observer, timeline, session, plan, report).drive()
+        with Subject(request.pid) as subject:
+            report.where = f"is on origin as PID {request.pid}"
+            _move(subject, request, observer, timeline, report)
+            observed.on_origin(report, subject)
     except (MigrateError, TcpcpError, OSError) as error:
         report.fail(error)
     report.take(timeline)
@@ -62,11 +73,25 @@ def _filter_s(request: Request) -> int:
     return int(request.max_gap_s + limits.FILTER_MARGIN_S)
 
 
+def _move(subject: Subject, request: Request, observer: Observer, timeline: Timeline, report: Report) -> None:
+    """Check, and go on if nothing is in the way. How a failure ended is in *report*."""
+    try:
+        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
+            subject.require("check")
+            plan = session.check()
+            report.notes += plan.notes
+            if not request.check:
+                Driver(request, observer, timeline, session, plan, report, subject).drive()
+    except (MigrateError, TcpcpError, OSError) as error:
+        report.fail(error)
+
+
 class Driver:
     """Takes the steps of one migration that has passed its checks.
 
     :param plan: what the checks found out and the steps need.
     :param report: filled in as things happen.
+    :param subject: the process that was checked, and no other.
     """
 
     def __init__(
@@ -77,17 +102,19 @@ class Driver:
         session: Session,
         plan: Plan,
         report: Report,
+        subject: Subject,
     ) -> None:
+        self._subject = subject
+        self._frozen: Frozen | None = None
         self._request, self._observer, self._timeline = request, observer, timeline
         self._session, self._link, self._plan, self._report = session, session.link, plan, report
         self._timeout_s = request.timeout_s
         self._watch, self._patience = session.watch, Patience(request.timeout_s, request.max_gap_s)
-        for look in (self._patience.check, self._link.check):
+        for look in (self._patience.check, self._link.check, self._look_at_tree):
             self._watch.also(look)
         self._machine = Machine()
         self._migration_id = session.migration_id
         self._ending = Ending(request, report, self._link, self._machine, self._let_go)
-        self._stopped: frozenset[int] = frozenset()
         self._extract: hooks.Extract | None = None
         self._stages: Generator[Stage, bool | None, None] | None = None
         self._worker: Worker | None = None
@@ -125,6 +152,11 @@ class Driver:
             getattr(self, step.action)()
         self._machine.done(step)
         self._observer.phase_end(step.action)
+
+    def _look_at_tree(self) -> None:
+        """Somebody may end what is frozen."""
+        if self._frozen is not None and self._machine.step is not None:
+            self._frozen.require(self._machine.step.action)
 
     # --- before anything is frozen -----------------------------------------------------------------------
 
@@ -190,7 +222,7 @@ class Driver:
         self._watch.also(self._sender.check)  # it may be the one that is told of a failure
         self._ahead = Ahead(
             self._images,
-            lambda: tree.tasks(self._request.pid),
+            lambda: self._subject.tasks("ahead"),
             deadline=time.monotonic() + limits.AHEAD_READ_S,
         )
 
@@ -204,10 +236,12 @@ class Driver:
         self._still_guarded()
         self._patience.begin_gap()
         for _ in range(FREEZES):
-            tasks = tree.tasks(self._request.pid)
+            tasks = self._subject.tasks("freeze")
             until, watch = self._patience.until, self._watch
             listeners = quiesce.drain(self._lease, tasks, until, self._capture.syns, watch)
+            were_stopped = stopped(self._subject.tasks("freeze"))
             self._freeze_once()
+            self._frozen = Frozen(self._subject.frozen("freeze"), were_stopped)
             if not hooks.accept_queues(listeners):
                 return
             self._thaw()
@@ -223,7 +257,6 @@ class Driver:
         if self._stages is not None:
             self._make_worker()
         self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
-        self._stopped = frozenset(pid for pid in tree.tasks(self._request.pid) if processes.state(pid) == "T")
         options = Options(
             self._images,
             "dump.log",
@@ -240,12 +273,15 @@ class Driver:
         raise CriuError("CRIU did not freeze the process", phase="freeze")
 
     def _thaw(self) -> None:
-        """Let the tree run again: CRIU sees its answer missing."""
-        assert self._worker is not None
+        """Let the tree run again: CRIU sees its answer missing. It is asked for nothing any more."""
+        if self._frozen is not None:
+            self._frozen.close()
+            self._frozen = None
         if self._stages is not None:
             self._stages.close()
-        self._pages.close()
-        self._worker.close()
+        if self._worker is not None:
+            self._pages.close()
+            self._worker.close()
         self._timeline.stop(Span.FROZEN)
 
     def dump(self) -> None:
@@ -254,7 +290,8 @@ class Driver:
         Meanwhile look at the connections, on another processor if there is one.
         """
         assert self._stages is not None and self._sender is not None and self._journal is not None
-        self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
+        assert self._frozen is not None
+        self._tasks = self._frozen.tasks
         self._sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = beside.submit(self._look_at_connections)
@@ -265,9 +302,7 @@ class Driver:
                 raise CriuError("CRIU ended before its dump was used", phase="dump")
             self._pages.finish(self._timeout_s, self._watch)
             looked.result()
-        stopping = [
-            one for one in self._tasks if one[0] not in self._stopped and processes.state(one[0]) not in "ZX"
-        ]
+        stopping = self._frozen.running
         self._journal.did("stop", tasks=stopping)
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
@@ -304,9 +339,10 @@ class Driver:
 
     def restore(self) -> None:
         """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
-        assert self._extract is not None and self._forwarder is not None
+        assert self._extract is not None and self._forwarder is not None and self._frozen is not None
+        self._ending.before = self._frozen.states()
         most_s = self._patience.left_s * BUILDING
-        self._link.send(restore_message(self._manifest, self._extract, most_s))
+        self._link.send(restore_message(self._manifest, self._extract, self._ending.before, most_s))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = restored.destination_pid
@@ -323,10 +359,11 @@ class Driver:
 
     def commit(self) -> None:
         """Give the process away, and with it all that has arrived for it here up to now."""
-        assert self._journal is not None and self._forwarder is not None
+        assert self._journal is not None and self._forwarder is not None and self._frozen is not None
         self._forwarder.catch_up()
         self._patience.check()
         self._still_guarded()
+        self._frozen.look("commit", self._images)
         self._lease.keep()
         self._watch.end()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
@@ -336,6 +373,8 @@ class Driver:
     def activate(self) -> None:
         """Wait until it runs on the destination."""
         activated = self._link.expect(pb.Activated, timeout_s=self._timeout_s)
+        message_checks.check(activated)
+        self._ending.seen = activated
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         self._timeline.hear(activated.phases, self._link.clocks.offset)
@@ -369,8 +408,7 @@ class Driver:
         """Give back what we hold of the tree, so that it can be undone like that of a driver that died."""
         if self._sender is not None:
             self._sender.abandon()
-        if self._worker is not None:  # asked for something or not: who undoes waits for its end
-            self._thaw()
+        self._thaw()
         if self._extract is not None:
             self._extract.close()
 

@@ -53,11 +53,17 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def restore_message(manifest: Manifest, extract: hooks.Extract, most_s: float) -> pb.Restore:
-    """What the destination needs beside the images; :param most_s: how long it may take to build the tree."""
+def restore_message(
+    manifest: Manifest, extract: hooks.Extract, tasks: list[pb.TaskState], most_s: float
+) -> pb.Restore:
+    """What the destination needs beside the images.
+
+    :param tasks: those that were frozen, the root first. :param most_s: how long it may take to build them.
+    """
     return pb.Restore(
         most_ms=int(most_s * 1000),
         manifest=manifest,
+        tasks=tasks,
         closed=extract.closed,
         sockets=[
             pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])

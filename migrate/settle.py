@@ -29,6 +29,7 @@ class Verdict(enum.Enum):
 
     COMPLETE = "was complete, removed what it kept"
     ROLLED_BACK = "rolled back; process {pid} goes on here"
+    DIED = "rolled back; process {pid} has ended"
     REMOVED = "rolled back; nothing of it runs here"
     MOVED = "completed; the process runs on {other_host}"
     ARRIVED = "completed; the process runs here"
@@ -86,7 +87,8 @@ def _origin(record: Record) -> Settled:
         return _settled(record, Verdict.ENDED, undo.kill_origin(record))
     if record.state == ACTIVATED:
         return _settled(record, Verdict.MOVED, undo.kill_origin(record))
-    return _settled(record, Verdict.ROLLED_BACK, undo.roll_back(record)[1])
+    problems = undo.roll_back(record)[1]
+    return _settled(record, Verdict.DIED if undo.root_ended(record) else Verdict.ROLLED_BACK, problems)
 
 
 def _destination(record: Record) -> Settled:

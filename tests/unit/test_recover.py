@@ -155,6 +155,25 @@ def test_recover_tells_what_it_did() -> None:
     assert f"process {os.getpid()} goes on here" in report.notes[0]
 
 
+def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
+    left("origin", alive=False)
+    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    assert f"process {os.getpid()} has ended" in report.notes[0]
+
+
+def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    left("origin", State.COMMITTED)
+    monkeypatch.setattr(undo.processes, "alive", lambda task: False)
+    report = recover.run(RecoverRequest(resume=ID), Quiet())  # type: ignore[arg-type]
+    assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
+    assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
+
+
+def test_a_task_that_is_gone_needs_no_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real ones
+    assert undo._stop({"tasks": [[os.getpid(), -1]]}) == "0 tasks continued"
+
+
 def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(entry: dict[str, object]) -> str:
         raise OSError(5, "broken")
