@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import interrupt, report_file, request, ssh_host, switch, ui
+from migrate import interrupt, limits, report_file, request, ssh_host, switch, ui
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.report import ErrorReport, Outcome, Report
 from migrate.report_text import clean
@@ -29,7 +29,7 @@ STOP_AT = "MIGRATE_STOP_AT"
 _PID_MAX = 1 << 22
 _EPILOG = """\
 Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
-process runs on here, 5 in doubt: do what the report says, 70 a bug in migrate.
+process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
 """
 
 Run = Callable[[Request, ui.Observer], Report]
@@ -134,7 +134,16 @@ def _parser() -> _Parser:
         " connections on; for a server that is bound to 0.0.0.0 or [::] and may have no client; repeatable",
     )
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
-    add("--timeout", metavar="S", default=request.TIMEOUT_S, help="for one step, seconds (%(default)g)")
+    add(
+        "--timeout", metavar="S", default=limits.STEP_S, help="for one step as a whole, seconds (%(default)g)"
+    )
+    add(
+        "--max-gap",
+        metavar="S",
+        default=limits.MOST_GAP_S,
+        help="how long the process may be frozen, and new connections be held, seconds (%(default)g); it goes on"
+        " here if it could not be given away by then",
+    )
     add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
@@ -163,7 +172,8 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         shell_job=options.shell_job,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         switch=_switch(options.switch),
-        timeout_s=_seconds(options.timeout),
+        timeout_s=_seconds("--timeout", options.timeout),
+        max_gap_s=_seconds("--max-gap", options.max_gap),
         agent=_word("--agent", options.agent),
         identity=options.identity,
         port=None if options.port is None else _number("--port", options.port, 65535),
@@ -189,13 +199,13 @@ def _number(name: str, text: str, largest: int) -> int:
     return int(text)
 
 
-def _seconds(text: str | float) -> float:
+def _seconds(name: str, text: str | float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 1 <= value <= 86400:
-        raise _wrong(f"--timeout is a number of seconds from 1 to 86400, not {text!r}")
+        raise _wrong(f"{name} is a number of seconds from 1 to 86400, not {text!r}")
     return value
 
 

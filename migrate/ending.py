@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate import settle, undo
+from migrate import limits, observed, settle, undo
 from migrate.errors import MigrateError
 from migrate.instructions import in_doubt
 from migrate.journal import Journal, Record
@@ -18,15 +18,13 @@ from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report
 from migrate.request import Request
 
-#: How long the destination may take to undo before we do so without it; it lives, or the link would be lost.
-ABORT_S = 20.0
-
 
 class Ending:
     """The last part of one migration on the origin.
 
     :param let_go: gives back what the driver itself holds of the tree: CRIU, borrowed sockets, threads.
     :ivar journal: set when there is one; None again when it is not ours any more.
+    :ivar before, seen: the tree's tasks before the freeze, and what the destination saw of them in the end.
     :ivar removed: whether the journal was removed, so that the guardian ends at once.
     """
 
@@ -36,6 +34,8 @@ class Ending:
         self._request, self._report, self._link, self._machine = request, report, link, machine
         self._let_go = let_go
         self.journal: Journal | None = None
+        self.before: list[pb.TaskState] = []
+        self.seen: pb.Activated | None = None
         self.removed = False
 
     def moved(self) -> None:
@@ -46,6 +46,8 @@ class Ending:
     def failed(self, error: BaseException) -> None:
         """A step failed with *error*."""
         self._report.fail(error)
+        if self._machine.state is State.COMMITTED and isinstance(error, MigrateError) and error.not_there:
+            self._take_back()
         self._report.outcome = Outcome[self._machine.failed().name]
         if self._report.outcome is Outcome.MOVED:
             self._let_go()
@@ -57,8 +59,13 @@ class Ending:
             self._roll_back()
 
     def _runs_there(self) -> None:
-        self._report.outcome = Outcome.MOVED
-        self._report.where = f"runs on {self._request.host} as PID {self._report.destination_pid}"
+        observed.on_destination(self._report, self._request.host, self.before, self.seen)
+
+    def _take_back(self) -> None:
+        """The destination has said that it does not run there, and has removed what it had built."""
+        self._machine.take_back()
+        if self.journal is not None:
+            self.journal.state(self._machine.state.value)
 
     def _roll_back(self) -> None:
         """Undo all. The destination first where it may answer for the addresses already, else we do not wait:
@@ -75,7 +82,7 @@ class Ending:
             self._link.send(pb.Abort(reason="the origin rolls back"))
             if not wait:
                 return False
-            aborted = self._link.expect(pb.Aborted, timeout_s=ABORT_S, discard=True)
+            aborted = self._link.expect(pb.Aborted, timeout_s=limits.ABORT_S, discard=True)
         except MigrateError:
             return False
         self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]

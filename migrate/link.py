@@ -21,21 +21,16 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from migrate import failure, wire
+from migrate import failure, limits, wire
 from migrate.clock import Clocks
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.pb.session_pb2 import Failure, Frame, Ping
 from migrate.stream import Stream
 
-PING_S = 1.0
-SILENCE_S = 5.0
-
 _READ_BYTES = 256 << 10
 _BULK_KINDS = frozenset({"image", "copy"})
 _MAX_BULK_QUEUED = 4
 _MAX_RECEIVED = 64
-_JOIN_S = 5.0
-_CHECK_S = 0.1
 
 # The messages by their field in Frame; FileChunk has two, so its sender says which.
 _KIND_OF = {
@@ -51,7 +46,8 @@ class Link:
     """Messages both ways over *stream*, until one side closes it or falls silent.
 
     :param role: the other side, named in errors: ``"origin"`` or ``"destination"``.
-    :param silence_s: the link counts as lost when nothing arrived for so long.
+    :param silence_s: the link counts as lost when nothing arrived for so long, from the first byte on: how long
+        the other side may take to start is for who waits for its first message.
     :param explain: called when the stream has ended: a better error than "the stream ended", e.g. with the
         exit status of the agent; or None.
     :param checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
@@ -66,8 +62,8 @@ class Link:
         stream: Stream,
         *,
         role: str = "destination",
-        silence_s: float = SILENCE_S,
-        ping_s: float = PING_S,
+        silence_s: float = limits.SILENCE_S,
+        ping_s: float = limits.PING_S,
         explain: Callable[[], MigrateError | None] | None = None,
         checkpoint: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
@@ -84,7 +80,7 @@ class Link:
         self._control: collections.deque[bytes] = collections.deque()
         self._bulk: collections.deque[bytes] = collections.deque()
         self._writing = False
-        self._heard_at = time.monotonic()
+        self._heard_at: float | None = None
         self._reader_waits = False
         self._goodbye = False
         self._closing = False
@@ -165,7 +161,7 @@ class Link:
             slice_s = left_s
             if self._checkpoint is not None:
                 self._checkpoint()
-                slice_s = _CHECK_S if left_s is None else min(left_s, _CHECK_S)
+                slice_s = limits.HEED_S if left_s is None else min(left_s, limits.HEED_S)
             with self._changed:
                 if self._changed.wait_for(ready, slice_s):
                     return True
@@ -211,6 +207,21 @@ class Link:
             raise ProtocolError(
                 f"sent {kind} where {' or '.join(kinds)} was expected", phase="session", role=self._role
             )
+
+    def has(self, kind: str) -> bool:
+        """Whether a message of *kind* has come that was not taken yet. Does not wait."""
+        with self._changed:
+            return any(one == kind for one, _ in self._received)
+
+    def check(self) -> None:
+        """Return while the link lives and the other side has reported no Failure. Does not wait.
+
+        :raises MigrateError: the Failure, whatever came before it, or why the link has ended.
+        """
+        with self._changed:
+            if self._failed():
+                raise self._take_failure()
+            self._raise_end()
 
     def pending(self) -> str | None:
         """Return the kind of the next message without taking it; None when there is none. Does not wait."""
@@ -274,7 +285,7 @@ class Link:
         self._finish(TransportError("the link was closed", phase="session", role=self._role), lost=False)
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(_JOIN_S)
+                thread.join(limits.LINK_CLOSE_S)
 
     def _finish(self, error: MigrateError, *, lost: bool) -> None:
         """End the link because of *error*; only the first call counts."""
@@ -377,8 +388,9 @@ class Link:
         while left_s > 0:
             if self._over.wait(left_s):
                 return
-            heard_at = time.monotonic() if self._reader_waits else self._heard_at
-            left_s = heard_at + self._silence_s - time.monotonic()
+            now = time.monotonic()
+            heard_at = now if self._reader_waits or self._heard_at is None else self._heard_at
+            left_s = heard_at + self._silence_s - now
         text = f"the {self._role} has been silent for {self._silence_s:g} s: the link is lost"
         hint = "Look whether the host is up and the network between the two works."
         self._finish(TransportError(text, phase="session", role=self._role, hint=hint), lost=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from migrate.errors import ProtocolError
@@ -17,6 +17,8 @@ from tcpcp import option_names
 
 #: PIDs are below 2**22 on every Linux (include/linux/threads.h PID_MAX_LIMIT).
 _MOST_PID = 1 << 22
+#: A letter as in /proc/PID/stat, or nothing: it has ended.
+_STATE = re.compile(r"[A-Za-z]?")
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
 
 
@@ -45,6 +47,9 @@ def _prepare(message: pb.Prepare) -> Iterator[str]:
 
 
 def _restore(message: pb.Restore) -> Iterator[str]:
+    if not message.tasks:
+        yield "no process"
+    yield from _tasks(message.tasks)
     for held in message.sockets:
         if not held.holders:
             yield f"a socket {held.inode} that nobody holds"
@@ -54,6 +59,20 @@ def _restore(message: pb.Restore) -> Iterator[str]:
                 yield f"a socket option that is none: {name[:100]!r} = {value}"
         if not _ALGORITHM.fullmatch(one.congestion):
             yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
+
+
+def _activated(message: pb.Activated) -> Iterator[str]:
+    if not 0 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no process can have: {message.destination_pid}"
+    yield from _tasks(message.tasks)
+
+
+def _tasks(tasks: Iterable[pb.TaskState]) -> Iterator[str]:
+    for one in tasks:
+        if not 0 < one.pid <= _MOST_PID:
+            yield f"a number that no process can have: {one.pid}"
+        if not _STATE.fullmatch(one.state):
+            yield f"a state that is none: {one.state[:100]!r}"
 
 
 def _host(message: pb.HostInventory) -> Iterator[str]:
@@ -75,5 +94,6 @@ def _is_interface(text: str) -> bool:
 _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
     pb.Prepare: _prepare,
     pb.Restore: _restore,
+    pb.Activated: _activated,
     pb.HostInventory: _host,
 }

@@ -90,6 +90,9 @@ def _resume(directory: Path, record: Record, report: Report) -> None:
         raise UsageError(f"the process runs on {record.other_host}: it said so", hint=hint)
     _, problems = undo.roll_back(record)
     _forget(directory, problems)
+    if undo.root_ended(record):
+        report.outcome, report.where = Outcome.ENDED, f"PID {record.pid} has ended on origin"
+        return
     report.outcome = Outcome.ROLLED_BACK
     report.where = f"runs on origin as PID {record.pid}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from migrate import limits
+
 AGENT = "migrate-agent"
-TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class Request:
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
-    :ivar timeout_s: how long one step may take.
+    :ivar timeout_s: how long one step may take as a whole.
+    :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.
     :ivar agent: name or path of the agent's program on the destination.
     :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
     :ivar port: port of the destination's sshd, None for that of the ssh configuration.
@@ -35,7 +37,8 @@ class Request:
     shell_job: bool = False
     addresses: tuple[str, ...] = ()
     switch: str = "address"
-    timeout_s: float = TIMEOUT_S
+    timeout_s: float = limits.STEP_S
+    max_gap_s: float = limits.MOST_GAP_S
     agent: str = AGENT
     identity: str = ""
     port: int | None = None

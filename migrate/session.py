@@ -9,7 +9,18 @@ import os
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from migrate import checks, file_copy, interrupt, inventory, message_checks, place, settle, ssh, switch
+from migrate import (
+    checks,
+    file_copy,
+    inventory,
+    limits,
+    message_checks,
+    patience,
+    place,
+    settle,
+    ssh,
+    switch,
+)
 from migrate.agent import PROTOCOL
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
 from migrate.link import Link
@@ -18,11 +29,10 @@ from migrate.pb.manifest_pb2 import Manifest
 from migrate.report import Timeline
 from migrate.request import Request
 from migrate.ui import Observer
+from migrate.watch import Watch
 from tcpcp import hooks
 from tcpcp.version import VERSION
 
-#: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
-ANSWER_S = 60.0
 #: Packets to the peers take the same path from both hosts, which are on the service address's network: the
 #: checks made sure.
 SAME_PATH = True
@@ -43,10 +53,17 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def restore_message(manifest: Manifest, extract: hooks.Extract) -> pb.Restore:
-    """What the destination needs beside the images."""
+def restore_message(
+    manifest: Manifest, extract: hooks.Extract, tasks: list[pb.TaskState], most_s: float
+) -> pb.Restore:
+    """What the destination needs beside the images.
+
+    :param tasks: those that were frozen, the root first. :param most_s: how long it may take to build them.
+    """
     return pb.Restore(
+        most_ms=int(most_s * 1000),
         manifest=manifest,
+        tasks=tasks,
         closed=extract.closed,
         sockets=[
             pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
@@ -64,11 +81,13 @@ class Session:
 
     :ivar link: messages to and from the agent, after ``__enter__``.
     :ivar migration_id: the name of this migration on both hosts.
+    :ivar watch: what the link and others that wait look at meanwhile.
     """
 
     def __init__(self, request: Request, observer: Observer, timeline: Timeline) -> None:
         self._request, self._observer, self._timeline = request, observer, timeline
         self.migration_id = place.new_id()
+        self.watch = Watch()
 
     def __enter__(self) -> Session:
         if os.geteuid() != 0:
@@ -83,7 +102,7 @@ class Session:
         self._connection = ssh.connect(request.host, port=request.port, identity=request.identity)
         try:
             stream = self._connection.start_agent(request.agent)
-            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=interrupt.check)
+            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=self.watch)
             self.link.send(self._hello())
             self._same_version(self._greeting())
         except BaseException:
@@ -94,7 +113,7 @@ class Session:
         """The agent's first message; what else may come instead has nothing to do with migrate."""
         agent, host = self._request.agent, self._request.host
         try:
-            return self.link.expect(pb.Hello, timeout_s=min(ANSWER_S, self._request.timeout_s))
+            return self.link.expect(pb.Hello, timeout_s=limits.AGENT_START_S)
         except ProtocolError as error:
             raise ProtocolError(
                 f"what starts there as {agent} is not migrate-agent: {error}",
@@ -106,11 +125,14 @@ class Session:
         except TransportError as error:
             if error.phase != "session":  # it says why the agent has ended
                 raise
+            late = self.link.error is None
             raise TransportError(
-                f"{agent} was started there and does not answer: {error}",
+                f"{agent} was started there and did not say hello within {limits.AGENT_START_S:g} s"
+                if late
+                else f"{agent} was started there and does not answer: {error}",
                 phase="connect",
                 role="destination",
-                hint=f"Look whether `ssh {host} {agent} --version` prints a version at once.",
+                hint=f"Look whether `ssh {host} {agent} --version` prints a version, and how long that takes.",
             ) from error
 
     @staticmethod
@@ -144,7 +166,7 @@ class Session:
             process.service_addresses[:] = checks.service_addresses(process)
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)
-            there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
+            there = self.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
             message_checks.check(there)
             there.ssh_addresses.append(self._connection.peer_address)
             options = checks.Options(
@@ -191,7 +213,10 @@ class Session:
             connections=sum(1 for one in process.sockets if one.peer_port),
         )
         copy = checks.files_to_copy(process, there) if self._request.copy_files else []
-        return Plan(process, prepare, addresses, copy=copy, notes=checks.notes(process))
+        notes = checks.notes(process)
+        if self._request.check:
+            notes.append(patience.in_words(self._request.max_gap_s))
+        return Plan(process, prepare, addresses, copy=copy, notes=notes)
 
     def copy_files(self, files: list[pb.File]) -> None:
         """Copy *files* to their places on the destination."""

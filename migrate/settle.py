@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate import journal, processes, undo
+from migrate import journal, limits, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
@@ -22,8 +22,6 @@ from migrate.machine import State
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
 #: CRIU's own word, in its log, that what it restored runs. Source: criu/cr-restore.c restore_root_task().
 RESTORED = b"Restore finished successfully"
-#: How long a new migration waits for a guardian that is still undoing the last one.
-GUARDIAN_S = 10.0
 
 
 class Verdict(enum.Enum):
@@ -31,6 +29,7 @@ class Verdict(enum.Enum):
 
     COMPLETE = "was complete, removed what it kept"
     ROLLED_BACK = "rolled back; process {pid} goes on here"
+    DIED = "rolled back; process {pid} has ended"
     REMOVED = "rolled back; nothing of it runs here"
     MOVED = "completed; the process runs on {other_host}"
     ARRIVED = "completed; the process runs here"
@@ -88,7 +87,8 @@ def _origin(record: Record) -> Settled:
         return _settled(record, Verdict.ENDED, undo.kill_origin(record))
     if record.state == ACTIVATED:
         return _settled(record, Verdict.MOVED, undo.kill_origin(record))
-    return _settled(record, Verdict.ROLLED_BACK, undo.roll_back(record)[1])
+    problems = undo.roll_back(record)[1]
+    return _settled(record, Verdict.DIED if undo.root_ended(record) else Verdict.ROLLED_BACK, problems)
 
 
 def _destination(record: Record) -> Settled:
@@ -109,7 +109,7 @@ def _criu_let_it_run(record: Record) -> bool:
     If it died too, the tasks it built wait for it for ever.
     """
     for entry in record.named("criu"):
-        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + undo.CRIU_END_S)
+        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + limits.CRIU_END_S)
     logs = [Path(entry["path"]) / "restore.log" for entry in record.named("images")]
     return any(log.exists() and RESTORED in log.read_bytes() for log in logs)
 
@@ -142,7 +142,7 @@ def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
 
     :raises Refused: an earlier migration of the same process is in doubt, not wholly undone, or being undone.
     """
-    deadline = time.monotonic() + GUARDIAN_S
+    deadline = time.monotonic() + limits.SETTLING_S
     while busy := _being_undone(pid):
         if time.monotonic() > deadline:
             text = f"an earlier migration of process {pid} ({busy}) is still being undone"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from migrate import processes, switch
+from migrate import limits, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -25,8 +25,6 @@ from tcpcp.pidfd import Lender
 
 #: What a tree that runs on the destination needs there.
 STAYS = frozenset({"switch", "tree", "copied", "directory"})
-#: How long a CRIU whose driver died may take to notice and to let its tree go.
-CRIU_END_S = 30.0
 
 
 def roll_back(record: Record) -> tuple[list[str], list[str]]:
@@ -34,7 +32,7 @@ def roll_back(record: Record) -> tuple[list[str], list[str]]:
 
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    return _undo(record.entries)
+    return _undo(_tree_first(record))
 
 
 def kill_origin(record: Record) -> list[str]:
@@ -76,6 +74,24 @@ def frozen(record: Record) -> list[processes.Identity]:
     return sorted(task for task in tasks if processes.alive(task))
 
 
+def _tree_first(record: Record) -> list[dict[str, Any]]:
+    """The entries, to be undone from the last: on the origin the tree runs and is reached first of all.
+
+    A CRIU that does not end, and images that are large, must not keep its new connections waiting. On the
+    destination nothing waits, and the filter has to outlive the sockets.
+    """
+    if record.role != "origin":
+        return record.entries
+    later = record.named("images", "criu")
+    return later + [entry for entry in record.entries if entry not in later]
+
+
+def root_ended(record: Record) -> bool:
+    """Whether the process itself, of the origin's tree, has ended; False where it is not known which one it was."""
+    tasks = [(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]]
+    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
+
+
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     undone, problems = [], []
     for entry in reversed(entries):
@@ -98,7 +114,7 @@ def _images(entry: dict[str, Any]) -> str:
 def _criu(entry: dict[str, Any]) -> str:
     """A CRIU whose driver is gone sees its socket closed, and lets the tree go or kills what it built."""
     process = (entry["pid"], entry["start"])
-    if not processes.wait_gone(process, time.monotonic() + CRIU_END_S):
+    if not processes.wait_gone(process, time.monotonic() + limits.CRIU_END_S):
         processes.end([process])
     return "CRIU ended"
 
@@ -106,11 +122,9 @@ def _criu(entry: dict[str, Any]) -> str:
 def _stop(entry: dict[str, Any]) -> str:
     """SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task.
 
-    Tasks that had been stopped before the migration are not in the entry.
+    Tasks that had been stopped before the migration are not in the entry. One that is gone needs nothing.
     """
     going = [pid for pid, start in entry["tasks"] if processes.send((pid, start), signal.SIGCONT)]
-    if len(going) != len(entry["tasks"]):
-        raise MigrateError(f"of {len(entry['tasks'])} stopped tasks only {len(going)} are left")
     return f"{len(going)} tasks continued"
 
 

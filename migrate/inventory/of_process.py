@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 
-from migrate.errors import KernelError, Reason, Refused
+from migrate.errors import KernelError
 from migrate.inventory import proc, sockets
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -22,16 +22,6 @@ _MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
 _KILOBYTE = 1024
 #: Of /proc/PID/status: what CRIU writes into images. Pages of files that are unchanged stay in the files.
 _IMAGE_PAGES = ("RssAnon", "RssShmem", "VmSwap")
-
-
-def require(pid: int) -> None:
-    """Make sure that there is a process *pid*.
-
-    :raises Refused: there is none.
-    """
-    if not os.path.exists(f"/proc/{pid}/stat"):  # noqa: PTH110
-        text, remedy = f"there is no process {pid}", "Look for the PID with pgrep or ss -tlnp."
-        raise Refused([Reason("no-such-process", "origin", text, remedy)])
 
 
 def process(root_pid: int) -> ProcessInventory:
@@ -60,7 +50,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
     files, tables = Files(), Descriptors()
     own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
     own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
-    for pid in tree.tasks(root_pid):
+    for pid in tree.tasks_now(root_pid):
         try:
             task, memory_bytes = _task(pid)
             found.tasks.append(task)

@@ -79,20 +79,22 @@ class Ping(_message.Message):
     def __init__(self) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases")
+    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases", "not_here")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    NOT_HERE_FIELD_NUMBER: _ClassVar[int]
     phase: str
     kind: str
     message: str
     hint: str
     log_tail: _containers.RepeatedScalarFieldContainer[str]
     phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
-    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
+    not_here: bool
+    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only")
@@ -386,17 +388,29 @@ class SocketOptions(_message.Message):
     congestion: str
     def __init__(self, inode: _Optional[int] = ..., options: _Optional[_Mapping[str, int]] = ..., congestion: _Optional[str] = ...) -> None: ...
 
+class TaskState(_message.Message):
+    __slots__ = ("pid", "state")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    state: str
+    def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
+
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     SOCKETS_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    MOST_MS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
     sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
     listeners: _containers.RepeatedCompositeFieldContainer[SocketOptions]
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ...) -> None: ...
+    most_ms: int
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ...) -> None: ...
 
 class PhaseTime(_message.Message):
     __slots__ = ("name", "start_ns", "duration_ns")
@@ -435,12 +449,16 @@ class GapPackets(_message.Message):
     def __init__(self, packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Activated(_message.Message):
-    __slots__ = ("destination_pid", "phases")
+    __slots__ = ("destination_pid", "phases", "tasks", "problems")
     DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     destination_pid: int
     phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
-    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("reason",)

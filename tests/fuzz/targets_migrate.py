@@ -34,6 +34,7 @@ from migrate import (
     known_hosts,
     memory,
     message_checks,
+    observed,
     packets,
     pagemap,
     place,
@@ -137,6 +138,14 @@ def _restore(received: pb.Restore) -> None:
         Receiver(Path("/nonexistent")).verify(received.manifest)
 
 
+def _activated(received: pb.Activated) -> None:
+    report = Report(outcome=Outcome.IN_DOUBT, pid=100)
+    observed.on_destination(report, "b", [pb.TaskState(pid=100, state="S")], received)
+    assert report.outcome in (Outcome.MOVED, Outcome.ENDED)
+    render(report)
+    json.dumps(report.as_json())
+
+
 class _Nowhere:
     """An injector that gives packets to nobody."""
 
@@ -175,6 +184,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "process": _process,
     "prepare": _prepare,
     "restore": _restore,
+    "activated": _activated,
     "gap": _gap,
     "copy": lambda received: file_copy.is_place(received.name),
 }
@@ -199,6 +209,7 @@ def _frames() -> dict[str, bytes]:
     listening = pb.SocketOptions(inode=6, options={"SO_KEEPALIVE": 1}, congestion="cubic")
     failed = pb.Failure(phase="dump", kind="CriuError", message="no", hint="Try.", log_tail=["a", "b"])
     refused = pb.Failure(phase="check", kind="Refused", message="no", log_tail=["a [b]"])
+    task = pb.TaskState(pid=100, state="S")
     phase = pb.PhaseTime(name="build", start_ns=1, duration_ns=2)
     each: dict[str, Any] = {
         "hello": pb.Hello(protocol=1, version="1", migration_id=ID, hostname="a"),
@@ -208,8 +219,11 @@ def _frames() -> dict[str, bytes]:
             switch_kind="address", addresses=[address], pids=[100], tids=[100], timeout_s=60
         ),
         "copy": pb.FileChunk(name="/etc/x", data=b"abc", last=True, mode=0o100644),
-        "restore": pb.Restore(manifest=manifest, sockets=[held], listeners=[listening], closed=[1]),
+        "restore": pb.Restore(
+            tasks=[task], manifest=manifest, sockets=[held], listeners=[listening], closed=[1]
+        ),
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
+        "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"]),
         "ping": pb.Ping(),

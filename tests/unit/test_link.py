@@ -143,7 +143,8 @@ def test_pings_keep_an_idle_link_alive(alone: Callable[..., tuple[Link, socket.s
 
 
 def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, _ = alone(silence_s=0.2)
+    link, other = alone(silence_s=0.2)
+    other.sendall(wire.encode(Frame(ping=Ping())))
     called: list[MigrateError] = []
     link.on_lost(called.append)
     with pytest.raises(TransportError, match="silent for 0.2 s") as caught:
@@ -157,8 +158,20 @@ def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> No
         link.send(Commit())
 
 
+def test_a_start_is_no_silence(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
+    """Who starts it waits for its first message, as long as a start may take."""
+    link, other = alone(silence_s=0.2)
+    with pytest.raises(TransportError, match="did not answer within 0.6 s"):
+        link.receive("hello", timeout_s=0.6)
+    assert link.error is None
+    other.sendall(wire.encode(Frame(hello=Hello())))
+    link.expect(Hello, timeout_s=DEADLINE_S)
+    assert link.lost.wait(DEADLINE_S)
+
+
 def test_silence_frees_a_sender_that_hangs(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, _ = alone(silence_s=0.5)
+    link, other = alone(silence_s=0.5)
+    other.sendall(wire.encode(Frame(ping=Ping())))
     began = time.monotonic()
     with pytest.raises(TransportError, match="silent"):
         while True:

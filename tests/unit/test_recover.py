@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate import journal, place, recover, settle, undo
+from migrate import journal, limits, place, recover, settle, undo
 from migrate.errors import Refused
 from migrate.journal import Journal
 from migrate.machine import State
@@ -67,7 +67,7 @@ def settled(directory: Path) -> Verdict:
 def test_origin_before_commit_is_rolled_back(calls: list[str]) -> None:
     directory = left("origin")
     assert settled(directory) is Verdict.ROLLED_BACK
-    assert calls == ["switch", "repair", "stop", "criu", "images", "isolation"]
+    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
     assert not directory.exists()
     assert settle.settle(directory) is None
 
@@ -155,6 +155,25 @@ def test_recover_tells_what_it_did() -> None:
     assert f"process {os.getpid()} goes on here" in report.notes[0]
 
 
+def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
+    left("origin", alive=False)
+    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    assert f"process {os.getpid()} has ended" in report.notes[0]
+
+
+def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    left("origin", State.COMMITTED)
+    monkeypatch.setattr(undo.processes, "alive", lambda task: False)
+    report = recover.run(RecoverRequest(resume=ID), Quiet())  # type: ignore[arg-type]
+    assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
+    assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
+
+
+def test_a_task_that_is_gone_needs_no_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real ones
+    assert undo._stop({"tasks": [[os.getpid(), -1]]}) == "0 tasks continued"
+
+
 def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(entry: dict[str, object]) -> str:
         raise OSError(5, "broken")
@@ -187,7 +206,7 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
     with (directory / "journal").open("ab") as file:
         file.write(b'{"did": "something-new"}\n')
     assert settled(directory) is Verdict.UNFINISHED
-    assert calls == list(reversed(ORIGIN))
+    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
     assert "this version cannot undo it" in (directory / "problems").read_text()
 
 
@@ -239,7 +258,7 @@ def test_new_migration_rolls_a_dead_one_back_first() -> None:
 
 
 def test_new_migration_waits_for_a_guardian(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "GUARDIAN_S", 0.05)
+    monkeypatch.setattr(limits, "SETTLING_S", 0.05)
     written = Journal(ID, role="origin", pid=42, other_host="there")
     with pytest.raises(Refused, match="1 reason"):
         settle.clear_the_way(42, lambda _: None)
