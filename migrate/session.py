@@ -112,8 +112,9 @@ class Session:
     def _greeting(self) -> pb.Hello:
         """The agent's first message; what else may come instead has nothing to do with migrate."""
         agent, host = self._request.agent, self._request.host
+        start_s = min(limits.AGENT_START_S, self._request.timeout_s)
         try:
-            return self.link.expect(pb.Hello, timeout_s=limits.AGENT_START_S)
+            return self.link.expect(pb.Hello, timeout_s=start_s)
         except ProtocolError as error:
             raise ProtocolError(
                 f"what starts there as {agent} is not migrate-agent: {error}",
@@ -127,7 +128,7 @@ class Session:
                 raise
             late = self.link.error is None
             raise TransportError(
-                f"{agent} was started there and did not say hello within {limits.AGENT_START_S:g} s"
+                f"{agent} was started there and did not say hello within {start_s:g} s"
                 if late
                 else f"{agent} was started there and does not answer: {error}",
                 phase="connect",

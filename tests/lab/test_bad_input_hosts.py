@@ -108,7 +108,7 @@ def test_agent_of_garbage(bench: Bench, server: Server) -> None:
 def test_agent_that_hangs(bench: Bench, server: Server) -> None:
     with stub(bench.destination, "#!/bin/sh\nexec cat >/dev/null\n") as path:
         found = bench.refused(server, "--agent", path, "--timeout", 2)
-    found.must_say("destination", "does not answer", "within 2 s", "--version")
+    found.must_say("destination", "did not say hello within 2 s", "--version")
     assert found.seconds < 8
 
 
