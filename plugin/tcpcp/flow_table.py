@@ -111,16 +111,16 @@ class FlowTable:
     def held_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
         """Those of *flows* that another program isolates, which lives; what the dead isolated is ours now."""
         with self._lock:
-            self._reconnect()
             others = self._others()
             if not others:
                 return []
             sets = [f"flows{version}" for version in _LENGTHS]
             keys = {e.key for name in others for one in sets for e in self._netlink.elements(name, one)}
-            return [flow for flow in flows if keys & {*_keys(flow)}]
+            return [flow for flow in flows if flow.key in keys]
 
     def _others(self) -> list[str]:
         """Names of the tables of other programs. What programs that have ended have left becomes ours."""
+        self._reconnect()
         others = [one for one in _ours(self._netlink) if one.name != self.name]
         if any(one.orphaned for one in others):
             if not self._made:
@@ -167,7 +167,6 @@ class FlowTable:
         :raises Expired: some of them were not isolated any more; nothing has changed.
         """
         with self._lock:
-            self._reconnect()
             others = self._others()
             more = self._erased("passed", _those(flows, self._passed))
             if others:
@@ -217,7 +216,6 @@ class FlowTable:
         self._netlink.close()
 
     def _make(self, added: list[Message]) -> None:
-        self._reconnect()
         try:
             self._make_with(nft_rules.OWNER | nft_rules.PERSIST, added)
         except IsolationError as exc:
@@ -343,21 +341,14 @@ def sweep() -> list[str]:
     :return: the names of the tables that were deleted.
     :raises PermissionDenied, IsolationError: the kernel does not tell.
     """
-    netlink = netfilter.Netlink()
-    try:
-        return _sweep(netlink)
-    finally:
-        netlink.close()
-
-
-def _sweep(netlink: netfilter.Netlink) -> list[str]:
     sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
     deleted = []
-    for table in _ours(netlink):
-        if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
-            with contextlib.suppress(IsolationError):  # somebody else was faster
-                netlink.change([nft_rules.deletion(table.name)])
-                deleted.append(table.name)
+    with contextlib.closing(netfilter.Netlink()) as netlink:
+        for table in _ours(netlink):
+            if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
+                with contextlib.suppress(IsolationError):  # somebody else was faster
+                    netlink.change([nft_rules.deletion(table.name)])
+                    deleted.append(table.name)
     return deleted
 
 
@@ -389,10 +380,6 @@ def _rules(name: str, chain: str) -> list[Message]:
 def _names(flows: Sequence[Flow]) -> str:
     more = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
     return f"{flows[0]}{more}"
-
-
-def _keys(flow: Flow) -> list[bytes]:
-    return [key for keys in flow_sets("", [flow]).values() for key in keys]
 
 
 def _flow(key: bytes) -> Flow:
