@@ -520,9 +520,11 @@ def finish_restored(
         deaf = _is_deaf(ici)
         if deaf:
             _bind_to_device(sock, "")
-        _feed_restored(sock, ici)
-        if deaf:
-            _bind_to_device(sock, ici.device)
+        try:
+            _feed_restored(sock, ici)
+        finally:  # what does not arrive is no reason to stay unbound: the caller goes on without it
+            if deaf:
+                _bind_to_device(sock, ici.device)
     if ici.state is not State.ESTABLISHED:
         # The segment that libsoccr feeds to the socket announces a window of its own, and the peer, which gets
         # no probe in these states, has no reason to say again what its window is: 3 s until more is sent.

@@ -9,7 +9,8 @@ import pytest
 from netns import Hosts, ip
 from passing import assert_no_reset, comparable
 
-from tcpcp import builder, endpoint, host, reader, same_path, tcp_repair
+from tcpcp import builder, endpoint, host, inspection, reader, same_path, tcp_repair
+from tcpcp.errors import Unfed
 from tcpcp.ici import Ici
 
 
@@ -66,6 +67,23 @@ def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:
         made.sendall(b"1")
     peer.settimeout(3)
     assert peer.recv(5) == b"1"
+
+
+def test_a_socket_of_criu_stays_on_its_interface(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where what is fed to it for the sake of speed does not arrive."""
+    sock, _peer = hosts.connect()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"here0\0")
+
+    def unfed(*_: object) -> None:
+        raise Unfed("it did not arrive")
+
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        monkeypatch.setattr(builder, "_feed_restored", unfed)
+        with pytest.raises(Unfed):
+            builder.finish_restored(sock, ici)
+        assert inspection.device(sock) == ici.device == "here0"
+        endpoint.release(sock)
 
 
 def test_a_route_that_exists_is_left_alone(hosts: Hosts) -> None:
