@@ -9,7 +9,7 @@ import threading
 
 import paramiko
 
-from migrate import ssh_socket
+from migrate import limits, ssh_socket
 from migrate.errors import TransportError
 from migrate.ssh_config import HostConfig
 
@@ -18,7 +18,6 @@ PHASE = "connect"
 _PIECE_BYTES = 32 << 10
 _STDERR_LINES = 50
 _LINE_CHARS = 500
-_STATUS_S = 2.0
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 
@@ -70,7 +69,7 @@ class AgentStream:
         """See :class:`migrate.stream.Stream`. The whole SSH connection is closed: it serves nothing else."""
         ssh_socket.close_transport(self._transport)
         if self._stderr_thread is not threading.current_thread():
-            self._stderr_thread.join(_STATUS_S)
+            self._stderr_thread.join(limits.SSH_STATUS_S)
 
     def stderr(self) -> list[str]:
         """Return the last lines that the agent, or the shell that starts it, wrote to standard error."""
@@ -78,10 +77,10 @@ class AgentStream:
 
     def explain(self) -> TransportError | None:
         """Say why the stream has ended, or None if it is not known. Waits a little for the exit status."""
-        self._channel.status_event.wait(_STATUS_S)
+        self._channel.status_event.wait(limits.SSH_STATUS_S)
         if self._channel.exit_status < 0 and self._transport.is_active() and not self._channel.closed:
             return None
-        self._stderr_thread.join(_STATUS_S)
+        self._stderr_thread.join(limits.SSH_STATUS_S)
         status = self._channel.exit_status
         if status >= 0:
             return self._exited(status)

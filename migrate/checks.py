@@ -10,7 +10,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
-from migrate.checks_files import files_there, files_to_copy
+from migrate.checks_beside import nothing_left_behind, trees_sound
+from migrate.checks_files import appended, databases, files_there, files_to_copy, locks_free
+from migrate.checks_names import names_free
 from migrate.checks_network import (
     addresses_movable,
     notes,
@@ -24,7 +26,7 @@ from migrate.checks_subject import DESTINATION, ORIGIN, Options, Subject, size
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
 
-__all__ = ["Options", "files_to_copy", "notes", "refusals", "service_addresses"]
+__all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals", "service_addresses"]
 
 #: Below this CRIU cannot dump sockets on current kernels.
 OLDEST_CRIU = (4, 2)
@@ -59,6 +61,11 @@ def refusals(
     # shall take an address away from this very host because it is "there already".
     others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
     return _shortened(list(dict.fromkeys([*wrong, *hosts, *others])))
+
+
+def notes_on_files(process: ProcessInventory, destination: HostInventory, options: Options) -> list[str]:
+    """Return what the user should know about files although it is no reason to refuse."""
+    return list(appended(Subject(process, HostInventory(), destination, options)))
 
 
 def _shortened(reasons: list[Reason]) -> list[Reason]:
@@ -288,8 +295,13 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     peers_elsewhere,
     addresses_movable,
     ports_free,
+    names_free,
     congestion_known,
     pids_free,
     files_there,
+    databases,
+    locks_free,
+    nothing_left_behind,
+    trees_sound,
     room,
 )

@@ -30,6 +30,10 @@ WORDS = {
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
     ),
+    "frozen": Words(
+        "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",
+        "Thaw it: systemctl thaw UNIT, docker unpause; if an earlier migration froze it, migrate --recover.",
+    ),
     "limits": Words(
         "{who} runs as user {what}, and this root has no CAP_SYS_RESOURCE, without which CRIU cannot read the"
         " resource limits of other users' processes",
@@ -50,6 +54,14 @@ WORDS = {
     "mapped-device": Words(
         "{who} has memory of the device {what} mapped",
         "Let the program give back the device before it is moved.",
+    ),
+    "lease": Words(
+        "{descriptor} of {who} has a lease on {what}, which whoever opens the file breaks",
+        "Let the program give the lease back before it is moved (Samba: `oplocks = no`).",
+    ),
+    "fifo-outside": Words(
+        "{descriptor} of {who} is a named pipe, and a process outside of the tree has it open as well: {what}",
+        "Let that process close it, or name a parent of both processes.",
     ),
     "deleted-directory": Words(
         "{who} uses the directory {what}, which has been deleted",

@@ -16,12 +16,14 @@ class Options:
 
     :ivar switch: a name of ``migrate.switch``.
     :ivar copy_files: missing files are copied.
+    :ivar trees: directories that are copied as a whole.
     :ivar shell_job: the tree may belong to a session whose leader stays.
     :ivar new_pid_namespace_possible: the tree is restored in a PID namespace of its own.
     """
 
     switch: str = "address"
     copy_files: bool = False
+    trees: tuple[str, ...] = ()
     shell_job: bool = False
     new_pid_namespace_possible: bool = False
 

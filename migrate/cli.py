@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import interrupt, report_file, request, ssh_host, switch, ui
+from migrate import interrupt, limits, report_file, request, ssh_host, switch, ui
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.report import ErrorReport, Outcome, Report
 from migrate.report_text import clean
@@ -29,7 +29,7 @@ STOP_AT = "MIGRATE_STOP_AT"
 _PID_MAX = 1 << 22
 _EPILOG = """\
 Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
-process runs on here, 5 in doubt: do what the report says, 70 a bug in migrate.
+process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
 """
 
 Run = Callable[[Request, ui.Observer], Report]
@@ -110,7 +110,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog="migrate",
-        usage="migrate [options] PID HOST\n       migrate --recover [--resume ID | --release ID] [options]",
+        usage="migrate [options] PID HOST\n"
+        "       migrate --recover [--resume ID | --release ID] [--force] [options]",
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -124,6 +125,7 @@ def _parser() -> _Parser:
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add("-v", "--verbose", action="store_true", help="on failure show details: the end of CRIU's log")
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
+    add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
     add(
         "--address",
@@ -134,24 +136,43 @@ def _parser() -> _Parser:
         " connections on; for a server that is bound to 0.0.0.0 or [::] and may have no client; repeatable",
     )
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
-    add("--timeout", metavar="S", default=request.TIMEOUT_S, help="for one step, seconds (%(default)g)")
+    add(
+        "--timeout", metavar="S", default=limits.STEP_S, help="for one step as a whole, seconds (%(default)g)"
+    )
+    add(
+        "--max-gap",
+        metavar="S",
+        default=limits.MOST_GAP_S,
+        help="how long the process may be frozen, and new connections be held, seconds (%(default)g); it goes on"
+        " here if it could not be given away by then",
+    )
     add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
+    _add_recover(add)
+    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_recover(add: Callable[..., object]) -> None:
     add("--recover", action="store_true", help="undo or explain what a migration that died left on this host")
     add("--resume", metavar="ID", default="", help="with --recover: let the process go on here")
     add("--release", metavar="ID", default="", help="with --recover: it runs on HOST; end the copy here")
-    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
-    return parser
+    add(
+        "--force",
+        action="store_true",
+        help="with --resume or --release: although HOST cannot be asked where the process is; if you are wrong,"
+        " two copies run, or none",
+    )
 
 
 def _request(options: argparse.Namespace) -> Request | RecoverRequest:
     """Return what was asked for. :raises UsageError: it makes no sense."""
     if options.recover:
         return _recover_request(options)
-    if options.resume or options.release:
-        raise _wrong("--resume and --release need --recover")
+    if options.resume or options.release or options.force:
+        raise _wrong("--resume, --release and --force need --recover")
     if options.pid is None or options.host is None:
         raise _wrong("PID and HOST are needed")
     return Request(
@@ -160,10 +181,12 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         check=options.check,
         verbose=options.verbose,
         copy_files=options.copy_files,
+        copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
         shell_job=options.shell_job,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         switch=_switch(options.switch),
-        timeout_s=_seconds(options.timeout),
+        timeout_s=_seconds("--timeout", options.timeout),
+        max_gap_s=_seconds("--max-gap", options.max_gap),
         agent=_word("--agent", options.agent),
         identity=options.identity,
         port=None if options.port is None else _number("--port", options.port, 65535),
@@ -179,7 +202,11 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
         raise _wrong("--recover takes no --report")
     if options.resume and options.release:
         raise _wrong("--resume and --release exclude each other")
-    return RecoverRequest(resume=options.resume, release=options.release, verbose=options.verbose)
+    if options.force and not (options.resume or options.release):
+        raise _wrong("--force needs --resume or --release")
+    return RecoverRequest(
+        resume=options.resume, release=options.release, force=options.force, verbose=options.verbose
+    )
 
 
 def _number(name: str, text: str, largest: int) -> int:
@@ -189,13 +216,13 @@ def _number(name: str, text: str, largest: int) -> int:
     return int(text)
 
 
-def _seconds(text: str | float) -> float:
+def _seconds(name: str, text: str | float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 1 <= value <= 86400:
-        raise _wrong(f"--timeout is a number of seconds from 1 to 86400, not {text!r}")
+        raise _wrong(f"{name} is a number of seconds from 1 to 86400, not {text!r}")
     return value
 
 
@@ -207,6 +234,14 @@ def _address(text: str) -> str:
     if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
         raise _wrong(f"--address is an address that clients of the process use, not {text!r}")
     return str(ip)
+
+
+def _tree(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) != text or text == "//":
+        raise _wrong(
+            f"--copy-tree is the absolute path of a directory, without a slash at its end, not {text!r}"
+        )
+    return text
 
 
 def _switch(kind: str) -> str:

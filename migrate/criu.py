@@ -17,19 +17,21 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from migrate import processes
+from migrate import limits, processes
 from migrate.errors import MAKE_ROOM, CriuError
+from migrate.watch import nothing
 
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
@@ -84,6 +86,7 @@ class Worker:
     :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
+    :param heed: called again and again while we wait for CRIU; what it raises ends the wait.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
     :raises CriuError: the program is missing or cannot be started.
     """
@@ -96,8 +99,9 @@ class Worker:
         avoid_pids: list[int] | None = None,
         mark: str = "",
         inherit: Sequence[int] = (),
+        heed: Callable[[], None] = nothing,
     ) -> None:
-        self.role = role
+        self.role, self._heed = role, heed
         self.namespace_init = 0
         path = binary or program()
         if path is None:
@@ -115,20 +119,25 @@ class Worker:
                     stderr=subprocess.DEVNULL,
                     env=os.environ | dict([mark.split("=", 1)] if mark else []),
                 )
-            if avoid_pids:
-                self.namespace_init = self._read_init()
+            self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:
             ours.close()
             raise self._error(f"cannot start {path}: {error.strerror}") from error
+        if avoid_pids:
+            self.namespace_init = self._read_init()
 
     def _read_init(self) -> int:
         assert self.process.stdout is not None
-        with self.process.stdout as output:
-            ready, _, _ = select.select([output], [], [], 10)
-            line = output.readline().strip() if ready else b""
-        if not line.isdigit():
-            self.close()
-            raise self._error("no new PID namespace could be made", phase="prepare")
+        what = "prepare"
+        try:
+            with self.process.stdout as output:
+                self._wait_for(output.fileno(), time.monotonic() + limits.NAMESPACE_S, what)
+                line = output.readline().strip()
+            if not line.isdigit():
+                raise self._error("no new PID namespace could be made", phase=what)
+        except BaseException:
+            self.close(grace_s=0.0)
+            raise
         return int(line)
 
     @property
@@ -150,7 +159,7 @@ class Worker:
     def version(self) -> tuple[int, int, int]:
         """The program's version; the worker is used up."""
         rpc = _rpc()
-        reply = self._ask(rpc.criu_req(type=rpc.VERSION), time.monotonic() + 10, "version")
+        reply = self._ask(rpc.criu_req(type=rpc.VERSION), time.monotonic() + limits.VERSION_S, "version")
         return reply.version.major_number, reply.version.minor_number, reply.version.sublevel
 
     def dump(self, pid: int, options: Options) -> Generator[Stage, bool | None, None]:
@@ -184,14 +193,41 @@ class Worker:
         request.opts.tcp_established = True
         return self._run(request, options)
 
-    def close(self) -> None:
-        """Hang up, which makes CRIU undo an unanswered stage, and reap the worker."""
+    def fileno(self) -> int:
+        """Our end of the socket over which it waits for answers: while somebody has it open, it waits."""
+        return self._socket.fileno()
+
+    def leave(self) -> bool:
+        """Let it wait on, for somebody else who has the socket; whether it is there to do so."""
+        self._socket.close()
+        self._forget_end()
+        return self.process.poll() is None
+
+    def check(self) -> None:
+        """Return while the worker lives.
+
+        :raises CriuError: it has ended; says how.
+        """
+        if self.process.poll() is not None:
+            raise self._died("restore" if self.role == "destination" else "dump")
+
+    def close(self, *, grace_s: float = limits.CRIU_CLOSE_S) -> None:
+        """Hang up, which makes CRIU undo an unanswered stage, and reap the worker.
+
+        :param grace_s: how long it may take. A dump that is killed can take the process with it.
+        """
         self._socket.close()
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=grace_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=limits.CRIU_CLOSE_S)
+        self._forget_end()
+
+    def _forget_end(self) -> None:
+        if self._ended >= 0:
+            os.close(self._ended)
+            self._ended = -1
 
     def _fill(self, opts: Any, options: Options) -> None:
         rpc = _rpc()
@@ -240,18 +276,51 @@ class Worker:
     def _ask(self, request: Any, deadline: float, what: str) -> Any:
         try:
             self._socket.send(request.SerializeToString())
-            ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise self._error(f"CRIU did not answer in time ({what})", phase=what)
+            self._wait_for(self._socket.fileno(), deadline, what)
             data = self._socket.recv(MESSAGE_BYTES)
         except OSError as error:
-            raise self._error(f"CRIU ended in the middle ({what}): {error.strerror}", phase=what) from error
+            raise self._ended_in(what, error.strerror) from error
         if not data:
-            raise self._error(f"CRIU ended in the middle ({what})", phase=what)
+            raise self._ended_in(what)
         reply = parsed(data)
         if reply is None:
             raise self._error(f"CRIU answered what is no answer ({what})", phase=what)
         return reply
+
+    def _wait_for(self, descriptor: int, deadline: float, what: str) -> None:
+        """Wait until *descriptor* can be read.
+
+        Not by its end alone: CRIU's helpers have copies of the other end, and may outlive it.
+
+        :raises CriuError: CRIU has ended, or *deadline* is over.
+        """
+        poll = select.poll()
+        for one in (descriptor, self._ended):
+            poll.register(one, select.POLLIN)
+        while True:
+            self._heed()
+            left_s = deadline - time.monotonic()
+            ready = {one for one, _ in poll.poll(1000 * max(0.0, min(left_s, limits.HEED_S)))}
+            if descriptor in ready:
+                return
+            if ready:
+                raise self._died(what)
+            if left_s <= 0:
+                raise self._error(f"CRIU did not answer in time ({what})", phase=what)
+
+    def _ended_in(self, what: str, why: str | None = "") -> CriuError:
+        """It has hung up: since it has died, as a rule, which then shows within a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=limits.HEED_S)
+            return self._died(what)
+        return self._error(f"CRIU ended in the middle ({what})" + (f": {why}" if why else ""), phase=what)
+
+    def _died(self, what: str) -> CriuError:
+        status = self.process.wait()
+        number = status - 256 if self.namespace_init and status > 128 else status
+        how = f"was killed by {signal.Signals(-number).name}" if number < 0 else f"ended with status {status}"
+        hint = "Look for what ended it (the kernel's log says whether memory ran out), and try again."
+        return self._error(f"CRIU (process {self.pid}) {how} in the middle ({what})", phase=what, hint=hint)
 
     def _error(
         self, text: str, *, phase: str = "", hint: str = "", details: list[str] | None = None

@@ -9,22 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
-from migrate import guardian, journal, place, processes, switch, undo
+from migrate import (
+    arrived,
+    built,
+    guardian,
+    inventory,
+    journal,
+    limits,
+    place,
+    processes,
+    switch,
+    undo,
+)
+from migrate.content import Digests
 from migrate.criu import Options, Stage, Worker
 from migrate.errors import CriuError, ProtocolError
-from migrate.file_copy import FileTaker
+from migrate.file_taker import FileTaker
 from migrate.gap import Capture
 from migrate.image_stream import Receiver
 from migrate.inject import Injector, Inlet
+from migrate.lease import Lease
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.settle import note_problems
+from migrate.watch import nothing
 from tcpcp import completion, hooks, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.ici import Ici
@@ -32,23 +45,31 @@ from tcpcp.ici import State as TcpState
 from tcpcp.isolation import Flow, Isolation
 from tcpcp.same_path import InitialWindows
 
-#: How much longer than a step the filter holds when we die: long enough never to end before its work.
-FILTER_MARGIN_S = 60
+#: When CRIU has not built the tree in time.
+WAITING_HINT = (
+    "Look there for what it waits for: a lock that somebody holds (lslocks), a device or a file system that does"
+    " not answer. Or allow more with --max-gap."
+)
 
 
 class Destination:
     """One migration on the destination.
 
     :param migration_id: the driver's name for it, checked by the caller.
+    :param called_off: called again and again while we work for the driver; raises when that has become vain.
     """
 
-    def __init__(self, migration_id: str, origin_host: str) -> None:
+    def __init__(self, migration_id: str, origin_host: str, called_off: Callable[[], None] = nothing) -> None:
         self.migration_id = migration_id
         self.origin_host = origin_host
         self.phases: list[pb.PhaseTime] = []
-        self.committed = self.activated = False
+        self.committed = self.activated = self._switched = False
         self._journal: journal.Journal | None = None
         self._taker: FileTaker | None = None
+        self._built: built.Built | None = None
+        self._called_off = called_off
+        self._digests = Digests(called_off)
+        self._build_until = float("inf")
 
     def prepare(self, request: pb.Prepare) -> None:
         """Make ready what needs no image: guardian, image directory, CRIU, the place of the addresses.
@@ -64,15 +85,17 @@ class Destination:
             self.migration_id, role="destination", pid=request.pids[0], other_host=self.origin_host
         )
         self._guardian = guardian.Guardian(self._journal.directory, "destination")
-        self._since = _ticks_now()
         avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
-        self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark)
+        self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark, heed=self._heed)
         addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
         self._switch = switch.make(request.switch_kind, "destination", self.migration_id, addresses)
         self._switch.choose()
-        self._isolation = Isolation(self.migration_id, timeout_s=request.timeout_s + FILTER_MARGIN_S)
+        self._isolation = Isolation(
+            self.migration_id, timeout_s=request.timeout_s + int(limits.FILTER_MARGIN_S)
+        )
         self._journal.did("isolation", name=self.migration_id)
         self._isolation.prepare()
+        self._lease = Lease(self._isolation)
         hooks.prepare()
         # Closing them takes long, so they end with the agent, which does one migration.
         self._capture = Capture(ipaddress.ip_address(one.ip) for one in addresses)
@@ -89,16 +112,42 @@ class Destination:
         return f"MIGRATE_ID={self.migration_id}"
 
     def watch(self) -> None:
-        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive.
+        """While we wait for the driver: look whether CRIU, which holds what it builds together, is alive; then
+        go on answering for the service addresses.
 
-        :raises CriuError: it is not; :meth:`abort` leaves nothing.
+        :raises CriuError, SwitchError: it is not, or we cannot; :meth:`abort` leaves nothing.
+        :raises FilterLost: likewise.
         """
         if self._journal is None or self.committed or not hasattr(self, "_worker"):
             return
-        if (status := self._worker.process.poll()) is not None:
-            text = f"CRIU ended with status {status} while it waited"
-            hint = "Look for what killed it, and try again."
-            raise CriuError(text, phase="restore", role="destination", hint=hint)
+        self._watch_tree()
+        self._worker.check()
+        if hasattr(self, "_lease"):
+            self._lease.renew()
+        if self._switched:
+            self._switch.renew()
+
+    def _heed(self) -> None:
+        """While we wait for CRIU: it keeps a process of the origin waiting, unless that was given to us."""
+        self._watch_tree()
+        if self.committed:
+            return
+        self._called_off()
+        if hasattr(self, "_lease"):
+            self._lease.renew()
+        if time.monotonic() > self._build_until:
+            text = "CRIU could not build it in the time that the origin allows"
+            raise CriuError(text, phase="restore", role="destination", hint=WAITING_HINT)
+
+    def _watch_tree(self) -> None:
+        """Nobody but us would notice that a task which waits to run was killed. :raises CriuError: one was."""
+        if self._built is not None and not self.activated:
+            self._built.require()
+
+    @property
+    def not_here(self) -> bool:
+        """Whether the process does not run here, and will not: nothing was built, or it is gone again."""
+        return not self.activated and (self._built is None or self._built.gone())
 
     def _make_images(self) -> Path:
         assert self._journal is not None
@@ -115,6 +164,10 @@ class Destination:
         if chunk.name == completion.ICI_IMAGE:
             self._completion.take(chunk.data)
 
+    def compare(self, question: pb.Compare) -> pb.Compared:
+        """Say what this host has of the files that the origin asks about, with their content."""
+        return pb.Compared(files=inventory.contents(list(question.files), self._digests))
+
     def copy(self, chunk: pb.FileChunk) -> None:
         """Take a piece of a file that is copied to its own place."""
         assert self._journal is not None
@@ -127,25 +180,32 @@ class Destination:
 
         :raises MigrateError, TcpcpError: :meth:`abort` leaves nothing.
         """
+        if request.most_ms:
+            self._build_until = time.monotonic() + request.most_ms / 1000
         with self._timed("verify"):
             self._receiver.verify(request.manifest)
         with self._timed("compile"):
             icis = self._completion.finish(request.closed)
         with self._timed("hold"):
             self._hold(icis)
+        if not self._worker.namespace_init:
+            built.free(task.pid for task in request.tasks)
         with self._timed("build"), self._initial_windows(icis):
             self._build()
-        self._pids = self._numbers()
+        self._pids = self._numbers([task.pid for task in request.tasks])
+        self._built = built.Built(request.tasks, self._pids)
+        self._note_state(State.RESTORED)
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
+        self._lease.check()
         return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
 
-    def _numbers(self) -> dict[int, int]:
+    def _numbers(self, pids: list[int]) -> dict[int, int]:
         """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
         init = self._worker.namespace_init
         if not init:
-            return {pid: pid for pid in self._request.pids}
+            return {pid: pid for pid in pids}
         return {processes.innermost(pid): pid for pid in tree.tasks(init)}
 
     def _hold(self, icis: list[Ici]) -> None:
@@ -156,7 +216,7 @@ class Destination:
         self._injector.by_device({i.local.ip: socket.if_nametoindex(i.device) for i in icis if i.device})
         self._inlet.only(self._flows.values(), self._listening)
         # Nobody else is at these ends, so a few elements do for all connections.
-        self._isolation.hold((), {*self._listening, *(ici.local for ici in icis)})
+        self._lease.hold((), {*self._listening, *(ici.local for ici in icis)})
         self._journal.did("switch", details=self._switch.details())
         self._switch.prepare()
 
@@ -170,9 +230,7 @@ class Destination:
 
     def _build(self) -> None:
         assert self._journal is not None
-        init = self._worker.namespace_init
-        pids = [init] if init else list(self._request.pids)
-        self._journal.did("tree", pids=pids, since=self._since, marked=self._mark)
+        self._note_tree(())
         self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
         options = Options(
             self._images,
@@ -183,8 +241,19 @@ class Destination:
         self._stages: Generator[Stage, bool | None, None] = self._worker.restore(options)
         for stage in self._stages:
             if stage.name == "post-restore":
+                self._note_tree(tree.tasks(self._worker.namespace_init or self._request.pids[0]))
                 return
         raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+
+    def _note_tree(self, pids: Iterable[int]) -> None:
+        """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
+        assert self._journal is not None
+        tasks = [processes.identity(pid) for pid in pids]
+        self._journal.did("tree", tasks=tasks, marked=self._mark, path=str(self._images))
+
+    def _note_state(self, state: State) -> None:
+        assert self._journal is not None
+        self._journal.state(state.value, destination_pid=self._pids[self._request.pids[0]])
 
     def _local_holders(self, request: pb.Restore) -> dict[int, tuple[int, int]]:
         """Inode on the origin -> PID here and descriptor."""
@@ -203,18 +272,26 @@ class Destination:
         self._capture.everything()
         with self._timed("switch"):
             self._switch.switch()
+            self._switched = True
             self._switch.verify()
-        self.watch()  # the last moment in which a dead CRIU costs a rollback and no doubt
+        self.watch()
+        self._require_whole()
+        self._guardian.check()
+        self._lease.check()
 
     def commit(self) -> pb.Activated:
         """Let packets in and the tree run. From here on it is ours, whatever happens to the link.
 
-        :raises MigrateError: CRIU failed before the tree was whole; :meth:`settle` leaves nothing.
+        :raises MigrateError: the tree is not whole any more, or CRIU failed before it was; :meth:`settle` leaves
+            nothing.
         """
         assert self._journal is not None
-        self._journal.state(State.COMMITTED.value)
+        self.watch()  # the last moment in which it costs a rollback and no doubt
+        self._require_whole()
+        self._note_state(State.COMMITTED)
         self.committed = True
         with self._timed("activate"):
+            self._switch.keep()
             try:
                 for stage in self._stages:
                     if stage.name == "pre-resume":
@@ -222,7 +299,17 @@ class Destination:
             except CriuError:
                 if not self.activated:
                     raise
-        return pb.Activated(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
+        assert self._built is not None
+        return pb.Activated(
+            destination_pid=self._pids[self._request.pids[0]],
+            phases=self.phases,
+            tasks=self._built.seen(),
+            problems=built.not_listening(self._listening),
+        )
+
+    def _require_whole(self) -> None:
+        assert self._built is not None
+        self._built.require_whole()
 
     def _activate(self) -> None:
         """The tree is whole and stopped, and runs on even if CRIU or we die now.
@@ -230,7 +317,7 @@ class Destination:
         Not before: what arrives is acknowledged, and would be lost if the tree came to nothing after all.
         """
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value)
+        self._note_state(State.ACTIVATED)
         self.activated = True
         self._inlet.add(self._capture.take())
         self._inlet.fill(self._flows[ici.tag] for ici in self._icis if ici.state is not TcpState.ESTABLISHED)
@@ -265,7 +352,7 @@ class Destination:
         if hasattr(self, "_worker"):
             if hasattr(self, "_stages"):
                 self._stages.close()
-            self._worker.close()
+            self._worker.close(grace_s=limits.CRIU_GIVE_UP_S)  # what it has built is killed anyway
         undone, problems = undo.roll_back(self._journal.read())
         self._close("ROLLED_BACK", problems)
         return undone, problems
@@ -273,6 +360,8 @@ class Destination:
     def settle(self) -> list[str]:
         """After the commit, without the driver: leave what runs, else remove everything; say which."""
         if self.activated:
+            assert self._journal is not None
+            arrived.keep(self._journal.read())
             return ["the process runs on the destination", *self.end()]
         self.committed = False
         return ["the process does not run on the destination", *self.abort()[1]]
@@ -306,8 +395,3 @@ class _Timed:
     def __exit__(self, *_: object) -> None:
         duration_ns = time.monotonic_ns() - self._start_ns
         self._phases.append(pb.PhaseTime(name=self._name, start_ns=self._start_ns, duration_ns=duration_ns))
-
-
-def _ticks_now() -> int:
-    """Clock ticks since boot, the unit of a process's start time; never later than now."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) - 1

@@ -24,6 +24,7 @@ class Exit(enum.IntEnum):
     UNTOUCHED = 3
     ROLLED_BACK = 4
     IN_DOUBT = 5
+    ENDED = 6
     BUG = 70
 
 
@@ -35,6 +36,8 @@ class MigrateError(Exception):
     :ivar hint: what the user can do about it; a sentence, or "".
     :ivar details: lines that help an engineer, e.g. the end of CRIU's log.
     :ivar phases: what the other host, which told of the error, had done before.
+    :ivar not_there: the destination, which told of the error, said that the process does not run there and will
+        not: whatever it had built of it is gone.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class MigrateError(Exception):
         self.hint = hint
         self.details = details or []
         self.phases: Sequence[PhaseTime] = ()
+        self.not_there = False
 
     @property
     def kind(self) -> str:
@@ -91,6 +95,14 @@ class Refused(MigrateError):
         self.reasons = reasons
 
 
+class Ended(MigrateError):
+    """The process that was asked for has ended, or a task of its tree has while it was frozen."""
+
+
+class Signalled(MigrateError):
+    """The process was sent a signal while it was frozen, which it would not get on the destination."""
+
+
 class TransportError(MigrateError):
     """The connection to the destination could not be made, or was lost."""
 
@@ -113,3 +125,11 @@ class SwitchError(MigrateError):
 
 class ImageError(MigrateError):
     """Images are missing, cut or changed."""
+
+
+class TookTooLong(MigrateError):
+    """A limit of time was over before COMMIT: --timeout or --max-gap."""
+
+
+class FilterLost(MigrateError):
+    """The packet filter was not in force all the time."""

@@ -13,12 +13,15 @@ _CLASSES: Mapping[str, type[errors.MigrateError]] = {
     cls.__name__: cls
     for cls in (
         errors.UsageError,
+        errors.Ended,
         errors.TransportError,
         errors.ProtocolError,
         errors.KernelError,
         errors.CriuError,
         errors.SwitchError,
         errors.ImageError,
+        errors.TookTooLong,
+        errors.FilterLost,
     )
 } | {
     # What `tcpcp` raises; its classes do not cross the wire.
@@ -59,6 +62,7 @@ def from_failure(failure: Failure, role: str = "destination") -> errors.MigrateE
     message = failure.message if cls.__name__ == failure.kind else f"{failure.kind}: {failure.message}"
     error = cls(message, phase=failure.phase, role=role, hint=failure.hint, details=list(failure.log_tail))
     error.phases = list(failure.phases)
+    error.not_there = failure.not_here
     return error
 
 

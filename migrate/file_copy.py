@@ -1,47 +1,96 @@
-"""``--copy-files``: files that the process needs and the destination has not, or has differently.
-
-The origin reads them, the destination puts each in its place at once, whole or not at all, and keeps what
-was there until the migration has ended, so that an undo can put it back.
-"""
+"""The origin's part of ``--copy-files`` and ``--copy-tree``: sends files with all that belongs to them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
+from migrate import beneath, leases
 from migrate.errors import MigrateError
-from migrate.journal import Journal
 from migrate.pb.session_pb2 import FileChunk
 from migrate.wire import CHUNK_BYTES
 
+Send = Callable[[FileChunk], None]
 
-def send_file(path: str, send: Callable[[FileChunk], None]) -> int:
+#: Extended attributes that mean the same on every host. Labels of a security policy are the other host's own
+#: affair, and capabilities of a program come with its installation.
+ATTRIBUTES = ("user.", "system.posix_acl_")
+
+
+def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: None) -> int:
     """Send the regular file, or the directory without what is in it, at *path*; the number of bytes sent.
 
+    :param look: gets all content as well.
     :raises MigrateError: it cannot be read; part of it may have been sent.
     """
     try:
-        status = Path(path).stat()
-        if stat.S_ISDIR(status.st_mode):
-            send(_chunk(path, status, 0, b"", last=True))
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            send_directory(Path(path), send)
             return 0
-        with Path(path).open("rb", buffering=0) as file:
-            offset, data = 0, file.read(CHUNK_BYTES)
-            while data:
-                following = file.read(CHUNK_BYTES)
-                send(_chunk(path, status, offset, data, last=not following))
-                offset, data = offset + len(data), following
-            if not offset:
-                send(_chunk(path, status, 0, b"", last=True))
-            return offset
+        leases.require_none(path)
+        file = beneath.regular(Path(path))
+        try:
+            return _send_open(path, file, send, look)
+        finally:
+            os.close(file)
     except OSError as error:
         raise MigrateError(f"cannot read {path}: {error.strerror}", phase="copy") from error
 
 
-def _chunk(path: str, status: os.stat_result, offset: int, data: bytes, *, last: bool) -> FileChunk:
+def send_directory_above(path: str, send: Send) -> None:
+    """Send the directories that *path* is in, each without what is in it."""
+    if Path(path).parent.name:
+        send_directory(Path(path).parent, send)
+
+
+def send_directory(path: Path, send: Send) -> None:
+    """Send the directory *path* and those above it, without what is in them."""
+    for one in (*reversed(path.parents), path):
+        if one.name:
+            with beneath.directory(one) as folder:
+                opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                send(_chunk(str(one), opened, 0, b"", last=True))
+            finally:
+                os.close(opened)
+
+
+def send_link(path: Path, send: Send) -> None:
+    """Send the symbolic link at *path* as such."""
+    with beneath.directory(path.parent) as folder:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        target = os.readlink(path.name, dir_fd=folder)  # noqa: PTH115
+    data = os.fsencode(target)
+    send(
+        FileChunk(
+            name=str(path), data=data, last=True, mode=status.st_mode, uid=status.st_uid, gid=status.st_gid
+        )
+    )
+
+
+def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) -> int:
+    status = os.fstat(file)
+    offset, data = 0, os.read(file, CHUNK_BYTES)
+    while True:
+        following = os.read(file, CHUNK_BYTES) if data else b""
+        look(data)
+        if following:
+            send(FileChunk(name=path, offset=offset, data=data, mode=status.st_mode))
+        else:
+            send(_chunk(path, file, offset, data, last=True, status=status))
+        offset, data = offset + len(data), following
+        if not data:
+            return offset
+
+
+def _chunk(
+    path: str, file: int, offset: int, data: bytes, *, last: bool, status: os.stat_result | None = None
+) -> FileChunk:
+    """The last piece of a file says what belongs to it; the times are those from before we read it."""
+    status = status or os.fstat(file)
     return FileChunk(
         name=path,
         offset=offset,
@@ -50,87 +99,16 @@ def _chunk(path: str, status: os.stat_result, offset: int, data: bytes, *, last:
         mode=status.st_mode,
         uid=status.st_uid,
         gid=status.st_gid,
+        accessed_ns=status.st_atime_ns,
+        modified_ns=status.st_mtime_ns,
+        attributes=_attributes(file),
     )
 
 
-def is_place(name: str) -> bool:
-    """Whether *name*, from the network, is a path that a file may have: absolute and without detours."""
-    path = Path(name)
-    return (
-        path.is_absolute()
-        and "\0" not in name
-        and ".." not in path.parts
-        and path == Path(os.path.normpath(path))
-    )
-
-
-class FileTaker:
-    """Takes the pieces on the destination; paths and offsets come from the network and are checked."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._suffix = f".migrate-{journal.migration_id}"
-        self._file: BinaryIO | None = None
-        self._path = Path()
-
-    def take(self, chunk: FileChunk) -> None:
-        """Take one piece; the last one of a file puts it in its place.
-
-        :raises MigrateError: a bad path, a gap, no space, no permission; the file there is as it was.
-        """
-        path = Path(chunk.name)
-        if not is_place(chunk.name):
-            raise self._error(f"not a path to copy to: {chunk.name[:200]!r}")
-        try:
-            if stat.S_ISDIR(chunk.mode):
-                self._make_directories(path, chunk)
-                return
-            self._write(path, chunk)
-            if chunk.last:
-                self._put(path, chunk)
-        except OSError as error:
-            hint = "Look at the space and the permissions there, or put the file there yourself."
-            raise self._error(f"cannot write {path}: {error.strerror}", hint) from error
-
-    def _write(self, path: Path, chunk: FileChunk) -> None:
-        if chunk.offset == 0:
-            self.close()
-            self._make_directories(path.parent, None)
-            self._journal.did("copied", path=f"{path}{self._suffix}", backup="")
-            self._file = Path(f"{path}{self._suffix}").open("xb", buffering=0)  # noqa: SIM115
-            self._path = path
-        if self._file is None or path != self._path or self._file.tell() != chunk.offset:
-            raise self._error(f"{path}: a piece that does not follow the one before")
-        left = memoryview(chunk.data)
-        while left:
-            left = left[self._file.write(left) :]
-
-    def _put(self, path: Path, chunk: FileChunk) -> None:
-        assert self._file is not None
-        os.fchown(self._file.fileno(), chunk.uid, chunk.gid)
-        os.fchmod(self._file.fileno(), stat.S_IMODE(chunk.mode))
-        self.close()
-        backup = f"{path}{self._suffix}.before" if path.exists() else ""
-        self._journal.did("copied", path=str(path), backup=backup)
-        if backup and not Path(backup).exists():  # a second copy must not replace the first one's backup
-            os.link(path, backup)
-        Path(f"{path}{self._suffix}").replace(path)
-
-    def _make_directories(self, path: Path, chunk: FileChunk | None) -> None:
-        missing = [one for one in (path, *path.parents) if not one.exists()]
-        for directory in reversed(missing):
-            self._journal.did("directory", path=str(directory))
-            directory.mkdir(mode=0o755)
-        if chunk is not None and missing:
-            os.chown(path, chunk.uid, chunk.gid)
-            path.chmod(stat.S_IMODE(chunk.mode))
-
-    def close(self) -> None:
-        """Let go of a file that is not complete."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @staticmethod
-    def _error(text: str, hint: str = "") -> MigrateError:
-        return MigrateError(text, phase="copy", role="destination", hint=hint)
+def _attributes(file: int) -> dict[str, bytes]:
+    try:
+        return {name: os.getxattr(file, name) for name in os.listxattr(file) if name.startswith(ATTRIBUTES)}
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise

@@ -16,17 +16,18 @@ import sys
 import time
 from pathlib import Path
 
-from migrate import journal, switch
+from migrate import journal, limits, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from migrate.machine import Outcome
-from migrate.settle import Settled, Verdict, settle
+from migrate.settle import Settled, Verdict, settle_safely
 
 READY = b"ready\n"
-START_S = 15.0
 #: When the addresses are announced again after a rollback that the destination may have noticed later than
-#: this host, by the silence of the link at the latest; seconds after the first time.
-AGAIN_S = (0.5, 1, 2, 4, 6, 8)
+#: this host; seconds after the first time. It goes on for longer than a destination can have the addresses: it
+#: renews its lease until the link has been silent for too long (limits.SILENCE_S), and then it ends by itself
+#: (switch.address.LEASE_S).
+AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
 
 
 class Guardian:
@@ -50,16 +51,31 @@ class Guardian:
         """Wait until it watches; it is started early and awaited late."""
         stdout = self._process.stdout
         assert stdout is not None
-        ready, _, _ = select.select([stdout], [], [], START_S)
+        ready, _, _ = select.select([stdout], [], [], limits.GUARDIAN_START_S)
         if not ready or os.read(stdout.fileno(), len(READY)) != READY:
             self._process.kill()
             raise MigrateError("the guardian did not start", phase="prepare", role=self._role)
         stdout.close()
 
+    def check(self) -> None:
+        """Return while it lives.
+
+        :raises MigrateError: it has ended: nobody would undo what we leave if we died.
+        """
+        if (status := self._process.poll()) is None:
+            return
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        raise MigrateError(
+            f"the guardian (process {self._process.pid}) {how}",
+            phase="guard",
+            role=self._role,
+            hint="Look for what ended it (the kernel's log says whether memory ran out), and try again.",
+        )
+
     def wait_end(self) -> None:
         """Reap it; the journal has been removed."""
         try:
-            self._process.wait(timeout=START_S)
+            self._process.wait(timeout=limits.GUARDIAN_START_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -91,7 +107,7 @@ def main() -> int:
         lock = journal.take_lock(directory, wait=True)
     except FileNotFoundError:
         return 0
-    settled = settle(directory)
+    settled = settle_safely(directory)
     os.close(lock)
     if settled is not None and _came_back(settled):
         announce_again(settled.record)
@@ -99,8 +115,9 @@ def main() -> int:
 
 
 def _came_back(settled: Settled) -> bool:
-    """Whether the process goes on here, rolled back by us or by a driver that left the rest to us."""
-    rolled_back = settled.verdict is Verdict.ROLLED_BACK or settled.record.end == Outcome.ROLLED_BACK.value
+    """Whether the addresses are here again, rolled back by us or by a driver that left the rest to us."""
+    undone = settled.verdict in (Verdict.ROLLED_BACK, Verdict.DIED)
+    rolled_back = undone or settled.record.end == Outcome.ROLLED_BACK.value
     return rolled_back and settled.record.role == "origin"
 
 

@@ -19,9 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from migrate import limits
 from migrate.errors import MAKE_ROOM, ImageError
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
 from migrate.pb.session_pb2 import FileChunk
+from migrate.watch import nothing
 from migrate.wire import CHUNK_BYTES
 
 MANIFEST_VERSION = 1
@@ -39,17 +41,20 @@ class Sender:
     """Follows *directory* in a thread of its own, from :meth:`start` or :meth:`start_ahead` to :meth:`finish`.
 
     :param send: sends one chunk; waits while the link is busy, raises MigrateError when it is lost.
+    :param heed: called again and again by the main thread while it waits; what it raises ends the wait.
     """
 
-    def __init__(self, directory: Path, send: Callable[[FileChunk], None]) -> None:
+    def __init__(
+        self, directory: Path, send: Callable[[FileChunk], None], heed: Callable[[], None] = nothing
+    ) -> None:
         self._directory = directory
-        self._send = send
+        self._send, self._heed = send, heed
         self._files: dict[str, tuple[int, Any]] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._passed = threading.Condition()
         self._passes = 0
-        self._everything = False
+        self._everything = self._finishing = False
         self._thread = threading.Thread(target=self._follow, name="image-sender", daemon=True)
         self.sent_bytes = 0
 
@@ -82,9 +87,12 @@ class Sender:
         :raises MigrateError: sending failed, now or before.
         :raises ImageError: an image could not be read.
         """
-        self.stop()
+        self._stop.set()  # between two chunks: what it has not sent is sent below
+        while self._thread.is_alive():
+            self._heed()
+            self._thread.join(limits.HEED_S)
         self.check()
-        self._everything = True
+        self._everything = self._finishing = True
         self._pass()
         return Manifest(
             version=MANIFEST_VERSION,
@@ -100,9 +108,13 @@ class Sender:
         if self._error is not None:
             raise self._error
 
-    def stop(self) -> None:
-        """Stop following; images stay as they are."""
+    def abandon(self) -> None:
+        """Send no more, and do not wait for the chunk that is being sent."""
         self._stop.set()
+
+    def stop(self) -> None:
+        """Stop following; images stay as they are. Waits for the chunk that is being sent."""
+        self.abandon()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -117,6 +129,9 @@ class Sender:
             with self._passed:
                 self._error = error
                 self._passed.notify_all()
+
+    def _stopped(self) -> bool:
+        return self._stop.is_set() and not self._finishing
 
     def _pass(self) -> None:
         try:
@@ -148,7 +163,7 @@ class Sender:
         with Path(entry.path).open("rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(CHUNK_BYTES)
-            while data or known is None:
+            while (data or known is None) and not self._stopped():
                 self._send(FileChunk(name=name, offset=offset, data=data))
                 digest.update(data)
                 offset += len(data)

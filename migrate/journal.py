@@ -4,8 +4,9 @@ A journal is a directory ``/run/migrate/ID`` with
 
 - ``lock``: held (flock) by the process that owns the migration here, the driver or the agent; whoever gets
   it finds an owner that died or has finished;
-- ``journal``: JSON lines. The first says whose it is, the others are entries: ``{"did": NAME, ...}`` names
-  an undo of :mod:`migrate.undo`, ``{"state": NAME}`` a state, ``{"end": OUTCOME}`` closes it.
+- ``journal``: JSON lines. The first says whose it is, and the version of the format. The others are entries:
+  ``{"did": NAME, ...}`` names an undo of :mod:`migrate.undo`, ``{"state": NAME}`` a state, ``{"end": OUTCOME}``
+  closes it.
 
 A line cut by a crash was not followed by its action, and is ignored.
 """
@@ -23,8 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrate import journal_lines, place
+from migrate import journal_lines, place, processes
 from migrate.errors import MigrateError
+from migrate.reach import Reach
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class Record:
     :ivar state: the last state, or "".
     :ivar destination_pid: the process as the destination numbers it, once that is known, else 0.
     :ivar end: the outcome, or "" while it is open.
+    :ivar owner: the driver or agent that wrote it, None if that is not known.
+    :ivar reach: on the origin: how the other host was reached, see :class:`migrate.reach.Reach`.
     """
 
     migration_id: str
@@ -47,6 +51,8 @@ class Record:
     state: str = ""
     destination_pid: int = 0
     end: str = ""
+    owner: processes.Identity | None = None
+    reach: dict[str, Any] = field(default_factory=dict)
 
     def named(self, *names: str) -> list[dict[str, Any]]:
         """The entries of these names, oldest first."""
@@ -59,14 +65,23 @@ class Journal:
     :raises FileExistsError: there is one of that id.
     """
 
-    def __init__(self, migration_id: str, *, role: str, pid: int, other_host: str) -> None:
+    def __init__(
+        self, migration_id: str, *, role: str, pid: int, other_host: str, reach: Reach | None = None
+    ) -> None:
         place.STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = place.home(migration_id)
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
-        self._lock = take_lock(self.directory, create=True)
-        self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        self._write({"id": migration_id, "role": role, "pid": pid, "other_host": other_host})
+        self._lock = self._file = -1
+        first = {"id": migration_id, "role": role, "pid": pid, "other_host": other_host}
+        first |= {"version": journal_lines.VERSION, "owner": processes.identity(os.getpid())}
+        try:
+            self._lock = take_lock(self.directory, create=True)
+            self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+            self._write(first | ({"reach": reach.as_json()} if reach is not None else {}))
+        except BaseException:  # nothing has been done yet, and nothing is left
+            self.remove()
+            raise
 
     def did(self, name: str, /, **details: Any) -> None:
         """Note that *name* is about to be done and would be undone with *details*."""
@@ -86,7 +101,7 @@ class Journal:
 
     def remove(self) -> None:
         """Forget it, and let go of the lock."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        forget(self.directory)
         self.abandon()
 
     def abandon(self) -> None:
@@ -124,7 +139,7 @@ def take_lock(directory: Path, *, wait: bool = False, create: bool = False) -> i
 def owned(directory: Path) -> Generator[bool, None, None]:
     """Hold the lock of a journal meanwhile; False when somebody else has it, or there is none."""
     try:
-        lock = take_lock(directory)
+        lock = take_lock(directory, create=_lost_its_lock(directory))
     except (BlockingIOError, FileNotFoundError):
         yield False
         return
@@ -132,6 +147,19 @@ def owned(directory: Path) -> Generator[bool, None, None]:
         yield True
     finally:
         os.close(lock)
+
+
+def _lost_its_lock(directory: Path) -> bool:
+    """Whether the journal's lock is not there any more, and neither is the process that had it.
+
+    A journal that is removed goes away at once, with its lock: see :func:`forget`.
+    """
+    if (directory / "lock").exists() or not (directory / "journal").exists():
+        return False
+    with contextlib.suppress(MigrateError):  # one that is damaged has an owner that nobody knows
+        owner = read(directory).owner
+        return owner is None or not processes.alive(owner)
+    return True
 
 
 def read(directory: Path) -> Record:
@@ -171,6 +199,8 @@ def _add(record: Record, line: dict[str, Any]) -> None:
         record.end = line["end"]
     else:
         record.role, record.pid, record.other_host = line["role"], line["pid"], line["other_host"]
+        record.reach = line.get("reach", {})
+        record.owner = tuple(line["owner"]) if "owner" in line else None
 
 
 def all_of_this_host() -> Iterator[Path]:
@@ -183,4 +213,8 @@ def all_of_this_host() -> Iterator[Path]:
 
 def forget(directory: Path) -> None:
     """Remove a journal that nobody needs any more; the caller holds its lock."""
-    shutil.rmtree(directory, ignore_errors=True)
+    gone = directory.with_name(f".gone-{directory.name}")
+    with contextlib.suppress(OSError):
+        directory.rename(gone)  # at once: nobody finds half of it
+    for left in (gone, directory):
+        shutil.rmtree(left, ignore_errors=True)

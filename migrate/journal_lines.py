@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+#: Of the format; in the first line. What a later one says is not understood here, and not undone in part.
+VERSION = 1
 #: Numbers of processes, and starts in clock ticks and inodes, are below these.
 _MOST_PID, _MOST = 1 << 31, 1 << 63
 
@@ -36,16 +38,26 @@ def _task(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and _pid(value[0]) and _number(value[1])
 
 
+def _reach(value: Any) -> bool:
+    """How the destination was reached: as :class:`migrate.reach.Reach` has it."""
+    tests = {"port": lambda one: one is None or _number(one), "sudo": lambda one: isinstance(one, bool)}
+    return isinstance(value, dict) and all(tests.get(name, _text)(one) for name, one in value.items())
+
+
 #: A field means the same in every kind of line.
 _TYPES: Mapping[str, _Test] = {
     "did": _text, "state": _text, "end": _text, "role": _text, "other_host": _text, "destination_pid": _pid,
-    "path": _text, "backup": _text, "name": _text, "marked": _text, "pid": _pid, "start": _number,
-    "since": _number, "pids": _list(_pid), "tasks": _list(_task), "routes": _list(_text),
+    "path": _text, "backup": _text, "name": _text, "marked": _text, "folder": _text, "pid": _pid, "start": _number,
+    "tasks": _list(_task), "routes": _list(_text),
     "reuse": lambda value: value is True or _list(_number)(value),
+    "reach": _reach, "owner": _task, "version": _number,
     "details": lambda value: isinstance(value, dict),
 }  # fmt: skip
 #: Fields that are read by others than the undo of that one entry.
-_NEEDED: Mapping[str, tuple[str, ...]] = {"stop": ("tasks",), "repair": ("tasks",), "copied": ("backup",)}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "stop": ("tasks",), "repair": ("tasks",), "copied": ("backup",), "freezer": ("path",),
+    "keeper": ("pid", "start"), "criu": ("pid", "start"),
+}  # fmt: skip
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -60,6 +72,8 @@ def parse(line: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("not an object")
+    if _number(found.get("version")) and found["version"] > VERSION:
+        raise ValueError(f"it is of version {found['version']}, and this migrate reads up to {VERSION}")
     for name in (name for name, test in _TYPES.items() if name in found and not test(found[name])):
         raise ValueError(f"{name} makes no sense")
     for name in (name for name in _needed(found) if name not in found):

@@ -21,21 +21,17 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from migrate import failure, wire
+from migrate import failure, limits, wire
 from migrate.clock import Clocks
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.pb.session_pb2 import Failure, Frame, Ping
+from migrate.questions import Questions
 from migrate.stream import Stream
-
-PING_S = 1.0
-SILENCE_S = 5.0
 
 _READ_BYTES = 256 << 10
 _BULK_KINDS = frozenset({"image", "copy"})
 _MAX_BULK_QUEUED = 4
 _MAX_RECEIVED = 64
-_JOIN_S = 5.0
-_CHECK_S = 0.1
 
 # The messages by their field in Frame; FileChunk has two, so its sender says which.
 _KIND_OF = {
@@ -51,7 +47,8 @@ class Link:
     """Messages both ways over *stream*, until one side closes it or falls silent.
 
     :param role: the other side, named in errors: ``"origin"`` or ``"destination"``.
-    :param silence_s: the link counts as lost when nothing arrived for so long.
+    :param silence_s: the link counts as lost when nothing arrived for so long, from the first byte on: how long
+        the other side may take to start is for who waits for its first message.
     :param explain: called when the stream has ended: a better error than "the stream ended", e.g. with the
         exit status of the agent; or None.
     :param checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
@@ -66,8 +63,8 @@ class Link:
         stream: Stream,
         *,
         role: str = "destination",
-        silence_s: float = SILENCE_S,
-        ping_s: float = PING_S,
+        silence_s: float = limits.SILENCE_S,
+        ping_s: float = limits.PING_S,
         explain: Callable[[], MigrateError | None] | None = None,
         checkpoint: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
@@ -80,11 +77,12 @@ class Link:
         self._explain = explain
         self._checkpoint = checkpoint
         self._changed = threading.Condition()
-        self._received: collections.deque[tuple[str, Message]] = collections.deque()
+        self._received: collections.deque[tuple[str, Message, int]] = collections.deque()
+        self._questions = Questions()
         self._control: collections.deque[bytes] = collections.deque()
         self._bulk: collections.deque[bytes] = collections.deque()
         self._writing = False
-        self._heard_at = time.monotonic()
+        self._heard_at: float | None = None
         self._reader_waits = False
         self._goodbye = False
         self._closing = False
@@ -117,7 +115,7 @@ class Link:
         if not name:
             raise ValueError(f"{message.DESCRIPTOR.full_name} needs a kind")
         fields: dict[str, Any] = {name: message}
-        data = wire.encode(Frame(stamp=self.clocks.stamp(), **fields))
+        data = wire.encode(Frame(stamp=self.clocks.stamp(), question=self._questions.number(name), **fields))
         if name in _BULK_KINDS:
             if len(data) > wire.CHUNK_BYTES + 8192:
                 raise ValueError(f"a chunk of {len(data)} bytes; split it to {wire.CHUNK_BYTES}")
@@ -165,7 +163,7 @@ class Link:
             slice_s = left_s
             if self._checkpoint is not None:
                 self._checkpoint()
-                slice_s = _CHECK_S if left_s is None else min(left_s, _CHECK_S)
+                slice_s = limits.HEED_S if left_s is None else min(left_s, limits.HEED_S)
             with self._changed:
                 if self._changed.wait_for(ready, slice_s):
                     return True
@@ -186,7 +184,8 @@ class Link:
             answer behind whatever was under way.
         :raises MigrateError: the other side reported a Failure: an error of the class it names.
         :raises TransportError: the link is lost, or nothing came within *timeout_s*.
-        :raises ProtocolError: a message of another kind came. It is gone; the link stays as it is.
+        :raises ProtocolError: a message of another kind came, or an answer to something else than our last
+            question. It is gone; the link stays as it is.
         """
         return self.receive_kind(*kinds, timeout_s=timeout_s, discard=discard)[1]
 
@@ -201,38 +200,58 @@ class Link:
         """:meth:`receive`, but return the kind as well."""
         deadline = time.monotonic() + timeout_s
         while True:
-            kind, message = self._take(kinds, deadline, timeout_s)
-            if kind in kinds:
+            kind, message, number = self._take(kinds, deadline, timeout_s)
+            stray = self._questions.stray(kind, number)
+            if kind in kinds and not stray:
                 return kind, message
             if discard:
                 continue
+            if stray and kind in kinds:
+                text = f"sent {kind} that answers no question that was asked"
+                raise ProtocolError(text, phase="session", role=self._role)
             if kind == "failure":
                 raise self._as_error(message)
             raise ProtocolError(
                 f"sent {kind} where {' or '.join(kinds)} was expected", phase="session", role=self._role
             )
 
+    def has(self, kind: str) -> bool:
+        """Whether a message of *kind* has come that was not taken yet. Does not wait."""
+        with self._changed:
+            return any(one == kind for one, *_ in self._received)
+
+    def check(self) -> None:
+        """Return while the link lives and the other side has reported no Failure. Does not wait.
+
+        :raises MigrateError: the Failure, whatever came before it, or why the link has ended.
+        """
+        with self._changed:
+            if self._failed():
+                raise self._take_failure()
+            self._raise_end()
+
     def pending(self) -> str | None:
         """Return the kind of the next message without taking it; None when there is none. Does not wait."""
         with self._changed:
             return self._received[0][0] if self._received else None
 
-    def _take(self, kinds: tuple[str, ...], deadline: float, timeout_s: float) -> tuple[str, Message]:
+    def _take(self, kinds: tuple[str, ...], deadline: float, timeout_s: float) -> tuple[str, Message, int]:
         self._wait(lambda: bool(self._received) or self._end is not None, deadline - time.monotonic())
         with self._changed:
             # What arrived before the end is still worth reading: often it says why.
             if self._received:
                 taken = self._received.popleft()
+                self._questions.taken(taken[0], taken[2])
                 self._changed.notify_all()
                 return taken
             self._raise_end()
         raise self._late(f"did not answer within {timeout_s:g} s (waiting for {' or '.join(kinds)})")
 
     def _failed(self) -> bool:
-        return any(kind == "failure" for kind, _ in self._received)
+        return any(kind == "failure" for kind, *_ in self._received)
 
     def _take_failure(self) -> MigrateError:
-        index = next(i for i, (kind, _) in enumerate(self._received) if kind == "failure")
+        index = next(i for i, (kind, *_) in enumerate(self._received) if kind == "failure")
         message = self._received[index][1]
         del self._received[index]
         return self._as_error(message)
@@ -274,7 +293,7 @@ class Link:
         self._finish(TransportError("the link was closed", phase="session", role=self._role), lost=False)
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(_JOIN_S)
+                thread.join(limits.LINK_CLOSE_S)
 
     def _finish(self, error: MigrateError, *, lost: bool) -> None:
         """End the link because of *error*; only the first call counts."""
@@ -327,7 +346,7 @@ class Link:
             self._changed.wait_for(lambda: len(self._received) < _MAX_RECEIVED or self._end is not None)
             self._reader_waits = False
             self._heard_at = time.monotonic()
-            self._received.append((kind, getattr(frame, kind)))
+            self._received.append((kind, getattr(frame, kind), frame.question))
             self._changed.notify_all()
 
     def _ended(self) -> None:
@@ -377,8 +396,9 @@ class Link:
         while left_s > 0:
             if self._over.wait(left_s):
                 return
-            heard_at = time.monotonic() if self._reader_waits else self._heard_at
-            left_s = heard_at + self._silence_s - time.monotonic()
+            now = time.monotonic()
+            heard_at = now if self._reader_waits or self._heard_at is None else self._heard_at
+            left_s = heard_at + self._silence_s - now
         text = f"the {self._role} has been silent for {self._silence_s:g} s: the link is lost"
         hint = "Look whether the host is up and the network between the two works."
         self._finish(TransportError(text, phase="session", role=self._role, hint=hint), lost=True)

@@ -5,7 +5,7 @@ an ``undo`` column. The diagram in the README is printed from this table (``pyth
 
 Before COMMIT is sent every step that was begun is undone in reverse order and the process goes on where
 it was. From there on nothing may make the origin's copy run again by itself: what cannot be finished is
-IN_DOUBT, until the destination has said that it runs there.
+IN_DOUBT, until the destination has said that it runs there, or that it does not and will not.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ class State(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """Where the process is in the end."""
+    """Where the process is in the end. No failure makes ENDED: it is what is seen when all is over."""
 
     UNTOUCHED = "UNTOUCHED"
     ROLLED_BACK = "ROLLED_BACK"
     IN_DOUBT = "IN_DOUBT"
     MOVED = "MOVED"
+    ENDED = "ENDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,11 @@ STEPS = (
         "freeze",
         "drain the accept queues, freeze the tree",
         "make ready: directory, filter, CRIU",
-        ("isolation", "images", "criu"),
+        ("isolation", "images", "freezer", "criu"),
     ),
-    Step(State.FROZEN, State.DUMPED, "dump", "write memory and the rest", "receive images", ("stop",)),
+    Step(
+        State.FROZEN, State.DUMPED, "dump", "write memory and the rest", "receive images", ("stop", "keeper")
+    ),
     Step(
         State.DUMPED,
         State.ISOLATED,
@@ -95,7 +98,8 @@ GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
 
 
 class Machine:
-    """Where one migration is. ``state`` advances only by :meth:`done` and :meth:`give_away`."""
+    """Where one migration is. ``state`` changes only by :meth:`done`, :meth:`give_away` and
+    :meth:`take_back`."""
 
     def __init__(self) -> None:
         self.state = State.CHECKED
@@ -127,6 +131,13 @@ class Machine:
         if self.state is not State.SWITCHED:
             raise ValueError(f"nothing to give away in state {self.state.value}")
         self.state = State.COMMITTED
+
+    def take_back(self) -> None:
+        """Open the way back again: the message that gives the process away was surely not sent, not even in part,
+        or the destination has said that it does not run there, and will not."""
+        if self.state is not State.COMMITTED:
+            raise ValueError(f"nothing to take back in state {self.state.value}")
+        self.state = State.SWITCHED
 
     def done(self, step: Step) -> None:
         """The step *step* has been taken."""

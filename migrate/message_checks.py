@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from migrate import place
 from migrate.errors import ProtocolError
 from migrate.pb import session_pb2 as pb
 from tcpcp import option_names
 
 #: PIDs are below 2**22 on every Linux (include/linux/threads.h PID_MAX_LIMIT).
 _MOST_PID = 1 << 22
+#: A letter as in /proc/PID/stat, or nothing: it has ended.
+_STATE = re.compile(r"[A-Za-z]?")
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
 
 
@@ -28,6 +31,21 @@ def check(message: Any) -> None:
     problems = _CHECKS.get(type(message), _nothing)(message)
     if (problem := next(problems, None)) is not None:
         raise ProtocolError(f"received a {type(message).__name__} with {problem}", phase="session")
+
+
+def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, before: int = 0) -> int:
+    """The number of the tree's root on the destination, as *message* says it.
+
+    :param before: what it has said before.
+    :raises ProtocolError: it cannot be: the tree keeps its numbers, unless it gets a PID namespace.
+    """
+    said = message.destination_pid
+    expected = before or (0 if prepare.new_pid_namespace else prepare.pids[0])
+    if not 1 < said <= _MOST_PID or expected not in (0, said):
+        text = f"received a {type(message).__name__} with process {said}"
+        wanted = f", which should be {expected}" if expected else ", which is no moved one"
+        raise ProtocolError(text + wanted, phase="session", role="destination")
+    return said
 
 
 def _nothing(_: Any) -> Iterator[str]:
@@ -45,6 +63,9 @@ def _prepare(message: pb.Prepare) -> Iterator[str]:
 
 
 def _restore(message: pb.Restore) -> Iterator[str]:
+    if not message.tasks:
+        yield "no process"
+    yield from _tasks(message.tasks)
     for held in message.sockets:
         if not held.holders:
             yield f"a socket {held.inode} that nobody holds"
@@ -54,6 +75,32 @@ def _restore(message: pb.Restore) -> Iterator[str]:
                 yield f"a socket option that is none: {name[:100]!r} = {value}"
         if not _ALGORITHM.fullmatch(one.congestion):
             yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
+
+
+def _activated(message: pb.Activated) -> Iterator[str]:
+    if not 0 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no process can have: {message.destination_pid}"
+    yield from _tasks(message.tasks)
+
+
+def _tasks(tasks: Iterable[pb.TaskState]) -> Iterator[str]:
+    for one in tasks:
+        if not 0 < one.pid <= _MOST_PID:
+            yield f"a number that no process can have: {one.pid}"
+        if not _STATE.fullmatch(one.state):
+            yield f"a state that is none: {one.state[:100]!r}"
+
+
+def _ask(message: pb.Ask) -> Iterator[str]:
+    if not place.valid_id(message.migration_id):
+        yield f"an id that is none: {message.migration_id[:100]!r}"
+
+
+def _answer(message: pb.Answer) -> Iterator[str]:
+    if message.where not in pb.Answer.Where.values() or not message.where:
+        yield f"a place that is none: {message.where}"
+    if message.where in (pb.Answer.RUNS, pb.Answer.ENDED) and not 1 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no moved process can have: {message.destination_pid}"
 
 
 def _host(message: pb.HostInventory) -> Iterator[str]:
@@ -73,7 +120,10 @@ def _is_interface(text: str) -> bool:
 
 
 _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
+    pb.Ask: _ask,
+    pb.Answer: _answer,
     pb.Prepare: _prepare,
     pb.Restore: _restore,
+    pb.Activated: _activated,
     pb.HostInventory: _host,
 }

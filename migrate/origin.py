@@ -15,31 +15,40 @@ import time
 from collections.abc import Generator
 from concurrent import futures
 
-from migrate import gap, guardian, interrupt, inventory, journal, place, processes, quiesce, switch
+from migrate import (
+    gap,
+    guardian,
+    interrupt,
+    journal,
+    limits,
+    message_checks,
+    observed,
+    place,
+    processes,
+    quiesce,
+    switch,
+)
 from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
 from migrate.errors import CriuError, MigrateError
+from migrate.frozen import Frozen
+from migrate.hold import Hold
 from migrate.image_stream import Sender
+from migrate.lease import Lease
 from migrate.machine import Machine, State, Step
 from migrate.page_server import PageServer
+from migrate.patience import BUILDING, Patience
 from migrate.pb import session_pb2 as pb
 from migrate.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
 from migrate.session import Plan, Session, restore_message
+from migrate.subject import Subject, stopped
 from migrate.ui import Observer
-from tcpcp import codec, completion, hooks, tree
+from tcpcp import codec, completion, hooks
 from tcpcp.errors import TcpcpError
 from tcpcp.isolation import Isolation
 
-#: How much longer than a step the filter holds when everybody dies.
-FILTER_MARGIN_S = 60
-#: How long memory is read ahead, and how long one round of it may take to be sent.
-AHEAD_READ_S = 60.0
-AHEAD_S = 300.0
-#: How long packets may still come here after the move, from hosts that do not know yet where the address is:
-#: until none has come for a while, at most.
-LATE_QUIET_S, LATE_S = 0.1, 0.5
 #: How often a freeze is tried when connections slip into an accept queue.
 FREEZES = 5
 
@@ -49,13 +58,10 @@ def run(request: Request, observer: Observer) -> Report:
     timeline = Timeline(time.monotonic)
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     try:
-        inventory.require(request.pid)
-        report.where = f"runs on origin as PID {request.pid}"
-        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
-            plan = session.check()
-            report.notes += plan.notes
-            if not request.check:
-                Driver(request, observer, timeline, session, plan, report).drive()
+        with Subject(request.pid) as subject:
+            report.where = f"is on origin as PID {request.pid}"
+            _move(subject, request, observer, timeline, report)
+            observed.on_origin(report, subject)
     except (MigrateError, TcpcpError, OSError) as error:
         report.fail(error)
     report.take(timeline)
@@ -63,11 +69,30 @@ def run(request: Request, observer: Observer) -> Report:
     return report
 
 
+def _move(subject: Subject, request: Request, observer: Observer, timeline: Timeline, report: Report) -> None:
+    """Check, and go on if nothing is in the way. How a failure ended is in *report*."""
+    try:
+        with quiesce.pid_lock(request.pid), Session(request, observer, timeline) as session:
+            subject.require("check")
+            plan = session.check()
+            report.notes += plan.notes
+            if not request.check:
+                Driver(request, observer, timeline, session, plan, report, subject).drive()
+    except (MigrateError, TcpcpError, OSError) as error:
+        report.fail(error)
+
+
+def _filter_s(request: Request) -> int:
+    """How long the filter holds when nobody renews it: longer than the work, by much."""
+    return int(request.max_gap_s + limits.FILTER_MARGIN_S)
+
+
 class Driver:
     """Takes the steps of one migration that has passed its checks.
 
     :param plan: what the checks found out and the steps need.
     :param report: filled in as things happen.
+    :param subject: the process that was checked, and no other.
     """
 
     def __init__(
@@ -78,20 +103,26 @@ class Driver:
         session: Session,
         plan: Plan,
         report: Report,
+        subject: Subject,
     ) -> None:
+        self._subject = subject
+        self._frozen: Frozen | None = None
         self._request, self._observer, self._timeline = request, observer, timeline
         self._session, self._link, self._plan, self._report = session, session.link, plan, report
         self._timeout_s = request.timeout_s
+        self._watch, self._patience = session.watch, Patience(request.timeout_s, request.max_gap_s)
+        for look in (self._none_killed, self._patience.check, self._link.check):
+            self._watch.also(look)
         self._machine = Machine()
         self._migration_id = session.migration_id
         self._ending = Ending(request, report, self._link, self._machine, self._let_go)
-        self._stopped: frozenset[int] = frozenset()
         self._extract: hooks.Extract | None = None
         self._stages: Generator[Stage, bool | None, None] | None = None
         self._worker: Worker | None = None
         self._sender: Sender | None = None
         self._guardian: guardian.Guardian | None = None
         self._journal: journal.Journal | None = None
+        self._hold: Hold | None = None
         self._forwarder: gap.Forwarder | None = None
 
     def drive(self) -> None:
@@ -104,6 +135,7 @@ class Driver:
             with interrupt.held():
                 self._ending.moved()
         except BaseException as error:  # a bug, too, must not leave a frozen process
+            self._watch.end()
             with interrupt.held(), self._timeline.phase("settle"):
                 self._ending.failed(error)
             self._timeline.hear(getattr(error, "phases", ()), self._link.clocks.offset)
@@ -113,7 +145,8 @@ class Driver:
     def _take(self, step: Step) -> None:
         self._stop_if_asked()
         if not self._machine.given_away:
-            self._look_around()
+            self._watch()
+            self._patience.begin_step(step.action)
         self._machine.begin()
         self._observer.phase_begin(step.action, "origin")
         no_way_back = self._machine.given_away or step.action == "commit"
@@ -122,15 +155,10 @@ class Driver:
         self._machine.done(step)
         self._observer.phase_end(step.action)
 
-    def _look_around(self) -> None:
-        """Go no further when asked to stop, or when the destination has failed or is gone."""
-        interrupt.check()
-        if self._sender is not None:
-            self._sender.check()  # it may have been the one that was told
-        if self._link.pending() == "failure":
-            self._link.receive(timeout_s=0.0)
-        if self._link.error is not None:
-            raise self._link.error
+    def _none_killed(self) -> None:
+        """Nobody has killed a task of the frozen tree."""
+        if self._frozen is not None and self._machine.step is not None:
+            self._frozen.require(self._machine.step.action)
 
     # --- before anything is frozen -----------------------------------------------------------------------
 
@@ -139,10 +167,12 @@ class Driver:
         self._observer.phase_begin("prepare", "origin")
         with self._timeline.phase("prepare"):
             self._link.send(self._plan.prepare)
+            pid, host = self._request.pid, self._request.host
             self._journal = journal.Journal(
-                self._migration_id, role="origin", pid=self._request.pid, other_host=self._request.host
+                self._migration_id, role="origin", pid=pid, other_host=host, reach=self._session.reach
             )
             self._ending.journal = self._journal
+            self._hold = Hold(self._journal)
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
             self._make_images()
             self._make_worker()
@@ -150,13 +180,16 @@ class Driver:
                 self._request.switch, "origin", self._migration_id, self._plan.addresses
             )
             self._switch.choose()
-            self._isolation = Isolation(self._migration_id, timeout_s=int(self._timeout_s) + FILTER_MARGIN_S)
+            self._isolation = Isolation(self._migration_id, timeout_s=_filter_s(self._request))
             self._journal.did("isolation", name=self._migration_id)
             self._isolation.prepare()
+            self._lease = Lease(self._isolation)
+            self._watch.also(self._lease.renew)
             hooks.prepare()
             self._capture = gap.Capture(ipaddress.ip_address(one.ip) for one in self._plan.addresses)
             self._forwarder = gap.Forwarder(self._capture, self._link.send)
-            self._session.copy_files(self._plan.copy)
+            self._session.files.copy(self._plan.copy)
+            self._link.flush(timeout_s=self._timeout_s)
             self._link.expect(pb.Prepared, timeout_s=self._timeout_s)
             self._guardian.wait_ready()
         self._observer.phase_end("prepare")
@@ -174,8 +207,8 @@ class Driver:
     def _drain(self) -> None:
         """Wait until what was read ahead has left."""
         assert self._sender is not None
-        self._sender.drain(AHEAD_S)
-        self._link.flush(timeout_s=AHEAD_S)
+        self._sender.drain(limits.AHEAD_S)
+        self._link.flush(timeout_s=limits.AHEAD_S)
         self._observer.progress(self._sender.sent_bytes, None)
         interrupt.check()
 
@@ -183,16 +216,19 @@ class Driver:
         """Start a CRIU that sends the pages to us."""
         self._pages = PageServer(self._images, self._ahead)
         self._page_fd = self._pages.client.fileno()
-        self._worker = Worker(inherit=[self._page_fd])
+        self._worker = Worker(inherit=[self._page_fd], heed=self._watch)
         self._pages.start()
 
     def _make_images(self) -> None:
         assert self._journal is not None
         self._journal.did("images", path=str(place.image_root() / f"migrate-{self._migration_id}"))
         self._images = place.images(self._migration_id)
-        self._sender = Sender(self._images, self._send_chunk)
+        self._sender = Sender(self._images, self._send_chunk, self._watch)
+        self._watch.also(self._sender.check)  # it may be the one that is told of a failure
         self._ahead = Ahead(
-            self._images, lambda: tree.tasks(self._request.pid), deadline=time.monotonic() + AHEAD_READ_S
+            self._images,
+            lambda: self._subject.tasks("ahead"),
+            deadline=time.monotonic() + limits.AHEAD_READ_S,
         )
 
     def _send_chunk(self, chunk: pb.FileChunk) -> None:
@@ -202,11 +238,17 @@ class Driver:
 
     def freeze(self) -> None:
         """Hold new connections, let the accept queues drain, freeze; again if one slipped in."""
-        deadline = time.monotonic() + self._timeout_s
+        assert self._hold is not None
+        self._still_guarded()
+        self._patience.begin_gap()
         for _ in range(FREEZES):
-            tasks = tree.tasks(self._request.pid)
-            listeners = quiesce.drain(self._isolation, tasks, deadline, self._capture.syns)
+            self._report.notes += self._hold.prepare(lambda: self._subject.tasks("freeze"))
+            tasks = self._subject.tasks("freeze")
+            until, watch = self._patience.until, self._watch
+            listeners = quiesce.drain(self._lease, tasks, until, self._capture.syns, watch)
+            were_stopped = stopped(self._subject.tasks("freeze"))
             self._freeze_once()
+            self._frozen = Frozen(self._subject.frozen("freeze"), were_stopped)
             if not hooks.accept_queues(listeners):
                 return
             self._thaw()
@@ -222,12 +264,11 @@ class Driver:
         if self._stages is not None:
             self._make_worker()
         self._journal.did("criu", pid=self._worker.pid, start=self._worker.start)
-        self._stopped = frozenset(pid for pid in tree.tasks(self._request.pid) if processes.state(pid) == "T")
         options = Options(
             self._images,
             "dump.log",
             shell_job=self._request.shell_job,
-            timeout_s=int(self._timeout_s),
+            timeout_s=max(1, int(self._patience.left_s)),
             page_server_fd=self._page_fd,
         )
         self._stages = self._worker.dump(self._request.pid, options)
@@ -239,11 +280,15 @@ class Driver:
         raise CriuError("CRIU did not freeze the process", phase="freeze")
 
     def _thaw(self) -> None:
-        """Let the tree run again: CRIU sees its answer missing."""
-        assert self._stages is not None and self._worker is not None
-        self._stages.close()
-        self._pages.close()
-        self._worker.close()
+        """Let the tree run again: CRIU sees its answer missing. It is asked for nothing any more."""
+        if self._frozen is not None:
+            self._frozen.close()
+            self._frozen = None
+        if self._stages is not None:
+            self._stages.close()
+        if self._worker is not None:
+            self._pages.close()
+            self._worker.close()
         self._timeline.stop(Span.FROZEN)
 
     def dump(self) -> None:
@@ -252,7 +297,8 @@ class Driver:
         Meanwhile look at the connections, on another processor if there is one.
         """
         assert self._stages is not None and self._sender is not None and self._journal is not None
-        self._tasks = [processes.identity(pid) for pid in tree.tasks(self._request.pid)]
+        assert self._frozen is not None and self._hold is not None and self._worker is not None
+        self._tasks = self._frozen.tasks
         self._sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = beside.submit(self._look_at_connections)
@@ -261,16 +307,15 @@ class Driver:
                     break
             else:
                 raise CriuError("CRIU ended before its dump was used", phase="dump")
-            self._pages.finish(self._timeout_s)
+            self._pages.finish(self._timeout_s, self._watch)
             looked.result()
-        stopping = [
-            one for one in self._tasks if one[0] not in self._stopped and processes.state(one[0]) not in "ZX"
-        ]
+        stopping = self._frozen.running
         self._journal.did("stop", tasks=stopping)
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             processes.send(one, signal.SIGSTOP)
-        self._session.copy_files([file for file in self._plan.copy if file.written])
+        self._hold.keep(self._tasks, stopping, self._worker)
+        self._session.files.settle(pid for pid, _ in self._tasks)
 
     def _look_at_connections(self) -> None:
         self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
@@ -283,13 +328,14 @@ class Driver:
         self._capture.everything()
         self._capture.only(self._extract.flows, self._extract.listening)
         self._timeline.start(Span.ISOLATED)
-        self._isolation.hold(self._extract.uncovered(), self._extract.listening)
+        self._lease.hold(self._extract.uncovered(), self._extract.listening)
         image = self._images / completion.ICI_IMAGE
         with image.open("wb") as file:
             for icis in self._extract.get():
                 file.write(b"".join(map(codec.dumps, icis)))
                 file.flush()  # they are sent, and the destination is at work on them, while we read others
                 self._report.connections += len(icis)
+                self._watch()
 
     def stream(self) -> None:
         """Send what is left of the images."""
@@ -301,11 +347,13 @@ class Driver:
 
     def restore(self) -> None:
         """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
-        assert self._extract is not None and self._forwarder is not None
-        self._link.send(restore_message(self._manifest, self._extract))
+        assert self._extract is not None and self._forwarder is not None and self._frozen is not None
+        self._ending.before = self._frozen.states()
+        most_s = self._patience.left_s * BUILDING
+        self._link.send(restore_message(self._manifest, self._extract, self._ending.before, most_s))
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
-        self._report.destination_pid = restored.destination_pid
+        self._report.destination_pid = message_checks.destination_pid(restored, self._plan.prepare)
         self._timeline.hear(restored.phases, self._link.clocks.offset)
 
     def switch(self) -> None:
@@ -320,56 +368,79 @@ class Driver:
     def commit(self) -> None:
         """Give the process away, and with it all that has arrived for it here up to now."""
         assert self._journal is not None and self._forwarder is not None
+        assert self._frozen is not None and self._hold is not None
         self._forwarder.catch_up()
-        self._isolation.keep()
+        self._patience.check()
+        self._still_guarded()
+        self._frozen.look("commit", self._images)
+        self._hold.check()
+        self._lease.keep()
+        self._watch.end()
         self._journal.state(State.COMMITTED.value, destination_pid=self._report.destination_pid)
         self._machine.give_away()
-        self._link.send(pb.Commit())
+        try:
+            self._link.send(pb.Commit())
+        except MigrateError:  # the link was lost before: surely nothing was sent
+            self._machine.take_back()
+            self._journal.state(State.SWITCHED.value)
+            raise
 
     def activate(self) -> None:
         """Wait until it runs on the destination."""
         activated = self._link.expect(pb.Activated, timeout_s=self._timeout_s)
+        message_checks.check(activated)
+        self._ending.seen = activated
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         self._timeline.hear(activated.phases, self._link.clocks.offset)
-        self._report.destination_pid = activated.destination_pid
+        pid = message_checks.destination_pid(activated, self._plan.prepare, self._report.destination_pid)
         assert self._journal is not None
-        self._journal.state(State.ACTIVATED.value, destination_pid=activated.destination_pid)
+        self._journal.state(State.ACTIVATED.value, destination_pid=pid)
 
     def release(self) -> None:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
         assert self._extract is not None and self._worker is not None and self._forwarder is not None
+        assert self._hold is not None
         self._extract.close()
         killed = processes.kill(self._tasks)
+        self._hold.let_go()
         self._worker.close()  # before the wait: CRIU traces them
         left = processes.not_gone(killed)
         if left:
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
-        self._forwarder.linger(LATE_QUIET_S, LATE_S)
+        self._forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
         self._forwarder.stop()
         self._report.gap_packets, self._report.gap_dropped = self._forwarder.packets, self._capture.dropped
         self._isolation.release()
         self._link.send(pb.Goodbye())
         self._link.expect(pb.Goodbye, timeout_s=self._timeout_s)
 
+    def _still_guarded(self) -> None:
+        assert self._guardian is not None
+        self._guardian.check()
+
     # --- the end -----------------------------------------------------------------------------------------
 
     def _let_go(self) -> None:
         """Give back what we hold of the tree, so that it can be undone like that of a driver that died."""
         if self._sender is not None:
-            self._sender.stop()
-        if self._stages is not None:
-            self._thaw()
+            self._sender.abandon()
+        if self._hold is not None:
+            self._hold.let_go()
+        self._thaw()
         if self._extract is not None:
             self._extract.close()
 
     def _put_away(self) -> None:
-        """Reap our children; in doubt, CRIU's death leaves the tree stopped (SIGSTOP is pending)."""
+        """Reap our children; in doubt, the tree stays held, perhaps by a CRIU that waits on without us."""
         self._timeline.stop(Span.ISOLATED)
         self._timeline.stop(Span.FROZEN)
         if self._worker is not None:
             self._pages.close()
-            self._worker.close()
+            if self._hold is None or not self._hold.leave(self._worker):
+                self._worker.close()
+        if self._sender is not None:
+            self._sender.stop()
         if self._forwarder is not None:
             self._forwarder.stop()
         if self._guardian is not None and self._ending.removed:
@@ -384,6 +455,6 @@ class Driver:
         assert self._worker is not None
         while not go.exists() and not self._link.lost.wait(0.05) and self._worker.process.poll() is None:
             if not self._machine.given_away:
-                self._look_around()
+                self._watch()
             elif interrupt.requested():
                 return

@@ -18,15 +18,18 @@ import mmap
 import socket
 import struct
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from migrate import memory
+from migrate import limits, memory
 from migrate.ahead import BLOCK_BYTES, Ahead, write_all
 from migrate.errors import MAKE_ROOM, CriuError, ImageError, MigrateError
 from migrate.memory import Key
 from migrate.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, Pagemap, Run, add
+from migrate.watch import nothing
 
 _MESSAGE = struct.Struct("=I4xQQQ")
 _COMMAND_BITS, _TYPE_BITS = 16, 8
@@ -69,12 +72,16 @@ class PageServer:
         self.client.close()
         self._thread.start()
 
-    def finish(self, timeout_s: float) -> None:
+    def finish(self, timeout_s: float, heed: Callable[[], None] = nothing) -> None:
         """Wait until all images are complete: CRIU has been told so before its ``post-dump``.
 
+        :param heed: called again and again meanwhile.
         :raises MigrateError: they are not; CRIU's dump has failed for the same reason.
         """
-        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            heed()
+            self._thread.join(limits.HEED_S)
         if self._thread.is_alive():
             raise CriuError("CRIU did not end its dump of the memory", phase="dump")
         if self._error is not None:

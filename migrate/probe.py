@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from migrate import limits
 from migrate.criu import Options, program, worker
 from migrate.errors import CriuError
 
 CLONE_NEWNET = 0x40000000
-TIMEOUT_S = 30
 #: Results are kept here until the next boot, one file per program and kernel.
 CACHE = Path("/run/migrate/probe")
 
@@ -38,9 +38,9 @@ def problem(binary: str | None = None) -> str:
         return ""
     command = [sys.executable, "-m", "migrate.probe", path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd="/")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limits.PROBE_S, cwd="/")
     except subprocess.TimeoutExpired:
-        return f"CRIU did not finish a small dump and restore in {TIMEOUT_S} s"
+        return f"CRIU did not finish a small dump and restore in {limits.PROBE_S:g} s"
     if done.returncode:
         return (done.stdout.strip() or done.stderr.strip() or "unknown").splitlines()[-1]
     if cached is not None:
@@ -73,7 +73,7 @@ def _echo(connection: socket.socket) -> None:
 
 def _connected() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname(), timeout=TIMEOUT_S)
+        ours = socket.create_connection(server.getsockname(), timeout=limits.PROBE_S)
         theirs, _ = server.accept()
     return ours, theirs
 
@@ -117,13 +117,13 @@ def run(binary: str) -> None:
 
 def _move(binary: str, pid: int, images: Path) -> None:
     extra = {"tcp_close": False, "tcp_established": True}
-    options = Options(images, "dump.log", timeout_s=TIMEOUT_S // 3, extra=extra)
+    options = Options(images, "dump.log", timeout_s=int(limits.PROBE_S) // 3, extra=extra)
     with worker(binary) as dumper:
         for _ in dumper.dump(pid, options):
             pass
     os.waitpid(pid, 0)
     with worker(binary) as restorer:
-        for _ in restorer.restore(Options(images, "restore.log", timeout_s=TIMEOUT_S // 3)):
+        for _ in restorer.restore(Options(images, "restore.log", timeout_s=int(limits.PROBE_S) // 3)):
             pass
 
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from migrate import limits
+
 #: A process: its number and its start, in clock ticks since boot (field 22 of /proc/PID/stat).
 Identity = tuple[int, int]
 
@@ -79,7 +81,7 @@ def send(process: Identity, number: signal.Signals) -> bool:
         os.close(handle)
 
 
-def end(processes: Iterable[Identity], *, timeout_s: float = 5.0) -> list[Identity]:
+def end(processes: Iterable[Identity], *, timeout_s: float = limits.KILLED_S) -> list[Identity]:
     """Kill them and wait until they are gone; the ones that would not go are returned."""
     return not_gone(kill(processes), timeout_s=timeout_s)
 
@@ -89,7 +91,7 @@ def kill(processes: Iterable[Identity]) -> list[Identity]:
     return [process for process in processes if send(process, signal.SIGKILL)]
 
 
-def not_gone(processes: Iterable[Identity], *, timeout_s: float = 5.0) -> list[Identity]:
+def not_gone(processes: Iterable[Identity], *, timeout_s: float = limits.KILLED_S) -> list[Identity]:
     """Wait until they are gone; the ones that would not go are returned.
 
     A dead thread that is traced stays until its tracer lets go, and its process with it.
@@ -110,18 +112,15 @@ def wait_gone(process: Identity, deadline: float) -> bool:
     return not alive(process)
 
 
-def with_environment(word: str, *, since: int = 0) -> list[Identity]:
-    """Processes that were started with *word* (``NAME=VALUE``) in their environment, not before *since*.
-
-    :param since: clock ticks since boot.
-    """
+def with_environment(word: str) -> list[Identity]:
+    """Processes that were started with *word* (``NAME=VALUE``) in their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         # Gone meanwhile, or a process that even root may not look at.
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and word.encode() in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(identity(int(entry.name)))
-    return [one for one in found if one[1] >= since]
+    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -7,19 +7,19 @@ held off (their SYN is dropped, which their sender repeats), and the process emp
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable, Generator
 
-from migrate import interrupt
+from migrate import limits
 from migrate.errors import MigrateError, Reason, Refused
+from migrate.lease import Lease
 from tcpcp import diag, hooks, tree
+from tcpcp.errors import KernelError
 from tcpcp.ici import Endpoint, State
-from tcpcp.isolation import Isolation
 
-#: How long to wait for handshakes under way: their last segment comes within a round trip or not at all.
-HANDSHAKE_S = 1.0
 POLL_S = 0.001
 
 
@@ -49,29 +49,46 @@ def pid_lock(pid: int) -> Generator[None, None, None]:
 
 
 def drain(
-    isolation: Isolation, pids: list[int], deadline: float, about_to_hold: Callable[[list[Endpoint]], None]
+    lease: Lease,
+    pids: list[int],
+    deadline: float,
+    about_to_hold: Callable[[list[Endpoint]], None],
+    heed: Callable[[], None],
 ) -> list[int]:
     """Hold new connections to the listeners of *pids* off and wait until no connection waits there.
 
     :param deadline: of time.monotonic().
     :param about_to_hold: called with where the listeners are bound, just before their SYNs are dropped.
-    :return: inodes of the listeners; *isolation* holds their SYNs.
+    :param heed: called again and again; what it raises ends the wait.
+    :return: inodes of the listeners; *lease* holds their SYNs.
     :raises MigrateError: the process does not accept; the SYNs are still held.
     """
-    held = {one.inode for one in tree.sockets(pids)}
+    held = _held(pids)
     listeners = [entry for entry in diag.tcp(states=1 << State.LISTEN) if entry.inode in held]
     inodes = [entry.inode for entry in listeners]
     if not listeners:
         return inodes
     about_to_hold(_bound(listeners))
-    isolation.hold((), _bound(listeners), syn_only=True)
-    handshakes_until = time.monotonic() + HANDSHAKE_S
+    lease.hold((), _bound(listeners), syn_only=True)
+    handshakes_until = time.monotonic() + limits.HANDSHAKE_S
     while waiting := _waiting(listeners, handshakes=time.monotonic() < handshakes_until):
         if time.monotonic() > deadline:
             raise _not_accepted(inodes, waiting)
-        interrupt.check()
+        heed()
         time.sleep(POLL_S)
     return inodes
+
+
+def _held(pids: list[int]) -> set[int]:
+    """Inodes of the sockets that *pids* hold, which run: one that has ended holds none."""
+    tables = {}
+    for pid in pids:
+        try:
+            tables[pid] = tree.descriptors(pid)
+        except KernelError as error:
+            if error.errno != errno.ESRCH:
+                raise
+    return {one.inode for one in tree.held_in(tables)}
 
 
 def _not_accepted(inodes: list[int], waiting: int) -> MigrateError:
@@ -83,7 +100,7 @@ def _not_accepted(inodes: list[int], waiting: int) -> MigrateError:
         "not accept",
         phase="freeze",
         hint="They would be lost with the process. Try again when the server is not stuck or overloaded, or "
-        "with a longer --timeout.",
+        "allow more with --max-gap: new connections are held meanwhile.",
     )
 
 

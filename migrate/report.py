@@ -22,6 +22,7 @@ class Outcome(enum.StrEnum):
     UNTOUCHED = "UNTOUCHED"
     ROLLED_BACK = "ROLLED_BACK"
     IN_DOUBT = "IN_DOUBT"
+    ENDED = "ENDED"
 
 
 class Span(enum.StrEnum):

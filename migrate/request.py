@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from migrate import limits
+
 AGENT = "migrate-agent"
-TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +17,12 @@ class Request:
     :ivar check: stop after the checks; nothing is touched.
     :ivar verbose: collect more for the report: CRIU's log tail.
     :ivar copy_files: copy files that the process has open or mapped and that are missing on the destination.
+    :ivar copy_trees: directories that are copied with all that is in them; there they become as here.
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
-    :ivar timeout_s: how long one step may take.
+    :ivar timeout_s: how long one step may take as a whole.
+    :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.
     :ivar agent: name or path of the agent's program on the destination.
     :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
     :ivar port: port of the destination's sshd, None for that of the ssh configuration.
@@ -32,10 +35,12 @@ class Request:
     check: bool = False
     verbose: bool = False
     copy_files: bool = False
+    copy_trees: tuple[str, ...] = ()
     shell_job: bool = False
     addresses: tuple[str, ...] = ()
     switch: str = "address"
-    timeout_s: float = TIMEOUT_S
+    timeout_s: float = limits.STEP_S
+    max_gap_s: float = limits.MOST_GAP_S
     agent: str = AGENT
     identity: str = ""
     port: int | None = None
@@ -47,11 +52,13 @@ class Request:
 class RecoverRequest:
     """Look for migrations that died on this host, undo what may be undone, explain the rest.
 
-    :ivar resume: id of a migration in doubt whose process shall go on here: the user has made sure that it
-        does not run on the destination.
-    :ivar release: id of one whose process runs on the destination: the copy here is killed.
+    :ivar resume: id of a migration in doubt whose process shall go on here, if the destination says that it
+        does not run there.
+    :ivar release: id of one whose process runs on the destination, which says so: the copy here is killed.
+    :ivar force: do it although the destination cannot be asked: the user has looked there.
     """
 
     resume: str = ""
     release: str = ""
+    force: bool = False
     verbose: bool = False

@@ -6,23 +6,38 @@ Nothing is touched on either host; leaving the session ends the agent.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from migrate import checks, file_copy, interrupt, inventory, message_checks, place, settle, ssh, switch
+from migrate import (
+    checks,
+    inventory,
+    limits,
+    message_checks,
+    patience,
+    place,
+    settle,
+    ssh,
+    switch,
+)
 from migrate.agent import PROTOCOL
+from migrate.carried_files import CarriedFiles
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
+from migrate.inventory import beside
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
+from migrate.reach import Reach, boot_id
 from migrate.report import Timeline
 from migrate.request import Request
 from migrate.ui import Observer
+from migrate.watch import Watch
 from tcpcp import hooks
 from tcpcp.version import VERSION
 
-#: How long the agent may take to start, to look at its host, and to prove that its CRIU works.
-ANSWER_S = 60.0
+#: How fast files are read at the least, to be compared.
+READ_BYTES_S = 20 << 20
 #: Packets to the peers take the same path from both hosts, which are on the service address's network: the
 #: checks made sure.
 SAME_PATH = True
@@ -43,10 +58,18 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def restore_message(manifest: Manifest, extract: hooks.Extract) -> pb.Restore:
-    """What the destination needs beside the images."""
+def restore_message(
+    manifest: Manifest, extract: hooks.Extract, tasks: list[pb.TaskState], most_s: float
+) -> pb.Restore:
+    """What the destination needs beside the images.
+
+    :param tasks: those that were frozen, the root first.
+    :param most_s: how long it may take to build the tree.
+    """
     return pb.Restore(
+        most_ms=int(most_s * 1000),
         manifest=manifest,
+        tasks=tasks,
         closed=extract.closed,
         sockets=[
             pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
@@ -63,12 +86,23 @@ class Session:
     """A context manager.
 
     :ivar link: messages to and from the agent, after ``__enter__``.
+    :ivar files: the tree's files, of which the destination needs some.
     :ivar migration_id: the name of this migration on both hosts.
+    :ivar reach: how the destination was reached, after ``__enter__``.
+    :ivar watch: what the link and others that wait look at meanwhile.
     """
 
     def __init__(self, request: Request, observer: Observer, timeline: Timeline) -> None:
         self._request, self._observer, self._timeline = request, observer, timeline
         self.migration_id = place.new_id()
+        self.watch = Watch()
+        self.files = CarriedFiles(
+            self._ask_about_files,
+            self._send_copy,
+            copying=request.copy_files,
+            trees=request.copy_trees,
+            checkpoint=self.watch,
+        )
 
     def __enter__(self) -> Session:
         if os.geteuid() != 0:
@@ -83,9 +117,11 @@ class Session:
         self._connection = ssh.connect(request.host, port=request.port, identity=request.identity)
         try:
             stream = self._connection.start_agent(request.agent)
-            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=interrupt.check)
+            self.link = Link(stream, role="destination", explain=stream.explain, checkpoint=self.watch)
             self.link.send(self._hello())
-            self._same_version(self._greeting())
+            self._same_version(greeting := self._greeting())
+            sudo = self._connection.config.user != "root"
+            self.reach = Reach.of(request, sudo=sudo, boot_id=greeting.boot_id)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -93,8 +129,9 @@ class Session:
     def _greeting(self) -> pb.Hello:
         """The agent's first message; what else may come instead has nothing to do with migrate."""
         agent, host = self._request.agent, self._request.host
+        start_s = min(limits.AGENT_START_S, self._request.timeout_s)
         try:
-            return self.link.expect(pb.Hello, timeout_s=min(ANSWER_S, self._request.timeout_s))
+            return self.link.expect(pb.Hello, timeout_s=start_s)
         except ProtocolError as error:
             raise ProtocolError(
                 f"what starts there as {agent} is not migrate-agent: {error}",
@@ -106,11 +143,14 @@ class Session:
         except TransportError as error:
             if error.phase != "session":  # it says why the agent has ended
                 raise
+            late = self.link.error is None
             raise TransportError(
-                f"{agent} was started there and does not answer: {error}",
+                f"{agent} was started there and did not say hello within {start_s:g} s"
+                if late
+                else f"{agent} was started there and does not answer: {error}",
                 phase="connect",
                 role="destination",
-                hint=f"Look whether `ssh {host} {agent} --version` prints a version at once.",
+                hint=f"Look whether `ssh {host} {agent} --version` prints a version, and how long that takes.",
             ) from error
 
     @staticmethod
@@ -124,7 +164,13 @@ class Session:
 
     def _hello(self) -> pb.Hello:
         hostname = os.uname().nodename
-        return pb.Hello(protocol=PROTOCOL, version=VERSION, migration_id=self.migration_id, hostname=hostname)
+        return pb.Hello(
+            protocol=PROTOCOL,
+            version=VERSION,
+            migration_id=self.migration_id,
+            hostname=hostname,
+            boot_id=boot_id(),
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -142,14 +188,17 @@ class Session:
             process = inventory.process(self._request.pid)
             process.service_addresses.extend(self._request.addresses)
             process.service_addresses[:] = checks.service_addresses(process)
+            beside.add(process, self._request.copy_trees, copying=self._request.copy_files)
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)
-            there = self.link.expect(pb.HostInventory, timeout_s=ANSWER_S)
+            there = self.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
             message_checks.check(there)
             there.ssh_addresses.append(self._connection.peer_address)
+            self.files.compare(process, there)
             options = checks.Options(
                 switch=self._request.switch,
                 copy_files=self._request.copy_files,
+                trees=self._request.copy_trees,
                 shell_job=self._request.shell_job,
                 new_pid_namespace_possible=True,
             )
@@ -157,6 +206,7 @@ class Session:
             reasons = checks.refusals(process, here, there, options, self._needed(plan.addresses))
             if reasons:
                 raise Refused(reasons)
+            plan.notes += checks.notes_on_files(process, there, options)
             return plan
 
     def _needed(self, addresses: list[switch.Address]) -> dict[str, tuple[str, str]]:
@@ -190,16 +240,18 @@ class Session:
             same_path=SAME_PATH,
             connections=sum(1 for one in process.sockets if one.peer_port),
         )
-        copy = checks.files_to_copy(process, there) if self._request.copy_files else []
-        return Plan(process, prepare, addresses, copy=copy, notes=checks.notes(process))
+        trees = self._request.copy_trees
+        copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
+        notes = checks.notes(process)
+        if self._request.check:
+            notes.append(patience.in_words(self._request.max_gap_s))
+        return Plan(process, prepare, addresses, copy=copy, notes=notes)
 
-    def copy_files(self, files: list[pb.File]) -> None:
-        """Copy *files* to their places on the destination."""
-        if not files:
-            return
-        for file in files:
-            file_copy.send_file(file.path, self._send_copy)
-        self.link.flush(timeout_s=self._request.timeout_s)
+    def _ask_about_files(self, question: pb.Compare, meanwhile: Callable[[], None]) -> pb.Compared:
+        self.link.send(question)
+        meanwhile()
+        reading_s = sum(file.size_bytes for file in question.files) / READ_BYTES_S
+        return self.link.expect(pb.Compared, timeout_s=limits.ANSWER_S + reading_s)
 
     def _send_copy(self, chunk: pb.FileChunk) -> None:
         self.link.send(chunk, kind="copy", timeout_s=self._request.timeout_s)

@@ -7,13 +7,14 @@ doubt: the tree stays frozen and cut off. On the destination a tree that runs st
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate import journal, processes, undo
+from migrate import arrived, hold, journal, limits, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.instructions import in_doubt
 from migrate.journal import Record
@@ -22,8 +23,6 @@ from migrate.machine import State
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
 #: CRIU's own word, in its log, that what it restored runs. Source: criu/cr-restore.c restore_root_task().
 RESTORED = b"Restore finished successfully"
-#: How long a new migration waits for a guardian that is still undoing the last one.
-GUARDIAN_S = 10.0
 
 
 class Verdict(enum.Enum):
@@ -31,9 +30,10 @@ class Verdict(enum.Enum):
 
     COMPLETE = "was complete, removed what it kept"
     ROLLED_BACK = "rolled back; process {pid} goes on here"
+    DIED = "rolled back; process {pid} has ended here"
     REMOVED = "rolled back; nothing of it runs here"
     MOVED = "completed; the process runs on {other_host}"
-    ARRIVED = "completed; the process runs here"
+    ARRIVED = "completed; PID {destination_pid}: runs here"
     ENDED = "the copy here has been ended; removed the rest"
     IN_DOUBT = "in doubt"
     UNFINISHED = "not everything could be undone"
@@ -53,8 +53,11 @@ class Settled:
     @property
     def text(self) -> str:
         """It in one line."""
-        said = self.verdict.value.format(pid=self.record.pid, other_host=self.record.other_host)
-        return f"migration {self.record.migration_id} of process {self.record.pid}: {said}"
+        record = self.record
+        said = self.verdict.value.format(
+            pid=record.pid, other_host=record.other_host, destination_pid=record.destination_pid
+        )
+        return f"migration {record.migration_id} of process {record.pid}: {said}"
 
 
 def settle(directory: Path) -> Settled | None:
@@ -70,25 +73,55 @@ def settle(directory: Path) -> Settled | None:
         return None
     except MigrateError as error:  # damaged: what was done is not known
         return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
-    settled = _origin(record) if record.role == "origin" else _destination(record)
+    settled = _of_role(record)
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)
     elif settled.verdict is not Verdict.IN_DOUBT:
+        if settled.verdict is Verdict.ARRIVED:
+            arrived.keep(record)
         journal.forget(directory)
     return settled
+
+
+def settle_safely(directory: Path) -> Settled | None:
+    """:func:`settle`, where a journal that nobody foresaw must not stop what is done for others."""
+    try:
+        return settle(directory)
+    except Exception as error:
+        problems = [f"{type(error).__name__}: {error}"]
+        with contextlib.suppress(OSError):
+            note_problems(directory, problems)
+        return Settled(Record(directory.name), Verdict.UNFINISHED, problems)
+
+
+def _of_role(record: Record) -> Settled:
+    if record.role == "origin":
+        return _origin(record)
+    if record.role == "destination" or not record.entries:
+        return _destination(record)
+    # To undo what a destination needs, or to resume what an origin has given away, would be worse than nothing.
+    problem = "its first line is lost, so it is not known on which side this host was; look at it by hand"
+    return Settled(record, Verdict.UNFINISHED, [problem])
 
 
 def _origin(record: Record) -> Settled:
     if record.end:
         return Settled(record, Verdict.COMPLETE)
-    if record.state == COMMITTED and undo.frozen(record):
+    if record.state == COMMITTED and hold.frozen(record):
         undo.put_doubt_in_order(record)
         return Settled(record, Verdict.IN_DOUBT)
     if record.state == COMMITTED:
         return _settled(record, Verdict.ENDED, undo.kill_origin(record))
     if record.state == ACTIVATED:
         return _settled(record, Verdict.MOVED, undo.kill_origin(record))
-    return _settled(record, Verdict.ROLLED_BACK, undo.roll_back(record)[1])
+    return rolled_back(record)
+
+
+def rolled_back(record: Record) -> Settled:
+    """Undo the origin's part, and say whether the process has ended meanwhile."""
+    problems = undo.roll_back(record)[1]
+    died = undo.root_ended(record) or undo.ended(record)
+    return _settled(record, Verdict.DIED if died else Verdict.ROLLED_BACK, problems)
 
 
 def _destination(record: Record) -> Settled:
@@ -109,7 +142,7 @@ def _criu_let_it_run(record: Record) -> bool:
     If it died too, the tasks it built wait for it for ever.
     """
     for entry in record.named("criu"):
-        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + undo.CRIU_END_S)
+        processes.wait_gone((entry["pid"], entry["start"]), time.monotonic() + limits.CRIU_END_S)
     logs = [Path(entry["path"]) / "restore.log" for entry in record.named("images")]
     return any(log.exists() and RESTORED in log.read_bytes() for log in logs)
 
@@ -128,7 +161,7 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
     left = []
     for directory in journal.all_of_this_host():
         with journal.owned(directory) as owned:
-            settled = settle(directory) if owned else None
+            settled = settle_safely(directory) if owned else None
         if settled is None:
             continue
         note(f"an earlier {settled.text}")
@@ -142,13 +175,15 @@ def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
 
     :raises Refused: an earlier migration of the same process is in doubt, not wholly undone, or being undone.
     """
-    deadline = time.monotonic() + GUARDIAN_S
+    deadline = time.monotonic() + limits.SETTLING_S
     while busy := _being_undone(pid):
         if time.monotonic() > deadline:
             text = f"an earlier migration of process {pid} ({busy}) is still being undone"
             raise Refused([Reason("busy", "origin", text, "Wait until its guardian has ended.")])
         time.sleep(0.02)
-    reasons = [_reason(one) for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
+    left = [one for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
+    # The number of one that has ended may be that of another process now.
+    reasons = [_reason(one) for one in left if not undo.ended(one.record)]
     if reasons:
         raise Refused(reasons)
 

@@ -18,14 +18,13 @@ from typing import Any
 import paramiko
 from paramiko.kex_curve25519 import KexCurve25519
 
-from migrate import ssh_auth, ssh_config, ssh_host_key, ssh_socket
+from migrate import limits, ssh_auth, ssh_config, ssh_host_key, ssh_socket
 from migrate.agent_stream import AgentStream
 from migrate.deadline import within
 from migrate.errors import MigrateError, TransportError
 from migrate.ssh_config import HostConfig
 
 PHASE = "connect"
-KEEPALIVE_S = 5
 
 # What the other side may send before we have read it; with paramiko's default every read needs an answer.
 _WINDOW_BYTES = 16 << 20
@@ -156,7 +155,7 @@ def _connect(
         sock = ssh_socket.open_socket(config) if via is None else _through(via, config)
         transport = _handshake(sock, config)
         ssh_auth.authenticate(transport, config, role)
-        transport.set_keepalive(KEEPALIVE_S)
+        transport.set_keepalive(int(limits.KEEPALIVE_S))
         return Connection(transport, config, role, via)
     except BaseException:
         if transport is not None:

@@ -11,11 +11,10 @@ from pathlib import Path
 import paramiko
 from paramiko.ssh_exception import BadAuthenticationType
 
+from migrate import limits
 from migrate.deadline import within
 from migrate.errors import TransportError
 from migrate.ssh_config import HostConfig
-
-AGENT_TIMEOUT_S = 10.0
 
 
 def authenticate(transport: paramiko.Transport, config: HostConfig, role: str) -> None:
@@ -100,7 +99,7 @@ def _load(file: str, tried: list[str]) -> paramiko.PKey | None:
 
 def _ssh_agent() -> paramiko.Agent | None:
     with contextlib.suppress(paramiko.SSHException, OSError, TimeoutError):
-        return within(AGENT_TIMEOUT_S, paramiko.Agent)
+        return within(limits.SSH_AGENT_S, paramiko.Agent)
     return None
 
 

@@ -15,11 +15,10 @@ from typing import Any
 
 import paramiko
 
-from migrate import known_hosts, ssh_host
+from migrate import known_hosts, limits, ssh_host
 from migrate.errors import TransportError, UsageError
 
 SYSTEM = Path("/etc/ssh")
-CONNECT_TIMEOUT_S = 15.0
 DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 _MAX_INCLUDE_DEPTH = 16
@@ -214,7 +213,7 @@ def _expand(file: str, ssh: Path) -> Path:
 
 def _timeout_s(text: str) -> float:
     if text.lower() in ("none", "0"):
-        return CONNECT_TIMEOUT_S
+        return limits.CONNECT_S
     seconds = float(text)
     if not 0 < seconds <= _MOST_TIMEOUT_S:  # nor is it "nan"
         raise ValueError(f"ConnectTimeout {text!r} is not a number of seconds")

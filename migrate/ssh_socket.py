@@ -13,12 +13,12 @@ from typing import IO
 
 import paramiko
 
+from migrate import limits
 from migrate.deadline import within
 from migrate.errors import TransportError
 from migrate.ssh_config import HostConfig
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-_JOIN_S = 5.0
 _STDERR_BYTES = 4096
 
 
@@ -106,7 +106,7 @@ def close_transport(transport: paramiko.Transport) -> None:
         transport.sock.close()
     # It looks up every 0.1 s; left running, it could die noisily at the end of the program.
     if transport.is_alive():
-        transport.join(_JOIN_S)
+        transport.join(limits.SSH_CLOSE_S)
 
 
 def _open_proxy(config: HostConfig) -> ProxySocket:

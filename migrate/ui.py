@@ -17,11 +17,11 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
+from migrate import limits
 from migrate.report import Outcome, Report
 from migrate.report_text import clean, render
 
 _MAX_WAITING = 1000
-_DRAIN_S = 30.0
 
 
 class Observer(Protocol):
@@ -56,7 +56,7 @@ class Output:
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(write)
 
-    def drain(self, timeout_s: float = _DRAIN_S) -> None:
+    def drain(self, timeout_s: float = limits.SHOW_S) -> None:
         """Wait until all is written, but not for ever; nothing can be submitted afterwards."""
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=timeout_s)

@@ -7,16 +7,15 @@ process than the one that did it.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import processes, switch
+from migrate import file_undo, freezer, hold, keeper, limits, made_here, processes, switch
 from migrate.errors import MigrateError
 from migrate.journal import Record
 from tcpcp import hooks, isolation, same_path, tcp_repair, tree
@@ -25,8 +24,6 @@ from tcpcp.pidfd import Lender
 
 #: What a tree that runs on the destination needs there.
 STAYS = frozenset({"switch", "tree", "copied", "directory"})
-#: How long a CRIU whose driver died may take to notice and to let its tree go.
-CRIU_END_S = 30.0
 
 
 def roll_back(record: Record) -> tuple[list[str], list[str]]:
@@ -34,7 +31,7 @@ def roll_back(record: Record) -> tuple[list[str], list[str]]:
 
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    return _undo(record.entries)
+    return _undo(_tree_first(record))
 
 
 def kill_origin(record: Record) -> list[str]:
@@ -44,9 +41,15 @@ def kill_origin(record: Record) -> list[str]:
 
     :return: sentences: what could not be done.
     """
-    left = processes.end(frozen(record))
+    tasks = hold.frozen(record)
+    if keepers := record.named("keeper"):
+        processes.kill(tasks)  # before the keeper lets go of them, and that before the wait: it traces them
+        _undo(keepers)
+    left = processes.end(tasks)
     problems = [f"could not kill {', '.join(str(pid) for pid, _ in left)}"] if left else []
-    entries = [entry for entry in record.entries if entry["did"] not in ("stop", "repair", "switch")]
+    entries = [
+        entry for entry in record.entries if entry["did"] not in ("stop", "repair", "switch", "keeper")
+    ]
     # A filter that lets through what a socket still sends would do harm.
     return problems or _undo(entries)[1]
 
@@ -56,24 +59,47 @@ def tidy_destination(record: Record) -> list[str]:
 
     :return: sentences: what could not be undone.
     """
+    problems = []
     for entry in record.named("copied"):
-        if entry["backup"]:
-            Path(entry["backup"]).unlink(missing_ok=True)
-    return _undo([entry for entry in record.entries if entry["did"] not in STAYS])[1]
+        try:
+            file_undo.forget(entry)
+        except (MigrateError, OSError) as error:
+            problems.append(f"{entry['backup']} is left: {error}")
+    return problems + _undo([entry for entry in record.entries if entry["did"] not in STAYS])[1]
 
 
 def put_doubt_in_order(record: Record) -> list[str]:
-    """On the origin, in doubt: remove what neither way on needs, and leave the tree frozen and cut off.
+    """On the origin, in doubt: remove what neither way on needs, and keep the tree frozen and cut off.
 
     :return: sentences: what could not be done.
     """
-    return _undo(record.named("images", "criu"))[1]
+    hold.again(record)
+    return _undo(record.named("images", *(() if hold.kept(record) else ("criu",))))[1]
 
 
-def frozen(record: Record) -> list[processes.Identity]:
-    """The tasks of the origin's tree that are alive."""
-    tasks = {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
-    return sorted(task for task in tasks if processes.alive(task))
+def ended(record: Record) -> bool:
+    """Whether nothing of the origin's tree is alive."""
+    if hold.tasks(record):
+        return not hold.frozen(record)
+    return not Path(f"/proc/{record.pid}").exists()
+
+
+def root_ended(record: Record) -> bool:
+    """Whether the process itself, of the origin's tree, has ended; False where it is not known which one it was."""
+    tasks = hold.tasks(record)
+    return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
+
+
+def _tree_first(record: Record) -> list[dict[str, Any]]:
+    """The entries, to be undone from the last: on the origin the tree runs and is reached first of all.
+
+    A CRIU that does not end, and images that are large, must not keep its new connections waiting. On the
+    destination nothing waits, and the filter has to outlive the sockets.
+    """
+    if record.role != "origin":
+        return record.entries
+    later = record.named("images", "criu")
+    return later + [entry for entry in record.entries if entry not in later]
 
 
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -81,10 +107,10 @@ def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     for entry in reversed(entries):
         try:
             undone.append(UNDO[entry["did"]](entry))
-        except (LookupError, TypeError, ValueError) as error:
-            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
         except (MigrateError, TcpcpError, OSError) as error:
             problems.append(f"{entry['did']}: {error}")
+        except Exception as error:  # one entry stops none of the others, whatever it holds
+            problems.append(f"{entry['did']}: this version cannot undo it: {error!r}")
     return undone, problems
 
 
@@ -98,7 +124,7 @@ def _images(entry: dict[str, Any]) -> str:
 def _criu(entry: dict[str, Any]) -> str:
     """A CRIU whose driver is gone sees its socket closed, and lets the tree go or kills what it built."""
     process = (entry["pid"], entry["start"])
-    if not processes.wait_gone(process, time.monotonic() + CRIU_END_S):
+    if not processes.wait_gone(process, time.monotonic() + limits.CRIU_END_S):
         processes.end([process])
     return "CRIU ended"
 
@@ -106,12 +132,23 @@ def _criu(entry: dict[str, Any]) -> str:
 def _stop(entry: dict[str, Any]) -> str:
     """SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task.
 
-    Tasks that had been stopped before the migration are not in the entry.
+    Tasks that had been stopped before the migration are not in the entry. One that has ended meanwhile, killed
+    by its owner, has nothing to be continued.
     """
     going = [pid for pid, start in entry["tasks"] if processes.send((pid, start), signal.SIGCONT)]
-    if len(going) != len(entry["tasks"]):
-        raise MigrateError(f"of {len(entry['tasks'])} stopped tasks only {len(going)} are left")
-    return f"{len(going)} tasks continued"
+    ended = len(entry["tasks"]) - len(going)
+    return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
+
+
+def _freezer(entry: dict[str, Any]) -> str:
+    """Thaw, and each task back to the cgroup that it was in."""
+    freezer.release([Path(entry["path"])])
+    return f"{entry['path']} thawed and removed"
+
+
+def _keeper(entry: dict[str, Any]) -> str:
+    keeper.let_go((entry["pid"], entry["start"]))
+    return "keeper ended"
 
 
 def _repair(entry: dict[str, Any]) -> str:
@@ -148,48 +185,23 @@ def _routes(entry: dict[str, Any]) -> str:
 
 def _tree(entry: dict[str, Any]) -> str:
     """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
-    while found := [one for one in _restored(entry) if processes.alive(one)]:
+    while found := made_here.processes_of(entry):
         if stubborn := processes.end(found):
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")
     return "restored tasks killed"
 
 
-def _restored(entry: dict[str, Any]) -> Iterator[processes.Identity]:
-    """Processes of the tree's numbers that are younger than the entry, and what CRIU forked beside them."""
-    for pid in entry["pids"]:
-        with contextlib.suppress(ProcessLookupError):
-            found = processes.identity(pid)
-            if found[1] >= entry["since"]:
-                yield found
-    yield from processes.with_environment(entry["marked"], since=entry["since"])
-
-
-def _copied(entry: dict[str, Any]) -> str:
-    """A file that was copied here: the one it replaced comes back, or there is none again."""
-    path, backup = Path(entry["path"]), entry["backup"]
-    if backup and Path(backup).exists():
-        Path(backup).replace(path)
-    elif not backup:
-        path.unlink(missing_ok=True)
-    return f"{path} as before"
-
-
-def _directory(entry: dict[str, Any]) -> str:
-    """A directory that was made for a copied file, unless something else is in it by now."""
-    with contextlib.suppress(OSError):
-        Path(entry["path"]).rmdir()
-    return f"{entry['path']} removed if it was empty"
-
-
 UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "images": _images,
     "criu": _criu,
+    "freezer": _freezer,
     "stop": _stop,
+    "keeper": _keeper,
     "repair": _repair,
     "isolation": _isolation,
     "switch": _switch,
     "routes": _routes,
     "tree": _tree,
-    "copied": _copied,
-    "directory": _directory,
+    "copied": file_undo.put_back,
+    "directory": file_undo.remove_directory,
 }

@@ -6,6 +6,7 @@ The judgement, and the words for it, are in :mod:`migrate.checks`.
 from __future__ import annotations
 
 from migrate.inventory.answers import answer, host
-from migrate.inventory.of_process import process, require
+from migrate.inventory.compared import contents
+from migrate.inventory.of_process import process
 
-__all__ = ["answer", "host", "process", "require"]
+__all__ = ["answer", "contents", "host", "process"]

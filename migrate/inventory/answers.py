@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate import checks, ports, probe
-from migrate.inventory import files, of_host, proc
+from migrate.inventory import compared, holders, names, of_host, proc
 from migrate.inventory.sockets import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp import diag
@@ -47,11 +47,19 @@ def answer(
     """
     found = of_host.inspect(ssh_addresses, criu_problem)
     _pids(process, found)
-    found.files.extend(files.there(list(process.files)))
+    found.files.extend(compared.there(list(process.files)))
+    _names(found, process)
     claims = ports.Claims(process.sockets)
     if claims:
         _sockets(found, claims.clash)
     return found
+
+
+def _names(found: HostInventory, process: ProcessInventory) -> None:
+    try:
+        found.taken_names.extend(names.taken(process.names))
+    except KernelError as error:
+        found.problems.append(f"the unix sockets of this host cannot be listed: {error}")
 
 
 def _sockets(found: HostInventory, wanted: Callable[[TcpSocket], bool]) -> None:
@@ -61,27 +69,10 @@ def _sockets(found: HostInventory, wanted: Callable[[TcpSocket], bool]) -> None:
     except KernelError as error:
         found.problems.append(f"the sockets of this host cannot be listed: {error}")
         return
-    holders = _holders({one.inode for one in taken} - {0})
+    held = holders.of_sockets({one.inode for one in taken} - {0})
     for one in taken:
-        one.holder = holders.get(one.inode, "")
+        one.holder = held[one.inode].who if one.inode in held else ""
     found.taken_ports.extend(taken)
-
-
-def _holders(inodes: set[int]) -> dict[int, str]:
-    """Return the processes that hold the sockets *inodes*, as e.g. ``nginx (PID 812)``."""
-    if not inodes:
-        return {}
-    links = {f"socket:[{inode}]": inode for inode in inodes}
-    found: dict[int, str] = {}
-    for pid in _all_pids():
-        try:
-            for fd in Path(f"/proc/{pid}/fd").iterdir():
-                inode = links.get(str(fd.readlink()))
-                if inode:
-                    found.setdefault(inode, f"{proc.stat(pid).comm} (PID {pid})")
-        except (OSError, proc.Gone):
-            continue  # ended since, or closed since
-    return found
 
 
 def _pids(process: ProcessInventory, found: HostInventory) -> None:

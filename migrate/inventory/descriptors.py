@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import proc
+from migrate.inventory import holders, proc
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle
@@ -34,6 +35,7 @@ class Descriptors:
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._pidfds: list[tuple[int, int, str]] = []
         self._terminals: set[str] = set()
+        self._fifos: dict[holders.Key, tuple[int, int, str]] = {}
         self._obstacles: list[Obstacle] = []
 
     def add_process(self, pid: int, files: Files) -> None:
@@ -64,6 +66,8 @@ class Descriptors:
         elif target in _PTMX:
             self._terminals.add(f"/dev/pts/{proc.fdinfo(pid, fd).more.get('tty-index', '')}")
         elif target.startswith("/"):
+            if (key := _fifo(pid, fd)) is not None:
+                self._fifos.setdefault(key, (pid, fd, target))
             files.add_descriptor(pid, fd, target, mounts)
 
     def _add_anonymous(self, pid: int, fd: int, target: str) -> None:
@@ -85,6 +89,9 @@ class Descriptors:
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
+        for key, others in holders.of(self._fifos, besides=inside).items():
+            pid, fd, path = self._fifos[key]
+            yield Obstacle(code="fifo-outside", pid=pid, fd=fd, what=f"{path}, {others[0].who}")
         with Lender() as lender:
             for name, ends in self._pipes.items():
                 modes = {mode for _, _, mode in ends}
@@ -92,6 +99,13 @@ class Descriptors:
                     pid, fd, mode = ends[0]
                     code = "pipe-written" if mode == os.O_WRONLY else "pipe-read"
                     yield Obstacle(code=code, pid=pid, fd=fd, what=name)
+
+
+def _fifo(pid: int, fd: int) -> holders.Key | None:
+    """What identifies the named pipe behind the descriptor; None for any other file."""
+    with proc.looking():
+        status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
+    return (status.st_dev, status.st_ino) if stat.S_ISFIFO(status.st_mode) else None
 
 
 def _is_hung_up(lender: Lender, pid: int, fd: int) -> bool:

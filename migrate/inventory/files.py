@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from migrate import elf
-from migrate.inventory import proc
+from migrate import elf, storage
+from migrate.inventory import file_facts, proc
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import File, Obstacle
 
@@ -35,17 +35,22 @@ _DEV_ZERO = os.makedev(1, 5)
 class Files:
     """Collects the files of a tree, each path once for each use.
 
+    :param known: paths of which only may have changed who writes them and how: nothing else is found out.
     :ivar found: in the order in which they were seen.
     :ivar obstacles: what CRIU cannot dump, or not restore on another host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[str] = ()) -> None:
+        self._known = known
         self._found: dict[tuple[str, int], File] = {}
         self.obstacles: list[Obstacle] = []
 
     @property
     def found(self) -> list[File]:
-        """Every file, with what the origin knows of it."""
+        """Every file, with what the origin knows of it; one that is written in one use is so in all."""
+        written = {file.path for file in self._found.values() if file.written}
+        for file in self._found.values():
+            file.written = file.path in written
         return list(self._found.values())
 
     def add_process(self, pid: int) -> None:
@@ -57,8 +62,16 @@ class Files:
         self._add_link(pid, "cwd", File.WORKING_DIRECTORY)
         if proc.link(pid, "root") != "/":
             self._add_link(pid, "root", File.ROOT_DIRECTORY)
+        self.add_mappings(pid)
+
+    def add_mappings(self, pid: int) -> None:
+        """Add the mappings of *pid*, but those of files that are known and that it does not write there.
+
+        :raises Gone: the process has ended.
+        """
         for mapping in proc.maps(pid):
-            self._add_mapping(pid, mapping)
+            if mapping.path not in self._known or _writes(mapping):
+                self._add_mapping(pid, mapping)
 
     def add_descriptor(self, pid: int, fd: int, path: str, mounts: set[int]) -> None:
         """Add the file that descriptor *fd* of *pid* refers to, if it is one with a path.
@@ -79,8 +92,22 @@ class Files:
         elif not self._deleted(pid, path, status, fd=fd):
             writing = info.flags & os.O_ACCMODE
             file = self._file(path, File.OPEN, status)
+            appending = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
+            if writing != os.O_RDONLY:
+                file.append_only = appending and (file.append_only or not file.written)
             file.written |= writing != os.O_RDONLY
-            file.append_only = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
+            self._add_locks(pid, fd, file, info)
+            if (
+                file.regular
+                and path not in self._known
+                and not any(lock.startswith("LEASE") for lock in info.locks)
+            ):
+                file_facts.add(file, f"/proc/{pid}/fd/{fd}")
+
+    def _add_locks(self, pid: int, fd: int, file: File, info: proc.FdInfo) -> None:
+        file.locks.extend(lock for lock in info.locks if lock not in file.locks)
+        if any(lock.startswith("LEASE") for lock in info.locks):
+            self._obstacle("lease", pid, file.path, fd=fd)
 
     def _add_link(self, pid: int, name: str, use: File.Use) -> None:
         path = proc.link(pid, name)
@@ -114,8 +141,11 @@ class Files:
             if self._deleted(pid, mapping.path, status):
                 return
             known = self._file(mapping.path, File.MAPPED, status)
-            known.build_id = build_id(through)
-        known.written |= "w" in mapping.mode and "s" in mapping.mode
+            if mapping.path not in self._known:
+                known.build_id = build_id(through)
+                file_facts.add(known, through)
+        if _writes(mapping):
+            known.written = known.mapped_shared = True
 
     def _file(self, path: str, use: File.Use, status: os.stat_result) -> File:
         key = (path, use)
@@ -162,6 +192,10 @@ class Files:
         self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=_shown(what), size_bytes=size_bytes))
 
 
+def _writes(mapping: proc.Mapping) -> bool:
+    return "w" in mapping.mode and "s" in mapping.mode
+
+
 def _shown(path: str) -> str:
     """*path*, as Python has it from the kernel, for people: what is not UTF-8 is replaced."""
     return os.fsencode(path).decode(errors="replace")
@@ -177,6 +211,8 @@ def describe(path: str, use: File.Use, status: os.stat_result) -> File:
         exists=True,
         uid=status.st_uid,
         gid=status.st_gid,
+        device=status.st_dev,
+        inode=status.st_ino,
         directory=stat.S_ISDIR(status.st_mode),
         regular=stat.S_ISREG(status.st_mode),
     )
@@ -199,15 +235,23 @@ def build_id(path: str) -> bytes:
 def there(wanted: list[File]) -> Iterator[File]:
     """Yield for each of the origin's files what this host has at its path; ``exists`` says if anything."""
     for one in wanted:
-        try:
-            status = os.stat(one.path)  # noqa: PTH116
-        except (OSError, ValueError):
-            yield File(path=one.path, use=one.use)
-            continue
-        found = describe(one.path, one.use, status)
-        if one.build_id and found.regular:
-            found.build_id = build_id(one.path)
+        found = _there(one)
+        if "\0" not in one.path and (real := os.path.realpath(one.path)) != one.path and _shown(real) == real:
+            found.real_path = real
         yield found
+
+
+def _there(one: File) -> File:
+    try:
+        status = os.stat(one.path)  # noqa: PTH116
+        found = describe(one.path, one.use, status)
+        if found.regular and not one.build_id:
+            found.storage = storage.name(one.path)
+    except (OSError, ValueError):
+        return File(path=one.path, use=one.use)
+    if one.build_id and found.regular:
+        found.build_id = build_id(one.path)
+    return found
 
 
 __all__ = ["Files", "Gone", "build_id", "describe", "there"]

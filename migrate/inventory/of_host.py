@@ -13,7 +13,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from migrate import criu, place, probe
+from migrate import criu, limits, place, probe
 from migrate.pb.session_pb2 import HostInventory, Interface
 from tcpcp import nft
 from tcpcp.errors import IsolationError
@@ -90,7 +90,9 @@ def _criu(found: HostInventory, problem: Callable[[str | None], str]) -> None:
         found.criu_problem = "CRIU is not installed"
         return
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=limits.VERSION_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         found.criu_problem = f"{path} cannot be started: {error}"
         return

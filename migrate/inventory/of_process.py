@@ -6,8 +6,9 @@ import errno
 import os
 import resource
 
-from migrate.errors import KernelError, Reason, Refused
-from migrate.inventory import proc, sockets
+from migrate import freezer
+from migrate.errors import KernelError
+from migrate.inventory import names, proc, sockets
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -22,16 +23,6 @@ _MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
 _KILOBYTE = 1024
 #: Of /proc/PID/status: what CRIU writes into images. Pages of files that are unchanged stay in the files.
 _IMAGE_PAGES = ("RssAnon", "RssShmem", "VmSwap")
-
-
-def require(pid: int) -> None:
-    """Make sure that there is a process *pid*.
-
-    :raises Refused: there is none.
-    """
-    if not os.path.exists(f"/proc/{pid}/stat"):  # noqa: PTH110
-        text, remedy = f"there is no process {pid}", "Look for the PID with pgrep or ss -tlnp."
-        raise Refused([Reason("no-such-process", "origin", text, remedy)])
 
 
 def process(root_pid: int) -> ProcessInventory:
@@ -60,7 +51,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
     files, tables = Files(), Descriptors()
     own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
     own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
-    for pid in tree.tasks(root_pid):
+    for pid in tree.tasks_now(root_pid):
         try:
             task, memory_bytes = _task(pid)
             found.tasks.append(task)
@@ -70,6 +61,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             expected = own if pid == root_pid else root
             found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
+            _frozen(pid, found)
             _limits(task, found)
             files.add_process(pid)
             tables.add_process(pid, files)
@@ -84,6 +76,8 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     """Add what only the whole tree shows: what leads out of it."""
     held = sockets.collect(tree.held_in(tables.tables))
     found.files.extend(files.found)
+    found.files.extend(names.directories(held.names))
+    found.names.extend(held.names)
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
@@ -143,6 +137,12 @@ def _tracer(pid: int, found: ProcessInventory) -> None:
     tracer = proc.status(pid).get("TracerPid", "0")
     if tracer != "0":
         found.obstacles.append(Obstacle(code="traced", pid=pid, what=tracer))
+
+
+def _frozen(pid: int, found: ProcessInventory) -> None:
+    """CRIU waits for ever for one that a frozen cgroup holds, and may kill it when it ends."""
+    if cgroup := freezer.frozen_by(pid):
+        found.obstacles.append(Obstacle(code="frozen", pid=pid, what=str(cgroup)))
 
 
 def _limits(task: Task, found: ProcessInventory) -> None:

@@ -57,11 +57,13 @@ class FdInfo(NamedTuple):
 
     :ivar flags: of open(2).
     :ivar more: the other fields, the last one of each name.
+    :ivar locks: file locks and leases that this descriptor holds, as ``FLOCK WRITE 0 EOF``.
     """
 
     flags: int
     mount_id: int
     more: dict[str, str]
+    locks: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -153,7 +155,16 @@ def parse_fdinfo(content: str) -> FdInfo:
     :raises ValueError: it is another text.
     """
     fields = parse_fields(content)
-    return FdInfo(int(fields.get("flags", "0"), 8), int(fields.get("mnt_id", "-1")), fields)
+    flags, mount_id = int(fields.get("flags", "0"), 8), int(fields.get("mnt_id", "-1"))
+    return FdInfo(flags, mount_id, fields, tuple(_locks(content)))
+
+
+def _locks(content: str) -> Iterator[str]:
+    """``lock: 1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF``: kind, mode, first and last byte."""
+    for line in content.split("\n"):
+        fields = line.split()
+        if len(fields) == 9 and fields[0] == "lock:":
+            yield f"{fields[2]} {fields[4]} {fields[7]} {fields[8]}"
 
 
 def mount_ids(pid: int) -> set[int]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from migrate import ports
-from migrate.inventory import unix_diag
-from migrate.pb.session_pb2 import Obstacle, TcpSocket
+from migrate.inventory import names, unix_diag
+from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from tcpcp import diag
 from tcpcp.endpoint import inspect
 from tcpcp.errors import KernelError, Unsupported
@@ -38,12 +38,15 @@ class Sockets:
 
     :ivar tcp: TCP sockets that have at least a local port.
     :ivar obstacles: sockets that cannot be moved, of any other kind.
+    :ivar names: unix sockets with a name, and UDP sockets with a port, each name once.
     :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
     """
 
     tcp: list[TcpSocket] = field(default_factory=list)
     obstacles: list[Obstacle] = field(default_factory=list)
+    names: list[TakenName] = field(default_factory=list)
     other_addresses: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
 
 
 def collect(held: list[HeldSocket]) -> Sockets:
@@ -132,6 +135,7 @@ def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], 
         with _unless_closed():
             if one.inode in unix:
                 _unix(one, unix, inside, found)
+                _name_of(lender, one, unix[one.inode].name, found)
             else:
                 _other(lender, one, cookie, found)
 
@@ -142,6 +146,17 @@ def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[
     if peer and peer not in inside:
         name = table[peer].name if peer in table else ""
         found.obstacles.append(_obstacle("unix-outside", held, name or table[held.inode].name))
+
+
+def _name_of(lender: Lender, held: HeldSocket, name: str, found: Sockets) -> None:
+    """Accepted connections have the name of their listener: it is asked for once."""
+    if not name or name in found.seen:
+        return
+    found.seen.add(name)
+    pid, fd = held.holders[0]
+    with lender.borrow(pid, fd) as borrowed:
+        if (taken := names.of_unix(borrowed, name, pid, fd)) is not None:
+            found.names.append(taken)
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
@@ -156,6 +171,8 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
             found.obstacles.append(_obstacle("socket-kind", held, kind))
         elif borrowed.family in (socket.AF_INET, socket.AF_INET6):
             _add_address(borrowed, found)
+            if (taken := names.of_udp(borrowed, pid, fd)) is not None:
+                found.names.append(taken)
 
 
 def _unsupported_kind(sock: socket.socket) -> str:

@@ -17,8 +17,8 @@ _REQUEST = struct.Struct("=BBHIII8x")
 _MESSAGE = struct.Struct("=BBBxI8x")
 _NUMBER = struct.Struct("=I")
 
-_SHOW_NAME, _SHOW_PEER, _SHOW_ICONS = 1, 4, 8
-_NAME, _PEER, _ICONS = 0, 2, 3
+_SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS = 1, 2, 4, 8
+_NAME, _VFS, _PEER, _ICONS = 0, 1, 2, 3
 
 
 class UnixSocket(NamedTuple):
@@ -26,6 +26,7 @@ class UnixSocket(NamedTuple):
 
     :ivar kind: SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET.
     :ivar peer: inode of the socket at the other end, or of the listener that has not accepted it yet, or 0.
+    :ivar file_inode: the lower 32 bits of the inode that it is bound to, or 0.
     :ivar name: path, or abstract name with ``@`` in front, or "".
     """
 
@@ -33,6 +34,10 @@ class UnixSocket(NamedTuple):
     kind: int
     peer: int
     name: str
+    file_inode: int = 0
+
+
+_SHOW = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS
 
 
 def sockets() -> dict[int, UnixSocket]:
@@ -40,7 +45,7 @@ def sockets() -> dict[int, UnixSocket]:
 
     :raises tcpcp.errors.KernelError: the kernel has no unix_diag.
     """
-    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW_NAME | _SHOW_PEER | _SHOW_ICONS)
+    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW)
     listeners: dict[int, int] = {}
     found = [
         _parse(part, begin, end, listeners) for part, begin, end in diag.query(request, "unix", _MESSAGE.size)
@@ -51,12 +56,14 @@ def sockets() -> dict[int, UnixSocket]:
 def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> UnixSocket:
     """Return one socket; add the connections that wait to be accepted by it to *listeners*."""
     _, kind, _, inode = _MESSAGE.unpack_from(part, begin)
-    peer, name = 0, ""
+    peer, name, file_inode = 0, "", 0
     for attribute, value in diag.attributes(part, begin + _MESSAGE.size, end):
         if attribute == _NAME:
             name = value.decode("utf-8", "replace").rstrip("\0").replace("\0", "@")
+        elif attribute == _VFS and len(value) >= _NUMBER.size:
+            file_inode = _NUMBER.unpack_from(value)[0]
         elif attribute == _PEER and len(value) == _NUMBER.size:
             peer = _NUMBER.unpack(value)[0]
         elif attribute == _ICONS and len(value) % _NUMBER.size == 0:
             listeners.update((waiting, inode) for (waiting,) in _NUMBER.iter_unpack(value))
-    return UnixSocket(inode, kind, peer, name)
+    return UnixSocket(inode, kind, peer, name, file_inode)

@@ -27,7 +27,8 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+CLONE_NEWCGROUP = 0x2000000
+NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP
 
 DEVICES = {
     "null": (1, 3),
@@ -112,6 +113,7 @@ def mount_pseudo(size: str) -> None:
     safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", "/proc", "proc", safe)
     mount("sysfs", "/sys", "sysfs", safe)
+    mount_cgroups()
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=0755,size={size}")
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={size}")
     mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=0755,size=4m")
@@ -120,6 +122,16 @@ def mount_pseudo(size: str) -> None:
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
     mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={size}")
     mount("mqueue", "/dev/mqueue", "mqueue", safe)
+
+
+def mount_cgroups() -> None:
+    """Mount the cgroups (v2) below the one that the lab was built in, if the machine lets us.
+
+    In a cgroup namespace of our own a mount leaves the options of the machine's mount alone. Controllers are the
+    machine's business; a host of the lab needs the freezer, which every cgroup has.
+    """
+    with contextlib.suppress(OSError):
+        mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def make_devices() -> None:

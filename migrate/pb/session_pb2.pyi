@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap", "stamp")
+    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap", "ask", "answer", "compare", "compared", "stamp", "question")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -29,7 +29,12 @@ class Frame(_message.Message):
     ABORTED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ping: Ping
     failure: Failure
@@ -49,8 +54,13 @@ class Frame(_message.Message):
     aborted: Aborted
     goodbye: Goodbye
     gap: GapPackets
+    ask: Ask
+    answer: Answer
+    compare: Compare
+    compared: Compared
     stamp: Stamp
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ..., stamp: _Optional[_Union[Stamp, _Mapping[str, object]]] = ...) -> None: ...
+    question: int
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ..., ask: _Optional[_Union[Ask, _Mapping[str, object]]] = ..., answer: _Optional[_Union[Answer, _Mapping[str, object]]] = ..., compare: _Optional[_Union[Compare, _Mapping[str, object]]] = ..., compared: _Optional[_Union[Compared, _Mapping[str, object]]] = ..., stamp: _Optional[_Union[Stamp, _Mapping[str, object]]] = ..., question: _Optional[int] = ...) -> None: ...
 
 class Stamp(_message.Message):
     __slots__ = ("sent_ns", "answered_ns", "received_ns")
@@ -63,39 +73,43 @@ class Stamp(_message.Message):
     def __init__(self, sent_ns: _Optional[int] = ..., answered_ns: _Optional[int] = ..., received_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "migration_id", "hostname")
+    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     migration_id: str
     hostname: str
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ...) -> None: ...
+    boot_id: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases")
+    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases", "not_here")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    NOT_HERE_FIELD_NUMBER: _ClassVar[int]
     phase: str
     kind: str
     message: str
     hint: str
     log_tail: _containers.RepeatedScalarFieldContainer[str]
     phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
-    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
+    not_here: bool
+    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only")
+    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers")
     class Use(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         USE_UNSPECIFIED: _ClassVar[File.Use]
@@ -104,12 +118,18 @@ class File(_message.Message):
         WORKING_DIRECTORY: _ClassVar[File.Use]
         ROOT_DIRECTORY: _ClassVar[File.Use]
         EXECUTABLE: _ClassVar[File.Use]
+        SOCKET_DIRECTORY: _ClassVar[File.Use]
+        NEIGHBOUR: _ClassVar[File.Use]
+        COPIED_TREE: _ClassVar[File.Use]
     USE_UNSPECIFIED: File.Use
     OPEN: File.Use
     MAPPED: File.Use
     WORKING_DIRECTORY: File.Use
     ROOT_DIRECTORY: File.Use
     EXECUTABLE: File.Use
+    SOCKET_DIRECTORY: File.Use
+    NEIGHBOUR: File.Use
+    COPIED_TREE: File.Use
     PATH_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +142,16 @@ class File(_message.Message):
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     REGULAR_FIELD_NUMBER: _ClassVar[int]
     APPEND_ONLY_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    MAPPED_SHARED_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    REAL_PATH_FIELD_NUMBER: _ClassVar[int]
+    LOCKERS_FIELD_NUMBER: _ClassVar[int]
+    WRITERS_FIELD_NUMBER: _ClassVar[int]
     path: str
     use: File.Use
     size_bytes: int
@@ -134,7 +164,65 @@ class File(_message.Message):
     directory: bool
     regular: bool
     append_only: bool
-    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ...) -> None: ...
+    device: int
+    inode: int
+    storage: str
+    content: bytes
+    mapped_shared: bool
+    format: str
+    locks: _containers.RepeatedScalarFieldContainer[str]
+    real_path: str
+    lockers: _containers.RepeatedScalarFieldContainer[str]
+    writers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Compare(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Compared(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ...) -> None: ...
+
+class TakenName(_message.Message):
+    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied", "socket_type")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[TakenName.Kind]
+        PATH: _ClassVar[TakenName.Kind]
+        ABSTRACT: _ClassVar[TakenName.Kind]
+        UDP: _ClassVar[TakenName.Kind]
+    KIND_UNSPECIFIED: TakenName.Kind
+    PATH: TakenName.Kind
+    ABSTRACT: TakenName.Kind
+    UDP: TakenName.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    IPV6_ONLY_FIELD_NUMBER: _ClassVar[int]
+    OCCUPIED_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_TYPE_FIELD_NUMBER: _ClassVar[int]
+    kind: TakenName.Kind
+    name: str
+    pid: int
+    fd: int
+    holder: str
+    port: int
+    ip: bytes
+    shares: bool
+    ipv6_only: bool
+    occupied: bool
+    socket_type: int
+    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ...) -> None: ...
 
 class TcpSocket(_message.Message):
     __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "queued_bytes", "ipv6_socket", "ipv6_only", "device", "holder")
@@ -213,7 +301,7 @@ class Obstacle(_message.Message):
     def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ProcessInventory(_message.Message):
-    __slots__ = ("root_pid", "tasks", "files", "sockets", "problems", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids")
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "problems", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names")
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +313,7 @@ class ProcessInventory(_message.Message):
     OTHER_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     DRIVER_PIDS_FIELD_NUMBER: _ClassVar[int]
     NEEDED_PIDS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     root_pid: int
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
     files: _containers.RepeatedCompositeFieldContainer[File]
@@ -236,7 +325,8 @@ class ProcessInventory(_message.Message):
     other_addresses: _containers.RepeatedScalarFieldContainer[str]
     driver_pids: _containers.RepeatedScalarFieldContainer[int]
     needed_pids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ...) -> None: ...
+    names: _containers.RepeatedCompositeFieldContainer[TakenName]
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Interface(_message.Message):
     __slots__ = ("name", "addresses", "up")
@@ -249,7 +339,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +367,7 @@ class HostInventory(_message.Message):
     OWN_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     CPU_FEATURES_FIELD_NUMBER: _ClassVar[int]
     TAKEN_BY_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_NAMES_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -297,7 +388,8 @@ class HostInventory(_message.Message):
     own_addresses: _containers.RepeatedScalarFieldContainer[str]
     cpu_features: _containers.RepeatedScalarFieldContainer[str]
     taken_by: _containers.ScalarMap[int, str]
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    taken_names: _containers.RepeatedCompositeFieldContainer[TakenName]
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections")
@@ -336,7 +428,14 @@ class Prepared(_message.Message):
     def __init__(self) -> None: ...
 
 class FileChunk(_message.Message):
-    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid")
+    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid", "accessed_ns", "modified_ns", "attributes", "removed")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
@@ -344,6 +443,10 @@ class FileChunk(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
+    ACCESSED_NS_FIELD_NUMBER: _ClassVar[int]
+    MODIFIED_NS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     name: str
     offset: int
     data: bytes
@@ -351,7 +454,11 @@ class FileChunk(_message.Message):
     mode: int
     uid: int
     gid: int
-    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+    accessed_ns: int
+    modified_ns: int
+    attributes: _containers.ScalarMap[str, bytes]
+    removed: bool
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., accessed_ns: _Optional[int] = ..., modified_ns: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ..., removed: _Optional[bool] = ...) -> None: ...
 
 class HeldSocket(_message.Message):
     __slots__ = ("inode", "holders")
@@ -386,17 +493,29 @@ class SocketOptions(_message.Message):
     congestion: str
     def __init__(self, inode: _Optional[int] = ..., options: _Optional[_Mapping[str, int]] = ..., congestion: _Optional[str] = ...) -> None: ...
 
+class TaskState(_message.Message):
+    __slots__ = ("pid", "state")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    state: str
+    def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
+
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     SOCKETS_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    MOST_MS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
     sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
     listeners: _containers.RepeatedCompositeFieldContainer[SocketOptions]
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ...) -> None: ...
+    most_ms: int
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ...) -> None: ...
 
 class PhaseTime(_message.Message):
     __slots__ = ("name", "start_ns", "duration_ns")
@@ -435,12 +554,16 @@ class GapPackets(_message.Message):
     def __init__(self, packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Activated(_message.Message):
-    __slots__ = ("destination_pid", "phases")
+    __slots__ = ("destination_pid", "phases", "tasks", "problems")
     DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     destination_pid: int
     phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
-    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("reason",)
@@ -459,3 +582,31 @@ class Aborted(_message.Message):
 class Goodbye(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Ask(_message.Message):
+    __slots__ = ("migration_id", "wait_ms")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    wait_ms: int
+    def __init__(self, migration_id: _Optional[str] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("where", "destination_pid")
+    class Where(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        WHERE_UNSPECIFIED: _ClassVar[Answer.Where]
+        RUNS: _ClassVar[Answer.Where]
+        ENDED: _ClassVar[Answer.Where]
+        UNDER_WAY: _ClassVar[Answer.Where]
+        NOT_HERE: _ClassVar[Answer.Where]
+    WHERE_UNSPECIFIED: Answer.Where
+    RUNS: Answer.Where
+    ENDED: Answer.Where
+    UNDER_WAY: Answer.Where
+    NOT_HERE: Answer.Where
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
+    where: Answer.Where
+    destination_pid: int
+    def __init__(self, where: _Optional[_Union[Answer.Where, str]] = ..., destination_pid: _Optional[int] = ...) -> None: ...

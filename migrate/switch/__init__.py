@@ -43,6 +43,16 @@ class Switch(Protocol):
     def switch(self) -> None:
         """Do it. On the origin first: there is no moment in which both hosts answer."""
 
+    def renew(self) -> None:
+        """Between :meth:`switch` and :meth:`keep`, about every second while all is well.
+
+        On the destination what :meth:`switch` does ends by itself some seconds after the last call: the host may
+        stand still, and the origin have gone on without it.
+        """
+
+    def keep(self) -> None:
+        """The process is given away: what :meth:`switch` has done stays for good."""
+
     def undo(self) -> None:
         """Put everything back, from whatever point, also in another process than prepare() ran in."""
 

@@ -3,19 +3,25 @@
 The destination has the address before it answers for it: sockets can be restored only on an address that
 exists, so it is added *mute*, with the host's ARP and neighbour advertisements for it dropped. The origin
 withdraws it, and only then is the destination's mute lifted and the address announced: there is no moment
-in which both answer. A packet that reaches the origin after that finds no socket and no address, so it
+in which both answer. Until COMMIT the destination has the address for some seconds only, by the kernel's clock,
+and renews that: if it stands still it loses the address, and the origin, which goes on alone, is the only one to
+answer. A packet that reaches the origin after that finds no socket and no address, so it
 draws no reset.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import Any
 
 from migrate.errors import SwitchError
 from migrate.switch import Address, netlink
 from migrate.switch.announce import announce, open_sender
 from tcpcp import nft
+
+#: How long the destination has the addresses without a renewal, before COMMIT; and how often it renews them.
+LEASE_S, RENEW_S = 5, 1.0
 
 
 class AtOrigin:
@@ -47,6 +53,12 @@ class AtOrigin:
         with netlink.route("withdraw the service address", "origin") as handle:
             for one in self.found:
                 netlink.remove(handle, one["index"], one["ip"], one["prefix_length"])
+
+    def renew(self) -> None:
+        """Nothing to do here."""
+
+    def keep(self) -> None:
+        """Nothing to do here."""
 
     def undo(self) -> None:
         """Have the addresses again and announce them, if they had been withdrawn."""
@@ -156,6 +168,8 @@ class AtDestination:
         self.migration_id = migration_id
         self.addresses = addresses
         self.placed = placed or []
+        #: When the addresses were leased last (time.monotonic()); 0: they are there for good.
+        self._leased_at = 0.0
 
     def choose(self) -> None:
         """Find the interface for each address: the one with an address of the same network."""
@@ -182,7 +196,33 @@ class AtDestination:
         """Answer for the addresses from now on, and announce them."""
         if not self.placed:
             return
+        self._lease(LEASE_S)
         nft.run(self._unmute())
+        self._announce()
+
+    def renew(self) -> None:
+        """Have the addresses for some seconds more, if that is due."""
+        if time.monotonic() - self._leased_at < RENEW_S:
+            return
+        self._lease(LEASE_S)
+
+    def keep(self) -> None:
+        """Have the addresses for good."""
+        self._lease(netlink.FOR_EVER)
+
+    def _lease(self, valid_s: int) -> None:
+        """Have the addresses for *valid_s*; announce them again if they may have been lost meanwhile."""
+        if not self.placed:
+            return
+        late = time.monotonic() - self._leased_at > LEASE_S
+        with netlink.route("have the service address", "destination") as handle:
+            for ip, prefix_length, index, _ in self.placed:
+                netlink.lease(handle, index, ip, prefix_length, valid_s)
+        self._leased_at, before = time.monotonic(), self._leased_at
+        if before and late:
+            self._announce()
+
+    def _announce(self) -> None:
         for ip, _, _, device in self.placed:
             try:
                 announce(device, ipaddress.ip_address(ip))

@@ -21,8 +21,10 @@ IFA_F_NODAD = 0x02
 IFA_F_DEPRECATED = 0x20
 IFA_F_NOPREFIXROUTE = 0x200
 
+#: A lifetime (include/net/addrconf.h INFINITY_LIFE_TIME).
+FOR_EVER = 0xFFFFFFFF
 #: Attributes of an address that is valid for ever and never chosen for new connections.
-DEPRECATED = {"preferred_lft": 0, "valid_lft": 0xFFFFFFFF}
+DEPRECATED = {"preferred_lft": 0, "valid_lft": FOR_EVER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,20 @@ def add(netlink: Any, index: int, ip: str, prefix_length: int, **attributes: Any
     except NetlinkError as error:
         if error.code != 17:  # EEXIST
             raise
+
+
+def lease(netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER) -> None:
+    """Have an address, which may be there already, for *valid_s* from now: then the kernel removes it by itself.
+
+    An IPv6 one is deprecated, see :data:`DEPRECATED`, and has no part in its network's route as long as it may
+    end: that would end with it (net/ipv6/addrconf.c addrconf_prefix_route()).
+    """
+    version = ipaddress.ip_address(ip).version
+    attributes: dict[str, Any] = {"family": socket.AF_INET, "preferred_lft": valid_s}
+    if version == 6:
+        route_flag = IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0
+        attributes = {"family": socket.AF_INET6, "preferred_lft": 0, "flags": IFA_F_NODAD | route_flag}
+    netlink.addr("replace", index=index, address=ip, prefixlen=prefix_length, valid_lft=valid_s, **attributes)
 
 
 def remove(netlink: Any, index: int, ip: str, prefix_length: int) -> None:

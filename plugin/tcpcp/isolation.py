@@ -23,7 +23,9 @@ Source: nft(8); net/netfilter/nf_tables_api.c; CRIU's soccr.h for the mark.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,6 +42,9 @@ OWN_PREFIX = "tcpcp_"
 MARK = 0xC114
 #: How long a filter holds when nobody renews it.
 TIMEOUT_S = 60
+
+#: The element of the set "armed".
+_TCP = bytes([socket.IPPROTO_TCP])
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -197,6 +202,11 @@ class Isolation:
     def refresh(self) -> None:
         """Start the timeout anew. Brings a filter that has expired, but was not removed, into force again."""
         nft.run(f"flush set {self.table} armed\n{self._arm(self.timeout_s)}")
+
+    def in_force(self) -> bool:
+        """Whether it holds now: it was told to, has not expired, and nobody has removed it."""
+        with contextlib.closing(netfilter.Netlink()) as netlink:
+            return netlink.has(self.table_name, "armed", _TCP)
 
     def keep(self) -> None:
         """Hold without limit, until :meth:`release` or :meth:`refresh`."""

@@ -21,6 +21,8 @@ _START_TICKS = 22 - 3
 
 #: Two scans that agree end the search; a tree that never rests (a fork bomb) ends it too.
 _MOST_SCANS = 50
+#: Of a running tree a reading is out of date anyway, so not many are worth while.
+_FEW_SCANS = 5
 
 _SOCKET = "socket:["
 
@@ -52,6 +54,22 @@ def tasks(root_pid: int) -> list[int]:
             return after
         before = after
     raise KernelError("read(/proc/PID/task/TID/children)", errno.EAGAIN, f"the tree of process {root_pid}")
+
+
+def tasks_now(root_pid: int) -> list[int]:
+    """As :func:`tasks`, of a tree that runs and need not come to rest: then the last reading.
+
+    A process in it may have ended, and a child may be missing, by the time the caller looks.
+
+    :raises KernelError: ESRCH, there is no such process.
+    """
+    before = _scan(root_pid)
+    for _ in range(_FEW_SCANS):
+        after = _scan(root_pid)
+        if after == before:
+            break
+        before = after
+    return before
 
 
 def threads(pid: int) -> list[int]:

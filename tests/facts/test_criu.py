@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,3 +276,62 @@ def test_tcp_close_leaves_tcp_alone(directory: Path) -> None:
     peer.close()
     echo.end()
     del stages
+
+
+# --- what we wait for ------------------------------------------------------------------------------------
+
+
+class Enough(Exception):
+    """What a test's watch ends a wait with."""
+
+
+@pytest.mark.parametrize("served", [0, 1, 40])
+def test_a_dump_that_is_given_up_in_the_middle_lets_the_task_run_on(ticker: Ticker, served: int) -> None:
+    """It waits for us to take its pages, with its own code in the task; we hang up.
+
+    :param served: messages of its pages that were read before.
+    """
+    ours, theirs = socket.socketpair()
+    began = time.monotonic()
+
+    def heed() -> None:
+        if time.monotonic() > began + 1:
+            raise Enough
+
+    worker = Worker(inherit=[theirs.fileno()], heed=heed)
+    options = Options(ticker.images, "criu.log", page_server_fd=theirs.fileno())
+    stages = worker.dump(ticker.pid, options)
+    theirs.close()
+
+    def serve() -> None:
+        for _ in range(served):
+            ours.recv(32, socket.MSG_WAITALL)
+            ours.send(b"\0")
+
+    served_by = threading.Thread(target=serve, daemon=True)
+    served_by.start()
+    with pytest.raises(Enough):
+        for _ in stages:
+            pass
+    ticker.rests()
+    ours.shutdown(socket.SHUT_RDWR)
+    served_by.join()
+    worker.close()
+    ours.close()
+    ticker.runs()
+
+
+def test_a_worker_that_dies_is_noticed_although_its_socket_stays_open(tmp_path: Path) -> None:
+    """Whoever has a copy of the other end, as CRIU's helpers have, keeps us from seeing that it ends."""
+    program = tmp_path / "criu"
+    program.write_text("#!/bin/sh\nsleep 20 &\necho $! > ${0%/*}/helper\nsleep 20\n")
+    program.chmod(0o755)
+    worker = Worker(str(program))
+    killer = threading.Timer(0.5, worker.process.kill)
+    killer.start()
+    began = time.monotonic()
+    with pytest.raises(CriuError, match=r"killed by SIGKILL in the middle \(version\)"):
+        worker.version()
+    assert time.monotonic() - began < 5
+    worker.close()
+    os.kill(int((tmp_path / "helper").read_text()), signal.SIGKILL)

@@ -19,6 +19,7 @@ from programs import program
 from migrate import checks, inventory
 from migrate.errors import KernelError, Refused
 from migrate.pb.session_pb2 import File, ProcessInventory
+from migrate.subject import Subject
 from tcpcp import diag, tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.pidfd import Lender, borrow
@@ -109,14 +110,14 @@ def test_borrowed_socket_is_the_same(namespace: Namespace) -> None:
 
 def test_gone(namespace: Namespace) -> None:
     with program("ready()") as pid:
-        inventory.require(pid)
+        Subject(pid).require("check")
     for look in (tree.tasks, tree.descriptors, tree.start_ticks, tree.threads):
         with pytest.raises(TcpcpKernelError, match="No such process"):
             look(pid)
     with pytest.raises(KernelError, match=f"process {pid} has ended"):
         inventory.process(pid)
     with pytest.raises(Refused):
-        inventory.require(pid)
+        Subject(pid)
 
 
 def test_zombies_are_in_the_tree(namespace: Namespace) -> None:

@@ -29,11 +29,14 @@ from migrate import (
     criu,
     elf,
     failure,
-    file_copy,
+    file_taker,
+    hold,
     journal,
     known_hosts,
+    locks,
     memory,
     message_checks,
+    observed,
     packets,
     pagemap,
     place,
@@ -45,7 +48,6 @@ from migrate import (
     switch,
     timeline_html,
     timeline_svg,
-    undo,
     wire,
 )
 from migrate.clock import Clocks, Offset
@@ -116,6 +118,16 @@ def _host(received: pb.HostInventory) -> None:
         _report(Refused(reasons))
 
 
+def _compare(received: pb.Compare) -> None:
+    for file in received.files:
+        for one in file.locks:
+            locks.conflict(one, file.locks[-1])
+
+
+def _compared(received: pb.Compared) -> None:
+    _host(pb.HostInventory(files=received.files))
+
+
 def _process(received: pb.ProcessInventory) -> None:
     claims = ports.Claims(received.sockets)
     for theirs in (listener(), connection()):
@@ -135,6 +147,14 @@ def _restore(received: pb.Restore) -> None:
     assert all(one.holders[0].pid >= 0 for one in received.sockets)
     with contextlib.suppress(ImageError):
         Receiver(Path("/nonexistent")).verify(received.manifest)
+
+
+def _activated(received: pb.Activated) -> None:
+    report = Report(outcome=Outcome.IN_DOUBT, pid=100)
+    observed.on_destination(report, "b", [pb.TaskState(pid=100, state="S")], received)
+    assert report.outcome in (Outcome.MOVED, Outcome.ENDED)
+    render(report)
+    json.dumps(report.as_json())
 
 
 class _Nowhere:
@@ -175,8 +195,11 @@ USES: dict[str, Callable[[Any], object]] = {
     "process": _process,
     "prepare": _prepare,
     "restore": _restore,
+    "activated": _activated,
     "gap": _gap,
-    "copy": lambda received: file_copy.is_place(received.name),
+    "compare": _compare,
+    "compared": _compared,
+    "copy": lambda received: file_taker.is_place(received.name),
 }
 
 
@@ -199,6 +222,7 @@ def _frames() -> dict[str, bytes]:
     listening = pb.SocketOptions(inode=6, options={"SO_KEEPALIVE": 1}, congestion="cubic")
     failed = pb.Failure(phase="dump", kind="CriuError", message="no", hint="Try.", log_tail=["a", "b"])
     refused = pb.Failure(phase="check", kind="Refused", message="no", log_tail=["a [b]"])
+    task = pb.TaskState(pid=100, state="S")
     phase = pb.PhaseTime(name="build", start_ns=1, duration_ns=2)
     each: dict[str, Any] = {
         "hello": pb.Hello(protocol=1, version="1", migration_id=ID, hostname="a"),
@@ -208,10 +232,17 @@ def _frames() -> dict[str, bytes]:
             switch_kind="address", addresses=[address], pids=[100], tids=[100], timeout_s=60
         ),
         "copy": pb.FileChunk(name="/etc/x", data=b"abc", last=True, mode=0o100644),
-        "restore": pb.Restore(manifest=manifest, sockets=[held], listeners=[listening], closed=[1]),
+        "restore": pb.Restore(
+            tasks=[task], manifest=manifest, sockets=[held], listeners=[listening], closed=[1]
+        ),
+        "compare": pb.Compare(files=[pb.File(path="/a", locks=["FLOCK WRITE 0 EOF", "POSIX READ 1 9"])]),
+        "compared": pb.Compared(files=[pb.File(path="/a", content=b"x", real_path="/b")]),
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
+        "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"]),
+        "ask": pb.Ask(migration_id=ID, wait_ms=5000),
+        "answer": pb.Answer(where=pb.Answer.RUNS, destination_pid=7),
         "ping": pb.Ping(),
     }
     found = {name: frame_bytes(**{name: one}) for name, one in each.items()}
@@ -261,9 +292,9 @@ def _image_streams() -> dict[str, bytes]:
 
 
 def copied_path(data: bytes) -> None:
-    """migrate.file_copy.is_place: what is one is absolute, and stays where it is."""
+    """migrate.file_taker.is_place: what is one is absolute, and stays where it is."""
     name = data.decode(errors="replace")
-    if file_copy.is_place(name):
+    if file_taker.is_place(name):
         assert name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
@@ -273,7 +304,7 @@ def copied_path(data: bytes) -> None:
 def journal_lines(data: bytes) -> None:
     """migrate.journal: read, and used by who settles it."""
     record = journal.parse(data, ID)
-    undo.frozen(record)
+    hold.frozen(record)
     in_doubt(record)
     for entry in record.named("copied"):
         assert isinstance(entry["backup"], str)
@@ -298,7 +329,7 @@ def _journals() -> dict[str, bytes]:
         {"did": "repair", "tasks": [[42, 7]], "reuse": [5, 6]},
         {"did": "switch", "details": details},
         {"did": "routes", "routes": ["00ff"]},
-        {"did": "tree", "pids": [42], "since": 5, "marked": f"MIGRATE_ID={ID}"},
+        {"did": "tree", "tasks": [[42, 5]], "marked": f"MIGRATE_ID={ID}", "path": "/dev/shm/none"},
         {"did": "copied", "path": "/x", "backup": "/x.before"},
         {"did": "directory", "path": "/y"},
         {"state": "COMMITTED", "destination_pid": 43},

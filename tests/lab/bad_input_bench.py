@@ -92,9 +92,9 @@ class Server:
 class Running:
     """A migrate that runs, and stops where it was told to."""
 
-    def __init__(self, bench: Bench, state: str, server: Server) -> None:
+    def __init__(self, bench: Bench, state: str, server: Server, *words: str) -> None:
         self._bench = bench
-        command = ["migrate", "--json", "--stop-at", state, str(server.pid), "destination"]
+        command = ["migrate", "--json", "--stop-at", state, *words, str(server.pid), "destination"]
         self._process = bench.origin.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._lines: list[str] = []
         assert self._process.stdout is not None
@@ -128,9 +128,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def stopped_at(bench: Bench, state: str, server: Server) -> Iterator[Running]:
+def stopped_at(bench: Bench, state: str, server: Server, *words: str) -> Iterator[Running]:
     """A migrate that has stopped at *state* of its machine."""
-    run = Running(bench, state, server)
+    run = Running(bench, state, server, *words)
     try:
         yield run
     finally:
@@ -328,12 +328,16 @@ class Bench:
             server.serves()
             then()
         finally:
-            self.destination.exec(["kill", "-9", str(found.report["destination_pid"])], check=False)
-            for address in moving:
-                self.destination.exec(["ip", "addr", "del", f"{address}/24", "dev", "eth0"], check=False)
-                self.origin.exec(["ip", "addr", "replace", f"{address}/24", "dev", "eth0"])
-            self.lab.hosts["gateway"].exec(["ip", "neigh", "flush", "dev", "eth0"])
+            self.end_there(found, *moving)
         return found
+
+    def end_there(self, found: Answer, *moving: str) -> None:
+        """End the process that was moved, and put the addresses back that moved with it."""
+        self.destination.exec(["kill", "-9", str(found.report["destination_pid"])], check=False)
+        for address in moving:
+            self.destination.exec(["ip", "addr", "del", f"{address}/24", "dev", "eth0"], check=False)
+            self.origin.exec(["ip", "addr", "replace", f"{address}/24", "dev", "eth0"])
+        self.lab.hosts["gateway"].exec(["ip", "neigh", "flush", "dev", "eth0"])
 
     @contextlib.contextmanager
     def nothing_left(self) -> Iterator[None]:

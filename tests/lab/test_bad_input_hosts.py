@@ -84,7 +84,7 @@ def test_agent_is_missing(bench: Bench, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("change", "version"),
-    [("agent.VERSION = '0.0.1'", "version 0.0.1 (protocol 1)"), ("agent.PROTOCOL = 99", "(protocol 99)")],
+    [("agent.VERSION = '0.0.1'", "version 0.0.1 (protocol 2)"), ("agent.PROTOCOL = 99", "(protocol 99)")],
 )
 def test_agent_of_another_version(bench: Bench, server: Server, change: str, version: str) -> None:
     with stub(bench.destination, f"{PYTHON}{change}\nagent.main([])\n") as path:
@@ -108,7 +108,7 @@ def test_agent_of_garbage(bench: Bench, server: Server) -> None:
 def test_agent_that_hangs(bench: Bench, server: Server) -> None:
     with stub(bench.destination, "#!/bin/sh\nexec cat >/dev/null\n") as path:
         found = bench.refused(server, "--agent", path, "--timeout", 2)
-    found.must_say("destination", "does not answer", "within 2 s", "--version")
+    found.must_say("destination", "did not say hello within 2 s", "--version")
     assert found.seconds < 8
 
 

@@ -68,7 +68,21 @@ def test_answer_to_commit_is_lost(bench: Bench) -> None:
         migration.go()
         status, report = migration.end()
         assert (status, report["outcome"]) == (5, "IN_DOUBT")
-        decide_in_doubt(bench, migration, runs_on="destination")
+        decide_by_force(bench, migration)
+
+
+def decide_by_force(bench: Bench, migration: Migration) -> None:
+    """The destination cannot be asked: nothing is done on somebody's word alone, unless he insists."""
+    status, report = bench.migrate("--recover")
+    assert (status, report["outcome"]) == (5, "IN_DOUBT")
+    assert any(f"--release {migration.id}" in line for line in report["instructions"])
+    status, report = bench.migrate("--recover", "--release", migration.id)
+    assert (status, "cannot be asked" in report["error"]["message"]) == (5, True)
+    bench.assert_alone("destination", doubt=migration.id)
+    status, report = bench.migrate("--recover", host="destination")
+    assert f"PID {bench.pid}: runs here" in " ".join(report["notes"])
+    assert bench.migrate("--recover", "--release", migration.id, "--force")[0] == 0
+    assert_moved(bench)
 
 
 # --- signals, and a second migration ---------------------------------------------------------------------

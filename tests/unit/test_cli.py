@@ -65,7 +65,7 @@ def test_defaults() -> None:
 
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
-    words += " --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
+    words += " --max-gap 3 --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
     wanted = Request(
         pid=42,
         host="h",
@@ -76,6 +76,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         switch="address",
         addresses=("10.0.0.1", "fd00::1"),
         timeout_s=2.5,
+        max_gap_s=3.0,
         agent="/opt/a",
         identity="k",
         port=2222,
@@ -105,6 +106,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--timeout", "0", "42", "h"], "--timeout"),
         (["--timeout", "nan", "42", "h"], "--timeout"),
         (["--timeout", "0.5", "42", "h"], "--timeout"),
+        (["--max-gap", "0", "42", "h"], "--max-gap is a number"),
         (["--port", "70000", "42", "h"], "--port"),
         (["--switch", "dns", "42", "h"], "--switch is one of address"),
         (["--address", "web", "42", "h"], "--address is an IPv4 or IPv6 address"),

@@ -148,6 +148,8 @@ def test_only_directories_of_migrations_are_listed(state: Path) -> None:
         '{"did": []}',
         '{"did": "stop"}',
         '{"did": "stop", "tasks": 5}',
+        '{"did": "freezer"}',
+        '{"did": "keeper", "pid": 1}',
         '{"did": "stop", "tasks": [[1]]}',
         '{"did": "stop", "tasks": [[4294967296, 1]]}',
         '{"did": "repair", "tasks": [["1", 1]], "reuse": true}',

@@ -25,6 +25,7 @@ from migrate.pb.session_pb2 import (
     Goodbye,
     Hello,
     Ping,
+    Restore,
     Restored,
 )
 from migrate.stream import FdStream
@@ -143,7 +144,8 @@ def test_pings_keep_an_idle_link_alive(alone: Callable[..., tuple[Link, socket.s
 
 
 def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, _ = alone(silence_s=0.2)
+    link, other = alone(silence_s=0.2)
+    other.sendall(wire.encode(Frame(ping=Ping())))
     called: list[MigrateError] = []
     link.on_lost(called.append)
     with pytest.raises(TransportError, match="silent for 0.2 s") as caught:
@@ -157,8 +159,20 @@ def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> No
         link.send(Commit())
 
 
+def test_a_start_is_no_silence(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
+    """Who starts it waits for its first message, as long as a start may take."""
+    link, other = alone(silence_s=0.2)
+    with pytest.raises(TransportError, match="did not answer within 0.6 s"):
+        link.receive("hello", timeout_s=0.6)
+    assert link.error is None
+    other.sendall(wire.encode(Frame(hello=Hello())))
+    link.expect(Hello, timeout_s=DEADLINE_S)
+    assert link.lost.wait(DEADLINE_S)
+
+
 def test_silence_frees_a_sender_that_hangs(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, _ = alone(silence_s=0.5)
+    link, other = alone(silence_s=0.5)
+    other.sendall(wire.encode(Frame(ping=Ping())))
     began = time.monotonic()
     with pytest.raises(TransportError, match="silent"):
         while True:
@@ -268,6 +282,7 @@ def test_failure_stops_the_stream_of_chunks(pair: tuple[Link, Link]) -> None:
         while True:
             origin.send(CHUNK, kind="image", timeout_s=DEADLINE_S)
     origin.send(Abort(reason="no space"))  # was raised once, and is in nobody's way now
+    destination.receive("abort", timeout_s=DEADLINE_S, discard=True)
     destination.send(Aborted())
     origin.receive("aborted", timeout_s=DEADLINE_S)
 
@@ -344,3 +359,48 @@ def test_failure_of_a_bug_and_of_a_refusal() -> None:
     refused = from_failure(Failure(kind="Refused", message="m", log_tail=["one", "two"]))
     assert isinstance(refused, Refused)
     assert [reason.text for reason in refused.reasons] == ["one", "two"]
+
+
+# --- questions and answers ---------------------------------------------------------------------------------
+
+
+def early(link: Link, other: socket.socket) -> None:
+    """The other side has said "restored" before it is asked; then it is."""
+    other.sendall(wire.encode(Frame(restored=Restored(destination_pid=7))))
+    deadline = time.monotonic() + DEADLINE_S
+    while link.pending() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    link.send(Restore())
+
+
+def test_an_answer_that_was_there_before_the_question_is_none(
+    alone: Callable[..., tuple[Link, socket.socket]],
+) -> None:
+    link, other = alone(silence_s=60)
+    early(link, other)
+    with pytest.raises(ProtocolError, match="answers no question"):
+        link.expect(Restored, timeout_s=DEADLINE_S)
+
+
+def test_an_undo_passes_over_what_was_not_asked(pair: tuple[Link, Link]) -> None:
+    origin, destination = pair
+    origin.send(Abort())
+    destination.expect(Abort, timeout_s=DEADLINE_S)
+    destination.send(Aborted(undone=["the first"]))
+    origin.send(Abort())  # the answer to the first one is on its way
+    destination.expect(Abort, timeout_s=DEADLINE_S)
+    destination.send(Aborted(undone=["the second"]))
+    answer = origin.expect(Aborted, timeout_s=DEADLINE_S, discard=True)
+    assert answer.undone == ["the second"]
+
+
+def test_answers_bear_the_number_of_their_question(pair: tuple[Link, Link]) -> None:
+    """What the driver sends beside its question takes none."""
+    origin, destination = pair
+    for _ in range(2):
+        origin.send(Restore())
+        origin.send(CHUNK, kind="copy")
+        destination.expect(Restore, timeout_s=DEADLINE_S)
+        destination.receive("copy", timeout_s=DEADLINE_S)
+        destination.send(Restored(destination_pid=7))
+        assert origin.expect(Restored, timeout_s=DEADLINE_S).destination_pid == 7

@@ -53,6 +53,14 @@ def test_outcome_of_a_failure_within_a_step(step: machine.Step) -> None:
         assert made.failed() is Outcome.IN_DOUBT
 
 
+def test_what_was_surely_not_sent_is_taken_back() -> None:
+    made = taken(State.COMMITTED)
+    made.take_back()
+    assert (made.state, made.failed(), made.given_away) == (State.SWITCHED, Outcome.ROLLED_BACK, False)
+    with pytest.raises(ValueError, match="nothing to take back"):
+        made.take_back()
+
+
 def test_undos_by_state() -> None:
     """What a failure in each state has to undo, the last first; CRIU's end is waited for after the tasks."""
     undos: list[str] = []
@@ -60,11 +68,12 @@ def test_undos_by_state() -> None:
     for step in STEPS:
         undos = [*step.undo[::-1], *undos]
         by_state[step.after] = undos
-    assert by_state[State.FROZEN] == ["criu", "images", "isolation"]
-    assert by_state[State.DUMPED] == ["stop", "criu", "images", "isolation"]
-    assert by_state[State.ISOLATED] == ["repair", "stop", "criu", "images", "isolation"]
+    first = ["criu", "freezer", "images", "isolation"]
+    assert by_state[State.FROZEN] == first
+    assert by_state[State.DUMPED] == ["keeper", "stop", *first]
+    assert by_state[State.ISOLATED] == ["repair", "keeper", "stop", *first]
     assert by_state[State.STREAMED] == by_state[State.RESTORED] == by_state[State.ISOLATED]
-    assert by_state[State.SWITCHED] == ["switch", "repair", "stop", "criu", "images", "isolation"]
+    assert by_state[State.SWITCHED] == ["switch", "repair", "keeper", "stop", *first]
     assert by_state[State.COMMITTED] == by_state[State.SWITCHED]
     assert set(by_state[State.RELEASED]) <= set(undo.UNDO)
 

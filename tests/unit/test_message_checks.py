@@ -12,6 +12,8 @@ from migrate.agent import Agent
 from migrate.errors import ProtocolError
 from migrate.pb import session_pb2 as pb
 
+TASKS = [pb.TaskState(pid=100, state="S")]
+
 
 def prepare(**more: Any) -> pb.Prepare:
     address = pb.ServiceAddress(address="10.77.1.100", prefix_length=24)
@@ -19,11 +21,13 @@ def prepare(**more: Any) -> pb.Prepare:
 
 
 def held(*holders: pb.Descriptor) -> pb.Restore:
-    return pb.Restore(sockets=[pb.HeldSocket(inode=5, holders=holders)])
+    return pb.Restore(tasks=TASKS, sockets=[pb.HeldSocket(inode=5, holders=holders)])
 
 
 def listening(congestion: str = "cubic", **options: int) -> pb.Restore:
-    return pb.Restore(listeners=[pb.SocketOptions(inode=5, options=options, congestion=congestion)])
+    return pb.Restore(
+        tasks=TASKS, listeners=[pb.SocketOptions(inode=5, options=options, congestion=congestion)]
+    )
 
 
 def on(*addresses: str) -> pb.HostInventory:
@@ -44,6 +48,7 @@ def at(address: str, length: int) -> pb.Prepare:
         held(pb.Descriptor(pid=100, fd=3)),
         listening(SO_KEEPALIVE=1, IPV6_V6ONLY=1),
         listening(congestion=""),
+        pb.Activated(destination_pid=7, tasks=[*TASKS, pb.TaskState(pid=101, state="")]),
         on("10.0.0.1/24", "::1/128"),
         host("a", 1),
     ],
@@ -67,6 +72,11 @@ def test_what_is_said(message: Any) -> None:
         listening(SO_KEEPALIVE=2**40),
         listening(congestion="cubic\0"),
         listening(congestion="caf\u00e9"),
+        pb.Restore(),
+        pb.Restore(tasks=[pb.TaskState(pid=0, state="S")]),
+        pb.Activated(),
+        pb.Activated(destination_pid=2**31),
+        pb.Activated(destination_pid=7, tasks=[pb.TaskState(pid=7, state="run")]),
         on("10.0.0.1"),
         on("10.0.0.1/24", "x/24"),
         on("fe80::1%eth0/64"),
@@ -91,3 +101,35 @@ def test_the_agent_asks() -> None:
     with pytest.raises(ProtocolError, match="no process"):
         agent._take("prepare", pb.Prepare())
     assert agent._after == "process"
+
+
+@pytest.mark.parametrize(
+    ("said", "namespace", "before"),
+    [(0, False, 0), (1, True, 0), (7, False, 0), (2**31 - 1, True, 0), (100, True, 101)],
+)
+def test_a_destination_pid_that_cannot_be(said: int, namespace: bool, before: int) -> None:
+    activated = pb.Activated(destination_pid=said)
+    asked = prepare(new_pid_namespace=namespace)
+    with pytest.raises(ProtocolError, match=f"Activated with process {said}"):
+        message_checks.destination_pid(activated, asked, before)
+
+
+def test_the_tree_keeps_its_numbers_or_gets_others_in_a_namespace() -> None:
+    restored = pb.Restored(destination_pid=100)
+    assert message_checks.destination_pid(restored, prepare()) == 100
+    restored = pb.Restored(destination_pid=7)
+    assert message_checks.destination_pid(restored, prepare(new_pid_namespace=True)) == 7
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.Ask(migration_id="../../etc"),
+        pb.Answer(),
+        pb.Answer(where=9),  # type: ignore[arg-type]
+        pb.Answer(where=pb.Answer.RUNS, destination_pid=1),
+    ],
+)
+def test_questions_and_answers_that_make_no_sense(message: Any) -> None:
+    with pytest.raises(ProtocolError):
+        message_checks.check(message)

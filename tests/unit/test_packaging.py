@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate import version
 from tcpcp.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +125,7 @@ def test_nothing_is_missing_in_the_wheel(wheels: dict[str, Path], package: str) 
 
 def test_one_version(wheels: dict[str, Path]) -> None:
     assert {metadata(wheel)["Version"] for wheel in wheels.values()} == {VERSION}
+    assert version.VERSION == VERSION
     assert requirements(wheels["migrate"])["tcpcp"] == f"=={VERSION}"
 
 

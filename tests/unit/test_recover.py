@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from migrate import journal, place, recover, settle, undo
-from migrate.errors import Refused
+from migrate import doubt, journal, limits, place, recover, settle, undo
+from migrate.errors import Refused, TransportError
+from migrate.instructions import in_doubt
 from migrate.journal import Journal
 from migrate.machine import State
+from migrate.pb import session_pb2 as pb
+from migrate.reach import Reach
 from migrate.report import Outcome, Report
 from migrate.request import RecoverRequest
 from migrate.settle import Verdict
@@ -25,10 +30,23 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the undos called, in order."""
     monkeypatch.setattr(place, "STATE", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(doubt, "ask", unreachable)
     called: list[str] = []
     for name in undo.UNDO:
         monkeypatch.setitem(undo.UNDO, name, lambda entry, name=name: called.append(name) or name)
     return called
+
+
+def unreachable(record: journal.Record, **_: float) -> pb.Answer:
+    raise TransportError(f"no route to {record.other_host}")
+
+
+def answering(where: pb.Answer.Where.ValueType) -> Callable[..., pb.Answer]:
+    return lambda record, **_: pb.Answer(where=where, destination_pid=77)
+
+
+def run(**words: Any) -> Report:
+    return recover.run(RecoverRequest(**words), Quiet())  # type: ignore[arg-type]
 
 
 class Quiet:
@@ -67,7 +85,7 @@ def settled(directory: Path) -> Verdict:
 def test_origin_before_commit_is_rolled_back(calls: list[str]) -> None:
     directory = left("origin")
     assert settled(directory) is Verdict.ROLLED_BACK
-    assert calls == ["switch", "repair", "stop", "criu", "images", "isolation"]
+    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
     assert not directory.exists()
     assert settle.settle(directory) is None
 
@@ -142,7 +160,7 @@ def test_journal_of_nobody_is_forgotten(tmp_path: Path) -> None:
 
 def test_what_is_under_way_is_left_alone() -> None:
     written = Journal(ID, role="origin", pid=1, other_host="there")
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert report.notes == [f"migration {ID}: under way, left alone"]
     written.remove()
 
@@ -150,9 +168,29 @@ def test_what_is_under_way_is_left_alone() -> None:
 def test_recover_tells_what_it_did() -> None:
     assert recover.run(RecoverRequest(), Quiet()).notes == ["nothing was left here by a migration"]  # type: ignore[arg-type]
     left("origin")
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert (report.outcome, report.exit_status, len(report.notes)) == (Outcome.UNTOUCHED, 0, 1)
     assert f"process {os.getpid()} goes on here" in report.notes[0]
+
+
+def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
+    left("origin", alive=False)
+    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    assert f"process {os.getpid()} has ended" in report.notes[0]
+
+
+def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    left("origin", State.COMMITTED)
+    monkeypatch.setattr(doubt, "ask", answering(pb.Answer.NOT_HERE))
+    monkeypatch.setattr(undo.processes, "alive", lambda task: False)
+    report = recover.run(RecoverRequest(resume=ID), Quiet())  # type: ignore[arg-type]
+    assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
+    assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
+
+
+def test_a_task_that_is_gone_needs_no_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real ones
+    assert undo._stop({"tasks": [[os.getpid(), -1]]}) == "0 tasks continued, 1 had ended"
 
 
 def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +200,7 @@ def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(undo.UNDO, "images", fails)
     directory = left("origin")
     for _ in range(2):  # it may be tried again
-        report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+        report = run()
         assert report.error is not None and report.exit_status == 3
         assert any("broken" in note for note in report.notes)
         assert directory.exists()
@@ -175,7 +213,7 @@ def test_a_damaged_journal_is_told_and_left(calls: list[str]) -> None:
     other = Path(directory.parent / ("f" * 12))
     directory.rename(other)
     good = left("origin")
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert any("damaged in line" in note and "by hand" in note for note in report.notes)
     assert report.exit_status == 3
     assert other.exists() and not good.exists()  # the other one was undone all the same
@@ -187,7 +225,7 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
     with (directory / "journal").open("ab") as file:
         file.write(b'{"did": "something-new"}\n')
     assert settled(directory) is Verdict.UNFINISHED
-    assert calls == list(reversed(ORIGIN))
+    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
     assert "this version cannot undo it" in (directory / "problems").read_text()
 
 
@@ -195,27 +233,86 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
 def test_person_decides(calls: list[str], monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(undo.processes, "end", lambda found: [])
     directory = left("origin", State.COMMITTED)
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = run()
     assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
     assert any(f"--{how} {ID}" in line for line in report.instructions)
     assert any("77" in line for line in report.instructions), "the PID that it has on the destination"
     calls.clear()
-    report = recover.run(RecoverRequest(**{how: ID}), Quiet())  # type: ignore[arg-type]
+    report = run(**{how: ID})
+    assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
+    assert report.error is not None and "no route to there" in report.error.message
+    assert "--force" in report.error.hint and calls == [] and directory.exists()
+    report = run(**{how: ID}, force=True)
     assert report.outcome is (Outcome.ROLLED_BACK if how == "resume" else Outcome.MOVED)
     assert ("stop" in calls) == ("switch" in calls) == (how == "resume")
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("how", ["resume", "release"])
+@pytest.mark.parametrize("where", [pb.Answer.RUNS, pb.Answer.ENDED, pb.Answer.UNDER_WAY, pb.Answer.NOT_HERE])
+@pytest.mark.parametrize("force", [False, True])
+def test_person_decides_nothing_that_the_destination_contradicts(
+    calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    where: pb.Answer.Where.ValueType,
+    force: bool,
+) -> None:
+    """Force or not: it is for a destination that cannot be asked."""
+    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(doubt, "ask", answering(where))
+    directory = left("origin", State.COMMITTED)
+    report = run(**{how: ID}, force=force)
+    agrees = where in (doubt.THERE if how == "release" else (pb.Answer.NOT_HERE,))
+    assert directory.exists() == (not agrees)
+    assert bool(calls) == agrees
+    if not agrees:
+        assert report.outcome is Outcome.IN_DOUBT and report.error is not None
+        assert report.error.message.startswith("nothing was done: there was asked: it ")
+
+
+@pytest.mark.parametrize(
+    ("where", "undone", "stays"),
+    [
+        (pb.Answer.RUNS, "completed; the process runs on there", False),
+        (pb.Answer.ENDED, "completed; the process runs on there", False),
+        (pb.Answer.NOT_HERE, "goes on here", False),
+        (pb.Answer.UNDER_WAY, "in doubt", True),
+    ],
+)
+def test_recover_asks_the_destination(
+    calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    where: pb.Answer.Where.ValueType,
+    undone: str,
+    stays: bool,
+) -> None:
+    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(doubt, "ask", answering(where))
+    directory = left("origin", State.COMMITTED)
+    report = run()
+    assert report.outcome is (Outcome.IN_DOUBT if stays else Outcome.UNTOUCHED)
+    assert undone in report.notes[-1] and "there was asked: it " in report.notes[0]
+    assert directory.exists() == stays
+    assert ("stop" in calls) == (where == pb.Answer.NOT_HERE)
+
+
+def test_what_a_person_is_told_are_whole_commands() -> None:
+    reach = Reach(host="u@there", port=2222, identity="/k e y", agent="/opt/m/migrate-agent", sudo=True)
+    record = journal.Record(ID, role="origin", pid=42, other_host="u@there", reach=reach.as_json())
+    assert "ssh -p 2222 -i '/k e y' u@there 'sudo -n /opt/m/migrate --recover'" in "\n".join(in_doubt(record))
+
+
 def test_person_cannot_decide_what_is_known(calls: list[str]) -> None:
     left("origin", State.COMMITTED, State.ACTIVATED)
-    assert recover.run(RecoverRequest(resume=ID), Quiet()).exit_status == 2  # type: ignore[arg-type]
+    assert run(resume=ID).exit_status == 2
     journal.forget(place.home(ID))
     left("origin")
-    assert recover.run(RecoverRequest(release=ID), Quiet()).exit_status == 2  # type: ignore[arg-type]
+    assert run(release=ID).exit_status == 2
     journal.forget(place.home(ID))
     left("destination", State.COMMITTED)
-    assert recover.run(RecoverRequest(resume=ID), Quiet()).exit_status == 2  # type: ignore[arg-type]
-    assert recover.run(RecoverRequest(resume="../../etc"), Quiet()).exit_status == 2  # type: ignore[arg-type]
+    assert run(resume=ID).exit_status == 2
+    assert run(resume="../../etc").exit_status == 2
     assert calls == []
 
 
@@ -239,10 +336,86 @@ def test_new_migration_rolls_a_dead_one_back_first() -> None:
 
 
 def test_new_migration_waits_for_a_guardian(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "GUARDIAN_S", 0.05)
+    monkeypatch.setattr(limits, "SETTLING_S", 0.05)
     written = Journal(ID, role="origin", pid=42, other_host="there")
     with pytest.raises(Refused, match="1 reason"):
         settle.clear_the_way(42, lambda _: None)
     settle.clear_the_way(43, lambda _: None)
     written.abandon()
     settle.clear_the_way(42, lambda _: None)
+
+
+# --- one journal stops nothing ----------------------------------------------------------------------------
+
+FIRST = '{"id": "x", "role": "origin", "pid": 999999, "other_host": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "lock", "stays"),
+    [
+        (FIRST + '{"did": "newthing"}\n', True, True),
+        (FIRST + "{garbage}\n", True, True),
+        (FIRST + "[1]\n", True, True),
+        (FIRST.replace("{", '{"version": 99, ', 1), True, True),
+        ('{"did": "images", "path": "/none"}\n{"state": "COMMITTED"}\n', True, True),
+        (FIRST, False, False),
+        ("", True, False),
+        ("\0\1\n", True, True),
+        (FIRST + '{"did": "stop", "tasks": [[999999, 5]]}\n', True, False),
+    ],
+)
+def test_a_journal_of_any_kind_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, lock: bool, stays: bool
+) -> None:
+    monkeypatch.setitem(undo.UNDO, "stop", STOP)
+    odd = tmp_path / ("0" * 12)
+    odd.mkdir()
+    (odd / "journal").write_text(text)
+    if lock:
+        (odd / "lock").touch()
+    good = left("origin")
+    found = settle.sweep(lambda _: None)
+    assert [one.verdict for one in found] == [Verdict.UNFINISHED] * stays
+    assert (odd.exists(), good.exists()) == (stays, False)
+    settle.clear_the_way(999999 if not stays else 1, lambda _: None)
+
+
+STOP = undo.UNDO["stop"]
+
+
+def test_a_lock_that_is_lost_is_no_owner_unless_he_lives() -> None:
+    written = Journal(ID, role="origin", pid=1, other_host="there")
+    (written.directory / "lock").unlink()
+    with journal.owned(written.directory) as owned:
+        assert not owned
+    path = written.directory / "journal"
+    start = journal.read(written.directory).owner[1]  # type: ignore[index]
+    path.write_text(path.read_text().replace(f"{start}]", f"{start - 1}]"))
+    with journal.owned(written.directory) as owned:
+        assert owned
+    written.remove()
+
+
+def test_a_process_that_had_ended_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(undo.UNDO, "stop", STOP)
+    directory = left("origin", alive=False)
+    (note,) = run().notes
+    assert f"process {os.getpid()} has ended here" in note
+    assert not directory.exists()
+
+
+def test_a_bug_in_one_undo_stops_nothing(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(entry: dict[str, object]) -> str:
+        raise AttributeError("of another version")
+
+    monkeypatch.setitem(undo.UNDO, "switch", fails)
+    assert settled(left("origin")) is Verdict.UNFINISHED
+    assert calls == ["repair", "stop", "isolation", "criu", "images"]
+
+
+def test_no_space_for_the_first_line_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:5]))
+    with pytest.raises(OSError, match="no space"):
+        Journal(ID, role="origin", pid=1, other_host="there")
+    assert list(tmp_path.iterdir()) == []

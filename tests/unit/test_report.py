@@ -7,7 +7,7 @@ import json
 import pytest
 
 from migrate.clock import Offset
-from migrate.errors import CriuError, Exit, MigrateError, Reason, Refused, UsageError
+from migrate.errors import CriuError, Ended, Exit, MigrateError, Reason, Refused, UsageError
 from migrate.pb.session_pb2 import PhaseTime
 from migrate.report import ErrorReport, Outcome, Report, Span, Timeline
 from migrate.report_text import clean, duration, render, size
@@ -97,6 +97,8 @@ def test_spans_add_up_and_count_until_now(clock: Clock) -> None:
         (Outcome.ROLLED_BACK, IsolationError("x"), Exit.ROLLED_BACK),
         (Outcome.ROLLED_BACK, KeyError("x"), Exit.BUG),
         (Outcome.IN_DOUBT, MigrateError("x"), Exit.IN_DOUBT),
+        (Outcome.ENDED, Ended("x"), Exit.ENDED),
+        (Outcome.ENDED, KeyError("x"), Exit.BUG),
     ],
 )
 def test_exit_status(outcome: Outcome, error: Exception | None, status: Exit) -> None:

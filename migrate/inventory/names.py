@@ -1,0 +1,176 @@
+"""What a tree takes by name beside TCP ports, and who has it already: unix sockets and UDP ports.
+
+CRIU binds all of them again on the other host. It removes a unix socket that is in its way there, whoever listens
+on it, and fails for a name or port that is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from migrate import ports
+from migrate.inventory import holders, unix_diag
+from migrate.inventory.files import describe
+from migrate.pb.session_pb2 import File, TakenName, TcpSocket
+from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.pidfd import Lender
+
+#: include/uapi/linux/un.h: a descriptor (O_PATH) of the file that a unix socket is bound to.
+_SIOCUNIXFILE = 0x89E0
+_IPV6_V6ONLY = 26
+_CLOSE = 7
+_DELETED = " (deleted)"
+_WORD_BYTES = 4
+
+
+def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | None:
+    """The name of a unix socket; None if it has none that another host could have as well.
+
+    :param name: as the kernel's table has it.
+    """
+    kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    try:
+        file = fcntl.ioctl(sock, _SIOCUNIXFILE)
+    except OSError:
+        if not name.startswith("@"):
+            return None
+        return TakenName(kind=TakenName.ABSTRACT, name=name, pid=pid, fd=fd, socket_type=kind)
+    try:
+        path = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
+    finally:
+        os.close(file)
+    if path.endswith(_DELETED) or not path.startswith("/") or not path.isprintable():
+        return None
+    return TakenName(kind=TakenName.PATH, name=path, pid=pid, fd=fd, socket_type=kind)
+
+
+def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:
+    """The port of a UDP socket; None if it is bound to none, or is no UDP socket."""
+    if sock.type != socket.SOCK_DGRAM or sock.proto not in (0, socket.IPPROTO_UDP):
+        return None
+    address, port = sock.getsockname()[:2]
+    if not port:
+        return None
+    ip = ports.packed(address)
+    found = TakenName(
+        kind=TakenName.UDP, pid=pid, fd=fd, port=port, ip=ip, ipv6_only=_only_six(sock), shares=_shares(sock)
+    )
+    found.name = ports.text(ip, port)
+    return found
+
+
+def directories(names: Iterable[TakenName]) -> Iterator[File]:
+    """The directories that paths of unix sockets are in, each once."""
+    for folder in dict.fromkeys(str(Path(one.name).parent) for one in names if one.kind == TakenName.PATH):
+        with contextlib.suppress(OSError):
+            yield describe(folder, File.SOCKET_DIRECTORY, os.stat(folder))  # noqa: PTH116
+
+
+def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
+    """Return those of *wanted* that this host has already, with who has them.
+
+    :raises KernelError: the kernel's tables cannot be read.
+    """
+    wanted = list(wanted)
+    found: list[tuple[TakenName, int]] = []
+    if any(one.kind != TakenName.UDP for one in wanted):
+        found.extend(_unix_taken(wanted, unix_diag.sockets().values()))
+    if any(one.kind == TakenName.UDP for one in wanted):
+        found.extend(_udp_taken(wanted, udp_table()))
+    held = holders.of_sockets({inode for _, inode in found if inode})
+    with Lender() as lender:
+        return [
+            _named(one, held.get(inode)) for one, inode in found if not _shared(lender, one, held.get(inode))
+        ]
+
+
+def _named(one: TakenName, holder: holders.SocketHolder | None) -> TakenName:
+    found = TakenName()
+    found.CopyFrom(one)
+    found.holder = holder.who if holder else ""
+    return found
+
+
+def _unix_taken(
+    wanted: list[TakenName], table: Iterable[unix_diag.UnixSocket]
+) -> Iterator[tuple[TakenName, int]]:
+    abstract = {(one.name, one.kind): one.inode for one in table if one.name.startswith("@")}
+    paths = {one.name: one.inode for one in table if one.name.startswith("/")}
+    files = {one.file_inode: one.inode for one in table if one.file_inode}
+    for one in wanted:
+        if one.kind == TakenName.ABSTRACT and (one.name, one.socket_type) in abstract:
+            yield one, abstract[one.name, one.socket_type]
+        elif one.kind == TakenName.PATH:
+            yield from _path_taken(one, paths, files)
+
+
+def _path_taken(
+    one: TakenName, paths: dict[str, int], files: dict[int, int]
+) -> Iterator[tuple[TakenName, int]]:
+    try:
+        status = os.lstat(one.name)
+    except OSError:
+        return  # there is nothing
+    inode = paths.get(one.name) or files.get(status.st_ino & 0xFFFFFFFF)
+    if not stat.S_ISSOCK(status.st_mode):
+        one.occupied = True
+        yield one, 0
+    elif inode:  # else a socket of a program that has ended, which CRIU replaces
+        yield one, inode
+
+
+def _udp_taken(
+    wanted: list[TakenName], table: list[tuple[TcpSocket, int]]
+) -> Iterator[tuple[TakenName, int]]:
+    for one in wanted:
+        if one.kind == TakenName.UDP:
+            ours = TcpSocket(local_ip=one.ip, local_port=one.port, ipv6_only=one.ipv6_only, state=_CLOSE)
+            yield from ((one, inode) for theirs, inode in table if ports.clash(ours, theirs))
+
+
+def _shared(lender: Lender, one: TakenName, holder: holders.SocketHolder | None) -> bool:
+    """Whether both can have the port: receivers of multicast share it, and IPv6 may leave IPv4 alone."""
+    if one.kind != TakenName.UDP or holder is None:
+        return False
+    try:
+        with lender.borrow(holder.pid, holder.fd) as sock:
+            return (one.shares and _shares(sock)) or (len(one.ip) == _WORD_BYTES and _only_six(sock))
+    except (KernelError, PermissionDenied):
+        return False
+
+
+def _only_six(sock: socket.socket) -> bool:
+    return sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_V6ONLY))
+
+
+def _shares(sock: socket.socket) -> bool:
+    return any(sock.getsockopt(socket.SOL_SOCKET, one) for one in (socket.SO_REUSEADDR, socket.SO_REUSEPORT))
+
+
+def udp_table() -> list[tuple[TcpSocket, int]]:
+    """The UDP sockets of this network namespace, with their inodes. Source: net/ipv4/udp.c udp4_format_sock()."""
+    found: list[tuple[TcpSocket, int]] = []
+    for name in ("udp", "udp6"):
+        with contextlib.suppress(FileNotFoundError):
+            lines = Path(f"/proc/net/{name}").read_text().split("\n")[1:]
+            found.extend(parse_udp(line) for line in lines if line)
+    return found
+
+
+def parse_udp(line: str) -> tuple[TcpSocket, int]:
+    """A line of /proc/net/udp or udp6: its addresses are numbers of 32 bits in the order of this machine.
+
+    :raises ValueError, IndexError: it is another text.
+    """
+    fields = line.split()
+    address, port = fields[1].split(":")
+    words = (int(address[at : at + 8], 16) for at in range(0, len(address), 8))
+    ip = b"".join(word.to_bytes(_WORD_BYTES, "little") for word in words)
+    # Whether an IPv6 socket leaves IPv4 alone is not in the table; it is found when the port is.
+    return TcpSocket(local_ip=ip, local_port=int(port, 16), state=_CLOSE), int(fields[9])

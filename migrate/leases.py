@@ -1,0 +1,40 @@
+"""Leases on files (F_SETLEASE): whoever opens the file breaks them, so it must not be opened.
+
+The holder gets a signal, which kills a program that has no handler for it. Source: man fcntl(2), proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from migrate.errors import MigrateError
+
+
+def require_none(path: str) -> None:
+    """Make sure that opening *path* for reading disturbs nobody.
+
+    :raises MigrateError: somebody has a lease on it.
+    :raises OSError: there is no such file.
+    """
+    status = os.stat(path)  # noqa: PTH116
+    where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    if any(where == place for place in parse(_text())):
+        raise MigrateError(
+            f"{path} has a lease (F_SETLEASE), which reading it would break",
+            phase="copy",
+            hint="Let the program give the lease back (Samba: `oplocks = no`), or put the file there yourself.",
+        )
+
+
+def parse(text: str) -> list[str]:
+    """The files with a lease, as ``MAJOR:MINOR:INODE``, that the content of /proc/locks names."""
+    lines = (line.split() for line in text.split("\n"))
+    return [fields[5] for fields in lines if len(fields) > 5 and fields[1] == "LEASE"]
+
+
+def _text() -> str:
+    try:
+        return Path("/proc/locks").read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,105 @@
+"""Every limit of time in one table: its name, its seconds, and what it bounds.
+
+Pure. ``python -m migrate.limits`` prints the table. A limit bounds one thing; what waits for something else has
+one of its own, so that a host that is slow in one thing is not called dead in another.
+
+Before COMMIT three of them meet: each step has ``STEP_S`` as a whole, all of them from the moment in which
+somebody outside could notice have ``MOST_GAP_S`` together, and who gives the answer may die or fall silent
+before either is over. The first to come ends the wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One row.
+
+    :ivar name: the constant of this module.
+    :ivar bounds: what may take so long, and what is done then.
+    """
+
+    name: str
+    seconds: float
+    bounds: str
+
+
+TABLE: list[Limit] = []
+
+
+def _limit(name: str, seconds: float, bounds: str) -> float:
+    TABLE.append(Limit(name, seconds, bounds))
+    return seconds
+
+
+# --- what the user may choose ----------------------------------------------------------------------------
+
+STEP_S = _limit("STEP_S", 60, "one step as a whole, --timeout; before COMMIT: rolled back")
+MOST_GAP_S = _limit(
+    "MOST_GAP_S", 10, "from holding new connections and freezing until COMMIT, --max-gap: rolled back"
+)
+
+# --- the session -----------------------------------------------------------------------------------------
+
+CONNECT_S = _limit("CONNECT_S", 15, "making the SSH connection, unless ssh's configuration says otherwise")
+SSH_AGENT_S = _limit("SSH_AGENT_S", 10, "an answer of ssh-agent: its keys are not used")
+SSH_CLOSE_S = _limit("SSH_CLOSE_S", 5, "the end of the threads of an SSH connection")
+SSH_STATUS_S = _limit("SSH_STATUS_S", 2, "the exit status of an agent whose stream has ended")
+KEEPALIVE_S = _limit("KEEPALIVE_S", 5, "silence of the SSH connection until it is asked whether it lives")
+AGENT_START_S = _limit("AGENT_START_S", 60, "from starting the agent until it says hello: not begun")
+DRIVER_HELLO_S = _limit("DRIVER_HELLO_S", 30, "from the agent's start until the driver says hello")
+ANSWER_S = _limit("ANSWER_S", 60, "the agent's look at its host, its proof that CRIU works: not begun")
+PING_S = _limit("PING_S", 1, "silence of ours until something is sent")
+SILENCE_S = _limit("SILENCE_S", 5, "silence of a host that has spoken: the link is lost")
+PATIENCE_S = _limit("PATIENCE_S", 3600, "the driver's next message, while its pings come")
+LINK_CLOSE_S = _limit("LINK_CLOSE_S", 5, "the end of each thread of a link that was closed")
+HEED_S = _limit("HEED_S", 0.1, "until who waits looks whether there is still a reason to")
+
+# --- before the freeze -----------------------------------------------------------------------------------
+
+GUARDIAN_START_S = _limit("GUARDIAN_START_S", 15, "the start of a guardian, and its end: not begun")
+KEEPER_START_S = _limit("KEEPER_START_S", 15, "the start of a keeper: not begun")
+NAMESPACE_S = _limit("NAMESPACE_S", 10, "making a PID namespace: not begun")
+PROBE_S = _limit("PROBE_S", 30, "a small dump and restore that shows whether CRIU works: refused")
+VERSION_S = _limit("VERSION_S", 10, "a program that says its version: refused")
+AHEAD_READ_S = _limit("AHEAD_READ_S", 60, "reading memory ahead: goes on with what was read")
+AHEAD_S = _limit("AHEAD_S", 300, "sending one round of memory ahead: not begun")
+HANDSHAKE_S = _limit("HANDSHAKE_S", 1, "handshakes under way when new connections are held: left to them")
+
+# --- from the freeze on ----------------------------------------------------------------------------------
+
+FILTER_MARGIN_S = _limit(
+    "FILTER_MARGIN_S", 60, "how much longer than its work a filter holds that nobody renews any more"
+)
+ABORT_S = _limit("ABORT_S", 2, "the destination's undo while the process stays frozen for it: goes on here")
+UNDO_S = _limit("UNDO_S", 20, "the destination's undo when the process goes on here: a new agent is asked")
+KEEPER_ANSWER_S = _limit("KEEPER_ANSWER_S", 2, "an answer of a keeper: rolled back; its end: killed")
+CGROUP_FROZEN_S = _limit(
+    "CGROUP_FROZEN_S", 1, "tasks that a tracer lets go on their way to the freezer: said"
+)
+CGROUP_EMPTY_S = _limit("CGROUP_EMPTY_S", 5, "tasks that are dying in a cgroup that is to be removed: said")
+CRIU_CLOSE_S = _limit("CRIU_CLOSE_S", 10, "a CRIU that dumped and was hung up: killed")
+CRIU_GIVE_UP_S = _limit("CRIU_GIVE_UP_S", 0.5, "a CRIU whose restore is given up: killed")
+CRIU_END_S = _limit("CRIU_END_S", 30, "a CRIU whose driver or agent has died: killed")
+RUNS_S = _limit("RUNS_S", 0.5, "a restored task, from CRIU's end to its own first instruction: seen as it is")
+LET_GO_S = _limit("LET_GO_S", 1, "a task that was let go until it is stopped no more: seen as it is")
+SIGNALLED_S = _limit("SIGNALLED_S", 0.5, "a process that got a signal when it was let go: seen as it is")
+KILLED_S = _limit("KILLED_S", 5, "the end of processes that were killed: said")
+ASKED_S = _limit("ASKED_S", 60, "what an origin may have a destination wait for an answer: under way")
+SETTLE_S = _limit("SETTLE_S", 15, "a destination that is asked in doubt and still settles: asked later")
+SETTLING_S = _limit("SETTLING_S", 10, "a guardian that still undoes the last migration: refused")
+LATE_QUIET_S = _limit("LATE_QUIET_S", 0.1, "until no more packets are expected to come late")
+LATE_S = _limit("LATE_S", 0.5, "packets that come late to the origin, in all")
+SHOW_S = _limit("SHOW_S", 30, "whoever reads what is shown: shown no further")
+
+
+def table() -> str:
+    """It as text."""
+    width = max(len(row.name) for row in TABLE)
+    return "\n".join(f"{row.name.ljust(width)}  {row.seconds:>6g} s  {row.bounds}" for row in TABLE)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,70 @@
+"""How the other host of a migration was reached, so that it can be reached again, by us or by a person.
+
+It stands in the first line of the origin's journal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from migrate.request import AGENT, Request
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """The way to a host.
+
+    :ivar host, port, identity, agent: as in :class:`migrate.request.Request`; the file's path is absolute.
+    :ivar home: whose ``.ssh`` was used.
+    :ivar sudo: whether the agent was started with ``sudo -n``.
+    :ivar boot_id: of the kernel that ran there (/proc/sys/kernel/random/boot_id); after a restart, or on
+        another machine that has got the name, it is another one.
+    """
+
+    host: str
+    port: int | None = None
+    identity: str = ""
+    agent: str = AGENT
+    home: str = ""
+    sudo: bool = False
+    boot_id: str = ""
+
+    @classmethod
+    def of(cls, request: Request, *, sudo: bool, boot_id: str) -> Reach:
+        """The way that *request* names and that has been gone."""
+        identity = str(Path(request.identity).expanduser().absolute()) if request.identity else ""
+        return cls(
+            host=request.host,
+            port=request.port,
+            identity=identity,
+            agent=request.agent,
+            home=str(Path.home()),
+            sudo=sudo,
+            boot_id=boot_id,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """It as JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def read(cls, found: dict[str, Any], host: str) -> Reach:
+        """What :meth:`as_json` wrote; where a field is missing, the default counts, and *host*."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{"host": host} | {name: value for name, value in found.items() if name in names})
+
+    def command(self, *words: str) -> str:
+        """The shell command that runs ``migrate`` with *words* there, as root."""
+        program = str(Path(self.agent).with_name("migrate")) if "/" in self.agent else "migrate"
+        there = [*(["sudo", "-n"] if self.sudo else []), program, *words]
+        port = ["-p", str(self.port)] if self.port else []
+        identity = ["-i", self.identity] if self.identity else []
+        return shlex.join(["ssh", *port, *identity, self.host, shlex.join(there)])
+
+
+def boot_id() -> str:
+    """The id of this boot of this host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

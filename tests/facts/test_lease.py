@@ -1,0 +1,70 @@
+"""An address that the kernel removes by itself, and what else of its network it must leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from netns import Namespace, eventually, ip
+
+from migrate.switch import netlink
+
+OWN = ("10.9.0.1/24", "fd09::1/64")
+SERVICE = (("10.9.0.100", 24), ("fd09::100", 64))
+
+
+@pytest.fixture
+def host() -> Iterator[None]:
+    """This thread is on a host with addresses of both networks."""
+    namespace = Namespace()
+    with namespace.entered():
+        ip("link add eth0 type veth peer name eth1")
+        for one in ("eth0", "eth1"):
+            ip(f"link set {one} up")
+        for one in OWN:
+            ip(f"address add {one} dev eth0" + (" nodad" if ":" in one else ""))
+        yield
+    namespace.close()
+
+
+def lease(valid_s: int) -> None:
+    with netlink.route("lease", "destination") as handle:
+        index = handle.link_lookup(ifname="eth0")[0]
+        for address, length in SERVICE:
+            netlink.lease(handle, index, address, length, valid_s)
+
+
+def here() -> set[str]:
+    with netlink.route("look", "destination") as handle:
+        return netlink.here(handle, [address for address, _ in SERVICE])
+
+
+def routes() -> list[str]:
+    """The networks' routes, without what the kernel counts down."""
+    lines = (ip("route show dev eth0") + ip("-6 route show dev eth0")).splitlines()
+    assert not any("expires" in line for line in lines if not line.startswith("fe80")), lines
+    return sorted(line.strip() for line in lines if not line.startswith("fe80"))
+
+
+def test_a_lease_ends_by_itself_and_takes_no_route_along(host: None) -> None:
+    before = routes()
+    lease(1)
+    assert here() == {address for address, _ in SERVICE}
+    assert routes() == before
+    eventually(lambda: not here(), "the leases have ended")
+    assert routes() == before
+
+
+def test_a_lease_is_renewed_and_made_good(host: None) -> None:
+    """What is there for good looks as if it had been added so."""
+    with netlink.route("add", "destination") as handle:
+        index = handle.link_lookup(ifname="eth0")[0]
+        for address, length in SERVICE:
+            netlink.add(handle, index, address, length, **(netlink.DEPRECATED if ":" in address else {}))
+    shown, before = ip("-o address show dev eth0"), routes()
+    lease(2)
+    lease(60)
+    assert "valid_lft 60sec" in ip("-o address show dev eth0") and routes() == before
+    lease(netlink.FOR_EVER)
+    assert ip("-o address show dev eth0") == shown
+    assert routes() == before

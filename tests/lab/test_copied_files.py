@@ -1,0 +1,278 @@
+"""Files between hosts: none is taken for the same that is not, none is lost, and no user's link leads astray."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import Iterator
+
+import pytest
+from bad_input_bench import Bench, stopped_at
+from bad_input_look import wait_until
+
+from migrate.lab import Host
+
+SQLITE = (
+    "import sqlite3; d = sqlite3.connect('{}'); d.execute('create table if not exists t (a)'); d.commit()"
+)
+
+
+@pytest.fixture
+def bench(bench: Bench) -> Iterator[Bench]:
+    """The files of these tests are in /srv/copied and /run/copied, on both hosts."""
+    yield bench
+    for host in (bench.origin, bench.destination):
+        host.exec(["rm", "-rf", "/srv/copied", "/run/copied", "/etc/victim.conf"])
+
+
+def both(bench: Bench) -> tuple[Host, Host]:
+    return bench.origin, bench.destination
+
+
+def test_there_and_back_it_goes_on_with_its_own_data(bench: Bench) -> None:
+    """The same size is not the same file."""
+    bench.write(bench.origin, "/srv/copied/data", "FIRST ")
+    with bench.server("write=/srv/copied/data") as server:
+        there = bench.migrate(server.pid, "destination", "--copy-files")
+        assert there.status == 0, there
+        bench.write(bench.destination, "/srv/copied/data", "SECOND")
+        command = ["migrate", "--json", "--copy-files", str(there.report["destination_pid"]), "origin"]
+        back = bench.destination.exec(command, check=False, timeout=60)
+        assert back.returncode == 0, back.stdout
+        server.serves()
+        assert bench.read(bench.origin, "/srv/copied/data") == "SECOND"
+
+
+def test_the_same_size_is_refused_without_leave_to_copy(bench: Bench) -> None:
+    bench.write(bench.origin, "/srv/copied/data", "origin")
+    bench.write(bench.destination, "/srv/copied/data", "other!")
+    with bench.server("write=/srv/copied/data") as server:
+        found = bench.refused(server)
+    assert found.codes == {("other-file", "destination")}
+    found.must_say("destination", "/srv/copied/data has other content there", "--copy-files")
+
+
+def test_a_users_link_is_not_followed(bench: Bench) -> None:
+    bench.write(bench.origin, "/srv/copied/d/victim.conf", "a user's")
+    bench.write(bench.destination, "/etc/victim.conf", "root's")
+    bench.destination.exec(["sh", "-c", "mkdir /srv/copied && ln -s /etc /srv/copied/d"])
+    with bench.server("write=/srv/copied/d/victim.conf") as server:
+        found = bench.refused(server, "--copy-files")
+    assert found.codes == {("link-in-path", "destination")}
+    assert bench.read(bench.destination, "/etc/victim.conf") == "root's"
+
+
+def test_a_link_that_is_made_after_the_check_is_not_followed(bench: Bench) -> None:
+    """It is copied again in the freeze, and put back after that has failed: through no link either."""
+    bench.write(bench.origin, "/srv/copied/d/victim.conf", "a user's")
+    bench.write(bench.destination, "/etc/victim.conf", "root's")
+    with bench.server("write=/srv/copied/d/victim.conf") as server:
+        with stopped_at(bench, "CHECKED", server, "--copy-files") as run:
+            bench.write(bench.origin, "/srv/copied/d/victim.conf", "he writes")
+            bench.destination.exec(["sh", "-c", "cd /srv/copied && mv d moved && ln -s /etc d"])
+            run.go()
+            found = run.answer()
+        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
+        found.must_say("destination", "/srv/copied/d is a symbolic link")
+        server.serves()
+    assert bench.read(bench.destination, "/etc/victim.conf") == "root's"
+    assert not [name for name in bench.names(bench.destination, "/etc") if ".migrate-" in name]
+
+
+def test_what_is_written_until_the_freeze_is_refused(bench: Bench) -> None:
+    for host in both(bench):
+        bench.write(host, "/srv/copied/data", "same")
+    with bench.server("write=/srv/copied/data") as server:
+        with stopped_at(bench, "CHECKED", server) as run:
+            bench.write(bench.origin, "/srv/copied/data", "more")
+            run.go()
+            found = run.answer()
+        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
+        found.must_say("origin", "/srv/copied/data has changed since", "--copy-files")
+        server.serves()
+
+
+def test_what_is_written_until_the_freeze_is_copied(bench: Bench) -> None:
+    for host in both(bench):
+        bench.write(host, "/srv/copied/data", "same")
+    with bench.server("write=/srv/copied/data") as server:
+        with stopped_at(bench, "CHECKED", server, "--copy-files") as run:
+            bench.write(bench.origin, "/srv/copied/data", "more")
+            run.go()
+            found = run.answer()
+        try:
+            assert found.status == 0, found
+            assert bench.read(bench.destination, "/srv/copied/data") == "more"
+            server.serves()
+        finally:
+            bench.end_there(found, server.address)
+
+
+def test_mode_owner_and_times_are_kept(bench: Bench) -> None:
+    bench.write(bench.origin, "/srv/copied/deep/data", "x")
+    bench.origin.exec(["chown", "-R", "1000:50", "/srv/copied"])
+    bench.origin.exec(["chmod", "2750", "/srv/copied/deep"])
+    bench.origin.exec(["chmod", "0604", "/srv/copied/deep/data"])
+    bench.origin.exec(["touch", "-m", "-d", "2001-02-03 04:05:06.789", "/srv/copied/deep/data"])
+
+    def look(host: Host) -> list[tuple[int, ...]]:
+        paths = (host.root / "srv/copied/deep", host.root / "srv/copied/deep/data")
+        status = [path.stat() for path in paths]
+        found = [(stat.S_IMODE(one.st_mode), one.st_uid, one.st_gid) for one in status]
+        return [*found, (status[1].st_mtime_ns,)]
+
+    before = look(bench.origin)
+    with bench.server("write=/srv/copied/deep/data") as server:
+        bench.moved(server, "--copy-files", then=lambda: _same(look(bench.destination), before))
+
+
+def _same(one: object, other: object) -> None:
+    assert one == other
+
+
+def test_another_mode_is_refused_before_the_freeze(bench: Bench) -> None:
+    for host, mode in zip(both(bench), ("0700", "0755"), strict=True):
+        bench.write(host, "/srv/copied/cwd/data", "x")
+        host.exec(["chmod", mode, "/srv/copied/cwd"])
+    with bench.server("cwd=/srv/copied/cwd") as server:
+        found = bench.refused(server)
+    found.must_say("destination", "/srv/copied/cwd has the mode 0755 there and 0700", "chmod 0700")
+
+
+def test_data_beside_the_open_file_is_not_left_behind(bench: Bench) -> None:
+    """Copied as a tree, with what was written meanwhile; what was there before is gone with it."""
+    bench.write(bench.origin, "/srv/copied/db/log", "log")
+    bench.write(bench.origin, "/srv/copied/db/sub/base", "base")
+    bench.write(bench.destination, "/srv/copied/db/sub/stale", "stale")
+    with bench.server("write=/srv/copied/db/log") as server:
+        found = bench.refused(server, "--copy-files")
+        assert found.codes == {("files-beside", "destination")}
+        found.must_say("destination", "sub/base", "--copy-tree /srv/copied/db")
+        tree = ("--copy-tree", "/srv/copied/db")
+
+        def copied() -> None:
+            assert bench.read(bench.destination, "/srv/copied/db/sub/base") == "base"
+            assert bench.names(bench.destination, "/srv/copied/db/sub") == {"base"}
+            assert bench.names(bench.destination, "/srv/copied") == {"db"}
+
+        bench.moved(server, *tree, then=copied)
+
+
+def test_a_tree_comes_back_when_nothing_moves(bench: Bench) -> None:
+    bench.write(bench.origin, "/srv/copied/db/log", "log")
+    bench.write(bench.destination, "/srv/copied/db/sub/stale", "stale")
+    with bench.server("write=/srv/copied/db/log") as server:
+        with stopped_at(bench, "DUMPED", server, "--copy-tree", "/srv/copied/db") as run:
+            assert bench.read(bench.destination, "/srv/copied/db/log") == "log"
+            run.terminate()
+            found = run.answer()
+        assert found.report["outcome"] == "ROLLED_BACK"
+        server.serves()
+    assert bench.names(bench.destination, "/srv/copied/db") == {"sub"}
+    assert bench.names(bench.destination, "/srv/copied") == {"db"}
+
+
+def test_an_open_database_is_not_copied(bench: Bench) -> None:
+    bench.origin.exec(["mkdir", "-p", "/srv/copied"])
+    bench.origin.exec([sys.executable, "-c", SQLITE.format("/srv/copied/app.db")])
+    with bench.server("write=/srv/copied/app.db") as server:
+        found = bench.refused(server, "--copy-files")
+    assert found.codes == {("open-database", "destination")}
+    found.must_say("destination", "/srv/copied/app.db is an open SQLite database", "storage that both hosts")
+
+
+def test_a_lease_is_not_broken(bench: Bench) -> None:
+    bench.write(bench.origin, "/srv/copied/leased", "x")
+    code = (
+        "import fcntl, os, signal; f = os.open('/srv/copied/leased', os.O_RDWR); fcntl.fcntl(f, fcntl.F_SETLEASE,"
+        " fcntl.F_WRLCK); open('/srv/copied/ready', 'w'); signal.pause()"
+    )
+    with bench.program(bench.origin, sys.executable, "-c", code) as pid:
+        wait_until(lambda: "ready" in bench.names(bench.origin, "/srv/copied"), "a lease")
+        found = bench.migrate(pid, "destination", "--copy-files")
+        assert ("lease", "origin") in found.codes, found.said
+        assert bench.origin.exec(["kill", "-0", str(pid)], check=False).returncode == 0
+
+
+def test_a_named_pipe_that_others_have_open(bench: Bench) -> None:
+    for host in both(bench):
+        host.exec(["sh", "-c", "mkdir -p /srv/copied && mkfifo /srv/copied/fifo"])
+    with (
+        bench.program(bench.origin, "sh", "-c", "exec 3<>/srv/copied/fifo; sleep 1000"),
+        bench.server("read=/srv/copied/fifo") as server,
+    ):
+        found = bench.refused(server)
+    found.must_say("origin", "named pipe", "/srv/copied/fifo, sh (PID")
+
+
+def test_a_lock_that_is_held_there(bench: Bench) -> None:
+    for host in both(bench):
+        bench.write(host, "/srv/copied/lock", "")
+    code = (
+        "import fcntl, sys, time; f = open('/srv/copied/lock', 'r+b'); fcntl.flock(f, fcntl.LOCK_EX);"
+        "open('/srv/copied/ready', 'w'); time.sleep(1000)"
+    )
+    with (
+        bench.program(bench.destination, sys.executable, "-c", code),
+        bench.program(bench.origin, sys.executable, "-c", code) as pid,
+    ):
+        for host in both(bench):
+            wait_until(lambda host=host: "ready" in bench.names(host, "/srv/copied"), "a lock")
+        found = bench.migrate(pid, "destination")
+    assert ("lock-taken", "destination") in found.codes
+    found.must_say("destination", "/srv/copied/lock", "is locked there by python")
+
+
+def test_the_directory_of_a_unix_socket_is_made(bench: Bench) -> None:
+    bench.origin.exec(
+        ["sh", "-c", "mkdir -p /run/copied/app; cd /run/copied; chmod 0711 app; chown 1000 app"]
+    )
+    with bench.server("unixserver=/run/copied/app/app.sock") as server:
+        found = bench.refused(server)
+        assert found.codes == {("no-directory", "destination")}
+
+        def made() -> None:
+            status = (bench.destination.root / "run/copied/app").stat()
+            assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o711, 1000)
+            assert bench.names(bench.destination, "/run/copied/app") == {"app.sock"}
+
+        bench.moved(server, "--copy-files", then=made)
+
+
+@pytest.mark.parametrize("path", ["/run/copied/app.sock", "@copied"])
+def test_a_name_of_a_unix_socket_that_is_taken_there(bench: Bench, path: str) -> None:
+    for host in both(bench):
+        host.exec(["mkdir", "-p", "/run/copied"])
+    port = bench.free_port()
+    with (
+        bench.odd(bench.destination, f"127.0.0.1:{port}", f"unixserver={path}"),
+        bench.server(f"unixserver={path}") as server,
+    ):
+        found = bench.refused(server)
+        shown = bench.destination.exec(["ss", "-xlH"]).stdout
+    assert found.codes == {("unix-name-taken" if path.startswith("@") else "unix-path-taken", "destination")}
+    found.must_say("destination", path, "python")
+    assert path in shown
+
+
+def test_a_udp_port_that_is_taken_there(bench: Bench) -> None:
+    code = (
+        "import socket, time; s = socket.socket(2, 2); s.bind(('0.0.0.0', 5353)); print(1); time.sleep(1000)"
+    )
+    with (
+        bench.program(bench.destination, sys.executable, "-c", code) as other,
+        bench.program(bench.origin, sys.executable, "-c", code) as pid,
+    ):
+        for host in both(bench):
+            wait_until(lambda host=host: "5353" in host.exec(["ss", "-ulnH"]).stdout, "UDP")
+        found = bench.migrate(pid, "destination")
+    found.must_say("destination", "UDP port 5353 is taken by python", f"(PID {other})")
+
+
+def test_words_of_the_report_are_json(bench: Bench) -> None:
+    """A file of an odd name in the refusal breaks no line."""
+    bench.write(bench.origin, '/srv/copied/a "b\\', "x")
+    with bench.server('write=/srv/copied/a "b\\') as server:
+        found = bench.refused(server)
+    assert json.dumps(found.report) and ("no-file", "destination") in found.codes

@@ -1,0 +1,181 @@
+"""Which process is moved, and what became of it: seen, not assumed.
+
+The one that was asked for and no other; dead when it was killed in the gap, with its signals when it was sent some;
+and a report that says what is so on the host that it names.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from kills import Bench, Migration, View, eventually
+from kills_outcomes import assert_goes_on_at_origin, assert_moved
+
+#: A process with a timer that expires all the time, and one that is no one's child for long.
+TICKS = "import signal, time\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
+TICKS += "signal.setitimer(signal.ITIMER_REAL, 2, 2)\nwhile True: time.sleep(1)"
+FORKS = """import os, time
+while True:
+    children = [os.fork() for _ in range(3)]
+    if 0 in children:
+        time.sleep(0.002)
+        os._exit(0)
+    for child in children: os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture
+def bench(loaded: Bench) -> Bench:
+    return loaded.ready()
+
+
+@pytest.fixture
+def idle(bench: Bench) -> Iterator[Bench]:
+    """A bench of which the server stays where it is, while other processes are moved."""
+    yield bench
+    for host in (bench.origin, bench.destination):
+        host.exec(["pkill", "-9", "-f", "^sleep [45]|python.* -c import"], check=False)
+    bench.at = "origin"
+
+
+def command_lines(bench: Bench, word: str) -> dict[str, list[str]]:
+    """Where processes with *word* in their command line are."""
+    hosts = (bench.origin, bench.destination)
+    return {h.name: [one for _, one in View(h).processes.values() if word in one] for h in hosts}
+
+
+def hit(bench: Bench, host: str, pid: int, name: str) -> None:
+    bench.lab.hosts[host].exec(["kill", f"-{name}", str(pid)])
+
+
+# --- which one -------------------------------------------------------------------------------------------
+
+
+def test_another_process_that_got_its_number_stays(idle: Bench) -> None:
+    pid = idle.origin.spawn(["sleep", "4040"])
+    with idle.other(pid):
+        migration = Migration(idle, "CHECKED")
+        hit(idle, "origin", pid, "KILL")
+        idle.spawn_as(idle.origin, pid, ["sleep", "5151"])
+        migration.go()
+        status, report = migration.end()
+        assert (status, report["outcome"]) == (6, "ENDED")
+        assert report["where"] == f"PID {pid} has ended on origin"
+        assert command_lines(idle, "sleep 5151") == {"origin": ["sleep 5151"], "destination": []}
+        assert idle.traces(idle.origin) == idle.traces(idle.destination) == []
+
+
+def test_it_ends_before_it_is_frozen(idle: Bench) -> None:
+    pid = idle.origin.spawn(["sleep", "4041"])
+    with idle.other(pid):
+        migration = Migration(idle, "CHECKED")
+        hit(idle, "origin", pid, "KILL")
+        migration.go()
+        status, report = migration.end()
+    assert (status, report["outcome"]) == (6, "ENDED")
+    assert report["where"] == f"PID {pid} has ended on origin"
+    assert report["error"]["message"] == f"process {pid} has ended"
+    assert idle.traces(idle.origin) == []
+    assert idle.migrate(str(pid), "destination")[0] == 3  # there is none
+
+
+# --- what happened to it while it was frozen ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["FROZEN", "DUMPED", "ISOLATED", "SWITCHED"])
+def test_killed_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> None:
+    migration = Migration(bench, state)
+    hit(bench, "origin", bench.pid, "KILL")
+    status, report = migration.end()  # noticed at once
+    assert (status, report["outcome"]) == (6, "ENDED")
+    assert report["where"] == f"PID {bench.pid} has ended on origin"
+    assert "was killed while it was frozen" in report["error"]["message"]
+    assert report["notes"] == []
+    assert not any(command_lines(bench, "numbered.py serve").values())
+    eventually(lambda: bench.traces(bench.destination) == [], "nothing is left on destination")
+    assert bench.migrate("--recover")[1]["notes"] == ["nothing was left here by a migration"]
+
+
+@pytest.mark.parametrize("state", ["DUMPED", "SWITCHED"])
+def test_asked_to_end_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> None:
+    """It gets the signal, which it would not on the destination."""
+    migration = Migration(bench, state)
+    hit(bench, "origin", bench.pid, "TERM")
+    migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (6, "ENDED")
+    assert f"process {bench.pid} was sent SIGTERM" in report["error"]["message"]
+    assert not any(command_lines(bench, "numbered.py serve").values())
+
+
+def test_signals_that_it_ignores_do_not_keep_it_here(bench: Bench) -> None:
+    migration = Migration(bench, "SWITCHED")
+    hit(bench, "origin", bench.pid, "WINCH")
+    migration.go()
+    assert migration.end()[0] == 0
+    assert_moved(bench)
+
+
+def test_its_timers_do_not_keep_it_here(idle: Bench) -> None:
+    """They expire while it is frozen, and again on the destination."""
+    pid = idle.origin.spawn([sys.executable, "-c", TICKS])
+    with idle.other(pid):
+        migration = Migration(idle, "SWITCHED")
+        look = ["grep", "-q", "^ShdPnd:.*2...$", f"/proc/{pid}/status"]  # SIGALRM is bit 13
+        eventually(lambda: idle.origin.exec(look, check=False).returncode == 0, "it has expired")
+        migration.go()
+        status, report = migration.end()
+        assert (status, report["outcome"]) == (0, "MOVED"), report["error"]
+        assert report["where"] == f"runs on destination as PID {pid}"
+        idle.destination.exec(["kill", "-9", str(pid)])
+
+
+# --- what happened to what was built -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "name"), [("RESTORED", "KILL"), ("SWITCHED", "KILL"), ("SWITCHED", "STOP")]
+)
+def test_what_was_built_is_hit_before_commit(bench: Bench, state: str, name: str) -> None:
+    migration = Migration(bench, state)
+    hit(bench, "destination", bench.pid, name)
+    began = time.monotonic()
+    if name == "STOP":
+        migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert "of the tree that was built" in report["error"]["message"]
+    assert time.monotonic() - began < 10
+    assert_goes_on_at_origin(bench)
+
+
+def test_what_was_built_is_killed_when_commit_has_been_sent(bench: Bench) -> None:
+    """The destination says that it does not run there: there is nothing to doubt."""
+    migration = Migration(bench, "SWITCHED")
+    agent = migration.agent
+    hit(bench, "destination", agent, "STOP")
+    hit(bench, "destination", bench.pid, "KILL")
+    migration.go()
+    migration.wait_for_journal(bench.origin, "COMMITTED")
+    hit(bench, "destination", agent, "CONT")
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK"), report
+    assert report["instructions"] == []
+    assert_goes_on_at_origin(bench)
+
+
+# --- a tree that changes all the time ----------------------------------------------------------------------
+
+
+def test_a_tree_that_forks_all_the_time(idle: Bench) -> None:
+    pid = idle.origin.spawn([sys.executable, "-c", FORKS])
+    with idle.other(pid):
+        for host, other in (("origin", "destination"), ("destination", "origin")):
+            status, report = idle.migrate(str(pid), other, host=host)
+            assert (status, report["outcome"]) == (0, "MOVED"), report
+            pid = report["destination_pid"]
+        assert report["where"] == f"runs on origin as PID {pid}"
+        idle.origin.exec(["kill", "-9", str(pid)])

@@ -1,0 +1,71 @@
+"""What a rollback on the destination kills: only what its own CRIU made, whatever numbers others have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migrate import made_here, processes, undo
+
+MARK = "MIGRATE_ID=feedfeedfeed"
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a program that sleeps, with ``Popen``'s arguments."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    def begin(**more: Any) -> subprocess.Popen[bytes]:
+        made.append(subprocess.Popen(["sleep", "1000"], **more))
+        # Its environment can be read a moment after exec() has closed what Popen waits for.
+        while not Path(f"/proc/{made[-1].pid}/environ").read_bytes():
+            time.sleep(0.001)
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.kill()
+        one.wait()
+
+
+def entry(directory: Path, *tasks: tuple[int, int]) -> dict[str, Any]:
+    return {"did": "tree", "tasks": [list(task) for task in tasks], "marked": MARK, "path": str(directory)}
+
+
+def test_who_has_a_number_of_the_tree_and_is_younger_is_a_stranger(tmp_path: Path, start: Start) -> None:
+    """The journal of the version before had these two, and nothing else, for it."""
+    stranger = start()
+    of_before = {"pids": [stranger.pid], "since": 0}
+    assert undo.UNDO["tree"](entry(tmp_path) | of_before) == "restored tasks killed"
+    assert stranger.poll() is None
+
+
+def test_what_was_built_is_killed_unless_its_number_is_another_ones(tmp_path: Path, start: Start) -> None:
+    built, other = (processes.identity(start().pid) for _ in range(2))
+    undo.UNDO["tree"](entry(tmp_path, built, (other[0], other[1] - 1)))
+    assert not processes.alive(built)
+    assert processes.alive(other)
+
+
+def test_what_bears_our_mark_is_killed(tmp_path: Path, start: Start) -> None:
+    helper = processes.identity(start(env={**os.environ, **dict([MARK.split("=")])}).pid)
+    undo.UNDO["tree"](entry(tmp_path))
+    assert not processes.alive(helper)
+
+
+def test_what_writes_to_our_images_is_ours_and_who_reads_them_is_not(tmp_path: Path, start: Start) -> None:
+    log = tmp_path / "restore.log"
+    with log.open("wb") as file:
+        task = processes.identity(start(pass_fds=[file.fileno()]).pid)
+    with log.open("rb") as file:
+        engineer = processes.identity(start(pass_fds=[file.fileno()]).pid)
+    assert made_here.processes_of(entry(tmp_path)) == [task]
+    undo.UNDO["tree"](entry(tmp_path))
+    assert (processes.alive(task), processes.alive(engineer)) == (False, True)

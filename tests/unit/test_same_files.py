@@ -1,0 +1,337 @@
+"""Which files are the same on both hosts, and what is looked at again in the freeze."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inventories import destination, only, process, reasons
+
+from migrate import checks, locks, storage
+from migrate.carried_files import CarriedFiles
+from migrate.checks_files import files_to_compare
+from migrate.content import Digests
+from migrate.errors import MigrateError
+from migrate.inventory import compared, neighbours
+from migrate.inventory.file_facts import database
+from migrate.leases import parse
+from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory
+
+DATA = "/var/lib/app/data"
+
+
+def data(path: str = DATA, **more: Any) -> File:
+    fields = {"use": File.OPEN, "size_bytes": 7, "exists": True, "regular": True, "written": True, "inode": 5}
+    return File(path=path, **(fields | more))
+
+
+def test_content_decides_and_not_size() -> None:
+    here, there = data(content=b"1"), data(content=b"2")
+    reason = only(reasons(process(files=[here]), None, destination(files=[there])))
+    assert reason.code == "other-file" and "other content" in reason.text and "--copy-files" in reason.remedy
+    assert checks.files_to_copy(process(files=[here]), destination(files=[there])) == [here]
+    assert reasons(process(files=[here]), None, destination(files=[here])) == []
+
+
+def test_only_the_necessary_is_read() -> None:
+    def wanted(here: File, there: File, *, copying: bool = False) -> int:
+        return len(files_to_compare(process(files=[here, here]), destination(files=[there]), copying=copying))
+
+    assert wanted(data(), data()) == 1
+    assert wanted(data(), data(size_bytes=8)) == 0
+    assert wanted(data(build_id=b"1"), data(build_id=b"1")) == 0
+    assert wanted(data(storage="nfs4 x"), data(storage="nfs4 x")) == 0
+    assert wanted(data(storage=""), data(storage="")) == 1
+    # A log goes on behind what is there, unless it is to be the same.
+    assert wanted(data(append_only=True), data()) == 0
+    assert wanted(data(append_only=True), data(), copying=True) == 1
+
+
+def test_a_file_on_shared_storage_is_the_same() -> None:
+    here, there = data(storage="nfs4 s:/x 1 7", content=b"1"), data(storage="nfs4 s:/x 1 7", size_bytes=9)
+    assert reasons(process(files=[here]), None, destination(files=[there])) == []
+
+
+def test_mode() -> None:
+    here, there = data(mode=stat.S_IFREG | 0o640), data(mode=stat.S_IFREG | 0o644)
+    found = process(files=[here]), None, destination(files=[there])
+    reason = only(reasons(*found))
+    assert (reason.code, reason.remedy) == ("other-mode", f"Make them the same: chmod 0640 {DATA}")
+    assert reasons(*found, copy_files=True) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "code"),
+    [
+        ({"real_path": "/mnt/x"}, {}, "link-in-path"),
+        ({"writers": ["cat (PID 9)"]}, {}, "file-in-use"),
+        ({}, {"mode": stat.S_IFREG | 0o4755}, "set-id-file"),
+        ({}, {"format": "SQLite"}, "open-database"),
+        ({}, {"format": "LMDB"}, "open-database"),
+    ],
+)
+def test_what_is_not_copied(there: dict[str, Any], here: dict[str, Any], code: str) -> None:
+    ours = data(content=b"1", **here)
+    its = data(content=b"2", **(({"inode": 6}) | there))
+    reason = only(reasons(process(files=[ours]), None, destination(files=[its]), copy_files=True))
+    assert reason.code == code and reason.remedy
+
+
+def test_sqlite_knows_its_inode() -> None:
+    """The same content under another inode is no help to it; LMDB does not look."""
+    for kind, other, refused in (("SQLite", 6, True), ("SQLite", 5, False), ("LMDB", 6, False)):
+        files = process(files=[data(format=kind)]), None, destination(files=[data(inode=other)])
+        assert bool(reasons(*files)) is refused
+
+
+def test_databases_are_known_by_their_first_bytes() -> None:
+    assert database(b"SQLite format 3\0" + bytes(16)) == "SQLite"
+    assert database(bytes(16) + b"\xde\xc0\xef\xbe" + bytes(12)) == "LMDB"
+    assert database(b"") == database(b"SQLite") == ""
+
+
+def test_locks_that_are_held_there() -> None:
+    here = data(locks=["FLOCK WRITE 0 EOF"])
+    reason = only(reasons(process(files=[here]), None, destination(files=[data(lockers=["flock (PID 9)"])])))
+    assert reason.code == "lock-taken" and "flock (PID 9)" in reason.text
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "meet"),
+    [
+        ("FLOCK WRITE 0 EOF", "FLOCK READ 0 EOF", True),
+        ("FLOCK READ 0 EOF", "FLOCK READ 0 EOF", False),
+        ("FLOCK WRITE 0 EOF", "POSIX WRITE 0 EOF", False),
+        ("OFDLCK WRITE 0 9", "POSIX READ 9 EOF", True),
+        ("POSIX WRITE 0 9", "POSIX WRITE 10 EOF", False),
+        ("", "POSIX WRITE 10 EOF", False),
+    ],
+)
+def test_locks_that_meet(ours: str, theirs: str, meet: bool) -> None:
+    assert locks.conflict(ours, theirs) is meet
+
+
+def test_leases() -> None:
+    text = "1: LEASE  ACTIVE    WRITE 1 08:01:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 2 08:01:78 0 EOF\n"
+    assert parse(text) == ["08:01:77"]
+
+
+def test_what_lies_beside(tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    for name in ("base.rdb", "incr.aof", "app.log", ".hidden"):
+        (folder / name).write_text("x")
+    aof = data(str(folder / "incr.aof"), append_only=True, uid=os.geteuid())
+    beside = list(neighbours.of([aof]))
+    assert [one.path for one in beside] == [str(folder / "base.rdb")]
+    assert not list(neighbours.of([aof], [str(folder)]))
+    there = [one for one in [aof, *beside] if one.use != File.NEIGHBOUR]
+    moving = process(files=[aof, *beside]), None, destination(files=there)
+    reason = only(reasons(*moving, copy_files=True))
+    assert reason.code == "files-beside" and "base.rdb" in reason.text
+    assert f"--copy-tree {folder}" in reason.remedy
+    assert reasons(*moving) == []
+    assert reasons(*moving, copy_files=True, trees=(str(folder),)) == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "code"),
+    [
+        ({"path": "/etc"}, {}, "tree-of-host"),
+        ({"directory": False}, {}, "no-tree"),
+        ({}, {"real_path": "/mnt/app"}, "link-in-path"),
+        ({}, {"directory": False}, "other-file"),
+        ({}, {"writers": ["sh (PID 7)"]}, "file-in-use"),
+        ({"storage": "x"}, {"storage": "x"}, "tree-shared"),
+    ],
+)
+def test_trees_that_are_not_copied(here: dict[str, Any], there: dict[str, Any], code: str) -> None:
+    fields = {"path": "/srv/app", "use": File.COPIED_TREE, "directory": True, "exists": True}
+    moving = process(files=[File(**(fields | here))]), None, destination(files=[File(**(fields | there))])
+    assert only(reasons(*moving, trees=("/srv/app",))).code == code
+
+
+# --- content ----------------------------------------------------------------------------------------------
+
+
+def _old(path: Path) -> None:
+    """Long unchanged, as far as the times tell that a program can set."""
+    os.utime(path, (1, 1))
+
+
+def test_a_file_is_read_again_only_when_it_may_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, digests = tmp_path / "file", Digests()
+    file.write_text("one")
+    first = digests.of(str(file))
+    assert digests.of(str(file)) == first
+    file.write_text("two")  # in the same moment, of the same size
+    assert digests.changed(str(file)) and digests.of(str(file)) != first
+    monkeypatch.setattr("migrate.content._SETTLED_NS", -(10**18))
+    second = digests.of(str(file))
+    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("read again"))
+    assert digests.of(str(file)) == second and not digests.changed(str(file))
+
+
+def test_times_tell_nothing_of_what_is_mapped_shared(tmp_path: Path) -> None:
+    file, digests = tmp_path / "file", Digests()
+    file.write_bytes(b"a" * 4096)
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
+        mapped[0] = 98
+        time.sleep(0.05)
+        digests.of(str(file), mapped_shared=True)
+        status = file.stat()
+        digests.took(str(file), status, digests.known(str(file)))
+        mapped[0] = 99  # the page is writable by now: no fault, no new time
+        assert digests.changed(str(file), mapped_shared=True)
+
+
+# --- in the freeze ----------------------------------------------------------------------------------------
+
+
+class Destination:
+    """Answers as the agent does, from files below another directory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **contents: bytes) -> None:
+        self.contents, self.sent = contents, list[FileChunk]()
+        monkeypatch.setattr("migrate.file_copy.send_directory_above", lambda *_: None)
+
+    def ask(self, question: Compare, meanwhile: Callable[[], None]) -> Compared:
+        meanwhile()
+        return Compared(files=[self._answer(one) for one in question.files])
+
+    def _answer(self, one: File) -> File:
+        if (found := self.contents.get(Path(one.path).name)) is None:
+            return File(path=one.path, use=one.use)
+        digest = sha256(found).digest()
+        return File(
+            path=one.path, use=one.use, exists=True, regular=True, size_bytes=len(found), content=digest
+        )
+
+    def send(self, chunk: FileChunk) -> None:
+        self.sent.append(chunk)
+        self.contents[Path(chunk.name).name] = chunk.data
+
+
+def carried(there: Destination, files: list[File], *, copying: bool) -> CarriedFiles:
+    found = CarriedFiles(there.ask, there.send, copying=copying)
+    question = Compare(files=files)
+    answers = HostInventory(files=there.ask(question, lambda: None).files)
+    for one in answers.files:
+        one.content = b""
+    ours = process(files=files)
+    found.compare(ours, answers)
+    if copying:
+        found.copy(checks.files_to_copy(ours, answers))
+    return found
+
+
+def opened(path: Path, **more: Any) -> File:
+    return data(str(path), size_bytes=path.stat().st_size, **more)
+
+
+def test_what_changes_until_the_freeze_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Destination(monkeypatch, same=b"1", differs=b"2")
+    paths = {name: tmp_path / name for name in ("same", "differs", "missing", "late")}
+    for path in paths.values():
+        path.write_text("1")
+    files = [opened(paths[name]) for name in ("same", "differs", "missing")]
+    care = carried(there, files, copying=True)
+    assert [Path(one.name).name for one in there.sent] == ["differs", "missing"]
+    there.sent.clear()
+    paths["missing"].write_text("3")
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: [*files, opened(paths["late"])])
+    care.settle([1])
+    assert sorted(Path(one.name).name for one in there.sent) == ["late", "missing"]
+    assert there.contents == {"same": b"1", "differs": b"1", "missing": b"3", "late": b"1"}
+
+
+def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Destination(monkeypatch, same=b"1", log=b"long")
+    same, log, late = tmp_path / "same", tmp_path / "log", tmp_path / "late"
+    for path in (same, log, late):
+        path.write_text("1")
+    files = [opened(same), opened(log, append_only=True)]
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: files)
+    care = carried(there, files, copying=False)
+    log.write_text("more")
+    care.settle([1])
+    same.write_text("2")
+    with pytest.raises(MigrateError, match="same has changed since") as caught:
+        care.settle([1])
+    assert "--copy-files" in caught.value.hint
+    same.write_text("1")
+    there.contents["same"] = b"9"  # somebody over there writes it
+    with pytest.raises(MigrateError, match="same has changed since"):
+        care.settle([1])
+    there.contents["same"] = b"1"
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: [*files, opened(late)])
+    with pytest.raises(MigrateError, match="late.*does not exist.*opened since"):
+        care.settle([1])
+    assert not there.sent
+
+
+def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, tree = Destination(monkeypatch), tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    for name in ("kept", "gone", "changes", "below/deep"):
+        (tree / name).write_text("1")
+    (tree / "link").symlink_to("kept")
+    os.mkfifo(tree / "fifo")
+    care = CarriedFiles(there.ask, there.send, copying=False, trees=[str(tree)])
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: [])
+    care.copy([])
+    assert there.sent[0].removed and there.sent[0].name == str(tree)
+    sent = {
+        str(Path(one.name).relative_to(tree)) for one in there.sent if not tmp_path.is_relative_to(one.name)
+    }
+    assert sent == {".", "kept", "gone", "changes", "below", "below/deep", "link"}
+    there.sent.clear()
+    (tree / "gone").unlink()
+    (tree / "changes").write_text("2")
+    (tree / "new").write_text("3")
+    care.settle([1])
+    assert {(Path(one.name).name, one.removed) for one in there.sent} == {
+        ("gone", True),
+        ("changes", False),
+        ("new", False),
+    }
+
+
+def test_a_real_writer_and_a_real_lock(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    command = ["flock", str(path), "sh", "-c", "echo; sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        wanted = data(str(path), size_bytes=1, locks=["FLOCK WRITE 0 EOF"])
+        found = compared.contents([wanted], Digests())[0]
+        subprocess.run(["pkill", "-P", str(other.pid)], check=True)
+    assert any("flock" in who for who in found.lockers) and found.content
+
+
+def test_one_file_seen_twice_on_one_kernel(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("x")
+    os.link(one, tmp_path / "same")
+    other.write_text("x")
+    assert storage.name(str(one)) == storage.name(str(tmp_path / "same")) != storage.name(str(other))
+
+
+def test_mounts_are_read_as_the_kernel_writes_them() -> None:
+    nfs = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - nfs4 10.0.0.1:/export rw"
+    text = f"{nfs}\n7 1 0:3 / / rw - ext4 /dev/a rw\n"
+    assert storage.parse_mount(text, "36") == ("nfs4", "10.0.0.1:/export")
+    assert storage.parse_mount(text, "6") == ("", "")
