@@ -83,6 +83,8 @@ class Migration:
 
     def __init__(self, bench: Bench, state: str, *options: str) -> None:
         self.bench = bench
+        # What a test does meanwhile counts as gap; where options repeat, the last one holds.
+        options = ("--max-gap", str(DEADLINE_S), *options)
         words = ["migrate", "--json", "--stop-at", state, *options, str(bench.pid), "destination"]
         self.process = bench.origin.popen(words, stdout=PIPE, stderr=PIPE, text=True)
         self._lines: list[dict[str, Any]] = []
