@@ -38,6 +38,8 @@ _ROUTES_MSS: tcp_repair.Setting = (TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
+#: What the kernel guesses at most (TCP_MSS_DEFAULT), and how long timestamps are in a segment.
+_LARGEST_GUESS, _STAMPS_BYTES = 536, 12
 #: The kernel doubles it and keeps it in an int.
 _LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
@@ -242,11 +244,25 @@ def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
         # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
         tcp_repair.QUEUES[RECV_QUEUE],
         tcp_repair.queue_seq(ici.copied_seq),
+        tcp_repair.window_(_guessing_window(ici)),
         # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
         (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
     )
     tcp_repair.set_each(sock, settings)
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+
+
+def _guessing_window(ici: Ici) -> Window:
+    """For connect(), which sets another, but first guesses from half of this how large the peer's segments are.
+
+    Where there is none it takes 88 bytes, and the first segment that is larger than the guess is what the kernel
+    computes from how much of a buffer is window (tcp_initialize_rcv_mss(), tcp_measure_rcv_mss()): after a
+    request of 200 bytes a third of the window would be left. This is the guess after a handshake: as much as
+    we may send, 536 at most. What has been measured since is measured again.
+    """
+    largest = ici.negotiated.mss_clamp - _STAMPS_BYTES * ici.negotiated.timestamps
+    room = 2 * max(1, min(largest, _LARGEST_GUESS))
+    return Window(ici.copied_seq, 0, 0, room, ici.copied_seq)
 
 
 def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None) -> None:
