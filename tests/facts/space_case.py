@@ -92,6 +92,8 @@ class Case:
     :ivar lowat: net.ipv4.tcp_notsent_lowat here; 0 for the default.
     :ivar only: net.ipv6.bindv6only here. :ivar elsewhere: here's sysctls say no to scaling, SACK and stamps.
     :ivar first: who closes first where nobody has.
+    :ivar counted: connect() here counts the length of timestamps that are not agreed, as it does in repair mode
+        where net.ipv4.tcp_timestamps is on; made by repair only, and in controls only.
     """
 
     number: int = 0
@@ -121,6 +123,7 @@ class Case:
     only: bool = False
     elsewhere: bool = False
     first: str = "here"
+    counted: bool = False
 
     @property
     def state(self) -> str:

@@ -10,13 +10,25 @@ import re
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from netns import Namespace
 from space_case import Case
-from space_pairs import NO_QUEUE, QUEUE, RECEIVE, SEND, TCP, TIMESTAMP, WINDOW, Pair, queue_seq
+from space_pairs import (
+    NO_QUEUE,
+    QUEUE,
+    RECEIVE,
+    SEND,
+    TCP,
+    TIMESTAMP,
+    WINDOW,
+    Pair,
+    queue_seq,
+    repaired,
+)
 from space_states import CORKED_BYTES, SIOCINQ, SIOCOUTQ, SIOCOUTQNSD, queued
 
 Fields = dict[str, Any]
@@ -27,7 +39,7 @@ SO_PEEK_OFF = 42
 
 #: Of struct tcp_info, by offset; 4 bytes each.
 _INFO = {
-    "snd_mss": 16, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
+    "snd_mss": 16, "rcv_mss": 20, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
     "snd_wnd": 228, "rcv_wnd": 232,
 }  # fmt: skip
 
@@ -81,26 +93,71 @@ def _peek(sock: socket.socket) -> bytes:
 
 #: Advice for the path (paper 5): only where it is the same path, and then nearly.
 _ADVICE = {"cwnd", "ssthresh", "rtt", "rttvar"}
-#: How exactly a round-trip time can be taught on a busy machine: a tick of the timers (HZ 250) or two.
+#: How exactly a round-trip time can be taught: a tick of the timers (HZ 250) or two.
 TAUGHT_US = 10_000
 
 
-def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None) -> Iterator[str]:
+class Stall:
+    """How long this thread did not run in a ``with`` block, which is as late as a clock that it reads may be.
+
+    :ivar us: in microseconds, after the block.
+    """
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic() - time.thread_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.us = int((time.monotonic() - time.thread_time() - self._began) * 1e6)
+
+
+def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None, stalled_us: int) -> Iterator[str]:
     """What differs between the socket that was got and the one created from it; nothing was sent between.
 
     :param stamp: the timestamp in the ICI, from which the clock goes on.
+    :param stalled_us: for so long the call that created it, or this one, did not run.
     """
     for name in before:
-        if name in _ADVICE or name == "clock":
+        if name in _ADVICE or name in ("clock", "rcv_mss"):
             continue
         if before[name] != after[name] and not _explained(name, before[name], after[name], case):
             yield f"{name}: {short(before[name])} -> {short(after[name])}"
+    if after["rcv_mss"] != (guess := _first_guess(after, case)):
+        yield f"rcv_mss: {before['rcv_mss']} -> {after['rcv_mss']}, after a handshake {guess}"
     if stamp is not None:
         ticks = (after["clock"] - stamp) % 2**32
-        if ticks > (100 if case.stamps == "ms" else 100_000):
+        if ticks > (100_000 + stalled_us) // (1000 if case.stamps == "ms" else 1):
             yield f"clock: {stamp} was read, {after['clock']} is set"
     if case.same_path and case.state not in ("CLOSE",):
-        yield from _advice(before, after, case)
+        yield from _advice(before, after, case, stalled_us)
+
+
+def _first_guess(after: Fields, case: Case) -> int:
+    """How large the peer's segments are, as guessed by connect(), and by a handshake (tcp_initialize_rcv_mss()).
+
+    What comes in larger is measured, and from that how much of the buffer is window: with too low a guess any
+    small segment says that (tcp_measure_rcv_mss()). What was measured before cannot be set, and is measured
+    anew by the next full segment. The header's length is by the sysctl: see :func:`counts_more`.
+    """
+    path = after["pmtu"] - (60 if case.version == 6 else 40)
+    said = (
+        after["advmss"] if after["advmss"] < 32768 else 536
+    )  # TCP_MAXSEG takes no more, and no more is guessed
+    ours = min(path, said) - 12 * (not case.elsewhere)
+    peers = after["mss_clamp"] - 12 * bool(case.stamps)
+    return max(88, min(536, ours, peers))
+
+
+def counts_more(case: Case) -> bool:
+    """Whether connect() counts timestamps that are not agreed: repair mode cannot tell it, the sysctl does.
+
+    Then the kernel takes the peer's segments for 12 bytes smaller than they are (tcp_connect_init(), and
+    tcp_measure_rcv_mss() by tcp_header_len). Where they are tiny the first that is larger than expected lets it
+    take nearly all of a buffer's memory for what cannot be content: it does not join segments that wait any more
+    (tcp_collapse()), drops what does not fit, and says that the window is 0 (tcp_select_window()). A socket that
+    connects in repair mode by hand does the same: :attr:`space_case.Case.counted`.
+    """
+    return not case.stamps and not case.elsewhere
 
 
 #: TCPI_OPT_WSCALE.
@@ -129,13 +186,17 @@ def _explained(name: str, before: Any, after: Any, case: Case) -> bool:
     return False
 
 
-def _advice(before: Fields, after: Fields, case: Case) -> Iterator[str]:
+def _advice(before: Fields, after: Fields, case: Case, stalled_us: int) -> Iterator[str]:
     if abs(before["cwnd"] - after["cwnd"]) > 1:
         yield f"cwnd: {before['cwnd']} -> {after['cwnd']}"
     # bbr has none of its own, and says so when it begins (bbr_init()).
     if before["ssthresh"] != after["ssthresh"] and case.algorithm != "bbr":
         yield f"ssthresh: {before['ssthresh']} -> {after['ssthresh']}"
-    if case.stamps and before["rtt"] and abs(before["rtt"] - after["rtt"]) > TAUGHT_US:
+    if (
+        case.stamps
+        and before["rtt"]
+        and not -TAUGHT_US <= after["rtt"] - before["rtt"] <= TAUGHT_US + stalled_us
+    ):
         yield f"rtt: {before['rtt']} -> {after['rtt']} us"
 
 
@@ -263,14 +324,25 @@ def ici_kept(before: Any, after: Any, case: Case, elapsed_s: float) -> Iterator[
     yield from _stamp(old, new, elapsed_s)
     yield from _windows(old, new, case)
     yield from _stream(old, new, case)
-    skipped = _SEEN_ABOVE | (
-        {"options.TCP_WINDOW_CLAMP"} if case.talk else set()
-    )  # the kernel moves it along
-    skipped |= {"congestion.cwnd"} | _CONGESTION
+    skipped = _SEEN_ABOVE | {"congestion.cwnd"} | _CONGESTION
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
-        if name not in skipped and a != b and not _explained(name.removeprefix("negotiated."), a, b, case):
+        if name in skipped or a == b or _explained(name.removeprefix("negotiated."), a, b, case):
+            continue
+        if not (case.talk and _moved_by_talk(name, a, b, case, (new["rcv_nxt"] - old["rcv_nxt"]) % 2**32)):
             yield f"ICI {name}: {short(a)} -> {short(b)}"
+
+
+def _moved_by_talk(name: str, a: Any, b: Any, case: Case, read: int) -> bool:
+    """What the kernel moves by itself where bytes go both ways.
+
+    Buffers that the application has not chosen grow (tcp_sndbuf_expand(), tcp_rcv_space_adjust()), and the
+    window's clamp with them; the peek offset goes back by what is read, to 0 (sk_peek_offset_bwd()).
+    """
+    if name == "options.SO_PEEK_OFF":
+        return bool(b == max(0, a - read))
+    chosen = {"options.SO_SNDBUF": case.sndbuf, "options.SO_RCVBUF": case.rcvbuf}
+    return name == "options.TCP_WINDOW_CLAMP" or (not chosen.get(name, 1) and a < b)
 
 
 _CONGESTION = {"congestion.ssthresh", "congestion.srtt_us", "congestion.rttvar_us"}
@@ -320,9 +392,7 @@ def _windows(old: Fields, new: Fields, case: Case) -> Iterator[str]:
         ("ours", "window.rcv_wup", "window.rcv_wnd"),
         ("the peer's", None, "window.snd_wnd"),
     ):
-        edges = [(_una(f) if base is None else f[base]) + f[size] for f in (old, new)]
-        if not _forward(*edges):
-            yield f"ICI edge of {which} window went back by {edges[0] - edges[1]}"
+        yield from edge_kept(which, *((_una(f) if base is None else f[base]) + f[size] for f in (old, new)))
     # Sending a probe sets it to rcv_nxt - 1 (tcp_send_window_probe()), so that the answer's window counts.
     probed = new["window.snd_wl1"] == (new["rcv_nxt"] - 1) % 2**32
     if not (_forward(old["window.snd_wl1"], new["window.snd_wl1"]) or probed):
@@ -335,29 +405,52 @@ def _windows(old: Fields, new: Fields, case: Case) -> Iterator[str]:
         yield f"ICI window.max_window: {old['window.max_window']} -> {new['window.max_window']}"
 
 
+def edge_kept(which: str, old: int, new: int) -> Iterator[str]:
+    if not _forward(old, new):
+        yield f"ICI edge of {which} window went back by {(old - new) % 2**32}"
+
+
+def window_edge(sock: socket.socket) -> int:
+    """Of our window, of a socket in use."""
+    with repaired(sock):
+        return sum(struct.unpack("=5I", sock.getsockopt(TCP, WINDOW, 20))[3:])
+
+
 def _una(fields: Fields) -> int:
     return int(fields["snd_nxt"]) - len(fields["send_queue.sent"]) - fields["send_queue.fin_sent"]
 
 
 def _pushed_since(old: Fields, new: Fields, case: Case) -> bool:
-    """As :func:`_pushed`, between two passes: all that waited was corked, and has arrived."""
-    waited = old["send_queue.unsent"]
-    gone = not (old["send_queue.sent"] or new["send_queue.sent"] or new["send_queue.unsent"])
-    arrived = (_una(new) - _una(old)) % 2**32 == len(waited)
-    return case.shape[2] == "unsent" and 0 < len(waited) <= CORKED_BYTES and gone and arrived
+    """As :func:`_pushed`, between two passes: what was corked has arrived, all of it.
+
+    It may have been passed as sent in between, for the peer may delay its acknowledgement by 40 ms.
+    """
+    waited = len(old["send_queue.sent"]) + len(old["send_queue.unsent"])
+    gone = not (new["send_queue.sent"] or new["send_queue.unsent"])
+    arrived = (_una(new) - _una(old)) % 2**32 == waited
+    return case.send == "unsent" and not case.deaf and 0 < waited <= CORKED_BYTES and gone and arrived
 
 
 def _stream(old: Fields, new: Fields, case: Case) -> Iterator[str]:
-    if case.talk or _pushed_since(old, new, case):
+    if case.talk:
         return
-    if _una(old) % 2**32 != _una(new) % 2**32 or old["rcv_nxt"] != new["rcv_nxt"]:
-        yield f"ICI snd_una, rcv_nxt: {_una(old)}, {old['rcv_nxt']} -> {_una(new)}, {new['rcv_nxt']}"
+    yield from _unmoved(old, new, "rcv_nxt", ("receive_queue.data",), (old["rcv_nxt"], new["rcv_nxt"]))
+    if not _pushed_since(old, new, case):
+        queue = ("send_queue.sent", "send_queue.unsent")
+        yield from _unmoved(old, new, "snd_una", queue, (_una(old) % 2**32, _una(new) % 2**32))
     if not _forward(old["snd_nxt"], new["snd_nxt"]):
         yield f"ICI snd_nxt went back: {old['snd_nxt']} -> {new['snd_nxt']}"
-    for what in (("send_queue.sent", "send_queue.unsent"), ("receive_queue.data",)):
-        a, b = (b"".join(fields[name] for name in what) for fields in (old, new))
-        if a != b:
-            yield f"ICI {what}: {short(a)} -> {short(b)}, or other bytes"
+
+
+def _unmoved(
+    old: Fields, new: Fields, what: str, queue: tuple[str, ...], numbers: tuple[int, int]
+) -> Iterator[str]:
+    """Neither the number of a stream's first or last byte, nor the bytes of its queue."""
+    if numbers[0] != numbers[1]:
+        yield f"ICI {what}: {numbers[0]} -> {numbers[1]}"
+    a, b = (b"".join(fields[name] for name in queue) for fields in (old, new))
+    if a != b:
+        yield f"ICI {queue}: {short(a)} -> {short(b)}, or other bytes"
 
 
 # --- the hosts' counters --------------------------------------------------------------------------------

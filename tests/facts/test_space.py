@@ -59,11 +59,15 @@ class Worlds:
 
 
 class Walk:
-    """One case from its beginning to its end, and all that was wrong."""
+    """One case from its beginning to its end, and all that was wrong.
 
-    def __init__(self, world: World, case: Case) -> None:
+    :ivar brought: the connection was made and brought to where it is to be passed.
+    """
+
+    def __init__(self, world: World, case: Case, passing: bool = True) -> None:
+        """:param passing: False: as a control, nothing is passed, and all else is the same."""
         self.world, self.case, self.wrong = world, case, []
-        self.brought = False
+        self.passing, self.brought = passing, False
 
     def run(self) -> list[str]:
         """Sentences; none when all is well."""
@@ -80,7 +84,7 @@ class Walk:
             scales = self._scales(pair)
             bring(pair, case)
             self.brought = True
-            self._pass_all(pair)
+            (self._pass_all if self.passing else self._stay)(pair)
             live_on(pair, case)
             both_gone(pair)
         except (AssertionError, OSError, tcpcp.TcpcpError) as exc:
@@ -93,7 +97,7 @@ class Walk:
         if pair:
             late = self._on_the_wire(wire, pair, scales)
             for who, old, new in zip(("here", "there"), before, after, strict=True):
-                released = case.passes * (who == "here" or peers is world.here)
+                released = case.passes * self.passing * (who == "here" or peers is world.here)
                 self.wrong += judges.counted(old, new, who, released, late)
         wire.close()
         return self.wrong
@@ -119,6 +123,17 @@ class Walk:
             if self.case.talk:
                 talk(pair, self.case, turn)
 
+    def _stay(self, pair: Pair) -> None:
+        """What :meth:`_pass_all` does besides, so that what it finds is found here too if it is not ours."""
+        last = None
+        for turn in range(self.case.passes):
+            edge = judges.window_edge(pair.here)
+            if last is not None:
+                self._note(turn, judges.edge_kept("ours", last, edge))
+            last = edge
+            if self.case.talk:
+                talk(pair, self.case, turn)
+
     def _pass(self, pair: Pair, ss: bool) -> tcpcp.Ici:
         """get, release, create, activate; what was read before and after is compared."""
         sock, case = pair.here, self.case
@@ -131,9 +146,11 @@ class Walk:
         unsent = len(ici.send_queue.unsent) + (ici.send_queue.fin and not ici.send_queue.fin_sent)
         got["outq_nsd"] = max(got["outq_nsd"], unsent if ici.state not in FIN_ACKED else 0)
         tcpcp.release(sock)
-        pair.here = tcpcp.create(tcpcp.Ici.from_bytes(ici.to_bytes()), same_path=case.same_path)
+        with judges.Stall() as stall:
+            pair.here = tcpcp.create(tcpcp.Ici.from_bytes(ici.to_bytes()), same_path=case.same_path)
+            made = judges.frozen(pair.here)
         stamp = ici.timestamp.value if ici.timestamp else None
-        self._note(0, judges.rebuilt(got, judges.frozen(pair.here), case, stamp))
+        self._note(0, judges.rebuilt(got, made, case, stamp, stall.us))
         tcpcp.activate(pair.here)
         pair.here.setblocking(False)
         self._note(0, judges.options_kept(options, judges.options(pair.here), case))
@@ -167,8 +184,11 @@ def walk(worlds: Worlds, case: Case) -> list[str]:
     it = Walk(world, case)
     if not it.run() or not it.brought:
         return it.wrong
-    control = {kind_of(one) for one in Walk(world, dataclasses.replace(case, passes=0)).run()}
-    return [one for one in it.wrong if kind_of(one) not in control]
+    controls = [case]
+    if judges.counts_more(case):
+        controls.append(dataclasses.replace(case, made="repair", ecn=False, counted=True))
+    known = {kind_of(one) for control in controls for one in Walk(world, control, passing=False).run()}
+    return [one for one in it.wrong if kind_of(one) not in known]
 
 
 def report(worlds: Worlds, cases: Iterable[Case]) -> str:
