@@ -40,6 +40,7 @@ _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
 #: What the kernel guesses at most (TCP_MSS_DEFAULT), and how long timestamps are in a segment.
 _LARGEST_GUESS, _STAMPS_BYTES = 536, 12
+_MORE_THAN_A_SEGMENT = 2**17
 #: The kernel doubles it and keeps it in an int.
 _LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
@@ -176,12 +177,15 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
         socket_filter.attach(sock, ici.socket_filter)
     congestion_state.restore(sock, ici, same_path=way.same_path)
     _set_sizes(sock, ici, way)
+    lower, clamp = _clamps(ici)
     last = (
+        # First, or an acknowledgement that was delayed would tell a window as large as connect() has made it.
+        *lower,
         # Until here the send window is 0, so whatever went wrong in between, nothing was sent.
         tcp_repair.window_(ici.window),
         # Again, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
         *tcp_repair.RESIZING[ici.local.ip.version == 6],
-        *_clamps(ici),
+        *clamp,
         tcp_repair.QUEUES[NO_QUEUE],  # who writes to it too early gets an error
     )
     tcp_repair.set_each(sock, last)
@@ -295,14 +299,17 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.set_congestion(sock, wanted)
 
 
-def _clamps(ici: Ici) -> Iterator[tcp_repair.Setting]:
+def _clamps(ici: Ici) -> tuple[list[tcp_repair.Setting], list[tcp_repair.Setting]]:
     """The window's clamp, and with it what the window grows from: not less than what was promised.
 
-    The kernel looks at that only where the clamp changes (tcp_set_window_clamp()).
+    :return: what is set before the window, and what after it: the kernel looks at the window only where the
+        clamp changes (tcp_set_window_clamp()).
     """
     clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
-    for value in (clamp - 1, clamp) if clamp > 1 else ():
-        yield TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP"
+    if clamp <= 1:
+        return [], []
+    lower, same = ((TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP") for value in (clamp - 1, clamp))
+    return [lower], [same]
 
 
 def _set_sizes(sock: socket.socket, ici: Ici, way: _Way) -> None:
@@ -468,6 +475,19 @@ def _receive_fin(sock: socket.socket, ici: Ici) -> None:
     expected = {State.CLOSING: State.CLOSING}.get(ici.state, State.CLOSE_WAIT)
     flags, number = raw_segment.FIN | raw_segment.ACK, seq.add(ici.rcv_nxt, -1)
     _feed(sock, ici, flags, number, _first_to_send(ici), expected)
+    if expected is State.CLOSE_WAIT:
+        _acknowledge(sock, ici)
+
+
+def _acknowledge(sock: socket.socket, ici: Ici) -> None:
+    """Acknowledge what was fed now, which the isolation drops; in 40 ms the kernel would by itself.
+
+    It would take for told what it says of the window then. It acknowledges at once what is more than a segment,
+    as all is since a number that is far enough back (__tcp_cleanup_rbuf()).
+    """
+    back = Window(seq.add(ici.rcv_nxt, -1), 0, 0, 0, seq.add(ici.rcv_nxt, -_MORE_THAN_A_SEGMENT))
+    at_once = 1 if ici.options.get("TCP_QUICKACK", 1) else 2  # an even number leaves the option 0
+    tcp_repair.set_each(sock, [tcp_repair.window_(back), (TCP, socket.TCP_QUICKACK, at_once, "TCP_QUICKACK")])
 
 
 def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expected: State) -> None:
