@@ -92,8 +92,6 @@ class Case:
     :ivar lowat: net.ipv4.tcp_notsent_lowat here; 0 for the default.
     :ivar only: net.ipv6.bindv6only here. :ivar elsewhere: here's sysctls say no to scaling, SACK and stamps.
     :ivar first: who closes first where nobody has.
-    :ivar counted: connect() here counts the length of timestamps that are not agreed, as it does in repair mode
-        where net.ipv4.tcp_timestamps is on; made by repair only, and in controls only.
     """
 
     number: int = 0
@@ -123,7 +121,6 @@ class Case:
     only: bool = False
     elsewhere: bool = False
     first: str = "here"
-    counted: bool = False
 
     @property
     def state(self) -> str:
@@ -188,6 +185,8 @@ def _rest(number: int, shape: Shape, flags: tuple[bool, bool, str], kind: str) -
     full = shape[2] in ("unsent", "both")
     if full and 0 < mss[1] < 500:  # else a thousand small segments fill the peer's buffer before its window
         mss = mss[0], 536
+    if shape[2] == "unsent" and shape[0] not in FIN_UNACKED and 88 <= mss[0] < 500:
+        mss = 536, mss[1]  # likewise: TCP_MAXSEG limits what its socket sends too
     return Case(
         number=number,
         shape=shape,

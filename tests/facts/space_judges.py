@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,7 +40,7 @@ SO_PEEK_OFF = 42
 #: Of struct tcp_info, by offset; 4 bytes each.
 _INFO = {
     "snd_mss": 16, "rcv_mss": 20, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
-    "snd_wnd": 228, "rcv_wnd": 232,
+    "total_retrans": 100, "snd_wnd": 228, "rcv_wnd": 232,
 }  # fmt: skip
 
 
@@ -118,7 +118,11 @@ def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None, stalle
     :param stalled_us: for so long the call that created it, or this one, did not run.
     """
     for name in before:
-        if name in _ADVICE or name in ("clock", "rcv_mss"):
+        if (
+            name in _ADVICE
+            or name in ("clock", "rcv_mss", "total_retrans")
+            or _told_anew(name, before, after)
+        ):
             continue
         if before[name] != after[name] and not _explained(name, before[name], after[name], case):
             yield f"{name}: {short(before[name])} -> {short(after[name])}"
@@ -137,27 +141,15 @@ def _first_guess(after: Fields, case: Case) -> int:
 
     What comes in larger is measured, and from that how much of the buffer is window: with too low a guess any
     small segment says that (tcp_measure_rcv_mss()). What was measured before cannot be set, and is measured
-    anew by the next full segment. The header's length is by the sysctl: see :func:`counts_more`.
+    anew by the next full segment. The header's length is by the sysctl: see :func:`but_for_room`.
     """
     path = after["pmtu"] - (60 if case.version == 6 else 40)
-    said = (
-        after["advmss"] if after["advmss"] < 32768 else 536
-    )  # TCP_MAXSEG takes no more, and no more is guessed
+    # TCP_MAXSEG takes no more, and without it connect() knows only what every path can (tcp_v6_connect()).
+    unsaid = 1220 if case.version == 6 else 536
+    said = after["advmss"] if after["advmss"] < 32768 else unsaid
     ours = min(path, said) - 12 * (not case.elsewhere)
     peers = after["mss_clamp"] - 12 * bool(case.stamps)
     return max(88, min(536, ours, peers))
-
-
-def counts_more(case: Case) -> bool:
-    """Whether connect() counts timestamps that are not agreed: repair mode cannot tell it, the sysctl does.
-
-    Then the kernel takes the peer's segments for 12 bytes smaller than they are (tcp_connect_init(), and
-    tcp_measure_rcv_mss() by tcp_header_len). Where they are tiny the first that is larger than expected lets it
-    take nearly all of a buffer's memory for what cannot be content: it does not join segments that wait any more
-    (tcp_collapse()), drops what does not fit, and says that the window is 0 (tcp_select_window()). A socket that
-    connects in repair mode by hand does the same: :attr:`space_case.Case.counted`.
-    """
-    return not case.stamps and not case.elsewhere
 
 
 #: TCPI_OPT_WSCALE.
@@ -186,17 +178,46 @@ def _explained(name: str, before: Any, after: Any, case: Case) -> bool:
     return False
 
 
+#: What every transmission tells anew (tcp_select_window()).
+_TOLD = ("rcv_wnd", "repair rcv_wnd", "rcv_wup")
+
+
+def in_use(sock: socket.socket) -> Fields:
+    """What a timer may change of *sock*, also where nothing it sends gets out; of a socket in use."""
+    raw = sock.getsockopt(TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
+    names = ("total_retrans", *sorted(_ADVICE))
+    return {name: struct.unpack_from("=I", raw, _INFO[name])[0] for name in names}
+
+
+def read(before: Fields, got: Fields, ici: Any) -> Iterator[str]:
+    """The ICI has what the socket had before, or has since it was read, when a timer may have expired.
+
+    From here on *got* has what the ICI has, so that this is what the new socket is compared with.
+    """
+    path = ici.congestion
+    found = {"cwnd": path.cwnd, "ssthresh": path.ssthresh, "rtt": path.srtt_us, "rttvar": path.rttvar_us}
+    for name, value in found.items():
+        if value not in (before[name], got[name]):
+            yield f"read {name}: {value}, was {before[name]}, is {got[name]}"
+    got |= found
+    if got["total_retrans"] > before["total_retrans"]:
+        got |= dict(zip(_TOLD, (ici.window.rcv_wnd, ici.window.rcv_wnd, ici.window.rcv_wup), strict=True))
+
+
+def _told_anew(name: str, before: Fields, after: Fields) -> bool:
+    """Whether the window is another because something was sent again meanwhile, in vain; not a smaller one."""
+    edges = ((fields["rcv_wup"] + fields["repair rcv_wnd"]) % 2**32 for fields in (before, after))
+    return name in _TOLD and after["total_retrans"] > 0 and _forward(*edges)
+
+
 def _advice(before: Fields, after: Fields, case: Case, stalled_us: int) -> Iterator[str]:
     if abs(before["cwnd"] - after["cwnd"]) > 1:
         yield f"cwnd: {before['cwnd']} -> {after['cwnd']}"
     # bbr has none of its own, and says so when it begins (bbr_init()).
     if before["ssthresh"] != after["ssthresh"] and case.algorithm != "bbr":
         yield f"ssthresh: {before['ssthresh']} -> {after['ssthresh']}"
-    if (
-        case.stamps
-        and before["rtt"]
-        and not -TAUGHT_US <= after["rtt"] - before["rtt"] <= TAUGHT_US + stalled_us
-    ):
+    late = after["rtt"] - before["rtt"]
+    if case.stamps and before["rtt"] and not -TAUGHT_US <= late <= TAUGHT_US + stalled_us:
         yield f"rtt: {before['rtt']} -> {after['rtt']} us"
 
 
@@ -245,19 +266,22 @@ def options(sock: socket.socket) -> dict[tuple[int, int], bytes]:
     return found
 
 
-def options_kept(before: Options, after: Options, case: Case) -> Iterator[str]:
+def options_kept(before: Options, after: Options, case: Case, window: int) -> Iterator[str]:
+    """:param window: the peer's now."""
     for level, number in before:
         same = _value(level, number, before) == _value(level, number, after)
-        if not same and not _option_explained(level, number, before, after, case):
+        if not same and not _option_explained(level, number, before, after, case, window):
             values = [_value(level, number, which) for which in (before, after)]
             yield f"option {_LEVELS[level]} {number}: {values[0]} -> {values[1]}"
 
 
-def _option_explained(level: int, number: int, before: Options, after: Options, case: Case) -> bool:
+def _option_explained(
+    level: int, number: int, before: Options, after: Options, case: Case, window: int
+) -> bool:
     """TCP_MAXSEG is the size in use; TCP_WINDOW_CLAMP, unless the application has set it, the kernel's own."""
     a, b = _value(level, number, before), _value(level, number, after)
     if (level, number) == (6, 2):
-        return _explained("snd_mss", a, b, case)
+        return _explained("snd_mss", a, b, case) or _halved(a, b, case, window)
     return (level, number) == (6, 10) and a != dict(case.options).get("TCP_WINDOW_CLAMP")
 
 
@@ -300,6 +324,15 @@ def _pushed(before: Fields, after: Fields, case: Case) -> bool:
     return unread == still_unread and waits == "0" and int(waited) <= CORKED_BYTES
 
 
+def _halved(before: int, after: int, case: Case, window: int) -> bool:
+    """What was corked and went with the activation was answered with a window larger than any before.
+
+    A segment may be as large as half of the largest (tcp_ack_update_window(), tcp_bound_to_half_wnd()).
+    """
+    corked = case.send == "unsent" and not case.deaf
+    return corked and before < after <= window // 2
+
+
 def ss_kept(before: Fields, after: Fields, case: Case) -> Iterator[str]:
     pushed = {"queues", "snd_wnd"} if _pushed(before, after, case) else set()
     for name in sorted((before.keys() | after.keys()) - pushed):
@@ -307,6 +340,8 @@ def ss_kept(before: Fields, after: Fields, case: Case) -> Iterator[str]:
         if name == "wscale" and {a, b} == {None, "0,0"}:
             continue
         told = {"mss": "snd_mss", "advmss": "advmss"}.get(name)  # which rebuilt() has seen
+        if name == "mss" and a and b and _halved(int(a), int(b), case, int(after.get("snd_wnd", 0))):
+            continue
         if a != b and not (told and a and b and _explained(told, int(a), int(b), case)):
             yield f"ss {name}: {before.get(name)} -> {after.get(name)}"
 
@@ -487,3 +522,25 @@ def counted(
         most = {"EstabResets": released, "OutRsts": late}.get(name, 0)
         if name in after and after[name] - before[name] > most:
             yield f"counter {name} of {who}: +{after[name] - before[name]}"
+
+
+_OF_ROOM = re.compile(
+    r"its window's right edge went back by \d+, the field is 0\b|ICI edge of ours window went back"
+    r"|the peer sent \d+ segments again|counter (BeyondWindow|TCPRcvQDrop|RcvPruned) of here"
+)
+
+
+def but_for_room(wrong: Sequence[str], case: Case) -> list[str]:
+    """Without what comes of a receive buffer that is full before its window, where connect() is the cause.
+
+    In repair mode it cannot be told what was agreed, and counts timestamps where net.ipv4.tcp_timestamps is on
+    (tcp_connect_init()). Then the peer's segments are 12 bytes larger than the kernel takes them for, and the
+    first of them is measured as a larger one: from then on, all of a buffer's memory is content to it, half of
+    it before (tcp_measure_rcv_mss()). So it does not join what waits (tcp_collapse()), drops what was promised
+    room (tcp_data_queue(): TCPRcvQDrop), and says that the window is 0 (tcp_select_window()). No call mends that:
+    test_guess_of_segments.py. The buffer's size, the window, its clamp and the guess are compared all the same.
+    """
+    counted = not case.stamps and not case.elsewhere
+    if counted and any("counter TCPRcvQDrop of here" in one for one in wrong):
+        return [one for one in wrong if not _OF_ROOM.search(one)]
+    return list(wrong)

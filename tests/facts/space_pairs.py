@@ -31,6 +31,7 @@ _SYSCTLS = {
     "ipv4/tcp_timestamps": 1,
     "ipv4/tcp_ecn": 2,
     "ipv4/tcp_notsent_lowat": 2**32 - 1,
+    "ipv4/tcp_early_retrans": 3,
     "ipv6/bindv6only": 0,
 }
 
@@ -58,15 +59,18 @@ class World(Hosts):
                     ip(f"addr add fe80::{host}/64 dev {device} nodad")
                 # What one case was told of the path is not to teach the next.
                 Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
-        # Its probe for a lost tail comes a few ms after the last segment, when this process, which is to read it
-        # and so have it acknowledged, may not have had a processor yet: that would look as if we lost something.
-        sysctl(self.there, tcp_early_retrans=0)
 
-    def as_before(self) -> None:
-        """Between two cases."""
+    def as_before(self, peers: Namespace) -> None:
+        """Between two cases.
+
+        *peers* does not probe for a lost tail: it would a few ms after the last segment, when this process,
+        which is to read that and so have it acknowledged, may not have had a processor yet. That would look as
+        if we had lost something.
+        """
         values = {name.split("/")[1]: value for name, value in _SYSCTLS.items()}
         for namespace in (self.here, self.there):
             sysctl(namespace, **values)
+        sysctl(peers, tcp_early_retrans=0)
 
     @contextlib.contextmanager
     def advmss(self, size: int) -> Iterator[None]:
@@ -233,7 +237,7 @@ def _by_repair(world: World, case: Case) -> Pair:
             one,
             tcp_window_scaling=int(case.scaling),
             tcp_sack=int(case.sack),
-            tcp_timestamps=bool(case.stamps) or case.counted,
+            tcp_timestamps=bool(case.stamps),
         )
     ips, ports = _ends(world, case), (next(_ports), next(_ports))
     ends = [(ips[0], ports[0]), (ips[1], ports[1])]

@@ -67,7 +67,7 @@ def test_as_after_a_handshake(hosts: Hosts, timestamps: int, size: int, before: 
 def test_timestamps_that_are_not_agreed_are_counted(hosts: Hosts, sysctl: int, guess: int) -> None:
     """By connect() in repair mode, which looks at nothing but the sysctl: no call mends that.
 
-    The walk over the space relies on it (space_judges.counts_more()).
+    The walk over the space relies on it (space_judges.but_for_room()).
     """
     with hosts.there.entered():
         Path("/proc/sys/net/ipv4/tcp_timestamps").write_text("0")

@@ -9,7 +9,6 @@ Two hundred cases drawn by chance in each run; SPACE_FIRST and SPACE_CASES say w
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
@@ -24,7 +23,7 @@ import pytest
 import space_judges as judges
 from space_case import Case, draw, every
 from space_pairs import Pair, World, announced, build, peer_namespace
-from space_states import both_gone, bring, info, live_on, talk
+from space_states import SND_WND, both_gone, bring, info, live_on, talk
 from space_wire import Side, Wire, faults, kind_of
 
 import tcpcp
@@ -73,7 +72,7 @@ class Walk:
         """Sentences; none when all is well."""
         world, case = self.world, self.case
         peers = peer_namespace(world, case)
-        world.as_before()
+        world.as_before(peers)
         before = [judges.counters(one) for one in (world.here, peers)]
         device = "lo" if case.over == "lo" else "here0"  # where what we send is seen in the order of sending
         scales = (0, 0)
@@ -139,8 +138,10 @@ class Walk:
         sock, case = pair.here, self.case
         options = judges.options(sock)
         by_ss = judges.ss(self.world.here, pair) if ss else {}
+        before = judges.in_use(sock)
         ici = tcpcp.get(sock)
         got = judges.frozen(sock)
+        self._note(0, judges.read(before, got, ici))
         # While the send queue is selected, as it was in between, what a timer sends counts as sent, and is
         # not (tcp_write_xmit() "repair").
         unsent = len(ici.send_queue.unsent) + (ici.send_queue.fin and not ici.send_queue.fin_sent)
@@ -153,7 +154,8 @@ class Walk:
         self._note(0, judges.rebuilt(got, made, case, stamp, stall.us))
         tcpcp.activate(pair.here)
         pair.here.setblocking(False)
-        self._note(0, judges.options_kept(options, judges.options(pair.here), case))
+        window = info(pair.here, SND_WND)
+        self._note(0, judges.options_kept(options, judges.options(pair.here), case, window))
         if ss:
             self._note(0, judges.ss_kept(by_ss, judges.ss(self.world.here, pair), case))
         return ici
@@ -184,11 +186,8 @@ def walk(worlds: Worlds, case: Case) -> list[str]:
     it = Walk(world, case)
     if not it.run() or not it.brought:
         return it.wrong
-    controls = [case]
-    if judges.counts_more(case):
-        controls.append(dataclasses.replace(case, made="repair", ecn=False, counted=True))
-    known = {kind_of(one) for control in controls for one in Walk(world, control, passing=False).run()}
-    return [one for one in it.wrong if kind_of(one) not in known]
+    known = {kind_of(one) for one in Walk(world, case, passing=False).run()}
+    return [one for one in judges.but_for_room(it.wrong, case) if kind_of(one) not in known]
 
 
 def report(worlds: Worlds, cases: Iterable[Case]) -> str:
