@@ -19,15 +19,16 @@ From ICI to socket (:func:`create`; `builder`)
 1.  Options, congestion control, receive buffer: before repair mode.
 2.  TCP_REPAIR 1, which lets it be bound beside others; bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
-4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect()
-    sends nothing in repair mode, and leaves the send window 0.
+4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
+    segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect() sends nothing in repair mode, and leaves
+    the send window 0.
 5.  TCP_REPAIR_OPTIONS, the window's shift always among them; the segment size anew; TCP_TIMESTAMP. A segment
     fed through a raw socket: ``ts_recent``, and on the same path the round-trip time.
 6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
 7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.
 8.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
-    ours: a segment fed likewise. The socket filter.
+    ours: a segment fed likewise, and acknowledged here. The socket filter.
 9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
     what else would have limited the queues. TCP_REPAIR_WINDOW. No queue selected.
 
