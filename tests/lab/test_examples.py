@@ -378,7 +378,7 @@ def test_load_shedding(shell: Shell, hosts: Lab) -> None:
     for one in (report, json.loads(said[0])):
         assert one["errors"] == []
         assert one["connections"] == 40
-        assert one["received"] == 40 * 500
+        assert one["received"] >= 40 * 500  # in order, and what came before the server had read the end
         assert one["longest_silence_ms"] < 1000
     assert passed(said) >= 30
     assert watch.judge() < 1000
