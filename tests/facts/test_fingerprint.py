@@ -162,6 +162,7 @@ def test_where_numbers_are_wrong_the_kernel_is_asked(hosts: Hosts, monkeypatch: 
     real = kernel_fields.numbers
     wrong = lambda socks: [one and one._replace(snd_wnd=one.snd_wnd + 1) for one in real(socks)]  # noqa: E731
     monkeypatch.setattr(kernel_fields, "numbers", wrong)
+    monkeypatch.setattr(reader, "_reading", reader._Reading())  # as in a process that has read none yet
     with hosts.here.entered():
         icis = endpoint.get_many([sock for sock, _ in pairs])
         for ici, (sock, _) in zip(icis, pairs, strict=True):
