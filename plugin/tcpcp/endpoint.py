@@ -195,8 +195,7 @@ def _get_claimed(entries: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[I
             for entry in entries
         ]
         plain = [sock for _, sock in pairs]
-        # One that has nobody to be like is asked for everything in any case.
-        seen = kernel_fields.look(plain) if len(plain) > 1 else [None] * len(plain)
+        seen = kernel_fields.look(plain)
         host.require_namespace(_one_of_each(plain, seen), namespace)
         held = holding.claim(plain, [one.cookie if one else 0 for one in seen])
         try:
@@ -349,7 +348,7 @@ def _create_all(
 
 def _named(icis: Sequence[Ici]) -> Set[str] | None:
     """Options that a fresh socket has to be asked for; None: all, which for many takes no longer."""
-    return {name for ici in icis for name in ici.options} if len(icis) < _FEW else None
+    return socket_options.decided(name for ici in icis for name in ici.options) if len(icis) < _FEW else None
 
 
 def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
@@ -391,8 +390,8 @@ def _complete_all(
     same_path: bool,
 ) -> None:
     """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
-    may_feed = host.has_raw()
     with raw_segment.keeping():
+        may_feed = raw_segment.is_permitted()
         for ici, sock, flow, one in zip(icis, made, flows, given, strict=True):
             heard = builder.complete(
                 sock,
