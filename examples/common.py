@@ -20,7 +20,7 @@ Application = Callable[["Connection"], Coroutine[Any, Any, None]]
 
 ENDS = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
 
-_running: set[asyncio.Task[None]] = set()
+_running: set[asyncio.Task[Any]] = set()
 
 
 class Connection:
@@ -41,7 +41,7 @@ class Connection:
         """Go on with :attr:`state`."""
         self.streams = self.reader, self.writer = streams
         self.sock = self.writer.get_extra_info("socket")
-        self.task = asyncio.create_task(self._run())
+        self.task = in_background(self._run())
 
     async def _run(self) -> None:
         with contextlib.suppress(*ENDS):
@@ -115,11 +115,12 @@ def parsers(doc: str) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser,
     return whole, front, taker
 
 
-def in_background(work: Coroutine[Any, Any, Any]) -> None:
+def in_background(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """Do *work* beside everything else; the event loop alone would forget it."""
     task = asyncio.create_task(work)
     _running.add(task)
     task.add_done_callback(_running.discard)
+    return task
 
 
 async def stopped() -> None:

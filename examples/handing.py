@@ -33,7 +33,7 @@ from redirect import Nft, Redirect, Taker
 import tcpcp.aio
 
 MAX_LINE_BYTES = 256 << 20
-#: How long clients may have to wait for a taker that does not answer.
+#: How long clients may have to wait for a taker that does not answer, if nothing else is said.
 PATIENCE_S = 2.0
 #: What can go wrong between front and taker; anything else is a bug.
 FAILURES = (tcpcp.TcpcpError, OSError, EOFError, ValueError, KeyError, TypeError)
@@ -44,20 +44,25 @@ _one_at_a_time = asyncio.Lock()
 # --- the front ------------------------------------------------------------------------------------------
 
 
-async def hand_over(connections: Sequence[Connection], taker: Taker, network: Redirect) -> bool:
+async def hand_over(
+    connections: Sequence[Connection], taker: Taker, network: Redirect, patience_s: float = PATIENCE_S
+) -> bool:
     """Pass *connections* to *taker*: all that can be passed, or none.
 
+    :param patience_s: how long clients may have to wait for a taker that does not answer.
     :return: whether they went. Else they go on here; the reason was printed.
     """
     try:
-        link, nft = await asyncio.wait_for(_get_ready(taker, network), PATIENCE_S)
+        link, nft = await asyncio.wait_for(_get_ready(taker, network), patience_s)
     except OSError as error:
         print(f"{taker.host} cannot be reached, nothing is passed: {_why(error)}", flush=True)
         return False
     # So far no client had to wait. Two hand-overs at once would only make each other's clients wait longer.
     async with _one_at_a_time:
         leaving = [one for one in connections if one.can_go()]
-        if not leaving or not await _pass(leaving, link, nft, taker, network):
+        if not leaving:
+            print(f"{len(connections)} connections are over, or cannot be passed: none is", flush=True)
+        if not leaving or not await _pass(leaving, link, nft, taker, network, patience_s):
             _abandon(link, nft)
             return False
     in_background(_watch(link, leaving, network))
@@ -65,7 +70,12 @@ async def hand_over(connections: Sequence[Connection], taker: Taker, network: Re
 
 
 async def _pass(
-    leaving: Sequence[Connection], link: tcpcp.aio.Streams, nft: Nft, taker: Taker, network: Redirect
+    leaving: Sequence[Connection],
+    link: tcpcp.aio.Streams,
+    nft: Nft,
+    taker: Taker,
+    network: Redirect,
+    patience_s: float,
 ) -> bool:
     """From the first packet that is dropped to ``go``, or back to where it was, and False."""
     await stop(leaving)
@@ -73,7 +83,7 @@ async def _pass(
     detached: list[tcpcp.aio.Detached] = []
     try:
         detached = await tcpcp.aio.detach_many([one.streams for one in leaving])
-        await asyncio.wait_for(_offer(link, leaving, detached), PATIENCE_S)
+        await asyncio.wait_for(_offer(link, leaving, detached), patience_s)
         await network.add(nft, [one.peer for one in leaving], taker)
     except BaseException as error:
         _abandon(link, nft)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import Connection, State, in_background, parsers, serve
-from handing import hand_over, take
+from handing import PATIENCE_S, hand_over, take
 from redirect import Redirect
 
 CHUNK_BYTES = 1 << 18
@@ -90,6 +90,7 @@ def main() -> None:
     for one in (front, taker):
         one.add_argument("--directory", type=lambda text: Path(text).resolve(), required=True)
     front.add_argument("--pass-after", type=int, default=1 << 20, metavar="BYTES", help="of a download")
+    front.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS", help="with the taker")
     options = whole.parse_args()
     if options.role == "take":
         files = Files(options.directory, lambda _: None)
@@ -102,7 +103,7 @@ def main() -> None:
         if client.state["position"] >= options.pass_after and client not in tried:
             tried.add(client)  # once is enough, even if nobody takes it
             client.ended.add_done_callback(lambda _: tried.discard(client))
-            in_background(hand_over([client], options.to[0], network))
+            in_background(hand_over([client], options.to[0], network, options.patience))
 
     files = Files(options.directory, progress)
     asyncio.run(serve(options.service, options.port, network, files.serve, IDLE))

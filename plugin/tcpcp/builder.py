@@ -38,6 +38,9 @@ _ROUTES_MSS: tcp_repair.Setting = (TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
 #: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
 _SETTABLE_MSS = range(88, 32768)
 _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
+#: What the kernel guesses at most (TCP_MSS_DEFAULT), and how long timestamps are in a segment.
+_LARGEST_GUESS, _STAMPS_BYTES = 536, 12
+_MORE_THAN_A_SEGMENT = 2**17
 #: The kernel doubles it and keeps it in an int.
 _LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
@@ -174,12 +177,15 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
         socket_filter.attach(sock, ici.socket_filter)
     congestion_state.restore(sock, ici, same_path=way.same_path)
     _set_sizes(sock, ici, way)
+    lower, clamp = _clamps(ici)
     last = (
+        # First, or an acknowledgement that was delayed would tell a window as large as connect() has made it.
+        *lower,
         # Until here the send window is 0, so whatever went wrong in between, nothing was sent.
         tcp_repair.window_(ici.window),
         # Again, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
         *tcp_repair.RESIZING[ici.local.ip.version == 6],
-        *_clamps(ici),
+        *clamp,
         tcp_repair.QUEUES[NO_QUEUE],  # who writes to it too early gets an error
     )
     tcp_repair.set_each(sock, last)
@@ -242,11 +248,25 @@ def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
         # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
         tcp_repair.QUEUES[RECV_QUEUE],
         tcp_repair.queue_seq(ici.copied_seq),
+        tcp_repair.window_(_guessing_window(ici)),
         # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
         (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
     )
     tcp_repair.set_each(sock, settings)
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+
+
+def _guessing_window(ici: Ici) -> Window:
+    """For connect(), which sets another, but first guesses from half of this how large the peer's segments are.
+
+    Where there is none it takes 88 bytes, and the first segment that is larger than the guess is what the kernel
+    computes from how much of a buffer is window (tcp_initialize_rcv_mss(), tcp_measure_rcv_mss()): after a
+    request of 200 bytes a third of the window would be left. This is the guess after a handshake: as much as
+    we may send, 536 at most. What has been measured since is measured again.
+    """
+    largest = ici.negotiated.mss_clamp - _STAMPS_BYTES * ici.negotiated.timestamps
+    room = 2 * max(1, min(largest, _LARGEST_GUESS))
+    return Window(ici.copied_seq, 0, 0, room, ici.copied_seq)
 
 
 def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None) -> None:
@@ -279,14 +299,17 @@ def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.set_congestion(sock, wanted)
 
 
-def _clamps(ici: Ici) -> Iterator[tcp_repair.Setting]:
+def _clamps(ici: Ici) -> tuple[list[tcp_repair.Setting], list[tcp_repair.Setting]]:
     """The window's clamp, and with it what the window grows from: not less than what was promised.
 
-    The kernel looks at that only where the clamp changes (tcp_set_window_clamp()).
+    :return: what is set before the window, and what after it: the kernel looks at the window only where the
+        clamp changes (tcp_set_window_clamp()).
     """
     clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
-    for value in (clamp - 1, clamp) if clamp > 1 else ():
-        yield TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP"
+    if clamp <= 1:
+        return [], []
+    lower, same = ((TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP") for value in (clamp - 1, clamp))
+    return [lower], [same]
 
 
 def _set_sizes(sock: socket.socket, ici: Ici, way: _Way) -> None:
@@ -452,6 +475,19 @@ def _receive_fin(sock: socket.socket, ici: Ici) -> None:
     expected = {State.CLOSING: State.CLOSING}.get(ici.state, State.CLOSE_WAIT)
     flags, number = raw_segment.FIN | raw_segment.ACK, seq.add(ici.rcv_nxt, -1)
     _feed(sock, ici, flags, number, _first_to_send(ici), expected)
+    if expected is State.CLOSE_WAIT:
+        _acknowledge(sock, ici)
+
+
+def _acknowledge(sock: socket.socket, ici: Ici) -> None:
+    """Acknowledge what was fed now, which the isolation drops; in 40 ms the kernel would by itself.
+
+    It would take for told what it says of the window then. It acknowledges at once what is more than a segment,
+    as all is since a number that is far enough back (__tcp_cleanup_rbuf()).
+    """
+    back = Window(seq.add(ici.rcv_nxt, -1), 0, 0, 0, seq.add(ici.rcv_nxt, -_MORE_THAN_A_SEGMENT))
+    at_once = 1 if ici.options.get("TCP_QUICKACK", 1) else 2  # an even number leaves the option 0
+    tcp_repair.set_each(sock, [tcp_repair.window_(back), (TCP, socket.TCP_QUICKACK, at_once, "TCP_QUICKACK")])
 
 
 def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expected: State) -> None:

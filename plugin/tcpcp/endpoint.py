@@ -19,15 +19,16 @@ From ICI to socket (:func:`create`; `builder`)
 1.  Options, congestion control, receive buffer: before repair mode.
 2.  TCP_REPAIR 1, which lets it be bound beside others; bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
-4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect()
-    sends nothing in repair mode, and leaves the send window 0.
+4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
+    segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect() sends nothing in repair mode, and leaves
+    the send window 0.
 5.  TCP_REPAIR_OPTIONS, the window's shift always among them; the segment size anew; TCP_TIMESTAMP. A segment
     fed through a raw socket: ``ts_recent``, and on the same path the round-trip time.
 6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
 7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.
 8.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
-    ours: a segment fed likewise. The socket filter.
+    ours: a segment fed likewise, and acknowledged here. The socket filter.
 9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
     what else would have limited the queues. TCP_REPAIR_WINDOW. No queue selected.
 
@@ -194,8 +195,7 @@ def _get_claimed(entries: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[I
             for entry in entries
         ]
         plain = [sock for _, sock in pairs]
-        # One that has nobody to be like is asked for everything in any case.
-        seen = kernel_fields.look(plain) if len(plain) > 1 else [None] * len(plain)
+        seen = kernel_fields.look(plain)
         host.require_namespace(_one_of_each(plain, seen), namespace)
         held = holding.claim(plain, [one.cookie if one else 0 for one in seen])
         try:
@@ -231,7 +231,8 @@ def _stand_still(socks: Sequence[socket.socket], held: Sequence[Holding], icis: 
     for sock, one, ici in zip(socks, held, icis, strict=True):
         if ici.state is not State.CLOSE:
             one.options, one.lives = ici.options, True
-            timers.stand_still(sock, ici.options)
+            microseconds = ici.timestamp is not None and ici.timestamp.microseconds
+            timers.stand_still(sock, ici.options, microseconds=microseconds)
 
 
 def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:
@@ -347,7 +348,7 @@ def _create_all(
 
 def _named(icis: Sequence[Ici]) -> Set[str] | None:
     """Options that a fresh socket has to be asked for; None: all, which for many takes no longer."""
-    return {name for ici in icis for name in ici.options} if len(icis) < _FEW else None
+    return socket_options.decided(name for ici in icis for name in ici.options) if len(icis) < _FEW else None
 
 
 def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
@@ -389,8 +390,8 @@ def _complete_all(
     same_path: bool,
 ) -> None:
     """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
-    may_feed = host.has_raw()
     with raw_segment.keeping():
+        may_feed = raw_segment.is_permitted()
         for ici, sock, flow, one in zip(icis, made, flows, given, strict=True):
             heard = builder.complete(
                 sock,

@@ -7,7 +7,9 @@ Sets of the table, each for IPv4 and IPv6:
 
 - ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves.
 - ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
-  draw no reset. Nothing of them arrives, unless it is a connection that has come back:
+  draw no reset. Nothing of them arrives, unless it is a connection that has come back (below). And no bare reset
+  leaves: a packet for each processor may have been past the filter when it came into force, and may stay there,
+  with other filters behind ours or while a virtual processor does not run, until the socket is gone.
 - ``back``: connections that run here now while the table of another process still has them among those it
   has passed on. A chain before all others gives their packets' buffers a priority by which every table of
   ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
@@ -371,9 +373,12 @@ def _rules(name: str, chain: str) -> list[Message]:
         (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), accept),
         *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
     ]
-    if not outward:  # without its socket nothing leaves, and one that has come back may send
+    passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
+    if outward:  # one that has come back may send
+        tests += [([*nft_rules.is_reset(), *test], drop) for test in passed]
+    else:
         tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
-        tests += [(nft_rules.is_flow(f"passed{v}", n, outward=False), drop) for v, n in _LENGTHS.items()]
+        tests += [(test, drop) for test in passed]
     return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]
 
 

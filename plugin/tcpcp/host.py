@@ -5,10 +5,11 @@ Source: capabilities(7); net/ipv4/tcp.c tcp_can_repair_sock(); net/ipv4/af_inet.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from tcpcp import checks, tcp_repair
 from tcpcp.errors import IciError, KernelError, OtherNamespace, PermissionDenied
@@ -19,32 +20,65 @@ _FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT", "IPV6_FREEBIND", "IPV6_TRAN
 _REMEDY = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (setcap(8), systemd.exec(5))"
 
 
-def limits() -> checks.Limits:
+def limits(icis: Sequence[Ici] | None = None) -> checks.Limits:
     """The limits of this host, in the calling thread's network namespace, as they are now.
 
-    Read anew each time, 0.04 ms: they differ from one namespace to another, and an administrator changes them.
+    Read anew each time: they differ from one namespace to another, and an administrator changes them. Each is a
+    file, and takes 8 us.
+
+    :param icis: what they are for: a limit that lies beyond all of these is not looked for once that is known,
+        and may be a lower one that does; None: for anything.
     """
-    available = _sysctl("ipv4/tcp_available_congestion_control").split()
-    queue = min(_tcp_memory_bytes(), checks.MAX_QUEUE_BYTES)
+    receive = _ANY if icis is None else max(map(_receives_bytes, icis), default=0)
+    send = _ANY if icis is None else max((ici.options.get("SO_SNDBUF", 0) for ici in icis), default=0)
+    most_receive = _largest_buffer("ipv4/tcp_rmem", "core/rmem_max", receive)
+    queue = checks.MAX_QUEUE_BYTES
+    if receive > most_receive or any(map(_has_queues, icis or ())):
+        queue = min(_tcp_memory_bytes(), queue)
     return checks.Limits(
         queue,
         queue,
-        congestion_algorithms=frozenset(available),
-        max_receive_buffer_bytes=_largest_buffer("ipv4/tcp_rmem", "core/rmem_max"),
-        max_send_buffer_bytes=_largest_buffer("ipv4/tcp_wmem", "core/wmem_max"),
+        congestion_algorithms=_algorithms({ici.congestion.algorithm for ici in icis or ()}),
+        max_receive_buffer_bytes=most_receive,
+        max_send_buffer_bytes=_largest_buffer("ipv4/tcp_wmem", "core/wmem_max", send),
     )
 
 
-def _largest_buffer(tuned: str, chosen: str) -> int:
+#: More than any limit.
+_ANY = 2**63
+
+
+def _receives_bytes(ici: Ici) -> int:
+    """What a receive buffer for *ici* may have to hold at most: its size, or what waits and may come."""
+    return max(ici.options.get("SO_RCVBUF", 0), len(ici.receive_queue.data) + ici.window.rcv_wnd)
+
+
+def _has_queues(ici: Ici) -> bool:
+    return bool(ici.receive_queue.data or ici.send_queue.sent or ici.send_queue.unsent)
+
+
+def _algorithms(wanted: Set[str]) -> frozenset[str]:
+    """The congestion control algorithms of this host; where all want what sockets start with, that one."""
+    if len(wanted) == 1:
+        with _fresh() as fresh:
+            usual = tcp_repair.get_congestion(fresh)
+        if wanted == {usual}:
+            return frozenset(wanted)
+    return frozenset(_sysctl("ipv4/tcp_available_congestion_control").split())
+
+
+def _largest_buffer(tuned: str, chosen: str, wanted_bytes: int) -> int:
     """What the kernel tunes a buffer to, or twice what an application may choose: setsockopt() doubles that.
 
     Older kernels show the second in the first network namespace only; elsewhere the first alone counts.
+
+    :param wanted_bytes: where the first is as much, the second is not asked for.
     """
-    try:
-        most = 2 * int(_sysctl(chosen))
-    except FileNotFoundError:
-        most = 0
-    return max(int(_sysctl(tuned).split()[2]), most)
+    most = int(_sysctl(tuned).split()[2])
+    if most < wanted_bytes:
+        with contextlib.suppress(FileNotFoundError):
+            most = max(most, 2 * int(_sysctl(chosen)))
+    return most
 
 
 def _tcp_memory_bytes() -> int:
@@ -140,7 +174,7 @@ def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> checks.Limits:
     :return: what this host can take.
     :raises IciError: none of them must be given to the kernel.
     """
-    known = limits()
+    known = limits(icis)
     found = [f"{ici}: {problem}" for ici in icis for problem in checks.problems(ici, known)]
     if not found:  # an address can be asked for only if it is one
         found = [*_twice(icis), *_absent(icis, bound or [False] * len(icis))]

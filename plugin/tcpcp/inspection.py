@@ -91,6 +91,9 @@ def prepare_many(socks: Sequence[socket.socket], seen: Sequence[Seen | None] | N
 
 #: IP version, and :attr:`tcpcp.kernel_fields.Seen.settings`.
 _Kind = tuple[int, bytes]
+#: Kinds that this process has met, with the first that was asked of each; so many at most.
+_met: dict[_Kind, Prepared] = {}
+_MOST_MET = 256
 
 
 def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, Prepared]) -> Prepared:
@@ -102,12 +105,34 @@ def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, 
     kind = local.ip.version, seen.settings
     known = alike.get(kind)
     if known is None:
-        (found,) = _prepare_asking([sock])
-        if _has_a_kind(seen, found) and fingerprint.tells_options_apart(sock.family):
-            alike[kind] = found
-        return found
+        known = _met.get(kind)
+        if known is None:
+            return _meet(sock, seen, kind, alike)
+        known = alike[kind] = _as_it_is_now(sock, known)
     options = socket_options.read_counted(sock, known.options)
     return Prepared(local, peer, False, options, known.algorithm, known.device, b"", known.ipv6_socket)
+
+
+def _meet(sock: socket.socket, seen: Seen, kind: _Kind, alike: dict[_Kind, Prepared]) -> Prepared:
+    """The first of its kind."""
+    (found,) = _prepare_asking([sock])
+    if _has_a_kind(seen, found) and fingerprint.tells_options_apart(sock.family):
+        if len(_met) >= _MOST_MET:
+            _met.clear()
+        alike[kind] = _met[kind] = found
+    return found
+
+
+def _as_it_is_now(sock: socket.socket, known: Prepared) -> Prepared:
+    """What was asked of another one some time ago: what is not in the socket itself may be otherwise by now.
+
+    That is what a sysctl decides, and what an interface or a congestion control is called.
+    """
+    return known._replace(
+        options=socket_options.read_decided(sock, known.options),
+        algorithm=tcp_repair.get_congestion(sock),
+        device=device(sock),
+    )
 
 
 def _has_a_kind(seen: Seen, found: Prepared) -> bool:

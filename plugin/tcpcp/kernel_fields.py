@@ -14,13 +14,14 @@ bpf_prog_test_run_syscall(); bpf-helpers(7); fs/file.c files_lookup_fd_raw().
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tcpcp import bpf, diag, socket_layout, tcp_repair
@@ -128,6 +129,7 @@ class Reader:
         except KernelError:
             os.close(self._numbers_program)
             raise
+        self._askers: dict[int, list[_Asker]] = {self._numbers_program: [], self._seen_program: []}
 
     def look(self, descriptors: Iterable[int]) -> list[Seen | None]:
         """What each is, in the same order; None for what is no TCP socket. From any thread.
@@ -136,23 +138,22 @@ class Reader:
         """
         known: dict[bytes, bytes] = {}
         answers: list[Seen | None] = []
-        ask, context = _asking(self._seen_program, self._seen.size)
-        unpack, keep, append = self._seen.unpack, known.setdefault, answers.append
-        for descriptor in descriptors:
-            if not ask(descriptor):
-                append(None)
-                continue
-            cookie, ends, settings = unpack(context)
-            append(
-                Seen(cookie, ends, keep(settings, settings))
-            )  # thousands have the same: so they are kept once
+        with self._asking(self._seen_program, self._seen.size) as (ask, context):
+            unpack, keep, append = self._seen.unpack, known.setdefault, answers.append
+            for descriptor in descriptors:
+                if not ask(descriptor):
+                    append(None)
+                    continue
+                cookie, ends, settings = unpack(context)
+                # Thousands have the same: so they are kept once.
+                append(Seen(cookie, ends, keep(settings, settings)))
         return answers
 
     def numbers(self, descriptors: Iterable[int]) -> list[Numbers | None]:
         """As :meth:`look`, what packets change."""
-        ask, context = _asking(self._numbers_program, self._numbers.size)
-        unpack, make = self._numbers.unpack, Numbers._make
-        return [make(unpack(context)) if ask(one) else None for one in descriptors]
+        with self._asking(self._numbers_program, self._numbers.size) as (ask, context):
+            unpack, make = self._numbers.unpack, Numbers._make
+            return [make(unpack(context)) if ask(one) else None for one in descriptors]
 
     def read(self, descriptors: Iterable[int]) -> list[Fields]:
         """The fields of each, in the same order; from any thread.
@@ -164,13 +165,27 @@ class Reader:
             for one in self.numbers(descriptors)
         ]
 
+    @contextlib.contextmanager
+    def _asking(self, program_: int, size_bytes: int) -> Iterator[_Asker]:
+        """What asks for a descriptor; nobody else has the same until it is given back."""
+        spare = self._askers[program_]
+        try:
+            asker = spare.pop()
+        except IndexError:
+            asker = _asker(program_, size_bytes)
+        yield asker
+        spare.append(asker)
+
     def close(self) -> None:
         """Take the programs away."""
         bpf.close((self._numbers_program, self._seen_program))
 
 
-def _asking(program_: int, size_bytes: int) -> tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]:
-    """What asks for a descriptor, and says whether it was found; and the buffer that has the answer then."""
+#: What asks for a descriptor, and says whether it was found; and the buffer that has the answer then.
+_Asker = tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]
+
+
+def _asker(program_: int, size_bytes: int) -> _Asker:
     context = ctypes.create_string_buffer(size_bytes)
     asked, found = ctypes.c_uint32.from_buffer(context), ctypes.c_uint32.from_buffer(context, 4)
     run = bpf.Call(program_, context).run

@@ -28,6 +28,8 @@ _SET_TIMEOUT = 0x10
 #: The first of the registers of four bytes.
 _REGISTER = 8
 _NETWORK, _TRANSPORT = 1, 2
+#: Where the flags are in a TCP header.
+_FLAGS = 13
 #: nft(8)'s numbers for the types of a key's fields, 6 bits each, so that its listing makes sense of them.
 _PORT_TYPE, _ADDRESS_TYPES = 13, {4: 7, 16: 8}
 #: AF_INET and AF_INET6, where the source and the destination are in a packet's header, by an address's length.
@@ -135,6 +137,11 @@ def is_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[bytes]:
         register += 1
     lookup = _expression("lookup", text(1, set_name), _number(2, _REGISTER))
     return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads, lookup]
+
+
+def is_reset() -> list[bytes]:
+    """Goes on where the packet, a TCP segment, is a reset and nothing else, as what finds no socket draws it."""
+    return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), _compare(0, b"\x04")]
 
 
 def _payload(base: int, offset: int, length: int, register: int) -> bytes:

@@ -103,6 +103,17 @@ def keeping() -> Iterator[None]:
             one.close()
 
 
+def is_permitted() -> bool:
+    """Whether this thread may feed segments; while they are kept, that makes the socket which does."""
+    try:
+        raw = _raw(socket.AF_INET, b"")
+    except PermissionDenied:
+        return False
+    if _kept.sockets is None:
+        raw.close()
+    return True
+
+
 def _raw(family: int, packet: bytes) -> socket.socket:
     """One to be closed, or where they are kept the one that is."""
     if _kept.sockets is not None and family in _kept.sockets:
@@ -148,7 +159,9 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
 
 
 def _name(packet: bytes) -> str:
-    """The connection of *packet*, from :func:`build`: its receiver is the local end."""
+    """The connection of *packet*, from :func:`build`: its receiver is the local end. Before there is one: b""."""
+    if not packet:
+        return "segments to be fed"
     header, size = (_IPV6, 16) if packet[0] >> 4 == 6 else (_IPV4, 4)
     ips = (packet[header.size - 2 * size : header.size - size], packet[header.size - size : header.size])
     ports = struct.unpack_from("!HH", packet, header.size)

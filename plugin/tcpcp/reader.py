@@ -325,11 +325,10 @@ def read_many(
 
 def _read_all(pairs: Sequence[tuple[int, socket.socket]], known: Sequence[Prepared]) -> list[Ici]:
     socks = [sock for _, sock in pairs]
-    numbers = kernel_fields.numbers(socks) if len(socks) > 1 else []
+    numbers = kernel_fields.numbers(socks)
     if any(numbers):
-        reading = _Reading()
         return [
-            reading.read(sock, one, tag, of_kernel)
+            _reading.read(sock, one, tag, of_kernel)
             for (tag, sock), one, of_kernel in zip(pairs, known, numbers, strict=True)
         ]
     fields = kernel_fields.read(socks)
@@ -342,8 +341,8 @@ def _read_all(pairs: Sequence[tuple[int, socket.socket]], known: Sequence[Prepar
 class _Reading:
     """Reads sockets in repair mode; where all is quiet from the kernel's numbers alone, without asking.
 
-    Of those that agreed on the same with their peers the first one is asked all the same: so what they agreed
-    on is known of the others, and the numbers are compared with what it says.
+    Of those that agreed on the same with their peers the first one in this process is asked all the same: so
+    what they agreed on is known of the others, and the numbers are compared with what it says.
     """
 
     def __init__(self) -> None:
@@ -359,8 +358,15 @@ class _Reading:
         ici = _read(sock, known, tag, numbers.ts_recent)
         again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
         self._trusted = replace(again, timestamp=ici.timestamp) == ici
+        if len(self._agreed) >= _MOST_AGREED:
+            self._agreed.clear()
         self._agreed[numbers.agreed] = ici.negotiated
         return ici
+
+
+#: Segment sizes, shifts and the like that a process meets are few.
+_MOST_AGREED = 1024
+_reading = _Reading()
 
 
 def _is_quiet(numbers: Numbers) -> bool:

@@ -74,7 +74,7 @@ def read_all(
     :param ipv6_only: leave out the options that only IPv4 packets are sent with.
     :param connected: leave out the options that matter only before a connection exists. Of a connection both
         sizes of buffers are read, of another socket only one that was set: the kernel tunes the others.
-    :param only: ask for those, and perhaps a few others; None: for all.
+    :param only: ask for those; None: for all.
     :return: values by kernel name, as the kernel reports them; none for options this kernel has not got.
     :raises KernelError: nothing has changed.
     """
@@ -102,7 +102,8 @@ def read_all(
                 del found[name]
     if found.get("SO_TXREHASH") == _NOT_CHOSEN:
         del found["SO_TXREHASH"]
-    _read_special(sock, found, connected)
+    if only is None or not only.isdisjoint(_SPECIAL):
+        _read_special(sock, found, connected)
     return found
 
 
@@ -133,8 +134,23 @@ def read_counted(sock: socket.socket, options: Mapping[str, int]) -> dict[str, i
 
     :raises KernelError: nothing has changed.
     """
+    return _with(sock, options, _COUNTED[sock.family == socket.AF_INET6])
+
+
+def read_decided(sock: socket.socket, options: Mapping[str, int]) -> dict[str, int]:
+    """*options*, read of a connection with the same settings before, and what a sysctl decides as it is now.
+
+    The kernel looks at the sysctl whenever it is asked, where the application has not chosen.
+
+    :raises KernelError: nothing has changed.
+    """
+    return _with(sock, options, [OPTIONS[name] for name in decided(options)])
+
+
+def _with(sock: socket.socket, options: Mapping[str, int], again: Iterable[Option]) -> dict[str, int]:
+    """*options* with those of *again* as they are of *sock*."""
     found = dict(options)
-    for option in _COUNTED[sock.family == socket.AF_INET6]:
+    for option in again:
         value = tcp_repair.get_int(sock, option.level, option.number, option.name)
         if value != option.default:
             found[option.name] = value
@@ -145,6 +161,13 @@ def read_counted(sock: socket.socket, options: Mapping[str, int]) -> dict[str, i
 
 #: By whether the socket is IPv6.
 _COUNTED = {False: [OPTIONS["TCP_QUICKACK"]], True: [OPTIONS["TCP_QUICKACK"], OPTIONS["IPV6_UNICAST_HOPS"]]}
+#: Without a value that every kernel starts with, and so in what was read, if this kernel has got it.
+_DECIDED = frozenset(o.name for o in OPTIONS.values() if o.default is None and o.name not in _SPECIAL)
+
+
+def decided(options: Iterable[str]) -> Set[str]:
+    """Those of *options* that a fresh socket has to be asked for: with the others every one starts alike."""
+    return _DECIDED & set(options)
 
 
 class Fresh:

@@ -185,6 +185,8 @@ def _rest(number: int, shape: Shape, flags: tuple[bool, bool, str], kind: str) -
     full = shape[2] in ("unsent", "both")
     if full and 0 < mss[1] < 500:  # else a thousand small segments fill the peer's buffer before its window
         mss = mss[0], 536
+    if shape[2] == "unsent" and shape[0] not in FIN_UNACKED and 88 <= mss[0] < 500:
+        mss = 536, mss[1]  # likewise: TCP_MAXSEG limits what its socket sends too
     return Case(
         number=number,
         shape=shape,

@@ -10,13 +10,25 @@ import re
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from netns import Namespace
 from space_case import Case
-from space_pairs import NO_QUEUE, QUEUE, RECEIVE, SEND, TCP, TIMESTAMP, WINDOW, Pair, queue_seq
+from space_pairs import (
+    NO_QUEUE,
+    QUEUE,
+    RECEIVE,
+    SEND,
+    TCP,
+    TIMESTAMP,
+    WINDOW,
+    Pair,
+    queue_seq,
+    repaired,
+)
 from space_states import CORKED_BYTES, SIOCINQ, SIOCOUTQ, SIOCOUTQNSD, queued
 
 Fields = dict[str, Any]
@@ -27,8 +39,8 @@ SO_PEEK_OFF = 42
 
 #: Of struct tcp_info, by offset; 4 bytes each.
 _INFO = {
-    "snd_mss": 16, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
-    "snd_wnd": 228, "rcv_wnd": 232,
+    "snd_mss": 16, "rcv_mss": 20, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
+    "total_retrans": 100, "snd_wnd": 228, "rcv_wnd": 232,
 }  # fmt: skip
 
 
@@ -81,26 +93,63 @@ def _peek(sock: socket.socket) -> bytes:
 
 #: Advice for the path (paper 5): only where it is the same path, and then nearly.
 _ADVICE = {"cwnd", "ssthresh", "rtt", "rttvar"}
-#: How exactly a round-trip time can be taught on a busy machine: a tick of the timers (HZ 250) or two.
+#: How exactly a round-trip time can be taught: a tick of the timers (HZ 250) or two.
 TAUGHT_US = 10_000
 
 
-def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None) -> Iterator[str]:
+class Stall:
+    """How long this thread did not run in a ``with`` block, which is as late as a clock that it reads may be.
+
+    :ivar us: in microseconds, after the block.
+    """
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic() - time.thread_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.us = int((time.monotonic() - time.thread_time() - self._began) * 1e6)
+
+
+def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None, stalled_us: int) -> Iterator[str]:
     """What differs between the socket that was got and the one created from it; nothing was sent between.
 
     :param stamp: the timestamp in the ICI, from which the clock goes on.
+    :param stalled_us: for so long the call that created it, or this one, did not run.
     """
     for name in before:
-        if name in _ADVICE or name == "clock":
+        if (
+            name in _ADVICE
+            or name in ("clock", "rcv_mss", "total_retrans")
+            or _told_anew(name, before, after)
+        ):
             continue
         if before[name] != after[name] and not _explained(name, before[name], after[name], case):
             yield f"{name}: {short(before[name])} -> {short(after[name])}"
+    if after["rcv_mss"] != (guess := _first_guess(after, case)):
+        yield f"rcv_mss: {before['rcv_mss']} -> {after['rcv_mss']}, after a handshake {guess}"
     if stamp is not None:
         ticks = (after["clock"] - stamp) % 2**32
-        if ticks > (100 if case.stamps == "ms" else 100_000):
+        if ticks > (100_000 + stalled_us) // (1000 if case.stamps == "ms" else 1):
             yield f"clock: {stamp} was read, {after['clock']} is set"
     if case.same_path and case.state not in ("CLOSE",):
-        yield from _advice(before, after, case)
+        yield from _advice(before, after, case, stalled_us)
+
+
+def _first_guess(after: Fields, case: Case) -> int:
+    """How large the peer's segments are, as guessed by connect(), and by a handshake (tcp_initialize_rcv_mss()).
+
+    What comes in larger is measured, and from that how much of the buffer is window: with too low a guess any
+    small segment says that (tcp_measure_rcv_mss()). What was measured before cannot be set, and is measured
+    anew by the next full segment. The header's length is by the sysctl: see :func:`but_for_room`.
+    """
+    path = after["pmtu"] - (60 if case.version == 6 else 40)
+    # TCP_MAXSEG takes no more, and without it connect() knows only what every path can (tcp_v6_connect()).
+    unsaid = 1220 if case.version == 6 else 536
+    said = after["advmss"] if after["advmss"] < 32768 else unsaid
+    ours = min(path, said) - 12 * (not case.elsewhere)
+    peers = after["mss_clamp"] - 12 * bool(case.stamps)
+    return max(88, min(536, ours, peers))
 
 
 #: TCPI_OPT_WSCALE.
@@ -129,13 +178,46 @@ def _explained(name: str, before: Any, after: Any, case: Case) -> bool:
     return False
 
 
-def _advice(before: Fields, after: Fields, case: Case) -> Iterator[str]:
+#: What every transmission tells anew (tcp_select_window()).
+_TOLD = ("rcv_wnd", "repair rcv_wnd", "rcv_wup")
+
+
+def in_use(sock: socket.socket) -> Fields:
+    """What a timer may change of *sock*, also where nothing it sends gets out; of a socket in use."""
+    raw = sock.getsockopt(TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
+    names = ("total_retrans", *sorted(_ADVICE))
+    return {name: struct.unpack_from("=I", raw, _INFO[name])[0] for name in names}
+
+
+def read(before: Fields, got: Fields, ici: Any) -> Iterator[str]:
+    """The ICI has what the socket had before, or has since it was read, when a timer may have expired.
+
+    From here on *got* has what the ICI has, so that this is what the new socket is compared with.
+    """
+    path = ici.congestion
+    found = {"cwnd": path.cwnd, "ssthresh": path.ssthresh, "rtt": path.srtt_us, "rttvar": path.rttvar_us}
+    for name, value in found.items():
+        if value not in (before[name], got[name]):
+            yield f"read {name}: {value}, was {before[name]}, is {got[name]}"
+    got |= found
+    if got["total_retrans"] > before["total_retrans"]:
+        got |= dict(zip(_TOLD, (ici.window.rcv_wnd, ici.window.rcv_wnd, ici.window.rcv_wup), strict=True))
+
+
+def _told_anew(name: str, before: Fields, after: Fields) -> bool:
+    """Whether the window is another because something was sent again meanwhile, in vain; not a smaller one."""
+    edges = ((fields["rcv_wup"] + fields["repair rcv_wnd"]) % 2**32 for fields in (before, after))
+    return name in _TOLD and after["total_retrans"] > 0 and _forward(*edges)
+
+
+def _advice(before: Fields, after: Fields, case: Case, stalled_us: int) -> Iterator[str]:
     if abs(before["cwnd"] - after["cwnd"]) > 1:
         yield f"cwnd: {before['cwnd']} -> {after['cwnd']}"
     # bbr has none of its own, and says so when it begins (bbr_init()).
     if before["ssthresh"] != after["ssthresh"] and case.algorithm != "bbr":
         yield f"ssthresh: {before['ssthresh']} -> {after['ssthresh']}"
-    if case.stamps and before["rtt"] and abs(before["rtt"] - after["rtt"]) > TAUGHT_US:
+    late = after["rtt"] - before["rtt"]
+    if case.stamps and before["rtt"] and not -TAUGHT_US <= late <= TAUGHT_US + stalled_us:
         yield f"rtt: {before['rtt']} -> {after['rtt']} us"
 
 
@@ -184,19 +266,22 @@ def options(sock: socket.socket) -> dict[tuple[int, int], bytes]:
     return found
 
 
-def options_kept(before: Options, after: Options, case: Case) -> Iterator[str]:
+def options_kept(before: Options, after: Options, case: Case, window: int) -> Iterator[str]:
+    """:param window: the peer's now."""
     for level, number in before:
         same = _value(level, number, before) == _value(level, number, after)
-        if not same and not _option_explained(level, number, before, after, case):
+        if not same and not _option_explained(level, number, before, after, case, window):
             values = [_value(level, number, which) for which in (before, after)]
             yield f"option {_LEVELS[level]} {number}: {values[0]} -> {values[1]}"
 
 
-def _option_explained(level: int, number: int, before: Options, after: Options, case: Case) -> bool:
+def _option_explained(
+    level: int, number: int, before: Options, after: Options, case: Case, window: int
+) -> bool:
     """TCP_MAXSEG is the size in use; TCP_WINDOW_CLAMP, unless the application has set it, the kernel's own."""
     a, b = _value(level, number, before), _value(level, number, after)
     if (level, number) == (6, 2):
-        return _explained("snd_mss", a, b, case)
+        return _explained("snd_mss", a, b, case) or _halved(a, b, case, window)
     return (level, number) == (6, 10) and a != dict(case.options).get("TCP_WINDOW_CLAMP")
 
 
@@ -239,6 +324,15 @@ def _pushed(before: Fields, after: Fields, case: Case) -> bool:
     return unread == still_unread and waits == "0" and int(waited) <= CORKED_BYTES
 
 
+def _halved(before: int, after: int, case: Case, window: int) -> bool:
+    """What was corked and went with the activation was answered with a window larger than any before.
+
+    A segment may be as large as half of the largest (tcp_ack_update_window(), tcp_bound_to_half_wnd()).
+    """
+    corked = case.send == "unsent" and not case.deaf
+    return corked and before < after <= window // 2
+
+
 def ss_kept(before: Fields, after: Fields, case: Case) -> Iterator[str]:
     pushed = {"queues", "snd_wnd"} if _pushed(before, after, case) else set()
     for name in sorted((before.keys() | after.keys()) - pushed):
@@ -246,6 +340,8 @@ def ss_kept(before: Fields, after: Fields, case: Case) -> Iterator[str]:
         if name == "wscale" and {a, b} == {None, "0,0"}:
             continue
         told = {"mss": "snd_mss", "advmss": "advmss"}.get(name)  # which rebuilt() has seen
+        if name == "mss" and a and b and _halved(int(a), int(b), case, int(after.get("snd_wnd", 0))):
+            continue
         if a != b and not (told and a and b and _explained(told, int(a), int(b), case)):
             yield f"ss {name}: {before.get(name)} -> {after.get(name)}"
 
@@ -263,14 +359,25 @@ def ici_kept(before: Any, after: Any, case: Case, elapsed_s: float) -> Iterator[
     yield from _stamp(old, new, elapsed_s)
     yield from _windows(old, new, case)
     yield from _stream(old, new, case)
-    skipped = _SEEN_ABOVE | (
-        {"options.TCP_WINDOW_CLAMP"} if case.talk else set()
-    )  # the kernel moves it along
-    skipped |= {"congestion.cwnd"} | _CONGESTION
+    skipped = _SEEN_ABOVE | {"congestion.cwnd"} | _CONGESTION
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
-        if name not in skipped and a != b and not _explained(name.removeprefix("negotiated."), a, b, case):
+        if name in skipped or a == b or _explained(name.removeprefix("negotiated."), a, b, case):
+            continue
+        if not (case.talk and _moved_by_talk(name, a, b, case, (new["rcv_nxt"] - old["rcv_nxt"]) % 2**32)):
             yield f"ICI {name}: {short(a)} -> {short(b)}"
+
+
+def _moved_by_talk(name: str, a: Any, b: Any, case: Case, read: int) -> bool:
+    """What the kernel moves by itself where bytes go both ways.
+
+    Buffers that the application has not chosen grow (tcp_sndbuf_expand(), tcp_rcv_space_adjust()), and the
+    window's clamp with them; the peek offset goes back by what is read, to 0 (sk_peek_offset_bwd()).
+    """
+    if name == "options.SO_PEEK_OFF":
+        return bool(b == max(0, a - read))
+    chosen = {"options.SO_SNDBUF": case.sndbuf, "options.SO_RCVBUF": case.rcvbuf}
+    return name == "options.TCP_WINDOW_CLAMP" or (not chosen.get(name, 1) and a < b)
 
 
 _CONGESTION = {"congestion.ssthresh", "congestion.srtt_us", "congestion.rttvar_us"}
@@ -320,9 +427,7 @@ def _windows(old: Fields, new: Fields, case: Case) -> Iterator[str]:
         ("ours", "window.rcv_wup", "window.rcv_wnd"),
         ("the peer's", None, "window.snd_wnd"),
     ):
-        edges = [(_una(f) if base is None else f[base]) + f[size] for f in (old, new)]
-        if not _forward(*edges):
-            yield f"ICI edge of {which} window went back by {edges[0] - edges[1]}"
+        yield from edge_kept(which, *((_una(f) if base is None else f[base]) + f[size] for f in (old, new)))
     # Sending a probe sets it to rcv_nxt - 1 (tcp_send_window_probe()), so that the answer's window counts.
     probed = new["window.snd_wl1"] == (new["rcv_nxt"] - 1) % 2**32
     if not (_forward(old["window.snd_wl1"], new["window.snd_wl1"]) or probed):
@@ -335,29 +440,52 @@ def _windows(old: Fields, new: Fields, case: Case) -> Iterator[str]:
         yield f"ICI window.max_window: {old['window.max_window']} -> {new['window.max_window']}"
 
 
+def edge_kept(which: str, old: int, new: int) -> Iterator[str]:
+    if not _forward(old, new):
+        yield f"ICI edge of {which} window went back by {(old - new) % 2**32}"
+
+
+def window_edge(sock: socket.socket) -> int:
+    """Of our window, of a socket in use."""
+    with repaired(sock):
+        return sum(struct.unpack("=5I", sock.getsockopt(TCP, WINDOW, 20))[3:])
+
+
 def _una(fields: Fields) -> int:
     return int(fields["snd_nxt"]) - len(fields["send_queue.sent"]) - fields["send_queue.fin_sent"]
 
 
 def _pushed_since(old: Fields, new: Fields, case: Case) -> bool:
-    """As :func:`_pushed`, between two passes: all that waited was corked, and has arrived."""
-    waited = old["send_queue.unsent"]
-    gone = not (old["send_queue.sent"] or new["send_queue.sent"] or new["send_queue.unsent"])
-    arrived = (_una(new) - _una(old)) % 2**32 == len(waited)
-    return case.shape[2] == "unsent" and 0 < len(waited) <= CORKED_BYTES and gone and arrived
+    """As :func:`_pushed`, between two passes: what was corked has arrived, all of it.
+
+    It may have been passed as sent in between, for the peer may delay its acknowledgement by 40 ms.
+    """
+    waited = len(old["send_queue.sent"]) + len(old["send_queue.unsent"])
+    gone = not (new["send_queue.sent"] or new["send_queue.unsent"])
+    arrived = (_una(new) - _una(old)) % 2**32 == waited
+    return case.send == "unsent" and not case.deaf and 0 < waited <= CORKED_BYTES and gone and arrived
 
 
 def _stream(old: Fields, new: Fields, case: Case) -> Iterator[str]:
-    if case.talk or _pushed_since(old, new, case):
+    if case.talk:
         return
-    if _una(old) % 2**32 != _una(new) % 2**32 or old["rcv_nxt"] != new["rcv_nxt"]:
-        yield f"ICI snd_una, rcv_nxt: {_una(old)}, {old['rcv_nxt']} -> {_una(new)}, {new['rcv_nxt']}"
+    yield from _unmoved(old, new, "rcv_nxt", ("receive_queue.data",), (old["rcv_nxt"], new["rcv_nxt"]))
+    if not _pushed_since(old, new, case):
+        queue = ("send_queue.sent", "send_queue.unsent")
+        yield from _unmoved(old, new, "snd_una", queue, (_una(old) % 2**32, _una(new) % 2**32))
     if not _forward(old["snd_nxt"], new["snd_nxt"]):
         yield f"ICI snd_nxt went back: {old['snd_nxt']} -> {new['snd_nxt']}"
-    for what in (("send_queue.sent", "send_queue.unsent"), ("receive_queue.data",)):
-        a, b = (b"".join(fields[name] for name in what) for fields in (old, new))
-        if a != b:
-            yield f"ICI {what}: {short(a)} -> {short(b)}, or other bytes"
+
+
+def _unmoved(
+    old: Fields, new: Fields, what: str, queue: tuple[str, ...], numbers: tuple[int, int]
+) -> Iterator[str]:
+    """Neither the number of a stream's first or last byte, nor the bytes of its queue."""
+    if numbers[0] != numbers[1]:
+        yield f"ICI {what}: {numbers[0]} -> {numbers[1]}"
+    a, b = (b"".join(fields[name] for name in queue) for fields in (old, new))
+    if a != b:
+        yield f"ICI {queue}: {short(a)} -> {short(b)}, or other bytes"
 
 
 # --- the hosts' counters --------------------------------------------------------------------------------
@@ -394,3 +522,25 @@ def counted(
         most = {"EstabResets": released, "OutRsts": late}.get(name, 0)
         if name in after and after[name] - before[name] > most:
             yield f"counter {name} of {who}: +{after[name] - before[name]}"
+
+
+_OF_ROOM = re.compile(
+    r"its window's right edge went back by \d+, the field is 0\b|ICI edge of ours window went back"
+    r"|the peer sent \d+ segments again|counter (BeyondWindow|TCPRcvQDrop|RcvPruned) of here"
+)
+
+
+def but_for_room(wrong: Sequence[str], case: Case) -> list[str]:
+    """Without what comes of a receive buffer that is full before its window, where connect() is the cause.
+
+    In repair mode it cannot be told what was agreed, and counts timestamps where net.ipv4.tcp_timestamps is on
+    (tcp_connect_init()). Then the peer's segments are 12 bytes larger than the kernel takes them for, and the
+    first of them is measured as a larger one: from then on, all of a buffer's memory is content to it, half of
+    it before (tcp_measure_rcv_mss()). So it does not join what waits (tcp_collapse()), drops what was promised
+    room (tcp_data_queue(): TCPRcvQDrop), and says that the window is 0 (tcp_select_window()). No call mends that:
+    test_guess_of_segments.py. The buffer's size, the window, its clamp and the guess are compared all the same.
+    """
+    counted = not case.stamps and not case.elsewhere
+    if counted and any("counter TCPRcvQDrop of here" in one for one in wrong):
+        return [one for one in wrong if not _OF_ROOM.search(one)]
+    return list(wrong)

@@ -203,7 +203,7 @@ def test_restored_tasks_wait_for_ever_when_criu_dies(ticker: Ticker) -> None:
     worker = Worker(mark="MIGRATE_ID=facts")
     stages = ticker.restored_at(worker, "post-restore")
     kill(worker)
-    assert processes.state(ticker.pid) == "S"
+    eventually(lambda: processes.state(ticker.pid) == "S", "it sleeps: it was still on its way there")
     ticker.rests()
     assert processes.end([processes.identity(ticker.pid)]) == []
     worker.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from netns import Hosts, eventually
@@ -162,8 +163,51 @@ def test_where_numbers_are_wrong_the_kernel_is_asked(hosts: Hosts, monkeypatch: 
     real = kernel_fields.numbers
     wrong = lambda socks: [one and one._replace(snd_wnd=one.snd_wnd + 1) for one in real(socks)]  # noqa: E731
     monkeypatch.setattr(kernel_fields, "numbers", wrong)
+    monkeypatch.setattr(reader, "_reading", reader._Reading())  # as in a process that has read none yet
     with hosts.here.entered():
         icis = endpoint.get_many([sock for sock, _ in pairs])
         for ici, (sock, _) in zip(icis, pairs, strict=True):
             assert ici.window == tcp_repair.get_window(sock)
         endpoint.resume_many([sock for sock, _ in pairs])
+
+
+#: Option, its sysctl, and a value for that which no host has.
+DECIDED = (
+    ("TCP_KEEPIDLE", "tcp_keepalive_time", 1234),
+    ("TCP_KEEPINTVL", "tcp_keepalive_intvl", 56),
+    ("TCP_KEEPCNT", "tcp_keepalive_probes", 7),
+    ("TCP_LINGER2", "tcp_fin_timeout", 43),
+    ("IP_TTL", "ip_default_ttl", 77),
+)
+
+
+@pytest.mark.parametrize("name, sysctl, value", DECIDED)
+def test_a_sysctl_that_is_changed_between_two_calls(hosts: Hosts, name: str, sysctl: str, value: int) -> None:
+    """The second connection is of a kind that has been met, and still it has what it has now."""
+    one, _one_peer = hosts.connect()
+    other, _other_peer = hosts.connect()
+    with hosts.here.entered():
+        before = endpoint.get(one)
+        endpoint.resume(one)
+        Path(f"/proc/sys/net/ipv4/{sysctl}").write_text(str(value))
+        alone = socket_options.read_all(other, connected=True)
+        after = endpoint.get(other)
+        endpoint.resume(other)
+    assert before.options[name] != value
+    assert after.options[name] == alone[name] == value
+
+
+def test_a_kind_that_was_met_is_not_asked_again(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is said of it is what it says itself."""
+    socks = [hosts.connect(kind) for kind in KINDS for _ in range(2)]
+    asked: list[socket.socket] = []
+    real = inspection._prepare_asking
+    monkeypatch.setattr(inspection, "_met", {})
+    monkeypatch.setattr(inspection, "_prepare_asking", lambda some: (asked.extend(some), real(some))[1])
+    with hosts.here.entered():
+        for sock, _ in socks:
+            ici = endpoint.get(sock)
+            endpoint.resume(sock)
+            alone = socket_options.read_all(sock, ipv6_only=ici.local.ip.version == 6, connected=True)
+            assert ici.options == alone
+    assert asked == [sock for sock, _ in socks[::2]]

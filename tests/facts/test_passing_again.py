@@ -17,9 +17,10 @@ import pytest
 from drain import Drain
 from netns import Hosts, eventually
 from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
+from wire import captured
 
 import tcpcp
-from tcpcp import bpf, builder, endpoint, inspection, isolation, socket_filter, tcp_repair
+from tcpcp import bpf, builder, endpoint, inspection, isolation, raw_segment, socket_filter, tcp_repair
 from tcpcp.errors import IciError, Unsupported
 from tcpcp.ici import Endpoint, Ici, State
 
@@ -53,6 +54,26 @@ def test_passed_again_and_back(hosts: Hosts, kind: str) -> None:
         sock.sendall(b"answer")
         assert peer.recv(10) == b"answer"
     assert_no_reset(hosts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_packet_that_was_past_the_filter_draws_no_reset(hosts: Hosts, kind: str) -> None:
+    """Other filters, or a virtual processor that does not run, may keep it until the socket is gone.
+
+    The mark has it pass the filter. The kernel answers, it says; but that does not leave.
+    """
+    sock, _peer = hosts.connect(kind)
+    local, peer, _ = inspection.ends(sock)
+    ici = passed(hosts, sock)
+    late = raw_segment.build(peer, local, seq=ici.rcv_nxt, ack=ici.snd_nxt, flags=raw_segment.ACK, window=100)
+    with captured(hosts.here) as wire:
+        with hosts.here.entered():
+            raw_segment.feed(late, local)
+        eventually(lambda: hosts.counters(hosts.here)["TcpOutRsts"] == 1, "answered")
+        assert [one for one in wire.segments() if one.sport == local.port] == []
+    with hosts.here.entered():
+        tcpcp.activate(tcpcp.create(ici))
+    assert hosts.counters(hosts.there)["TcpEstabResets"] == 0
 
 
 def test_sizes(hosts: Hosts) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from netns import Hosts, eventually
-from passing import pass_on
+from passing import pass_on, wait_state
 
-from tcpcp import checks, endpoint, host, tcp_repair
+from tcpcp import checks, endpoint, host, reader, tcp_repair
 from tcpcp.errors import IciError
-from tcpcp.ici import Ici
+from tcpcp.ici import Ici, State
 
 
 def problems(ici: Ici) -> list[str]:
@@ -97,3 +98,23 @@ def test_a_window_that_no_buffer_can_hold_is_refused(hosts: Hosts) -> None:
         with pytest.raises(IciError, match=r"raise the last number of net\.ipv4\.tcp_rmem"):
             endpoint.create(dataclasses.replace(ici, window=window))
         assert hosts.ss(hosts.here) == before
+
+
+@pytest.mark.parametrize("scaling", (0, 1))
+def test_no_acknowledgement_is_left_over(hosts: Hosts, scaling: int) -> None:
+    """The peer's FIN is fed to a new socket, which would acknowledge it 40 ms later with a window of its own."""
+    with hosts.there.entered():
+        Path("/proc/sys/net/ipv4/tcp_window_scaling").write_text(str(scaling))
+    sock, peer = hosts.connect(setup=lambda one: one.setsockopt(1, socket.SO_RCVBUF, 1_000_000))
+    peer.sendall(bytes(700))
+    eventually(lambda: tcp_repair.get_inq(sock) == 700, "arrived")
+    peer.shutdown(socket.SHUT_WR)
+    wait_state(sock, State.CLOSE_WAIT)
+    with hosts.here.entered():
+        ici = endpoint.get(sock)
+        endpoint.release(sock)
+        made = endpoint.create(ici)
+        time.sleep(0.1)
+        assert reader.read_again(made, ici).window == ici.window
+        endpoint.activate(made)
+    assert made.recv(1000) == bytes(700) and made.recv(1) == b""

@@ -9,7 +9,6 @@ Two hundred cases drawn by chance in each run; SPACE_FIRST and SPACE_CASES say w
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
@@ -24,7 +23,7 @@ import pytest
 import space_judges as judges
 from space_case import Case, draw, every
 from space_pairs import Pair, World, announced, build, peer_namespace
-from space_states import both_gone, bring, info, live_on, talk
+from space_states import SND_WND, both_gone, bring, info, live_on, talk
 from space_wire import Side, Wire, faults, kind_of
 
 import tcpcp
@@ -59,17 +58,21 @@ class Worlds:
 
 
 class Walk:
-    """One case from its beginning to its end, and all that was wrong."""
+    """One case from its beginning to its end, and all that was wrong.
 
-    def __init__(self, world: World, case: Case) -> None:
+    :ivar brought: the connection was made and brought to where it is to be passed.
+    """
+
+    def __init__(self, world: World, case: Case, passing: bool = True) -> None:
+        """:param passing: False: as a control, nothing is passed, and all else is the same."""
         self.world, self.case, self.wrong = world, case, []
-        self.brought = False
+        self.passing, self.brought = passing, False
 
     def run(self) -> list[str]:
         """Sentences; none when all is well."""
         world, case = self.world, self.case
         peers = peer_namespace(world, case)
-        world.as_before()
+        world.as_before(peers)
         before = [judges.counters(one) for one in (world.here, peers)]
         device = "lo" if case.over == "lo" else "here0"  # where what we send is seen in the order of sending
         scales = (0, 0)
@@ -80,7 +83,7 @@ class Walk:
             scales = self._scales(pair)
             bring(pair, case)
             self.brought = True
-            self._pass_all(pair)
+            (self._pass_all if self.passing else self._stay)(pair)
             live_on(pair, case)
             both_gone(pair)
         except (AssertionError, OSError, tcpcp.TcpcpError) as exc:
@@ -93,7 +96,7 @@ class Walk:
         if pair:
             late = self._on_the_wire(wire, pair, scales)
             for who, old, new in zip(("here", "there"), before, after, strict=True):
-                released = case.passes * (who == "here" or peers is world.here)
+                released = case.passes * self.passing * (who == "here" or peers is world.here)
                 self.wrong += judges.counted(old, new, who, released, late)
         wire.close()
         return self.wrong
@@ -119,24 +122,40 @@ class Walk:
             if self.case.talk:
                 talk(pair, self.case, turn)
 
+    def _stay(self, pair: Pair) -> None:
+        """What :meth:`_pass_all` does besides, so that what it finds is found here too if it is not ours."""
+        last = None
+        for turn in range(self.case.passes):
+            edge = judges.window_edge(pair.here)
+            if last is not None:
+                self._note(turn, judges.edge_kept("ours", last, edge))
+            last = edge
+            if self.case.talk:
+                talk(pair, self.case, turn)
+
     def _pass(self, pair: Pair, ss: bool) -> tcpcp.Ici:
         """get, release, create, activate; what was read before and after is compared."""
         sock, case = pair.here, self.case
         options = judges.options(sock)
         by_ss = judges.ss(self.world.here, pair) if ss else {}
+        before = judges.in_use(sock)
         ici = tcpcp.get(sock)
         got = judges.frozen(sock)
+        self._note(0, judges.read(before, got, ici))
         # While the send queue is selected, as it was in between, what a timer sends counts as sent, and is
         # not (tcp_write_xmit() "repair").
         unsent = len(ici.send_queue.unsent) + (ici.send_queue.fin and not ici.send_queue.fin_sent)
         got["outq_nsd"] = max(got["outq_nsd"], unsent if ici.state not in FIN_ACKED else 0)
         tcpcp.release(sock)
-        pair.here = tcpcp.create(tcpcp.Ici.from_bytes(ici.to_bytes()), same_path=case.same_path)
+        with judges.Stall() as stall:
+            pair.here = tcpcp.create(tcpcp.Ici.from_bytes(ici.to_bytes()), same_path=case.same_path)
+            made = judges.frozen(pair.here)
         stamp = ici.timestamp.value if ici.timestamp else None
-        self._note(0, judges.rebuilt(got, judges.frozen(pair.here), case, stamp))
+        self._note(0, judges.rebuilt(got, made, case, stamp, stall.us))
         tcpcp.activate(pair.here)
         pair.here.setblocking(False)
-        self._note(0, judges.options_kept(options, judges.options(pair.here), case))
+        window = info(pair.here, SND_WND)
+        self._note(0, judges.options_kept(options, judges.options(pair.here), case, window))
         if ss:
             self._note(0, judges.ss_kept(by_ss, judges.ss(self.world.here, pair), case))
         return ici
@@ -167,8 +186,8 @@ def walk(worlds: Worlds, case: Case) -> list[str]:
     it = Walk(world, case)
     if not it.run() or not it.brought:
         return it.wrong
-    control = {kind_of(one) for one in Walk(world, dataclasses.replace(case, passes=0)).run()}
-    return [one for one in it.wrong if kind_of(one) not in control]
+    known = {kind_of(one) for one in Walk(world, case, passing=False).run()}
+    return [one for one in judges.but_for_room(it.wrong, case) if kind_of(one) not in known]
 
 
 def report(worlds: Worlds, cases: Iterable[Case]) -> str:

@@ -79,7 +79,10 @@ class Moved(NamedTuple):
 
 
 def run_migrate(host: Host, *words: str, timeout_s: float = 60) -> Moved:
-    """Run ``migrate --json`` on *host* to its end, whatever that is."""
+    """Run ``migrate --json`` on *host* to its end, whatever that is.
+
+    :param timeout_s: when to give up a test that hangs; not how fast it has to be.
+    """
     began = time.time()
     done = host.exec(["migrate", "--json", *words], check=False, timeout=timeout_s)
     ended = time.time()
@@ -90,10 +93,10 @@ def run_migrate(host: Host, *words: str, timeout_s: float = 60) -> Moved:
     return Moved(done.returncode, report, done.stderr, began, ended)
 
 
-def move(lab: Lab, pid: int, *options: str, start: str = "origin") -> Moved:
+def move(lab: Lab, pid: int, *options: str, start: str = "origin", timeout_s: float = 60) -> Moved:
     """Move *pid* from *start* to the other host; it must succeed, and be told so truthfully."""
     end = MOVERS[1 - MOVERS.index(start)]
-    moved = run_migrate(lab.hosts[start], *options, str(pid), end)
+    moved = run_migrate(lab.hosts[start], *options, str(pid), end, timeout_s=timeout_s)
     report = moved.report
     assert moved.status == 0, json.dumps(report, indent=1) + moved.stderr
     assert report["outcome"] == "MOVED"

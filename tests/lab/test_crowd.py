@@ -17,7 +17,10 @@ PORT = 7700
 SEED = 20
 RESETS = f"tcp port {PORT} and (tcp[tcpflags] & tcp-rst != 0 or (ip6 and ip6[53] & 4 != 0))"
 
-pytestmark = pytest.mark.usefixtures("clean")
+#: A move takes a few seconds of both processors, whoever else wants them.
+HANGS_S = 240.0
+
+pytestmark = [pytest.mark.usefixtures("clean"), pytest.mark.timeout(3 * HANGS_S)]
 
 
 @pytest.mark.parametrize(("tasks", "connections"), [(1, 5000), (50, 1000)], ids=["process", "tree"])
@@ -35,7 +38,7 @@ def test_many_connections(lab: Lab, tasks: int, connections: int) -> None:
         )
         assert client.stdout.readline() == "ready\n"
         for start in judge.MOVERS:
-            moved = move(lab, pid, start=start)
+            moved = move(lab, pid, start=start, timeout_s=HANGS_S)
             assert moved.report["connections"] == connections
             report = {
                 key: moved.report[key] for key in ("frozen_ms", "isolated_ms", "gap_packets", "gap_dropped")

@@ -4,9 +4,9 @@
 parent of the others. Each answers every line with the line.
 
 ``many.py drive PORT SEED ADDRESS COUNT [ADDRESS COUNT ...]``: opens so many connections, prints ``ready``,
-and asks over one after the other in random order, at a rate that does not depend on the answers. A line on its
-standard input has it finish: once more over each connection, then it prints what happened as a line of JSON. It
-keeps the connections until its standard input ends.
+and asks over one after the other in random order, at a rate that does not depend on the answers: however long
+there are none, there is always a packet on its way. A line on its standard input has it finish: once more over each
+connection, then it prints what happened as a line of JSON. It keeps the connections until its standard input ends.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import selectors
 import socket
 import sys
 import time
+from collections import deque
 from typing import Any
 
 QUESTIONS_PER_S = 1000
@@ -84,7 +85,9 @@ class Peer:
         self.random = random.Random(seed)
         self.selector = selectors.DefaultSelector()
         self.sockets = [socket.create_connection((ip, port), DEADLINE_S) for ip, n in where for _ in range(n)]
-        self.waiting: dict[socket.socket, tuple[bytes, float]] = {}
+        #: Questions without an answer, the oldest first, and when they were asked; what came of the next answer.
+        self.waiting: dict[socket.socket, deque[tuple[bytes, float]]] = {}
+        self.begun: dict[socket.socket, bytes] = {}
         self.asked = self.answered = 0
         self.worst_s = 0.0
         self.told = False
@@ -94,13 +97,12 @@ class Peer:
             self.selector.register(one, selectors.EVENT_READ)
 
     def ask(self, sock: socket.socket) -> None:
-        """Ask, unless there is no answer yet to the last question."""
-        if sock in self.waiting:
-            return
+        """Ask, whether or not there is an answer to the last question."""
         self.asked += 1
         question = b"%d\n" % self.asked
-        self.waiting[sock] = question, time.monotonic()
-        sock.send(question)
+        self.waiting.setdefault(sock, deque()).append((question, time.monotonic()))
+        if sock.send(question) < len(question):
+            self.errors.append(f"{sock.getsockname()}: no room for {question!r}")
 
     def look(self, timeout_s: float) -> None:
         """Take the answers that have come."""
@@ -111,16 +113,32 @@ class Peer:
                 continue
             sock: socket.socket = key.fileobj  # type: ignore[assignment]
             try:
-                data = sock.recv(1 << 16)
+                self.take(sock, sock.recv(1 << 16))
             except OSError as error:
-                data = str(error).encode()
-            question, since = self.waiting.pop(sock, (b"", time.monotonic()))
+                self.fail(sock, str(error))
+
+    def take(self, sock: socket.socket, data: bytes) -> None:
+        """Compare what has come with what was asked."""
+        *lines, rest = (self.begun.pop(sock, b"") + data).split(b"\n")
+        waiting = self.waiting.pop(sock, deque())
+        for line in lines:
+            question, since = waiting.popleft() if waiting else (b"", time.monotonic())
             self.worst_s = max(self.worst_s, time.monotonic() - since)
-            if data == question:
-                self.answered += 1
-            else:
-                self.errors.append(f"{sock.getsockname()}: {data!r} instead of {question!r}")
-                self.selector.unregister(sock)
+            if line + b"\n" != question:
+                self.fail(sock, f"{line!r} instead of {question!r}")
+                return
+            self.answered += 1
+        if not data:
+            self.fail(sock, f"closed, {len(waiting)} answers are missing")
+        if waiting:
+            self.waiting[sock] = waiting
+        if rest:
+            self.begun[sock] = rest
+
+    def fail(self, sock: socket.socket, what: str) -> None:
+        """Nothing more is expected of *sock*."""
+        self.errors.append(f"{sock.getsockname()}: {what}")
+        self.selector.unregister(sock)
 
     def run(self) -> None:
         """Ask until a line comes, then once more over each."""
