@@ -12,8 +12,14 @@ from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+#: What a user can do about a connection that comes by a translation of addresses.
+TRANSLATED = (
+    "Have its clients use the address and port that the program itself has (for a port below 1024: sysctl"
+    " net.ipv4.ip_unprivileged_port_start), and try again when those that came by the translation have ended."
+)
 #: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
 _SOCKET_REMEDIES = (
+    ("translated", TRANSLATED),
     ("state", "Wait a moment and try again: the connection is being opened or has just ended."),
     ("urgent", "Try again when the program has read it."),
     ("MD5", "Let the program close the connection, or use it without TCP-MD5."),

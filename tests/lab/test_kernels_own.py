@@ -147,3 +147,27 @@ def test_clients_that_are_deferred(lab: Lab) -> None:
             one.sendall(b"7000")
             assert read_all(one) == 7000
         assert answered(kept)
+
+
+REDIRECT = """
+add table ip r
+add chain ip r p { type nat hook prerouting priority -100; }
+add rule ip r p ip daddr 10.77.1.100 tcp dport 80 dnat to 10.77.1.100:7301
+"""
+
+
+def test_a_redirected_connection(lab: Lab) -> None:
+    """The other host knows nothing of the redirection; the connection would be reset."""
+    pid = serve(lab)
+    origin = lab.hosts["origin"]
+    origin.exec(["nft", REDIRECT])
+    try:
+        with client(lab, 80) as redirected, client(lab, KEPT) as direct:
+            assert answered(redirected)
+            assert answered(direct)
+            moved = run_migrate(origin, str(pid), "destination")
+            assert (moved.status, codes(moved)) == (3, ["socket"])
+            assert f"{lab.service.ipv4}:80" in moved.report["reasons"][0]["text"]
+            assert answered(redirected)
+    finally:
+        origin.exec(["nft", "delete", "table", "ip", "r"])
