@@ -20,6 +20,8 @@ TRANSLATED = (
 #: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
 _SOCKET_REMEDIES = (
     ("translated", TRANSLATED),
+    ("MSG_ZEROCOPY", "Switch zero-copy sending off in the program (SO_ZEROCOPY)."),
+    ("has not", "Try again when the program has read that, or has closed the connection."),
     ("state", "Wait a moment and try again: the connection is being opened or has just ended."),
     ("urgent", "Try again when the program has read it."),
     ("MD5", "Let the program close the connection, or use it without TCP-MD5."),
@@ -120,7 +122,7 @@ def _can_leave(subject: Subject, ip: _Ip) -> Iterator[Reason]:
 def _shared(subject: Subject, ip: _Ip) -> Iterator[Reason]:
     for other in subject.origin.taken_ports:
         if other.local_ip == ip.packed:
-            holder = other.holder or "another process"
+            holder = other.holder or "no process (on its way between two, or not accepted yet)"
             text = f"{ports.name(other)} of {holder} is on the service address {ip} too"
             yield Reason("address-shared", ORIGIN, text, f"End that process, or: {_use_another(subject, ip)}")
 

@@ -36,7 +36,7 @@ from migrate.errors import CriuError, MigrateError
 from migrate.frozen import Frozen
 from migrate.hold import Hold
 from migrate.image_stream import Sender
-from migrate.inventory import translated
+from migrate.inventory import translated, untold
 from migrate.lease import Lease
 from migrate.machine import Machine, State, Step
 from migrate.page_server import PageServer
@@ -332,6 +332,7 @@ class Driver:
         self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
         self._extract.prepare()
         translated.require_none(self._extract.flows, self._plan.process.sockets)
+        untold.require_none(self._extract.connections, self._extract.zerocopy())
 
     def isolate(self) -> None:
         """Cut all connections off in one batch and read them."""
