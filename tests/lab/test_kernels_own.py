@@ -171,3 +171,44 @@ def test_a_redirected_connection(lab: Lab) -> None:
             assert answered(redirected)
     finally:
         origin.exec(["nft", "delete", "table", "ip", "r"])
+
+
+RAW = """
+import socket, time
+one = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def test_a_raw_socket_of_tcp(lab: Lab) -> None:
+    """It is no connection: CRIU knows all of it."""
+    origin, destination = lab.hosts["origin"], lab.hosts["destination"]
+    pid = spawn(origin, [sys.executable, "-c", RAW])
+    wait_for(lambda: origin.exec(["ss", "-Hwna"]).stdout, "the socket is there")
+    moved = run_migrate(origin, str(pid), "destination")
+    assert (moved.status, moved.report["outcome"]) == (0, "MOVED"), moved.report
+    assert ":tcp" in destination.exec(["ss", "-Hwa"]).stdout
+
+
+IN_FLIGHT = """
+import socket, time
+here, there = socket.socketpair()
+made = socket.create_connection(("{address}", {port}), source_address=("{own}", 0))
+socket.send_fds(here, [b"take it"], [made.fileno()])
+made.close()
+time.sleep(1000)
+"""
+
+
+def test_a_connection_on_its_way_between_processes(lab: Lab) -> None:
+    """The connection has an address that moves, and no descriptor names it."""
+    peer, origin = lab.hosts["peer"], lab.hosts["origin"]
+    listens = "import socket, time; one = socket.create_server(('', 7310)); time.sleep(1000)"
+    spawn(peer, [sys.executable, "-c", listens])
+    wait_for(lambda: ss(peer, "-l", "sport = 7310"), "the peer listens")
+    words = IN_FLIGHT.format(address=peer.ipv4, port=7310, own=lab.service.ipv4)
+    pid = spawn(origin, [sys.executable, "-c", words])
+    wait_for(lambda: ss(origin, "state", "established", "dport = 7310"), "it is connected")
+    moved = run_migrate(origin, str(pid), "destination")
+    assert (moved.status, codes(moved)) == (3, ["in-flight"])
