@@ -200,7 +200,7 @@ class Driver:
             self._unowned = unowned.Watcher(
                 lambda: self._subject.tasks("freeze"), (one.ip for one in self._plan.addresses), self._watch
             )
-            self._unowned.wait()
+            self._unowned.wait(self._observer.note)
         self._observer.phase_end("prepare")
         self._send_ahead()
 

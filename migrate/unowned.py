@@ -136,13 +136,16 @@ class Watcher:
         """Look which listeners of the tree have TCP_DEFER_ACCEPT, and for how long."""
         self._deferring = _deferring(self._held())
 
-    def wait(self) -> None:
+    def wait(self, say: Callable[[str], None]) -> None:
         """Wait until those that are here now have gone. Others may have come: they go as well, it seems.
 
+        :param say: is told what is waited for.
         :raises Refused: some stay.
         """
         self.learn()
         began, left = time.monotonic(), self.look()
+        for reason in left.reasons():
+            say(f"waiting: {reason.text}")
         while left:
             waited_s = time.monotonic() - began
             late = Unowned(

@@ -87,6 +87,7 @@ def test_an_answer_that_nobody_reads(lab: Lab) -> None:
         assert "1 connection that the process has closed" in " ".join(checked.report["notes"])
         moved = run_migrate(lab.hosts["origin"], str(pid), "destination")
         assert (moved.status, codes(moved)) == (3, ["unsent"])
+        assert "cut off" in moved.report["reasons"][0]["text"]
         assert read_all(slow) == 600000
         assert answered(kept)
 
