@@ -14,6 +14,7 @@ from migrate.checks_beside import nothing_left_behind, trees_sound
 from migrate.checks_files import appended, databases, files_there, files_to_copy, locks_free
 from migrate.checks_names import names_free
 from migrate.checks_network import (
+    address_named,
     addresses_movable,
     notes,
     peers_elsewhere,
@@ -293,6 +294,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     obstacles,
     sockets_whole,
     peers_elsewhere,
+    address_named,
     addresses_movable,
     ports_free,
     names_free,

@@ -9,11 +9,20 @@ from migrate import ports
 from migrate.checks_subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
+from tcpcp.ici import State
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+#: What a user can do about a connection that comes by a translation of addresses.
+TRANSLATED = (
+    "Have its clients use the address and port that the program itself has (for a port below 1024: sysctl"
+    " net.ipv4.ip_unprivileged_port_start), and try again when those that came by the translation have ended."
+)
 #: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
 _SOCKET_REMEDIES = (
+    ("translated", TRANSLATED),
+    ("MSG_ZEROCOPY", "Switch zero-copy sending off in the program (SO_ZEROCOPY)."),
+    ("has not", "Try again when the program has read that, or has closed the connection."),
     ("state", "Wait a moment and try again: the connection is being opened or has just ended."),
     ("urgent", "Try again when the program has read it."),
     ("MD5", "Let the program close the connection, or use it without TCP-MD5."),
@@ -36,15 +45,37 @@ def service_addresses(process: ProcessInventory) -> list[str]:
 
 
 def notes(process: ProcessInventory) -> list[str]:
-    """Return what the user should know although it is no reason to refuse."""
-    listening = [one for one in process.sockets if not ports.is_connection(one) and not any(one.local_ip)]
-    if service_addresses(process) or not listening:
+    """Return what the user should know although it is no reason to refuse, because of --no-address."""
+    where = _idle_wildcards(process)
+    if not where:
         return []
-    where = names(dict.fromkeys(ports.name(one) for one in listening))
     return [
         f"no address moves with the process: it listens on {where} and has no client now, so clients that"
-        " come later reach the origin; --address ADDR takes the address along that they use"
+        " come later reach the origin, unless you see to it that they find it there"
     ]
+
+
+def address_named(subject: Subject) -> Iterator[Reason]:
+    """What an idle server on a wildcard address is reached by, nobody but the user knows."""
+    where = _idle_wildcards(subject.process)
+    if where and subject.options.switch == "address" and not subject.options.no_address:
+        text = (
+            f"the process listens on {where} and has no client now, so it does not show which address its clients"
+            " use; they would still come to the origin"
+        )
+        remedy = (
+            "Pass --address ADDR for the address that they use, which then moves too; or --no-address if they find"
+            " it on the destination some other way."
+        )
+        yield Reason("address-unknown", ORIGIN, text, remedy)
+
+
+def _idle_wildcards(process: ProcessInventory) -> str:
+    """Where the process listens on wildcard addresses, "" if not, or if an address is known that moves."""
+    listening = [one for one in process.sockets if one.state == State.LISTEN and not any(one.local_ip)]
+    if service_addresses(process):
+        return ""
+    return names(dict.fromkeys(ports.name(one) for one in listening))
 
 
 def sockets_whole(subject: Subject) -> Iterator[Reason]:
@@ -114,7 +145,7 @@ def _can_leave(subject: Subject, ip: _Ip) -> Iterator[Reason]:
 def _shared(subject: Subject, ip: _Ip) -> Iterator[Reason]:
     for other in subject.origin.taken_ports:
         if other.local_ip == ip.packed:
-            holder = other.holder or "another process"
+            holder = other.holder or "no process (on its way between two, or not accepted yet)"
             text = f"{ports.name(other)} of {holder} is on the service address {ip} too"
             yield Reason("address-shared", ORIGIN, text, f"End that process, or: {_use_another(subject, ip)}")
 

@@ -105,6 +105,15 @@ WORDS = {
         "Let it close the connection (for a log: write to a file instead of the journal or syslog), or name"
         " the parent of both processes.",
     ),
+    "in-flight": Words(
+        "{descriptor} of {who} is a unix socket in which other descriptors wait to be taken: {what} of them"
+        " (SCM_RIGHTS)",
+        "Try again when the program has taken them.",
+    ),
+    "untold": Words(
+        "{descriptor} of {who} is a TCP socket with {what}",
+        "Try again when the program has read that, or has closed the socket.",
+    ),
     "socket-namespace": Words(
         "{descriptor} of {who} is a socket of another network namespace ({what})",
         "Let the program close it, or run migrate in the namespace with the connections.",

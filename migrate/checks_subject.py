@@ -15,6 +15,7 @@ class Options:
     """What the user asked for, as far as it decides about refusals.
 
     :ivar switch: a name of ``migrate.switch``.
+    :ivar no_address: no address has to move, although the process listens on a wildcard address.
     :ivar copy_files: missing files are copied.
     :ivar trees: directories that are copied as a whole.
     :ivar shell_job: the tree may belong to a session whose leader stays.
@@ -22,6 +23,7 @@ class Options:
     """
 
     switch: str = "address"
+    no_address: bool = False
     copy_files: bool = False
     trees: tuple[str, ...] = ()
     shell_job: bool = False

@@ -135,6 +135,12 @@ def _parser() -> _Parser:
         help="a service address that moves too, beside those that sockets of the process are bound to or have"
         " connections on; for a server that is bound to 0.0.0.0 or [::] and may have no client; repeatable",
     )
+    add(
+        "--no-address",
+        action="store_true",
+        help="no address moves with a server that is bound to 0.0.0.0 or [::] and has no client: you see to it that"
+        " clients find it on HOST",
+    )
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
     add(
         "--timeout", metavar="S", default=limits.STEP_S, help="for one step as a whole, seconds (%(default)g)"
@@ -184,6 +190,7 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
         shell_job=options.shell_job,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
+        no_address=_no_address(options),
         switch=_switch(options.switch),
         timeout_s=_seconds("--timeout", options.timeout),
         max_gap_s=_seconds("--max-gap", options.max_gap),
@@ -234,6 +241,12 @@ def _address(text: str) -> str:
     if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
         raise _wrong(f"--address is an address that clients of the process use, not {text!r}")
     return str(ip)
+
+
+def _no_address(options: argparse.Namespace) -> bool:
+    if options.no_address and options.address:
+        raise _wrong("--address and --no-address exclude each other")
+    return bool(options.no_address)
 
 
 def _tree(text: str) -> str:

@@ -66,12 +66,19 @@ PROBE_S = _limit("PROBE_S", 30, "a small dump and restore that shows whether CRI
 VERSION_S = _limit("VERSION_S", 10, "a program that says its version: refused")
 AHEAD_READ_S = _limit("AHEAD_READ_S", 60, "reading memory ahead: goes on with what was read")
 AHEAD_S = _limit("AHEAD_S", 300, "sending one round of memory ahead: not begun")
+UNSENT_S = _limit("UNSENT_S", 15, "closed connections that still send, before anything is held: refused")
+DEFERRED_S = _limit("DEFERRED_S", 35, "clients that TCP_DEFER_ACCEPT hides, before anything is held: refused")
 HANDSHAKE_S = _limit("HANDSHAKE_S", 1, "handshakes under way when new connections are held: left to them")
 
 # --- from the freeze on ----------------------------------------------------------------------------------
 
 FILTER_MARGIN_S = _limit(
     "FILTER_MARGIN_S", 60, "how much longer than its work a filter holds that nobody renews any more"
+)
+UNSENT_FROZEN_S = _limit(
+    "UNSENT_FROZEN_S",
+    0.2,
+    "closed connections that still send when the tree is frozen: thawed and waited again",
 )
 ABORT_S = _limit("ABORT_S", 2, "the destination's undo while the process stays frozen for it: goes on here")
 UNDO_S = _limit("UNDO_S", 20, "the destination's undo when the process goes on here: a new agent is asked")

@@ -27,6 +27,7 @@ from migrate import (
     processes,
     quiesce,
     switch,
+    unowned,
 )
 from migrate.ahead import Ahead
 from migrate.criu import Options, Stage, Worker
@@ -35,6 +36,7 @@ from migrate.errors import CriuError, MigrateError
 from migrate.frozen import Frozen
 from migrate.hold import Hold
 from migrate.image_stream import Sender
+from migrate.inventory import translated, untold
 from migrate.lease import Lease
 from migrate.machine import Machine, State, Step
 from migrate.page_server import PageServer
@@ -76,7 +78,10 @@ def _move(subject: Subject, request: Request, observer: Observer, timeline: Time
             subject.require("check")
             plan = session.check()
             report.notes += plan.notes
-            if not request.check:
+            if request.check:
+                addresses = (one.ip for one in plan.addresses)
+                report.notes += unowned.notes(lambda: subject.tasks("check"), addresses)
+            else:
                 Driver(request, observer, timeline, session, plan, report, subject).drive()
     except (MigrateError, TcpcpError, OSError) as error:
         report.fail(error)
@@ -192,6 +197,10 @@ class Driver:
             self._link.flush(timeout_s=self._timeout_s)
             self._link.expect(pb.Prepared, timeout_s=self._timeout_s)
             self._guardian.wait_ready()
+            self._unowned = unowned.Watcher(
+                lambda: self._subject.tasks("freeze"), (one.ip for one in self._plan.addresses), self._watch
+            )
+            self._unowned.wait(self._observer.note)
         self._observer.phase_end("prepare")
         self._send_ahead()
 
@@ -246,14 +255,16 @@ class Driver:
             tasks = self._subject.tasks("freeze")
             until, watch = self._patience.until, self._watch
             listeners = quiesce.drain(self._lease, tasks, until, self._capture.syns, watch)
+            self._unowned.wait_for_none(until)
             were_stopped = stopped(self._subject.tasks("freeze"))
             self._freeze_once()
             self._frozen = Frozen(self._subject.frozen("freeze"), were_stopped)
-            if not hooks.accept_queues(listeners):
+            if not hooks.accept_queues(listeners) and self._unowned.none_left():
                 return
             self._thaw()
         raise CriuError(
-            "connections keep arriving in an accept queue that the process does not empty",
+            "connections keep arriving in an accept queue that the process does not empty, or being closed with"
+            " data that is still to be sent",
             phase="freeze",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
@@ -320,6 +331,8 @@ class Driver:
     def _look_at_connections(self) -> None:
         self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
         self._extract.prepare()
+        translated.require_none(self._extract.flows, self._plan.process.sockets)
+        untold.require_none(self._extract.connections, self._extract.zerocopy())
 
     def isolate(self) -> None:
         """Cut all connections off in one batch and read them."""

@@ -20,6 +20,7 @@ class Request:
     :ivar copy_trees: directories that are copied with all that is in them; there they become as here.
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
+    :ivar no_address: move a server that is bound to a wildcard address, and has no client now, without any address.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
     :ivar timeout_s: how long one step may take as a whole.
     :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.
@@ -38,6 +39,7 @@ class Request:
     copy_trees: tuple[str, ...] = ()
     shell_job: bool = False
     addresses: tuple[str, ...] = ()
+    no_address: bool = False
     switch: str = "address"
     timeout_s: float = limits.STEP_S
     max_gap_s: float = limits.MOST_GAP_S

@@ -197,6 +197,7 @@ class Session:
             self.files.compare(process, there)
             options = checks.Options(
                 switch=self._request.switch,
+                no_address=self._request.no_address,
                 copy_files=self._request.copy_files,
                 trees=self._request.copy_trees,
                 shell_job=self._request.shell_job,

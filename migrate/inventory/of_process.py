@@ -8,7 +8,7 @@ import resource
 
 from migrate import freezer
 from migrate.errors import KernelError
-from migrate.inventory import names, proc, sockets
+from migrate.inventory import names, proc, sockets, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -75,6 +75,8 @@ def _inspect(root_pid: int) -> ProcessInventory:
 def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     """Add what only the whole tree shows: what leads out of it."""
     held = sockets.collect(tree.held_in(tables.tables))
+    for one, other in translated.find(held.tcp):
+        one.problem = one.problem or translated.words(one, other)
     found.files.extend(files.found)
     found.files.extend(names.directories(held.names))
     found.names.extend(held.names)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from migrate import ports
-from migrate.inventory import names, unix_diag
+from migrate.inventory import names, proc, unix_diag, untold
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from tcpcp import diag
 from tcpcp.endpoint import inspect
@@ -119,13 +119,22 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
         found.problem = f"{ports.name(found)}: Multipath TCP refuses repair mode"
     elif entry.md5:
         found.problem = f"{ports.name(found)}: TCP-MD5, whose keys would be lost"
-    elif entry.state not in (State.LISTEN, State.CLOSE):
+    elif entry.state != State.LISTEN:
         with lender.borrow(found.pid, found.fd) as borrowed:
-            try:
-                inspect(borrowed)
-            except Unsupported as error:
-                found.problem = str(error)
+            found.problem = _problem(borrowed, entry.state)
+            if not found.problem and (lost := untold.problem(borrowed)):
+                found.problem = f"{ports.name(found)} has {lost}"
     return found
+
+
+def _problem(borrowed: socket.socket, state: int) -> str:
+    """Why a connection cannot be passed."""
+    if state != State.CLOSE:
+        try:
+            inspect(borrowed)
+        except Unsupported as error:
+            return str(error)
+    return ""
 
 
 def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets) -> None:
@@ -135,6 +144,7 @@ def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], 
         with _unless_closed():
             if one.inode in unix:
                 _unix(one, unix, inside, found)
+                _in_flight(one, found)
                 _name_of(lender, one, unix[one.inode].name, found)
             else:
                 _other(lender, one, cookie, found)
@@ -146,6 +156,17 @@ def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[
     if peer and peer not in inside:
         name = table[peer].name if peer in table else ""
         found.obstacles.append(_obstacle("unix-outside", held, name or table[held.inode].name))
+
+
+def _in_flight(held: HeldSocket, found: Sockets) -> None:
+    """Report descriptors that somebody has sent to this unix socket (SCM_RIGHTS) and nobody has taken yet.
+
+    Source: net/unix/af_unix.c unix_show_fdinfo(); of a listener also those of connections not yet accepted.
+    """
+    with contextlib.suppress(proc.Gone):
+        waiting = proc.fdinfo(*held.holders[0]).more.get("scm_fds", "0")
+        if waiting != "0":
+            found.obstacles.append(_obstacle("in-flight", held, waiting))
 
 
 def _name_of(lender: Lender, held: HeldSocket, name: str, found: Sockets) -> None:
@@ -171,6 +192,8 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
             found.obstacles.append(_obstacle("socket-kind", held, kind))
         elif borrowed.family in (socket.AF_INET, socket.AF_INET6):
             _add_address(borrowed, found)
+            if _is_tcp(borrowed) and (lost := untold.problem(borrowed)):
+                found.obstacles.append(_obstacle("untold", held, lost))
             if (taken := names.of_udp(borrowed, pid, fd)) is not None:
                 found.names.append(taken)
 
@@ -190,6 +213,10 @@ def _unsupported_kind(sock: socket.socket) -> str:
 
 def _name(family: int) -> str:
     return family.name if isinstance(family, socket.AddressFamily) else "a kind unknown here"
+
+
+def _is_tcp(sock: socket.socket) -> bool:
+    return sock.type == socket.SOCK_STREAM and sock.proto == socket.IPPROTO_TCP
 
 
 def _add_address(sock: socket.socket, found: Sockets) -> None:

@@ -143,6 +143,8 @@ class Extract:
         with borrowed as sock:
             if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto != socket.IPPROTO_TCP:
                 return
+            if sock.type != socket.SOCK_STREAM:  # a raw socket, which CRIU knows all of
+                return
             if tcp_repair.get_state(sock) == State.CLOSE:
                 self._set_closed(one.inode, sock)
 
@@ -201,6 +203,7 @@ class Extract:
             self.connections.pop(inode).close()
 
     def _set_closed(self, inode: int, connection: socket.socket) -> None:
+        inspection.check_told(connection)
         if tcp_repair.get_inq(connection):
             name = tcp_repair.describe(connection)
             raise Unsupported(f"{name}: was closed by its peer in this moment, with bytes unread")
@@ -210,6 +213,10 @@ class Extract:
         """Inodes of the connections with SO_REUSEADDR, which repair mode overwrites; True if all have it."""
         found = [inode for inode, connection in self.connections.items() if _reuse(connection) == 1]
         return True if len(found) == len(self.connections) else found
+
+    def zerocopy(self) -> list[int]:
+        """Inodes of the connections with SO_ZEROCOPY, as far as :meth:`prepare` has read them."""
+        return [inode for inode, one in self.prepared.items() if one.options.get("SO_ZEROCOPY")]
 
     def resume(self) -> None:
         """Undo :meth:`get`: the connections go on here as soon as they are not isolated any more."""

@@ -345,6 +345,11 @@ def _check_closed(sock: socket.socket) -> None:
         raise Unsupported(
             f"{_name(sock)}: not connected, and never was: there is no connection to pass"
         ) from None
+    check_told(sock)
+
+
+def check_told(sock: socket.socket) -> None:
+    """Refuse a connection whose end, a reset or a timeout, is an error that the application has not got yet."""
     poll = select.poll()
     poll.register(sock, 0)
     if any(events & select.POLLERR for _, events in poll.poll(0)):

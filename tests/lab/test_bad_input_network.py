@@ -150,12 +150,14 @@ def test_wildcard_without_a_client(bench: Bench) -> None:
         assert len(bench.migrate("--check", server.pid, "destination").said) == 1  # the longest gap
         server.connection.close()
         bench.wait_for_no_connection(server)
-        found = bench.migrate("--check", server.pid, "destination")
+        found = bench.migrate(server.pid, "destination")
+        assert (found.status, found.codes) == (3, {("address-unknown", "origin")})
+        found.must_say("origin", f"listens on *:{server.port}", "--address ADDR", "--no-address")
+        found = bench.migrate("--check", server.pid, "destination", "--no-address")
         assert found.status == 0
         note, gap = found.report["notes"]
         assert "--max-gap" in gap
         assert f"it listens on *:{server.port}" in note
-        assert "--address ADDR" in note
         found = bench.migrate("--check", server.pid, "destination", "--address", bench.service)
         assert len(found.said) == 1
 

@@ -157,7 +157,7 @@ def test_working_directory_missing(lab: Lab) -> None:
     pid = start(
         lab, "-c", f"import os; os.chdir('/srv/only/here'); os.execv('{sys.executable}', {_argv()!r})"
     )
-    refused = run_migrate(origin, str(pid), "destination")
+    refused = run_migrate(origin, "--address", lab.service.ipv4, str(pid), "destination")
     assert refused.status == 3
     reasons = refused.report["reasons"]
     assert [(one["code"], one["role"]) for one in reasons] == [("no-working-directory", "destination")]

@@ -96,7 +96,8 @@ def test_a_timeline_of_a_move_that_fails_on_the_destination(lab: Lab) -> None:
     (Path(destination.root) / script[1:]).write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
     (Path(destination.root) / script[1:]).chmod(0o755)
     path = Path(origin.root) / "root/timeline.svg"
-    moved = run_migrate(origin, "--agent", script, "--report", "/root/timeline.svg", str(pid), "destination")
+    words = ["--no-address", "--agent", script, "--report", "/root/timeline.svg"]
+    moved = run_migrate(origin, *words, str(pid), "destination")
     assert moved.report["outcome"] == "ROLLED_BACK" and pid in processes(origin)
     shown = read(path.read_text())
     path.unlink()

@@ -6,7 +6,7 @@ import pytest
 from inventories import SERVICE, connection, destination, listener, only, origin, process, reasons
 
 from migrate.checks import Options, notes, refusals, service_addresses
-from migrate.pb.session_pb2 import Obstacle
+from migrate.pb.session_pb2 import Obstacle, TcpSocket
 
 SECOND = "10.77.1.101"
 
@@ -39,10 +39,25 @@ def test_address_that_the_origin_needs() -> None:
     assert [one.code for one in found] == ["address-of-host"]
 
 
+IDLE = (listener("0.0.0.0", 80), listener("::", 80))
+
+
+def test_nothing_moves_the_clients() -> None:
+    """A server that its clients cannot reach after the move is not moved, unless the user says that they can."""
+    reason = only(reasons(process(sockets=IDLE)))
+    assert (reason.code, reason.role) == ("address-unknown", "origin")
+    assert "listens on *:80 and has no client" in reason.text
+    assert "--address ADDR" in reason.remedy and "--no-address" in reason.remedy
+    assert reasons(process(sockets=IDLE), no_address=True) == []
+    assert reasons(process(sockets=[*IDLE, connection()])) == []
+    assert reasons(process(sockets=IDLE, service_addresses=[SERVICE])) == []
+    bound_only = TcpSocket(pid=100, fd=3, state=7, local_ip=bytes(4), local_port=80)
+    assert reasons(process(sockets=[bound_only])) == []
+
+
 def test_note_when_nothing_moves_the_clients() -> None:
-    (note,) = notes(process(sockets=[listener("0.0.0.0", 80), listener("::", 80)]))
+    (note,) = notes(process(sockets=IDLE))
     assert "it listens on *:80 and has no client" in note
-    assert "--address" in note
     assert notes(process(sockets=[listener("0.0.0.0", 80), connection()])) == []
     assert notes(process(sockets=[listener("0.0.0.0", 80)], service_addresses=[SECOND])) == []
     assert notes(process(sockets=[listener("127.0.0.1", 80)])) == []

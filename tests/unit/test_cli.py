@@ -83,6 +83,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         stop_at="FROZEN",
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
+    assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", no_address=True)
     monkeypatch.setenv(cli.STOP_AT, "DUMPED")
     assert request_of("42", "h").stop_at == "DUMPED"
 
@@ -113,6 +114,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--address", "10.0.0.1/24", "42", "h"], "without a prefix length"),
         (["--address", "0.0.0.0", "42", "h"], "--address is an address that clients"),
         (["--address", "::1", "42", "h"], "--address is an address that clients"),
+        (["--address", "10.0.0.1", "--no-address", "42", "h"], "exclude each other"),
         (["--agent", "", "42", "h"], "--agent"),
         (["--resume", "x", "42", "h"], "need --recover"),
         (["--report", "t.png", "42", "h"], "ends in .html or .svg"),
