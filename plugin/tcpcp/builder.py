@@ -183,7 +183,7 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
         *lower,
         # Until here the send window is 0, so whatever went wrong in between, nothing was sent.
         tcp_repair.window_(ici.window),
-        # Again, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
+        # After that, for a segment is never larger than half the largest window (tcp_bound_to_half_wnd()).
         *tcp_repair.RESIZING[ici.local.ip.version == 6],
         *clamp,
         tcp_repair.QUEUES[NO_QUEUE],  # who writes to it too early gets an error
@@ -352,8 +352,11 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
 
 
 def _negotiate(sock: socket.socket, ici: Ici) -> None:
-    resizing = tcp_repair.RESIZING[ici.local.ip.version == 6]
-    settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated)), *resizing]
+    settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated))]
+    if (
+        ici.send_queue.sent or ici.send_queue.unsent
+    ):  # else nothing is cut into segments before the size is set
+        settings += tcp_repair.RESIZING[ici.local.ip.version == 6]
     if ici.timestamp is not None:
         settings.append(tcp_repair.timestamp(ici.timestamp.value))
     tcp_repair.set_each(sock, settings)

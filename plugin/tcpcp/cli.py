@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from tcpcp import codec, text
 from tcpcp.errors import CodecError, TcpcpError
@@ -74,10 +75,33 @@ def _show(name: str, *, as_json: bool) -> bool:
 
 
 def _icis(name: str) -> Iterator[Ici]:
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    if name == "-":
+        data = _records(sys.stdin.buffer)
+    else:
+        with Path(name).open("rb") as file:
+            data = _records(file)
     if not data:
         raise CodecError("offset 0: expected an ICI record, the file is empty")
     return codec.loads_many(data)
+
+
+def _records(file: BinaryIO) -> bytes:
+    """What the codec needs to see of *file*: all its records, and the beginning of what is none.
+
+    So a device without an end, or a large file of another kind, is not read until memory is full.
+
+    :raises OSError: it cannot be read.
+    """
+    data = bytearray()
+    while head := file.read(codec.HEADER.size):
+        data += head
+        if len(head) < codec.HEADER.size or not head.startswith(codec.MAGIC):
+            break
+        length = int(codec.HEADER.unpack(head)[3])
+        if length > codec.MAX_MESSAGE_BYTES:
+            break
+        data += file.read(length)
+    return bytes(data)
 
 
 if __name__ == "__main__":

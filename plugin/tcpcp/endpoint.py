@@ -3,10 +3,11 @@
 From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
-    (repair mode hides SO_REUSEADDR): `inspection`. Of many that are alike, `fingerprint`, only the first.
+    (repair mode hides SO_REUSEADDR): `inspection`. Of those that are alike, `fingerprint`, only the first that
+    the process meets.
 2.  Isolate it: `flow_table`. Repair mode does not.
-3.  TCP_REPAIR 1. Read ``ts_recent``, and of a batch the numbers of all, by BPF: `kernel_fields`. Where both
-    queues are empty that is all: what follows is asked of the first of a kind, and has to say the same.
+3.  TCP_REPAIR 1. Read ``ts_recent`` and the numbers by BPF: `kernel_fields`. Where both queues are empty that is
+    all: what follows is asked of the first of a kind, and has to say the same.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
     ``snd_una``. recv(MSG_PEEK) copies the queue.
@@ -22,15 +23,16 @@ From ICI to socket (:func:`create`; `builder`)
 4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
     segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect() sends nothing in repair mode, and leaves
     the send window 0.
-5.  TCP_REPAIR_OPTIONS, the window's shift always among them; the segment size anew; TCP_TIMESTAMP. A segment
-    fed through a raw socket: ``ts_recent``, and on the same path the round-trip time.
+5.  TCP_REPAIR_OPTIONS, the window's shift always among them; where there is something to send the segment size
+    anew; TCP_TIMESTAMP. A segment fed through a raw socket: ``ts_recent``, and on the same path the round-trip
+    time.
 6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
 7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.
 8.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
     ours: a segment fed likewise, and acknowledged here. The socket filter.
 9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
-    what else would have limited the queues. TCP_REPAIR_WINDOW. No queue selected.
+    what else would have limited the queues. TCP_REPAIR_WINDOW. The segment size. No queue selected.
 
 Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
 not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,19 @@ def test_text_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert expected in out
     assert "unsent\n" not in out
+
+
+@pytest.mark.parametrize("beginning", [b"", b"whole"])
+def test_a_file_without_an_end_is_not_read_to_it(
+    beginning: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device; here a file of 1 TB of nothing, of which no machine could read all."""
+    path = tmp_path / "endless"
+    path.write_bytes(Path(GOOD).read_bytes() if beginning else b"")
+    os.truncate(path, 1 << 40)
+    assert cli.main(["show", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert bool(out) == bool(beginning) and "expected an ICI record" in err
 
 
 def test_fins_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
