@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
+from migrate.checks_around import unsupervised
 from migrate.checks_beside import nothing_left_behind, trees_sound
 from migrate.checks_files import appended, databases, files_there, files_to_copy, locks_free
 from migrate.checks_names import names_free
@@ -290,6 +291,7 @@ OF_HOSTS: tuple[Check, ...] = (
 OF_THE_CHOICE: tuple[Check, ...] = (two_hosts, not_ourselves, an_ordinary_process)
 OF_THE_PROCESS: tuple[Check, ...] = (
     own_session,
+    unsupervised,
     obstacles,
     sockets_whole,
     peers_elsewhere,

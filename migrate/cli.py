@@ -128,6 +128,11 @@ def _parser() -> _Parser:
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
     add(
+        "--leave-supervisor",
+        action="store_true",
+        help="go on although a supervisor of the process (a parent, systemd) will see it die here",
+    )
+    add(
         "--address",
         metavar="ADDR",
         action="append",
@@ -183,6 +188,7 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         copy_files=options.copy_files,
         copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
         shell_job=options.shell_job,
+        leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         switch=_switch(options.switch),
         timeout_s=_seconds("--timeout", options.timeout),

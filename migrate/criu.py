@@ -31,6 +31,7 @@ from google.protobuf.message import DecodeError
 
 from migrate import limits, processes
 from migrate.errors import MAKE_ROOM, CriuError
+from migrate.surroundings import with_personality
 from migrate.watch import nothing
 
 #: CRIU's answer must fit: it never sends more in one message.
@@ -86,6 +87,7 @@ class Worker:
     :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
+    :param personality: for it and what it restores, None: ours; see :mod:`migrate.surroundings`.
     :param heed: called again and again while we wait for CRIU; what it raises ends the wait.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
     :raises CriuError: the program is missing or cannot be started.
@@ -99,6 +101,7 @@ class Worker:
         avoid_pids: list[int] | None = None,
         mark: str = "",
         inherit: Sequence[int] = (),
+        personality: int | None = None,
         heed: Callable[[], None] = nothing,
     ) -> None:
         self.role, self._heed = role, heed
@@ -109,7 +112,7 @@ class Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
-            with theirs:
+            with theirs, with_personality(personality):
                 command = _namespaced(avoid_pids) + [path, "swrk", str(theirs.fileno())]
                 self.process = subprocess.Popen(
                     command,
@@ -117,6 +120,8 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if avoid_pids else subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
+                    extra_groups=() if role == "destination" else None,
                     env=os.environ | dict([mark.split("=", 1)] if mark else []),
                 )
             self._ended = os.pidfd_open(self.process.pid)
