@@ -34,6 +34,10 @@ OLDEST_CRIU = (4, 2)
 
 #: CRIU's small files and our own, beside the pages.
 _SPARE_BYTES = 32 << 20
+_GET_CRIU = (
+    "Install CRIU 4.2 or newer with its pycriu, for the Python that runs migrate there; migrate-criu, which comes"
+    " with migrate, does that."
+)
 _HOST_REMEDIES = (
     ("images", "Mount a tmpfs on /dev/shm."),
     ("CAP_", "Run it as root of the whole host, not of a container or a restricted service."),
@@ -142,20 +146,20 @@ def criu_works(subject: Subject) -> Iterator[Reason]:
         numbers = tuple(map(int, re.findall(r"\d{1,9}", host.criu_version)[:2]))
         if not numbers:
             text = host.criu_problem or "CRIU does not say its version"
-            yield Reason("criu-missing", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")
+            yield Reason("criu-missing", role, text, _GET_CRIU)
         elif numbers < OLDEST_CRIU:
             text = f"CRIU {host.criu_version} is too old: 4.2 is needed"
-            yield Reason("criu-too-old", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")
+            yield Reason("criu-too-old", role, text, _GET_CRIU)
+        elif "pycriu" in host.criu_problem:
+            remedy = (
+                "Run migrate-criu there, which comes with migrate, or install the pycriu that comes with that CRIU"
+                " (python3-pycriu) for the Python that runs migrate."
+            )
+            yield Reason("criu-broken", role, host.criu_problem, remedy)
         elif host.criu_problem:
             text = f"CRIU {host.criu_version} does not work with kernel {host.kernel}: {host.criu_problem}"
-            yield Reason(
-                "criu-broken",
-                role,
-                text,
-                "Install the pycriu that comes with that CRIU (python3-pycriu) for the Python that runs migrate."
-                if "pycriu" in host.criu_problem
-                else "Run `python3 -m migrate.probe` there, and criu check, to see more.",
-            )
+            remedy = "Run `python3 -m migrate.probe` there, and criu check, to see more."
+            yield Reason("criu-broken", role, text, remedy)
 
 
 def same_processor(subject: Subject) -> Iterator[Reason]:

@@ -73,6 +73,7 @@ def _run(
             return (run_recover or _recover)(asked, observer)
         return (run or _migrate)(asked, observer)
     except Exception as error:
+        error = _missing(error) if isinstance(error, ImportError) else error
         report = Report(outcome=Outcome.UNTOUCHED)
         if isinstance(asked, Request):
             report.pid, report.host = asked.pid, asked.host
@@ -82,6 +83,14 @@ def _run(
             assert report.error is not None
             report.error.bug = True
         return report
+
+
+def _missing(error: ImportError) -> Exception:
+    """A package that is not there is no bug."""
+    text = f"what migrate needs is missing in this Python: {error}"
+    return Refused(
+        [Reason("not-installed", "origin", text, "Install migrate again, with all that it requires.")]
+    )
 
 
 def _migrate(asked: Request, observer: ui.Observer) -> Report:

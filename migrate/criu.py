@@ -30,6 +30,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from migrate import limits, processes
+from migrate.criu_setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
 from migrate.surroundings import with_personality
 from migrate.watch import nothing
@@ -38,15 +39,16 @@ from migrate.watch import nothing
 MESSAGE_BYTES = 1 << 16
 MINIMUM_VERSION = (4, 2, 0)
 LOG_LINES = 12
+GET_CRIU = "Install CRIU 4.2 or newer with its pycriu: migrate-criu, which comes with migrate, does that."
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def program() -> str | None:
-    """Path of the ``criu`` to use: $MIGRATE_CRIU, the one beside this Python, or the one on PATH."""
+    """Path of the ``criu`` to use: $MIGRATE_CRIU, the one beside the command migrate, or the one on PATH."""
     chosen = os.environ.get("MIGRATE_CRIU")
     if chosen:
         return chosen
-    beside = Path(sys.executable).parent / "criu"
+    beside = program_link()
     return str(beside) if beside.exists() else shutil.which("criu")
 
 
@@ -108,7 +110,7 @@ class Worker:
         self.namespace_init = 0
         path = binary or program()
         if path is None:
-            raise self._error("criu is not installed", hint="Install CRIU 4.2 or newer with its pycriu.")
+            raise self._error("criu is not installed", hint=GET_CRIU)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
@@ -399,7 +401,5 @@ def _rpc() -> Any:
     try:
         from pycriu import rpc_pb2
     except ImportError as error:
-        raise CriuError(
-            "pycriu is not installed for this Python", hint="Install the pycriu that comes with CRIU."
-        ) from error
+        raise CriuError("pycriu is not installed for this Python", hint=GET_CRIU) from error
     return rpc_pb2
