@@ -34,6 +34,8 @@ OLDEST_CRIU = (4, 2)
 
 #: CRIU's small files and our own, beside the pages.
 _SPARE_BYTES = 32 << 20
+#: What driver and agent have open themselves.
+_SPARE_DESCRIPTORS = 200
 _GET_CRIU = (
     "Install CRIU 4.2 or newer with its pycriu, for the Python that runs migrate there; migrate-criu, which comes"
     " with migrate, does that."
@@ -198,6 +200,21 @@ def room(subject: Subject) -> Iterator[Reason]:
             yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")
 
 
+def descriptors(subject: Subject) -> Iterator[Reason]:
+    """Every socket of the tree is borrowed at once, beside what we and a library that is loaded have open."""
+    needed = len(subject.process.sockets) + _SPARE_DESCRIPTORS
+    for role, host in subject.hosts():
+        if 0 < host.most_descriptors < needed:
+            text = (
+                f"migrate may open {host.most_descriptors} files there and needs {needed}, for"
+                f" {len(subject.process.sockets)} sockets of the process"
+            )
+            remedy = (
+                f"Raise the hard limit of root there to {needed}: ulimit -Hn; LimitNOFILE= of sshd's unit."
+            )
+            yield Reason("descriptors", role, text, remedy)
+
+
 def congestion_known(subject: Subject) -> Iterator[Reason]:
     """Every connection keeps its congestion control."""
     used = {one.congestion for one in subject.process.sockets} - {""}
@@ -310,4 +327,5 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     nothing_left_behind,
     trees_sound,
     room,
+    descriptors,
 )

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import interrupt, limits, report_file, request, ssh_host, switch, ui
+from migrate import environment, interrupt, limits, report_file, request, ssh_host, switch, ui
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.report import ErrorReport, Outcome, Report
 from migrate.report_text import clean
@@ -43,6 +43,7 @@ def main(
 
     :param run, run_recover: for tests, instead of those of :mod:`migrate.origin` and :mod:`migrate.recover`.
     """
+    environment.prepare(again=argv is None)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(words)

@@ -11,6 +11,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from migrate import standard_streams
+
 _SCRIPT = Path(__file__).with_name("criu-prefix")
 _USAGE = """\
 usage: migrate-criu [PREFIX]
@@ -47,6 +49,7 @@ def link(prefix: Path, program: Path, site: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; 0, 1 if it could not be done, or 2 for wrong arguments."""
+    standard_streams.open_closed()
     words = sys.argv[1:] if argv is None else argv
     if len(words) > 1 or any(word.startswith("-") for word in words):
         helped = words in (["-h"], ["--help"])

@@ -359,7 +359,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -388,6 +388,7 @@ class HostInventory(_message.Message):
     CPU_FEATURES_FIELD_NUMBER: _ClassVar[int]
     TAKEN_BY_FIELD_NUMBER: _ClassVar[int]
     TAKEN_NAMES_FIELD_NUMBER: _ClassVar[int]
+    MOST_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -409,7 +410,8 @@ class HostInventory(_message.Message):
     cpu_features: _containers.RepeatedScalarFieldContainer[str]
     taken_by: _containers.ScalarMap[int, str]
     taken_names: _containers.RepeatedCompositeFieldContainer[TakenName]
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ...) -> None: ...
+    most_descriptors: int
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality")
