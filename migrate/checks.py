@@ -41,6 +41,7 @@ _GET_CRIU = (
     " with migrate, does that."
 )
 _HOST_REMEDIES = (
+    ("ulimit -", "Raise the hard limit of root there: ulimit -H, or in the unit of sshd."),
     ("images", "Mount a tmpfs on /dev/shm."),
     ("CAP_", "Run it as root of the whole host, not of a container or a restricted service."),
 )

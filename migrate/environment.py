@@ -20,6 +20,8 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 #: Limits that say how much one may have, and end or break a program that wants more.
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU)
 _MOST_DESCRIPTORS = 1 << 20
+#: An image of CRIU's, of a small process.
+_LEAST_FILE_BYTES = 64 << 20
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
@@ -43,6 +45,14 @@ def most_descriptors() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def problems() -> list[str]:
+    """Sentences: which limits are still so small that nothing can be done."""
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if largest == resource.RLIM_INFINITY or largest >= _LEAST_FILE_BYTES:
+        return []
+    return [f"no file may be larger than {largest} bytes (ulimit -f)"]
+
+
 def _use_utf8() -> None:
     """Names of files go to the other host, so both have to read them alike."""
     if sys.getfilesystemencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
@@ -55,16 +65,19 @@ def _use_utf8() -> None:
 def _raise_limits() -> None:
     """As far as root may: every connection of the process is borrowed at once, and images may be large."""
     for kind in _LIMITS:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _raise(kind, resource.RLIM_INFINITY)
     with contextlib.suppress(OSError, ValueError):
-        wanted = max(hard, min(_MOST_DESCRIPTORS, int(_NR_OPEN.read_text())))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-        return
-    if soft != hard:
+        most = int(_NR_OPEN.read_text())
+        _raise(resource.RLIMIT_NOFILE, max(most_descriptors(), min(_MOST_DESCRIPTORS, most)))
+
+
+def _raise(kind: int, wanted: int) -> None:
+    """Both limits to *wanted*, or, for a root without CAP_SYS_RESOURCE, the soft one to the hard one."""
+    hard = resource.getrlimit(kind)[1]
+    for value in (wanted, hard):
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(kind, (value, value))
+            return
 
 
 def _set_umask() -> None:

@@ -68,6 +68,7 @@ def inspect(
         cpu_features=_cpu_features(),
         most_descriptors=min(environment.most_descriptors(), 0xFFFFFFFF),
     )
+    found.problems.extend(environment.problems())
     _privileges(found)
     _criu(found, criu_problem)
     _image_space(found)
