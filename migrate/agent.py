@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from migrate import failure, limits, place
+from migrate import environment, failure, limits, place
 from migrate.errors import CriuError, FilterLost, MigrateError, ProtocolError, SwitchError, TransportError
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
@@ -215,11 +215,12 @@ class Agent:
 
 def main(argv: list[str] | None = None) -> int:
     """``migrate-agent``: takes no arguments but ``--version``."""
+    closed = environment.prepare(again=argv is None)
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:
         print(VERSION)
         return 0
-    if arguments or os.isatty(0):
+    if arguments or closed & {0, 1} or os.isatty(0):
         print("migrate-agent is started by migrate over SSH and takes no arguments", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):

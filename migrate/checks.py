@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
+from migrate.checks_around import unsupervised
 from migrate.checks_beside import nothing_left_behind, trees_sound
 from migrate.checks_files import appended, databases, files_there, files_to_copy, locks_free
 from migrate.checks_names import names_free
@@ -34,7 +35,14 @@ OLDEST_CRIU = (4, 2)
 
 #: CRIU's small files and our own, beside the pages.
 _SPARE_BYTES = 32 << 20
+#: What driver and agent have open themselves.
+_SPARE_DESCRIPTORS = 200
+_GET_CRIU = (
+    "Install CRIU 4.2 or newer with its pycriu, for the Python that runs migrate there; migrate-criu, which comes"
+    " with migrate, does that."
+)
 _HOST_REMEDIES = (
+    ("ulimit -", "Raise the hard limit of root there: ulimit -H, or in the unit of sshd."),
     ("images", "Mount a tmpfs on /dev/shm."),
     ("CAP_", "Run it as root of the whole host, not of a container or a restricted service."),
 )
@@ -142,20 +150,20 @@ def criu_works(subject: Subject) -> Iterator[Reason]:
         numbers = tuple(map(int, re.findall(r"\d{1,9}", host.criu_version)[:2]))
         if not numbers:
             text = host.criu_problem or "CRIU does not say its version"
-            yield Reason("criu-missing", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")
+            yield Reason("criu-missing", role, text, _GET_CRIU)
         elif numbers < OLDEST_CRIU:
             text = f"CRIU {host.criu_version} is too old: 4.2 is needed"
-            yield Reason("criu-too-old", role, text, "Install CRIU 4.2 or newer (tools/criu-prefix does).")
+            yield Reason("criu-too-old", role, text, _GET_CRIU)
+        elif "pycriu" in host.criu_problem:
+            remedy = (
+                "Run migrate-criu there, which comes with migrate, or install the pycriu that comes with that CRIU"
+                " (python3-pycriu) for the Python that runs migrate."
+            )
+            yield Reason("criu-broken", role, host.criu_problem, remedy)
         elif host.criu_problem:
             text = f"CRIU {host.criu_version} does not work with kernel {host.kernel}: {host.criu_problem}"
-            yield Reason(
-                "criu-broken",
-                role,
-                text,
-                "Install the pycriu that comes with that CRIU (python3-pycriu) for the Python that runs migrate."
-                if "pycriu" in host.criu_problem
-                else "Run `python3 -m migrate.probe` there, and criu check, to see more.",
-            )
+            remedy = "Run `python3 -m migrate.probe` there, and criu check, to see more."
+            yield Reason("criu-broken", role, text, remedy)
 
 
 def same_processor(subject: Subject) -> Iterator[Reason]:
@@ -192,6 +200,21 @@ def room(subject: Subject) -> Iterator[Reason]:
         if host.memory_available_bytes < needed:
             text = f"{size(needed)} of memory are needed, {size(host.memory_available_bytes)} are available"
             yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")
+
+
+def descriptors(subject: Subject) -> Iterator[Reason]:
+    """Every socket of the tree is borrowed at once, beside what we and a library that is loaded have open."""
+    needed = len(subject.process.sockets) + _SPARE_DESCRIPTORS
+    for role, host in subject.hosts():
+        if 0 < host.most_descriptors < needed:
+            text = (
+                f"migrate may open {host.most_descriptors} files there and needs {needed}, for"
+                f" {len(subject.process.sockets)} sockets of the process"
+            )
+            remedy = (
+                f"Raise the hard limit of root there to {needed}: ulimit -Hn; LimitNOFILE= of sshd's unit."
+            )
+            yield Reason("descriptors", role, text, remedy)
 
 
 def congestion_known(subject: Subject) -> Iterator[Reason]:
@@ -291,6 +314,7 @@ OF_HOSTS: tuple[Check, ...] = (
 OF_THE_CHOICE: tuple[Check, ...] = (two_hosts, not_ourselves, an_ordinary_process)
 OF_THE_PROCESS: tuple[Check, ...] = (
     own_session,
+    unsupervised,
     obstacles,
     sockets_whole,
     peers_elsewhere,
@@ -306,4 +330,5 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     nothing_left_behind,
     trees_sound,
     room,
+    descriptors,
 )

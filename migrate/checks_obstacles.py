@@ -39,6 +39,10 @@ WORDS = {
         " resource limits of other users' processes",
         "Run migrate with that capability, or run the program as root (nginx: `user root;`).",
     ),
+    "scheduling": Words(
+        "{who} runs under {what}, which CRIU cannot set",
+        "Give it another policy while it is moved: chrt --all-tasks --other --pid 0 PID, or --fifo.",
+    ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, opened in a mount namespace that the process cannot see now",
         "Start the program with this stream on /dev/null or on a file that it can see itself.",

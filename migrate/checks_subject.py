@@ -19,6 +19,7 @@ class Options:
     :ivar copy_files: missing files are copied.
     :ivar trees: directories that are copied as a whole.
     :ivar shell_job: the tree may belong to a session whose leader stays.
+    :ivar leave_supervisor: whoever waits for the tree here may see it die.
     :ivar new_pid_namespace_possible: the tree is restored in a PID namespace of its own.
     """
 
@@ -27,6 +28,7 @@ class Options:
     copy_files: bool = False
     trees: tuple[str, ...] = ()
     shell_job: bool = False
+    leave_supervisor: bool = False
     new_pid_namespace_possible: bool = False
 
 

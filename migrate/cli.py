@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import interrupt, limits, report_file, request, ssh_host, switch, ui
+from migrate import environment, interrupt, limits, report_file, request, ssh_host, switch, ui
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.report import ErrorReport, Outcome, Report
 from migrate.report_text import clean
@@ -43,6 +43,7 @@ def main(
 
     :param run, run_recover: for tests, instead of those of :mod:`migrate.origin` and :mod:`migrate.recover`.
     """
+    environment.prepare(again=argv is None)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(words)
@@ -73,6 +74,7 @@ def _run(
             return (run_recover or _recover)(asked, observer)
         return (run or _migrate)(asked, observer)
     except Exception as error:
+        error = _missing(error) if isinstance(error, ImportError) else error
         report = Report(outcome=Outcome.UNTOUCHED)
         if isinstance(asked, Request):
             report.pid, report.host = asked.pid, asked.host
@@ -82,6 +84,14 @@ def _run(
             assert report.error is not None
             report.error.bug = True
         return report
+
+
+def _missing(error: ImportError) -> Exception:
+    """A package that is not there is no bug."""
+    text = f"what migrate needs is missing in this Python: {error}"
+    return Refused(
+        [Reason("not-installed", "origin", text, "Install migrate again, with all that it requires.")]
+    )
 
 
 def _migrate(asked: Request, observer: ui.Observer) -> Report:
@@ -127,6 +137,11 @@ def _parser() -> _Parser:
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
+    add(
+        "--leave-supervisor",
+        action="store_true",
+        help="go on although a supervisor of the process (a parent, systemd) will see it die here",
+    )
     add(
         "--address",
         metavar="ADDR",
@@ -189,6 +204,7 @@ def _request(options: argparse.Namespace) -> Request | RecoverRequest:
         copy_files=options.copy_files,
         copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
         shell_job=options.shell_job,
+        leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         no_address=_no_address(options),
         switch=_switch(options.switch),

@@ -30,22 +30,25 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from migrate import limits, processes
+from migrate.criu_setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
+from migrate.surroundings import with_personality
 from migrate.watch import nothing
 
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
 MINIMUM_VERSION = (4, 2, 0)
 LOG_LINES = 12
+GET_CRIU = "Install CRIU 4.2 or newer with its pycriu: migrate-criu, which comes with migrate, does that."
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def program() -> str | None:
-    """Path of the ``criu`` to use: $MIGRATE_CRIU, the one beside this Python, or the one on PATH."""
+    """Path of the ``criu`` to use: $MIGRATE_CRIU, the one beside the command migrate, or the one on PATH."""
     chosen = os.environ.get("MIGRATE_CRIU")
     if chosen:
         return chosen
-    beside = Path(sys.executable).parent / "criu"
+    beside = program_link()
     return str(beside) if beside.exists() else shutil.which("criu")
 
 
@@ -86,6 +89,7 @@ class Worker:
     :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
+    :param personality: for it and what it restores, None: ours; see :mod:`migrate.surroundings`.
     :param heed: called again and again while we wait for CRIU; what it raises ends the wait.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
     :raises CriuError: the program is missing or cannot be started.
@@ -99,17 +103,18 @@ class Worker:
         avoid_pids: list[int] | None = None,
         mark: str = "",
         inherit: Sequence[int] = (),
+        personality: int | None = None,
         heed: Callable[[], None] = nothing,
     ) -> None:
         self.role, self._heed = role, heed
         self.namespace_init = 0
         path = binary or program()
         if path is None:
-            raise self._error("criu is not installed", hint="Install CRIU 4.2 or newer with its pycriu.")
+            raise self._error("criu is not installed", hint=GET_CRIU)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
-            with theirs:
+            with theirs, with_personality(personality):
                 command = _namespaced(avoid_pids) + [path, "swrk", str(theirs.fileno())]
                 self.process = subprocess.Popen(
                     command,
@@ -117,6 +122,8 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if avoid_pids else subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
+                    extra_groups=() if role == "destination" else None,
                     env=os.environ | dict([mark.split("=", 1)] if mark else []),
                 )
             self._ended = os.pidfd_open(self.process.pid)
@@ -394,7 +401,5 @@ def _rpc() -> Any:
     try:
         from pycriu import rpc_pb2
     except ImportError as error:
-        raise CriuError(
-            "pycriu is not installed for this Python", hint="Install the pycriu that comes with CRIU."
-        ) from error
+        raise CriuError("pycriu is not installed for this Python", hint=GET_CRIU) from error
     return rpc_pb2

@@ -21,8 +21,10 @@ from migrate import (
     inventory,
     journal,
     limits,
+    parents_death,
     place,
     processes,
+    surroundings,
     switch,
     undo,
 )
@@ -86,7 +88,13 @@ class Destination:
         )
         self._guardian = guardian.Guardian(self._journal.directory, "destination")
         avoid = [*request.pids, *request.tids] if request.new_pid_namespace else None
-        self._worker = Worker(role="destination", avoid_pids=avoid, mark=self._mark, heed=self._heed)
+        self._worker = Worker(
+            role="destination",
+            avoid_pids=avoid,
+            mark=self._mark,
+            personality=request.personality,
+            heed=self._heed,
+        )
         addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
         self._switch = switch.make(request.switch_kind, "destination", self.migration_id, addresses)
         self._switch.choose()
@@ -188,6 +196,7 @@ class Destination:
             icis = self._completion.finish(request.closed)
         with self._timed("hold"):
             self._hold(icis)
+        notes = self._forget_parent(request)
         if not self._worker.namespace_init:
             built.free(task.pid for task in request.tasks)
         with self._timed("build"), self._initial_windows(icis):
@@ -198,8 +207,15 @@ class Destination:
         self._icis, self._holders = icis, self._local_holders(request)
         with self._timed("finish"):
             self._finish(request)
+            notes += surroundings.put_back(request.surroundings, self._pids)
         self._lease.check()
-        return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases)
+        return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases, notes=notes)
+
+    def _forget_parent(self, request: pb.Restore) -> list[str]:
+        """The root's parent is not here. Sentences: what that means."""
+        root = self._request.pids[0]
+        tids = [thread.tid for one in request.surroundings if one.pid == root for thread in one.threads]
+        return parents_death.forget(self._images, root, tids)
 
     def _numbers(self, pids: list[int]) -> dict[int, int]:
         """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""

@@ -25,6 +25,7 @@ class Ending:
     :param let_go: gives back what the driver itself holds of the tree: CRIU, borrowed sockets, threads.
     :ivar journal: set when there is one; None again when it is not ours any more.
     :ivar before, seen: the tree's tasks before the freeze, and what the destination saw of them in the end.
+    :ivar notes: what the destination has said is different for the process there.
     :ivar removed: whether the journal was removed, so that the guardian ends at once.
     """
 
@@ -36,6 +37,7 @@ class Ending:
         self.journal: Journal | None = None
         self.before: list[pb.TaskState] = []
         self.seen: pb.Activated | None = None
+        self.notes: list[str] = []
         self.removed = False
 
     def moved(self) -> None:
@@ -67,6 +69,7 @@ class Ending:
         if found is not None:
             self._report.destination_pid = found.destination_pid
         observed.on_destination(self._report, self._request.host, self.before, self.seen)
+        self._report.notes += self.notes
         if found is not None and found.where == pb.Answer.ENDED:
             pid = self._report.destination_pid
             self._report.where = f"ran on {self._request.host} as PID {pid}, and has ended there"

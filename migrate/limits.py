@@ -63,6 +63,7 @@ GUARDIAN_START_S = _limit("GUARDIAN_START_S", 15, "the start of a guardian, and 
 KEEPER_START_S = _limit("KEEPER_START_S", 15, "the start of a keeper: not begun")
 NAMESPACE_S = _limit("NAMESPACE_S", 10, "making a PID namespace: not begun")
 PROBE_S = _limit("PROBE_S", 30, "a small dump and restore that shows whether CRIU works: refused")
+SYSTEMCTL_S = _limit("SYSTEMCTL_S", 5, "systemd, asked about a unit: taken for one that starts it again")
 VERSION_S = _limit("VERSION_S", 10, "a program that says its version: refused")
 AHEAD_READ_S = _limit("AHEAD_READ_S", 60, "reading memory ahead: goes on with what was read")
 AHEAD_S = _limit("AHEAD_S", 300, "sending one round of memory ahead: not begun")

@@ -18,6 +18,8 @@ from tcpcp import option_names
 
 #: PIDs are below 2**22 on every Linux (include/linux/threads.h PID_MAX_LIMIT).
 _MOST_PID = 1 << 22
+#: More than any kernel is built for (arch/*/Kconfig NR_CPUS).
+_MOST_PROCESSORS = 1 << 16
 #: A letter as in /proc/PID/stat, or nothing: it has ended.
 _STATE = re.compile(r"[A-Za-z]?")
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
@@ -75,6 +77,12 @@ def _restore(message: pb.Restore) -> Iterator[str]:
                 yield f"a socket option that is none: {name[:100]!r} = {value}"
         if not _ALGORITHM.fullmatch(one.congestion):
             yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
+    for process in message.surroundings:
+        numbers = {process.pid, *(thread.tid for thread in process.threads)}
+        if any(not 0 < number <= _MOST_PID for number in numbers):
+            yield "a number that no process can have"
+        if any(number >= _MOST_PROCESSORS for thread in process.threads for number in thread.processors):
+            yield "a processor that no host has"
 
 
 def _activated(message: pb.Activated) -> Iterator[str]:

@@ -26,6 +26,7 @@ from migrate import (
     place,
     processes,
     quiesce,
+    surroundings,
     switch,
     unowned,
 )
@@ -331,6 +332,7 @@ class Driver:
     def _look_at_connections(self) -> None:
         self._extract = hooks.Extract.collect(pid for pid, _ in self._tasks)
         self._extract.prepare()
+        self._surroundings = surroundings.read(pid for pid, _ in self._tasks)
         translated.require_none(self._extract.flows, self._plan.process.sockets)
         untold.require_none(self._extract.connections, self._extract.zerocopy())
 
@@ -363,11 +365,14 @@ class Driver:
         assert self._extract is not None and self._forwarder is not None and self._frozen is not None
         self._ending.before = self._frozen.states()
         most_s = self._patience.left_s * BUILDING
-        self._link.send(restore_message(self._manifest, self._extract, self._ending.before, most_s))
+        message = restore_message(self._manifest, self._extract, self._ending.before, most_s)
+        message.surroundings.extend(self._surroundings)
+        self._link.send(message)
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)
         self._report.destination_pid = message_checks.destination_pid(restored, self._plan.prepare)
         self._timeline.hear(restored.phases, self._link.clocks.offset)
+        self._ending.notes = list(restored.notes)
 
     def switch(self) -> None:
         """Withdraw here, then have the destination answer: never both."""

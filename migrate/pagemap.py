@@ -17,9 +17,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
-from pycriu.images import magic, pb
 
 from migrate.errors import ImageError
+
+try:
+    from pycriu.images import magic, pb
+except ImportError:
+    # It is refused, with the way to get it, before there are images.
+    magic = pb = None
 
 PAGE_BYTES = 4096
 
@@ -27,7 +32,7 @@ PAGE_BYTES = 4096
 PE_PARENT, PE_LAZY, PE_PRESENT = 1, 2, 4
 
 _U32 = struct.Struct("<I")
-_MAGICS = struct.pack("<II", magic.by_name["IMG_COMMON"], magic.by_name["PAGEMAP"])
+_MAGICS = struct.pack("<II", *(magic.by_name[name] for name in ("IMG_COMMON", "PAGEMAP"))) if magic else b""
 
 
 class Run(NamedTuple):

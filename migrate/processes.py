@@ -106,7 +106,10 @@ def wait_gone(process: Identity, deadline: float) -> bool:
         handle = os.pidfd_open(process[0])
         try:
             if alive(process):
-                select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+                # Not select(2), which knows no number above 1023.
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                poll.poll(1000 * max(0.0, deadline - time.monotonic()))
         finally:
             os.close(handle)
     return not alive(process)

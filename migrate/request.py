@@ -19,6 +19,7 @@ class Request:
     :ivar copy_files: copy files that the process has open or mapped and that are missing on the destination.
     :ivar copy_trees: directories that are copied with all that is in them; there they become as here.
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
+    :ivar leave_supervisor: who waits for the process here, and sees it die, starts no other one.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar no_address: move a server that is bound to a wildcard address, and has no client now, without any address.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
@@ -38,6 +39,7 @@ class Request:
     copy_files: bool = False
     copy_trees: tuple[str, ...] = ()
     shell_job: bool = False
+    leave_supervisor: bool = False
     addresses: tuple[str, ...] = ()
     no_address: bool = False
     switch: str = "address"

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from migrate import (
     checks,
+    checks_around,
     inventory,
     limits,
     message_checks,
@@ -19,6 +20,7 @@ from migrate import (
     place,
     settle,
     ssh,
+    surroundings,
     switch,
 )
 from migrate.agent import PROTOCOL
@@ -201,6 +203,7 @@ class Session:
                 copy_files=self._request.copy_files,
                 trees=self._request.copy_trees,
                 shell_job=self._request.shell_job,
+                leave_supervisor=self._request.leave_supervisor,
                 new_pid_namespace_possible=True,
             )
             plan = self._plan(process, here, there)
@@ -239,11 +242,12 @@ class Session:
             tids=[tid for task in process.tasks for tid in task.tids],
             timeout_s=int(self._request.timeout_s),
             same_path=SAME_PATH,
+            personality=surroundings.personality(process.root_pid),
             connections=sum(1 for one in process.sockets if one.peer_port),
         )
         trees = self._request.copy_trees
         copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
-        notes = checks.notes(process)
+        notes = checks.notes(process) + checks_around.notes(process)
         if self._request.check:
             notes.append(patience.in_words(self._request.max_gap_s))
         return Plan(process, prepare, addresses, copy=copy, notes=notes)

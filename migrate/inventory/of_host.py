@@ -13,7 +13,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from migrate import criu, limits, place, probe
+from migrate import criu, environment, limits, place, probe
 from migrate.pb.session_pb2 import HostInventory, Interface
 from tcpcp import nft
 from tcpcp.errors import IsolationError
@@ -66,7 +66,9 @@ def inspect(
         own_addresses=_own_addresses(),
         pid_max=int(_read("/proc/sys/kernel/pid_max") or 0),
         cpu_features=_cpu_features(),
+        most_descriptors=min(environment.most_descriptors(), 0xFFFFFFFF),
     )
+    found.problems.extend(environment.problems())
     _privileges(found)
     _criu(found, criu_problem)
     _image_space(found)

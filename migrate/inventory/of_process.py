@@ -8,7 +8,7 @@ import resource
 
 from migrate import freezer
 from migrate.errors import KernelError
-from migrate.inventory import names, proc, sockets, translated
+from migrate.inventory import names, proc, sockets, supervision, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -21,6 +21,8 @@ from tcpcp.errors import TcpcpError
 _MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
 
 _KILOBYTE = 1024
+#: include/uapi/linux/sched.h
+_SCHED_DEADLINE = 6
 #: Of /proc/PID/status: what CRIU writes into images. Pages of files that are unchanged stay in the files.
 _IMAGE_PAGES = ("RssAnon", "RssShmem", "VmSwap")
 
@@ -63,12 +65,14 @@ def _inspect(root_pid: int) -> ProcessInventory:
             _tracer(pid, found)
             _frozen(pid, found)
             _limits(task, found)
+            _scheduling(task, found)
             files.add_process(pid)
             tables.add_process(pid, files)
         except Gone:
             if pid == root_pid:
                 raise
     _finish(found, files, tables)
+    found.supervisors.extend(supervision.supervisors(root_pid, {task.pid for task in found.tasks}))
     return found
 
 
@@ -108,6 +112,7 @@ def _task(pid: int) -> tuple[Task, int]:
         terminal=terminal_name(stat.tty_nr),
         uid=int(status.get("Uid", "0").split()[0]),
         zombie=stat.state in "ZX",
+        memory_policy=proc.memory_policy(pid),
     )
     return task, sum(_bytes(status, name) for name in _IMAGE_PAGES)
 
@@ -155,6 +160,18 @@ def _limits(task: Task, found: ProcessInventory) -> None:
         found.obstacles.append(Obstacle(code="limits", pid=task.pid, what=str(task.uid)))
     except ProcessLookupError:
         raise Gone(f"process {task.pid}") from None
+
+
+def _scheduling(task: Task, found: ProcessInventory) -> None:
+    """CRIU sets policies by sched_setscheduler(2), which knows no deadlines."""
+    for tid in task.tids:
+        try:
+            policy = os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK
+        except ProcessLookupError:
+            continue
+        if policy == _SCHED_DEADLINE:
+            found.obstacles.append(Obstacle(code="scheduling", pid=task.pid, what="SCHED_DEADLINE"))
+            return
 
 
 def _needed_pids(found: ProcessInventory) -> list[int]:

@@ -114,6 +114,26 @@ def status(pid: int) -> dict[str, str]:
     return parse_fields(text(pid, "status"))
 
 
+def memory_policy(pid: int) -> str:
+    """The policy of the program's first mappings, e.g. ``bind:0``; "" if it is the usual one or not to be seen.
+
+    No more than the beginning of /proc/PID/numa_maps is read: the kernel walks through all pages of what it shows.
+    Source: Documentation/filesystems/proc.rst; fs/proc/task_mmu.c show_numa_map().
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}/numa_maps", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # a kernel without NUMA, or it has ended
+        return ""
+    try:
+        words = os.read(descriptor, 200).split()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    policy = words[1].decode(errors="replace") if len(words) > 1 else "default"
+    return "" if policy in ("default", "local") else policy
+
+
 def parse_fields(content: str) -> dict[str, str]:
     """Parse lines of ``name: value``; the last one of each name counts.
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from migrate import standard_streams
 from migrate.lab import enter
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Lab
@@ -99,6 +100,7 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name); return the exit status."""
+    standard_streams.open_closed()
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
     parser = make_parser()

@@ -259,7 +259,7 @@ class TcpSocket(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., inode: _Optional[int] = ..., state: _Optional[int] = ..., local_ip: _Optional[bytes] = ..., local_port: _Optional[int] = ..., peer_ip: _Optional[bytes] = ..., peer_port: _Optional[int] = ..., congestion: _Optional[str] = ..., problem: _Optional[str] = ..., queued_bytes: _Optional[int] = ..., ipv6_socket: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., device: _Optional[str] = ..., holder: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "start_ticks", "rss_bytes", "kernel_thread", "terminal", "uid", "zombie")
+    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "start_ticks", "rss_bytes", "kernel_thread", "terminal", "uid", "zombie", "memory_policy")
     PID_FIELD_NUMBER: _ClassVar[int]
     PPID_FIELD_NUMBER: _ClassVar[int]
     SID_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +272,7 @@ class Task(_message.Message):
     TERMINAL_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     ZOMBIE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_POLICY_FIELD_NUMBER: _ClassVar[int]
     pid: int
     ppid: int
     sid: int
@@ -284,7 +285,8 @@ class Task(_message.Message):
     terminal: str
     uid: int
     zombie: bool
-    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., start_ticks: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., kernel_thread: _Optional[bool] = ..., terminal: _Optional[str] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ...) -> None: ...
+    memory_policy: str
+    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., start_ticks: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., kernel_thread: _Optional[bool] = ..., terminal: _Optional[str] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ...) -> None: ...
 
 class Obstacle(_message.Message):
     __slots__ = ("code", "pid", "fd", "what", "size_bytes")
@@ -301,7 +303,7 @@ class Obstacle(_message.Message):
     def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ProcessInventory(_message.Message):
-    __slots__ = ("root_pid", "tasks", "files", "sockets", "problems", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names")
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "problems", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors")
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +316,7 @@ class ProcessInventory(_message.Message):
     DRIVER_PIDS_FIELD_NUMBER: _ClassVar[int]
     NEEDED_PIDS_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    SUPERVISORS_FIELD_NUMBER: _ClassVar[int]
     root_pid: int
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
     files: _containers.RepeatedCompositeFieldContainer[File]
@@ -326,7 +329,24 @@ class ProcessInventory(_message.Message):
     driver_pids: _containers.RepeatedScalarFieldContainer[int]
     needed_pids: _containers.RepeatedScalarFieldContainer[int]
     names: _containers.RepeatedCompositeFieldContainer[TakenName]
-    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ...) -> None: ...
+    supervisors: _containers.RepeatedCompositeFieldContainer[Supervisor]
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Supervisor(_message.Message):
+    __slots__ = ("pid", "comm", "unit", "restart", "of_user", "starts_nothing")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    COMM_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    OF_USER_FIELD_NUMBER: _ClassVar[int]
+    STARTS_NOTHING_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    comm: str
+    unit: str
+    restart: str
+    of_user: bool
+    starts_nothing: bool
+    def __init__(self, pid: _Optional[int] = ..., comm: _Optional[str] = ..., unit: _Optional[str] = ..., restart: _Optional[str] = ..., of_user: _Optional[bool] = ..., starts_nothing: _Optional[bool] = ...) -> None: ...
 
 class Interface(_message.Message):
     __slots__ = ("name", "addresses", "up")
@@ -339,7 +359,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -368,6 +388,7 @@ class HostInventory(_message.Message):
     CPU_FEATURES_FIELD_NUMBER: _ClassVar[int]
     TAKEN_BY_FIELD_NUMBER: _ClassVar[int]
     TAKEN_NAMES_FIELD_NUMBER: _ClassVar[int]
+    MOST_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -389,10 +410,11 @@ class HostInventory(_message.Message):
     cpu_features: _containers.RepeatedScalarFieldContainer[str]
     taken_by: _containers.ScalarMap[int, str]
     taken_names: _containers.RepeatedCompositeFieldContainer[TakenName]
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ...) -> None: ...
+    most_descriptors: int
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ...) -> None: ...
 
 class Prepare(_message.Message):
-    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections")
+    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality")
     SWITCH_KIND_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     SHELL_JOB_FIELD_NUMBER: _ClassVar[int]
@@ -402,6 +424,7 @@ class Prepare(_message.Message):
     TIDS_FIELD_NUMBER: _ClassVar[int]
     SAME_PATH_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     switch_kind: str
     addresses: _containers.RepeatedCompositeFieldContainer[ServiceAddress]
     shell_job: bool
@@ -411,7 +434,8 @@ class Prepare(_message.Message):
     tids: _containers.RepeatedScalarFieldContainer[int]
     same_path: bool
     connections: int
-    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ...) -> None: ...
+    personality: int
+    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ..., personality: _Optional[int] = ...) -> None: ...
 
 class ServiceAddress(_message.Message):
     __slots__ = ("address", "prefix_length", "device")
@@ -502,20 +526,46 @@ class TaskState(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     SOCKETS_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     MOST_MS_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    SURROUNDINGS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
     sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
     listeners: _containers.RepeatedCompositeFieldContainer[SocketOptions]
     most_ms: int
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ...) -> None: ...
+    surroundings: _containers.RepeatedCompositeFieldContainer[Surroundings]
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Surroundings(_message.Message):
+    __slots__ = ("pid", "coredump_filter", "personality", "threads")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    COREDUMP_FILTER_FIELD_NUMBER: _ClassVar[int]
+    PERSONALITY_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    coredump_filter: int
+    personality: int
+    threads: _containers.RepeatedCompositeFieldContainer[ThreadSurroundings]
+    def __init__(self, pid: _Optional[int] = ..., coredump_filter: _Optional[int] = ..., personality: _Optional[int] = ..., threads: _Optional[_Iterable[_Union[ThreadSurroundings, _Mapping[str, object]]]] = ...) -> None: ...
+
+class ThreadSurroundings(_message.Message):
+    __slots__ = ("tid", "processors", "io_priority", "timer_slack_ns")
+    TID_FIELD_NUMBER: _ClassVar[int]
+    PROCESSORS_FIELD_NUMBER: _ClassVar[int]
+    IO_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMER_SLACK_NS_FIELD_NUMBER: _ClassVar[int]
+    tid: int
+    processors: _containers.RepeatedScalarFieldContainer[int]
+    io_priority: int
+    timer_slack_ns: int
+    def __init__(self, tid: _Optional[int] = ..., processors: _Optional[_Iterable[int]] = ..., io_priority: _Optional[int] = ..., timer_slack_ns: _Optional[int] = ...) -> None: ...
 
 class PhaseTime(_message.Message):
     __slots__ = ("name", "start_ns", "duration_ns")
@@ -528,12 +578,14 @@ class PhaseTime(_message.Message):
     def __init__(self, name: _Optional[str] = ..., start_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ...) -> None: ...
 
 class Restored(_message.Message):
-    __slots__ = ("destination_pid", "phases")
+    __slots__ = ("destination_pid", "phases", "notes")
     DESTINATION_PID_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     destination_pid: int
     phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
-    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Switch(_message.Message):
     __slots__ = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tcpcp import codec, text
+from tcpcp import codec, standard_streams, text
 from tcpcp.errors import CodecError, TcpcpError
 from tcpcp.ici import Ici
 from tcpcp.version import VERSION
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: exit status: 0 all images were good, 1 one was not, or could not be read, or the kernel does not
         let us tidy up. Wrong usage exits 2.
     """
+    standard_streams.open_closed()
     args = _parser().parse_args(argv)
     if args.command == "sweep":
         return _sweep()

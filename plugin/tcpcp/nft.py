@@ -10,6 +10,7 @@ Source: libnftables(3); src/libnftables.c of nftables 1.0.6.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import socket
@@ -69,8 +70,15 @@ _FD_SETSIZE = 1024
 
 
 def _reserve() -> int:
-    """A low descriptor, kept for the netlink socket of a context opened when all the low ones are taken."""
-    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    """A low descriptor, kept for the netlink socket of a context opened when all the low ones are taken.
+
+    None of the standard streams, although the program may have closed them.
+    """
+    opened = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(opened)
 
 
 class _Contexts:

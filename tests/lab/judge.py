@@ -78,13 +78,13 @@ class Moved(NamedTuple):
     ended: float
 
 
-def run_migrate(host: Host, *words: str, timeout_s: float = 60) -> Moved:
+def run_migrate(host: Host, *words: str, timeout_s: float = 60, program: str = "migrate") -> Moved:
     """Run ``migrate --json`` on *host* to its end, whatever that is.
 
     :param timeout_s: when to give up a test that hangs; not how fast it has to be.
     """
     began = time.time()
-    done = host.exec(["migrate", "--json", *words], check=False, timeout=timeout_s)
+    done = host.exec([program, "--json", *words], check=False, timeout=timeout_s)
     ended = time.time()
     lines = done.stdout.splitlines()
     assert lines, f"migrate said nothing: {done.stderr}"

@@ -157,17 +157,18 @@ def test_terminal(bench: Bench) -> None:
 
 
 def test_job_of_a_shell(bench: Bench) -> None:
-    """Refused, but with --shell-job it moves: no descriptor is on a terminal."""
+    """Refused, but it moves if the user says that session and parent may stay: no descriptor is on a terminal."""
     with bench.server(wrap=("sh", "-c", '"$@" & wait', "sh")) as server:
         found = bench.refused(server)
         found.must_say("origin", "belongs to session", "--shell-job")
-        bench.moved(server, "--shell-job")
+        found.must_say("origin", "the parent of", "--leave-supervisor")
+        bench.moved(server, "--shell-job", "--leave-supervisor")
 
 
 def test_namespaces(bench: Bench) -> None:
     with bench.server(wrap=("unshare", "-m", "-i", "-p", "-f")) as server:
         found = bench.refused(server)
-    assert found.codes == {("namespace", "origin"), ("shell-job", "origin")}
+    assert found.codes == {(code, "origin") for code in ("namespace", "shell-job", "supervised")}
     for kind in ("mnt", "ipc", "pid"):
         found.must_say("origin", f"runs in another {kind} namespace", "nsenter")
 

@@ -65,6 +65,7 @@ def test_defaults() -> None:
 
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
+    words += " --leave-supervisor"
     words += " --max-gap 3 --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
     wanted = Request(
         pid=42,
@@ -73,6 +74,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         verbose=True,
         copy_files=True,
         shell_job=True,
+        leave_supervisor=True,
         switch="address",
         addresses=("10.0.0.1", "fd00::1"),
         timeout_s=2.5,

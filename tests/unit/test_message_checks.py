@@ -30,6 +30,11 @@ def listening(congestion: str = "cubic", **options: int) -> pb.Restore:
     )
 
 
+def surrounded(tid: int, *processors: int, pid: int = 100) -> pb.Restore:
+    threads = [pb.ThreadSurroundings(tid=tid, processors=processors)]
+    return pb.Restore(tasks=TASKS, surroundings=[pb.Surroundings(pid=pid, threads=threads)])
+
+
 def on(*addresses: str) -> pb.HostInventory:
     return pb.HostInventory(interfaces=[pb.Interface(name="eth0", addresses=addresses, up=True)])
 
@@ -48,6 +53,7 @@ def at(address: str, length: int) -> pb.Prepare:
         held(pb.Descriptor(pid=100, fd=3)),
         listening(SO_KEEPALIVE=1, IPV6_V6ONLY=1),
         listening(congestion=""),
+        surrounded(101, 0, 8191),
         pb.Activated(destination_pid=7, tasks=[*TASKS, pb.TaskState(pid=101, state="")]),
         on("10.0.0.1/24", "::1/128"),
         host("a", 1),
@@ -74,6 +80,9 @@ def test_what_is_said(message: Any) -> None:
         listening(congestion="caf\u00e9"),
         pb.Restore(),
         pb.Restore(tasks=[pb.TaskState(pid=0, state="S")]),
+        surrounded(0),
+        surrounded(1, pid=1 << 23),
+        surrounded(101, 1 << 20),
         pb.Activated(),
         pb.Activated(destination_pid=2**31),
         pb.Activated(destination_pid=7, tasks=[pb.TaskState(pid=7, state="run")]),

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import email
-import importlib.metadata
-import os
-import shutil
-import subprocess
 import sys
 import zipfile
 from email.message import Message
 from pathlib import Path
 
 import pytest
+from clean_environment import PIP, ROOT, build, install, required, run
 
 from migrate import version
+from migrate.criu_setup import link
 from tcpcp.version import VERSION
 
-ROOT = Path(__file__).resolve().parents[2]
-PIP = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-NO_SOURCES = shutil.ignore_patterns("__pycache__", "build", "dist", "*.egg-info")
 # What the library must not drag in. (Its modules for CRIU import pycriu where it is there.)
 OF_THE_DRIVER = {"migrate", "paramiko", "pyroute2", "rich"}
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
-import tcpcp
-found = pkgutil.walk_packages(tcpcp.__path__, "tcpcp.", onerror=lambda name: sys.exit(name))
+package = importlib.import_module(sys.argv[1])
+found = pkgutil.walk_packages(package.__path__, package.__name__ + ".", onerror=lambda name: sys.exit(name))
 names = [module.name for module in found if not module.name.endswith("__main__")]
 for name in names:
     importlib.import_module(name)
@@ -37,17 +32,9 @@ print("loaded", *{name.partition(".")[0] for name in sys.modules})
 pytestmark = pytest.mark.timeout(600)
 
 
-def run(*command: str | Path, path: str = "") -> str:
-    """What it prints, with ``path`` as PYTHONPATH; fails with all of it when it fails."""
-    env = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd="/", env=env)
-    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def import_all(python: str | Path, path: str = "") -> tuple[set[str], set[str]]:
-    """Import every module of tcpcp: their names, and the top-level names of all that was loaded by it."""
-    lines = run(python, "-c", IMPORT_ALL, path=path).splitlines()
+def import_all(python: str | Path, path: str = "", package: str = "tcpcp") -> tuple[set[str], set[str]]:
+    """Import every module of *package*: their names, and the top-level names of all that was loaded by it."""
+    lines = run(python, "-c", IMPORT_ALL, package, path=path).splitlines()
     imported, loaded = (set(line.split()[1:]) for line in lines[-2:])
     return imported, loaded
 
@@ -68,15 +55,7 @@ def module_names(package: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both wheels, by the name of the package inside, built of a copy of the tree."""
-    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheels")
-    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md"):
-        shutil.copy(ROOT / name, tree)
-    for name in ("migrate", "plugin"):
-        shutil.copytree(ROOT / name, tree / name, ignore=NO_SOURCES)
-    build = (*PIP, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w")
-    run(*build, out, tree, tree / "plugin")
-    (driver,), (library,) = out.glob("tcp_migrate-*.whl"), out.glob("tcpcp-*.whl")
-    return {"migrate": driver, "tcpcp": library}
+    return build(tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheels"))
 
 
 def metadata(wheel: Path) -> Message:
@@ -92,27 +71,17 @@ def requirements(wheel: Path) -> dict[str, str]:
     return {name: line.removeprefix(name) for line, name in names}
 
 
-def wheel_of_installed(name: str, directory: Path) -> Path:
-    """A wheel made of the files of an installed distribution, so that no registry is asked for it."""
-    distribution = importlib.metadata.distribution(name)
-    text = distribution.read_text("WHEEL") or ""
-    wheel = directory / f"{name}-{distribution.version}-{email.message_from_string(text)['Tag']}.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for file in distribution.files or ():
-            if file.suffix != ".pyc":
-                archive.write(str(distribution.locate_file(file)), file)
-    return wheel
-
-
 @pytest.fixture(scope="module")
 def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of programs of an environment that has the library and what it requires, nothing else."""
-    directory = tmp_path_factory.mktemp("alone")
-    run(sys.executable, "-I", "-m", "venv", "--without-pip", directory / "venv")
-    wheel_of_installed("protobuf", directory)
-    python = directory / "venv" / "bin" / "python"
-    run(*PIP, "--python", python, "install", "--no-index", "--find-links", directory, wheels["tcpcp"])
-    return python.parent
+    return install(tmp_path_factory.mktemp("alone"), [wheels["tcpcp"]], {"protobuf"})
+
+
+@pytest.fixture(scope="module")
+def driver(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the driver and all that it requires: no CRIU, no pycriu."""
+    needed = required(*requirements(wheels["migrate"])) - {"tcpcp"}
+    return install(tmp_path_factory.mktemp("driver"), list(wheels.values()), needed)
 
 
 @pytest.mark.parametrize("package", ["plugin/tcpcp", "migrate"])
@@ -154,3 +123,36 @@ def test_the_library_does_not_import_the_driver() -> None:
     imported, loaded = import_all(sys.executable, f"{ROOT / 'plugin'}:{ROOT}")
     assert imported == module_names(ROOT / "plugin" / "tcpcp")
     assert loaded & OF_THE_DRIVER == set()
+
+
+def test_the_driver_without_criu(driver: Path) -> None:
+    """Nothing of it is a traceback, and what refusals recommend is there."""
+    imported, loaded = import_all(driver / "python", package="migrate")
+    assert imported == module_names(ROOT / "migrate")
+    assert "pycriu" not in loaded
+    assert run(driver / "migrate", "--version").split() == ["migrate", VERSION]
+    assert "PREFIX" in run(driver / "migrate-criu", "--help")
+
+
+def test_what_migrate_criu_links(driver: Path, tmp_path: Path) -> None:
+    """As after its download, which tools/setup does: this Python finds CRIU and pycriu."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "criu").write_text("#!/bin/sh\n")
+    (tmp_path / "python" / "pycriu").mkdir(parents=True)
+    (tmp_path / "python" / "pycriu" / "__init__.py").write_text("")
+    site = Path(
+        run(driver / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    )
+    link(tmp_path, driver / "criu", site)
+    link(tmp_path, driver / "criu", site)  # again, as for an upgrade
+    found = run(
+        driver / "python", "-c", "import pycriu, migrate.criu as c; print(pycriu.__file__, c.program())"
+    )
+    assert found.split() == [str(tmp_path / "python/pycriu/__init__.py"), str(driver / "criu")]
+    assert (driver / "criu").resolve() == tmp_path / "bin" / "criu"
+    (driver / "criu").unlink()
+    (driver / "criu").write_text("somebody's own")
+    with pytest.raises(FileExistsError, match="is there already"):
+        link(tmp_path, driver / "criu", site)
+    (driver / "criu").unlink()
+    (site / "pycriu.pth").unlink()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tcpcp import standard_streams
 from tcpcp.helper.client import DEFAULT_PATH
 from tcpcp.helper.policy import Allowed, Rights, parse_grant
 from tcpcp.helper.protocol import HelperError
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program's name; None: those of the process.
     :return: exit status: 0 it was ended by a signal, 1 it could not begin. Wrong usage exits 2.
     """
+    standard_streams.open_closed()
     parser = _parser()
     args = parser.parse_args(argv)
     try:

@@ -1,0 +1,148 @@
+"""What surrounds a task, read and put back from outside; the judge is what the kernel says of a real process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import inventories as two
+import pytest
+from pycriu.images import magic, pb
+
+from migrate import checks_around, parents_death, surroundings
+from migrate.errors import ProtocolError
+from migrate.pb.session_pb2 import Obstacle, Surroundings, ThreadSurroundings
+
+PROGRAM = """import threading
+t = threading.Thread(target=input)
+t.start()
+print(t.native_id, flush=True)
+"""
+
+
+@pytest.fixture
+def threads() -> Iterator[tuple[int, int]]:
+    """A process with a second thread: both numbers."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with started:
+        assert started.stdout is not None
+        yield started.pid, int(started.stdout.readline())
+        started.kill()
+
+
+def of_thread(pid: int, tid: int) -> ThreadSurroundings:
+    (found,) = surroundings.read([pid])
+    (thread,) = (one for one in found.threads if one.tid == tid)
+    return thread
+
+
+def test_each_thread_has_its_own(threads: tuple[int, int]) -> None:
+    pid, tid = threads
+    subprocess.run(["ionice", "-c", "2", "-n", "6", "-p", str(tid)], check=True)
+    os.sched_setaffinity(tid, {0})
+    assert of_thread(pid, tid).io_priority == 2 << 13 | 6
+    assert of_thread(pid, tid).processors == ([0] if (os.cpu_count() or 1) > 1 else [])
+    assert of_thread(pid, pid).io_priority == 0
+    assert of_thread(pid, pid).processors == []
+
+
+def test_what_was_read_is_put_back(threads: tuple[int, int]) -> None:
+    pid, tid = threads
+    before = surroundings.read([pid])
+    subprocess.run(["ionice", "-c", "3", "-p", str(tid)], check=True)
+    os.sched_setaffinity(tid, {0})
+    Path(f"/proc/{tid}/timerslack_ns").write_text("777")
+    Path(f"/proc/{pid}/coredump_filter").write_text("0x7f")
+    assert surroundings.read([pid]) != before
+    assert surroundings.put_back(before, {pid: pid}) == []
+    assert surroundings.read([pid]) == before
+
+
+def test_processors_that_are_not_there(threads: tuple[int, int]) -> None:
+    """It gets all, or those that are; the user hears of it once."""
+    pid, tid = threads
+    wanted = surroundings.read([pid])[0]
+    for thread in wanted.threads:
+        thread.processors[:] = [0, 4000]
+    (told,) = surroundings.put_back([wanted], {pid: pid})
+    assert told.startswith(f"process {pid}: it may use processor 0, not 0, 4000 as before")
+    assert os.sched_getaffinity(tid) == {0}
+    for thread in wanted.threads:
+        thread.processors[:] = [4000]
+    assert len(surroundings.put_back([wanted], {pid: pid})) == 1
+    assert len(os.sched_getaffinity(tid)) == os.cpu_count()
+
+
+def test_one_that_has_ended_is_left_out(threads: tuple[int, int]) -> None:
+    assert surroundings.read([1 << 22, threads[0]])[0].pid == threads[0]
+    assert surroundings.put_back([Surroundings(pid=5)], {}) == []
+
+
+@pytest.mark.parametrize("wanted", [0x0040000, None])
+def test_personality_comes_by_descent(wanted: int | None) -> None:
+    own = surroundings.personality(os.getpid())
+    with surroundings.with_personality(wanted):
+        said = subprocess.run(["cat", "/proc/self/personality"], capture_output=True, text=True, check=True)
+    assert int(said.stdout, 16) == (own if wanted is None else wanted)
+    assert surroundings.personality(os.getpid()) == own
+
+
+# --- the parent's death ----------------------------------------------------------------------------------
+
+
+def core(path: Path, number: int) -> None:
+    entry = pb.core_entry(mtype=1)
+    entry.thread_core.pdeath_sig = number
+    entry.thread_core.comm = "name"
+    message = entry.SerializePartialToString()
+    words = (magic.by_name["IMG_COMMON"], magic.by_name["CORE"], len(message))
+    path.write_bytes(b"".join(word.to_bytes(4, "little") for word in words) + message)
+
+
+def test_only_the_root_forgets_its_parent(tmp_path: Path) -> None:
+    for number, signal in ((7, 9), (8, 0), (9, 15), (10, 15)):
+        core(tmp_path / f"core-{number}.img", signal)
+    other = (tmp_path / "core-10.img").read_bytes()
+    told = parents_death.forget(tmp_path, 7, [7, 8, 9])
+    assert [line.split(" when ")[0] for line in told] == [
+        "process 7 wanted SIGKILL",
+        "process 7 wanted SIGTERM",
+    ]
+    for number in (7, 8, 9):
+        data = (tmp_path / f"core-{number}.img").read_bytes()
+        entry = pb.core_entry()
+        entry.ParseFromString(data[12:])
+        assert len(data) == 12 + int.from_bytes(data[8:12], "little")
+        assert (entry.thread_core.pdeath_sig, entry.thread_core.comm) == (0, "name")
+    assert (tmp_path / "core-10.img").read_bytes() == other
+    assert parents_death.forget(tmp_path, 7, [7, 8, 9]) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 11, b"\0" * 8 + b"\5\0\0\0\xff\xff\xff\xff\xff"])
+def test_what_is_no_image(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "core-7.img").write_bytes(data)
+    with pytest.raises(ProtocolError, match="core-7.img is not an image"):
+        parents_death.forget(tmp_path, 7, ())
+
+
+# --- what is told ----------------------------------------------------------------------------------------
+
+
+def test_a_memory_policy_is_told() -> None:
+    (note,) = checks_around.notes(two.process(tasks=[two.task(memory_policy="bind:0"), two.task(101)]))
+    assert note.startswith("the memory policy bind:0 of nginx (PID 100) does not move with it")
+
+
+def test_a_policy_that_criu_cannot_set_is_refused() -> None:
+    obstacle = Obstacle(code="scheduling", pid=100, what="SCHED_DEADLINE")
+    reason = two.only(two.reasons(two.process(obstacles=[obstacle])))
+    assert (reason.code, reason.text) == (
+        "scheduling",
+        "nginx (PID 100) runs under SCHED_DEADLINE, which CRIU cannot set",
+    )
+    assert "chrt --all-tasks --other" in reason.remedy
