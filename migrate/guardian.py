@@ -1,8 +1,9 @@
 """A process that waits for its driver or agent to die, and settles what it left.
 
-``python -m migrate.guardian DIRECTORY`` waits for the lock of a journal. The kernel gives it away when
-the owner ends, however it ends. A journal that is gone by then was the normal end; what becomes of another
-one is decided in :mod:`migrate.settle`.
+``python -m migrate.guardian DIRECTORY [DESCRIPTOR...]`` waits for the lock of a journal. The kernel gives it away
+when the owner ends, however it ends. A journal that is gone by then was the normal end; what becomes of another
+one is decided in :mod:`migrate.settle`. The descriptors are the packet sockets of the driver: they live as long as
+either of the two, so that what the peers sent while nobody could answer is there for whoever undoes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrate import journal, limits, switch
 from migrate.errors import MigrateError
+from migrate.gap import Capture
 from migrate.journal import Record
 from migrate.machine import Outcome
 from migrate.settle import Settled, Verdict, settle_safely
@@ -33,16 +36,18 @@ AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
 class Guardian:
     """A guardian process for the journal in *directory*, running when the constructor returns.
 
+    :param caught: descriptors of the origin's :class:`migrate.gap.Capture`.
     :raises MigrateError: it did not start; nothing must be touched then.
     """
 
-    def __init__(self, directory: Path, role: str) -> None:
+    def __init__(self, directory: Path, role: str, caught: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "migrate.guardian", str(directory)],
+            [sys.executable, "-m", "migrate.guardian", str(directory), *map(str, caught)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            pass_fds=caught,
             start_new_session=True,
         )
         self._role = role
@@ -107,8 +112,11 @@ def main() -> int:
         lock = journal.take_lock(directory, wait=True)
     except FileNotFoundError:
         return 0
-    settled = settle_safely(directory)
+    capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
+    settled = settle_safely(directory, capture)
     os.close(lock)
+    if capture is not None:
+        capture.close()
     if settled is not None and _came_back(settled):
         announce_again(settled.record)
     return 0
