@@ -23,6 +23,7 @@ from migrate.errors import MigrateError
 from migrate.gap import Capture
 from migrate.journal import Record
 from migrate.machine import Outcome
+from migrate.pb import session_pb2 as pb
 from migrate.settle import Settled, Verdict, settle_safely
 
 READY = b"ready\n"
@@ -31,6 +32,8 @@ READY = b"ready\n"
 #: renews its lease until the link has been silent for too long (limits.SILENCE_S), and then it ends by itself
 #: (switch.address.LEASE_S).
 AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
+#: And how often after that, until the destination has confirmed its undo: its clock may have stood still, too.
+LATER_S = 10
 
 
 class Guardian:
@@ -87,17 +90,36 @@ class Guardian:
 
 
 def announce_again(record: Record) -> None:
-    """Say a few times more that this host has its addresses again, as long as it has them.
+    """Say again and again that this host has its addresses, as long as it has them, until nobody doubts it.
 
     A destination that lost its agent or the link withdraws them by itself, perhaps later than we announced
-    them: a neighbour that asked in between may have got its answer.
+    them: a neighbour that asked in between may have got its answer. So we go on until the destination has confirmed
+    that nothing runs there, at most for limits.UNCONFIRMED_S.
     """
-    began, entries = time.monotonic(), record.named("switch")
-    for due_s in AGAIN_S if entries else ():
+    if not record.named("switch"):
+        return
+    began = time.monotonic()
+    for due_s in AGAIN_S:
         time.sleep(max(0.0, began + due_s - time.monotonic()))
-        for entry in entries:
-            with contextlib.suppress(MigrateError, OSError):
-                switch.from_details(entry["details"]).remind()
+        _remind(record)
+    while not _confirmed(record) and time.monotonic() < began + limits.UNCONFIRMED_S:
+        time.sleep(LATER_S)
+        _remind(record)
+
+
+def _remind(record: Record) -> None:
+    for entry in record.named("switch"):
+        with contextlib.suppress(MigrateError, OSError):
+            switch.from_details(entry["details"]).remind()
+
+
+def _confirmed(record: Record) -> bool:
+    """Whether the destination says that nothing of it is there any more."""
+    from migrate import doubt  # loads what SSH needs, which is rarely needed
+
+    with contextlib.suppress(MigrateError, OSError):
+        return doubt.ask(record, wait_s=0.0).where == pb.Answer.NOT_HERE
+    return False
 
 
 def main() -> int:
