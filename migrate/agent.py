@@ -182,7 +182,7 @@ class Agent:
     def _abort(self, _: pb.Abort) -> pb.Aborted:
         assert self._destination is not None
         undone, problems = self._destination.abort()
-        return pb.Aborted(undone=undone, problems=problems)
+        return pb.Aborted(undone=undone, problems=problems, packets=self._destination.caught)
 
     def _goodbye(self, _: pb.Goodbye) -> pb.Goodbye:
         assert self._destination is not None

@@ -47,6 +47,8 @@ from tcpcp.ici import State as TcpState
 from tcpcp.isolation import Flow, Isolation
 from tcpcp.same_path import InitialWindows
 
+#: In one message, beside everything else.
+MOST_GIVEN_BACK_BYTES = 8 << 20
 #: When CRIU has not built the tree in time.
 WAITING_HINT = (
     "Look there for what it waits for: a lock that somebody holds (lslocks), a device or a file system that does"
@@ -72,6 +74,8 @@ class Destination:
         self._called_off = called_off
         self._digests = Digests(called_off)
         self._build_until = float("inf")
+        #: What was caught for connections that do not live here after all.
+        self.caught: list[bytes] = []
 
     def prepare(self, request: pb.Prepare) -> None:
         """Make ready what needs no image: guardian, image directory, CRIU, the place of the addresses.
@@ -370,6 +374,8 @@ class Destination:
                 self._stages.close()
             self._worker.close(grace_s=limits.CRIU_GIVE_UP_S)  # what it has built is killed anyway
         undone, problems = undo.roll_back(self._journal.read())
+        if self._switched:
+            self.caught += self._capture.take(MOST_GIVEN_BACK_BYTES)
         self._close("ROLLED_BACK", problems)
         return undone, problems
 

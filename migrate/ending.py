@@ -6,10 +6,12 @@ a guardian would do (:mod:`migrate.undo`). What cannot be done here is left to i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from migrate import doubt, hold, limits, observed, processes, settle, undo
+from migrate import doubt, hold, limits, observed, processes, settle, undo, way_back
 from migrate.errors import MigrateError
+from migrate.gap import Capture
+from migrate.gap_file import GapFile
 from migrate.instructions import in_doubt, look
 from migrate.journal import Journal, Record
 from migrate.link import Link
@@ -26,6 +28,7 @@ class Ending:
     :ivar journal: set when there is one; None again when it is not ours any more.
     :ivar before, seen: the tree's tasks before the freeze, and what the destination saw of them in the end.
     :ivar notes: what the destination has said is different for the process there.
+    :ivar caught: ends the forwarding of packets, and returns what catches them; None: nothing does.
     :ivar removed: whether the journal was removed, so that the guardian ends at once.
     """
 
@@ -38,7 +41,9 @@ class Ending:
         self.before: list[pb.TaskState] = []
         self.seen: pb.Activated | None = None
         self.notes: list[str] = []
+        self.caught: Callable[[], Capture | None] = lambda: None
         self.removed = False
+        self._record: Record | None = None
 
     def moved(self) -> None:
         """All steps were taken."""
@@ -90,16 +95,26 @@ class Ending:
         """Undo all. The destination first where it may answer for the addresses already, else we do not wait:
         the process shall run again as soon as possible."""
         announced = self._machine.state in (State.RESTORED, State.SWITCHED)
-        record = self.journal.read() if self.journal is not None else None
+        record = self._record = self.journal.read() if self.journal is not None else None
         told = self._tell_abort()
         confirmed = told and announced and self._hears_aborted(limits.ABORT_S)
         self._let_go()
         self._report.destination_pid = 0
-        self._close(lambda record: undo.roll_back(record)[1], remind=announced and not confirmed)
+        self._close(self._undo, remind=announced and not confirmed)
         if told and not confirmed:
             confirmed = self._hears_aborted(limits.UNDO_S)
         if record is not None and not confirmed:
             self._see_to_the_other_side(record, (pb.Answer.NOT_HERE,))
+
+    def _undo(self, record: Record) -> list[str]:
+        return undo.roll_back(record, self.caught())[1]
+
+    def _keep(self, packets: Sequence[bytes]) -> None:
+        """What reached the destination while it had the addresses is for the process, too."""
+        if self.journal is not None:
+            GapFile(self.journal.directory).add(packets)
+        elif self._record is not None:
+            way_back.late(self._record, packets)
 
     def _tell_abort(self) -> bool:
         """Tell the destination to undo; whether the link lived."""
@@ -115,6 +130,7 @@ class Ending:
             aborted = self._link.expect(pb.Aborted, timeout_s=timeout_s, discard=True)
         except MigrateError:
             return False
+        self._keep(aborted.packets)
         self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]
         return True
 
@@ -154,7 +170,7 @@ class Ending:
             self._report.notes.append(said)
             self._let_go()
             self._report.outcome, self._report.destination_pid = Outcome.ROLLED_BACK, 0
-            self._close(lambda record: undo.roll_back(record)[1], remind=True)
+            self._close(self._undo, remind=True)
         else:
             self._stays_in_doubt(said)
 

@@ -55,24 +55,34 @@ class Capture:
     """Catches TCP packets that arrive at this host, of the network namespace it was made in.
 
     :param addresses: local addresses whose packets count; none: all of them.
+    :param descriptors: of one that another process has made and handed down, instead of new ones: it goes on
+        catching what it was told to.
     :raises OSError: packet sockets cannot be had (CAP_NET_RAW); nothing is left.
 
     Nothing is caught before :meth:`syns` or :meth:`everything`. Which connections count is said by
     :meth:`only`; without it all do. Making one, and closing it, takes some 10 ms: do neither in a hurry.
     """
 
-    def __init__(self, addresses: Iterable[Ip] = (), *, packet_bytes: int = PACKET_BYTES) -> None:
+    def __init__(
+        self,
+        addresses: Iterable[Ip] = (),
+        *,
+        packet_bytes: int = PACKET_BYTES,
+        descriptors: Iterable[int] = (),
+    ) -> None:
         self._addresses = list(addresses)
         self._packet_bytes = packet_bytes
         self._buffer = memoryview(bytearray(_LARGEST_BYTES))
         self._wanted: packets.Wanted | None = None
         self._choice: tuple[Iterable[Flow], Iterable[Endpoint]] | None = None
-        self._sockets: list[socket.socket] = []
+        self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         self._everything = [
             make(self._addresses) for make in (packet_filter.for_ipv4, packet_filter.for_ipv6)
         ]
         #: Packets lost because the store was full.
         self.dropped = 0
+        if self._sockets:
+            return
         try:
             for protocol in (_ETH_P_IP, _ETH_P_IPV6):
                 self._sockets.append(_deaf_socket(protocol))
@@ -155,7 +165,9 @@ class Capture:
         return [sock.fileno() for sock in self._sockets]
 
     def close(self) -> None:
-        """Forget what was caught and not taken. May be called twice."""
+        """Catch no more, also where another process has it too; forget what was not taken. May be called twice."""
+        if len(self._sockets) == len(self._everything):
+            self.nothing()
         while self._sockets:
             self._sockets.pop().close()
 
@@ -192,13 +204,19 @@ class Forwarder:
     """Sends what *capture* catches, until :meth:`stop`, from a thread of its own.
 
     :param send: takes a message; may raise TransportError, after which nothing more is sent.
+    :param keep: takes packets that are about to be sent.
     :ivar packets: how many were sent. :ivar sent_bytes: how much.
 
     A packet that cannot be sent is lost as on any network; nothing here fails a migration.
     """
 
-    def __init__(self, capture: Capture, send: Callable[[GapPackets], None]) -> None:
-        self._capture, self._send = capture, send
+    def __init__(
+        self,
+        capture: Capture,
+        send: Callable[[GapPackets], None],
+        keep: Callable[[list[bytes]], None] = lambda packets: None,
+    ) -> None:
+        self._capture, self._send, self._keep = capture, send, keep
         self._lock = threading.Lock()
         self._broken = False
         self.packets = self.sent_bytes = 0
@@ -218,6 +236,7 @@ class Forwarder:
                 self._forward(taken)
 
     def _forward(self, taken: list[bytes]) -> None:
+        self._keep(taken)
         size = sum(map(len, taken))
         if self.sent_bytes + size > MOST_FORWARDED_BYTES:
             self._capture.dropped += len(taken)
@@ -250,16 +269,21 @@ class Forwarder:
                 return
             time.sleep(left_s)
 
-    def stop(self) -> None:
-        """End the thread; nothing is sent any more. Closes the capture. May be called twice."""
+    def give_back(self) -> Capture:
+        """End the thread, and return the capture, which goes on catching. May be called twice."""
         if self._wake < 0:
-            return
+            return self._capture
         with contextlib.suppress(BrokenPipeError):
             os.write(self._wake, b".")
         if self._thread is not None:
             self._thread.join()
-        self._capture.count_dropped()
         for descriptor in (self._wake, self._stopping):
             os.close(descriptor)
         self._wake = -1
+        return self._capture
+
+    def stop(self) -> None:
+        """End the thread; nothing is sent any more. Closes the capture. May be called twice."""
+        self.give_back()
+        self._capture.count_dropped()
         self._capture.close()

@@ -1,8 +1,9 @@
 """A process that waits for its driver or agent to die, and settles what it left.
 
-``python -m migrate.guardian DIRECTORY`` waits for the lock of a journal. The kernel gives it away when
-the owner ends, however it ends. A journal that is gone by then was the normal end; what becomes of another
-one is decided in :mod:`migrate.settle`.
+``python -m migrate.guardian DIRECTORY [DESCRIPTOR...]`` waits for the lock of a journal. The kernel gives it away
+when the owner ends, however it ends. A journal that is gone by then was the normal end; what becomes of another
+one is decided in :mod:`migrate.settle`. The descriptors are the packet sockets of the driver: they live as long as
+either of the two, so that what the peers sent while nobody could answer is there for whoever undoes.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrate import journal, limits, switch
 from migrate.errors import MigrateError
+from migrate.gap import Capture
 from migrate.journal import Record
 from migrate.machine import Outcome
+from migrate.pb import session_pb2 as pb
 from migrate.settle import Settled, Verdict, settle_safely
 
 READY = b"ready\n"
@@ -28,21 +32,25 @@ READY = b"ready\n"
 #: renews its lease until the link has been silent for too long (limits.SILENCE_S), and then it ends by itself
 #: (switch.address.LEASE_S).
 AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
+#: And how often after that, until the destination has confirmed its undo: its clock may have stood still, too.
+LATER_S = 10
 
 
 class Guardian:
     """A guardian process for the journal in *directory*, running when the constructor returns.
 
+    :param caught: descriptors of the origin's :class:`migrate.gap.Capture`.
     :raises MigrateError: it did not start; nothing must be touched then.
     """
 
-    def __init__(self, directory: Path, role: str) -> None:
+    def __init__(self, directory: Path, role: str, caught: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "migrate.guardian", str(directory)],
+            [sys.executable, "-m", "migrate.guardian", str(directory), *map(str, caught)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            pass_fds=caught,
             start_new_session=True,
         )
         self._role = role
@@ -82,17 +90,36 @@ class Guardian:
 
 
 def announce_again(record: Record) -> None:
-    """Say a few times more that this host has its addresses again, as long as it has them.
+    """Say again and again that this host has its addresses, as long as it has them, until nobody doubts it.
 
     A destination that lost its agent or the link withdraws them by itself, perhaps later than we announced
-    them: a neighbour that asked in between may have got its answer.
+    them: a neighbour that asked in between may have got its answer. So we go on until the destination has confirmed
+    that nothing runs there, at most for limits.UNCONFIRMED_S.
     """
-    began, entries = time.monotonic(), record.named("switch")
-    for due_s in AGAIN_S if entries else ():
+    if not record.named("switch"):
+        return
+    began = time.monotonic()
+    for due_s in AGAIN_S:
         time.sleep(max(0.0, began + due_s - time.monotonic()))
-        for entry in entries:
-            with contextlib.suppress(MigrateError, OSError):
-                switch.from_details(entry["details"]).remind()
+        _remind(record)
+    while not _confirmed(record) and time.monotonic() < began + limits.UNCONFIRMED_S:
+        time.sleep(LATER_S)
+        _remind(record)
+
+
+def _remind(record: Record) -> None:
+    for entry in record.named("switch"):
+        with contextlib.suppress(MigrateError, OSError):
+            switch.from_details(entry["details"]).remind()
+
+
+def _confirmed(record: Record) -> bool:
+    """Whether the destination says that nothing of it is there any more."""
+    from migrate import doubt  # loads what SSH needs, which is rarely needed
+
+    with contextlib.suppress(MigrateError, OSError):
+        return doubt.ask(record, wait_s=0.0).where == pb.Answer.NOT_HERE
+    return False
 
 
 def main() -> int:
@@ -107,8 +134,11 @@ def main() -> int:
         lock = journal.take_lock(directory, wait=True)
     except FileNotFoundError:
         return 0
-    settled = settle_safely(directory)
+    capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
+    settled = settle_safely(directory, capture)
     os.close(lock)
+    if capture is not None:
+        capture.close()
     if settled is not None and _came_back(settled):
         announce_again(settled.record)
     return 0

@@ -83,6 +83,9 @@ UNSENT_FROZEN_S = _limit(
 )
 ABORT_S = _limit("ABORT_S", 2, "the destination's undo while the process stays frozen for it: goes on here")
 UNDO_S = _limit("UNDO_S", 20, "the destination's undo when the process goes on here: a new agent is asked")
+UNCONFIRMED_S = _limit(
+    "UNCONFIRMED_S", 600, "a destination that has not confirmed its undo: addresses announced no more"
+)
 KEEPER_ANSWER_S = _limit("KEEPER_ANSWER_S", 2, "an answer of a keeper: rolled back; its end: killed")
 CGROUP_FROZEN_S = _limit(
     "CGROUP_FROZEN_S", 1, "tasks that a tracer lets go on their way to the freezer: said"

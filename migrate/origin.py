@@ -35,6 +35,7 @@ from migrate.criu import Options, Stage, Worker
 from migrate.ending import Ending
 from migrate.errors import CriuError, MigrateError
 from migrate.frozen import Frozen
+from migrate.gap_file import GapFile
 from migrate.hold import Hold
 from migrate.image_stream import Sender
 from migrate.inventory import translated, untold
@@ -179,7 +180,11 @@ class Driver:
             )
             self._ending.journal = self._journal
             self._hold = Hold(self._journal)
-            self._guardian = guardian.Guardian(self._journal.directory, "origin")
+            self._capture = gap.Capture(ipaddress.ip_address(one.ip) for one in self._plan.addresses)
+            kept = GapFile(self._journal.directory)
+            self._forwarder = gap.Forwarder(self._capture, self._link.send, kept.add)
+            self._ending.caught = self._forwarder.give_back
+            self._guardian = guardian.Guardian(self._journal.directory, "origin", self._capture.descriptors())
             self._make_images()
             self._make_worker()
             self._switch = switch.make(
@@ -192,8 +197,6 @@ class Driver:
             self._lease = Lease(self._isolation)
             self._watch.also(self._lease.renew)
             hooks.prepare()
-            self._capture = gap.Capture(ipaddress.ip_address(one.ip) for one in self._plan.addresses)
-            self._forwarder = gap.Forwarder(self._capture, self._link.send)
             self._session.files.copy(self._plan.copy)
             self._link.flush(timeout_s=self._timeout_s)
             self._link.expect(pb.Prepared, timeout_s=self._timeout_s)

@@ -110,6 +110,12 @@ def _parse_tcp(data: bytes, header: bytes, at: int, end: int, addresses: bytes) 
     return Segment(header, data[at:payload], data[payload:end], addresses + data[at : at + 4])
 
 
+def local_ip(segment: Segment) -> bytes:
+    """The address that *segment* came to, 4 or 16 bytes."""
+    half = (len(segment.key) - 4) // 2
+    return segment.key[half : 2 * half]
+
+
 def intact(segment: Segment) -> bool:
     """Whether its TCP checksum is right."""
     body = segment.tcp + segment.payload

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from migrate import arrived, hold, journal, limits, processes, undo
 from migrate.errors import MigrateError, Reason, Refused
+from migrate.gap import Capture
 from migrate.instructions import in_doubt
 from migrate.journal import Record
 from migrate.machine import State
@@ -60,11 +61,12 @@ class Settled:
         return f"migration {record.migration_id} of process {record.pid}: {said}"
 
 
-def settle(directory: Path) -> Settled | None:
+def settle(directory: Path, capture: Capture | None = None) -> Settled | None:
     """Deal with the journal of an owner that is gone; the caller holds its lock.
 
     In doubt, unfinished or damaged the journal stays, for ``--recover``; else nothing is left of it.
 
+    :param capture: what still catches the packets for a tree on the origin.
     :return: None when there is no such journal any more.
     """
     try:
@@ -73,7 +75,7 @@ def settle(directory: Path) -> Settled | None:
         return None
     except MigrateError as error:  # damaged: what was done is not known
         return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
-    settled = _of_role(record)
+    settled = _of_role(record, capture)
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)
     elif settled.verdict is not Verdict.IN_DOUBT:
@@ -83,10 +85,10 @@ def settle(directory: Path) -> Settled | None:
     return settled
 
 
-def settle_safely(directory: Path) -> Settled | None:
+def settle_safely(directory: Path, capture: Capture | None = None) -> Settled | None:
     """:func:`settle`, where a journal that nobody foresaw must not stop what is done for others."""
     try:
-        return settle(directory)
+        return settle(directory, capture)
     except Exception as error:
         problems = [f"{type(error).__name__}: {error}"]
         with contextlib.suppress(OSError):
@@ -94,9 +96,9 @@ def settle_safely(directory: Path) -> Settled | None:
         return Settled(Record(directory.name), Verdict.UNFINISHED, problems)
 
 
-def _of_role(record: Record) -> Settled:
+def _of_role(record: Record, capture: Capture | None) -> Settled:
     if record.role == "origin":
-        return _origin(record)
+        return _origin(record, capture)
     if record.role == "destination" or not record.entries:
         return _destination(record)
     # To undo what a destination needs, or to resume what an origin has given away, would be worse than nothing.
@@ -104,7 +106,7 @@ def _of_role(record: Record) -> Settled:
     return Settled(record, Verdict.UNFINISHED, [problem])
 
 
-def _origin(record: Record) -> Settled:
+def _origin(record: Record, capture: Capture | None) -> Settled:
     if record.end:
         return Settled(record, Verdict.COMPLETE)
     if record.state == COMMITTED and hold.frozen(record):
@@ -114,12 +116,12 @@ def _origin(record: Record) -> Settled:
         return _settled(record, Verdict.ENDED, undo.kill_origin(record))
     if record.state == ACTIVATED:
         return _settled(record, Verdict.MOVED, undo.kill_origin(record))
-    return rolled_back(record)
+    return rolled_back(record, capture)
 
 
-def rolled_back(record: Record) -> Settled:
+def rolled_back(record: Record, capture: Capture | None = None) -> Settled:
     """Undo the origin's part, and say whether the process has ended meanwhile."""
-    problems = undo.roll_back(record)[1]
+    problems = undo.roll_back(record, capture)[1]
     died = undo.root_ended(record) or undo.ended(record)
     return _settled(record, Verdict.DIED if died else Verdict.ROLLED_BACK, problems)
 

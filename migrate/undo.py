@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import file_undo, freezer, hold, keeper, limits, made_here, processes, switch
+from migrate import file_undo, freezer, hold, keeper, limits, made_here, processes, switch, way_back
 from migrate.errors import MigrateError
+from migrate.gap import Capture
 from migrate.journal import Record
-from tcpcp import hooks, isolation, same_path, tcp_repair, tree
+from tcpcp import hooks, isolation, raw_segment, same_path, tree
 from tcpcp.errors import TcpcpError
 from tcpcp.pidfd import Lender
 
@@ -26,12 +27,13 @@ from tcpcp.pidfd import Lender
 STAYS = frozenset({"switch", "tree", "copied", "directory"})
 
 
-def roll_back(record: Record) -> tuple[list[str], list[str]]:
-    """Undo all entries of *record*, the last first.
+def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str], list[str]]:
+    """Undo all entries of *record*, the last first; on the origin as :func:`_go_on` says.
 
+    :param capture: on the origin: what caught the packets of the gap, if somebody still has it.
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    return _undo(_tree_first(record))
+    return _go_on(record, capture) if record.role == "origin" else _undo(record.entries)
 
 
 def kill_origin(record: Record) -> list[str]:
@@ -90,16 +92,23 @@ def root_ended(record: Record) -> bool:
     return any(pid == record.pid and not processes.alive((pid, start)) for pid, start in tasks)
 
 
-def _tree_first(record: Record) -> list[dict[str, Any]]:
-    """The entries, to be undone from the last: on the origin the tree runs and is reached first of all.
+def _go_on(record: Record, capture: Capture | None) -> tuple[list[str], list[str]]:
+    """On the origin the tree is reached and runs first of all: everybody waits for it.
 
-    A CRIU that does not end, and images that are large, must not keep its new connections waiting. On the
-    destination nothing waits, and the filter has to outlive the sockets.
+    The addresses come back, the sockets get what was caught for them, the filter goes, the sockets tell their
+    peers, the tree runs: what it sent while the filter holds would leave by a timer. A CRIU that does not end, and
+    images that are large, come last. (On the destination the filter has to outlive the sockets.)
     """
-    if record.role != "origin":
-        return record.entries
-    later = record.named("images", "criu")
-    return later + [entry for entry in record.entries if entry not in later]
+    way = way_back.WayBack(record, capture)
+    address, filters, last = record.named("switch"), record.named("isolation"), record.named("images", "criu")
+    between = [entry for entry in record.entries if entry not in address + filters + last]
+    undone: list[str] = []
+    problems: list[str] = []
+    for entries, then in ((address, way.fill), (filters, way.open), (last + between, way.close)):
+        done, left = _undo(entries)
+        undone, problems = undone + done, problems + left
+        then()
+    return undone, problems
 
 
 def _undo(entries: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -152,15 +161,14 @@ def _keeper(entry: dict[str, Any]) -> str:
 
 
 def _repair(entry: dict[str, Any]) -> str:
-    """Every TCP socket of the tree out of repair mode, which leaves SO_REUSEADDR cleared."""
+    """Every TCP socket of the tree out of repair mode, which leaves SO_REUSEADDR cleared; their peers are woken."""
     count, reuse = 0, entry["reuse"]  # inodes, or true for all
     pids = [pid for pid, start in entry["tasks"] if processes.alive((pid, start))]
-    with Lender() as lender:
+    with Lender() as lender, raw_segment.keeping():
         for held in tree.tcp_sockets(pids):
             with lender.borrow(*held.holders[0]) as borrowed:
-                if not tcp_repair.get_repair(borrowed):
+                if not hooks.go_on(borrowed):
                     continue
-                hooks.resume([borrowed])
                 if reuse is True or held.inode in reuse:
                     borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 count += 1

@@ -624,12 +624,14 @@ class Abort(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Aborted(_message.Message):
-    __slots__ = ("undone", "problems")
+    __slots__ = ("undone", "problems", "packets")
     UNDONE_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
     undone: _containers.RepeatedScalarFieldContainer[str]
     problems: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+    packets: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ..., packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ()

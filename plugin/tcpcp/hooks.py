@@ -127,7 +127,7 @@ class Extract:
             )
         elif entry.peer_port:
             self.connections[entry.inode] = lender.borrow(*one.holders[0])
-            self.flows.append(Flow(_endpoint(entry.local_ip, entry.local_port), _peer(entry)))
+            self.flows.append(Flow(endpoint(entry.local_ip, entry.local_port), _peer(entry)))
 
     def _add_closed(self, lender: Lender, one: tree.HeldSocket) -> None:
         """A TCP socket that the kernel's table has not got: CRIU may have seen it while it had a connection."""
@@ -244,6 +244,20 @@ def resume(sockets: Iterable[socket.socket]) -> None:
         raise first
 
 
+def go_on(sock: socket.socket) -> bool:
+    """Back on the origin, isolated no more: take *sock* out of repair mode and wake its peer.
+
+    :return: False where it was not in repair mode; then nothing is done.
+    :raises TcpcpError: it is still in repair mode.
+    """
+    if not tcp_repair.get_repair(sock):
+        return False
+    segment = waking.old_segment(sock)
+    reader.leave_repair(sock, tcp_repair.OFF)
+    waking.wake(sock, segment)
+    return True
+
+
 def accept_queues(inodes: Iterable[int]) -> int:
     """How many connections wait in the accept queues of the listeners *inodes*."""
     wanted = frozenset(inodes)
@@ -329,17 +343,18 @@ def _reuse(sock: socket.socket) -> int:
 
 def bound(entry: diag.Entry) -> list[Endpoint]:
     """Where a listening socket is bound; a dual-stack one counts for both families."""
-    local = _endpoint(entry.local_ip, entry.local_port)
+    local = endpoint(entry.local_ip, entry.local_port)
     if entry.family == socket.AF_INET6 and local.ip.is_unspecified and not entry.v6only:
         return [local, Endpoint(_ANY[0], local.port)]
     return [local]
 
 
 def _peer(entry: diag.Entry) -> Endpoint:
-    return _endpoint(entry.peer_ip, entry.peer_port)
+    return endpoint(entry.peer_ip, entry.peer_port)
 
 
-def _endpoint(packed: bytes, port: int) -> Endpoint:
+def endpoint(packed: bytes, port: int) -> Endpoint:
+    """An end of a connection as :mod:`tcpcp.diag` has it; one that is IPv4-mapped is an IPv4 one."""
     ip = ipaddress.ip_address(packed)
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return Endpoint(mapped or ip, port)

@@ -240,7 +240,7 @@ def _frames() -> dict[str, bytes]:
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
         "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
         "gap": pb.GapPackets(packets=list(_packets().values())),
-        "aborted": pb.Aborted(undone=["x"], problems=["y"]),
+        "aborted": pb.Aborted(undone=["x"], problems=["y"], packets=list(_packets().values())),
         "ask": pb.Ask(migration_id=ID, wait_ms=5000),
         "answer": pb.Answer(where=pb.Answer.RUNS, destination_pid=7),
         "ping": pb.Ping(),

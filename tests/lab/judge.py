@@ -6,6 +6,7 @@ lab back as it was, after looking that the migration has left nothing.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,6 +229,22 @@ def _enter_network(host: Host) -> None:
             raise OSError(ctypes.get_errno(), "setns")
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def patient(lab: Lab, address: str, seconds: int) -> Iterator[None]:
+    """What the peer sends to *address* it sends again after so many seconds, not after a fifth of one.
+
+    Then a gap may last as long as it does on a busy machine, and who waits for a timer is told from who does not.
+    """
+    host = lab.hosts["peer"]
+    found = json.loads(host.exec(["ip", "-json", "route", "get", address]).stdout)[0]
+    route = ["ip", "route", "add", address, "via", found["gateway"], "dev", found["dev"]]
+    host.exec([*route, "rto_min", f"{seconds}s"])
+    try:
+        yield
+    finally:
+        host.exec(["ip", "route", "del", address])
 
 
 def ss(host: Host, *words: str) -> list[dict[str, str]]:

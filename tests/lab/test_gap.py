@@ -155,3 +155,36 @@ def test_late_packets_are_forwarded_and_draw_no_reset(lab: Lab, version: str) ->
     assert moved.report["gap_packets"] > 10
     captures.assert_no_reset(capture.packets())
     assert len(captures.directions(capture.packets())) == 2
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+def test_a_delayed_acknowledgement_is_due_in_the_gap(lab: Lab, version: str) -> None:
+    """It goes out after it, and nobody waits for a timer.
+
+    With Nagle's algorithm a second write waits for the first one to be acknowledged, which the server delays by
+    40 ms. A few of these questions, which are asked one after the other, come less than that before the gap.
+    """
+    address = getattr(lab.service, version)
+    pid = start(lab, address)
+    with judge.patient(lab, address, 12):
+        peers = [connect(lab.hosts["peer"], address, PORT) for _ in range(10 * CONNECTIONS)]
+        for peer in peers:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            peer.sendall(b"PING\r\n")
+            assert answer(peer) == b"+PONG\r\n"  # from now on it delays its acknowledgements
+        words = ["migrate", "--json", "--stop-at", "DUMPED", "--max-gap", "60", str(pid), "destination"]
+        with lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True) as migrating:
+            assert migrating.stdout is not None
+            assert any("stopped at DUMPED" in line for line in migrating.stdout)
+            before = counters(lab)
+            lab.hosts["origin"].exec(
+                ["sh", "-c", "for one in /run/migrate/*/journal; do touch ${one%/*}/go; done"]
+            )
+            for peer in peers:
+                peer.sendall(b"*1\r\n$4\r\n")
+                peer.sendall(b"PING\r\n")
+                time.sleep(0.01)
+            for peer in peers:
+                assert answer(peer) == b"+PONG\r\n"
+            assert counters(lab) == before
+            assert '"outcome": "MOVED"' in migrating.stdout.readlines()[-1]

@@ -85,7 +85,7 @@ def settled(directory: Path) -> Verdict:
 def test_origin_before_commit_is_rolled_back(calls: list[str]) -> None:
     directory = left("origin")
     assert settled(directory) is Verdict.ROLLED_BACK
-    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
+    assert calls == ["switch", "isolation", "repair", "stop", "criu", "images"]
     assert not directory.exists()
     assert settle.settle(directory) is None
 
@@ -225,7 +225,7 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
     with (directory / "journal").open("ab") as file:
         file.write(b'{"did": "something-new"}\n')
     assert settled(directory) is Verdict.UNFINISHED
-    assert calls == ["switch", "repair", "stop", "isolation", "criu", "images"]
+    assert calls == ["switch", "isolation", "repair", "stop", "criu", "images"]
     assert "this version cannot undo it" in (directory / "problems").read_text()
 
 
@@ -410,7 +410,7 @@ def test_a_bug_in_one_undo_stops_nothing(calls: list[str], monkeypatch: pytest.M
 
     monkeypatch.setitem(undo.UNDO, "switch", fails)
     assert settled(left("origin")) is Verdict.UNFINISHED
-    assert calls == ["repair", "stop", "isolation", "criu", "images"]
+    assert calls == ["isolation", "repair", "stop", "criu", "images"]
 
 
 def test_no_space_for_the_first_line_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
