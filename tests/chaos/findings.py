@@ -12,8 +12,9 @@ from trial import Trial
 from world import SIDES, World
 
 _LOOK = """
-date; ps -e -ww -o pid,ppid,stat,wchan:20,lstart,args; nft list ruleset; ip address; ip rule; ip route show table all
-ss -tinoeHOa; ls -laR /run/migrate /dev/shm /sys/fs/cgroup/migrate-* 2>/dev/null; tail -30 /var/log/sshd.log
+date; ps -e -ww -o pid,ppid,stat,wchan:20,lstart,args; nft list ruleset
+ip address; ip rule; ip route show table all; ss -tinoeHOa
+ls -laR /run/migrate /dev/shm /sys/fs/cgroup/migrate-* 2>/dev/null; tail -30 /var/log/sshd.log
 """
 
 

@@ -28,12 +28,12 @@ class Process(NamedTuple):
 
 def processes(host: Host) -> Iterator[Process]:
     """Everybody on *host*, those in PID namespaces of their own too: they share its network."""
-    network = os.readlink(host.netns)
+    network = host.netns.readlink()
     depth = len(_numbers(host.init.pid)) - 1
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
-                if os.readlink(entry / "ns" / "net") == network:
+                if (entry / "ns" / "net").readlink() == network:
                     yield _process(int(entry.name), depth)
 
 
