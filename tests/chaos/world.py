@@ -142,10 +142,8 @@ class World:
         verdict = {"reset": "reject with tcp reset", "slow": f"{SLOW} drop"}.get(what, "drop")
         chains = {"input": f"tcp sport 22 {verdict}", "output": f"tcp dport 22 {verdict}"}
         wanted = {"cut to origin": ("input",), "cut to destination": ("output",)}.get(what, tuple(chains))
-        text = " ".join(
-            f"chain {one} {{ type filter hook {one} priority -500; {chains[one]}; }}" for one in wanted
-        )
-        self._nft(f"table inet cut {{ {text} }}")
+        lines = [f"chain {one} {{ type filter hook {one} priority -500; {chains[one]}; }}" for one in wanted]
+        self._nft("\n".join(["table inet cut {", *lines, "}"]))
 
     def mend_link(self) -> None:
         """As it was."""
@@ -155,7 +153,7 @@ class World:
         words = ["nsenter", f"--net={self.host('origin').netns}", "nft", text]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
-            self.note(f"nft {text}: {done.stderr.strip()}")
+            raise RuntimeError(f"nft {text}: {done.stderr.strip()}")
 
     def go_on_everywhere(self) -> None:
         """A server that was stopped goes on."""
