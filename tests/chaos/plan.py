@@ -82,7 +82,7 @@ def draw(seed: int, faults: dict[str, tuple[float, tuple[str, ...]]]) -> Plan:
     :param faults: name -> weight and the words for how, one of which is drawn.
     """
     chance = random.Random(seed)
-    stop_at = chance.choice(STATES) if chance.random() < 0.45 else ""
+    stop_at = chance.choice(STATES) if chance.random() < 0.6 else ""
     names = chance.choices(
         list(faults), [weight for weight, _ in faults.values()], k=chance.choice((1, 1, 2))
     )

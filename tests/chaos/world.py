@@ -40,10 +40,9 @@ class Bench(kills.Bench):
 
     def start(self) -> None:
         """Start the server on origin, and its peer."""
-        self._next_pid += 500
+        self.choose_pids()
         for host in (self.origin, self.destination):
             host.exec(["sh", "-c", "rm -rf /tmp/beats; mkdir -p /tmp/beats"])
-        self.origin.exec(["sh", "-c", f"echo {self._next_pid} > /proc/sys/kernel/ns_last_pid"])
         self.pid = self.origin.spawn([sys.executable, SERVER, "serve", str(PORT)])
         listening = ["ss", "-Hltn", f"sport = :{PORT} or sport = :{PORT + 1}"]
         eventually(lambda: self.origin.exec(listening).stdout.count("\n") == 3, "the server listens")
