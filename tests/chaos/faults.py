@@ -76,7 +76,7 @@ def no_sshd(world: World, _: str) -> Undo:
     """No SSH at all on the destination any more: neither sessions nor a listener."""
     world.run("destination", "pkill -9 sshd")
     return lambda: world.run(
-        "destination", "pgrep -f 'sshd.*listener' || /usr/sbin/sshd -E /var/log/sshd.log"
+        "destination", "pgrep -f 'sshd.*[l]istener' || /usr/sbin/sshd -E /var/log/sshd.log"
     )
 
 
