@@ -112,7 +112,7 @@ def full(world: World, how: str) -> Undo:
     """A memory file system has a few pages left: "DIRECTORY SIDE"."""
     directory, side = how.split()
     used = f"$(df --output=used -B1 {directory} | tail -1)"
-    world.run(side, f"mount -o remount,size=$(( {used} + 32768 )) {directory}")
+    world.run(side, f"mount -o remount,size=$(( {used} + 4096 )) {directory}")
     return lambda: world.run(side, f"mount -o remount,size=4g {directory}")
 
 

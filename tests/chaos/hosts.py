@@ -24,6 +24,7 @@ class Process(NamedTuple):
     parent: int
     state: str
     words: str
+    name: str
 
 
 def processes(host: Host) -> Iterator[Process]:
@@ -46,18 +47,16 @@ def _process(machine_pid: int, depth: int) -> Process:
     words = Path(f"/proc/{machine_pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     comm, _, rest = Path(f"/proc/{machine_pid}/stat").read_text().partition("(")[2].rpartition(")")
     state, parent = rest.split()[:2]
-    return Process(
-        machine_pid, _numbers(machine_pid)[depth], int(parent), state, words.strip() or f"[{comm}]"
-    )
+    words = words.strip() or f"[{comm}]"
+    return Process(machine_pid, _numbers(machine_pid)[depth], int(parent), state, words, comm)
 
 
 #: Words of the command line by which each is known, and a word that must not be in it.
 WHO = {
     "driver": ("bin/migrate --json", "lab keeper"),
     "agent": ("bin/migrate-agent", "bash -c"),
-    "guardian": ("-m migrate.guardian", " "),
-    "keeper": ("-m migrate.keeping", " "),
-    "criu": ("criu swrk", "migrate"),
+    "guardian": ("-m migrate.guardian", "lab keeper"),
+    "keeper": ("-m migrate.keeping", "lab keeper"),
     "sshd": ("root@notty", "listener"),
     "server": ("server.py serve", " call "),
 }
@@ -65,12 +64,15 @@ WHO = {
 
 def find(host: Host, who: str) -> list[Process]:
     """Those on *host* that are *who*, the oldest first."""
+    living = [one for one in processes(host) if "enter.py" not in one.words and one.state not in "ZX"]
+    return sorted((one for one in living if _is(one, who)), key=lambda one: one.machine_pid)
+
+
+def _is(process: Process, who: str) -> bool:
+    if who == "criu":  # its command line says what it is at
+        return process.name == "criu"
     word, unless = WHO[who]
-    found = [
-        one for one in processes(host) if word in one.words and (unless == " " or unless not in one.words)
-    ]
-    found = [one for one in found if "enter.py" not in one.words and one.state not in "ZX"]
-    return sorted(found, key=lambda one: one.machine_pid)
+    return word in process.words and unless not in process.words
 
 
 def send(process: Process, number: signal.Signals) -> None:
