@@ -21,8 +21,7 @@ ls -laR /run/migrate /dev/shm /sys/fs/cgroup/migrate-* 2>/dev/null; tail -30 /va
 def keep(directory: Path, world: World, trial: Trial, verdict: Verdict) -> None:
     """Write it all to *directory*."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = [str(trial.plan), "", *map(str, verdict.findings), "", *world.notes, "", *trial.output]
-    (directory / "log").write_text("\n".join([*text, "", *verdict.recovered, ""]))
+    log(directory / "log", world, trial, verdict)
     (directory / "report.json").write_text(json.dumps(trial.report, indent=1))
     for side in SIDES:
         with contextlib.suppress(Exception):
@@ -30,6 +29,13 @@ def keep(directory: Path, world: World, trial: Trial, verdict: Verdict) -> None:
             (directory / side).write_text(done.stdout + done.stderr)
         for place in ("run/migrate", "dev/shm"):
             _copy(world.host(side).root / place, directory / f"{side}-{place.replace('/', '-')}")
+
+
+def log(path: Path, world: World, trial: Trial, verdict: Verdict) -> None:
+    """What was done and said, and when."""
+    text = [str(trial.plan), "", *map(str, verdict.findings), "", *world.notes, "", *trial.output]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*text, "", *verdict.recovered, ""]))
 
 
 def _copy(source: Path, target: Path) -> None:

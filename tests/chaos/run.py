@@ -113,6 +113,7 @@ def _run(world: World, drawn: plan.Plan, directory: Path) -> Verdict:
     except Exception as error:  # the tool's own fault, most likely; it must not hide
         verdict = Verdict(findings=[f"the tool: {type(error).__name__}: {error}"])
         world.note(traceback.format_exc())
+    findings.log(directory / "logs" / f"seed-{drawn.seed}", world, trial, verdict)
     if verdict.findings:
         findings.keep(kept, world, trial, verdict)
     else:
