@@ -86,8 +86,8 @@ def no_sshd(world: World, _: str) -> Undo:
 def link(world: World, how: str) -> Undo:
     """Packets of SSH vanish, are refused, or come slowly: "WHAT for HOW LONG"."""
     what, _, long = how.partition(", ")
-    world.break_link(what)
-    return world.later(SECONDS[long], world.mend_link) if SECONDS[long] else world.mend_link
+    mend = world.break_link(what)
+    return world.later(SECONDS[long], mend) if SECONDS[long] else mend
 
 
 def neighbours(world: World, how: str) -> None:

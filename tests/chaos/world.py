@@ -70,6 +70,8 @@ class World:
         self.lab = Lab(name)
         self.lab.up()
         self.bench = Bench(self.lab)
+        self._lock = threading.Lock()
+        self._broken: list[str] = []
         self.begin()
 
     def begin(self) -> None:
@@ -136,17 +138,28 @@ class World:
         pages = Path(f"/proc/{process.machine_pid}/statm").read_text().split()[0]
         return int(pages) * 4096
 
-    def break_link(self, what: str) -> None:
-        """Packets between driver and agent: cut, reset, slow; one direction, or both."""
+    def break_link(self, what: str) -> Callable[[], None]:
+        """Packets between driver and agent: cut, reset, slow; one direction, or both; what is returned mends it."""
         verdict = {"reset": "reject with tcp reset", "slow": f"{SLOW} drop"}.get(what, "drop")
-        chains = {"input": f"tcp sport 22 {verdict}", "output": f"tcp dport 22 {verdict}"}
-        wanted = {"cut to origin": ("input",), "cut to destination": ("output",)}.get(what, tuple(chains))
-        lines = [f"chain {one} {{ type filter hook {one} priority -500; {chains[one]}; }}" for one in wanted]
-        self._nft("\n".join(["table inet cut {", *lines, "}"]))
+        rules = {"input": f"tcp sport 22 {verdict}", "output": f"tcp dport 22 {verdict}"}
+        wanted = {"cut to origin": ("input",), "cut to destination": ("output",)}.get(what, tuple(rules))
+        mine = [f"type filter hook {hook} priority -500; {rules[hook]};" for hook in wanted]
+        with self._lock:
+            self._broken += mine
+            self._apply()
+        return lambda: self._mend(mine)
 
-    def mend_link(self) -> None:
-        """As it was."""
-        self._nft("delete table inet cut")
+    def _mend(self, mine: list[str]) -> None:
+        with self._lock:
+            for chain in mine:
+                self._broken.remove(chain)
+            self._apply()
+
+    def _apply(self) -> None:
+        """The link is as broken as it is to be: what was there goes in the same transaction."""
+        chains = [f"chain c{number} {{ {text} }}" for number, text in enumerate(self._broken)]
+        made = ["table inet cut {", *chains, "}"] if chains else []
+        self._nft("\n".join(["table inet cut", "delete table inet cut", *made]))
 
     def _nft(self, text: str) -> None:
         words = ["nsenter", f"--net={self.host('origin').netns}", "nft", text]
