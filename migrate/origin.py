@@ -174,6 +174,7 @@ class Driver:
             self._ending.journal = self._journal
             self._hold = Hold(self._journal)
             self._guardian = guardian.Guardian(self._journal.directory, "origin")
+            self._ending.guardian = self._guardian
             self._make_images()
             self._make_worker()
             self._switch = switch.make(
