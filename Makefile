@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test bench fuzz unit facts facts-all lab-tests lint format proto clean
+.PHONY: setup demo test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -13,6 +13,7 @@ demo: setup
 
 test: setup lint
 	@$(PYTEST) $(PYTEST_OPTIONS) tests
+	@$(PYTHON) tests/chaos/run.py --minutes 1
 
 bench:
 	@tools/setup bench
@@ -24,6 +25,17 @@ SECONDS := 60
 fuzz: setup
 	@$(PYTHON) tests/fuzz/fuzz.py $(TARGETS) $(if $(SEED),--seed $(SEED)) \
 		$(if $(COUNT),--count $(COUNT),--seconds $(SECONDS))
+
+# Random faults at random moments; see tests/chaos/README.md. RUNS=500 instead of MINUTES; SEED, JOBS, FINDINGS.
+MINUTES := 10
+chaos: setup
+	@$(PYTHON) tests/chaos/run.py $(if $(RUNS),--runs $(RUNS),--minutes $(MINUTES)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FINDINGS),--findings $(FINDINGS))
+
+# One server with 30 streams, back and forth: nothing grows.
+MOVES := 300
+chaos-moves: setup
+	@$(PYTHON) tests/chaos/moves.py --moves $(MOVES)
 
 unit facts: setup
 	@$(PYTEST) $(PYTEST_OPTIONS) tests/$@

@@ -51,7 +51,7 @@ def main(
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
     observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=options.verbose)
-    with interrupt.handled():
+    with interrupt.handled(last=argv is None):
         report = _run(asked, observer, run, run_recover)
         with interrupt.held():
             observer.finished(report)

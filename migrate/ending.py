@@ -12,6 +12,7 @@ from migrate import doubt, hold, limits, observed, processes, settle, undo, way_
 from migrate.errors import MigrateError
 from migrate.gap import Capture
 from migrate.gap_file import GapFile
+from migrate.guardian import Guardian
 from migrate.instructions import in_doubt, look
 from migrate.journal import Journal, Record
 from migrate.link import Link
@@ -26,6 +27,7 @@ class Ending:
 
     :param let_go: gives back what the driver itself holds of the tree: CRIU, borrowed sockets, threads.
     :ivar journal: set when there is one; None again when it is not ours any more.
+    :ivar guardian: who waits for our end.
     :ivar before, seen: the tree's tasks before the freeze, and what the destination saw of them in the end.
     :ivar notes: what the destination has said is different for the process there.
     :ivar caught: ends the forwarding of packets, and returns what catches them; None: nothing does.
@@ -38,6 +40,7 @@ class Ending:
         self._request, self._report, self._link, self._machine = request, report, link, machine
         self._let_go = let_go
         self.journal: Journal | None = None
+        self.guardian: Guardian | None = None
         self.before: list[pb.TaskState] = []
         self.seen: pb.Activated | None = None
         self.notes: list[str] = []
@@ -198,8 +201,19 @@ class Ending:
             journal.abandon()
             return
         journal.end(self._report.outcome.value)
-        if remind:
+        if remind and self._somebody_reminds(journal):
             journal.abandon()
         else:
             journal.remove()
             self.removed = True
+
+    def _somebody_reminds(self, journal: Journal) -> bool:
+        """Whether a guardian is there that announces the addresses, and removes the journal; if ours was killed,
+        another one."""
+        if self.guardian is not None and self.guardian.lives():
+            return True
+        try:
+            Guardian(journal.directory, "origin").wait_ready()
+        except (MigrateError, OSError):
+            return False
+        return True

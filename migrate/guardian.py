@@ -65,6 +65,10 @@ class Guardian:
             raise MigrateError("the guardian did not start", phase="prepare", role=self._role)
         stdout.close()
 
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def check(self) -> None:
         """Return while it lives.
 

@@ -44,15 +44,19 @@ _state = _State()
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[None]:
-    """Handle the signals as this module says; puts the handlers before back. Main thread only."""
+def handled(*, last: bool = False) -> Iterator[None]:
+    """Handle the signals as this module says; puts the handlers before back. Main thread only.
+
+    :param last: the program ends after the block: the signals are ignored from then on. The report has been
+        said, and a signal that still ended the interpreter would make another exit status of it.
+    """
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     _state.mode, _state.pending, _state.raised = _Mode.AT_ONCE, None, False
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if last else handler)
 
 
 @contextlib.contextmanager

@@ -185,6 +185,7 @@ class Driver:
             self._forwarder = gap.Forwarder(self._capture, self._link.send, kept.add)
             self._ending.caught = self._forwarder.give_back
             self._guardian = guardian.Guardian(self._journal.directory, "origin", self._capture.descriptors())
+            self._ending.guardian = self._guardian
             self._make_images()
             self._make_worker()
             self._switch = switch.make(

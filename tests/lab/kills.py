@@ -202,8 +202,7 @@ class Bench:
 
     def start(self) -> None:
         """Start the server on origin, and its peer."""
-        self._next_pid += 500
-        self.origin.exec(["sh", "-c", f"echo {self._next_pid} > /proc/sys/kernel/ns_last_pid"])
+        self.choose_pids()
         script = str(WORKLOADS / "numbered.py")
         self.pid = self.origin.spawn([sys.executable, script, "serve", str(PORT)])
         listening = ["ss", "-Hltn", f"sport = :{PORT}"]
@@ -212,6 +211,13 @@ class Bench:
         command = [sys.executable, script, "drive", str(PORT), *where]
         self.drive = self.peer.popen(command, stdin=PIPE, stdout=PIPE, text=True)
         assert self.drive.stdout.readline() == "ready\n"
+
+    def choose_pids(self) -> None:
+        """The server gets a number that nobody on destination gets by chance: what a test does to that number
+        there would else be done to a stranger, its agent for one."""
+        self._next_pid += 500
+        self.origin.exec(["sh", "-c", f"echo {self._next_pid} > /proc/sys/kernel/ns_last_pid"])
+        self.destination.exec(["sh", "-c", "echo 300 > /proc/sys/kernel/ns_last_pid"])
 
     def stop(self) -> None:
         """End both, wherever the server is, and put the service addresses back on origin."""

@@ -138,6 +138,15 @@ def test_driver_and_guardian_killed(bench: Bench, state: str) -> None:
     assert bench.migrate("--recover")[1]["notes"] == ["nothing was left here by a migration"]
 
 
+def test_guardian_killed_and_link_lost(bench: Bench) -> None:
+    """The addresses are to be announced again, and the journal removed: by another guardian."""
+    migration = Migration(bench, "RESTORED")
+    migration.kill("guardian origin")
+    with bench.cut():
+        assert migration.end()[0] == 4
+        assert_goes_on_at_origin(bench, within_s=15)
+
+
 def test_next_migration_clears_what_a_dead_one_left(bench: Bench) -> None:
     migration = Migration(bench, "ISOLATED")
     migration.kill("guardian origin", "driver", "criu origin")

@@ -76,8 +76,10 @@ def sigcont(bench: Bench) -> Iterator[None]:
     """Somebody sends SIGCONT to every task, as fast as a shell can."""
     loop = f"while kill -CONT {bench.pid}; do pkill -CONT -P {bench.pid}; sleep 0.002; done"
     with bench.origin.popen(["sh", "-c", loop]) as sender:
-        yield
-        sender.terminate()
+        try:
+            yield
+        finally:  # else it is waited for while the process lives, and what failed is not seen
+            sender.terminate()
 
 
 def keeper(bench: Bench) -> int:
@@ -93,9 +95,11 @@ def kill_keeper(bench: Bench) -> None:
 def unreachable(bench: Bench) -> Iterator[None]:
     """The destination refuses to be asked."""
     chain = "chain output { type filter hook output priority -500; tcp dport 22 reject with tcp reset; }"
-    bench.origin.exec(["nft", f"table inet cut {{ {chain} }}"])
-    yield
-    bench.origin.exec(["nft", "delete table inet cut"])
+    bench.origin.exec(["nft", f"table inet cut {{\n{chain}\n}}"])
+    try:
+        yield
+    finally:
+        bench.origin.exec(["nft", "delete table inet cut"])
 
 
 def decide(bench: Bench, migration: Migration, word: str) -> dict[str, Any]:

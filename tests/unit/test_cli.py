@@ -255,6 +255,18 @@ def test_signal_after_the_freeze_does_not_hide_the_report() -> None:
     assert cli.main(["42", "h"], run=run) == 0
 
 
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_signal_after_the_report_does_not_change_the_exit_status(number: signal.Signals) -> None:
+    """The interpreter's end takes its time, and a second Ctrl-C finds it there."""
+    code = (
+        "import atexit, os, signal, sys; from migrate import cli; from migrate.report import Report, Outcome\n"
+        f"os.geteuid = lambda: 0; atexit.register(signal.raise_signal, {int(number)})\n"
+        "sys.argv = ['migrate', '42', 'h']\n"
+        "sys.exit(cli.main(run=lambda r, o: Report(outcome=Outcome.ROLLED_BACK)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 4
+
+
 def test_closed_stdout_does_not_change_the_exit_status() -> None:
     code = (
         "import os, sys; from migrate import cli; from migrate.report import Report, Outcome\n"

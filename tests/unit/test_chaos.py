@@ -1,0 +1,40 @@
+"""The plans of chaos: a seed repeats its faults, and each fault and each moment comes up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+CHAOS = Path(__file__).resolve().parent.parent / "chaos"
+
+
+@pytest.fixture
+def chaos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(CHAOS), *sys.path])
+
+
+def plans(count: int) -> list[object]:
+    import faults
+    import plan
+
+    return [plan.draw(seed, faults.drawn_from()) for seed in range(count)]
+
+
+def test_a_seed_repeats_its_run(chaos: None) -> None:
+    assert plans(100) == plans(100)
+    assert len(set(map(str, plans(100)))) == 100
+
+
+def test_everything_is_drawn(chaos: None) -> None:
+    import faults
+    import plan
+
+    drawn = plans(3000)
+    blows = [blow for one in drawn for blow in one.blows]
+    assert {blow.fault for blow in blows} == set(faults.FAULTS)
+    assert {blow.how for blow in blows if blow.fault == "kill"} == set(faults.FAULTS["kill"].hows)
+    assert {blow.when.phase for blow in blows} == {*plan.PHASES, plan.HELD}
+    assert {one.stop_at for one in drawn} == {"", *plan.STATES}
+    assert {len(one.blows) for one in drawn} == {1, 2}
