@@ -206,9 +206,8 @@ def test_unix_connection(bench: Bench) -> None:
 
 def test_accept_queue_that_is_never_emptied(bench: Bench) -> None:
     with bench.server("stuck=10.77.1.100:6930") as server, bench.connect(bench.service, 6930) as waiting:
-        found = bench.refused(server, "--timeout", 2, status=4)
+        found = bench.refused(server, "--max-gap", 2, "--timeout", 300, status=4)
         found.must_say("origin", "1 connection waits at 10.77.1.100:6930", "--max-gap")
-        assert found.seconds < 8
         # It has not been reset, and nothing holds new ones off any more.
         waiting.setblocking(False)
         with pytest.raises(BlockingIOError):
