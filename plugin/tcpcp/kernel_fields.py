@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from tcpcp import bpf, diag, socket_layout, tcp_repair
 from tcpcp.errors import KernelError
 from tcpcp.ici import State
+from tcpcp.kept import Kept
 from tcpcp.socket_layout import SLOT_BYTES
 from tcpcp.socket_program import program
 
@@ -128,6 +129,7 @@ class Reader:
         except KernelError:
             os.close(self._numbers_program)
             raise
+        self._kept = [Kept(self._numbers_program), Kept(self._seen_program)]
 
     def look(self, descriptors: Iterable[int]) -> list[Seen | None]:
         """What each is, in the same order; None for what is no TCP socket. From any thread.
@@ -164,9 +166,15 @@ class Reader:
             for one in self.numbers(descriptors)
         ]
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the programs are there still."""
+        return all(one.is_ours for one in self._kept)
+
     def close(self) -> None:
         """Take the programs away."""
-        bpf.close((self._numbers_program, self._seen_program))
+        for one in self._kept:
+            one.close()
 
 
 def _asking(program_: int, size_bytes: int) -> tuple[Callable[[int], int], ctypes.Array[ctypes.c_char]]:
@@ -191,6 +199,8 @@ _lock = threading.Lock()
 def prepare() -> None:
     """Load the program of this process, once; that takes up to 0.1 s. Nothing where the kernel refuses."""
     with _lock:
+        if _made and not _made[0].is_ours:
+            _made.clear()  # a daemon has closed all its descriptors, ours too
         if not _made and not _refused:
             try:
                 _made.append(Reader())
