@@ -287,10 +287,10 @@ def create(
     :return: the socket; nothing has been sent. Its local address exists on this host. One that is made here is
         blocking. It stays isolated for a minute, as after :func:`get`.
     The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
-    where *sock* is bound already, its port and address, and the ICI's are ignored. The peer goes on talking
-    to the old port and address, so with another one a translation is needed in the network: what the peer
-    sends to the old end must arrive here at the new one, and what is sent from the new end must reach the
-    peer as from the old one, from before :func:`activate` on until the connection ends; without connection
+    where *sock* is bound already, its port and address, which is not 0.0.0.0 or ::, and the ICI's are ignored.
+    The peer goes on talking to the old port and address, so with another one a translation is needed in the
+    network: what the peer sends to the old end must arrive here at the new one, and what is sent from the new
+    end must reach the peer as from the old one, from before :func:`activate` on until it ends; without connection
     tracking, which has seen no SYN (tests/lab/test_ports.py has the rules).
 
     :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.

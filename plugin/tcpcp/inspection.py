@@ -250,7 +250,8 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
     """Make sure that *sock* can become the endpoint *ici*.
 
     :return: *sock*.
-    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening.
+    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening,
+        or bound to a port of every address: which one it gets is known when it connects, too late to isolate it.
     """
     with contextlib.ExitStack() as stack:
         as_socket(sock, stack)
@@ -262,6 +263,12 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
         name = State(state).name
         raise Unsupported(
             f"{ici}: cannot be created with a socket in state {name}, {_name(sock)}; take a fresh one"
+        )
+    bound = local_end(sock)
+    if bound.port and bound.ip.is_unspecified:
+        raise Unsupported(
+            f"{ici}: cannot be created with a socket bound to every address, {_name(sock)}; "
+            "bind it to the one that the connection is to have"
         )
     return sock
 

@@ -29,6 +29,24 @@ def closed() -> socket.socket:
     return sock
 
 
+def bound_everywhere() -> socket.socket:
+    """The kernel chooses its address when it connects, and nobody can isolate it before."""
+    sock = socket.socket()
+    sock.bind(("0.0.0.0", 0))
+    return sock
+
+
+def test_bound_to_every_address_of_ipv6(hosts: Hosts) -> None:
+    for kind in ("v6", "mapped"):
+        sock, _ = hosts.connect(kind)
+        with hosts.here.entered(), socket.socket(socket.AF_INET6) as given:
+            ici = tcpcp.get(sock)
+            tcpcp.release(sock)
+            given.bind(("::", 0))
+            with pytest.raises(tcpcp.Unsupported, match="every address"):
+                tcpcp.create(ici, sock=given)
+
+
 GIVEN: dict[str, Callable[[Hosts], socket.socket]] = {
     "connected": lambda hosts: hosts.connect()[0],
     "listening": lambda hosts: socket.create_server((hosts.here_ip[4], 0)),
@@ -36,6 +54,7 @@ GIVEN: dict[str, Callable[[Hosts], socket.socket]] = {
     "udp": lambda hosts: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
     "IPv6": lambda hosts: socket.socket(socket.AF_INET6),
     "closed": lambda hosts: closed(),
+    "bound to every address": lambda hosts: bound_everywhere(),
 }
 
 
