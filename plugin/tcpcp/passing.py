@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
 
-from tcpcp import endpoint, isolation
+from tcpcp import endpoint, isolation, uninterrupted
 from tcpcp.errors import Expired, IsolationError, TcpcpError
 from tcpcp.ici import Ici
 from tcpcp.uninterrupted import Uninterrupted
 
 
-@contextlib.contextmanager
-def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Iterator[list[Ici]]:
+def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passing:
     """Hand connections over in the body of a ``with``::
 
         with tcpcp.passing([sock]) as [ici]:
@@ -43,17 +41,70 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Itera
 
     Source: paper section 2, steps 1 to 8; what may fail before the destination has confirmed leads back.
     """
-    entries = list(socks)
-    bare = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
-    with Uninterrupted() as quiet:
-        icis = endpoint.get_many(entries)
+    return Passing(list(socks))
+
+
+class Passing:
+    """See :func:`passing`; for one ``with`` statement.
+
+    A handler may raise between any two steps of this, also where it begins and ends. What holds signals off and
+    what lets them through is therefore the first and the last step that can raise: from the last one of
+    :meth:`__enter__` to the body Python looks for no signal. Where it does before the first step of
+    :meth:`__exit__`, a moment of 100 ns, the sockets are resumed when the exception is dropped, by
+    :meth:`__del__`.
+    """
+
+    def __init__(self, entries: list[socket.socket | tuple[int, socket.socket]]) -> None:
+        self._held = False
+        self._entries = entries
+        self._socks = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+        self._quiet, self._renewal = Uninterrupted(), Renewal(self._socks)
+
+    def __enter__(self) -> list[Ici]:
+        self._quiet.__enter__()
         try:
-            with quiet.interrupted(), Renewal(bare):
-                yield icis
+            icis = endpoint.get_many(self._entries)
+            self._held = True
+            self._renewal.start()
+            self._quiet.let()
+            return icis
         except BaseException as exc:
-            _resume_all(bare, exc)
+            self._back(exc)
             raise
-        _release_all(bare)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._quiet.hold()
+            if error is None:
+                self._renewal.end()
+        except BaseException as exc:
+            self._back(exc)
+            raise
+        if error is not None:
+            self._back(error)
+            return
+        try:
+            self._held = False
+            _release_all(self._socks)
+        finally:
+            self._quiet.__exit__(None, None, None)
+
+    def _back(self, error: BaseException) -> None:
+        """All run again; *error* is on its way."""
+        self._quiet.hold()
+        try:
+            self._renewal.stop()
+            if self._held:
+                self._held = False
+                _resume_all(self._socks, error)
+        finally:
+            self._quiet.__exit__(None, None, None)
+
+    def __del__(self) -> None:
+        if self._held:
+            self._back(RuntimeError())
 
 
 def _resume_all(socks: Sequence[socket.socket], error: BaseException) -> None:
@@ -81,9 +132,7 @@ def _release_all(socks: Sequence[socket.socket]) -> None:
 
 
 class Renewal:
-    """Keeps *socks*, which are got, isolated while a ``with`` block runs.
-
-    :raises Expired: at the end of a block that ended well: for once it could not, and packets came through.
+    """Keeps *socks*, which are got, isolated between :meth:`start` and :meth:`stop`.
 
     The thread is of the network namespace of the one that makes it, as a socket that is got is.
     """
@@ -94,16 +143,18 @@ class Renewal:
         self._expired: Expired | None = None
         self._thread = threading.Thread(target=self._run, name="tcpcp renews", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def start(self) -> None:
+        uninterrupted.start(self._thread)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         self._over.set()
-        self._thread.join()
-        if error is None and self._expired is not None:
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def end(self) -> None:
+        """:raises Expired: for once it could not, and packets came through."""
+        self.stop()
+        if self._expired is not None:
             raise self._expired
 
     def _run(self) -> None:

@@ -3,7 +3,7 @@ socket changed that nobody remembers.
 
 Only in the main thread, where Python runs handlers. In a program with several threads the kernel may give a
 signal to another one, and the handler runs in the middle all the same, unless the others block it
-(signal.pthread_sigmask()).
+(signal.pthread_sigmask()). The library's own do: :func:`start`.
 """
 
 from __future__ import annotations
@@ -40,25 +40,21 @@ class Uninterrupted:
         if self._before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
-    def interrupted(self) -> Interrupted:
-        """A context within this one in which handlers run as before."""
-        return Interrupted(self._before)
+    def let(self) -> None:
+        """Within the context: handlers run as before, those of signals that came meanwhile in this call."""
+        if self._before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
-
-class Interrupted:
-    """See :meth:`Uninterrupted.interrupted`."""
-
-    __slots__ = ("_mask",)
-
-    def __init__(self, mask: set[int | signal.Signals] | None) -> None:
-        self._mask = mask
-
-    def __enter__(self) -> None:
-        if self._mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._mask is not None:
+    def hold(self) -> None:
+        """After :meth:`let`: none runs again until the context ends, or the next :meth:`let`."""
+        if self._before is not None:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+
+
+def start(thread: threading.Thread) -> None:
+    """Start *thread*, which no signal is given to: else its handler would run in the middle all the same."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from random import Random
 
 import pytest
 from netns import Hosts
@@ -179,3 +183,70 @@ def test_a_renewal_that_comes_too_late(
         time.sleep(0.6)
     assert caught.value is error
     alive(*pairs[0])
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """SIGALRM raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def fate(sock: socket.socket, after_s: float) -> str:
+    """What became of *sock* after a block that a handler interrupts after *after_s* seconds, or not at all."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after_s)
+        with tcpcp.passing([sock]):
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if sock.fileno() == -1:
+        return "released"
+    return "got" if tcp_repair.get_repair(sock) else "runs"
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
+    """Where the block begins and ends too: all run or all are released, and nothing is between."""
+    chance, fates, longest = Random(1), Counter[str](), 0.01
+    with hosts.here.entered():
+        tcpcp.prepare()
+        for _ in range(400):
+            sock, peer = hosts.connect()
+            began = time.monotonic()
+            what = fate(sock, chance.uniform(0.00002, longest))
+            longest = 0.9 * longest + 0.1 * 1.3 * (time.monotonic() - began)
+            fates[what] += 1
+            if what == "runs":
+                alive(sock, peer)
+                sock.close()
+            peer.close()
+        assert threads() == 0
+    assert fates["got"] == 0 and fates["runs"] > 10 and fates["released"] > 10, fates
+
+
+def test_no_signal_is_given_to_the_thread_that_renews(pairs: list[Pair], hosts: Hosts) -> None:
+    """Python would run the handler in the main thread, which holds them off, all the same."""
+    with hosts.here.entered(), pytest.raises(Wrong), tcpcp.passing([pairs[0][0]]):
+        [thread] = [one for one in threading.enumerate() if one.name == "tcpcp renews"]
+        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
+        [blocked] = [int(line.split()[1], 16) for line in status if line.startswith("SigBlk:")]
+        assert all(blocked >> one - 1 & 1 for one in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM))
+        assert signal.SIGALRM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        raise Wrong
+
+
+def test_what_never_ended_is_resumed_when_it_is_dropped(hosts: Hosts, pairs: list[Pair]) -> None:
+    """A handler that raises before the first step of the end comes to this."""
+    with hosts.here.entered():
+        block = tcpcp.passing([sock for sock, _ in pairs])
+        block.__enter__()
+        assert tcp_repair.get_repair(pairs[0][0]) and threads() == 1
+        del block
+        assert threads() == 0
+    for pair in pairs:
+        alive(*pair)
