@@ -231,7 +231,8 @@ def _stand_still(socks: Sequence[socket.socket], held: Sequence[Holding], icis: 
     for sock, one, ici in zip(socks, held, icis, strict=True):
         if ici.state is not State.CLOSE:
             one.options, one.lives = ici.options, True
-            timers.stand_still(sock, ici.options)
+            microseconds = ici.timestamp is not None and ici.timestamp.microseconds
+            timers.stand_still(sock, ici.options, microseconds=microseconds)
 
 
 def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import socket
 import subprocess
@@ -15,6 +16,11 @@ from passing import deaf
 
 import tcpcp
 from tcpcp import isolation, tcp_repair
+from tcpcp.ici import State
+
+
+def info(sock: socket.socket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
 
 
 def test_urgent_bytes_on_their_way(hosts: Hosts) -> None:
@@ -55,6 +61,30 @@ def test_clocks_stand_still(hosts: Hosts, clock: str, created: bool) -> None:
     assert sock.getsockopt(socket.IPPROTO_TCP, 18) == (0 if clock == "keepalive" else 700)
     sock.sendall(b"1")
     assert peer.recv(1) == b"1"
+    peer.sendall(b"2")
+    assert sock.recv(1) == b"2"
+
+
+@pytest.mark.parametrize("microseconds", (False, True), ids=("ms", "us"))
+def test_what_is_lost_may_be_sent_again_in_vain(hosts: Hosts, microseconds: bool) -> None:
+    """While a connection is isolated, whatever the unit of its timestamps is: the limit of that stands still."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        with deaf(hosts.there):
+            sock.sendall(b"lost")
+            ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        assert ici.timestamp and ici.send_queue.sent == b"lost"
+        value = ici.timestamp.value & ~1 | microseconds
+        ici = dataclasses.replace(
+            ici, timestamp=dataclasses.replace(ici.timestamp, value=value, microseconds=microseconds)
+        )
+        sock = tcpcp.create(ici, same_path=True)
+        # tcpi_retransmits and tcpi_state of struct tcp_info: by then the kernel has looked at the limit thrice.
+        eventually(lambda: info(sock)[2] >= 3 or info(sock)[0] == State.CLOSE, "sent again", 20)
+        tcpcp.activate(sock)
+    peer.settimeout(10)
+    assert peer.recv(10) == b"lost"
     peer.sendall(b"2")
     assert sock.recv(1) == b"2"
 
