@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -120,6 +121,56 @@ def test_what_the_body_has_dealt_with_itself(hosts: Hosts, pairs: list[Pair]) ->
     assert len(caught.value.__notes__) == 1
     alive(*pairs[1])
     alive(*pairs[2])
+
+
+DEALT: dict[str, Callable[[socket.socket], object]] = {
+    "resume": tcpcp.resume,
+    "release": tcpcp.release,
+    "close": lambda sock: sock.close(),
+}
+
+
+@pytest.mark.parametrize("how", DEALT)
+def test_the_others_stay_isolated_when_the_body_has_dealt_with_one(
+    hosts: Hosts, pairs: list[Pair], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 2)
+    (one, _), (other, peer), _ = pairs
+    with hosts.here.entered():
+        with pytest.raises((tcpcp.NotGot, tcpcp.Unsupported)), tcpcp.passing([one, other]) as icis:
+            DEALT[how](one)
+            peer.sendall(b"late")
+            time.sleep(2.8)
+            assert tcp_repair.get_outq(peer) == 4
+        assert other.fileno() == -1
+        made = tcpcp.create(icis[1])
+        tcpcp.activate(made)
+    made.settimeout(8)  # the peer tries again by its own timer
+    assert made.recv(10) == b"late"
+
+
+@pytest.mark.parametrize("wrong", (False, True))
+def test_expired_when_the_body_has_dealt_with_one(
+    hosts: Hosts, pairs: list[Pair], wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the other runs; also as a note on an exception of the body's."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
+    renewal = importlib.import_module("tcpcp.passing").Renewal
+    monkeypatch.setattr(renewal, "_run", lambda self: self._over.wait())  # as if it was not let run
+    (one, _), other, _ = pairs
+    with (
+        hosts.here.entered(),
+        pytest.raises(Wrong if wrong else tcpcp.Expired) as caught,
+        tcpcp.passing([one, other[0]]),
+    ):
+        tcpcp.resume(one)
+        time.sleep(2.5)
+        if wrong:
+            raise Wrong
+    told = [str(caught.value), *getattr(caught.value, "__notes__", ())]
+    assert any("run out" in text for text in told), told
+    for pair in pairs[:2]:
+        alive(*pair)
 
 
 def test_one_cannot_be_released(hosts: Hosts, pairs: list[Pair]) -> None:
