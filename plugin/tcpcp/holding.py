@@ -91,16 +91,18 @@ def _forget_old() -> None:
 def find(socks: Iterable[socket.socket]) -> list[Holding]:
     """What is known of *socks*.
 
-    :raises NotGot: nothing of one of them.
+    :raises NotGot: nothing of one of them; or one is there twice, and nothing would be known of it the second time.
     """
-    found = []
+    found: dict[int, Holding] = {}
     for sock in socks:
         one = _known.get(tcp_repair.get_cookie(sock))
         if one is None:
             name = tcp_repair.describe(sock)
             raise NotGot(f"{name}: this process has neither got nor created it, or it runs already")
-        found.append(one)
-    return found
+        if one.cookie in found:
+            raise NotGot(f"{tcp_repair.describe(sock)}: is there twice")
+        found[one.cookie] = one
+    return list(found.values())
 
 
 def drop(holdings: Iterable[Holding]) -> None:

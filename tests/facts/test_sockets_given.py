@@ -123,3 +123,21 @@ def test_socks_and_icis_of_different_number(hosts: Hosts, ici: Ici) -> None:
         with pytest.raises((ValueError, tcpcp.TcpcpError)):
             tcpcp.create_many([ici, ici.at(port=0)], socks=[None])
         assert rules(hosts.here) == held
+
+
+@pytest.mark.parametrize(
+    "call", (tcpcp.activate_many, tcpcp.resume_many, tcpcp.renew_many, tcpcp.release_many)
+)
+@pytest.mark.parametrize("duplicate", (False, True))
+def test_one_twice(hosts: Hosts, call: Callable[[list[socket.socket]], None], duplicate: bool) -> None:
+    """Said with nothing changed; get_many says so too."""
+    (sock, peer), (other, _) = hosts.connect(), hosts.connect()
+    with hosts.here.entered():
+        tcpcp.get_many([sock, other])
+        before, held = everything(sock), rules(hosts.here)
+        with pytest.raises(tcpcp.NotGot, match="twice"):
+            call([other, sock, sock.dup() if duplicate else sock])
+        assert (everything(sock), rules(hosts.here)) == (before, held)
+        tcpcp.resume_many([sock, other])
+    peer.sendall(b"1")
+    assert sock.recv(1) == b"1"
