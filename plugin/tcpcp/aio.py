@@ -194,7 +194,10 @@ def _require_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 def _dup(writer: asyncio.StreamWriter) -> socket.socket:
     """The writer's socket, to be ours when the transport has closed its own number of it."""
-    sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    try:
+        sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    except OSError as exc:
+        raise KernelError("dup", exc.errno or errno.EMFILE) from exc
     sock.setblocking(False)
     return sock
 

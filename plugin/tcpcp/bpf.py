@@ -27,6 +27,9 @@ _F_LINK, _F_SLEEPABLE, _ATTACH_STRUCT_OPS = 1 << 13, 1 << 4, 44
 #: Long enough for every command used here; the kernel takes what is behind for 0.
 _ATTR_BYTES = 160
 
+#: Errors that say nothing of the next time.
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
+
 #: BTF of the type int: header, one type of kind 1 with 32 bits, two strings.
 _ONE_TYPE = struct.pack("=HBBIIIII3II5s", 0xEB9F, 1, 0, 24, 0, 16, 16, 5, 1, 1 << 24, 4, 32, b"\0int\0")
 

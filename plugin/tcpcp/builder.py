@@ -73,7 +73,9 @@ def begin(
         raise Unsupported(f"{ici}: an endpoint in state {ici.state.name} cannot be built")
     made = sock
     if made is None:
-        made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET
+        with _Naming(ici):
+            made = tcp_repair.opened(family, socket.SOCK_STREAM)
         if made.gettimeout() is not None:
             made.settimeout(None)
     try:

@@ -159,7 +159,8 @@ def prepare() -> bool:
             try:
                 _made.append(Setter())
             except KernelError as exc:
-                _refused.append(exc)
+                if exc.errno not in bpf.PASSING:
+                    _refused.append(exc)
         return bool(_made)
 
 

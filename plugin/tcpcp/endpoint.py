@@ -428,7 +428,8 @@ def activate(sock: HasFileno) -> None:
     :raises NotGot: it is from neither, or runs already. :raises IsolationError: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
-    :raises KernelError: the socket is still in repair mode, and no longer isolated.
+    :raises KernelError: EMFILE, for a half-closed connection there is no descriptor left to feed a segment with;
+        nothing has changed. Else the socket is still in repair mode, and no longer isolated.
     """
     activate_many([sock])
 
@@ -438,8 +439,9 @@ def activate_many(socks: Sequence[HasFileno]) -> None:
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
-        holding.let_through(held)
         with raw_segment.keeping():
+            waking.prepare(plain)
+            holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _go_on(sock, one)
                 segment = waking.old_segment(sock)

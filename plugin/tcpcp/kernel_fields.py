@@ -205,7 +205,13 @@ def prepare() -> None:
             try:
                 _made.append(Reader())
             except KernelError as exc:
-                _refused.append(exc)
+                if exc.errno not in bpf.PASSING:
+                    _refused.append(exc)
+
+
+def ready() -> bool:
+    """Whether :func:`prepare` has been called and the kernel did not refuse."""
+    return bool(_made)
 
 
 #: What the kernel says of a descriptor that is closed, or no program.

@@ -179,8 +179,14 @@ def tables() -> list[nft_rules.Table]:
 
 
 def connect() -> socket.socket:
-    """A netlink socket to netfilter, in the calling thread's network namespace."""
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, PROTOCOL)
+    """A netlink socket to netfilter, in the calling thread's network namespace.
+
+    :raises IsolationError: there is no descriptor left, or no netfilter.
+    """
+    try:
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, PROTOCOL)
+    except OSError as exc:
+        raise IsolationError(f"no socket to the packet filter: {exc.strerror}", exc.errno or 0) from exc
     netlink.settimeout(_ANSWER_S)
     # An error would else bring back the whole message that it is about.
     netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)

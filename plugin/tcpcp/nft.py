@@ -71,7 +71,10 @@ _FD_SETSIZE = 1024
 
 def _reserve() -> Kept:
     """A low descriptor, kept for the netlink socket of a context opened when all the low ones are taken."""
-    return Kept(socket.socket(socket.AF_UNIX).detach())
+    try:
+        return Kept(socket.socket(socket.AF_UNIX).detach())
+    except OSError as exc:
+        raise IsolationError(f"no descriptor for libnftables: {exc.strerror}", exc.errno or 0) from exc
 
 
 class _Contexts:

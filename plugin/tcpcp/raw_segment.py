@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+from tcpcp import tcp_repair
 from tcpcp.errors import KernelError, PermissionDenied, Unfed
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK
@@ -119,6 +120,24 @@ def _raw(family: int, packet: bytes) -> socket.socket:
     return raw
 
 
+def namespace(family: int) -> int | None:
+    """The network namespace whose stack this thread may feed segments to; None: it has not got CAP_NET_RAW.
+
+    While they are kept this makes the socket that :func:`feed` needs for *family*.
+
+    :raises KernelError: there is no descriptor left.
+    """
+    try:
+        raw = _raw(family, b"")
+    except PermissionDenied:
+        return None
+    try:
+        return tcp_repair.get_namespace(raw)
+    finally:
+        if _kept.sockets is None:
+            raw.close()
+
+
 def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     """Send *packet* to the local address *receiver*; it arrives by the loopback interface.
 
@@ -148,7 +167,9 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
 
 
 def _name(packet: bytes) -> str:
-    """The connection of *packet*, from :func:`build`: its receiver is the local end."""
+    """The connection of *packet*, from :func:`build`: its receiver is the local end. Before there is one: b""."""
+    if not packet:
+        return "segments to be fed"
     header, size = (_IPV6, 16) if packet[0] >> 4 == 6 else (_IPV4, 4)
     ips = (packet[header.size - 2 * size : header.size - size], packet[header.size - size : header.size])
     ports = struct.unpack_from("!HH", packet, header.size)

@@ -11,15 +11,33 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable
 
-from tcpcp import host, inspection, raw_segment, seq, tcp_repair
+from tcpcp import inspection, raw_segment, seq, tcp_repair
 from tcpcp.errors import TcpcpError
-from tcpcp.ici import State
+from tcpcp.ici import Endpoint, State
 
 #: States with a peer that may be waiting for something.
 _SILENT = frozenset(
     {State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING}
 )  # fmt: skip
+
+
+def prepare(socks: Iterable[socket.socket]) -> None:
+    """Open what :func:`wake` needs for *socks*, which are isolated still; within :func:`raw_segment.keeping`.
+
+    :raises KernelError: there is no descriptor left; nothing has changed.
+    """
+    families: set[int] = set()
+    for sock in socks:
+        if tcp_repair.get_state(sock) in _SILENT:
+            families.add(_family(inspection.local_end(sock)))
+    for family in families:
+        raw_segment.namespace(family)
+
+
+def _family(local: Endpoint) -> int:
+    return socket.AF_INET6 if local.ip.version == 6 else socket.AF_INET
 
 
 def old_segment(sock: socket.socket) -> bytes:
@@ -28,9 +46,11 @@ def old_segment(sock: socket.socket) -> bytes:
     A socket bound to an interface hears nothing that is fed to it: that comes by the loopback interface, and
     what is not heard would draw a reset.
     """
-    if tcp_repair.get_state(sock) not in _SILENT or host.raw_namespace() != tcp_repair.get_namespace(sock):
+    if tcp_repair.get_state(sock) not in _SILENT:
         return b""
     local, peer, _ = inspection.ends(sock)
+    if raw_segment.namespace(_family(local)) != tcp_repair.get_namespace(sock):
+        return b""
     if inspection.device(sock) and not local.ip.is_link_local:
         return b""
     window = tcp_repair.get_window(sock)
