@@ -444,13 +444,19 @@ def activate_many(socks: Sequence[HasFileno]) -> None:
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _go_on(sock, one)
-                segment = waking.old_segment(sock)
+                old = waking.old_segment(sock)
+                _, again = waking.overdue(sock, one.held_s)
                 _run(sock, tcp_repair.OFF, one)
-                waking.wake(sock, segment)
+                waking.wake(sock, old)
+                waking.wake(sock, again)
 
 
 def resume(sock: HasFileno) -> None:
     """Undo :func:`get`: lift the isolation and leave repair mode. Nothing is sent for its own sake.
+
+    Except that after a second and more what is not acknowledged is sent again at once, or asked for with a window
+    probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
+    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.waking`).
 
     :raises NotGot: it was not got, or runs already. :raises IsolationError: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
@@ -467,10 +473,13 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         held = holding.find(plain)
         expired = holding.let_all_through(held)
         first: TcpcpError | None = None
+        stack.enter_context(raw_segment.keeping())
         for sock, one in zip(plain, held, strict=True):
             try:
                 _go_on(sock, one)
-                _run(sock, tcp_repair.OFF_NO_PROBE, one)
+                mode, again = waking.overdue(sock, one.held_s)
+                _run(sock, mode, one)
+                waking.wake(sock, again)
             except TcpcpError as exc:
                 first = first or exc
     if first is not None:

@@ -39,6 +39,11 @@ class Holding:
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
 
+    @property
+    def held_s(self) -> float:
+        """For how long, in seconds."""
+        return time.monotonic() - self.since
+
 
 #: From so many on, those that have been held for so long are forgotten.
 _MANY, _LONG_S = 10_000, 3600.0

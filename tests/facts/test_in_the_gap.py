@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from actor import actor
 from netns import Hosts, eventually
-from passing import deaf
+from passing import assert_no_reset, deaf, state_of, wait_state
 
 import tcpcp
 from tcpcp import isolation, tcp_repair
@@ -183,3 +183,41 @@ def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
         assert len(isolation.tables()) == 1
     sock.sendall(b"1")
     assert peer.recv(1) == b"1"
+
+
+@pytest.mark.parametrize("call", (tcpcp.resume, tcpcp.activate), ids=("resume", "activate"))
+@pytest.mark.parametrize("state", (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT1, State.LAST_ACK))
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+def test_what_was_lost_before_goes_at_once(
+    hosts: Hosts, kind: str, state: State, call: Callable[[socket.socket], None]
+) -> None:
+    """The timer of the kernel has backed off meanwhile: it would take another 1.6 s."""
+    sock, peer = hosts.connect(kind)
+    if state in (State.CLOSE_WAIT, State.LAST_ACK):
+        peer.shutdown(socket.SHUT_WR)
+        wait_state(sock, State.CLOSE_WAIT)
+    with hosts.here.entered():
+        with deaf(hosts.there):
+            sock.sendall(b"lost")
+            if state in (State.FIN_WAIT1, State.LAST_ACK):
+                sock.shutdown(socket.SHUT_WR)
+            assert state_of(sock) is state
+            tcpcp.get(sock)
+        eventually(lambda: info(sock)[2] >= 3, "sent again in vain", 10)
+        call(sock)
+    peer.settimeout(0.8)
+    assert peer.recv(10) == b"lost"
+    if state in (State.FIN_WAIT1, State.LAST_ACK):
+        assert peer.recv(1) == b""
+    assert_no_reset(hosts)
+
+
+def test_nothing_is_sent_where_nothing_waits(hosts: Hosts) -> None:
+    """However long it was isolated."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        before = hosts.counters(hosts.here)["TcpOutSegs"]
+        tcpcp.get(sock)
+        time.sleep(1.2)
+        tcpcp.resume(sock)
+        assert hosts.counters(hosts.here)["TcpOutSegs"] == before
