@@ -487,7 +487,7 @@ def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLI
         if time.monotonic() > deadline:
             raise Unfed(
                 f"{ici}: a segment fed to this host did not arrive, so {ici.state.name} cannot be built; "
-                "is there a packet filter that drops it?"
+                f"{raw_segment.why_lost()}"
             )
         time.sleep(0.0001)
 

@@ -12,6 +12,7 @@ Source: RFC 9293 section 3.1, RFC 1071; raw(7); CRIU's soccr.c for the idea.
 from __future__ import annotations
 
 import errno
+import fcntl
 import ipaddress
 import socket
 import struct
@@ -36,6 +37,8 @@ _PSEUDO = struct.Struct("!II")
 #: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
 _TIMESTAMP = struct.Struct("!BBBBII")
 _HOP_LIMIT = 64
+#: Source: netdevice(7).
+_SIOCGIFFLAGS, _IFF_UP, _LOOPBACK = 0x8913, 1, "lo"
 
 
 def checksum(data: bytes) -> int:
@@ -164,6 +167,19 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     finally:
         if _kept.sockets is None:
             raw.close()
+
+
+def why_lost() -> str:
+    """For a message: what may have become of a segment that was fed and does not arrive."""
+    request = struct.pack("16s16x", _LOOPBACK.encode())
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            (flags,) = struct.unpack_from("=H", fcntl.ioctl(asking, _SIOCGIFFLAGS, request), 16)
+    except OSError:
+        flags = _IFF_UP
+    if flags & _IFF_UP:
+        return "is there a packet filter that drops it?"
+    return f"the interface {_LOOPBACK} is down: ip link set {_LOOPBACK} up"
 
 
 def _name(packet: bytes) -> str:

@@ -200,5 +200,5 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int) -> None:
     deadline = time.monotonic() + FEED_DEADLINE_S
     while tcp_repair.get_outq(sock) == before:
         if time.monotonic() > deadline:
-            raise Unfed(f"{ici}: a segment fed to this host did not arrive; is there a filter that drops it?")
+            raise Unfed(f"{ici}: a segment fed to this host did not arrive; {raw_segment.why_lost()}")
         time.sleep(0.0001)
