@@ -48,6 +48,7 @@ from contextlib import ExitStack
 from tcpcp import (
     beforehand,
     builder,
+    checks,
     codec,
     congestion_state,
     fingerprint,
@@ -140,12 +141,17 @@ def get(sock: HasFileno) -> Ici:
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
-        gets an error.
+        gets an error. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     It stays isolated for :data:`tcpcp.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that anew. After
     that packets reach the socket again and are acknowledged, so that the ICI does not describe the connection
     any more: then :func:`release` refuses with ``Expired``, and :func:`resume` says so.
+
+    Only the process that called this can go on with it. Should it be killed while another one has the socket too
+    (a parent its child's, say), that one can take the socket out of repair mode by hand, with setsockopt() of
+    TCP_REPAIR, -1, once the isolation has run out: the connection goes on. TCP_USER_TIMEOUT, SO_KEEPALIVE and
+    SO_REUSEADDR have then to be set as they are to be, for nobody else knows what they were.
 
     :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed.
     :raises AlreadyGot: it is in repair mode already.
@@ -162,9 +168,11 @@ def get(sock: HasFileno) -> Ici:
 def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     """:func:`get` for several connections under one filter; all of them or, after an error, none.
 
-    :param socks: sockets, or pairs of tag and socket.
+    :param socks: sockets, or pairs of tag, 0 to 2**64 - 1, and socket.
+    :raises IciError: a tag is none; nothing has changed.
     """
     entries = list(socks)
+    checks.require_tags(entry[0] for entry in entries if isinstance(entry, tuple))
     icis: list[Ici] = []
     try:
         with Uninterrupted():

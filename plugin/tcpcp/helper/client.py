@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from tcpcp import codec, tcp_repair
+from tcpcp import checks, codec, tcp_repair
 from tcpcp.errors import TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
@@ -97,6 +97,7 @@ class Client:
     def get_many(self, socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
         """As :func:`tcpcp.get_many`."""
         pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
+        checks.require_tags(tag for tag, _ in pairs)
         if not pairs:
             return []
         (image,) = self._got([sock for _, sock in pairs])
