@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -278,6 +281,53 @@ def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
             peer.close()
         assert threads() == 0
     assert fates["got"] == 0 and fates["runs"] > 10 and fates["released"] > 10, fates
+
+
+class Alarms:
+    """SIGALRM again and again, each of which raises, until :meth:`over`."""
+
+    def __init__(self, every_s: float) -> None:
+        self._raising = True
+        self._before = signal.signal(signal.SIGALRM, self._handle)
+        self._every_s = every_s
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self._raising:
+            raise KeyboardInterrupt
+
+    def start(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.003, self._every_s)
+
+    def over(self) -> None:
+        self._raising = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+
+def interrupted(socks: list[socket.socket], every_s: float) -> None:
+    alarms = Alarms(every_s)
+    with contextlib.suppress(KeyboardInterrupt):  # one that comes while the other is handled
+        with contextlib.suppress(KeyboardInterrupt), tcpcp.passing(socks):
+            alarms.start()
+            time.sleep(1)
+        alarms._raising = False
+    alarms.over()
+
+
+def test_interrupted_again_and_again(
+    hosts: Hosts, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the body, and then while all are resumed: none stays got."""
+    # An alarm may come in a finalizer, where Python drops it; to tell that takes long enough for the next.
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: None)
+    chance, socks = Random(2), [sock for sock, _ in pairs]
+    with hosts.here.entered():
+        for _ in range(60):
+            interrupted(socks, chance.uniform(0.0003, 0.003))
+            gc.collect()
+            assert not any(map(tcp_repair.get_repair, socks))
+    for pair in pairs:
+        alive(*pair)
 
 
 def test_no_signal_is_given_to_the_thread_that_renews(pairs: list[Pair], hosts: Hosts) -> None:
