@@ -35,6 +35,7 @@ import errno
 import os
 import socket
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -60,8 +61,8 @@ class Detached:
 
     :ivar ici: the whole of it, with what was in the streams.
 
-    The event loop renews the isolation while it runs. Dropped without either call, the connection is lost:
-    the peer hears nothing more.
+    The event loop renews the isolation while it runs. Dropped without either call, the connection is lost: its
+    socket is closed, and the peer hears nothing for a minute; after that what it sends is answered with a reset.
     """
 
     def __init__(self, sock: socket.socket, ici: Ici, unread: bytes) -> None:
@@ -73,9 +74,10 @@ class Detached:
 
     def _renew_later(self) -> None:
         loop = asyncio.get_running_loop()
-        self._renewal = loop.call_later(isolation.TIMEOUT_S / 3, self._renew)
+        self._renewal = loop.call_later(isolation.TIMEOUT_S / 3, _renew, weakref.ref(self))
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """What the event loop does from time to time."""
         try:
             endpoint.renew_many([self._sock])
         except IsolationError:
@@ -107,6 +109,13 @@ class Detached:
         with contextlib.suppress(Expired):  # nobody is to use the ICI any more, and the socket runs
             endpoint.resume(self._sock)
         return await _open(self._sock, self._unread, limit)
+
+
+def _renew(detached: weakref.ref[Detached]) -> None:
+    """The loop does not keep what nobody else has any more."""
+    one = detached()
+    if one is not None:
+        one.renew()
 
 
 async def detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Detached:
@@ -194,7 +203,10 @@ def _require_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 def _dup(writer: asyncio.StreamWriter) -> socket.socket:
     """The writer's socket, to be ours when the transport has closed its own number of it."""
-    sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    try:
+        sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    except OSError as exc:
+        raise KernelError("dup", exc.errno or errno.EMFILE) from exc
     sock.setblocking(False)
     return sock
 

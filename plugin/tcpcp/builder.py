@@ -76,7 +76,9 @@ def begin(
         raise Unsupported(f"{ici}: an endpoint in state {ici.state.name} cannot be built")
     made = sock
     if made is None:
-        made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET
+        with _Naming(ici):
+            made = tcp_repair.opened(family, socket.SOCK_STREAM)
         if made.gettimeout() is not None:
             made.settimeout(None)
     try:
@@ -524,7 +526,7 @@ def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLI
         if time.monotonic() > deadline:
             raise Unfed(
                 f"{ici}: a segment fed to this host did not arrive, so {ici.state.name} cannot be built; "
-                "is there a packet filter that drops it?"
+                f"{raw_segment.why_lost()}"
             )
         time.sleep(0.0001)
 

@@ -177,7 +177,7 @@ class Fresh:
     """
 
     def __init__(self, family: int, names: Set[str] | None = None) -> None:
-        with socket.socket(family, socket.SOCK_STREAM) as one:
+        with tcp_repair.opened(family, socket.SOCK_STREAM) as one:
             self.options = read_all(one, only=names)
             self.algorithm = tcp_repair.get_congestion(one)
         self._to_set: dict[_Items, tuple[tuple[Option, int], ...]] = {}

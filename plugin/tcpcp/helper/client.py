@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from tcpcp import codec
+from tcpcp import checks, codec, tcp_repair
 from tcpcp.errors import TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
@@ -31,7 +32,7 @@ def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client
     :raises OtherNamespace: it works in another network namespace.
     :raises HelperError: it is not there, or has too much to do.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = tcp_repair.opened(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(timeout_s)
     try:
         connection.connect(path)
@@ -96,9 +97,10 @@ class Client:
     def get_many(self, socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
         """As :func:`tcpcp.get_many`."""
         pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
+        checks.require_tags(tag for tag, _ in pairs)
         if not pairs:
             return []
-        (image,) = self._ask(Operation.GET, [sock for _, sock in pairs], replies=1)
+        (image,) = self._got([sock for _, sock in pairs])
         try:
             icis = codec.loads_many(descriptors.read_sealed(image, 2 * codec.MAX_MESSAGE_BYTES))
             return [
@@ -107,6 +109,14 @@ class Client:
             ]
         finally:
             descriptors.close([image])
+
+    def _got(self, socks: Sequence[HasFileno]) -> list[int]:
+        try:
+            return self._ask(Operation.GET, socks, replies=1)
+        except ProtocolError:  # they are got, and nobody has the ICIs
+            with contextlib.suppress(TcpcpError):
+                self.resume_many(socks)
+            raise
 
     def create(self, ici: Ici) -> socket.socket:
         """As :func:`tcpcp.create`. The socket is this process's own: the helper is given it to work on.
@@ -182,6 +192,8 @@ class Client:
             raise HelperError("this connection to the helper is the parent's; a child makes its own")
         with self._lock, ExitStack() as stack:
             numbers = [*images, *(as_socket(sock, stack).fileno() for sock in socks)]
+            for one in [descriptors.duplicate(self._connection) for _ in range(replies)]:
+                one.close()  # there is room for what comes with the reply; else the kernel would drop it
             received = self._exchange(packet, numbers)
         if len(received) != replies:
             descriptors.close(received)
@@ -224,6 +236,6 @@ class Client:
 
 def _fresh(ici: Ici) -> socket.socket:
     """Made here and not by the helper: the owner, the control group, the label of this program go with it."""
-    sock = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+    sock = tcp_repair.opened(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
     sock.settimeout(None)  # whatever socket.setdefaulttimeout() was told
     return sock

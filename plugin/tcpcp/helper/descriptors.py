@@ -10,11 +10,13 @@ Source: unix(7), memfd_create(2), fcntl(2) F_ADD_SEALS; mm/memfd.c.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
 from collections.abc import Iterable, Sequence
 
+from tcpcp.errors import KernelError
 from tcpcp.helper.protocol import MAX_PACKET_BYTES, MAX_SOCKETS, ProtocolError
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -60,9 +62,26 @@ def close(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Another descriptor for *sock*.
+
+    :raises KernelError: there is none left.
+    """
+    try:
+        return sock.dup()
+    except OSError as exc:
+        raise KernelError("dup", exc.errno or errno.EMFILE) from exc
+
+
 def seal(data: bytes) -> int:
-    """A descriptor of sealed memory that holds *data*; the caller closes it."""
-    descriptor = os.memfd_create("ici", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """A descriptor of sealed memory that holds *data*; the caller closes it.
+
+    :raises KernelError: there is no descriptor left.
+    """
+    try:
+        descriptor = os.memfd_create("ici", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as exc:
+        raise KernelError("memfd_create", exc.errno or errno.EMFILE) from exc
     try:
         view = memoryview(data)
         while view:
