@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from tcpcp.helper.worker import HAND_OVER
 #: Users at a time; each has a process.
 MAX_WORKERS = 64
 BACKLOG = 64
+_AFTER_SHORTAGE_S = 0.1
 _SO_PEERGROUPS, _SO_NETNS_COOKIE = 59, 71
 _CREDENTIALS = struct.Struct("=iII")
 #: What Python asks the kernel for at most; who is in more groups than fit is in his first one alone.
@@ -97,8 +99,11 @@ class Server:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
+        except (ConnectionError, BlockingIOError):
+            return  # gone again
         except OSError:
-            return  # gone again, or no descriptor is free: the next may have more luck
+            time.sleep(_AFTER_SHORTAGE_S)  # no descriptor or no memory is free: it may be another time
+            return
         with connection:
             try:
                 asker = who(connection)
