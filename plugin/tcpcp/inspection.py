@@ -229,6 +229,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
 
     :param stack: closes it at its end, where it is a duplicate.
     :raises Unsupported: it is closed, or no socket, or one that encrypts.
+    :raises KernelError: there is no descriptor free for a duplicate.
     """
     ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
     if ssl is not None and isinstance(given, ssl.SSLSocket):
@@ -243,6 +244,8 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
             return given
         return stack.enter_context(_duplicate(given.fileno()))
     except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise KernelError("dup", exc.errno) from exc
         raise Unsupported(f"descriptor {given.fileno()}: not a socket: {exc.strerror}") from exc
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import resource
@@ -16,7 +17,7 @@ from helpers import Helper, environment
 from netns import Hosts, eventually
 from test_helper import exchange
 
-from tcpcp import helper
+from tcpcp import KernelError, helper, tcp_repair
 from tcpcp.helper import Client, HelperError
 from tcpcp.helper.protocol import MAX_SOCKETS
 
@@ -122,4 +123,53 @@ def test_no_room_for_another_connection(hosts: Hosts) -> None:
         room(running, 20)
         eventually(lambda: helper.connect(running.path).close() or True, "there is room again")
         client.resume(sock)
+        exchange(sock, peer)
+
+
+@contextlib.contextmanager
+def free(count: int) -> Iterator[None]:
+    """This process has *count* descriptors free, and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - its own is gone afterwards
+    last = max(taken) + 1
+    filled = [os.open("/dev/null", os.O_RDONLY) for _ in range(last - len(taken) + 1)]
+    for _ in range(count):
+        os.close(filled.pop())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (last, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in filled:
+            os.close(one)
+
+
+class Standing:
+    """Has a fileno(), as asyncio's TransportSocket, and no more."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.fileno = sock.fileno
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_program_without_a_free_descriptor(hosts: Hosts, stands: bool) -> None:
+    with helper_with(hosts, "") as (running, client):
+        sock, peer = hosts.connect()
+        given = Standing(sock) if stands else sock
+        ici = client.get(given)
+        client.resume(given)
+        for count in (0, 1) if stands else (0,):
+            with free(count), pytest.raises(KernelError) as caught:
+                client.get(given)
+            assert (caught.value.errno, vars(caught.value).get("__notes__")) == (errno.EMFILE, None)
+            assert not tcp_repair.get_repair(sock)
+            exchange(sock, peer)
+        for count in (0, 1):
+            with free(count), pytest.raises(KernelError) as caught:
+                client.create(ici)
+            assert caught.value.errno == errno.EMFILE
+        with free(0), pytest.raises(KernelError):
+            helper.connect(running.path)
+        client.get(given)
+        client.resume(given)
         exchange(sock, peer)
