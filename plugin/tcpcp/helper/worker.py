@@ -4,9 +4,9 @@ Each user has a process of his own, for a descriptor can be made to block whoeve
 the user's own that does not answer, a socket whose lock a thread holds that waits for memory): one who does
 that keeps nobody waiting but himself. It answers one request after the other.
 
-When the server has gone, or on SIGTERM, it begins nothing new, and ends when nothing is held any more; at the
-latest when every isolation has run out, for then what was got is void, and is resumed. An error of its own ends
-neither it nor what it holds.
+When the server has gone, or lets it go, or on SIGTERM, it begins nothing new, and ends when nothing is held any
+more; at the latest when every isolation has run out, for then what was got is void, and is resumed. An error of
+its own ends neither it nor what it holds.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Worker:
         self._server, self._uid, self._bounds = server, uid, bounds
         self._service = Service(bounds)
         self._callers: dict[int, Caller] = {}
+        self._taken = self._told = 0
+        self._finished = 0
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._until: float | None = None
@@ -59,6 +61,7 @@ class Worker:
                     self._end_soon()
                 else:
                     self._attend(number)
+            self._tell_idle()
         self._service.end()
 
     def _attend(self, number: int) -> None:
@@ -71,6 +74,14 @@ class Worker:
         except Exception:
             traceback.print_exc()
             time.sleep(_AFTER_ERROR_S)
+
+    def _tell_idle(self) -> None:
+        """Let the server know that all the connections it has handed over have gone, and nothing is held."""
+        if self._callers or self._service.held or self._told == self._taken or self._until is not None:
+            return
+        with contextlib.suppress(OSError):  # it has gone, or does not listen: then it will not let us go
+            self._server.send(str(self._taken).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        self._told = self._taken
 
     def _over(self) -> bool:
         if self._until is None:
@@ -85,6 +96,7 @@ class Worker:
 
     def _take(self) -> None:
         """A connection from the server, or its end."""
+        self._taken += 1
         try:
             packet, received = descriptors.receive(self._server)
         except ConnectionError:
