@@ -51,6 +51,7 @@ from tcpcp import (
     codec,
     congestion_state,
     fingerprint,
+    first_namespace,
     holding,
     host,
     inspection,
@@ -297,8 +298,8 @@ def create(
     :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
         states need, does not arrive.
     :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
-    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW; nothing was
-        tried.
+    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
+        first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises AddressInUse: the connection exists on this host, or its port is taken.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
@@ -362,6 +363,7 @@ def _require(
     limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
     namespace = host.require_repair()
     host.require_namespace(usable, namespace)
+    first_namespace.require(icis)
     if any(map(builder.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
