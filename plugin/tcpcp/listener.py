@@ -15,36 +15,33 @@ A dropped SYN is sent again by its sender after 1 s, 3 s, ...: it reaches whoeve
 
 from __future__ import annotations
 
-import secrets
 import socket
 import time
 
 from tcpcp import diag, inspection, tcp_repair
 from tcpcp.errors import IsolationError, Unsupported
 from tcpcp.ici import Endpoint, State
-from tcpcp.isolation import Isolation
+from tcpcp.new_connections import NewConnections
 
 #: How long a handshake may take whose SYN came before the hold.
 DEADLINE_S = 1.0
 _PAUSE_S = 0.001
 
 
-def hold_new(listener: socket.socket) -> Isolation:
+def hold_new(listener: socket.socket) -> NewConnections:
     """Drop the first SYN of every new connection to *listener*; handshakes under way and connections go on.
 
     :param listener: a listening TCP socket.
     :return: the filter. It lets everything through after a minute unless it is renewed by ``refresh()``;
         ``release()`` removes it, and has to wait until the port is answered for elsewhere: a SYN that meets
-        no listener is refused.
-    :raises Unsupported: it does not listen. :raises IsolationError: nothing has changed.
+        no listener is refused. Both raise ``Expired`` where it was not in force any more.
+    :raises Unsupported: it does not listen. :raises IsolationError, PermissionDenied: nothing has changed.
     """
     _require_listening(listener)
-    held = Isolation(f"listener-{secrets.token_hex(8)}")
     try:
-        held.hold(listeners=bound(listener), syn_only=True)
+        return NewConnections(bound(listener))
     except IsolationError as exc:
-        raise IsolationError(f"{tcp_repair.describe(listener)}: {exc}") from exc
-    return held
+        raise IsolationError(f"{tcp_repair.describe(listener)}: {exc}", exc.errno) from exc
 
 
 def drain(listener: socket.socket, *, deadline_s: float = DEADLINE_S) -> list[socket.socket]:
