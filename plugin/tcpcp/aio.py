@@ -160,6 +160,8 @@ async def attach(source: Ici | socket.socket, *, limit: int = LIMIT_BYTES) -> St
 
     Where the call is cancelled once it has begun, the connection is closed.
     """
+    if not isinstance(source, (Ici, socket.socket)):
+        raise Unsupported(f"{source!r}: neither an ICI nor a socket")
     if isinstance(source, socket.socket):
         endpoint.activate(source)
         return await _open(source, b"", limit)

@@ -260,19 +260,22 @@ def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int)
         table.hold(known)
 
 
-def size(source: Ici | socket.socket) -> int:
+def size(source: Ici | HasFileno) -> int:
     """Bytes of the image of *source*: of an ICI exactly (paper 3.2), of a socket :func:`max_size`."""
     return codec.size(source) if isinstance(source, Ici) else max_size(source)
 
 
-def max_size(sock: socket.socket) -> int:
+def max_size(sock: HasFileno) -> int:
     """What the image of *sock* would need if it was read now, in bytes; more may arrive until it is isolated.
 
     Source: paper 3.1 TCP_MAXICISIZE.
-    :raises KernelError: not a connected TCP socket.
+    :raises Unsupported: no TCP socket. :raises KernelError: one that listens, or is closed.
     """
-    queues = tcp_repair.get_outq(sock) + tcp_repair.get_inq(sock)
-    return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(sock))
+    with ExitStack() as stack:
+        plain = sock if isinstance(sock, socket.socket) else as_socket(sock, stack)
+        inspection.require_tcp(plain)
+        queues = tcp_repair.get_outq(plain) + tcp_repair.get_inq(plain)
+        return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(plain))
 
 
 def create(
