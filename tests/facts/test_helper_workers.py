@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 
+import pytest
 from helpers import NOBODY, Helper, line, tell, user_program
 from netns import Hosts, eventually
 from test_helper import GETS_AND_WAITS
+
+import tcpcp
+from tcpcp import isolation
 
 #: The helper with numbers of its own.
 WITH = """
 import sys
 from tcpcp.helper import __main__, server
-server.MAX_WORKERS, server.IDLE_S = {workers}, {idle_s}
+server.MAX_WORKERS, server.IDLE_S, server.SWEEP_S = {workers}, {idle_s}, {sweep_s}
 sys.exit(__main__.main())
 """
 COMES_AND_GOES = """
@@ -29,8 +35,10 @@ FIRST = 54000
 
 
 @contextlib.contextmanager
-def helper_with(hosts: Hosts, workers: int, idle_s: float, *users: int) -> Iterator[Helper]:
-    program = ("-c", WITH.format(workers=workers, idle_s=idle_s))
+def helper_with(
+    hosts: Hosts, workers: int, idle_s: float, *users: int, sweep_s: float = 60
+) -> Iterator[Helper]:
+    program = ("-c", WITH.format(workers=workers, idle_s=idle_s, sweep_s=sweep_s))
     named = [word for user in users for word in ("--user", str(user))]
     running = Helper(hosts.here, *named, program=program)
     try:
@@ -82,3 +90,21 @@ def test_who_comes_again_and_again(hosts: Hosts) -> None:
         code = "for _ in range(40):\n    with helper.connect(path): pass\nsay('done')"
         with user_program(running, code) as program:
             assert line(program) == "done"
+
+
+def test_what_the_dead_have_left_is_swept(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no program of the library runs any more; what is in force stays."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 2)
+    sock, peer = hosts.connect()
+    with helper_with(hosts, 64, 60, NOBODY, sweep_s=0.1) as running, hosts.here.entered():
+        pid = os.fork()
+        if pid == 0:
+            tcpcp.get(sock)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        (left,) = isolation.tables()
+        time.sleep(1)
+        assert isolation.tables() == [left]
+        eventually(lambda: not isolation.tables(), "it is swept")
+        assert f"deleted table inet {left}" in running.log()
+    peer.close()

@@ -5,12 +5,15 @@ It reads nothing from anybody but its workers, and takes no descriptors, so nobo
 A worker that has nothing to do is let go after a while: users come and go, and each has a process. It says how many
 connections it has finished with; if that is all that were handed to it, and only then, nothing is on its way to it.
 
+Once a minute it deletes the empty packet filters that programs which were killed have left, its own workers too.
+
 Source: unix(7) SO_PEERCRED; net/core/sock.c SO_PEERGROUPS, SO_NETNS_COOKIE; sd_listen_fds(3).
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import signal
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tcpcp import flow_table
 from tcpcp.errors import OtherNamespace, PermissionDenied, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.policy import Allowed, Rights
@@ -35,6 +39,8 @@ MAX_WORKERS = 64
 #: How long a worker that has nothing to do is kept for the next connection of its user.
 IDLE_S = 10.0
 BACKLOG = 64
+#: How often what the dead have left is looked for.
+SWEEP_S = 60.0
 _AFTER_SHORTAGE_S = 0.1
 _SO_PEERGROUPS, _SO_NETNS_COOKIE = 59, 71
 _CREDENTIALS = struct.Struct("=iII")
@@ -74,6 +80,7 @@ class Server:
         self._listener, self._allowed, self._bounds = listener, allowed, bounds
         self._workers: dict[int, Worker] = {}
         self._leaving: list[subprocess.Popen[bytes]] = []
+        self._swept = time.monotonic()
         self._namespace = _namespace_of(listener)
         self._poll = select.poll()
 
@@ -89,6 +96,7 @@ class Server:
                 break
             self._hear(ready)
             self._let_go(IDLE_S)
+            self._sweep()
             if self._listener.fileno() in ready:
                 self._accept()
         self._listener.close()
@@ -97,12 +105,21 @@ class Server:
         for process in [*(worker.process for worker in self._workers.values()), *self._leaving]:
             process.wait()
 
-    def _pause_ms(self) -> float | None:
-        """Until there may be a worker to let go; None: there is none."""
+    def _pause_ms(self) -> float:
+        """Until there is a worker to let go, or to sweep."""
         if self._leaving:
             return 200
-        since = [one.idle_since for one in self._workers.values() if one.idle_since is not None]
-        return max(0, min(since) + IDLE_S - time.monotonic()) * 1000 + 1 if since else None
+        idle = [one.idle_since for one in self._workers.values() if one.idle_since is not None]
+        next_s = min([self._swept + SWEEP_S, *(since + IDLE_S for since in idle)])
+        return max(0, next_s - time.monotonic()) * 1000 + 1
+
+    def _sweep(self) -> None:
+        if time.monotonic() < self._swept + SWEEP_S:
+            return
+        self._swept = time.monotonic()
+        with contextlib.suppress(TcpcpError, OSError):  # another time
+            for name in flow_table.sweep():
+                print(f"tcpcp-helper: deleted table inet {name}", file=sys.stderr, flush=True)
 
     def _hear(self, ready: set[int]) -> None:
         """What workers say, of whom those that have ended say nothing."""
