@@ -55,6 +55,7 @@ from tcpcp import (
     codec,
     congestion_state,
     fingerprint,
+    first_namespace,
     holding,
     host,
     inspection,
@@ -270,19 +271,22 @@ def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int)
         table.hold(known)
 
 
-def size(source: Ici | socket.socket) -> int:
+def size(source: Ici | HasFileno) -> int:
     """Bytes of the image of *source*: of an ICI exactly (paper 3.2), of a socket :func:`max_size`."""
     return codec.size(source) if isinstance(source, Ici) else max_size(source)
 
 
-def max_size(sock: socket.socket) -> int:
+def max_size(sock: HasFileno) -> int:
     """What the image of *sock* would need if it was read now, in bytes; more may arrive until it is isolated.
 
     Source: paper 3.1 TCP_MAXICISIZE.
-    :raises KernelError: not a connected TCP socket.
+    :raises Unsupported: no TCP socket. :raises KernelError: one that listens, or is closed.
     """
-    queues = tcp_repair.get_outq(sock) + tcp_repair.get_inq(sock)
-    return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(sock))
+    with ExitStack() as stack:
+        plain = sock if isinstance(sock, socket.socket) else as_socket(sock, stack)
+        inspection.require_tcp(plain)
+        queues = tcp_repair.get_outq(plain) + tcp_repair.get_inq(plain)
+        return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(plain))
 
 
 def create(
@@ -308,8 +312,8 @@ def create(
     :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
         states need, does not arrive.
     :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
-    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW; nothing was
-        tried.
+    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
+        first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises AddressInUse: the connection exists on this host, or its port is taken.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
@@ -373,6 +377,7 @@ def _require(
     limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
     namespace = host.require_repair()
     host.require_namespace(usable, namespace)
+    first_namespace.require(icis)
     if any(map(builder.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):

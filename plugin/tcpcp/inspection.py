@@ -268,6 +268,8 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
         if isinstance(given, socket.socket):
             return given
         return stack.enter_context(_duplicate(given.fileno()))
+    except AttributeError as exc:
+        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE):
             raise KernelError("dup", exc.errno, f"descriptor {given.fileno()}") from exc
@@ -283,7 +285,7 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
     """
     with contextlib.ExitStack() as stack:
         as_socket(sock, stack)
-    _check_kind(sock)
+    require_tcp(sock)
     if (sock.family == socket.AF_INET6) != ici.ipv6_socket:
         raise Unsupported(f"{ici}: cannot be created with a socket of the family {sock.family.name}")
     state = tcp_repair.get_state(sock)
@@ -320,11 +322,15 @@ def _duplicate(descriptor: int) -> socket.socket:
 
 
 def _check(sock: socket.socket) -> None:
-    _check_kind(sock)
+    require_tcp(sock)
     _check_use(sock)
 
 
-def _check_kind(sock: socket.socket) -> None:
+def require_tcp(sock: socket.socket) -> None:
+    """Make sure that *sock* is a TCP socket.
+
+    :raises Unsupported: it is something else. :raises KernelError: it is closed.
+    """
     # Not sock.type: what makes an enum of it takes longer than the kernel.
     kind, family, protocol = (
         tcp_repair.get_int(sock, socket.SOL_SOCKET, option, name) for option, name in _WHAT_IT_IS

@@ -58,7 +58,7 @@ class Netlink:
         try:
             self._drain()
             if len(batch) > _USUAL_BYTES:
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
+                make_room(self._socket, len(batch))
             self._socket.send(batch)
             error = self._outcome(begin, len(messages))
         except BaseException as exc:
@@ -176,6 +176,14 @@ def tables() -> list[nft_rules.Table]:
         return netlink.tables()
     finally:
         netlink.close()
+
+
+def make_room(netlink: socket.socket, size_bytes: int) -> None:
+    """Let *netlink* send a batch of that size; without CAP_NET_ADMIN in the first user namespace up to a limit."""
+    try:
+        netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size_bytes + 65536)
+    except PermissionError:
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes + 65536)
 
 
 def connect() -> socket.socket:

@@ -21,8 +21,6 @@ from tcpcp import netfilter, nft_elements
 from tcpcp.errors import IsolationError
 from tcpcp.kept import Kept
 
-_SO_SNDBUFFORCE = 32
-
 #: libnftables keeps its parser's state and, before 1.0.9, its tables of names in global variables.
 _lock = threading.Lock()
 
@@ -190,7 +188,7 @@ def change_elements(verb: str, table: str, sets: Mapping[str, Sequence[bytes]]) 
     with _lock:
         netlink = _contexts.netlink()
         try:
-            netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
+            netfilter.make_room(netlink, len(batch))
             netlink.send(batch)
             while expected > 0:
                 for error in nft_elements.answers(netlink.recv(65536)):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import errno
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from tcpcp import checks, codec, tcp_repair
-from tcpcp.errors import TcpcpError
+from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
 from tcpcp.ici import Ici
@@ -21,6 +21,8 @@ from tcpcp.inspection import HasFileno, as_socket
 DEFAULT_PATH = "/run/tcpcp/helper.sock"
 #: How long a request may take; a large one takes some seconds.
 TIMEOUT_S = 30.0
+#: Why sendmsg() has sent nothing, although the connection is as good as before.
+_NOT_SENT = frozenset({errno.EMFILE, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 
 
 def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client:
@@ -31,6 +33,7 @@ def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client
     :raises PermissionDenied: it does not serve this user.
     :raises OtherNamespace: it works in another network namespace.
     :raises HelperError: it is not there, or has too much to do.
+    :raises KernelError: there is no descriptor free for it, or no memory.
     """
     connection = tcp_repair.opened(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(timeout_s)
@@ -49,7 +52,8 @@ class Client:
 
     The calls are the library's: the same names, what holds afterwards, and exceptions. Beside those each may
     raise :class:`HelperError`: the helper is gone, and with it this connection. A socket that was got and not
-    finished with is then in repair mode still; see docs/helper.md.
+    finished with is then in repair mode still; see docs/helper.md. Where this process has no descriptor free for
+    what a call needs, it raises ``KernelError`` with EMFILE, and sockets and connection are as before.
 
     One request takes at most :data:`tcpcp.helper.protocol.MAX_SOCKETS` sockets.
     """
@@ -100,23 +104,35 @@ class Client:
         checks.require_tags(tag for tag, _ in pairs)
         if not pairs:
             return []
-        (image,) = self._got([sock for _, sock in pairs])
+        plain = [sock for _, sock in pairs]
+        image = self._got(plain)
         try:
             icis = codec.loads_many(descriptors.read_sealed(image, 2 * codec.MAX_MESSAGE_BYTES))
             return [
                 dataclasses.replace(ici, tag=tag) if tag else ici
                 for (tag, _), ici in zip(pairs, icis, strict=True)
             ]
+        except BaseException as error:  # no memory, or a handler's: nobody will have them
+            self._resume_after(plain, error)
+            raise
         finally:
             descriptors.close([image])
 
-    def _got(self, socks: Sequence[HasFileno]) -> list[int]:
+    def _got(self, socks: Sequence[HasFileno]) -> int:
+        """The descriptor of their image; without one they are not got."""
         try:
-            return self._ask(Operation.GET, socks, replies=1)
-        except ProtocolError:  # they are got, and nobody has the ICIs
-            with contextlib.suppress(TcpcpError):
-                self.resume_many(socks)
-            raise
+            (image,) = self._ask(Operation.GET, socks, replies=1)
+        except descriptors.Shortage:
+            error = KernelError("recvmsg(SCM_RIGHTS)", errno.EMFILE)
+            self._resume_after(socks, error)
+            raise error from None
+        return image
+
+    def _resume_after(self, socks: Sequence[HasFileno], error: BaseException) -> None:
+        try:
+            self.resume_many(socks)
+        except TcpcpError as exc:
+            error.add_note(f"and in resuming: {exc}")
 
     def create(self, ici: Ici) -> socket.socket:
         """As :func:`tcpcp.create`. The socket is this process's own: the helper is given it to work on.
@@ -130,7 +146,8 @@ class Client:
         if not icis:
             return []
         made: list[socket.socket] = []
-        image = descriptors.seal(b"".join(map(codec.dumps, icis)))
+        with _typed("memfd_create"):
+            image = descriptors.seal(b"".join(map(codec.dumps, icis)))
         try:
             made = [_fresh(ici) for ici in icis]
             self._ask(Operation.CREATE, made, [image])
@@ -205,7 +222,9 @@ class Client:
         try:
             descriptors.send(self._connection, packet, numbers)
             return self._receive()
-        except OSError as error:
+        except OSError as error:  # of sendmsg(): the other's are typed
+            if error.errno in _NOT_SENT:
+                raise KernelError("sendmsg(SCM_RIGHTS)", error.errno) from error
             raise self._lost(error) from error
         except TcpcpError:
             raise
@@ -232,6 +251,15 @@ class Client:
         self._connection.close()
         reason = "it has closed the connection" if error is None else error.strerror or str(error)
         return HelperError(f"the helper is gone: {reason}")
+
+
+@contextmanager
+def _typed(call: str) -> Iterator[None]:
+    """An OSError of *call* as the library has it."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(call, error.errno or errno.EIO) from error
 
 
 def _fresh(ici: Ici) -> socket.socket:

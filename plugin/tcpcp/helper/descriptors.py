@@ -17,11 +17,22 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from tcpcp.errors import KernelError
-from tcpcp.helper.protocol import MAX_PACKET_BYTES, MAX_SOCKETS, ProtocolError
+from tcpcp.helper.protocol import MAX_PACKET_BYTES, MAX_SOCKETS, HelperError, ProtocolError
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _INT_BYTES = array.array("i").itemsize
 _ROOM = socket.CMSG_SPACE((MAX_SOCKETS + 1) * _INT_BYTES)
+
+
+class Shortage(HelperError):
+    """This process had no descriptor free for one that was passed to it: nobody's fault who sent it.
+
+    :ivar packet: what it came with; the descriptors that did fit are closed again.
+    """
+
+    def __init__(self, packet: bytes) -> None:
+        super().__init__("no descriptor is free for what was passed (ulimit -n)")
+        self.packet = packet
 
 
 def send(
@@ -42,6 +53,7 @@ def receive(connection: socket.socket, *, wait: bool = True) -> tuple[bytes, lis
     """One packet and the descriptors with it, which are the caller's now; no bytes: the other side has closed.
 
     :raises ProtocolError: it was cut, or had more descriptors than any request; all are closed again.
+    :raises Shortage: this process has no room for its descriptors.
     :raises OSError: nothing was received.
     """
     flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
@@ -52,6 +64,10 @@ def receive(connection: socket.socket, *, wait: bool = True) -> tuple[bytes, lis
             descriptors.extend(array.array("i", data[: len(data) - len(data) % _INT_BYTES]))
     if found & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         close(descriptors)
+        if (
+            not found & socket.MSG_TRUNC and len(descriptors) <= MAX_SOCKETS
+        ):  # it was not our buffer that was short
+            raise Shortage(packet)
         raise ProtocolError("a packet that was too long, or had too many descriptors")
     return packet, descriptors
 
