@@ -60,7 +60,8 @@ from tcpcp.ici import (
     Timestamp,
     Window,
 )
-from tcpcp.listener import drain, hold_new
+from tcpcp.listener import Drained, drain, hold_new
+from tcpcp.new_connections import NewConnections
 from tcpcp.passing import passing
 from tcpcp.sealed import dumps_sealed, loads_sealed
 from tcpcp.version import VERSION, __version__
@@ -72,6 +73,7 @@ __all__ = [
     "AlreadyGot",
     "CodecError",
     "Congestion",
+    "Drained",
     "Endpoint",
     "Expired",
     "Ici",
@@ -79,6 +81,7 @@ __all__ = [
     "IsolationError",
     "KernelError",
     "Negotiated",
+    "NewConnections",
     "NotGot",
     "OtherNamespace",
     "PermissionDenied",

@@ -35,11 +35,12 @@ import errno
 import os
 import socket
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tcpcp import checks, endpoint, isolation, socket_options, tcp_repair
-from tcpcp.errors import Expired, IsolationError, KernelError, TcpcpError, Unsupported
+from tcpcp import checks, endpoint, first_namespace, isolation, socket_options, tcp_repair
+from tcpcp.errors import Expired, IsolationError, KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.ici import Ici
 from tcpcp.option_names import OPTIONS
 
@@ -60,8 +61,8 @@ class Detached:
 
     :ivar ici: the whole of it, with what was in the streams.
 
-    The event loop renews the isolation while it runs. Dropped without either call, the connection is lost:
-    the peer hears nothing more.
+    The event loop renews the isolation while it runs. Dropped without either call, the connection is lost: its
+    socket is closed, and the peer hears nothing for a minute; after that what it sends is answered with a reset.
     """
 
     def __init__(self, sock: socket.socket, ici: Ici, unread: bytes) -> None:
@@ -73,9 +74,10 @@ class Detached:
 
     def _renew_later(self) -> None:
         loop = asyncio.get_running_loop()
-        self._renewal = loop.call_later(isolation.TIMEOUT_S / 3, self._renew)
+        self._renewal = loop.call_later(isolation.TIMEOUT_S / 3, _renew, weakref.ref(self))
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """What the event loop does from time to time."""
         try:
             endpoint.renew_many([self._sock])
         except IsolationError:
@@ -107,6 +109,13 @@ class Detached:
         with contextlib.suppress(Expired):  # nobody is to use the ICI any more, and the socket runs
             endpoint.resume(self._sock)
         return await _open(self._sock, self._unread, limit)
+
+
+def _renew(detached: weakref.ref[Detached]) -> None:
+    """The loop does not keep what nobody else has any more."""
+    one = detached()
+    if one is not None:
+        one.renew()
 
 
 async def detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Detached:
@@ -160,6 +169,8 @@ async def attach(source: Ici | socket.socket, *, limit: int = LIMIT_BYTES) -> St
 
     Where the call is cancelled once it has begun, the connection is closed.
     """
+    if not isinstance(source, (Ici, socket.socket)):
+        raise Unsupported(f"{source!r}: neither an ICI nor a socket")
     if isinstance(source, socket.socket):
         endpoint.activate(source)
         return await _open(source, b"", limit)
@@ -194,7 +205,10 @@ def _require_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 def _dup(writer: asyncio.StreamWriter) -> socket.socket:
     """The writer's socket, to be ours when the transport has closed its own number of it."""
-    sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    try:
+        sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    except OSError as exc:
+        raise KernelError("dup", exc.errno or errno.EMFILE) from exc
     sock.setblocking(False)
     return sock
 
@@ -219,7 +233,7 @@ async def _flush(writer: asyncio.StreamWriter, sock: socket.socket) -> None:
         raise Unsupported(f"{size_bytes} bytes wait to be sent, an ICI holds {checks.MAX_QUEUE_BYTES}")
     low, high = transport.get_write_buffer_limits()
     try:
-        with _all_room(sock):
+        with _all_room(sock, size_bytes):
             transport.set_write_buffer_limits(0)
             await writer.drain()
     except OSError as exc:
@@ -230,23 +244,30 @@ async def _flush(writer: asyncio.StreamWriter, sock: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _all_room(sock: socket.socket) -> Iterator[None]:
-    """The kernel takes whatever is written to *sock*; setting either limit wakes who waits to write."""
+def _all_room(sock: socket.socket, waiting_bytes: int) -> Iterator[None]:
+    """The kernel takes whatever is written to *sock*; setting either limit wakes who waits to write.
+
+    :raises PermissionDenied: it takes more than this program may have it take.
+    """
     before = [sock.getsockopt(one.level, one.number) for one in (_UNSENT_LIMIT, _SEND_BUFFER, _LOCKS)]
     try:
         tcp_repair.set_int(sock, _UNSENT_LIMIT.level, _UNSENT_LIMIT.number, _NO_LIMIT, _UNSENT_LIMIT.name)
-        _set_send_buffer(sock, _LARGEST_BUFFER)
+        if not first_namespace.set_size(sock, "SO_SNDBUF", _LARGEST_BUFFER):
+            _require_room(sock, waiting_bytes)
         yield
     finally:
         unsent_limit, size_bytes, locks = before
         tcp_repair.set_int(sock, _UNSENT_LIMIT.level, _UNSENT_LIMIT.number, unsent_limit, _UNSENT_LIMIT.name)
-        _set_send_buffer(sock, size_bytes // 2)  # the kernel doubles what is set
+        first_namespace.set_size(sock, "SO_SNDBUF", size_bytes // 2)  # the kernel doubles what is set
         socket_options.set_buffer_locks(sock, locks)
 
 
-def _set_send_buffer(sock: socket.socket, size_bytes: int) -> None:
-    number = socket_options.SO_SNDBUFFORCE
-    tcp_repair.set_int(sock, socket.SOL_SOCKET, number, size_bytes, "SO_SNDBUFFORCE")
+def _require_room(sock: socket.socket, waiting_bytes: int) -> None:
+    if sock.getsockopt(_SEND_BUFFER.level, _SEND_BUFFER.number) < first_namespace.queue_bytes(waiting_bytes):
+        raise PermissionDenied(
+            f"{tcp_repair.describe(sock)}: {waiting_bytes} bytes wait to be sent, more than net.core.wmem_max "
+            "allows everybody: CAP_NET_ADMIN is missing in the first user namespace, which this takes"
+        )
 
 
 def _take_unread(reader: asyncio.StreamReader) -> bytes:

@@ -20,11 +20,15 @@ from tcpcp.errors import KernelError
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361, "loongarch64": 280}
 _MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _PROG_RUN, _BTF_LOAD, _LINK_CREATE = 0, 2, 5, 10, 18, 28
+_GET_INFO = 15
 _MAP_TYPE_ARRAY, _MAP_TYPE_STRUCT_OPS = 2, 26
 _PROG_TYPE_STRUCT_OPS, _PROG_TYPE_SYSCALL = 27, 31
 _F_LINK, _F_SLEEPABLE, _ATTACH_STRUCT_OPS = 1 << 13, 1 << 4, 44
 #: Long enough for every command used here; the kernel takes what is behind for 0.
 _ATTR_BYTES = 160
+
+#: Errors that say nothing of the next time.
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 #: BTF of the type int: header, one type of kind 1 with 32 bits, two strings.
 _ONE_TYPE = struct.pack("=HBBIIIII3II5s", 0xEB9F, 1, 0, 24, 0, 16, 16, 5, 1, 1 << 24, 4, 32, b"\0int\0")
@@ -207,7 +211,18 @@ def _call(command: int, what: str, attr: bytes) -> int:
     return result
 
 
-def close(descriptors: Iterable[int]) -> None:
-    """Close *descriptors*."""
-    for one in descriptors:
-        os.close(one)
+#: Longer than what the kernel says of any object; the rest stays 0.
+_INFO_BYTES = 1024
+
+
+def identity(descriptor: int) -> bytes:
+    """Bytes that no other object of BPF has while this machine runs; b"" for what is none, or is not told.
+
+    How long the description is tells maps, programs and links apart, and it begins with type and number.
+    """
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    attr = struct.pack("=IIQ", descriptor, _INFO_BYTES, ctypes.addressof(info))
+    buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+    if _syscall(_NUMBERS.get(platform.machine(), -1), _GET_INFO, buffer, _ATTR_BYTES):
+        return b""
+    return buffer.raw[4:8] + info.raw[:8]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tcpcp import (
     congestion_state,
+    first_namespace,
     inspection,
     raw_segment,
     seq,
@@ -76,7 +77,9 @@ def begin(
         raise Unsupported(f"{ici}: an endpoint in state {ici.state.name} cannot be built")
     made = sock
     if made is None:
-        made = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET
+        with _Naming(ici):
+            made = tcp_repair.opened(family, socket.SOCK_STREAM)
         if made.gettimeout() is not None:
             made.settimeout(None)
     try:
@@ -284,7 +287,7 @@ def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None)
     # connect() derives from this how large a window there will be.
     size = min(ici.options.get("SO_RCVBUF", 0), limits.max_receive_buffer_bytes)
     if size:
-        tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, size // 2, "SO_RCVBUFFORCE")
+        first_namespace.set_size(sock, "SO_RCVBUF", size // 2)
 
 
 def _bind_to_device(sock: socket.socket, name: str) -> None:
@@ -380,9 +383,9 @@ def _fill_receive_queue(sock: socket.socket, ici: Ici) -> None:
     if not data:
         return
     # The kernel counts whole buffers (tcp_try_rmem_schedule()); what the size was is set afterwards.
-    needed = 2 * len(data) + 65536
+    needed = first_namespace.queue_bytes(len(data))
     if tcp_repair.get_int(sock, SOL_SOCKET, socket.SO_RCVBUF, "SO_RCVBUF") < needed:
-        tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_RCVBUFFORCE, needed // 2, "SO_RCVBUFFORCE")
+        first_namespace.set_size(sock, "SO_RCVBUF", needed // 2)
     tcp_repair.select_queue(sock, RECV_QUEUE)
     _write(sock, data, "send(receive queue)")
 
@@ -397,7 +400,7 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if not (queue.sent or queue.unsent or queue.fin):
         return
     # The kernel counts whole buffers, in which a small segment is alone; what the size was is set afterwards.
-    tcp_repair.set_int(sock, SOL_SOCKET, socket_options.SO_SNDBUFFORCE, _LARGEST_BUFFER, "SO_SNDBUFFORCE")
+    first_namespace.set_size(sock, "SO_SNDBUF", _LARGEST_BUFFER)
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")
@@ -524,7 +527,7 @@ def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLI
         if time.monotonic() > deadline:
             raise Unfed(
                 f"{ici}: a segment fed to this host did not arrive, so {ici.state.name} cannot be built; "
-                "is there a packet filter that drops it?"
+                f"{raw_segment.why_lost()}"
             )
         time.sleep(0.0001)
 

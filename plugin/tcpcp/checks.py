@@ -8,7 +8,7 @@ kernel can know of a real connection is never refused, even where it looks odd; 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -84,11 +84,25 @@ _NAMES = (
 )
 
 
+def is_tag(tag: object) -> bool:
+    """Whether an image can hold it."""
+    return isinstance(tag, int) and 0 <= tag <= _U64
+
+
+def require_tags(tags: Iterable[object]) -> None:
+    """Refuse what no image could hold, before there is one.
+
+    :raises IciError: naming each.
+    """
+    if found := [f"tag is {tag!r}, must be 0 to {_U64}" for tag in tags if not is_tag(tag)]:
+        raise IciError(found)
+
+
 def _numbers(ici: Ici) -> Iterator[str]:
     """Numbers of the kernel's __u32 variables, and what else has a width."""
     if ici.version != VERSION:
         yield f"version is {ici.version}, this tcpcp knows version {VERSION}"
-    if not 0 <= ici.tag <= _U64:
+    if not is_tag(ici.tag):
         yield f"tag is {ici.tag}, must be 0 to {_U64}"
     window, congestion, stamp = ici.window, ici.congestion, ici.timestamp
     values = (

@@ -26,6 +26,7 @@ from tcpcp import bpf, tcp_repair
 from tcpcp.bpf import Struct, instruction
 from tcpcp.errors import KernelError
 from tcpcp.ici import Ici
+from tcpcp.kept import Kept
 
 #: cwnd, ssthresh; whether the connection marks.
 _VALUES = struct.Struct("=3I")
@@ -45,7 +46,7 @@ class Setter:
 
     def __init__(self) -> None:
         self._name = f"tcpcp{secrets.token_hex(4)}"
-        self._descriptors: list[int] = []
+        self._descriptors: list[Kept] = []
         self._given = b""
         try:
             self._register()
@@ -73,8 +74,13 @@ class Setter:
             self._keep(bpf.link(map_))
 
     def _keep(self, descriptor: int) -> int:
-        self._descriptors.append(descriptor)
+        self._descriptors.append(Kept(descriptor))
         return descriptor
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is registered still: a daemon may have closed all descriptors that it found."""
+        return all(one.is_ours for one in self._descriptors)
 
     def give(self, sock: socket.socket, algorithm: str, cwnd: int, ssthresh: int, ecn: bool) -> None:
         """Set the three on *sock*, which is connected; its congestion control then starts with them.
@@ -105,7 +111,8 @@ class Setter:
     def close(self) -> None:
         """Take the congestion control away; in a forked child, only the child's hold on it."""
         descriptors, self._descriptors = self._descriptors, []
-        bpf.close(reversed(descriptors))
+        for one in reversed(descriptors):
+            one.close()
 
 
 def _choose(sock: socket.socket, algorithm: str) -> None:
@@ -132,8 +139,7 @@ def _in_child() -> None:
     inherited = _made.copy()
     _made.clear()
     for one in inherited:
-        with contextlib.suppress(OSError):  # somebody has closed them before
-            one.close()
+        one.close()
 
 
 os.register_at_fork(after_in_child=_in_child)
@@ -142,14 +148,19 @@ os.register_at_fork(after_in_child=_in_child)
 def prepare() -> bool:
     """Register the congestion control of this process, once; that takes up to 0.1 s.
 
+    Again, where the program has closed what it stood by.
+
     :return: whether there is one; False where the kernel refuses.
     """
     with _lock:
+        if _made and not _made[0].is_ours:
+            _made.pop().close()
         if not _made and not _refused:
             try:
                 _made.append(Setter())
             except KernelError as exc:
-                _refused.append(exc)
+                if exc.errno not in bpf.PASSING:
+                    _refused.append(exc)
         return bool(_made)
 
 

@@ -51,9 +51,11 @@ from contextlib import ExitStack
 from tcpcp import (
     beforehand,
     builder,
+    checks,
     codec,
     congestion_state,
     fingerprint,
+    first_namespace,
     holding,
     host,
     inspection,
@@ -143,12 +145,17 @@ def get(sock: HasFileno) -> Ici:
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
-        gets an error.
+        gets an error. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     It stays isolated for :data:`tcpcp.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that anew. After
     that packets reach the socket again and are acknowledged, so that the ICI does not describe the connection
     any more: then :func:`release` refuses with ``Expired``, and :func:`resume` says so.
+
+    Only the process that called this can go on with it. Should it be killed while another one has the socket too
+    (a parent its child's, say), that one can take the socket out of repair mode by hand, with setsockopt() of
+    TCP_REPAIR, -1, once the isolation has run out: the connection goes on. TCP_USER_TIMEOUT, SO_KEEPALIVE and
+    SO_REUSEADDR have then to be set as they are to be, for nobody else knows what they were.
 
     :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed.
     :raises AlreadyGot: it is in repair mode already.
@@ -165,9 +172,11 @@ def get(sock: HasFileno) -> Ici:
 def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     """:func:`get` for several connections under one filter; all of them or, after an error, none.
 
-    :param socks: sockets, or pairs of tag and socket.
+    :param socks: sockets, or pairs of tag, 0 to 2**64 - 1, and socket.
+    :raises IciError: a tag is none; nothing has changed.
     """
     entries = list(socks)
+    checks.require_tags(entry[0] for entry in entries if isinstance(entry, tuple))
     icis: list[Ici] = []
     try:
         with Uninterrupted():
@@ -262,19 +271,22 @@ def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int)
         table.hold(known)
 
 
-def size(source: Ici | socket.socket) -> int:
+def size(source: Ici | HasFileno) -> int:
     """Bytes of the image of *source*: of an ICI exactly (paper 3.2), of a socket :func:`max_size`."""
     return codec.size(source) if isinstance(source, Ici) else max_size(source)
 
 
-def max_size(sock: socket.socket) -> int:
+def max_size(sock: HasFileno) -> int:
     """What the image of *sock* would need if it was read now, in bytes; more may arrive until it is isolated.
 
     Source: paper 3.1 TCP_MAXICISIZE.
-    :raises KernelError: not a connected TCP socket.
+    :raises Unsupported: no TCP socket. :raises KernelError: one that listens, or is closed.
     """
-    queues = tcp_repair.get_outq(sock) + tcp_repair.get_inq(sock)
-    return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(sock))
+    with ExitStack() as stack:
+        plain = sock if isinstance(sock, socket.socket) else as_socket(sock, stack)
+        inspection.require_tcp(plain)
+        queues = tcp_repair.get_outq(plain) + tcp_repair.get_inq(plain)
+        return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(plain))
 
 
 def create(
@@ -290,18 +302,18 @@ def create(
     :return: the socket; nothing has been sent. Its local address exists on this host. One that is made here is
         blocking. It stays isolated for a minute, as after :func:`get`.
     The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
-    where *sock* is bound already, its port and address, and the ICI's are ignored. The peer goes on talking
-    to the old port and address, so with another one a translation is needed in the network: what the peer
-    sends to the old end must arrive here at the new one, and what is sent from the new end must reach the
-    peer as from the old one, from before :func:`activate` on until the connection ends; without connection
+    where *sock* is bound already, its port and address, which is not 0.0.0.0 or ::, and the ICI's are ignored.
+    The peer goes on talking to the old port and address, so with another one a translation is needed in the
+    network: what the peer sends to the old end must arrive here at the new one, and what is sent from the new
+    end must reach the peer as from the old one, from before :func:`activate` on until it ends; without connection
     tracking, which has seen no SYN (tests/lab/test_ports.py has the rules).
 
     :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.
     :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
         states need, does not arrive.
     :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
-    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW; nothing was
-        tried.
+    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
+        first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises AddressInUse: the connection exists on this host, or its port is taken.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
@@ -365,6 +377,7 @@ def _require(
     limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
     namespace = host.require_repair()
     host.require_namespace(usable, namespace)
+    first_namespace.require(icis)
     if any(map(builder.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
@@ -393,7 +406,7 @@ def _complete_all(
 ) -> None:
     """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
     with raw_segment.keeping():
-        may_feed = raw_segment.is_permitted()
+        may_feed = raw_segment.namespace(socket.AF_INET) is not None
         for ici, sock, flow, one in zip(icis, made, flows, given, strict=True):
             heard = builder.complete(
                 sock,
@@ -430,7 +443,8 @@ def activate(sock: HasFileno) -> None:
     :raises NotGot: it is from neither, or runs already. :raises IsolationError: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
-    :raises KernelError: the socket is still in repair mode, and no longer isolated.
+    :raises KernelError: EMFILE, for a half-closed connection there is no descriptor left to feed a segment with;
+        nothing has changed. Else the socket is still in repair mode, and no longer isolated.
     """
     activate_many([sock])
 
@@ -440,17 +454,24 @@ def activate_many(socks: Sequence[HasFileno]) -> None:
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
-        holding.let_through(held)
         with raw_segment.keeping():
+            waking.prepare(plain)
+            holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _go_on(sock, one)
-                segment = waking.old_segment(sock)
+                old = waking.old_segment(sock)
+                _, again = waking.overdue(sock, one.held_s)
                 _run(sock, tcp_repair.OFF, one)
-                waking.wake(sock, segment)
+                waking.wake(sock, old)
+                waking.wake(sock, again)
 
 
 def resume(sock: HasFileno) -> None:
     """Undo :func:`get`: lift the isolation and leave repair mode. Nothing is sent for its own sake.
+
+    Except that after a second and more what is not acknowledged is sent again at once, or asked for with a window
+    probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
+    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.waking`).
 
     :raises NotGot: it was not got, or runs already. :raises IsolationError: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
@@ -467,10 +488,13 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         held = holding.find(plain)
         expired = holding.let_all_through(held)
         first: TcpcpError | None = None
+        stack.enter_context(raw_segment.keeping())
         for sock, one in zip(plain, held, strict=True):
             try:
                 _go_on(sock, one)
-                _run(sock, tcp_repair.OFF_NO_PROBE, one)
+                mode, again = waking.overdue(sock, one.held_s)
+                _run(sock, mode, one)
+                waking.wake(sock, again)
             except TcpcpError as exc:
                 first = first or exc
     if first is not None:

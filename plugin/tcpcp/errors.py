@@ -79,7 +79,10 @@ class AlreadyGot(TcpcpError):
 
 
 class NotGot(TcpcpError):
-    """This process has neither got nor created the socket, or it runs already; nothing has changed."""
+    """This process has neither got nor created the socket, or it runs already, or it was given twice.
+
+    Nothing has changed.
+    """
 
 
 class AddressInUse(TcpcpError):

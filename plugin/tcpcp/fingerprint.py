@@ -39,17 +39,19 @@ def prepare() -> None:
 def tells_options_apart(family: int) -> bool:
     """Whether connected sockets of *family* with the same settings have the same options, but :data:`OTHERWISE`."""
     with _lock:
+        if not kernel_fields.ready():
+            return False
         if family not in _found:
-            _found[family] = _try_all(family)
+            try:
+                _found[family] = _try_all(family)
+            except OSError:  # no such sockets here, or no descriptor at the moment
+                return False
         return _found[family]
 
 
 def _try_all(family: int) -> bool:
     wanted = [one for one in OPTIONS.values() if one.name not in OTHERWISE and not one.listening_only]
-    try:
-        return all(_is_told_apart(family, one) for one in wanted)
-    except OSError:  # no such sockets here
-        return False
+    return all(_is_told_apart(family, one) for one in wanted)
 
 
 def _is_told_apart(family: int, option: Option) -> bool:

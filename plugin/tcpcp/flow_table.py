@@ -34,7 +34,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from tcpcp import isolation, netfilter, nft_rules
+from tcpcp import isolation, netfilter, new_connections, nft_rules
 from tcpcp.errors import Expired, IsolationError
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK, Flow, flow_sets
@@ -46,8 +46,6 @@ PREFIX = isolation.OWN_PREFIX
 _BACK = 0x7C9C_C114
 _FIRST, _BEFORE_FIRST = -300, -301
 _LENGTHS = {"4": 4, "6": 16}
-#: What the kernel says of a flag that it does not know.
-_NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 
 
 class FlowTable:
@@ -221,7 +219,7 @@ class FlowTable:
         try:
             self._make_with(nft_rules.OWNER | nft_rules.PERSIST, added)
         except IsolationError as exc:
-            if exc.errno not in _NO_SUCH_FLAG:
+            if exc.errno not in nft_rules.NO_SUCH_FLAG:
                 raise
             self._make_with(0, added)
         self._made, self._has_back = True, False
@@ -238,6 +236,7 @@ class FlowTable:
             ]
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 self._netlink.change([*taken, nft_rules.deletion(table.name)])
+        new_connections.sweep(self._netlink)
 
     def _taken(self, table: str, kind: str, known: dict[Flow, float]) -> list[Message]:
         messages = []
@@ -332,7 +331,12 @@ class FlowTable:
 
 
 def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
-    return [one for one in netlink.tables() if one.name.startswith(PREFIX)]
+    """Those of this kind."""
+    return [
+        one
+        for one in netlink.tables()
+        if one.name.startswith(PREFIX) and not one.name.startswith(new_connections.PREFIX)
+    ]
 
 
 def sweep() -> list[str]:
@@ -351,6 +355,7 @@ def sweep() -> list[str]:
                 with contextlib.suppress(IsolationError):  # somebody else was faster
                     netlink.change([nft_rules.deletion(table.name)])
                     deleted.append(table.name)
+        deleted += new_connections.sweep(netlink)
     return deleted
 
 

@@ -39,6 +39,11 @@ class Holding:
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
 
+    @property
+    def held_s(self) -> float:
+        """For how long, in seconds."""
+        return time.monotonic() - self.since
+
 
 #: From so many on, those that have been held for so long are forgotten.
 _MANY, _LONG_S = 10_000, 3600.0
@@ -91,16 +96,18 @@ def _forget_old() -> None:
 def find(socks: Iterable[socket.socket]) -> list[Holding]:
     """What is known of *socks*.
 
-    :raises NotGot: nothing of one of them.
+    :raises NotGot: nothing of one of them; or one is there twice, and nothing would be known of it the second time.
     """
-    found = []
+    found: dict[int, Holding] = {}
     for sock in socks:
         one = _known.get(tcp_repair.get_cookie(sock))
         if one is None:
             name = tcp_repair.describe(sock)
             raise NotGot(f"{name}: this process has neither got nor created it, or it runs already")
-        found.append(one)
-    return found
+        if one.cookie in found:
+            raise NotGot(f"{tcp_repair.describe(sock)}: is there twice")
+        found[one.cookie] = one
+    return list(found.values())
 
 
 def drop(holdings: Iterable[Holding]) -> None:

@@ -60,7 +60,7 @@ def _has_queues(ici: Ici) -> bool:
 def _algorithms(wanted: Set[str]) -> frozenset[str]:
     """The congestion control algorithms of this host; where all want what sockets start with, that one."""
     if len(wanted) == 1:
-        with _fresh() as fresh:
+        with tcp_repair.opened(socket.AF_INET, socket.SOCK_STREAM) as fresh:
             usual = tcp_repair.get_congestion(fresh)
         if wanted == {usual}:
             return frozenset(wanted)
@@ -114,7 +114,7 @@ def require_repair() -> int:
     :return: the namespace, as :func:`tcpcp.tcp_repair.get_namespace`.
     :raises PermissionDenied: it has not got CAP_NET_ADMIN there.
     """
-    with _fresh() as fresh:
+    with tcp_repair.opened(socket.AF_INET, socket.SOCK_STREAM) as fresh:
         try:
             tcp_repair.set_repair(fresh, tcp_repair.ON)
         except KernelError as exc:
@@ -122,13 +122,6 @@ def require_repair() -> int:
                 raise
             raise PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {_REMEDY}") from exc
         return tcp_repair.get_namespace(fresh)
-
-
-def _fresh() -> socket.socket:
-    try:
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    except OSError as exc:
-        raise KernelError("socket", exc.errno or errno.EMFILE) from exc
 
 
 def require_namespace(socks: Iterable[socket.socket], namespace: int) -> None:
@@ -154,17 +147,17 @@ def require_raw() -> None:
 
 
 def has_raw() -> bool:
-    """Whether this thread may feed segments to its own stack: CAP_NET_RAW."""
-    return raw_namespace() is not None
+    """Whether this thread may feed segments to its own stack: CAP_NET_RAW.
 
-
-def raw_namespace() -> int | None:
-    """The network namespace whose stack this thread may feed segments to; None: it has not got CAP_NET_RAW."""
+    :raises KernelError: that cannot be found out.
+    """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-            return tcp_repair.get_namespace(raw)
-    except PermissionError:
-        return None
+        tcp_repair.opened(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+    except KernelError as exc:
+        if exc.errno in (errno.EPERM, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> checks.Limits:
@@ -196,7 +189,7 @@ def _twice(icis: Iterable[Ici]) -> Iterator[str]:
 def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
     """Local addresses and devices exist here."""
     devices = {ici.device for ici in icis if ici.device}
-    missing = devices - {name for _, name in socket.if_nameindex()} if devices else set()
+    missing = devices - _devices() if devices else set()
     yield from (f"device {name} does not exist on this host" for name in sorted(missing))
     wanted = {
         (ici.local.ip, ici.device)
@@ -208,10 +201,18 @@ def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
             yield f"local address {ip} does not exist on this host; add it, or choose another with Ici.at()"
 
 
+def _devices() -> set[str]:
+    """Names of this network namespace's."""
+    try:
+        return {name for _, name in socket.if_nameindex()}
+    except OSError as exc:
+        raise KernelError("if_nameindex", exc.errno or errno.EMFILE) from exc
+
+
 def _has(ip: str, device: str) -> bool:
     """Whether a socket could be bound to *ip*: the kernel's own answer, without a connection or a port."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+    with tcp_repair.opened(family, socket.SOCK_DGRAM) as asking:
         try:
             asking.bind((ip, 0, 0, socket.if_nametoindex(device) if device else 0) if ":" in ip else (ip, 0))
         except OSError as exc:

@@ -254,6 +254,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
 
     :param stack: closes it at its end, where it is a duplicate.
     :raises Unsupported: it is closed, or no socket, or one that encrypts.
+    :raises KernelError: there is no descriptor left for a duplicate.
     """
     ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
     if ssl is not None and isinstance(given, ssl.SSLSocket):
@@ -267,7 +268,11 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
         if isinstance(given, socket.socket):
             return given
         return stack.enter_context(_duplicate(given.fileno()))
+    except AttributeError as exc:
+        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
     except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise KernelError("dup", exc.errno, f"descriptor {given.fileno()}") from exc
         raise Unsupported(f"descriptor {given.fileno()}: not a socket: {exc.strerror}") from exc
 
 
@@ -275,11 +280,12 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
     """Make sure that *sock* can become the endpoint *ici*.
 
     :return: *sock*.
-    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening.
+    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening,
+        or bound to a port of every address: which one it gets is known when it connects, too late to isolate it.
     """
     with contextlib.ExitStack() as stack:
         as_socket(sock, stack)
-    _check_kind(sock)
+    require_tcp(sock)
     if (sock.family == socket.AF_INET6) != ici.ipv6_socket:
         raise Unsupported(f"{ici}: cannot be created with a socket of the family {sock.family.name}")
     state = tcp_repair.get_state(sock)
@@ -287,6 +293,12 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
         name = State(state).name
         raise Unsupported(
             f"{ici}: cannot be created with a socket in state {name}, {_name(sock)}; take a fresh one"
+        )
+    bound = local_end(sock)
+    if bound.port and bound.ip.is_unspecified:
+        raise Unsupported(
+            f"{ici}: cannot be created with a socket bound to every address, {_name(sock)}; "
+            "bind it to the one that the connection is to have"
         )
     return sock
 
@@ -310,11 +322,15 @@ def _duplicate(descriptor: int) -> socket.socket:
 
 
 def _check(sock: socket.socket) -> None:
-    _check_kind(sock)
+    require_tcp(sock)
     _check_use(sock)
 
 
-def _check_kind(sock: socket.socket) -> None:
+def require_tcp(sock: socket.socket) -> None:
+    """Make sure that *sock* is a TCP socket.
+
+    :raises Unsupported: it is something else. :raises KernelError: it is closed.
+    """
     # Not sock.type: what makes an enum of it takes longer than the kernel.
     kind, family, protocol = (
         tcp_repair.get_int(sock, socket.SOL_SOCKET, option, name) for option, name in _WHAT_IT_IS

@@ -36,7 +36,7 @@ from tcpcp.ici import Endpoint
 from tcpcp.nft_elements import FLOW_KEY_BYTES, flow_key
 
 PREFIX = "tcpcp-"
-#: Of the tables of :mod:`tcpcp.flow_table`.
+#: Of the tables of :mod:`tcpcp.flow_table` and :mod:`tcpcp.new_connections`.
 OWN_PREFIX = "tcpcp_"
 #: Mark of packets that pass the filter; the same as CRIU's SOCCR_MARK.
 MARK = 0xC114
@@ -236,7 +236,10 @@ def remove(name: str) -> None:
 
 
 def tables() -> list[str]:
-    """Names of all tables of :mod:`tcpcp.flow_table`, of whatever process, in this network namespace."""
+    """Names of the library's own tables in this network namespace, of whatever process.
+
+    They are :mod:`tcpcp.flow_table`'s and :mod:`tcpcp.new_connections`'.
+    """
     return [one.name for one in netfilter.tables() if one.name.startswith(OWN_PREFIX)]
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from tcpcp import bpf, diag, socket_layout, tcp_repair
 from tcpcp.errors import KernelError
 from tcpcp.ici import State
+from tcpcp.kept import Kept
 from tcpcp.socket_layout import SLOT_BYTES
 from tcpcp.socket_program import program
 
@@ -130,6 +131,7 @@ class Reader:
             os.close(self._numbers_program)
             raise
         self._askers: dict[int, list[_Asker]] = {self._numbers_program: [], self._seen_program: []}
+        self._kept = [Kept(self._numbers_program), Kept(self._seen_program)]
 
     def look(self, descriptors: Iterable[int]) -> list[Seen | None]:
         """What each is, in the same order; None for what is no TCP socket. From any thread.
@@ -176,9 +178,15 @@ class Reader:
         yield asker
         spare.append(asker)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the programs are there still."""
+        return all(one.is_ours for one in self._kept)
+
     def close(self) -> None:
         """Take the programs away."""
-        bpf.close((self._numbers_program, self._seen_program))
+        for one in self._kept:
+            one.close()
 
 
 #: What asks for a descriptor, and says whether it was found; and the buffer that has the answer then.
@@ -206,11 +214,19 @@ _lock = threading.Lock()
 def prepare() -> None:
     """Load the program of this process, once; that takes up to 0.1 s. Nothing where the kernel refuses."""
     with _lock:
+        if _made and not _made[0].is_ours:
+            _made.clear()  # a daemon has closed all its descriptors, ours too
         if not _made and not _refused:
             try:
                 _made.append(Reader())
             except KernelError as exc:
-                _refused.append(exc)
+                if exc.errno not in bpf.PASSING:
+                    _refused.append(exc)
+
+
+def ready() -> bool:
+    """Whether :func:`prepare` has been called and the kernel did not refuse."""
+    return bool(_made)
 
 
 #: What the kernel says of a descriptor that is closed, or no program.

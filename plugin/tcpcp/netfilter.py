@@ -16,8 +16,10 @@ from collections.abc import Sequence
 
 from tcpcp import nft_elements, nft_rules
 from tcpcp.errors import IsolationError, PermissionDenied
+from tcpcp.kept import Kept
 
-_NETLINK_NETFILTER = 12
+#: NETLINK_NETFILTER.
+PROTOCOL = 12
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _SO_SNDBUFFORCE = 32
 _ANSWER_S = 10.0
@@ -40,7 +42,7 @@ class Netlink:
 
     def __init__(self) -> None:
         self._socket = connect()
-        self._inode = os.fstat(self._socket.fileno()).st_ino
+        self._kept = Kept(self._socket.fileno())
         self._number = 0
         self._unread = False
 
@@ -56,7 +58,7 @@ class Netlink:
         try:
             self._drain()
             if len(batch) > _USUAL_BYTES:
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
+                make_room(self._socket, len(batch))
             self._socket.send(batch)
             error = self._outcome(begin, len(messages))
         except BaseException as exc:
@@ -137,10 +139,7 @@ class Netlink:
     @property
     def is_ours(self) -> bool:
         """Whether our descriptor is ours still: a daemon may have closed all that it found."""
-        try:
-            return os.fstat(self._socket.fileno()).st_ino == self._inode
-        except OSError:
-            return False
+        return self._kept.is_ours
 
     def _require_ours(self) -> None:
         if not self.is_ours:
@@ -179,9 +178,23 @@ def tables() -> list[nft_rules.Table]:
         netlink.close()
 
 
+def make_room(netlink: socket.socket, size_bytes: int) -> None:
+    """Let *netlink* send a batch of that size; without CAP_NET_ADMIN in the first user namespace up to a limit."""
+    try:
+        netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size_bytes + 65536)
+    except PermissionError:
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes + 65536)
+
+
 def connect() -> socket.socket:
-    """A netlink socket to netfilter, in the calling thread's network namespace."""
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+    """A netlink socket to netfilter, in the calling thread's network namespace.
+
+    :raises IsolationError: there is no descriptor left, or no netfilter.
+    """
+    try:
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, PROTOCOL)
+    except OSError as exc:
+        raise IsolationError(f"no socket to the packet filter: {exc.strerror}", exc.errno or 0) from exc
     netlink.settimeout(_ANSWER_S)
     # An error would else bring back the whole message that it is about.
     netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)

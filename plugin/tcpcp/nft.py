@@ -20,8 +20,7 @@ from typing import Any
 
 from tcpcp import netfilter, nft_elements
 from tcpcp.errors import IsolationError
-
-_SO_SNDBUFFORCE = 32
+from tcpcp.kept import Kept
 
 #: libnftables keeps its parser's state and, before 1.0.9, its tables of names in global variables.
 _lock = threading.Lock()
@@ -69,16 +68,16 @@ def run(script: str) -> str:
 _FD_SETSIZE = 1024
 
 
-def _reserve() -> int:
+def _reserve() -> Kept:
     """A low descriptor, kept for the netlink socket of a context opened when all the low ones are taken.
 
     None of the standard streams, although the program may have closed them.
     """
-    opened = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(opened)
+        with socket.socket(socket.AF_UNIX) as opened:
+            return Kept(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3))
+    except OSError as exc:
+        raise IsolationError(f"no descriptor for libnftables: {exc.strerror}", exc.errno or 0) from exc
 
 
 class _Contexts:
@@ -94,11 +93,14 @@ class _Contexts:
         self.namespace: tuple[int, int] | None = None
         self.socket: socket.socket | None = None
         self.reserved = _reserve()
+        #: Of the context and of the socket; None where that is not known.
+        self.of_context: Kept | None = None
+        self.of_socket: Kept | None = None
 
     def get(self) -> int:
         status = os.stat("/proc/thread-self/ns/net")  # noqa: PTH116 - a Path costs more than the call
         namespace = (status.st_dev, status.st_ino)
-        if self.context is None or namespace != self.namespace:
+        if self.context is None or namespace != self.namespace or not self._is_ours():
             self.close()
             self.context = self._open()
             self.namespace = namespace
@@ -109,35 +111,60 @@ class _Contexts:
         self.get()
         if self.socket is None:
             self.socket = netfilter.connect()
+            self.of_socket = Kept(self.socket.fileno())
         return self.socket
 
+    def _is_ours(self) -> bool:
+        """Whether the program has closed none of the descriptors."""
+        return all(one is None or one.is_ours for one in (self.of_context, self.of_socket))
+
     def close(self) -> None:
+        """What is somebody else's by now stays open; a context around such a number is left as it is."""
         if self.socket is not None:
-            self.socket.close()
-            self.socket = None
+            if self.of_socket is None or self.of_socket.is_ours:
+                self.socket.close()
+            else:
+                self.socket.detach()
+            self.socket = self.of_socket = None
         if self.context is not None:
-            _library().nft_ctx_free(self.context)
-            self.context = None
-            self.reserved = _reserve()
+            if self.of_context is None or self.of_context.is_ours:
+                _library().nft_ctx_free(self.context)
+            self.context = self.of_context = None
+            if not self.reserved.is_ours:
+                self.reserved = _reserve()
 
     def _open(self) -> int:
         lib = _library()
-        if self.reserved >= _FD_SETSIZE:
-            os.close(self.reserved)
+        if self.reserved.number >= _FD_SETSIZE or not self.reserved.is_ours:
+            self.reserved.close()
             self.reserved = _reserve()
-        if self.reserved >= _FD_SETSIZE:
+        if self.reserved.number >= _FD_SETSIZE:
             raise IsolationError(
                 f"libnftables needs a descriptor below {_FD_SETSIZE} and all are in use; "
                 "import tcpcp before opening so many"
             )
-        os.close(self.reserved)
+        self.reserved.close()
+        lowest = _reserve()
+        lowest.close()
         context: int | None = lib.nft_ctx_new(0)
         if not context:
             self.reserved = _reserve()
             raise IsolationError("nft_ctx_new failed: out of memory or no netlink socket")
+        self.of_context = _netlink_at(lowest.number)
         if lib.nft_ctx_buffer_output(context) or lib.nft_ctx_buffer_error(context):
             raise IsolationError("libnftables: out of memory")
         return context
+
+
+def _netlink_at(number: int) -> Kept | None:
+    """The descriptor *number*, which was the lowest that was free, if a context has taken it; else None."""
+    try:
+        kept = Kept(number)
+        with socket.socket(fileno=os.dup(number)) as found:
+            same = found.family == socket.AF_NETLINK and found.proto == netfilter.PROTOCOL
+    except OSError:
+        return None
+    return kept if same else None
 
 
 _contexts = _Contexts()
@@ -166,7 +193,7 @@ def change_elements(verb: str, table: str, sets: Mapping[str, Sequence[bytes]]) 
     with _lock:
         netlink = _contexts.netlink()
         try:
-            netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + 65536)
+            netfilter.make_room(netlink, len(batch))
             netlink.send(batch)
             while expected > 0:
                 for error in nft_elements.answers(netlink.recv(65536)):

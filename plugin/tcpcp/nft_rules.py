@@ -8,6 +8,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h; net/netfilter/nf_tables_api.c,
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from tcpcp.nft_elements import CREATE, GENERAL_BYTES, NESTED, Message, attribute
 
 #: Flags of a table: only the socket that made it may change it; it outlives that socket (Linux 6.9).
 OWNER, PERSIST = 2, 4
+#: What the kernel says of a flag that it does not know.
+NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 #: Hooks that see what reaches, or leaves, a socket of this host (include/uapi/linux/netfilter.h).
 LOCAL_IN, LOCAL_OUT = 1, 3
 DROP, ACCEPT = 0, 1
@@ -78,7 +81,20 @@ def flow_set(table_name: str, name: str, number: int, address_bytes: int) -> Mes
     """
     address = _ADDRESS_TYPES[address_bytes]
     kind = ((address << 6 | _PORT_TYPE) << 6 | address) << 6 | _PORT_TYPE
-    size = 2 * (address_bytes + 4)
+    return _set(table_name, name, number, kind, 2 * (address_bytes + 4))
+
+
+def place_set(table_name: str, name: str, number: int, address_bytes: int) -> Message:
+    """Makes a set of addresses with ports, each field at a multiple of 4 bytes, whose elements may expire.
+
+    :param number: another one for each set of a batch. :param address_bytes: 0: of ports alone.
+    """
+    if not address_bytes:
+        return _set(table_name, name, number, _PORT_TYPE, 2)
+    return _set(table_name, name, number, _ADDRESS_TYPES[address_bytes] << 6 | _PORT_TYPE, address_bytes + 4)
+
+
+def _set(table_name: str, name: str, number: int, kind: int, size: int) -> Message:
     fields = _number(3, _SET_TIMEOUT) + _number(4, kind) + _number(5, size) + _number(10, number)
     return Message(_NEW_SET, CREATE, text(1, table_name) + text(2, name) + fields)
 
@@ -141,7 +157,29 @@ def is_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[bytes]:
 
 def is_reset() -> list[bytes]:
     """Goes on where the packet, a TCP segment, is a reset and nothing else, as what finds no socket draws it."""
-    return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), _compare(0, b"\x04")]
+    return has_tcp_flags(0x04, 0xFF)
+
+
+def is_for(set_name: str, address_bytes: int, *, any_address: bool) -> list[bytes]:
+    """Goes on where the destination of the packet, a TCP segment, is in the set *set_name*.
+
+    :param any_address: the set has ports alone.
+    """
+    register, loads = _REGISTER, []
+    if not any_address:
+        loads.append(_payload(_NETWORK, _DESTINATION[address_bytes], address_bytes, register))
+        register += address_bytes // 4
+    loads.append(_payload(_TRANSPORT, 2, 2, register))
+    lookup = _expression("lookup", text(1, set_name), _number(2, _REGISTER))
+    return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads, lookup]
+
+
+def has_tcp_flags(flags: int, among: int) -> list[bytes]:
+    """Goes on where of the flags *among*, a mask, the TCP segment has just *flags*."""
+    data = [_nest(kind, attribute(1, bytes([value]))) for kind, value in ((4, among), (5, 0))]
+    registers = _number(1, _REGISTER), _number(2, _REGISTER), _number(3, 1)
+    mask = _expression("bitwise", *registers, *data)
+    return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), mask, _compare(0, bytes([flags]))]
 
 
 def _payload(base: int, offset: int, length: int, register: int) -> bytes:

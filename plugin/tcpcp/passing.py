@@ -26,14 +26,15 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passi
         socket.
     :return: gives the ICIs to the body, in the same order.
     :raises TcpcpError: of :func:`tcpcp.get_many`, before the body: all are as before.
-    :raises Expired: at the end of the body: the isolation had run out, so the ICIs are void. All go on here;
-        what was created from the ICIs must be released there.
+    :raises Expired: at the end of the body: the isolation had run out, so the ICIs are void. All go on here that
+        the body has not dealt with itself; what was created from the ICIs must be released there.
     :raises KernelError: at the end of the body: one socket could not be released, its number closed meanwhile,
         say. All the others are released, and the destination may go on with all. Likewise the other errors
         of :func:`tcpcp.release_many` that are not :class:`Expired`.
 
     While the body runs a thread renews the isolation every third of :data:`tcpcp.isolation.TIMEOUT_S`, so a
-    body may take as long as the connections' peers have patience.
+    body may take as long as the connections' peers have patience. A body may resume, release or close one of
+    them itself: the others stay isolated, and are released at the end, which says :class:`NotGot` of that one.
 
     After any exception of the body (a KeyboardInterrupt, a cancelled task, a closed generator too) all are
     resumed, none of them with a packet for its own sake, and the exception goes on. Where one could not be
@@ -114,21 +115,56 @@ def _resume_all(socks: Sequence[socket.socket], error: BaseException) -> None:
     except TcpcpError as exc:
         error.add_note(f"and in resuming: {exc}")
         for sock in socks:
-            with contextlib.suppress(TcpcpError):  # those that run by now, or that the body has closed
+            try:
                 endpoint.resume(sock)
+            except Expired as late:
+                error.add_note(f"and in resuming: {late}")
+            except TcpcpError:
+                pass  # it runs by now, or the body has closed it
 
 
 def _release_all(socks: Sequence[socket.socket]) -> None:
     try:
-        endpoint.release_many(socks)
+        _release(socks)
     except Expired as exc:
         _resume_all(socks, exc)
         raise
+
+
+def _release(socks: Sequence[socket.socket]) -> None:
+    try:
+        endpoint.release_many(socks)
+    except Expired:
+        raise
     except TcpcpError:
+        _renew_each(socks)  # before one is gone: has the isolation of another run out?
         for sock in socks:
             with contextlib.suppress(TcpcpError):  # the first one is told
                 endpoint.release(sock)
         raise
+
+
+def _renew(socks: Sequence[socket.socket]) -> None:
+    try:
+        endpoint.renew_many(socks)
+    except (Expired, IsolationError):
+        raise
+    except TcpcpError:
+        _renew_each(socks)
+
+
+def _renew_each(socks: Sequence[socket.socket]) -> None:
+    """Those that are got still: the body has dealt with one itself.
+
+    :raises Expired: as :func:`tcpcp.renew`.
+    """
+    for sock in socks:
+        try:
+            endpoint.renew(sock)
+        except Expired:
+            raise
+        except TcpcpError:
+            continue
 
 
 class Renewal:
@@ -160,11 +196,9 @@ class Renewal:
     def _run(self) -> None:
         while not self._over.wait(isolation.TIMEOUT_S / 3):
             try:
-                endpoint.renew_many(self._socks)
+                _renew(self._socks)
             except Expired as exc:
                 self._expired = exc
                 return
             except IsolationError:
                 continue  # two more tries in the minute; after that it has expired, which release tells
-            except TcpcpError:
-                return  # the body has dealt with a socket itself; release tells what came of it

@@ -12,6 +12,7 @@ Source: RFC 9293 section 3.1, RFC 1071; raw(7); CRIU's soccr.c for the idea.
 from __future__ import annotations
 
 import errno
+import fcntl
 import ipaddress
 import socket
 import struct
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+from tcpcp import tcp_repair
 from tcpcp.errors import KernelError, PermissionDenied, Unfed
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK
@@ -35,6 +37,8 @@ _PSEUDO = struct.Struct("!II")
 #: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
 _TIMESTAMP = struct.Struct("!BBBBII")
 _HOP_LIMIT = 64
+#: Source: netdevice(7).
+_SIOCGIFFLAGS, _IFF_UP, _LOOPBACK = 0x8913, 1, "lo"
 
 
 def checksum(data: bytes) -> int:
@@ -103,17 +107,6 @@ def keeping() -> Iterator[None]:
             one.close()
 
 
-def is_permitted() -> bool:
-    """Whether this thread may feed segments; while they are kept, that makes the socket which does."""
-    try:
-        raw = _raw(socket.AF_INET, b"")
-    except PermissionDenied:
-        return False
-    if _kept.sockets is None:
-        raw.close()
-    return True
-
-
 def _raw(family: int, packet: bytes) -> socket.socket:
     """One to be closed, or where they are kept the one that is."""
     if _kept.sockets is not None and family in _kept.sockets:
@@ -128,6 +121,24 @@ def _raw(family: int, packet: bytes) -> socket.socket:
     if _kept.sockets is not None:
         _kept.sockets[family] = raw
     return raw
+
+
+def namespace(family: int) -> int | None:
+    """The network namespace whose stack this thread may feed segments to; None: it has not got CAP_NET_RAW.
+
+    While they are kept this makes the socket that :func:`feed` needs for *family*.
+
+    :raises KernelError: there is no descriptor left.
+    """
+    try:
+        raw = _raw(family, b"")
+    except PermissionDenied:
+        return None
+    try:
+        return tcp_repair.get_namespace(raw)
+    finally:
+        if _kept.sockets is None:
+            raw.close()
 
 
 def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
@@ -156,6 +167,19 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     finally:
         if _kept.sockets is None:
             raw.close()
+
+
+def why_lost() -> str:
+    """For a message: what may have become of a segment that was fed and does not arrive."""
+    request = struct.pack("16s16x", _LOOPBACK.encode())
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            (flags,) = struct.unpack_from("=H", fcntl.ioctl(asking, _SIOCGIFFLAGS, request), 16)
+    except OSError:
+        flags = _IFF_UP
+    if flags & _IFF_UP:
+        return "is there a packet filter that drops it?"
+    return f"the interface {_LOOPBACK} is down: ip link set {_LOOPBACK} up"
 
 
 def _name(packet: bytes) -> str:

@@ -14,6 +14,7 @@ Source: rtnetlink(7); net/ipv4/tcp_input.c tcp_init_transfer(), tcp_ack_update_r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -68,22 +69,30 @@ class InitialWindows:
 
     def __init__(self, icis: Iterable[Ici]) -> None:
         self.routes: list[bytes] = []
-        if windows := initial_windows(icis):
-            with _netlink() as netlink:
-                found = (_copied_route(netlink, peer, segments) for peer, segments in windows.items())
-                self.routes = [route for route in found if route]
+        self._open: socket.socket | None = None
+        windows = initial_windows(icis)
+        with contextlib.suppress(OSError):
+            if windows:
+                with _netlink() as netlink:
+                    found = (_copied_route(netlink, peer, segments) for peer, segments in windows.items())
+                    self.routes = [route for route in found if route]
 
     def __enter__(self) -> InitialWindows:
-        if self.routes:
-            with _netlink() as netlink:
+        with contextlib.suppress(OSError):
+            if self.routes:
+                self._open = _netlink()  # until the end, which must not lack a descriptor
                 for route in self.routes:
-                    _ask(netlink, _RTM_NEWROUTE, _ACK | _CREATE | _EXCL, route)
+                    _ask(self._open, _RTM_NEWROUTE, _ACK | _CREATE | _EXCL, route)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        remove(self.routes)
+        if self._open is None:
+            return
+        with self._open as netlink, contextlib.suppress(OSError):
+            for route in self.routes:
+                _ask(netlink, _RTM_DELROUTE, _ACK, route)
 
 
 def remove(routes: Iterable[bytes]) -> None:
@@ -191,5 +200,5 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int) -> None:
     deadline = time.monotonic() + FEED_DEADLINE_S
     while tcp_repair.get_outq(sock) == before:
         if time.monotonic() > deadline:
-            raise Unfed(f"{ici}: a segment fed to this host did not arrive; is there a filter that drops it?")
+            raise Unfed(f"{ici}: a segment fed to this host did not arrive; {raw_segment.why_lost()}")
         time.sleep(0.0001)

@@ -6,17 +6,17 @@ Source: getsockopt(2), socket(7), tcp(7), ip(7), ipv6(7).
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache
 
-from tcpcp import option_names, tcp_repair
+from tcpcp import first_namespace, option_names, tcp_repair
 from tcpcp.errors import IciError
 from tcpcp.option_names import IPPROTO_IP, IPPROTO_IPV6, OPTIONS, RCVBUF_LOCK, SNDBUF_LOCK, U32_MAX, Option
 
 SO_BUF_LOCK = OPTIONS["SO_BUF_LOCK"].number
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
 #: The options that :func:`apply_all` must not be given when it runs before the queues are filled: the sizes,
 #: which bound what can be filled in, and a lock that keeps the filter out. Then :func:`set_buffers` and
@@ -177,7 +177,7 @@ class Fresh:
     """
 
     def __init__(self, family: int, names: Set[str] | None = None) -> None:
-        with socket.socket(family, socket.SOCK_STREAM) as one:
+        with tcp_repair.opened(family, socket.SOCK_STREAM) as one:
             self.options = read_all(one, only=names)
             self.algorithm = tcp_repair.get_congestion(one)
         self._to_set: dict[_Items, tuple[tuple[Option, int], ...]] = {}
@@ -297,11 +297,16 @@ def _set_linger(sock: socket.socket, seconds: int) -> None:
 
 
 def _set_send_buffer(sock: socket.socket, reported_bytes: int) -> None:
-    sock.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, reported_bytes // 2)
+    _set_size(sock, "SO_SNDBUF", reported_bytes // 2)
 
 
 def _set_receive_buffer(sock: socket.socket, reported_bytes: int) -> None:
-    sock.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, reported_bytes // 2)
+    _set_size(sock, "SO_RCVBUF", reported_bytes // 2)
+
+
+def _set_size(sock: socket.socket, name: str, size_bytes: int) -> None:
+    if not first_namespace.set_size(sock, name, size_bytes):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def _set_v6only(sock: socket.socket, value: int) -> None:
@@ -320,7 +325,7 @@ def _set_timeout(number: int) -> Callable[[socket.socket, int], None]:
 _SETTERS = {
     "IPV6_V6ONLY": _set_v6only,
     "SO_LINGER": _set_linger,
-    # FORCE: beyond the sysctl limits of this host, as it was on the other one.
+    # Beyond the sysctl limits of this host, as it was on the other one.
     "SO_SNDBUF": _set_send_buffer,
     "SO_RCVBUF": _set_receive_buffer,
 } | {option.name: _set_timeout(option.number) for option in _TIMES}
@@ -348,20 +353,13 @@ def set_buffers(
     :param most_receive_bytes: what SO_RCVBUF may report in the end; a larger one is reduced to that.
     :param most_send_bytes: the same for SO_SNDBUF.
     :param receive_is_set: SO_RCVBUF has its size already, and the lock that comes with it.
-    :raises KernelError: of the first call that failed; needs CAP_NET_ADMIN.
+    :raises KernelError: of the first call that failed.
     Source: net/core/sock.c __sock_set_rcvbuf(), sk_setsockopt() SO_SNDBUFFORCE: both double what they are given.
     """
-    force = (
-        ("SO_SNDBUF", SO_SNDBUFFORCE, most_send_bytes),
-        ("SO_RCVBUF", SO_RCVBUFFORCE, most_receive_bytes),
-    )
-    settings: list[tcp_repair.Setting] = [
-        (SOL_SOCKET, number, min(options[name], most) // 2, f"{name}FORCE")
-        for name, number, most in force
-        if name in options and not (receive_is_set and name == "SO_RCVBUF")
-    ]
-    settings.append((SOL_SOCKET, SO_BUF_LOCK, options.get("SO_BUF_LOCK", 0), "SO_BUF_LOCK"))
-    tcp_repair.set_each(sock, settings)
+    for name, most in (("SO_SNDBUF", most_send_bytes), ("SO_RCVBUF", most_receive_bytes)):
+        if name in options and not (receive_is_set and name == "SO_RCVBUF"):
+            first_namespace.set_size(sock, name, min(options[name], most) // 2)
+    set_buffer_locks(sock, options.get("SO_BUF_LOCK", 0))
 
 
 def set_last(sock: socket.socket, options: Mapping[str, int]) -> None:

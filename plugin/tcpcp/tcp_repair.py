@@ -109,6 +109,17 @@ class Info(NamedTuple):
     advmss: int
 
 
+def opened(family: int, kind: int, protocol: int = 0) -> socket.socket:
+    """A fresh socket.
+
+    :raises KernelError: EMFILE, this process has no descriptor left, for example.
+    """
+    try:
+        return socket.socket(family, kind, protocol)
+    except OSError as exc:
+        raise KernelError("socket", exc.errno or errno.EMFILE) from exc
+
+
 def describe(sock: socket.socket) -> str:
     """``local - peer`` for messages, as an ICI is written; where *sock* does not know both, its descriptor too."""
     if sock.fileno() < 0:

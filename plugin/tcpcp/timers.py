@@ -38,9 +38,11 @@ def stand_still(sock: socket.socket, options: Mapping[str, int], *, microseconds
 
 
 def go_on(sock: socket.socket, options: Mapping[str, int]) -> None:
-    """Undo :func:`stand_still`."""
+    """Undo :func:`stand_still`; a user timeout that the program has set meanwhile stays."""
     timeout = options.get("TCP_USER_TIMEOUT", 0)
-    tcp_repair.set_int(sock, TCP, _TCP_USER_TIMEOUT, timeout, "TCP_USER_TIMEOUT")
+    now = tcp_repair.get_int(sock, TCP, _TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT")
+    if now in (_LONGEST_MS, _LONGEST_IN_US_MS):
+        tcp_repair.set_int(sock, TCP, _TCP_USER_TIMEOUT, timeout, "TCP_USER_TIMEOUT")
     if options.get("SO_KEEPALIVE"):
         tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1, "SO_KEEPALIVE")
 

@@ -39,15 +39,25 @@ def say(*words):
 class Helper:
     """A running helper, in *namespace*.
 
+    :param descriptors: how many it may have, SOFT:HARD; "": as many as the test.
+    :param program: what Python runs.
     :ivar path: of its socket.
     """
 
-    def __init__(self, namespace: Namespace, *options: str, capabilities: str = CAPABILITIES) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        *options: str,
+        capabilities: str = CAPABILITIES,
+        descriptors: str = "",
+        program: Sequence[str] = ("-m", "tcpcp.helper"),
+    ) -> None:
         self.directory = tempfile.mkdtemp(prefix="tcpcp-helper-")
         Path(self.directory).chmod(0o755)
         self.path, self.namespace = f"{self.directory}/sock", namespace
-        command = ["setpriv", f"--bounding-set={capabilities}", "--inh-caps=-all", "--no-new-privs"]
-        command += [sys.executable, "-m", "tcpcp.helper", "--socket", self.path, "--mode", "666", *options]
+        limit = ["prlimit", f"--nofile={descriptors}"] if descriptors else []
+        command = [*limit, "setpriv", f"--bounding-set={capabilities}", "--inh-caps=-all", "--no-new-privs"]
+        command += [sys.executable, *program, "--socket", self.path, "--mode", "666", *options]
         with namespace.entered(), Path(self.directory, "log").open("w") as log:
             self.process = subprocess.Popen(command, env=environment(), stderr=log)
         eventually(self._listens, "the helper listens", 20)

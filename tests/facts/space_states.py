@@ -168,13 +168,11 @@ def _unsent(pair: Pair, case: Case, chance: Random) -> None:
 
     def shut() -> bool:
         write(here, pair.here_wrote, chance.randbytes(4000))
-        if not queued(here, SIOCOUTQNSD):
-            return False
-        if case.deaf:  # a peer that is deaf from now on may have dropped a segment for which it had no memory
-            return info(here, SND_WND) < info(here, _SND_MSS)
         # In what is left of a window a probe sends a part of a segment (tcp_write_wakeup()). And where nothing
         # is on its way, but the window is open, all waits for its pace (tcp_pacing_check()).
-        return queued(here, SIOCOUTQNSD) == queued(here, SIOCOUTQ) and not info(here, SND_WND)
+        is_shut = bool(queued(here, SIOCOUTQNSD)) and not info(here, SND_WND)
+        # A peer that is deaf from now on may have dropped a segment for which it had no memory.
+        return is_shut and (case.deaf or queued(here, SIOCOUTQNSD) == queued(here, SIOCOUTQ))
 
     eventually(shut, "the peer's window is shut", 10)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import importlib.util
 import random
 import socket
@@ -15,6 +16,8 @@ import ssl
 import subprocess
 import threading
 import time
+import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -537,6 +540,24 @@ def test_isolated_for_longer_than_the_isolation_lasts(
 
     run(hosts, loop, body())
     assert_no_reset(hosts)
+
+
+def test_dropped(hosts: Hosts, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop does not keep it, nor its socket."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 3)
+    sock, _ = hosts.connect()
+
+    async def body() -> None:
+        leaving = await aio.detach(*await streams(sock))
+        dropped = weakref.ref(leaving)
+        del leaving
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        assert dropped() is None
+        await soon(lambda: not hosts.ss(hosts.here, "-tnH"))
+
+    run(hosts, loop, body())
 
 
 def test_expired(hosts: Hosts, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from actor import actor
-from netns import Hosts, eventually
-from passing import deaf
+from netns import Hosts, eventually, ip
+from passing import assert_no_reset, deaf, state_of, wait_state
+from traces import NOTHING, rules
 
 import tcpcp
 from tcpcp import isolation, tcp_repair
@@ -183,3 +184,98 @@ def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
         assert len(isolation.tables()) == 1
     sock.sendall(b"1")
     assert peer.recv(1) == b"1"
+
+
+@pytest.mark.parametrize("call", (tcpcp.resume, tcpcp.activate), ids=("resume", "activate"))
+@pytest.mark.parametrize("state", (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT1, State.LAST_ACK))
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+def test_what_was_lost_before_goes_at_once(
+    hosts: Hosts, kind: str, state: State, call: Callable[[socket.socket], None]
+) -> None:
+    """The timer of the kernel has backed off meanwhile: it would take another 1.6 s."""
+    sock, peer = hosts.connect(kind)
+    if state in (State.CLOSE_WAIT, State.LAST_ACK):
+        peer.shutdown(socket.SHUT_WR)
+        wait_state(sock, State.CLOSE_WAIT)
+    with hosts.here.entered():
+        with deaf(hosts.there):
+            sock.sendall(b"lost")
+            if state in (State.FIN_WAIT1, State.LAST_ACK):
+                sock.shutdown(socket.SHUT_WR)
+            assert state_of(sock) is state
+            tcpcp.get(sock)
+        eventually(lambda: info(sock)[2] >= 3, "sent again in vain", 10)
+        call(sock)
+    peer.settimeout(0.8)
+    assert peer.recv(10) == b"lost"
+    if state in (State.FIN_WAIT1, State.LAST_ACK):
+        assert peer.recv(1) == b""
+    assert_no_reset(hosts)
+
+
+def test_nothing_is_sent_where_nothing_waits(hosts: Hosts) -> None:
+    """However long it was isolated."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        before = hosts.counters(hosts.here)["TcpOutSegs"]
+        tcpcp.get(sock)
+        time.sleep(1.2)
+        tcpcp.resume(sock)
+        assert hosts.counters(hosts.here)["TcpOutSegs"] == before
+
+
+def test_a_user_timeout_set_meanwhile_stays(hosts: Hosts) -> None:
+    sock, _ = hosts.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, 18, 700)
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, 18, 9000)
+        tcpcp.resume(sock)
+    assert sock.getsockopt(socket.IPPROTO_TCP, 18) == 9000
+
+
+def test_a_child_that_got_it_is_killed(hosts: Hosts) -> None:
+    """Its parent goes on with the connection in the way that the documentation of get() says."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered(), actor(hosts.here, sock, timeout_s=1) as child:
+        child.do("get")
+        child.kill()
+        with pytest.raises(tcpcp.AlreadyGot):
+            tcpcp.get(sock)
+        eventually(lambda: rules(hosts.here).elements == 0, "expired", 3)
+        sock.setsockopt(socket.IPPROTO_TCP, tcp_repair.TCP_REPAIR, tcp_repair.OFF_NO_PROBE)
+    sock.sendall(b"1")
+    assert peer.recv(1) == b"1"
+    peer.sendall(b"2")
+    assert sock.recv(1) == b"2"
+
+
+@pytest.mark.parametrize("tag", (-1, 2**64, "a", None))
+def test_a_tag_that_is_none(hosts: Hosts, tag: int) -> None:
+    """Said before anything is isolated."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        for call in (lambda: tcpcp.get_many([(tag, sock)]), tcpcp.passing([(tag, sock)]).__enter__):
+            with pytest.raises(tcpcp.IciError, match="tag"):
+                call()
+            assert not tcp_repair.get_repair(sock)
+            assert rules(hosts.here) == NOTHING
+        assert tcpcp.get_many([(2**64 - 1, sock)])[0].tag == 2**64 - 1
+        tcpcp.resume(sock)
+    peer.sendall(b"1")
+    assert sock.recv(1) == b"1"
+
+
+def test_the_loopback_interface_is_down(hosts: Hosts) -> None:
+    """Where what is fed does not arrive for that, the error says so."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        sock.shutdown(socket.SHUT_WR)
+        wait_state(sock, State.FIN_WAIT2)
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        ip("link set lo down")
+        with pytest.raises(tcpcp.Unsupported, match="the interface lo is down"):
+            tcpcp.create(ici)
+        ip("link set lo up")
+        tcpcp.activate(tcpcp.create(ici))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -59,7 +60,8 @@ def busy(hosts: Hosts) -> tuple[socket.socket, socket.socket]:
 
 
 def open_sockets() -> int:
-    """Of this process."""
+    """Of this process; those of tests before this one do not count."""
+    gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 

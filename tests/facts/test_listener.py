@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from asyncio.trsock import TransportSocket
 
 import pytest
 from netns import Hosts, eventually
@@ -95,8 +97,61 @@ def test_there_is_an_end_to_waiting(hosts: Hosts) -> None:
         with hosts.here.entered():
             eventually(lambda: listener.handshakes(old) == 1, "a handshake is under way")
             held = hold_new(old)
-            assert drain(old, deadline_s=0.05) == []
+            waiting = drain(old, deadline_s=0.05)
+            assert (waiting, waiting.left) == ([], 1)
             held.release()
+
+
+def test_a_client_that_has_not_spoken_yet(hosts: Hosts) -> None:
+    """TCP_DEFER_ACCEPT: it is connected, and the kernel keeps it from the listener."""
+    old = listening(hosts, "v4")
+    old.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+    before = old.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+    with hosts.there.entered():
+        peer = socket.create_connection(old.getsockname())
+    with hosts.here.entered():
+        held = hold_new(old)
+        waiting = drain(old, deadline_s=0.05)
+        assert (waiting, waiting.left) == ([], 1)
+        assert old.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == before
+        waiting = drain(old)
+        assert (len(waiting), waiting.left) == (1, 0)
+        assert old.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == before
+        (ici,) = endpoint.get_many(waiting)
+        old.close()
+        endpoint.release_many(waiting)
+        made = endpoint.create(ici)
+        endpoint.activate(made)
+        held.release()
+    peer.sendall(b"GET")
+    made.setblocking(True)
+    assert made.recv(10) == b"GET"
+    assert_no_reset(hosts)
+
+
+def test_one_that_has_spoken_comes_at_once(hosts: Hosts) -> None:
+    old = listening(hosts, "v4")
+    old.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+    with hosts.there.entered():
+        peer = socket.create_connection(old.getsockname())
+    peer.sendall(b"GET")
+    with hosts.here.entered():
+        waiting = drain(old, deadline_s=0)
+    assert (len(waiting), waiting.left) == (1, 0)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_what_stands_for_a_listener(hosts: Hosts, blocking: bool) -> None:
+    """asyncio gives its servers' sockets away as such only; what it is set to stays."""
+    old = listening(hosts, "v4")
+    old.setblocking(blocking)
+    with hosts.there.entered():
+        socket.create_connection(old.getsockname())
+    with hosts.here.entered():
+        held = hold_new(TransportSocket(old))
+        assert len(drain(TransportSocket(old))) == 1
+        held.release()
+    assert os.get_blocking(old.fileno()) is blocking
 
 
 def test_only_listeners(hosts: Hosts) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -122,6 +126,56 @@ def test_what_the_body_has_dealt_with_itself(hosts: Hosts, pairs: list[Pair]) ->
     alive(*pairs[2])
 
 
+DEALT: dict[str, Callable[[socket.socket], object]] = {
+    "resume": tcpcp.resume,
+    "release": tcpcp.release,
+    "close": lambda sock: sock.close(),
+}
+
+
+@pytest.mark.parametrize("how", DEALT)
+def test_the_others_stay_isolated_when_the_body_has_dealt_with_one(
+    hosts: Hosts, pairs: list[Pair], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 2)
+    (one, _), (other, peer), _ = pairs
+    with hosts.here.entered():
+        with pytest.raises((tcpcp.NotGot, tcpcp.Unsupported)), tcpcp.passing([one, other]) as icis:
+            DEALT[how](one)
+            peer.sendall(b"late")
+            time.sleep(2.8)
+            assert tcp_repair.get_outq(peer) == 4
+        assert other.fileno() == -1
+        made = tcpcp.create(icis[1])
+        tcpcp.activate(made)
+    made.settimeout(8)  # the peer tries again by its own timer
+    assert made.recv(10) == b"late"
+
+
+@pytest.mark.parametrize("wrong", (False, True))
+def test_expired_when_the_body_has_dealt_with_one(
+    hosts: Hosts, pairs: list[Pair], wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the other runs; also as a note on an exception of the body's."""
+    monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
+    renewal = importlib.import_module("tcpcp.passing").Renewal
+    monkeypatch.setattr(renewal, "_run", lambda self: self._over.wait())  # as if it was not let run
+    (one, _), other, _ = pairs
+    with (
+        hosts.here.entered(),
+        pytest.raises(Wrong if wrong else tcpcp.Expired) as caught,
+        tcpcp.passing([one, other[0]]),
+    ):
+        tcpcp.resume(one)
+        time.sleep(2.5)
+        if wrong:
+            raise Wrong
+    told = [str(caught.value), *getattr(caught.value, "__notes__", ())]
+    assert any("run out" in text for text in told), told
+    for pair in pairs[:2]:
+        alive(*pair)
+
+
 def test_one_cannot_be_released(hosts: Hosts, pairs: list[Pair]) -> None:
     """Its number was closed: an error says so, and all the others are released."""
     socks = [sock for sock, _ in pairs]
@@ -227,6 +281,53 @@ def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
             peer.close()
         assert threads() == 0
     assert fates["got"] == 0 and fates["runs"] > 10 and fates["released"] > 10, fates
+
+
+class Alarms:
+    """SIGALRM again and again, each of which raises, until :meth:`over`."""
+
+    def __init__(self, every_s: float) -> None:
+        self._raising = True
+        self._before = signal.signal(signal.SIGALRM, self._handle)
+        self._every_s = every_s
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self._raising:
+            raise KeyboardInterrupt
+
+    def start(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.003, self._every_s)
+
+    def over(self) -> None:
+        self._raising = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+
+def interrupted(socks: list[socket.socket], every_s: float) -> None:
+    alarms = Alarms(every_s)
+    with contextlib.suppress(KeyboardInterrupt):  # one that comes while the other is handled
+        with contextlib.suppress(KeyboardInterrupt), tcpcp.passing(socks):
+            alarms.start()
+            time.sleep(1)
+        alarms._raising = False
+    alarms.over()
+
+
+def test_interrupted_again_and_again(
+    hosts: Hosts, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the body, and then while all are resumed: none stays got."""
+    # An alarm may come in a finalizer, where Python drops it; to tell that takes long enough for the next.
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: None)
+    chance, socks = Random(2), [sock for sock, _ in pairs]
+    with hosts.here.entered():
+        for _ in range(60):
+            interrupted(socks, chance.uniform(0.0003, 0.003))
+            gc.collect()
+            assert not any(map(tcp_repair.get_repair, socks))
+    for pair in pairs:
+        alive(*pair)
 
 
 def test_no_signal_is_given_to_the_thread_that_renews(pairs: list[Pair], hosts: Hosts) -> None:

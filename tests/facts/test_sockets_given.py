@@ -29,6 +29,24 @@ def closed() -> socket.socket:
     return sock
 
 
+def bound_everywhere() -> socket.socket:
+    """The kernel chooses its address when it connects, and nobody can isolate it before."""
+    sock = socket.socket()
+    sock.bind(("0.0.0.0", 0))
+    return sock
+
+
+def test_bound_to_every_address_of_ipv6(hosts: Hosts) -> None:
+    for kind in ("v6", "mapped"):
+        sock, _ = hosts.connect(kind)
+        with hosts.here.entered(), socket.socket(socket.AF_INET6) as given:
+            ici = tcpcp.get(sock)
+            tcpcp.release(sock)
+            given.bind(("::", 0))
+            with pytest.raises(tcpcp.Unsupported, match="every address"):
+                tcpcp.create(ici, sock=given)
+
+
 GIVEN: dict[str, Callable[[Hosts], socket.socket]] = {
     "connected": lambda hosts: hosts.connect()[0],
     "listening": lambda hosts: socket.create_server((hosts.here_ip[4], 0)),
@@ -36,6 +54,7 @@ GIVEN: dict[str, Callable[[Hosts], socket.socket]] = {
     "udp": lambda hosts: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
     "IPv6": lambda hosts: socket.socket(socket.AF_INET6),
     "closed": lambda hosts: closed(),
+    "bound to every address": lambda hosts: bound_everywhere(),
 }
 
 
@@ -104,3 +123,21 @@ def test_socks_and_icis_of_different_number(hosts: Hosts, ici: Ici) -> None:
         with pytest.raises((ValueError, tcpcp.TcpcpError)):
             tcpcp.create_many([ici, ici.at(port=0)], socks=[None])
         assert rules(hosts.here) == held
+
+
+@pytest.mark.parametrize(
+    "call", (tcpcp.activate_many, tcpcp.resume_many, tcpcp.renew_many, tcpcp.release_many)
+)
+@pytest.mark.parametrize("duplicate", (False, True))
+def test_one_twice(hosts: Hosts, call: Callable[[list[socket.socket]], None], duplicate: bool) -> None:
+    """Said with nothing changed; get_many says so too."""
+    (sock, peer), (other, _) = hosts.connect(), hosts.connect()
+    with hosts.here.entered():
+        tcpcp.get_many([sock, other])
+        before, held = everything(sock), rules(hosts.here)
+        with pytest.raises(tcpcp.NotGot, match="twice"):
+            call([other, sock, sock.dup() if duplicate else sock])
+        assert (everything(sock), rules(hosts.here)) == (before, held)
+        tcpcp.resume_many([sock, other])
+    peer.sendall(b"1")
+    assert sock.recv(1) == b"1"

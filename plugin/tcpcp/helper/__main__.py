@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tcpcp import standard_streams
+from tcpcp.helper import room
 from tcpcp.helper.client import DEFAULT_PATH
 from tcpcp.helper.policy import Allowed, Rights, parse_grant
 from tcpcp.helper.protocol import HelperError
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nobody is served: name somebody with --user or --group")
     bounds = Bounds(args.max_connections, args.max_held, args.max_image_bytes)
     try:
-        _serve(args, allowed, bounds)
+        _serve(args, allowed, _with_room(bounds))
     except (OSError, HelperError) as error:
         print(f"tcpcp-helper: {error}", file=sys.stderr)
         return 1
@@ -69,6 +70,18 @@ def _serve(args: argparse.Namespace, allowed: Allowed, bounds: Bounds) -> None:
         Server(listener, allowed, bounds).run()
     finally:
         Path(args.socket).unlink(missing_ok=True)
+
+
+def _with_room(bounds: Bounds) -> Bounds:
+    there = room.make(bounds)
+    if there.held < bounds.held:
+        print(
+            f"tcpcp-helper: at most {there.held} sockets are held for each user instead of {bounds.held}: "
+            "this process may have no more descriptors (ulimit -Hn)",
+            file=sys.stderr,
+            flush=True,
+        )
+    return there
 
 
 def _by_number(grants: Sequence[str], number: Callable[[str], int]) -> dict[int, Rights]:

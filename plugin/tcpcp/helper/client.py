@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from tcpcp import codec
-from tcpcp.errors import TcpcpError
+from tcpcp import checks, codec, tcp_repair
+from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
 from tcpcp.ici import Ici
@@ -20,6 +21,8 @@ from tcpcp.inspection import HasFileno, as_socket
 DEFAULT_PATH = "/run/tcpcp/helper.sock"
 #: How long a request may take; a large one takes some seconds.
 TIMEOUT_S = 30.0
+#: Why sendmsg() has sent nothing, although the connection is as good as before.
+_NOT_SENT = frozenset({errno.EMFILE, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 
 
 def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client:
@@ -30,8 +33,9 @@ def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client
     :raises PermissionDenied: it does not serve this user.
     :raises OtherNamespace: it works in another network namespace.
     :raises HelperError: it is not there, or has too much to do.
+    :raises KernelError: there is no descriptor free for it, or no memory.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = tcp_repair.opened(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(timeout_s)
     try:
         connection.connect(path)
@@ -48,7 +52,8 @@ class Client:
 
     The calls are the library's: the same names, what holds afterwards, and exceptions. Beside those each may
     raise :class:`HelperError`: the helper is gone, and with it this connection. A socket that was got and not
-    finished with is then in repair mode still; see docs/helper.md.
+    finished with is then in repair mode still; see docs/helper.md. Where this process has no descriptor free for
+    what a call needs, it raises ``KernelError`` with EMFILE, and sockets and connection are as before.
 
     One request takes at most :data:`tcpcp.helper.protocol.MAX_SOCKETS` sockets.
     """
@@ -96,17 +101,38 @@ class Client:
     def get_many(self, socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
         """As :func:`tcpcp.get_many`."""
         pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
+        checks.require_tags(tag for tag, _ in pairs)
         if not pairs:
             return []
-        (image,) = self._ask(Operation.GET, [sock for _, sock in pairs], replies=1)
+        plain = [sock for _, sock in pairs]
+        image = self._got(plain)
         try:
             icis = codec.loads_many(descriptors.read_sealed(image, 2 * codec.MAX_MESSAGE_BYTES))
             return [
                 dataclasses.replace(ici, tag=tag) if tag else ici
                 for (tag, _), ici in zip(pairs, icis, strict=True)
             ]
+        except BaseException as error:  # no memory, or a handler's: nobody will have them
+            self._resume_after(plain, error)
+            raise
         finally:
             descriptors.close([image])
+
+    def _got(self, socks: Sequence[HasFileno]) -> int:
+        """The descriptor of their image; without one they are not got."""
+        try:
+            (image,) = self._ask(Operation.GET, socks, replies=1)
+        except descriptors.Shortage:
+            error = KernelError("recvmsg(SCM_RIGHTS)", errno.EMFILE)
+            self._resume_after(socks, error)
+            raise error from None
+        return image
+
+    def _resume_after(self, socks: Sequence[HasFileno], error: BaseException) -> None:
+        try:
+            self.resume_many(socks)
+        except TcpcpError as exc:
+            error.add_note(f"and in resuming: {exc}")
 
     def create(self, ici: Ici) -> socket.socket:
         """As :func:`tcpcp.create`. The socket is this process's own: the helper is given it to work on.
@@ -120,7 +146,8 @@ class Client:
         if not icis:
             return []
         made: list[socket.socket] = []
-        image = descriptors.seal(b"".join(map(codec.dumps, icis)))
+        with _typed("memfd_create"):
+            image = descriptors.seal(b"".join(map(codec.dumps, icis)))
         try:
             made = [_fresh(ici) for ici in icis]
             self._ask(Operation.CREATE, made, [image])
@@ -182,6 +209,8 @@ class Client:
             raise HelperError("this connection to the helper is the parent's; a child makes its own")
         with self._lock, ExitStack() as stack:
             numbers = [*images, *(as_socket(sock, stack).fileno() for sock in socks)]
+            for one in [descriptors.duplicate(self._connection) for _ in range(replies)]:
+                one.close()  # there is room for what comes with the reply; else the kernel would drop it
             received = self._exchange(packet, numbers)
         if len(received) != replies:
             descriptors.close(received)
@@ -193,7 +222,9 @@ class Client:
         try:
             descriptors.send(self._connection, packet, numbers)
             return self._receive()
-        except OSError as error:
+        except OSError as error:  # of sendmsg(): the other's are typed
+            if error.errno in _NOT_SENT:
+                raise KernelError("sendmsg(SCM_RIGHTS)", error.errno) from error
             raise self._lost(error) from error
         except TcpcpError:
             raise
@@ -222,8 +253,17 @@ class Client:
         return HelperError(f"the helper is gone: {reason}")
 
 
+@contextmanager
+def _typed(call: str) -> Iterator[None]:
+    """An OSError of *call* as the library has it."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(call, error.errno or errno.EIO) from error
+
+
 def _fresh(ici: Ici) -> socket.socket:
     """Made here and not by the helper: the owner, the control group, the label of this program go with it."""
-    sock = socket.socket(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+    sock = tcp_repair.opened(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
     sock.settimeout(None)  # whatever socket.setdefaulttimeout() was told
     return sock

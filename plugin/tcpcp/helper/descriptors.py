@@ -10,16 +10,29 @@ Source: unix(7), memfd_create(2), fcntl(2) F_ADD_SEALS; mm/memfd.c.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
 from collections.abc import Iterable, Sequence
 
-from tcpcp.helper.protocol import MAX_PACKET_BYTES, MAX_SOCKETS, ProtocolError
+from tcpcp.errors import KernelError
+from tcpcp.helper.protocol import MAX_PACKET_BYTES, MAX_SOCKETS, HelperError, ProtocolError
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _INT_BYTES = array.array("i").itemsize
 _ROOM = socket.CMSG_SPACE((MAX_SOCKETS + 1) * _INT_BYTES)
+
+
+class Shortage(HelperError):
+    """This process had no descriptor free for one that was passed to it: nobody's fault who sent it.
+
+    :ivar packet: what it came with; the descriptors that did fit are closed again.
+    """
+
+    def __init__(self, packet: bytes) -> None:
+        super().__init__("no descriptor is free for what was passed (ulimit -n)")
+        self.packet = packet
 
 
 def send(
@@ -40,6 +53,7 @@ def receive(connection: socket.socket, *, wait: bool = True) -> tuple[bytes, lis
     """One packet and the descriptors with it, which are the caller's now; no bytes: the other side has closed.
 
     :raises ProtocolError: it was cut, or had more descriptors than any request; all are closed again.
+    :raises Shortage: this process has no room for its descriptors.
     :raises OSError: nothing was received.
     """
     flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
@@ -50,6 +64,10 @@ def receive(connection: socket.socket, *, wait: bool = True) -> tuple[bytes, lis
             descriptors.extend(array.array("i", data[: len(data) - len(data) % _INT_BYTES]))
     if found & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         close(descriptors)
+        if (
+            not found & socket.MSG_TRUNC and len(descriptors) <= MAX_SOCKETS
+        ):  # it was not our buffer that was short
+            raise Shortage(packet)
         raise ProtocolError("a packet that was too long, or had too many descriptors")
     return packet, descriptors
 
@@ -60,9 +78,26 @@ def close(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Another descriptor for *sock*.
+
+    :raises KernelError: there is none left.
+    """
+    try:
+        return sock.dup()
+    except OSError as exc:
+        raise KernelError("dup", exc.errno or errno.EMFILE) from exc
+
+
 def seal(data: bytes) -> int:
-    """A descriptor of sealed memory that holds *data*; the caller closes it."""
-    descriptor = os.memfd_create("ici", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """A descriptor of sealed memory that holds *data*; the caller closes it.
+
+    :raises KernelError: there is no descriptor left.
+    """
+    try:
+        descriptor = os.memfd_create("ici", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as exc:
+        raise KernelError("memfd_create", exc.errno or errno.EMFILE) from exc
     try:
         view = memoryview(data)
         while view:

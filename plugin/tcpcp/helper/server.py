@@ -1,6 +1,11 @@
 """The helper's first process: listens, asks the kernel who it is that connects, and hands him to his worker.
 
-It reads nothing from anybody and takes no descriptors, so nobody can make it wait.
+It reads nothing from anybody but its workers, and takes no descriptors, so nobody can make it wait.
+
+A worker that has nothing to do is let go after a while: users come and go, and each has a process. It says how many
+connections it has finished with; if that is all that were handed to it, and only then, nothing is on its way to it.
+
+Once a minute it deletes the empty packet filters that programs which were killed have left, its own workers too.
 
 Source: unix(7) SO_PEERCRED; net/core/sock.c SO_PEERGROUPS, SO_NETNS_COOKIE; sd_listen_fds(3).
 """
@@ -8,6 +13,7 @@ Source: unix(7) SO_PEERCRED; net/core/sock.c SO_PEERGROUPS, SO_NETNS_COOKIE; sd_
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import signal
@@ -15,9 +21,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tcpcp import flow_table
 from tcpcp.errors import OtherNamespace, PermissionDenied, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.policy import Allowed, Rights
@@ -27,7 +36,12 @@ from tcpcp.helper.worker import HAND_OVER
 
 #: Users at a time; each has a process.
 MAX_WORKERS = 64
+#: How long a worker that has nothing to do is kept for the next connection of its user.
+IDLE_S = 10.0
 BACKLOG = 64
+#: How often what the dead have left is looked for.
+SWEEP_S = 60.0
+_AFTER_SHORTAGE_S = 0.1
 _SO_PEERGROUPS, _SO_NETNS_COOKIE = 59, 71
 _CREDENTIALS = struct.Struct("=iII")
 #: What Python asks the kernel for at most; who is in more groups than fit is in his first one alone.
@@ -43,11 +57,17 @@ class Asker(NamedTuple):
     gids: tuple[int, ...]
 
 
-class Worker(NamedTuple):
-    """A user's process, and the socket to hand connections to it."""
+@dataclass(eq=False, slots=True)
+class Worker:
+    """A user's process, and the socket to hand connections to it.
+
+    :ivar handed: how many it was given. :ivar idle_since: by time.monotonic(); None: it has something to do.
+    """
 
     process: subprocess.Popen[bytes]
     connection: socket.socket
+    handed: int = 0
+    idle_since: float | None = None
 
 
 class Server:
@@ -59,6 +79,8 @@ class Server:
     def __init__(self, listener: socket.socket, allowed: Allowed, bounds: Bounds) -> None:
         self._listener, self._allowed, self._bounds = listener, allowed, bounds
         self._workers: dict[int, Worker] = {}
+        self._leaving: list[subprocess.Popen[bytes]] = []
+        self._swept = time.monotonic()
         self._namespace = _namespace_of(listener)
         self._poll = select.poll()
 
@@ -69,25 +91,56 @@ class Server:
         woken = _signals()
         self._poll.register(woken, select.POLLIN)
         while True:
-            ready = {number for number, _ in self._poll.poll()}
+            ready = {number for number, _ in self._poll.poll(self._pause_ms())}
             if woken.fileno() in ready:
                 break
-            self._bury(ready)
+            self._hear(ready)
+            self._let_go(IDLE_S)
+            self._sweep()
             if self._listener.fileno() in ready:
                 self._accept()
         self._listener.close()
         for worker in self._workers.values():
             worker.connection.close()
-        for worker in self._workers.values():
-            worker.process.wait()
+        for process in [*(worker.process for worker in self._workers.values()), *self._leaving]:
+            process.wait()
 
-    def _bury(self, ready: set[int]) -> None:
-        """Forget workers that have ended; a worker never writes."""
+    def _pause_ms(self) -> float:
+        """Until there is a worker to let go, or to sweep."""
+        if self._leaving:
+            return 200
+        idle = [one.idle_since for one in self._workers.values() if one.idle_since is not None]
+        next_s = min([self._swept + SWEEP_S, *(since + IDLE_S for since in idle)])
+        return max(0, next_s - time.monotonic()) * 1000 + 1
+
+    def _sweep(self) -> None:
+        if time.monotonic() < self._swept + SWEEP_S:
+            return
+        self._swept = time.monotonic()
+        with contextlib.suppress(TcpcpError, OSError):  # another time
+            for name in flow_table.sweep():
+                print(f"tcpcp-helper: deleted table inet {name}", file=sys.stderr, flush=True)
+
+    def _hear(self, ready: set[int]) -> None:
+        """What workers say, of whom those that have ended say nothing."""
         for uid, worker in list(self._workers.items()):
             if worker.connection.fileno() in ready:
-                worker.process.kill()
-                worker.process.wait()
+                finished = _word(worker.connection)
+                if finished == str(worker.handed).encode():
+                    worker.idle_since = time.monotonic()
+                elif not finished:
+                    worker.process.kill()
+                    worker.process.wait()
+                    self._forget(uid)
+
+    def _let_go(self, after_s: float) -> None:
+        """Those workers that have had nothing to do for that long: they end when their connection does."""
+        until = time.monotonic() - after_s
+        for uid, worker in list(self._workers.items()):
+            if worker.idle_since is not None and worker.idle_since <= until:
+                self._leaving.append(worker.process)
                 self._forget(uid)
+        self._leaving = [process for process in self._leaving if process.poll() is None]
 
     def _forget(self, uid: int) -> None:
         worker = self._workers.pop(uid)
@@ -97,8 +150,11 @@ class Server:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
+        except (ConnectionError, BlockingIOError):
+            return  # gone again
         except OSError:
-            return  # gone again, or no descriptor is free: the next may have more luck
+            time.sleep(_AFTER_SHORTAGE_S)  # no descriptor or no memory is free: it may be another time
+            return
         with connection:
             try:
                 asker = who(connection)
@@ -128,10 +184,14 @@ class Server:
             worker = worker or self._start(uid)
             packet = HAND_OVER + str(rights).encode()
             descriptors.send(worker.connection, packet, [connection.fileno()], wait=False)
+            worker.handed += 1
+            worker.idle_since = None
         except OSError as error:
             raise HelperError("this user's requests are not answered at the moment; try again") from error
 
     def _start(self, uid: int) -> Worker:
+        if len(self._workers) >= MAX_WORKERS:
+            self._let_go(0)
         if len(self._workers) >= MAX_WORKERS:
             raise HelperError(f"{MAX_WORKERS} users are served already, which is the limit")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -160,6 +220,16 @@ def who(connection: socket.socket) -> Asker:
 def _namespace_of(sock: socket.socket) -> bytes:
     """The network namespace; of an accepted Unix socket it is the one of who connected."""
     return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+
+
+def _word(connection: socket.socket) -> bytes:
+    """What a worker has said; nothing: it has ended."""
+    try:
+        return connection.recv(32, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b"?"
+    except OSError:
+        return b""
 
 
 def _refuse(connection: socket.socket, error: TcpcpError) -> None:

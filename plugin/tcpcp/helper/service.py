@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tcpcp
 from tcpcp import codec, endpoint, inspection, tcp_repair
-from tcpcp.errors import AlreadyGot, NotGot, PermissionDenied, TcpcpError, Unsupported
+from tcpcp.errors import AlreadyGot, NotGot, PermissionDenied, Unsupported
 from tcpcp.helper import descriptors, policy, sockets, surroundings
 from tcpcp.helper.policy import Rights
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
@@ -250,8 +250,9 @@ class Service:
         """Be rid of *one*, by *call* if that works; if not, its connection ends."""
         try:
             call([one.sock])
-        except TcpcpError as error:
-            _log(f"user {one.caller.uid}: {one.ends[0]} - {one.ends[1]}: {error}")
+        except Exception as error:  # also one that is a fault here: there are others to be undone
+            name = type(error).__name__
+            _log(f"user {one.caller.uid}: {one.ends[0]} - {one.ends[1]}: {name}: {error}")
         if one.sock.fileno() >= 0 and sockets.in_repair(one.sock):
             sockets.put_down(one.sock)
         self.held.pop(one.cookie, None)

@@ -4,8 +4,9 @@ Each user has a process of his own, for a descriptor can be made to block whoeve
 the user's own that does not answer, a socket whose lock a thread holds that waits for memory): one who does
 that keeps nobody waiting but himself. It answers one request after the other.
 
-When the server has gone, or on SIGTERM, it begins nothing new, and ends when nothing is held any more; at the
-latest when every isolation has run out, for then what was got is void, and is resumed.
+When the server has gone, or lets it go, or on SIGTERM, it begins nothing new, and ends when nothing is held any
+more; at the latest when every isolation has run out, for then what was got is void, and is resumed. An error of
+its own ends neither it nor what it holds.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from collections.abc import Sequence
 
 from tcpcp import beforehand, isolation
 from tcpcp.errors import TcpcpError
-from tcpcp.helper import descriptors, protocol
+from tcpcp.helper import descriptors, protocol, room
 from tcpcp.helper.policy import parse_rights
 from tcpcp.helper.protocol import Failure, HelperError, Operation, ProtocolError, failure_of
 from tcpcp.helper.service import Bounds, Caller, Service
 
 #: What the server sends begins with it, so that it is never empty; the rights follow, a connection is beside.
 HAND_OVER = b"R"
+#: So that an error that comes again and again does not take the whole processor.
+_AFTER_ERROR_S = 0.1
 
 
 class Worker:
@@ -41,6 +44,8 @@ class Worker:
         self._server, self._uid, self._bounds = server, uid, bounds
         self._service = Service(bounds)
         self._callers: dict[int, Caller] = {}
+        self._taken = self._told = 0
+        self._finished = 0
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._until: float | None = None
@@ -54,11 +59,29 @@ class Worker:
                 if number == woken.fileno():
                     woken.recv(100)
                     self._end_soon()
-                elif number == self._server.fileno():
-                    self._take()
-                elif number in self._callers:
-                    self._serve(self._callers[number])
+                else:
+                    self._attend(number)
+            self._tell_idle()
         self._service.end()
+
+    def _attend(self, number: int) -> None:
+        """Something came by the descriptor *number*. Whatever goes wrong, others may have sockets here."""
+        try:
+            if number == self._server.fileno():
+                self._take()
+            elif number in self._callers:
+                self._serve(self._callers[number])
+        except Exception:
+            traceback.print_exc()
+            time.sleep(_AFTER_ERROR_S)
+
+    def _tell_idle(self) -> None:
+        """Let the server know that all the connections it has handed over have gone, and nothing is held."""
+        if self._callers or self._service.held or self._told == self._taken or self._until is not None:
+            return
+        with contextlib.suppress(OSError):  # it has gone, or does not listen: then it will not let us go
+            self._server.send(str(self._taken).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        self._told = self._taken
 
     def _over(self) -> bool:
         if self._until is None:
@@ -73,7 +96,11 @@ class Worker:
 
     def _take(self) -> None:
         """A connection from the server, or its end."""
-        packet, received = descriptors.receive(self._server)
+        self._taken += 1
+        try:
+            packet, received = descriptors.receive(self._server)
+        except ConnectionError:
+            packet, received = b"", []
         if not packet:
             self._end_soon()
             return
@@ -96,6 +123,10 @@ class Worker:
         try:
             packet, received = descriptors.receive(caller.connection, wait=False)
         except BlockingIOError:
+            return
+        except descriptors.Shortage as shortage:
+            refusal = HelperError(f"the helper: {shortage}; nothing has changed")
+            self._say(caller, failure_of(refusal))
             return
         except (OSError, ProtocolError) as error:
             self._refuse(caller, error)
@@ -128,9 +159,11 @@ class Worker:
         except Exception as error:
             traceback.print_exc()
             failure = failure_of(HelperError(f"{request.operation.name}: {type(error).__name__}: {error}"))
-        sent = _reply(caller.connection, failure, reply)
+        self._say(caller, failure, reply)
         descriptors.close(reply)
-        if not sent:
+
+    def _say(self, caller: Caller, failure: Failure | None, with_it: Sequence[int] = ()) -> None:
+        if not _reply(caller.connection, failure, with_it):
             self._drop(caller, orderly=False)
 
     def _refuse(self, caller: Caller, error: Exception) -> None:
@@ -173,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
     """
     number, uid, *bounds = map(int, argv)
     os.set_inheritable(number, False)
-    worker = Worker(socket.socket(fileno=number), uid, Bounds(*bounds))
+    worker = Worker(socket.socket(fileno=number), uid, room.make(Bounds(*bounds)))
     with contextlib.suppress(TcpcpError):
         beforehand.load()  # without a filter: every packet of the host would pass it, also while all is idle
     worker.run()
