@@ -12,7 +12,7 @@ demo: setup
 	@$(PYTHON) tools/demo.py
 
 test: setup lint
-	@$(PYTEST) $(PYTEST_OPTIONS) tests
+	@$(PYTEST) -n 3 --dist loadfile $(PYTEST_OPTIONS) tests
 	@$(PYTHON) tests/chaos/run.py --minutes 1
 
 bench:
