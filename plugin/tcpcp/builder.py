@@ -173,12 +173,16 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
     heard = _prime(sock, ici, teach, way)
     _fill_receive_queue(sock, ici)
     _fill_send_queue(sock, ici)
+    closed = ici.state is State.CLOSE
+    if closed:  # before it is: no algorithm begins in a closed socket (tcp_reinit_congestion_control())
+        congestion_state.restore(sock, ici, same_path=way.same_path)
     _close_halves(sock, ici)
     if deaf:
         _bind_to_device(sock, ici.device)
     if ici.socket_filter:
         socket_filter.attach(sock, ici.socket_filter)
-    congestion_state.restore(sock, ici, same_path=way.same_path)
+    if not closed:
+        congestion_state.restore(sock, ici, same_path=way.same_path)
     _set_sizes(sock, ici, way)
     lower, clamp = _clamps(ici)
     last = (

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from forking import ended, in_child
 from netns import Hosts
-from passing import assert_no_reset
+from passing import assert_no_reset, pass_on, wait_state
 
 import tcpcp
 from tcpcp import bpf, congestion_state, kernel_fields, tcp_repair
 from tcpcp.bpf import Struct, instruction
 from tcpcp.errors import KernelError
-from tcpcp.ici import Ici
+from tcpcp.ici import Ici, State
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 KINDS = ("v4", "v6", "mapped")
@@ -103,6 +103,23 @@ def test_ecn(hosts: Hosts, kind: str, same_path: bool) -> None:
     made.sendall(b"marked")
     assert peer.recv(10) == b"marked"
     assert hosts.counters(hosts.there)[counter] == before + 1
+
+
+def test_ecn_of_a_closed_connection(hosts: Hosts) -> None:
+    """With bytes to read still. No congestion control begins in a socket that is closed already."""
+    for namespace in (hosts.here, hosts.there):
+        with namespace.entered():
+            Path("/proc/sys/net/ipv4/tcp_ecn").write_text("1")
+    sock, peer = hosts.connect()
+    peer.sendall(b"unread")
+    peer.shutdown(socket.SHUT_WR)
+    wait_state(sock, State.CLOSE_WAIT)
+    sock.shutdown(socket.SHUT_WR)
+    wait_state(sock, State.CLOSE)
+    before = tcp_repair.get_info(sock).options & tcp_repair.HAS_ECN
+    _, made = pass_on(hosts, sock)
+    assert tcp_repair.get_info(made).options & tcp_repair.HAS_ECN == before != 0
+    assert made.recv(10) == b"unread"
 
 
 def read_of(hosts: Hosts, sock: socket.socket, algorithm: str) -> Ici:
