@@ -79,13 +79,13 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
         one.problem = one.problem or translated.words(one, other)
     found.files.extend(files.found)
     found.files.extend(names.directories(held.names))
-    found.names.extend(held.names)
+    found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
     found.obstacles.extend(tables.obstacles({task.pid for task in found.tasks}))
     found.obstacles.extend(held.obstacles)
-    found.needed_pids.extend(_needed_pids(found))
+    found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))
 
 
 def _task(pid: int) -> tuple[Task, int]:

@@ -190,7 +190,10 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
         kind = _unsupported_kind(borrowed)
         if kind:
             found.obstacles.append(_obstacle("socket-kind", held, kind))
-        elif borrowed.family in (socket.AF_INET, socket.AF_INET6):
+            return
+        if (bound := names.of_interface(borrowed, pid, fd)) is not None:
+            found.names.append(bound)
+        if borrowed.family in (socket.AF_INET, socket.AF_INET6):
             _add_address(borrowed, found)
             if _is_tcp(borrowed) and (lost := untold.problem(borrowed)):
                 found.obstacles.append(_obstacle("untold", held, lost))
