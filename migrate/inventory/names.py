@@ -125,8 +125,8 @@ def _path_taken(
 ) -> Iterator[tuple[TakenName, int]]:
     try:
         status = os.lstat(one.name)
-    except OSError:
-        return  # there is nothing
+    except (OSError, ValueError):
+        return  # there is nothing, nor can there be
     inode = paths.get(one.name) or files.get(status.st_ino & 0xFFFFFFFF)
     if not stat.S_ISSOCK(status.st_mode):
         one.occupied = True

@@ -115,6 +115,10 @@ def test_abstract_names_go_with_the_kind_of_socket() -> None:
     assert only(reasons(None, None, destination(taken_names=found))).code == "unix-name-taken"
 
 
+def test_a_path_from_the_network_that_can_be_none() -> None:
+    assert names.taken([TakenName(kind=TakenName.PATH, name="/run/a\0b")]) == []
+
+
 # --- terminals -------------------------------------------------------------------------------------------------
 
 
