@@ -20,6 +20,10 @@ def names_free(subject: Subject) -> Iterator[Reason]:
             text = f"UDP port {one.port} is taken by {holder} on {one.name}"
             remedy = f"End what uses it there; ss -uanp 'sport = :{one.port}' shows it."
             yield Reason("udp-port-taken", DESTINATION, text, remedy)
+        elif one.kind == TakenName.PING:
+            text = f"descriptor {one.fd} of {subject.who(one.pid)} is a ping socket, and nobody may have any there"
+            remedy = "Permit it there, to root's group at least: sysctl net.ipv4.ping_group_range='0 0'"
+            yield Reason("no-ping-sockets", DESTINATION, text, remedy)
         elif one.kind == TakenName.TERMINAL:
             yield _terminal(one)
         elif one.occupied:

@@ -128,6 +128,18 @@ WORDS = {
         " (SCM_RIGHTS)",
         "Try again when the program has taken them.",
     ),
+    "unix-unaccepted": Words(
+        "{descriptor} of {who} is a unix connection ({what}) that has sent something and is not accepted yet",
+        "Try again when the listening process of the tree has accepted it.",
+    ),
+    "netlink-unread": Words(
+        "{descriptor} of {who} is a netlink socket with messages that the process has not read yet",
+        "Try again when the program has read them.",
+    ),
+    "udp-corked": Words(
+        "{descriptor} of {who} is a UDP socket that is corked (UDP_CORK): CRIU cannot dump what it holds back",
+        "Try again when the program has taken the cork off.",
+    ),
     "untold": Words(
         "{descriptor} of {who} is a TCP socket with {what}",
         "Try again when the program has read that, or has closed the socket.",

@@ -97,7 +97,17 @@ def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
         sockets = [
             _named(one, held.get(inode)) for one, inode in found if not _shared(lender, one, held.get(inode))
         ]
-    return [*sockets, *terminals.taken(one for one in wanted if one.kind == TakenName.TERMINAL)]
+    pings = [_named(one, None) for one in wanted if one.kind == TakenName.PING and not _may_ping()]
+    return [*sockets, *terminals.taken(one for one in wanted if one.kind == TakenName.TERMINAL), *pings]
+
+
+def _may_ping() -> bool:
+    """Whether CRIU, which is root, may make ping sockets here. Source: net/ipv4/ping.c ping_init_sock()."""
+    try:
+        first, last = Path("/proc/sys/net/ipv4/ping_group_range").read_text().split()
+    except (OSError, ValueError):
+        return False
+    return int(first) <= 0 <= int(last)
 
 
 def _named(one: TakenName, holder: holders.SocketHolder | None) -> TakenName:

@@ -132,6 +132,8 @@ def terminal_name(tty_nr: int) -> str:
 
 def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str]) -> list[Obstacle]:
     kinds = {kind.removesuffix("_for_children") for kind in its if its[kind] != expected.get(kind, its[kind])}
+    if its.get("time") != its.get("time_for_children", its.get("time")):
+        kinds.add("time")  # CRIU dumps one for the tree, and none that only its children would have
     return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
 
 

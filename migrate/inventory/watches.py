@@ -120,7 +120,9 @@ def _hinted(device: int, inode: int) -> str:
                 return folder
             for name in names:
                 with contextlib.suppress(OSError):
-                    if os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino == inode:
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    # Of overlayfs files may be on another device than their directory.
+                    if (status.st_dev, status.st_ino) == (device, inode):
                         return f"{folder}/{name}"
     return ""
 

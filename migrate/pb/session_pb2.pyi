@@ -202,12 +202,14 @@ class TakenName(_message.Message):
         UDP: _ClassVar[TakenName.Kind]
         INTERFACE: _ClassVar[TakenName.Kind]
         TERMINAL: _ClassVar[TakenName.Kind]
+        PING: _ClassVar[TakenName.Kind]
     KIND_UNSPECIFIED: TakenName.Kind
     PATH: TakenName.Kind
     ABSTRACT: TakenName.Kind
     UDP: TakenName.Kind
     INTERFACE: TakenName.Kind
     TERMINAL: TakenName.Kind
+    PING: TakenName.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from inventories import connection, destination, listener, only, process, reasons
 
-from migrate.inventory import names, terminals, watches
+from migrate.inventory import momentary, names, of_process, proc, terminals, unix_diag, watches
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
@@ -295,3 +296,57 @@ def test_what_the_kernel_makes_has_to_be_there_and_is_not_read() -> None:
     there.CopyFrom(here)
     there.content = b"read in another moment"
     assert reasons(asked, None, destination(files=[there])) == []
+
+
+# --- sockets in a moment in which CRIU does not take them ------------------------------------------------------
+
+
+def test_sockets_that_hold_something_back(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert momentary.of_other(sock) == ""
+        sock.setsockopt(socket.IPPROTO_UDP, 1, 1)
+        assert momentary.of_other(sock) == "udp-corked" and not momentary.is_ping(sock)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.bind((0, 0))
+        assert momentary.of_other(sock) == ""
+        sock.send(struct.pack("=IHHIIB3x", 20, 18, 0x301, 1, 0, 0))  # RTM_GETLINK, a dump
+        assert momentary.of_other(sock) == "netlink-unread"
+        assert sock.recv(1 << 16)  # it is still there
+
+
+def test_a_unix_connection_that_nobody_has_accepted(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(str(tmp_path / "sock"))
+        listening.listen()
+        client.connect(str(tmp_path / "sock"))
+        inode = os.fstat(client.fileno()).st_ino
+        found = unix_diag.sockets()[inode]
+        assert (found.waiting, found.unsent) == (True, 0)
+        client.send(b"more than nothing")
+        assert unix_diag.sockets()[inode].unsent
+        with listening.accept()[0]:
+            assert not unix_diag.sockets()[inode].waiting
+
+
+def test_ping_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [TakenName(kind=TakenName.PING, pid=100, fd=3)]
+    monkeypatch.setattr(names, "_may_ping", lambda: True)
+    assert names.taken(asked) == []
+    monkeypatch.setattr(names, "_may_ping", lambda: False)
+    reason = only(reasons(None, None, destination(taken_names=names.taken(asked))))
+    assert reason.code == "no-ping-sockets" and "sysctl" in reason.remedy
+
+
+@pytest.mark.parametrize("code", ["unix-unaccepted", "netlink-unread", "udp-corked"])
+def test_words_for_these(code: str) -> None:
+    reason = only(reasons(process(obstacles=[Obstacle(code=code, pid=100, fd=3, what="/run/x")])))
+    assert "nginx (PID 100)" in reason.text and reason.remedy.startswith("Try again")
+
+
+def test_a_time_namespace_for_children_only() -> None:
+    """CRIU restores a tree in one and dumps it again; another one for its children it does not."""
+    its = {"time": "time:[1]", "time_for_children": "time:[1]", "net": "net:[5]"}
+    assert of_process._foreign_namespaces(100, its, its) == []
+    its["time_for_children"] = "time:[2]"
+    assert [one.what for one in of_process._foreign_namespaces(100, its, its)] == ["time"]
+    assert "time_for_children" in proc.namespaces(os.getpid())
