@@ -220,6 +220,7 @@ class Destination:
         self._inlet.only(self._flows.values(), self._listening)
         # Nobody else is at these ends, so a few elements do for all connections.
         self._lease.hold((), {*self._listening, *(ici.local for ici in icis)})
+        self._switch.require_free()
         self._journal.did("switch", details=self._switch.details())
         self._switch.prepare()
 
