@@ -115,8 +115,8 @@ class CarriedFiles:
         for tree in self._trees:
             tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
         now = [one for one in found if not checks_files.within(one.path, self._paths)]
-        # Directories have been compared; a path is looked at once, in the use that writes.
-        files = {one.path: one for one in sorted(now, key=lambda one: one.mapped_shared) if not one.directory}
+        # A path is looked at once: in the use that writes, and not in the one that only watches.
+        files = {one.path: one for one in sorted(now, key=_weight)}
         late = [one for one in files.values() if one.path not in self._known]
         for path in self._shared & files.keys():
             _flush(path)
@@ -160,6 +160,10 @@ class CarriedFiles:
             return []
         answers = {one.path: one for one in self._ask(Compare(files=files), lambda: None).files}
         return [(one, answers.get(one.path, File(path=one.path, use=one.use))) for one in files]
+
+
+def _weight(one: File) -> tuple[bool, bool]:
+    return one.use != File.WATCHED, one.mapped_shared
 
 
 def _changed(problems: list[str]) -> MigrateError:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from migrate.checks_around import unsupervised
 from migrate.checks_beside import nothing_left_behind, trees_sound
 from migrate.checks_files import appended, databases, files_there, files_to_copy, locks_free
-from migrate.checks_names import names_free
+from migrate.checks_names import interfaces_there, names_free
 from migrate.checks_network import (
     address_named,
     addresses_movable,
@@ -322,6 +322,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     addresses_movable,
     ports_free,
     names_free,
+    interfaces_there,
     congestion_known,
     pids_free,
     files_there,

@@ -16,6 +16,10 @@ from migrate.errors import Reason
 from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory
 
 _CODE = frozenset({File.MAPPED, File.EXECUTABLE})
+#: Nobody reads these: they have to be there.
+_ONLY_THERE = frozenset({File.SOCKET_DIRECTORY, File.WATCHED})
+#: What is in these the kernel makes at the moment in which they are read, or nobody reads them.
+_NO_CONTENT = _ONLY_THERE | {File.KERNEL_MADE}
 _DIGITS = 12
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _SHARED = "put it on storage that both hosts share"
@@ -91,7 +95,12 @@ def files_to_compare(process: ProcessInventory, destination: HostInventory, *, c
 
 def needs_content(here: File, there: File, *, copying: bool) -> bool:
     """Whether only the content tells if *here* and *there* are the same."""
-    if not (here.regular and there.regular) or here.build_id or same_place(here, there):
+    if (
+        not (here.regular and there.regular)
+        or here.build_id
+        or here.use in _NO_CONTENT
+        or same_place(here, there)
+    ):
         return False
     return here.size_bytes == there.size_bytes and (copying or not here.append_only)
 
@@ -103,6 +112,8 @@ def same_place(here: File, there: File) -> bool:
 
 def can_copy(here: File, there: File) -> bool:
     """Whether copying *here* over *there* does what the user wants with ``--copy-files``."""
+    if here.use == File.KERNEL_MADE:
+        return False
     if here.directory:
         return not there.exists and here.use != File.ROOT_DIRECTORY
     return here.regular and (not there.exists or (there.regular and here.written))
@@ -163,6 +174,14 @@ def _missing(here: File) -> Reason:
     if here.use == File.SOCKET_DIRECTORY:
         text = f"the directory {here.path}, in which the process has a unix socket, does not exist"
         return Reason("no-directory", DESTINATION, text, _make(here))
+    if here.use == File.KERNEL_MADE:
+        text = f"{here.path}, which the process has open and the kernel makes, does not exist"
+        remedy = "Load the module there that makes it, or choose a host with such a kernel and device."
+        return Reason("no-kernel-file", DESTINATION, text, remedy)
+    if here.use == File.WATCHED:
+        text = f"{here.path}, which the process watches for changes, does not exist"
+        remedy = _make(here) if here.directory else "Pass --copy-files, or copy it there."
+        return Reason("no-watched-file", DESTINATION, text, remedy)
     if here.directory:
         text = f"the directory {here.path}, which the process uses, does not exist"
         return Reason("no-directory", DESTINATION, text, _make(here))
@@ -194,12 +213,13 @@ def difference(here: File, there: File, *, copying: bool) -> Reason | None:
     if (here.directory, here.regular) != (there.directory, there.regular):
         text = f"{here.path} is {_kind(there)} there and {_kind(here)} at the origin"
         return Reason("other-file", DESTINATION, text, "Put the same there as at the origin.")
+    if here.use in _ONLY_THERE:
+        return None
     if here.regular and not same_place(here, there):
         reason = _other_content(here, there, copying)
         if reason is not None:
             return reason
-    # What has only to be there is not opened.
-    return None if here.use == File.SOCKET_DIRECTORY else _other_mode(here, there)
+    return _other_mode(here, there)
 
 
 def _other_content(here: File, there: File, copying: bool) -> Reason | None:
@@ -218,7 +238,7 @@ def _other_content(here: File, there: File, copying: bool) -> Reason | None:
         if size(there.size_bytes) == size(here.size_bytes):
             text = f"{here.path} has {there.size_bytes} bytes there and {here.size_bytes} at the origin"
         return Reason("other-file", DESTINATION, text, remedy)
-    if here.content != there.content:
+    if here.content != there.content and here.use not in _NO_CONTENT:
         text = f"{here.path} has other content there than at the origin, and the same size"
         return Reason("other-file", DESTINATION, text, remedy)
     return None

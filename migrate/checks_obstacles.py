@@ -92,6 +92,24 @@ WORDS = {
         "{who} uses {what}, which CRIU cannot dump",
         "Configure the program to do without it (for io_uring most have a switch).",
     ),
+    "watch-nameless": Words(
+        "{descriptor} of {who} watches something for changes to which no path leads (file system {what}: a file of"
+        " /proc, a deleted one, or one below another mount)",
+        "Let the program close the descriptor (inotify, fanotify) before it is moved.",
+    ),
+    "watch-whole": Words(
+        "{descriptor} of {who} watches a whole file system ({what}) by fanotify, which CRIU would forget",
+        "Let the program watch a mount or directories, or close the descriptor before it is moved.",
+    ),
+    "proc-thread": Words(
+        "{descriptor} of {who} is {what}, of one thread: CRIU opens it before there are threads",
+        "Let the program close it, or open it anew whenever it reads it.",
+    ),
+    "proc-outside": Words(
+        "{descriptor} of {who} is {what}, which tells of a process that is not moved with it: there it would be"
+        " another one's, or missing",
+        "Let the program close it, or name a parent of both processes.",
+    ),
     "pidfd": Words(
         "{descriptor} of {who} refers to process {what}, which is not moved with it",
         "Name a parent of both processes, or let the program close the descriptor.",
@@ -113,6 +131,18 @@ WORDS = {
         "{descriptor} of {who} is a unix socket in which other descriptors wait to be taken: {what} of them"
         " (SCM_RIGHTS)",
         "Try again when the program has taken them.",
+    ),
+    "unix-unaccepted": Words(
+        "{descriptor} of {who} is a unix connection ({what}) that has sent something and is not accepted yet",
+        "Try again when the listening process of the tree has accepted it.",
+    ),
+    "netlink-unread": Words(
+        "{descriptor} of {who} is a netlink socket with messages that the process has not read yet",
+        "Try again when the program has read them.",
+    ),
+    "udp-corked": Words(
+        "{descriptor} of {who} is a UDP socket that is corked (UDP_CORK): CRIU cannot dump what it holds back",
+        "Try again when the program has taken the cork off.",
     ),
     "untold": Words(
         "{descriptor} of {who} is a TCP socket with {what}",

@@ -133,7 +133,9 @@ def _parser() -> _Parser:
     add("--version", action="version", version=f"migrate {VERSION}")
     add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
-    add("-v", "--verbose", action="store_true", help="on failure show details: the end of CRIU's log")
+    add(
+        "-v", "--verbose", action="store_true", help="on failure show details: the first errors of CRIU's log"
+    )
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")

@@ -271,7 +271,7 @@ class Worker:
                 or reply.cr_errmsg.strip()
                 or f"errno {reply.cr_errno}"
             )
-            hint = MAKE_ROOM if _NO_SPACE in text else "migrate -v shows the end of CRIU's log."
+            hint = MAKE_ROOM if _NO_SPACE in text else "migrate -v shows the first errors of CRIU's log."
             raise self._error(
                 f"CRIU could not {what} the process: {text}", phase=what, hint=hint, details=details
             )
@@ -369,22 +369,32 @@ def _namespaced(avoid_pids: list[int] | None) -> list[str]:
 
 
 def log_errors(log: Path) -> list[str]:
-    """The errors of a CRIU log, at most the last ``LOG_LINES``; the log's end where it names none."""
+    """The errors of a CRIU log, at most the first ``LOG_LINES``; its end where it has none."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return []
-    errors = [line for line in lines if re.search(r"\bError\b|\bWarn\b", line)]
-    return (errors or lines)[-LOG_LINES:]
+    errors = [line for line in lines if re.search(r"\bError\b", line)]
+    return errors[:LOG_LINES] or lines[-LOG_LINES:]
+
+
+#: Errors of CRIU that only say that there was another one before, which tells the object and the reason, or that
+#: something was tried in vain that it does without.
+_SAYS_NOTHING = re.compile(
+    r"(Restoring|Dumping|Pre-dumping) FAILED|rlimit: |Unable to open fd=|Dump [\w ]+(\(pid: \d+\) |\d+ )?failed"
+    r"|(\d+ |Child )?(was )?(exited, status=|killed by )|Unable to detach from|Can't fixup (vdso )?VMA"
+)
 
 
 def _sentence(lines: list[str]) -> str:
-    """The last error of a log that says something, without its clock and place in CRIU's source."""
+    """The first error of a log that says something, without its clock and place in CRIU's source.
+
+    Whoever fails writes why, then so does everybody who called it: the later, the less it tells.
+    """
     said = [
         re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
     ]
-    telling = [line for line in said if not re.match(r"Restoring FAILED|Dumping FAILED|rlimit: ", line)]
-    return (telling or said or [""])[-1]
+    return next((line for line in said if not _SAYS_NOTHING.match(line)), (said or [""])[-1])
 
 
 def bindings_problem() -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from migrate import (
+    announced,
     arrived,
     built,
     guardian,
@@ -192,12 +193,14 @@ class Destination:
 
         :raises MigrateError, TcpcpError: :meth:`abort` leaves nothing.
         """
+        announced.tasks(self._request, request.tasks)
         if request.most_ms:
             self._build_until = time.monotonic() + request.most_ms / 1000
         with self._timed("verify"):
             self._receiver.verify(request.manifest)
         with self._timed("compile"):
             icis = self._completion.finish(request.closed)
+            announced.addresses(self._request, icis)
         with self._timed("hold"):
             self._hold(icis)
         notes = self._forget_parent(request)
@@ -237,6 +240,7 @@ class Destination:
         self._inlet.only(self._flows.values(), self._listening)
         # Nobody else is at these ends, so a few elements do for all connections.
         self._lease.hold((), {*self._listening, *(ici.local for ici in icis)})
+        self._switch.require_free()
         self._journal.did("switch", details=self._switch.details())
         self._switch.prepare()
 
@@ -261,6 +265,8 @@ class Destination:
         self._stages: Generator[Stage, bool | None, None] = self._worker.restore(options)
         for stage in self._stages:
             if stage.name == "post-restore":
+                if not self._worker.namespace_init:
+                    announced.root(self._request, stage.pid)
                 self._note_tree(tree.tasks(self._worker.namespace_init or self._request.pids[0]))
                 return
         raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")

@@ -34,7 +34,7 @@ class MigrateError(Exception):
     :ivar phase: what was being done, e.g. ``"connect"``, ``"check"``, ``"dump"``.
     :ivar role: the host it failed on: ``"origin"`` or ``"destination"``.
     :ivar hint: what the user can do about it; a sentence, or "".
-    :ivar details: lines that help an engineer, e.g. the end of CRIU's log.
+    :ivar details: lines that help an engineer, e.g. the first errors of CRIU's log.
     :ivar phases: what the other host, which told of the error, had done before.
     :ivar not_there: the destination, which told of the error, said that the process does not run there and will
         not: whatever it had built of it is gone.

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from migrate import packet_filter, packets
-from migrate.errors import TransportError
+from migrate.errors import MigrateError
 from migrate.pb.session_pb2 import GapPackets
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import Flow
@@ -203,7 +203,7 @@ def _attach(sock: socket.socket, program: bytes) -> None:
 class Forwarder:
     """Sends what *capture* catches, until :meth:`stop`, from a thread of its own.
 
-    :param send: takes a message; may raise TransportError, after which nothing more is sent.
+    :param send: takes a message; may raise MigrateError, after which nothing more is sent.
     :param keep: takes packets that are about to be sent.
     :ivar packets: how many were sent. :ivar sent_bytes: how much.
 
@@ -243,7 +243,7 @@ class Forwarder:
             return
         try:
             self._send(GapPackets(packets=taken))
-        except TransportError:
+        except MigrateError:  # however the link has ended: that is told by who waits for an answer
             self._broken = True
             return
         self.packets += len(taken)

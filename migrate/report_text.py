@@ -10,7 +10,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 def render(report: Report, *, verbose: bool = False) -> list[str]:
     """Return the lines of *report*: what is true now, why, what to do, then the figures.
 
-    :param verbose: with the details of an error, e.g. the end of CRIU's log.
+    :param verbose: with the details of an error, e.g. the first errors of CRIU's log.
     """
     blocks = [
         [headline(report)],

@@ -8,10 +8,10 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import holders, proc
+from migrate.inventory import holders, of_proc, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
-from migrate.pb.session_pb2 import Obstacle
+from migrate.pb.session_pb2 import Obstacle, TakenName
 from tcpcp import tree
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.pidfd import Lender
@@ -21,7 +21,9 @@ _SUPPORTED = frozenset(
     {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]", "bpf-map"}
 )
 _ANONYMOUS = "anon_inode:"
+_WATCHING = frozenset({"inotify", "[fanotify]"})
 _PTMX = ("/dev/ptmx", "/dev/pts/ptmx", "/ptmx")
+_PTS = "/dev/pts/"
 
 
 class Descriptors:
@@ -34,7 +36,8 @@ class Descriptors:
         self.tables: dict[int, dict[int, str]] = {}
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._pidfds: list[tuple[int, int, str]] = []
-        self._terminals: set[str] = set()
+        self._terminals: dict[str, tuple[int, int]] = {}
+        self._about: list[tuple[int, int, str]] = []
         self._fifos: dict[holders.Key, tuple[int, int, str]] = {}
         self._obstacles: list[Obstacle] = []
 
@@ -62,20 +65,38 @@ class Descriptors:
             flags = proc.fdinfo(pid, fd).flags
             self._pipes[target].append((pid, fd, flags & os.O_ACCMODE))
         elif target.startswith(_ANONYMOUS):
-            self._add_anonymous(pid, fd, target)
+            self._add_anonymous(pid, fd, target, files)
         elif target in _PTMX:
-            self._terminals.add(f"/dev/pts/{proc.fdinfo(pid, fd).more.get('tty-index', '')}")
+            self._terminals.setdefault(f"{_PTS}{proc.fdinfo(pid, fd).more.get('tty-index', '')}", (pid, fd))
         elif target.startswith("/"):
             if (key := _fifo(pid, fd)) is not None:
                 self._fifos.setdefault(key, (pid, fd, target))
+            if of_proc.about(target) is not None:
+                self._about.append((pid, fd, target))
             files.add_descriptor(pid, fd, target, mounts)
 
-    def _add_anonymous(self, pid: int, fd: int, target: str) -> None:
+    def _add_anonymous(self, pid: int, fd: int, target: str, files: Files) -> None:
         kind = target.removeprefix(_ANONYMOUS)
         if kind == "[pidfd]":
             self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
         elif kind not in _SUPPORTED:
             self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
+        elif kind in _WATCHING:
+            for watch in watches.of(pid, fd):
+                self._add_watch(pid, fd, watch, files)
+
+    def _add_watch(self, pid: int, fd: int, watch: watches.Watch, files: Files) -> None:
+        if watch.path:
+            files.add_watched(pid, fd, watch.path)
+        else:
+            code = "watch-whole" if watch.whole else "watch-nameless"
+            self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=watch.device))
+
+    def terminals(self) -> Iterator[TakenName]:
+        """Yield the pseudo terminals whose master is in the tree, in the order in which CRIU makes them again."""
+        for name, (pid, fd) in self._terminals.items():
+            if (number := name.removeprefix(_PTS)).isdecimal():
+                yield TakenName(kind=TakenName.TERMINAL, name=name, port=int(number), pid=pid, fd=fd)
 
     def inside_terminals(self, obstacles: list[Obstacle]) -> Iterator[Obstacle]:
         """Yield *obstacles* without the terminals whose other side is in the tree: they move with it."""
@@ -83,9 +104,14 @@ class Descriptors:
             if one.code != "terminal" or one.what not in self._terminals:
                 yield one
 
+    def ended(self) -> set[int]:
+        """Processes that have ended, of which a file below /proc is open: CRIU needs their numbers for it."""
+        return of_proc.ended(path for _, _, path in self._about)
+
     def obstacles(self, inside: set[int]) -> Iterator[Obstacle]:
         """Yield what cannot be dumped, or leads out of the tree with the PIDs *inside*."""
         yield from self._obstacles
+        yield from of_proc.obstacles(self._about, inside)
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)

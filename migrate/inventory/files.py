@@ -7,6 +7,7 @@ which may name another file by now.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator
 
@@ -20,8 +21,10 @@ _DELETED = " (deleted)"
 #: Regular files without a place in any file system; CRIU rebuilds them by their content.
 _NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/SYSV", "/anon_hugepage", "/[aio]")
 
-#: A path below /proc is made anew by the other kernel, also for a PID that is the same there.
-_KERNEL_MADE = "/proc/"
+#: What is below these is made anew by the other kernel.
+_KERNEL_MADE = ("/proc/", "/sys/")
+#: Below this also for a PID that is the same there.
+_OF_A_PROCESS = re.compile(r"/proc/\d+([/ ].*)?")
 
 #: Major number of /dev/null, zero, full, random, urandom, kmsg (Documentation/admin-guide/devices.txt).
 _MEM_MAJOR = 1
@@ -30,6 +33,8 @@ _HARDWARE_MINORS = frozenset({1, 2, 4})
 #: /dev/ttyN, /dev/tty and console and ptmx, pseudo terminals (eight majors).
 _TTY_MAJORS = frozenset({4, 5, *range(136, 144)})
 _DEV_ZERO = os.makedev(1, 5)
+#: What is in these files means nothing: they have to be there.
+_ONLY_THERE = frozenset({File.WATCHED, File.KERNEL_MADE})
 
 
 class Files:
@@ -50,7 +55,7 @@ class Files:
         """Every file, with what the origin knows of it; one that is written in one use is so in all."""
         written = {file.path for file in self._found.values() if file.written}
         for file in self._found.values():
-            file.written = file.path in written
+            file.written = file.path in written and file.use not in _ONLY_THERE
         return list(self._found.values())
 
     def add_process(self, pid: int) -> None:
@@ -99,10 +104,21 @@ class Files:
             self._add_locks(pid, fd, file, info)
             if (
                 file.regular
+                and file.use != File.KERNEL_MADE
                 and path not in self._known
                 and not any(lock.startswith("LEASE") for lock in info.locks)
             ):
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
+
+    def add_watched(self, pid: int, fd: int, path: str) -> None:
+        """Add what is at *path*, which the descriptor *fd* of *pid* watches.
+
+        :raises Gone: it was removed.
+        """
+        with proc.looking():
+            status = os.stat(path)  # noqa: PTH116
+        if not self._unnameable(pid, path, fd=fd):
+            self._file(path, File.WATCHED, status)
 
     def _add_locks(self, pid: int, fd: int, file: File, info: proc.FdInfo) -> None:
         file.locks.extend(lock for lock in info.locks if lock not in file.locks)
@@ -111,6 +127,8 @@ class Files:
 
     def _add_link(self, pid: int, name: str, use: File.Use) -> None:
         path = proc.link(pid, name)
+        if path in self._known:
+            return
         with proc.looking():
             status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
         if not self._unnameable(pid, path) and not self._deleted(pid, path, status):
@@ -148,10 +166,12 @@ class Files:
             known.written = known.mapped_shared = True
 
     def _file(self, path: str, use: File.Use, status: os.stat_result) -> File:
+        if path.startswith(_KERNEL_MADE):
+            use = File.KERNEL_MADE
         key = (path, use)
         if key not in self._found:
             self._found[key] = describe(path, use, status)
-            if path.startswith(_KERNEL_MADE):
+            if _OF_A_PROCESS.fullmatch(path):
                 return self._found.pop(key)
         return self._found[key]
 
@@ -168,7 +188,7 @@ class Files:
             return False
         path = path.removesuffix(_DELETED)
         if path.startswith(_KERNEL_MADE):
-            return True
+            return True  # of a process that has ended
         if stat.S_ISDIR(status.st_mode):
             self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink > 0:

@@ -1,7 +1,7 @@
-"""What a tree takes by name beside TCP ports, and who has it already: unix sockets and UDP ports.
+"""What a tree takes by name beside TCP ports, and who has it already: unix sockets, UDP ports, terminals.
 
-CRIU binds all of them again on the other host. It removes a unix socket that is in its way there, whoever listens
-on it, and fails for a name or port that is taken.
+CRIU takes all of them again on the other host. It removes a unix socket that is in its way there, whoever listens
+on it, and fails for a name, port or terminal that is taken, and for an interface that is not there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate import ports
-from migrate.inventory import holders, unix_diag
+from migrate.inventory import holders, terminals, unix_diag
 from migrate.inventory.files import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
 from tcpcp.errors import KernelError, PermissionDenied
@@ -27,6 +27,7 @@ _IPV6_V6ONLY = 26
 _CLOSE = 7
 _DELETED = " (deleted)"
 _WORD_BYTES = 4
+_IFNAMSIZ = 16
 
 
 def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | None:
@@ -65,6 +66,14 @@ def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:
     return found
 
 
+def of_interface(sock: socket.socket, pid: int, fd: int) -> TakenName | None:
+    """The interface that a socket is bound to, or None. Source: man socket(7), SO_BINDTODEVICE."""
+    name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _IFNAMSIZ).rstrip(b"\0")
+    if not name:
+        return None
+    return TakenName(kind=TakenName.INTERFACE, name=name.decode(errors="replace"), pid=pid, fd=fd)
+
+
 def directories(names: Iterable[TakenName]) -> Iterator[File]:
     """The directories that paths of unix sockets are in, each once."""
     for folder in dict.fromkeys(str(Path(one.name).parent) for one in names if one.kind == TakenName.PATH):
@@ -79,15 +88,26 @@ def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
     """
     wanted = list(wanted)
     found: list[tuple[TakenName, int]] = []
-    if any(one.kind != TakenName.UDP for one in wanted):
+    if any(one.kind in (TakenName.PATH, TakenName.ABSTRACT) for one in wanted):
         found.extend(_unix_taken(wanted, unix_diag.sockets().values()))
     if any(one.kind == TakenName.UDP for one in wanted):
         found.extend(_udp_taken(wanted, udp_table()))
     held = holders.of_sockets({inode for _, inode in found if inode})
     with Lender() as lender:
-        return [
+        sockets = [
             _named(one, held.get(inode)) for one, inode in found if not _shared(lender, one, held.get(inode))
         ]
+    pings = [_named(one, None) for one in wanted if one.kind == TakenName.PING and not _may_ping()]
+    return [*sockets, *terminals.taken(one for one in wanted if one.kind == TakenName.TERMINAL), *pings]
+
+
+def _may_ping() -> bool:
+    """Whether CRIU, which is root, may make ping sockets here. Source: net/ipv4/ping.c ping_init_sock()."""
+    try:
+        first, last = Path("/proc/sys/net/ipv4/ping_group_range").read_text().split()
+    except (OSError, ValueError):
+        return False
+    return int(first) <= 0 <= int(last)
 
 
 def _named(one: TakenName, holder: holders.SocketHolder | None) -> TakenName:
@@ -115,8 +135,8 @@ def _path_taken(
 ) -> Iterator[tuple[TakenName, int]]:
     try:
         status = os.lstat(one.name)
-    except OSError:
-        return  # there is nothing
+    except (OSError, ValueError):
+        return  # there is nothing, nor can there be
     inode = paths.get(one.name) or files.get(status.st_ino & 0xFFFFFFFF)
     if not stat.S_ISSOCK(status.st_mode):
         one.occupied = True

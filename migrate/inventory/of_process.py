@@ -83,13 +83,13 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
         one.problem = one.problem or translated.words(one, other)
     found.files.extend(files.found)
     found.files.extend(names.directories(held.names))
-    found.names.extend(held.names)
+    found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
     found.obstacles.extend(tables.obstacles({task.pid for task in found.tasks}))
     found.obstacles.extend(held.obstacles)
-    found.needed_pids.extend(_needed_pids(found))
+    found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))
 
 
 def _task(pid: int) -> tuple[Task, int]:
@@ -137,6 +137,8 @@ def terminal_name(tty_nr: int) -> str:
 
 def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str]) -> list[Obstacle]:
     kinds = {kind.removesuffix("_for_children") for kind in its if its[kind] != expected.get(kind, its[kind])}
+    if its.get("time") != its.get("time_for_children", its.get("time")):
+        kinds.add("time")  # CRIU dumps one for the tree, and none that only its children would have
     return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
 
 

@@ -16,7 +16,7 @@ def again(pids: Iterable[int], known: Collection[str]) -> list[File]:
     for pid in pids:
         try:
             tables.add_process(pid, files)
-            files.add_mappings(pid)
+            files.add_process(pid)
         except Gone:
             continue
     return files.found

@@ -18,7 +18,18 @@ from migrate.errors import KernelError
 #: include/linux/sched.h: the task is a kernel thread.
 _PF_KTHREAD = 0x00200000
 
-NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts")
+NAMESPACES = (
+    "cgroup",
+    "ipc",
+    "mnt",
+    "net",
+    "pid",
+    "pid_for_children",
+    "time",
+    "time_for_children",
+    "user",
+    "uts",
+)
 
 
 class Gone(Exception):

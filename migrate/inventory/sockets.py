@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from migrate import ports
-from migrate.inventory import names, proc, unix_diag, untold
+from migrate.inventory import momentary, names, proc, unix_diag, untold
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from tcpcp import diag
 from tcpcp.endpoint import inspect
@@ -156,6 +156,8 @@ def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[
     if peer and peer not in inside:
         name = table[peer].name if peer in table else ""
         found.obstacles.append(_obstacle("unix-outside", held, name or table[held.inode].name))
+    elif table[held.inode].waiting and table[held.inode].unsent:
+        found.obstacles.append(_obstacle("unix-unaccepted", held, table[peer].name if peer in table else ""))
 
 
 def _in_flight(held: HeldSocket, found: Sockets) -> None:
@@ -190,7 +192,14 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
         kind = _unsupported_kind(borrowed)
         if kind:
             found.obstacles.append(_obstacle("socket-kind", held, kind))
-        elif borrowed.family in (socket.AF_INET, socket.AF_INET6):
+            return
+        if code := momentary.of_other(borrowed):
+            found.obstacles.append(_obstacle(code, held, ""))
+        if momentary.is_ping(borrowed):
+            found.names.append(TakenName(kind=TakenName.PING, pid=pid, fd=fd))
+        if (bound := names.of_interface(borrowed, pid, fd)) is not None:
+            found.names.append(bound)
+        if borrowed.family in (socket.AF_INET, socket.AF_INET6):
             _add_address(borrowed, found)
             if _is_tcp(borrowed) and (lost := untold.problem(borrowed)):
                 found.obstacles.append(_obstacle("untold", held, lost))

@@ -17,8 +17,10 @@ _REQUEST = struct.Struct("=BBHIII8x")
 _MESSAGE = struct.Struct("=BBBxI8x")
 _NUMBER = struct.Struct("=I")
 
-_SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS = 1, 2, 4, 8
-_NAME, _VFS, _PEER, _ICONS = 0, 1, 2, 3
+_SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS, _SHOW_QUEUES = 1, 2, 4, 8, 16
+_NAME, _VFS, _PEER, _ICONS, _QUEUES = 0, 1, 2, 3, 4
+#: struct unix_diag_rqlen: bytes to be read, bytes that the other end has not read; other things of a listener.
+_LENGTHS = struct.Struct("=II")
 
 
 class UnixSocket(NamedTuple):
@@ -27,6 +29,8 @@ class UnixSocket(NamedTuple):
     :ivar kind: SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET.
     :ivar peer: inode of the socket at the other end, or of the listener that has not accepted it yet, or 0.
     :ivar file_inode: the lower 32 bits of the inode that it is bound to, or 0.
+    :ivar unsent: bytes that nobody has read at the other end.
+    :ivar waiting: nobody has accepted the connection yet.
     :ivar name: path, or abstract name with ``@`` in front, or "".
     """
 
@@ -35,9 +39,11 @@ class UnixSocket(NamedTuple):
     peer: int
     name: str
     file_inode: int = 0
+    unsent: int = 0
+    waiting: bool = False
 
 
-_SHOW = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS
+_SHOW = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS | _SHOW_QUEUES
 
 
 def sockets() -> dict[int, UnixSocket]:
@@ -50,13 +56,16 @@ def sockets() -> dict[int, UnixSocket]:
     found = [
         _parse(part, begin, end, listeners) for part, begin, end in diag.query(request, "unix", _MESSAGE.size)
     ]
-    return {one.inode: one._replace(peer=one.peer or listeners.get(one.inode, 0)) for one in found}
+    return {
+        one.inode: one._replace(peer=one.peer or listeners.get(one.inode, 0), waiting=one.inode in listeners)
+        for one in found
+    }
 
 
 def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> UnixSocket:
     """Return one socket; add the connections that wait to be accepted by it to *listeners*."""
     _, kind, _, inode = _MESSAGE.unpack_from(part, begin)
-    peer, name, file_inode = 0, "", 0
+    peer, name, file_inode, unsent = 0, "", 0, 0
     for attribute, value in diag.attributes(part, begin + _MESSAGE.size, end):
         if attribute == _NAME:
             name = value.decode("utf-8", "replace").rstrip("\0").replace("\0", "@")
@@ -64,6 +73,8 @@ def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> Unix
             file_inode = _NUMBER.unpack_from(value)[0]
         elif attribute == _PEER and len(value) == _NUMBER.size:
             peer = _NUMBER.unpack(value)[0]
+        elif attribute == _QUEUES and len(value) == _LENGTHS.size:
+            unsent = _LENGTHS.unpack(value)[1]
         elif attribute == _ICONS and len(value) % _NUMBER.size == 0:
             listeners.update((waiting, inode) for (waiting,) in _NUMBER.iter_unpack(value))
-    return UnixSocket(inode, kind, peer, name, file_inode)
+    return UnixSocket(inode, kind, peer, name, file_inode, unsent)

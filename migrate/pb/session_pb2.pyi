@@ -121,6 +121,8 @@ class File(_message.Message):
         SOCKET_DIRECTORY: _ClassVar[File.Use]
         NEIGHBOUR: _ClassVar[File.Use]
         COPIED_TREE: _ClassVar[File.Use]
+        WATCHED: _ClassVar[File.Use]
+        KERNEL_MADE: _ClassVar[File.Use]
     USE_UNSPECIFIED: File.Use
     OPEN: File.Use
     MAPPED: File.Use
@@ -130,6 +132,8 @@ class File(_message.Message):
     SOCKET_DIRECTORY: File.Use
     NEIGHBOUR: File.Use
     COPIED_TREE: File.Use
+    WATCHED: File.Use
+    KERNEL_MADE: File.Use
     PATH_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -196,10 +200,16 @@ class TakenName(_message.Message):
         PATH: _ClassVar[TakenName.Kind]
         ABSTRACT: _ClassVar[TakenName.Kind]
         UDP: _ClassVar[TakenName.Kind]
+        INTERFACE: _ClassVar[TakenName.Kind]
+        TERMINAL: _ClassVar[TakenName.Kind]
+        PING: _ClassVar[TakenName.Kind]
     KIND_UNSPECIFIED: TakenName.Kind
     PATH: TakenName.Kind
     ABSTRACT: TakenName.Kind
     UDP: TakenName.Kind
+    INTERFACE: TakenName.Kind
+    TERMINAL: TakenName.Kind
+    PING: TakenName.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]

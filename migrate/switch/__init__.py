@@ -34,6 +34,12 @@ class Switch(Protocol):
     def choose(self) -> None:
         """Find out what will have to be done and whether it can be; changes nothing."""
 
+    def require_free(self) -> None:
+        """On the destination, right before :meth:`prepare`: nobody has added one of the addresses since.
+
+        After that an undo removes them, whoever they are of.
+        """
+
     def prepare(self) -> None:
         """Make ready, without a change that another host could notice.
 

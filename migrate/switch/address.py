@@ -45,6 +45,9 @@ class AtOrigin:
             present = netlink.addresses(handle)
             self.found = [self._look(handle, address, present) for address in self.addresses]
 
+    def require_free(self) -> None:
+        """Nothing to do here: they are here."""
+
     def prepare(self) -> None:
         """Nothing to do here."""
 
@@ -180,6 +183,16 @@ class AtDestination:
         self.placed = [self._place(address, present) for address in self.addresses]
         for *_, device in self.placed:
             open_sender(device)
+
+    def require_free(self) -> None:
+        """Raise if one of the addresses is here."""
+        if not self.placed:
+            return
+        with netlink.route("look at this host's addresses", "destination") as handle:
+            if taken := netlink.here(handle, [ip for ip, *_ in self.placed]):
+                text = f"{', '.join(sorted(taken))} was added to this host since the check"
+                hint = "Look for who added it (ip monitor address), and remove it before another try."
+                raise SwitchError(text, phase="hold", role="destination", hint=hint)
 
     def prepare(self) -> None:
         """Add the addresses, mute."""

@@ -33,6 +33,26 @@ def test_a_stranger_with_a_number_of_the_tree_survives_the_rollback(bench: Bench
     assert_goes_on_at_origin(bench)
 
 
+def test_a_service_address_that_somebody_added_there_survives_the_rollback(bench: Bench) -> None:
+    """The destination got it after the check: it is not this migration's to remove."""
+    migration = Migration(bench, "DUMPED")
+    mine = [f"{bench.lab.service.ipv4}/24", "dev", "eth0"]
+    bench.destination.exec(["ip", "address", "add", *mine])
+    try:
+        migration.go()
+        status, report = migration.end()
+        assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+        assert (
+            f"{bench.lab.service.ipv4} was added to this host since the check" in report["error"]["message"]
+        )
+        assert f"eth0 {mine[0]}" in View(bench.destination).addresses
+    finally:
+        bench.destination.exec(["ip", "address", "del", *mine], check=False)
+    for host in ("gateway", "peer"):
+        bench.lab.hosts[host].exec(["ip", "neigh", "flush", "all"])
+    assert_goes_on_at_origin(bench)
+
+
 # --- who is in doubt asks --------------------------------------------------------------------------------
 
 

@@ -12,17 +12,38 @@ PEER = "(00.010679)    237: Error (criu/sk-unix.c:2285): unix: FATAL: Peer 57855
 LIMIT = "(00.002805) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted"
 END = "(00.010740) Error (criu/cr-restore.c:2331): Restoring FAILED."
 
+PTMX = "tty: Unable to open dev/pts/ptmx with specified index 0"
+#: As CRIU 4.2.1 wrote it: the cause, what it led to in each function above, and what others found at the end.
+TERMINAL = [
+    LIMIT,
+    f"(00.059138)  20200: Error (criu/tty.c:625): {PTMX}",
+    "(00.059158)  20200: Error (criu/tty.c:1092): tty: Can't open master pty 0xe (index 0)",
+    "(00.059160)  20200: Error (criu/files.c:1221): Unable to open fd=3 id=0xe",
+    "(00.059335) Error (criu/cr-restore.c:2331): Restoring FAILED.",
+    "(00.060649) Error (criu/cgroup.c:2055): cg: cgroupd: recv req error: No such file or directory",
+]
+LOCK = "Can't dump file 5 of that type [120000] (unknown /proc/7/fd/5)"
+DUMP = [
+    "(00.01) Warn  (criu/sk-inet.c:1): a warning is no error",
+    f"(00.02) Error (criu/files-ext.c:96): {LOCK}",
+    "(00.03) Error (criu/cr-dump.c:1717): Dump files (pid: 7) failed with -1",
+    "(00.04) Error (criu/cr-dump.c:2129): Dumping FAILED.",
+]
+
 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
+        (TERMINAL, PTMX),
+        (DUMP, LOCK),
+        ([DUMP[2], END], "Restoring FAILED."),
         ([LIMIT, PEER, END], "unix: FATAL: Peer 578557 unresolved for 576969"),
         ([END], "Restoring FAILED."),
         ([LIMIT, END], "Restoring FAILED."),
         ([], ""),
     ],
 )
-def test_the_last_error_that_says_something(lines: list[str], told: str) -> None:
+def test_the_first_error_that_says_something(lines: list[str], told: str) -> None:
     assert criu._sentence(lines) == told
 
 
@@ -30,6 +51,12 @@ def test_errors_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "restore.log"
     log.write_text("\n".join(["(00.001) fine", PEER, "(00.002) fine too", END]))
     assert criu.log_errors(log) == [PEER, END]
+    log.write_text(
+        "\n".join([*DUMP[:1], *TERMINAL, *[f"(00.07) Error (x.c:1): follows {i}" for i in range(90)]])
+    )
+    assert criu.log_errors(log)[: len(TERMINAL)] == TERMINAL and len(criu.log_errors(log)) == criu.LOG_LINES
+    log.write_text(DUMP[0])
+    assert criu.log_errors(log) == [DUMP[0]]
     log.write_text("(00.001) fine\n")
     assert criu.log_errors(log) == ["(00.001) fine"]
     assert criu.log_errors(tmp_path / "none.log") == []

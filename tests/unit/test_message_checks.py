@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import ipaddress
 from typing import Any
 
+import golden_icis
 import pytest
 from inventories import host, process
 
-from migrate import checks, message_checks
+from migrate import announced, checks, message_checks
 from migrate.agent import Agent
-from migrate.errors import ProtocolError
+from migrate.errors import ImageError, ProtocolError
 from migrate.pb import session_pb2 as pb
+from tcpcp.ici import Endpoint
 
 TASKS = [pb.TaskState(pid=100, state="S")]
 
@@ -142,3 +146,29 @@ def test_the_tree_keeps_its_numbers_or_gets_others_in_a_namespace() -> None:
 def test_questions_and_answers_that_make_no_sense(message: Any) -> None:
     with pytest.raises(ProtocolError):
         message_checks.check(message)
+
+
+# --- what comes later has to be what was announced -------------------------------------------------------------
+
+
+def test_another_tree_than_was_announced() -> None:
+    announced.tasks(prepare(), TASKS)
+    announced.root(prepare(), 100)
+    announced.root(prepare(), None)  # CRIU did not say
+    with pytest.raises(ProtocolError, match="without process 100"):
+        announced.tasks(prepare(), [pb.TaskState(pid=1, state="S")])
+    with pytest.raises(ProtocolError, match="images of process 1"):
+        announced.root(prepare(), 1)
+
+
+def test_connections_on_an_address_that_does_not_move() -> None:
+    def on_address(text: str) -> Any:
+        return dataclasses.replace(
+            golden_icis.GOLDEN[next(iter(golden_icis.GOLDEN))], local=Endpoint(ipaddress.ip_address(text), 80)
+        )
+
+    announced.addresses(prepare(), map(on_address, ("10.77.1.100", "127.0.0.1", "::1")))
+    for other in ("10.77.1.101", "fd77:1::100", "0.0.0.0"):
+        with pytest.raises(ImageError, match=f"on {other}, which does not move") as caught:
+            announced.addresses(prepare(), [on_address(other)])
+        assert caught.value.hint

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from inventories import destination, only, reasons
+from inventories import connection, destination, listener, only, process, reasons
 
-from migrate.inventory import names
-from migrate.pb.session_pb2 import File, TakenName
+from migrate.inventory import momentary, names, of_process, proc, terminals, unix_diag, watches
+from migrate.inventory.descriptors import Descriptors
+from migrate.inventory.files import Files
+from migrate.inventory.of_proc import about
+from migrate.pb.session_pb2 import File, Obstacle, TakenName
 
 PORT = 45353
 
@@ -104,3 +114,239 @@ def test_abstract_names_go_with_the_kind_of_socket() -> None:
         bound.bind("\0migrate-test")
         found = names.taken([name])
     assert only(reasons(None, None, destination(taken_names=found))).code == "unix-name-taken"
+
+
+def test_a_path_from_the_network_that_can_be_none() -> None:
+    assert names.taken([TakenName(kind=TakenName.PATH, name="/run/a\0b")]) == []
+
+
+# --- terminals -------------------------------------------------------------------------------------------------
+
+
+def looked_at(pid: int = 0) -> tuple[Files, Descriptors]:
+    files, tables = Files(), Descriptors()
+    tables.add_process(pid or os.getpid(), files)
+    return files, tables
+
+
+def test_a_terminal_whose_number_is_in_use_there() -> None:
+    master, slave = os.openpty()
+    try:
+        name = os.ttyname(slave)
+        ours = [one for one in looked_at()[1].terminals() if one.name == name]
+        assert [(one.kind, one.fd, f"/dev/pts/{one.port}") for one in ours] == [
+            (TakenName.TERMINAL, master, name)
+        ]
+        found = names.taken(ours)
+        reason = only(reasons(None, None, destination(taken_names=found)))
+        assert reason.code == "terminal-taken" and name in reason.text and f"PID {os.getpid()}" in reason.text
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert names.taken(ours) == []
+
+
+def terminal(number: int) -> TakenName:
+    return TakenName(kind=TakenName.TERMINAL, name=f"/dev/pts/{number}", port=number)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "used", "too_high"),
+    [([31], [], []), ([32], [], [32]), ([40], range(9), []), ([*range(40)], [], []), ([33, 0, 1], [], [33])],
+)
+def test_terminals_that_criu_does_not_reach(
+    wanted: list[int], used: list[int], too_high: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "ptmx").touch()
+    for number in used:
+        (tmp_path / str(number)).touch()
+    found = terminals.taken(map(terminal, wanted), str(tmp_path))
+    assert [one.port for one in found] == too_high
+    for one in found:
+        assert only(reasons(None, None, destination(taken_names=[one]))).code == "terminal-too-high"
+
+
+# --- interfaces ------------------------------------------------------------------------------------------------
+
+
+def test_an_interface_that_is_not_there() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert names.of_interface(sock, 100, 5) is None
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        bound = names.of_interface(sock, 100, 5)
+    assert bound is not None and (bound.kind, bound.name) == (TakenName.INTERFACE, "lo")
+    assert reasons(process(names=[bound])) == []
+    bound.name = "svc0"
+    for asked in (process(names=[bound]), process(sockets=[listener(device="svc0"), connection()])):
+        reason = only(reasons(asked))
+        assert (reason.code, reason.role) == ("no-interface", "destination") and "svc0" in reason.text
+
+
+# --- what is watched -------------------------------------------------------------------------------------------
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def watching(*paths: Path | str) -> Iterator[int]:
+    fd = _LIBC.inotify_init1(os.O_CLOEXEC)
+    try:
+        assert all(_LIBC.inotify_add_watch(fd, os.fsencode(path), 0x100) > 0 for path in paths)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def test_watched_paths(tmp_path: Path) -> None:
+    folder, file = tmp_path / "a b", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("it is only watched")
+    with watching(folder, file, "/dev/shm") as fd:
+        assert {one.path for one in watches.of(os.getpid(), fd)} == {str(folder), str(file), "/dev/shm"}
+        found = [one for one in looked_at()[0].found if one.use == File.WATCHED]
+    assert {one.path for one in found} == {str(folder), str(file), "/dev/shm"}
+    there = [File(path=one.path, use=one.use) for one in found]
+    told = reasons(process(files=found), None, destination(files=there))
+    assert {one.code for one in told} == {"no-watched-file"} and len(told) == 3
+    assert reasons(process(files=found), None, destination(files=there), copy_files=True) == []
+    for one, other in zip(found, there, strict=True):
+        other.CopyFrom(one)
+        other.size_bytes, other.mode = one.size_bytes + 1, 0
+    assert reasons(process(files=found), None, destination(files=there)) == []
+
+
+def test_what_no_path_leads_to(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with file.open("w"), watching(file) as fd:
+        file.unlink()
+        tables = looked_at()[1]
+        mine = [one for one in tables.obstacles(set()) if one.fd == fd]
+    assert [one.code for one in mine] == ["watch-nameless"]
+    reason = only(reasons(process(obstacles=[Obstacle(code="watch-whole", pid=100, fd=3, what="8:1")])))
+    assert "8:1" in reason.text and "fanotify" in reason.text
+
+
+def test_a_watched_inode_whose_handle_opens_nothing(tmp_path: Path) -> None:
+    """As on overlayfs: CRIU finds it in a few directories only, and else gives up when the tree is frozen."""
+    for path, found in (("/etc/passwd", "/etc/passwd"), ("/etc", "/etc"), (str(tmp_path), "")):
+        status = os.stat(path)  # noqa: PTH116
+        device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+        line = (
+            f"inotify wd:1 ino:{status.st_ino:x} sdev:{device:x} fhandle-bytes:1 fhandle-type:f8 f_handle:00"
+        )
+        watch = watches._watch(watches.parse(line), {27: ("/", f"{device >> 20}:{device & 0xFFFFF}")})
+        assert watch is not None and watch.path == found
+
+
+def test_mounts_with_strange_names() -> None:
+    lines = "27 1 254:0 / / rw - ext4 /dev/vda rw\n30 27 0:26 / /a\\040b\\134 rw shared:1 - tmpfs none rw\n"
+    assert watches.parse_mounts(lines) == {27: ("/", "254:0"), 30: ("/a b\\", "0:26")}
+
+
+# --- files of /proc and /sys -----------------------------------------------------------------------------------
+
+
+def test_files_that_tell_of_a_process() -> None:
+    assert about("/proc/meminfo") is None and about("/proc/12x/stat") is None
+    assert about("/proc/12/task/13/stat") == (12, 13) and about("/proc/12 (deleted)") == (12, 0)
+    pid, stop = os.getpid(), threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    paths = (
+        f"{pid}/stat",
+        f"{pid}/task/{pid}/stat",
+        f"{pid}/task/{thread.native_id}/stat",
+        "1/stat",
+        "meminfo",
+    )
+    opened = [os.open(f"/proc/{path}", os.O_RDONLY) for path in paths]
+    try:
+        files, tables = looked_at()
+        codes = {one.fd: one.code for one in tables.obstacles({pid}) if one.code.startswith("proc-")}
+        assert codes == {opened[2]: "proc-thread", opened[3]: "proc-outside"}
+        assert [one.path for one in files.found if one.use == File.KERNEL_MADE] == ["/proc/meminfo"]
+    finally:
+        stop.set()
+        for fd in opened:
+            os.close(fd)
+
+
+def test_a_process_that_has_ended_lends_its_number() -> None:
+    child = os.fork()
+    if not child:
+        signal.pause()
+    fd = os.open(f"/proc/{child}/stat", os.O_RDONLY)
+    try:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        assert looked_at()[1].ended() == {child}
+    finally:
+        os.close(fd)
+
+
+def test_what_the_kernel_makes_has_to_be_there_and_is_not_read() -> None:
+    here = File(
+        path="/sys/class/x", use=File.KERNEL_MADE, regular=True, size_bytes=4096, exists=True, mode=0o444
+    )
+    there = File(path=here.path, use=here.use)
+    asked = process(files=[here])
+    for copying in (False, True):
+        reason = only(reasons(asked, None, destination(files=[there]), copy_files=copying))
+        assert reason.code == "no-kernel-file"
+    there.CopyFrom(here)
+    there.content = b"read in another moment"
+    assert reasons(asked, None, destination(files=[there])) == []
+
+
+# --- sockets in a moment in which CRIU does not take them ------------------------------------------------------
+
+
+def test_sockets_that_hold_something_back(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert momentary.of_other(sock) == ""
+        sock.setsockopt(socket.IPPROTO_UDP, 1, 1)
+        assert momentary.of_other(sock) == "udp-corked" and not momentary.is_ping(sock)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.bind((0, 0))
+        assert momentary.of_other(sock) == ""
+        sock.send(struct.pack("=IHHIIB3x", 20, 18, 0x301, 1, 0, 0))  # RTM_GETLINK, a dump
+        assert momentary.of_other(sock) == "netlink-unread"
+        assert sock.recv(1 << 16)  # it is still there
+
+
+def test_a_unix_connection_that_nobody_has_accepted(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(str(tmp_path / "sock"))
+        listening.listen()
+        client.connect(str(tmp_path / "sock"))
+        inode = os.fstat(client.fileno()).st_ino
+        found = unix_diag.sockets()[inode]
+        assert (found.waiting, found.unsent) == (True, 0)
+        client.send(b"more than nothing")
+        assert unix_diag.sockets()[inode].unsent
+        with listening.accept()[0]:
+            assert not unix_diag.sockets()[inode].waiting
+
+
+def test_ping_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [TakenName(kind=TakenName.PING, pid=100, fd=3)]
+    monkeypatch.setattr(names, "_may_ping", lambda: True)
+    assert names.taken(asked) == []
+    monkeypatch.setattr(names, "_may_ping", lambda: False)
+    reason = only(reasons(None, None, destination(taken_names=names.taken(asked))))
+    assert reason.code == "no-ping-sockets" and "sysctl" in reason.remedy
+
+
+@pytest.mark.parametrize("code", ["unix-unaccepted", "netlink-unread", "udp-corked"])
+def test_words_for_these(code: str) -> None:
+    reason = only(reasons(process(obstacles=[Obstacle(code=code, pid=100, fd=3, what="/run/x")])))
+    assert "nginx (PID 100)" in reason.text and reason.remedy.startswith("Try again")
+
+
+def test_a_time_namespace_for_children_only() -> None:
+    """CRIU restores a tree in one and dumps it again; another one for its children it does not."""
+    its = {"time": "time:[1]", "time_for_children": "time:[1]", "net": "net:[5]"}
+    assert of_process._foreign_namespaces(100, its, its) == []
+    its["time_for_children"] = "time:[2]"
+    assert [one.what for one in of_process._foreign_namespaces(100, its, its)] == ["time"]
+    assert "time_for_children" in proc.namespaces(os.getpid())

@@ -282,6 +282,24 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     assert not there.sent
 
 
+def test_directories_and_watched_paths_since_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entered, opened or watched: what the process can still do until it is frozen."""
+    there, folder, file = Destination(monkeypatch), tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("1")
+    late = [
+        File(path=str(folder), use=File.WORKING_DIRECTORY, exists=True, directory=True),
+        File(path=str(file), use=File.WATCHED, exists=True, regular=True),
+    ]
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: late)
+    with pytest.raises(MigrateError, match="watches for changes, does not exist.*folder does not exist"):
+        carried(there, [], copying=False).settle([1])
+    carried(there, [], copying=True).settle([1])
+    assert [one.name for one in there.sent if one.name == str(folder)] and there.contents["file"] == b"1"
+
+
 def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, tree = Destination(monkeypatch), tmp_path / "tree"
     (tree / "below").mkdir(parents=True)

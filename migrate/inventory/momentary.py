@@ -1,0 +1,30 @@
+"""What CRIU refuses of a socket because of what it is doing in this moment: asked through a borrowed descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+_UDP_CORK = 1
+_IPPROTO_UDPLITE = 136
+
+
+def of_other(sock: socket.socket) -> str:
+    """The code of an obstacle of a socket that is neither TCP nor unix; "": there is none. Nothing is taken."""
+    if sock.family == socket.AF_NETLINK:
+        return "netlink-unread" if _unread(sock) else ""
+    if sock.proto in (0, socket.IPPROTO_UDP, _IPPROTO_UDPLITE) and sock.type == socket.SOCK_DGRAM:
+        return "udp-corked" if sock.getsockopt(socket.IPPROTO_UDP, _UDP_CORK) else ""
+    return ""
+
+
+def is_ping(sock: socket.socket) -> bool:
+    """Whether it is an ICMP socket for everybody's use. Source: man icmp(7), ping_group_range."""
+    return sock.type == socket.SOCK_DGRAM and sock.proto in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+
+
+def _unread(sock: socket.socket) -> bool:
+    with contextlib.suppress(OSError):
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return True
+    return False

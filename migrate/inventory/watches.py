@@ -1,0 +1,153 @@
+"""What a descriptor of inotify or fanotify watches, by path; the kernel tells inodes and handles only.
+
+CRIU finds the paths in the same way (criu/fsnotify.c alloc_openable()) and watches them again by these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from migrate.inventory import proc
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_HANDLE = struct.Struct("=Ii")
+_MINOR_BITS = 20
+#: Where CRIU looks for an inode whose handle cannot be opened, as on overlayfs (criu/irmap.c hints).
+_HINTS = (
+    "/etc",
+    "/var/spool",
+    "/var/log",
+    "/usr/share/dbus-1/services",
+    "/usr/share/polkit-1/actions",
+    "/lib/udev",
+)
+
+
+class Watch(NamedTuple):
+    """One watch.
+
+    :ivar path: what is watched; "" where no path leads to it.
+    :ivar device: number of its file system, as mountinfo has it.
+    :ivar whole: all of a file system is watched (FAN_MARK_FILESYSTEM).
+    """
+
+    path: str
+    device: str
+    whole: bool = False
+
+
+def of(pid: int, fd: int) -> list[Watch]:
+    """What the descriptor *fd* of *pid* watches.
+
+    :raises Gone: it was closed.
+    """
+    lines = [line for line in proc.text(pid, f"fdinfo/{fd}").split("\n") if line.startswith(("ino", "fan"))]
+    mounts = _mounts() if lines else {}
+    found = (_watch(parse(line), mounts) for line in lines)
+    return list(dict.fromkeys(watch for watch in found if watch is not None))
+
+
+def parse(line: str) -> dict[str, str]:
+    """The fields of a line of fdinfo, e.g. ``inotify wd:1 ino:13 sdev:fe00000 ...``; numbers are hexadecimal.
+
+    Source: fs/notify/fdinfo.c.
+    """
+    return dict(word.split(":", 1) for word in line.split() if ":" in word)
+
+
+def _watch(fields: dict[str, str], mounts: dict[int, tuple[str, str]]) -> Watch | None:
+    if "mnt_id" in fields and "mask" in fields:
+        path, device = mounts.get(_number(fields["mnt_id"]), ("", ""))
+        return Watch(path, device)
+    if "sdev" not in fields:
+        return None  # a line about the whole descriptor
+    number = _number(fields["sdev"])
+    device = f"{number >> _MINOR_BITS}:{number & (1 << _MINOR_BITS) - 1}"
+    if "ino" not in fields:
+        return Watch("", device, whole=True)
+    points = (point for point, one in mounts.values() if one == device)
+    path = next(_paths(fields, points), "") or _hinted(
+        os.makedev(*map(int, device.split(":"))), _number(fields["ino"])
+    )
+    return Watch(path, device)
+
+
+def _paths(fields: dict[str, str], points: Iterator[str]) -> Iterator[str]:
+    """Paths by which the watched inode is reached, in the mounts at *points*."""
+    try:
+        name = bytes.fromhex(fields.get("f_handle", ""))[: _number(fields.get("fhandle-bytes", "0"))]
+    except ValueError:
+        return
+    handle = ctypes.create_string_buffer(
+        _HANDLE.pack(len(name), _number(fields.get("fhandle-type", "0"))) + name
+    )
+    for point in points:
+        with contextlib.suppress(OSError):
+            if path := _path(point, handle):
+                yield path
+
+
+def _path(point: str, handle: ctypes.Array[ctypes.c_char]) -> str:
+    """The path of the inode with this handle in the mount at *point*; "" if it has none there."""
+    mount = os.open(point, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = _LIBC.open_by_handle_at(mount, handle, os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.close(mount)
+    if found < 0:
+        return ""
+    try:
+        path = os.readlink(f"/proc/self/fd/{found}")  # noqa: PTH115
+        its, status = os.fstat(found), os.lstat(path)
+        return path if (its.st_dev, its.st_ino) == (status.st_dev, status.st_ino) else ""
+    finally:
+        os.close(found)
+
+
+def _hinted(device: int, inode: int) -> str:
+    for hint in _HINTS:
+        for folder, _, names, fd in os.fwalk(hint):
+            status = os.fstat(fd)
+            if status.st_dev != device:
+                break
+            if status.st_ino == inode:
+                return folder
+            for name in names:
+                with contextlib.suppress(OSError):
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    # Of overlayfs files may be on another device than their directory.
+                    if (status.st_dev, status.st_ino) == (device, inode):
+                        return f"{folder}/{name}"
+    return ""
+
+
+def _mounts() -> dict[int, tuple[str, str]]:
+    return parse_mounts(Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape"))
+
+
+def parse_mounts(content: str) -> dict[int, tuple[str, str]]:
+    """Place and device of each mount, by its number. Source: man proc(5).
+
+    :raises ValueError, IndexError: it is another text.
+    """
+    lines = (line.split(" ") for line in content.split("\n") if line)
+    return {int(fields[0]): (_unescaped(fields[4]), fields[2]) for fields in lines}
+
+
+def _unescaped(path: str) -> str:
+    for character in " \t\n\\":
+        path = path.replace(f"\\{ord(character):03o}", character)
+    return path
+
+
+def _number(digits: str) -> int:
+    try:
+        return int(digits, 16)
+    except ValueError:
+        return -1

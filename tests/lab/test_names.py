@@ -1,0 +1,106 @@
+"""What a tree takes or needs by name on the destination: READY means that it is had there."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from judge import run_migrate, spawn, wait_for
+
+from migrate.lab import Lab
+from migrate.lab.lab import Host
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+#: Has a pseudo terminal, a socket on an interface, a watched directory, files that the kernel makes; writes what
+#: it sees of them to its log whenever something happens in the directory.
+NAMES = """import ctypes, os, socket, sys, threading
+libc, stop = ctypes.CDLL(None), threading.Event()
+thread = threading.Thread(target=stop.wait, daemon=True)
+thread.start()
+master, slave = os.openpty()
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"svc0")
+watch = libc.inotify_init1(0)
+assert libc.inotify_add_watch(watch, b"/run/watched", 0x100) > 0
+kept = [open("/proc/meminfo"), open("/proc/self/stat"), open("/sys/class/net/lo/mtu")]
+if "thread" in sys.argv:
+    kept += [open(f"/proc/self/task/{thread.native_id}/stat"), open("/proc/1/stat")]
+while True:
+    os.write(master, b"said in it\\n")
+    said = os.read(slave, 100).decode().strip()
+    with open("/tmp/seen.names", "a") as log:
+        print(os.ttyname(slave), said, sock.getsockopt(socket.SOL_SOCKET, 25, 16).decode(), file=log)
+    os.read(watch, 1000)
+"""
+
+
+def start(host: Host, *words: str) -> int:
+    host.exec(["sh", "-c", "mkdir -p /run/watched && ip link add svc0 type veth peer name svc1"], check=False)
+    pid = spawn(host, [sys.executable, "-c", NAMES, *words])
+    wait_for(lambda: host.exec(["test", "-e", "/tmp/seen.names"], check=False).returncode == 0, "it runs")
+    return pid
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> tuple[Host, Host]:
+    return lab.hosts["origin"], lab.hosts["destination"]
+
+
+def test_named_things_that_the_destination_cannot_give(hosts: tuple[Host, Host]) -> None:
+    origin, destination = hosts
+    login = spawn(destination, [sys.executable, "-c", "import os, time; os.openpty(); time.sleep(1000)"])
+    wait_for(
+        lambda: destination.exec(["ls", "/dev/pts"]).stdout.split() == ["0", "ptmx"],
+        "a terminal is used there",
+    )
+    try:
+        pid = start(origin, "thread")
+        checked = run_migrate(origin, "--check", str(pid), "destination")
+        reasons = {one["code"]: one for one in checked.report["reasons"]}
+        assert checked.status == 3
+        assert reasons.keys() == {
+            "terminal-taken",
+            "no-interface",
+            "no-watched-file",
+            "proc-thread",
+            "proc-outside",
+        }
+        assert (
+            f"/dev/pts/0 of the process is in use there by python (PID {login})"
+            in reasons["terminal-taken"]["text"]
+        )
+        assert (
+            "svc0" in reasons["no-interface"]["text"] and "/run/watched" in reasons["no-watched-file"]["text"]
+        )
+        assert all(one["remedy"] for one in reasons.values())
+    finally:
+        clean_up(hosts)
+
+
+def test_named_things_that_it_can_give(hosts: tuple[Host, Host]) -> None:
+    origin, destination = hosts
+    try:
+        pid = start(origin)
+        destination.exec(["sh", "-c", "ip link add svc0 type veth peer name svc1"])
+        assert run_migrate(origin, "--check", "--copy-files", str(pid), "destination").status == 0
+        moved = run_migrate(origin, "--copy-files", str(pid), "destination")
+        assert (moved.status, moved.report["outcome"]) == (0, "MOVED"), moved.report
+        destination.exec(["touch", "/run/watched/new"])
+        seen = ["cat", "/tmp/seen.names"]
+        wait_for(lambda: destination.exec(seen, check=False).stdout.strip(), "it has seen that")
+        assert destination.exec(seen).stdout.split("\0")[0].split() == [
+            "/dev/pts/0",
+            "said",
+            "in",
+            "it",
+            "svc0",
+        ]
+    finally:
+        clean_up(hosts)
+
+
+def clean_up(hosts: tuple[Host, Host]) -> None:
+    for host in hosts:
+        words = "ip link del svc0; rm -rf /run/watched /tmp/seen.names"
+        host.exec(["sh", "-c", words], check=False)
