@@ -9,6 +9,7 @@ Source: man systemd.service(5), Restart=; man systemctl(1); man cgroups(7); syst
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 from collections.abc import Collection
@@ -36,6 +37,8 @@ def supervisors(root_pid: int, tree: Collection[int]) -> list[Supervisor]:
     :raises Gone: it has ended.
     """
     parent = proc.stat(root_pid).ppid
+    if proc.link(root_pid, "ns/pid") != proc.link(os.getpid(), "ns/pid"):
+        return []  # its parent is who keeps that namespace; it is refused for it
     unit, by_user = unit_of(proc.text(root_pid, "cgroup"))
     if unit:
         found = _of_unit(unit, by_user, root_pid, tree)

@@ -111,7 +111,6 @@ def test_pid_taken(lab: Lab) -> None:
     assert set() < owners(lab, "destination") <= serving
     assert_goes_on(client)
     back = run_migrate(destination, "--check", "--no-address", str(there), "origin")
-    print([one["text"] for one in back.report["reasons"]])
     assert (back.status, {one["code"] for one in back.report["reasons"]}) == (3, {"namespace"})
     destination.exec(["kill", "-9", *map(str, serving)])
     wait_for(lambda: list(processes(destination)) == [other], "the namespace ends with its tree")

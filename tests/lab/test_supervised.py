@@ -22,7 +22,7 @@ def test_a_parent_that_starts_it_again(lab: Lab) -> None:
     parent = origin.spawn([sys.executable, "-c", SUPERVISOR, "setsid", *server])
     wait_for(lambda: ss(origin, "-l", f"sport = {PORT}"), "it listens")
     (pid,) = (number for number, words in processes(origin).items() if words == " ".join(server))
-    checked = run_migrate(origin, "--check", str(pid), "destination")
+    checked = run_migrate(origin, "--check", "--no-address", str(pid), "destination")
     (reason,) = checked.report["reasons"]
     assert (checked.status, reason["code"], reason["role"]) == (3, "supervised", "origin")
     assert f"(PID {parent}), the parent of" in reason["text"]
