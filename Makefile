@@ -4,6 +4,10 @@
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
+# A test in the lab waits for most of its time: four labs at once. Those of one file share one.
+LABS := -n 4 --dist loadfile
+# REPORTS, a directory, gets what was run and skipped, as XML.
+report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 
 setup:
 	@tools/setup
@@ -12,8 +16,11 @@ demo: setup
 	@$(PYTHON) tools/demo.py
 
 test: setup lint
-	@$(PYTEST) -n 3 --dist loadfile $(PYTEST_OPTIONS) tests
-	@$(PYTHON) tests/chaos/run.py --minutes 1
+	@status=0; \
+	$(PYTEST) $(PYTEST_OPTIONS) $(call report,alone) tests/unit tests/facts tests/fuzz || status=1; \
+	$(PYTEST) $(LABS) $(PYTEST_OPTIONS) $(call report,lab) tests/lab || status=1; \
+	$(PYTHON) tests/chaos/run.py --minutes 1 || status=1; \
+	exit $$status
 
 bench:
 	@tools/setup bench
@@ -46,7 +53,7 @@ facts-all: setup
 	@TCPCP_STRESS=10 SPACE_ALL=1 $(PYTEST) $(PYTEST_OPTIONS) tests/facts
 
 lab-tests: setup
-	@$(PYTEST) $(PYTEST_OPTIONS) tests/lab
+	@$(PYTEST) $(LABS) $(PYTEST_OPTIONS) tests/lab
 
 lint: setup
 	@.venv/bin/ruff check .

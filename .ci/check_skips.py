@@ -1,4 +1,4 @@
-"""Fail when a test was skipped that .ci/allowed-skips does not name: check_skips.py REPORT ALLOWED."""
+"""Fail when a test was skipped that .ci/allowed-skips does not name: check_skips.py ALLOWED REPORT..."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -7,10 +7,11 @@ from pathlib import Path
 
 def main() -> int:
     """Print what was skipped; 1 if any of it may not be."""
-    lines = Path(sys.argv[2]).read_text().splitlines()
+    lines = Path(sys.argv[1]).read_text().splitlines()
     allowed = {line.split("#")[0].strip() for line in lines} - {""}
     bad = 0
-    for case in ElementTree.parse(sys.argv[1]).iter("testcase"):
+    reports = [ElementTree.parse(report) for report in sys.argv[2:]]
+    for case in (case for report in reports for case in report.iter("testcase")):
         skipped = case.find("skipped")
         if skipped is None:
             continue

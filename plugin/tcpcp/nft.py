@@ -74,7 +74,10 @@ def _reserve() -> Kept:
     None of the standard streams, although the program may have closed them.
     """
     try:
-        with socket.socket(socket.AF_UNIX) as opened:
+        opened = socket.socket(socket.AF_UNIX)
+        if opened.fileno() > 2:
+            return Kept(opened.detach())
+        with opened:
             return Kept(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3))
     except OSError as exc:
         raise IsolationError(f"no descriptor for libnftables: {exc.strerror}", exc.errno or 0) from exc
