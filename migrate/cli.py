@@ -136,6 +136,20 @@ def _parser() -> _Parser:
     add(
         "-v", "--verbose", action="store_true", help="on failure show details: the first errors of CRIU's log"
     )
+    _add_what_moves(add)
+    add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
+    _add_limits(add)
+    add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
+    add("--identity", metavar="FILE", default="", help="private key to log in with")
+    add("--port", metavar="N", help="port of HOST's sshd")
+    add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
+    _add_recover(add)
+    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_what_moves(add: Callable[..., object]) -> None:
+    """What goes along with the process, and what stays although it goes."""
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
@@ -158,7 +172,10 @@ def _parser() -> _Parser:
         help="no address moves with a server that is bound to 0.0.0.0 or [::] and has no client: you see to it that"
         " clients find it on HOST",
     )
-    add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
+
+
+def _add_limits(add: Callable[..., object]) -> None:
+    """How long it may take."""
     add(
         "--timeout", metavar="S", default=limits.STEP_S, help="for one step as a whole, seconds (%(default)g)"
     )
@@ -169,13 +186,6 @@ def _parser() -> _Parser:
         help="how long the process may be frozen, and new connections be held, seconds (%(default)g); it goes on"
         " here if it could not be given away by then",
     )
-    add("--agent", metavar="PATH", default=request.AGENT, help="the agent's program on HOST (%(default)s)")
-    add("--identity", metavar="FILE", default="", help="private key to log in with")
-    add("--port", metavar="N", help="port of HOST's sshd")
-    add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
-    _add_recover(add)
-    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
-    return parser
 
 
 def _add_recover(add: Callable[..., object]) -> None:
