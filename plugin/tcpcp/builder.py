@@ -209,34 +209,63 @@ def _prime(sock: socket.socket, ici: Ici, teach: bool, way: _Way) -> bool:
     try:
         if teach:
             _teach_rtt(sock, ici)
-        elif way.may_feed and ici.timestamp is not None and ici.timestamp.ts_recent is not None:
+        elif not (way.may_feed and _is_to_be_fed(ici)):
+            return True
+        else:
             # connect() has opened a window for it, and the receive queue is selected, so that nothing is sent.
             before = tcp_repair.get_segments_in(sock) if way.given else 0
-            _feed_ts_recent(sock, ici, way.local, ici.copied_seq, _first_to_send(ici), before)
+            if _window_field(ici):  # a window is told anew by what comes after snd_wl1, which is 0
+                _open_window(sock, ici, ici.copied_seq)
+            _feed_last(sock, ici, way.local, ici.copied_seq, _first_to_send(ici), before)
     except Unfed:
         return False
+    if _window_field(ici):  # that of the peer is shut again, so that nothing is sent
+        _open_window(sock, ici, ici.copied_seq)
     return True
+
+
+def _is_to_be_fed(ici: Ici) -> bool:
+    """Whether what the peer has said last has to be fed, for its timestamp or its window."""
+    return _window_field(ici) > 0 or (ici.timestamp is not None and ici.timestamp.ts_recent is not None)
+
+
+def _window_field(ici: Ici) -> int:
+    """How the peer tells the window that it has told, where the kernel predicts what it tells next, else 0.
+
+    A segment with the window that was predicted is not looked at for its window (net/ipv4/tcp_input.c
+    tcp_rcv_established(), tcp_ack()). connect() predicts 0, and TCP_REPAIR_WINDOW leaves it at that: the first
+    segment that shuts the window would be overlooked, and we would send beyond it. What opens a window predicts
+    anew (tcp_ack_update_window()), so that is what is fed: where the window is 0 already, 0 is right.
+    """
+    if ici.state is not State.ESTABLISHED:  # in the others each segment is looked at
+        return 0
+    return min(ici.window.snd_wnd >> ici.negotiated.snd_wscale, 0xFFFF)
 
 
 def _teach_rtt(sock: socket.socket, ici: Ici) -> None:
     tcp_repair.select_queue(sock, SEND_QUEUE)
     _write(sock, b"\0", "send(one byte to time)")
     tcp_repair.select_queue(sock, NO_QUEUE)
-    same_path_.teach_rtt(sock, ici, ici.copied_seq, _first_to_send(ici))
+    same_path_.teach_rtt(sock, ici, ici.copied_seq, _first_to_send(ici), _window_field(ici))
 
 
-def _feed_ts_recent(
-    sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack: int, before: int
-) -> None:
-    """Let the kernel see the peer's timestamp, so that the first segment sent echoes it and not 0.
+def _feed_last(sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack: int, before: int) -> None:
+    """Let the kernel see the peer's timestamp, so that the first segment sent echoes it and not 0, and its window.
 
-    :param number: ``rcv_nxt`` now; :param ack: ``snd_una``.
+    :param number: ``rcv_nxt`` now; :param ack: ``snd_una``. The send window is 0.
     :param before: how many segments have arrived for *sock* so far.
     """
-    assert ici.timestamp is not None and ici.timestamp.ts_recent is not None
-    stamps = (ici.timestamp.ts_recent, ici.timestamp.value)
-    _feed_segment(local, ici, raw_segment.ACK, number, ack, stamps)
-    _wait(lambda: tcp_repair.get_segments_in(sock) != before, ici, same_path_.FEED_DEADLINE_S)
+    stamp, window, stamps = ici.timestamp, _window_field(ici), None
+    if stamp is not None and stamp.ts_recent is not None:
+        stamps = stamp.ts_recent, stamp.value
+    _feed_segment(local, ici, raw_segment.ACK, number, ack, stamps, window)
+
+    def arrived() -> bool:
+        if window:
+            return tcp_repair.get_window(sock).snd_wnd > 0
+        return tcp_repair.get_segments_in(sock) != before
+
+    _wait(arrived, ici, same_path_.FEED_DEADLINE_S)
 
 
 def _first_to_send(ici: Ici) -> int:
@@ -517,10 +546,16 @@ def _open_window(sock: socket.socket, ici: Ici, number: int) -> None:
 
 
 def _feed_segment(
-    local: Endpoint, ici: Ici, flags: int, number: int, ack: int, stamps: tuple[int, int] | None = None
+    local: Endpoint,
+    ici: Ici,
+    flags: int,
+    number: int,
+    ack: int,
+    stamps: tuple[int, int] | None = None,
+    window: int = 0,
 ) -> None:
     packet = raw_segment.build(
-        ici.peer, local, seq=number, ack=ack, flags=flags, window=0, timestamp=stamps
+        ici.peer, local, seq=number, ack=ack, flags=flags, window=window, timestamp=stamps
     )  # fmt: skip
     raw_segment.feed(packet, local, ici.device if local.ip.is_link_local else "")
 
@@ -587,16 +622,14 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
 
     :raises KernelError: it did not arrive.
     """
-    queue, stamp = ici.send_queue, ici.timestamp
-    if stamp is None:
-        return
+    queue = ici.send_queue
     if tcp_repair.get_outq(sock) > len(queue.sent) + len(queue.unsent):
-        same_path_.teach_rtt(sock, ici, ici.rcv_nxt, ici.snd_una)
-    elif stamp.ts_recent is not None:
+        same_path_.teach_rtt(sock, ici, ici.rcv_nxt, ici.snd_una, _window_field(ici))
+    elif _is_to_be_fed(ici):
         tcp_repair.select_queue(sock, NO_QUEUE)
         _open_window(sock, ici, ici.rcv_nxt)
         before = tcp_repair.get_segments_in(sock)
-        _feed_ts_recent(sock, ici, inspection.local_end(sock), ici.rcv_nxt, ici.snd_una, before)
+        _feed_last(sock, ici, inspection.local_end(sock), ici.rcv_nxt, ici.snd_una, before)
     else:
         return
     tcp_repair.set_window(sock, ici.window)

@@ -329,6 +329,8 @@ def create_many(
     isolate: bool = True,
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
+    if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
+        raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
     given = list(socks) if socks is not None else [None] * len(icis)
     if len(given) != len(icis):
         raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
@@ -449,7 +451,7 @@ def activate(sock: HasFileno) -> None:
     activate_many([sock])
 
 
-def activate_many(socks: Sequence[HasFileno]) -> None:
+def activate_many(socks: Iterable[HasFileno]) -> None:
     """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
@@ -549,8 +551,9 @@ def release(sock: HasFileno) -> None:
     release_many([sock])
 
 
-def release_many(socks: Sequence[HasFileno]) -> None:
+def release_many(socks: Iterable[HasFileno]) -> None:
     """:func:`release` for several sockets; the first error of those that could not be ended is raised last."""
+    socks = list(socks)
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)

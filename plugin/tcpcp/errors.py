@@ -19,6 +19,10 @@ class IciError(TcpcpError):
         super().__init__("; ".join(problems))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[type, tuple[list[str]], dict[str, object]]:
+        """To another process or a copy, as it is: BaseException would make it anew from its text."""
+        return type(self), (self.problems,), self.__dict__
+
 
 class CodecError(TcpcpError):
     """Bytes that are not an ICI image: wrong magic, cut, changed, or of another version."""
@@ -50,6 +54,10 @@ class KernelError(TcpcpError):
         self.call = call
         self.errno = errno_
         self.connection = connection
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str], dict[str, object]]:
+        """As :meth:`IciError.__reduce__`."""
+        return type(self), (self.call, self.errno, self.connection), self.__dict__
 
 
 class IsolationError(TcpcpError):

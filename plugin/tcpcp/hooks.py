@@ -52,7 +52,7 @@ from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.isolation import Flow
 from tcpcp.pidfd import Lender
 
-#: From so many connections on, what a segment fed to each costs is more than what it is good for.
+#: From so many connections on, to teach each its round-trip time costs more than it is good for.
 MOST_FED = 1000
 
 #: How many connections are read at a time.
@@ -296,7 +296,7 @@ def finish(
     :raises TcpcpError: of the first socket that refused.
     """
     known = list(icis)
-    may_feed = len(known) <= MOST_FED and host.has_raw()
+    may_feed = host.has_raw()
     fresh = socket_options.fresh(ici.ipv6_socket for ici in known)
     with Lender() as lender, raw_segment.keeping():
         for ici in known:

@@ -64,7 +64,7 @@ def _algorithms(wanted: Set[str]) -> frozenset[str]:
             usual = tcp_repair.get_congestion(fresh)
         if wanted == {usual}:
             return frozenset(wanted)
-    return frozenset(_sysctl("ipv4/tcp_available_congestion_control").split())
+    return frozenset(_needed("ipv4/tcp_available_congestion_control").split())
 
 
 def _largest_buffer(tuned: str, chosen: str, wanted_bytes: int) -> int:
@@ -74,7 +74,7 @@ def _largest_buffer(tuned: str, chosen: str, wanted_bytes: int) -> int:
 
     :param wanted_bytes: where the first is as much, the second is not asked for.
     """
-    most = int(_sysctl(tuned).split()[2])
+    most = int(_needed(tuned).split()[2])
     if most < wanted_bytes:
         with contextlib.suppress(FileNotFoundError):
             most = max(most, 2 * int(_sysctl(chosen)))
@@ -88,6 +88,18 @@ def _tcp_memory_bytes() -> int:
     except FileNotFoundError:
         return checks.MAX_QUEUE_BYTES
     return most_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _needed(name: str) -> str:
+    """One that every network namespace has.
+
+    :raises KernelError: it is not to be seen, as in a root directory of the program's own.
+    """
+    try:
+        return _sysctl(name)
+    except FileNotFoundError:
+        call = f"read(/proc/sys/net/{name}), for which /proc has to be mounted"
+        raise KernelError(call, errno.ENOENT) from None
 
 
 def _sysctl(name: str) -> str:

@@ -170,13 +170,14 @@ def can_teach_rtt(ici: Ici) -> bool:
     return ici.timestamp is not None and ici.congestion.srtt_us > 0
 
 
-def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int) -> None:
+def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int) -> None:
     """Let *sock* take the ICI's smoothed round-trip time as its first sample.
 
     :param sock: in repair mode, with one byte more in its send queue, put there as sent, before ``snd_una``.
         An acknowledgement of it is fed whose echoed timestamp is as old as the round-trip time: the kernel
         does not time repaired segments itself and takes the sample from the timestamp.
     :param number: ``rcv_nxt`` now; :param ack: ``snd_una``.
+    :param window: that the acknowledgement tells, as on the wire.
     :raises Unfed: the acknowledgement did not arrive.
 
     Its precision is a tick, 1 ms in most cases, rounded up: right for a timer whose minimum is 200 ms. The
@@ -193,7 +194,7 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int) -> None:
     stamps = (ici.timestamp.ts_recent or 0, echo)
     flags = raw_segment.ACK
     packet = raw_segment.build(
-        ici.peer, local, seq=number, ack=ack, flags=flags, window=0, timestamp=stamps
+        ici.peer, local, seq=number, ack=ack, flags=flags, window=window, timestamp=stamps
     )  # fmt: skip
     before = tcp_repair.get_outq(sock)
     raw_segment.feed(packet, local, ici.device)

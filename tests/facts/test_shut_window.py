@@ -1,0 +1,65 @@
+"""The first segment from the peer that shuts its window is believed, whatever the kernel predicted of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from netns import Hosts
+
+import tcpcp
+
+DATA = Random(1).randbytes(400_000)
+#: The peer's kernel counts what comes behind its window.
+BEYOND = "TcpExtBeyondWindow"
+
+
+@contextlib.contextmanager
+def unacknowledged(hosts: Hosts) -> Iterator[None]:
+    """That the peer's window is shut does not arrive here: all of it is in flight."""
+    with hosts.there.entered():
+        rules = "table inet shut { chain o { type filter hook output priority 0; tcp window 0 drop; }; }"
+        subprocess.run(["nft", "-f", "-"], input=rules.replace("; ", ";\n"), text=True, check=True)
+    yield
+    with hosts.there.entered():
+        subprocess.run(["nft", "delete table inet shut"], check=True)
+
+
+@pytest.mark.parametrize("stamps", (1, 0), ids=("timestamps", "no timestamps"))
+@pytest.mark.parametrize("same_path", (False, True))
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+def test_a_slow_reader(hosts: Hosts, kind: str, same_path: bool, stamps: int) -> None:
+    for host in (hosts.here, hosts.there):
+        with host.entered():
+            Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(stamps))
+    sock, peer = hosts.connect(kind)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(DATA))
+    with unacknowledged(hosts):
+        sock.setblocking(False)
+        done = 0
+        with contextlib.suppress(BlockingIOError):
+            while done < len(DATA):
+                done += sock.send(DATA[done:])
+        threading.Event().wait(0.2)  # and what it has room for has arrived
+        with hosts.here.entered():
+            ici = tcpcp.get(sock)
+            tcpcp.release(sock)
+            made = tcpcp.create(ici, same_path=same_path)
+    assert ici.send_queue.sent and ici.send_queue.unsent
+    before = hosts.counters(hosts.there)[BEYOND]
+    with hosts.here.entered():
+        tcpcp.activate(made)
+    threading.Event().wait(1)  # the peer does not read
+    assert hosts.counters(hosts.there)[BEYOND] == before
+    got = bytearray()
+    peer.settimeout(5)
+    while len(got) < done:
+        got += peer.recv(1 << 16)
+    assert got == DATA[:done]
