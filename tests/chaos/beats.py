@@ -17,6 +17,7 @@ class Beats:
         self._seen: list[tuple[int, str]] = []
         self._ended = threading.Event()
         self.worst_wait_s = 0.0
+        self._real_s = time.time() - time.monotonic()
         self._take(keep=False)
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
@@ -52,5 +53,6 @@ class Beats:
         return [side for side, _ in groupby(side for _, side in sorted(self._seen))]
 
     def since(self, moment: float) -> dict[str, int]:
-        """How many on each host after *moment*, of time.monotonic()."""
-        return {side: sum(1 for ns, at in self._seen if at == side and ns > moment * 1e9) for side in SIDES}
+        """How many on each host after *moment*, of time.monotonic() here."""
+        after = (moment + self._real_s) * 1e9
+        return {side: sum(1 for ns, at in self._seen if at == side and ns > after) for side in SIDES}

