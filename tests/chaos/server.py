@@ -1,8 +1,9 @@
 """What chaos migrates: numbered streams, a beat that shows two copies, and mischief that it does when told.
 
 ``server.py serve PORT``: as tests/workloads/numbered.py on PORT, an echo of one line on PORT + 1, and every few ms
-a symbolic link ``/tmp/beats/PID-NANOSECONDS`` (of CLOCK_REALTIME: CRIU lets the monotonic clock stand still in the gap): nothing of it is
-open while it is frozen, and who looks at both hosts sees whether a copy ever ran that should not.
+a symbolic link ``/tmp/beats/PID-NANOSECONDS`` (of CLOCK_REALTIME: CRIU lets the monotonic clock stand still in the
+gap): nothing of it is open while it is frozen, and who looks at both hosts sees whether a copy ever ran that should
+not.
 
 ``/tmp/beats/do`` is a symbolic link that says what to do: ``fork``, ``exec``, ``exit``. It handles SIGUSR1 and
 SIGHUP, and ends of SIGTERM.
