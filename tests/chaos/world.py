@@ -85,6 +85,8 @@ class World:
         drive = getattr(self.bench, "drive", None)
         if drive is not None:
             drive.kill()
+        with contextlib.suppress(Exception):  # cgroups outlive a lab
+            self.bench._sweep()
         self.lab.down()
 
     def note(self, text: str) -> None:
