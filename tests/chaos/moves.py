@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -92,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moves", type=int, default=300)
     moves = parser.parse_args().moves
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the lab is taken down
     world = World(f"moves-{os.getpid()}")
     world.bench.streams = STREAMS
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "lab"), str(HERE.parent.parent)]
@@ -85,6 +85,8 @@ class World:
         drive = getattr(self.bench, "drive", None)
         if drive is not None:
             drive.kill()
+        with contextlib.suppress(Exception):  # cgroups outlive a lab
+            self.bench._sweep()
         self.lab.down()
 
     def note(self, text: str) -> None:
@@ -171,7 +173,7 @@ class World:
         """A server that was stopped goes on."""
         for side in SIDES:
             for one in hosts.find(self.host(side), "server"):
-                hosts.send(one, kills_cont())
+                hosts.send(one, signal.SIGCONT)
 
     def tell_server(self, word: str) -> None:
         """Have it do *word*, wherever it is."""
@@ -225,13 +227,6 @@ class World:
                 f"{side}: cgroup {one}" for one in migration_ids if (groups / f"migrate-{one}").exists()
             ]
         return found
-
-
-def kills_cont() -> Any:
-    """SIGCONT, as :func:`hosts.send` takes it."""
-    import signal
-
-    return signal.SIGCONT
 
 
 __all__ = ["DEADLINE_S", "SIDES", "Bench", "NoVictim", "View", "World"]
