@@ -34,7 +34,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from tcpcp import isolation, netfilter, new_connections, nft_rules
+from tcpcp import isolation, netfilter, new_connections, nft_rules, owned_table
 from tcpcp.errors import Expired, IsolationError
 from tcpcp.ici import Endpoint
 from tcpcp.isolation import MARK, Flow, flow_sets
@@ -216,12 +216,8 @@ class FlowTable:
         self._netlink.close()
 
     def _make(self, added: list[Message]) -> None:
-        try:
-            self._make_with(nft_rules.OWNER | nft_rules.PERSIST, added)
-        except IsolationError as exc:
-            if exc.errno not in nft_rules.NO_SUCH_FLAG:
-                raise
-            self._make_with(0, added)
+        self._reconnect()
+        owned_table.make(self._netlink, self.name, lambda flags: [*_table(self.name, flags), *added])
         self._made, self._has_back = True, False
         self._adopt()
 
@@ -248,18 +244,10 @@ class FlowTable:
                 known.setdefault(_flow(key), time.monotonic() + left_s + 1)
         return messages
 
-    def _make_with(self, flags: int, added: list[Message]) -> None:
-        try:
-            self._run([*_table(self.name, flags), *added])
-        except netfilter.Unanswered:
-            with contextlib.suppress(IsolationError):
-                self._netlink.change([nft_rules.deletion(self.name)])
-            self._run([*_table(self.name, flags), *added])
-
-    def _run(self, messages: list[Message], again: list[Message] | None = None) -> None:
+    def _run(self, messages: list[Message], again: list[Message]) -> None:
         """Carry *messages* out.
 
-        :param again: the same for when they may have been carried out already; None: there is no such thing.
+        :param again: the same for when they may have been carried out already.
         """
         if not messages:
             return
@@ -267,8 +255,6 @@ class FlowTable:
         try:
             self._netlink.change(messages)
         except netfilter.Unanswered:
-            if again is None:
-                raise
             self._netlink.change(again)
 
     def _change_held(self, flows: Sequence[Flow], more: list[Message]) -> None:
@@ -348,15 +334,8 @@ def sweep() -> list[str]:
     :raises PermissionDenied, IsolationError: the kernel does not tell.
     """
     sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
-    deleted = []
     with contextlib.closing(netfilter.Netlink()) as netlink:
-        for table in _ours(netlink):
-            if table.orphaned and not any(netlink.elements(table.name, one) for one in sets):
-                with contextlib.suppress(IsolationError):  # somebody else was faster
-                    netlink.change([nft_rules.deletion(table.name)])
-                    deleted.append(table.name)
-        deleted += new_connections.sweep(netlink)
-    return deleted
+        return [*owned_table.sweep(netlink, _ours(netlink), sets), *new_connections.sweep(netlink)]
 
 
 def _table(name: str, flags: int) -> list[Message]:

@@ -1,12 +1,11 @@
 """Keeps new connections away from a listener: the first SYN of each is dropped, and nothing else.
 
-One table ``inet tcpcp_new_XXXXXXXXXXXXXXXX`` for each :class:`NewConnections`, which belongs to its netlink socket
-as those of :mod:`tcpcp.flow_table` do: ``nft flush ruleset`` leaves it alone, and it outlives its process. What is
-held are elements with timeouts of their own, so that the kernel itself forgets them.
+One table ``inet tcpcp_new_XXXXXXXXXXXXXXXX`` for each :class:`NewConnections`: an :mod:`tcpcp.owned_table`, as
+those of :mod:`tcpcp.flow_table` are.
 
 Sets, made as they are needed: ``syn4``, ``syn6`` of addresses with ports, ``any4``, ``any6`` of ports alone.
 
-Source: net/netfilter/nf_tables_api.c nft_table_owner(), nft_add_set_elem(); RFC 9293 section 3.1 for the flags.
+Source: net/netfilter/nf_tables_api.c nft_add_set_elem(); RFC 9293 section 3.1 for the flags.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 
-from tcpcp import isolation, netfilter, nft_rules
+from tcpcp import isolation, netfilter, nft_rules, owned_table
 from tcpcp.errors import Expired, IsolationError
 from tcpcp.ici import Endpoint
 from tcpcp.nft_elements import Message, changes
@@ -48,7 +47,7 @@ class NewConnections:
         self._sets = _keys(listeners)
         self._lock = threading.Lock()
         self._released = False
-        self._netlink = _netlink()
+        self._netlink = netfilter.Netlink()
         try:
             sweep(self._netlink)
             self._make()
@@ -58,21 +57,10 @@ class NewConnections:
         _all.add(self)
 
     def _make(self) -> None:
-        try:
-            self._make_with(nft_rules.OWNER | nft_rules.PERSIST)
-        except IsolationError as exc:
-            if exc.errno not in nft_rules.NO_SUCH_FLAG:
-                raise
-            self._make_with(0)
+        def messages(flags: int) -> list[Message]:
+            return [*_table(self._name, flags, self._sets), *self._added()]
 
-    def _make_with(self, flags: int) -> None:
-        messages = [*_table(self._name, flags, self._sets), *self._added()]
-        try:
-            self._netlink.change(messages)
-        except netfilter.Unanswered:
-            with contextlib.suppress(IsolationError):
-                self._netlink.change([nft_rules.deletion(self._name)])
-            self._netlink.change(messages)
+        owned_table.make(self._netlink, self._name, messages)
 
     def refresh(self) -> None:
         """Start the timeout anew.
@@ -126,11 +114,10 @@ class NewConnections:
     def _require(self) -> None:
         if self._released or self._name in _parents:
             raise IsolationError(f"new connections to {self} are not held by this process (any more)")
-        if (
-            not self._netlink.is_ours
-        ):  # closed by the program: the table is nobody's, and can be changed all the same
+        # Closed by the program: the table is nobody's, and can be changed all the same.
+        if not self._netlink.is_ours:
             self._netlink.close()
-            self._netlink = _netlink()
+            self._netlink = netfilter.Netlink()
 
     def _added(self) -> list[Message]:
         return changes("add", self._name, self._sets, isolation.TIMEOUT_S)
@@ -164,27 +151,13 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _netlink() -> netfilter.Netlink:
-    try:
-        return netfilter.Netlink()
-    except OSError as exc:
-        raise IsolationError(f"no netlink socket: {exc.strerror}", exc.errno or 0) from exc
-
-
 def sweep(netlink: netfilter.Netlink) -> list[str]:
     """Delete what programs that have ended left, once nothing of it is in force.
 
     :return: the names of the tables.
     """
-    deleted = []
-    for table in netlink.tables():
-        if not (table.orphaned and table.name.startswith(PREFIX)):
-            continue
-        if not any(netlink.elements(table.name, one) for one in SETS):
-            with contextlib.suppress(IsolationError):  # somebody else was faster
-                netlink.change([nft_rules.deletion(table.name)])
-                deleted.append(table.name)
-    return deleted
+    tables = [one for one in netlink.tables() if one.name.startswith(PREFIX)]
+    return owned_table.sweep(netlink, tables, SETS)
 
 
 def _keys(listeners: Iterable[Endpoint]) -> dict[str, list[bytes]]:
