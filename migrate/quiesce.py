@@ -7,7 +7,6 @@ held off (their SYN is dropped, which their sender repeats), and the process emp
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -17,7 +16,6 @@ from migrate import limits
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.lease import Lease
 from tcpcp import diag, hooks, tree
-from tcpcp.errors import KernelError
 from tcpcp.ici import Endpoint, State
 
 POLL_S = 0.001
@@ -63,7 +61,7 @@ def drain(
     :return: inodes of the listeners; *lease* holds their SYNs.
     :raises MigrateError: the process does not accept; the SYNs are still held.
     """
-    held = _held(pids)
+    held = {one.inode for one in tree.sockets_now(pids)}
     listeners = [entry for entry in diag.tcp(states=1 << State.LISTEN) if entry.inode in held]
     inodes = [entry.inode for entry in listeners]
     if not listeners:
@@ -77,18 +75,6 @@ def drain(
         heed()
         time.sleep(POLL_S)
     return inodes
-
-
-def _held(pids: list[int]) -> set[int]:
-    """Inodes of the sockets that *pids* hold, which run: one that has ended holds none."""
-    tables = {}
-    for pid in pids:
-        try:
-            tables[pid] = tree.descriptors(pid)
-        except KernelError as error:
-            if error.errno != errno.ESRCH:
-                raise
-    return {one.inode for one in tree.held_in(tables)}
 
 
 def _not_accepted(inodes: list[int], waiting: int) -> MigrateError:

@@ -134,7 +134,7 @@ class Watcher:
 
     def learn(self) -> None:
         """Look which listeners of the tree have TCP_DEFER_ACCEPT, and for how long."""
-        self._deferring = _deferring(self._held())
+        self._deferring = _deferring(tree.sockets_now(self._pids()))
 
     def wait(self, say: Callable[[str], None]) -> None:
         """Wait until those that are here now have gone. Others may have come: they go as well, it seems.
@@ -184,17 +184,8 @@ class Watcher:
             time.sleep(POLL_S / 10)
         return True
 
-    def _held(self) -> list[tree.HeldSocket]:
-        tables = {}
-        for pid in self._pids():
-            try:
-                tables[pid] = tree.descriptors(pid)
-            except KernelError:
-                continue  # it has ended
-        return tree.held_in(tables)
-
     def _inside(self) -> set[Ends]:
-        held = {one.inode for one in self._held()}
+        held = {one.inode for one in tree.sockets_now(self._pids())}
         return {
             (plain_ip(one.local_ip), one.local_port, plain_ip(one.peer_ip), one.peer_port)
             for one in diag.tcp()

@@ -20,12 +20,13 @@ from migrate.checks_network import TRANSLATED
 from migrate.errors import MigrateError
 from migrate.pb.session_pb2 import TcpSocket
 from migrate.ports import is_connection, name, text
-from tcpcp import diag
+from tcpcp import diag, netfilter
 from tcpcp.errors import KernelError
 from tcpcp.ici import State
 from tcpcp.isolation import Flow
+from tcpcp.nft_elements import attribute
+from tcpcp.nft_rules import nest
 
-_NETLINK_NETFILTER = 12
 _CT_GET = 1 << 8 | 1
 _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
@@ -34,7 +35,6 @@ _HEADER = struct.Struct("=IHHII")
 _GENERAL = struct.Struct("=BBH")
 _NUMBER = struct.Struct("=i")
 
-_NESTED = 1 << 15
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS = 1, 2, 3
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4, _V6 = (1, 2), (3, 4)
@@ -95,7 +95,7 @@ def _in_use() -> bool:
 
 def _opened() -> socket.socket:
     try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netfilter.PROTOCOL)
     except OSError as error:
         raise KernelError("socket(NETLINK_NETFILTER)", error.errno or errno.EIO) from None
 
@@ -116,14 +116,14 @@ def _asked(netlink: socket.socket, one: TcpSocket) -> str:
 def question(one: TcpSocket) -> bytes:
     """IPCTNL_MSG_CT_GET for the entry with these ends."""
     source, destination = _V4 if len(one.local_ip) == 4 else _V6
-    ends = _nest(_TUPLE_IP, _attribute(source, one.local_ip) + _attribute(destination, one.peer_ip))
+    ends = nest(_TUPLE_IP, attribute(source, one.local_ip) + attribute(destination, one.peer_ip))
     ports = (
-        _attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_TCP]))
-        + _attribute(_PROTO_FROM, one.local_port.to_bytes(2, "big"))
-        + _attribute(_PROTO_TO, one.peer_port.to_bytes(2, "big"))
+        attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_TCP]))
+        + attribute(_PROTO_FROM, one.local_port.to_bytes(2, "big"))
+        + attribute(_PROTO_TO, one.peer_port.to_bytes(2, "big"))
     )
     family = socket.AF_INET if len(one.local_ip) == 4 else socket.AF_INET6
-    body = _GENERAL.pack(family, 0, 0) + _nest(_TUPLE_ORIG, ends + _nest(_TUPLE_PROTO, ports))
+    body = _GENERAL.pack(family, 0, 0) + nest(_TUPLE_ORIG, ends + nest(_TUPLE_PROTO, ports))
     return _HEADER.pack(_HEADER.size + len(body), _CT_GET, _NLM_F_REQUEST, 1, 0) + body
 
 
@@ -155,12 +155,3 @@ def _end(ip: bytes, port: bytes | None) -> str:
     if len(ip) not in (4, 16):
         return "?"
     return text(ipaddress.ip_address(ip).packed, int.from_bytes(port or b"", "big"))
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    padding = bytes(-len(value) % 4)
-    return struct.pack("=HH", 4 + len(value), kind) + value + padding
-
-
-def _nest(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | _NESTED, value)

@@ -11,13 +11,12 @@ Documentation/networking/msg_zerocopy.rst.
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 from collections.abc import Iterable, Mapping
 
 from migrate.errors import MigrateError
-from tcpcp import tcp_repair
+from tcpcp import inspection, tcp_repair
 from tcpcp.errors import KernelError
 from tcpcp.ici import State
 
@@ -34,7 +33,7 @@ def problem(sock: socket.socket) -> str:
     :raises KernelError: it is closed, or no TCP socket.
     """
     closed = tcp_repair.get_state(sock) == State.CLOSE
-    if _error_waits([sock]):
+    if inspection.with_error([sock]):
         if closed:
             return "an error that the program has not been told: it was reset, refused or timed out"
         return "messages in its error queue that the program has not read (MSG_ERRQUEUE)"
@@ -49,19 +48,11 @@ def require_none(connections: Mapping[int, socket.socket], zerocopy: Iterable[in
     :param zerocopy: those that have SO_ZEROCOPY set.
     :raises MigrateError: something would.
     """
-    suspects = [*_error_waits(list(connections.values())), *(connections[inode] for inode in zerocopy)]
+    suspects = [*inspection.with_error(connections.values()), *(connections[inode] for inode in zerocopy)]
     for sock in suspects:
         if found := problem(sock):
             text = f"{tcp_repair.describe(sock)} has {found}; it had not when it was checked"
             raise MigrateError(text, phase="dump", hint="It goes on here, and is told. Try again then.")
-
-
-def _error_waits(socks: list[socket.socket]) -> list[socket.socket]:
-    poll = select.poll()
-    for sock in socks:
-        poll.register(sock, 0)
-    events = dict(poll.poll(0))
-    return [sock for sock in socks if events.get(sock.fileno(), 0) & select.POLLERR]
 
 
 def _unread(sock: socket.socket) -> int:

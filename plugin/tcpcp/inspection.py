@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -364,11 +364,17 @@ def _check_closed(sock: socket.socket) -> None:
     check_told(sock)
 
 
+def with_error(socks: Iterable[socket.socket]) -> list[socket.socket]:
+    """Those of *socks* that have an error, or a message in their error queue, which nobody has taken; it stays."""
+    poll, known = select.poll(), {sock.fileno(): sock for sock in socks}
+    for number in known:
+        poll.register(number, 0)
+    return [known[number] for number, events in poll.poll(0) if events & select.POLLERR]
+
+
 def check_told(sock: socket.socket) -> None:
     """Refuse a connection whose end, a reset or a timeout, is an error that the application has not got yet."""
-    poll = select.poll()
-    poll.register(sock, 0)
-    if any(events & select.POLLERR for _, events in poll.poll(0)):
+    if with_error([sock]):
         raise Unsupported(f"{_name(sock)}: reset or timed out, and the application has not been told yet")
 
 

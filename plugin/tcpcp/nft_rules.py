@@ -43,7 +43,8 @@ def _number(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack("!I", value))
 
 
-def _nest(kind: int, *parts: bytes) -> bytes:
+def nest(kind: int, *parts: bytes) -> bytes:
+    """A netlink attribute that holds others."""
     return attribute(kind | NESTED, b"".join(parts))
 
 
@@ -101,7 +102,7 @@ def _set(table_name: str, name: str, number: int, kind: int, size: int) -> Messa
 
 def chain(table_name: str, name: str, hook: int, priority: int) -> Message:
     """Makes a base chain of type filter that accepts what its rules do not decide."""
-    where = _nest(4, _number(1, hook), attribute(2, struct.pack("!i", priority)))
+    where = nest(4, _number(1, hook), attribute(2, struct.pack("!i", priority)))
     return Message(
         _NEW_CHAIN,
         CREATE,
@@ -113,16 +114,16 @@ def rule(table_name: str, chain_name: str, *expressions: Sequence[bytes]) -> Mes
     """Appends a rule; each of *expressions* is what one of the functions below returns."""
     listed = b"".join(one for parts in expressions for one in parts)
     return Message(
-        _NEW_RULE, CREATE | _APPEND, text(1, table_name) + text(2, chain_name) + _nest(4, listed)
+        _NEW_RULE, CREATE | _APPEND, text(1, table_name) + text(2, chain_name) + nest(4, listed)
     )  # fmt: skip
 
 
 def _expression(name: str, *fields: bytes) -> bytes:
-    return _nest(1, text(1, name), _nest(2, *fields))
+    return nest(1, text(1, name), nest(2, *fields))
 
 
 def _compare(operator: int, value: bytes) -> bytes:
-    return _expression("cmp", _number(1, _REGISTER), _number(2, operator), _nest(3, attribute(1, value)))
+    return _expression("cmp", _number(1, _REGISTER), _number(2, operator), nest(3, attribute(1, value)))
 
 
 def _load(key: int) -> bytes:
@@ -176,7 +177,7 @@ def is_for(set_name: str, address_bytes: int, *, any_address: bool) -> list[byte
 
 def has_tcp_flags(flags: int, among: int) -> list[bytes]:
     """Goes on where of the flags *among*, a mask, the TCP segment has just *flags*."""
-    data = [_nest(kind, attribute(1, bytes([value]))) for kind, value in ((4, among), (5, 0))]
+    data = [nest(kind, attribute(1, bytes([value]))) for kind, value in ((4, among), (5, 0))]
     registers = _number(1, _REGISTER), _number(2, _REGISTER), _number(3, 1)
     mask = _expression("bitwise", *registers, *data)
     return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), mask, _compare(0, bytes([flags]))]
@@ -189,11 +190,11 @@ def _payload(base: int, offset: int, length: int, register: int) -> bytes:
 
 def verdict(code: int) -> list[bytes]:
     """Ends the chain: :data:`DROP` or :data:`ACCEPT`."""
-    return [_expression("immediate", _number(1, 0), _nest(2, _nest(2, _number(1, code))))]
+    return [_expression("immediate", _number(1, 0), nest(2, nest(2, _number(1, code))))]
 
 
 def set_priority(value: int) -> list[bytes]:
     """Gives the packet's buffer the priority *value*."""
-    data = _nest(2, attribute(1, struct.pack("=I", value)))
+    data = nest(2, attribute(1, struct.pack("=I", value)))
     load = _expression("immediate", _number(1, _REGISTER), data)
     return [load, _expression("meta", _number(2, PRIORITY), _number(3, _REGISTER))]

@@ -130,6 +130,21 @@ def sockets(pids: Iterable[int]) -> list[HeldSocket]:
     return held_in({pid: descriptors(pid) for pid in pids})
 
 
+def sockets_now(pids: Iterable[int]) -> list[HeldSocket]:
+    """As :func:`sockets`, of processes that run, and may end meanwhile: one that has ended holds none.
+
+    :raises PermissionDenied: as :func:`descriptors`.
+    """
+    tables = {}
+    for pid in pids:
+        try:
+            tables[pid] = descriptors(pid)
+        except KernelError as error:
+            if error.errno != errno.ESRCH:
+                raise
+    return held_in(tables)
+
+
 def held_in(tables: dict[int, dict[int, str]]) -> list[HeldSocket]:
     """As :func:`sockets`, from what :func:`descriptors` said about each PID."""
     found: dict[int, HeldSocket] = {}
