@@ -52,8 +52,6 @@ LIMIT_BYTES = 2**16
 _SEND_BUFFER, _LOCKS = OPTIONS["SO_SNDBUF"], OPTIONS["SO_BUF_LOCK"]
 _UNSENT_LIMIT = OPTIONS["TCP_NOTSENT_LOWAT"]
 _NO_LIMIT = -1
-#: The kernel doubles it and keeps it in an int.
-_LARGEST_BUFFER = 2**30 - 1
 
 
 class Detached:
@@ -252,7 +250,7 @@ def _all_room(sock: socket.socket, waiting_bytes: int) -> Iterator[None]:
     before = [sock.getsockopt(one.level, one.number) for one in (_UNSENT_LIMIT, _SEND_BUFFER, _LOCKS)]
     try:
         tcp_repair.set_int(sock, _UNSENT_LIMIT.level, _UNSENT_LIMIT.number, _NO_LIMIT, _UNSENT_LIMIT.name)
-        if not first_namespace.set_size(sock, "SO_SNDBUF", _LARGEST_BUFFER):
+        if not first_namespace.set_size(sock, "SO_SNDBUF", first_namespace.LARGEST_BUFFER):
             _require_room(sock, waiting_bytes)
         yield
     finally:

@@ -42,8 +42,6 @@ _TCP_WINDOW_CLAMP, _NO_LOWAT = 10, 2**32 - 1
 #: What the kernel guesses at most (TCP_MSS_DEFAULT), and how long timestamps are in a segment.
 _LARGEST_GUESS, _STAMPS_BYTES = 536, 12
 _MORE_THAN_A_SEGMENT = 2**17
-#: The kernel doubles it and keeps it in an int.
-_LARGEST_BUFFER = 2**30 - 1
 #: Options that are set before the others, or after the queues have been filled.
 _SET_ELSEWHERE = socket_options.LAST | {"SO_REUSEADDR", "TCP_WINDOW_CLAMP"}
 #: Options of :func:`tcpcp.socket_options.set_last`.
@@ -206,11 +204,11 @@ def _is_deaf(ici: Ici) -> bool:
 
 def _prime(sock: socket.socket, ici: Ici, teach: bool, way: _Way) -> bool:
     """Feed what the connection is to know of its peer; whether it arrived."""
+    if not teach and not (way.may_feed and _is_to_be_fed(ici)):
+        return True
     try:
         if teach:
             _teach_rtt(sock, ici)
-        elif not (way.may_feed and _is_to_be_fed(ici)):
-            return True
         else:
             # connect() has opened a window for it, and the receive queue is selected, so that nothing is sent.
             before = tcp_repair.get_segments_in(sock) if way.given else 0
@@ -239,7 +237,7 @@ def _window_field(ici: Ici) -> int:
     """
     if ici.state is not State.ESTABLISHED:  # in the others each segment is looked at
         return 0
-    return min(ici.window.snd_wnd >> ici.negotiated.snd_wscale, 0xFFFF)
+    return ici.window.told(ici.negotiated.snd_wscale)
 
 
 def _teach_rtt(sock: socket.socket, ici: Ici) -> None:
@@ -389,9 +387,8 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
 
 def _negotiate(sock: socket.socket, ici: Ici) -> None:
     settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated))]
-    if (
-        ici.send_queue.sent or ici.send_queue.unsent
-    ):  # else nothing is cut into segments before the size is set
+    # Else nothing is cut into segments before the size is set.
+    if ici.send_queue.sent or ici.send_queue.unsent:
         settings += tcp_repair.RESIZING[ici.local.ip.version == 6]
     if ici.timestamp is not None:
         settings.append(tcp_repair.timestamp(ici.timestamp.value))
@@ -433,7 +430,7 @@ def _fill_send_queue(sock: socket.socket, ici: Ici) -> None:
     if not (queue.sent or queue.unsent or queue.fin):
         return
     # The kernel counts whole buffers, in which a small segment is alone; what the size was is set afterwards.
-    first_namespace.set_size(sock, "SO_SNDBUF", _LARGEST_BUFFER)
+    first_namespace.set_size(sock, "SO_SNDBUF", first_namespace.LARGEST_BUFFER)
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         _write(sock, queue.sent, "send(sent part)")

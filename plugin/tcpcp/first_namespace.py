@@ -24,8 +24,8 @@ SOL_SOCKET = socket.SOL_SOCKET
 _SIZES = {"SO_SNDBUF": (socket.SO_SNDBUF, 32), "SO_RCVBUF": (socket.SO_RCVBUF, 33)}
 #: Options that take it where they are set, the second on some kernels only.
 _OTHERS = ("SO_DEBUG", "SO_BUSY_POLL", "SO_PREFER_BUSY_POLL")
-#: The kernel doubles it.
-_LARGEST_BUFFER = 2**30 - 1
+#: What a size may be at most: the kernel doubles it and keeps it in an int.
+LARGEST_BUFFER = 2**30 - 1
 #: What everybody may have everywhere where no administrator has taken it away, as the kernel reports it.
 _USUAL_BYTES = 2 * 212992
 #: Beside what is in a queue, of which the kernel counts whole buffers.
@@ -65,11 +65,8 @@ def require(icis: Sequence[Ici]) -> None:
     sizes = [size for _, needs in wanted for size in needs.values()]
     if max(sizes, default=0) <= _USUAL_BYTES and not any(map(_has_others, icis)):
         return
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as scratch:
-            found = [] if _may(scratch) else list(_refused(scratch, wanted))
-    except OSError as exc:
-        raise KernelError("socket", exc.errno or errno.EMFILE) from exc
+    with tcp_repair.opened(socket.AF_INET, socket.SOCK_STREAM) as scratch:
+        found = [] if _may(scratch) else list(_refused(scratch, wanted))
     if found:
         raise PermissionDenied(
             f"{'; '.join(found[:3])}: CAP_NET_ADMIN is missing in the first user namespace, which this takes"
@@ -97,9 +94,11 @@ def _has_others(ici: Ici) -> bool:
 
 def _may(scratch: socket.socket) -> bool:
     try:
-        scratch.setsockopt(SOL_SOCKET, _SIZES["SO_SNDBUF"][1], _USUAL_BYTES)
-    except PermissionError:
-        return False
+        tcp_repair.set_int(scratch, SOL_SOCKET, _SIZES["SO_SNDBUF"][1], _USUAL_BYTES, "SO_SNDBUFFORCE")
+    except KernelError as exc:
+        if exc.errno in _REFUSED:
+            return False
+        raise
     return True
 
 
@@ -118,7 +117,7 @@ def _refused(scratch: socket.socket, wanted: Iterable[tuple[Ici, dict[str, int]]
 def largest(sock: socket.socket, name: str) -> int:
     """Give a buffer of *sock* the largest size that everybody may choose; that, as reported."""
     plain, _ = _SIZES[name]
-    tcp_repair.set_int(sock, SOL_SOCKET, plain, _LARGEST_BUFFER, name)
+    tcp_repair.set_int(sock, SOL_SOCKET, plain, LARGEST_BUFFER, name)
     return tcp_repair.get_int(sock, SOL_SOCKET, plain, name)
 
 

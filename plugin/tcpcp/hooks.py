@@ -36,7 +36,6 @@ from tcpcp import (
     builder,
     congestion_state,
     diag,
-    host,
     inspection,
     nft,
     raw_segment,
@@ -296,9 +295,9 @@ def finish(
     :raises TcpcpError: of the first socket that refused.
     """
     known = list(icis)
-    may_feed = host.has_raw()
     fresh = socket_options.fresh(ici.ipv6_socket for ici in known)
     with Lender() as lender, raw_segment.keeping():
+        may_feed = raw_segment.namespace(socket.AF_INET) is not None
         for ici in known:
             complete = partial(
                 builder.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path

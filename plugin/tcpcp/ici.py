@@ -150,6 +150,10 @@ class Window:
     rcv_wnd: int
     rcv_wup: int
 
+    def told(self, snd_wscale: int) -> int:
+        """The window field with which the peer has told its window, as on the wire."""
+        return min(self.snd_wnd >> snd_wscale, 0xFFFF)
+
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:

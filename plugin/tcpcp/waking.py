@@ -27,16 +27,7 @@ from tcpcp.ici import Endpoint, State
 #: From here on a timer may have backed off so far that one would notice.
 LATE_S = 1.0
 #: States with a peer that may be waiting for something.
-_WAITED_FOR = frozenset(
-    {
-        State.ESTABLISHED,
-        State.FIN_WAIT1,
-        State.FIN_WAIT2,
-        State.CLOSE_WAIT,
-        State.LAST_ACK,
-        State.CLOSING,
-    }
-)  # fmt: skip
+_WAITED_FOR = inspection.READABLE - {State.CLOSE}
 
 
 def prepare(socks: Iterable[socket.socket]) -> None:
@@ -99,7 +90,7 @@ def _last_again(sock: socket.socket) -> bytes:
     local, peer, _ = inspection.ends(sock)
     tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
     number = tcp_repair.get_queue_seq(sock)
-    window = min(tcp_repair.get_window(sock).snd_wnd >> tcp_repair.get_info(sock).snd_wscale, 0xFFFF)
+    window = tcp_repair.get_window(sock).told(tcp_repair.get_info(sock).snd_wscale)
     return raw_segment.build(
         peer, local, seq=number, ack=_acknowledged(sock), flags=raw_segment.ACK, window=window
     )  # fmt: skip
