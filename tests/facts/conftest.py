@@ -6,11 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 from gap_hosts import SERVICE, GapHosts
-from netns import Hosts
+from netns import Hosts, Namespace
 
 from migrate.gap import Capture
 from migrate.inject import Injector
 from tcpcp import nft
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """One host of this test's own, entered."""
+    namespace = Namespace()
+    with namespace.entered():
+        yield namespace
+    namespace.close()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,6 @@ from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.pidfd import Lender, borrow
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    namespace = Namespace()
-    with namespace.entered():
-        yield namespace
-    namespace.close()
 
 
 def codes(found: ProcessInventory) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 from netns import Hosts, eventually
@@ -20,13 +19,6 @@ table ip cut {
     chain out { type filter hook output priority 0; meta l4proto tcp drop; }
 }
 """
-
-
-@pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    made = Hosts()
-    yield made
-    made.close()
 
 
 def nft(hosts: Hosts, rules: str) -> None:

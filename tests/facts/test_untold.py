@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 from netns import Hosts, Namespace, eventually
@@ -31,21 +30,6 @@ ZEROCOPY = """
 ours.setsockopt(1, 60, 1)
 """
 LINGER = struct.pack("ii", 1, 0)
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    namespace = Namespace()
-    with namespace.entered():
-        yield namespace
-    namespace.close()
-
-
-@pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    made = Hosts()
-    yield made
-    made.close()
 
 
 def told(found: ProcessInventory) -> list[str]:
