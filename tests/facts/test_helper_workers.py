@@ -106,5 +106,5 @@ def test_what_the_dead_have_left_is_swept(hosts: Hosts, monkeypatch: pytest.Monk
         time.sleep(1)
         assert isolation.tables() == [left]
         eventually(lambda: not isolation.tables(), "it is swept")
-        assert f"deleted table inet {left}" in running.log()
+        eventually(lambda: f"deleted table inet {left}" in running.log(), "it says so")
     peer.close()

@@ -168,9 +168,9 @@ def reset(lab: Lab) -> None:
         length, options = ("64", ["nodad", "preferred_lft", "0"]) if ":" in address else ("24", [])
         destination.exec(["ip", "address", "del", f"{address}/{length}", "dev", "eth0"])
         origin.exec(["ip", "address", "add", f"{address}/{length}", "dev", "eth0", *options])
-    if there:
-        for name in ("destination", "gateway", "peer"):
-            lab.hosts[name].exec(["ip", "neigh", "flush", "all"])
+    # Also where the origin has had them back: what a neighbour knows may be of before, and is kept for 10 s.
+    for name in ("destination", "gateway", "peer"):
+        lab.hosts[name].exec(["ip", "neigh", "flush", "all"])
     assert_service_on(lab, "origin")
 
 

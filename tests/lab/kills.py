@@ -212,7 +212,15 @@ class Bench:
         where = [word for ip in self.lab.service for word in (ip, str(CONNECTIONS))]
         command = [sys.executable, script, "drive", str(PORT), *where]
         self.drive = self.peer.popen(command, stdin=PIPE, stdout=PIPE, text=True)
-        assert self.drive.stdout.readline() == "ready\n"
+        assert self.drive.stdout.readline() == "ready\n", self._network()
+
+    def _network(self) -> str:
+        """What each host knows of its neighbours, addresses and packet filter."""
+        script = "ip neigh; ip -br address; nft list ruleset"
+        names = ("origin", "destination", "gateway", "peer")
+        return "\n".join(
+            f"{name}: {self.lab.hosts[name].exec(['sh', '-c', script]).stdout}" for name in names
+        )
 
     def choose_pids(self) -> None:
         """The server gets a number that nobody on destination gets by chance: what a test does to that number
@@ -231,16 +239,20 @@ class Bench:
         for host in (self.origin, self.destination):
             host.exec(["pkill", "-9", "-f", f"numbered.py serve {PORT}"], check=False)
         self.pid = 0
-        if self.service <= View(self.origin).addresses:
-            return
+        if not self.service <= View(self.origin).addresses:
+            self._give_addresses_back()
+        # Also where the origin has had them back: what a neighbour knows may be of before, and is kept for 10 s.
+        for host in ("gateway", "destination", "peer"):
+            self.lab.hosts[host].exec(["ip", "neigh", "flush", "all"])
+
+    def _give_addresses_back(self) -> None:
+        """The service addresses are on origin again."""
         for ip, bits in zip(self.lab.service, (24, 64), strict=True):
             self.destination.exec(["ip", "address", "del", f"{ip}/{bits}", "dev", "eth0"], check=False)
             # An IPv6 address that is added comes first, and would be the host's own choice.
             extra = ["nodad", "preferred_lft", "0"] if bits == 64 else []
             words = ["ip", "address", "add", f"{ip}/{bits}", "dev", "eth0", *extra]
             self.origin.exec(words, check=False)
-        for host in ("gateway", "destination", "peer"):
-            self.lab.hosts[host].exec(["ip", "neigh", "flush", "all"])
 
     @contextlib.contextmanager
     def cut(self, hooks: tuple[str, ...] = ("input", "output")) -> Iterator[None]:
