@@ -22,12 +22,11 @@ from migrate.pb import session_pb2 as pb
 from migrate.reach import boot_id
 from migrate.stream import FdStream, Stream
 from migrate.version import VERSION
+from migrate.wire import PROTOCOL
 
 if TYPE_CHECKING:  # loaded after the hello
     from migrate.destination import Destination
     from tcpcp.errors import TcpcpError
-
-PROTOCOL = 2
 
 #: What may come after what; in between, once the origin has isolated the connections, packets of the gap.
 FOLLOWS = {

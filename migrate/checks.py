@@ -20,7 +20,6 @@ from migrate.checks_network import (
     notes,
     peers_elsewhere,
     ports_free,
-    service_addresses,
     sockets_whole,
 )
 from migrate.checks_obstacles import obstacles
@@ -28,7 +27,7 @@ from migrate.checks_subject import DESTINATION, ORIGIN, Options, Subject, size
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
 
-__all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals", "service_addresses"]
+__all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals"]
 
 #: Below this CRIU cannot dump sockets on current kernels.
 OLDEST_CRIU = (4, 2)

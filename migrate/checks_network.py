@@ -8,19 +8,15 @@ from collections.abc import Callable, Iterator
 from migrate import ports
 from migrate.checks_subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
+from migrate.inventory import translated
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp.ici import State
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: What a user can do about a connection that comes by a translation of addresses.
-TRANSLATED = (
-    "Have its clients use the address and port that the program itself has (for a port below 1024: sysctl"
-    " net.ipv4.ip_unprivileged_port_start), and try again when those that came by the translation have ended."
-)
 #: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
 _SOCKET_REMEDIES = (
-    ("translated", TRANSLATED),
+    ("translated", translated.REMEDY),
     ("MSG_ZEROCOPY", "Switch zero-copy sending off in the program (SO_ZEROCOPY)."),
     ("has not", "Try again when the program has read that, or has closed the connection."),
     ("state", "Wait a moment and try again: the connection is being opened or has just ended."),
@@ -30,18 +26,6 @@ _SOCKET_REMEDIES = (
     ("protocol tls", "Switch kernel TLS off in the program (e.g. nginx: ssl_conf_command Options -KTLS)."),
     ("Multipath", "Let the program use plain TCP (sysctl net.mptcp.enabled=0, and start it again)."),
 )
-
-
-def service_addresses(process: ProcessInventory) -> list[str]:
-    """Return the addresses that the process's sockets are bound to, and that have to move with it.
-
-    Wildcards need none, and every host has its own loopback addresses. In the order of the sockets; then the
-    addresses that ``process.service_addresses`` names already, because the user did.
-    """
-    found = dict.fromkeys(bytes(one.local_ip) for one in process.sockets)
-    found |= dict.fromkeys(ports.packed(text) for text in process.other_addresses)
-    found |= dict.fromkeys(ports.packed(text) for text in process.service_addresses)
-    return [ports.address(ip) for ip in found if any(ip) and not _is_loopback(ip)]
 
 
 def notes(process: ProcessInventory) -> list[str]:
@@ -73,7 +57,7 @@ def address_named(subject: Subject) -> Iterator[Reason]:
 def _idle_wildcards(process: ProcessInventory) -> str:
     """Where the process listens on wildcard addresses, "" if not, or if an address is known that moves."""
     listening = [one for one in process.sockets if one.state == State.LISTEN and not any(one.local_ip)]
-    if service_addresses(process):
+    if ports.service_addresses(process):
         return ""
     return names(dict.fromkeys(ports.name(one) for one in listening))
 
@@ -100,7 +84,7 @@ def peers_elsewhere(subject: Subject) -> Iterator[Reason]:
     for one in subject.process.sockets:
         if not ports.is_connection(one):
             continue
-        if _is_loopback(one.peer_ip) or one.peer_ip in here:
+        if ports.is_loopback(one.peer_ip) or one.peer_ip in here:
             if inside(one):
                 continue
             text = f"the other end of {ports.name(one)} is a process on this host that is not moved"
@@ -116,7 +100,7 @@ def addresses_movable(subject: Subject) -> Iterator[Reason]:
     """Each service address can leave the origin alone, and has a place on the destination."""
     if subject.options.switch != "address":
         return
-    for address in service_addresses(subject.process):
+    for address in ports.service_addresses(subject.process):
         ip = ipaddress.ip_address(address)
         yield from _can_leave(subject, ip)
         yield from _can_arrive(subject, ip)
@@ -217,10 +201,6 @@ def _inside(process: ProcessInventory) -> Callable[[TcpSocket], bool]:
         or (one.peer_ip, one.peer_port) in listening
         or one.peer_port in wildcards
     )
-
-
-def _is_loopback(ip: bytes) -> bool:
-    return len(ip) in (4, 16) and ipaddress.ip_address(ip).is_loopback
 
 
 def _addresses(host: HostInventory) -> set[bytes]:

@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 from migrate import limits, message_checks, place, ssh
-from migrate.agent import PROTOCOL
 from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.journal import Record
 from migrate.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.reach import Reach, boot_id
+from migrate.wire import PROTOCOL
 from tcpcp.version import VERSION
 
 _AGAIN_S = 0.5

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from migrate.pb.session_pb2 import TcpSocket
+from migrate.pb.session_pb2 import ProcessInventory, TcpSocket
 
 _LISTEN = 10
 _CLOSE = 7
@@ -30,6 +30,23 @@ def text(ip: bytes, port: int) -> str:
 def address(ip: bytes) -> str:
     """Return an address as text; what is no address (from a broken message) as hexadecimal digits."""
     return str(ipaddress.ip_address(ip)) if len(ip) in (4, 16) else ip.hex()
+
+
+def is_loopback(ip: bytes) -> bool:
+    """Whether every host has the address for itself."""
+    return len(ip) in (4, 16) and ipaddress.ip_address(ip).is_loopback
+
+
+def service_addresses(process: ProcessInventory) -> list[str]:
+    """Return the addresses that the process's sockets are bound to, and that have to move with it.
+
+    Wildcards need none, and every host has its own loopback addresses. In the order of the sockets; then the
+    addresses that ``process.service_addresses`` names already, because the user did.
+    """
+    found = dict.fromkeys(bytes(one.local_ip) for one in process.sockets)
+    found |= dict.fromkeys(packed(text) for text in process.other_addresses)
+    found |= dict.fromkeys(packed(text) for text in process.service_addresses)
+    return [address(ip) for ip in found if any(ip) and not is_loopback(ip)]
 
 
 def is_connection(one: TcpSocket) -> bool:

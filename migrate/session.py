@@ -18,12 +18,12 @@ from migrate import (
     message_checks,
     patience,
     place,
+    ports,
     settle,
     ssh,
     surroundings,
     switch,
 )
-from migrate.agent import PROTOCOL
 from migrate.carried_files import CarriedFiles
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
 from migrate.inventory import beside
@@ -35,6 +35,7 @@ from migrate.report import Timeline
 from migrate.request import Request
 from migrate.ui import Observer
 from migrate.watch import Watch
+from migrate.wire import PROTOCOL
 from tcpcp import hooks
 from tcpcp.version import VERSION
 
@@ -189,7 +190,7 @@ class Session:
         with self._phase("check"):
             process = inventory.process(self._request.pid)
             process.service_addresses.extend(self._request.addresses)
-            process.service_addresses[:] = checks.service_addresses(process)
+            process.service_addresses[:] = ports.service_addresses(process)
             beside.add(process, self._request.copy_trees, copying=self._request.copy_files)
             self.link.send(process)
             here = inventory.host([self._connection.local_address], process)

@@ -14,6 +14,9 @@ from google.protobuf.message import DecodeError
 from migrate.errors import ProtocolError
 from migrate.pb.session_pb2 import Frame
 
+#: Said in Hello; the two ends have to agree on it.
+PROTOCOL = 2
+
 MAX_FRAME_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from migrate import checks, ports, probe
+from migrate import ports, probe
 from migrate.inventory import compared, holders, names, of_host, proc
 from migrate.inventory.sockets import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
@@ -29,7 +29,7 @@ def host(
     """
     found = of_host.inspect(ssh_addresses, criu_problem)
     if process is not None:
-        moving = {ports.packed(address) for address in checks.service_addresses(process)}
+        moving = {ports.packed(address) for address in ports.service_addresses(process)}
         ours = {one.inode for one in process.sockets} | {0}
         if moving:
             _sockets(found, lambda one: one.local_ip in moving and one.inode not in ours)

@@ -16,7 +16,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate.checks_network import TRANSLATED
 from migrate.errors import MigrateError
 from migrate.pb.session_pb2 import TcpSocket
 from migrate.ports import is_connection, name, text
@@ -39,6 +38,11 @@ _TUPLE_ORIG, _TUPLE_REPLY, _STATUS = 1, 2, 3
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4, _V6 = (1, 2), (3, 4)
 _PROTO_NUMBER, _PROTO_FROM, _PROTO_TO = 1, 2, 3
+#: What a user can do about a connection that comes by a translation of addresses.
+REMEDY = (
+    "Have its clients use the address and port that the program itself has (for a port below 1024: sysctl"
+    " net.ipv4.ip_unprivileged_port_start), and try again when those that came by the translation have ended."
+)
 #: IPS_SRC_NAT | IPS_DST_NAT: the addresses or ports of the two directions differ.
 _TRANSLATED = 1 << 4 | 1 << 5
 
@@ -67,7 +71,7 @@ def require_none(flows: Iterable[Flow], known: Iterable[TcpSocket]) -> None:
     old = {(one.local_ip, one.local_port, one.peer_ip, one.peer_port) for one in known}
     new = (_socket(flow) for flow in flows)
     for one, other in find(n for n in new if (n.local_ip, n.local_port, n.peer_ip, n.peer_port) not in old):
-        raise MigrateError(f"{words(one, other)}; it has come since the check", phase="dump", hint=TRANSLATED)
+        raise MigrateError(f"{words(one, other)}; it has come since the check", phase="dump", hint=REMEDY)
 
 
 def words(one: TcpSocket, other: str) -> str:

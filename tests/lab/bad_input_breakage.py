@@ -12,7 +12,6 @@ from pathlib import Path
 from bad_input_bench import Bench
 
 from migrate import criu, wire
-from migrate.agent import PROTOCOL
 from migrate.lab import Host
 from migrate.pb.session_pb2 import Frame, Hello
 from tcpcp.version import VERSION
@@ -126,5 +125,5 @@ def filled(host: Host) -> Iterator[None]:
 
 def session_bytes(*frames: Frame, migration_id: str = "0123456789ab") -> bytes:
     """A session as a driver would begin it, then *frames*."""
-    hello = Hello(protocol=PROTOCOL, version=VERSION, migration_id=migration_id, hostname="origin")
+    hello = Hello(protocol=wire.PROTOCOL, version=VERSION, migration_id=migration_id, hostname="origin")
     return b"".join(wire.encode(frame) for frame in (Frame(hello=hello), *frames))
