@@ -126,7 +126,7 @@ async def _offer(
 ) -> None:
     """Returns when the taker has created all. :raises ValueError: it refuses."""
     entries = [
-        {"state": one.state, "ici": base64.b64encode(its.ici.to_bytes()).decode()}
+        {"state": one.state, "ici": base64.b64encode(tcpcp.dumps(its.ici)).decode()}
         for one, its in zip(leaving, detached, strict=True)
     ]
     _write(link[1], {"connections": entries})
@@ -205,7 +205,7 @@ async def _take_over(
 
 def _create(images: Sequence[bytes], services: Sequence[str]) -> list[socket.socket]:
     """All that is offered, isolated; or an error and none."""
-    icis = [tcpcp.Ici.from_bytes(image) for image in images]
+    icis = [tcpcp.loads(image) for image in images]
     for ici in icis:
         if str(ici.local.ip) not in services:
             raise ValueError(f"{ici.local} is no service of this host")

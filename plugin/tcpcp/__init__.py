@@ -4,12 +4,12 @@ After Almesberger's "TCP Connection Passing" (2004), on Linux's TCP_REPAIR. At t
 makes the first of them quick::
 
     ici = tcpcp.get(sock)                     # isolated from here on
-    channel.sendall(ici.to_bytes())
+    channel.sendall(tcpcp.dumps(ici))
     tcpcp.release(sock)                       # once the destination has it; or tcpcp.resume(sock)
 
 At the destination, once packets for the connection arrive there::
 
-    sock = tcpcp.create(tcpcp.Ici.from_bytes(data))
+    sock = tcpcp.create(tcpcp.loads(data))
     tcpcp.activate(sock)
 
 Needs CAP_NET_ADMIN, and for half-closed connections CAP_NET_RAW too.

@@ -4,7 +4,7 @@ At the origin::
 
     leaving = await tcpcp.aio.detach(reader, writer)
     try:
-        await tell(leaving.ici.to_bytes())            # until it has been created there
+        await tell(tcpcp.dumps(leaving.ici))            # until it has been created there
     except BaseException:
         reader, writer = await leaving.back()
         raise

@@ -221,26 +221,6 @@ class Ici:
         """Of what tells connections apart; the queues are left out, for to go through them takes long."""
         return hash((self.local, self.peer, self.state, self.snd_nxt, self.rcv_nxt, self.tag))
 
-    def to_bytes(self) -> bytes:
-        """This ICI as one record of an ICI image, to be sent or kept.
-
-        :raises CodecError: a value does not fit the format.
-        Source: images/README.md section 1.
-        """
-        from tcpcp import codec  # here, for it imports this module
-
-        return codec.dumps(self)
-
-    @staticmethod
-    def from_bytes(data: bytes | bytearray | memoryview) -> Ici:
-        """The ICI in *data*, exactly one record; whether it makes sense is looked at by ``create``.
-
-        :raises CodecError: it is none; the message names the offset and what was expected there.
-        """
-        from tcpcp import codec
-
-        return codec.loads(data)
-
     def at(self, ip: str | None = None, port: int | None = None) -> Ici:
         """The same connection with another local end, for :func:`tcpcp.create` (paper 2.1).
 

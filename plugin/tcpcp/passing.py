@@ -18,7 +18,7 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passi
     """Hand connections over in the body of a ``with``::
 
         with tcpcp.passing([sock]) as [ici]:
-            channel.sendall(ici.to_bytes())
+            channel.sendall(tcpcp.dumps(ici))
             wait_until_created(channel)       # whatever goes wrong here, the connection goes on here
         channel.sendall(b"go")                # from here on it is the destination's alone
 

@@ -22,9 +22,9 @@ sock = socket.socket(fileno=int(sys.argv[1])) if sys.argv[1] != "-" else None
 def obey(command, *rest):
     global sock
     if command == "get":
-        return tcpcp.get(sock).to_bytes().hex()
+        return tcpcp.dumps(tcpcp.get(sock)).hex()
     if command == "create":
-        sock = tcpcp.create(tcpcp.Ici.from_bytes(bytes.fromhex(rest[0])))
+        sock = tcpcp.create(tcpcp.loads(bytes.fromhex(rest[0])))
     elif command == "recv":
         sock.settimeout(5)
         return sock.recv(100).hex()

@@ -60,9 +60,9 @@ async def streams(sock: socket.socket, limit: int = aio.LIMIT_BYTES) -> aio.Stre
 async def passed(pair: aio.Streams) -> aio.Streams:
     """To the other side of an image, and into streams again."""
     leaving = await aio.detach(*pair)
-    image = leaving.ici.to_bytes()
+    image = tcpcp.dumps(leaving.ici)
     leaving.release()
-    return await aio.attach(tcpcp.Ici.from_bytes(image))
+    return await aio.attach(tcpcp.loads(image))
 
 
 def fill(peer: socket.socket, content: bytes) -> bytes:
@@ -215,7 +215,7 @@ class Talk:
         """Mostly to another socket, at times back."""
         unwritten = pair[1].transport.get_write_buffer_size()
         leaving = await aio.detach(*pair)
-        ici = tcpcp.Ici.from_bytes(leaving.ici.to_bytes())
+        ici = tcpcp.loads(tcpcp.dumps(leaving.ici))
         unread, begin = ici.receive_queue.data, len(self.read)
         assert unread == self.theirs[begin : begin + len(unread)]
         self.seen.update(unwritten=unwritten > 0, unread=bool(unread), unsent=bool(ici.send_queue.unsent))

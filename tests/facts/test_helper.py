@@ -58,7 +58,7 @@ while len(came) < 100_000:
     came += sock.recv(100_000 - len(came))
 sock.sendall(b"A" * 100_000)
 with helper.connect(path) as passing:
-    image = passing.get(sock).to_bytes()
+    image = tcpcp.dumps(passing.get(sock))
     channel.sendall(struct.pack("!I", len(image)) + image)
     channel.recv(1)
     passing.release(sock)
@@ -69,7 +69,7 @@ input()
 SUCCESSOR = """
 channel = socket.socket(fileno=numbers[0])
 size, = struct.unpack("!I", channel.recv(4))
-ici = tcpcp.Ici.from_bytes(channel.recv(size, socket.MSG_WAITALL))
+ici = tcpcp.loads(channel.recv(size, socket.MSG_WAITALL))
 channel.sendall(b"c")
 channel.recv(1)
 with helper.connect(path) as passing:

@@ -251,7 +251,7 @@ def test_rights_that_were_granted(hosts: Hosts) -> None:
 def test_sockets_to_create_with_that_are_something_else(hosts: Hosts, client: Client) -> None:
     """A live connection of the caller's stays as it is; a bound one has another end than was looked at."""
     ici, _ = passed_ici(hosts, client)
-    image = descriptors.seal(ici.to_bytes())
+    image = descriptors.seal(tcpcp.dumps(ici))
     sock, peer = hosts.connect()
     with hosts.here.entered():
         bound, listening, fresh = (
@@ -350,7 +350,7 @@ def test_packets_that_make_no_sense(
 def test_an_image_that_may_still_change(hosts: Hosts, running: Helper, client: Client) -> None:
     ici, _ = passed_ici(hosts, client)
     image = os.memfd_create("ici", os.MFD_ALLOW_SEALING)
-    os.write(image, ici.to_bytes())
+    os.write(image, tcpcp.dumps(ici))
     with pytest.raises(ProtocolError, match="sealed"):
         client._ask(Operation.CREATE, [socket.socket()], [image])
     os.close(image)

@@ -110,7 +110,7 @@ def test_the_program_that_got_it_is_gone(hosts: Hosts, how: str) -> None:
     """Another one on the same host takes the connection up at once, whatever the first has left."""
     sock, peer = hosts.connect()
     with hosts.here.entered(), actor(hosts.here, sock) as first:
-        ici = tcpcp.Ici.from_bytes(bytes.fromhex(first.do("get")))
+        ici = tcpcp.loads(bytes.fromhex(first.do("get")))
         sock.close()
         if how == "kill":
             first.kill()

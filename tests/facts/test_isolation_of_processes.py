@@ -172,7 +172,7 @@ def test_held_by_one_let_through_by_another_held_again(hosts: Hosts) -> None:
         ici = tcpcp.get_many([sock, other])[0]
         tcpcp.release(sock)
         with actor(hosts.here) as b:
-            b.take(ici.to_bytes().hex())
+            b.take(tcpcp.dumps(ici).hex())
             b.answers(peer)
             tcpcp.renew(other)
             b.answers(peer)
@@ -190,7 +190,7 @@ def test_passed_on_by_another_than_who_let_it_through(hosts: Hosts) -> None:
     """It came back to the parent, and a child that has the socket passes it on: still no reset."""
     sock, peer = hosts.connect()
     with hosts.here.entered(), actor(hosts.here, sock) as first:
-        ici = tcpcp.Ici.from_bytes(bytes.fromhex(first.pass_away()))
+        ici = tcpcp.loads(bytes.fromhex(first.pass_away()))
         sock.close()
         made = tcpcp.create(ici)
         tcpcp.activate(made)

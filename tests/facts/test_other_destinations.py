@@ -347,4 +347,4 @@ def test_its_text_has_no_content(hosts: Hosts) -> None:
         assert "hunter" not in text
         assert len(text) < 3000
     assert {ici: 1}[ici] == 1
-    assert hash(ici) == hash(Ici.from_bytes(ici.to_bytes()))
+    assert hash(ici) == hash(tcpcp.loads(tcpcp.dumps(ici)))

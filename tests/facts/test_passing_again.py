@@ -45,9 +45,9 @@ def test_passed_again_and_back(hosts: Hosts, kind: str) -> None:
     for number in range(10):
         peer.sendall(b"%d" % number)
         eventually(lambda sock=sock: tcp_repair.get_inq(sock) == 1, "arrived")
-        image = passed(hosts, sock).to_bytes()
+        image = tcpcp.dumps(passed(hosts, sock))
         with hosts.here.entered():
-            sock = tcpcp.create(Ici.from_bytes(image))
+            sock = tcpcp.create(tcpcp.loads(image))
             tcpcp.activate(sock)
         sock.settimeout(5)
         assert sock.recv(10) == b"%d" % number
@@ -83,7 +83,7 @@ def test_sizes(hosts: Hosts) -> None:
     eventually(lambda: tcp_repair.get_inq(sock) == 30_000, "arrived")
     bound = tcpcp.size(sock)
     ici = passed(hosts, sock)
-    assert tcpcp.size(ici) == len(ici.to_bytes()) <= bound < 30_000 + 4096
+    assert tcpcp.size(ici) == len(tcpcp.dumps(ici)) <= bound < 30_000 + 4096
 
 
 def test_in_an_event_loop(hosts: Hosts) -> None:
@@ -184,7 +184,7 @@ def test_without_the_capability(hosts: Hosts, tmp_path: object) -> None:
     sock, peer = hosts.connect()
     image = f"{tmp_path}/one.ici"
     with open(image, "wb") as file:  # noqa: PTH123
-        file.write(ici.to_bytes())
+        file.write(tcpcp.dumps(ici))
     with hosts.here.entered():
         before = isolation.tables()
         done = subprocess.run(

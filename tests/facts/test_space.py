@@ -148,7 +148,7 @@ class Walk:
         got["outq_nsd"] = max(got["outq_nsd"], unsent if ici.state not in FIN_ACKED else 0)
         tcpcp.release(sock)
         with judges.Stall() as stall:
-            pair.here = tcpcp.create(tcpcp.Ici.from_bytes(ici.to_bytes()), same_path=case.same_path)
+            pair.here = tcpcp.create(tcpcp.loads(tcpcp.dumps(ici)), same_path=case.same_path)
             made = judges.frozen(pair.here)
         stamp = ici.timestamp.value if ici.timestamp else None
         self._note(0, judges.rebuilt(got, made, case, stamp, stall.us))

@@ -24,7 +24,7 @@ from traces import rules
 
 import tcpcp
 from tcpcp import isolation, tcp_repair
-from tcpcp.ici import Ici, State
+from tcpcp.ici import State
 
 ROUNDS = int(os.environ.get("TCPCP_STRESS", "1"))
 _THREADS = 8
@@ -149,7 +149,7 @@ class Worker:
 
     def _take(self) -> None:
         image = self._inbox.recv(1 << 16)
-        made = tcpcp.create(Ici.from_bytes(image))
+        made = tcpcp.create(tcpcp.loads(image))
         tcpcp.activate(made)
         self._mine.append(made)
 
@@ -161,7 +161,7 @@ class Worker:
             return
         one.sendall(line)
         self._mine.remove(one)
-        image = tcpcp.get(one).to_bytes()
+        image = tcpcp.dumps(tcpcp.get(one))
         tcpcp.release(one)
         self._chance.choice(self._others).send(image)
 

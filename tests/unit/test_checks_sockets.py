@@ -15,7 +15,7 @@ from inventories import (
 )
 
 from migrate import ports
-from migrate.checks import service_addresses
+from migrate.ports import service_addresses
 from migrate.pb.session_pb2 import (
     Interface,
     TcpSocket,

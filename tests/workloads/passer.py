@@ -75,7 +75,7 @@ class Passer:
         """Get all connections and give them to the passer at *address*; they stay here, isolated."""
         bounds = [tcpcp.size(one) for one in self.connections]
         icis = tcpcp.get_many(self.connections)
-        images = [ici.to_bytes() for ici in icis]
+        images = [tcpcp.dumps(ici) for ici in icis]
         assert all(len(image) <= bound for image, bound in zip(images, bounds, strict=True))
         with socket.create_connection((address, port), DEADLINE_S) as other:
             other.sendall(b"".join(len(image).to_bytes(4, "big") + image for image in images))
@@ -173,7 +173,7 @@ def _icis(data: bytes) -> list[tcpcp.Ici]:
     found = []
     while data:
         length = int.from_bytes(data[:4], "big")
-        found.append(tcpcp.Ici.from_bytes(data[4 : 4 + length]))
+        found.append(tcpcp.loads(data[4 : 4 + length]))
         data = data[4 + length :]
     return found
 

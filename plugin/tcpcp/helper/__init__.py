@@ -4,7 +4,7 @@ In a program that runs as a user whom the daemon knows::
 
     with helper.connect() as passing:
         ici = passing.get(sock)               # as tcpcp.get(sock)
-        channel.sendall(ici.to_bytes())
+        channel.sendall(tcpcp.dumps(ici))
         passing.release(sock)
 
 `protocol`, `policy`: pure; `descriptors`: what travels beside the packets; `client`; on the other side `server`,
