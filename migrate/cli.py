@@ -17,11 +17,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from migrate import environment, interrupt, limits, report_file, request, ssh_host, switch, ui
+from migrate import environment, interrupt, limits, request, switch
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
-from migrate.report import ErrorReport, Outcome, Report
-from migrate.report_text import clean
+from migrate.report import file as report_file
+from migrate.report import observer as ui
+from migrate.report.report import ErrorReport, Outcome, Report
+from migrate.report.text import clean
 from migrate.request import RecoverRequest, Request
+from migrate.ssh import host
 from tcpcp.version import VERSION
 
 STOP_AT = "MIGRATE_STOP_AT"
@@ -41,7 +44,8 @@ def main(
 ) -> int:
     """Do what *argv* asks, show it on the standard streams, and return the exit status.
 
-    :param run, run_recover: for tests, instead of those of :mod:`migrate.origin` and :mod:`migrate.recover`.
+    :param run, run_recover: for tests, instead of those of :mod:`migrate.origin.run` and
+    :mod:`migrate.recovery.recover`.
     """
     environment.prepare(again=argv is None)
     words = list(sys.argv[1:] if argv is None else argv)
@@ -96,13 +100,13 @@ def _missing(error: ImportError) -> Exception:
 
 def _migrate(asked: Request, observer: ui.Observer) -> Report:
     # Here, since it loads the half of Python; --version and wrong arguments need none of it.
-    from migrate import origin
+    from migrate.origin import run as origin
 
     return origin.run(asked, observer)
 
 
 def _recover(asked: RecoverRequest, observer: ui.Observer) -> Report:
-    from migrate import recover
+    from migrate.recovery import recover
 
     return recover.run(asked, observer)
 
@@ -292,7 +296,7 @@ def _switch(kind: str) -> str:
 
 
 def _host(text: str) -> str:
-    ssh_host.split(text)
+    host.split(text)
     return text
 
 

@@ -1,7 +1,7 @@
 """Every error that `migrate` raises on purpose; anything else that escapes is a bug (exit status 70).
 
 An error says what failed, in which phase, on which host, and what to do. What state the process is in is
-added by the driver, which alone knows it (see :class:`migrate.report.Report`).
+added by the driver, which alone knows it (see :class:`migrate.report.report.Report`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The states of a migration as one table: each step, what the two hosts do in it, and what undoes it.
 
-Pure. :mod:`migrate.origin` carries the actions out; :mod:`migrate.undo` has a function for every name in
-an ``undo`` column. The diagram in the README is printed from this table (``python -m migrate.machine``).
+Pure. :mod:`migrate.origin.run` carries the actions out; :mod:`migrate.recovery.undo` has a function for every
+name in an ``undo`` column. The diagram in the README is printed from this table (``python -m migrate.machine``).
 
 Before COMMIT is sent every step that was begun is undone in reverse order and the process goes on where
 it was. From there on nothing may make the origin's copy run again by itself: what cannot be finished is

@@ -1,6 +1,6 @@
 """What a host can do, and what a process holds: system calls and /proc, no policy.
 
-The judgement, and the words for it, are in :mod:`migrate.checks`.
+The judgement, and the words for it, are in :mod:`migrate.checks.refusals`.
 """
 
 from __future__ import annotations

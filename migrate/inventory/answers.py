@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from migrate import ports, probe
-from migrate.inventory import compared, holders, names, of_host, proc
+from migrate.criu import probe
+from migrate.inventory import compared, holders, names, of_host, ports, proc
 from migrate.inventory.sockets import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
-from tcpcp import diag
 from tcpcp.errors import KernelError
+from tcpcp.kernel import diag
 
 
 def host(

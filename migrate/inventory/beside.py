@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from migrate import storage
-from migrate.inventory import neighbours
+from migrate.inventory import neighbours, storage
 from migrate.inventory.files import describe
 from migrate.pb.session_pb2 import File, ProcessInventory
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from migrate.content import Digests
 from migrate.errors import MigrateError
+from migrate.files.content import Digests
+from migrate.files.locks import conflict
 from migrate.inventory import files, holders
-from migrate.locks import conflict
 from migrate.pb.session_pb2 import File
 
 

@@ -12,9 +12,9 @@ from migrate.inventory import holders, of_proc, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
-from tcpcp import tree
+from tcpcp.criu import tree
 from tcpcp.errors import KernelError, PermissionDenied
-from tcpcp.pidfd import Lender
+from tcpcp.kernel.pidfd import Lender
 
 #: Anonymous inodes that CRIU dumps (criu/files.c dump_one_file()).
 _SUPPORTED = frozenset(

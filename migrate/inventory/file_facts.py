@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from migrate import storage
+from migrate.inventory import storage
 from migrate.pb.session_pb2 import File
 
 _SQLITE = b"SQLite format 3\0"

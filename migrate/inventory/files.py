@@ -11,8 +11,7 @@ import re
 import stat
 from collections.abc import Collection, Iterator
 
-from migrate import elf, storage
-from migrate.inventory import file_facts, proc
+from migrate.inventory import elf, file_facts, proc, storage
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import File, Obstacle
 

@@ -14,12 +14,11 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate import ports
-from migrate.inventory import holders, terminals, unix_diag
+from migrate.inventory import holders, ports, terminals, unix_diag
 from migrate.inventory.files import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
 from tcpcp.errors import KernelError, PermissionDenied
-from tcpcp.pidfd import Lender
+from tcpcp.kernel.pidfd import Lender
 
 #: include/uapi/linux/un.h: a descriptor (O_PATH) of the file that a unix socket is bound to.
 _SIOCUNIXFILE = 0x89E0

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate import storage
+from migrate.inventory import storage
 from migrate.inventory.files import describe
 from migrate.pb.session_pb2 import File
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from migrate import criu, environment, limits, place, probe
+from migrate import environment, limits, place
+from migrate.criu import probe, worker
 from migrate.pb.session_pb2 import HostInventory, Interface
-from tcpcp import nft
 from tcpcp.errors import IsolationError
+from tcpcp.kernel import nft
 from tcpcp.version import VERSION
 
 #: What CRIU and TCP_REPAIR need, by bit number (include/uapi/linux/capability.h).
@@ -87,7 +88,7 @@ def _privileges(found: HostInventory) -> None:
 
 
 def _criu(found: HostInventory, problem: Callable[[str | None], str]) -> None:
-    path = criu.program()
+    path = worker.program()
     if path is None:
         found.criu_problem = "CRIU is not installed"
         return
@@ -102,7 +103,7 @@ def _criu(found: HostInventory, problem: Callable[[str | None], str]) -> None:
     found.criu_version = match.group(1) if match else ""
     if found.root:
         # First, since that a CRIU works is remembered.
-        found.criu_problem = criu.bindings_problem() or problem(path)
+        found.criu_problem = worker.bindings_problem() or problem(path)
 
 
 def _image_space(found: HostInventory) -> None:

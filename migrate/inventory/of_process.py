@@ -6,14 +6,14 @@ import errno
 import os
 import resource
 
-from migrate import freezer
 from migrate.errors import KernelError
 from migrate.inventory import names, proc, sockets, supervision, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, ProcessInventory, Task
-from tcpcp import tree
+from migrate.processes import freezer
+from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import TcpcpError
 

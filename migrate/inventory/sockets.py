@@ -8,15 +8,14 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate import ports
-from migrate.inventory import momentary, names, proc, unix_diag, untold
+from migrate.inventory import momentary, names, ports, proc, unix_diag, untold
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
-from tcpcp import diag
-from tcpcp.endpoint import inspect
+from tcpcp.criu.tree import HeldSocket
+from tcpcp.endpoint.calls import inspect
 from tcpcp.errors import KernelError, Unsupported
-from tcpcp.ici import State
-from tcpcp.pidfd import Lender
-from tcpcp.tree import HeldSocket
+from tcpcp.kernel import diag
+from tcpcp.kernel.pidfd import Lender
+from tcpcp.record.ici import State
 
 _SO_NETNS_COOKIE = 71
 _IPPROTO_UDPLITE = 136

@@ -17,14 +17,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate.errors import MigrateError
+from migrate.inventory.ports import is_connection, name, text
 from migrate.pb.session_pb2 import TcpSocket
-from migrate.ports import is_connection, name, text
-from tcpcp import diag, netfilter
+from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import KernelError
-from tcpcp.ici import State
-from tcpcp.isolation import Flow
-from tcpcp.nft_elements import attribute
-from tcpcp.nft_rules import nest
+from tcpcp.kernel import diag, netfilter
+from tcpcp.kernel.nft_elements import attribute
+from tcpcp.kernel.nft_rules import nest
+from tcpcp.record.ici import State
 
 _CT_GET = 1 << 8 | 1
 _NLM_F_REQUEST = 1

@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from tcpcp import diag
+from tcpcp.kernel import diag
 
 #: struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
 _REQUEST = struct.Struct("=BBHIII8x")

@@ -16,9 +16,10 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from migrate.errors import MigrateError
-from tcpcp import inspection, tcp_repair
+from tcpcp.endpoint import inspection
 from tcpcp.errors import KernelError
-from tcpcp.ici import State
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 _SO_ZEROCOPY = 60
 #: struct tcp_info: tcpi_bytes_sent, since Linux 4.19.

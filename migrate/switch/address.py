@@ -18,7 +18,7 @@ from typing import Any
 from migrate.errors import SwitchError
 from migrate.switch import Address, netlink
 from migrate.switch.announce import announce, open_sender
-from tcpcp import nft
+from tcpcp.kernel import nft
 
 #: How long the destination has the addresses without a renewal, before COMMIT; and how often it renews them.
 LEASE_S, RENEW_S = 5, 1.0

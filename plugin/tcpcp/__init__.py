@@ -15,8 +15,8 @@ At the destination, once packets for the connection arrive there::
 Needs CAP_NET_ADMIN, and for half-closed connections CAP_NET_RAW too.
 """
 
-from tcpcp.codec import dumps, loads
-from tcpcp.endpoint import (
+from tcpcp.endpoint.block import passing
+from tcpcp.endpoint.calls import (
     activate,
     activate_many,
     create,
@@ -34,6 +34,8 @@ from tcpcp.endpoint import (
     resume_many,
     size,
 )
+from tcpcp.endpoint.listener import Drained, drain, hold_new
+from tcpcp.endpoint.new_connections import NewConnections
 from tcpcp.errors import (
     AddressInUse,
     AlreadyGot,
@@ -49,7 +51,8 @@ from tcpcp.errors import (
     Unfed,
     Unsupported,
 )
-from tcpcp.ici import (
+from tcpcp.record.codec import dumps, loads
+from tcpcp.record.ici import (
     Congestion,
     Endpoint,
     Ici,
@@ -60,10 +63,7 @@ from tcpcp.ici import (
     Timestamp,
     Window,
 )
-from tcpcp.listener import Drained, drain, hold_new
-from tcpcp.new_connections import NewConnections
-from tcpcp.passing import passing
-from tcpcp.sealed import dumps_sealed, loads_sealed
+from tcpcp.record.sealed import dumps_sealed, loads_sealed
 from tcpcp.version import VERSION, __version__
 
 __all__ = [

@@ -39,10 +39,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tcpcp import checks, endpoint, first_namespace, isolation, socket_options, tcp_repair
+from tcpcp.endpoint import calls, first_namespace, isolation, socket_options
 from tcpcp.errors import Expired, IsolationError, KernelError, PermissionDenied, TcpcpError, Unsupported
-from tcpcp.ici import Ici
-from tcpcp.option_names import OPTIONS
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import checks
+from tcpcp.record.ici import Ici
+from tcpcp.record.option_names import OPTIONS
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -77,7 +79,7 @@ class Detached:
     def renew(self) -> None:
         """What the event loop does from time to time."""
         try:
-            endpoint.renew_many([self._sock])
+            calls.renew_many([self._sock])
         except IsolationError:
             pass  # two more tries in the minute
         except TcpcpError:
@@ -91,7 +93,7 @@ class Detached:
             :meth:`back` still works.
         :raises KernelError: likewise.
         """
-        endpoint.release(self._sock)
+        calls.release(self._sock)
         self._renewal.cancel()
 
     async def back(self, *, limit: int = LIMIT_BYTES) -> Streams:
@@ -105,7 +107,7 @@ class Detached:
         """
         self._renewal.cancel()
         with contextlib.suppress(Expired):  # nobody is to use the ICI any more, and the socket runs
-            endpoint.resume(self._sock)
+            calls.resume(self._sock)
         return await _open(self._sock, self._unread, limit)
 
 
@@ -145,7 +147,7 @@ async def detach_many(streams: Sequence[Streams]) -> list[Detached]:
             socks.append(_dup(writer))
         await _flush_all(streams, socks)
         # No await from here on: what is flushed stays flushed, and nothing more is read.
-        icis = endpoint.get_many(socks)
+        icis = calls.get_many(socks)
     except BaseException:
         for sock in socks:
             sock.close()
@@ -170,11 +172,11 @@ async def attach(source: Ici | socket.socket, *, limit: int = LIMIT_BYTES) -> St
     if not isinstance(source, (Ici, socket.socket)):
         raise Unsupported(f"{source!r}: neither an ICI nor a socket")
     if isinstance(source, socket.socket):
-        endpoint.activate(source)
+        calls.activate(source)
         return await _open(source, b"", limit)
-    sock = endpoint.create(source)
+    sock = calls.create(source)
     try:
-        endpoint.activate(sock)
+        calls.activate(sock)
     except BaseException:
         sock.close()  # in repair mode still: silent
         raise

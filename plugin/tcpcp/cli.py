@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tcpcp import codec, standard_streams, text
+from tcpcp import standard_streams
 from tcpcp.errors import CodecError, TcpcpError
-from tcpcp.ici import Ici
+from tcpcp.record import codec, text
+from tcpcp.record.ici import Ici
 from tcpcp.version import VERSION
 
 
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sweep() -> int:
-    from tcpcp import flow_table  # here, for `show` needs nothing of the kernel
+    from tcpcp.endpoint import flow_table
 
     try:
         for name in flow_table.sweep():

@@ -55,8 +55,8 @@ def _process(machine_pid: int, depth: int) -> Process:
 WHO = {
     "driver": ("bin/migrate --json", "lab keeper"),
     "agent": ("bin/migrate-agent", "bash -c"),
-    "guardian": ("-m migrate.guardian", "lab keeper"),
-    "keeper": ("-m migrate.keeping", "lab keeper"),
+    "guardian": ("-m migrate.recovery.guardian", "lab keeper"),
+    "keeper": ("-m migrate.processes.keeping", "lab keeper"),
     "sshd": ("root@notty", "listener"),
     "server": ("server.py serve", " call "),
 }

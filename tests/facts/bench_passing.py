@@ -11,7 +11,8 @@ import time
 
 from netns import Hosts
 
-from tcpcp import endpoint, nft
+from tcpcp.endpoint import calls
+from tcpcp.kernel import nft
 
 
 def main(connections: int = 1000, size_bytes: int = 0) -> None:
@@ -24,13 +25,13 @@ def main(connections: int = 1000, size_bytes: int = 0) -> None:
         for _ in range(3):
             gc.collect()
             began = time.thread_time()
-            icis = endpoint.get_many(socks)
+            icis = calls.get_many(socks)
             got = time.thread_time()
-            endpoint.release_many(socks)
+            calls.release_many(socks)
             released = time.thread_time()
-            socks = endpoint.create_many(icis)
+            socks = calls.create_many(icis)
             created = time.thread_time()
-            endpoint.activate_many(socks)
+            calls.activate_many(socks)
             activated = time.thread_time()
             parts = [got - began, created - released, activated - created, released - got]
             us = [f"{1e6 * part / connections:.1f}" for part in parts]

@@ -8,9 +8,9 @@ import pytest
 from gap_hosts import SERVICE, GapHosts
 from netns import Hosts, Namespace
 
-from migrate.gap import Capture
-from migrate.inject import Injector
-from tcpcp import nft
+from migrate.gap.capture import Capture
+from migrate.gap.inject import Injector
+from tcpcp.kernel import nft
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from netns import Namespace, eventually, ip
 
-from migrate import gap, packets
-from tcpcp import endpoint
-from tcpcp.ici import Endpoint, Ici
-from tcpcp.isolation import Flow
+from migrate.gap import capture as gap
+from migrate.gap import packets
+from tcpcp.endpoint import calls
+from tcpcp.endpoint.isolation import Flow
+from tcpcp.record.ici import Endpoint, Ici
 
 SERVICE = {4: "10.9.0.100", 6: "fd09::100"}
 PORT = 7000
@@ -128,22 +129,22 @@ class Moving:
     @classmethod
     def get(cls, hosts: GapHosts, version: int, sock: socket.socket) -> Moving:
         with hosts.origin.entered():
-            flow = endpoint.flow_of(sock)
-            ici = endpoint.get(sock)
-            endpoint.release(sock)
+            flow = calls.flow_of(sock)
+            ici = calls.get(sock)
+            calls.release(sock)
         return cls(hosts, version, flow, ici)
 
     def rebuild(self) -> None:
         self.hosts.withdraw(self.version)
         with self.hosts.destination.entered():
             self.hosts.have(self.version)
-            self.rebuilt = endpoint.create(self.ici)
+            self.rebuilt = calls.create(self.ici)
         self.hosts.announce(self.version)
 
     def activate(self) -> socket.socket:
         assert self.rebuilt is not None
         with self.hosts.destination.entered():
-            endpoint.activate(self.rebuilt)
+            calls.activate(self.rebuilt)
         self.rebuilt.settimeout(10)
         self.hosts.sockets.append(self.rebuilt)
         return self.rebuilt

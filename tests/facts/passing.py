@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 from netns import Hosts, Namespace, eventually
 
-from tcpcp import endpoint, reader, seq, tcp_repair
-from tcpcp.ici import Congestion, Ici, State
+from tcpcp.endpoint import calls, reader
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import seq
+from tcpcp.record.ici import Congestion, Ici, State
 
 
 @contextlib.contextmanager
@@ -57,14 +59,14 @@ def window_edge(ici: Ici) -> int:
 def pass_on(hosts: Hosts, sock: socket.socket, *, same_path: bool = False) -> tuple[Ici, socket.socket]:
     """get, release, create, activate; and the rebuilt endpoint, read again, is the one that was read."""
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
-        made = endpoint.create(ici, same_path=same_path)
+        ici = calls.get(sock)
+        calls.release(sock)
+        made = calls.create(ici, same_path=same_path)
         again = reader.read_again(made, ici)
         assert comparable(again) == comparable(ici), (
             f"{again}: {comparable(again)!r}\nwas {comparable(ici)!r}"
         )
-        endpoint.activate(made)
+        calls.activate(made)
     return ici, made
 
 

@@ -6,7 +6,7 @@ import pytest
 from netns import Hosts, eventually
 from wire import Segment, captured
 
-from tcpcp import inspection, raw_segment
+from tcpcp.endpoint import inspection, raw_segment
 
 FIN, RST, ACK = 0x01, 0x04, 0x10
 

@@ -29,8 +29,10 @@ from netns import Hosts
 from passing import assert_no_reset, wait_state
 
 import tcpcp
-from tcpcp import aio, isolation, tcp_repair
-from tcpcp.ici import State
+from tcpcp import aio
+from tcpcp.endpoint import isolation
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 LOOPS: list[Loop] = [asyncio.new_event_loop]

@@ -15,7 +15,9 @@ from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp import bpf, congestion_state, isolation, kept, nft, tcp_repair
+from tcpcp.endpoint import congestion as congestion_state
+from tcpcp.endpoint import isolation
+from tcpcp.kernel import bpf, kept, nft, tcp_repair
 
 #: Where the descriptors are that the tests need; below are the library's.
 _KEPT, _LAST = 500, 2000

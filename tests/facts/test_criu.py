@@ -22,10 +22,11 @@ from pathlib import Path
 import pytest
 from netns import eventually
 
-from migrate import processes, settle
-from migrate.criu import Options, Worker
+from migrate.criu.worker import Options, Worker
 from migrate.errors import CriuError
-from tcpcp import criu_images
+from migrate.processes import identity
+from migrate.recovery import settle
+from tcpcp.criu import images
 
 PR_SET_CHILD_SUBREAPER = 36
 #: Counts in a file, as long as it runs.
@@ -80,8 +81,8 @@ class Ticker:
         names = [stage.name for stage in worker.dump(self.pid, self.options)]
         worker.close()
         inventory = self.images / "inventory.img"
-        inventory.write_bytes(criu_images.patch_inventory(inventory.read_bytes()))
-        eventually(lambda: processes.state(self.pid) == "Z", "it is dead and not reaped")
+        inventory.write_bytes(images.patch_inventory(inventory.read_bytes()))
+        eventually(lambda: identity.state(self.pid) == "Z", "it is dead and not reaped")
         return names
 
     def dump_and_reap(self) -> list[str]:
@@ -105,7 +106,7 @@ class Ticker:
     def end(self) -> None:
         """Kill it, whoever made it, and reap it."""
         with contextlib.suppress(ProcessLookupError):
-            processes.end([processes.identity(self.pid)])
+            identity.end([identity.identity(self.pid)])
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
@@ -177,7 +178,7 @@ def test_pending_sigstop_keeps_a_task_stopped_when_criu_ends(ticker: Ticker, end
     before = ticker.count()
     os.kill(ticker.pid, signal.SIGSTOP)
     end(worker)  # type: ignore[operator]
-    eventually(lambda: processes.state(ticker.pid) == "T", "it is stopped")
+    eventually(lambda: identity.state(ticker.pid) == "T", "it is stopped")
     assert ticker.count() == before
     os.kill(ticker.pid, signal.SIGCONT)
     ticker.runs()
@@ -203,9 +204,9 @@ def test_restored_tasks_wait_for_ever_when_criu_dies(ticker: Ticker) -> None:
     worker = Worker(mark="MIGRATE_ID=facts")
     stages = ticker.restored_at(worker, "post-restore")
     kill(worker)
-    eventually(lambda: processes.state(ticker.pid) == "S", "it sleeps: it was still on its way there")
+    eventually(lambda: identity.state(ticker.pid) == "S", "it sleeps: it was still on its way there")
     ticker.rests()
-    assert processes.end([processes.identity(ticker.pid)]) == []
+    assert identity.end([identity.identity(ticker.pid)]) == []
     worker.close()
     del stages
 
@@ -215,9 +216,9 @@ def test_criu_kills_what_it_built_when_nobody_answers(ticker: Ticker) -> None:
     ticker.dump_and_reap()
     worker = Worker()
     stages = ticker.restored_at(worker, "post-restore")
-    built = processes.identity(ticker.pid)
+    built = identity.identity(ticker.pid)
     worker.close()
-    assert processes.wait_gone(built, time.monotonic() + 5)
+    assert identity.wait_gone(built, time.monotonic() + 5)
     del stages
 
 
@@ -240,9 +241,9 @@ def test_from_pre_resume_on_a_restored_tree_runs_whoever_ends(ticker: Ticker, en
 def test_helpers_of_criu_keep_its_environment(ticker: Ticker) -> None:
     """Until a restored task gets its own; that is how what a dead CRIU left is found."""
     worker = Worker(mark="MIGRATE_ID=facts")
-    assert [pid for pid, _ in processes.with_environment("MIGRATE_ID=facts")] == [worker.pid]
+    assert [pid for pid, _ in identity.with_environment("MIGRATE_ID=facts")] == [worker.pid]
     worker.close()
-    assert processes.with_environment("MIGRATE_ID=facts") == []
+    assert identity.with_environment("MIGRATE_ID=facts") == []
 
 
 def test_zombie_keeps_its_pid_from_being_restored(ticker: Ticker) -> None:
@@ -272,7 +273,7 @@ def test_tcp_close_leaves_tcp_alone(directory: Path) -> None:
     assert peer.recv(100) == b"meanwhile"
     assert list(echo.images.glob("tcp-stream-*")) == []
     inventory = (echo.images / "inventory.img").read_bytes()
-    assert criu_images.patch_inventory(inventory) != inventory
+    assert images.patch_inventory(inventory) != inventory
     peer.close()
     echo.end()
     del stages

@@ -13,7 +13,8 @@ import pytest
 from gap_hosts import GapHosts, Moving, since
 from netns import eventually
 
-from tcpcp import endpoint, tcp_repair
+from tcpcp.endpoint import calls
+from tcpcp.kernel import tcp_repair
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def hosts(gap_hosts: GapHosts) -> GapHosts:
 def holding_back(hosts: GapHosts, version: int) -> tuple[socket.socket, socket.socket]:
     """The service's end, which delays its acknowledgement of the first write, and the peer's, with its second."""
     with hosts.origin.entered():
-        endpoint.prepare()  # which takes longer than an acknowledgement is delayed
+        calls.prepare()  # which takes longer than an acknowledgement is delayed
     sock, peer = hosts.connect(version)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
@@ -60,7 +61,7 @@ def test_whose_timer_ran_out_while_it_was_isolated(hosts: GapHosts) -> None:
     sock, peer = holding_back(hosts, 4)
     before = hosts.counters(hosts.peer)
     with hosts.origin.entered():
-        endpoint.get(sock)
+        calls.get(sock)
         time.sleep(0.06)
-        endpoint.activate(sock)
+        calls.activate(sock)
     assert_answered(hosts, sock, peer, before)

@@ -12,8 +12,9 @@ from drain import Drain
 from netns import Hosts, eventually
 from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 
-from tcpcp import endpoint, isolation, tcp_repair
-from tcpcp.ici import State
+from tcpcp.endpoint import calls, isolation
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 KINDS = ("v4", "v6", "mapped")
 
@@ -95,11 +96,11 @@ def test_sent_and_arrived(hosts: Hosts) -> None:
         sock.sendall(content)
         eventually(lambda: tcp_repair.get_inq(peer) == len(content), "arrived")
         with hosts.here.entered():
-            ici = endpoint.get(sock)
-            endpoint.release(sock)
-            made = endpoint.create(ici)
+            ici = calls.get(sock)
+            calls.release(sock)
+            made = calls.create(ici)
     with hosts.here.entered():
-        endpoint.activate(made)
+        calls.activate(made)
     assert ici.send_queue.sent == content
     eventually(lambda: not tcp_repair.get_outq(made), "acknowledged", 0.15)
     finish(hosts, made, peer, content, b"")
@@ -122,13 +123,13 @@ def test_unsent_goes_at_once(hosts: Hosts) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     sock.sendall(b"held back")
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         assert ici.send_queue.unsent == b"held back"
         ici.options.pop("TCP_CORK")
-        made = endpoint.create(ici)
+        made = calls.create(ici)
         assert hosts.counters(hosts.here)["TcpRetransSegs"] == 0
-        endpoint.activate(made)
+        calls.activate(made)
     peer.settimeout(0.1)
     assert peer.recv(100) == b"held back"
     finish(hosts, made, peer, b"", b"")
@@ -232,18 +233,18 @@ def test_any_free_port(hosts: Hosts) -> None:
 
     sock, _ = hosts.connect()
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         anywhere = dataclasses.replace(ici, local=dataclasses.replace(ici.local, port=0))
-        made = endpoint.create(anywhere)
+        made = calls.create(anywhere)
         assert made.getsockname()[1] not in (0, ici.local.port)
-        endpoint.release(made)
+        calls.release(made)
         bound = socket.socket()
         bound.bind((str(ici.local.ip), 0))
         port = bound.getsockname()[1]
-        assert endpoint.create(ici, sock=bound) is bound
+        assert calls.create(ici, sock=bound) is bound
         assert bound.getsockname()[1] == port
-        endpoint.release(bound)
+        calls.release(bound)
     assert_no_reset(hosts)
 
 
@@ -264,8 +265,8 @@ def test_resume(hosts: Hosts) -> None:
     sock, peer = hosts.connect()
     with hosts.here.entered():
         before = hosts.counters(hosts.here)["TcpOutSegs"]
-        endpoint.get(sock)
-        endpoint.resume(sock)
+        calls.get(sock)
+        calls.resume(sock)
         assert hosts.counters(hosts.here)["TcpOutSegs"] == before
         assert isolation.tables() == []
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
@@ -310,14 +311,14 @@ def test_a_prepared_filter_stays_and_another_goes(hosts: Hosts) -> None:
     """One that was prepared is used again and again; one made when it was needed goes with the last."""
     with hosts.here.entered():
         sock, peer = hosts.connect()
-        endpoint.get(sock)
+        calls.get(sock)
         assert len(isolation.tables()) == 1
-        endpoint.resume(sock)
+        calls.resume(sock)
         assert isolation.tables() == []
-        endpoint.prepare()
+        calls.prepare()
         (name,) = isolation.tables()
         for _ in range(3):
-            endpoint.get(sock)
-            endpoint.resume(sock)
+            calls.get(sock)
+            calls.resume(sock)
             assert isolation.tables() == [name]
     finish(hosts, sock, peer, b"", b"")

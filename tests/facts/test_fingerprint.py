@@ -11,17 +11,9 @@ import pytest
 from netns import Hosts, eventually
 from test_options import TIMESTAMPS, VALUES, has, meant_for, put, raw_of
 
-from tcpcp import (
-    endpoint,
-    fingerprint,
-    inspection,
-    kernel_fields,
-    reader,
-    socket_layout,
-    socket_options,
-    tcp_repair,
-)
-from tcpcp.option_names import IPPROTO_IPV6, OPTIONS, Option
+from tcpcp.endpoint import calls, fingerprint, inspection, reader, socket_options
+from tcpcp.kernel import fields, socket_layout, tcp_repair
+from tcpcp.record.option_names import IPPROTO_IPV6, OPTIONS, Option
 
 KINDS = ("v4", "v6", "mapped")
 
@@ -29,12 +21,12 @@ KINDS = ("v4", "v6", "mapped")
 @pytest.fixture(autouse=True)
 def permitted() -> None:
     fingerprint.prepare()
-    if not kernel_fields._made or not kernel_fields._made[0].whole:
-        pytest.skip(f"the kernel refuses the program: {kernel_fields._refused}")
+    if not fields._made or not fields._made[0].whole:
+        pytest.skip(f"the kernel refuses the program: {fields._refused}")
 
 
 def settings(sock: socket.socket) -> bytes:
-    (seen,) = kernel_fields.look([sock])
+    (seen,) = fields.look([sock])
     assert seen
     return seen.settings
 
@@ -84,10 +76,10 @@ def test_a_kernel_that_keeps_an_option_somewhere_else(missing: str, monkeypatch:
     left = [path for path in socket_layout._SETTINGS if missing not in path]
     assert left != socket_layout._SETTINGS
     monkeypatch.setattr(socket_layout, "_SETTINGS", left)
-    monkeypatch.setattr(kernel_fields, "_made", [kernel_fields.Reader()])
+    monkeypatch.setattr(fields, "_made", [fields.Reader()])
     monkeypatch.setattr(fingerprint, "_found", {})
     assert not fingerprint.tells_options_apart(socket.AF_INET)
-    kernel_fields._made[0].close()
+    fields._made[0].close()
 
 
 def disturb(sock: socket.socket, options: list[Option], chance: random.Random) -> None:
@@ -149,26 +141,26 @@ def test_what_is_read_without_asking(hosts: Hosts, seed: int, monkeypatch: pytes
     read = reader._read
     monkeypatch.setattr(reader, "_read", lambda sock, *rest: (asked.append(sock), read(sock, *rest))[1])
     with hosts.here.entered():
-        icis = endpoint.get_many(socks)
+        icis = calls.get_many(socks)
         assert len(asked) < len(socks)
         for sock, ici in zip(socks, icis, strict=True):
             assert replace(reader.read_again(sock, ici), timestamp=None) == replace(ici, timestamp=None)
             assert (ici.timestamp is None) == (not ici.negotiated.timestamps)
-        endpoint.resume_many(socks)
+        calls.resume_many(socks)
 
 
 def test_where_numbers_are_wrong_the_kernel_is_asked(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another kernel may mean something else by a field."""
     pairs = [hosts.connect() for _ in range(5)]
-    real = kernel_fields.numbers
+    real = fields.numbers
     wrong = lambda socks: [one and one._replace(snd_wnd=one.snd_wnd + 1) for one in real(socks)]  # noqa: E731
-    monkeypatch.setattr(kernel_fields, "numbers", wrong)
+    monkeypatch.setattr(fields, "numbers", wrong)
     monkeypatch.setattr(reader, "_reading", reader._Reading())  # as in a process that has read none yet
     with hosts.here.entered():
-        icis = endpoint.get_many([sock for sock, _ in pairs])
+        icis = calls.get_many([sock for sock, _ in pairs])
         for ici, (sock, _) in zip(icis, pairs, strict=True):
             assert ici.window == tcp_repair.get_window(sock)
-        endpoint.resume_many([sock for sock, _ in pairs])
+        calls.resume_many([sock for sock, _ in pairs])
 
 
 #: Option, its sysctl, and a value for that which no host has.
@@ -187,12 +179,12 @@ def test_a_sysctl_that_is_changed_between_two_calls(hosts: Hosts, name: str, sys
     one, _one_peer = hosts.connect()
     other, _other_peer = hosts.connect()
     with hosts.here.entered():
-        before = endpoint.get(one)
-        endpoint.resume(one)
+        before = calls.get(one)
+        calls.resume(one)
         Path(f"/proc/sys/net/ipv4/{sysctl}").write_text(str(value))
         alone = socket_options.read_all(other, connected=True)
-        after = endpoint.get(other)
-        endpoint.resume(other)
+        after = calls.get(other)
+        calls.resume(other)
     assert before.options[name] != value
     assert after.options[name] == alone[name] == value
 
@@ -206,8 +198,8 @@ def test_a_kind_that_was_met_is_not_asked_again(hosts: Hosts, monkeypatch: pytes
     monkeypatch.setattr(inspection, "_prepare_asking", lambda some: (asked.extend(some), real(some))[1])
     with hosts.here.entered():
         for sock, _ in socks:
-            ici = endpoint.get(sock)
-            endpoint.resume(sock)
+            ici = calls.get(sock)
+            calls.resume(sock)
             alone = socket_options.read_all(sock, ipv6_only=ici.local.ip.version == 6, connected=True)
             assert ici.options == alone
     assert asked == [sock for sock, _ in socks[::2]]

@@ -1,6 +1,6 @@
 """Frozen cgroups and tracing: what a task that CRIU lets go does then, and what SIGCONT and SIGKILL do to it.
 
-The hold on a given-away copy rests on these (:mod:`migrate.hold`).
+The hold on a given-away copy rests on these (:mod:`migrate.recovery.hold`).
 """
 
 # ruff: noqa: F401, F811  (fixtures of another file)
@@ -20,12 +20,16 @@ import pytest
 from netns import eventually
 from test_criu import Ticker, directory, kill, ticker
 
-from migrate import checks_obstacles, freezer, inventory, journal, place, processes, undo
-from migrate.criu import Worker
-from migrate.freezer import Freezer, Unavailable
-from migrate.hold import Hold
-from migrate.processes import Identity
-from tcpcp import tree
+from migrate import inventory, place
+from migrate.checks import obstacles
+from migrate.criu.worker import Worker
+from migrate.journal import journal
+from migrate.processes import freezer, identity
+from migrate.processes.freezer import Freezer, Unavailable
+from migrate.processes.identity import Identity
+from migrate.recovery import undo
+from migrate.recovery.hold import Hold
+from tcpcp.criu import tree
 
 FORKS = "import os, time\nfor _ in range(3): os.fork()\nopen('/dev/null'); time.sleep(1000)"
 #: A child that has ended and is not reaped, and one that goes on.
@@ -94,7 +98,7 @@ def test_a_task_that_criu_lets_go_in_a_frozen_cgroup_stays(ticker: Ticker, home:
     worker = Worker()
     stages = ticker.dumped_at(worker, "post-dump")
     (home / "cgroup.freeze").write_text("1")
-    assert freezer.problem([home], [processes.identity(ticker.pid)]) == ""  # a traced task counts as frozen
+    assert freezer.problem([home], [identity.identity(ticker.pid)]) == ""  # a traced task counts as frozen
     os.kill(ticker.pid, signal.SIGCONT)
     if killed:
         kill(worker)
@@ -115,14 +119,14 @@ def test_one_that_is_frozen_is_refused(ticker: Ticker, home: Path) -> None:
     eventually(lambda: freezer.problem([home], []) == "", "it is frozen")
     [obstacle] = inventory.process(ticker.pid).obstacles
     assert (obstacle.code, obstacle.what) == ("frozen", str(home))
-    assert "systemctl thaw" in checks_obstacles.WORDS[obstacle.code].remedy
+    assert "systemctl thaw" in obstacles.WORDS[obstacle.code].remedy
 
 
 def test_sigkill_gets_through(ticker: Ticker, home: Path) -> None:
     put(ticker.pid, home)
     (home / "cgroup.freeze").write_text("1")
     ticker.rests()
-    assert processes.end([processes.identity(ticker.pid)]) == []
+    assert identity.end([identity.identity(ticker.pid)]) == []
 
 
 def test_sigstop_is_the_second_line(ticker: Ticker, home: Path) -> None:
@@ -131,9 +135,9 @@ def test_sigstop_is_the_second_line(ticker: Ticker, home: Path) -> None:
     (home / "cgroup.freeze").write_text("1")
     eventually(lambda: freezer.problem([home], []) == "", "it is frozen")
     os.kill(ticker.pid, signal.SIGSTOP)
-    assert processes.state(ticker.pid) in "SR"
+    assert identity.state(ticker.pid) in "SR"
     (home / "cgroup.freeze").write_text("0")
-    eventually(lambda: processes.state(ticker.pid) == "T", "it is stopped")
+    eventually(lambda: identity.state(ticker.pid) == "T", "it is stopped")
     ticker.rests()
 
 
@@ -146,7 +150,7 @@ def test_a_cgroup_inside_a_frozen_one_cannot_be_thawed(ticker: Ticker, home: Pat
     for value in "10":
         (home / "cgroup.freeze").write_text(value)
     ticker.rests()
-    assert freezer.problem([inner], [processes.identity(ticker.pid)]) == ""
+    assert freezer.problem([inner], [identity.identity(ticker.pid)]) == ""
 
 
 # --- the way in and back ------------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ def test_a_zombie_needs_no_place(home: Path) -> None:
         way = made(told)
         way.enter(lambda: tree.tasks(root))
         way.freeze(tree.tasks(root))
-        assert freezer.problem(told, map(processes.identity, tree.tasks(root))) == ""
+        assert freezer.problem(told, map(identity.identity, tree.tasks(root))) == ""
         freezer.release(told)
 
 
@@ -203,7 +207,7 @@ def test_threads_in_cgroups_of_their_own_are_left_there(home: Path) -> None:
 
 def test_one_that_was_moved_out_is_found(home: Path) -> None:
     with program(FORKS, 8, home) as root:
-        tasks = [processes.identity(pid) for pid in tree.tasks(root)]
+        tasks = [identity.identity(pid) for pid in tree.tasks(root)]
         told: list[Path] = []
         way = made(told)
         way.enter(lambda: tree.tasks(root))
@@ -211,7 +215,7 @@ def test_one_that_was_moved_out_is_found(home: Path) -> None:
         assert freezer.problem(told, tasks) == ""
         put(root, home)
         assert freezer.problem(told, tasks) == f"{root} left the frozen cgroup"
-        processes.end(tasks[1:2])  # that is another matter
+        identity.end(tasks[1:2])  # that is another matter
         put(root, home / NAME)
         assert freezer.problem(told, tasks) == ""
         (told[0] / "cgroup.freeze").write_text("0")
@@ -241,7 +245,7 @@ def kept(
     worker = Worker()
     written.did("criu", pid=worker.pid, start=worker.start)
     stages = ticker.dumped_at(worker, "post-dump")
-    tasks = [processes.identity(ticker.pid)]
+    tasks = [identity.identity(ticker.pid)]
     written.did("stop", tasks=tasks)
     hold.keep(tasks, tasks, worker)
     hold.check()
@@ -295,7 +299,7 @@ def test_what_a_keeper_traces_can_be_killed(
     kill(worker)
     eventually(lambda: hold_problem(hold) == "", "the keeper traces it")
     assert undo.kill_origin(written.read()) == []
-    assert not processes.alive(identity_of(written))
+    assert not identity.alive(identity_of(written))
 
 
 @pytest.mark.parametrize("criu_first", [False, True])
@@ -310,8 +314,8 @@ def test_sigstop_is_sent_again_for_when_the_keeper_is_killed(
         kill(worker)
     cont(ticker.pid)
     time.sleep(0.3)
-    assert processes.end([identity_of(written)]) == []
-    eventually(lambda: processes.state(ticker.pid) == "T", "it is stopped")
+    assert identity.end([identity_of(written)]) == []
+    eventually(lambda: identity.state(ticker.pid) == "T", "it is stopped")
     ticker.rests()
 
 
@@ -324,8 +328,8 @@ def hold_problem(hold: Hold) -> str:
 
 
 def test_a_keeper_without_orders_ends_with_its_driver() -> None:
-    code = "from migrate.keeper import Keeper; print(*Keeper().identity)"
+    code = "from migrate.processes.keeper import Keeper; print(*Keeper().identity)"
     words = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
     ).stdout.split()
-    assert processes.wait_gone((int(words[0]), int(words[1])), time.monotonic() + 5)
+    assert identity.wait_gone((int(words[0]), int(words[1])), time.monotonic() + 5)

@@ -13,13 +13,14 @@ import pytest
 from gap_hosts import PORT, SERVICE, GapHosts, payloads, wait_caught
 from netns import eventually, ip
 
-from migrate import gap, packets
 from migrate.errors import TransportError
-from migrate.inject import Injector
+from migrate.gap import capture as gap
+from migrate.gap import packets
+from migrate.gap.inject import Injector
 from migrate.pb.session_pb2 import GapPackets
-from tcpcp import endpoint
-from tcpcp.ici import Endpoint
-from tcpcp.isolation import Isolation
+from tcpcp.endpoint import calls
+from tcpcp.endpoint.isolation import Isolation
+from tcpcp.record.ici import Endpoint
 
 VERSIONS = (4, 6)
 
@@ -43,7 +44,7 @@ def test_seen_though_dropped_and_though_the_address_is_gone(
     capture.everything()
     with hosts.origin.entered():
         isolation = Isolation("gap")
-        isolation.hold([endpoint.flow_of(sock)])
+        isolation.hold([calls.flow_of(sock)])
         sock.send(b"ours is not seen")
     peer.send(b"one")
     assert payloads(wait_caught(capture, 1)) == b"one"
@@ -85,7 +86,7 @@ def test_the_checksum_is_not_there_between_virtual_devices(
 
 def test_a_damaged_packet_is_not_made_good(hosts: GapHosts, capture: gap.Capture) -> None:
     sock, _peer = hosts.connect(4)
-    flow = endpoint.flow_of(sock)
+    flow = calls.flow_of(sock)
     capture.everything()
     good = bytearray(packets.build(_segment_of(flow.peer, flow.local, b"right")))
     bad = good[:-1] + b"?"
@@ -106,7 +107,7 @@ def test_only_what_is_moved(hosts: GapHosts, capture: gap.Capture) -> None:
     sock, peer = hosts.connect(4)
     other, other_peer = hosts.connect(4)
     capture.everything()
-    capture.only([endpoint.flow_of(sock)], [])
+    capture.only([calls.flow_of(sock)], [])
     other_peer.send(b"not ours")
     assert other.recv(10) == b"not ours"
     peer.send(b"ours")
@@ -165,7 +166,7 @@ def test_past_reverse_path_filter_and_firewall(
         subprocess.run(["sysctl", "-q", "-w", *STRICT.split()], check=True)
         hosts.nft(hosts.origin, FIREWALL)
         isolation = Isolation("gap")
-        isolation.hold([endpoint.flow_of(sock)])
+        isolation.hold([calls.flow_of(sock)])
         peer.send(b"caught")
         caught = wait_caught(capture, 1)
         isolation.release()
@@ -222,7 +223,7 @@ def test_a_socket_bound_to_a_device(hosts: GapHosts, capture: gap.Capture, versi
     capture.everything()
     with hosts.origin.entered():
         isolation = Isolation("gap")
-        isolation.hold([endpoint.flow_of(sock)])
+        isolation.hold([calls.flow_of(sock)])
         peer.send(b"caught")
         injector.give(wait_caught(capture, 1)[0], marked=True)
         sock.settimeout(5)

@@ -16,10 +16,10 @@ import pytest
 from gap_hosts import PORT, SERVICE, GapHosts, Moving, end, receive_all, since, wait_caught
 from netns import eventually, ip
 
-from migrate import gap
-from migrate.inject import Injector, Inlet
-from tcpcp.ici import Endpoint, State
-from tcpcp.isolation import Flow, Isolation
+from migrate.gap import capture as gap
+from migrate.gap.inject import Injector, Inlet
+from tcpcp.endpoint.isolation import Flow, Isolation
+from tcpcp.record.ici import Endpoint, State
 
 VERSIONS = (4, 6)
 

@@ -13,7 +13,8 @@ import pytest
 from netns import Hosts, eventually
 from passing import pass_on
 
-from tcpcp import endpoint, reader, tcp_repair
+from tcpcp.endpoint import calls, reader
+from tcpcp.kernel import tcp_repair
 
 _TCP_WINDOW_CLAMP, _TCP_REPAIR_WINDOW = 10, 29
 
@@ -83,8 +84,8 @@ def test_without_a_window_it_is_88(hosts: Hosts) -> None:
     """What connect() guesses in repair mode, and what a window set before it makes of that."""
     sock, _peer = hosts.connect()
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         for room, guess in ((0, 88), (400, 200), (100_000, 536)):
             made = socket.socket()
             reader.force_reuse(made)

@@ -16,8 +16,10 @@ from netns import Hosts, eventually
 from passing import assert_no_reset, deaf, state_of
 
 import tcpcp
-from tcpcp import NotGot, Unsupported, helper, isolation, tcp_repair
+from tcpcp import NotGot, Unsupported, helper
+from tcpcp.endpoint import isolation
 from tcpcp.helper import Client, HelperError
+from tcpcp.kernel import tcp_repair
 
 
 @pytest.fixture

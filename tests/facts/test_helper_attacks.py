@@ -21,7 +21,7 @@ import tcpcp
 from tcpcp import AlreadyGot, Ici, NotGot, OtherNamespace, PermissionDenied, Unsupported, helper
 from tcpcp.helper import Client, HelperError, descriptors, protocol
 from tcpcp.helper.protocol import Operation, ProtocolError, Request
-from tcpcp.ici import Endpoint
+from tcpcp.record.ici import Endpoint
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

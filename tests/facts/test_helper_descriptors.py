@@ -17,9 +17,10 @@ from helpers import Helper, environment
 from netns import Hosts, eventually
 from test_helper import exchange
 
-from tcpcp import KernelError, helper, tcp_repair
+from tcpcp import KernelError, helper
 from tcpcp.helper import Client, HelperError
 from tcpcp.helper.protocol import MAX_SOCKETS
+from tcpcp.kernel import tcp_repair
 
 #: Descriptors of a helper, and how many of them are left for sockets (tcpcp/helper/room.py).
 LIMIT, HELD = 500, 500 - 32 - 64 - 241

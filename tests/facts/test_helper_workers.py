@@ -14,7 +14,7 @@ from netns import Hosts, eventually
 from test_helper import GETS_AND_WAITS
 
 import tcpcp
-from tcpcp import isolation
+from tcpcp.endpoint import isolation
 
 #: The helper with numbers of its own.
 WITH = """

@@ -14,7 +14,8 @@ import pytest
 from netns import Hosts, eventually
 
 import tcpcp
-from tcpcp import Expired, IsolationError, flow_table, hold_new, isolation
+from tcpcp import Expired, IsolationError, hold_new
+from tcpcp.endpoint import flow_table, isolation
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ from passing import assert_no_reset, deaf, state_of, wait_state
 from traces import NOTHING, rules
 
 import tcpcp
-from tcpcp import isolation, tcp_repair
-from tcpcp.ici import State
+from tcpcp.endpoint import isolation
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 
 def info(sock: socket.socket) -> bytes:

@@ -16,8 +16,9 @@ from passing import deaf, state_of, wait_state
 from traces import changed, everything, is_held, rules, sent_by
 
 import tcpcp
-from tcpcp import inspection, reader, tcp_repair
-from tcpcp.ici import Ici, State
+from tcpcp.endpoint import inspection, reader
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici, State
 
 #: More calls than any call of the library makes for two connections.
 _MOST = 2000

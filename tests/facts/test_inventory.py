@@ -18,10 +18,11 @@ from programs import program
 from migrate import checks, inventory
 from migrate.errors import KernelError, Refused
 from migrate.pb.session_pb2 import File, ProcessInventory
-from migrate.subject import Subject
-from tcpcp import diag, tree
+from migrate.processes.chosen import Subject
+from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
-from tcpcp.pidfd import Lender, borrow
+from tcpcp.kernel import diag
+from tcpcp.kernel.pidfd import Lender, borrow
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
 

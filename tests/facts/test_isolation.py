@@ -11,10 +11,11 @@ import threading
 import pytest
 from netns import Hosts, eventually
 
-from tcpcp import endpoint, isolation, nft, tcp_repair
+from tcpcp.endpoint import calls, isolation
+from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.errors import IsolationError
-from tcpcp.ici import Endpoint
-from tcpcp.isolation import Flow, Isolation
+from tcpcp.kernel import nft, tcp_repair
+from tcpcp.record.ici import Endpoint
 
 KINDS = ("v4", "v6", "mapped")
 
@@ -35,12 +36,12 @@ def test_both_directions_are_dropped_and_come_back(hosts: Hosts, kind: str) -> N
     other, other_peer = hosts.connect(kind)
     with hosts.here.entered():
         filter_ = Isolation("one")
-        filter_.hold([endpoint.flow_of(sock)])
+        filter_.hold([calls.flow_of(sock)])
         assert not reaches(peer, sock, 0.05)
         assert not reaches(sock, peer, 0.05)
         assert reaches(other, other_peer, 1)
         assert reaches(other_peer, other, 1)
-        filter_.drop_flows([endpoint.flow_of(sock)])
+        filter_.drop_flows([calls.flow_of(sock)])
         sock.settimeout(3)
         peer.settimeout(3)
         assert sock.recv(1) == peer.recv(1) == b"x"
@@ -53,7 +54,7 @@ def test_it_expires_by_itself_unless_renewed_or_kept(hosts: Hosts) -> None:
     sock, peer = hosts.connect()
     with hosts.here.entered():
         filter_ = Isolation("brief", timeout_s=1)
-        filter_.hold([endpoint.flow_of(sock)])
+        filter_.hold([calls.flow_of(sock)])
         assert not reaches(peer, sock, 0.6)
         filter_.refresh()
         assert not reaches(peer, sock, 0.7)
@@ -88,7 +89,7 @@ def test_listener(hosts: Hosts, address: str) -> None:
             listener.accept()
         filter_.hold(listeners=[end])
         assert not reaches(peer, sock, 0.1)
-        filter_.add(except_flows=[endpoint.flow_of(sock)])
+        filter_.add(except_flows=[calls.flow_of(sock)])
         sock.settimeout(3)
         assert sock.recv(1) == b"x"
         listener.close()
@@ -101,7 +102,7 @@ def test_marked_packets_pass(hosts: Hosts) -> None:
     sock, peer = hosts.connect()
     with hosts.here.entered():
         filter_ = Isolation("mark")
-        filter_.hold([endpoint.flow_of(sock)])
+        filter_.hold([calls.flow_of(sock)])
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, isolation.MARK)
         assert reaches(sock, peer, 1)
         filter_.release()
@@ -191,8 +192,8 @@ def test_resumed_connection_works(hosts: Hosts) -> None:
     """After get() and resume() the connection is a normal one."""
     sock, peer = hosts.connect()
     with hosts.here.entered():
-        endpoint.get(sock)
-        endpoint.resume(sock)
+        calls.get(sock)
+        calls.resume(sock)
     sock.sendall(b"y")
     eventually(lambda: not tcp_repair.get_outq(sock), "acknowledged")
     assert peer.recv(1) == b"y"

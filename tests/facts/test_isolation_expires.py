@@ -10,7 +10,8 @@ from passing import assert_no_reset
 from traces import NOTHING, is_held, rules
 
 import tcpcp
-from tcpcp import isolation, tcp_repair
+from tcpcp.endpoint import isolation
+from tcpcp.kernel import tcp_repair
 
 pytestmark = pytest.mark.usefixtures("brief")
 

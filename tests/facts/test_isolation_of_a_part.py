@@ -13,8 +13,8 @@ from passing import assert_no_reset
 from traces import NOTHING, is_held, rules
 
 import tcpcp
-from tcpcp import tcp_repair
-from tcpcp.ici import Ici
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici
 
 
 def arrives(peer: socket.socket) -> None:

@@ -16,7 +16,8 @@ from passing import assert_no_reset
 from traces import NOTHING, is_held, rules
 
 import tcpcp
-from tcpcp import cli, tcp_repair
+from tcpcp import cli
+from tcpcp.kernel import tcp_repair
 
 
 class Child:

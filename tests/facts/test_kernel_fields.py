@@ -16,9 +16,10 @@ import pytest
 from forking import ended, in_child
 from netns import Hosts, Namespace
 
-from tcpcp import bpf, diag, kernel_fields, socket_layout, tcp_repair
 from tcpcp.errors import KernelError
-from tcpcp.kernel_fields import UNKNOWN
+from tcpcp.kernel import bpf, diag, socket_layout, tcp_repair
+from tcpcp.kernel import fields as kernel_fields
+from tcpcp.kernel.fields import UNKNOWN
 
 TCP_MD5SIG, TCP_AO_ADD_KEY = 14, 38
 IPPROTO_MPTCP = 262

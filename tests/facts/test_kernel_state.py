@@ -15,10 +15,11 @@ from netns import Hosts
 from passing import assert_no_reset, pass_on, wait_state
 
 import tcpcp
-from tcpcp import bpf, congestion_state, kernel_fields, tcp_repair
-from tcpcp.bpf import Struct, instruction
+from tcpcp.endpoint import congestion
 from tcpcp.errors import KernelError
-from tcpcp.ici import Ici, State
+from tcpcp.kernel import bpf, fields, tcp_repair
+from tcpcp.kernel.bpf import Struct, instruction
+from tcpcp.record.ici import Ici, State
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 KINDS = ("v4", "v6", "mapped")
@@ -27,8 +28,8 @@ KINDS = ("v4", "v6", "mapped")
 @pytest.fixture(autouse=True)
 def permitted() -> Iterator[None]:
     """The kernel lets us; else the tests say so."""
-    if not congestion_state.prepare():
-        pytest.skip(f"the kernel refuses struct_ops: {congestion_state._refused}")
+    if not congestion.prepare():
+        pytest.skip(f"the kernel refuses struct_ops: {congestion._refused}")
     yield
 
 
@@ -42,7 +43,7 @@ def words(hosts: Hosts) -> str:
 def test_window_and_threshold(hosts: Hosts, kind: str, algorithm: str) -> None:
     sock, peer = hosts.connect(kind)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode())
-    congestion_state._made[0].give(sock, algorithm, 300, 200, False)
+    congestion._made[0].give(sock, algorithm, 300, 200, False)
     before = words(hosts)
     assert "cwnd:300 ssthresh:200" in before
     with hosts.here.entered():
@@ -62,7 +63,7 @@ def test_window_and_threshold(hosts: Hosts, kind: str, algorithm: str) -> None:
 def test_on_another_path_it_starts_slowly(hosts: Hosts) -> None:
     """Paper 5: highly conservative, where nothing is known of the path."""
     sock, _ = hosts.connect()
-    congestion_state._made[0].give(sock, "cubic", 300, 200, False)
+    congestion._made[0].give(sock, "cubic", 300, 200, False)
     with hosts.here.entered():
         ici = tcpcp.get(sock)
         tcpcp.release(sock)
@@ -138,11 +139,11 @@ def test_the_algorithm_is_the_icis_and_not_what_the_socket_says(hosts: Hosts) ->
     """DCTCP without ECN says that it is dctcp-reno, which nobody can choose; nor one that was taken away."""
     sock, _ = hosts.connect()
     ici = read_of(hosts, sock, "cubic")
-    gone = congestion_state.Setter()
+    gone = congestion.Setter()
     tcp_repair.set_congestion(sock, gone._name)
     gone.close()
     assert tcp_repair.get_congestion(sock) == gone._name
-    congestion_state.restore(sock, ici, same_path=True)
+    congestion.restore(sock, ici, same_path=True)
     assert tcp_repair.get_congestion(sock) == "cubic"
     assert tcp_repair.get_info(sock).snd_cwnd == 300
 
@@ -151,14 +152,14 @@ def test_after_a_failure_the_socket_has_not_got_ours(hosts: Hosts) -> None:
     sock, _ = hosts.connect()
     ici = read_of(hosts, sock, "no_such_one")
     with pytest.raises(KernelError, match="no_such_one"):
-        congestion_state.restore(sock, ici, same_path=True)
+        congestion.restore(sock, ici, same_path=True)
     assert tcp_repair.get_congestion(sock) == "reno"
 
 
 def wants_ecn(sock: Struct, _: int) -> dict[str, bytes]:
     """A congestion control that, as DCTCP does, looks when it begins whether there is ECN: a window of 7 if not.
 
-    Its programs are as those of `tcpcp.congestion_state`.
+    Its programs are as those of `tcpcp.endpoint.congestion`.
     """
     begin = [
         instruction(0x79, 6, 1),
@@ -175,11 +176,11 @@ def wants_ecn(sock: Struct, _: int) -> dict[str, bytes]:
 def test_an_algorithm_that_needs_ecn_finds_it_on(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     sock, _ = hosts.connect()
     with monkeypatch.context() as patch:
-        patch.setattr(congestion_state, "_programs", wants_ecn)
-        needy = congestion_state.Setter()
+        patch.setattr(congestion, "_programs", wants_ecn)
+        needy = congestion.Setter()
     tcp_repair.set_congestion(sock, needy._name)
     assert tcp_repair.get_info(sock).snd_cwnd == 7
-    congestion_state.restore(sock, read_of(hosts, sock, needy._name), same_path=True)
+    congestion.restore(sock, read_of(hosts, sock, needy._name), same_path=True)
     assert tcp_repair.get_congestion(sock) == needy._name
     assert tcp_repair.get_info(sock).snd_cwnd == 300
     tcp_repair.set_congestion(sock, "reno")
@@ -220,10 +221,10 @@ def test_the_peers_timestamp(hosts: Hosts, kind: str) -> None:
 
 
 def test_where_the_kernel_refuses_it_is_done_without(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(congestion_state, "_made", [])
-    monkeypatch.setattr(congestion_state, "_refused", [OSError()])
-    monkeypatch.setattr(kernel_fields, "_made", [])
-    monkeypatch.setattr(kernel_fields, "_refused", [OSError()])
+    monkeypatch.setattr(congestion, "_made", [])
+    monkeypatch.setattr(congestion, "_refused", [OSError()])
+    monkeypatch.setattr(fields, "_made", [])
+    monkeypatch.setattr(fields, "_refused", [OSError()])
     sock, peer = hosts.connect()
     with hosts.here.entered():
         ici = tcpcp.get(sock)
@@ -238,7 +239,7 @@ def test_where_the_kernel_refuses_it_is_done_without(hosts: Hosts, monkeypatch: 
 
 
 def test_nothing_is_left_registered() -> None:
-    one = congestion_state.Setter()
+    one = congestion.Setter()
     assert one._name in AVAILABLE.read_text()
     one.close()
     assert one._name not in AVAILABLE.read_text()
@@ -255,10 +256,10 @@ def is_open(descriptor: int) -> bool:
 def test_a_child_keeps_none_of_its_parents(hosts: Hosts) -> None:
     """And the parent's stays registered, though the child has closed what it had of it."""
     sock, _ = hosts.connect()
-    ours = congestion_state._made[0]
+    ours = congestion._made[0]
     kept = [one.number for one in ours._descriptors]
     assert all(map(is_open, kept))
-    assert ended(in_child(lambda: not any(map(is_open, kept)) and not congestion_state.ready())) == 0
+    assert ended(in_child(lambda: not any(map(is_open, kept)) and not congestion.ready())) == 0
     assert ours._name in AVAILABLE.read_text()
     ours.give(sock, "cubic", 300, 200, False)
     assert tcp_repair.get_info(sock).snd_cwnd == 300
@@ -269,14 +270,14 @@ def test_a_child_makes_its_own(hosts: Hosts) -> None:
     sock, _ = hosts.connect()
 
     def check() -> bool:
-        assert congestion_state.prepare()
-        congestion_state._made[0].give(sock, "cubic", 77, 200, False)
+        assert congestion.prepare()
+        congestion._made[0].give(sock, "cubic", 77, 200, False)
         return tcp_repair.get_info(sock).snd_cwnd == 77
 
-    with congestion_state._lock:  # as the other thread would hold it
+    with congestion._lock:  # as the other thread would hold it
         pid = in_child(check)
     assert ended(pid) == 0
-    congestion_state._made[0].give(sock, "cubic", 78, 200, False)
+    congestion._made[0].give(sock, "cubic", 78, 200, False)
     assert tcp_repair.get_info(sock).snd_cwnd == 78
 
 

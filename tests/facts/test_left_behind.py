@@ -1,7 +1,7 @@
 """What becomes of a peer whose connection is left behind when all that was sent to it has arrived.
 
-The driver waits for no socket in FIN_WAIT2 or TIME_WAIT (:mod:`migrate.unowned`): on the destination there is none,
-so that a FIN that the peer sends, or sends again, is answered with a reset.
+The driver waits for no socket in FIN_WAIT2 or TIME_WAIT (:mod:`migrate.origin.unowned`): on the destination
+there is none, so that a FIN that the peer sends, or sends again, is answered with a reset.
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ import pytest
 from netns import Hosts, eventually
 from passing import assert_no_reset, deaf
 
-from tcpcp import diag, drain, endpoint, hold_new, listener
+from tcpcp import drain, hold_new
+from tcpcp.endpoint import calls, listener
 from tcpcp.errors import Unsupported
-from tcpcp.ici import State
+from tcpcp.kernel import diag
+from tcpcp.record.ici import State
 
 FAMILIES = {"v4": socket.AF_INET, "v6": socket.AF_INET6, "dual": socket.AF_INET6}
 WAITING = 5
@@ -53,11 +55,11 @@ def test_a_listener_moves(hosts: Hosts, kind: str) -> None:
         late = connecting(hosts, kind, port)
         accepted = drain(old)
         assert len(accepted) == WAITING
-        icis = endpoint.get_many(accepted)
+        icis = calls.get_many(accepted)
         old.close()
-        endpoint.release_many(accepted)
-        made = endpoint.create_many(icis)
-        endpoint.activate_many(made)
+        calls.release_many(accepted)
+        made = calls.create_many(icis)
+        calls.activate_many(made)
     new = listening(hosts, kind, port)
     with hosts.here.entered():
         assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
@@ -117,11 +119,11 @@ def test_a_client_that_has_not_spoken_yet(hosts: Hosts) -> None:
         waiting = drain(old)
         assert (len(waiting), waiting.left) == (1, 0)
         assert old.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == before
-        (ici,) = endpoint.get_many(waiting)
+        (ici,) = calls.get_many(waiting)
         old.close()
-        endpoint.release_many(waiting)
-        made = endpoint.create(ici)
-        endpoint.activate(made)
+        calls.release_many(waiting)
+        made = calls.create(ici)
+        calls.activate(made)
         held.release()
     peer.sendall(b"GET")
     made.setblocking(True)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from migrate import criu, memory, place
-from migrate.ahead import Ahead
-from migrate.image_stream import Receiver, Sender
-from migrate.page_server import PageServer
+from migrate import place
+from migrate.criu import worker
+from migrate.files.images import Receiver, Sender
+from migrate.memory import sources
+from migrate.memory.page_server import PageServer
+from migrate.memory.rounds import Ahead
 from migrate.pb.session_pb2 import FileChunk
-from tcpcp import tree
+from tcpcp.criu import tree
 
 KEEPER = Path(__file__).parents[1] / "workloads" / "memory_keeper.py"
 MEGABYTES = 200
@@ -108,7 +110,7 @@ def restore(images: Path) -> None:
 
 
 def _criu(command: list[str], images: Path, fds: list[int]) -> subprocess.Popen[bytes]:
-    program = criu.program()
+    program = worker.program()
     assert program is not None
     return subprocess.Popen([program, *command, "-D", str(images), "-o", "log"], pass_fds=fds)
 
@@ -191,13 +193,13 @@ def test_pagemap_and_the_scan_agree(keeper: Keeper) -> None:
     """Kernels before 6.7 have no PAGEMAP_SCAN; both must find the same pages."""
     checked = 0
     with Path(f"/proc/{keeper.pid}/pagemap").open("rb", buffering=0) as file:
-        for mapping in memory.mappings(keeper.pid):
+        for mapping in sources.mappings(keeper.pid):
             if not mapping.private or mapping.end - mapping.start > 1 << 30 or mapping.name.startswith("[v"):
                 continue
             span = mapping.start, mapping.end
             scanned, looked_up = (
-                memory._scanned(file.fileno(), *span),
-                memory._looked_up(file.fileno(), *span),
+                sources._scanned(file.fileno(), *span),
+                sources._looked_up(file.fileno(), *span),
             )
             assert pages(scanned) == pages(looked_up), mapping
             checked += 1
@@ -205,4 +207,4 @@ def test_pagemap_and_the_scan_agree(keeper: Keeper) -> None:
 
 
 def pages(runs: Iterator[tuple[int, int]]) -> set[int]:
-    return {page for start, end in runs for page in range(start, end, memory.PAGE_BYTES)}
+    return {page for start, end in runs for page in range(start, end, sources.PAGE_BYTES)}

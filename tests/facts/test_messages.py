@@ -16,9 +16,11 @@ from netns import Hosts
 from passing import wait_state
 
 import tcpcp
-from tcpcp import congestion_state, hooks, raw_segment, socket_options, tcp_repair
+from tcpcp.criu import stages
+from tcpcp.endpoint import congestion, raw_segment, socket_options
 from tcpcp.errors import IciError, KernelError, TcpcpError, Unsupported
-from tcpcp.ici import Endpoint, State
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Endpoint, State
 
 KINDS = ("v4", "v6", "mapped")
 
@@ -91,7 +93,7 @@ ASKED: tuple[Callable[[socket.socket], object], ...] = (
     tcpcp.max_size,
     tcpcp.drain,
     lambda sock: tcp_repair.set_repair(sock, tcp_repair.ON),
-    lambda sock: hooks.Extract([], {1: sock}, [], []).reusing(),
+    lambda sock: stages.Extract([], {1: sock}, [], []).reusing(),
 )
 
 
@@ -160,7 +162,7 @@ def test_closed_by_its_peer_after_the_dump(hosts: Hosts) -> None:
     sock.shutdown(socket.SHUT_WR)
     wait_state(sock, State.CLOSE)
     with pytest.raises(Unsupported) as caught:
-        list(hooks.Extract([], {1: sock}, [], []).get())
+        list(stages.Extract([], {1: sock}, [], []).get())
     assert str(caught.value).startswith(f"{expected}: was closed by its peer")
 
 
@@ -181,10 +183,10 @@ def test_a_segment_that_cannot_be_fed(hosts: Hosts, local: str, peer: str, expec
 
 
 def test_a_window_that_cannot_be_given(hosts: Hosts) -> None:
-    if not congestion_state.prepare():
-        pytest.skip(f"the kernel refuses struct_ops: {congestion_state._refused}")
+    if not congestion.prepare():
+        pytest.skip(f"the kernel refuses struct_ops: {congestion._refused}")
     sock, peer = hosts.connect()
-    with closing(congestion_state.Setter()) as setter:
+    with closing(congestion.Setter()) as setter:
         setter._values = sock.fileno()  # which is no map
         with pytest.raises(KernelError) as caught:
             setter.give(sock, "reno", 300, 200, False)

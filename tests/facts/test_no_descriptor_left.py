@@ -15,8 +15,9 @@ from netns import Hosts
 from passing import assert_no_reset, wait_state
 
 import tcpcp
-from tcpcp import congestion_state, fingerprint, kernel_fields, same_path, tcp_repair
-from tcpcp.ici import State
+from tcpcp.endpoint import congestion, fingerprint, same_path
+from tcpcp.kernel import fields, tcp_repair
+from tcpcp.record.ici import State
 
 #: More than any call needs at once.
 _MOST = 8
@@ -131,11 +132,11 @@ def test_what_was_refused_then_is_not_refused_later(hosts: Hosts) -> None:
 
     def ready() -> bool:
         apart = [fingerprint.tells_options_apart(family) for family in (socket.AF_INET, socket.AF_INET6)]
-        return congestion_state.ready() and kernel_fields.ready() and all(apart)
+        return congestion.ready() and fields.ready() and all(apart)
 
     def check() -> bool:
-        congestion_state._made.clear()
-        kernel_fields._made.clear()
+        congestion._made.clear()
+        fields._made.clear()
         fingerprint._found.clear()
         for number in range(_MOST):
             with left(number), contextlib.suppress(tcpcp.TcpcpError):
@@ -147,7 +148,7 @@ def test_what_was_refused_then_is_not_refused_later(hosts: Hosts) -> None:
     with hosts.here.entered():
         tcpcp.prepare()
         if not ready():
-            pytest.skip(f"the kernel refuses: {congestion_state._refused} {kernel_fields._refused}")
+            pytest.skip(f"the kernel refuses: {congestion._refused} {fields._refused}")
         assert ended(in_child(check)) == 0
 
 

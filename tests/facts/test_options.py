@@ -11,8 +11,9 @@ import pytest
 from netns import Hosts
 from passing import assert_no_reset, pass_on
 
-from tcpcp import endpoint, host, socket_filter, socket_options
-from tcpcp.option_names import IPPROTO_IP, IPPROTO_IPV6, OPTIONS, Option
+from tcpcp.endpoint import calls, host, socket_options
+from tcpcp.kernel import socket_filter
+from tcpcp.record.option_names import IPPROTO_IP, IPPROTO_IPV6, OPTIONS, Option
 
 #: What is set; none of it is what a socket starts with.
 VALUES = {
@@ -128,11 +129,11 @@ def test_buffers_are_there_and_go_on_being_tuned(hosts: Hosts) -> None:
 def test_an_ipv4_mapped_connection_where_sockets_are_ipv6_only(hosts: Hosts) -> None:
     sock, peer = hosts.connect("mapped")
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         sysctl("ipv6/bindv6only", "1")
-        made = endpoint.create(ici)
-        endpoint.activate(made)
+        made = calls.create(ici)
+        calls.activate(made)
     made.sendall(b"mapped")
     assert peer.recv(10) == b"mapped"
 

@@ -16,9 +16,9 @@ from traces import sent_by
 from wire import captured
 
 import tcpcp
-from tcpcp import tcp_repair
 from tcpcp.errors import IciError
-from tcpcp.ici import Ici, State
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici, State
 
 _SO_RCVBUFFORCE = 33
 

@@ -20,9 +20,10 @@ from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 from wire import captured
 
 import tcpcp
-from tcpcp import bpf, builder, endpoint, inspection, isolation, raw_segment, socket_filter, tcp_repair
+from tcpcp.endpoint import builder, calls, inspection, isolation, raw_segment
 from tcpcp.errors import IciError, Unsupported
-from tcpcp.ici import Endpoint, Ici, State
+from tcpcp.kernel import bpf, socket_filter, tcp_repair
+from tcpcp.record.ici import Endpoint, Ici, State
 
 KINDS = ("v4", "v6", "mapped")
 
@@ -139,7 +140,7 @@ def test_everything_is_refused_before_the_first_call(hosts: Hosts, monkeypatch: 
     ici = passed(hosts, sock)
     for name in ("set_repair", "set_int", "set_bytes"):
         monkeypatch.setattr(tcp_repair, name, lambda *_: pytest.fail("a call"))
-    monkeypatch.setattr(endpoint, "_hold", lambda *_: pytest.fail("a filter"))
+    monkeypatch.setattr(calls, "_hold", lambda *_: pytest.fail("a filter"))
     wrong = {
         "state is LISTEN": dataclasses.replace(ici, state=State.LISTEN),
         "is multicast": dataclasses.replace(ici, peer=Endpoint(ip_address("224.0.0.1"), 1)),
@@ -166,7 +167,7 @@ def test_everything_is_refused_before_the_first_call(hosts: Hosts, monkeypatch: 
 UNPRIVILEGED = """
 import socket, sys
 import tcpcp
-from tcpcp.codec import loads
+from tcpcp.record.codec import loads
 ici = loads(open(sys.argv[1], "rb").read())
 sock = socket.socket(fileno=int(sys.argv[2]))
 for call, argument in ((tcpcp.get, sock), (tcpcp.create, ici)):

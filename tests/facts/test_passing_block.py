@@ -22,7 +22,8 @@ from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp import endpoint, isolation, tcp_repair
+from tcpcp.endpoint import calls, isolation
+from tcpcp.kernel import tcp_repair
 
 
 class Wrong(Exception):
@@ -214,7 +215,7 @@ def test_renewed_while_the_body_runs(
 def test_expired(hosts: Hosts, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread is not let run for as long: the end of the body says that the ICIs are void, and all run."""
     monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
-    monkeypatch.setattr(endpoint, "renew_many", lambda socks: time.sleep(2.5))
+    monkeypatch.setattr(calls, "renew_many", lambda socks: time.sleep(2.5))
     with hosts.here.entered(), pytest.raises(tcpcp.Expired), tcpcp.passing([sock for sock, _ in pairs]):
         time.sleep(2.5)
     for pair in pairs:
@@ -232,7 +233,7 @@ def test_a_renewal_that_comes_too_late(
     def late(socks: list[socket.socket]) -> None:
         raise error
 
-    monkeypatch.setattr(endpoint, "renew_many", late)
+    monkeypatch.setattr(calls, "renew_many", late)
     with hosts.here.entered(), pytest.raises(tcpcp.Expired) as caught, tcpcp.passing([pairs[0][0]]):
         time.sleep(0.6)
     assert caught.value is error

@@ -12,9 +12,11 @@ import pytest
 from netns import Hosts, eventually
 from passing import pass_on, wait_state
 
-from tcpcp import checks, endpoint, host, reader, tcp_repair
+from tcpcp.endpoint import calls, host, reader
 from tcpcp.errors import IciError
-from tcpcp.ici import Ici, State
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import checks
+from tcpcp.record.ici import Ici, State
 
 
 def problems(ici: Ici) -> list[str]:
@@ -43,9 +45,9 @@ def test_a_full_receive_buffer(hosts: Hosts, piece: int, shrunk: bool) -> None:
     if shrunk:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with hosts.here.entered():
-        ici = endpoint.get(sock)
+        ici = calls.get(sock)
         assert problems(ici) == []
-        endpoint.resume(sock)
+        calls.resume(sock)
         assert ici.receive_queue.data
 
 
@@ -60,10 +62,10 @@ def test_a_buffer_that_the_kernel_has_tuned(hosts: Hosts) -> None:
         read += len(sock.recv(1_000_000))
     fill(peer, content)
     with hosts.here.entered():
-        ici = endpoint.get(sock)
+        ici = calls.get(sock)
         assert ici.options["SO_RCVBUF"] > 500_000 and "SO_BUF_LOCK" not in ici.options
         assert problems(ici) == []
-        endpoint.resume(sock)
+        calls.resume(sock)
 
 
 def test_an_application_with_so_rcvbufforce(hosts: Hosts) -> None:
@@ -76,12 +78,12 @@ def test_an_application_with_so_rcvbufforce(hosts: Hosts) -> None:
     peer.sendall(bytes(1_000_000))
     eventually(lambda: tcp_repair.get_inq(sock) == 1_000_000, "arrived")
     with hosts.here.entered():
-        ici = endpoint.get(sock)
+        ici = calls.get(sock)
         assert checks.problems(ici, host.limits()) == [
             "SO_RCVBUF is 100000000, which the application has chosen; this host permits "
             f"{host.limits().max_receive_buffer_bytes}: raise net.core.rmem_max to 50000000"
         ]
-        endpoint.resume(sock)
+        calls.resume(sock)
         Path("/proc/sys/net/ipv4/tcp_rmem").write_text("4096 131072 100000000")
     _, made = pass_on(hosts, sock)
     assert len(made.recv(1_000_000, socket.MSG_WAITALL)) == 1_000_000
@@ -91,12 +93,12 @@ def test_an_application_with_so_rcvbufforce(hosts: Hosts) -> None:
 def test_a_window_that_no_buffer_can_hold_is_refused(hosts: Hosts) -> None:
     sock, _peer = hosts.connect()
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         window = dataclasses.replace(ici.window, rcv_wnd=1_000_000_000)
         before = hosts.ss(hosts.here)
         with pytest.raises(IciError, match=r"raise the last number of net\.ipv4\.tcp_rmem"):
-            endpoint.create(dataclasses.replace(ici, window=window))
+            calls.create(dataclasses.replace(ici, window=window))
         assert hosts.ss(hosts.here) == before
 
 
@@ -111,10 +113,10 @@ def test_no_acknowledgement_is_left_over(hosts: Hosts, scaling: int) -> None:
     peer.shutdown(socket.SHUT_WR)
     wait_state(sock, State.CLOSE_WAIT)
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
-        made = endpoint.create(ici)
+        ici = calls.get(sock)
+        calls.release(sock)
+        made = calls.create(ici)
         time.sleep(0.1)
         assert reader.read_again(made, ici).window == ici.window
-        endpoint.activate(made)
+        calls.activate(made)
     assert made.recv(1000) == bytes(700) and made.recv(1) == b""

@@ -9,9 +9,10 @@ import pytest
 from netns import Hosts, ip
 from passing import assert_no_reset, comparable
 
-from tcpcp import builder, endpoint, host, inspection, reader, same_path, tcp_repair
+from tcpcp.endpoint import builder, calls, host, inspection, reader, same_path
 from tcpcp.errors import Unfed
-from tcpcp.ici import Ici
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici
 
 
 def faster(ici: Ici, rtt_us: int, cwnd: int) -> Ici:
@@ -23,9 +24,9 @@ def test_round_trip_time_and_window(hosts: Hosts, kind: str) -> None:
     sock, peer = hosts.connect(kind)
     peer.sendall(b"waits")
     with hosts.here.entered():
-        ici = faster(endpoint.get(sock), 40_000, 77)
-        endpoint.release(sock)
-        made = endpoint.create(ici, same_path=True)
+        ici = faster(calls.get(sock), 40_000, 77)
+        calls.release(sock)
+        made = calls.create(ici, same_path=True)
         info = tcp_repair.get_info(made)
         assert 40_000 <= info.rtt <= 42_000
         assert 200_000 <= info.rto <= 300_000
@@ -33,7 +34,7 @@ def test_round_trip_time_and_window(hosts: Hosts, kind: str) -> None:
         version = "-6" if kind == "v6" else "-4"
         assert "initcwnd" not in ip(f"{version} route show table main")
         assert comparable(reader.read_again(made, ici)) == comparable(ici)
-        endpoint.activate(made)
+        calls.activate(made)
     made.sendall(b"hello")
     assert peer.recv(10) == b"hello"
     assert made.recv(10) == b"waits"
@@ -44,18 +45,18 @@ def test_without_it_the_first_retransmission_takes_seconds(hosts: Hosts) -> None
     """Source: net/ipv4/tcp_metrics.c tcp_init_metrics(): TCP_TIMEOUT_FALLBACK where no time is known."""
     sock, _peer = hosts.connect()
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
-        made = endpoint.create(ici)
+        ici = calls.get(sock)
+        calls.release(sock)
+        made = calls.create(ici)
         assert tcp_repair.get_info(made).rto == 3_000_000
-        endpoint.release(made)
+        calls.release(made)
 
 
 def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:
     sock, peer = hosts.connect()
     with hosts.here.entered():
-        ici = faster(endpoint.get(sock), 30_000, 10)
-        endpoint.release(sock)
+        ici = faster(calls.get(sock), 30_000, 10)
+        calls.release(sock)
         longer = dataclasses.replace(ici, send_queue=dataclasses.replace(ici.send_queue, sent=b"\0"))
         limits = host.limits()
         made = builder.begin(longer, limits=limits)
@@ -78,12 +79,12 @@ def test_a_socket_of_criu_stays_on_its_interface(hosts: Hosts, monkeypatch: pyte
         raise Unfed("it did not arrive")
 
     with hosts.here.entered():
-        ici = endpoint.get(sock)
+        ici = calls.get(sock)
         monkeypatch.setattr(builder, "_feed_restored", unfed)
         with pytest.raises(Unfed):
             builder.finish_restored(sock, ici)
         assert inspection.device(sock) == ici.device == "here0"
-        endpoint.release(sock)
+        calls.release(sock)
 
 
 def test_a_route_that_exists_is_left_alone(hosts: Hosts) -> None:
@@ -91,17 +92,17 @@ def test_a_route_that_exists_is_left_alone(hosts: Hosts) -> None:
     with hosts.here.entered():
         ip("route add 10.9.0.2/32 dev here0 initcwnd 20")
         before = ip("-4 route show table main")
-        ici = faster(endpoint.get(sock), 1000, 50)
+        ici = faster(calls.get(sock), 1000, 50)
         with same_path.InitialWindows([ici]):
             assert ip("-4 route show table main") == before
         assert ip("-4 route show table main") == before
-        endpoint.release(sock)
+        calls.release(sock)
 
 
 def test_a_burst_has_a_limit(hosts: Hosts) -> None:
     sock, _peer = hosts.connect()
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.resume(sock)
+        ici = calls.get(sock)
+        calls.resume(sock)
     assert same_path.initial_windows([faster(ici, 1, 10**6)]) == {socket.inet_aton("10.9.0.2"): 1000}
     assert same_path.initial_windows([faster(ici, 1, 30), faster(ici, 1, 10)]) == {}

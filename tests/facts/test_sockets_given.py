@@ -11,7 +11,7 @@ from passing import assert_no_reset
 from traces import NOTHING, changed, everything, rules, sent_by
 
 import tcpcp
-from tcpcp.ici import Ici
+from tcpcp.record.ici import Ici
 
 
 @pytest.fixture

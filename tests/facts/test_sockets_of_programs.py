@@ -20,8 +20,8 @@ from passing import assert_no_reset, deaf, state_of
 from traces import NOTHING, changed, everything, is_held, rules, sent_by
 
 import tcpcp
-from tcpcp import tcp_repair
-from tcpcp.ici import Ici, State
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici, State
 
 
 class Holder:

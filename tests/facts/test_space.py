@@ -27,8 +27,9 @@ from space_states import SND_WND, both_gone, bring, info, live_on, talk
 from space_wire import Side, Wire, faults, kind_of
 
 import tcpcp
-from tcpcp import isolation, nft
-from tcpcp.ici import FIN_ACKED
+from tcpcp.endpoint import isolation
+from tcpcp.kernel import nft
+from tcpcp.record.ici import FIN_ACKED
 
 FIRST = int(os.environ.get("SPACE_FIRST", "1"))
 CASES = int(os.environ.get("SPACE_CASES", "200"))

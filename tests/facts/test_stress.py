@@ -23,8 +23,9 @@ from netns import Hosts, eventually
 from traces import rules
 
 import tcpcp
-from tcpcp import isolation, tcp_repair
-from tcpcp.ici import State
+from tcpcp.endpoint import isolation
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 ROUNDS = int(os.environ.get("TCPCP_STRESS", "1"))
 _THREADS = 8

@@ -16,10 +16,11 @@ import pytest
 from netns import Hosts, eventually
 from passing import deaf
 
-from tcpcp import endpoint, inspection, tcp_repair
+from tcpcp.endpoint import calls, inspection
+from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.errors import Unsupported
-from tcpcp.ici import State
-from tcpcp.isolation import Flow, Isolation
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 
 def connecting(hosts: Hosts) -> tuple[socket.socket, socket.socket, Isolation]:
@@ -40,7 +41,7 @@ def connecting(hosts: Hosts) -> tuple[socket.socket, socket.socket, Isolation]:
 def test_it_is_refused(hosts: Hosts) -> None:
     sock, _, _ = connecting(hosts)
     with hosts.here.entered(), pytest.raises(Unsupported, match="SYN_SENT cannot be passed"):
-        endpoint.get(sock)
+        calls.get(sock)
     assert not tcp_repair.get_repair(sock)
 
 

@@ -11,11 +11,13 @@ import pytest
 from netns import Hosts, eventually
 from passing import deaf, state_of
 
-from tcpcp import builder, endpoint, inspection, raw_segment, reader, seq, tcp_repair
+from tcpcp.endpoint import builder, calls, inspection, raw_segment, reader
+from tcpcp.endpoint.isolation import Isolation
 from tcpcp.errors import KernelError, Unsupported
-from tcpcp.ici import Endpoint, State
-from tcpcp.isolation import Isolation
-from tcpcp.tcp_repair import NO_QUEUE, OFF, OFF_NO_PROBE, ON, RECV_QUEUE, SEND_QUEUE
+from tcpcp.kernel import tcp_repair
+from tcpcp.kernel.tcp_repair import NO_QUEUE, OFF, OFF_NO_PROBE, ON, RECV_QUEUE, SEND_QUEUE
+from tcpcp.record import seq
+from tcpcp.record.ici import Endpoint, State
 
 
 def in_repair(sock: socket.socket) -> socket.socket:
@@ -98,7 +100,7 @@ def test_a_drop_on_output_does_not_count_as_sent(hosts: Hosts) -> None:
     sock, _peer = hosts.connect()
     with hosts.here.entered():
         isolation = Isolation("fact")
-        isolation.hold([endpoint.flow_of(sock)])
+        isolation.hold([calls.flow_of(sock)])
         sock.sendall(b"x" * 5000)
         assert tcp_repair.get_outq_nsd(sock) == tcp_repair.get_outq(sock) == 5000
         isolation.release()
@@ -114,10 +116,10 @@ def test_send_window_of_0_keeps_unsent_data(hosts: Hosts) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     sock.sendall(b"x" * 1000)
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         before = hosts.counters(hosts.here)["TcpOutSegs"]
-        made = endpoint.create(ici, isolate=False)
+        made = calls.create(ici, isolate=False)
         assert hosts.counters(hosts.here)["TcpOutSegs"] == before
         assert tcp_repair.get_outq_nsd(made) == 1000
         builder.discard(made)
@@ -150,8 +152,8 @@ def test_segment_size_after_repair_options(hosts: Hosts, kind: str) -> None:
     sock, _peer = hosts.connect(kind)
     before = tcp_repair.get_info(sock).snd_mss
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
+        ici = calls.get(sock)
+        calls.release(sock)
         made = socket.socket(sock.family)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         in_repair(made)
@@ -168,12 +170,12 @@ def test_user_mss_before_connect_is_what_connect_computes_with(hosts: Hosts) -> 
     """And it can be taken back afterwards. Source: tcp_connect_init() user_mss; tcp_sock_set_maxseg()."""
     sock, _peer = hosts.connect("v6")
     with hosts.here.entered():
-        ici = endpoint.get(sock)
-        endpoint.release(sock)
-        made = endpoint.create(ici)
+        ici = calls.get(sock)
+        calls.release(sock)
+        made = calls.create(ici)
         assert tcp_repair.get_info(made).snd_mss == 1428
         assert tcp_repair.get_mss_clamp(made) == 1440
-        endpoint.release(made)
+        calls.release(made)
 
 
 def feed_ack(made: socket.socket, local: Endpoint, peer: Endpoint, number: int, ack: int) -> None:
@@ -190,7 +192,7 @@ def test_a_segment_acknowledged_in_part_is_peeked_whole(hosts: Hosts) -> None:
     content = bytes(range(250)) * 4
     with deaf(hosts.there), hosts.here.entered():
         sock.sendall(content)
-        flow = endpoint.flow_of(sock)
+        flow = calls.flow_of(sock)
         isolation = Isolation("fact")
         isolation.hold([flow])
         ici = reader.read(sock)
@@ -223,7 +225,7 @@ def test_urgent_data_cuts_the_peek(hosts: Hosts, consume: bool) -> None:
         assert not inspection.has_urgent([sock])
     with hosts.here.entered():
         with pytest.raises(Unsupported, match="urgent"):
-            endpoint.get(sock)
+            calls.get(sock)
         assert not tcp_repair.get_repair(sock)
     assert sock.recv(100) == b"before"
 
@@ -282,7 +284,7 @@ def test_fed_fin_arrives(hosts: Hosts) -> None:
     """
     sock, _peer = hosts.connect()
     with hosts.here.entered():
-        flow = endpoint.flow_of(sock)
+        flow = calls.flow_of(sock)
         tcp_repair.select_queue(in_repair(sock), RECV_QUEUE)
         number = tcp_repair.get_queue_seq(sock)
         tcp_repair.select_queue(sock, SEND_QUEUE)

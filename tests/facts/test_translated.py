@@ -12,7 +12,7 @@ from netns import Hosts
 
 from migrate.inventory import translated
 from migrate.inventory.sockets import message
-from tcpcp import diag
+from tcpcp.kernel import diag
 
 RULES = """
 table inet translated {

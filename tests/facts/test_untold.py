@@ -14,7 +14,7 @@ from migrate import inventory
 from migrate.errors import MigrateError
 from migrate.inventory import untold
 from migrate.pb.session_pb2 import ProcessInventory
-from tcpcp import hooks
+from tcpcp.criu import stages
 from tcpcp.errors import Unsupported
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
@@ -94,16 +94,16 @@ def test_a_reset_while_it_is_frozen(hosts: Hosts) -> None:
     with pytest.raises(MigrateError, match="an error that the program has not been told"):
         untold.require_none({1: sock}, [])
     with pytest.raises(Unsupported, match="has not been told yet"):
-        list(hooks.Extract([], {1: sock}, [], []).get())
+        list(stages.Extract([], {1: sock}, [], []).get())
     with pytest.raises(ConnectionResetError):
         sock.recv(9)
-    assert list(hooks.Extract([], {1: sock}, [], []).get()) == []
+    assert list(stages.Extract([], {1: sock}, [], []).get()) == []
 
 
 def test_a_raw_socket_of_tcp_is_no_connection(namespace: Namespace) -> None:
     code = "a = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP); ready()"
     with program(code) as pid:
         assert not inventory.process(pid).obstacles
-        extract = hooks.Extract.collect([pid])
+        extract = stages.Extract.collect([pid])
         assert extract.closed == []
         extract.close()

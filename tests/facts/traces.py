@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from netns import Hosts, Namespace
 
-from tcpcp import tcp_repair
+from tcpcp.kernel import tcp_repair
 
 #: Options not to be asked for: they change with time or by being asked, or need a buffer of their own kind.
 _NOT_ASKED = {

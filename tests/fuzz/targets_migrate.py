@@ -24,33 +24,8 @@ from pycriu import rpc_pb2
 sys.path.insert(0, str(HERE.parent / "unit"))
 from inventories import connection, host, listener, process
 
-from migrate import (
-    checks,
-    criu,
-    elf,
-    failure,
-    file_taker,
-    hold,
-    journal,
-    known_hosts,
-    locks,
-    memory,
-    message_checks,
-    observed,
-    packets,
-    pagemap,
-    place,
-    ports,
-    processes,
-    ssh_config,
-    ssh_host,
-    ssh_host_key,
-    switch,
-    timeline_html,
-    timeline_svg,
-    wire,
-)
-from migrate.clock import Clocks, Offset
+from migrate import checks, place, switch
+from migrate.criu import worker
 from migrate.errors import (
     ImageError,
     MigrateError,
@@ -60,20 +35,34 @@ from migrate.errors import (
     TransportError,
     UsageError,
 )
-from migrate.image_stream import Receiver
-from migrate.inject import Inlet
-from migrate.instructions import in_doubt
-from migrate.inventory import proc, unix_diag
+from migrate.files import locks, taker
+from migrate.files.images import Receiver
+from migrate.gap import packets
+from migrate.gap.inject import Inlet
+from migrate.inventory import elf, ports, proc, unix_diag
+from migrate.journal import journal
 from migrate.lab import state as lab_state
 from migrate.lab.host import mount_points_in
-from migrate.page_server import PageServer
+from migrate.link import failure, message_checks
+from migrate.link import frames as wire
+from migrate.link.clock import Clocks, Offset
+from migrate.memory import pagemap, sources
+from migrate.memory.page_server import PageServer
+from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
-from migrate.report import Outcome, Report, Timeline
-from migrate.report_text import render
-from tcpcp import diag
-from tcpcp.ici import Endpoint
-from tcpcp.isolation import Flow
+from migrate.processes import identity
+from migrate.recovery import hold
+from migrate.recovery.instructions import in_doubt
+from migrate.report import html, svg
+from migrate.report.report import Outcome, Report, Timeline
+from migrate.report.text import render
+from migrate.ssh import config as ssh_config
+from migrate.ssh import host as ssh_host
+from migrate.ssh import host_key, known_hosts
+from tcpcp.endpoint.isolation import Flow
+from tcpcp.kernel import diag
+from tcpcp.record.ici import Endpoint
 
 ID = "0123456789ab"
 LOCAL, PEER = (
@@ -85,7 +74,7 @@ LOCAL, PEER = (
 
 
 def frames(data: bytes) -> None:
-    """migrate.wire: a stream in pieces; every message as its receiver takes it."""
+    """migrate.link.frames: a stream in pieces; every message as its receiver takes it."""
     decoder, clocks, got = wire.Decoder(), Clocks(lambda: 1000), []
     for piece in (data[:3], data[3:200], data[200:]):
         got += decoder.feed(piece)
@@ -161,7 +150,7 @@ class _Nowhere:
     """An injector that gives packets to nobody."""
 
     def give(self, packet: bytes, *, marked: bool = False) -> None:
-        """See :class:`migrate.inject.Injector`."""
+        """See :class:`migrate.gap.inject.Injector`."""
         assert packet[0] >> 4 in (4, 6)
 
 
@@ -183,8 +172,8 @@ def _phases(received: Any) -> None:
     timeline.hear(received.phases, Offset(0, 10**9))
     report = Report(outcome=Outcome.MOVED, host="b")
     report.take(timeline)
-    timeline_svg.to_text(timeline_svg.draw(report, "a"))
-    timeline_html.page(report, "a")
+    svg.to_text(svg.draw(report, "a"))
+    html.page(report, "a")
     render(report)
     json.dumps(report.as_json())
 
@@ -199,12 +188,12 @@ USES: dict[str, Callable[[Any], object]] = {
     "gap": _gap,
     "compare": _compare,
     "compared": _compared,
-    "copy": lambda received: file_taker.is_place(received.name),
+    "copy": lambda received: taker.is_place(received.name),
 }
 
 
 def phases(data: bytes) -> None:
-    """migrate.interval, and the drawings: the phases in an Activated."""
+    """migrate.report.interval, and the drawings: the phases in an Activated."""
     _phases(wire._parse(pb.Frame(activated=pb.Activated.FromString(data)).SerializeToString()).activated)
 
 
@@ -251,7 +240,7 @@ def _frames() -> dict[str, bytes]:
 
 
 def image_stream(directory: Path) -> Callable[[bytes], None]:
-    """migrate.image_stream.Receiver: chunks, the last message is the manifest."""
+    """migrate.files.images.Receiver: chunks, the last message is the manifest."""
     where = directory / "images"
 
     def run(data: bytes) -> None:
@@ -292,9 +281,9 @@ def _image_streams() -> dict[str, bytes]:
 
 
 def copied_path(data: bytes) -> None:
-    """migrate.file_taker.is_place: what is one is absolute, and stays where it is."""
+    """migrate.files.taker.is_place: what is one is absolute, and stays where it is."""
     name = data.decode(errors="replace")
-    if file_taker.is_place(name):
+    if taker.is_place(name):
         assert name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
@@ -302,7 +291,7 @@ def copied_path(data: bytes) -> None:
 
 
 def journal_lines(data: bytes) -> None:
-    """migrate.journal: read, and used by who settles it."""
+    """migrate.journal.journal: read, and used by who settles it."""
     record = journal.parse(data, ID)
     hold.frozen(record)
     in_doubt(record)
@@ -360,17 +349,17 @@ def _labs() -> dict[str, bytes]:
 
 
 def known(data: bytes) -> None:
-    """migrate.known_hosts, and the fingerprints of its keys."""
+    """migrate.ssh.known_hosts, and the fingerprints of its keys."""
     entries = known_hosts.parse(data.decode("utf-8", "replace").splitlines(), "file")
     for name in ("h", "[h]:2222", "10.0.0.1", "", "*"):
         known_hosts.judge(entries, name, "ssh-ed25519", b"key")
         known_hosts.kinds(entries, name)
     for entry in entries[:20]:
-        ssh_host_key._fingerprint(entry)
+        host_key._fingerprint(entry)
 
 
 def configuration(directory: Path) -> Callable[[bytes], None]:
-    """migrate.ssh_config: without programs, name servers, and files other than ours."""
+    """migrate.ssh.config: without programs, name servers, and files other than ours."""
     ssh = directory / "home" / ".ssh"
     ssh.mkdir(parents=True)
     (directory / "etc").mkdir()
@@ -408,13 +397,13 @@ def _tame(directory: Path) -> None:
 
 
 def host_argument(data: bytes) -> None:
-    """migrate.ssh_host."""
+    """migrate.ssh.host."""
     user, name = ssh_host.split(data.decode(errors="replace"))
     assert name and not set(user + name) & set(" '\"`(){};&|<>\\\n\r\t/")
 
 
 def jump(data: bytes) -> None:
-    """migrate.ssh_config.split_jump."""
+    """migrate.ssh.config.split_jump."""
     name, port = ssh_config.split_jump(data.decode(errors="replace"))
     ssh_host.split(name)
     assert port is None or 1 <= port <= 65535
@@ -447,7 +436,7 @@ def _configurations() -> dict[str, bytes]:
 
 
 def packet(data: bytes) -> None:
-    """migrate.packets: as a capture makes them ready, and as they are given to the stack."""
+    """migrate.gap.packets: as a capture makes them ready, and as they are given to the stack."""
     segment = packets.parse(data)
     if segment is None:
         return
@@ -484,7 +473,7 @@ def _packets() -> dict[str, bytes]:
 
 
 def pagemap_image(data: bytes) -> None:
-    """migrate.pagemap.Pagemap."""
+    """migrate.memory.pagemap.Pagemap."""
     found = pagemap.Pagemap.from_bytes(data)
     assert all(0 <= run.start < 1 << 64 and 0 <= run.pages < 1 << 64 for run in found.runs)
 
@@ -495,7 +484,7 @@ def _pagemaps() -> dict[str, bytes]:
 
 
 def elf_file(data: bytes) -> None:
-    """migrate.elf: a build-id or none, and little read for it."""
+    """migrate.inventory.elf: a build-id or none, and little read for it."""
     asked = []
 
     def read(offset: int, size: int) -> bytes:
@@ -541,8 +530,8 @@ def _elfs() -> dict[str, bytes]:
 
 
 def criu_answer(data: bytes) -> None:
-    """migrate.criu.parsed."""
-    reply = criu.parsed(data)
+    """migrate.criu.worker.parsed."""
+    reply = worker.parsed(data)
     if reply is not None:
         assert isinstance(reply.notify.script, str) and isinstance(reply.cr_errmsg.strip(), str)
         assert isinstance(reply.version.major_number, int) and reply.type >= 0
@@ -561,14 +550,14 @@ def _criu_answers() -> dict[str, bytes]:
 
 
 def criu_log(directory: Path) -> Callable[[bytes], None]:
-    """migrate.criu.log_errors."""
+    """migrate.criu.worker.log_errors."""
     path = directory / "dump.log"
 
     def run(data: bytes) -> None:
         path.write_bytes(data)
-        errors = criu.log_errors(path)
-        assert len(errors) <= criu.LOG_LINES
-        criu._sentence(errors)
+        errors = worker.log_errors(path)
+        assert len(errors) <= worker.LOG_LINES
+        worker._sentence(errors)
 
     return run
 
@@ -581,12 +570,12 @@ class _Changed:
     """Everything has changed since it was sent ahead."""
 
     def changed(self, _: object, start: int, __: int, size: int) -> Iterator[tuple[int, int]]:
-        """See :meth:`migrate.ahead.Ahead.changed`."""
+        """See :meth:`migrate.memory.rounds.Ahead.changed`."""
         yield start, start + size
 
 
 def page_server(directory: Path) -> Callable[[bytes], None]:
-    """migrate.page_server: what CRIU sends, up to 64 kB; it fails, or not, with an error of ours."""
+    """migrate.memory.page_server: what CRIU sends, up to 64 kB; it fails, or not, with an error of ours."""
     where = directory / "pages"
     where.mkdir()
 
@@ -716,13 +705,13 @@ def targets(directory: Path) -> list[Target]:
         "stat": (text(proc.parse_stat), texts, (plain, lines), same("stat", STAT)),
         "status": (text(proc.parse_fields), (), (plain, lines), same("status", STATUS)),
         "nspid": (
-            lambda data: void(processes.innermost_in(data)),
+            lambda data: void(identity.innermost_in(data)),
             texts,
             (plain, lines),
             same("status", STATUS),
         ),
         "maps": (text(proc.parse_maps), texts, (plain, lines), same("maps", MAPS)),
-        "mappings": (lambda data: void(memory.mappings_in(data)), (), (plain, lines), same("maps", MAPS)),
+        "mappings": (lambda data: void(sources.mappings_in(data)), (), (plain, lines), same("maps", MAPS)),
         "fdinfo": (text(proc.parse_fdinfo), texts, (plain, lines), same("fdinfo", FDINFO)),
         "mountinfo": (text(proc.parse_mount_ids), texts, (plain, lines), same("mountinfo", MOUNTINFO)),
         "mount_points": (

@@ -19,11 +19,15 @@ from engine import HERE, Target
 sys.path.insert(0, str(HERE.parent / "unit"))
 from golden_icis import GOLDEN
 
-from tcpcp import bpf, checks, cli, codec, criu_images, diag, nft_elements, same_path, sealed, text
-from tcpcp.completion import Completion
+from tcpcp import cli
+from tcpcp.criu import images
+from tcpcp.criu.completion import Completion
+from tcpcp.endpoint import same_path
 from tcpcp.errors import CodecError, IciError, KernelError
-from tcpcp.ici import Ici, State
+from tcpcp.kernel import bpf, diag, nft_elements
 from tcpcp.pb import ici_pb2
+from tcpcp.record import checks, codec, sealed, text
+from tcpcp.record.ici import Ici, State
 
 KEY = bytes(range(32))
 LIMITS = checks.Limits()
@@ -43,24 +47,24 @@ def use(ici: Ici) -> None:
     assert codec.loads(codec.dumps(ici)) == ici
     if not checks.problems(ici, LIMITS):
         for one_more in (False, True):
-            made = criu_images.tcp_stream(ici, one_more=one_more and bool(ici.timestamp))
-            criu_images.parse_tcp_stream(made, ici.state)
+            made = images.tcp_stream(ici, one_more=one_more and bool(ici.timestamp))
+            images.parse_tcp_stream(made, ici.state)
 
 
 def one_record(data: bytes) -> None:
-    """tcpcp.codec.loads."""
+    """tcpcp.record.codec.loads."""
     use(codec.loads(data))
 
 
 def many_records(data: bytes) -> None:
-    """tcpcp.codec.loads_many, whole_records."""
+    """tcpcp.record.codec.loads_many, whole_records."""
     assert codec.whole_records(data) <= len(data)
     for ici in codec.loads_many(data):
         use(ici)
 
 
 def sealed_record(data: bytes) -> None:
-    """tcpcp.sealed.loads_sealed, the tag made right in half of the cases."""
+    """tcpcp.record.sealed.loads_sealed, the tag made right in half of the cases."""
     with contextlib.suppress(CodecError):
         sealed.loads_sealed(data, KEY)
     record = data[len(sealed.MAGIC) + 32 :]
@@ -85,7 +89,7 @@ def shown(directory: Path) -> Callable[[bytes], None]:
 
 
 def completion(directory: Path) -> Callable[[bytes], None]:
-    """tcpcp.completion: an ICI image that arrives in pieces, beside CRIU's images."""
+    """tcpcp.criu.completion: an ICI image that arrives in pieces, beside CRIU's images."""
     where = directory / "completion"
     where.mkdir()
 
@@ -129,21 +133,21 @@ def _records() -> dict[str, bytes]:
 
 
 def stream_image(data: bytes) -> None:
-    """tcpcp.criu_images.parse_tcp_stream; the first byte is the state."""
-    criu_images.parse_tcp_stream(data[1:], State(data[0] % 11 + 1 if data else 1))
+    """tcpcp.criu.images.parse_tcp_stream; the first byte is the state."""
+    images.parse_tcp_stream(data[1:], State(data[0] % 11 + 1 if data else 1))
 
 
 def files_image(data: bytes) -> None:
-    """tcpcp.criu_images.inet_sockets, patch_files."""
-    found = list(criu_images.inet_sockets(data))
+    """tcpcp.criu.images.inet_sockets, patch_files."""
+    found = list(images.inet_sockets(data))
     assert all(type(one.device) is str and type(one.inode) is int for one in found)
-    patched = criu_images.patch_files(data, {found[0].inode: State.CLOSE_WAIT} if found else {}, [1])
-    assert len(list(criu_images.inet_sockets(patched))) == len(found)
+    patched = images.patch_files(data, {found[0].inode: State.CLOSE_WAIT} if found else {}, [1])
+    assert len(list(images.inet_sockets(patched))) == len(found)
 
 
 def inventory_image(data: bytes) -> None:
-    """tcpcp.criu_images.patch_inventory."""
-    criu_images.patch_inventory(data)
+    """tcpcp.criu.images.patch_inventory."""
+    images.patch_inventory(data)
 
 
 def _streams() -> dict[str, bytes]:
@@ -158,27 +162,27 @@ def _image(name: str) -> Callable[[], dict[str, bytes]]:
 
 
 def tcp_dump(data: bytes) -> None:
-    """tcpcp.diag.tcp: one datagram."""
+    """tcpcp.kernel.diag.tcp: one datagram."""
     for where in diag.sockets(data, diag._MESSAGE.size):
         entry = diag._entry(*where)
         assert type(entry.congestion) is str and type(entry.ulp) is str
 
 
 def nft_answers(data: bytes) -> None:
-    """tcpcp.nft_elements.answers: numbers that os.strerror() takes, not more than there is room for."""
+    """tcpcp.kernel.nft_elements.answers: numbers that os.strerror() takes, not more than there is room for."""
     found = list(nft_elements.answers(data))
     assert all(0 <= number < 4096 for number in found) and len(found) <= len(data) // 16 + 1
 
 
 def route_answer(data: bytes) -> None:
-    """tcpcp.same_path: the answer to what the way to a peer is."""
+    """tcpcp.endpoint.same_path: the answer to what the way to a peer is."""
     answer = same_path._answer(data)
     if isinstance(answer, bytes):
         same_path._copy(answer, b"\1\2\3\4", 20)
 
 
 def kernel_types(data: bytes) -> None:
-    """tcpcp.bpf: BTF."""
+    """tcpcp.kernel.bpf: BTF."""
     found = bpf.structs_in(data, ["pair", "act"])
     found["pair"].offsets["one"]
 
@@ -258,7 +262,7 @@ def _bytes(words: Iterable[bytes] = ()) -> mutate.Mutator:
 def targets(directory: Path) -> list[Target]:
     """The table; what needs files makes them in *directory*."""
     plain, netlink = _bytes(), _bytes(NETLINK_WORDS)
-    image: Any = criu_images.pb
+    image: Any = images.pb
     entries = mutate.framed("<I", mutate.message_of(image.file_entry), 8)
     together = {"all": b"".join(_records().values()), **_records()}
 

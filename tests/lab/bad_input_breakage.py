@@ -11,8 +11,9 @@ from pathlib import Path
 
 from bad_input_bench import Bench
 
-from migrate import criu, wire
+from migrate.criu import worker
 from migrate.lab import Host
+from migrate.link import frames as wire
 from migrate.pb.session_pb2 import Frame, Hello
 from tcpcp.version import VERSION
 
@@ -82,7 +83,7 @@ def criu_program() -> Path:
     """The CRIU that migrate uses, on every host of the lab."""
     beside = Path(sys.executable).parent / "criu"
     found = beside if beside.exists() else shutil.which("criu")
-    assert found and os.environ.get("MIGRATE_CRIU") is None and criu.program() == str(found)
+    assert found and os.environ.get("MIGRATE_CRIU") is None and worker.program() == str(found)
     return Path(found).resolve()
 
 

@@ -12,8 +12,8 @@ from bad_input_bench import Bench
 from passing_lab import remove_filters
 from ssh_server import Server
 
-from migrate import ssh_config
 from migrate.lab import Lab
+from migrate.ssh import config
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def no_thread_left(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 @pytest.fixture
 def server(no_thread_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """An sshd of this test's own on the loopback device."""
-    monkeypatch.setattr(ssh_config, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(config, "SYSTEM", tmp_path / "etc")
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     server = Server(tmp_path)
     yield server

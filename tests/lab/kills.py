@@ -71,7 +71,7 @@ class View:
     def reminds(self, process: tuple[str, str]) -> bool:
         """Whether it is a guardian that has settled everything and announces addresses a little longer."""
         words = process[1].split()
-        return words[1:3] == ["-m", "migrate.guardian"] and words[3] not in self.files
+        return words[1:3] == ["-m", "migrate.recovery.guardian"] and words[3] not in self.files
 
 
 class Migration:
@@ -107,7 +107,7 @@ class Migration:
 
     def guardian(self, host: Host) -> int:
         """The guardian's PID."""
-        return int(host.exec(["pgrep", "-f", f"migrate.guardian.*{self.id}"]).stdout)
+        return int(host.exec(["pgrep", "-f", f"migrate.recovery.guardian.*{self.id}"]).stdout)
 
     def criu(self, host: Host) -> int:
         """The PID of CRIU there, 0 when there is none."""
@@ -182,13 +182,14 @@ class Bench:
             self._sweep()
         self.stop()
         for host in (self.origin, self.destination):
-            host.exec(["pkill", "-9", "-f", "[m]igrate.guardian"], check=False)
+            host.exec(["pkill", "-9", "-f", "[m]igrate.recovery.guardian"], check=False)
         eventually(lambda: not self._guardians(), "the last guardian has ended", 30)
 
     def _sweep(self) -> None:
         """Remove by force what a test that failed has left."""
         script = """
-        pkill -9 -f '[m]igrate-agent|[m]igrate.guardian|[m]igrate.keeping|bin/[m]igrate '; pkill -9 -x criu
+        pkill -9 -f '[m]igrate-agent|[m]igrate.recovery.guardian|[m]igrate.processes.keeping|bin/[m]igrate '
+        pkill -9 -x criu
         for table in $(nft list tables | awk '/ (cut|tcpcp-.*|migrate-.*)$/ {print $2 ":" $3}'); do
             nft delete table ${table%:*} ${table#*:}
         done
@@ -394,7 +395,7 @@ class Bench:
         now, before = View(host), self.before[host.name]
         ours = ("migrate", "criu", "pid_namespace")
         found = [str(one) for one in now.processes.values() if any(word in one[1] for word in ours)]
-        found = [one for one in found if "migrate.guardian" not in one or now.files]
+        found = [one for one in found if "migrate.recovery.guardian" not in one or now.files]
         addresses = sorted(now.addresses - before.addresses)
         return found + sorted(now.files) + addresses + [one for one in now.network if "migrate-" in one]
 
@@ -402,7 +403,7 @@ class Bench:
         """Guardians that still announce addresses."""
         hosts = (self.origin, self.destination)
         words = [one for host in hosts for _, one in View(host).processes.values()]
-        return [one for one in words if "migrate.guardian" in one]
+        return [one for one in words if "migrate.recovery.guardian" in one]
 
     def assert_alone(self, where: str, *, within_s: float = 5.0, doubt: str = "") -> float:
         """Within *within_s* the server runs on *where* alone and nothing else is left; seconds it took."""

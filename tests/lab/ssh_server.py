@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from migrate import ssh
-from migrate.agent_stream import AgentStream
 from migrate.errors import TransportError
-from migrate.link import Link
+from migrate.link.link import Link
 from migrate.pb.session_pb2 import Hello
+from migrate.ssh import connect as ssh
+from migrate.ssh.agent_stream import AgentStream
 
 DEADLINE_S = 20.0
 

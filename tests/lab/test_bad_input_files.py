@@ -8,10 +8,10 @@ import pytest
 from bad_input_bench import Bench, stopped_at
 from bad_input_breakage import filled, stub
 
-PYTHON = f"#!{sys.executable}\nfrom migrate import agent\n"
+PYTHON = f"#!{sys.executable}\nfrom migrate.destination import agent\n"
 
 DAMAGE = """
-from migrate.image_stream import Receiver
+from migrate.files.images import Receiver
 take = Receiver.take
 def damage(self, chunk):
     if chunk.name.startswith("pages") and chunk.data:
@@ -21,7 +21,7 @@ Receiver.take = damage
 agent.main([])
 """
 REFUSAL = """
-from migrate.destination import Destination
+from migrate.destination.stages import Destination
 from migrate.errors import CriuError
 def restore(self, request):
     raise CriuError("the moon is full", phase="restore", role="destination", hint="Wait for a new one.")

@@ -24,7 +24,7 @@ from bad_input_breakage import (
 
 from migrate.pb.session_pb2 import Frame, Prepare, Restore
 
-PYTHON = f"#!{sys.executable}\nfrom migrate import agent\n"
+PYTHON = f"#!{sys.executable}\nfrom migrate.destination import agent\n"
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_criu_does_not_work_there(bench: Bench, server: Server) -> None:
     with stub(bench.destination, text) as path, mounted_over(bench.destination, criu_program(), path):
         found = bench.refused(server)
     assert found.codes == {("criu-broken", "destination")}
-    found.must_say("destination", "CRIU 4.2.1 does not work with kernel", "migrate.probe")
+    found.must_say("destination", "CRIU 4.2.1 does not work with kernel", "migrate.criu.probe")
 
 
 def test_no_pycriu_there(bench: Bench, server: Server) -> None:

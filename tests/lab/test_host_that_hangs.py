@@ -15,7 +15,7 @@ def bench(loaded: Bench) -> Bench:
 def test_only_the_origin_answers(bench: Bench) -> None:
     """What the agent would have to renew ends by the kernel's clock; nobody is left who could remove it."""
     migration = Migration(bench, "SWITCHED", "--max-gap", "60")
-    ours = "[m]igrate-agent|[m]igrate.guardian|[s]shd|[c]riu"
+    ours = "[m]igrate-agent|[m]igrate.recovery.guardian|[s]shd|[c]riu"
     bench.destination.exec(["pkill", "-STOP", "-f", ours])
     try:
         eventually(lambda: not bench.service & View(bench.destination).addresses, "the lease ends", 15)

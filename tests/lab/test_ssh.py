@@ -14,9 +14,9 @@ import time
 import pytest
 from ssh_server import DEADLINE_S, Server, ended, free_port, refused
 
-from migrate import wire
 from migrate.errors import ProtocolError, TransportError
-from migrate.link import Link
+from migrate.link import frames
+from migrate.link.link import Link
 from migrate.pb.session_pb2 import FileChunk, Frame, Hello, Ping
 
 THROUGHPUT_BYTES = 128 << 20
@@ -152,7 +152,7 @@ def test_lost_connection_ends_the_link_at_once(server: Server) -> None:
 
 def test_peer_that_stops_reading_frees_the_sender(server: Server) -> None:
     with server.connect() as connection:
-        ping = "".join(f"\\{byte:03o}" for byte in wire.encode(Frame(ping=Ping())))
+        ping = "".join(f"\\{byte:03o}" for byte in frames.encode(Frame(ping=Ping())))
         agent = server.program("agent", f"printf '{ping}'; exec sleep 60")
         link = Link(connection.start_agent(agent), silence_s=1.0)
         began = time.monotonic()

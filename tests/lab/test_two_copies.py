@@ -83,7 +83,7 @@ def sigcont(bench: Bench) -> Iterator[None]:
 
 
 def keeper(bench: Bench) -> int:
-    found = bench.origin.exec(["pgrep", "-f", "migrate.keeping"], check=False).stdout.split()
+    found = bench.origin.exec(["pgrep", "-f", "migrate.processes.keeping"], check=False).stdout.split()
     return int(found[0]) if found else 0
 
 
@@ -159,7 +159,9 @@ def test_sigcont_in_doubt(bench: Bench, hold: str, victims: tuple[str, ...], wor
         if word == "--resume":
             bench.destination.exec(["pkill", "-9", "-f", "/tmp/beats"])
         report = decide(bench, migration, word)
-    assert {"freezer": "A frozen cgroup", "keeper": "migrate.keeping"}[hold] in report["instructions"][0]
+    assert {"freezer": "A frozen cgroup", "keeper": "migrate.processes.keeping"}[hold] in report[
+        "instructions"
+    ][0]
     expected = (bench.destination, bench.origin) if word == "--release" else (bench.origin, bench.destination)
     only(*expected)
 

@@ -66,7 +66,7 @@ class Gap:
 
     @property
     def guardian(self) -> int:
-        return int(self.lab.hosts["origin"].exec(["pgrep", "-f", "migrate.guardian"]).stdout)
+        return int(self.lab.hosts["origin"].exec(["pgrep", "-f", "migrate.recovery.guardian"]).stdout)
 
     def assert_answered(self) -> None:
         """All are answered, and none of them had to repeat itself for it."""
@@ -109,8 +109,12 @@ def gap(lab: Lab, version: str, state: str) -> Iterator[Gap]:
             for peer in peers:
                 peer.close()
     finally:
-        no_guardian = lambda: lab.hosts["origin"].exec(["pgrep", "-f", "migrate.guardian"], check=False)  # noqa: E731
-        wait_for(lambda: not no_guardian().stdout, "no guardian announces any more", 30)
+        look = ["pgrep", "-f", "migrate.recovery.guardian"]
+        wait_for(
+            lambda: not lab.hosts["origin"].exec(look, check=False).stdout,
+            "no guardian announces any more",
+            30,
+        )
 
 
 @pytest.mark.parametrize(

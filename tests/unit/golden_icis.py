@@ -6,8 +6,8 @@ import dataclasses
 from ipaddress import ip_address
 from pathlib import Path
 
-from tcpcp import codec
-from tcpcp.ici import (
+from tcpcp.record import codec
+from tcpcp.record.ici import (
     Congestion,
     Endpoint,
     Ici,

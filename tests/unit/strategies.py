@@ -7,8 +7,8 @@ import ipaddress
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from tcpcp import option_names, seq
-from tcpcp.ici import (
+from tcpcp.record import option_names, seq
+from tcpcp.record.ici import (
     FIN_ACKED,
     FIN_IN,
     FIN_OUT,
@@ -102,7 +102,7 @@ def _ends(draw: DrawFn) -> tuple[Endpoint, Endpoint, bool, str]:
 
 @st.composite
 def icis(draw: DrawFn) -> Ici:
-    """An ICI in which :func:`tcpcp.checks.problems` finds nothing."""
+    """An ICI in which :func:`tcpcp.record.checks.problems` finds nothing."""
     state, fixed, rcv_nxt = draw(states), draw(negotiated()), draw(u32)
     local, peer, ipv6_socket, device = draw(_ends())
     algorithm = draw(st.sampled_from(["cubic", "bbr", "dctcp-reno", "reno"]))

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from migrate import doubt, guardian, limits
+from migrate import limits
 from migrate.errors import TransportError
-from migrate.journal import Record
+from migrate.journal.journal import Record
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import doubt, guardian
 
 RECORD = Record("0123456789ab", role="origin", entries=[{"did": "switch", "details": {}}])
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import icis
 
-from tcpcp import checks, seq
 from tcpcp.errors import IciError
-from tcpcp.ici import Congestion, Endpoint, Ici, Negotiated, ReceiveQueue, SendQueue, State, Timestamp
+from tcpcp.record import checks, seq
+from tcpcp.record.ici import Congestion, Endpoint, Ici, Negotiated, ReceiveQueue, SendQueue, State, Timestamp
 
 LIMITS = checks.Limits()
 PLAIN = GOLDEN["established"]

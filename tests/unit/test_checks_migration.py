@@ -18,8 +18,9 @@ from inventories import (
     task,
 )
 
-from migrate import checks_obstacles, ports
-from migrate.checks import Options, refusals
+from migrate.checks import obstacles
+from migrate.checks.refusals import Options, refusals
+from migrate.inventory import ports
 from migrate.pb.session_pb2 import (
     File,
     HostInventory,
@@ -114,7 +115,7 @@ def test_taken_pids() -> None:
 # --- obstacles ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", checks_obstacles.WORDS)
+@pytest.mark.parametrize("code", obstacles.WORDS)
 def test_every_obstacle_has_words(code: str) -> None:
     obstacle = Obstacle(code=code, pid=100, fd=5, what="/a {b}", size_bytes=2 << 20)
     reason = only(reasons(process(obstacles=[obstacle])))

@@ -14,8 +14,8 @@ from inventories import (
     reasons,
 )
 
-from migrate import ports
-from migrate.ports import service_addresses
+from migrate.inventory import ports
+from migrate.inventory.ports import service_addresses
 from migrate.pb.session_pb2 import (
     Interface,
     TcpSocket,

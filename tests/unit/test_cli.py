@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate import cli, interrupt, ui
+from migrate import cli, interrupt
 from migrate.errors import CriuError, MigrateError, Reason, Refused
-from migrate.report import ErrorReport, Outcome, Report
+from migrate.report import observer as ui
+from migrate.report.report import ErrorReport, Outcome, Report
 from migrate.request import RecoverRequest, Request
 
 Capture = pytest.CaptureFixture[str]
@@ -259,7 +260,8 @@ def test_signal_after_the_freeze_does_not_hide_the_report() -> None:
 def test_signal_after_the_report_does_not_change_the_exit_status(number: signal.Signals) -> None:
     """The interpreter's end takes its time, and a second Ctrl-C finds it there."""
     code = (
-        "import atexit, os, signal, sys; from migrate import cli; from migrate.report import Report, Outcome\n"
+        "import atexit, os, signal, sys; from migrate import cli\n"
+        "from migrate.report.report import Report, Outcome\n"
         f"os.geteuid = lambda: 0; atexit.register(signal.raise_signal, {int(number)})\n"
         "sys.argv = ['migrate', '42', 'h']\n"
         "sys.exit(cli.main(run=lambda r, o: Report(outcome=Outcome.ROLLED_BACK)))"
@@ -269,7 +271,7 @@ def test_signal_after_the_report_does_not_change_the_exit_status(number: signal.
 
 def test_closed_stdout_does_not_change_the_exit_status() -> None:
     code = (
-        "import os, sys; from migrate import cli; from migrate.report import Report, Outcome\n"
+        "import os, sys; from migrate import cli; from migrate.report.report import Report, Outcome\n"
         "os.geteuid = lambda: 0\n"
         "sys.exit(cli.main(['--json', '42', 'h'], run=lambda r, o: Report(outcome=Outcome.ROLLED_BACK)))"
     )
@@ -303,7 +305,7 @@ def test_a_timeline_that_cannot_be_written_changes_nothing(
     def write(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("migrate.report_file.write", write)
+    monkeypatch.setattr("migrate.report.file.write", write)
     path = tmp_path / "t.svg"
     assert cli.main(["--json", "--report", str(path), "42", "h"], run=driver(Outcome.MOVED)) == 0
     said = capsys.readouterr()

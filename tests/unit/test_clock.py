@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.clock import Clocks, Offset, offset
-from migrate.interval import MAX_PHASES, Interval, of_destination
-from migrate.link import Link
+from migrate.link.clock import Clocks, Offset, offset
+from migrate.link.link import Link
+from migrate.link.stream import FdStream
 from migrate.pb.session_pb2 import Hello, PhaseTime, Prepared, Stamp
-from migrate.stream import FdStream
+from migrate.report.interval import MAX_PHASES, Interval, of_destination
 
 times = st.integers(0, 10**15)
 delays = st.integers(0, 10**10)

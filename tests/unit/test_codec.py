@@ -16,10 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import damaged, icis
 
-from tcpcp import checks, codec
 from tcpcp.errors import CodecError, IciError
-from tcpcp.ici import Endpoint, Ici, State
 from tcpcp.pb import ici_pb2 as pb
+from tcpcp.record import checks, codec
+from tcpcp.record.ici import Endpoint, Ici, State
 
 DIRECTORY = Path(__file__).parent / "golden"
 PLAIN = GOLDEN["established"]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from migrate import place, settle
+from migrate import place
 from migrate.errors import TransportError
-from migrate.journal import Journal
+from migrate.journal.journal import Journal
 from migrate.machine import Machine, Outcome, State
-from migrate.origin import Driver
+from migrate.origin.run import Driver
+from migrate.recovery import settle
 
 
 def nothing(*_: Any, **__: Any) -> None:

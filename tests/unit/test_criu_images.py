@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from pycriu import images
 from strategies import damaged, icis
 
-from tcpcp import criu_images
+from tcpcp.criu import images as criu_images
 from tcpcp.errors import CodecError
-from tcpcp.ici import (
+from tcpcp.record.ici import (
     FIN_ACKED,
     FIN_IN,
     FIN_OUT,

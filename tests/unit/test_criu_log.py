@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate import criu
+from migrate.criu import worker
 
 PEER = "(00.010679)    237: Error (criu/sk-unix.c:2285): unix: FATAL: Peer 578557 unresolved for 576969"
 LIMIT = "(00.002805) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted"
@@ -44,22 +44,25 @@ DUMP = [
     ],
 )
 def test_the_first_error_that_says_something(lines: list[str], told: str) -> None:
-    assert criu._sentence(lines) == told
+    assert worker._sentence(lines) == told
 
 
 def test_errors_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "restore.log"
     log.write_text("\n".join(["(00.001) fine", PEER, "(00.002) fine too", END]))
-    assert criu.log_errors(log) == [PEER, END]
+    assert worker.log_errors(log) == [PEER, END]
     log.write_text(
         "\n".join([*DUMP[:1], *TERMINAL, *[f"(00.07) Error (x.c:1): follows {i}" for i in range(90)]])
     )
-    assert criu.log_errors(log)[: len(TERMINAL)] == TERMINAL and len(criu.log_errors(log)) == criu.LOG_LINES
+    assert (
+        worker.log_errors(log)[: len(TERMINAL)] == TERMINAL
+        and len(worker.log_errors(log)) == worker.LOG_LINES
+    )
     log.write_text(DUMP[0])
-    assert criu.log_errors(log) == [DUMP[0]]
+    assert worker.log_errors(log) == [DUMP[0]]
     log.write_text("(00.001) fine\n")
-    assert criu.log_errors(log) == ["(00.001) fine"]
-    assert criu.log_errors(tmp_path / "none.log") == []
+    assert worker.log_errors(log) == ["(00.001) fine"]
+    assert worker.log_errors(tmp_path / "none.log") == []
 
 
 def test_an_answer_that_is_none() -> None:
@@ -68,6 +71,6 @@ def test_an_answer_that_is_none() -> None:
 
     note = rpc.criu_notify(script="post-dump", pid=7)
     whole = rpc.criu_resp(type=rpc.NOTIFY, success=True, notify=note).SerializeToString()
-    assert criu.parsed(whole).notify.script == "post-dump"
+    assert worker.parsed(whole).notify.script == "post-dump"
     for damaged in (b"", b"\xff", whole[:-1], whole.replace(b"post", b"p\xffst"), whole[2:]):
-        assert criu.parsed(damaged) is None
+        assert worker.parsed(damaged) is None

@@ -8,9 +8,10 @@ import struct
 import pytest
 
 from migrate.inventory import unix_diag
-from tcpcp import bpf, diag, nft_elements, same_path
-from tcpcp import btf as btf_
+from tcpcp.endpoint import same_path
 from tcpcp.errors import KernelError
+from tcpcp.kernel import bpf, diag, nft_elements
+from tcpcp.kernel import btf as btf_
 
 BY_FAMILY, ERROR, DONE = 20, 2, 3
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from golden_icis import GOLDEN
 
-from migrate import failure
 from migrate.errors import ImageError
-from migrate.image_stream import Receiver, Sender
+from migrate.files.images import Receiver, Sender
+from migrate.link import failure
 from migrate.pb.manifest_pb2 import Manifest
 from migrate.pb.session_pb2 import FileChunk
-from tcpcp import codec
-from tcpcp.completion import Completion
+from tcpcp.criu.completion import Completion
 from tcpcp.errors import CodecError, IciError
+from tcpcp.record import codec
 
 ID = "0" * 12
 IMAGES = {"pages-1.img": bytes(range(256)) * 2000, "inventory.img": b"inventory"}

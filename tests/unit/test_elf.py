@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.elf import build_id, build_id_of
+from migrate.inventory.elf import build_id, build_id_of
 
 ID = bytes(range(20))
 

@@ -50,15 +50,15 @@ def test_closed_streams(closed: tuple[int, ...]) -> None:
         "migrate.cli abc x": 2,
         "migrate.cli --json abc x": 2,
         "migrate.cli --version": 0,
-        "migrate.agent --version": 0,
+        "migrate.destination.agent --version": 0,
         "migrate.lab --nonsense": 2,
-        "migrate.criu_setup --help": 0,
+        "migrate.criu.setup --help": 0,
         "tcpcp.cli --version": 0,
         "tcpcp.cli show /nonexistent": 1,
         "tcpcp.helper": 2,
     }
     if {0, 1} & set(closed):  # else it waits for its driver
-        expected["migrate.agent"] = 2
+        expected["migrate.destination.agent"] = 2
     lines = [f"{python} -m {words} {closing(closed)}; echo status $? >&2" for words in expected]
     done = shell("; ".join(lines), PATH=STANDARD)
     assert "Traceback" not in done.stderr

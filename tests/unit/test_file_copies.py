@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from migrate import beneath, file_copy, file_undo, journal, place
+from migrate import place
 from migrate.errors import MigrateError
-from migrate.file_taker import FileTaker
+from migrate.files import beneath, copies
+from migrate.files import undo as file_undo
+from migrate.files.taker import FileTaker
+from migrate.journal import journal
 from migrate.pb.session_pb2 import FileChunk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
@@ -141,7 +144,7 @@ def test_all_that_belongs_to_a_file_is_as_before(
         chunk.name = str(there)
         taker.take(chunk)
 
-    assert file_copy.send_file(str(source), send) == 300_000
+    assert copies.send_file(str(source), send) == 300_000
     before, after = source.stat(), there.stat()
     assert there.read_bytes() == source.read_bytes() and os.getxattr(there, "user.mime") == b"text"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, USER, USER + 1)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate import freezer, hold, instructions
-from migrate.freezer import Unavailable
-from migrate.journal import Record
+from migrate.journal.journal import Record
+from migrate.processes import freezer
+from migrate.processes.freezer import Unavailable
+from migrate.recovery import hold, instructions
 
 UNIFIED = b"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 HYBRID = b"38 30 0:26 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"

@@ -10,7 +10,7 @@ from golden_icis import GOLDEN
 
 from tcpcp.helper import policy
 from tcpcp.helper.policy import Allowed, Limits, Rights, parse_grant, parse_rights
-from tcpcp.ici import Endpoint, Ici
+from tcpcp.record.ici import Endpoint, Ici
 
 LIMITS = Limits(1024, 4 << 20, 6 << 20, frozenset({"cubic", "reno"}))
 NOTHING = Rights()

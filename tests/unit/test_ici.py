@@ -10,8 +10,8 @@ from golden_icis import GOLDEN
 from hypothesis import given
 from strategies import icis
 
-from tcpcp import codec
-from tcpcp.ici import Ici, ReceiveQueue, SendQueue
+from tcpcp.record import codec
+from tcpcp.record.ici import Ici, ReceiveQueue, SendQueue
 
 SECRET = b"password: xyzzy"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import ImageError, TransportError
-from migrate.image_stream import Receiver, Sender
+from migrate.files.images import Receiver, Sender
 from migrate.pb.session_pb2 import FileChunk
 
 TIMEOUT_S = 10.0

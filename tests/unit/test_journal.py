@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate import journal, place
+from migrate import place
 from migrate.errors import MigrateError
-from migrate.journal import Journal
+from migrate.journal import journal
+from migrate.journal.journal import Journal
 
 ID = "0123456789ab"
 
@@ -83,7 +84,8 @@ def test_lock_is_handed_over_when_its_owner_dies() -> None:
     """The kernel does it, also after kill -9; whoever waits gets it then."""
     script = (
         "import sys; from pathlib import Path; from migrate import place; place.STATE = Path(sys.argv[1])\n"
-        "from migrate.journal import Journal; kept = Journal(sys.argv[2], role='origin', pid=1, other_host='x')\n"
+        "from migrate.journal.journal import Journal\n"
+        "kept = Journal(sys.argv[2], role='origin', pid=1, other_host='x')\n"
         "kept.did('isolation', name='x'); print('ready', flush=True); sys.stdin.read()"
     )
     words = [sys.executable, "-c", script, str(place.STATE), ID]

@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from migrate import known_hosts
-from migrate.known_hosts import Verdict
+from migrate.ssh import known_hosts
+from migrate.ssh.known_hosts import Verdict
 
 A, B = b"key-a", b"key-b"
 ED = "ssh-ed25519"

@@ -12,9 +12,9 @@ import pytest
 
 from migrate import interrupt, limits
 from migrate.errors import FilterLost, MigrateError, TookTooLong
-from migrate.image_stream import Sender
-from migrate.lease import Lease
-from migrate.patience import Patience, in_words
+from migrate.files.images import Sender
+from migrate.gap.lease import Lease
+from migrate.origin.patience import Patience, in_words
 from migrate.pb.session_pb2 import FileChunk
 from migrate.watch import GivenUp, Watch
 
@@ -52,7 +52,7 @@ def test_no_other_module_has_a_limit_of_its_own() -> None:
         for path in ROOT.rglob("*.py")
         if path.name != "limits.py" and "lab" not in path.parts
     }
-    assert {name for name, lines in found.items() if lines} <= {"ssh_config.py"}  # what poll() takes
+    assert {name for name, lines in found.items() if lines} <= {"config.py"}  # what poll() takes
 
 
 # --- patience --------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_watch_heeds_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Filter:
-    """Stands for :class:`tcpcp.isolation.Isolation` and the kernel behind it."""
+    """Stands for :class:`tcpcp.endpoint.isolation.Isolation` and the kernel behind it."""
 
     timeout_s = 40
 

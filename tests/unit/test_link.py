@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from migrate import wire
 from migrate.errors import CriuError, ImageError, MigrateError, ProtocolError, Refused, TransportError
-from migrate.failure import from_failure, to_failure
-from migrate.link import Link
+from migrate.link import frames
+from migrate.link.failure import from_failure, to_failure
+from migrate.link.link import Link
+from migrate.link.stream import FdStream
 from migrate.pb.session_pb2 import (
     Abort,
     Aborted,
@@ -28,10 +29,9 @@ from migrate.pb.session_pb2 import (
     Restore,
     Restored,
 )
-from migrate.stream import FdStream
 
 DEADLINE_S = 10.0
-CHUNK = FileChunk(name="pages-1.img", data=b"p" * wire.CHUNK_BYTES)
+CHUNK = FileChunk(name="pages-1.img", data=b"p" * frames.CHUNK_BYTES)
 
 
 def stream_of(sock: socket.socket) -> FdStream:
@@ -73,7 +73,7 @@ def alone() -> Iterator[Callable[..., tuple[Link, socket.socket]]]:
 
 
 def read_frames(other: socket.socket, until: str) -> list[str]:
-    decoder, kinds = wire.Decoder(), []
+    decoder, kinds = frames.Decoder(), []
     while until not in kinds:
         for frame in decoder.feed(other.recv(1 << 16)):
             kinds.append(frame.WhichOneof("kind") or "")
@@ -145,7 +145,7 @@ def test_pings_keep_an_idle_link_alive(alone: Callable[..., tuple[Link, socket.s
 
 def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
     link, other = alone(silence_s=0.2)
-    other.sendall(wire.encode(Frame(ping=Ping())))
+    other.sendall(frames.encode(Frame(ping=Ping())))
     called: list[MigrateError] = []
     link.on_lost(called.append)
     with pytest.raises(TransportError, match="silent for 0.2 s") as caught:
@@ -165,14 +165,14 @@ def test_a_start_is_no_silence(alone: Callable[..., tuple[Link, socket.socket]])
     with pytest.raises(TransportError, match="did not answer within 0.6 s"):
         link.receive("hello", timeout_s=0.6)
     assert link.error is None
-    other.sendall(wire.encode(Frame(hello=Hello())))
+    other.sendall(frames.encode(Frame(hello=Hello())))
     link.expect(Hello, timeout_s=DEADLINE_S)
     assert link.lost.wait(DEADLINE_S)
 
 
 def test_silence_frees_a_sender_that_hangs(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
     link, other = alone(silence_s=0.5)
-    other.sendall(wire.encode(Frame(ping=Ping())))
+    other.sendall(frames.encode(Frame(ping=Ping())))
     began = time.monotonic()
     with pytest.raises(TransportError, match="silent"):
         while True:
@@ -184,7 +184,7 @@ def test_unread_frames_are_no_silence(alone: Callable[..., tuple[Link, socket.so
     """A side too busy to take its messages must not think that the other one has died."""
     link, other = alone(silence_s=0.3)
     sent = 200
-    data = wire.encode(Frame(image=FileChunk(data=b"x" * 10))) * sent
+    data = frames.encode(Frame(image=FileChunk(data=b"x" * 10))) * sent
     other.sendall(data)
     assert not link.lost.wait(1.0)
     for _ in range(sent):
@@ -195,7 +195,7 @@ def test_end_without_goodbye_is_loss_and_keeps_what_came(
     alone: Callable[..., tuple[Link, socket.socket]],
 ) -> None:
     link, other = alone()
-    other.sendall(wire.encode(Frame(hello=Hello(version="9"))))
+    other.sendall(frames.encode(Frame(hello=Hello(version="9"))))
     other.close()
     assert link.lost.wait(DEADLINE_S)
     assert link.expect(Hello, timeout_s=DEADLINE_S).version == "9"
@@ -322,7 +322,7 @@ def test_chunks_need_a_kind_and_a_size(pair: tuple[Link, Link]) -> None:
     with pytest.raises(ValueError, match="kind"):
         pair[0].send(CHUNK)
     with pytest.raises(ValueError, match="split"):
-        pair[0].send(FileChunk(data=b"x" * (wire.CHUNK_BYTES + 10_000)), kind="copy")
+        pair[0].send(FileChunk(data=b"x" * (frames.CHUNK_BYTES + 10_000)), kind="copy")
 
 
 def test_over_pipes_close_frees_the_reader() -> None:
@@ -366,7 +366,7 @@ def test_failure_of_a_bug_and_of_a_refusal() -> None:
 
 def early(link: Link, other: socket.socket) -> None:
     """The other side has said "restored" before it is asked; then it is."""
-    other.sendall(wire.encode(Frame(restored=Restored(destination_pid=7))))
+    other.sendall(frames.encode(Frame(restored=Restored(destination_pid=7))))
     deadline = time.monotonic() + DEADLINE_S
     while link.pending() is None and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from migrate import machine, undo
+from migrate import machine
 from migrate.machine import STEPS, Machine, Outcome, State
+from migrate.recovery import undo
 
 ORDER = [State.CHECKED, *(step.after for step in STEPS)]
 

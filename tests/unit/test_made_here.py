@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from migrate import made_here, processes, undo
+from migrate.processes import identity, made_here
+from migrate.recovery import undo
 
 MARK = "MIGRATE_ID=feedfeedfeed"
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -48,24 +49,24 @@ def test_who_has_a_number_of_the_tree_and_is_younger_is_a_stranger(tmp_path: Pat
 
 
 def test_what_was_built_is_killed_unless_its_number_is_another_ones(tmp_path: Path, start: Start) -> None:
-    built, other = (processes.identity(start().pid) for _ in range(2))
+    built, other = (identity.identity(start().pid) for _ in range(2))
     undo.UNDO["tree"](entry(tmp_path, built, (other[0], other[1] - 1)))
-    assert not processes.alive(built)
-    assert processes.alive(other)
+    assert not identity.alive(built)
+    assert identity.alive(other)
 
 
 def test_what_bears_our_mark_is_killed(tmp_path: Path, start: Start) -> None:
-    helper = processes.identity(start(env={**os.environ, **dict([MARK.split("=")])}).pid)
+    helper = identity.identity(start(env={**os.environ, **dict([MARK.split("=")])}).pid)
     undo.UNDO["tree"](entry(tmp_path))
-    assert not processes.alive(helper)
+    assert not identity.alive(helper)
 
 
 def test_what_writes_to_our_images_is_ours_and_who_reads_them_is_not(tmp_path: Path, start: Start) -> None:
     log = tmp_path / "restore.log"
     with log.open("wb") as file:
-        task = processes.identity(start(pass_fds=[file.fileno()]).pid)
+        task = identity.identity(start(pass_fds=[file.fileno()]).pid)
     with log.open("rb") as file:
-        engineer = processes.identity(start(pass_fds=[file.fileno()]).pid)
+        engineer = identity.identity(start(pass_fds=[file.fileno()]).pid)
     assert made_here.processes_of(entry(tmp_path)) == [task]
     undo.UNDO["tree"](entry(tmp_path))
-    assert (processes.alive(task), processes.alive(engineer)) == (False, True)
+    assert (identity.alive(task), identity.alive(engineer)) == (False, True)

@@ -10,11 +10,13 @@ import golden_icis
 import pytest
 from inventories import host, process
 
-from migrate import announced, checks, message_checks
-from migrate.agent import Agent
+from migrate import checks
+from migrate.destination import announced
+from migrate.destination.agent import Agent
 from migrate.errors import ImageError, ProtocolError
+from migrate.link import message_checks
 from migrate.pb import session_pb2 as pb
-from tcpcp.ici import Endpoint
+from tcpcp.record.ici import Endpoint
 
 TASKS = [pb.TaskState(pid=100, state="S")]
 

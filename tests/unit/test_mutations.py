@@ -21,9 +21,11 @@ from collections.abc import Iterator
 import pytest
 from golden_icis import GOLDEN
 
-from tcpcp import builder, checks, codec, tcp_repair
+from tcpcp.endpoint import builder
 from tcpcp.errors import CodecError, IciError
-from tcpcp.ici import Ici
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import checks, codec
+from tcpcp.record.ici import Ici
 
 IMAGES = 100_000
 LIMITS = checks.Limits()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpcp import nft_elements
+from tcpcp.kernel import nft_elements
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

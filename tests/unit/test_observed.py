@@ -12,20 +12,23 @@ from typing import Any
 
 import pytest
 
-from migrate import built, limits, observed, processes
-from migrate.agent import Agent
-from migrate.built import Built
-from migrate.criu import Worker
-from migrate.ending import Ending
+from migrate import limits
+from migrate.criu.worker import Worker
+from migrate.destination import built
+from migrate.destination.agent import Agent
+from migrate.destination.built import Built
 from migrate.errors import CriuError, Ended, Refused, Signalled
-from migrate.failure import from_failure, to_failure
+from migrate.link.failure import from_failure, to_failure
 from migrate.machine import STEPS, Machine, State
+from migrate.origin import observed
+from migrate.origin.ending import Ending
 from migrate.pb.session_pb2 import Activated, Failure, TaskState
-from migrate.report import Outcome, Report
+from migrate.processes import identity
+from migrate.processes.chosen import Subject
+from migrate.processes.watched import Watched
+from migrate.report.report import Outcome, Report
 from migrate.request import Request
-from migrate.subject import Subject
 from migrate.watch import nothing
-from migrate.watched import Watched
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def stop(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGSTOP)
-    while processes.state(child.pid) != "T":
+    while identity.state(child.pid) != "T":
         pass
 
 
@@ -97,7 +100,7 @@ def test_elsewhere_is_none_of_its_business(child: subprocess.Popen[bytes], outco
 
 def test_a_zombie_has_not_ended_meanwhile(child: subprocess.Popen[bytes]) -> None:
     child.kill()
-    while processes.state(child.pid) != "Z":
+    while identity.state(child.pid) != "Z":
         pass
     report = Report(outcome=Outcome.UNTOUCHED)
     with Subject(child.pid) as subject:
@@ -143,7 +146,7 @@ def test_what_else_was_seen_there_is_noted() -> None:
 
 
 def test_watched(child: subprocess.Popen[bytes]) -> None:
-    one = processes.identity(child.pid)
+    one = identity.identity(child.pid)
     watched = Watched([one, (child.pid, one[1] + 1), (1 << 22, 5)])
     assert watched.ended() == [child.pid, 1 << 22] and not watched.all_ended()
     watched.close()
@@ -164,7 +167,7 @@ def test_what_was_built_waits(child: subprocess.Popen[bytes]) -> None:
     found = made(child)
     found.require_whole()
     assert not found.gone()
-    assert [(one.pid, one.state) for one in found.seen()] == [(70, processes.state(child.pid)), (71, "")]
+    assert [(one.pid, one.state) for one in found.seen()] == [(70, identity.state(child.pid)), (71, "")]
 
 
 def test_what_was_built_is_killed(child: subprocess.Popen[bytes]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tcpcp import option_names
-from tcpcp.option_names import OPTIONS
-from tcpcp.options_left_out import NOT_CARRIED
+from tcpcp.record import option_names
+from tcpcp.record.option_names import OPTIONS
+from tcpcp.record.options_left_out import NOT_CARRIED
 
 #: Debian package linux-libc-dev.
 HEADERS = Path("/usr/include")

@@ -12,7 +12,7 @@ import pytest
 from clean_environment import PIP, ROOT, build, install, required, run
 
 from migrate import version
-from migrate.criu_setup import link
+from migrate.criu.setup import link
 from tcpcp.version import VERSION
 
 # What the library must not drag in. (Its modules for CRIU import pycriu where it is there.)
@@ -146,7 +146,9 @@ def test_what_migrate_criu_links(driver: Path, tmp_path: Path) -> None:
     link(tmp_path, driver / "criu", site)
     link(tmp_path, driver / "criu", site)  # again, as for an upgrade
     found = run(
-        driver / "python", "-c", "import pycriu, migrate.criu as c; print(pycriu.__file__, c.program())"
+        driver / "python",
+        "-c",
+        "import pycriu, migrate.criu.worker as c; print(pycriu.__file__, c.program())",
     )
     assert found.split() == [str(tmp_path / "python/pycriu/__init__.py"), str(driver / "criu")]
     assert (driver / "criu").resolve() == tmp_path / "bin" / "criu"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate import packet_filter, packets
-from migrate.packets import ACK, CWR, FIN, PSH, RST, SYN, URG
-from tcpcp.ici import Endpoint
-from tcpcp.isolation import Flow
+from migrate.gap import filter, packets
+from migrate.gap.packets import ACK, CWR, FIN, PSH, RST, SYN, URG
+from tcpcp.endpoint.isolation import Flow
+from tcpcp.record.ici import Endpoint
 
 IPS = {
     4: (ipaddress.ip_address("10.1.2.3"), ipaddress.ip_address("10.9.8.7")),
@@ -253,9 +253,9 @@ def passes(program: bytes, packet: bytes, packet_type: int = 0, interface: int =
 
 def programs(version: int, ports: list[int], *, syn_only: bool = False) -> Iterator[bytes]:
     """With the address that the packets have among one, many, too many, and no addresses."""
-    make = packet_filter.for_ipv4 if version == 4 else packet_filter.for_ipv6
+    make = filter.for_ipv4 if version == 4 else filter.for_ipv6
     local = IPS[version][0]
-    for count in (0, 1, 50, packet_filter.MOST_VALUES, packet_filter.MOST_VALUES + 1):
+    for count in (0, 1, 50, filter.MOST_VALUES, filter.MOST_VALUES + 1):
         yield make([local + i for i in range(-count + 1, 1)], ports, syn_only=syn_only)
 
 
@@ -292,8 +292,8 @@ def test_filter_keeps_others_away(version: int) -> None:
         assert not passes(program, raw(version), packet_type=3)
         assert not passes(program, raw(version), interface=1)
         assert not passes(program, b"")
-    make = packet_filter.for_ipv4 if version == 4 else packet_filter.for_ipv6
+    make = filter.for_ipv4 if version == 4 else filter.for_ipv6
     assert not passes(make([IPS[version][0] + 1]), raw(version))
-    assert not passes(packet_filter.nothing(), raw(version))
+    assert not passes(filter.nothing(), raw(version))
     if version == 4:
         assert not any(passes(one, raw(fragment=0x2000)) for one in programs(4, []))

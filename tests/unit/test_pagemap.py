@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycriu import images
 
 from migrate.errors import ImageError
-from migrate.pagemap import (
+from migrate.memory.pagemap import (
     PAGE_BYTES,
     PE_LAZY,
     PE_PARENT,

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from pycriu.images import magic, pb
 
-from migrate import pending, processes
 from migrate.errors import Ended, Signalled
-from migrate.frozen import Frozen
-from migrate.pending import Place
+from migrate.origin.frozen import Frozen
+from migrate.processes import identity, pending
+from migrate.processes.pending import Place
 
 STATUS = b"""Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\nSigBlk:\t0000000000000000
 SigIgn:\t0000000001001000\nSigCgt:\t0000000180004002\n"""
@@ -76,7 +76,7 @@ def deaf() -> Iterator[int]:
 @pytest.fixture
 def frozen(deaf: int) -> Iterator[Frozen]:
     os.kill(deaf, signal.SIGHUP)  # before: it is dumped
-    made = Frozen([processes.identity(deaf)], frozenset())
+    made = Frozen([identity.identity(deaf)], frozenset())
     yield made
     made.close()
 
@@ -107,7 +107,7 @@ def test_sigcont_matters_to_who_was_stopped(
 ) -> None:
     """Anybody else is kept still by what no signal ends."""
     no_images(monkeypatch)
-    frozen = Frozen([processes.identity(deaf)], frozenset({deaf} if stopped else ()))
+    frozen = Frozen([identity.identity(deaf)], frozenset({deaf} if stopped else ()))
     os.kill(deaf, signal.SIGCONT)
     with pytest.raises(Signalled, match="SIGCONT") if stopped else contextlib.nullcontext():
         frozen.look("commit", tmp_path)
@@ -167,7 +167,7 @@ def test_a_kill(frozen: Frozen, deaf: int, tmp_path: Path) -> None:
     assert frozen.running == frozen.tasks
     os.kill(deaf, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while processes.alive(frozen.tasks[0]) and time.monotonic() < deadline:
+    while identity.alive(frozen.tasks[0]) and time.monotonic() < deadline:
         time.sleep(0.01)
     looks: list[Callable[[], None]] = [
         lambda: frozen.require("dump"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from migrate import processes
+from migrate.processes import identity
 
 
 @pytest.fixture
@@ -21,44 +21,44 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_identity_is_of_one_process(child: subprocess.Popen[bytes]) -> None:
-    pid, start = processes.identity(child.pid)
-    assert processes.alive((pid, start))
-    assert not processes.alive((pid, start + 1))
-    assert processes.innermost(os.getpid()) == os.getpid()
+    pid, start = identity.identity(child.pid)
+    assert identity.alive((pid, start))
+    assert not identity.alive((pid, start + 1))
+    assert identity.innermost(os.getpid()) == os.getpid()
 
 
 def test_signal_goes_to_that_process_only(child: subprocess.Popen[bytes]) -> None:
-    pid, start = processes.identity(child.pid)
-    assert not processes.send((pid, start + 1), signal.SIGKILL)
+    pid, start = identity.identity(child.pid)
+    assert not identity.send((pid, start + 1), signal.SIGKILL)
     assert child.poll() is None
-    assert processes.send((pid, start), signal.SIGSTOP)
+    assert identity.send((pid, start), signal.SIGSTOP)
     assert os.waitid(os.P_PID, pid, os.WSTOPPED) is not None
-    assert processes.state(pid) == "T"
+    assert identity.state(pid) == "T"
 
 
 def test_zombie_is_not_alive(child: subprocess.Popen[bytes]) -> None:
-    one = processes.identity(child.pid)
-    assert processes.end([one]) == []
-    assert processes.state(child.pid) == "Z"
-    assert not processes.alive(one)
-    assert not processes.send(one, signal.SIGCONT)
-    assert processes.wait_gone(one, time.monotonic())
+    one = identity.identity(child.pid)
+    assert identity.end([one]) == []
+    assert identity.state(child.pid) == "Z"
+    assert not identity.alive(one)
+    assert not identity.send(one, signal.SIGCONT)
+    assert identity.wait_gone(one, time.monotonic())
 
 
 def test_process_that_is_gone(child: subprocess.Popen[bytes]) -> None:
-    one = processes.identity(child.pid)
+    one = identity.identity(child.pid)
     child.kill()
     child.wait()
-    assert not processes.alive(one)
-    assert not processes.send(one, signal.SIGCONT)
-    assert processes.wait_gone(one, time.monotonic() - 1)
-    for look in (processes.identity, processes.state, processes.innermost):
+    assert not identity.alive(one)
+    assert not identity.send(one, signal.SIGCONT)
+    assert identity.wait_gone(one, time.monotonic() - 1)
+    for look in (identity.identity, identity.state, identity.innermost):
         with pytest.raises(ProcessLookupError):
             look(child.pid)
 
 
 def test_waiting_ends_at_the_deadline(child: subprocess.Popen[bytes]) -> None:
-    assert not processes.wait_gone(processes.identity(child.pid), time.monotonic() + 0.01)
+    assert not identity.wait_gone(identity.identity(child.pid), time.monotonic() + 0.01)
 
 
 def test_name_with_blanks_and_parentheses() -> None:
@@ -66,13 +66,13 @@ def test_name_with_blanks_and_parentheses() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as odd:
         assert odd.stdout is not None and odd.stdin is not None
         odd.stdout.readline()
-        assert processes.identity(odd.pid)[1] > 0
-        assert processes.state(odd.pid) in "RS"
+        assert identity.identity(odd.pid)[1] > 0
+        assert identity.state(odd.pid) in "RS"
         odd.stdin.write(b"\n")
 
 
 def test_processes_by_environment(child: subprocess.Popen[bytes]) -> None:
     word = f"MIGRATE_ID=unit-{os.getpid()}"
-    one = processes.identity(child.pid)
-    assert processes.with_environment(word) == [one]
-    assert processes.with_environment(word[:-1]) == []
+    one = identity.identity(child.pid)
+    assert identity.with_environment(word) == [one]
+    assert identity.with_environment(word[:-1]) == []

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from migrate import doubt, journal, limits, place, recover, settle, undo
+from migrate import limits, place
 from migrate.errors import Refused, TransportError
-from migrate.instructions import in_doubt
-from migrate.journal import Journal
+from migrate.journal import journal
+from migrate.journal.journal import Journal
+from migrate.journal.reach import Reach
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
-from migrate.reach import Reach
-from migrate.report import Outcome, Report
+from migrate.recovery import doubt, recover, settle, undo
+from migrate.recovery.instructions import in_doubt
+from migrate.recovery.settle import Verdict
+from migrate.report.report import Outcome, Report
 from migrate.request import RecoverRequest
-from migrate.settle import Verdict
 
 ID = "0123456789ab"
 ORIGIN = ("isolation", "images", "criu", "stop", "repair", "switch")
@@ -53,7 +55,7 @@ class Quiet:
     """An observer that nobody looks at."""
 
     def finished(self, report: Report) -> None:
-        """See :class:`migrate.ui.Observer`."""
+        """See :class:`migrate.report.observer.Observer`."""
 
 
 def left(role: str, *states: State, end: str = "", alive: bool = True) -> Path:
@@ -62,9 +64,9 @@ def left(role: str, *states: State, end: str = "", alive: bool = True) -> Path:
     :param alive: the frozen tree is there: this very process stands for it, and nothing signals it.
     """
     written = Journal(ID, role=role, pid=os.getpid(), other_host="there")
-    from migrate import processes
+    from migrate.processes import identity
 
-    pid, start = processes.identity(os.getpid())
+    pid, start = identity.identity(os.getpid())
     details = {"tasks": [[pid, start + (not alive)]], "path": "/none", "pid": 1, "start": -1, "backup": ""}
     for name in ORIGIN if role == "origin" else DESTINATION:
         written.did(name, **details)
@@ -107,7 +109,7 @@ def test_doubt_about_a_copy_that_is_dead_is_none(calls: list[str]) -> None:
 
 def test_origin_after_activation_is_completed(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(undo.processes, "end", lambda found: killed.extend(found) or [])
+    monkeypatch.setattr(undo.identity, "end", lambda found: killed.extend(found) or [])
     directory = left("origin", State.COMMITTED, State.ACTIVATED)
     assert settled(directory) is Verdict.MOVED
     assert [pid for pid, _ in killed] == [os.getpid()]
@@ -116,7 +118,7 @@ def test_origin_after_activation_is_completed(calls: list[str], monkeypatch: pyt
 
 
 def test_filter_stays_while_the_frozen_tree_does(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undo.processes, "end", list)
+    monkeypatch.setattr(undo.identity, "end", list)
     directory = left("origin", State.COMMITTED, State.ACTIVATED)
     assert settled(directory) is Verdict.UNFINISHED
     assert calls == []
@@ -182,7 +184,7 @@ def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
 def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     left("origin", State.COMMITTED)
     monkeypatch.setattr(doubt, "ask", answering(pb.Answer.NOT_HERE))
-    monkeypatch.setattr(undo.processes, "alive", lambda task: False)
+    monkeypatch.setattr(undo.identity, "alive", lambda task: False)
     report = recover.run(RecoverRequest(resume=ID), Quiet())  # type: ignore[arg-type]
     assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
     assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
@@ -231,7 +233,7 @@ def test_an_entry_that_nobody_can_undo_stops_none_of_the_others(calls: list[str]
 
 @pytest.mark.parametrize("how", ["resume", "release"])
 def test_person_decides(calls: list[str], monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(undo.identity, "end", lambda found: [])
     directory = left("origin", State.COMMITTED)
     report = run()
     assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
@@ -259,7 +261,7 @@ def test_person_decides_nothing_that_the_destination_contradicts(
     force: bool,
 ) -> None:
     """Force or not: it is for a destination that cannot be asked."""
-    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(undo.identity, "end", lambda found: [])
     monkeypatch.setattr(doubt, "ask", answering(where))
     directory = left("origin", State.COMMITTED)
     report = run(**{how: ID}, force=force)
@@ -287,7 +289,7 @@ def test_recover_asks_the_destination(
     undone: str,
     stays: bool,
 ) -> None:
-    monkeypatch.setattr(undo.processes, "end", lambda found: [])
+    monkeypatch.setattr(undo.identity, "end", lambda found: [])
     monkeypatch.setattr(doubt, "ask", answering(where))
     directory = left("origin", State.COMMITTED)
     report = run()

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from migrate.clock import Offset
 from migrate.errors import CriuError, Ended, Exit, MigrateError, Reason, Refused, UsageError
+from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
-from migrate.report import ErrorReport, Outcome, Report, Span, Timeline
-from migrate.report_text import clean, duration, render, size
+from migrate.report.report import ErrorReport, Outcome, Report, Span, Timeline
+from migrate.report.text import clean, duration, render, size
 from tcpcp.errors import IsolationError
 
 

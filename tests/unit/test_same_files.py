@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 from inventories import destination, only, process, reasons
 
-from migrate import checks, locks, storage
-from migrate.carried_files import CarriedFiles
-from migrate.checks_files import files_to_compare
-from migrate.content import Digests
+from migrate import checks
+from migrate.checks.files import files_to_compare
 from migrate.errors import MigrateError
-from migrate.inventory import compared, neighbours
+from migrate.files import locks
+from migrate.files.content import Digests
+from migrate.files.leases import parse
+from migrate.inventory import compared, neighbours, storage
 from migrate.inventory.file_facts import database
-from migrate.leases import parse
+from migrate.origin.carried_files import CarriedFiles
 from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory
 
 DATA = "/var/lib/app/data"
@@ -176,7 +177,7 @@ def test_a_file_is_read_again_only_when_it_may_have_changed(
     assert digests.of(str(file)) == first
     file.write_text("two")  # in the same moment, of the same size
     assert digests.changed(str(file)) and digests.of(str(file)) != first
-    monkeypatch.setattr("migrate.content._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("migrate.files.content._SETTLED_NS", -(10**18))
     second = digests.of(str(file))
     monkeypatch.setattr(os, "read", lambda *_: pytest.fail("read again"))
     assert digests.of(str(file)) == second and not digests.changed(str(file))
@@ -203,7 +204,7 @@ class Destination:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **contents: bytes) -> None:
         self.contents, self.sent = contents, list[FileChunk]()
-        monkeypatch.setattr("migrate.file_copy.send_directory_above", lambda *_: None)
+        monkeypatch.setattr("migrate.files.copies.send_directory_above", lambda *_: None)
 
     def ask(self, question: Compare, meanwhile: Callable[[], None]) -> Compared:
         meanwhile()

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import icis
 
-from tcpcp import Ici, codec, dumps, dumps_sealed, loads, loads_sealed, sealed
+from tcpcp import Ici, dumps, dumps_sealed, loads, loads_sealed
 from tcpcp.errors import CodecError
+from tcpcp.record import codec, sealed
 
 KEY = bytes(range(32))
 PLAIN = GOLDEN["established"]

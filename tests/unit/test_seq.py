@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import u32
 
-from tcpcp import seq
+from tcpcp.record import seq
 
 HALF = 2**31
 

@@ -16,8 +16,9 @@ from golden_icis import GOLDEN
 from hypothesis import given
 from strategies import icis
 
-from tcpcp import cli, codec, text
-from tcpcp.ici import Ici
+from tcpcp import cli
+from tcpcp.record import codec, text
+from tcpcp.record.ici import Ici
 from tcpcp.version import VERSION
 
 DIRECTORY = Path(__file__).parent / "golden"

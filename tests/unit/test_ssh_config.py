@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from migrate import ssh_config, ssh_host
 from migrate.errors import TransportError, UsageError
+from migrate.ssh import config as ssh_config
+from migrate.ssh import host
 
 
 @pytest.fixture
@@ -144,12 +145,12 @@ def test_an_option_that_makes_no_sense(home: Path, option: str) -> None:
 
 @pytest.mark.parametrize("text", ["h", "10.0.0.1", "fe80::1%eth0", "a-b.c_d"])
 def test_hosts(text: str) -> None:
-    assert ssh_host.split(text) == ("", text)
-    assert ssh_host.split(f"me@{text}") == ("me", text)
-    assert ssh_host.split("[::1]") == ("", "::1")
+    assert host.split(text) == ("", text)
+    assert host.split(f"me@{text}") == ("me", text)
+    assert host.split("[::1]") == ("", "::1")
 
 
 @pytest.mark.parametrize("text", ["", "-h", "a b", "a@", "@a", "$(x)", "a;b", "-u@h", "a\nb", "h'"])
 def test_no_hosts(text: str) -> None:
     with pytest.raises(UsageError):
-        ssh_host.split(text)
+        host.split(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import paramiko
 
-from migrate import known_hosts, ssh_host_key
+from migrate.ssh import host_key, known_hosts
 
 
 def test_a_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_a_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
         ["ssh-keygen", "-lf", tmp_path / "key.pub"], capture_output=True, text=True, check=True
     )
     (entry,) = known_hosts.parse([f"h {key.get_name()} {key.get_base64()}"], "file")
-    assert ssh_host_key._fingerprint(entry) == said.stdout.split()[1] == key.fingerprint
+    assert host_key._fingerprint(entry) == said.stdout.split()[1] == key.fingerprint
 
 
 def test_a_key_that_makes_no_sense_costs_no_time() -> None:
@@ -26,6 +26,6 @@ def test_a_key_that_makes_no_sense_costs_no_time() -> None:
     number = b"\x00\x06\x00\x00" + b"\x00" + b"\xff" * 0x5FFFF
     blob = b"\x00\x00\x00\x07ssh-rsa" + b"\x00\x00\x00\x03\x01\x00\x01" + number
     began = time.process_time()
-    fingerprint = ssh_host_key._fingerprint(known_hosts.Entry(("h",), "ssh-rsa", blob, False, "file:1"))
+    fingerprint = host_key._fingerprint(known_hosts.Entry(("h",), "ssh-rsa", blob, False, "file:1"))
     assert fingerprint.startswith("SHA256:")
     assert time.process_time() - began < 0.5

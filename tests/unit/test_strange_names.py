@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from migrate import checks, errors, inventory, memory, place, processes
+from migrate import checks, errors, inventory, place
 from migrate.inventory import proc
 from migrate.lab import state
 from migrate.lab.host import mount_points_in
+from migrate.memory import sources
 from migrate.pb.session_pb2 import HostInventory
+from migrate.processes import identity
 
 #: What Python takes for the end of a line, and the kernel for a part of a name.
 ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"]
@@ -45,9 +47,9 @@ def strange(tmp_path: Path) -> Iterator[int]:
 
 
 def test_a_process_with_such_names(strange: int) -> None:
-    assert processes.identity(strange)[0] == strange
-    assert processes.innermost(strange) == strange
-    assert processes.alive(processes.identity(strange))
+    assert identity.identity(strange)[0] == strange
+    assert identity.innermost(strange) == strange
+    assert identity.alive(identity.identity(strange))
     found = inventory.process(strange)
     assert [task.comm for task in found.tasks] == ["na\ufffd) R 1"]
     assert [one.what for one in found.obstacles if one.code == "file-name"][0].endswith("/a\ufffd\nb")
@@ -60,7 +62,7 @@ def test_mappings(end: str) -> None:
     name = f"/tmp/x{end}1-2 r-xp 3 4:5 word /etc/shadow"
     content = MAP.format("r-xp", 7, name) + MAP.format("rw-p", 0, "").rstrip(" \n") + " \n"
     assert proc.parse_maps(content) == [proc.Mapping("7f0000000000-7f0000001000", "r-xp", 7, name)]
-    found = memory.mappings_in(content.encode())
+    found = sources.mappings_in(content.encode())
     assert [(one.inode, one.name) for one in found] == [(7, name), (0, "")]
 
 
@@ -68,7 +70,7 @@ def test_mappings(end: str) -> None:
 def test_fields(end: str) -> None:
     content = f"Name:\tx{end}NSpid:\t1\nUid:\t5\t5\nNSpid:\t70\t7\n"
     assert proc.parse_fields(content)["Uid"] == "5\t5"
-    assert processes.innermost_in(content.encode()) == 7
+    assert identity.innermost_in(content.encode()) == 7
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -87,7 +89,7 @@ def test_mount_points_of_the_lab(end: bytes) -> None:
 
 
 def test_numbers_without_end_are_no_mapping() -> None:
-    assert memory.mappings_in(MAP.format("r-xp", "7" * 5000, "/x").encode()) == []
+    assert sources.mappings_in(MAP.format("r-xp", "7" * 5000, "/x").encode()) == []
 
 
 @pytest.mark.parametrize(

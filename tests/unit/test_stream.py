@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from migrate.stream import FdStream
+from migrate.link.stream import FdStream
 
 DEADLINE_S = 10.0
 
@@ -17,7 +17,7 @@ DEADLINE_S = 10.0
 def test_from_stdio_keeps_prints_and_children_out_of_the_stream() -> None:
     code = """
 import os, subprocess, sys
-from migrate.stream import FdStream
+from migrate.link.stream import FdStream
 stream = FdStream.from_stdio()
 print("a print", flush=True)
 subprocess.run(["sh", "-c", "echo a child; cat"], check=True)

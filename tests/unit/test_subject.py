@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from migrate.errors import Ended, Refused
-from migrate.subject import Subject, stopped
+from migrate.processes.chosen import Subject, stopped
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import inventories as two
 import pytest
 
-from migrate import checks_around
+from migrate.checks import around
 from migrate.inventory import supervision
 from migrate.pb.session_pb2 import Supervisor
 
@@ -111,7 +111,7 @@ UNIT = {"pid": 1, "comm": "systemd", "unit": "a.service"}
 def told(leave: bool = False, **fields: Any) -> tuple[list[str], list[str]]:
     """Codes of refusals, and notes."""
     process = two.process(supervisors=[Supervisor(**fields)])
-    return [one.code for one in two.reasons(process, leave_supervisor=leave)], checks_around.notes(process)
+    return [one.code for one in two.reasons(process, leave_supervisor=leave)], around.notes(process)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import inventories as two
 import pytest
 from pycriu.images import magic, pb
 
-from migrate import checks_around, parents_death, surroundings
+from migrate.checks import around
 from migrate.errors import ProtocolError
 from migrate.pb.session_pb2 import Obstacle, Surroundings, ThreadSurroundings
+from migrate.processes import parents_death, surroundings
 
 PROGRAM = """import threading
 t = threading.Thread(target=input)
@@ -134,7 +135,7 @@ def test_what_is_no_image(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_memory_policy_is_told() -> None:
-    (note,) = checks_around.notes(two.process(tasks=[two.task(memory_policy="bind:0"), two.task(101)]))
+    (note,) = around.notes(two.process(tasks=[two.task(memory_policy="bind:0"), two.task(101)]))
     assert note.startswith("the memory policy bind:0 of nginx (PID 100) does not move with it")
 
 

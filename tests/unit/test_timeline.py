@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timeline_drawing import Shown, assert_self_contained, read
 
-from migrate import report_file, timeline_html, timeline_svg
-from migrate.clock import Offset
 from migrate.errors import CriuError, UsageError
-from migrate.interval import Interval
-from migrate.report import Outcome, Report
-from migrate.timeline_panel import Scale, milliseconds
+from migrate.link.clock import Offset
+from migrate.report import file, html
+from migrate.report import svg as timeline_svg
+from migrate.report.interval import Interval
+from migrate.report.panel import Scale, milliseconds
+from migrate.report.report import Outcome, Report
 
 EVIL = "</text><script>alert('1')</script>&amp;\"]]>\x00\x1b[2J\ufffe\ud800"
 
@@ -85,7 +86,7 @@ def test_both_panels_show_what_belongs_there() -> None:
     assert any("web1 → web2" in text for text in texts)
 
 
-@pytest.mark.parametrize("draw", [svg, lambda report: timeline_html.page(report, "web1")])
+@pytest.mark.parametrize("draw", [svg, lambda report: html.page(report, "web1")])
 def test_what_comes_from_outside_is_text(draw: object) -> None:
     report = moved()
     report.host, report.where = EVIL, EVIL * 3
@@ -101,7 +102,7 @@ def test_what_comes_from_outside_is_text(draw: object) -> None:
 def test_the_page_has_the_drawing_and_a_table() -> None:
     report = moved()
     report.notes = ["a note"]
-    text = timeline_html.page(report, "web1")
+    text = html.page(report, "web1")
     shown = read(text)
     assert text.startswith("<!DOCTYPE html>") and len(shown.panels) == 2
     cells = shown.texts("td")
@@ -175,11 +176,11 @@ def names(directory: Path) -> list[str]:
 def test_the_file_is_replaced_whole(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("old")
-    report_file.check(str(path))
+    file.check(str(path))
     assert path.read_text() == "old" and names(tmp_path) == [name]
     before = os.umask(0o027)
     try:
-        report_file.write(str(path), moved())
+        file.write(str(path), moved())
     finally:
         os.umask(before)
     assert len(read(path.read_text()).panels) == 2
@@ -189,14 +190,14 @@ def test_the_file_is_replaced_whole(tmp_path: Path, name: str) -> None:
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("other's")
     (tmp_path / "t.svg").symlink_to("other")
-    report_file.write(str(tmp_path / "t.svg"), moved())
+    file.write(str(tmp_path / "t.svg"), moved())
     assert (tmp_path / "other").read_text() == "other's"
 
 
 def test_nothing_is_left_when_it_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "t.svg").mkdir()
     with pytest.raises(OSError):
-        report_file.write(str(tmp_path / "t.svg"), moved())
+        file.write(str(tmp_path / "t.svg"), moved())
     assert names(tmp_path) == ["t.svg"]
 
 
@@ -215,6 +216,6 @@ def test_refused_before_anything_happens(tmp_path: Path, name: str, text: str) -
     (tmp_path / "file").touch()
     (tmp_path / "is.svg").mkdir()
     with pytest.raises(UsageError, match=text):
-        report_file.check(str(tmp_path / name))
+        file.check(str(tmp_path / name))
     with pytest.raises(UsageError, match="cannot be written to"):
-        report_file.check("/proc/t.svg")
+        file.check("/proc/t.svg")

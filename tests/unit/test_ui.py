@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from migrate import ui
 from migrate.errors import CriuError
-from migrate.report import Outcome, Report
+from migrate.report import observer as ui
+from migrate.report.report import Outcome, Report
 
 DEADLINE_S = 10.0
 

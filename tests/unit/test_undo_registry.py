@@ -6,9 +6,9 @@ import ast
 from pathlib import Path
 
 import migrate
-from migrate import undo
-from migrate.journal import Record
+from migrate.journal.journal import Record
 from migrate.machine import STEPS
+from migrate.recovery import undo
 
 SOURCES = sorted(Path(migrate.__file__).parent.rglob("*.py"))
 
@@ -30,7 +30,7 @@ def test_every_entry_of_a_journal_has_a_function() -> None:
 
 
 def test_the_table_names_what_the_origin_journals() -> None:
-    origin = next(path for path in SOURCES if path.name == "origin.py")
+    origin = next(path for path in SOURCES if path.parts[-2:] == ("origin", "run.py"))
     assert journaled(origin) <= {name for step in STEPS for name in step.undo}
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from inventories import PEER, SERVICE, ip
 
-from migrate import unowned
-from tcpcp.diag import Entry
-from tcpcp.ici import State
+from migrate.origin import unowned
+from tcpcp.kernel.diag import Entry
+from tcpcp.record.ici import State
 
 MOVING = {ip(SERVICE)}
 ELSEWHERE = "10.77.1.1"

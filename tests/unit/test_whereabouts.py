@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from migrate import arrived, place, processes, settle, undo, whereabouts
-from migrate.journal import Journal
+from migrate import place
+from migrate.journal.journal import Journal
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
+from migrate.processes import identity
+from migrate.recovery import arrived, settle, undo, whereabouts
 
 ID = "0123456789ab"
-ME = processes.identity(os.getpid())
+ME = identity.identity(os.getpid())
 GONE = (ME[0], ME[1] - 1)
 
 
@@ -24,7 +26,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(undo.UNDO, name, lambda entry: "")
 
 
-def journal(*states: State, task: processes.Identity = ME) -> Journal:
+def journal(*states: State, task: identity.Identity = ME) -> Journal:
     """The destination's, open, of a tree that has been built as this very process."""
     written = Journal(ID, role="destination", pid=42, other_host="there")
     written.did("tree", tasks=[], marked="M=x", path="/none")
@@ -57,7 +59,7 @@ def test_what_is_built_and_does_not_run_is_under_way_while_its_owner_lives(state
     ("task", "expected"), [(ME, (pb.Answer.RUNS, ME[0])), (GONE, (pb.Answer.ENDED, ME[0]))]
 )
 def test_what_ran_is_known_after_everything_was_settled(
-    task: processes.Identity, expected: tuple[pb.Answer.Where.ValueType, int]
+    task: identity.Identity, expected: tuple[pb.Answer.Where.ValueType, int]
 ) -> None:
     """Also when it was settled without the origin: it must not take silence for "not here"."""
     written = journal(State.RESTORED, State.COMMITTED, State.ACTIVATED, task=task)

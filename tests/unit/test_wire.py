@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate import wire
 from migrate.errors import ProtocolError
+from migrate.link import frames as wire
 from migrate.pb.session_pb2 import Commit, FileChunk, Frame, Hello, Ping, Restored
 
 frames = st.one_of(

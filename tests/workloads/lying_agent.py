@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from migrate import wire
+from migrate.link import frames
 from migrate.pb import session_pb2 as pb
 
 _ESCAPE = "\x1b[2J\x1b]0;owned\x07"
@@ -28,24 +28,24 @@ class Liar:
     def run(self) -> None:
         """Until the agent ends."""
         threading.Thread(target=self._down, daemon=True).start()
-        decoder = wire.Decoder()
+        decoder = frames.Decoder()
         while data := os.read(self._agent.stdout.fileno(), 1 << 16):
             for frame in decoder.feed(data):
                 self._up(frame, frame.WhichOneof("kind"))
 
     def _down(self) -> None:
-        decoder = wire.Decoder()
+        decoder = frames.Decoder()
         while data := os.read(0, 1 << 16):
             for frame in decoder.feed(data):
                 if self._lie == "switched-without" and frame.HasField("switch"):
                     self._say(frame.question, switched=pb.Switched())
                 else:
-                    self._agent.stdin.write(wire.encode(frame))
+                    self._agent.stdin.write(frames.encode(frame))
                     self._agent.stdin.flush()
         self._agent.stdin.close()
 
     def _say(self, question: int, **message: Any) -> None:
-        self._put(wire.encode(pb.Frame(question=question, **message)))
+        self._put(frames.encode(pb.Frame(question=question, **message)))
 
     def _put(self, data: bytes) -> None:
         with self._lock:
@@ -72,7 +72,7 @@ class Liar:
             frame.restored.phases.extend([phase] * 50_000)
         self._put(self._bytes(frame, kind))
         if lie == "twice" and kind not in ("ping", "hello"):
-            self._put(wire.encode(frame))
+            self._put(frames.encode(frame))
         if lie == "early" and kind == "prepared":
             for number in (0, frame.question, 1):
                 self._say(number, restored=pb.Restored(destination_pid=7))
@@ -80,7 +80,7 @@ class Liar:
                 self._say(number, activated=pb.Activated(destination_pid=7))
 
     def _bytes(self, frame: pb.Frame, kind: str | None) -> bytes:
-        data = wire.encode(frame)
+        data = frames.encode(frame)
         if kind != "restored":
             return data
         return {

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from migrate import cli, wire
-from migrate.link import Link
+from migrate import cli
+from migrate.link import frames
+from migrate.link.link import Link
 from migrate.pb import session_pb2 as pb
-from tcpcp import codec
+from tcpcp.record import codec
 
 _send = Link.send
 _written: dict[str, Any] = {}
@@ -88,7 +89,7 @@ def _gap(link: Link, message: Any, stranger: int) -> None:
 
 def _frame(link: Link, message: Any, stranger: int) -> None:
     if isinstance(message, pb.Restore):
-        link._stream.write((wire.MAX_FRAME_BYTES + 1).to_bytes(4, "big") + b"x")
+        link._stream.write((frames.MAX_FRAME_BYTES + 1).to_bytes(4, "big") + b"x")
 
 
 LIES: dict[str, Callable[[Link, Any, int], None]] = {

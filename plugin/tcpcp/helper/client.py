@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from tcpcp import checks, codec, tcp_repair
+from tcpcp.endpoint.inspection import HasFileno, as_socket
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
-from tcpcp.ici import Ici
-from tcpcp.inspection import HasFileno, as_socket
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import checks, codec
+from tcpcp.record.ici import Ici
 
 DEFAULT_PATH = "/run/tcpcp/helper.sock"
 #: How long a request may take; a large one takes some seconds.

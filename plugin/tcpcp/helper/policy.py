@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tcpcp.ici import Ici
-from tcpcp.option_names import OPTIONS
+from tcpcp.record.ici import Ici
+from tcpcp.record.option_names import OPTIONS
 
 #: Up to here SO_PRIORITY needs no privilege.
 MAX_PRIORITY = 6

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tcpcp import flow_table
+from tcpcp.endpoint import flow_table
 from tcpcp.errors import OtherNamespace, PermissionDenied, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.policy import Allowed, Rights

@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import tcpcp
-from tcpcp import codec, endpoint, inspection, tcp_repair
+from tcpcp.endpoint import calls, inspection
 from tcpcp.errors import AlreadyGot, NotGot, PermissionDenied, Unsupported
 from tcpcp.helper import descriptors, policy, sockets, surroundings
 from tcpcp.helper.policy import Rights
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
 from tcpcp.helper.sockets import Ends
-from tcpcp.ici import Endpoint, Ici
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import codec
+from tcpcp.record.ici import Endpoint, Ici
 
 _Call = Callable[[Sequence[socket.socket]], None]
 _FINISHING: dict[Operation, _Call] = {
-    Operation.ACTIVATE: endpoint.activate_many,
-    Operation.RELEASE: endpoint.release_many,
-    Operation.RESUME: endpoint.resume_many,
-    Operation.RENEW: endpoint.renew_many,
+    Operation.ACTIVATE: calls.activate_many,
+    Operation.RELEASE: calls.release_many,
+    Operation.RESUME: calls.resume_many,
+    Operation.RENEW: calls.renew_many,
 }
 #: What an end that is near still allows.
 _WHILE_ENDING = frozenset({Operation.ACTIVATE, Operation.RELEASE, Operation.RESUME})
@@ -131,12 +133,12 @@ class Service:
         """
         for one in [one for one in self.held.values() if one.caller is caller]:
             resume = orderly and not one.created
-            self._undo(one, endpoint.resume_many if resume else endpoint.release_many)
+            self._undo(one, calls.resume_many if resume else calls.release_many)
 
     def end(self) -> None:
         """Undo everything, as if every caller had left in order."""
         for one in list(self.held.values()):
-            self._undo(one, endpoint.release_many if one.created else endpoint.resume_many)
+            self._undo(one, calls.release_many if one.created else calls.resume_many)
 
     def _get(self, caller: Caller, socks: Sequence[socket.socket]) -> int:
         """Get *socks*; the image of their ICIs."""
@@ -156,7 +158,7 @@ class Service:
             return descriptors.seal(b"".join(codec.dumps(ici) for ici in icis))
         except BaseException:
             for one in held:
-                self._undo(one, endpoint.resume_many)
+                self._undo(one, calls.resume_many)
             raise
 
     def _create(self, caller: Caller, image: int, socks: Sequence[socket.socket]) -> None:
@@ -181,7 +183,7 @@ class Service:
             _check_taken(caller, icis)  # again, for somebody may have come meanwhile
         except BaseException:
             for one in held:
-                self._undo(one, endpoint.release_many)
+                self._undo(one, calls.release_many)
             raise
 
     def _finish(self, socks: Sequence[socket.socket], call: _Call) -> None:
@@ -191,7 +193,7 @@ class Service:
             try:
                 sockets.check_ends(one.sock, one.ends)
             except Unsupported:
-                self._undo(one, endpoint.resume_many)
+                self._undo(one, calls.resume_many)
                 raise
         try:
             call([one.sock for one in held])
@@ -220,7 +222,7 @@ class Service:
         return cookies
 
     def _check_size(self, socks: Sequence[socket.socket]) -> None:
-        size = sum(map(endpoint.max_size, socks))
+        size = sum(map(calls.max_size, socks))
         if size > self.bounds.image_bytes:
             raise HelperError(f"ICIs of {size} bytes; the helper passes {self.bounds.image_bytes} at a time")
 

@@ -19,9 +19,10 @@ import errno
 import socket
 import struct
 
-from tcpcp import inspection, tcp_repair
+from tcpcp.endpoint import inspection
 from tcpcp.errors import KernelError, TcpcpError, Unsupported
-from tcpcp.ici import Endpoint, State
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Endpoint, State
 
 Ends = tuple[Endpoint, Endpoint]
 _AF_UNSPEC = struct.pack("=H14x", socket.AF_UNSPEC)

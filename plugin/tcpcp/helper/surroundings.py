@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcpcp import diag
 from tcpcp.helper.policy import Limits, Rights
-from tcpcp.ici import Ici
+from tcpcp.kernel import diag
+from tcpcp.record.ici import Ici
 
 _SYSCTL = Path("/proc/sys/net")
 #: net.core.rmem_max and wmem_max where this network namespace does not show them (before Linux 6.9).

@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from tcpcp import beforehand, isolation
+from tcpcp.endpoint import beforehand, isolation
 from tcpcp.errors import TcpcpError
 from tcpcp.helper import descriptors, protocol, room
 from tcpcp.helper.policy import parse_rights

@@ -1,0 +1,67 @@
+"""Whether what a tree takes by name is free on the destination, and what it needs by name is there. Pure.
+
+Unix sockets, UDP ports and pseudo terminals; interfaces that sockets are bound to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from migrate.checks.subject import DESTINATION, Subject
+from migrate.errors import Reason
+from migrate.pb.session_pb2 import TakenName
+
+
+def names_free(subject: Subject) -> Iterator[Reason]:
+    """CRIU would remove a socket of somebody else, or fail after the freeze."""
+    for one in subject.destination.taken_names:
+        holder = one.holder or "a program of another namespace"
+        if one.kind == TakenName.UDP:
+            text = f"UDP port {one.port} is taken by {holder} on {one.name}"
+            remedy = f"End what uses it there; ss -uanp 'sport = :{one.port}' shows it."
+            yield Reason("udp-port-taken", DESTINATION, text, remedy)
+        elif one.kind == TakenName.PING:
+            text = f"descriptor {one.fd} of {subject.who(one.pid)} is a ping socket, and nobody may have any there"
+            remedy = "Permit it there, to root's group at least: sysctl net.ipv4.ping_group_range='0 0'"
+            yield Reason("no-ping-sockets", DESTINATION, text, remedy)
+        elif one.kind == TakenName.TERMINAL:
+            yield _terminal(one)
+        elif one.occupied:
+            text = f"{one.name}, where the process has a unix socket, is something else there"
+            yield Reason("unix-path-occupied", DESTINATION, text, "Remove or rename what is there.")
+        elif one.kind == TakenName.PATH:
+            text = f"the unix socket {one.name} is in use there by {holder}"
+            remedy = "End that program there, or let one of the two use another path; ss -xap shows it."
+            yield Reason("unix-path-taken", DESTINATION, text, remedy)
+        else:
+            text = f"the abstract name {one.name} of a unix socket is taken there by {holder}"
+            yield Reason("unix-name-taken", DESTINATION, text, "End that program there; ss -xap shows it.")
+
+
+def _terminal(one: TakenName) -> Reason:
+    """A pseudo terminal keeps its number, which is part of its name: programs in it know it by that."""
+    if one.occupied:
+        text = f"the pseudo terminal {one.name} of the process has a number too far above those in use there"
+        remedy = (
+            "Let the process open it anew when there are fewer, or choose a host with more terminals in use."
+        )
+        return Reason("terminal-too-high", DESTINATION, text, remedy)
+    holder = one.holder or "a program of another namespace"
+    text = f"the pseudo terminal {one.name} of the process is in use there by {holder}"
+    remedy = f"End that session there (fuser -v {one.name} shows it), or let the process open another one."
+    return Reason("terminal-taken", DESTINATION, text, remedy)
+
+
+def interfaces_there(subject: Subject) -> Iterator[Reason]:
+    """CRIU binds sockets to interfaces by name (SO_BINDTODEVICE)."""
+    there = {one.name for one in subject.destination.interfaces}
+    wanted = {one.device: (one.pid, one.fd) for one in subject.process.sockets if one.device}
+    wanted |= {o.name: (o.pid, o.fd) for o in subject.process.names if o.kind == TakenName.INTERFACE}
+    for name, (pid, fd) in sorted(wanted.items()):
+        if name not in there:
+            text = f"descriptor {fd} of {subject.who(pid)} is bound to the interface {name}, which does not exist"
+            remedy = (
+                f"Give an interface there that name (ip link set DEVICE name {name}), or let the program bind to an"
+                " address instead."
+            )
+            yield Reason("no-interface", DESTINATION, text, remedy)

@@ -1,0 +1,202 @@
+"""What CRIU cannot dump, or would not work on another host: the words for each kind of obstacle. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from migrate.checks.subject import ORIGIN, Subject, names, size
+from migrate.errors import Reason
+from migrate.pb.session_pb2 import Obstacle
+
+#: CRIU carries a deleted file up to this size inside the images (its --ghost-limit).
+GHOST_LIMIT_BYTES = 1 << 20
+
+
+class Words(NamedTuple):
+    """Templates; {who} has {what} as {descriptor}, of {size}."""
+
+    text: str
+    remedy: str
+
+
+WORDS = {
+    "namespace": Words(
+        "{who} runs in another {what} namespace than migrate",
+        "Move containers with their runtime and the plug-in; start a service without PrivateTmp,"
+        " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
+    ),
+    "traced": Words(
+        "{who} is being traced by process {what}, and only one program can trace",
+        "End the debugger or strace with PID {what}.",
+    ),
+    "frozen": Words(
+        "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",
+        "Thaw it: systemctl thaw UNIT, docker unpause; if an earlier migration froze it, migrate --recover.",
+    ),
+    "limits": Words(
+        "{who} runs as user {what}, and this root has no CAP_SYS_RESOURCE, without which CRIU cannot read the"
+        " resource limits of other users' processes",
+        "Run migrate with that capability, or run the program as root (nginx: `user root;`).",
+    ),
+    "scheduling": Words(
+        "{who} runs under {what}, which CRIU cannot set",
+        "Give it another policy while it is moved: chrt --all-tasks --other --pid 0 PID, or --fifo.",
+    ),
+    "foreign-mount": Words(
+        "{descriptor} of {who} is {what}, opened in a mount namespace that the process cannot see now",
+        "Start the program with this stream on /dev/null or on a file that it can see itself.",
+    ),
+    "terminal": Words(
+        "{descriptor} of {who} is the terminal {what}, which cannot be moved",
+        "Start it without a terminal: setsid PROGRAM </dev/null >LOG 2>&1",
+    ),
+    "device": Words(
+        "{descriptor} of {who} is the device {what}, which belongs to this host",
+        "Let the program close the device before it is moved.",
+    ),
+    "mapped-device": Words(
+        "{who} has memory of the device {what} mapped",
+        "Let the program give back the device before it is moved.",
+    ),
+    "lease": Words(
+        "{descriptor} of {who} has a lease on {what}, which whoever opens the file breaks",
+        "Let the program give the lease back before it is moved (Samba: `oplocks = no`).",
+    ),
+    "fifo-outside": Words(
+        "{descriptor} of {who} is a named pipe, and a process outside of the tree has it open as well: {what}",
+        "Let that process close it, or name a parent of both processes.",
+    ),
+    "deleted-directory": Words(
+        "{who} uses the directory {what}, which has been deleted",
+        "Start the program again in a directory that exists.",
+    ),
+    "renamed-file": Words(
+        "{who} uses {what}, which has been deleted while another name of the same file still exists",
+        "Let the program open the file anew, or start it again.",
+    ),
+    "deleted-file": Words(
+        "{who} uses {what}, which has been deleted and holds {size}; CRIU carries at most 1 MB",
+        "If it was replaced by an upgrade, start the program again; if it is a temporary file, let the"
+        " program close it.",
+    ),
+    "file-name": Words(
+        "{who} uses {what}, whose name is not UTF-8",
+        "Give the file a name that is, and start the program again.",
+    ),
+    "sysv-shm": Words(
+        "{who} uses System V shared memory ({what}), which belongs to this host",
+        "Configure the program for POSIX shared memory or mmap.",
+    ),
+    "anonymous": Words(
+        "{who} uses {what}, which CRIU cannot dump",
+        "Configure the program to do without it (for io_uring most have a switch).",
+    ),
+    "watch-nameless": Words(
+        "{descriptor} of {who} watches something for changes to which no path leads (file system {what}: a file of"
+        " /proc, a deleted one, or one below another mount)",
+        "Let the program close the descriptor (inotify, fanotify) before it is moved.",
+    ),
+    "watch-whole": Words(
+        "{descriptor} of {who} watches a whole file system ({what}) by fanotify, which CRIU would forget",
+        "Let the program watch a mount or directories, or close the descriptor before it is moved.",
+    ),
+    "proc-thread": Words(
+        "{descriptor} of {who} is {what}, of one thread: CRIU opens it before there are threads",
+        "Let the program close it, or open it anew whenever it reads it.",
+    ),
+    "proc-outside": Words(
+        "{descriptor} of {who} is {what}, which tells of a process that is not moved with it: there it would be"
+        " another one's, or missing",
+        "Let the program close it, or name a parent of both processes.",
+    ),
+    "pidfd": Words(
+        "{descriptor} of {who} refers to process {what}, which is not moved with it",
+        "Name a parent of both processes, or let the program close the descriptor.",
+    ),
+    "pipe-written": Words(
+        "{descriptor} of {who} is a pipe that a process outside of the tree reads: it would break",
+        "Start the program with this stream on a file, or name the process that started both.",
+    ),
+    "pipe-read": Words(
+        "{descriptor} of {who} is a pipe that a process outside of the tree writes: it would end",
+        "Start the program with this stream on a file or /dev/null, or name the process that started both.",
+    ),
+    "unix-outside": Words(
+        "{descriptor} of {who} is a unix connection to a process outside of the tree ({what})",
+        "Let it close the connection (for a log: write to a file instead of the journal or syslog), or name"
+        " the parent of both processes.",
+    ),
+    "in-flight": Words(
+        "{descriptor} of {who} is a unix socket in which other descriptors wait to be taken: {what} of them"
+        " (SCM_RIGHTS)",
+        "Try again when the program has taken them.",
+    ),
+    "unix-unaccepted": Words(
+        "{descriptor} of {who} is a unix connection ({what}) that has sent something and is not accepted yet",
+        "Try again when the listening process of the tree has accepted it.",
+    ),
+    "netlink-unread": Words(
+        "{descriptor} of {who} is a netlink socket with messages that the process has not read yet",
+        "Try again when the program has read them.",
+    ),
+    "udp-corked": Words(
+        "{descriptor} of {who} is a UDP socket that is corked (UDP_CORK): CRIU cannot dump what it holds back",
+        "Try again when the program has taken the cork off.",
+    ),
+    "untold": Words(
+        "{descriptor} of {who} is a TCP socket with {what}",
+        "Try again when the program has read that, or has closed the socket.",
+    ),
+    "socket-namespace": Words(
+        "{descriptor} of {who} is a socket of another network namespace ({what})",
+        "Let the program close it, or run migrate in the namespace with the connections.",
+    ),
+    "socket-kind": Words(
+        "{descriptor} of {who} is a socket of a kind that CRIU cannot dump: {what}",
+        "Configure the program to use TCP, UDP or unix sockets.",
+    ),
+}
+
+#: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
+_FOLLOWS = {"mnt": "foreign-mount", "net": "socket-namespace"}
+
+#: Where more can be said than for the kind in general.
+_REMEDIES = {
+    "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
+    " GODEBUG=multipathtcp=0."
+}
+
+
+def obstacles(subject: Subject) -> Iterator[Reason]:
+    """Turn what the inventory found into reasons."""
+    found = subject.process.obstacles
+    elsewhere = {_FOLLOWS.get(one.what) for one in found if one.code == "namespace"}
+    # A terminal or a log is often on several descriptors.
+    same: dict[tuple[str, int, str], list[Obstacle]] = {}
+    for one in found:
+        carried = one.code == "deleted-file" and one.size_bytes <= GHOST_LIMIT_BYTES
+        if not carried and one.code not in elsewhere:
+            same.setdefault((one.code, one.pid, one.what), []).append(one)
+    for group in same.values():
+        yield _reason(subject, group)
+
+
+def _reason(subject: Subject, same: list[Obstacle]) -> Reason:
+    one = same[0]
+    words = WORDS.get(one.code, Words("{who} has {what}, which cannot be moved", "Let the program close it."))
+    fields = {
+        "who": subject.who(one.pid),
+        "what": one.what or "without a name",
+        "descriptor": _descriptors([obstacle.fd for obstacle in same if obstacle.HasField("fd")]),
+        "size": size(one.size_bytes),
+    }
+    remedy = _REMEDIES.get(one.what, words.remedy)
+    return Reason(one.code, ORIGIN, words.text.format(**fields), remedy.format(**fields))
+
+
+def _descriptors(numbers: list[int]) -> str:
+    if not numbers:
+        return "a mapping"
+    noun = "descriptor" if len(numbers) == 1 else "each of the descriptors"
+    return f"{noun} {names(map(str, numbers), most=5)}"

@@ -1,0 +1,334 @@
+"""Whether a process can be moved: two hosts and a process in, *all* reasons against it out.
+
+Pure: what there is was found out by :mod:`migrate.inventory`. One small function per kind of reason, in the
+tables at the end; those about files, networks and things that CRIU cannot dump have files of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+from migrate.checks.around import unsupervised
+from migrate.checks.beside import nothing_left_behind, trees_sound
+from migrate.checks.files import appended, databases, files_there, files_to_copy, locks_free
+from migrate.checks.names import interfaces_there, names_free
+from migrate.checks.network import (
+    address_named,
+    addresses_movable,
+    notes,
+    peers_elsewhere,
+    ports_free,
+    sockets_whole,
+)
+from migrate.checks.obstacles import obstacles
+from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject, size
+from migrate.errors import MAKE_ROOM, Reason
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+
+__all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals"]
+
+#: Below this CRIU cannot dump sockets on current kernels.
+OLDEST_CRIU = (4, 2)
+
+#: CRIU's small files and our own, beside the pages.
+_SPARE_BYTES = 32 << 20
+#: What driver and agent have open themselves.
+_SPARE_DESCRIPTORS = 200
+_GET_CRIU = (
+    "Install CRIU 4.2 or newer with its pycriu, for the Python that runs migrate there; migrate-criu, which comes"
+    " with migrate, does that."
+)
+_HOST_REMEDIES = (
+    ("ulimit -", "Raise the hard limit of root there: ulimit -H, or in the unit of sshd."),
+    ("images", "Mount a tmpfs on /dev/shm."),
+    ("CAP_", "Run it as root of the whole host, not of a container or a restricted service."),
+)
+#: A thousand sockets of one process may have the same trouble; so many of one kind are told one by one.
+_MOST_OF_A_KIND = 5
+
+
+def refusals(
+    process: ProcessInventory,
+    origin: HostInventory,
+    destination: HostInventory,
+    options: Options,
+    needed: Mapping[str, tuple[str, str]] | None = None,
+) -> list[Reason]:
+    """Return every reason not to begin, the ones about whole hosts first; none when the way is free.
+
+    :param origin: from :func:`migrate.inventory.host`, with *process* given to it.
+    :param destination: from :func:`migrate.inventory.answer` about the same *process*.
+    :param needed: service addresses that the origin cannot do without: why, and what to do.
+    """
+    subject = Subject(process, origin, destination, options, needed or {})
+    hosts = [reason for check in OF_HOSTS for reason in check(subject)]
+    wrong = [reason for check in OF_THE_CHOICE for reason in check(subject)]
+    # What init or a kernel thread has open is of no interest: another process has to be named. And nobody
+    # shall take an address away from this very host because it is "there already".
+    others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
+    return _shortened(list(dict.fromkeys([*wrong, *hosts, *others])))
+
+
+def notes_on_files(process: ProcessInventory, destination: HostInventory, options: Options) -> list[str]:
+    """Return what the user should know about files although it is no reason to refuse."""
+    return list(appended(Subject(process, HostInventory(), destination, options)))
+
+
+def _shortened(reasons: list[Reason]) -> list[Reason]:
+    """Leave a few reasons of each kind, and count the others."""
+    kinds: defaultdict[tuple[str, str], list[Reason]] = defaultdict(list)
+    for reason in reasons:
+        kinds[reason.code, reason.role].append(reason)
+    kept: list[Reason] = []
+    for (code, role), same in kinds.items():
+        kept.extend(same[:_MOST_OF_A_KIND])
+        more = len(same) - _MOST_OF_A_KIND
+        if more > 0:
+            kept.append(Reason(code, role, f"and {more} more of this kind", same[0].remedy))
+    return kept
+
+
+# --- the hosts ------------------------------------------------------------------------------------------
+
+
+def privileges(subject: Subject) -> Iterator[Reason]:
+    """Both sides need root; of a root that lacks capabilities the host's problems tell."""
+    if not subject.origin.root and not _lacks_capabilities(subject.origin):
+        yield Reason(
+            "not-root", ORIGIN, "migrate runs without root's privileges", "Run it as root, with sudo."
+        )
+    if not subject.destination.root and not _lacks_capabilities(subject.destination):
+        yield Reason(
+            "not-root",
+            DESTINATION,
+            "migrate-agent runs without root's privileges",
+            f"Log in as root: migrate {subject.process.root_pid} root@{subject.destination.hostname}",
+        )
+
+
+def _lacks_capabilities(host: HostInventory) -> bool:
+    return any("CAP_" in problem for problem in host.problems)
+
+
+def host_problems(subject: Subject) -> Iterator[Reason]:
+    """What the inventory could not do on a host, the migration cannot do either."""
+    for role, host in subject.hosts():
+        for problem in host.problems:
+            fitting = (remedy for word, remedy in _HOST_REMEDIES if word in problem)
+            yield Reason("host-problem", role, problem, next(fitting, "Repair this and try again."))
+
+
+def same_version(subject: Subject) -> Iterator[Reason]:
+    """The two sides speak one protocol."""
+    here, there = subject.origin.version, subject.destination.version
+    if here != there:
+        text = f"its migrate is version {there or 'unknown'}, the origin's is {here}"
+        yield Reason("version", DESTINATION, text, "Install the same version of migrate on both hosts.")
+
+
+def two_hosts(subject: Subject) -> Iterator[Reason]:
+    """A process cannot be moved to where it is."""
+    mine, its = (
+        {text for interface in host.interfaces for text in interface.addresses} for _, host in subject.hosts()
+    )
+    same_name = subject.origin.hostname == subject.destination.hostname
+    if same_name and mine == its and any(not text.startswith(("127.", "::1")) for text in mine):
+        yield Reason(
+            "same-host",
+            DESTINATION,
+            f"{subject.destination.hostname} is this host itself",
+            "Name another host.",
+        )
+
+
+def criu_works(subject: Subject) -> Iterator[Reason]:
+    """CRIU is there, new enough, and has just dumped and restored something."""
+    for role, host in subject.hosts():
+        numbers = tuple(map(int, re.findall(r"\d{1,9}", host.criu_version)[:2]))
+        if not numbers:
+            text = host.criu_problem or "CRIU does not say its version"
+            yield Reason("criu-missing", role, text, _GET_CRIU)
+        elif numbers < OLDEST_CRIU:
+            text = f"CRIU {host.criu_version} is too old: 4.2 is needed"
+            yield Reason("criu-too-old", role, text, _GET_CRIU)
+        elif "pycriu" in host.criu_problem:
+            remedy = (
+                "Run migrate-criu there, which comes with migrate, or install the pycriu that comes with that CRIU"
+                " (python3-pycriu) for the Python that runs migrate."
+            )
+            yield Reason("criu-broken", role, host.criu_problem, remedy)
+        elif host.criu_problem:
+            text = f"CRIU {host.criu_version} does not work with kernel {host.kernel}: {host.criu_problem}"
+            remedy = "Run `python3 -m migrate.criu.probe` there, and criu check, to see more."
+            yield Reason("criu-broken", role, text, remedy)
+
+
+def same_processor(subject: Subject) -> Iterator[Reason]:
+    """A program keeps the instructions that it chose when it started."""
+    here, there = subject.origin, subject.destination
+    if here.machine != there.machine:
+        text = f"its processor is {there.machine or 'unknown'}, the origin's is {here.machine}"
+        yield Reason("machine", DESTINATION, text, f"Choose a host with {here.machine} processors.")
+        return
+    missing = sorted(set(here.cpu_features) - set(there.cpu_features))
+    if missing and there.cpu_features:
+        text = f"its processor lacks {', '.join(missing)}, which the process may be using"
+        yield Reason(
+            "processor",
+            DESTINATION,
+            text,
+            "Choose a host with the same or a newer processor, or give the virtual machines of both hosts"
+            " the same processor model.",
+        )
+
+
+def room(subject: Subject) -> Iterator[Reason]:
+    """The images are in memory, on the destination beside the process itself.
+
+    At the origin, pages that change while memory is sent ahead are kept again: half as much, for a start.
+    """
+    for role, host in subject.hosts():
+        memory = subject.process.memory_bytes
+        images = memory + _SPARE_BYTES + (memory // 2 if role == ORIGIN else 0)
+        if host.image_space_bytes < images:
+            text = f"{size(images)} are needed for images in memory, {size(host.image_space_bytes)} are free"
+            yield Reason("no-image-space", role, text, MAKE_ROOM)
+        needed = images if role == ORIGIN else images + memory
+        if host.memory_available_bytes < needed:
+            text = f"{size(needed)} of memory are needed, {size(host.memory_available_bytes)} are available"
+            yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")
+
+
+def descriptors(subject: Subject) -> Iterator[Reason]:
+    """Every socket of the tree is borrowed at once, beside what we and a library that is loaded have open."""
+    needed = len(subject.process.sockets) + _SPARE_DESCRIPTORS
+    for role, host in subject.hosts():
+        if 0 < host.most_descriptors < needed:
+            text = (
+                f"migrate may open {host.most_descriptors} files there and needs {needed}, for"
+                f" {len(subject.process.sockets)} sockets of the process"
+            )
+            remedy = (
+                f"Raise the hard limit of root there to {needed}: ulimit -Hn; LimitNOFILE= of sshd's unit."
+            )
+            yield Reason("descriptors", role, text, remedy)
+
+
+def congestion_known(subject: Subject) -> Iterator[Reason]:
+    """Every connection keeps its congestion control."""
+    used = {one.congestion for one in subject.process.sockets} - {""}
+    for name in sorted(used - set(subject.destination.congestion_algorithms)):
+        text = f"its kernel has no congestion control {name}, which connections of the process use"
+        remedy = f"Load it with `modprobe tcp_{name}`, or install a kernel that has it."
+        yield Reason("congestion", DESTINATION, text, remedy)
+
+
+# --- the process ----------------------------------------------------------------------------------------
+
+
+def not_ourselves(subject: Subject) -> Iterator[Reason]:
+    """What we run under would be frozen with the tree, and we with it."""
+    inside = set(subject.process.driver_pids) & {task.pid for task in subject.process.tasks}
+    if inside:
+        text = f"migrate itself runs inside process {subject.process.root_pid}"
+        yield Reason("self", ORIGIN, text, "Name a process that is not a parent of your shell.")
+
+
+def an_ordinary_process(subject: Subject) -> Iterator[Reason]:
+    """Kernel threads, the init process and the dead stay where they are."""
+    root = subject.root
+    if root.pid == 1:
+        yield Reason("init", ORIGIN, "PID 1 is the init process", "Name the PID of the service itself.")
+    if root.kernel_thread:
+        text = f"{subject.who(root.pid)} is a thread of the kernel"
+        yield Reason("kernel-thread", ORIGIN, text, "Name the PID of a program.")
+    if root.zombie:
+        text = f"{subject.who(root.pid)} has ended and waits for its parent to notice"
+        yield Reason("zombie", ORIGIN, text, "Name a process that runs.")
+
+
+def own_session(subject: Subject) -> Iterator[Reason]:
+    """CRIU moves whole sessions (criu/pstree.c dump_pstree())."""
+    root = subject.root
+    if not root.sid:
+        text = f"the session of {subject.who(root.pid)} belongs to another PID namespace"
+        yield Reason("shell-job", ORIGIN, text, "Start the program with setsid.")
+        return
+    if root.sid == root.pid or subject.options.shell_job:
+        return
+    text = f"{subject.who(root.pid)} belongs to session {root.sid}, whose leader would stay behind"
+    if root.sid in {task.pid for task in subject.process.tasks}:
+        text = f"{subject.who(root.pid)} is not the leader of its session {root.sid}"
+    yield Reason(
+        "shell-job",
+        ORIGIN,
+        text,
+        "Pass --shell-job if nothing depends on the session, or start the program with setsid.",
+    )
+
+
+def pids_free(subject: Subject) -> Iterator[Reason]:
+    """Tasks keep their numbers, unless they get a PID namespace of their own."""
+    needed = subject.process.needed_pids
+    highest, there = max(needed, default=0), subject.destination
+    if subject.options.new_pid_namespace_possible:
+        return
+    if there.pid_max and highest >= there.pid_max:
+        text = f"its PIDs end at {there.pid_max - 1}, and the process needs {highest}"
+        yield Reason(
+            "pid-too-high", DESTINATION, text, f"Raise it there: sysctl kernel.pid_max={2 * highest}"
+        )
+    for pid in there.taken_pids:
+        text = f"PID {pid}, which {_needs(subject, pid)}, is taken by {there.taken_by[pid] or 'another'}"
+        yield Reason(
+            "pid-taken",
+            DESTINATION,
+            text,
+            "End that process there, or start the program again here so that it gets other PIDs.",
+        )
+
+
+def _needs(subject: Subject, pid: int) -> str:
+    for task in subject.process.tasks:
+        if pid == task.pid:
+            return f"{task.comm} has"
+        if pid in task.tids:
+            return f"a thread of {task.comm} has"
+    return "a process group or session of the tree has"
+
+
+Check = Callable[[Subject], Iterator[Reason]]
+
+#: Each table in the order in which an operator would want to hear.
+OF_HOSTS: tuple[Check, ...] = (
+    privileges,
+    host_problems,
+    same_version,
+    criu_works,
+    same_processor,
+)
+#: Whether it is a process, and a host, that can be named at all.
+OF_THE_CHOICE: tuple[Check, ...] = (two_hosts, not_ourselves, an_ordinary_process)
+OF_THE_PROCESS: tuple[Check, ...] = (
+    own_session,
+    unsupervised,
+    obstacles,
+    sockets_whole,
+    peers_elsewhere,
+    address_named,
+    addresses_movable,
+    ports_free,
+    names_free,
+    interfaces_there,
+    congestion_known,
+    pids_free,
+    files_there,
+    databases,
+    locks_free,
+    nothing_left_behind,
+    trees_sound,
+    room,
+    descriptors,
+)

@@ -1,0 +1,1 @@
+"""CRIU: got, tried, and run one request at a time."""

@@ -1,0 +1,416 @@
+"""CRIU over RPC: one request as a generator of its notifications.
+
+A worker (``criu swrk``) is a child process that serves one request over a socket pair. While it works
+it stops at stages, each a notification, and waits for our answer; until ``post-dump`` is answered a
+dumped tree stays frozen, until ``post-restore`` is answered a restored tree has not run an instruction.
+``for stage in worker.dump(...)`` answers yes to a stage by asking for the next one and no by closing the
+generator, so an exception in the loop makes CRIU undo what it did.
+
+Source: criu/cr-service.c, images/rpc.proto; https://criu.org/RPC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from migrate import limits
+from migrate.criu.setup import program_link
+from migrate.errors import MAKE_ROOM, CriuError
+from migrate.processes import identity
+from migrate.processes.surroundings import with_personality
+from migrate.watch import nothing
+
+#: CRIU's answer must fit: it never sends more in one message.
+MESSAGE_BYTES = 1 << 16
+MINIMUM_VERSION = (4, 2, 0)
+LOG_LINES = 12
+GET_CRIU = "Install CRIU 4.2 or newer with its pycriu: migrate-criu, which comes with migrate, does that."
+_NO_SPACE = os.strerror(errno.ENOSPC)
+
+
+def program() -> str | None:
+    """Path of the ``criu`` to use: $MIGRATE_CRIU, the one beside the command migrate, or the one on PATH."""
+    chosen = os.environ.get("MIGRATE_CRIU")
+    if chosen:
+        return chosen
+    beside = program_link()
+    return str(beside) if beside.exists() else shutil.which("criu")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """CRIU waits at a stage.
+
+    :ivar name: e.g. ``"post-dump"``, ``"post-restore"``.
+    :ivar pid: the restored root task as this host numbers it, where CRIU says it.
+    """
+
+    name: str
+    pid: int | None = None
+
+
+@dataclass(slots=True)
+class Options:
+    """What a dump or a restore is asked to do.
+
+    :ivar images: directory of the images; private to root.
+    :ivar shell_job: the tree belongs to a session whose leader is not in it.
+    :ivar timeout_s: for each stage; CRIU's own limit for freezing as well.
+    :ivar page_server_fd: of a dump: where CRIU sends the pages instead of writing them; it has inherited it.
+    :ivar extra: further fields of criu_opts for a dump.
+    """
+
+    images: Path
+    log_file: str
+    shell_job: bool = False
+    timeout_s: int = 60
+    page_server_fd: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Worker:
+    """One ``criu swrk`` process, started before it is needed.
+
+    :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
+    :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
+    :param inherit: further descriptors that CRIU gets, under their numbers.
+    :param personality: for it and what it restores, None: ours; see :mod:`migrate.processes.surroundings`.
+    :param heed: called again and again while we wait for CRIU; what it raises ends the wait.
+    :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
+    :raises CriuError: the program is missing or cannot be started.
+    """
+
+    def __init__(
+        self,
+        binary: str | None = None,
+        *,
+        role: str = "origin",
+        avoid_pids: list[int] | None = None,
+        mark: str = "",
+        inherit: Sequence[int] = (),
+        personality: int | None = None,
+        heed: Callable[[], None] = nothing,
+    ) -> None:
+        self.role, self._heed = role, heed
+        self.namespace_init = 0
+        path = binary or program()
+        if path is None:
+            raise self._error("criu is not installed", hint=GET_CRIU)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        try:
+            with theirs, with_personality(personality):
+                command = _namespaced(avoid_pids) + [path, "swrk", str(theirs.fileno())]
+                self.process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno(), *inherit],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if avoid_pids else subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
+                    extra_groups=() if role == "destination" else None,
+                    env=os.environ | dict([mark.split("=", 1)] if mark else []),
+                )
+            self._ended = os.pidfd_open(self.process.pid)
+        except OSError as error:
+            ours.close()
+            raise self._error(f"cannot start {path}: {error.strerror}") from error
+        if avoid_pids:
+            self.namespace_init = self._read_init()
+
+    def _read_init(self) -> int:
+        assert self.process.stdout is not None
+        what = "prepare"
+        try:
+            with self.process.stdout as output:
+                self._wait_for(output.fileno(), time.monotonic() + limits.NAMESPACE_S, what)
+                line = output.readline().strip()
+            if not line.isdigit():
+                raise self._error("no new PID namespace could be made", phase=what)
+        except BaseException:
+            self.close(grace_s=0.0)
+            raise
+        return int(line)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return self.process.pid
+
+    @property
+    def start(self) -> int:
+        """When it started, see :func:`migrate.processes.identity.identity`.
+
+        :raises CriuError: it has ended already.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.poll() is None:
+                return identity.identity(self.process.pid)[1]
+        raise self._error("CRIU ended before it was needed", hint="Look for what killed it, and try again.")
+
+    def version(self) -> tuple[int, int, int]:
+        """The program's version; the worker is used up."""
+        rpc = _rpc()
+        reply = self._ask(rpc.criu_req(type=rpc.VERSION), time.monotonic() + limits.VERSION_S, "version")
+        return reply.version.major_number, reply.version.minor_number, reply.version.sublevel
+
+    def dump(self, pid: int, options: Options) -> Generator[Stage, bool | None, None]:
+        """Dump the tree below *pid* and stop at each stage.
+
+        The tasks are frozen from after ``pre-dump`` until ``post-dump`` is answered; answered with yes
+        they are killed, with no (or when we die) they run on. TCP is left alone: no repair, no filter.
+
+        :raises CriuError: CRIU gave up; the tree runs on.
+        """
+        rpc = _rpc()
+        request = rpc.criu_req(type=rpc.DUMP)
+        self._fill(request.opts, options)
+        request.opts.pid = pid
+        request.opts.tcp_close = True
+        request.opts.timeout = options.timeout_s
+        if options.page_server_fd is not None:
+            request.opts.ps.fd = options.page_server_fd
+        for name, value in options.extra.items():
+            setattr(request.opts, name, value)
+        return self._run(request, options)
+
+    def restore(self, options: Options) -> Generator[Stage, bool | None, None]:
+        """Restore the tree of the images and stop at each stage.
+
+        :raises CriuError: CRIU gave up and has killed what it had built.
+        """
+        rpc = _rpc()
+        request = rpc.criu_req(type=rpc.RESTORE)
+        self._fill(request.opts, options)
+        request.opts.tcp_established = True
+        return self._run(request, options)
+
+    def fileno(self) -> int:
+        """Our end of the socket over which it waits for answers: while somebody has it open, it waits."""
+        return self._socket.fileno()
+
+    def leave(self) -> bool:
+        """Let it wait on, for somebody else who has the socket; whether it is there to do so."""
+        self._socket.close()
+        self._forget_end()
+        return self.process.poll() is None
+
+    def check(self) -> None:
+        """Return while the worker lives.
+
+        :raises CriuError: it has ended; says how.
+        """
+        if self.process.poll() is not None:
+            raise self._died("restore" if self.role == "destination" else "dump")
+
+    def close(self, *, grace_s: float = limits.CRIU_CLOSE_S) -> None:
+        """Hang up, which makes CRIU undo an unanswered stage, and reap the worker.
+
+        :param grace_s: how long it may take. A dump that is killed can take the process with it.
+        """
+        self._socket.close()
+        try:
+            self.process.wait(timeout=grace_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(timeout=limits.CRIU_CLOSE_S)
+        self._forget_end()
+
+    def _forget_end(self) -> None:
+        if self._ended >= 0:
+            os.close(self._ended)
+            self._ended = -1
+
+    def _fill(self, opts: Any, options: Options) -> None:
+        rpc = _rpc()
+        opts.images_dir_fd = -1
+        opts.images_dir = str(options.images)
+        opts.log_file = options.log_file
+        opts.log_level = 3
+        opts.notify_scripts = True
+        opts.network_lock = rpc.SKIP
+        opts.manage_cgroups_mode = rpc.IGNORE
+        opts.shell_job = options.shell_job
+        opts.file_locks = True
+        opts.link_remap = True
+
+    def _run(self, request: Any, options: Options) -> Generator[Stage, bool | None, None]:
+        rpc = _rpc()
+        what = "dump" if request.type == rpc.DUMP else "restore"
+        try:
+            reply = self._ask(request, self._deadline(options), what)
+            while reply.type == rpc.NOTIFY:
+                note = reply.notify
+                said = yield Stage(note.script, note.pid if note.HasField("pid") else None)
+                answer = rpc.criu_req(type=rpc.NOTIFY, notify_success=said is not False)
+                reply = self._ask(answer, self._deadline(options), what)
+        except CriuError as error:
+            error.details = error.details or log_errors(options.images / options.log_file)
+            raise
+        if not reply.success:
+            details = log_errors(options.images / options.log_file)
+            # CRIU's log is in the same place, and ends where the space did.
+            full = os.statvfs(options.images).f_bavail == 0
+            text = (
+                (_NO_SPACE if full else _sentence(details))
+                or reply.cr_errmsg.strip()
+                or f"errno {reply.cr_errno}"
+            )
+            hint = MAKE_ROOM if _NO_SPACE in text else "migrate -v shows the first errors of CRIU's log."
+            raise self._error(
+                f"CRIU could not {what} the process: {text}", phase=what, hint=hint, details=details
+            )
+
+    @staticmethod
+    def _deadline(options: Options) -> float:
+        return time.monotonic() + options.timeout_s
+
+    def _ask(self, request: Any, deadline: float, what: str) -> Any:
+        try:
+            self._socket.send(request.SerializeToString())
+            self._wait_for(self._socket.fileno(), deadline, what)
+            data = self._socket.recv(MESSAGE_BYTES)
+        except OSError as error:
+            raise self._ended_in(what, error.strerror) from error
+        if not data:
+            raise self._ended_in(what)
+        reply = parsed(data)
+        if reply is None:
+            raise self._error(f"CRIU answered what is no answer ({what})", phase=what)
+        return reply
+
+    def _wait_for(self, descriptor: int, deadline: float, what: str) -> None:
+        """Wait until *descriptor* can be read.
+
+        Not by its end alone: CRIU's helpers have copies of the other end, and may outlive it.
+
+        :raises CriuError: CRIU has ended, or *deadline* is over.
+        """
+        poll = select.poll()
+        for one in (descriptor, self._ended):
+            poll.register(one, select.POLLIN)
+        while True:
+            self._heed()
+            left_s = deadline - time.monotonic()
+            ready = {one for one, _ in poll.poll(1000 * max(0.0, min(left_s, limits.HEED_S)))}
+            if descriptor in ready:
+                return
+            if ready:
+                raise self._died(what)
+            if left_s <= 0:
+                raise self._error(f"CRIU did not answer in time ({what})", phase=what)
+
+    def _ended_in(self, what: str, why: str | None = "") -> CriuError:
+        """It has hung up: since it has died, as a rule, which then shows within a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=limits.HEED_S)
+            return self._died(what)
+        return self._error(f"CRIU ended in the middle ({what})" + (f": {why}" if why else ""), phase=what)
+
+    def _died(self, what: str) -> CriuError:
+        status = self.process.wait()
+        number = status - 256 if self.namespace_init and status > 128 else status
+        how = f"was killed by {signal.Signals(-number).name}" if number < 0 else f"ended with status {status}"
+        hint = "Look for what ended it (the kernel's log says whether memory ran out), and try again."
+        return self._error(f"CRIU (process {self.pid}) {how} in the middle ({what})", phase=what, hint=hint)
+
+    def _error(
+        self, text: str, *, phase: str = "", hint: str = "", details: list[str] | None = None
+    ) -> CriuError:
+        return CriuError(text, phase=phase, role=self.role, hint=hint, details=details)
+
+
+def parsed(data: bytes) -> Any:
+    """The message criu_resp in *data*, or None: it is none, it is cut, or its texts are not UTF-8."""
+    reply = _rpc().criu_resp()
+    try:
+        reply.ParseFromString(data)
+    except DecodeError:
+        return None
+    # Of these messages the strings are not looked at before, and come as bytes where they are not UTF-8.
+    texts = (reply.notify.script, reply.cr_errmsg)
+    return reply if reply.IsInitialized() and all(isinstance(text, str) for text in texts) else None
+
+
+@contextlib.contextmanager
+def worker(binary: str | None = None, *, role: str = "origin") -> Generator[Worker, None, None]:
+    """A worker that is hung up and reaped in the end."""
+    made = Worker(binary, role=role)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _namespaced(avoid_pids: list[int] | None) -> list[str]:
+    """The beginning of a command that runs in a new PID namespace."""
+    if not avoid_pids:
+        return []
+    script = Path(__file__).with_name("pid_namespace.py")
+    pid_max = int(Path("/proc/sys/kernel/pid_max").read_text())
+    room = 1000
+    last = max(avoid_pids) + 1 if max(avoid_pids) + room < pid_max else 300
+    return [sys.executable, "-I", "-S", str(script), str(last)]
+
+
+def log_errors(log: Path) -> list[str]:
+    """The errors of a CRIU log, at most the first ``LOG_LINES``; its end where it has none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    errors = [line for line in lines if re.search(r"\bError\b", line)]
+    return errors[:LOG_LINES] or lines[-LOG_LINES:]
+
+
+#: Errors of CRIU that only say that there was another one before, which tells the object and the reason, or that
+#: something was tried in vain that it does without.
+_SAYS_NOTHING = re.compile(
+    r"(Restoring|Dumping|Pre-dumping) FAILED|rlimit: |Unable to open fd=|Dump [\w ]+(\(pid: \d+\) |\d+ )?failed"
+    r"|(\d+ |Child )?(was )?(exited, status=|killed by )|Unable to detach from|Can't fixup (vdso )?VMA"
+)
+
+
+def _sentence(lines: list[str]) -> str:
+    """The first error of a log that says something, without its clock and place in CRIU's source.
+
+    Whoever fails writes why, then so does everybody who called it: the later, the less it tells.
+    """
+    said = [
+        re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
+    ]
+    return next((line for line in said if not _SAYS_NOTHING.match(line)), (said or [""])[-1])
+
+
+def bindings_problem() -> str:
+    """What is wrong with the Python part of CRIU, as a sentence; "" when nothing is."""
+    try:
+        _rpc()
+    except CriuError as error:
+        return str(error)
+    return ""
+
+
+def _rpc() -> Any:
+    """pycriu's messages; imported late, so that `--help` and the library need no CRIU."""
+    try:
+        from pycriu import rpc_pb2
+    except ImportError as error:
+        raise CriuError("pycriu is not installed for this Python", hint=GET_CRIU) from error
+    return rpc_pb2

@@ -1,0 +1,1 @@
+"""The destination's part of a migration: what the agent does."""

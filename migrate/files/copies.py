@@ -1,0 +1,114 @@
+"""The origin's part of ``--copy-files`` and ``--copy-tree``: sends files with all that belongs to them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from migrate.errors import MigrateError
+from migrate.files import beneath, leases
+from migrate.link.frames import CHUNK_BYTES
+from migrate.pb.session_pb2 import FileChunk
+
+Send = Callable[[FileChunk], None]
+
+#: Extended attributes that mean the same on every host. Labels of a security policy are the other host's own
+#: affair, and capabilities of a program come with its installation.
+ATTRIBUTES = ("user.", "system.posix_acl_")
+
+
+def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: None) -> int:
+    """Send the regular file, or the directory without what is in it, at *path*; the number of bytes sent.
+
+    :param look: gets all content as well.
+    :raises MigrateError: it cannot be read; part of it may have been sent.
+    """
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            send_directory(Path(path), send)
+            return 0
+        leases.require_none(path)
+        file = beneath.regular(Path(path))
+        try:
+            return _send_open(path, file, send, look)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise MigrateError(f"cannot read {path}: {error.strerror}", phase="copy") from error
+
+
+def send_directory_above(path: str, send: Send) -> None:
+    """Send the directories that *path* is in, each without what is in it."""
+    if Path(path).parent.name:
+        send_directory(Path(path).parent, send)
+
+
+def send_directory(path: Path, send: Send) -> None:
+    """Send the directory *path* and those above it, without what is in them."""
+    for one in (*reversed(path.parents), path):
+        if one.name:
+            with beneath.directory(one) as folder:
+                opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                send(_chunk(str(one), opened, 0, b"", last=True))
+            finally:
+                os.close(opened)
+
+
+def send_link(path: Path, send: Send) -> None:
+    """Send the symbolic link at *path* as such."""
+    with beneath.directory(path.parent) as folder:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        target = os.readlink(path.name, dir_fd=folder)  # noqa: PTH115
+    data = os.fsencode(target)
+    send(
+        FileChunk(
+            name=str(path), data=data, last=True, mode=status.st_mode, uid=status.st_uid, gid=status.st_gid
+        )
+    )
+
+
+def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) -> int:
+    status = os.fstat(file)
+    offset, data = 0, os.read(file, CHUNK_BYTES)
+    while True:
+        following = os.read(file, CHUNK_BYTES) if data else b""
+        look(data)
+        if following:
+            send(FileChunk(name=path, offset=offset, data=data, mode=status.st_mode))
+        else:
+            send(_chunk(path, file, offset, data, last=True, status=status))
+        offset, data = offset + len(data), following
+        if not data:
+            return offset
+
+
+def _chunk(
+    path: str, file: int, offset: int, data: bytes, *, last: bool, status: os.stat_result | None = None
+) -> FileChunk:
+    """The last piece of a file says what belongs to it; the times are those from before we read it."""
+    status = status or os.fstat(file)
+    return FileChunk(
+        name=path,
+        offset=offset,
+        data=data,
+        last=last,
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        accessed_ns=status.st_atime_ns,
+        modified_ns=status.st_mtime_ns,
+        attributes=_attributes(file),
+    )
+
+
+def _attributes(file: int) -> dict[str, bytes]:
+    try:
+        return {name: os.getxattr(file, name) for name in os.listxattr(file) if name.startswith(ATTRIBUTES)}
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise

@@ -1,0 +1,234 @@
+"""Images from one host's memory to the other's, sent while CRIU is still writing them.
+
+The origin's :class:`Sender` follows every file of the image directory as it grows (CRIU only appends); the
+destination's :class:`Receiver` writes what arrives and in the end compares it with the manifest.
+
+The image directory may have levels (:mod:`migrate.memory.rounds`): directories ``level-1``, ``level-2``, … whose
+files are named ``level-1/pages-1.img`` on the wire. The receiver nests them in the end, so that each level
+is the directory ``parent`` of the next one, and the last is that of the images.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from migrate import limits
+from migrate.errors import MAKE_ROOM, ImageError
+from migrate.link.frames import CHUNK_BYTES
+from migrate.pb.manifest_pb2 import ImageFile, Manifest
+from migrate.pb.session_pb2 import FileChunk
+from migrate.watch import nothing
+
+MANIFEST_VERSION = 1
+#: How often the directory is looked at while CRIU writes.
+INTERVAL_S = 0.002
+#: CRIU's own notes, of no use to a restore.
+_NOT_IMAGES = re.compile(r".*\.log|stats-.*|\..*")
+_LEVEL = re.compile(r"level-[1-9]")
+_NAME = re.compile(rf"({_LEVEL.pattern}/)?[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}")
+#: Where CRIU's restore looks for pages that an image does not have (criu/include/image.h CR_PARENT_LINK).
+PARENT = "parent"
+
+
+class Sender:
+    """Follows *directory* in a thread of its own, from :meth:`start` or :meth:`start_ahead` to :meth:`finish`.
+
+    :param send: sends one chunk; waits while the link is busy, raises MigrateError when it is lost.
+    :param heed: called again and again by the main thread while it waits; what it raises ends the wait.
+    """
+
+    def __init__(
+        self, directory: Path, send: Callable[[FileChunk], None], heed: Callable[[], None] = nothing
+    ) -> None:
+        self._directory = directory
+        self._send, self._heed = send, heed
+        self._files: dict[str, tuple[int, Any]] = {}
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._passed = threading.Condition()
+        self._passes = 0
+        self._everything = self._finishing = False
+        self._thread = threading.Thread(target=self._follow, name="image-sender", daemon=True)
+        self.sent_bytes = 0
+
+    def start_ahead(self) -> None:
+        """Begin to send, but only levels: images may still be thrown away and written anew."""
+        self._thread.start()
+
+    def start(self) -> None:
+        """Begin to send everything; from now on no file is written anew."""
+        self._everything = True
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until everything that is in the directory now has been handed to *send*.
+
+        :raises MigrateError: sending failed, or takes longer.
+        """
+        with self._passed:
+            wanted = self._passes + 2  # the pass that goes on now may have missed something
+            done = self._passed.wait_for(lambda: self._error or self._passes >= wanted, timeout_s)
+        if self._error is not None:
+            raise self._error
+        if not done:
+            raise ImageError("the images could not be sent in time", phase="stream")
+
+    def finish(self, migration_id: str) -> Manifest:
+        """Send the rest, now that every image is complete, and say what was sent.
+
+        :raises MigrateError: sending failed, now or before.
+        :raises ImageError: an image could not be read.
+        """
+        self._stop.set()  # between two chunks: what it has not sent is sent below
+        while self._thread.is_alive():
+            self._heed()
+            self._thread.join(limits.HEED_S)
+        self.check()
+        self._everything = self._finishing = True
+        self._pass()
+        return Manifest(
+            version=MANIFEST_VERSION,
+            migration_id=migration_id,
+            files=[
+                ImageFile(name=name, size_bytes=size, sha256=digest.digest())
+                for name, (size, digest) in sorted(self._files.items())
+            ],
+        )
+
+    def check(self) -> None:
+        """Raise what has kept it from sending, if something has."""
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Send no more, and do not wait for the chunk that is being sent."""
+        self._stop.set()
+
+    def stop(self) -> None:
+        """Stop following; images stay as they are. Waits for the chunk that is being sent."""
+        self.abandon()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        try:
+            while not self._stop.wait(INTERVAL_S):
+                self._pass()
+                with self._passed:
+                    self._passes += 1
+                    self._passed.notify_all()
+        except BaseException as error:  # told by finish(), in the thread that can act on it
+            with self._passed:
+                self._error = error
+                self._passed.notify_all()
+
+    def _stopped(self) -> bool:
+        return self._stop.is_set() and not self._finishing
+
+    def _pass(self) -> None:
+        try:
+            self._pass_through(self._directory, "")
+        except OSError as error:
+            raise ImageError(f"cannot read the images: {error.strerror}", phase="stream") from error
+
+    def _pass_through(self, directory: Path, prefix: str) -> None:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not prefix and _LEVEL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    self._pass_through(directory / entry.name, f"{entry.name}/")
+                elif (
+                    (prefix or self._everything)
+                    and entry.is_file(follow_symlinks=False)
+                    and not _NOT_IMAGES.fullmatch(entry.name)
+                ):
+                    self._send_growth(entry, prefix + entry.name)
+
+    def _send_growth(self, entry: os.DirEntry[str], name: str) -> None:
+        known = self._files.get(name)
+        offset, digest = known or (0, hashlib.sha256())
+        if known:
+            size = entry.stat().st_size
+            if size < offset:
+                raise ImageError(f"{name} was written anew after it had been sent", phase="stream")
+            if size == offset:
+                return
+        with Path(entry.path).open("rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(CHUNK_BYTES)
+            while (data or known is None) and not self._stopped():
+                self._send(FileChunk(name=name, offset=offset, data=data))
+                digest.update(data)
+                offset += len(data)
+                self.sent_bytes += len(data)
+                known = self._files[name] = (offset, digest)
+                data = file.read(CHUNK_BYTES)
+
+
+class Receiver:
+    """Writes chunks to *directory*. Names and offsets come from the network and are checked."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[str, tuple[int, Any]] = {}
+
+    def take(self, chunk: FileChunk) -> None:
+        """Write one chunk.
+
+        :raises ImageError: a bad name, a gap, or no space; the directory is to be thrown away.
+        """
+        if not _NAME.fullmatch(chunk.name):
+            raise self._error(f"not an image's name: {chunk.name[:100]!r}")
+        offset, digest = self._files.get(chunk.name) or (0, hashlib.sha256())
+        if chunk.offset != offset:
+            raise self._error(f"{chunk.name}: a piece at {chunk.offset}, expected at {offset}")
+        path = self._directory / chunk.name
+        try:
+            if path.parent != self._directory:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+            with path.open("ab", buffering=0) as file:
+                left = memoryview(chunk.data)
+                while left:
+                    left = left[file.write(left) :]
+        except OSError as error:
+            hint = MAKE_ROOM if error.errno == errno.ENOSPC else ""
+            raise self._error(f"cannot write {chunk.name}: {error.strerror}", hint) from error
+        digest.update(chunk.data)
+        self._files[chunk.name] = (offset + len(chunk.data), digest)
+
+    def verify(self, manifest: Manifest) -> None:
+        """Compare what arrived with *manifest*; nest the levels, ready for CRIU.
+
+        :raises ImageError: a file is missing, cut, changed or too much, or a level is.
+        """
+        if manifest.version != MANIFEST_VERSION:
+            raise self._error(f"manifest of version {manifest.version}, expected {MANIFEST_VERSION}")
+        expected = {file.name: (file.size_bytes, file.sha256) for file in manifest.files}
+        found = {name: (size, digest.digest()) for name, (size, digest) in self._files.items()}
+        if expected != found:
+            names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+            raise self._error(
+                f"these images did not arrive as they were sent: {', '.join(names)}",
+                "Try again. If it happens again, suspect the memory of either host.",
+            )
+        try:
+            self._nest(len({name.partition("/")[0] for name in found if "/" in name}))
+        except OSError as error:
+            raise self._error(f"cannot arrange the images: {error.strerror}") from error
+
+    def _nest(self, levels: int) -> None:
+        """Make level 1 the parent of level 2, …, and the last level the parent of the images."""
+        for number in range(1, levels + 1):
+            child = self._directory / f"level-{number + 1}" if number < levels else self._directory
+            (self._directory / f"level-{number}").rename(child / PARENT)
+
+    @staticmethod
+    def _error(text: str, hint: str = "") -> ImageError:
+        return ImageError(text, phase="stream", role="destination", hint=hint)

@@ -1,0 +1,197 @@
+"""The destination's part of ``--copy-files`` and ``--copy-tree``: puts each file in its place, whole or not at all.
+
+What was there is kept beside it until the migration has ended, so that an undo can put it back. No symbolic link
+is followed, and each directory is used with the rights of its owner: see :mod:`migrate.files.beneath`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from migrate.errors import MigrateError
+from migrate.files import beneath
+from migrate.files.copies import ATTRIBUTES
+from migrate.journal.journal import Journal
+from migrate.pb.session_pb2 import FileChunk
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: A program with these bits runs with its owner's rights. What a user brought along shall not.
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
+def is_place(name: str) -> bool:
+    """Whether *name*, from the network, is a path that a file may have: absolute and without detours."""
+    path = Path(name)
+    return (
+        path.is_absolute()
+        and "\0" not in name
+        and ".." not in path.parts
+        and path == Path(os.path.normpath(path))
+        and path.name != ""
+    )
+
+
+class FileTaker:
+    """Takes the pieces; paths and offsets come from the network and are checked."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._suffix = f".migrate-{journal.migration_id}"
+        self._file = -1
+        self._path = Path()
+        self._kept: set[Path] = set()
+
+    def take(self, chunk: FileChunk) -> None:
+        """Take one piece; the last one of a file puts it in its place.
+
+        :raises MigrateError: a bad path, a link in it, a gap, no space, no permission; the file there is as it was.
+        """
+        path = Path(chunk.name)
+        if not is_place(chunk.name):
+            raise self._error(f"not a path to copy to: {chunk.name[:200]!r}")
+        try:
+            self._take(path, chunk)
+        except beneath.LinkInPath as error:
+            error.role = "destination"
+            raise
+        except OSError as error:
+            hint = "Look at the space and the permissions there, or put the file there yourself."
+            raise self._error(f"cannot write {path}: {error.strerror}", hint) from error
+
+    def _take(self, path: Path, chunk: FileChunk) -> None:
+        if chunk.removed:
+            self._remove(path)
+        elif stat.S_ISDIR(chunk.mode):
+            self._make_directory(path, chunk)
+        elif stat.S_ISLNK(chunk.mode):
+            self._make_link(path, chunk)
+        elif chunk.mode & _SET_ID:
+            raise self._error(
+                f"{path} is a program that runs as its owner: it is not copied", "Install it there."
+            )
+        else:
+            self._write(path, chunk)
+            if chunk.last:
+                self._put(path, chunk)
+
+    # --- files -------------------------------------------------------------------------------------------
+
+    def _write(self, path: Path, chunk: FileChunk) -> None:
+        if chunk.offset == 0:
+            self.close()
+            self._make_parents(path)
+            with beneath.directory(path.parent) as folder:
+                self._did(folder, path.with_name(path.name + self._suffix), backup="")
+                with beneath.acting_as_owner(folder):
+                    self._file = os.open(path.name + self._suffix, _NEW, 0o600, dir_fd=folder)
+            self._path = path
+        if self._file < 0 or path != self._path or os.lseek(self._file, 0, os.SEEK_CUR) != chunk.offset:
+            raise self._error(f"{path}: a piece that does not follow the one before")
+        left = memoryview(chunk.data)
+        while left:
+            left = left[os.write(self._file, left) :]
+
+    def _put(self, path: Path, chunk: FileChunk) -> None:
+        _dress(self._file, chunk)
+        self.close()
+        with beneath.directory(path.parent) as folder:
+            self._keep(folder, path)
+            with beneath.acting_as_owner(folder):
+                os.rename(path.name + self._suffix, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+
+    def _keep(self, folder: int, path: Path) -> None:
+        """Give what is there a second name for the way back; only the first time, when it is not ours."""
+        if path in self._kept:
+            return
+        kept = path.name + self._suffix + ".before"
+        there = beneath.mode(folder, path.name)
+        if there and not stat.S_ISREG(there) and not stat.S_ISLNK(there):
+            raise self._error(f"{path} is no regular file there: it is not replaced", "Remove it there.")
+        self._did(folder, path, backup=str(path.with_name(kept)) if there else "")
+        self._kept.add(path)
+        if there:
+            # As root: an owner of a directory may not link what others own in it (fs.protected_hardlinks).
+            os.link(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+
+    def _make_link(self, path: Path, chunk: FileChunk) -> None:
+        self._make_parents(path)
+        made = path.name + self._suffix
+        with beneath.directory(path.parent) as folder:
+            self._did(folder, path.with_name(made), backup="")
+            with beneath.acting_as_owner(folder):
+                os.symlink(chunk.data, os.fsencode(made), dir_fd=folder)
+            os.chown(made, chunk.uid, chunk.gid, dir_fd=folder, follow_symlinks=False)
+            self._keep(folder, path)
+            with beneath.acting_as_owner(folder):
+                os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+
+    def _remove(self, path: Path) -> None:
+        """What the origin no longer has, or never had, in a tree that is copied."""
+        with contextlib.suppress(FileNotFoundError), beneath.directory(path.parent) as folder:
+            if stat.S_ISDIR(beneath.mode(folder, path.name)):
+                self._put_aside(folder, path)
+                return
+            self._keep(folder, path)
+            with beneath.acting_as_owner(folder):
+                os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
+
+    def _put_aside(self, folder: int, path: Path) -> None:
+        """A directory with all that is in it."""
+        kept = path.name + self._suffix + ".before"
+        self._did(folder, path, backup=str(path.with_name(kept)))
+        with beneath.acting_as_owner(folder):
+            os.rename(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+
+    # --- directories -------------------------------------------------------------------------------------
+
+    def _make_parents(self, path: Path) -> None:
+        """Those that nobody described: root's, open to all."""
+        for parent in reversed(path.parents[:-1]):
+            self._make_directory(parent, None)
+
+    def _make_directory(self, path: Path, chunk: FileChunk | None) -> None:
+        if chunk is not None:
+            self._make_parents(path)
+        with beneath.directory(path.parent) as folder:
+            if beneath.exists(folder, path.name):
+                return  # whatever it is: who needs it as a directory will see
+            self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
+            with beneath.acting_as_owner(folder):
+                os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
+            made = os.open(path.name, _OPEN_DIRECTORY, dir_fd=folder)
+        try:
+            _dress(made, chunk or FileChunk(mode=0o755))
+        finally:
+            os.close(made)
+
+    # --- all ---------------------------------------------------------------------------------------------
+
+    def _did(self, folder: int, path: Path, *, backup: str) -> None:
+        self._journal.did("copied", path=str(path), backup=backup, folder=beneath.identity(folder))
+
+    def close(self) -> None:
+        """Let go of a file that is not complete."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    @staticmethod
+    def _error(text: str, hint: str = "") -> MigrateError:
+        return MigrateError(text, phase="copy", role="destination", hint=hint)
+
+
+def _dress(made: int, chunk: FileChunk) -> None:
+    """Give the new file or directory owner, mode, attributes and times of the origin's."""
+    os.fchown(made, chunk.uid, chunk.gid)
+    os.fchmod(
+        made, stat.S_IMODE(chunk.mode) & ~_SET_ID if stat.S_ISREG(chunk.mode) else stat.S_IMODE(chunk.mode)
+    )
+    for name, value in chunk.attributes.items():
+        if name.startswith(ATTRIBUTES):
+            os.setxattr(made, name, value)
+    if chunk.modified_ns:
+        os.utime(made, ns=(chunk.accessed_ns, chunk.modified_ns))

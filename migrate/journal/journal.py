@@ -1,0 +1,222 @@
+"""What a migration has done on this host so far, written before it is done, so that it can be undone.
+
+A journal is a directory ``/run/migrate/ID`` with
+
+- ``lock``: held (flock) by the process that owns the migration here, the driver or the agent; whoever gets
+  it finds an owner that died or has finished;
+- ``journal``: JSON lines. The first says whose it is, and the version of the format. The others are entries:
+  ``{"did": NAME, ...}`` names an undo of :mod:`migrate.recovery.undo`, ``{"state": NAME}`` a state, ``{"end":
+  OUTCOME}`` closes it.
+
+A line cut by a crash was not followed by its action, and is ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrate import place
+from migrate.errors import MigrateError
+from migrate.journal import lines
+from migrate.journal.reach import Reach
+from migrate.processes import identity
+
+
+@dataclass(slots=True)
+class Record:
+    """A journal as read.
+
+    :ivar role: ``"origin"`` or ``"destination"``.
+    :ivar pid: the process as the origin numbers it.
+    :ivar entries: the ``did`` lines, oldest first.
+    :ivar state: the last state, or "".
+    :ivar destination_pid: the process as the destination numbers it, once that is known, else 0.
+    :ivar end: the outcome, or "" while it is open.
+    :ivar owner: the driver or agent that wrote it, None if that is not known.
+    :ivar reach: on the origin: how the other host was reached, see :class:`migrate.journal.reach.Reach`.
+    """
+
+    migration_id: str
+    role: str = ""
+    pid: int = 0
+    other_host: str = ""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    state: str = ""
+    destination_pid: int = 0
+    end: str = ""
+    owner: identity.Identity | None = None
+    reach: dict[str, Any] = field(default_factory=dict)
+
+    def named(self, *names: str) -> list[dict[str, Any]]:
+        """The entries of these names, oldest first."""
+        return [entry for entry in self.entries if entry["did"] in names]
+
+
+class Journal:
+    """The journal of a migration that this process owns.
+
+    :raises FileExistsError: there is one of that id.
+    """
+
+    def __init__(
+        self, migration_id: str, *, role: str, pid: int, other_host: str, reach: Reach | None = None
+    ) -> None:
+        place.STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = place.home(migration_id)
+        self.directory.mkdir(mode=0o700)
+        self.migration_id = migration_id
+        self._lock = self._file = -1
+        first = {"id": migration_id, "role": role, "pid": pid, "other_host": other_host}
+        first |= {"version": lines.VERSION, "owner": identity.identity(os.getpid())}
+        try:
+            self._lock = take_lock(self.directory, create=True)
+            self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+            self._write(first | ({"reach": reach.as_json()} if reach is not None else {}))
+        except BaseException:  # nothing has been done yet, and nothing is left
+            self.remove()
+            raise
+
+    def did(self, name: str, /, **details: Any) -> None:
+        """Note that *name* is about to be done and would be undone with *details*."""
+        self._write({"did": name, **details})
+
+    def state(self, name: str, *, destination_pid: int = 0) -> None:
+        """Note a state, and the process's number on the destination."""
+        self._write({"state": name, "destination_pid": destination_pid})
+
+    def end(self, outcome: str) -> None:
+        """Close it: nothing is left to undo."""
+        self._write({"end": outcome})
+
+    def read(self) -> Record:
+        """What was written so far."""
+        return read(self.directory)
+
+    def remove(self) -> None:
+        """Forget it, and let go of the lock."""
+        forget(self.directory)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the lock and leave the journal for the guardian or for ``--recover``."""
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._lock = -1
+
+    def _write(self, line: dict[str, Any]) -> None:
+        data = json.dumps(line).encode() + b"\n"
+        before = os.fstat(self._file).st_size
+        if os.write(self._file, data) != len(data):
+            os.ftruncate(self._file, before)  # else the next line would be glued to this one
+            raise OSError(errno.ENOSPC, "no space left for the journal", str(self.directory))
+
+
+def take_lock(directory: Path, *, wait: bool = False, create: bool = False) -> int:
+    """Lock *directory* and return the descriptor that holds the lock until it is closed.
+
+    :param wait: wait until the owner dies or lets go; else raise BlockingIOError when there is one.
+    :param create: make the lock; only its owner does, so that one being removed does not come back.
+    :raises FileNotFoundError: no such journal.
+    """
+    descriptor = os.open(directory / "lock", os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def owned(directory: Path) -> Generator[bool, None, None]:
+    """Hold the lock of a journal meanwhile; False when somebody else has it, or there is none."""
+    try:
+        lock = take_lock(directory, create=_lost_its_lock(directory))
+    except (BlockingIOError, FileNotFoundError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(lock)
+
+
+def _lost_its_lock(directory: Path) -> bool:
+    """Whether the journal's lock is not there any more, and neither is the process that had it.
+
+    A journal that is removed goes away at once, with its lock: see :func:`forget`.
+    """
+    if (directory / "lock").exists() or not (directory / "journal").exists():
+        return False
+    with contextlib.suppress(MigrateError):  # one that is damaged has an owner that nobody knows
+        owner = read(directory).owner
+        return owner is None or not identity.alive(owner)
+    return True
+
+
+def read(directory: Path) -> Record:
+    """Read the journal of *directory*.
+
+    :raises FileNotFoundError: there is none (any more).
+    :raises MigrateError: it is damaged, or was written by another version.
+    """
+    return parse((directory / "journal").read_bytes(), directory.name)
+
+
+def parse(data: bytes, migration_id: str) -> Record:
+    """What a journal says; a last line that is cut is left out.
+
+    :raises MigrateError: as :func:`read`.
+    """
+    record = Record(migration_id)
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            _add(record, lines.parse(line))
+        except ValueError as error:
+            raise MigrateError(
+                f"the journal of migration {migration_id} is damaged in line {number}: {error}",
+                phase="recover",
+                hint=f"Undo by hand what {place.STATE / migration_id} names, then remove that directory.",
+            ) from error
+    return record
+
+
+def _add(record: Record, line: dict[str, Any]) -> None:
+    if "did" in line:
+        record.entries.append(line)
+    elif "state" in line:
+        record.state = line["state"]
+        record.destination_pid = line.get("destination_pid") or record.destination_pid
+    elif "end" in line:
+        record.end = line["end"]
+    else:
+        record.role, record.pid, record.other_host = line["role"], line["pid"], line["other_host"]
+        record.reach = line.get("reach", {})
+        record.owner = tuple(line["owner"]) if "owner" in line else None
+
+
+def all_of_this_host() -> Iterator[Path]:
+    """The directories of every journal on this host, finished or not."""
+    if place.STATE.is_dir():
+        for directory in sorted(place.STATE.iterdir()):
+            if place.valid_id(directory.name) and (directory / "journal").exists():
+                yield directory
+
+
+def forget(directory: Path) -> None:
+    """Remove a journal that nobody needs any more; the caller holds its lock."""
+    gone = directory.with_name(f".gone-{directory.name}")
+    with contextlib.suppress(OSError):
+        directory.rename(gone)  # at once: nobody finds half of it
+    for left in (gone, directory):
+        shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Messages between the two hosts, over any stream of bytes."""

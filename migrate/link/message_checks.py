@@ -1,0 +1,137 @@
+"""Whether a message of the session holds what its receiver relies on. Pure.
+
+A frame that can be decoded is a message, but any text may stand where an address belongs, and any list may be
+empty. What is wrong is found here, before anything is done with the message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from migrate import place
+from migrate.errors import ProtocolError
+from migrate.pb import session_pb2 as pb
+from tcpcp.record import option_names
+
+#: PIDs are below 2**22 on every Linux (include/linux/threads.h PID_MAX_LIMIT).
+_MOST_PID = 1 << 22
+#: More than any kernel is built for (arch/*/Kconfig NR_CPUS).
+_MOST_PROCESSORS = 1 << 16
+#: A letter as in /proc/PID/stat, or nothing: it has ended.
+_STATE = re.compile(r"[A-Za-z]?")
+_ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
+
+
+def check(message: Any) -> None:
+    """Accept *message*, or refuse it.
+
+    :raises ProtocolError: it holds what no driver or agent says.
+    """
+    problems = _CHECKS.get(type(message), _nothing)(message)
+    if (problem := next(problems, None)) is not None:
+        raise ProtocolError(f"received a {type(message).__name__} with {problem}", phase="session")
+
+
+def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, before: int = 0) -> int:
+    """The number of the tree's root on the destination, as *message* says it.
+
+    :param before: what it has said before.
+    :raises ProtocolError: it cannot be: the tree keeps its numbers, unless it gets a PID namespace.
+    """
+    said = message.destination_pid
+    expected = before or (0 if prepare.new_pid_namespace else prepare.pids[0])
+    if not 1 < said <= _MOST_PID or expected not in (0, said):
+        text = f"received a {type(message).__name__} with process {said}"
+        wanted = f", which should be {expected}" if expected else ", which is no moved one"
+        raise ProtocolError(text + wanted, phase="session", role="destination")
+    return said
+
+
+def _nothing(_: Any) -> Iterator[str]:
+    return iter(())
+
+
+def _prepare(message: pb.Prepare) -> Iterator[str]:
+    if not message.pids:
+        yield "no process"
+    if any(not 0 < number <= _MOST_PID for number in (*message.pids, *message.tids)):
+        yield "a number that no process can have"
+    for one in message.addresses:
+        if not _is_interface(f"{one.address}/{one.prefix_length}"):
+            yield f"an address that is none: {one.address[:100]!r}/{one.prefix_length}"
+
+
+def _restore(message: pb.Restore) -> Iterator[str]:
+    if not message.tasks:
+        yield "no process"
+    yield from _tasks(message.tasks)
+    for held in message.sockets:
+        if not held.holders:
+            yield f"a socket {held.inode} that nobody holds"
+    for one in message.listeners:
+        for name, value in one.options.items():
+            if name not in option_names.OPTIONS or not -(1 << 31) <= value < 1 << 32:
+                yield f"a socket option that is none: {name[:100]!r} = {value}"
+        if not _ALGORITHM.fullmatch(one.congestion):
+            yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
+    for process in message.surroundings:
+        numbers = {process.pid, *(thread.tid for thread in process.threads)}
+        if any(not 0 < number <= _MOST_PID for number in numbers):
+            yield "a number that no process can have"
+        if any(number >= _MOST_PROCESSORS for thread in process.threads for number in thread.processors):
+            yield "a processor that no host has"
+
+
+def _activated(message: pb.Activated) -> Iterator[str]:
+    if not 0 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no process can have: {message.destination_pid}"
+    yield from _tasks(message.tasks)
+
+
+def _tasks(tasks: Iterable[pb.TaskState]) -> Iterator[str]:
+    for one in tasks:
+        if not 0 < one.pid <= _MOST_PID:
+            yield f"a number that no process can have: {one.pid}"
+        if not _STATE.fullmatch(one.state):
+            yield f"a state that is none: {one.state[:100]!r}"
+
+
+def _ask(message: pb.Ask) -> Iterator[str]:
+    if not place.valid_id(message.migration_id):
+        yield f"an id that is none: {message.migration_id[:100]!r}"
+
+
+def _answer(message: pb.Answer) -> Iterator[str]:
+    if message.where not in pb.Answer.Where.values() or not message.where:
+        yield f"a place that is none: {message.where}"
+    if message.where in (pb.Answer.RUNS, pb.Answer.ENDED) and not 1 < message.destination_pid <= _MOST_PID:
+        yield f"a number that no moved process can have: {message.destination_pid}"
+
+
+def _host(message: pb.HostInventory) -> Iterator[str]:
+    for interface in message.interfaces:
+        for text in interface.addresses:
+            if not _is_interface(text):
+                yield f"an address that is none: {text[:100]!r}"
+
+
+def _is_interface(text: str) -> bool:
+    """Whether *text* is an address with the length of its network, and without a scope."""
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return "/" in text and "%" not in text
+
+
+_CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
+    pb.Ask: _ask,
+    pb.Answer: _answer,
+    pb.Prepare: _prepare,
+    pb.Restore: _restore,
+    pb.Activated: _activated,
+    pb.HostInventory: _host,
+}

@@ -1,0 +1,210 @@
+"""Takes the pages of a dump from CRIU and writes only those that have not been sent ahead.
+
+CRIU sends the pages to a *page server* instead of writing images: over a socket that we give it, spliced and
+not copied. So memory that was sent ahead is compared as it comes and never written a second time.
+
+On the wire, each message is 32 bytes (command and flags, pages, address, image), after a message that adds
+present pages follow those. An image is opened (answered with a byte: no parent), pages are added in ascending
+order, and in the end CRIU asks for a status. CRIU's other images are written by CRIU as always.
+
+Source: criu/page-xfer.c struct page_server_iov, page_server_serve(); criu/cr-service.c for ``ps.fd``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+
+from migrate import limits
+from migrate.errors import MAKE_ROOM, CriuError, ImageError, MigrateError
+from migrate.memory import sources
+from migrate.memory.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, Pagemap, Run, add
+from migrate.memory.rounds import BLOCK_BYTES, Ahead, write_all
+from migrate.memory.sources import Key
+from migrate.watch import nothing
+
+_MESSAGE = struct.Struct("=I4xQQQ")
+_COMMAND_BITS, _TYPE_BITS = 16, 8
+_OPEN, _ADD, _CLOSE, _FORCE_CLOSE = 4, 6, 0x1023, 0x1024
+_NO_PARENT = b"\0"
+_DONE, _FAILED = struct.pack("=i", 0), struct.pack("=i", -1)
+
+#: Asked of the kernel so that CRIU does not wait for us at every 200 kB (socket(7); needs CAP_NET_ADMIN).
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SOCKET_BYTES = 8 << 20
+#: Numbers of pages images that CRIU itself will not use (criu/image.c up_page_ids_base()).
+_FIRST_NUMBER = 0x10001
+
+
+class PageServer:
+    """Serves one dump, in a thread of its own from :meth:`start` to :meth:`finish`.
+
+    :param directory: where the pagemap and pages images go.
+    :param ahead: what has been sent ahead; its rounds are over.
+    :ivar client: CRIU's end: to be inherited by CRIU's process, under this number, and then closed here.
+    :ivar dumped_bytes: memory that CRIU dumped; :ivar written_bytes: memory that had changed.
+    """
+
+    def __init__(self, directory: Path, ahead: Ahead) -> None:
+        self._directory, self._ahead = directory, ahead
+        self._socket, self.client = socket.socketpair()
+        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
+            self.client.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
+        self._buffer = mmap.mmap(-1, BLOCK_BYTES)
+        self._view, self._address = memoryview(self._buffer), sources.address_of(self._buffer)
+        self._image: _Image | None = None
+        self._images = 0
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="page-server", daemon=True)
+        self.dumped_bytes = self.written_bytes = 0
+
+    def start(self) -> None:
+        """Begin to serve; CRIU has inherited its end."""
+        self.client.close()
+        self._thread.start()
+
+    def finish(self, timeout_s: float, heed: Callable[[], None] = nothing) -> None:
+        """Wait until all images are complete: CRIU has been told so before its ``post-dump``.
+
+        :param heed: called again and again meanwhile.
+        :raises MigrateError: they are not; CRIU's dump has failed for the same reason.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            heed()
+            self._thread.join(limits.HEED_S)
+        if self._thread.is_alive():
+            raise CriuError("CRIU did not end its dump of the memory", phase="dump")
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Give up, before CRIU is hung up: a dump that goes on fails, and CRIU lets the tree run.
+
+        Does nothing the second time.
+        """
+        self.client.close()
+        if self._thread.ident is not None and self._socket.fileno() >= 0:
+            with contextlib.suppress(OSError):  # CRIU has hung up already
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            while self._serve():
+                pass
+        except OSError as error:
+            self._fail(CriuError(f"CRIU hung up during the dump: {error.strerror}", phase="dump"))
+        except Exception as bug:  # told by finish(), in the thread that can act on it
+            self._error = self._error or bug
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self) -> bool:
+        """Do what one message asks; False at the end."""
+        if not self._fill(memoryview(message := bytearray(_MESSAGE.size))):
+            self._fail(CriuError("CRIU hung up during the dump", phase="dump"))
+            return False
+        command, pages, start, image = _MESSAGE.unpack(message)
+        flags, command = command >> _COMMAND_BITS, command & ((1 << _COMMAND_BITS) - 1)
+        if command == _OPEN:
+            self._end_image()
+            self._open(Key(image & ((1 << _TYPE_BITS) - 1), image >> _TYPE_BITS))
+            self._socket.sendall(_NO_PARENT)
+        elif command == _ADD:
+            self._add(Run(start, pages, flags))
+        else:
+            if command not in (_CLOSE, _FORCE_CLOSE):
+                self._fail(
+                    CriuError(f"CRIU sent an unknown command ({command}) with its pages", phase="dump")
+                )
+            self._end_image()
+            self._socket.sendall(_FAILED if self._error else _DONE)
+            return False
+        return True
+
+    def _fail(self, error: MigrateError) -> None:
+        """Remember the first error; CRIU is listened to until its end, so that it undoes its dump itself."""
+        self._error = self._error or error
+
+    def _fill(self, view: memoryview) -> bool:
+        while view:
+            got = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+            if not got:
+                return False
+            view = view[got:]
+        return True
+
+    def _open(self, key: Key) -> None:
+        number = _FIRST_NUMBER + self._images
+        self._images += 1
+        try:
+            file = (self._directory / f"pages-{number}.img").open("xb", buffering=0)
+            self._image = _Image(key, number, file)
+        except OSError as error:
+            self._fail(_unwritable(error))
+
+    def _end_image(self) -> None:
+        image, self._image = self._image, None
+        if image is None:
+            return
+        image.file.close()
+        try:
+            (self._directory / image.key.image).write_bytes(Pagemap(image.number, image.runs).to_bytes())
+        except OSError as error:
+            self._fail(_unwritable(error))
+
+    def _add(self, run: Run) -> None:
+        if self._image is None:
+            self._fail(CriuError("CRIU sent pages that belong to no image", phase="dump"))
+        if not run.flags & PE_PRESENT:
+            self._fail(CriuError("CRIU left pages to a parent that it was not given", phase="dump"))
+            return
+        start, end = run.start, run.start + run.pages * PAGE_BYTES
+        while start < end:
+            size = min(BLOCK_BYTES, end - start)
+            if not self._fill(self._view[:size]):
+                raise ConnectionResetError(0, "in the middle of a page")
+            self.dumped_bytes += size
+            try:
+                if self._image is not None and self._error is None:
+                    self._take(self._image, start, size, run.flags)
+            except OSError as error:
+                self._fail(_unwritable(error))
+            start += size
+
+    def _take(self, image: _Image, start: int, size: int, flags: int) -> None:
+        """Write what has changed of the *size* bytes in the buffer; for the rest, point to the parent."""
+        done = start
+        for begin, end in self._ahead.changed(image.key, start, self._address, size):
+            add(image.runs, Run(done, (begin - done) // PAGE_BYTES, PE_PARENT))
+            add(image.runs, Run(begin, (end - begin) // PAGE_BYTES, flags))
+            write_all(image.file.fileno(), self._view[begin - start : end - start])
+            self.written_bytes += end - begin
+            done = end
+        add(image.runs, Run(done, (start + size - done) // PAGE_BYTES, PE_PARENT))
+
+
+@dataclass(slots=True)
+class _Image:
+    """The images of one task or shared memory, being written."""
+
+    key: Key
+    number: int
+    file: FileIO
+    runs: list[Run] = field(default_factory=list)
+
+
+def _unwritable(error: OSError) -> ImageError:
+    hint = MAKE_ROOM if error.errno == errno.ENOSPC else ""
+    return ImageError(f"cannot write the pages: {error.strerror}", phase="dump", hint=hint)

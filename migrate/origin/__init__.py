@@ -1,0 +1,1 @@
+"""The origin's part of a migration: what the command `migrate` does."""

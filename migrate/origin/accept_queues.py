@@ -1,0 +1,104 @@
+"""Before the freeze: one migration a process at a time, and no connection lost in an accept queue.
+
+A connection that waits to be accepted belongs to no descriptor, so no dump can take it along. New ones are
+held off (their SYN is dropped, which their sender repeats), and the process empties its queues itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Generator
+
+from migrate import limits
+from migrate.errors import MigrateError, Reason, Refused
+from migrate.gap.lease import Lease
+from tcpcp.criu import stages, tree
+from tcpcp.kernel import diag
+from tcpcp.record.ici import Endpoint, State
+
+POLL_S = 0.001
+
+
+@contextlib.contextmanager
+def pid_lock(pid: int) -> Generator[None, None, None]:
+    """Keep other migrations of *pid* away.
+
+    The lock is on /proc/PID itself: it ends with its owner, however that ends, and leaves no file.
+
+    :raises Refused: there is one.
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield  # no such process, which the checks say better
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        remedy = "Wait until it has ended."
+        raise Refused([Reason("busy", "origin", "another migrate is moving this process", remedy)]) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def drain(
+    lease: Lease,
+    pids: list[int],
+    deadline: float,
+    about_to_hold: Callable[[list[Endpoint]], None],
+    heed: Callable[[], None],
+) -> list[int]:
+    """Hold new connections to the listeners of *pids* off and wait until no connection waits there.
+
+    :param deadline: of time.monotonic().
+    :param about_to_hold: called with where the listeners are bound, just before their SYNs are dropped.
+    :param heed: called again and again; what it raises ends the wait.
+    :return: inodes of the listeners; *lease* holds their SYNs.
+    :raises MigrateError: the process does not accept; the SYNs are still held.
+    """
+    held = {one.inode for one in tree.sockets_now(pids)}
+    listeners = [entry for entry in diag.tcp(states=1 << State.LISTEN) if entry.inode in held]
+    inodes = [entry.inode for entry in listeners]
+    if not listeners:
+        return inodes
+    about_to_hold(_bound(listeners))
+    lease.hold((), _bound(listeners), syn_only=True)
+    handshakes_until = time.monotonic() + limits.HANDSHAKE_S
+    while waiting := _waiting(listeners, handshakes=time.monotonic() < handshakes_until):
+        if time.monotonic() > deadline:
+            raise _not_accepted(inodes, waiting)
+        heed()
+        time.sleep(POLL_S)
+    return inodes
+
+
+def _not_accepted(inodes: list[int], waiting: int) -> MigrateError:
+    full = [one for one in diag.tcp(states=1 << State.LISTEN) if one.inode in inodes and one.receive_queue]
+    where = {str(bound) for bound in _bound(full)}
+    noun = "connection waits" if waiting == 1 else "connections wait"
+    return MigrateError(
+        f"{waiting} {noun} at {', '.join(sorted(where)) or 'a listener'} to be accepted, and the process does "
+        "not accept",
+        phase="freeze",
+        hint="They would be lost with the process. Try again when the server is not stuck or overloaded, or "
+        "allow more with --max-gap: new connections are held meanwhile.",
+    )
+
+
+def _bound(listeners: list[diag.Entry]) -> list[Endpoint]:
+    return [bound for entry in listeners for bound in stages.bound(entry)]
+
+
+def _waiting(listeners: list[diag.Entry], *, handshakes: bool) -> int:
+    inodes = {entry.inode for entry in listeners}
+    ports = {entry.local_port for entry in listeners}
+    entries = diag.tcp(states=1 << State.LISTEN | 1 << State.SYN_RECV)
+    queued = sum(e.receive_queue for e in entries if e.state == State.LISTEN and e.inode in inodes)
+    half_open = sum(1 for e in entries if e.state == State.SYN_RECV and e.local_port in ports)
+    return queued + (half_open if handshakes else 0)

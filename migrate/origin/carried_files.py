@@ -1,0 +1,188 @@
+"""The files of one migration, on the origin: compared before the freeze, copied, and looked at again in it.
+
+Before the freeze all that takes long: every file whose content decides is read once on both hosts, and what has to
+be copied is. In the freeze only what may have been written since is looked at again, and what was opened since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+
+from migrate.checks import files as checks_files
+from migrate.errors import MigrateError
+from migrate.files import copies
+from migrate.files import trees as tree_copy
+from migrate.files.content import Digests
+from migrate.inventory import open_files
+from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory, ProcessInventory
+
+Ask = Callable[[Compare, Callable[[], None]], Compared]
+
+
+class CarriedFiles:
+    """What both hosts have of the tree's files.
+
+    :param ask: sends a question to the destination, calls its second argument, and returns the answer.
+    :param send: sends a piece of a file.
+    :param copying: ``--copy-files``.
+    :param trees: ``--copy-tree``: directories that are copied as a whole.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        send: Callable[[FileChunk], None],
+        *,
+        copying: bool,
+        trees: Iterable[str] = (),
+        checkpoint: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ask, self._send, self._copying = ask, send, copying
+        self._digests = Digests(checkpoint)
+        self._trees = [tree_copy.Tree(path, self._digests) for path in trees]
+        self._paths = tuple(tree.path for tree in self._trees)
+        self._known: dict[str, File] = {}
+        self._shared: set[str] = set()
+        self._logs: set[str] = set()
+
+    # --- before the freeze -------------------------------------------------------------------------------
+
+    def compare(self, process: ProcessInventory, there: HostInventory) -> None:
+        """Find out the content of files where only that decides, and write it into both inventories.
+
+        :raises MigrateError: a file cannot be read here.
+        """
+        wanted = checks_files.files_to_compare(process, there, copying=self._copying)
+        wanted += [one for one in process.files if one.use == File.NEIGHBOUR]
+        its = self._contents(wanted)
+        for one in process.files:
+            one.content = self._digests.known(one.path)
+        for one in there.files:
+            one.content = its.get(one.path, b"")
+        self._remember(process, there)
+
+    def _contents(self, wanted: list[File]) -> dict[str, bytes]:
+        """Read *wanted* on both hosts at once; return what is over there."""
+        if not wanted:
+            return {}
+
+        def read() -> None:
+            for one in wanted:
+                self._digest(one)
+
+        return {one.path: one.content for one in self._ask(Compare(files=wanted), read).files}
+
+    def _digest(self, one: File) -> bytes:
+        try:
+            return self._digests.of(one.path, mapped_shared=one.mapped_shared)
+        except OSError as error:
+            raise MigrateError(f"cannot read {one.path}: {error.strerror}", phase="check") from error
+
+    def _remember(self, process: ProcessInventory, there: HostInventory) -> None:
+        for here, its in checks_files.pairs(process, there):
+            self._known[here.path] = here
+            if here.written and checks_files.same_place(here, its):
+                self._shared.add(here.path)
+            if here.append_only and its.exists and not self._copying:
+                self._logs.add(here.path)
+
+    def copy(self, files: Iterable[File]) -> None:
+        """Copy *files*, and the trees, to their places on the destination, while the process runs.
+
+        :raises MigrateError: a file cannot be read here, or written there.
+        """
+        for tree in self._trees:
+            tree.copy(self._send)
+        for file in files:
+            self._copy_one(file.path)
+
+    def _copy_one(self, path: str) -> None:
+        found = hashlib.sha256()
+        before = os.stat(path)  # noqa: PTH116
+        copies.send_directory_above(path, self._send)
+        copies.send_file(path, self._send, found.update)
+        self._digests.took(path, before, found.digest())
+        self._digests.sent.add(path)
+
+    # --- in the freeze -----------------------------------------------------------------------------------
+
+    def settle(self, pids: Iterable[int]) -> None:
+        """The tree is frozen: see to it that the destination has its files as they are now.
+
+        :raises MigrateError: it has not, and they may not be copied.
+        """
+        found = open_files.again(pids, self._known)
+        for tree in self._trees:
+            tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
+        now = [one for one in found if not checks_files.within(one.path, self._paths)]
+        # A path is looked at once: in the use that writes, and not in the one that only watches.
+        files = {one.path: one for one in sorted(now, key=_weight)}
+        late = [one for one in files.values() if one.path not in self._known]
+        for path in self._shared & files.keys():
+            _flush(path)
+        written = [one for one in files.values() if self._may_differ(one)]
+        changed = [one for one in written if self._digests.changed(one.path, mapped_shared=one.mapped_shared)]
+        self._bring(late, changed, [one for one in written if one not in changed])
+
+    def _may_differ(self, one: File) -> bool:
+        return (
+            one.regular
+            and one.written
+            and one.path in self._known
+            and one.path not in self._shared
+            and one.path not in self._logs
+        )
+
+    def _bring(self, late: list[File], changed: list[File], same: list[File]) -> None:
+        problems = []
+        for one, there in self._compared(late):
+            if checks_files.needs_content(one, there, copying=self._copying):
+                one.content = self._digest(one)
+            reason = checks_files.difference(one, there, copying=self._copying)
+            if reason is not None and self._copying and checks_files.can_copy(one, there):
+                changed.append(one)
+            elif reason is not None:
+                problems.append(f"{reason.text} (it was opened since the check)")
+        # Of those that have not changed here: has anybody changed them over there?
+        for one, there in self._compared([one for one in same if one.path not in self._digests.sent]):
+            if there.content != self._digests.known(one.path):
+                changed.append(one)
+        if not self._copying:
+            problems += [f"{one.path} has changed since it was compared" for one in changed]
+            changed = []
+        if problems:
+            raise _changed(problems)
+        for one in changed:
+            self._copy_one(one.path)
+
+    def _compared(self, files: list[File]) -> list[tuple[File, File]]:
+        if not files:
+            return []
+        answers = {one.path: one for one in self._ask(Compare(files=files), lambda: None).files}
+        return [(one, answers.get(one.path, File(path=one.path, use=one.use))) for one in files]
+
+
+def _weight(one: File) -> tuple[bool, bool]:
+    return one.use != File.WATCHED, one.mapped_shared
+
+
+def _changed(problems: list[str]) -> MigrateError:
+    more = f" and {len(problems) - 3} more of this kind" if len(problems) > 3 else ""
+    return MigrateError(
+        "; ".join(problems[:3]) + more,
+        phase="dump",
+        hint="Pass --copy-files, which copies what the process writes, or put these files on storage that both"
+        " hosts share.",
+        details=problems,
+    )
+
+
+def _flush(path: str) -> None:
+    """What the process has written to a file that both hosts see must have reached its server."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,222 @@
+"""How a migration ends for its driver: the report, and what becomes of the journal.
+
+What a failure makes of it depends on the machine's state alone; what is done about it, in each case, is what
+a guardian would do (:mod:`migrate.recovery.undo`). What cannot be done here is left to it, or to ``--recover``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from migrate import limits
+from migrate.errors import MigrateError
+from migrate.gap.capture import Capture
+from migrate.gap.file import GapFile
+from migrate.journal.journal import Journal, Record
+from migrate.link.link import Link
+from migrate.machine import Machine, State
+from migrate.origin import observed
+from migrate.pb import session_pb2 as pb
+from migrate.processes import identity
+from migrate.recovery import doubt, hold, settle, undo, way_back
+from migrate.recovery.guardian import Guardian
+from migrate.recovery.instructions import in_doubt, look
+from migrate.report.report import Outcome, Report
+from migrate.request import Request
+
+
+class Ending:
+    """The last part of one migration on the origin.
+
+    :param let_go: gives back what the driver itself holds of the tree: CRIU, borrowed sockets, threads.
+    :ivar journal: set when there is one; None again when it is not ours any more.
+    :ivar guardian: who waits for our end.
+    :ivar before, seen: the tree's tasks before the freeze, and what the destination saw of them in the end.
+    :ivar notes: what the destination has said is different for the process there.
+    :ivar caught: ends the forwarding of packets, and returns what catches them; None: nothing does.
+    :ivar removed: whether the journal was removed, so that the guardian ends at once.
+    """
+
+    def __init__(
+        self, request: Request, report: Report, link: Link, machine: Machine, let_go: Callable[[], None]
+    ) -> None:
+        self._request, self._report, self._link, self._machine = request, report, link, machine
+        self._let_go = let_go
+        self.journal: Journal | None = None
+        self.guardian: Guardian | None = None
+        self.before: list[pb.TaskState] = []
+        self.seen: pb.Activated | None = None
+        self.notes: list[str] = []
+        self.caught: Callable[[], Capture | None] = lambda: None
+        self.removed = False
+        self._record: Record | None = None
+
+    def moved(self) -> None:
+        """All steps were taken."""
+        self._runs_there()
+        self._close(undo.kill_origin)
+
+    def failed(self, error: BaseException) -> None:
+        """A step failed with *error*."""
+        self._report.fail(error)
+        if self._machine.state is State.COMMITTED and isinstance(error, MigrateError) and error.not_there:
+            self._take_back()
+        self._report.outcome = Outcome[self._machine.failed().name]
+        if self._report.outcome is Outcome.MOVED:
+            record = self.journal.read() if self.journal is not None else None
+            self._kill_here(record)
+            self._let_go()
+            self._runs_there()
+            self._close(undo.kill_origin)
+            if record is not None:
+                self._see_to_the_other_side(record, doubt.THERE)
+        elif self._report.outcome is Outcome.IN_DOUBT:
+            self._in_doubt()
+        else:
+            self._roll_back()
+
+    def _runs_there(self, found: pb.Answer | None = None) -> None:
+        """:param found: what the destination has said when it was asked."""
+        if found is not None:
+            self._report.destination_pid = found.destination_pid
+        observed.on_destination(self._report, self._request.host, self.before, self.seen)
+        self._report.notes += self.notes
+        if found is not None and found.where == pb.Answer.ENDED:
+            pid = self._report.destination_pid
+            self._report.where = f"ran on {self._request.host} as PID {pid}, and has ended there"
+
+    @staticmethod
+    def _kill_here(record: Record | None) -> None:
+        """The copy here must never run again: before anybody lets go of it."""
+        if record is not None:
+            identity.kill(hold.frozen(record))
+
+    def _take_back(self) -> None:
+        """The destination has said that it does not run there, and has removed what it had built."""
+        self._machine.take_back()
+        if self.journal is not None:
+            self.journal.state(self._machine.state.value)
+
+    def _roll_back(self) -> None:
+        """Undo all. The destination first where it may answer for the addresses already, else we do not wait:
+        the process shall run again as soon as possible."""
+        announced = self._machine.state in (State.RESTORED, State.SWITCHED)
+        record = self._record = self.journal.read() if self.journal is not None else None
+        told = self._tell_abort()
+        confirmed = told and announced and self._hears_aborted(limits.ABORT_S)
+        self._let_go()
+        self._report.destination_pid = 0
+        self._close(self._undo, remind=announced and not confirmed)
+        if told and not confirmed:
+            confirmed = self._hears_aborted(limits.UNDO_S)
+        if record is not None and not confirmed:
+            self._see_to_the_other_side(record, (pb.Answer.NOT_HERE,))
+
+    def _undo(self, record: Record) -> list[str]:
+        return undo.roll_back(record, self.caught())[1]
+
+    def _keep(self, packets: Sequence[bytes]) -> None:
+        """What reached the destination while it had the addresses is for the process, too."""
+        if self.journal is not None:
+            GapFile(self.journal.directory).add(packets)
+        elif self._record is not None:
+            way_back.late(self._record, packets)
+
+    def _tell_abort(self) -> bool:
+        """Tell the destination to undo; whether the link lived."""
+        try:
+            self._link.send(pb.Abort(reason="the origin rolls back"))
+        except MigrateError:
+            return False
+        return True
+
+    def _hears_aborted(self, timeout_s: float) -> bool:
+        """Whether the destination says that it has undone everything."""
+        try:
+            aborted = self._link.expect(pb.Aborted, timeout_s=timeout_s, discard=True)
+        except MigrateError:
+            return False
+        self._keep(aborted.packets)
+        self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]
+        return True
+
+    def _see_to_the_other_side(self, record: Record, wanted: tuple[int, ...]) -> None:
+        """The destination has not confirmed that it has cleaned up. A new agent there does it, and says so.
+
+        If there can be none, or somebody is still at work, the user is told what to do.
+        """
+        self._link.close(flush_s=0.0)
+        try:
+            if doubt.ask(record).where in wanted:
+                return
+        except (MigrateError, OSError):
+            pass
+        self._report.notes.append(
+            f"{record.other_host} has not confirmed that it has cleaned up. It does that by itself, unless its "
+            f"agent and guardian were killed or stand still; to be sure, run later:  {look(record)}"
+        )
+
+    def _in_doubt(self) -> None:
+        """Only the destination knows whether it has begun to run it, so it is asked, in a session of its own."""
+        self._link.close(flush_s=0.0)  # if the agent lives it sees that, and settles
+        if self.journal is None:
+            return
+        found = doubt.find_out(self.journal.read())
+        if not isinstance(found, pb.Answer):
+            self._stays_in_doubt(f"{self._request.host} cannot be asked where the process is: {found}")
+            return
+        said = doubt.sentence(found, self._request.host)
+        if found.where in doubt.THERE:
+            self._report.notes.append(said)
+            self._kill_here(self.journal.read())
+            self._let_go()
+            self._runs_there(found)
+            self._close(undo.kill_origin)
+        elif found.where == pb.Answer.NOT_HERE:
+            self._report.notes.append(said)
+            self._let_go()
+            self._report.outcome, self._report.destination_pid = Outcome.ROLLED_BACK, 0
+            self._close(self._undo, remind=True)
+        else:
+            self._stays_in_doubt(said)
+
+    def _stays_in_doubt(self, why: str) -> None:
+        """A person must look."""
+        assert self.journal is not None
+        self._report.notes.append(why)
+        self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
+        self._report.instructions = in_doubt(self.journal.read())
+        self.journal.abandon()
+        self.journal = None
+
+    def _close(self, clean_up: Callable[[Record], list[str]], *, remind: bool = False) -> None:
+        """Clean up and end the journal, or leave it with what could not be done.
+
+        :param remind: have the guardian announce the addresses again for some seconds.
+        """
+        if self.journal is None:
+            return
+        journal, self.journal = self.journal, None
+        if problems := clean_up(journal.read()):
+            self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
+            self._report.notes.append("try again with migrate --recover")
+            settle.note_problems(journal.directory, problems)
+            journal.abandon()
+            return
+        journal.end(self._report.outcome.value)
+        if remind and self._somebody_reminds(journal):
+            journal.abandon()
+        else:
+            journal.remove()
+            self.removed = True
+
+    def _somebody_reminds(self, journal: Journal) -> bool:
+        """Whether a guardian is there that announces the addresses, and removes the journal; if ours was killed,
+        another one."""
+        if self.guardian is not None and self.guardian.lives():
+            return True
+        try:
+            Guardian(journal.directory, "origin").wait_ready()
+        except (MigrateError, OSError):
+            return False
+        return True

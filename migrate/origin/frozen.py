@@ -1,0 +1,81 @@
+"""The frozen tree on the origin, which is looked at again before it is given away.
+
+Whoever may signal the process may do so while it is frozen: its owner, a supervisor, the kernel that is out of
+memory. A task that was killed must not come to life again on the destination, and a signal that came after CRIU
+had written those before must not be lost: then the tree goes on here, and gets it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migrate.errors import Ended, Signalled
+from migrate.pb.session_pb2 import TaskState
+from migrate.processes import identity, pending
+from migrate.processes.watched import DEAD, Watched
+
+
+class Frozen:
+    """The tasks of a tree that somebody keeps frozen, as they are before the dump.
+
+    :param tasks: all of them, the root first.
+    :param stopped: PIDs of those that had been stopped before.
+    """
+
+    def __init__(self, tasks: list[identity.Identity], stopped: frozenset[int]) -> None:
+        self.tasks, self.stopped = tasks, stopped
+        self._alive = [one for one in tasks if identity.alive(one)]
+        self._watched = Watched(self._alive)
+        self._pending = pending.read(pid for pid, _ in self._alive)
+
+    @property
+    def running(self) -> list[identity.Identity]:
+        """Those that live, and ran before the freeze."""
+        return [one for one in self._alive if one[0] not in self.stopped and identity.alive(one)]
+
+    def states(self) -> list[TaskState]:
+        """Each task and how it was before the freeze: dead (``Z``), stopped (``T``), or neither (``S``)."""
+        alive = {pid for pid, _ in self._alive}
+        letters = {pid: "T" if pid in self.stopped else "S" for pid in alive}
+        return [TaskState(pid=pid, state=letters.get(pid, DEAD[0])) for pid, _ in self.tasks]
+
+    def require(self, phase: str) -> None:
+        """Make sure that no task has been killed.
+
+        :raises Ended: one has.
+        """
+        if dead := self._watched.ended():
+            raise Ended(
+                f"process {dead[0]} was killed while it was frozen",
+                phase=phase,
+                hint="Look for who killed it: its owner, or the kernel for want of memory (dmesg).",
+            )
+
+    def look(self, phase: str, images: Path) -> None:
+        """Make sure that what was dumped is still what is here.
+
+        :param images: where CRIU wrote its images.
+        :raises Ended: a task has been killed.
+        :raises Signalled: one was sent a signal that the destination would not know of.
+        """
+        now = pending.read(pid for pid, _ in self._alive)
+        self.require(phase)
+        for pid, number in pending.new(self._pending, now):
+            matters = pending.matters(pid, number, stopped=pid in self.stopped)
+            if matters and number not in _of_timers(images, pid):
+                raise Signalled(
+                    f"process {pid} was sent {pending.name(number)} while it was frozen",
+                    phase=phase,
+                    hint="It gets it here. If it goes on after that, try again.",
+                )
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._watched.close()
+
+
+def _of_timers(images: Path, pid: int) -> frozenset[int]:
+    try:
+        return pending.of_timers(images / f"core-{identity.innermost(pid)}.img")
+    except OSError:
+        return frozenset()

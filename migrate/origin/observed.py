@@ -1,0 +1,65 @@
+"""What was seen of the process in the end, on the host that the report names; a report states no intention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from migrate import limits
+from migrate.errors import Ended
+from migrate.pb.session_pb2 import Activated, TaskState
+from migrate.processes.chosen import Subject
+from migrate.processes.watched import DEAD, STOPPED
+from migrate.report.report import Outcome, Report
+
+#: So many tasks are named; the others are counted.
+_NAMED = 5
+
+
+def on_origin(report: Report, subject: Subject) -> None:
+    """After everything, when it should run here: say whether it does.
+
+    One that was dead when it was asked for has not ended meanwhile: that is refused.
+    """
+    if report.outcome not in (Outcome.UNTOUCHED, Outcome.ROLLED_BACK) or subject.was_dead:
+        return
+    signalled = report.error is not None and report.error.kind == "Signalled"
+    state = "" if signalled and subject.ended(within_s=limits.SIGNALLED_S) else subject.state()
+    if not state:
+        report.outcome = Outcome.ENDED
+        report.where = f"PID {subject.pid} has ended on origin"
+        report.fail(Ended(f"process {subject.pid} has ended", phase="check"))
+    elif state in STOPPED:
+        report.where = f"is stopped on origin as PID {subject.pid}"
+    else:
+        report.where = f"runs on origin as PID {subject.pid}"
+
+
+def on_destination(report: Report, host: str, before: Iterable[TaskState], seen: Activated | None) -> None:
+    """After it was moved: say what the destination saw of it there.
+
+    :param before: the tasks and their states before the freeze, the root first.
+    :param seen: what it said, if it has.
+    """
+    report.outcome = Outcome.MOVED
+    report.where = f"runs on {host} as PID {report.destination_pid}"
+    if seen is None:
+        return
+    report.notes += seen.problems
+    now = {task.pid: task.state for task in seen.tasks}
+    root, *others = before
+    state = now.get(root.pid, "")
+    if not state or state in DEAD:
+        report.outcome = Outcome.ENDED
+        report.where = f"was moved to {host} and has ended there"
+        hint = "Look for its last words in its log there, and for an out-of-memory kill (dmesg)."
+        report.fail(Ended("the process ended as soon as it ran there", role="destination", hint=hint))
+    elif state in STOPPED and root.state not in STOPPED:
+        report.notes.append(
+            f"it was stopped there by a signal; to let it run: kill -CONT {report.destination_pid}"
+        )
+    elif state in STOPPED:
+        report.where = f"is stopped, as it was before, on {host} as PID {report.destination_pid}"
+    lost = [one.pid for one in others if one.state not in DEAD and now.get(one.pid, "") in ("", *DEAD)]
+    if lost:
+        named = ", ".join(map(str, lost[:_NAMED])) + (", ..." if len(lost) > _NAMED else "")
+        report.notes.append(f"{len(lost)} of its child processes have ended on {host} since: {named}")

@@ -1,0 +1,161 @@
+"""A process that waits for its driver or agent to die, and settles what it left.
+
+``python -m migrate.recovery.guardian DIRECTORY [DESCRIPTOR...]`` waits for the lock of a journal. The kernel
+gives it away when the owner ends, however it ends. A journal that is gone by then was the normal end; what
+becomes of another one is decided in :mod:`migrate.recovery.settle`. The descriptors are the packet sockets of
+the driver: they live as long as either of the two, so that what the peers sent while nobody could answer is
+there for whoever undoes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from migrate import limits, switch
+from migrate.errors import MigrateError
+from migrate.gap.capture import Capture
+from migrate.journal import journal
+from migrate.journal.journal import Record
+from migrate.machine import Outcome
+from migrate.pb import session_pb2 as pb
+from migrate.recovery.settle import Settled, Verdict, settle_safely
+
+READY = b"ready\n"
+#: When the addresses are announced again after a rollback that the destination may have noticed later than
+#: this host; seconds after the first time. It goes on for longer than a destination can have the addresses: it
+#: renews its lease until the link has been silent for too long (limits.SILENCE_S), and then it ends by itself
+#: (switch.address.LEASE_S).
+AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
+#: And how often after that, until the destination has confirmed its undo: its clock may have stood still, too.
+LATER_S = 10
+
+
+class Guardian:
+    """A guardian process for the journal in *directory*, running when the constructor returns.
+
+    :param caught: descriptors of the origin's :class:`migrate.gap.capture.Capture`.
+    :raises MigrateError: it did not start; nothing must be touched then.
+    """
+
+    def __init__(self, directory: Path, role: str, caught: Sequence[int] = ()) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "migrate.recovery.guardian", str(directory), *map(str, caught)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            pass_fds=caught,
+            start_new_session=True,
+        )
+        self._role = role
+
+    def wait_ready(self) -> None:
+        """Wait until it watches; it is started early and awaited late."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], limits.GUARDIAN_START_S)
+        if not ready or os.read(stdout.fileno(), len(READY)) != READY:
+            self._process.kill()
+            raise MigrateError("the guardian did not start", phase="prepare", role=self._role)
+        stdout.close()
+
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Return while it lives.
+
+        :raises MigrateError: it has ended: nobody would undo what we leave if we died.
+        """
+        if (status := self._process.poll()) is None:
+            return
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        raise MigrateError(
+            f"the guardian (process {self._process.pid}) {how}",
+            phase="guard",
+            role=self._role,
+            hint="Look for what ended it (the kernel's log says whether memory ran out), and try again.",
+        )
+
+    def wait_end(self) -> None:
+        """Reap it; the journal has been removed."""
+        try:
+            self._process.wait(timeout=limits.GUARDIAN_START_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def announce_again(record: Record) -> None:
+    """Say again and again that this host has its addresses, as long as it has them, until nobody doubts it.
+
+    A destination that lost its agent or the link withdraws them by itself, perhaps later than we announced
+    them: a neighbour that asked in between may have got its answer. So we go on until the destination has confirmed
+    that nothing runs there, at most for limits.UNCONFIRMED_S.
+    """
+    if not record.named("switch"):
+        return
+    began = time.monotonic()
+    for due_s in AGAIN_S:
+        time.sleep(max(0.0, began + due_s - time.monotonic()))
+        _remind(record)
+    while not _confirmed(record) and time.monotonic() < began + limits.UNCONFIRMED_S:
+        time.sleep(LATER_S)
+        _remind(record)
+
+
+def _remind(record: Record) -> None:
+    for entry in record.named("switch"):
+        with contextlib.suppress(MigrateError, OSError):
+            switch.from_details(entry["details"]).remind()
+
+
+def _confirmed(record: Record) -> bool:
+    """Whether the destination says that nothing of it is there any more."""
+    from migrate.recovery import doubt
+
+    with contextlib.suppress(MigrateError, OSError):
+        return doubt.ask(record, wait_s=0.0).where == pb.Answer.NOT_HERE
+    return False
+
+
+def main() -> int:
+    """The guardian's life."""
+    directory = Path(sys.argv[1])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.write(1, READY)
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        lock = journal.take_lock(directory, wait=True)
+    except FileNotFoundError:
+        return 0
+    capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
+    settled = settle_safely(directory, capture)
+    os.close(lock)
+    if capture is not None:
+        capture.close()
+    if settled is not None and _came_back(settled):
+        announce_again(settled.record)
+    return 0
+
+
+def _came_back(settled: Settled) -> bool:
+    """Whether the addresses are here again, rolled back by us or by a driver that left the rest to us."""
+    undone = settled.verdict in (Verdict.ROLLED_BACK, Verdict.DIED)
+    rolled_back = undone or settled.record.end == Outcome.ROLLED_BACK.value
+    return rolled_back and settled.record.role == "origin"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

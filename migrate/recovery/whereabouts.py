@@ -1,0 +1,76 @@
+"""The destination's answer to the question where the process of a migration is: its journal knows.
+
+A journal that nobody owns any more is settled first, as its guardian would have done.
+"""
+
+from __future__ import annotations
+
+import time
+
+from migrate import limits, place
+from migrate.errors import MigrateError
+from migrate.journal import journal
+from migrate.journal.journal import Record
+from migrate.machine import State
+from migrate.pb import session_pb2 as pb
+from migrate.processes import identity
+from migrate.recovery import arrived, settle
+
+_LOOK_S = 0.05
+
+
+def find(migration_id: str, wait_s: float) -> pb.Answer:
+    """Where the process of *migration_id* is, waiting for *wait_s* at most until that is settled."""
+    deadline = time.monotonic() + min(wait_s, limits.ASKED_S)
+    directory = place.home(migration_id)
+    while True:
+        with journal.owned(directory) as owned:
+            if owned:
+                settle.settle_safely(directory)
+        if not (directory / "journal").exists():
+            return _settled(migration_id)
+        try:
+            answer = of(journal.read(directory), owned=owned)
+        except FileNotFoundError:
+            continue
+        except MigrateError:  # damaged: only a person can say
+            answer = pb.Answer(where=pb.Answer.UNDER_WAY)
+        if owned or answer.where == pb.Answer.RUNS or time.monotonic() > deadline:
+            return answer
+        time.sleep(_LOOK_S)
+
+
+def of(record: Record, *, owned: bool) -> pb.Answer:
+    """What the journal of a destination says.
+
+    :param owned: nobody else has it: what is not done now will not be done by itself.
+    """
+    if record.state == State.ACTIVATED.value:
+        return _of(arrived.root(record))
+    built = [(pid, start) for entry in record.named("tree") for pid, start in entry["tasks"]]
+    if owned and record.state != State.COMMITTED.value and not any(map(identity.alive, built)):
+        return pb.Answer(where=pb.Answer.NOT_HERE)
+    return pb.Answer(where=pb.Answer.UNDER_WAY, destination_pid=record.destination_pid)
+
+
+def _settled(migration_id: str) -> pb.Answer:
+    process = arrived.find(migration_id)
+    return pb.Answer(where=pb.Answer.NOT_HERE) if process is None else _of(process)
+
+
+def _of(process: identity.Identity) -> pb.Answer:
+    where = pb.Answer.RUNS if identity.alive(process) else pb.Answer.ENDED
+    return pb.Answer(where=where, destination_pid=process[0])
+
+
+def sentence(answer: pb.Answer) -> str:
+    """*answer* as the destination says it to who looks there."""
+    pid = answer.destination_pid
+    if answer.where == pb.Answer.RUNS:
+        return f"PID {pid}: runs here"
+    if answer.where == pb.Answer.ENDED:
+        return f"PID {pid}: ran here, and has ended"
+    if answer.where == pb.Answer.NOT_HERE:
+        return "not here"
+    built = f"PID {pid}: built, not running yet" if pid else "nothing is built yet"
+    return f"{built}; under way, left alone: decide nothing before this says something else"

@@ -1,0 +1,1 @@
+"""What the user is told: while it runs, at the end, and as a drawing."""

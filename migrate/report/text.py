@@ -1,0 +1,125 @@
+"""A report as text for people. Pure."""
+
+from __future__ import annotations
+
+from migrate.report.report import ErrorReport, Outcome, Report
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def render(report: Report, *, verbose: bool = False) -> list[str]:
+    """Return the lines of *report*: what is true now, why, what to do, then the figures.
+
+    :param verbose: with the details of an error, e.g. the first errors of CRIU's log.
+    """
+    blocks = [
+        [headline(report)],
+        _reasons(report) or _error(report),
+        [f"  {note}" for note in report.notes],
+        _indented("What to do now:", report.instructions),
+        _indented("Details:", report.error.details if report.error and verbose else []),
+        _figures(report),
+        _phases(report),
+    ]
+    lines: list[str] = []
+    for block in blocks:
+        lines += [*([""] if lines and block else []), *block]
+    return [clean(line).rstrip() for line in lines]
+
+
+def headline(report: Report) -> str:
+    """Return the outcome and where the process is, in one line."""
+    if report.error is None and report.outcome is Outcome.UNTOUCHED:
+        return f"READY: PID {report.pid} can be moved to {report.host}" if report.pid else "RECOVER"
+    where = report.where
+    if where and report.pid and str(report.pid) not in where:
+        where = f"PID {report.pid} {where}"
+    return f"{report.outcome.value}: {where}" if where else report.outcome.value
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people, e.g. "12.3 MiB"."""
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
+
+
+def duration(ms: float) -> str:
+    """Return a duration for people, e.g. "17.2 ms" or "3.4 s"."""
+    return f"{ms:.1f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"
+
+
+def clean(text: str) -> str:
+    """Return *text* without what could steer a terminal; some of it comes from another host."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _reasons(report: Report) -> list[str]:
+    if not report.reasons:
+        return []
+    width = max(len(_host(report, reason.role)) for reason in report.reasons)
+    noun = "reason" if len(report.reasons) == 1 else "reasons"
+    lines = [f"{len(report.reasons)} {noun} not to begin:"]
+    for reason in report.reasons:
+        lines.append(f"  {_host(report, reason.role):<{width}}  {reason.text}")
+        if reason.remedy:
+            lines.append(f"  {'':<{width}}  -> {reason.remedy}")
+    return lines
+
+
+def _error(report: Report) -> list[str]:
+    error = report.error
+    if error is None:
+        return []
+    lines = [f"  failed  {_place(report, error)}{error.message}"]
+    if error.hint:
+        lines.append(f"  to do   {error.hint}")
+    return lines
+
+
+def _place(report: Report, error: ErrorReport) -> str:
+    if error.bug:
+        return f"a bug in migrate ({error.kind}), please report it: "
+    where = f"on {_host(report, error.role)}: "
+    return f"{error.phase} {where}" if error.phase else where
+
+
+def _host(report: Report, role: str) -> str:
+    """Name a host by its part in the migration, and by the name that the user gave it."""
+    named = role == "destination" and report.host not in ("", role)
+    return f"{role} {report.host}" if named else role
+
+
+def _indented(title: str, lines: list[str]) -> list[str]:
+    return [title, *(f"  {line}" for line in lines)] if lines else []
+
+
+def _figures(report: Report) -> list[str]:
+    if not report.frozen_ms:
+        return []
+    rows = [
+        ("frozen", duration(report.frozen_ms)),
+        ("isolated", duration(report.isolated_ms)),
+        ("total", duration(report.total_ms)),
+        ("connections", str(report.connections)),
+        ("images", size(report.image_bytes)),
+        ("gap packets", f"{report.gap_packets}{f', {lost} lost' if (lost := report.gap_dropped) else ''}"),
+    ]
+    return [f"  {name:<12}{value:>12}" for name, value in rows]
+
+
+def _phases(report: Report) -> list[str]:
+    """A table with a row for each phase and a column for each host."""
+    if not report.frozen_ms or not report.phases_ms:
+        return []
+    roles = list(report.phases_ms)
+    names = list(dict.fromkeys(name for phases in report.phases_ms.values() for name in phases))
+    width = max(len(name) for name in ["phase", *names]) + 2
+    lines = [f"  {'phase':<{width}}" + "".join(f"{role:>13}" for role in roles)]
+    for name in names:
+        cells = [report.phases_ms[role].get(name) for role in roles]
+        texts = ["" if cell is None else duration(cell) for cell in cells]
+        lines.append(f"  {name:<{width}}" + "".join(f"{text:>13}" for text in texts))
+    return lines

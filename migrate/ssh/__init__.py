@@ -1,0 +1,1 @@
+"""SSH to the destination, by paramiko: the agent's start, and a stream of bytes to it."""

@@ -1,0 +1,1 @@
+"""Connections of a process that CRIU dumps and restores."""

@@ -1,0 +1,1 @@
+"""One endpoint of a TCP connection: read, isolated, rebuilt and woken."""

@@ -1,0 +1,576 @@
+"""get, create, activate, release: the order of the calls (paper sections 2 and 3).
+
+From socket to ICI (:func:`get`; `reader`)
+
+1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
+    (repair mode hides SO_REUSEADDR): `inspection`. Of those that are alike, `fingerprint`, only the first that
+    the process meets.
+2.  Isolate it: `flow_table`. Repair mode does not.
+3.  TCP_REPAIR 1. Read ``ts_recent`` and the numbers by BPF: `kernel_fields`. Where both queues are empty that is
+    all: what follows is asked of the first of a kind, and has to say the same.
+4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
+5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
+    ``snd_una``. recv(MSG_PEEK) copies the queue.
+6.  TCP_REPAIR_QUEUE receive: TCP_QUEUE_SEQ is ``rcv_nxt``; SIOCINQ, with SO_OOBINLINE set, what is not read.
+7.  No queue selected: whoever writes to the socket from now on gets an error.
+8.  After all of a batch: did ``rcv_nxt`` or ``snd_una`` move? Then again from 4.
+
+From ICI to socket (:func:`create`; `builder`)
+
+1.  Options, congestion control, receive buffer: before repair mode.
+2.  TCP_REPAIR 1, which lets it be bound beside others; bind; SO_REUSEADDR as it was.
+3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
+4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
+    segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect() sends nothing in repair mode, and leaves
+    the send window 0.
+5.  TCP_REPAIR_OPTIONS, the window's shift always among them; where there is something to send the segment size
+    anew; TCP_TIMESTAMP. A segment fed through a raw socket: ``ts_recent``, and on the same path the round-trip
+    time.
+6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
+7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
+    TCP_REPAIR 1.
+8.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
+    ours: a segment fed likewise, and acknowledged here. The socket filter.
+9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
+    what else would have limited the queues. TCP_REPAIR_WINDOW. The segment size. No queue selected.
+
+Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
+not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
+TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without a packet for all who hold the socket; close;
+what arrives from now on stays unanswered.
+
+Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence, Set
+from contextlib import ExitStack
+
+from tcpcp.endpoint import (
+    beforehand,
+    builder,
+    congestion,
+    fingerprint,
+    first_namespace,
+    holding,
+    host,
+    inspection,
+    raw_segment,
+    reader,
+    socket_options,
+    timers,
+    waking,
+)
+from tcpcp.endpoint.builder import finish_restored
+from tcpcp.endpoint.holding import Holding
+from tcpcp.endpoint.inspection import HasFileno, as_socket
+from tcpcp.endpoint.isolation import Flow
+from tcpcp.endpoint.reader import read, read_many
+from tcpcp.endpoint.same_path import InitialWindows
+from tcpcp.endpoint.uninterrupted import Uninterrupted
+from tcpcp.errors import AddressInUse, TcpcpError
+from tcpcp.kernel import fields, socket_filter, tcp_repair
+from tcpcp.kernel.fields import Seen
+from tcpcp.record import checks, codec
+from tcpcp.record.checks import Limits
+from tcpcp.record.ici import Endpoint, Ici, State
+
+__all__ = [
+    "activate",
+    "activate_many",
+    "create",
+    "create_many",
+    "finish_restored",
+    "flow_of",
+    "get",
+    "get_many",
+    "inspect",
+    "max_size",
+    "prepare",
+    "read",
+    "read_many",
+    "release",
+    "release_many",
+    "renew",
+    "renew_many",
+    "resume",
+    "resume_many",
+    "size",
+]
+
+#: An image without queues: record header, all fields at their longest, options.
+IMAGE_OVERHEAD_BYTES = 2048
+#: Fewer connections than these are quick to have if what is asked once for all of them is little.
+_FEW = 10
+
+
+def prepare() -> None:
+    """Do beforehand what takes long, so that the next :func:`get` or :func:`create` takes 1 ms and not 100.
+
+    Loads what is loaded once in a process, and makes the filter of this process, which holds nothing yet and
+    stays until the process ends; every packet of the network namespace passes it. Nothing else depends on it.
+
+    :raises PermissionDenied, IsolationError: there will be no filter later either.
+    """
+    namespace = host.require_repair()
+    beforehand.load()
+    holding.table(namespace).prepare()
+
+
+def flow_of(sock: socket.socket) -> Flow:
+    """The connection of *sock*, for :class:`tcpcp.endpoint.isolation.Isolation`.
+
+    :raises KernelError: it is not connected.
+    """
+    local, peer, _ = inspection.ends(sock)
+    return Flow(local, peer)
+
+
+def inspect(sock: HasFileno) -> None:
+    """Check that *sock* can be passed. Changes nothing and works on a socket in use.
+
+    :raises Unsupported, AlreadyGot, KernelError: as :func:`tcpcp.endpoint.inspection.inspect`.
+    """
+    with Uninterrupted(), ExitStack() as stack:
+        inspection.inspect(as_socket(sock, stack))
+
+
+def get(sock: HasFileno) -> Ici:
+    """Read the endpoint *sock* and leave it isolated, in repair mode.
+
+    :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
+        with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
+        gets an error. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
+    :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
+
+    It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
+    anew. After that packets reach the socket again and are acknowledged, so that the ICI does not describe
+    the connection any more: then :func:`release` refuses with ``Expired``, and :func:`resume` says so.
+
+    Only the process that called this can go on with it. Should it be killed while another one has the socket too
+    (a parent its child's, say), that one can take the socket out of repair mode by hand, with setsockopt() of
+    TCP_REPAIR, -1, once the isolation has run out: the connection goes on. TCP_USER_TIMEOUT, SO_KEEPALIVE and
+    SO_REUSEADDR have then to be set as they are to be, for nobody else knows what they were.
+
+    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed.
+    :raises AlreadyGot: it is in repair mode already.
+    :raises OtherNamespace: it is of another network namespace.
+    :raises PermissionDenied: no CAP_NET_ADMIN here.
+    :raises IsolationError: the filter could not be made.
+    :raises KernelError: a call failed; if undoing failed too, the note says how. After any error the socket is
+        as before.
+    Source: paper section 2 steps 1-3; net/ipv4/tcp.c do_tcp_getsockopt().
+    """
+    return get_many([sock])[0]
+
+
+def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
+    """:func:`get` for several connections under one filter; all of them or, after an error, none.
+
+    :param socks: sockets, or pairs of tag, 0 to 2**64 - 1, and socket.
+    :raises IciError: a tag is none; nothing has changed.
+    """
+    entries = list(socks)
+    checks.require_tags(entry[0] for entry in entries if isinstance(entry, tuple))
+    icis: list[Ici] = []
+    try:
+        with Uninterrupted():
+            icis = _get_claimed(entries)
+    except BaseException as exc:
+        if icis:  # a handler, whose signal had to wait: nobody will have them
+            _resume_after(entries, exc)
+        raise
+    return icis
+
+
+def _resume_after(entries: Iterable[HasFileno | tuple[int, HasFileno]], error: BaseException) -> None:
+    try:
+        resume_many([entry[1] if isinstance(entry, tuple) else entry for entry in entries])
+    except TcpcpError as exc:
+        error.add_note(f"and in resuming: {exc}")
+
+
+def _get_claimed(entries: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
+    namespace = host.require_repair()
+    fingerprint.prepare()  # before the isolation, for the first time takes long
+    with ExitStack() as stack:
+        pairs = [
+            (entry[0], as_socket(entry[1], stack))
+            if isinstance(entry, tuple)
+            else (0, as_socket(entry, stack))
+            for entry in entries
+        ]
+        plain = [sock for _, sock in pairs]
+        seen = fields.look(plain)
+        host.require_namespace(_one_of_each(plain, seen), namespace)
+        held = holding.claim(plain, [one.cookie if one else 0 for one in seen])
+        try:
+            return _get_all(pairs, seen, held, namespace)
+        except BaseException as exc:
+            _lift_after(held, exc)
+            raise
+
+
+def _one_of_each(socks: Sequence[socket.socket], seen: Sequence[Seen | None]) -> Iterable[socket.socket]:
+    """Sockets with the same settings are of the same network namespace."""
+    kinds = {one.settings if one else n: sock for n, (sock, one) in enumerate(zip(socks, seen, strict=True))}
+    return kinds.values()
+
+
+def _get_all(
+    pairs: list[tuple[int, socket.socket]], seen: Sequence[Seen | None], held: list[Holding], namespace: int
+) -> list[Ici]:
+    plain = [sock for _, sock in pairs]
+    prepared = inspection.prepare_many(plain, seen)
+    wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
+    _hold(held, wanted, namespace)
+    icis = read_many(pairs, prepared)
+    try:
+        _stand_still(plain, held, icis)
+    except BaseException as exc:
+        _undo_get(plain, held, exc)
+        raise
+    return icis
+
+
+def _stand_still(socks: Sequence[socket.socket], held: Sequence[Holding], icis: Sequence[Ici]) -> None:
+    for sock, one, ici in zip(socks, held, icis, strict=True):
+        if ici.state is not State.CLOSE:
+            one.options, one.lives = ici.options, True
+            microseconds = ici.timestamp is not None and ici.timestamp.microseconds
+            timers.stand_still(sock, ici.options, microseconds=microseconds)
+
+
+def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:
+    for sock, one in zip(socks, held, strict=True):
+        try:
+            _go_on(sock, one)
+            reader.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+        except TcpcpError as exc:
+            error.add_note(f"and the socket could not be made to go on: {exc}")
+
+
+def _go_on(sock: socket.socket, one: Holding) -> None:
+    """Its clocks run again; does nothing the second time."""
+    if one.options is not None:
+        timers.go_on(sock, one.options)
+        one.options = None
+
+
+def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
+    """Isolate *flows*, each for its holding; those that are None need not be."""
+    table = holding.table(namespace)
+    for one, flow in zip(held, flows, strict=True):  # also where it fails half-way it is to be undone
+        one.flow, one.table = flow, table if flow is not None else None
+    if known := holding.flows(held):
+        table.hold(known)
+
+
+def size(source: Ici | HasFileno) -> int:
+    """Bytes of the image of *source*: of an ICI exactly (paper 3.2), of a socket :func:`max_size`."""
+    return codec.size(source) if isinstance(source, Ici) else max_size(source)
+
+
+def max_size(sock: HasFileno) -> int:
+    """What the image of *sock* would need if it was read now, in bytes; more may arrive until it is isolated.
+
+    Source: paper 3.1 TCP_MAXICISIZE.
+    :raises Unsupported: no TCP socket. :raises KernelError: one that listens, or is closed.
+    """
+    with ExitStack() as stack:
+        plain = sock if isinstance(sock, socket.socket) else as_socket(sock, stack)
+        inspection.require_tcp(plain)
+        queues = tcp_repair.get_outq(plain) + tcp_repair.get_inq(plain)
+        return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(plain))
+
+
+def create(
+    ici: Ici, *, sock: socket.socket | None = None, same_path: bool = False, isolate: bool = True
+) -> socket.socket:
+    """Rebuild the endpoint *ici* and leave it isolated, in repair mode.
+
+    :param ici: from :func:`get`. It is looked at (paper 7.1) before any call is made for it.
+    :param sock: a TCP socket of the right family to use, neither connected nor listening.
+    :param same_path: the peer is reached as it was from the origin: start with the congestion window the
+        connection had instead of a new one (paper 5).
+    :param isolate: False when the caller holds the connection isolated already.
+    :return: the socket; nothing has been sent. Its local address exists on this host. One that is made here is
+        blocking. It stays isolated for a minute, as after :func:`get`.
+    The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
+    where *sock* is bound already, its port and address, which is not 0.0.0.0 or ::, and the ICI's are ignored.
+    The peer goes on talking to the old port and address, so with another one a translation is needed in the
+    network: what the peer sends to the old end must arrive here at the new one, and what is sent from the new
+    end must reach the peer as from the old one, from before :func:`activate` on until it ends; without connection
+    tracking, which has seen no SYN (tests/lab/test_ports.py has the rules).
+
+    :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.
+    :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
+        states need, does not arrive.
+    :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
+    :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
+        first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
+    :raises AddressInUse: the connection exists on this host, or its port is taken.
+    :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
+        the connection not isolated; a socket given that was tried may be closed too.
+    """
+    return create_many([ici], socks=[sock], same_path=same_path, isolate=isolate)[0]
+
+
+def create_many(
+    icis: Sequence[Ici],
+    *,
+    socks: Sequence[socket.socket | None] | None = None,
+    same_path: bool = False,
+    isolate: bool = True,
+) -> list[socket.socket]:
+    """:func:`create` for several connections under one filter; all of them or, after an error, none."""
+    if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
+        raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
+    given = list(socks) if socks is not None else [None] * len(icis)
+    if len(given) != len(icis):
+        raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
+    with Uninterrupted():
+        return _create_all(icis, given, same_path, isolate)
+
+
+def _create_all(
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, isolate: bool
+) -> list[socket.socket]:
+    limits, namespace = _require(icis, given, same_path)
+    made: list[socket.socket] = []
+    held: list[Holding] = []
+    try:
+        with InitialWindows(icis if same_path and not congestion.ready() else ()):
+            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
+            for ici, sock in zip(icis, given, strict=True):
+                made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
+            held = holding.claim(made)
+            flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
+            if isolate:
+                _hold_created(held, flows, namespace)
+            _complete_all(icis, made, flows, given, limits, same_path)
+            _stand_still(made, held, icis)
+    except BaseException as exc:
+        _discard_after(made, exc)
+        _lift_after(held, exc)
+        raise
+    return made
+
+
+def _named(icis: Sequence[Ici]) -> Set[str] | None:
+    """Options that a fresh socket has to be asked for; None: all, which for many takes no longer."""
+    return socket_options.decided(name for ici in icis for name in ici.options) if len(icis) < _FEW else None
+
+
+def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
+    return ici.local if given is None and ici.local.port else inspection.local_end(sock)
+
+
+def _require(
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool
+) -> tuple[Limits, int]:
+    """Refuse what cannot work or must not be tried; what this host can take, and the network namespace."""
+    usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
+    limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
+    namespace = host.require_repair()
+    host.require_namespace(usable, namespace)
+    first_namespace.require(icis)
+    if any(map(builder.feeds, icis)):
+        host.require_raw()
+    if same_path or any(ici.negotiated.ecn for ici in icis):
+        congestion.prepare()
+    return limits, namespace
+
+
+def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> None:
+    """As :func:`_hold`; what was isolated already stays so, should this come to nothing."""
+    table = holding.table(namespace)
+    if taken := table.held_elsewhere(flows):
+        raise AddressInUse(f"{taken[0]}: another program on this host has got, or created, this connection")
+    before = set(table.held(flows))
+    for one, flow in zip(held, flows, strict=True):
+        one.before = flow in before
+    _hold(held, flows, namespace)
+
+
+def _complete_all(
+    icis: Sequence[Ici],
+    made: Sequence[socket.socket],
+    flows: Sequence[Flow],
+    given: Sequence[socket.socket | None],
+    limits: Limits,
+    same_path: bool,
+) -> None:
+    """Where a segment fed for the sake of speed does not arrive, those of the others would not either."""
+    with raw_segment.keeping():
+        may_feed = raw_segment.namespace(socket.AF_INET) is not None
+        for ici, sock, flow, one in zip(icis, made, flows, given, strict=True):
+            heard = builder.complete(
+                sock,
+                ici,
+                limits=limits,
+                same_path=same_path,
+                may_feed=may_feed,
+                local=flow.local,
+                given=one is not None,
+            )
+            may_feed = may_feed and heard
+
+
+def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:
+    for one in made:
+        try:
+            builder.discard(one)
+        except TcpcpError as exc:
+            error.add_note(f"and a socket made for it could not be ended: {exc}")
+
+
+def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
+    """Undo what :func:`_hold` did, as far as it went."""
+    try:
+        holding.undo(held)
+    except TcpcpError as exc:
+        error.add_note(f"and the isolation could not be lifted: {exc}; it runs out by itself")
+
+
+def activate(sock: HasFileno) -> None:
+    """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
+
+    :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
+    :raises NotGot: it is from neither, or runs already. :raises IsolationError: nothing has changed.
+    :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
+        :func:`resume` lets it run all the same.
+    :raises KernelError: EMFILE, for a half-closed connection there is no descriptor left to feed a segment with;
+        nothing has changed. Else the socket is still in repair mode, and no longer isolated.
+    """
+    activate_many([sock])
+
+
+def activate_many(socks: Iterable[HasFileno]) -> None:
+    """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
+    with Uninterrupted(), ExitStack() as stack:
+        plain = [as_socket(sock, stack) for sock in socks]
+        held = holding.find(plain)
+        with raw_segment.keeping():
+            waking.prepare(plain)
+            holding.let_through(held)
+            for sock, one in zip(plain, held, strict=True):
+                _go_on(sock, one)
+                old = waking.old_segment(sock)
+                _, again = waking.overdue(sock, one.held_s)
+                _run(sock, tcp_repair.OFF, one)
+                waking.wake(sock, old)
+                waking.wake(sock, again)
+
+
+def resume(sock: HasFileno) -> None:
+    """Undo :func:`get`: lift the isolation and leave repair mode. Nothing is sent for its own sake.
+
+    Except that after a second and more what is not acknowledged is sent again at once, or asked for with a window
+    probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
+    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`).
+
+    :raises NotGot: it was not got, or runs already. :raises IsolationError: nothing has changed.
+    :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
+        describe it any more, and must not be used.
+    :raises KernelError: the socket is still in repair mode, and no longer isolated.
+    """
+    resume_many([sock])
+
+
+def resume_many(socks: Sequence[HasFileno]) -> None:
+    """:func:`resume` for several sockets, their filters lifted first; the first error is raised at the end."""
+    with Uninterrupted(), ExitStack() as stack:
+        plain = [as_socket(sock, stack) for sock in socks]
+        held = holding.find(plain)
+        expired = holding.let_all_through(held)
+        first: TcpcpError | None = None
+        stack.enter_context(raw_segment.keeping())
+        for sock, one in zip(plain, held, strict=True):
+            try:
+                _go_on(sock, one)
+                mode, again = waking.overdue(sock, one.held_s)
+                _run(sock, mode, one)
+                waking.wake(sock, again)
+            except TcpcpError as exc:
+                first = first or exc
+    if first is not None:
+        raise first
+    if expired:
+        raise holding.ran_out(expired)
+
+
+def _run(sock: socket.socket, mode: int, one: Holding) -> None:
+    was_closed = tcp_repair.get_state(sock) == State.CLOSE
+    reader.leave_repair(sock, mode)
+    holding.drop([one])
+    if tcp_repair.get_outq_nsd(sock):
+        _push(sock)
+    if was_closed and one.lives:
+        raise timers.ended(tcp_repair.describe(sock))
+
+
+def _push(sock: socket.socket) -> None:
+    """Send what waits: a timer for what is held back knows no round-trip time yet, and would take seconds."""
+    corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
+    for value in (0, corked) if corked else (0,):
+        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, value, "TCP_CORK")
+
+
+def renew(sock: HasFileno) -> None:
+    """Keep *sock*, which was got or created, isolated for another minute from now on.
+
+    :raises NotGot: it was neither. :raises IsolationError: nothing has changed.
+    :raises Expired: the isolation has run out already: see :func:`get`.
+    """
+    renew_many([sock])
+
+
+def renew_many(socks: Sequence[HasFileno]) -> None:
+    """:func:`renew` for several sockets; after ``Expired`` those that it does not name are renewed."""
+    with Uninterrupted(), ExitStack() as stack:
+        holding.renew(holding.find([as_socket(sock, stack) for sock in socks]))
+
+
+def release(sock: HasFileno) -> None:
+    """Drop the endpoint: end its connection without a packet, whoever else holds the socket, and close *sock*.
+
+    A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
+    catches those. What has a ``fileno()`` and no ``close()`` is left open, as a socket without a connection.
+
+    :raises NotGot: it was neither got nor created, or runs again.
+    :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
+        have; nothing has changed. :func:`resume` goes on with the connection here.
+    :raises IsolationError: nothing has changed. :raises KernelError: the socket is open still.
+    """
+    release_many([sock])
+
+
+def release_many(socks: Iterable[HasFileno]) -> None:
+    """:func:`release` for several sockets; the first error of those that could not be ended is raised last."""
+    socks = list(socks)
+    with Uninterrupted(), ExitStack() as stack:
+        plain = [as_socket(sock, stack) for sock in socks]
+        held = holding.find(plain)
+        holding.renew(held)
+        gone: list[Holding] = []
+        first: TcpcpError | None = None
+        for given, sock, one in zip(socks, plain, held, strict=True):
+            try:
+                builder.discard(sock)  # isolated until it is gone: its timers would send
+                gone.append(one)
+                _close(given)
+            except TcpcpError as exc:
+                first = first or exc
+        holding.pass_on(gone)
+        holding.drop(gone)
+    if first is not None:
+        raise first
+
+
+def _close(given: HasFileno) -> None:
+    close = getattr(given, "close", None)
+    if close is not None and not isinstance(given, socket.socket):
+        close()

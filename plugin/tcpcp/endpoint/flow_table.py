@@ -1,0 +1,390 @@
+"""The filter of this process around the connections that it passes: one table for a network namespace.
+
+Elements have their own timeouts, so that what is over costs nothing: a connection that was passed on stays
+unanswered for a minute and is then forgotten by the kernel itself, whatever has become of this process.
+
+Sets of the table, each for IPv4 and IPv6:
+
+- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves.
+- ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
+  draw no reset. Nothing of them arrives, unless it is a connection that has come back (below). And no bare reset
+  leaves: a packet for each processor may have been past the filter when it came into force, and may stay there,
+  with other filters behind ours or while a virtual processor does not run, until the socket is gone.
+- ``back``: connections that run here now while the table of another process still has them among those it
+  has passed on. A chain before all others gives their packets' buffers a priority by which every table of
+  ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
+
+The table belongs to our netlink socket (flag ``owner``), so that no other program can change it; ``nft flush
+ruleset``, which every reload of a firewall begins with, leaves it alone. With the flag ``persist`` (Linux 6.9)
+it outlives us, and then anybody may delete it; where the kernel does not know that flag, the table is nobody's.
+
+For the hooks and the mark, see :mod:`tcpcp.endpoint.isolation`.
+
+Source: net/netfilter/nf_tables_api.c nft_table_owner(), nft_rcv_nl_event(), nft_add_set_elem().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from tcpcp.endpoint import isolation, new_connections
+from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
+from tcpcp.errors import Expired, IsolationError
+from tcpcp.kernel import netfilter, nft_rules, owned_table
+from tcpcp.kernel.nft_elements import Message, changes, flow_in
+from tcpcp.record.ici import Endpoint
+
+#: Of a table's name; 16 hexadecimal digits follow, chosen at random.
+PREFIX = isolation.OWN_PREFIX
+#: A priority that no program gives its packets.
+_BACK = 0x7C9C_C114
+_FIRST, _BEFORE_FIRST = -300, -301
+_LENGTHS = {"4": 4, "6": 16}
+
+
+class FlowTable:
+    """The table, in the network namespace of the calling thread; it is made when it is needed first.
+
+    Every change is one batch: it is in force whole or not at all. All methods raise
+    :class:`tcpcp.errors.IsolationError` or :class:`tcpcp.errors.PermissionDenied`, and may be called from any
+    thread.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"{PREFIX}{secrets.token_hex(8)}"
+        self._netlink = netfilter.Netlink()
+        self._lock = threading.Lock()
+        self._made = self._has_back = self._pinned = False
+        #: Until when, by time.monotonic(), an element may be there; the kernel alone knows whether it is.
+        self._held: dict[Flow, float] = {}
+        self._passed: dict[Flow, float] = {}
+        self._back: dict[Flow, float] = {}
+
+    def _reconnect(self) -> None:
+        """Where the program has closed our descriptor the table is nobody's, and can be changed all the same."""
+        if not self._netlink.is_ours:
+            self._netlink.close()
+            self._netlink = netfilter.Netlink()
+
+    def prepare(self) -> None:
+        """Make the table now and keep it until :meth:`close`, so that :meth:`hold` is quick."""
+        with self._lock:
+            self._pinned = True
+            if not self._made:
+                self._make([])
+
+    def hold(self, flows: Sequence[Flow]) -> None:
+        """Isolate *flows*, for :data:`tcpcp.endpoint.isolation.TIMEOUT_S` from now on.
+
+        Once this returns, at most one packet for each processor is still being delivered.
+        """
+        with self._lock:
+            try:
+                self._hold(self._added("flows", flows))
+            except IsolationError as exc:
+                raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
+            self._note(self._held, flows)
+
+    def _hold(self, added: list[Message]) -> None:
+        if not self._made:
+            self._make(added)
+            return
+        try:
+            self._run(added, again=added)
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            self._make(added)  # somebody deleted it, which only older kernels permit
+
+    def held(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Those of *flows* that were isolated here and have not been let go."""
+        with self._lock:
+            now, until = time.monotonic(), self._held.get
+            return [flow for flow in flows if until(flow, 0) > now]
+
+    def held_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
+        """Those of *flows* that another program isolates, which lives; what the dead isolated is ours now."""
+        with self._lock:
+            others = self._others()
+            if not others:
+                return []
+            sets = [f"flows{version}" for version in _LENGTHS]
+            keys = {e.key for name in others for one in sets for e in self._netlink.elements(name, one)}
+            return [flow for flow in flows if flow.key in keys]
+
+    def _others(self) -> list[str]:
+        """Names of the tables of other programs. What programs that have ended have left becomes ours."""
+        self._reconnect()
+        others = [one for one in _ours(self._netlink) if one.name != self.name]
+        if any(one.orphaned for one in others):
+            if not self._made:
+                self._make([])
+            else:
+                self._adopt()
+            others = [one for one in _ours(self._netlink) if one.name != self.name]
+        return [one.name for one in others]
+
+    def renew(self, flows: Sequence[Flow]) -> None:
+        """Start the timeout of *flows* anew.
+
+        :raises Expired: some of them are not isolated any more; no other has changed.
+        """
+        with self._lock:
+            self._change_held(flows, self._added("flows", flows))
+            self._note(self._held, flows)
+
+    def pass_on(self, flows: Sequence[Flow]) -> None:
+        """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
+
+        :raises Expired: some of them are not isolated any more; nothing has changed.
+        """
+        with self._lock:
+            fresh = [*self._erased("passed", _those(flows, self._passed)), *self._added("passed", flows)]
+            gone = self._erased("back", _those(flows, self._back))
+            # What another process let through outweighs what is passed on here, but not what is isolated.
+            marked = self._added("flows", self._back_elsewhere(flows))
+            self._change_held(flows, [*fresh, *gone, *marked])
+            self._note(self._passed, flows)
+            _drop(flows, self._held, self._back)
+
+    def _back_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
+        others = self._others()
+        return [flow for flow in flows if any(self._is_back_in(name, flow) for name in others)]
+
+    def _is_back_in(self, table: str, flow: Flow) -> bool:
+        sets = flow_sets("back", [flow])
+        return any(self._netlink.has(table, name, key) for name, keys in sets.items() for key in keys)
+
+    def let_through(self, flows: Sequence[Flow]) -> None:
+        """*flows* run here from now on, whoever has passed them on before.
+
+        :raises Expired: some of them were not isolated any more; nothing has changed.
+        """
+        with self._lock:
+            others = self._others()
+            more = self._erased("passed", _those(flows, self._passed))
+            if others:
+                more += [*self._back_chain(), *self._erased("back", _those(flows, self._back))]
+                more += self._added("back", flows)
+            self._change_held(flows, more)
+            if others:
+                self._has_back = True
+                self._note(self._back, flows)
+            _drop(flows, self._held, self._passed)
+            self._tidy()
+
+    def undo(self, flows: Sequence[Flow]) -> None:
+        """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
+        with self._lock:
+            _drop(flows, self._held)
+            if self._made:
+                erased = self._erased("flows", flows)
+                self._run(erased, again=erased)
+                self._tidy()
+
+    def expired(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Those of *flows* that are not isolated any more; the timeout of the others starts anew."""
+        found = []
+        for flow in flows:
+            try:
+                self.renew([flow])
+            except Expired:
+                found.append(flow)
+        return found
+
+    def forget(self, flows: Iterable[Flow]) -> None:
+        """*flows*, which have expired, are not held any more."""
+        with self._lock:
+            _drop(flows, self._held)
+            self._tidy()
+
+    def close(self) -> None:
+        """Remove the table if nothing depends on it any more; else it is left to the kernel's timeouts."""
+        with self._lock:
+            self._pinned = False
+            self._tidy()
+            self._netlink.close()
+
+    def abandon(self) -> None:
+        """In a child after fork(): the table is the parent's."""
+        self._netlink.close()
+
+    def _make(self, added: list[Message]) -> None:
+        self._reconnect()
+        owned_table.make(self._netlink, self.name, lambda flags: [*_table(self.name, flags), *added])
+        self._made, self._has_back = True, False
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over what is still in force of programs that have ended, so that one table does for all of them."""
+        for table in _ours(self._netlink):
+            if not table.orphaned or table.name == self.name:
+                continue
+            taken = [
+                *self._taken(table.name, "flows", self._held),
+                *self._taken(table.name, "passed", self._passed),
+            ]
+            with contextlib.suppress(IsolationError):  # somebody else was faster
+                self._netlink.change([*taken, nft_rules.deletion(table.name)])
+        new_connections.sweep(self._netlink)
+
+    def _taken(self, table: str, kind: str, known: dict[Flow, float]) -> list[Message]:
+        messages = []
+        for version in _LENGTHS:
+            name = f"{kind}{version}"
+            for key, left_ms in self._netlink.elements(table, name):
+                left_s = left_ms // 1000 + 1
+                messages += changes("add", self.name, {name: [key]}, left_s)
+                known.setdefault(_flow(key), time.monotonic() + left_s + 1)
+        return messages
+
+    def _run(self, messages: list[Message], again: list[Message]) -> None:
+        """Carry *messages* out.
+
+        :param again: the same for when they may have been carried out already.
+        """
+        if not messages:
+            return
+        self._reconnect()
+        try:
+            self._netlink.change(messages)
+        except netfilter.Unanswered:
+            self._netlink.change(again)
+
+    def _change_held(self, flows: Sequence[Flow], more: list[Message]) -> None:
+        """Take *flows*, all of which are there, out of the set of those that are isolated, and do *more*."""
+        try:
+            self._run([*self._deleted("flows", flows), *more], again=[*self._erased("flows", flows), *more])
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
+            raise Expired(f"{_names(flows)}: the isolation has run out, or was removed by somebody") from None
+
+    def _added(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        return changes("add", self.name, flow_sets(kind, flows), isolation.TIMEOUT_S)
+
+    def _deleted(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Fails where one of them is not there."""
+        return changes("delete", self.name, flow_sets(kind, flows))
+
+    def _erased(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Does not: what is not there is put there first."""
+        return [*self._added(kind, flows), *self._deleted(kind, flows)]
+
+    def _back_chain(self) -> list[Message]:
+        if self._has_back:
+            return []
+        sets = [
+            nft_rules.flow_set(self.name, f"back{v}", n, size)
+            for n, (v, size) in enumerate(_LENGTHS.items(), 1)
+        ]
+        rules = [
+            nft_rules.rule(
+                self.name,
+                "back",
+                nft_rules.is_flow(f"back{version}", size, outward=False),
+                nft_rules.set_priority(_BACK),
+            )
+            for version, size in _LENGTHS.items()
+        ]
+        return [*sets, nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST), *rules]
+
+    def _note(self, known: dict[Flow, float], flows: Iterable[Flow]) -> None:
+        known.update(dict.fromkeys(flows, time.monotonic() + isolation.TIMEOUT_S + 1))
+
+    def _tidy(self) -> None:
+        """Remove the table if it holds nothing: every packet of the host passes it."""
+        if not self._made or self._pinned:
+            return
+        now = time.monotonic()
+        for known in (self._held, self._passed, self._back):
+            for flow in [flow for flow, until in known.items() if until < now]:
+                del known[flow]
+            if known:
+                return
+        try:
+            self._netlink.change([nft_rules.deletion(self.name)])
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                return  # it is in nobody's way but the packets'; the next time will do
+        self._made = False
+
+
+def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
+    """Those of this kind."""
+    return [
+        one
+        for one in netlink.tables()
+        if one.name.startswith(PREFIX) and not one.name.startswith(new_connections.PREFIX)
+    ]
+
+
+def sweep() -> list[str]:
+    """Delete what programs that have ended left in this network namespace, once nothing of it is in force.
+
+    Who makes a table does so by itself; this is for hosts where nobody will.
+
+    :return: the names of the tables that were deleted.
+    :raises PermissionDenied, IsolationError: the kernel does not tell.
+    """
+    sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
+    with contextlib.closing(netfilter.Netlink()) as netlink:
+        return [*owned_table.sweep(netlink, _ours(netlink), sets), *new_connections.sweep(netlink)]
+
+
+def _table(name: str, flags: int) -> list[Message]:
+    messages = [nft_rules.table(name, flags)]
+    for kind in ("flows", "passed"):
+        for version, size in _LENGTHS.items():
+            messages.append(nft_rules.flow_set(name, f"{kind}{version}", len(messages), size))
+    for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
+        messages.append(nft_rules.chain(name, chain, hook, _FIRST))
+        messages += _rules(name, chain)
+    return messages
+
+
+def _rules(name: str, chain: str) -> list[Message]:
+    outward = chain == "output"
+    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    tests = [
+        (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
+        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), accept),
+        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
+    ]
+    passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
+    if outward:  # one that has come back may send
+        tests += [([*nft_rules.is_reset(), *test], drop) for test in passed]
+    else:
+        tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
+        tests += [(test, drop) for test in passed]
+    return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]
+
+
+def _names(flows: Sequence[Flow]) -> str:
+    more = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
+    return f"{flows[0]}{more}"
+
+
+def _flow(key: bytes) -> Flow:
+    local_ip, local_port, peer_ip, peer_port = flow_in(key)
+    return Flow(
+        Endpoint(ipaddress.ip_address(local_ip), local_port),
+        Endpoint(ipaddress.ip_address(peer_ip), peer_port),
+    )
+
+
+def _those(flows: Iterable[Flow], known: Mapping[Flow, float]) -> list[Flow]:
+    return [flow for flow in flows if flow in known]
+
+
+def _drop(flows: Iterable[Flow], *tables: dict[Flow, float]) -> None:
+    for known in tables:
+        for flow in flows:
+            known.pop(flow, None)

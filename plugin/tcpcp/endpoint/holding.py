@@ -1,0 +1,228 @@
+"""The sockets that this process has got or created and not let go yet, and the filters around them.
+
+A socket is known by its cookie, which the kernel never uses twice: neither a descriptor nor an object, which
+may be one of several for the same socket. A child after fork() knows none: they are its parent's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tcpcp.endpoint.flow_table import FlowTable
+from tcpcp.endpoint.isolation import Flow
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
+from tcpcp.kernel import tcp_repair
+
+
+@dataclass(slots=True)
+class Holding:
+    """One socket in repair mode.
+
+    :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
+    :ivar before: its connection was isolated by this process before.
+    :ivar lives: it had a connection when it was got or created.
+    :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
+    """
+
+    cookie: int
+    flow: Flow | None = None
+    options: Mapping[str, int] | None = None
+    lives: bool = False
+    before: bool = False
+    since: float = field(default_factory=time.monotonic)
+    table: FlowTable | None = None
+
+    @property
+    def held_s(self) -> float:
+        """For how long, in seconds."""
+        return time.monotonic() - self.since
+
+
+#: From so many on, those that have been held for so long are forgotten.
+_MANY, _LONG_S = 10_000, 3600.0
+
+_lock = threading.Lock()
+_known: dict[int, Holding] = {}
+#: By the cookie of the network namespace.
+_tables: dict[int, FlowTable] = {}
+
+
+def table(namespace: int) -> FlowTable:
+    """The filter of this process in the calling thread's network namespace.
+
+    :param namespace: its cookie.
+    """
+    with _lock:
+        if namespace not in _tables:
+            _tables[namespace] = FlowTable()
+        return _tables[namespace]
+
+
+def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[Holding]:
+    """Enter *socks* as held by this process.
+
+    :param cookies: theirs, where that is known already, else 0.
+    :raises AlreadyGot: one of them is, or is there twice; nothing has changed.
+    """
+    known = cookies or [0] * len(socks)
+    found = [Holding(one or tcp_repair.get_cookie(sock)) for sock, one in zip(socks, known, strict=True)]
+    with _lock:
+        _forget_old()
+        fresh: dict[int, Holding] = {}
+        for sock, one in zip(socks, found, strict=True):
+            if one.cookie in _known or one.cookie in fresh:
+                name = tcp_repair.describe(sock)
+                raise AlreadyGot(f"{name}: got, or created, already; resume or release it first")
+            fresh[one.cookie] = one
+        _known.update(fresh)
+    return found
+
+
+def _forget_old() -> None:
+    """Sockets that were closed instead of released or resumed; nobody tells when."""
+    if len(_known) > _MANY:
+        over = time.monotonic() - _LONG_S
+        for cookie in [cookie for cookie, one in _known.items() if one.since < over]:
+            del _known[cookie]
+
+
+def find(socks: Iterable[socket.socket]) -> list[Holding]:
+    """What is known of *socks*.
+
+    :raises NotGot: nothing of one of them; or one is there twice, and nothing would be known of it the second time.
+    """
+    found: dict[int, Holding] = {}
+    for sock in socks:
+        one = _known.get(tcp_repair.get_cookie(sock))
+        if one is None:
+            name = tcp_repair.describe(sock)
+            raise NotGot(f"{name}: this process has neither got nor created it, or it runs already")
+        if one.cookie in found:
+            raise NotGot(f"{tcp_repair.describe(sock)}: is there twice")
+        found[one.cookie] = one
+    return list(found.values())
+
+
+def drop(holdings: Iterable[Holding]) -> None:
+    """Forget *holdings*: they run, or are gone."""
+    with _lock:
+        for one in holdings:
+            _known.pop(one.cookie, None)
+
+
+def by_table(holdings: Iterable[Holding]) -> list[tuple[FlowTable, list[Holding]]]:
+    """Those that are isolated, by the filter that does it."""
+    groups: dict[int, tuple[FlowTable, list[Holding]]] = {}
+    for one in holdings:
+        if one.table is not None and one.flow is not None:
+            groups.setdefault(id(one.table), (one.table, []))[1].append(one)
+    return list(groups.values())
+
+
+def flows(holdings: Iterable[Holding]) -> list[Flow]:
+    """Their connections."""
+    return [one.flow for one in holdings if one.flow is not None]
+
+
+def renew(holdings: Sequence[Holding]) -> None:
+    """Start the timeout of their isolation anew.
+
+    :raises Expired: it has run out for those named; that of the others has been renewed.
+    """
+    expired: list[str] = []
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.renew(flows(theirs))
+        except Expired:
+            expired += _named(filter_.expired(flows(theirs)))
+    if expired:
+        raise ran_out(expired)
+
+
+def pass_on(holdings: Sequence[Holding]) -> None:
+    """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
+
+    Where that cannot be changed they stay isolated for as long, which is as silent.
+    """
+    for filter_, theirs in by_table(holdings):
+        with contextlib.suppress(Expired, IsolationError):
+            filter_.pass_on(flows(theirs))
+
+
+def let_through(holdings: Sequence[Holding]) -> None:
+    """They are not isolated any more.
+
+    :raises Expired: for those named; nothing has changed for those of the same network namespace.
+    """
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.let_through(flows(theirs))
+        except Expired:
+            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
+        _opened(theirs)
+
+
+def let_all_through(holdings: Sequence[Holding]) -> list[str]:
+    """As :func:`let_through`, and those whose isolation has run out are named instead."""
+    expired: list[Flow] = []
+    for filter_, theirs in by_table(holdings):
+        try:
+            filter_.let_through(flows(theirs))
+        except Expired:
+            over = filter_.expired(flows(theirs))
+            filter_.forget(over)
+            rest = [flow for flow in flows(theirs) if flow not in over]
+            if rest:
+                filter_.let_through(rest)
+            expired += over
+        _opened(theirs)
+    return _named(expired)
+
+
+def undo(holdings: Sequence[Holding]) -> None:
+    """Forget *holdings*, whose isolation was an attempt that failed."""
+    try:
+        for filter_, theirs in by_table(one for one in holdings if not one.before):
+            filter_.undo(flows(theirs))
+    finally:
+        drop(holdings)
+
+
+def ran_out(names: Sequence[str]) -> Expired:
+    """The error for the connections *names*."""
+    more = f" and of {len(names) - 3} more" if len(names) > 3 else ""
+    return Expired(f"{', '.join(names[:3])}{more}: the isolation has run out, or was removed by somebody")
+
+
+def _opened(holdings: Iterable[Holding]) -> None:
+    for one in holdings:
+        one.table = one.flow = None
+
+
+def _named(flows_: Iterable[Flow]) -> list[str]:
+    return [str(flow) for flow in flows_]
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _known.clear()
+    for one in _tables.values():
+        one.abandon()
+    _tables.clear()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for one in _tables.values():
+        one.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

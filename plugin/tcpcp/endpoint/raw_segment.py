@@ -1,0 +1,194 @@
+"""Builds one TCP segment as the peer would have sent it, and feeds it to this host's own stack.
+
+The kernel lets a FIN into a receive queue, or an acknowledgement of our FIN, only as a segment that arrives.
+The segment is sent by a raw socket with the peer's address as its source; its destination is local, so it
+never leaves the host. It carries :data:`tcpcp.endpoint.isolation.MARK` and so passes the filter around the
+connection.
+
+:func:`build` is pure; :func:`feed` is the one call.
+
+Source: RFC 9293 section 3.1, RFC 1071; raw(7); CRIU's soccr.c for the idea.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from tcpcp.endpoint.isolation import MARK
+from tcpcp.errors import KernelError, PermissionDenied, Unfed
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Endpoint
+
+FIN, ACK = 0x01, 0x10
+#: What sendto() says of a packet that a filter drops or rejects on its way out.
+_FILTERED = frozenset({errno.EPERM, errno.EACCES, errno.ECONNREFUSED})
+
+_TCP = struct.Struct("!HHIIBBHHH")
+_IPV4 = struct.Struct("!BBHHHBBH4s4s")
+_IPV6 = struct.Struct("!IHBB16s16s")
+_PSEUDO = struct.Struct("!II")
+#: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
+_TIMESTAMP = struct.Struct("!BBBBII")
+_HOP_LIMIT = 64
+#: Source: netdevice(7).
+_SIOCGIFFLAGS, _IFF_UP, _LOOPBACK = 0x8913, 1, "lo"
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum of *data*, an even number of bytes and not all of them 0 (RFC 1071)."""
+    # To add 16 bits at a time with the carry coming round is to take the remainder by 2**16 - 1.
+    return -int.from_bytes(data, "big") % 0xFFFF
+
+
+def build(
+    sender: Endpoint,
+    receiver: Endpoint,
+    *,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    timestamp: tuple[int, int] | None = None,
+) -> bytes:
+    """An IP packet with one TCP segment without data.
+
+    :param sender: where it claims to come from, :param receiver: where it goes; both of one IP version.
+    :param seq: sequence number, :param ack: acknowledgement number, mod 2**32.
+    :param flags: :data:`FIN` and :data:`ACK`.
+    :param window: the window field as it is on the wire, scaled: 0 to 65535.
+    :param timestamp: TSval and TSecr, mod 2**32.
+    :return: the packet with all checksums filled in.
+    """
+    options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
+    size = _TCP.size + len(options)
+    header = (sender.port, receiver.port, seq, ack, size // 4 << 4, flags, window)
+    ip, pseudo = _ip_headers(sender.packed, receiver.packed, size)
+    sum_ = checksum(pseudo + _TCP.pack(*header, 0, 0) + options)
+    return ip + _TCP.pack(*header, sum_, 0) + options
+
+
+@lru_cache(256)  # thousands of segments are from one peer to one address
+def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, bytes]:
+    """The header of a packet with a segment of *size* bytes, and the one that the segment's checksum is of too."""
+    pseudo = source + destination + _PSEUDO.pack(size, socket.IPPROTO_TCP)
+    if len(source) == 16:
+        return _IPV6.pack(6 << 28, size, socket.IPPROTO_TCP, _HOP_LIMIT, source, destination), pseudo
+    fields = (0x45, 0, _IPV4.size + size, 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
+    sum_ = checksum(_IPV4.pack(*fields, 0, source, destination))
+    return _IPV4.pack(*fields, sum_, source, destination), pseudo
+
+
+class _Kept(threading.local):
+    sockets: dict[int, socket.socket] | None = None
+
+
+_kept = _Kept()
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """While entered, :func:`feed` makes its sockets once; this thread stays in its network namespace."""
+    if _kept.sockets is not None:
+        yield
+        return
+    _kept.sockets = {}
+    try:
+        yield
+    finally:
+        sockets, _kept.sockets = _kept.sockets, None
+        for one in sockets.values():
+            one.close()
+
+
+def _raw(family: int, packet: bytes) -> socket.socket:
+    """One to be closed, or where they are kept the one that is."""
+    if _kept.sockets is not None and family in _kept.sockets:
+        return _kept.sockets[family]
+    try:
+        raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    except PermissionError as exc:
+        raise PermissionDenied(f"{_name(packet)}: {exc}; it needs CAP_NET_RAW and CAP_NET_ADMIN") from exc
+    except OSError as exc:
+        raise KernelError("socket(SOCK_RAW)", exc.errno or errno.EIO, _name(packet)) from exc
+    if _kept.sockets is not None:
+        _kept.sockets[family] = raw
+    return raw
+
+
+def namespace(family: int) -> int | None:
+    """The network namespace whose stack this thread may feed segments to; None: it has not got CAP_NET_RAW.
+
+    While they are kept this makes the socket that :func:`feed` needs for *family*.
+
+    :raises KernelError: there is no descriptor left.
+    """
+    try:
+        raw = _raw(family, b"")
+    except PermissionDenied:
+        return None
+    try:
+        return tcp_repair.get_namespace(raw)
+    finally:
+        if _kept.sockets is None:
+            raw.close()
+
+
+def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
+    """Send *packet* to the local address *receiver*; it arrives by the loopback interface.
+
+    :param packet: from :func:`build`.
+    :param device: interface a link-local address belongs to, or "".
+    :raises PermissionDenied: no CAP_NET_RAW. :raises Unfed: a packet filter of this host lets it not out.
+    :raises KernelError: nothing was sent.
+
+    The kernel handles it in a soft interrupt, in most cases before this returns: wait for its effect.
+    """
+    ipv6 = receiver.ip.version == 6
+    raw = _raw(socket.AF_INET6 if ipv6 else socket.AF_INET, packet)
+    try:
+        if ipv6:
+            raw.sendto(packet, (str(receiver.ip), 0, 0, socket.if_nametoindex(device) if device else 0))
+        else:
+            raw.sendto(packet, (socket.inet_ntoa(receiver.packed), 0))
+    except OSError as exc:
+        if exc.errno in _FILTERED:
+            raise Unfed(
+                f"{_name(packet)}: a segment fed to this host was refused by its packet filter"
+            ) from exc
+        raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, _name(packet)) from exc
+    finally:
+        if _kept.sockets is None:
+            raw.close()
+
+
+def why_lost() -> str:
+    """For a message: what may have become of a segment that was fed and does not arrive."""
+    request = struct.pack("16s16x", _LOOPBACK.encode())
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            (flags,) = struct.unpack_from("=H", fcntl.ioctl(asking, _SIOCGIFFLAGS, request), 16)
+    except OSError:
+        flags = _IFF_UP
+    if flags & _IFF_UP:
+        return "is there a packet filter that drops it?"
+    return f"the interface {_LOOPBACK} is down: ip link set {_LOOPBACK} up"
+
+
+def _name(packet: bytes) -> str:
+    """The connection of *packet*, from :func:`build`: its receiver is the local end. Before there is one: b""."""
+    if not packet:
+        return "segments to be fed"
+    header, size = (_IPV6, 16) if packet[0] >> 4 == 6 else (_IPV4, 4)
+    ips = (packet[header.size - 2 * size : header.size - size], packet[header.size - size : header.size])
+    ports = struct.unpack_from("!HH", packet, header.size)
+    peer, local = (Endpoint(ipaddress.ip_address(ip), port) for ip, port in zip(ips, ports, strict=True))
+    return f"{local} - {peer}"

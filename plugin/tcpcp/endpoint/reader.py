@@ -1,0 +1,425 @@
+"""From a live socket to an ICI: whether it can be passed, and what it holds. The recipe is in `endpoint`.
+
+In two stages, so that little is left to be done while the connection stands still: :func:`prepare` reads what
+only the application changes, :func:`read` the rest, once the connection is isolated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from tcpcp.endpoint import socket_options
+from tcpcp.endpoint.inspection import Prepared, check_state, prepare, prepare_many
+from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
+from tcpcp.kernel import fields as kernel_fields
+from tcpcp.kernel import tcp_repair
+from tcpcp.kernel.fields import Numbers
+from tcpcp.kernel.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE
+from tcpcp.record import seq
+from tcpcp.record.ici import (
+    FIN_ACKED,
+    FIN_IN,
+    Congestion,
+    Ici,
+    Negotiated,
+    ReceiveQueue,
+    SendQueue,
+    State,
+    Timestamp,
+    Window,
+)
+
+#: States with our FIN among the bytes that the peer has not acknowledged.
+FIN_UNACKED = frozenset({State.FIN_WAIT1, State.LAST_ACK, State.CLOSING})
+
+#: How often a socket that keeps moving is read again before we give up.
+MAX_READS = 5
+
+_STATES = {int(state): state for state in State}
+_NO_SEND = SendQueue()
+_NO_RECEIVE = ReceiveQueue()
+_NUMBERS = {"SO_OOBINLINE": 10, "SO_PEEK_OFF": 42}
+_USUAL = {"SO_OOBINLINE": 0, "SO_PEEK_OFF": -1}
+
+
+def read(
+    sock: socket.socket,
+    *,
+    tag: int = 0,
+    prepared: Prepared | None = None,
+    ts_recent: int | None = None,
+) -> Ici:
+    """Read the endpoint *sock*, which is isolated already, and leave it in repair mode.
+
+    :param sock: TCP socket in one of :data:`READABLE`; nothing arrives for it, nobody writes to it. Needs
+        CAP_NET_ADMIN over the socket's network namespace.
+    :param tag: goes into the ICI.
+    :param prepared: what :func:`prepare` has read of it before, if it has.
+    :param ts_recent: from :func:`tcpcp.kernel.fields.read`, since it is isolated.
+    :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
+    :raises Unsupported: as :func:`inspect`, or urgent data among what is queued; the socket is as before.
+    :raises PermissionDenied: no CAP_NET_ADMIN; the socket is as before.
+    :raises KernelError: the socket is as before; if undoing failed too, a note says how.
+
+    The timestamp. TCP_TIMESTAMP returns the clock with bit 0 replaced by the unit. With ms, the true clock
+    was v or v + 1, and a segment may have been sent with v + 1, so the next one may carry v + 2 at the
+    earliest that has bit 0 clear again. With us, v has bit 0 set and is not below the true clock. The new
+    endpoint's clock goes on from there: it never goes back, which the peer's PAWS check demands (RFC 7323
+    section 5.3), and it does not count the time between. That keeps the gap out of round-trip times: the
+    kernel takes a sample from the difference between its clock and the timestamp that the peer echoes
+    (net/ipv4/tcp_input.c tcp_rtt_tsopt_us(), tcp_ack_update_rtt()), and the echo of a segment sent before
+    the gap would else count the whole gap. RFC 7323 section 5.4 asks for a clock at least proportional to
+    real time; seen over one pause this one is slow by the pause, far from the limit that PAWS sets.
+
+    Source: paper section 2 steps 1 to 4; net/ipv4/tcp.c do_tcp_getsockopt(); CRIU's soccr.c for the calls.
+    """
+    known = prepared or prepare(sock)
+    enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
+    try:
+        return _read(sock, known, tag, ts_recent)
+    except BaseException as exc:
+        _undo(sock, exc)
+        raise
+
+
+def enter_repair(sock: socket.socket, reuse: int) -> None:
+    """Repair mode on, and SO_REUSEADDR *reuse*, as it was before.
+
+    Repair mode makes of it a mark that lets a socket be bound to any port, also one that another user listens
+    on (SK_FORCE_REUSE); whoever else holds the socket must not find it there.
+    """
+    force_reuse(sock)
+    try:
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+    except BaseException as exc:
+        with _noting(exc):
+            tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+            tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+        raise
+
+
+def force_reuse(sock: socket.socket) -> None:
+    """Repair mode on, with the mark that lets *sock* be bound beside others."""
+    try:
+        tcp_repair.set_repair(sock, tcp_repair.ON)
+    except KernelError as exc:
+        if exc.errno == errno.EPERM:
+            raise PermissionDenied(f"{exc}; it needs CAP_NET_ADMIN in the socket's user namespace") from exc
+        raise
+
+
+def leave_repair(sock: socket.socket, mode: int) -> None:
+    """Repair mode off by *mode*, which clears SO_REUSEADDR; that is as it was."""
+    reuse = tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, "SO_REUSEADDR")
+    tcp_repair.set_repair(sock, mode)
+    if reuse != 1:
+        return
+    try:
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
+    except KernelError:
+        enter_repair(sock, 1)  # or it would be forgotten
+        raise
+
+
+def _undo(sock: socket.socket, error: BaseException) -> None:
+    with _noting(error):
+        leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+
+
+@contextlib.contextmanager
+def _noting(error: BaseException) -> Iterator[None]:
+    """What fails while *error* is being undone is a note of it."""
+    try:
+        yield
+    except TcpcpError as exc:
+        error.add_note(f"and the socket could not be taken out of repair mode: {exc}")
+
+
+def read_again(sock: socket.socket, ici: Ici) -> Ici:
+    """*sock*, which is in repair mode still, as it is now; *ici* is what was read of it before."""
+    known = Prepared(
+        ici.local,
+        ici.peer,
+        ici.state is State.CLOSE,
+        ici.options,
+        ici.congestion.algorithm,
+        ici.device,
+        ici.socket_filter,
+        ici.ipv6_socket,
+        shut=ici.receive_queue.shut,
+    )
+    return _read(sock, known, ici.tag, ici.timestamp.ts_recent if ici.timestamp else None)
+
+
+def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None) -> Ici:
+    """Leaves no queue selected: whoever writes to the socket meanwhile gets an error (tcp_sendmsg_locked())."""
+    info = tcp_repair.get_info(sock)
+    check_state(sock, info.state)
+    state = _STATES[info.state]
+    if state is State.CLOSE and not known.closed:
+        raise Unsupported(f"{tcp_repair.describe(sock)}: was closed or reset in this moment")
+    window = tcp_repair.get_window(sock)
+    snd_nxt, send_queue = _read_send_queue(sock, state)
+    rcv_nxt, receive_queue = _read_receive_queue(sock, state, known)
+    mss_clamp = tcp_repair.get_mss_clamp(sock)
+    return Ici(
+        state,
+        known.local,
+        known.peer,
+        _negotiated(info.options, info.snd_wscale, info.rcv_wscale, mss_clamp, info.advmss),
+        snd_nxt,
+        rcv_nxt,
+        window,
+        Congestion(known.algorithm, info.snd_cwnd, info.snd_ssthresh, info.rtt, info.rttvar),
+        _timestamp(sock, ts_recent) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
+        send_queue,
+        receive_queue,
+        socket_options.read_tuned(sock, known.options),
+        known.ipv6_socket,
+        known.device,
+        tag,
+        socket_filter=known.socket_filter,
+    )
+
+
+def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]:
+    """``snd_nxt`` and the send queue; the FIN is taken out of the kernel's count of bytes."""
+    tcp_repair.select_queue(sock, SEND_QUEUE)
+    write_seq = tcp_repair.get_queue_seq(sock)
+    if state in FIN_ACKED:
+        return write_seq, SendQueue(fin=True)
+    outstanding = tcp_repair.get_outq(sock)
+    if not outstanding:
+        return write_seq, _NO_SEND
+    unsent = tcp_repair.get_outq_nsd(sock)
+    snd_nxt = seq.add(write_seq, -unsent)
+    fin = state in FIN_UNACKED
+    fin_sent = fin and not unsent
+    data = _peek_send_queue(sock, outstanding - fin)
+    sent_bytes = outstanding - unsent - fin_sent
+    return snd_nxt, SendQueue(data[:sent_bytes], data[sent_bytes:], fin, fin_sent)
+
+
+def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
+    if not size_bytes:
+        return b""
+    data = tcp_repair.peek_last(sock, size_bytes)
+    if len(data) < size_bytes:
+        raise Unsupported(
+            f"{tcp_repair.describe(sock)}: of {size_bytes} bytes to send only {len(data)} can be read"
+        )
+    return data
+
+
+def _read_receive_queue(sock: socket.socket, state: State, known: Prepared) -> tuple[int, ReceiveQueue]:
+    """``rcv_nxt`` and the receive queue; no queue is selected then."""
+    with _whole_queue_readable(sock, known.options):
+        rcv_nxt = tcp_repair.get_queue_seq(sock)
+        waiting = tcp_repair.get_inq(sock)
+        data = tcp_repair.peek(sock, waiting) if waiting else b""
+    if len(data) != waiting:
+        raise Unsupported(
+            f"{tcp_repair.describe(sock)}: of {waiting} bytes in the receive queue only {len(data)} can be "
+            "read: there is urgent data among them"
+        )
+    fin = state in FIN_IN
+    return rcv_nxt, ReceiveQueue(data, fin, known.shut) if fin or data or known.shut else _NO_RECEIVE
+
+
+@contextlib.contextmanager
+def _whole_queue_readable(sock: socket.socket, options: Mapping[str, int]) -> Iterator[None]:
+    """The receive queue is selected, and two options do not hide a part of it.
+
+    With SO_OOBINLINE the kernel counts to ``rcv_nxt``; without, to an urgent mark, where a peek stops too and
+    everything behind would be lost unseen. With SO_PEEK_OFF a peek begins somewhere else, and moves that.
+    """
+    hiding = {
+        name: value
+        for name, value in (("SO_OOBINLINE", 1), ("SO_PEEK_OFF", -1))
+        if options.get(name, _USUAL[name]) != value
+    }
+    with contextlib.ExitStack() as undo:
+        undo.callback(tcp_repair.select_queue, sock, NO_QUEUE)
+        tcp_repair.select_queue(sock, RECV_QUEUE)
+        for name, value in hiding.items():
+            number = _NUMBERS[name]
+            before = options.get(name, _USUAL[name])
+            undo.callback(tcp_repair.set_int, sock, socket.SOL_SOCKET, number, before, name)
+            tcp_repair.set_int(sock, socket.SOL_SOCKET, number, value, name)
+        yield
+
+
+def _timestamp(sock: socket.socket, ts_recent: int | None = None) -> Timestamp:
+    value = tcp_repair.get_timestamp(sock)
+    if value & 1:
+        return Timestamp(value, True, ts_recent)
+    return Timestamp(seq.add(value, 2), False, ts_recent)
+
+
+@lru_cache(1024)
+def _negotiated(options: int, snd_wscale: int, rcv_wscale: int, mss_clamp: int, advmss: int) -> Negotiated:
+    return Negotiated(
+        bool(options & tcp_repair.HAS_TIMESTAMPS),
+        bool(options & tcp_repair.HAS_SACK),
+        # Negotiated with both shifts 0 is as good as not negotiated, and cannot be told apart afterwards.
+        bool(options & tcp_repair.HAS_WSCALE and snd_wscale | rcv_wscale),
+        bool(options & tcp_repair.HAS_ECN),
+        snd_wscale,
+        rcv_wscale,
+        mss_clamp,
+        advmss,
+    )
+
+
+def position(sock: socket.socket) -> tuple[int, int]:
+    """What a packet that arrives would move: ``rcv_nxt`` and the bytes not acknowledged."""
+    tcp_repair.select_queue(sock, RECV_QUEUE)
+    try:
+        return tcp_repair.get_queue_seq(sock), tcp_repair.get_outq(sock)
+    finally:
+        tcp_repair.select_queue(sock, NO_QUEUE)
+
+
+def _has_moved(sock: socket.socket, ici: Ici, numbers: Numbers | None) -> bool:
+    if ici.state is State.CLOSE:
+        return False
+    now = (numbers.rcv_nxt, numbers.write_seq - numbers.snd_una & seq.MASK) if numbers else position(sock)
+    outstanding = len(ici.send_queue.sent) + len(ici.send_queue.unsent) + (ici.state in FIN_UNACKED)
+    return now != (ici.rcv_nxt, outstanding)
+
+
+def read_many(
+    socks: Iterable[socket.socket | tuple[int, socket.socket]], prepared: Sequence[Prepared] | None = None
+) -> list[Ici]:
+    """Read several endpoints, as :func:`read` each, and make sure that none has moved since.
+
+    A packet that was past the filter's hook, on another processor, when the filter came into force may
+    arrive after the socket was read. So each is looked at again after all were read, and read again if its
+    ``rcv_nxt`` or ``snd_una`` is another.
+
+    :param socks: sockets, or pairs of tag and socket; all isolated.
+    :param prepared: what :func:`prepare` has read of each.
+    :return: the ICIs in the same order.
+    :raises Unsupported: one of them cannot be passed, or still moves after :data:`MAX_READS` readings: it is
+        not isolated.
+    :raises KernelError: of one of them. After any error all sockets are as before.
+    """
+    pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
+    plain = [sock for _, sock in pairs]
+    entered: list[socket.socket] = []
+    try:
+        known = prepared or prepare_many(plain)
+        for sock, one in zip(plain, known, strict=True):
+            enter_repair(sock, one.options.get("SO_REUSEADDR", 0))
+            entered.append(sock)
+        icis = _read_all(pairs, known)
+        _settle(plain, icis)
+    except BaseException as exc:
+        for sock in entered:
+            _undo(sock, exc)
+        raise
+    return icis
+
+
+def _read_all(pairs: Sequence[tuple[int, socket.socket]], known: Sequence[Prepared]) -> list[Ici]:
+    socks = [sock for _, sock in pairs]
+    numbers = kernel_fields.numbers(socks)
+    if any(numbers):
+        return [
+            _reading.read(sock, one, tag, of_kernel)
+            for (tag, sock), one, of_kernel in zip(pairs, known, numbers, strict=True)
+        ]
+    fields = kernel_fields.read(socks)
+    return [
+        _read(sock, one, tag, of_kernel.ts_recent)
+        for (tag, sock), one, of_kernel in zip(pairs, known, fields, strict=True)
+    ]
+
+
+class _Reading:
+    """Reads sockets in repair mode; where all is quiet from the kernel's numbers alone, without asking.
+
+    Of those that agreed on the same with their peers the first one in this process is asked all the same: so
+    what they agreed on is known of the others, and the numbers are compared with what it says.
+    """
+
+    def __init__(self) -> None:
+        self._agreed: dict[bytes, Negotiated] = {}
+        self._trusted = True
+
+    def read(self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None) -> Ici:
+        if numbers is None or not self._trusted or not _is_quiet(numbers):
+            return _read(sock, known, tag, numbers and numbers.ts_recent)
+        agreed = self._agreed.get(numbers.agreed)
+        if agreed is not None:
+            return _read_quiet(sock, known, tag, numbers, agreed)
+        ici = _read(sock, known, tag, numbers.ts_recent)
+        again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
+        self._trusted = replace(again, timestamp=ici.timestamp) == ici
+        if len(self._agreed) >= _MOST_AGREED:
+            self._agreed.clear()
+        self._agreed[numbers.agreed] = ici.negotiated
+        return ici
+
+
+#: Segment sizes, shifts and the like that a process meets are few.
+_MOST_AGREED = 1024
+_reading = _Reading()
+
+
+def _is_quiet(numbers: Numbers) -> bool:
+    """Both queues are empty, and neither side has closed."""
+    return (
+        numbers.state == State.ESTABLISHED
+        and numbers.write_seq == numbers.snd_una
+        and numbers.rcv_nxt == numbers.copied_seq
+        and not numbers.urgent
+    )
+
+
+def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers, agreed: Negotiated) -> Ici:
+    """As :func:`_read`; in repair mode no queue is selected at first."""
+    n = numbers
+    return Ici(
+        State.ESTABLISHED,
+        known.local,
+        known.peer,
+        agreed,
+        n.write_seq,
+        n.rcv_nxt,
+        Window(n.snd_wl1, n.snd_wnd, n.max_window, n.rcv_wnd, n.rcv_wup),
+        Congestion(known.algorithm, n.snd_cwnd, n.snd_ssthresh, n.srtt_us >> 3, n.mdev_us >> 2),
+        _timestamp(sock, n.ts_recent) if agreed.timestamps else None,
+        _NO_SEND,
+        ReceiveQueue(shut=True) if known.shut else _NO_RECEIVE,
+        socket_options.tuned(known.options, n.sndbuf, n.rcvbuf, n.window_clamp),
+        known.ipv6_socket,
+        known.device,
+        tag,
+        socket_filter=known.socket_filter,
+    )
+
+
+def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
+    """Read again what has moved, until nothing has."""
+    for _ in range(MAX_READS):
+        looks = kernel_fields.numbers(socks)
+        moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i], looks[i])]
+        if not moved:
+            _check_urgent(icis, looks)
+            return
+        for i in moved:
+            icis[i] = read_again(socks[i], icis[i])
+    raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")
+
+
+def _check_urgent(icis: Sequence[Ici], looks: Sequence[Numbers | None]) -> None:
+    """No call tells of a byte written with MSG_OOB; where BPF is not permitted, it goes as an ordinary one."""
+    for ici, numbers in zip(icis, looks, strict=True):
+        if numbers and numbers.snd_up != numbers.snd_una != numbers.write_seq:
+            raise Unsupported(f"{ici}: urgent data waits to be acknowledged; try again when it has been")

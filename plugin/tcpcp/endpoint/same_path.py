@@ -1,0 +1,207 @@
+"""What a rebuilt connection may start with when its path is the old one (paper section 5).
+
+A connection that is rebuilt knows nothing of its path: it starts with 10 segments, and takes 1 to 3 s until
+it sends again what was lost, because no round-trip time is known (net/ipv4/tcp_metrics.c
+tcp_init_metrics()). Where the path is the same, as within one subnet:
+
+- `congestion_state` gives a connection its congestion window and threshold. Where the kernel does not let it:
+- :class:`InitialWindows` has connect() start with the congestion window the connections had, by routes to
+  their peers with ``initcwnd`` that exist only meanwhile. Around :func:`tcpcp.create`, or CRIU's restore.
+- :func:`teach_rtt` gives a connection its round-trip time. :func:`tcpcp.create` does so by itself.
+
+Source: rtnetlink(7); net/ipv4/tcp_input.c tcp_init_transfer(), tcp_ack_update_rtt(), tcp_rtt_tsopt_us().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from tcpcp.endpoint import raw_segment
+from tcpcp.errors import Unfed
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import seq
+from tcpcp.record.ici import Endpoint, Ici, Window
+
+#: A window beyond this is not restored: it was measured, but a burst of it is a burst.
+MOST_SEGMENTS = 1000
+#: The kernel's own initial window: nothing to gain below.
+_INITIAL_SEGMENTS = 10
+#: How long a segment fed for the sake of speed may take to arrive.
+FEED_DEADLINE_S = 0.1
+
+_NLMSGHDR = struct.Struct("=IHHII")
+_RTMSG = struct.Struct("=8BI")
+_ATTRIBUTE = struct.Struct("=HH")
+_U32 = struct.Struct("=I")
+_ERROR = struct.Struct("=i")
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE, _NLMSG_ERROR = 24, 25, 26, 2
+_REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 4, 5, 8
+_RTAX_INITCWND = 11
+#: Of the numbers the kernel leaves to programs (rtnetlink(7)); it marks our routes as ours.
+_RT_TABLE_MAIN, _RTPROT_OURS, _RTN_UNICAST = 254, 207, 1
+_UNIVERSE, _LINK = 0, 253
+
+
+def initial_windows(icis: Iterable[Ici]) -> dict[bytes, int]:
+    """Segments to start with, by the peer's address as bytes: the smallest of its connections'."""
+    windows: dict[bytes, int] = {}
+    for ici in icis:
+        cwnd = min(ici.congestion.cwnd, MOST_SEGMENTS)
+        peer = ici.peer.ip.packed
+        windows[peer] = min(cwnd, windows.get(peer, cwnd))
+    return {peer: cwnd for peer, cwnd in windows.items() if cwnd > _INITIAL_SEGMENTS}
+
+
+class InitialWindows:
+    """While entered, connections to the peers of *icis* start with the congestion window they had.
+
+    Makes routes to single hosts in the main table, copies of the routes in use; a peer that has such a route
+    already, or none at all, is left out. Leaving removes them, whatever happened meanwhile; connections keep
+    working, by the routes that were copied. Best effort: no route is worth a failed restore.
+
+    :ivar routes: what will be made, for :func:`remove` by whoever finds out that the one who entered has died.
+    """
+
+    def __init__(self, icis: Iterable[Ici]) -> None:
+        self.routes: list[bytes] = []
+        self._open: socket.socket | None = None
+        windows = initial_windows(icis)
+        with contextlib.suppress(OSError):
+            if windows:
+                with _netlink() as netlink:
+                    found = (_copied_route(netlink, peer, segments) for peer, segments in windows.items())
+                    self.routes = [route for route in found if route]
+
+    def __enter__(self) -> InitialWindows:
+        with contextlib.suppress(OSError):
+            if self.routes:
+                self._open = _netlink()  # until the end, which must not lack a descriptor
+                for route in self.routes:
+                    _ask(self._open, _RTM_NEWROUTE, _ACK | _CREATE | _EXCL, route)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open is None:
+            return
+        with self._open as netlink, contextlib.suppress(OSError):
+            for route in self.routes:
+                _ask(netlink, _RTM_DELROUTE, _ACK, route)
+
+
+def remove(routes: Iterable[bytes]) -> None:
+    """Remove those of *routes* that are there; nobody else's have our protocol number."""
+    routes = list(routes)
+    if routes:
+        with _netlink() as netlink:
+            for route in routes:
+                _ask(netlink, _RTM_DELROUTE, _ACK, route)
+
+
+def _copied_route(netlink: socket.socket, peer: bytes, segments: int) -> bytes:
+    """A route to *peer* alone, by the way that is in use now; none if there is no way."""
+    found = _ask(netlink, _RTM_GETROUTE, 0, _route(peer, 0, 0, 0, b""))
+    return b"" if isinstance(found, int) else _copy(found, peer, segments)
+
+
+def _copy(found: bytes, peer: bytes, segments: int) -> bytes:
+    hops = {kind: value for kind, value in _attributes(found) if kind in (_RTA_OIF, _RTA_GATEWAY)}
+    if found[7] != _RTN_UNICAST or _RTA_OIF not in hops:
+        return b""
+    scope = _UNIVERSE if _RTA_GATEWAY in hops or len(peer) == 16 else _LINK
+    hop = b"".join(_attribute(kind, value) for kind, value in hops.items())
+    metrics = _attribute(_RTA_METRICS, _attribute(_RTAX_INITCWND, _U32.pack(segments)))
+    return _route(peer, _RT_TABLE_MAIN, _RTPROT_OURS, scope, hop + metrics)
+
+
+def _netlink() -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    netlink.settimeout(1.0)
+    return netlink
+
+
+def _route(peer: bytes, table: int, protocol: int, scope: int, rest: bytes) -> bytes:
+    family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
+    kind = _RTN_UNICAST if table else 0
+    header = _RTMSG.pack(family, len(peer) * 8, 0, 0, table, protocol, scope, kind, 0)
+    return header + _attribute(_RTA_DST, peer) + rest
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value
+
+
+def _attributes(route: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = _RTMSG.size
+    while offset + _ATTRIBUTE.size <= len(route):
+        length, kind = _ATTRIBUTE.unpack_from(route, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(route):
+            return
+        yield kind, route[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _ask(netlink: socket.socket, kind: int, flags: int, body: bytes) -> bytes | int:
+    """The answer's body, or an error number; 0 is success."""
+    netlink.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
+    return _answer(netlink.recv(65536))
+
+
+def _answer(datagram: bytes) -> bytes | int:
+    """As :func:`_ask`; EBADMSG when it is too short for a route."""
+    least = _NLMSGHDR.size + _ERROR.size
+    if len(datagram) < least:
+        return errno.EBADMSG
+    length, kind, _, _, _ = _NLMSGHDR.unpack_from(datagram)
+    if kind == _NLMSG_ERROR:
+        return -int(_ERROR.unpack_from(datagram, _NLMSGHDR.size)[0])
+    body = datagram[_NLMSGHDR.size : length]
+    return body if len(body) >= _RTMSG.size else errno.EBADMSG
+
+
+def can_teach_rtt(ici: Ici) -> bool:
+    """Whether *ici* has what :func:`teach_rtt` needs."""
+    return ici.timestamp is not None and ici.congestion.srtt_us > 0
+
+
+def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int) -> None:
+    """Let *sock* take the ICI's smoothed round-trip time as its first sample.
+
+    :param sock: in repair mode, with one byte more in its send queue, put there as sent, before ``snd_una``.
+        An acknowledgement of it is fed whose echoed timestamp is as old as the round-trip time: the kernel
+        does not time repaired segments itself and takes the sample from the timestamp.
+    :param number: ``rcv_nxt`` now; :param ack: ``snd_una``.
+    :param window: that the acknowledgement tells, as on the wire.
+    :raises Unfed: the acknowledgement did not arrive.
+
+    Its precision is a tick, 1 ms in most cases, rounded up: right for a timer whose minimum is 200 ms. The
+    peer's timestamp is set along with it where it is known, else left unset.
+    """
+    assert ici.timestamp is not None
+    tick_us = 1 if ici.timestamp.microseconds else 1000
+    echo = seq.add(tcp_repair.get_timestamp(sock), -max(ici.congestion.srtt_us // tick_us, 1)) or 1
+    known = ici.timestamp.ts_recent is not None
+    # A segment behind rcv_wup leaves the kernel's ts_recent alone (tcp_replace_ts_recent()).
+    wup = number if known else seq.add(number, -1)
+    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), wup))
+    local = Endpoint(ici.local.ip, sock.getsockname()[1])
+    stamps = (ici.timestamp.ts_recent or 0, echo)
+    flags = raw_segment.ACK
+    packet = raw_segment.build(
+        ici.peer, local, seq=number, ack=ack, flags=flags, window=window, timestamp=stamps
+    )  # fmt: skip
+    before = tcp_repair.get_outq(sock)
+    raw_segment.feed(packet, local, ici.device)
+    deadline = time.monotonic() + FEED_DEADLINE_S
+    while tcp_repair.get_outq(sock) == before:
+        if time.monotonic() > deadline:
+            raise Unfed(f"{ici}: a segment fed to this host did not arrive; {raw_segment.why_lost()}")
+        time.sleep(0.0001)

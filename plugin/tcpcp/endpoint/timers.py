@@ -1,0 +1,52 @@
+"""The clocks that must stand still while a connection is isolated: keepalive, and the limits of retransmission.
+
+Nothing of it arrives and nothing leaves, so the kernel counts probes and retransmissions that are not answered,
+and in the end takes the peer for dead. A user timeout of 24 days puts that off, whatever the limits are
+(net/ipv4/tcp_timer.c tcp_write_timeout(), tcp_probe_timer(), tcp_keepalive_timer()), and keepalive is off.
+With timestamps in microseconds it is 35 minutes: the kernel multiplies it by 1000 in 32 bits and compares with
+a sign (retransmits_timed_out()), and 24 days are over at the second retransmission there.
+
+:func:`go_on` sets both as they were. The time in between still counts for what is unacknowledged: a connection
+whose own user timeout is shorter than the time for which it was isolated ends with ETIMEDOUT, unless its peer is
+quicker.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+
+from tcpcp.errors import KernelError
+from tcpcp.kernel import tcp_repair
+from tcpcp.kernel.tcp_repair import TCP
+
+_TCP_USER_TIMEOUT = 18
+_LONGEST_MS = 2**31 - 1
+_LONGEST_IN_US_MS = _LONGEST_MS // 1000
+
+
+def stand_still(sock: socket.socket, options: Mapping[str, int], *, microseconds: bool) -> None:
+    """Stop the clocks of *sock*.
+
+    :param options: its own, as in an ICI. :param microseconds: the unit of its timestamps.
+    """
+    longest = _LONGEST_IN_US_MS if microseconds else _LONGEST_MS
+    tcp_repair.set_int(sock, TCP, _TCP_USER_TIMEOUT, longest, "TCP_USER_TIMEOUT")
+    if options.get("SO_KEEPALIVE"):
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0, "SO_KEEPALIVE")
+
+
+def go_on(sock: socket.socket, options: Mapping[str, int]) -> None:
+    """Undo :func:`stand_still`; a user timeout that the program has set meanwhile stays."""
+    timeout = options.get("TCP_USER_TIMEOUT", 0)
+    now = tcp_repair.get_int(sock, TCP, _TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT")
+    if now in (_LONGEST_MS, _LONGEST_IN_US_MS):
+        tcp_repair.set_int(sock, TCP, _TCP_USER_TIMEOUT, timeout, "TCP_USER_TIMEOUT")
+    if options.get("SO_KEEPALIVE"):
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1, "SO_KEEPALIVE")
+
+
+def ended(name: str) -> KernelError:
+    """The error for the connection *name*, which has ended while it was isolated."""
+    return KernelError("the connection has ended while it was isolated", errno.ETIMEDOUT, name)

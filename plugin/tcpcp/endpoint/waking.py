@@ -1,0 +1,133 @@
+"""Lets a connection run so that its peer hears of it at once: the wake-up of the paper, in every state.
+
+In ESTABLISHED the kernel sends a window probe when repair mode is switched off, in the other states it does not
+(net/ipv4/tcp.c tcp_repair_off_probe -> tcp_send_window_probe()). And the probe makes the peer answer, but tells it
+nothing: it lies before the peer's window, so its acknowledgement does not count. A peer whose last octets have not
+been acknowledged, since a delayed acknowledgement was due in the gap, would wait for its own timer, and with
+Nagle's algorithm keep back what its program has written since. So a segment that repeats an old sequence number is
+fed to the socket, which answers such a one with an acknowledgement that counts (RFC 9293 section 3.10.7.4,
+net/ipv4/tcp_input.c tcp_validate_incoming(), tcp_send_dupack()).
+
+What the peer itself had sent in the gap it sends again by its own timer, which has backed off: it took each of
+its attempts for under way, and no acknowledgement of ours but that of the data makes it think otherwise. So what
+it sent is late by as much as the gap was long, at most, and never by more than two minutes (TCP_RTO_MAX). An ICMP
+error would end the waiting (RFC 6069), but programs may be told of it, and nothing was unreachable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable
+
+from tcpcp.endpoint import inspection, raw_segment
+from tcpcp.errors import KernelError, TcpcpError
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import seq
+from tcpcp.record.ici import Endpoint, State
+
+#: From here on a timer may have backed off so far that one would notice.
+LATE_S = 1.0
+#: States with a peer that may be waiting for something.
+_WAITED_FOR = inspection.READABLE - {State.CLOSE}
+
+
+def prepare(socks: Iterable[socket.socket]) -> None:
+    """Open what :func:`wake` needs for *socks*, which are isolated still; within :func:`raw_segment.keeping`.
+
+    :raises KernelError: there is no descriptor left; nothing has changed.
+    """
+    families: set[int] = set()
+    for sock in socks:
+        if tcp_repair.get_state(sock) in _WAITED_FOR:
+            families.add(_family(inspection.local_end(sock)))
+    for family in families:
+        raw_segment.namespace(family)
+
+
+def _family(local: Endpoint) -> int:
+    return socket.AF_INET6 if local.ip.version == 6 else socket.AF_INET
+
+
+def old_segment(sock: socket.socket) -> bytes:
+    """What :func:`wake` feeds to *sock*, which is in repair mode; b"" where nothing would arrive.
+
+    That nothing seems to be unacknowledged does not count: the timer of a delayed acknowledgement may have run out
+    while the connection was isolated.
+    """
+    if tcp_repair.get_state(sock) not in _WAITED_FOR or not _hears(sock):
+        return b""
+    local, peer, _ = inspection.ends(sock)
+    number = seq.add(tcp_repair.get_window(sock).rcv_wup, -1)
+    return raw_segment.build(
+        peer, local, seq=number, ack=_acknowledged(sock), flags=raw_segment.ACK, window=0
+    )  # fmt: skip
+
+
+def overdue(sock: socket.socket, held_s: float) -> tuple[int, bytes]:
+    """How *sock*, which was isolated for *held_s* seconds, sends at once what is not acknowledged.
+
+    Its attempts to send that again met our filter. The kernel counts them all the same, and waits twice as long
+    after each (net/ipv4/tcp_timer.c tcp_retransmit_timer()). But it takes what it has not sent for lost, and
+    whatever acknowledgement arrives then lets it go out (tcp_process_loss()). In ESTABLISHED the peer's answer to
+    a window probe is one. Else the socket is fed the peer's last one again.
+
+    :return: the value of TCP_REPAIR to leave repair mode by, and what to feed it after that, or b"".
+    """
+    if held_s < LATE_S:
+        return tcp_repair.OFF_NO_PROBE, b""
+    with contextlib.suppress(TcpcpError):
+        if tcp_repair.get_outq(sock) == tcp_repair.get_outq_nsd(sock):
+            return tcp_repair.OFF_NO_PROBE, b""
+        if tcp_repair.get_state(sock) == State.ESTABLISHED:
+            return tcp_repair.OFF, b""
+        return tcp_repair.OFF_NO_PROBE, _last_again(sock)
+    return tcp_repair.OFF_NO_PROBE, b""  # it waits, but runs
+
+
+def _last_again(sock: socket.socket) -> bytes:
+    """What the peer has acknowledged last; says nothing new."""
+    if tcp_repair.get_state(sock) not in _WAITED_FOR or not _hears(sock):
+        return b""
+    local, peer, _ = inspection.ends(sock)
+    tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
+    number = tcp_repair.get_queue_seq(sock)
+    window = tcp_repair.get_window(sock).told(tcp_repair.get_info(sock).snd_wscale)
+    return raw_segment.build(
+        peer, local, seq=number, ack=_acknowledged(sock), flags=raw_segment.ACK, window=window
+    )  # fmt: skip
+
+
+def _acknowledged(sock: socket.socket) -> int:
+    """``snd_una``; then no queue is selected."""
+    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
+    found = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock))
+    tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
+    return found
+
+
+def _hears(sock: socket.socket) -> bool:
+    """Whether what this thread feeds arrives at *sock*.
+
+    A socket bound to an interface hears nothing of it: that comes by the loopback interface, and what is not
+    heard would draw a reset.
+    """
+    local = inspection.local_end(sock)
+    try:
+        namespace = raw_segment.namespace(_family(local))
+    except KernelError:  # no descriptor left
+        return False
+    bound_elsewhere = inspection.device(sock) and not local.ip.is_link_local
+    return namespace == tcp_repair.get_namespace(sock) and not bound_elsewhere
+
+
+def wake(sock: socket.socket, segment: bytes) -> None:
+    """Have *sock*, which runs, acknowledge or send; best effort: where that fails the peer finds out later.
+
+    :param segment: from :func:`old_segment` or :func:`overdue`, before it ran.
+    """
+    if segment:
+        local = inspection.local_end(sock)
+        with contextlib.suppress(TcpcpError):
+            device = inspection.device(sock) if local.ip.is_link_local else ""
+            raw_segment.feed(segment, local, device)

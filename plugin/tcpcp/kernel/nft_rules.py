@@ -1,0 +1,200 @@
+"""A table of nftables as nfnetlink messages: sets, chains, rules and the expressions of rules. Pure.
+
+The text of nft(8) could say most of it, but not the flag ``persist`` before nftables 1.1; and a table belongs
+to the netlink socket that made it, which must be ours and not libnftables'.
+
+Source: include/uapi/linux/netfilter/nf_tables.h; net/netfilter/nf_tables_api.c, nft_meta.c, nft_payload.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tcpcp.kernel.nft_elements import CREATE, GENERAL_BYTES, NESTED, Message, attribute, attributes, text
+
+#: Flags of a table: only the socket that made it may change it; it outlives that socket (Linux 6.9).
+OWNER, PERSIST = 2, 4
+#: What the kernel says of a flag that it does not know.
+NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
+#: Hooks that see what reaches, or leaves, a socket of this host (include/uapi/linux/netfilter.h).
+LOCAL_IN, LOCAL_OUT = 1, 3
+DROP, ACCEPT = 0, 1
+#: Keys of the expression meta.
+PRIORITY, MARK, NFPROTO, L4PROTO = 2, 3, 15, 16
+
+_NEW_TABLE, GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, GET_ELEMENTS = 0, 1, 2, 3, 6, 9, 13
+_APPEND = 0x800
+_SET_TIMEOUT = 0x10
+#: The first of the registers of four bytes.
+_REGISTER = 8
+_NETWORK, _TRANSPORT = 1, 2
+#: Where the flags are in a TCP header.
+_FLAGS = 13
+#: nft(8)'s numbers for the types of a key's fields, 6 bits each, so that its listing makes sense of them.
+_PORT_TYPE, _ADDRESS_TYPES = 13, {4: 7, 16: 8}
+#: AF_INET and AF_INET6, where the source and the destination are in a packet's header, by an address's length.
+_FAMILY, _SOURCE, _DESTINATION = {4: 2, 16: 10}, {4: 12, 16: 8}, {4: 16, 16: 24}
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("!I", value))
+
+
+def nest(kind: int, *parts: bytes) -> bytes:
+    """A netlink attribute that holds others."""
+    return attribute(kind | NESTED, b"".join(parts))
+
+
+def table(name: str, flags: int) -> Message:
+    """Makes the table inet *name*; what is there already is an error where *flags* differ."""
+    return Message(_NEW_TABLE, CREATE, text(1, name) + (_number(2, flags) if flags else b""))
+
+
+class Table(NamedTuple):
+    """A table as the kernel describes it.
+
+    :ivar orphaned: it has outlived its owner: it will not change any more, and anybody may delete it.
+    """
+
+    name: str
+    orphaned: bool
+
+
+def described(body: bytes) -> Table:
+    """The table in a message of the kernel's; one without a name where it makes no sense."""
+    fields = dict(attributes(body[GENERAL_BYTES:]))
+    flags = int.from_bytes(fields.get(2, b""), "big")
+    return Table(fields.get(1, b"").rstrip(b"\0").decode("utf-8", "replace"), flags == PERSIST)
+
+
+def deletion(name: str) -> Message:
+    """Deletes the table inet *name* with all that is in it."""
+    return Message(_DEL_TABLE, 0, text(1, name))
+
+
+def flow_set(table_name: str, name: str, number: int, address_bytes: int) -> Message:
+    """Makes a set of connections, :func:`tcpcp.kernel.nft_elements.flow_key`, whose elements may expire.
+
+    :param number: another one for each set of a batch.
+    """
+    address = _ADDRESS_TYPES[address_bytes]
+    kind = ((address << 6 | _PORT_TYPE) << 6 | address) << 6 | _PORT_TYPE
+    return _set(table_name, name, number, kind, 2 * (address_bytes + 4))
+
+
+def place_set(table_name: str, name: str, number: int, address_bytes: int) -> Message:
+    """Makes a set of addresses with ports, each field at a multiple of 4 bytes, whose elements may expire.
+
+    :param number: another one for each set of a batch. :param address_bytes: 0: of ports alone.
+    """
+    if not address_bytes:
+        return _set(table_name, name, number, _PORT_TYPE, 2)
+    return _set(table_name, name, number, _ADDRESS_TYPES[address_bytes] << 6 | _PORT_TYPE, address_bytes + 4)
+
+
+def _set(table_name: str, name: str, number: int, kind: int, size: int) -> Message:
+    fields = _number(3, _SET_TIMEOUT) + _number(4, kind) + _number(5, size) + _number(10, number)
+    return Message(_NEW_SET, CREATE, text(1, table_name) + text(2, name) + fields)
+
+
+def chain(table_name: str, name: str, hook: int, priority: int) -> Message:
+    """Makes a base chain of type filter that accepts what its rules do not decide."""
+    where = nest(4, _number(1, hook), attribute(2, struct.pack("!i", priority)))
+    return Message(
+        _NEW_CHAIN,
+        CREATE,
+        text(1, table_name) + text(3, name) + where + _number(5, ACCEPT) + text(7, "filter"),
+    )
+
+
+def rule(table_name: str, chain_name: str, *expressions: Sequence[bytes]) -> Message:
+    """Appends a rule; each of *expressions* is what one of the functions below returns."""
+    listed = b"".join(one for parts in expressions for one in parts)
+    return Message(
+        _NEW_RULE, CREATE | _APPEND, text(1, table_name) + text(2, chain_name) + nest(4, listed)
+    )  # fmt: skip
+
+
+def _expression(name: str, *fields: bytes) -> bytes:
+    return nest(1, text(1, name), nest(2, *fields))
+
+
+def _compare(operator: int, value: bytes) -> bytes:
+    return _expression("cmp", _number(1, _REGISTER), _number(2, operator), nest(3, attribute(1, value)))
+
+
+def _load(key: int) -> bytes:
+    return _expression("meta", _number(2, key), _number(1, _REGISTER))
+
+
+def is_equal(key: int, value: bytes) -> list[bytes]:
+    """Goes on where the packet's meta *key* is *value*."""
+    return [_load(key), _compare(0, value)]
+
+
+def is_other(key: int, value: bytes) -> list[bytes]:
+    """Goes on where the packet's meta *key* is not *value*."""
+    return [_load(key), _compare(1, value)]
+
+
+def is_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[bytes]:
+    """Goes on where the connection of the packet, a TCP segment, is in the set *set_name*.
+
+    :param outward: this host is the sender.
+    """
+    ends = [(_SOURCE[address_bytes], 0), (_DESTINATION[address_bytes], 2)]
+    register, loads = _REGISTER, []
+    for address, port in ends if outward else reversed(ends):
+        loads.append(_payload(_NETWORK, address, address_bytes, register))
+        register += address_bytes // 4
+        loads.append(_payload(_TRANSPORT, port, 2, register))
+        register += 1
+    lookup = _expression("lookup", text(1, set_name), _number(2, _REGISTER))
+    return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads, lookup]
+
+
+def is_reset() -> list[bytes]:
+    """Goes on where the packet, a TCP segment, is a reset and nothing else, as what finds no socket draws it."""
+    return has_tcp_flags(0x04, 0xFF)
+
+
+def is_for(set_name: str, address_bytes: int, *, any_address: bool) -> list[bytes]:
+    """Goes on where the destination of the packet, a TCP segment, is in the set *set_name*.
+
+    :param any_address: the set has ports alone.
+    """
+    register, loads = _REGISTER, []
+    if not any_address:
+        loads.append(_payload(_NETWORK, _DESTINATION[address_bytes], address_bytes, register))
+        register += address_bytes // 4
+    loads.append(_payload(_TRANSPORT, 2, 2, register))
+    lookup = _expression("lookup", text(1, set_name), _number(2, _REGISTER))
+    return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads, lookup]
+
+
+def has_tcp_flags(flags: int, among: int) -> list[bytes]:
+    """Goes on where of the flags *among*, a mask, the TCP segment has just *flags*."""
+    data = [nest(kind, attribute(1, bytes([value]))) for kind, value in ((4, among), (5, 0))]
+    registers = _number(1, _REGISTER), _number(2, _REGISTER), _number(3, 1)
+    mask = _expression("bitwise", *registers, *data)
+    return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), mask, _compare(0, bytes([flags]))]
+
+
+def _payload(base: int, offset: int, length: int, register: int) -> bytes:
+    fields = _number(1, register), _number(2, base), _number(3, offset), _number(4, length)
+    return _expression("payload", *fields)
+
+
+def verdict(code: int) -> list[bytes]:
+    """Ends the chain: :data:`DROP` or :data:`ACCEPT`."""
+    return [_expression("immediate", _number(1, 0), nest(2, nest(2, _number(1, code))))]
+
+
+def set_priority(value: int) -> list[bytes]:
+    """Gives the packet's buffer the priority *value*."""
+    data = nest(2, attribute(1, struct.pack("=I", value)))
+    load = _expression("immediate", _number(1, _REGISTER), data)
+    return [load, _expression("meta", _number(2, PRIORITY), _number(3, _REGISTER))]

@@ -1,0 +1,1 @@
+"""The ICI as a value, and as bytes. Pure: no system call is made here."""
