@@ -36,7 +36,7 @@ class Options:
 class Subject:
     """One question: can this process go from here to there, as the user wants it?
 
-    :ivar needed: see :func:`migrate.checks.refusals.refusals`.
+    :ivar needed: see :func:`migrate.checks.reasons.refusals`.
     """
 
     process: ProcessInventory

@@ -1,6 +1,6 @@
 """What a host can do, and what a process holds: system calls and /proc, no policy.
 
-The judgement, and the words for it, are in :mod:`migrate.checks.refusals`.
+The judgement, and the words for it, are in :mod:`migrate.checks.reasons`.
 """
 
 from __future__ import annotations

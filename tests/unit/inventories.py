@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from migrate.checks.refusals import Options, refusals
+from migrate.checks.reasons import Options, refusals
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import (
     File,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from inventories import SERVICE, connection, destination, listener, only, origin, process, reasons
 
-from migrate.checks.refusals import Options, notes, refusals
+from migrate.checks.reasons import Options, notes, refusals
 from migrate.inventory.ports import service_addresses
 from migrate.pb.session_pb2 import Obstacle, TcpSocket
 

@@ -12,7 +12,7 @@ from inventories import (
     reasons,
 )
 
-from migrate.checks.refusals import files_to_copy
+from migrate.checks.reasons import files_to_copy
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import (
     File,

@@ -19,7 +19,7 @@ from inventories import (
 )
 
 from migrate.checks import obstacles
-from migrate.checks.refusals import Options, refusals
+from migrate.checks.reasons import Options, refusals
 from migrate.inventory import ports
 from migrate.pb.session_pb2 import (
     File,

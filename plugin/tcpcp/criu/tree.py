@@ -159,8 +159,7 @@ def held_in(tables: dict[int, dict[int, str]]) -> list[HeldSocket]:
 def tcp_sockets(pids: Iterable[int]) -> list[HeldSocket]:
     """Return the TCP sockets that *pids* hold, in every state but unbound.
 
-    Only those of the caller's network namespace, and no MPTCP: :func:`migrate.inventory.process.inspect`
-    finds and refuses the others.
+    Only those of the caller's network namespace, and no MPTCP: who must not miss any looks at /proc for others.
 
     :raises KernelError, PermissionDenied: as :func:`descriptors`, or sock_diag failed.
     """
