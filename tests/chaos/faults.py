@@ -120,7 +120,7 @@ def take_pid(world: World, _: str) -> Undo:
     """Somebody else on the destination has the number of the process."""
     pid = world.bench.pid
     script = f"n=0; while [ $n -lt 20 ]; do n=$((n+1)); echo {pid - 1} > /proc/sys/kernel/ns_last_pid; " + (
-        "sleep 4343 & [ $! = " + f"{pid} ] && exit 0; kill -9 $!; done"
+        "sleep 4343 >/dev/null 2>&1 & [ $! = " + f"{pid} ] && exit 0; kill -9 $!; done"
     )
     world.run("destination", script)
     return lambda: world.run("destination", "pkill -9 -fx 'sleep 4343'")
