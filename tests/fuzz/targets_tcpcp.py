@@ -19,7 +19,7 @@ from engine import HERE, Target
 sys.path.insert(0, str(HERE.parent / "unit"))
 from golden_icis import GOLDEN
 
-from tcpcp import bpf, checks, cli, codec, criu_images, diag, nft_elements, same_path, sealed, text
+from tcpcp import bpf, checks, cli, codec, criu_images, diag, nft_elements, routing, same_path, sealed, text
 from tcpcp.completion import Completion
 from tcpcp.errors import CodecError, IciError, KernelError
 from tcpcp.ici import Ici, State
@@ -172,7 +172,7 @@ def nft_answers(data: bytes) -> None:
 
 def route_answer(data: bytes) -> None:
     """tcpcp.same_path: the answer to what the way to a peer is."""
-    answer = same_path._answer(data)
+    answer = routing.answer(data)
     if isinstance(answer, bytes):
         same_path._copy(answer, b"\1\2\3\4", 20)
 

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from migrate.inventory import unix_diag
-from tcpcp import bpf, diag, nft_elements, same_path
+from tcpcp import bpf, diag, nft_elements, routing, same_path
 from tcpcp import btf as btf_
 from tcpcp.errors import KernelError
 
@@ -91,7 +91,7 @@ def test_damaged_answers_of_nftables(datagram: bytes, expected: list[int]) -> No
     "datagram", [b"", b"x" * 19, message(24, bytes(11)), message(24, bytes(40), length=0)]
 )
 def test_a_damaged_route(datagram: bytes) -> None:
-    assert same_path._answer(datagram) == errno.EBADMSG
+    assert routing.answer(datagram) == errno.EBADMSG
 
 
 def test_a_route_with_a_damaged_attribute_is_not_copied() -> None:
