@@ -230,8 +230,12 @@ class FlowTable:
                 *self._taken(table.name, "flows", self._held),
                 *self._taken(table.name, "passed", self._passed),
             ]
+            # Who took a connection over may have ended, and its child go on with it.
+            if back := self._taken(table.name, "back", self._back):
+                taken += [*self._back_chain(), *back]
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 self._netlink.change([*taken, nft_rules.deletion(table.name)])
+                self._has_back = self._has_back or bool(back)
         new_connections.sweep(self._netlink)
 
     def _taken(self, table: str, kind: str, known: dict[Flow, float]) -> list[Message]:
