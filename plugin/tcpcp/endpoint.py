@@ -44,6 +44,7 @@ Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
@@ -541,7 +542,8 @@ def release(sock: HasFileno) -> None:
     """Drop the endpoint: end its connection without a packet, whoever else holds the socket, and close *sock*.
 
     A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
-    catches those. What has a ``fileno()`` and no ``close()`` is left open, as a socket without a connection.
+    catches those. What has a ``fileno()`` and no ``close()``, or one that raises an error, as that of uvloop's
+    sockets does, is left open, as a socket without a connection.
 
     :raises NotGot: it was neither got nor created, or runs again.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
@@ -563,10 +565,11 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
                 builder.discard(sock)  # isolated until it is gone: its timers would send
-                gone.append(one)
-                _close(given)
             except TcpcpError as exc:
                 first = first or exc
+                continue
+            gone.append(one)
+            _close(given)
         holding.pass_on(gone)
         holding.drop(gone)
     if first is not None:
@@ -574,6 +577,8 @@ def release_many(socks: Iterable[HasFileno]) -> None:
 
 
 def _close(given: HasFileno) -> None:
+    """Its connection has ended already, so whatever its own way to be closed does is no reason to stop."""
     close = getattr(given, "close", None)
     if close is not None and not isinstance(given, socket.socket):
-        close()
+        with contextlib.suppress(Exception):
+            close()

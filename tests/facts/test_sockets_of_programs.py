@@ -123,6 +123,37 @@ def test_anything_with_fileno(hosts: Hosts, end: str) -> None:
     assert peer.recv(1) == b"1"
 
 
+class Unclosable(Holder):
+    """As uvloop's, whose transport alone may close it; or a file with something to be written."""
+
+    def __init__(self, sock: socket.socket, error: Exception) -> None:
+        super().__init__(sock)
+        self._error = error
+
+    def close(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", (TypeError("transport sockets do not support close()"), BrokenPipeError()))
+def test_released_what_cannot_be_closed(hosts: Hosts, error: Exception) -> None:
+    """All of the batch are gone, and what arrives late for them is held and no longer counted as got."""
+    pairs = [hosts.connect() for _ in range(2)]
+    given = [Unclosable(sock, error) for sock, _ in pairs]
+    with hosts.here.entered():
+        icis = tcpcp.get_many(given)
+        tcpcp.release_many(given)
+        assert hosts.ss(hosts.here, "-tnH") == ""
+        for one, (_, peer) in zip(given, pairs, strict=True):
+            assert is_held(peer)
+            with pytest.raises(tcpcp.NotGot):
+                tcpcp.renew(one)
+        for made, (_, peer) in zip(tcpcp.create_many(icis), pairs, strict=True):
+            tcpcp.activate(made)
+            made.sendall(b"1")
+            assert peer.recv(1) == b"1"
+    assert_no_reset(hosts)
+
+
 @pytest.mark.parametrize("waiting", (False, True))
 def test_ssl_is_refused(hosts: Hosts, tmp_path: Path, waiting: bool) -> None:
     """Its keys are in the program: by name, with the remedy, and it goes on."""
