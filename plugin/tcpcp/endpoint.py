@@ -443,7 +443,8 @@ def activate(sock: HasFileno) -> None:
     """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
-    :raises NotGot: it is from neither, or runs already. :raises IsolationError: nothing has changed.
+    :raises NotGot: it is from neither, or runs already.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
     :raises KernelError: EMFILE, for a half-closed connection there is no descriptor left to feed a segment with;
@@ -476,7 +477,8 @@ def resume(sock: HasFileno) -> None:
     probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
     which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.waking`).
 
-    :raises NotGot: it was not got, or runs already. :raises IsolationError: nothing has changed.
+    :raises NotGot: it was not got, or runs already.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
         describe it any more, and must not be used.
     :raises KernelError: the socket is still in repair mode, and no longer isolated.
@@ -526,7 +528,7 @@ def _push(sock: socket.socket) -> None:
 def renew(sock: HasFileno) -> None:
     """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    :raises NotGot: it was neither. :raises IsolationError: nothing has changed.
+    :raises NotGot: it was neither. :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation has run out already: see :func:`get`.
     """
     renew_many([sock])
@@ -548,7 +550,8 @@ def release(sock: HasFileno) -> None:
     :raises NotGot: it was neither got nor created, or runs again.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
-    :raises IsolationError: nothing has changed. :raises KernelError: the socket is open still.
+    :raises IsolationError, PermissionDenied: nothing has changed.
+    :raises KernelError: the socket is open still.
     """
     release_many([sock])
 
