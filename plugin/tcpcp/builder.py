@@ -642,10 +642,14 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
 def discard(sock: socket.socket) -> None:
     """End the connection of *sock* without a packet, whatever it is in the middle of, and close it.
 
-    It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes.
+    It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes. They
+    have a socket out of repair mode, and without the mark that lets it be bound beside those of others.
 
     :raises KernelError: repair mode could not be entered; the socket is open still.
     """
-    tcp_repair.set_repair(sock, tcp_repair.ON)
+    if not tcp_repair.get_repair(sock):
+        tcp_repair.set_repair(sock, tcp_repair.ON)  # which sets the mark
     tcp_repair.disconnect(sock)
+    with contextlib.suppress(KernelError):
+        leave_repair(sock, tcp_repair.OFF_NO_PROBE)
     sock.close()

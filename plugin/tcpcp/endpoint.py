@@ -36,8 +36,8 @@ From ICI to socket (:func:`create`; `builder`)
 
 Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
 not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
-TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without a packet for all who hold the socket; close;
-what arrives from now on stays unanswered.
+connect(AF_UNSPEC), which in repair mode ends the connection without a packet for all who hold the socket;
+TCP_REPAIR -1; close; what arrives from now on stays unanswered.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
@@ -146,7 +146,8 @@ def get(sock: HasFileno) -> Ici:
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
-        gets an error. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
+        gets an error, but for splice(2) from it and shutdown(), which the kernel lets work and the ICI knows
+        nothing of. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     It stays isolated for :data:`tcpcp.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that anew. After
@@ -545,7 +546,11 @@ def release(sock: HasFileno) -> None:
 
     A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
     catches those. What has a ``fileno()`` and no ``close()``, or one that raises an error, as that of uvloop's
-    sockets does, is left open, as a socket without a connection.
+    sockets does, is left open, as a socket without a connection. Whoever else holds the socket gets ECONNABORTED
+    once, then ENOTCONN; a thread that waits wakes.
+
+    A new connection between the same two addresses and ports is met with the same silence for that minute: the
+    peer's SYN is dropped, and connects it after that.
 
     :raises NotGot: it was neither got nor created, or runs again.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -291,6 +292,27 @@ def test_released_whoever_holds_it(hosts: Hosts, kind: str, held: str) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     del kept
+
+
+@pytest.mark.parametrize("created", (False, True))
+def test_what_is_left_to_others_who_hold_it(hosts: Hosts, created: bool) -> None:
+    """An ordinary socket without a connection: no repair mode, and no mark to be bound where another listens."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered(), socket.create_server((hosts.here_ip[4], 0)) as listener:
+        kept = sock.dup()
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        if created:
+            sock = tcpcp.create(ici)
+            kept = sock.dup()
+            tcpcp.release(sock)
+        assert not tcp_repair.get_repair(kept)
+        for says in (errno.ECONNABORTED, errno.ENOTCONN):
+            with pytest.raises(OSError, match=os.strerror(says)):
+                kept.recv(1)
+        with pytest.raises(OSError, match="in use|Invalid"):  # invalid: one that was created is bound still
+            kept.bind(listener.getsockname())
+        kept.close()
 
 
 def test_resumed_under_a_waiting_thread(hosts: Hosts) -> None:
