@@ -39,7 +39,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tcpcp.endpoint import calls, first_namespace, isolation, socket_options
+from tcpcp.endpoint import calls, first_namespace, inspection, isolation, socket_options
 from tcpcp.errors import Expired, IsolationError, KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import checks
@@ -145,6 +145,7 @@ async def detach_many(streams: Sequence[Streams]) -> list[Detached]:
         for reader, writer in streams:
             _require_plain(reader, writer)
             socks.append(_dup(writer))
+            inspection.require_tcp(socks[-1])  # before its options are set, which others have not
         await _flush_all(streams, socks)
         # No await from here on: what is flushed stays flushed, and nothing more is read.
         icis = calls.get_many(socks)

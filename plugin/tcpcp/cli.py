@@ -20,21 +20,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     :param argv: arguments without the program's name; None: those of the process.
-    :return: exit status: 0 all images were good, 1 one was not, or could not be read, or the kernel does not
-        let us tidy up. Wrong usage exits 2.
+    :return: exit status: 0 all images were good, 1 one was not, or could not be read, or what is in it not be
+        written, or the kernel does not let us tidy up. Wrong usage exits 2.
     """
     standard_streams.open_closed()
     args = _parser().parse_args(argv)
-    if args.command == "sweep":
-        return _sweep()
-    failed = False
     try:
-        for name in args.files:
-            failed |= not _show(name, as_json=args.json)
+        good = _sweep() if args.command == "sweep" else _show_all(args.files, as_json=args.json)
         sys.stdout.flush()
-    except BrokenPipeError:  # `tcpcp show ... | head`; keep the interpreter from flushing again
-        sys.stdout = None
-    return 1 if failed else 0
+    except OSError as error:
+        sys.stdout = None  # keep the interpreter from flushing again
+        if isinstance(error, BrokenPipeError):  # `tcpcp show ... | head`
+            return 0
+        print(f"tcpcp: standard output: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0 if good else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,43 +48,59 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sweep() -> int:
+def _sweep() -> bool:
     from tcpcp.endpoint import flow_table
 
     try:
-        for name in flow_table.sweep():
-            print(f"deleted table inet {name}")
+        swept = flow_table.sweep()
     except TcpcpError as error:
         print(f"tcpcp: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return False
+    for name in swept:
+        print(f"deleted table inet {name}")
+    return True
+
+
+def _show_all(names: Sequence[str], *, as_json: bool) -> bool:
+    good = True
+    for name in names:
+        good &= _show(name, as_json=as_json)
+    return good
 
 
 def _show(name: str, *, as_json: bool) -> bool:
-    """Print what is good in one image; whether all of it was."""
+    """Print what is good in one image; whether all of it was.
+
+    :raises OSError: the standard output does not take it.
+    """
     try:
         for ici in _icis(name):
             print(json.dumps(text.as_json(ici)) if as_json else text.as_text(ici))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        print(f"tcpcp: {name}: {error.strerror}", file=sys.stderr)
-        return False
-    except CodecError as error:
-        print(f"tcpcp: {name}: {error}", file=sys.stderr)
+    except (CodecError, _Unreadable) as error:
+        print(f"tcpcp: {text.file_name(name)}: {error}", file=sys.stderr)
         return False
     return True
 
 
+class _Unreadable(Exception):
+    """A file that cannot be read, and why: not an OSError, for such are those of the standard output."""
+
+
 def _icis(name: str) -> Iterator[Ici]:
-    if name == "-":
-        data = _records(sys.stdin.buffer)
-    else:
-        with Path(name).open("rb") as file:
-            data = _records(file)
+    try:
+        data = _read(name)
+    except OSError as error:
+        raise _Unreadable(error.strerror) from error
     if not data:
         raise CodecError("offset 0: expected an ICI record, the file is empty")
     return codec.loads_many(data)
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return _records(sys.stdin.buffer)
+    with Path(name).open("rb") as file:
+        return _records(file)
 
 
 def _records(file: BinaryIO) -> bytes:

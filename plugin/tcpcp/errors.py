@@ -40,6 +40,15 @@ class PermissionDenied(TcpcpError):
     """CAP_NET_ADMIN (or CAP_NET_RAW, CAP_SYS_PTRACE where said) is missing."""
 
 
+#: For the message of a :class:`PermissionDenied`.
+REMEDY = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (setcap(8), systemd.exec(5))"
+
+
+def no_net_admin() -> PermissionDenied:
+    """What every call says that needs the capability, whichever part of it finds out."""
+    return PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {REMEDY}")
+
+
 class KernelError(TcpcpError):
     """A system call failed.
 

@@ -471,9 +471,12 @@ def test_refused(hosts: Hosts, loop: Loop) -> None:
             await aio.detach(reader, writer)
         ours, theirs = socket.socketpair()
         reader, writer = await streams(ours)
-        with pytest.raises(tcpcp.TcpcpError):
-            await aio.detach(reader, writer)
+        for waiting in (b"", bytes(1_000_000)):
+            writer.write(waiting)
+            with pytest.raises(tcpcp.Unsupported, match="not a TCP socket"):
+                await aio.detach(reader, writer)
         writer.write(b"goes on")
+        await asyncio.to_thread(theirs.recv, 1_000_000, socket.MSG_WAITALL)
         assert await asyncio.to_thread(theirs.recv, 100) == b"goes on"
         writer.close()
         theirs.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import ssl
+import subprocess
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
 
@@ -335,3 +337,64 @@ def test_what_stands_for_a_socket(hosts: Hosts, client: Client) -> None:
     with pytest.raises(Unsupported, match="TLS"):
         client.get(encrypted)
     exchange(socket.socket(fileno=encrypted.detach()), peer)
+
+
+class Interrupted(Exception):
+    """Raised by a signal's handler."""
+
+
+@contextlib.contextmanager
+def interrupted(worker: int) -> Iterator[None]:
+    """A signal comes while *worker* has not answered yet; its handler raises."""
+
+    def handler(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    os.kill(worker, signal.SIGSTOP)
+    # Not a thread, to which the kernel might give the signal.
+    kills = f"sleep 0.2; kill -USR1 {os.getpid()}; sleep 0.2; kill -CONT {worker}"
+    killing = subprocess.Popen(["sh", "-c", kills])
+    try:
+        with pytest.raises(Interrupted):
+            yield
+    finally:
+        killing.wait()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_interrupted_in_get(hosts: Hosts, running: Helper, client: Client) -> None:
+    """It runs as before, and so does the connection to the helper."""
+    sock, peer = hosts.connect()
+    with interrupted(running.workers()[0]):
+        client.get(sock)
+    exchange(sock, peer)
+    client.get(sock)
+    client.resume(sock)
+    exchange(sock, peer)
+
+
+def test_interrupted_in_create(hosts: Hosts, running: Helper, client: Client) -> None:
+    """Nothing of it is left, so that it can be created once more."""
+    sock, peer = hosts.connect()
+    ici = client.get(sock)
+    client.release(sock)
+    with interrupted(running.workers()[0]):
+        client.create(ici)
+    made = client.create(ici)
+    client.activate(made)
+    exchange(made, peer)
+    assert_no_reset(hosts)
+
+
+def test_a_client_that_was_closed(hosts: Hosts, running: Helper) -> None:
+    """Every call says so, in the same way, and the socket is as before."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered(), helper.connect(running.path) as client:
+        ici = client.get(sock)
+        client.resume(sock)
+    calls = (client.get, client.activate, client.release, client.resume, client.renew)
+    for call in (*calls, lambda _: client.create(ici)):
+        with pytest.raises(HelperError, match="closed"):
+            call(sock)
+    exchange(sock, peer)

@@ -142,8 +142,8 @@ def test_create(hosts: Hosts, answers: bool) -> None:
         assert answers or done > 50
         # Segments that were fed to this host count as sent by it, and are its own: see the peers' side below.
         assert hosts.counters(hosts.there)["TcpEstabResets"] == 0
-        tcpcp.activate_many(made)
         assert open_sockets() == descriptors + 2
+        tcpcp.activate_many(made)
         assert sent
     assert made[0].recv(100) == b"waits to be read"
     for one, peer in zip(made, peers, strict=True):

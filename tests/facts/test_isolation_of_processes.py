@@ -207,6 +207,45 @@ def test_passed_on_by_another_than_who_let_it_through(hosts: Hosts) -> None:
         assert_no_reset(hosts)
 
 
+@pytest.mark.parametrize("adopter", ("who passed it on", "a third one"))
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+def test_who_took_it_over_has_ended(hosts: Hosts, kind: str, adopter: str) -> None:
+    """It went on in the background, as a daemon does: its connection is not held when its table is taken over."""
+    (sock, peer), (other, _) = hosts.connect(kind), hosts.connect()
+    with hosts.here.entered(), actor(hosts.here, other) as third:
+        fresh = socket.socket(sock.family)
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+
+        def take() -> None:
+            tcpcp.activate(tcpcp.create(ici, sock=fresh))
+
+        with child(take) as one:
+            one.step()
+            one.end()
+        exchange(fresh, peer)
+        if adopter == "who passed it on":
+            tcpcp.get(other)
+            tcpcp.resume(other)
+        else:
+            third.do("prepare")
+        assert rules(hosts.here).tables == (1 if adopter == "who passed it on" else 2)
+        exchange(fresh, peer)
+        ici = tcpcp.get(fresh)
+        tcpcp.release(fresh)
+        assert is_held(peer)
+        tcpcp.activate(tcpcp.create(ici))
+    assert_no_reset(hosts)
+
+
+def exchange(sock: socket.socket, peer: socket.socket) -> None:
+    """Without anybody's retransmission timer."""
+    for one, another in ((peer, sock), (sock, peer)):
+        another.settimeout(0.5)
+        one.sendall(b"goes on")
+        assert another.recv(100) == b"goes on"
+
+
 @pytest.mark.parametrize("after", ("get", "release", "create"))
 def test_killed(hosts: Hosts, after: str) -> None:
     """By SIGKILL: a second, here, and nothing of it is in force; other connections never notice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -121,6 +122,37 @@ def test_anything_with_fileno(hosts: Hosts, end: str) -> None:
             tcpcp.activate(sock)
     sock.sendall(b"1")
     assert peer.recv(1) == b"1"
+
+
+class Unclosable(Holder):
+    """As uvloop's, whose transport alone may close it; or a file with something to be written."""
+
+    def __init__(self, sock: socket.socket, error: Exception) -> None:
+        super().__init__(sock)
+        self._error = error
+
+    def close(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", (TypeError("transport sockets do not support close()"), BrokenPipeError()))
+def test_released_what_cannot_be_closed(hosts: Hosts, error: Exception) -> None:
+    """All of the batch are gone, and what arrives late for them is held and no longer counted as got."""
+    pairs = [hosts.connect() for _ in range(2)]
+    given = [Unclosable(sock, error) for sock, _ in pairs]
+    with hosts.here.entered():
+        icis = tcpcp.get_many(given)
+        tcpcp.release_many(given)
+        assert hosts.ss(hosts.here, "-tnH") == ""
+        for one, (_, peer) in zip(given, pairs, strict=True):
+            assert is_held(peer)
+            with pytest.raises(tcpcp.NotGot):
+                tcpcp.renew(one)
+        for made, (_, peer) in zip(tcpcp.create_many(icis), pairs, strict=True):
+            tcpcp.activate(made)
+            made.sendall(b"1")
+            assert peer.recv(1) == b"1"
+    assert_no_reset(hosts)
 
 
 @pytest.mark.parametrize("waiting", (False, True))
@@ -260,6 +292,27 @@ def test_released_whoever_holds_it(hosts: Hosts, kind: str, held: str) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     del kept
+
+
+@pytest.mark.parametrize("created", (False, True))
+def test_what_is_left_to_others_who_hold_it(hosts: Hosts, created: bool) -> None:
+    """An ordinary socket without a connection: no repair mode, and no mark to be bound where another listens."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered(), socket.create_server((hosts.here_ip[4], 0)) as listener:
+        kept = sock.dup()
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        if created:
+            sock = tcpcp.create(ici)
+            kept = sock.dup()
+            tcpcp.release(sock)
+        assert not tcp_repair.get_repair(kept)
+        for says in (errno.ECONNABORTED, errno.ENOTCONN):
+            with pytest.raises(OSError, match=os.strerror(says)):
+                kept.recv(1)
+        with pytest.raises(OSError, match="in use|Invalid"):  # invalid: one that was created is bound still
+            kept.bind(listener.getsockname())
+        kept.close()
 
 
 def test_resumed_under_a_waiting_thread(hosts: Hosts) -> None:

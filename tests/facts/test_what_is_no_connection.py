@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -62,3 +63,23 @@ def test_what_is_no_socket_at_all(hosts: Hosts, given: object) -> None:
         for call in CALLS:
             with pytest.raises(Unsupported, match="socket"):
                 call(given)
+
+
+class OfNoDescriptor:
+    """As a file of Python's that is closed, or a pair of two."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def fileno(self) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("I/O operation on closed file"), io.UnsupportedOperation("fileno")], ids=repr
+)
+def test_what_has_no_descriptor(hosts: Hosts, error: Exception) -> None:
+    with hosts.here.entered():
+        for call in CALLS:
+            with pytest.raises(Unsupported, match="socket"):
+                call(OfNoDescriptor(error))

@@ -24,7 +24,7 @@ from tcpcp.criu import images
 from tcpcp.criu.completion import Completion
 from tcpcp.endpoint import same_path
 from tcpcp.errors import CodecError, IciError, KernelError
-from tcpcp.kernel import bpf, diag, nft_elements
+from tcpcp.kernel import bpf, diag, nft_elements, routing
 from tcpcp.pb import ici_pb2
 from tcpcp.record import checks, codec, sealed, text
 from tcpcp.record.ici import Ici, State
@@ -176,7 +176,7 @@ def nft_answers(data: bytes) -> None:
 
 def route_answer(data: bytes) -> None:
     """tcpcp.endpoint.same_path: the answer to what the way to a peer is."""
-    answer = same_path._answer(data)
+    answer = routing.answer(data)
     if isinstance(answer, bytes):
         same_path._copy(answer, b"\1\2\3\4", 20)
 

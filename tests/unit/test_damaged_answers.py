@@ -10,7 +10,7 @@ import pytest
 from migrate.inventory import unix_diag
 from tcpcp.endpoint import same_path
 from tcpcp.errors import KernelError
-from tcpcp.kernel import bpf, diag, nft_elements
+from tcpcp.kernel import bpf, diag, nft_elements, routing
 from tcpcp.kernel import btf as btf_
 
 BY_FAMILY, ERROR, DONE = 20, 2, 3
@@ -92,7 +92,7 @@ def test_damaged_answers_of_nftables(datagram: bytes, expected: list[int]) -> No
     "datagram", [b"", b"x" * 19, message(24, bytes(11)), message(24, bytes(40), length=0)]
 )
 def test_a_damaged_route(datagram: bytes) -> None:
-    assert same_path._answer(datagram) == errno.EBADMSG
+    assert routing.answer(datagram) == errno.EBADMSG
 
 
 def test_a_route_with_a_damaged_attribute_is_not_copied() -> None:

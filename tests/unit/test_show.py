@@ -164,3 +164,30 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("images", [1, 2000])
+def test_an_output_that_is_full(images: int, tmp_path: Path) -> None:
+    """It is what is blamed, whether that comes out at the first line or at the end."""
+    image = tmp_path / "many.ici"
+    image.write_bytes(Path(GOOD).read_bytes() * images)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tcpcp.cli", "show", str(image)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "tcpcp: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_files_name_does_not_steer_the_terminal(
+    there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "b\u00e4d \x1b[2J\n\u202e"
+    if there:
+        path.write_bytes(b"junk")
+    assert cli.main(["show", str(path)]) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith(f"tcpcp: {tmp_path}/b\u00e4d \\x1b[2J\\n\\u202e: ")

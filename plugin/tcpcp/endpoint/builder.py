@@ -132,7 +132,9 @@ def complete(
     :raises AddressInUse: the connection exists on this host. :raises KernelError: naming the call. After any
         error *sock* is in repair mode: :func:`discard` it.
     """
-    way = _Way(limits, same_path, may_feed, local or inspection.local_end(sock), given)
+    local = local or inspection.local_end(sock)
+    may_feed = may_feed and raw_segment.stays_here(local, _feeding_device(ici, local))
+    way = _Way(limits, same_path, may_feed, local, given)
     timeout = sock.gettimeout()
     if timeout is None:
         return _complete(sock, ici, way)
@@ -547,7 +549,12 @@ def _feed_segment(
     packet = raw_segment.build(
         ici.peer, local, seq=number, ack=ack, flags=flags, window=window, timestamp=stamps
     )  # fmt: skip
-    raw_segment.feed(packet, local, ici.device if local.ip.is_link_local else "")
+    raw_segment.feed(packet, local, _feeding_device(ici, local))
+
+
+def _feeding_device(ici: Ici, local: Endpoint) -> str:
+    """The interface by which *local* is to be reached, where it has to be named."""
+    return ici.device if local.ip.is_link_local else ""
 
 
 def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLINE_S) -> None:
@@ -628,10 +635,14 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
 def discard(sock: socket.socket) -> None:
     """End the connection of *sock* without a packet, whatever it is in the middle of, and close it.
 
-    It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes.
+    It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes. They
+    have a socket out of repair mode, and without the mark that lets it be bound beside those of others.
 
     :raises KernelError: repair mode could not be entered; the socket is open still.
     """
-    tcp_repair.set_repair(sock, tcp_repair.ON)
+    if not tcp_repair.get_repair(sock):
+        tcp_repair.set_repair(sock, tcp_repair.ON)  # which sets the mark
     tcp_repair.disconnect(sock)
+    with contextlib.suppress(KernelError):
+        leave_repair(sock, tcp_repair.OFF_NO_PROBE)
     sock.close()

@@ -36,14 +36,15 @@ From ICI to socket (:func:`create`; `builder`)
 
 Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
 not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
-TCP_REPAIR 1, connect(AF_UNSPEC), which ends the connection without a packet for all who hold the socket; close;
-what arrives from now on stays unanswered.
+connect(AF_UNSPEC), which in repair mode ends the connection without a packet for all who hold the socket;
+TCP_REPAIR -1; close; what arrives from now on stays unanswered.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
@@ -142,7 +143,8 @@ def get(sock: HasFileno) -> Ici:
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
-        gets an error. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
+        gets an error, but for splice(2) from it and shutdown(), which the kernel lets work and the ICI knows
+        nothing of. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
@@ -439,7 +441,8 @@ def activate(sock: HasFileno) -> None:
     """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
-    :raises NotGot: it is from neither, or runs already. :raises IsolationError: nothing has changed.
+    :raises NotGot: it is from neither, or runs already.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
     :raises KernelError: EMFILE, for a half-closed connection there is no descriptor left to feed a segment with;
@@ -472,7 +475,8 @@ def resume(sock: HasFileno) -> None:
     probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
     which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`).
 
-    :raises NotGot: it was not got, or runs already. :raises IsolationError: nothing has changed.
+    :raises NotGot: it was not got, or runs already.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
         describe it any more, and must not be used.
     :raises KernelError: the socket is still in repair mode, and no longer isolated.
@@ -522,7 +526,7 @@ def _push(sock: socket.socket) -> None:
 def renew(sock: HasFileno) -> None:
     """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    :raises NotGot: it was neither. :raises IsolationError: nothing has changed.
+    :raises NotGot: it was neither. :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation has run out already: see :func:`get`.
     """
     renew_many([sock])
@@ -538,12 +542,18 @@ def release(sock: HasFileno) -> None:
     """Drop the endpoint: end its connection without a packet, whoever else holds the socket, and close *sock*.
 
     A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
-    catches those. What has a ``fileno()`` and no ``close()`` is left open, as a socket without a connection.
+    catches those. What has a ``fileno()`` and no ``close()``, or one that raises an error, as that of uvloop's
+    sockets does, is left open, as a socket without a connection. Whoever else holds the socket gets ECONNABORTED
+    once, then ENOTCONN; a thread that waits wakes.
+
+    A new connection between the same two addresses and ports is met with the same silence for that minute: the
+    peer's SYN is dropped, and connects it after that.
 
     :raises NotGot: it was neither got nor created, or runs again.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
-    :raises IsolationError: nothing has changed. :raises KernelError: the socket is open still.
+    :raises IsolationError, PermissionDenied: nothing has changed.
+    :raises KernelError: the socket is open still.
     """
     release_many([sock])
 
@@ -560,10 +570,11 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
                 builder.discard(sock)  # isolated until it is gone: its timers would send
-                gone.append(one)
-                _close(given)
             except TcpcpError as exc:
                 first = first or exc
+                continue
+            gone.append(one)
+            _close(given)
         holding.pass_on(gone)
         holding.drop(gone)
     if first is not None:
@@ -571,6 +582,8 @@ def release_many(socks: Iterable[HasFileno]) -> None:
 
 
 def _close(given: HasFileno) -> None:
+    """Its connection has ended already, so whatever its own way to be closed does is no reason to stop."""
     close = getattr(given, "close", None)
     if close is not None and not isinstance(given, socket.socket):
-        close()
+        with contextlib.suppress(Exception):
+            close()

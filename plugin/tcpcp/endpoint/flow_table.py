@@ -36,7 +36,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tcpcp.endpoint import isolation, new_connections
 from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
-from tcpcp.errors import Expired, IsolationError
+from tcpcp.errors import Expired, IsolationError, PermissionDenied
 from tcpcp.kernel import netfilter, nft_rules, owned_table
 from tcpcp.kernel.nft_elements import Message, changes, flow_in
 from tcpcp.record.ici import Endpoint
@@ -68,7 +68,10 @@ class FlowTable:
         self._back: dict[Flow, float] = {}
 
     def _reconnect(self) -> None:
-        """Where the program has closed our descriptor the table is nobody's, and can be changed all the same."""
+        """Where the program has closed our descriptor the table is nobody's, and can be changed all the same.
+
+        Where we have closed it there is none.
+        """
         if not self._netlink.is_ours:
             self._netlink.close()
             self._netlink = netfilter.Netlink()
@@ -205,6 +208,11 @@ class FlowTable:
             _drop(flows, self._held)
             self._tidy()
 
+    def rest(self) -> None:
+        """Remove the table, and let go of its network namespace, if nothing depends on it any more."""
+        with self._lock:
+            self._tidy()
+
     def close(self) -> None:
         """Remove the table if nothing depends on it any more; else it is left to the kernel's timeouts."""
         with self._lock:
@@ -231,8 +239,12 @@ class FlowTable:
                 *self._taken(table.name, "flows", self._held),
                 *self._taken(table.name, "passed", self._passed),
             ]
+            # Who took a connection over may have ended, and its child go on with it.
+            if back := self._taken(table.name, "back", self._back):
+                taken += [*self._back_chain(), *back]
             with contextlib.suppress(IsolationError):  # somebody else was faster
                 self._netlink.change([*taken, nft_rules.deletion(table.name)])
+                self._has_back = self._has_back or bool(back)
         new_connections.sweep(self._netlink)
 
     def _taken(self, table: str, kind: str, known: dict[Flow, float]) -> list[Message]:
@@ -300,21 +312,28 @@ class FlowTable:
         known.update(dict.fromkeys(flows, time.monotonic() + isolation.TIMEOUT_S + 1))
 
     def _tidy(self) -> None:
-        """Remove the table if it holds nothing: every packet of the host passes it."""
-        if not self._made or self._pinned:
+        """Remove the table if it holds nothing: every packet of the host passes it.
+
+        And let go of the network namespace, which would live as long as our socket in it.
+        """
+        if self._pinned or (self._made and not self._removed()):
             return
+        self._made = False
+        self._netlink.close()
+
+    def _removed(self) -> bool:
         now = time.monotonic()
         for known in (self._held, self._passed, self._back):
             for flow in [flow for flow, until in known.items() if until < now]:
                 del known[flow]
             if known:
-                return
+                return False
         try:
             self._netlink.change([nft_rules.deletion(self.name)])
-        except IsolationError as exc:
-            if exc.errno != errno.ENOENT:
-                return  # it is in nobody's way but the packets'; the next time will do
-        self._made = False
+        except (IsolationError, PermissionDenied) as exc:
+            # It is in nobody's way but the packets'; the next time will do.
+            return isinstance(exc, IsolationError) and exc.errno == errno.ENOENT
+        return True
 
 
 def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:

@@ -58,9 +58,14 @@ def table(namespace: int) -> FlowTable:
     """The filter of this process in the calling thread's network namespace.
 
     :param namespace: its cookie.
+
+    A program may meet thousands of them, one container after another; those where nothing is to be done any more
+    are let go.
     """
     with _lock:
         if namespace not in _tables:
+            for other in _tables.values():
+                other.rest()
             _tables[namespace] = FlowTable()
         return _tables[namespace]
 

@@ -11,14 +11,13 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence, Set
 
-from tcpcp.errors import IciError, KernelError, OtherNamespace, PermissionDenied
+from tcpcp.errors import REMEDY, IciError, KernelError, OtherNamespace, PermissionDenied, no_net_admin
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import checks
 from tcpcp.record.ici import Endpoint, Ici, State
 
 #: With one of these a socket may have an address that this host has not (ip(7)).
 _FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT", "IPV6_FREEBIND", "IPV6_TRANSPARENT")
-_REMEDY = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (setcap(8), systemd.exec(5))"
 
 
 def limits(icis: Sequence[Ici] | None = None) -> checks.Limits:
@@ -133,7 +132,7 @@ def require_repair() -> int:
         except KernelError as exc:
             if exc.errno != errno.EPERM:
                 raise
-            raise PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {_REMEDY}") from exc
+            raise no_net_admin() from exc
         return tcp_repair.get_namespace(fresh)
 
 
@@ -156,7 +155,7 @@ def require_raw() -> None:
     :raises PermissionDenied: it has not got CAP_NET_RAW.
     """
     if not has_raw():
-        raise PermissionDenied(f"CAP_NET_RAW is missing, needed for a half-closed connection: {_REMEDY}")
+        raise PermissionDenied(f"CAP_NET_RAW is missing, needed for a half-closed connection: {REMEDY}")
 
 
 def has_raw() -> bool:

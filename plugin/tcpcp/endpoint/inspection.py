@@ -263,18 +263,27 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
             f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
             "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
         )
+    number = _descriptor(given)
+    if isinstance(given, socket.socket):
+        return given
     try:
-        if given.fileno() < 0:
-            raise Unsupported("the socket is closed")
-        if isinstance(given, socket.socket):
-            return given
-        return stack.enter_context(_duplicate(given.fileno()))
-    except AttributeError as exc:
-        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
+        return stack.enter_context(_duplicate(number))
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE):
-            raise KernelError("dup", exc.errno, f"descriptor {given.fileno()}") from exc
-        raise Unsupported(f"descriptor {given.fileno()}: not a socket: {exc.strerror}") from exc
+            raise KernelError("dup", exc.errno, f"descriptor {number}") from exc
+        raise Unsupported(f"descriptor {number}: not a socket: {exc.strerror}") from exc
+
+
+def _descriptor(given: HasFileno) -> int:
+    try:
+        number = given.fileno()
+    except AttributeError as exc:
+        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
+    except (OSError, ValueError) as exc:  # a file that is closed, or has none of its own (io.IOBase.fileno())
+        raise Unsupported(f"{given!r}: not a socket: it has no descriptor: {exc}") from exc
+    if number < 0:
+        raise Unsupported("the socket is closed")
+    return number
 
 
 def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:

@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from tcpcp.endpoint.isolation import MARK
 from tcpcp.errors import KernelError, PermissionDenied, Unfed
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record.ici import Endpoint
 
 FIN, ACK = 0x01, 0x10
@@ -87,7 +87,13 @@ def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, by
 
 
 class _Kept(threading.local):
-    sockets: dict[int, socket.socket] | None = None
+    """
+    :ivar here: by address and interface: whether what is sent there stays on this host.
+    """
+
+    def __init__(self) -> None:
+        self.sockets: dict[int, socket.socket] | None = None
+        self.here: dict[tuple[bytes, str], bool] = {}
 
 
 _kept = _Kept()
@@ -95,11 +101,14 @@ _kept = _Kept()
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """While entered, :func:`feed` makes its sockets once; this thread stays in its network namespace."""
+    """While entered, :func:`feed` makes its sockets, and asks for an address, once.
+
+    This thread stays in its network namespace.
+    """
     if _kept.sockets is not None:
         yield
         return
-    _kept.sockets = {}
+    _kept.sockets, _kept.here = {}, {}
     try:
         yield
     finally:
@@ -142,16 +151,37 @@ def namespace(family: int) -> int | None:
             raw.close()
 
 
+def stays_here(receiver: Endpoint, device: str = "") -> bool:
+    """Whether what :func:`feed` sends to *receiver* is delivered to this host.
+
+    A transparent proxy's connections have the address of a server elsewhere. It would take the segment for the
+    peer's, and reset the connection that it does not know.
+
+    :raises KernelError: that cannot be found out.
+    """
+    if _kept.sockets is None:
+        return routing.stays_here(receiver.ip, device, MARK)
+    key = receiver.packed, device
+    if key not in _kept.here:
+        _kept.here[key] = routing.stays_here(receiver.ip, device, MARK)
+    return _kept.here[key]
+
+
 def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     """Send *packet* to the local address *receiver*; it arrives by the loopback interface.
 
     :param packet: from :func:`build`.
     :param device: interface a link-local address belongs to, or "".
-    :raises PermissionDenied: no CAP_NET_RAW. :raises Unfed: a packet filter of this host lets it not out.
+    :raises PermissionDenied: no CAP_NET_RAW.
+    :raises Unfed: a packet filter of this host lets it not out, or it would leave this host; nothing was sent.
     :raises KernelError: nothing was sent.
 
     The kernel handles it in a soft interrupt, in most cases before this returns: wait for its effect.
     """
+    if not stays_here(receiver, device):
+        raise Unfed(
+            f"{_name(packet)}: a segment fed to this host would leave it: {receiver.ip} is no address of its own"
+        )
     ipv6 = receiver.ip.version == 6
     raw = _raw(socket.AF_INET6 if ipv6 else socket.AF_INET, packet)
     try:

@@ -15,16 +15,14 @@ Source: rtnetlink(7); net/ipv4/tcp_input.c tcp_init_transfer(), tcp_ack_update_r
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
-import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
 
 from tcpcp.endpoint import raw_segment
 from tcpcp.errors import Unfed
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record import seq
 from tcpcp.record.ici import Endpoint, Ici, Window
 
@@ -35,17 +33,9 @@ _INITIAL_SEGMENTS = 10
 #: How long a segment fed for the sake of speed may take to arrive.
 FEED_DEADLINE_S = 0.1
 
-_NLMSGHDR = struct.Struct("=IHHII")
-_RTMSG = struct.Struct("=8BI")
-_ATTRIBUTE = struct.Struct("=HH")
-_U32 = struct.Struct("=I")
-_ERROR = struct.Struct("=i")
-_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE, _NLMSG_ERROR = 24, 25, 26, 2
-_REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 4, 5, 8
 _RTAX_INITCWND = 11
 #: Of the numbers the kernel leaves to programs (rtnetlink(7)); it marks our routes as ours.
-_RT_TABLE_MAIN, _RTPROT_OURS, _RTN_UNICAST = 254, 207, 1
+_RT_TABLE_MAIN, _RTPROT_OURS = 254, 207
 _UNIVERSE, _LINK = 0, 253
 
 
@@ -75,16 +65,18 @@ class InitialWindows:
         windows = initial_windows(icis)
         with contextlib.suppress(OSError):
             if windows:
-                with _netlink() as netlink:
+                with routing.netlink() as netlink:
                     found = (_copied_route(netlink, peer, segments) for peer, segments in windows.items())
                     self.routes = [route for route in found if route]
 
     def __enter__(self) -> InitialWindows:
         with contextlib.suppress(OSError):
             if self.routes:
-                self._open = _netlink()  # until the end, which must not lack a descriptor
+                self._open = routing.netlink()  # until the end, which must not lack a descriptor
                 for route in self.routes:
-                    _ask(self._open, _RTM_NEWROUTE, _ACK | _CREATE | _EXCL, route)
+                    routing.ask(
+                        self._open, routing.RTM_NEWROUTE, routing.ACK | routing.CREATE | routing.EXCL, route
+                    )
         return self
 
     def __exit__(
@@ -94,77 +86,38 @@ class InitialWindows:
             return
         with self._open as netlink, contextlib.suppress(OSError):
             for route in self.routes:
-                _ask(netlink, _RTM_DELROUTE, _ACK, route)
+                routing.ask(netlink, routing.RTM_DELROUTE, routing.ACK, route)
 
 
 def remove(routes: Iterable[bytes]) -> None:
     """Remove those of *routes* that are there; nobody else's have our protocol number."""
     routes = list(routes)
     if routes:
-        with _netlink() as netlink:
+        with routing.netlink() as netlink:
             for route in routes:
-                _ask(netlink, _RTM_DELROUTE, _ACK, route)
+                routing.ask(netlink, routing.RTM_DELROUTE, routing.ACK, route)
 
 
 def _copied_route(netlink: socket.socket, peer: bytes, segments: int) -> bytes:
     """A route to *peer* alone, by the way that is in use now; none if there is no way."""
-    found = _ask(netlink, _RTM_GETROUTE, 0, _route(peer, 0, 0, 0, b""))
+    found = routing.ask(netlink, routing.RTM_GETROUTE, 0, routing.route(peer, 0, 0, 0, b""))
     return b"" if isinstance(found, int) else _copy(found, peer, segments)
 
 
 def _copy(found: bytes, peer: bytes, segments: int) -> bytes:
-    hops = {kind: value for kind, value in _attributes(found) if kind in (_RTA_OIF, _RTA_GATEWAY)}
-    if found[7] != _RTN_UNICAST or _RTA_OIF not in hops:
+    hops = {
+        kind: value
+        for kind, value in routing.attributes(found)
+        if kind in (routing.RTA_OIF, routing.RTA_GATEWAY)
+    }
+    if routing.kind_of(found) != routing.UNICAST or routing.RTA_OIF not in hops:
         return b""
-    scope = _UNIVERSE if _RTA_GATEWAY in hops or len(peer) == 16 else _LINK
-    hop = b"".join(_attribute(kind, value) for kind, value in hops.items())
-    metrics = _attribute(_RTA_METRICS, _attribute(_RTAX_INITCWND, _U32.pack(segments)))
-    return _route(peer, _RT_TABLE_MAIN, _RTPROT_OURS, scope, hop + metrics)
-
-
-def _netlink() -> socket.socket:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-    netlink.settimeout(1.0)
-    return netlink
-
-
-def _route(peer: bytes, table: int, protocol: int, scope: int, rest: bytes) -> bytes:
-    family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
-    kind = _RTN_UNICAST if table else 0
-    header = _RTMSG.pack(family, len(peer) * 8, 0, 0, table, protocol, scope, kind, 0)
-    return header + _attribute(_RTA_DST, peer) + rest
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value
-
-
-def _attributes(route: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = _RTMSG.size
-    while offset + _ATTRIBUTE.size <= len(route):
-        length, kind = _ATTRIBUTE.unpack_from(route, offset)
-        if length < _ATTRIBUTE.size or offset + length > len(route):
-            return
-        yield kind, route[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _ask(netlink: socket.socket, kind: int, flags: int, body: bytes) -> bytes | int:
-    """The answer's body, or an error number; 0 is success."""
-    netlink.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
-    return _answer(netlink.recv(65536))
-
-
-def _answer(datagram: bytes) -> bytes | int:
-    """As :func:`_ask`; EBADMSG when it is too short for a route."""
-    least = _NLMSGHDR.size + _ERROR.size
-    if len(datagram) < least:
-        return errno.EBADMSG
-    length, kind, _, _, _ = _NLMSGHDR.unpack_from(datagram)
-    if kind == _NLMSG_ERROR:
-        return -int(_ERROR.unpack_from(datagram, _NLMSGHDR.size)[0])
-    body = datagram[_NLMSGHDR.size : length]
-    return body if len(body) >= _RTMSG.size else errno.EBADMSG
+    scope = _UNIVERSE if routing.RTA_GATEWAY in hops or len(peer) == 16 else _LINK
+    hop = b"".join(routing.attribute(kind, value) for kind, value in hops.items())
+    metrics = routing.attribute(
+        routing.RTA_METRICS, routing.attribute(_RTAX_INITCWND, routing.U32.pack(segments))
+    )
+    return routing.route(peer, _RT_TABLE_MAIN, _RTPROT_OURS, scope, hop + metrics)
 
 
 def can_teach_rtt(ici: Ici) -> bool:

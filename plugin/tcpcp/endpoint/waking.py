@@ -40,7 +40,10 @@ def prepare(socks: Iterable[socket.socket]) -> None:
     families: set[int] = set()
     for sock in socks:
         if tcp_repair.get_state(sock) in _WAITED_FOR:
-            families.add(_family(inspection.local_end(sock)))
+            local = inspection.local_end(sock)
+            families.add(_family(local))
+            if not local.ip.is_link_local:
+                raw_segment.stays_here(local)
     for family in families:
         raw_segment.namespace(family)
 
@@ -115,10 +118,16 @@ def _hears(sock: socket.socket) -> bool:
     local = inspection.local_end(sock)
     try:
         namespace = raw_segment.namespace(_family(local))
+        return namespace == tcp_repair.get_namespace(sock) and _is_reached(sock, local)
     except KernelError:  # no descriptor left
         return False
-    bound_elsewhere = inspection.device(sock) and not local.ip.is_link_local
-    return namespace == tcp_repair.get_namespace(sock) and not bound_elsewhere
+
+
+def _is_reached(sock: socket.socket, local: Endpoint) -> bool:
+    device = inspection.device(sock)
+    if local.ip.is_link_local:
+        return raw_segment.stays_here(local, device)
+    return not device and raw_segment.stays_here(local)
 
 
 def wake(sock: socket.socket, segment: bytes) -> None:

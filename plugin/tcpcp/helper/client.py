@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from tcpcp.endpoint.inspection import HasFileno, as_socket
+from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
@@ -53,8 +54,9 @@ class Client:
 
     The calls are the library's: the same names, what holds afterwards, and exceptions. Beside those each may
     raise :class:`HelperError`: the helper is gone, and with it this connection. A socket that was got and not
-    finished with is then in repair mode still; see docs/helper.md. Where this process has no descriptor free for
-    what a call needs, it raises ``KernelError`` with EMFILE, and sockets and connection are as before.
+    finished with is then in repair mode still; see docs/helper.md. Signals wait until a call is over, *timeout_s*
+    at most, as in the library. Where this process has no descriptor free for what a call needs, it raises
+    ``KernelError`` with EMFILE, and sockets and connection are as before.
 
     One request takes at most :data:`tcpcp.helper.protocol.MAX_SOCKETS` sockets.
     """
@@ -105,6 +107,17 @@ class Client:
         checks.require_tags(tag for tag, _ in pairs)
         if not pairs:
             return []
+        icis: list[Ici] = []
+        try:
+            with Uninterrupted():
+                icis = self._get(pairs)
+        except BaseException as error:
+            if icis:  # a handler's, whose signal had to wait: nobody will have them
+                self._resume_after([sock for _, sock in pairs], error)
+            raise
+        return icis
+
+    def _get(self, pairs: Sequence[tuple[int, HasFileno]]) -> list[Ici]:
         plain = [sock for _, sock in pairs]
         image = self._got(plain)
         try:
@@ -113,7 +126,7 @@ class Client:
                 dataclasses.replace(ici, tag=tag) if tag else ici
                 for (tag, _), ici in zip(pairs, icis, strict=True)
             ]
-        except BaseException as error:  # no memory, or a handler's: nobody will have them
+        except BaseException as error:  # no memory: nobody will have them
             self._resume_after(plain, error)
             raise
         finally:
@@ -147,18 +160,33 @@ class Client:
         if not icis:
             return []
         made: list[socket.socket] = []
-        with _typed("memfd_create"):
-            image = descriptors.seal(b"".join(map(codec.dumps, icis)))
+        created = False
         try:
-            made = [_fresh(ici) for ici in icis]
-            self._ask(Operation.CREATE, made, [image])
-        except BaseException:
+            with Uninterrupted():
+                self._create(icis, made)
+                created = True
+        except BaseException as error:
+            if created:  # a handler's, whose signal had to wait: the helper has them too
+                self._release_after(made, error)
             for sock in made:
                 sock.close()
             raise
+        return made
+
+    def _create(self, icis: Sequence[Ici], made: list[socket.socket]) -> None:
+        with _typed("memfd_create"):
+            image = descriptors.seal(b"".join(map(codec.dumps, icis)))
+        try:
+            made.extend(map(_fresh, icis))
+            self._ask(Operation.CREATE, made, [image])
         finally:
             descriptors.close([image])
-        return made
+
+    def _release_after(self, socks: Sequence[socket.socket], error: BaseException) -> None:
+        try:
+            self.release_many(socks)
+        except TcpcpError as exc:
+            error.add_note(f"and in releasing: {exc}")
 
     def activate(self, sock: HasFileno) -> None:
         """As :func:`tcpcp.activate`."""
@@ -208,7 +236,8 @@ class Client:
         packet = protocol.pack_request(Request(operation, len(socks)))
         if os.getpid() != self._pid:
             raise HelperError("this connection to the helper is the parent's; a child makes its own")
-        with self._lock, ExitStack() as stack:
+        with Uninterrupted(), self._lock, ExitStack() as stack:
+            self._require_open()
             numbers = [*images, *(as_socket(sock, stack).fileno() for sock in socks)]
             for one in [descriptors.duplicate(self._connection) for _ in range(replies)]:
                 one.close()  # there is room for what comes with the reply; else the kernel would drop it
@@ -217,6 +246,10 @@ class Client:
             descriptors.close(received)
             raise ProtocolError(f"{len(received)} descriptors with the reply instead of {replies}")
         return received
+
+    def _require_open(self) -> None:
+        if self._connection.fileno() < 0:
+            raise HelperError("this connection to the helper has been closed, or it has ended; make another")
 
     def _exchange(self, packet: bytes, numbers: Sequence[int]) -> list[int]:
         """Send a request and wait for its reply; whatever comes between ends the connection."""
@@ -229,7 +262,7 @@ class Client:
             raise self._lost(error) from error
         except TcpcpError:
             raise
-        except BaseException:  # an exception of a signal handler: the reply is still to come
+        except BaseException:  # whatever it is, the reply is still to come
             self._connection.close()
             raise
 

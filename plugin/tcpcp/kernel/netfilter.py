@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Sequence
 
-from tcpcp.errors import IsolationError, PermissionDenied
+from tcpcp.errors import IsolationError, TcpcpError, no_net_admin
 from tcpcp.kernel import nft_elements, nft_rules
 from tcpcp.kernel.kept import Kept
 
@@ -66,10 +66,8 @@ class Netlink:
             if not isinstance(exc, OSError):
                 raise
             raise Unanswered(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
-        if error in (errno.EPERM, errno.EACCES):
-            raise PermissionDenied("CAP_NET_ADMIN is missing in this network namespace")
         if error:
-            raise IsolationError(f"nf_tables refused: {os.strerror(error)}", error)
+            raise _refused(error)
 
     def _outcome(self, begin: int, count: int) -> int:
         """The first error of the batch that was sent last; all of its answers are read, and older ones skipped."""
@@ -124,7 +122,7 @@ class Netlink:
                     if reply.number != self._number:
                         continue
                     if reply.error:
-                        raise IsolationError(f"nf_tables refused: {os.strerror(reply.error)}", reply.error)
+                        raise _refused(reply.error)
                     if reply.last or reply.error == 0:
                         return found
                     found.append(reply.body)
@@ -166,10 +164,16 @@ class Netlink:
             self._socket.detach()
 
 
+def _refused(error: int) -> TcpcpError:
+    if error in (errno.EPERM, errno.EACCES):
+        return no_net_admin()
+    return IsolationError(f"nf_tables refused: {os.strerror(error)}", error)
+
+
 def tables() -> list[nft_rules.Table]:
     """All tables of the family inet in the calling thread's network namespace.
 
-    :raises IsolationError: the kernel does not say.
+    :raises IsolationError, PermissionDenied: the kernel does not say.
     """
     netlink = Netlink()
     try:

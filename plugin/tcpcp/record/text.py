@@ -66,6 +66,11 @@ def as_text(ici: Ici) -> str:
     return "\n".join(map(_clean, [_headline(ici), *(f"  {name:<12}{text}" for name, text in lines)]))
 
 
+def file_name(name: str) -> str:
+    """*name* as it is, without what could steer a terminal: who made the file chose it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
 def _clean(line: str) -> str:
     """*line* in ASCII, without what could steer a terminal: an image and its texts may come from anywhere."""
     if line.isascii() and line.isprintable():
