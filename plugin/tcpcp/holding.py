@@ -19,6 +19,7 @@ from tcpcp import tcp_repair
 from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
 from tcpcp.flow_table import FlowTable
 from tcpcp.isolation import Flow
+from tcpcp.waking import Known
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Holding:
     :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
     :ivar before: its connection was isolated by this process before.
     :ivar lives: it had a connection when it was got or created.
+    :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
     """
 
@@ -35,6 +37,7 @@ class Holding:
     flow: Flow | None = None
     options: Mapping[str, int] | None = None
     lives: bool = False
+    known: Known | None = None
     before: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None

@@ -86,7 +86,10 @@ def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, by
 
 
 class _Kept(threading.local):
+    """By family: a socket, and its network namespace once that was asked for."""
+
     sockets: dict[int, socket.socket] | None = None
+    namespaces: dict[int, int]
 
 
 _kept = _Kept()
@@ -98,7 +101,7 @@ def keeping() -> Iterator[None]:
     if _kept.sockets is not None:
         yield
         return
-    _kept.sockets = {}
+    _kept.sockets, _kept.namespaces = {}, {}
     try:
         yield
     finally:
@@ -130,15 +133,20 @@ def namespace(family: int) -> int | None:
 
     :raises KernelError: there is no descriptor left.
     """
+    if _kept.sockets is not None and family in _kept.namespaces:
+        return _kept.namespaces[family]
     try:
         raw = _raw(family, b"")
     except PermissionDenied:
         return None
     try:
-        return tcp_repair.get_namespace(raw)
+        found = tcp_repair.get_namespace(raw)
     finally:
         if _kept.sockets is None:
             raw.close()
+    if _kept.sockets is not None:
+        _kept.namespaces[family] = found
+    return found
 
 
 def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
