@@ -241,7 +241,7 @@ def go_on(sock: socket.socket) -> bool:
     """
     if not tcp_repair.get_repair(sock):
         return False
-    segment = waking.old_segment(sock)
+    segment = waking.old_segment(sock, tcp_repair.get_state(sock))
     reader.leave_repair(sock, tcp_repair.OFF)
     waking.wake(sock, segment)
     return True
@@ -320,7 +320,7 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
             with lender.borrow(*holders[ici.tag]) as restored:
                 reuse = _reuse(restored)
                 tcp_repair.set_repair(restored, tcp_repair.ON)
-                segment = waking.old_segment(restored)
+                segment = waking.old_segment(restored, tcp_repair.get_state(restored))
                 tcp_repair.set_repair(restored, tcp_repair.OFF)
                 tcp_repair.set_int(restored, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
                 waking.wake(restored, segment)

@@ -194,32 +194,34 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
 
 def _is_deaf(ici: Ici) -> bool:
     """What is fed arrives by the loopback interface, where a socket bound to another one does not hear it."""
-    return bool(ici.device) and not ici.local.ip.is_link_local
+    return bool(ici.device) and not ici.local.is_link_local
 
 
 def _prime(sock: socket.socket, ici: Ici, teach: bool, way: _Way) -> bool:
     """Feed what the connection is to know of its peer; whether it arrived."""
     if not teach and not (way.may_feed and _is_to_be_fed(ici)):
         return True
+    window = _window_field(ici)
     try:
         if teach:
             _teach_rtt(sock, ici)
         else:
             # connect() has opened a window for it, and the receive queue is selected, so that nothing is sent.
             before = tcp_repair.get_segments_in(sock) if way.given else 0
-            if _window_field(ici):  # a window is told anew by what comes after snd_wl1, which is 0
-                _open_window(sock, ici, ici.copied_seq)
-            _feed_last(sock, ici, way.local, ici.copied_seq, _first_to_send(ici), before)
+            number = ici.copied_seq
+            if window:  # a window is told anew by what comes after snd_wl1, which is 0
+                _open_window(sock, ici, number)
+            _feed_last(sock, ici, way.local, number, _first_to_send(ici), before)
     except Unfed:
         return False
-    if _window_field(ici):  # that of the peer is shut again, so that nothing is sent
+    if window:  # that of the peer is shut again, so that nothing is sent
         _open_window(sock, ici, ici.copied_seq)
     return True
 
 
 def _is_to_be_fed(ici: Ici) -> bool:
     """Whether what the peer has said last has to be fed, for its timestamp or its window."""
-    return _window_field(ici) > 0 or (ici.timestamp is not None and ici.timestamp.ts_recent is not None)
+    return (ici.timestamp is not None and ici.timestamp.ts_recent is not None) or _window_field(ici) > 0
 
 
 def _window_field(ici: Ici) -> int:
@@ -255,7 +257,7 @@ def _feed_last(sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack:
 
     def arrived() -> bool:
         if window:
-            return tcp_repair.get_window(sock).snd_wnd > 0
+            return tcp_repair.get_send_window(sock) > 0
         return tcp_repair.get_segments_in(sock) != before
 
     _wait(arrived, ici, same_path_.FEED_DEADLINE_S)
@@ -277,7 +279,7 @@ def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
         # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
         tcp_repair.QUEUES[RECV_QUEUE],
         tcp_repair.queue_seq(ici.copied_seq),
-        tcp_repair.window_(_guessing_window(ici)),
+        _guessing_window(ici),
         # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
         (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
     )
@@ -285,7 +287,7 @@ def _connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
 
 
-def _guessing_window(ici: Ici) -> Window:
+def _guessing_window(ici: Ici) -> tcp_repair.Setting:
     """For connect(), which sets another, but first guesses from half of this how large the peer's segments are.
 
     Where there is none it takes 88 bytes, and the first segment that is larger than the guess is what the kernel
@@ -295,7 +297,7 @@ def _guessing_window(ici: Ici) -> Window:
     """
     largest = ici.negotiated.mss_clamp - _STAMPS_BYTES * ici.negotiated.timestamps
     room = 2 * max(1, min(largest, _LARGEST_GUESS))
-    return Window(ici.copied_seq, 0, 0, room, ici.copied_seq)
+    return tcp_repair.window_of(ici.copied_seq, 0, 0, room, ici.copied_seq)
 
 
 def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None) -> None:
@@ -337,8 +339,8 @@ def _clamps(ici: Ici) -> tuple[list[tcp_repair.Setting], list[tcp_repair.Setting
     clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
     if clamp <= 1:
         return [], []
-    lower, same = ((TCP, _TCP_WINDOW_CLAMP, value, "TCP_WINDOW_CLAMP") for value in (clamp - 1, clamp))
-    return [lower], [same]
+    name = "TCP_WINDOW_CLAMP"
+    return [(TCP, _TCP_WINDOW_CLAMP, clamp - 1, name)], [(TCP, _TCP_WINDOW_CLAMP, clamp, name)]
 
 
 def _set_sizes(sock: socket.socket, ici: Ici, way: _Way) -> None:
@@ -534,7 +536,8 @@ def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expe
 
 def _open_window(sock: socket.socket, ici: Ici, number: int) -> None:
     """For a segment with the sequence number *number*, whose own window it makes no use of."""
-    tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number))
+    opened = tcp_repair.window_of(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), number)
+    tcp_repair.set_each(sock, [opened])
 
 
 def _feed_segment(
@@ -554,10 +557,12 @@ def _feed_segment(
 
 def _feeding_device(ici: Ici, local: Endpoint) -> str:
     """The interface by which *local* is to be reached, where it has to be named."""
-    return ici.device if local.ip.is_link_local else ""
+    return ici.device if local.is_link_local else ""
 
 
 def _wait(arrived: Callable[[], bool], ici: Ici, deadline_s: float = FEED_DEADLINE_S) -> None:
+    if arrived():  # as nearly always: it is handled before feeding returns
+        return
     deadline = time.monotonic() + deadline_s
     while not arrived():
         if time.monotonic() > deadline:

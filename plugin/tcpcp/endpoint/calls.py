@@ -71,10 +71,11 @@ from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.reader import read, read_many
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
+from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
-from tcpcp.record import checks, codec
+from tcpcp.record import checks, codec, seq
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -230,17 +231,25 @@ def _get_all(
     _hold(held, wanted, namespace)
     icis = read_many(pairs, prepared)
     try:
-        _stand_still(plain, held, icis)
+        _stand_still(plain, held, icis, wanted, namespace)
     except BaseException as exc:
         _undo_get(plain, held, exc)
         raise
     return icis
 
 
-def _stand_still(socks: Sequence[socket.socket], held: Sequence[Holding], icis: Sequence[Ici]) -> None:
-    for sock, one, ici in zip(socks, held, icis, strict=True):
-        if ici.state is not State.CLOSE:
+def _stand_still(
+    socks: Sequence[socket.socket],
+    held: Sequence[Holding],
+    icis: Sequence[Ici],
+    flows: Sequence[Flow | None],
+    namespace: int,
+) -> None:
+    for sock, one, ici, flow in zip(socks, held, icis, flows, strict=True):
+        if ici.state is not State.CLOSE and flow is not None:
             one.options, one.lives = ici.options, True
+            old = seq.add(ici.window.rcv_wup, -1)
+            one.known = Known(namespace, flow.local, flow.peer, old, ici.snd_una)
             microseconds = ici.timestamp is not None and ici.timestamp.microseconds
             timers.stand_still(sock, ici.options, microseconds=microseconds)
 
@@ -353,7 +362,7 @@ def _create_all(
             if isolate:
                 _hold_created(held, flows, namespace)
             _complete_all(icis, made, flows, given, limits, same_path)
-            _stand_still(made, held, icis)
+            _stand_still(made, held, icis, flows, namespace)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
@@ -457,15 +466,21 @@ def activate_many(socks: Iterable[HasFileno]) -> None:
         plain = [as_socket(sock, stack) for sock in socks]
         held = holding.find(plain)
         with raw_segment.keeping():
-            waking.prepare(plain)
+            waking.prepare(one.known for one in held)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
-                _go_on(sock, one)
-                old = waking.old_segment(sock)
-                _, again = waking.overdue(sock, one.held_s)
-                _run(sock, tcp_repair.OFF, one)
-                waking.wake(sock, old)
-                waking.wake(sock, again)
+                _activate(sock, one)
+
+
+def _activate(sock: socket.socket, one: Holding) -> None:
+    _go_on(sock, one)
+    state = tcp_repair.get_state(sock)
+    old = waking.old_segment(sock, state, one.known)
+    _, again = waking.overdue(sock, one.held_s)
+    _run(sock, tcp_repair.OFF, one, state)
+    local = one.known and one.known.local
+    waking.wake(sock, old, local)
+    waking.wake(sock, again, local)
 
 
 def resume(sock: HasFileno) -> None:
@@ -496,7 +511,7 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
             try:
                 _go_on(sock, one)
                 mode, again = waking.overdue(sock, one.held_s)
-                _run(sock, mode, one)
+                _run(sock, mode, one, tcp_repair.get_state(sock))
                 waking.wake(sock, again)
             except TcpcpError as exc:
                 first = first or exc
@@ -506,13 +521,13 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         raise holding.ran_out(expired)
 
 
-def _run(sock: socket.socket, mode: int, one: Holding) -> None:
-    was_closed = tcp_repair.get_state(sock) == State.CLOSE
+def _run(sock: socket.socket, mode: int, one: Holding, state: int) -> None:
+    """:param state: in which *sock* is."""
     reader.leave_repair(sock, mode)
     holding.drop([one])
     if tcp_repair.get_outq_nsd(sock):
         _push(sock)
-    if was_closed and one.lives:
+    if state == State.CLOSE and one.lives:
         raise timers.ended(tcp_repair.describe(sock))
 
 

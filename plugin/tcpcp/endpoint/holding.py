@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from tcpcp.endpoint.flow_table import FlowTable
 from tcpcp.endpoint.isolation import Flow
+from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
 from tcpcp.kernel import tcp_repair
 
@@ -28,6 +29,7 @@ class Holding:
     :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
     :ivar before: its connection was isolated by this process before.
     :ivar lives: it had a connection when it was got or created.
+    :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
     """
 
@@ -35,6 +37,7 @@ class Holding:
     flow: Flow | None = None
     options: Mapping[str, int] | None = None
     lives: bool = False
+    known: Known | None = None
     before: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None

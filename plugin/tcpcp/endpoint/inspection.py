@@ -110,7 +110,7 @@ def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, 
         if known is None:
             return _meet(sock, seen, kind, alike)
         known = alike[kind] = _as_it_is_now(sock, known)
-    options = socket_options.read_counted(sock, known.options)
+    options = socket_options.read_counted(sock, known.options, ipv6_socket=known.ipv6_socket)
     return Prepared(local, peer, False, options, known.algorithm, known.device, b"", known.ipv6_socket)
 
 

@@ -88,11 +88,14 @@ def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, by
 
 class _Kept(threading.local):
     """
+    :ivar sockets: by family; None outside :func:`keeping`.
+    :ivar namespaces: of these sockets, once they were asked for.
     :ivar here: by address and interface: whether what is sent there stays on this host.
     """
 
     def __init__(self) -> None:
         self.sockets: dict[int, socket.socket] | None = None
+        self.namespaces: dict[int, int] = {}
         self.here: dict[tuple[bytes, str], bool] = {}
 
 
@@ -108,7 +111,7 @@ def keeping() -> Iterator[None]:
     if _kept.sockets is not None:
         yield
         return
-    _kept.sockets, _kept.here = {}, {}
+    _kept.sockets, _kept.namespaces, _kept.here = {}, {}, {}
     try:
         yield
     finally:
@@ -140,15 +143,20 @@ def namespace(family: int) -> int | None:
 
     :raises KernelError: there is no descriptor left.
     """
+    if _kept.sockets is not None and family in _kept.namespaces:
+        return _kept.namespaces[family]
     try:
         raw = _raw(family, b"")
     except PermissionDenied:
         return None
     try:
-        return tcp_repair.get_namespace(raw)
+        found = tcp_repair.get_namespace(raw)
     finally:
         if _kept.sockets is None:
             raw.close()
+    if _kept.sockets is not None:
+        _kept.namespaces[family] = found
+    return found
 
 
 def stays_here(receiver: Endpoint, device: str = "") -> bool:

@@ -131,20 +131,22 @@ def read_tuned(sock: socket.socket, options: dict[str, int]) -> dict[str, int]:
 
 def tuned(options: dict[str, int], send_bytes: int, receive_bytes: int, clamp: int) -> dict[str, int]:
     """*options* with what the kernel itself changes: the sizes of the buffers, as reported, and the clamp."""
-    now = {"SO_SNDBUF": send_bytes, "SO_RCVBUF": receive_bytes}
-    if clamp:
-        now[_CLAMP.name] = clamp
-    return options if now.items() <= options.items() else options | now
+    known = options.get
+    same = known("SO_SNDBUF") == send_bytes and known("SO_RCVBUF") == receive_bytes
+    if same and (not clamp or known("TCP_WINDOW_CLAMP") == clamp):
+        return options
+    now = options | {"SO_SNDBUF": send_bytes, "SO_RCVBUF": receive_bytes}
+    return now | {"TCP_WINDOW_CLAMP": clamp} if clamp else now
 
 
-def read_counted(sock: socket.socket, options: Mapping[str, int]) -> dict[str, int]:
+def read_counted(sock: socket.socket, options: Mapping[str, int], *, ipv6_socket: bool) -> dict[str, int]:
     """*options*, read of a connection with the same settings, and what more than these decides as it is of *sock*.
 
     What that is says :data:`tcpcp.endpoint.fingerprint.OTHERWISE`; the sizes are for :func:`read_tuned`.
 
     :raises KernelError: nothing has changed.
     """
-    return _with(sock, options, _COUNTED[sock.family == socket.AF_INET6])
+    return _with(sock, options, _COUNTED[ipv6_socket])
 
 
 def read_decided(sock: socket.socket, options: Mapping[str, int]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from tcpcp.endpoint import inspection, raw_segment
 from tcpcp.errors import KernelError, TcpcpError
@@ -32,39 +33,65 @@ LATE_S = 1.0
 _WAITED_FOR = inspection.READABLE - {State.CLOSE}
 
 
-def prepare(socks: Iterable[socket.socket]) -> None:
-    """Open what :func:`wake` needs for *socks*, which are isolated still; within :func:`raw_segment.keeping`.
+class Known(NamedTuple):
+    """What a connection was when it was isolated, so that its socket need not be asked when it is to run.
+
+    :ivar namespace: the cookie of its network namespace.
+    :ivar number: of a byte that the peer has sent long ago. :ivar acknowledged: ``snd_una`` then.
+    """
+
+    namespace: int
+    local: Endpoint
+    peer: Endpoint
+    number: int
+    acknowledged: int
+
+
+def prepare(known: Iterable[Known | None]) -> None:
+    """Open what :func:`wake` needs for *known*, which are isolated still; within :func:`raw_segment.keeping`.
 
     :raises KernelError: there is no descriptor left; nothing has changed.
     """
-    families: set[int] = set()
-    for sock in socks:
-        if tcp_repair.get_state(sock) in _WAITED_FOR:
-            local = inspection.local_end(sock)
-            families.add(_family(local))
-            if not local.ip.is_link_local:
-                raw_segment.stays_here(local)
-    for family in families:
+    locals_ = {one.local for one in known if one}
+    for local in locals_:
+        if not local.is_link_local:
+            raw_segment.stays_here(local)
+    for family in {_family(local) for local in locals_}:
         raw_segment.namespace(family)
 
 
 def _family(local: Endpoint) -> int:
-    return socket.AF_INET6 if local.ip.version == 6 else socket.AF_INET
+    return socket.AF_INET6 if len(local.packed) == 16 else socket.AF_INET
 
 
-def old_segment(sock: socket.socket) -> bytes:
+def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> bytes:
     """What :func:`wake` feeds to *sock*, which is in repair mode; b"" where nothing would arrive.
 
     That nothing seems to be unacknowledged does not count: the timer of a delayed acknowledgement may have run out
     while the connection was isolated.
+
+    :param state: in which *sock* is. :param known: of it; None: it is asked.
     """
-    if tcp_repair.get_state(sock) not in _WAITED_FOR or not _hears(sock):
+    if state not in _WAITED_FOR:
         return b""
+    known = known or _known(sock)
+    if not _hears(sock, known.local, known.namespace):
+        return b""
+    # A segment from before the window is answered before its acknowledgement is looked at.
+    return raw_segment.build(
+        known.peer,
+        known.local,
+        seq=known.number,
+        ack=known.acknowledged,
+        flags=raw_segment.ACK,
+        window=0,
+    )
+
+
+def _known(sock: socket.socket) -> Known:
     local, peer, _ = inspection.ends(sock)
     number = seq.add(tcp_repair.get_window(sock).rcv_wup, -1)
-    return raw_segment.build(
-        peer, local, seq=number, ack=_acknowledged(sock), flags=raw_segment.ACK, window=0
-    )  # fmt: skip
+    return Known(tcp_repair.get_namespace(sock), local, peer, number, _acknowledged(sock))
 
 
 def overdue(sock: socket.socket, held_s: float) -> tuple[int, bytes]:
@@ -90,9 +117,10 @@ def overdue(sock: socket.socket, held_s: float) -> tuple[int, bytes]:
 
 def _last_again(sock: socket.socket) -> bytes:
     """What the peer has acknowledged last; says nothing new."""
-    if tcp_repair.get_state(sock) not in _WAITED_FOR or not _hears(sock):
-        return b""
     local, peer, _ = inspection.ends(sock)
+    hears = _hears(sock, local, tcp_repair.get_namespace(sock))
+    if tcp_repair.get_state(sock) not in _WAITED_FOR or not hears:
+        return b""
     tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
     number = tcp_repair.get_queue_seq(sock)
     window = tcp_repair.get_window(sock).told(tcp_repair.get_info(sock).snd_wscale)
@@ -109,34 +137,36 @@ def _acknowledged(sock: socket.socket) -> int:
     return found
 
 
-def _hears(sock: socket.socket) -> bool:
-    """Whether what this thread feeds arrives at *sock*.
+def _hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
+    """Whether what this thread feeds arrives at *sock*, which is of *namespace*.
 
     A socket bound to an interface hears nothing of it: that comes by the loopback interface, and what is not
     heard would draw a reset.
     """
-    local = inspection.local_end(sock)
     try:
-        namespace = raw_segment.namespace(_family(local))
-        return namespace == tcp_repair.get_namespace(sock) and _is_reached(sock, local)
+        ours = raw_segment.namespace(_family(local))
+        return ours == namespace and _is_reached(sock, local)
     except KernelError:  # no descriptor left
         return False
 
 
 def _is_reached(sock: socket.socket, local: Endpoint) -> bool:
     device = inspection.device(sock)
-    if local.ip.is_link_local:
+    if local.is_link_local:
         return raw_segment.stays_here(local, device)
     return not device and raw_segment.stays_here(local)
 
 
-def wake(sock: socket.socket, segment: bytes) -> None:
+def wake(sock: socket.socket, segment: bytes, local: Endpoint | None = None) -> None:
     """Have *sock*, which runs, acknowledge or send; best effort: where that fails the peer finds out later.
 
     :param segment: from :func:`old_segment` or :func:`overdue`, before it ran.
+    :param local: where it is bound, if that is known.
     """
-    if segment:
-        local = inspection.local_end(sock)
-        with contextlib.suppress(TcpcpError):
-            device = inspection.device(sock) if local.ip.is_link_local else ""
-            raw_segment.feed(segment, local, device)
+    if not segment:
+        return
+    try:
+        local = local or inspection.local_end(sock)
+        raw_segment.feed(segment, local, inspection.device(sock) if local.is_link_local else "")
+    except TcpcpError:
+        pass

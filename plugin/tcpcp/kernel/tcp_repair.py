@@ -70,6 +70,8 @@ _INFO = struct.Struct("=8B24I")
 #: tcpi_segs_in, since Linux 4.2.
 _SEGMENTS_IN = struct.Struct("=140xI")
 _INT = b"\0\0\0\0"
+#: What is given as an int with a sign, and means one without: no error shows it.
+_UNSIGNED = frozenset({"TCP_QUEUE_SEQ", "TCP_TIMESTAMP"})
 #: By queue: what selects it, for :func:`set_each`.
 QUEUES = {n: (TCP, TCP_REPAIR_QUEUE, n, "TCP_REPAIR_QUEUE") for n in (NO_QUEUE, RECV_QUEUE, SEND_QUEUE)}
 #: By whether it is IPv6: the settings of :func:`resize_segments`.
@@ -177,7 +179,7 @@ def set_each(sock: socket.socket, settings: Iterable[Setting]) -> None:
             set_(setting[0], setting[1], setting[2])
     except OSError as exc:
         *_, value, name = setting
-        what = name if isinstance(value, bytes) else f"{name}, {value}"
+        what = name if isinstance(value, bytes) or name in _UNSIGNED else f"{name}, {value}"
         raise failed(f"setsockopt({what})", sock, exc) from exc
 
 
@@ -232,7 +234,12 @@ def set_queue_seq(sock: socket.socket, value: int) -> None:
 
 def queue_seq(value: int) -> Setting:
     """As :func:`set_queue_seq`, for :func:`set_each`."""
-    return TCP, TCP_QUEUE_SEQ, _U32.pack(value), "TCP_QUEUE_SEQ"
+    return TCP, TCP_QUEUE_SEQ, _int(value), "TCP_QUEUE_SEQ"
+
+
+def _int(value: int) -> int:
+    """The int with the bits of *value*: setsockopt() of Python takes three times as long for bytes."""
+    return value - 2**32 if value >= 2**31 else value
 
 
 def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
@@ -251,6 +258,12 @@ def get_window(sock: socket.socket) -> Window:
     return Window(*_WINDOW.unpack(get_bytes(sock, TCP, TCP_REPAIR_WINDOW, _WINDOW.size, "TCP_REPAIR_WINDOW")))
 
 
+def get_send_window(sock: socket.socket) -> int:
+    """``snd_wnd`` alone; only in repair mode."""
+    raw = get_bytes(sock, TCP, TCP_REPAIR_WINDOW, _WINDOW.size, "TCP_REPAIR_WINDOW")
+    return int(_WINDOW.unpack(raw)[1])
+
+
 def set_window(sock: socket.socket, window: Window) -> None:
     """Set the window; EINVAL where snd_wnd > max_window, snd_wl1 > rcv_nxt + rcv_wnd or rcv_wup > rcv_nxt."""
     set_each(sock, [window_(window)])
@@ -258,7 +271,12 @@ def set_window(sock: socket.socket, window: Window) -> None:
 
 def window_(window: Window) -> Setting:
     """As :func:`set_window`, for :func:`set_each`."""
-    packed = _WINDOW.pack(window.snd_wl1, window.snd_wnd, window.max_window, window.rcv_wnd, window.rcv_wup)
+    return window_of(window.snd_wl1, window.snd_wnd, window.max_window, window.rcv_wnd, window.rcv_wup)
+
+
+def window_of(snd_wl1: int, snd_wnd: int, max_window: int, rcv_wnd: int, rcv_wup: int) -> Setting:
+    """As :func:`window_`, without the object, which takes longer than the call."""
+    packed = _WINDOW.pack(snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup)
     return TCP, TCP_REPAIR_WINDOW, packed, "TCP_REPAIR_WINDOW"
 
 
@@ -274,7 +292,7 @@ def set_timestamp(sock: socket.socket, value: int) -> None:
 
 def timestamp(value: int) -> Setting:
     """As :func:`set_timestamp`, for :func:`set_each`."""
-    return TCP, TCP_TIMESTAMP, _U32.pack(value), "TCP_TIMESTAMP"
+    return TCP, TCP_TIMESTAMP, _int(value), "TCP_TIMESTAMP"
 
 
 def get_mss_clamp(sock: socket.socket) -> int:

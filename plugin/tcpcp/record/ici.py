@@ -68,6 +68,11 @@ class Endpoint(_Packed):
             object.__setattr__(self, "_packed", self.ip.packed)
             return self._packed
 
+    @property
+    def is_link_local(self) -> bool:
+        """Whether the address means something on one interface only (IPv6); IPv4 has no such addresses here."""
+        return len(self.packed) == 16 and self.ip.is_link_local
+
     def __hash__(self) -> int:
         return hash((self.packed, self.port))  # a fifth of the time of the address's own hash
 
