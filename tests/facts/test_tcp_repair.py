@@ -113,9 +113,10 @@ def test_send_window_of_0_keeps_unsent_data(hosts: Hosts) -> None:
     Source: net/ipv4/tcp_output.c tcp_write_xmit(), tcp_snd_wnd_test(); tcp_connect_init() leaves snd_wnd 0.
     """
     sock, _peer = hosts.connect()
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-    sock.sendall(b"x" * 1000)
     with hosts.here.entered():
+        calls.prepare()  # the first get in a process takes long, and the kernel uncorks after 200 ms
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        sock.sendall(b"x" * 1000)
         ici = calls.get(sock)
         calls.release(sock)
         before = hosts.counters(hosts.here)["TcpOutSegs"]
