@@ -23,7 +23,7 @@ from migrate.checks_network import (
     service_addresses,
     sockets_whole,
 )
-from migrate.checks_obstacles import obstacles
+from migrate.checks_obstacles import ghost_bytes, obstacles
 from migrate.checks_subject import DESTINATION, ORIGIN, Options, Subject, size
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
@@ -192,7 +192,7 @@ def room(subject: Subject) -> Iterator[Reason]:
     """
     for role, host in subject.hosts():
         memory = subject.process.memory_bytes
-        images = memory + _SPARE_BYTES + (memory // 2 if role == ORIGIN else 0)
+        images = memory + ghost_bytes(subject) + _SPARE_BYTES + (memory // 2 if role == ORIGIN else 0)
         if host.image_space_bytes < images:
             text = f"{size(images)} are needed for images in memory, {size(host.image_space_bytes)} are free"
             yield Reason("no-image-space", role, text, MAKE_ROOM)

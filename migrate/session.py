@@ -13,6 +13,7 @@ from types import TracebackType
 from migrate import (
     checks,
     checks_around,
+    checks_names,
     inventory,
     limits,
     message_checks,
@@ -247,7 +248,7 @@ class Session:
         )
         trees = self._request.copy_trees
         copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
-        notes = checks.notes(process) + checks_around.notes(process)
+        notes = checks.notes(process) + checks_names.notes(process) + checks_around.notes(process)
         if self._request.check:
             notes.append(patience.in_words(self._request.max_gap_s))
         return Plan(process, prepare, addresses, copy=copy, notes=notes)

@@ -183,14 +183,15 @@ class Files:
         return True
 
     def _deleted(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> bool:
-        """Whether the path is no longer the file's; CRIU carries a small deleted file inside the images."""
+        """Whether the path is no longer the file's; CRIU makes deleted directories and files of some size anew."""
         if not path.endswith(_DELETED) and status.st_nlink > 0:
             return False
         path = path.removesuffix(_DELETED)
         if path.startswith(_KERNEL_MADE):
             return True  # of a process that has ended
         if stat.S_ISDIR(status.st_mode):
-            self._obstacle("deleted-directory", pid, path, fd=fd)
+            if path == proc.link(pid, "root").removesuffix(_DELETED):
+                self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink > 0:
             self._obstacle("renamed-file", pid, path, fd=fd)
         else:

@@ -203,6 +203,7 @@ class TakenName(_message.Message):
         INTERFACE: _ClassVar[TakenName.Kind]
         TERMINAL: _ClassVar[TakenName.Kind]
         PING: _ClassVar[TakenName.Kind]
+        RECEIVER: _ClassVar[TakenName.Kind]
     KIND_UNSPECIFIED: TakenName.Kind
     PATH: TakenName.Kind
     ABSTRACT: TakenName.Kind
@@ -210,6 +211,7 @@ class TakenName(_message.Message):
     INTERFACE: TakenName.Kind
     TERMINAL: TakenName.Kind
     PING: TakenName.Kind
+    RECEIVER: TakenName.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]

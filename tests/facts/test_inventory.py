@@ -152,13 +152,20 @@ ready()
     with program(code) as pid:
         found = inventory.process(pid)
     assert codes(found) == [
-        ("deleted-directory", f"{tmp_path}/gone"),
         ("deleted-file", f"{tmp_path}/large"),
         ("deleted-file", f"{tmp_path}/small"),
         ("renamed-file", f"{tmp_path}/linked"),
     ]
     sizes = {one.what: one.size_bytes for one in found.obstacles}
     assert sizes[f"{tmp_path}/large"] >= 3 << 20 > sizes[f"{tmp_path}/small"]
+
+
+def test_a_root_directory_that_was_deleted(namespace: Namespace, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    code = f"sys.argv[1] = os.path.relpath(sys.argv[1]); os.chroot('{tmp_path}/root'); ready()"
+    with program(code) as pid:
+        (tmp_path / "root").rmdir()
+        assert ("deleted-directory", f"{tmp_path}/root") in codes(inventory.process(pid))
 
 
 def test_pipes(namespace: Namespace) -> None:
