@@ -70,8 +70,8 @@ WORDS = {
         "Start the program again with a root directory that exists.",
     ),
     "renamed-file": Words(
-        "{who} uses {what}, which has been deleted while another name of the same file still exists",
-        "Let the program open the file anew, or start it again.",
+        "{who} uses {what}, which has been deleted while the same file still has a name in another directory",
+        "Give it a name beside the old one too (ln), or let the program open the file anew.",
     ),
     "deleted-file": Words(
         "{who} uses {what}, which has been deleted and holds {size}; at most"

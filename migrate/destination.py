@@ -25,6 +25,7 @@ from migrate import (
     parents_death,
     place,
     processes,
+    renamed_files,
     surroundings,
     switch,
     undo,
@@ -203,6 +204,7 @@ class Destination:
             announced.addresses(self._request, icis)
         with self._timed("hold"):
             self._hold(icis)
+        renamed_files.rename(self._images, request.renamed)
         notes = self._forget_parent(request)
         if not self._worker.namespace_init:
             built.free(task.pid for task in request.tasks)

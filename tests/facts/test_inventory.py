@@ -145,7 +145,7 @@ def test_deleted_files(namespace: Namespace, tmp_path: Path) -> None:
 os.chdir("{tmp_path}")
 for name in "small", "large", "linked": globals()[name] = open(name, "wb")
 large.write(bytes(3 << 20)); large.flush()
-os.link("linked", "other"); os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+os.mkdir("away"); os.link("linked", "away/other"); os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
 for name in "small", "large", "linked": os.unlink("../" + name)
 ready()
 """
@@ -158,6 +158,25 @@ ready()
     ]
     sizes = {one.what: one.size_bytes for one in found.obstacles}
     assert sizes[f"{tmp_path}/large"] >= 3 << 20 > sizes[f"{tmp_path}/small"]
+
+
+def test_a_file_that_has_another_name_now(namespace: Namespace, tmp_path: Path) -> None:
+    """As a named semaphore of glibc has; and a path that was the name of two such files leads to neither."""
+    code = f"""
+os.chdir("{tmp_path}")
+def make(name, other):
+    kept.append(open(name, "w+b", buffering=0)); kept[-1].write(other.encode())
+    os.link(name, other); os.unlink(name)
+kept = []
+make("first", "one"); make("twice", "two"); make("twice", "three")
+os.link("one", "link_remap.7")
+ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    paths = {one.path: one for one in found.files}
+    assert paths[f"{tmp_path}/one"].written and paths[f"{tmp_path}/one"].size_bytes == 3
+    assert codes(found) == [("renamed-file", f"{tmp_path}/twice")]
 
 
 def test_a_root_directory_that_was_deleted(namespace: Namespace, tmp_path: Path) -> None:

@@ -38,6 +38,17 @@ LOOK_DELETED = (
     "hashlib.sha256(library).hexdigest(), os.fstat(temporary.fileno()).st_size, os.fstat(folder).st_nlink,"
     ' os.readlink("/proc/self/cwd")'
 )
+#: glibc makes its file under another name, links it to this one, and unlinks it.
+SEMAPHORE = """
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.sem_open.restype = ctypes.c_void_p
+semaphore, value = libc.sem_open(b"/counted", os.O_CREAT, 0o644, 3), ctypes.c_int()
+"""
+LOOK_SEMAPHORE = """
+libc.sem_post(ctypes.c_void_p(semaphore)), libc.sem_getvalue(ctypes.c_void_p(semaphore), ctypes.byref(value)),
+value.value, [line.split()[5] for line in open("/proc/self/maps") if "/dev/shm" in line]
+"""
 LOGGING = """
 import os, socket, sys
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); log.connect("/dev/log")
@@ -75,6 +86,20 @@ def test_deleted_files_and_directories_there_and_back(lab: Lab) -> None:
     for host in (lab.hosts["origin"], lab.hosts["destination"]):
         assert host.exec(["ls", "-A", "/srv/releases"]).stdout == ""  # the last one is made if it is missing
         host.exec(["rmdir", "/srv/releases"])
+
+
+def test_a_semaphore_with_a_name_there_and_back(lab: Lab) -> None:
+    """Whoever opens it on the host where it is now counts with the process."""
+    pid, ask = start(lab, SEMAPHORE, LOOK_SEMAPHORE)
+    hosts = [lab.hosts["origin"], lab.hosts["destination"]]
+    assert ask().startswith("(0, 0, 4, ['/dev/shm/sem.")
+    assert run_migrate(hosts[0], str(pid), "destination").report["reasons"][0]["code"] == "no-file"
+    for value, there in ((5, "origin"), (6, "destination")):
+        move(lab, pid, "--copy-files", start=there)
+        assert ask() == f"(0, 0, {value}, ['/dev/shm/sem.counted'])"
+    for host in hosts:
+        assert host.exec(["ls", "/dev/shm"]).stdout == "sem.counted\n"
+        host.exec(["rm", "/dev/shm/sem.counted"])
 
 
 def test_a_log_that_is_written_by_datagrams(lab: Lab) -> None:
