@@ -24,6 +24,10 @@ WORDS = {
         "Move containers with their runtime and the plug-in; start a service without PrivateTmp,"
         " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
     ),
+    "moved-before": Words(
+        "{who} has a PID namespace of its own since it was moved here, where its PID was taken",
+        "Start the program again here: then it has a PID of this host, and can be moved.",
+    ),
     "traced": Words(
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
@@ -171,6 +175,7 @@ def obstacles(subject: Subject) -> Iterator[Reason]:
     """Turn what the inventory found into reasons."""
     found = subject.process.obstacles
     elsewhere = {_FOLLOWS.get(one.what) for one in found if one.code == "namespace"}
+    elsewhere |= {_FOLLOWS["mnt"]} if any(one.code == "moved-before" for one in found) else set()
     # A terminal or a log is often on several descriptors.
     same: dict[tuple[str, int, str], list[Obstacle]] = {}
     for one in found:

@@ -238,7 +238,7 @@ class Session:
                 for one in addresses
             ],
             shell_job=self._request.shell_job,
-            new_pid_namespace=bool(there.taken_pids) or max(process.needed_pids) >= there.pid_max,
+            new_pid_namespace=checks_around.needs_new_pids(process, there),
             pids=[task.pid for task in process.tasks],
             tids=[tid for task in process.tasks for tid in task.tids],
             timeout_s=int(self._request.timeout_s),
@@ -249,6 +249,7 @@ class Session:
         trees = self._request.copy_trees
         copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
         notes = checks.notes(process) + checks_names.notes(process) + checks_around.notes(process)
+        notes += checks_around.notes_on_pids(process, there)
         if self._request.check:
             notes.append(patience.in_words(self._request.max_gap_s))
         return Plan(process, prepare, addresses, copy=copy, notes=notes)

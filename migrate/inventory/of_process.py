@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
+from pathlib import Path
 
-from migrate import freezer
+from migrate import freezer, pid_namespace
 from migrate.errors import KernelError
 from migrate.inventory import names, proc, sockets, supervision, translated
 from migrate.inventory.descriptors import Descriptors
@@ -61,7 +63,10 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 continue
             found.memory_bytes += memory_bytes
             expected = own if pid == root_pid else root
-            found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
+            if pid == root_pid and _moved_before(task):
+                found.obstacles.append(Obstacle(code="moved-before", pid=pid))
+            else:
+                found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
             _frozen(pid, found)
             _limits(task, found)
@@ -140,6 +145,14 @@ def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str])
     if its.get("time") != its.get("time_for_children", its.get("time")):
         kinds.add("time")  # CRIU dumps one for the tree, and none that only its children would have
     return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
+
+
+def _moved_before(task: Task) -> bool:
+    """Whether an earlier move gave the task a namespace: its parent is the init of :mod:`migrate.pid_namespace`."""
+    words: list[str] = []
+    with contextlib.suppress(Gone):
+        words = proc.text(task.ppid, "cmdline").split("\0")
+    return any(Path(word).name == Path(pid_namespace.__file__).name for word in words[:5])
 
 
 def _tracer(pid: int, found: ProcessInventory) -> None:
