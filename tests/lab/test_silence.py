@@ -1,14 +1,15 @@
 """The peers' silence ends with the freeze: who waits has its answer a moment after the process runs again.
 
 The peers write twice and then read, with Nagle's algorithm: their second write waits until the first is
-acknowledged, which the server delays by 40 ms, so most of them wait for that when the gap begins. What is
-missing, an acknowledgement or a wake-up, shows as their timer: 200 ms and more. All hosts of a lab have one
-clock. A busy machine makes some answers late, none early: the first try that is good enough counts.
+acknowledged, which the server delays by 40 ms, so some of them wait for that when the gap begins, and others ask in
+it. Who is not woken waits for a timer of 12 s. All hosts of a lab have one clock. A busy machine makes some answers
+late, none early: the first try that is good enough counts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import subprocess
@@ -25,11 +26,15 @@ from migrate.lab import Host, Lab
 
 PORT = 7700
 CLIENTS = 6
+#: Between an answer and the next question, of every second client.
+PAUSES_S = (0, 0.2)
 TRIES = 5
 THAWED = "/tmp/thawed"
+#: A peer that hears nothing repeats itself after so long.
+PATIENCE_S = 12
 #: A server that was frozen notices that it has not run for so long.
 FROZEN_S = 0.03
-#: After a move, and after a rollback whose gap was long enough for the peers' timers to be far apart.
+#: After a move, and after a rollback, whose gap lasted so long.
 MOVED_MS, ROLLED_BACK_MS = 5, 50
 LONG_S = 3
 
@@ -58,7 +63,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 
 class Clients:
-    """Peers that ask, each again as soon as it has its answer.
+    """Peers that ask, each again as soon as it has its answer, or a while later: these ask in the gap.
 
     :ivar asked: when each question began and was answered, seconds since the epoch.
     """
@@ -67,11 +72,14 @@ class Clients:
         self.asked: list[tuple[float, float]] = []
         self._stop = threading.Event()
         socks = [connect(lab.hosts["peer"], lab.service.ipv4, PORT) for _ in range(CLIENTS)]
-        self._threads = [threading.Thread(target=self._ask, args=(sock,), daemon=True) for sock in socks]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(sock, pause_s), daemon=True)
+            for sock, pause_s in zip(socks, itertools.cycle(PAUSES_S), strict=False)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def _ask(self, sock: socket.socket) -> None:
+    def _ask(self, sock: socket.socket, pause_s: float) -> None:
         with sock:
             while not self._stop.is_set():
                 began = time.time()
@@ -79,6 +87,7 @@ class Clients:
                 sock.sendall(b"body")
                 assert sock.recv(100) == b"answer"
                 self.asked.append((began, time.time()))
+                time.sleep(pause_s)
 
     def end(self) -> None:
         self._stop.set()
@@ -101,12 +110,13 @@ def asking(lab: Lab) -> Iterator[tuple[int, Clients]]:
     """A server on origin, and its clients."""
     pid = spawn(lab.hosts["origin"], [sys.executable, "-c", SERVER, lab.service.ipv4])
     wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
-    clients = Clients(lab)
     try:
-        time.sleep(0.5)
-        yield pid, clients
+        with judge.patient(lab, lab.service.ipv4, PATIENCE_S):
+            clients = Clients(lab)
+            time.sleep(0.5)
+            yield pid, clients
+            clients.end()
     finally:
-        clients.end()
         for name in judge.MOVERS:
             lab.hosts[name].exec(["rm", "-f", THAWED])
 
