@@ -32,6 +32,11 @@ WORDS = {
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
     ),
+    "held": Words(
+        "{who} is held still by process {what}: it is being dumped or moved already",
+        "Wait until that has ended, and leave process {what} alone: the process could end with it. If a migration"
+        " has died, migrate --recover.",
+    ),
     "frozen": Words(
         "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",
         "Thaw it: systemctl thaw UNIT, docker unpause; if an earlier migration froze it, migrate --recover.",

@@ -158,7 +158,16 @@ def _moved_before(task: Task) -> bool:
 def _tracer(pid: int, found: ProcessInventory) -> None:
     tracer = proc.status(pid).get("TracerPid", "0")
     if tracer != "0":
-        found.obstacles.append(Obstacle(code="traced", pid=pid, what=tracer))
+        code = "held" if _holds(int(tracer)) else "traced"
+        found.obstacles.append(Obstacle(code=code, pid=pid, what=tracer))
+
+
+def _holds(tracer: int) -> bool:
+    """Whether it is CRIU or a keeper: of another migration, and to end it may end the process as well."""
+    with contextlib.suppress(Gone):
+        words = proc.text(tracer, "cmdline").split("\0")
+        return Path(words[0]).name == "criu" or "migrate.keeping" in words
+    return False
 
 
 def _frozen(pid: int, found: ProcessInventory) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from netns import Namespace
+from netns import Namespace, eventually
 from programs import program
 
 from migrate import checks, inventory
@@ -301,15 +301,15 @@ os.setsid(); ready()
         os.kill(pid, 9)
 
 
-def test_traced(namespace: Namespace) -> None:
-    with (
-        program("ready()") as pid,
-        program(f"ctypes.CDLL(None).ptrace(0x4206, {pid}, 0, 0)\nready()") as tracer,
-    ):
-        deadline = time.monotonic() + 5
-        while not inventory.process(pid).obstacles and time.monotonic() < deadline:
-            pass
-        assert codes(inventory.process(pid)) == [("traced", str(tracer))]
+@pytest.mark.parametrize(
+    ("become", "code"), [("", "traced"), ("os.execv('/proc/self/exe', ['criu', '-c', WAIT])", "held")]
+)
+def test_traced(namespace: Namespace, become: str, code: str) -> None:
+    """By a debugger, which may be ended, or by a CRIU, which takes the process with it."""
+    wait = "WAIT = 'import signal, time; time.sleep(1000)'\n"
+    trace = f"ctypes.CDLL(None).ptrace(0x4206, {{}}, 0, 0); open(sys.argv[1], 'w').close()\n{become}\nready()"
+    with program("ready()") as pid, program(wait + trace.format(pid)) as tracer:
+        eventually(lambda: codes(inventory.process(pid)) == [(code, str(tracer))], "its tracer is told")
 
 
 def test_anonymous_descriptors(namespace: Namespace) -> None:
