@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from migrate.checks.subject import ORIGIN, Subject
 from migrate.errors import Reason
-from migrate.pb.session_pb2 import ProcessInventory, Supervisor
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Supervisor
 
 #: Values of Restart= with which a killed service stays ended. Source: man systemd.service(5), table 1.
 _NOT_AFTER_SIGKILL = frozenset({"no", "on-success", "on-watchdog"})
@@ -16,6 +16,27 @@ _LEAVE = "or pass --leave-supervisor if another one does no harm"
 def notes(process: ProcessInventory) -> list[str]:
     """Return what will be different although it is no reason to refuse."""
     return [*_memory(process), *_waiting(process)]
+
+
+def needs_new_pids(process: ProcessInventory, destination: HostInventory) -> bool:
+    """Whether the tree gets a PID namespace of its own there, since it cannot have its numbers."""
+    return bool(destination.taken_pids) or max(process.needed_pids, default=0) >= destination.pid_max
+
+
+def notes_on_pids(process: ProcessInventory, destination: HostInventory) -> list[str]:
+    """Return what it means that the tree cannot have its PIDs there: it keeps them, but only for itself."""
+    if not needs_new_pids(process, destination):
+        return []
+    root, taken = process.root_pid, sorted(destination.taken_pids)
+    why = (
+        f"{taken[0]} is taken there by {destination.taken_by[taken[0]] or 'another'}"
+        if taken
+        else f"its PIDs end below {root}"
+    )
+    return [
+        f"the process has other PIDs on the destination ({why}): it goes on taking itself for {root}, but a PID"
+        f" file or script that says {root} means another process there; and it cannot be moved on from there"
+    ]
 
 
 def unsupervised(subject: Subject) -> Iterator[Reason]:

@@ -1,6 +1,6 @@
 """Whether what a tree takes by name is free on the destination, and what it needs by name is there. Pure.
 
-Unix sockets, UDP ports and pseudo terminals; interfaces that sockets are bound to.
+Unix sockets, UDP ports and pseudo terminals; interfaces that sockets are bound to, receivers of datagrams.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from migrate.checks.subject import DESTINATION, Subject
 from migrate.errors import Reason
-from migrate.pb.session_pb2 import TakenName
+from migrate.pb.session_pb2 import ProcessInventory, TakenName
 
 
 def names_free(subject: Subject) -> Iterator[Reason]:
@@ -26,6 +26,10 @@ def names_free(subject: Subject) -> Iterator[Reason]:
             yield Reason("no-ping-sockets", DESTINATION, text, remedy)
         elif one.kind == TakenName.TERMINAL:
             yield _terminal(one)
+        elif one.kind == TakenName.RECEIVER:
+            text = f"nobody receives on {one.name} there, where {subject.who(one.pid)} sends datagrams"
+            remedy = "Start the service there that does (for /dev/log: rsyslog, or systemd-journald)."
+            yield Reason("no-receiver", DESTINATION, text, remedy)
         elif one.occupied:
             text = f"{one.name}, where the process has a unix socket, is something else there"
             yield Reason("unix-path-occupied", DESTINATION, text, "Remove or rename what is there.")
@@ -50,6 +54,12 @@ def _terminal(one: TakenName) -> Reason:
     text = f"the pseudo terminal {one.name} of the process is in use there by {holder}"
     remedy = f"End that session there (fuser -v {one.name} shows it), or let the process open another one."
     return Reason("terminal-taken", DESTINATION, text, remedy)
+
+
+def notes(process: ProcessInventory) -> list[str]:
+    """Return what becomes of datagrams to programs that stay, each name once."""
+    names = dict.fromkeys(one.name for one in process.names if one.kind == TakenName.RECEIVER)
+    return [f"what the process sends to {name} goes to the destination's after the move" for name in names]
 
 
 def interfaces_there(subject: Subject) -> Iterator[Reason]:

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from migrate.checks.subject import ORIGIN, Subject, names, size
+from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import Obstacle
-
-#: CRIU carries a deleted file up to this size inside the images (its --ghost-limit).
-GHOST_LIMIT_BYTES = 1 << 20
 
 
 class Words(NamedTuple):
@@ -26,9 +24,18 @@ WORDS = {
         "Move containers with their runtime and the plug-in; start a service without PrivateTmp,"
         " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
     ),
+    "moved-before": Words(
+        "{who} has a PID namespace of its own since it was moved here, where its PID was taken",
+        "Start the program again here: then it has a PID of this host, and can be moved.",
+    ),
     "traced": Words(
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
+    ),
+    "held": Words(
+        "{who} is held still by process {what}: it is being dumped or moved already",
+        "Wait until that has ended, and leave process {what} alone: the process could end with it. If a migration"
+        " has died, migrate --recover.",
     ),
     "frozen": Words(
         "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",
@@ -68,15 +75,16 @@ WORDS = {
         "Let that process close it, or name a parent of both processes.",
     ),
     "deleted-directory": Words(
-        "{who} uses the directory {what}, which has been deleted",
-        "Start the program again in a directory that exists.",
+        "{who} has the root directory {what}, which has been deleted",
+        "Start the program again with a root directory that exists.",
     ),
     "renamed-file": Words(
-        "{who} uses {what}, which has been deleted while another name of the same file still exists",
-        "Let the program open the file anew, or start it again.",
+        "{who} uses {what}, which has been deleted while the same file still has a name in another directory",
+        "Give it a name beside the old one too (ln), or let the program open the file anew.",
     ),
     "deleted-file": Words(
-        "{who} uses {what}, which has been deleted and holds {size}; CRIU carries at most 1 MB",
+        "{who} uses {what}, which has been deleted and holds {size}; at most"
+        f" {size(GHOST_LIMIT_BYTES)} are carried",
         "If it was replaced by an upgrade, start the program again; if it is a temporary file, let the"
         " program close it.",
     ),
@@ -172,14 +180,25 @@ def obstacles(subject: Subject) -> Iterator[Reason]:
     """Turn what the inventory found into reasons."""
     found = subject.process.obstacles
     elsewhere = {_FOLLOWS.get(one.what) for one in found if one.code == "namespace"}
+    elsewhere |= {_FOLLOWS["mnt"]} if any(one.code == "moved-before" for one in found) else set()
     # A terminal or a log is often on several descriptors.
     same: dict[tuple[str, int, str], list[Obstacle]] = {}
     for one in found:
-        carried = one.code == "deleted-file" and one.size_bytes <= GHOST_LIMIT_BYTES
-        if not carried and one.code not in elsewhere:
+        if not _is_ghost(one) and one.code not in elsewhere:
             same.setdefault((one.code, one.pid, one.what), []).append(one)
     for group in same.values():
         yield _reason(subject, group)
+
+
+def _is_ghost(one: Obstacle) -> bool:
+    """Whether it is no obstacle, but a deleted file that CRIU carries inside the images."""
+    return one.code == "deleted-file" and one.size_bytes <= GHOST_LIMIT_BYTES
+
+
+def ghost_bytes(subject: Subject) -> int:
+    """How much the deleted files hold that go along, each counted once."""
+    found = {one.what: one.size_bytes for one in subject.process.obstacles if _is_ghost(one)}
+    return sum(found.values())
 
 
 def _reason(subject: Subject, same: list[Obstacle]) -> Reason:

@@ -22,7 +22,7 @@ from migrate.checks.network import (
     ports_free,
     sockets_whole,
 )
-from migrate.checks.obstacles import obstacles
+from migrate.checks.obstacles import ghost_bytes, obstacles
 from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject, size
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
@@ -191,7 +191,7 @@ def room(subject: Subject) -> Iterator[Reason]:
     """
     for role, host in subject.hosts():
         memory = subject.process.memory_bytes
-        images = memory + _SPARE_BYTES + (memory // 2 if role == ORIGIN else 0)
+        images = memory + ghost_bytes(subject) + _SPARE_BYTES + (memory // 2 if role == ORIGIN else 0)
         if host.image_space_bytes < images:
             text = f"{size(images)} are needed for images in memory, {size(host.image_space_bytes)} are free"
             yield Reason("no-image-space", role, text, MAKE_ROOM)

@@ -40,6 +40,8 @@ from migrate.watch import nothing
 MESSAGE_BYTES = 1 << 16
 MINIMUM_VERSION = (4, 2, 0)
 LOG_LINES = 12
+#: A deleted file goes along inside the images, in the gap, up to this size (criu/files-reg.c dump_ghost_file()).
+GHOST_LIMIT_BYTES = 64 << 20
 GET_CRIU = "Install CRIU 4.2 or newer with its pycriu: migrate-criu, which comes with migrate, does that."
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
@@ -184,6 +186,7 @@ class Worker:
         request.opts.pid = pid
         request.opts.tcp_close = True
         request.opts.timeout = options.timeout_s
+        request.opts.ghost_limit = GHOST_LIMIT_BYTES
         if options.page_server_fd is not None:
             request.opts.ps.fd = options.page_server_fd
         for name, value in options.extra.items():
@@ -249,6 +252,8 @@ class Worker:
         opts.shell_job = options.shell_job
         opts.file_locks = True
         opts.link_remap = True
+        # Datagrams to a socket outside of the tree, by its name. Half of any other connection CRIU refuses to dump.
+        opts.ext_unix_sk = True
 
     def _run(self, request: Any, options: Options) -> Generator[Stage, bool | None, None]:
         rpc = _rpc()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from migrate import inventory, limits, place, switch
+from migrate.criu import renamed_files
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.destination import announced, built
 from migrate.errors import CriuError, ProtocolError
@@ -193,6 +194,7 @@ class Destination:
             announced.addresses(self._request, icis)
         with self._timed("hold"):
             self._hold(icis)
+        renamed_files.rename(self._images, request.renamed)
         notes = self._forget_parent(request)
         if not self._worker.namespace_init:
             built.free(task.pid for task in request.tasks)

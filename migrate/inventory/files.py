@@ -6,6 +6,8 @@ which may name another file by now.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import stat
@@ -16,6 +18,9 @@ from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import File, Obstacle
 
 _DELETED = " (deleted)"
+
+#: So many names of a directory, to find another one of a file.
+_MOST_LOOKED_AT = 10_000
 
 #: Regular files without a place in any file system; CRIU rebuilds them by their content.
 _NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/SYSV", "/anon_hugepage", "/[aio]")
@@ -42,12 +47,14 @@ class Files:
     :param known: paths of which only may have changed who writes them and how: nothing else is found out.
     :ivar found: in the order in which they were seen.
     :ivar obstacles: what CRIU cannot dump, or not restore on another host.
+    :ivar renamed: paths that are gone, of files that have another name: that one.
     """
 
     def __init__(self, known: Collection[str] = ()) -> None:
         self._known = known
         self._found: dict[tuple[str, int], File] = {}
         self.obstacles: list[Obstacle] = []
+        self.renamed: dict[str, str] = {}
 
     @property
     def found(self) -> list[File]:
@@ -93,7 +100,8 @@ class Files:
             self._obstacle("foreign-mount", pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
-        elif not self._deleted(pid, path, status, fd=fd):
+        elif place := self._place(pid, path, status, fd=fd):
+            path = place
             writing = info.flags & os.O_ACCMODE
             file = self._file(path, File.OPEN, status)
             appending = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
@@ -130,8 +138,8 @@ class Files:
             return
         with proc.looking():
             status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
-        if not self._unnameable(pid, path) and not self._deleted(pid, path, status):
-            file = self._file(path, use, status)
+        if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
+            file = self._file(place, use, status)
             if use == File.EXECUTABLE and not file.build_id:
                 file.build_id = build_id(f"/proc/{pid}/{name}")
 
@@ -155,10 +163,11 @@ class Files:
                 if status.st_rdev != _DEV_ZERO:
                     self._obstacle("mapped-device", pid, mapping.path)
                 return
-            if self._deleted(pid, mapping.path, status):
+            place = self._place(pid, mapping.path, status)
+            if place is None:
                 return
-            known = self._file(mapping.path, File.MAPPED, status)
-            if mapping.path not in self._known:
+            known = self._file(place, File.MAPPED, status)
+            if place not in self._known:
                 known.build_id = build_id(through)
                 file_facts.add(known, through)
         if _writes(mapping):
@@ -181,21 +190,26 @@ class Files:
         self._obstacle("file-name", pid, path, fd=fd)
         return True
 
-    def _deleted(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> bool:
-        """Whether the path is no longer the file's; CRIU carries a small deleted file inside the images."""
+    def _place(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> str | None:
+        """The path that leads to the file; None: none does, which is an obstacle, or CRIU makes it anew."""
         if not path.endswith(_DELETED) and status.st_nlink > 0:
-            return False
+            return path
         path = path.removesuffix(_DELETED)
         if path.startswith(_KERNEL_MADE):
-            return True  # of a process that has ended
+            return None  # of a process that has ended
         if stat.S_ISDIR(status.st_mode):
-            self._obstacle("deleted-directory", pid, path, fd=fd)
-        elif status.st_nlink > 0:
-            self._obstacle("renamed-file", pid, path, fd=fd)
-        else:
+            if path == proc.link(pid, "root").removesuffix(_DELETED):
+                self._obstacle("deleted-directory", pid, path, fd=fd)
+        elif status.st_nlink == 0:
             # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
             self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=status.st_blocks * 512)
-        return True
+        else:
+            other = _other_name(path, status)
+            # Another file may have had the name, too, and only the names are known when it is opened again.
+            if other and self.renamed.setdefault(path, other) == other:
+                return other
+            self._obstacle("renamed-file", pid, path, fd=fd)
+        return None
 
     def _device(self, pid: int, fd: int, path: str, status: os.stat_result) -> None:
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
@@ -209,6 +223,20 @@ class Files:
 
     def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
         self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=_shown(what), size_bytes=size_bytes))
+
+
+def _other_name(path: str, status: os.stat_result) -> str:
+    """Another name of a file beside the one that is gone, as glibc's sem_open() leaves it; "": it has none there.
+
+    CRIU gives it one as well, for the time of its dump.
+    """
+    found = []
+    with contextlib.suppress(OSError), os.scandir(os.path.dirname(path)) as entries:  # noqa: PTH120
+        for entry in itertools.islice(entries, _MOST_LOOKED_AT):
+            if entry.inode() == status.st_ino and not entry.name.startswith("link_remap."):
+                found.append(entry)
+    same = (one.path for one in found if os.path.samestat(one.stat(follow_symlinks=False), status))
+    return min(same, default="")
 
 
 def _writes(mapping: proc.Mapping) -> bool:

@@ -1,7 +1,8 @@
 """What a tree takes by name beside TCP ports, and who has it already: unix sockets, UDP ports, terminals.
 
 CRIU takes all of them again on the other host. It removes a unix socket that is in its way there, whoever listens
-on it, and fails for a name, port or terminal that is taken, and for an interface that is not there.
+on it, and fails for a name, port or terminal that is taken, and for an interface that is not there. What the tree
+sends as datagrams to somebody else's unix socket (a log's), it sends to the one of that name over there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _CLOSE = 7
 _DELETED = " (deleted)"
 _WORD_BYTES = 4
 _IFNAMSIZ = 16
+_UNIX = frozenset({TakenName.PATH, TakenName.ABSTRACT, TakenName.RECEIVER})
 
 
 def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | None:
@@ -73,6 +75,23 @@ def of_interface(sock: socket.socket, pid: int, fd: int) -> TakenName | None:
     return TakenName(kind=TakenName.INTERFACE, name=name.decode(errors="replace"), pid=pid, fd=fd)
 
 
+def receives(one: unix_diag.UnixSocket) -> bool:
+    """Whether datagrams can be sent to this socket by the name that the kernel's table has, as by CRIU.
+
+    Source: criu/sk-unix.c dump_external_sockets().
+    """
+    if one.kind != socket.SOCK_DGRAM or not one.name.isprintable():
+        return False
+    return one.name.startswith("@") or (one.name.startswith("/") and _is_at(one, one.name))
+
+
+def _is_at(one: unix_diag.UnixSocket, path: str) -> bool:
+    try:
+        return os.stat(path).st_ino & 0xFFFFFFFF == one.file_inode  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+
+
 def directories(names: Iterable[TakenName]) -> Iterator[File]:
     """The directories that paths of unix sockets are in, each once."""
     for folder in dict.fromkeys(str(Path(one.name).parent) for one in names if one.kind == TakenName.PATH):
@@ -81,14 +100,17 @@ def directories(names: Iterable[TakenName]) -> Iterator[File]:
 
 
 def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
-    """Return those of *wanted* that this host has already, with who has them.
+    """Return those of *wanted* that cannot be had here: somebody has them already, and who; nobody receives.
 
     :raises KernelError: the kernel's tables cannot be read.
     """
     wanted = list(wanted)
     found: list[tuple[TakenName, int]] = []
-    if any(one.kind in (TakenName.PATH, TakenName.ABSTRACT) for one in wanted):
-        found.extend(_unix_taken(wanted, unix_diag.sockets().values()))
+    missing: list[TakenName] = []
+    if any(one.kind in _UNIX for one in wanted):
+        table = unix_diag.sockets().values()
+        found.extend(_unix_taken(wanted, table))
+        missing.extend(_deaf(wanted, table))
     if any(one.kind == TakenName.UDP for one in wanted):
         found.extend(_udp_taken(wanted, udp_table()))
     held = holders.of_sockets({inode for _, inode in found if inode})
@@ -97,7 +119,8 @@ def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
             _named(one, held.get(inode)) for one, inode in found if not _shared(lender, one, held.get(inode))
         ]
     pings = [_named(one, None) for one in wanted if one.kind == TakenName.PING and not _may_ping()]
-    return [*sockets, *terminals.taken(one for one in wanted if one.kind == TakenName.TERMINAL), *pings]
+    held_terminals = terminals.taken(one for one in wanted if one.kind == TakenName.TERMINAL)
+    return [*sockets, *held_terminals, *pings, *missing]
 
 
 def _may_ping() -> bool:
@@ -127,6 +150,17 @@ def _unix_taken(
             yield one, abstract[one.name, one.socket_type]
         elif one.kind == TakenName.PATH:
             yield from _path_taken(one, paths, files)
+
+
+def _deaf(wanted: list[TakenName], table: Iterable[unix_diag.UnixSocket]) -> Iterator[TakenName]:
+    """Names to which the tree sends datagrams, and on which nobody receives them here."""
+    receivers = [one for one in table if receives(one)]
+    for name in wanted:
+        if name.kind == TakenName.RECEIVER and not any(
+            one.name == name.name or (name.name.startswith("/") and _is_at(one, name.name))
+            for one in receivers
+        ):
+            yield _named(name, None)
 
 
 def _path_taken(

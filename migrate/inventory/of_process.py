@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
+from pathlib import Path
 
+from migrate.criu import pid_namespace
 from migrate.errors import KernelError
 from migrate.inventory import names, proc, sockets, supervision, translated
 from migrate.inventory.descriptors import Descriptors
@@ -61,7 +64,10 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 continue
             found.memory_bytes += memory_bytes
             expected = own if pid == root_pid else root
-            found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
+            if pid == root_pid and _moved_before(task):
+                found.obstacles.append(Obstacle(code="moved-before", pid=pid))
+            else:
+                found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
             _frozen(pid, found)
             _limits(task, found)
@@ -142,10 +148,28 @@ def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str])
     return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
 
 
+def _moved_before(task: Task) -> bool:
+    """Whether an earlier move gave the task a namespace: its parent is the init of
+    :mod:`migrate.criu.pid_namespace`."""
+    words: list[str] = []
+    with contextlib.suppress(Gone):
+        words = proc.text(task.ppid, "cmdline").split("\0")
+    return any(Path(word).name == Path(pid_namespace.__file__).name for word in words[:5])
+
+
 def _tracer(pid: int, found: ProcessInventory) -> None:
     tracer = proc.status(pid).get("TracerPid", "0")
     if tracer != "0":
-        found.obstacles.append(Obstacle(code="traced", pid=pid, what=tracer))
+        code = "held" if _holds(int(tracer)) else "traced"
+        found.obstacles.append(Obstacle(code=code, pid=pid, what=tracer))
+
+
+def _holds(tracer: int) -> bool:
+    """Whether it is CRIU or a keeper: of another migration, and to end it may end the process as well."""
+    with contextlib.suppress(Gone):
+        words = proc.text(tracer, "cmdline").split("\0")
+        return Path(words[0]).name == "criu" or "migrate.processes.keeping" in words
+    return False
 
 
 def _frozen(pid: int, found: ProcessInventory) -> None:

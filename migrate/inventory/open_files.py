@@ -10,8 +10,11 @@ from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import File
 
 
-def again(pids: Iterable[int], known: Collection[str]) -> list[File]:
-    """Open files of the tasks *pids*, and mapped ones but those that are *known* and only read."""
+def again(pids: Iterable[int], known: Collection[str]) -> tuple[list[File], dict[str, str]]:
+    """Open files of the tasks *pids*, and mapped ones but those that are *known* and only read.
+
+    :return: also paths that are gone, of files that have another name: that one.
+    """
     files, tables = Files(known), Descriptors()
     for pid in pids:
         try:
@@ -19,4 +22,4 @@ def again(pids: Iterable[int], known: Collection[str]) -> list[File]:
             files.add_process(pid)
         except Gone:
             continue
-    return files.found
+    return files.found, files.renamed

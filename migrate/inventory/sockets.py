@@ -150,9 +150,13 @@ def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], 
 
 
 def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[int], found: Sockets) -> None:
-    """Report a connection to a socket that stays here. CRIU dumps it only if both ends are in the tree."""
+    """Report a connection to a socket that stays here, unless another one can be had by its name over there."""
     peer = table[held.inode].peer
     if peer and peer not in inside:
+        if peer in table and table[peer].peer not in inside and names.receives(table[peer]):
+            pid, fd = held.holders[0]
+            found.names.append(TakenName(kind=TakenName.RECEIVER, name=table[peer].name, pid=pid, fd=fd))
+            return
         name = table[peer].name if peer in table else ""
         found.obstacles.append(_obstacle("unix-outside", held, name or table[held.inode].name))
     elif table[held.inode].waiting and table[held.inode].unsent:

@@ -28,6 +28,7 @@ class CarriedFiles:
     :param send: sends a piece of a file.
     :param copying: ``--copy-files``.
     :param trees: ``--copy-tree``: directories that are copied as a whole.
+    :ivar renamed: after :meth:`settle`: paths that are gone, of files that have another name: that one.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class CarriedFiles:
         self._digests = Digests(checkpoint)
         self._trees = [tree_copy.Tree(path, self._digests) for path in trees]
         self._paths = tuple(tree.path for tree in self._trees)
+        self.renamed: dict[str, str] = {}
         self._known: dict[str, File] = {}
         self._shared: set[str] = set()
         self._logs: set[str] = set()
@@ -113,7 +115,7 @@ class CarriedFiles:
 
         :raises MigrateError: it has not, and they may not be copied.
         """
-        found = open_files.again(pids, self._known)
+        found, self.renamed = open_files.again(pids, self._known)
         for tree in self._trees:
             tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
         now = [one for one in found if not checks_files.within(one.path, self._paths)]

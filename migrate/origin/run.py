@@ -364,6 +364,7 @@ class Driver:
         most_s = self._patience.left_s * BUILDING
         message = restore_message(self._manifest, self._extract, self._ending.before, most_s)
         message.surroundings.extend(self._surroundings)
+        message.renamed.update(self._session.files.renamed)
         self._link.send(message)
         self._forwarder.start()
         restored = self._link.expect(pb.Restored, timeout_s=self._timeout_s)

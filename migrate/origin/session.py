@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from migrate import checks, inventory, limits, place, switch
-from migrate.checks import around
+from migrate.checks import around, names
 from migrate.errors import ProtocolError, Reason, Refused, SwitchError, TransportError
 from migrate.inventory import beside, ports
 from migrate.journal.reach import Reach, boot_id
@@ -231,7 +231,7 @@ class Session:
                 for one in addresses
             ],
             shell_job=self._request.shell_job,
-            new_pid_namespace=bool(there.taken_pids) or max(process.needed_pids) >= there.pid_max,
+            new_pid_namespace=around.needs_new_pids(process, there),
             pids=[task.pid for task in process.tasks],
             tids=[tid for task in process.tasks for tid in task.tids],
             timeout_s=int(self._request.timeout_s),
@@ -241,7 +241,8 @@ class Session:
         )
         trees = self._request.copy_trees
         copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []
-        notes = checks.notes(process) + around.notes(process)
+        notes = checks.notes(process) + names.notes(process) + around.notes(process)
+        notes += around.notes_on_pids(process, there)
         if self._request.check:
             notes.append(patience.in_words(self._request.max_gap_s))
         return Plan(process, prepare, addresses, copy=copy, notes=notes)

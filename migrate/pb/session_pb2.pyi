@@ -203,6 +203,7 @@ class TakenName(_message.Message):
         INTERFACE: _ClassVar[TakenName.Kind]
         TERMINAL: _ClassVar[TakenName.Kind]
         PING: _ClassVar[TakenName.Kind]
+        RECEIVER: _ClassVar[TakenName.Kind]
     KIND_UNSPECIFIED: TakenName.Kind
     PATH: TakenName.Kind
     ABSTRACT: TakenName.Kind
@@ -210,6 +211,7 @@ class TakenName(_message.Message):
     INTERFACE: TakenName.Kind
     TERMINAL: TakenName.Kind
     PING: TakenName.Kind
+    RECEIVER: TakenName.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -536,7 +538,14 @@ class TaskState(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed")
+    class RenamedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     SOCKETS_FIELD_NUMBER: _ClassVar[int]
@@ -544,6 +553,7 @@ class Restore(_message.Message):
     MOST_MS_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     SURROUNDINGS_FIELD_NUMBER: _ClassVar[int]
+    RENAMED_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
     sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
@@ -551,7 +561,8 @@ class Restore(_message.Message):
     most_ms: int
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
     surroundings: _containers.RepeatedCompositeFieldContainer[Surroundings]
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ...) -> None: ...
+    renamed: _containers.ScalarMap[str, str]
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Surroundings(_message.Message):
     __slots__ = ("pid", "coredump_filter", "personality", "threads")

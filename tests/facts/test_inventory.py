@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from netns import Namespace
+from netns import Namespace, eventually
 from programs import program
 
 from migrate import checks, inventory
@@ -146,20 +146,46 @@ def test_deleted_files(namespace: Namespace, tmp_path: Path) -> None:
 os.chdir("{tmp_path}")
 for name in "small", "large", "linked": globals()[name] = open(name, "wb")
 large.write(bytes(3 << 20)); large.flush()
-os.link("linked", "other"); os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+os.mkdir("away"); os.link("linked", "away/other"); os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
 for name in "small", "large", "linked": os.unlink("../" + name)
 ready()
 """
     with program(code) as pid:
         found = inventory.process(pid)
     assert codes(found) == [
-        ("deleted-directory", f"{tmp_path}/gone"),
         ("deleted-file", f"{tmp_path}/large"),
         ("deleted-file", f"{tmp_path}/small"),
         ("renamed-file", f"{tmp_path}/linked"),
     ]
     sizes = {one.what: one.size_bytes for one in found.obstacles}
     assert sizes[f"{tmp_path}/large"] >= 3 << 20 > sizes[f"{tmp_path}/small"]
+
+
+def test_a_file_that_has_another_name_now(namespace: Namespace, tmp_path: Path) -> None:
+    """As a named semaphore of glibc has; and a path that was the name of two such files leads to neither."""
+    code = f"""
+os.chdir("{tmp_path}")
+def make(name, other):
+    kept.append(open(name, "w+b", buffering=0)); kept[-1].write(other.encode())
+    os.link(name, other); os.unlink(name)
+kept = []
+make("first", "one"); make("twice", "two"); make("twice", "three")
+os.link("one", "link_remap.7")
+ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    paths = {one.path: one for one in found.files}
+    assert paths[f"{tmp_path}/one"].written and paths[f"{tmp_path}/one"].size_bytes == 3
+    assert codes(found) == [("renamed-file", f"{tmp_path}/twice")]
+
+
+def test_a_root_directory_that_was_deleted(namespace: Namespace, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    code = f"sys.argv[1] = os.path.relpath(sys.argv[1]); os.chroot('{tmp_path}/root'); ready()"
+    with program(code) as pid:
+        (tmp_path / "root").rmdir()
+        assert ("deleted-directory", f"{tmp_path}/root") in codes(inventory.process(pid))
 
 
 def test_pipes(namespace: Namespace) -> None:
@@ -276,15 +302,15 @@ os.setsid(); ready()
         os.kill(pid, 9)
 
 
-def test_traced(namespace: Namespace) -> None:
-    with (
-        program("ready()") as pid,
-        program(f"ctypes.CDLL(None).ptrace(0x4206, {pid}, 0, 0)\nready()") as tracer,
-    ):
-        deadline = time.monotonic() + 5
-        while not inventory.process(pid).obstacles and time.monotonic() < deadline:
-            pass
-        assert codes(inventory.process(pid)) == [("traced", str(tracer))]
+@pytest.mark.parametrize(
+    ("become", "code"), [("", "traced"), ("os.execv('/proc/self/exe', ['criu', '-c', WAIT])", "held")]
+)
+def test_traced(namespace: Namespace, become: str, code: str) -> None:
+    """By a debugger, which may be ended, or by a CRIU, which takes the process with it."""
+    wait = "WAIT = 'import signal, time; time.sleep(1000)'\n"
+    trace = f"ctypes.CDLL(None).ptrace(0x4206, {{}}, 0, 0); open(sys.argv[1], 'w').close()\n{become}\nready()"
+    with program("ready()") as pid, program(wait + trace.format(pid)) as tracer:
+        eventually(lambda: codes(inventory.process(pid)) == [(code, str(tracer))], "its tracer is told")
 
 
 def test_anonymous_descriptors(namespace: Namespace) -> None:

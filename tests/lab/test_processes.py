@@ -100,6 +100,9 @@ def test_pid_taken(lab: Lab) -> None:
     moved = move(lab, pid)
     there = moved.report["destination_pid"]
     assert there != pid
+    assert any(
+        "sleep" in note and f"PID file or script that says {pid}" in note for note in moved.report["notes"]
+    )
     destination = lab.hosts["destination"]
     assert "numbered.py" in processes(destination)[there]
     seen = destination.exec(["grep", "NSpid", f"/proc/{there}/status"]).stdout.split()
@@ -111,7 +114,7 @@ def test_pid_taken(lab: Lab) -> None:
     assert set() < owners(lab, "destination") <= serving
     assert_goes_on(client)
     back = run_migrate(destination, "--check", "--no-address", str(there), "origin")
-    assert (back.status, {one["code"] for one in back.report["reasons"]}) == (3, {"namespace"})
+    assert (back.status, [one["code"] for one in back.report["reasons"]]) == (3, ["moved-before"])
     destination.exec(["kill", "-9", *map(str, serving)])
     wait_for(lambda: list(processes(destination)) == [other], "the namespace ends with its tree")
 

@@ -20,6 +20,7 @@ from inventories import (
 
 from migrate.checks import obstacles
 from migrate.checks.reasons import Options, refusals
+from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.inventory import ports
 from migrate.pb.session_pb2 import (
     File,
@@ -117,17 +118,21 @@ def test_taken_pids() -> None:
 
 @pytest.mark.parametrize("code", obstacles.WORDS)
 def test_every_obstacle_has_words(code: str) -> None:
-    obstacle = Obstacle(code=code, pid=100, fd=5, what="/a {b}", size_bytes=2 << 20)
+    obstacle = Obstacle(code=code, pid=100, fd=5, what="/a {b}", size_bytes=GB)
     reason = only(reasons(process(obstacles=[obstacle])))
     assert (reason.code, reason.role) == (code, "origin")
     assert "nginx (PID 100)" in reason.text and reason.remedy
 
 
 def test_small_deleted_files_go_along() -> None:
-    small = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=1 << 20)
-    assert reasons(process(obstacles=[small])) == []
-    large = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=(1 << 20) + 512)
+    small = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=GHOST_LIMIT_BYTES)
+    assert reasons(process(obstacles=[small, small])) == []
+    large = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=GHOST_LIMIT_BYTES + 512)
     assert "/tmp/x" in only(reasons(process(obstacles=[large]))).text
+    # They are in the images, and take their room.
+    tight = destination(image_space_bytes=(50 + 32 + 60) << 20)
+    assert only(reasons(process(obstacles=[small, small]), None, tight)).code == "no-image-space"
+    assert reasons(None, None, tight) == []
 
 
 def test_an_obstacle_of_a_newer_version() -> None:

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from inventories import connection, destination, listener, only, process, reasons
 
-from migrate.inventory import momentary, names, of_process, proc, terminals, unix_diag, watches
+from migrate.checks import names as checks_names
+from migrate.inventory import momentary, names, of_process, proc, sockets, terminals, unix_diag, watches
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
 from migrate.pb.session_pb2 import File, Obstacle, TakenName
+from tcpcp.criu.tree import HeldSocket
 
 PORT = 45353
 
@@ -114,6 +116,62 @@ def test_abstract_names_go_with_the_kind_of_socket() -> None:
         bound.bind("\0migrate-test")
         found = names.taken([name])
     assert only(reasons(None, None, destination(taken_names=found))).code == "unix-name-taken"
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_who_receives_datagrams_stays_and_another_one_is_there(tmp_path: Path, abstract: bool) -> None:
+    address = "\0migrate-log" if abstract else str(tmp_path / "log")
+    with dgram() as service, dgram() as ours:
+        service.bind(address)
+        ours.connect(address)
+        found = of_sockets(ours)
+        (name,) = found.names
+        assert (name.kind, name.name) == (TakenName.RECEIVER, address.replace("\0", "@"))
+        assert found.obstacles == []
+        assert names.taken([name]) == []
+        sending = process(names=[name])
+        assert reasons(sending) == []
+        (note,) = checks_names.notes(sending)
+        assert name.name in note
+    missing = names.taken([name])
+    reason = only(reasons(sending, None, destination(taken_names=missing)))
+    assert reason.code == "no-receiver" and name.name in reason.text and reason.remedy
+
+
+def test_a_receiver_under_a_name_that_leads_to_it_by_a_link(tmp_path: Path) -> None:
+    """As /dev/log is of systemd: it is the file that counts, whatever the name it was bound to."""
+    asked = TakenName(kind=TakenName.RECEIVER, name=str(tmp_path / "log"))
+    (tmp_path / "log").symlink_to("dev-log")
+    with dgram() as service:
+        service.bind(str(tmp_path / "dev-log"))
+        assert names.taken([asked]) == []
+    assert names.taken([asked]) == [asked]
+
+
+def test_whom_no_name_leads_to_cannot_be_had_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    with dgram() as service, dgram() as ours:
+        service.bind(path)
+        ours.connect(path)
+        ours.bind(str(tmp_path / "ours"))
+        service.connect(str(tmp_path / "ours"))  # it has only us, and would lose us
+        assert [one.code for one in of_sockets(ours).obstacles] == ["unix-outside"]
+    with dgram() as service, dgram() as ours:
+        service.bind(path + "2")
+        ours.connect(path + "2")
+        Path(path + "2").unlink()
+        assert [one.code for one in of_sockets(ours).obstacles] == ["unix-outside"]
+
+
+def dgram() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def of_sockets(*held: socket.socket) -> sockets.Sockets:
+    """What the inventory says of a process that has these sockets, and only these."""
+    return sockets.collect(
+        [HeldSocket(os.fstat(one.fileno()).st_ino, [(os.getpid(), one.fileno())]) for one in held]
+    )
 
 
 def test_a_path_from_the_network_that_can_be_none() -> None:

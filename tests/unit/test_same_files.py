@@ -252,7 +252,9 @@ def test_what_changes_until_the_freeze_is_copied_again(
     assert [Path(one.name).name for one in there.sent] == ["differs", "missing"]
     there.sent.clear()
     paths["missing"].write_text("3")
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: [*files, opened(paths["late"])])
+    monkeypatch.setattr(
+        "migrate.inventory.open_files.again", lambda *_: ([*files, opened(paths["late"])], {})
+    )
     care.settle([1])
     assert sorted(Path(one.name).name for one in there.sent) == ["late", "missing"]
     assert there.contents == {"same": b"1", "differs": b"1", "missing": b"3", "late": b"1"}
@@ -264,7 +266,7 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     for path in (same, log, late):
         path.write_text("1")
     files = [opened(same), opened(log, append_only=True)]
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: files)
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: (files, {}))
     care = carried(there, files, copying=False)
     log.write_text("more")
     care.settle([1])
@@ -277,7 +279,7 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     with pytest.raises(MigrateError, match="same has changed since"):
         care.settle([1])
     there.contents["same"] = b"1"
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: [*files, opened(late)])
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: ([*files, opened(late)], {}))
     with pytest.raises(MigrateError, match="late.*does not exist.*opened since"):
         care.settle([1])
     assert not there.sent
@@ -294,7 +296,7 @@ def test_directories_and_watched_paths_since_the_check(
         File(path=str(folder), use=File.WORKING_DIRECTORY, exists=True, directory=True),
         File(path=str(file), use=File.WATCHED, exists=True, regular=True),
     ]
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: late)
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: (late, {}))
     with pytest.raises(MigrateError, match="watches for changes, does not exist.*folder does not exist"):
         carried(there, [], copying=False).settle([1])
     carried(there, [], copying=True).settle([1])
@@ -309,7 +311,7 @@ def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.Monkey
     (tree / "link").symlink_to("kept")
     os.mkfifo(tree / "fifo")
     care = CarriedFiles(there.ask, there.send, copying=False, trees=[str(tree)])
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: [])
+    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: ([], {}))
     care.copy([])
     assert there.sent[0].removed and there.sent[0].name == str(tree)
     sent = {

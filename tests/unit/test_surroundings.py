@@ -93,6 +93,14 @@ def test_personality_comes_by_descent(wanted: int | None) -> None:
     assert surroundings.personality(os.getpid()) == own
 
 
+def test_what_other_pids_mean_is_said() -> None:
+    assert around.notes_on_pids(two.process(), two.destination()) == []
+    (note,) = around.notes_on_pids(two.process(), two.destination(taken_pids=[100], taken_by={100: "cron"}))
+    assert "100 is taken there by cron" in note and "cannot be moved on" in note
+    (note,) = around.notes_on_pids(two.process(), two.destination(pid_max=100))
+    assert "end below" in note
+
+
 # --- the parent's death ----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,129 @@
+"""What a process uses that no path leads to any more, and whom it sends to by a name, is there after the move."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+from judge import connect, move, run_migrate, spawn, ss, wait_for
+
+from migrate.lab import Host, Lab
+
+PORT = 7600
+RECEIVED = "/tmp/received.log"
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+#: Answers each request with what LOOK, an expression, gives.
+SERVER = """
+listening = socket.create_server((sys.argv[1], {port}))
+connection, _ = listening.accept()
+while connection.recv(100):
+    connection.sendall(repr(({look})).encode())
+"""
+#: As after an upgrade and a clean-up: its directory is gone, a file that it has open and a library.
+DELETED = """
+import hashlib, mmap, os, random, socket, sys
+os.makedirs("/srv/releases/42"); os.chdir("/srv/releases/42")
+with open("lib", "w+b") as lib:
+    lib.write(random.Random(1).randbytes(2 << 20)); lib.flush()
+    library = mmap.mmap(lib.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+temporary = open("temporary", "w+b", buffering=0); temporary.write(b"x" * (3 << 20))
+folder = os.open(".", os.O_RDONLY)
+for name in "lib", "temporary": os.unlink(name)
+os.rmdir("/srv/releases/42")
+"""
+LOOK_DELETED = (
+    "hashlib.sha256(library).hexdigest(), os.fstat(temporary.fileno()).st_size, os.fstat(folder).st_nlink,"
+    ' os.readlink("/proc/self/cwd")'
+)
+#: glibc makes its file under another name, links it to this one, and unlinks it.
+SEMAPHORE = """
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.sem_open.restype = ctypes.c_void_p
+semaphore, value = libc.sem_open(b"/counted", os.O_CREAT, 0o644, 3), ctypes.c_int()
+"""
+LOOK_SEMAPHORE = """
+libc.sem_post(ctypes.c_void_p(semaphore)), libc.sem_getvalue(ctypes.c_void_p(semaphore), ctypes.byref(value)),
+value.value, [line.split()[5] for line in open("/proc/self/maps") if "/dev/shm" in line]
+"""
+LOGGING = """
+import os, socket, sys
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); log.connect("/dev/log")
+"""
+LOOK_LOGGING = 'log.send(f"from {os.uname().nodename} ".encode())'
+SYSLOG = f"""
+import os, socket
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); log.bind("/dev/log")
+with open({RECEIVED!r}, "wb", buffering=0) as file:
+    while True: file.write(log.recv(1000))
+"""
+
+
+def start(lab: Lab, code: str, look: str) -> tuple[int, Callable[[], str]]:
+    """A server on origin; what it says when it is asked."""
+    words = [sys.executable, "-c", code + SERVER.format(port=PORT, look=look), lab.service.ipv4]
+    pid = spawn(lab.hosts["origin"], words)
+    wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
+    client = connect(lab.hosts["peer"], lab.service.ipv4, PORT)
+
+    def ask() -> str:
+        client.sendall(b"?")
+        return client.recv(1000).decode()
+
+    return pid, ask
+
+
+def test_deleted_files_and_directories_there_and_back(lab: Lab) -> None:
+    pid, ask = start(lab, DELETED, LOOK_DELETED)
+    before = ask()
+    assert "3145728, 0, '/srv/releases/42 (deleted)'" in before
+    for there in ("origin", "destination"):
+        move(lab, pid, start=there)
+        assert ask() == before
+    for host in (lab.hosts["origin"], lab.hosts["destination"]):
+        assert host.exec(["ls", "-A", "/srv/releases"]).stdout == ""  # the last one is made if it is missing
+        host.exec(["rmdir", "/srv/releases"])
+
+
+def test_a_semaphore_with_a_name_there_and_back(lab: Lab) -> None:
+    """Whoever opens it on the host where it is now counts with the process."""
+    pid, ask = start(lab, SEMAPHORE, LOOK_SEMAPHORE)
+    hosts = [lab.hosts["origin"], lab.hosts["destination"]]
+    assert ask().startswith("(0, 0, 4, ['/dev/shm/sem.")
+    assert run_migrate(hosts[0], str(pid), "destination").report["reasons"][0]["code"] == "no-file"
+    for value, there in ((5, "origin"), (6, "destination")):
+        move(lab, pid, "--copy-files", start=there)
+        assert ask() == f"(0, 0, {value}, ['/dev/shm/sem.counted'])"
+    for host in hosts:
+        assert host.exec(["ls", "/dev/shm"]).stdout == "sem.counted\n"
+        host.exec(["rm", "/dev/shm/sem.counted"])
+
+
+def test_a_log_that_is_written_by_datagrams(lab: Lab) -> None:
+    """Each host has its own; where there is none it is refused, before anything is touched."""
+    hosts = [lab.hosts["origin"], lab.hosts["destination"]]
+    syslog(hosts[0])
+    try:
+        pid, ask = start(lab, LOGGING, LOOK_LOGGING)
+        ask()
+        refused = run_migrate(hosts[0], str(pid), "destination")
+        assert [one["code"] for one in refused.report["reasons"]] == ["no-receiver"]
+        assert "/dev/log" in refused.report["reasons"][0]["text"]
+        ask()
+        syslog(hosts[1])
+        moved = move(lab, pid)
+        assert any("/dev/log" in note for note in moved.report["notes"])
+        ask()
+        received = [host.exec(["cat", RECEIVED]).stdout for host in hosts]
+        assert received == ["from origin from origin ", "from destination "]
+    finally:
+        for host in hosts:
+            host.exec(["rm", "-f", "/dev/log", RECEIVED])
+
+
+def syslog(host: Host) -> None:
+    spawn(host, [sys.executable, "-c", SYSLOG])
+    wait_for(lambda: host.exec(["test", "-e", RECEIVED], check=False).returncode == 0, "it receives")
