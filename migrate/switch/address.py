@@ -189,10 +189,7 @@ class AtDestination:
         if not self.placed:
             return
         with netlink.route("look at this host's addresses", "destination") as handle:
-            if taken := netlink.here(handle, [ip for ip, *_ in self.placed]):
-                text = f"{', '.join(sorted(taken))} was added to this host since the check"
-                hint = "Look for who added it (ip monitor address), and remove it before another try."
-                raise SwitchError(text, phase="hold", role="destination", hint=hint)
+            _refuse_added(netlink.here(handle, [ip for ip, *_ in self.placed]), "hold")
 
     def prepare(self) -> None:
         """Add the addresses, mute."""
@@ -206,12 +203,25 @@ class AtDestination:
                 netlink.add(handle, index, ip, prefix_length, **(netlink.DEPRECATED if ":" in ip else {}))
 
     def switch(self) -> None:
-        """Answer for the addresses from now on, and announce them."""
+        """Answer for the addresses from now on, and announce them.
+
+        :raises SwitchError: one is on another interface as well: after a rollback this host would still take
+            packets for it, and answer them with a reset.
+        """
         if not self.placed:
             return
+        self._require_ours_alone()
         self._lease(LEASE_S)
         nft.run(self._unmute())
         self._announce()
+
+    def _require_ours_alone(self) -> None:
+        with netlink.route("look at this host's addresses", "destination") as handle:
+            present = netlink.addresses(handle)
+        places = {ip: index for ip, _, index, _ in self.placed}
+        _refuse_added(
+            {str(one.ip) for one in present if places.get(str(one.ip), one.index) != one.index}, "switch"
+        )
 
     def renew(self) -> None:
         """Have the addresses for some seconds more, if that is due."""
@@ -311,3 +321,11 @@ class AtDestination:
 
     def _tables(self) -> tuple[str, str]:
         return f"arp migrate-{self.migration_id}", f"inet migrate-{self.migration_id}"
+
+
+def _refuse_added(taken: set[str], phase: str) -> None:
+    """Raise if there are any: service addresses that somebody has added to this host."""
+    if taken:
+        text = f"{', '.join(sorted(taken))} was added to this host since the check"
+        hint = "Look for who added it (ip monitor address), and remove it before another try."
+        raise SwitchError(text, phase=phase, role="destination", hint=hint)

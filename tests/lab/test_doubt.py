@@ -53,6 +53,21 @@ def test_a_service_address_that_somebody_added_there_survives_the_rollback(bench
     assert_goes_on_at_origin(bench)
 
 
+def test_an_address_that_somebody_adds_while_the_tree_is_built_is_noticed(bench: Bench) -> None:
+    """On another interface: after a rollback this host would answer what still comes to it with resets."""
+    migration = Migration(bench, "RESTORED")
+    others = [f"{bench.lab.service.ipv4}/32", "dev", "lo"]
+    bench.destination.exec(["ip", "address", "add", *others])
+    try:
+        migration.go()
+        status, report = migration.end()
+    finally:
+        bench.destination.exec(["ip", "address", "del", *others])
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert f"{bench.lab.service.ipv4} was added to this host" in report["error"]["message"]
+    assert_goes_on_at_origin(bench)
+
+
 # --- who is in doubt asks --------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ THAWED = "/tmp/thawed"
 PATIENCE_S = 12
 #: A server that was frozen notices that it has not run for so long.
 FROZEN_S = 0.03
-#: After a move: less than the timer of a delayed acknowledgement, 40 ms, which nobody has to wait for. (A few ms are
+#: After a move: less than the 40 ms of a delayed acknowledgement, which nobody has to wait for. (A few ms are
 #: usual.) After a rollback, whose gap lasted so long.
 MOVED_MS, ROLLED_BACK_MS = 35, 50
 LONG_S = 3

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MIGRATE: dict[str, str] = {
     "origin": "checks criu files gap inventory journal link memory processes recovery report ssh switch",
     "destination": "criu files gap inventory journal link processes recovery switch",
-    "checks": "inventory",
+    "checks": "criu inventory",
     "recovery": "criu files gap journal link processes report ssh switch",
     "inventory": "criu files processes",
     "criu": "processes",
