@@ -160,5 +160,5 @@ class Trial:
 
     @property
     def may_have_died(self) -> bool:
-        """Whether the process itself was hit by what it may end of."""
-        return any(FAULTS[blow.fault].deadly for blow in self.fired)
+        """Whether the process itself was hit by what it may end of, or CRIU while it executes code in it."""
+        return any(FAULTS[blow.fault].deadly for blow in self.fired) or self.hit("kill", "criu origin")
