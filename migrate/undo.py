@@ -15,7 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import file_undo, freezer, hold, keeper, limits, made_here, processes, switch, way_back
+from migrate import (
+    file_undo,
+    freezer,
+    hold,
+    keeper,
+    limits,
+    made_here,
+    processes,
+    switch,
+    unix_paths,
+    way_back,
+)
 from migrate.errors import MigrateError
 from migrate.gap import Capture
 from migrate.journal import Record
@@ -24,7 +35,7 @@ from tcpcp.errors import TcpcpError
 from tcpcp.pidfd import Lender
 
 #: What a tree that runs on the destination needs there.
-STAYS = frozenset({"switch", "tree", "copied", "directory"})
+STAYS = frozenset({"switch", "tree", "sockets", "copied", "directory"})
 
 
 def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str], list[str]]:
@@ -210,6 +221,7 @@ UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "switch": _switch,
     "routes": _routes,
     "tree": _tree,
+    "sockets": unix_paths.remove,
     "copied": file_undo.put_back,
     "directory": file_undo.remove_directory,
 }
