@@ -62,13 +62,13 @@ def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
     """
     if not name.startswith("/"):
         return Path(name).name != Path(path).name
-    if os.readlink(f"/proc/{pid}/root") != "/":  # noqa: PTH115
-        return False
-    try:
+    with contextlib.suppress(OSError):
         there = os.lstat(name)
-    except OSError:
-        return True
-    return (there.st_dev, there.st_ino) != (status.st_dev, status.st_ino)
+        if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
+            return False
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/root") == "/"  # noqa: PTH115
+    return False
 
 
 def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:

@@ -91,6 +91,18 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     assert (folder.path, folder.use, folder.directory) == (str(tmp_path), File.SOCKET_DIRECTORY, True)
 
 
+def test_a_file_that_was_renamed_since(tmp_path: Path) -> None:
+    first, now = tmp_path / "app.sock.new", tmp_path / "app.sock"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(first))
+        unchanged = names.of_unix(bound, str(first), os.getpid(), 2)
+        first.rename(now)
+        name = names.of_unix(bound, str(first), os.getpid(), 2)
+    assert unchanged is not None and (unchanged.name, unchanged.bound_name) == (str(first), "")
+    assert name is not None and (name.name, name.bound_name) == (str(now), str(first))
+    assert (name.mode, name.uid) == (now.stat().st_mode, os.getuid())
+
+
 def test_a_path_that_was_bound_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as bound:
