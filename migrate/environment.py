@@ -20,8 +20,11 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 #: Limits that say how much one may have, and end or break a program that wants more.
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU)
 _MOST_DESCRIPTORS = 1 << 20
-#: An image of CRIU's, of a small process.
-_LEAST_FILE_BYTES = 64 << 20
+#: A file: an image of CRIU's, of a small process. Addresses: our threads, with the stack and arena of each.
+_LEAST = (
+    (resource.RLIMIT_FSIZE, 64 << 20, "no file may be larger than {} bytes (ulimit -f)"),
+    (resource.RLIMIT_AS, 1 << 30, "no process may have more than {} bytes of addresses (ulimit -v)"),
+)
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
@@ -47,10 +50,11 @@ def most_descriptors() -> int:
 
 def problems() -> list[str]:
     """Sentences: which limits are still so small that nothing can be done."""
-    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if largest == resource.RLIM_INFINITY or largest >= _LEAST_FILE_BYTES:
-        return []
-    return [f"no file may be larger than {largest} bytes (ulimit -f)"]
+    return [
+        text.format(value)
+        for kind, least, text in _LEAST
+        if (value := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY and value < least
+    ]
 
 
 def _use_utf8() -> None:
