@@ -37,6 +37,7 @@ def prepare(*, again: bool = False) -> set[int]:
     if again:
         _use_utf8()
     _raise_limits()
+    _keep_byte_code_whole()
     _set_umask()
     _set_path()
     _set_home()
@@ -73,6 +74,17 @@ def _raise_limits() -> None:
     with contextlib.suppress(OSError, ValueError):
         most = int(_NR_OPEN.read_text())
         _raise(resource.RLIMIT_NOFILE, max(most_descriptors(), min(_MOST_DESCRIPTORS, most)))
+
+
+def _keep_byte_code_whole() -> None:
+    """Python 3.11 does not notice that a file of byte code was cut short, and fails for it ever after.
+
+    Source: importlib._bootstrap_external._write_atomic(); https://github.com/python/cpython/issues/126606.
+    """
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if largest != resource.RLIM_INFINITY and largest < _LEAST[0][1]:
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def _raise(kind: int, wanted: int) -> None:
