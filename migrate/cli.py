@@ -76,6 +76,9 @@ def _run(
             )
         if isinstance(asked, RecoverRequest):
             return (run_recover or _recover)(asked, observer)
+        if cramped := environment.problems():
+            remedy = "Raise the hard limit: ulimit -H."
+            raise Refused([Reason("host-problem", "origin", text, remedy) for text in cramped])
         return (run or _migrate)(asked, observer)
     except Exception as error:
         error = _missing(error) if isinstance(error, ImportError) else error

@@ -20,8 +20,11 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 #: Limits that say how much one may have, and end or break a program that wants more.
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU)
 _MOST_DESCRIPTORS = 1 << 20
-#: An image of CRIU's, of a small process.
-_LEAST_FILE_BYTES = 64 << 20
+#: A file: an image of CRIU's, of a small process. Addresses: our threads, with the stack and arena of each.
+_LEAST = (
+    (resource.RLIMIT_FSIZE, 64 << 20, "no file may be larger than {} bytes (ulimit -f)"),
+    (resource.RLIMIT_AS, 1 << 30, "no process may have more than {} bytes of addresses (ulimit -v)"),
+)
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 
 
@@ -34,6 +37,7 @@ def prepare(*, again: bool = False) -> set[int]:
     if again:
         _use_utf8()
     _raise_limits()
+    _keep_byte_code_whole()
     _set_umask()
     _set_path()
     _set_home()
@@ -47,10 +51,11 @@ def most_descriptors() -> int:
 
 def problems() -> list[str]:
     """Sentences: which limits are still so small that nothing can be done."""
-    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if largest == resource.RLIM_INFINITY or largest >= _LEAST_FILE_BYTES:
-        return []
-    return [f"no file may be larger than {largest} bytes (ulimit -f)"]
+    return [
+        text.format(value)
+        for kind, least, text in _LEAST
+        if (value := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY and value < least
+    ]
 
 
 def _use_utf8() -> None:
@@ -69,6 +74,17 @@ def _raise_limits() -> None:
     with contextlib.suppress(OSError, ValueError):
         most = int(_NR_OPEN.read_text())
         _raise(resource.RLIMIT_NOFILE, max(most_descriptors(), min(_MOST_DESCRIPTORS, most)))
+
+
+def _keep_byte_code_whole() -> None:
+    """Python 3.11 does not notice that a file of byte code was cut short, and fails for it ever after.
+
+    Source: importlib._bootstrap_external._write_atomic(); https://github.com/python/cpython/issues/126606.
+    """
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if largest != resource.RLIM_INFINITY and largest < _LEAST[0][1]:
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def _raise(kind: int, wanted: int) -> None:

@@ -118,6 +118,40 @@ WORDS = {
         " another one's, or missing",
         "Let the program close it, or name a parent of both processes.",
     ),
+    "watch-unread": Words(
+        "{descriptor} of {who} has events ({what}) that it has not read yet, which CRIU would forget",
+        "Try again when the program has read them.",
+    ),
+    "epoll-closed": Words(
+        "{descriptor} of {who} is an epoll that watches a file by the number {what}, which was closed while a copy"
+        " of it is open: CRIU cannot find the copy, or the epoll watches that as well",
+        "Let the program take what it closes out of its epoll (EPOLL_CTL_DEL).",
+    ),
+    "thread-apart": Words(
+        "a thread of {who} has its own {what}, which CRIU would forget",
+        "Let the program end that thread before it is moved, or do it in a process of its own.",
+    ),
+    "shared": Words(
+        "{who} shares {what} (clone(2), vfork(2)), which CRIU cannot dump",
+        "Try again when it has executed its program or has ended.",
+    ),
+    "sysv-ipc": Words(
+        "{who} uses System V IPC ({what}), which belongs to this host",
+        "Configure the program for POSIX semaphores or file locks (Apache: `Mutex posixsem`), or remove that with"
+        " ipcrm if nobody needs it any more.",
+    ),
+    "multicast": Words(
+        "{descriptor} of {who} has joined the multicast group {what}, which CRIU would forget",
+        "Let the program leave the group before it is moved, or start it again there.",
+    ),
+    "pipe-packets": Words(
+        "{descriptor} of {who} is a pipe that keeps packets apart (O_DIRECT), which CRIU cannot dump",
+        "Let the program close it before it is moved.",
+    ),
+    "unix-credentials": Words(
+        "{descriptor} of {who} is a unix socket in which messages wait that come with who sent them (SO_PASSCRED)",
+        "Try again when the program has read them.",
+    ),
     "pidfd": Words(
         "{descriptor} of {who} refers to process {what}, which is not moved with it",
         "Name a parent of both processes, or let the program close the descriptor.",

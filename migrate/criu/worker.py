@@ -42,6 +42,10 @@ MINIMUM_VERSION = (4, 2, 0)
 LOG_LINES = 12
 #: A deleted file goes along inside the images, in the gap, up to this size (criu/files-reg.c dump_ghost_file()).
 GHOST_LIMIT_BYTES = 64 << 20
+#: Errors only. The tasks that CRIU builds write its log themselves, under their own limit of the size of files
+#: (RLIMIT_FSIZE): a line too much would be a SIGXFSZ that waits for them, and most would die of it when they run.
+#: Source: criu/include/log.h, criu/pie/restorer.c; man setrlimit(2).
+_LOG_LEVEL = 1
 GET_CRIU = "Install CRIU 4.2 or newer with its pycriu: migrate-criu, which comes with migrate, does that."
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
@@ -253,7 +257,7 @@ class Worker:
         opts.images_dir_fd = -1
         opts.images_dir = str(options.images)
         opts.log_file = options.log_file
-        opts.log_level = 3
+        opts.log_level = _LOG_LEVEL
         opts.notify_scripts = True
         opts.network_lock = rpc.SKIP
         opts.manage_cgroups_mode = rpc.IGNORE

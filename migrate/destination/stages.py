@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from migrate import inventory, limits, place, switch
-from migrate.criu import renamed_files
+from migrate.criu import renamed_files, unix_paths
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.destination import announced, built
 from migrate.errors import CriuError, ProtocolError
@@ -196,6 +196,7 @@ class Destination:
             self._hold(icis)
         renamed_files.rename(self._images, request.renamed)
         notes = self._forget_parent(request)
+        self._place_unix_sockets()
         if not self._worker.namespace_init:
             built.free(task.pid for task in request.tasks)
         with self._timed("build"), self._initial_windows(icis):
@@ -209,6 +210,13 @@ class Destination:
             notes += surroundings.put_back(request.surroundings, self._pids)
         self._lease.check()
         return pb.Restored(destination_pid=self._pids[self._request.pids[0]], phases=self.phases, notes=notes)
+
+    def _place_unix_sockets(self) -> None:
+        """They get the paths that they had last, and a rollback removes those that are not there yet."""
+        assert self._journal is not None
+        wanted = self._request.unix_sockets
+        self._journal.did("sockets", paths=unix_paths.absent(wanted))
+        unix_paths.place(self._images, wanted)
 
     def _forget_parent(self, request: pb.Restore) -> list[str]:
         """The root's parent is not here. Sentences: what that means."""

@@ -8,7 +8,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import holders, of_proc, proc, watches
+from migrate.inventory import epolls, holders, momentary, of_proc, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
@@ -18,7 +18,7 @@ from tcpcp.kernel.pidfd import Lender
 
 #: Anonymous inodes that CRIU dumps (criu/files.c dump_one_file()).
 _SUPPORTED = frozenset(
-    {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]", "bpf-map"}
+    {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]"}
 )
 _ANONYMOUS = "anon_inode:"
 _WATCHING = frozenset({"inotify", "[fanotify]"})
@@ -36,6 +36,7 @@ class Descriptors:
         self.tables: dict[int, dict[int, str]] = {}
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._pidfds: list[tuple[int, int, str]] = []
+        self._watching: list[tuple[int, int, str]] = []
         self._terminals: dict[str, tuple[int, int]] = {}
         self._about: list[tuple[int, int, str]] = []
         self._fifos: dict[holders.Key, tuple[int, int, str]] = {}
@@ -64,6 +65,8 @@ class Descriptors:
         if target.startswith("pipe:["):
             flags = proc.fdinfo(pid, fd).flags
             self._pipes[target].append((pid, fd, flags & os.O_ACCMODE))
+            if flags & os.O_DIRECT:
+                self._obstacles.append(Obstacle(code="pipe-packets", pid=pid, fd=fd, what=target))
         elif target.startswith(_ANONYMOUS):
             self._add_anonymous(pid, fd, target, files)
         elif target in _PTMX:
@@ -81,7 +84,10 @@ class Descriptors:
             self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
         elif kind not in _SUPPORTED:
             self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
+        elif kind == "[eventpoll]" and (number := epolls.lost(pid, fd, self.tables[pid])) is not None:
+            self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
         elif kind in _WATCHING:
+            self._watching.append((pid, fd, target))
             for watch in watches.of(pid, fd):
                 self._add_watch(pid, fd, watch, files)
 
@@ -119,6 +125,9 @@ class Descriptors:
             pid, fd, path = self._fifos[key]
             yield Obstacle(code="fifo-outside", pid=pid, fd=fd, what=f"{path}, {others[0].who}")
         with Lender() as lender:
+            for pid, fd, kind in self._watching:
+                if _has_events(lender, pid, fd):
+                    yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)
             for name, ends in self._pipes.items():
                 modes = {mode for _, _, mode in ends}
                 if len(modes) == 1 and os.O_RDWR not in modes and not _is_hung_up(lender, *ends[0][:2]):
@@ -132,6 +141,18 @@ def _fifo(pid: int, fd: int) -> holders.Key | None:
     with proc.looking():
         status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
     return (status.st_dev, status.st_ino) if stat.S_ISFIFO(status.st_mode) else None
+
+
+def _has_events(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether the process has not read yet what happened to what this descriptor watches."""
+    try:
+        watching = lender.descriptor(pid, fd)
+    except (KernelError, PermissionDenied):
+        return False  # closed since
+    try:
+        return momentary.unread_bytes(watching) > 0
+    finally:
+        os.close(watching)
 
 
 def _is_hung_up(lender: Lender, pid: int, fd: int) -> bool:

@@ -15,9 +15,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate.inventory import holders, ports, terminals, unix_diag
+from migrate.inventory import holders, ports, terminals
 from migrate.inventory.files import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
+from migrate.processes import unix_diag
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel.pidfd import Lender
 
@@ -45,11 +46,31 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
         return TakenName(kind=TakenName.ABSTRACT, name=name, pid=pid, fd=fd, socket_type=kind)
     try:
         path = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
+        status = os.fstat(file)
     finally:
         os.close(file)
     if path.endswith(_DELETED) or not path.startswith("/") or not path.isprintable():
         return None
-    return TakenName(kind=TakenName.PATH, name=path, pid=pid, fd=fd, socket_type=kind)
+    found = TakenName(kind=TakenName.PATH, name=path, pid=pid, fd=fd, socket_type=kind)
+    found.mode, found.uid, found.gid = status.st_mode, status.st_uid, status.st_gid
+    found.bound_name = name if _renamed(name, path, status, pid) else ""
+    return found
+
+
+def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
+    """Whether the file that was made under *name* is *path* now, as with HAProxy, which binds to another first.
+
+    Of a process with another root directory we do not know how CRIU reads its names.
+    """
+    if not name.startswith("/"):
+        return Path(name).name != Path(path).name
+    with contextlib.suppress(OSError):
+        there = os.lstat(name)
+        if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
+            return False
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/root") == "/"  # noqa: PTH115
+    return False
 
 
 def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from migrate.criu import pid_namespace
 from migrate.errors import KernelError
-from migrate.inventory import names, proc, sockets, supervision, translated
+from migrate.inventory import apart, names, proc, sockets, supervision, sysv, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -93,7 +93,10 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
-    found.obstacles.extend(tables.obstacles({task.pid for task in found.tasks}))
+    inside = {task.pid for task in found.tasks}
+    found.obstacles.extend(tables.obstacles(inside))
+    found.obstacles.extend(sysv.obstacles(inside))
+    found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(held.obstacles)
     found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))
 

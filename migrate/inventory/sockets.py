@@ -8,8 +8,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.inventory import momentary, names, ports, proc, unix_diag, untold
+from migrate.inventory import momentary, multicast, names, ports, proc, untold
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
+from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
 from tcpcp.endpoint.calls import inspect
 from tcpcp.errors import KernelError, Unsupported
@@ -39,6 +40,7 @@ class Sockets:
     :ivar obstacles: sockets that cannot be moved, of any other kind.
     :ivar names: unix sockets with a name, and UDP sockets with a port, each name once.
     :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
+    :ivar groups: multicast groups that this host is in.
     """
 
     tcp: list[TcpSocket] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Sockets:
     names: list[TakenName] = field(default_factory=list)
     other_addresses: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    groups: list[multicast.Group] = field(default_factory=list)
 
 
 def collect(held: list[HeldSocket]) -> Sockets:
@@ -139,11 +142,13 @@ def _problem(borrowed: socket.socket, state: int) -> str:
 def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets) -> None:
     unix = unix_diag.sockets() if others else {}
     cookie = _netns_cookie()
+    found.groups = multicast.groups() if others else []
     for one in others:
         with _unless_closed():
             if one.inode in unix:
                 _unix(one, unix, inside, found)
                 _in_flight(one, found)
+                _with_credentials(lender, one, unix[one.inode], found)
                 _name_of(lender, one, unix[one.inode].name, found)
             else:
                 _other(lender, one, cookie, found)
@@ -172,6 +177,14 @@ def _in_flight(held: HeldSocket, found: Sockets) -> None:
         waiting = proc.fdinfo(*held.holders[0]).more.get("scm_fds", "0")
         if waiting != "0":
             found.obstacles.append(_obstacle("in-flight", held, waiting))
+
+
+def _with_credentials(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found: Sockets) -> None:
+    """Report a unix socket in which messages wait that would be read with who sent them."""
+    if row.unread and not row.listening:
+        with lender.borrow(*held.holders[0]) as borrowed:
+            if code := momentary.of_unix(borrowed):
+                found.obstacles.append(_obstacle(code, held, row.name))
 
 
 def _name_of(lender: Lender, held: HeldSocket, name: str, found: Sockets) -> None:
@@ -204,6 +217,8 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
             found.names.append(bound)
         if borrowed.family in (socket.AF_INET, socket.AF_INET6):
             _add_address(borrowed, found)
+            if group := multicast.joined(borrowed, found.groups):
+                found.obstacles.append(_obstacle("multicast", held, group))
             if _is_tcp(borrowed) and (lost := untold.problem(borrowed)):
                 found.obstacles.append(_obstacle("untold", held, lost))
             if (taken := names.of_udp(borrowed, pid, fd)) is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from migrate import place
 from migrate.errors import ProtocolError
+from migrate.files.taker import is_place
 from migrate.pb import session_pb2 as pb
 from tcpcp.record import option_names
 
@@ -62,6 +63,9 @@ def _prepare(message: pb.Prepare) -> Iterator[str]:
     for one in message.addresses:
         if not _is_interface(f"{one.address}/{one.prefix_length}"):
             yield f"an address that is none: {one.address[:100]!r}/{one.prefix_length}"
+    for name in message.unix_sockets:
+        if not is_place(name.name):
+            yield f"a unix socket at no path: {name.name[:100]!r}"
 
 
 def _restore(message: pb.Restore) -> Iterator[str]:

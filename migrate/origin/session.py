@@ -238,6 +238,7 @@ class Session:
             same_path=SAME_PATH,
             personality=surroundings.personality(process.root_pid),
             connections=sum(1 for one in process.sockets if one.peer_port),
+            unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],
         )
         trees = self._request.copy_trees
         copy = checks.files_to_copy(process, there, trees) if self._request.copy_files else []

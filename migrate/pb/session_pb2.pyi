@@ -193,7 +193,7 @@ class Compared(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ...) -> None: ...
 
 class TakenName(_message.Message):
-    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied", "socket_type")
+    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied", "socket_type", "bound_name", "mode", "uid", "gid")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[TakenName.Kind]
@@ -223,6 +223,10 @@ class TakenName(_message.Message):
     IPV6_ONLY_FIELD_NUMBER: _ClassVar[int]
     OCCUPIED_FIELD_NUMBER: _ClassVar[int]
     SOCKET_TYPE_FIELD_NUMBER: _ClassVar[int]
+    BOUND_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
     kind: TakenName.Kind
     name: str
     pid: int
@@ -234,7 +238,11 @@ class TakenName(_message.Message):
     ipv6_only: bool
     occupied: bool
     socket_type: int
-    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ...) -> None: ...
+    bound_name: str
+    mode: int
+    uid: int
+    gid: int
+    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ..., bound_name: _Optional[str] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
 
 class TcpSocket(_message.Message):
     __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "queued_bytes", "ipv6_socket", "ipv6_only", "device", "holder")
@@ -426,7 +434,7 @@ class HostInventory(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ...) -> None: ...
 
 class Prepare(_message.Message):
-    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality")
+    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets")
     SWITCH_KIND_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     SHELL_JOB_FIELD_NUMBER: _ClassVar[int]
@@ -437,6 +445,7 @@ class Prepare(_message.Message):
     SAME_PATH_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
+    UNIX_SOCKETS_FIELD_NUMBER: _ClassVar[int]
     switch_kind: str
     addresses: _containers.RepeatedCompositeFieldContainer[ServiceAddress]
     shell_job: bool
@@ -447,7 +456,8 @@ class Prepare(_message.Message):
     same_path: bool
     connections: int
     personality: int
-    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ..., personality: _Optional[int] = ...) -> None: ...
+    unix_sockets: _containers.RepeatedCompositeFieldContainer[TakenName]
+    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ..., personality: _Optional[int] = ..., unix_sockets: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ...) -> None: ...
 
 class ServiceAddress(_message.Message):
     __slots__ = ("address", "prefix_length", "device")
@@ -655,8 +665,10 @@ class Aborted(_message.Message):
     def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ..., packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("tasks",)
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ("migration_id", "wait_ms")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate import limits, switch
+from migrate.criu import unix_paths
 from migrate.errors import MigrateError
 from migrate.files import undo
 from migrate.gap.capture import Capture
@@ -28,7 +29,7 @@ from tcpcp.errors import TcpcpError
 from tcpcp.kernel.pidfd import Lender
 
 #: What a tree that runs on the destination needs there.
-STAYS = frozenset({"switch", "tree", "copied", "directory"})
+STAYS = frozenset({"switch", "tree", "sockets", "copied", "directory"})
 
 
 def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str], list[str]]:
@@ -214,6 +215,7 @@ UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
     "switch": _switch,
     "routes": _routes,
     "tree": _tree,
+    "sockets": unix_paths.remove,
     "copied": undo.put_back,
     "directory": undo.remove_directory,
 }

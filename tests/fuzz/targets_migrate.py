@@ -39,7 +39,7 @@ from migrate.files import locks, taker
 from migrate.files.images import Receiver
 from migrate.gap import packets
 from migrate.gap.inject import Inlet
-from migrate.inventory import elf, ports, proc, unix_diag
+from migrate.inventory import elf, ports, proc
 from migrate.journal import journal
 from migrate.lab import state as lab_state
 from migrate.lab.host import mount_points_in
@@ -51,7 +51,7 @@ from migrate.memory.page_server import PageServer
 from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
-from migrate.processes import identity
+from migrate.processes import identity, unix_diag
 from migrate.recovery import hold
 from migrate.recovery.instructions import in_doubt
 from migrate.report import html, svg
@@ -616,7 +616,7 @@ def void(_: object) -> None:
 
 
 def unix_dump(data: bytes) -> None:
-    """migrate.inventory.unix_diag."""
+    """migrate.processes.unix_diag."""
     listeners: dict[int, int] = {}
     for where in diag.sockets(data, unix_diag._MESSAGE.size):
         unix_diag._parse(*where, listeners)

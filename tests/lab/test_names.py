@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -33,6 +34,17 @@ while True:
         print(os.ttyname(slave), said, sock.getsockopt(socket.SOL_SOCKET, 25, 16).decode(), file=log)
     os.read(watch, 1000)
 """
+
+#: Binds a unix socket to one path and gives it another, as HAProxy does.
+RENAMED = """import os, socket, time
+server = socket.socket(socket.AF_UNIX)
+server.bind("/tmp/admin.sock.new"); os.chmod("/tmp/admin.sock.new", 0o606); server.listen()
+os.rename("/tmp/admin.sock.new", "/tmp/admin.sock")
+while True:
+    client, _ = server.accept()
+    client.sendall(b"hello"); client.close()
+"""
+ASK = "import socket; s = socket.socket(1); s.connect('/tmp/admin.sock'); print(s.recv(9).decode())"
 
 
 def start(host: Host, *words: str) -> int:
@@ -98,6 +110,35 @@ def test_named_things_that_it_can_give(hosts: tuple[Host, Host]) -> None:
         ]
     finally:
         clean_up(hosts)
+
+
+def sockets(host: Host) -> list[str]:
+    return host.exec(["find", "/tmp", "-name", "admin.sock*", "-type", "s", "-perm", "606"]).stdout.split()
+
+
+def test_a_unix_socket_that_was_renamed(hosts: tuple[Host, Host]) -> None:
+    """It is moved under the name that clients know; and a migration that is rolled back leaves none."""
+    origin, destination = hosts
+    pid = spawn(origin, [sys.executable, "-c", RENAMED])
+    wait_for(lambda: sockets(origin) == ["/tmp/admin.sock"], "the socket has its name")
+    try:
+        words = ["migrate", "--json", "--stop-at", "RESTORED", str(pid), "destination"]
+        driver = origin.popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        wait_for(lambda: sockets(destination), "it is built there")
+        driver.kill()
+        driver.communicate()
+        wait_for(lambda: not sockets(destination), "it is gone there")
+        wait_for(lambda: origin.exec([sys.executable, "-c", ASK]).stdout == "hello\n", "it answers here")
+        wait_for(
+            lambda: not origin.exec(["ls", "/run/migrate"]).stdout.replace("probe", "").strip(), "all is over"
+        )
+        moved = run_migrate(origin, str(pid), "destination")
+        assert moved.report["outcome"] == "MOVED", moved.report
+        assert sockets(destination) == ["/tmp/admin.sock"]
+        assert destination.exec([sys.executable, "-c", ASK]).stdout == "hello\n"
+    finally:
+        for host in hosts:
+            host.exec(["sh", "-c", "rm -f /tmp/admin.sock*"])
 
 
 def clean_up(hosts: tuple[Host, Host]) -> None:

@@ -129,6 +129,15 @@ def test_nobody_sends_it_the_signal_of_its_parents_death(lab: Lab, number: str, 
     assert f"process {pid} wanted {name} when its parent dies" in notes[0]
 
 
+def test_a_process_that_may_write_no_file(lab: Lab) -> None:
+    """CRIU's log, which its restorer writes as this very process, is no longer than its limit either."""
+    origin, destination = lab.hosts["origin"], lab.hosts["destination"]
+    pid = spawn(origin, ["prlimit", "--fsize=0", "sleep", "1000"])
+    assert run_migrate(origin, str(pid), "destination").report["outcome"] == "MOVED"
+    limit = ["prlimit", "--noheadings", "--fsize", "-o", "SOFT", "-p", str(pid)]
+    assert destination.exec(limit).stdout.split() == ["0"]
+
+
 def test_what_cannot_be_kept_is_told(lab: Lab) -> None:
     """A memory policy is not carried, which the check says too."""
     pid = start(lab)

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from migrate.inventory import unix_diag
+from migrate.processes import unix_diag
 from tcpcp.endpoint import same_path
 from tcpcp.errors import KernelError
 from tcpcp.kernel import bpf, diag, nft_elements, routing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 import subprocess
 import sys
@@ -156,3 +157,15 @@ def test_more_sockets_than_descriptors() -> None:
     assert reason.text.startswith("migrate may open 1024 files there and needs 1101, for 901 sockets")
     assert two.reasons(process, there=two.destination(most_descriptors=1101)) == []
     assert two.reasons(process) == []
+
+
+@pytest.mark.parametrize("limit", ["-f 8", "-v 300000"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is asked for more than root")
+def test_a_limit_that_cannot_be_raised_is_a_reason(limit: str) -> None:
+    """A root without CAP_SYS_RESOURCE: it is told which limit, before anything that would fail for it."""
+    # With a small limit of files Python 3.11 writes byte code that is cut short, and fails for it ever after.
+    words = f"ulimit {limit}; exec {sys.executable} -B -m migrate.cli --check 1 nowhere"
+    command = f"setpriv --bounding-set=-sys_resource -- sh -c '{words}'"
+    done = shell(command, PATH=STANDARD)
+    assert done.returncode == 3 and f"(ulimit {limit.split()[0]})" in done.stdout, done
+    assert "a bug" not in done.stdout

@@ -16,11 +16,12 @@ import pytest
 from inventories import connection, destination, listener, only, process, reasons
 
 from migrate.checks import names as checks_names
-from migrate.inventory import momentary, names, of_process, proc, sockets, terminals, unix_diag, watches
+from migrate.inventory import momentary, names, of_process, proc, sockets, terminals, watches
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
 from migrate.pb.session_pb2 import File, Obstacle, TakenName
+from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
 
 PORT = 45353
@@ -91,6 +92,18 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     )
     folder = next(names.directories([name, name]))
     assert (folder.path, folder.use, folder.directory) == (str(tmp_path), File.SOCKET_DIRECTORY, True)
+
+
+def test_a_file_that_was_renamed_since(tmp_path: Path) -> None:
+    first, now = tmp_path / "app.sock.new", tmp_path / "app.sock"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(first))
+        unchanged = names.of_unix(bound, str(first), os.getpid(), 2)
+        first.rename(now)
+        name = names.of_unix(bound, str(first), os.getpid(), 2)
+    assert unchanged is not None and (unchanged.name, unchanged.bound_name) == (str(first), "")
+    assert name is not None and (name.name, name.bound_name) == (str(now), str(first))
+    assert (name.mode, name.uid) == (now.stat().st_mode, os.getuid())
 
 
 def test_a_path_that_was_bound_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

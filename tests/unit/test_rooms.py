@@ -18,7 +18,7 @@ MIGRATE: dict[str, str] = {
     "checks": "criu inventory",
     "recovery": "criu files gap journal link processes report ssh switch",
     "inventory": "criu files processes",
-    "criu": "processes",
+    "criu": "files processes",
     "files": "journal link",
     "journal": "processes",
     "memory": "processes",

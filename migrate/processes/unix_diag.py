@@ -17,6 +17,7 @@ _REQUEST = struct.Struct("=BBHIII8x")
 _MESSAGE = struct.Struct("=BBBxI8x")
 _NUMBER = struct.Struct("=I")
 
+_LISTEN = 10
 _SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS, _SHOW_QUEUES = 1, 2, 4, 8, 16
 _NAME, _VFS, _PEER, _ICONS, _QUEUES = 0, 1, 2, 3, 4
 #: struct unix_diag_rqlen: bytes to be read, bytes that the other end has not read; other things of a listener.
@@ -31,6 +32,7 @@ class UnixSocket(NamedTuple):
     :ivar file_inode: the lower 32 bits of the inode that it is bound to, or 0.
     :ivar unsent: bytes that nobody has read at the other end.
     :ivar waiting: nobody has accepted the connection yet.
+    :ivar unread: bytes that wait to be read; of a listener connections that wait to be accepted.
     :ivar name: path, or abstract name with ``@`` in front, or "".
     """
 
@@ -41,6 +43,8 @@ class UnixSocket(NamedTuple):
     file_inode: int = 0
     unsent: int = 0
     waiting: bool = False
+    unread: int = 0
+    listening: bool = False
 
 
 _SHOW = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS | _SHOW_QUEUES
@@ -64,8 +68,8 @@ def sockets() -> dict[int, UnixSocket]:
 
 def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> UnixSocket:
     """Return one socket; add the connections that wait to be accepted by it to *listeners*."""
-    _, kind, _, inode = _MESSAGE.unpack_from(part, begin)
-    peer, name, file_inode, unsent = 0, "", 0, 0
+    _, kind, state, inode = _MESSAGE.unpack_from(part, begin)
+    peer, name, file_inode, unread, unsent = 0, "", 0, 0, 0
     for attribute, value in diag.attributes(part, begin + _MESSAGE.size, end):
         if attribute == _NAME:
             name = value.decode("utf-8", "replace").rstrip("\0").replace("\0", "@")
@@ -74,7 +78,7 @@ def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> Unix
         elif attribute == _PEER and len(value) == _NUMBER.size:
             peer = _NUMBER.unpack(value)[0]
         elif attribute == _QUEUES and len(value) == _LENGTHS.size:
-            unsent = _LENGTHS.unpack(value)[1]
+            unread, unsent = _LENGTHS.unpack(value)
         elif attribute == _ICONS and len(value) % _NUMBER.size == 0:
             listeners.update((waiting, inode) for (waiting,) in _NUMBER.iter_unpack(value))
-    return UnixSocket(inode, kind, peer, name, file_inode, unsent)
+    return UnixSocket(inode, kind, peer, name, file_inode, unsent, unread=unread, listening=state == _LISTEN)

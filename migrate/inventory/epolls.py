@@ -1,0 +1,76 @@
+"""Descriptors of epoll in which CRIU would not find, or find twice, what they watch.
+
+An epoll goes on watching a file whose number was closed, while a copy of the descriptor is open anywhere. CRIU
+looks for a copy in the same process and has the epoll watch that (criu/eventpoll.c): there has to be one, and one
+that the epoll does not watch already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+from migrate.inventory import proc
+from migrate.inventory.apart import KCMP
+
+#: enum kcmp_type of include/uapi/linux/kcmp.h; struct kcmp_epoll_slot: the epoll, the number, which of that number.
+_EPOLL_TFD = 7
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Slot(ctypes.Structure):
+    _fields_ = (("efd", ctypes.c_uint32), ("tfd", ctypes.c_uint32), ("toff", ctypes.c_uint32))
+
+
+def lost(pid: int, fd: int, table: Mapping[int, str]) -> int | None:
+    """The first number that *fd* of *pid* watches and CRIU would not get to watch again; None: there is none.
+
+    :param table: the descriptors of *pid*: number -> what /proc shows.
+    :raises Gone: the process has ended or the descriptor was closed.
+    """
+    watched = parse(proc.text(pid, f"fdinfo/{fd}"))
+    taken = {tfd for tfd, _, inode in watched if _is(pid, tfd, inode, table)}
+    for tfd, which, inode in watched:
+        if _is(pid, tfd, inode, table):
+            continue
+        slot = _Slot(fd, tfd, which)
+        copies = {one for one in table if _is(pid, one, inode, table) and _same(pid, one, slot)}
+        if not copies or copies & taken:
+            return tfd
+        taken |= copies
+    return None
+
+
+def parse(content: str) -> list[tuple[int, int, int]]:
+    """The number, how many of the same number were before it, and the inode, of each line of an epoll's fdinfo.
+
+    Source: fs/eventpoll.c ep_show_fdinfo(): ``tfd: 5 events: 19 data: 5  pos:0 ino:1a41a sdev:d``.
+    """
+    seen: Counter[int] = Counter()
+    found = []
+    for line in content.split("\n"):
+        if line.startswith("tfd:"):
+            fields = line.replace(": ", ":").split()
+            tfd = int(line.split()[1])
+            inode = next((word[4:] for word in fields if word.startswith("ino:")), "0")
+            found.append((tfd, seen[tfd], int(inode, 16)))
+            seen[tfd] += 1
+    return found
+
+
+def _is(pid: int, fd: int, inode: int, table: Mapping[int, str]) -> bool:
+    """Whether descriptor *fd* is open and a file of that inode."""
+    target = table.get(fd, "")
+    if target.startswith(("socket:[", "pipe:[")):  # there may be thousands
+        return target.endswith(f":[{inode}]")
+    try:
+        return bool(target) and os.stat(f"/proc/{pid}/fd/{fd}").st_ino == inode  # noqa: PTH116
+    except OSError:
+        return False
+
+
+def _same(pid: int, fd: int, slot: _Slot) -> bool:
+    """Whether *fd* is the very file that the epoll watches there. Source: man kcmp(2), KCMP_EPOLL_TFD."""
+    return int(_libc.syscall(KCMP, pid, pid, _EPOLL_TFD, fd, ctypes.byref(slot))) == 0

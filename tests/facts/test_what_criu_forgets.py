@@ -1,0 +1,137 @@
+"""What CRIU forgets without a word, or refuses only when the process is frozen, is found in one that runs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from netns import Namespace
+from programs import program
+
+from migrate import inventory
+from migrate.checks.obstacles import WORDS
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
+
+THREAD = """
+libc = ctypes.CDLL(None)
+def other(flags):
+    def own():
+        libc.unshare(flags)
+        threading.Event().wait()
+    threading.Thread(target=own, daemon=True).start()
+    time.sleep(0.1)
+"""
+EPOLL = """
+import select
+r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1)
+"""
+UNIX = "a, b = socket.socketpair()\n"
+GROUP = """
+a = socket.socket(%s, 2); a.setsockopt(%s, socket.inet_pton(a.family, "%s") + %s)
+"""
+SEMAPHORE = """
+libc = ctypes.CDLL(None); number = libc.semget(0, 2, 0o1600); libc.semctl(number, 1, 16, 5)
+"""
+QUEUE = """
+libc = ctypes.CDLL(None); number = libc.msgget(0, 0o1600); libc.msgsnd(number, struct.pack("=q", 1) + b"hi", 2, 0)
+"""
+SHARING = """
+if ctypes.CDLL(None).syscall(56, %s | 17, 0, 0, 0, 0) == 0: time.sleep(1000)
+"""
+x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Semaphores and message queues do not end with a program."""
+    before = left()
+    yield
+    libc = ctypes.CDLL(None)
+    for kind, number in left() - before:
+        assert (libc.semctl(number, 0, 0) if kind == "sem" else libc.msgctl(number, 0, None)) == 0
+
+
+def left() -> set[tuple[str, int]]:
+    return {
+        (kind, int(line.split()[1]))
+        for kind in ("sem", "msg")
+        for line in Path("/proc/sysvipc", kind).read_text().splitlines()[1:]
+    }
+
+
+def found_in(code: str) -> set[str]:
+    with program(code) as pid:
+        obstacles = inventory.process(pid).obstacles
+    assert all(one.code in WORDS for one in obstacles)
+    return {one.code for one in obstacles}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        pytest.param(THREAD + "other(0x400); ready()", "thread-apart", id="files of a thread"),
+        pytest.param(THREAD + "other(0x200); ready()", "thread-apart", id="directory of a thread"),
+        pytest.param(THREAD + "other(0x40000000); ready()", "thread-apart", id="namespace of a thread"),
+        pytest.param(SHARING % "0x200" + "ready()", "shared", id="directory of two processes", marks=x86),
+        pytest.param(
+            EPOLL + "epoll.register(other, 1); os.close(other); ready()",
+            "epoll-closed",
+            id="copy watched as well",
+        ),
+        pytest.param(
+            EPOLL + "pid = os.fork()\nif pid == 0: signal.pause()\nos.close(r); os.close(other); ready()",
+            "epoll-closed",
+            id="copy in another process",
+        ),
+        pytest.param("r, w = os.pipe2(os.O_DIRECT); ready()", "pipe-packets", id="pipe of packets"),
+        pytest.param(
+            UNIX + "a.setsockopt(1, 16, 1); b.send(b'x'); ready()",
+            "unix-credentials",
+            id="credentials that wait",
+        ),
+        pytest.param(
+            "folder = os.path.dirname(sys.argv[1]).encode(); libc = ctypes.CDLL(None); w = libc.inotify_init()\n"
+            "libc.inotify_add_watch(w, folder, 0x100); open(folder + b'/new', 'w'); ready()",
+            "watch-unread",
+            id="events that wait",
+        ),
+        pytest.param(
+            GROUP % (2, "0, 35", "239.1.2.3", 'socket.inet_aton("127.0.0.1")') + "ready()",
+            "multicast",
+            id="IPv4 group",
+        ),
+        pytest.param(
+            GROUP % (10, "41, 20", "ff02::1234", 'struct.pack("=I", 1)') + "ready()",
+            "multicast",
+            id="IPv6 group",
+        ),
+        pytest.param(SEMAPHORE + "ready()", "sysv-ipc", id="semaphores"),
+        pytest.param(QUEUE + "ready()", "sysv-ipc", id="message queue"),
+    ],
+)
+def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind: str) -> None:
+    assert found_in(code) == {kind}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("threading.Thread(target=signal.pause, daemon=True).start(); ready()", id="threads"),
+        pytest.param("if os.fork() == 0: signal.pause()\nready()", id="processes"),
+        pytest.param(EPOLL + "ready()", id="both open"),
+        pytest.param(EPOLL + "os.close(r); ready()", id="copy that nobody watches"),
+        pytest.param(UNIX + "a.setsockopt(1, 16, 1); ready()", id="nothing waits"),
+        pytest.param(UNIX + "b.send(b'x'); ready()", id="nobody wants credentials"),
+        pytest.param(SEMAPHORE + "libc.semctl(number, 0, 0); ready()", id="semaphores that are gone"),
+        pytest.param(
+            "a = socket.socket(2, 2); a.bind(('', 0)); b = socket.socket(10, 2); ready()", id="no group"
+        ),
+        pytest.param("import subprocess; subprocess.run(['true']); ready()", id="a child that has ended"),
+    ],
+)
+def test_what_is_none(namespace: Namespace, code: str) -> None:
+    assert found_in(code) == set()
