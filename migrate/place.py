@@ -15,6 +15,18 @@ MEMORY = (Path("/dev/shm"), Path("/run"))
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
+def is_absolute(name: str) -> bool:
+    """Whether *name*, from the network, is a path that a file may have: absolute and without detours."""
+    path = Path(name)
+    return (
+        path.is_absolute()
+        and "\0" not in name
+        and ".." not in path.parts
+        and path == Path(os.path.normpath(path))
+        and path.name != ""
+    )
+
+
 def valid_id(migration_id: str) -> bool:
     """Whether *migration_id*, which may come from the network, is fit to be part of a path."""
     return _ID.fullmatch(migration_id) is not None

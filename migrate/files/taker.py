@@ -11,6 +11,7 @@ import os
 import stat
 from pathlib import Path
 
+from migrate import place
 from migrate.errors import MigrateError
 from migrate.files import beneath
 from migrate.files.copies import ATTRIBUTES
@@ -21,18 +22,6 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A program with these bits runs with its owner's rights. What a user brought along shall not.
 _SET_ID = stat.S_ISUID | stat.S_ISGID
-
-
-def is_place(name: str) -> bool:
-    """Whether *name*, from the network, is a path that a file may have: absolute and without detours."""
-    path = Path(name)
-    return (
-        path.is_absolute()
-        and "\0" not in name
-        and ".." not in path.parts
-        and path == Path(os.path.normpath(path))
-        and path.name != ""
-    )
 
 
 class FileTaker:
@@ -51,7 +40,7 @@ class FileTaker:
         :raises MigrateError: a bad path, a link in it, a gap, no space, no permission; the file there is as it was.
         """
         path = Path(chunk.name)
-        if not is_place(chunk.name):
+        if not place.is_absolute(chunk.name):
             raise self._error(f"not a path to copy to: {chunk.name[:200]!r}")
         try:
             self._take(path, chunk)

@@ -13,7 +13,6 @@ from typing import Any
 
 from migrate import place
 from migrate.errors import ProtocolError
-from migrate.files.taker import is_place
 from migrate.pb import session_pb2 as pb
 from tcpcp.record import option_names
 
@@ -64,7 +63,7 @@ def _prepare(message: pb.Prepare) -> Iterator[str]:
         if not _is_interface(f"{one.address}/{one.prefix_length}"):
             yield f"an address that is none: {one.address[:100]!r}/{one.prefix_length}"
     for name in message.unix_sockets:
-        if not is_place(name.name):
+        if not place.is_absolute(name.name):
             yield f"a unix socket at no path: {name.name[:100]!r}"
 
 

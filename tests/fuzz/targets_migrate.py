@@ -35,7 +35,7 @@ from migrate.errors import (
     TransportError,
     UsageError,
 )
-from migrate.files import locks, taker
+from migrate.files import locks
 from migrate.files.images import Receiver
 from migrate.gap import packets
 from migrate.gap.inject import Inlet
@@ -188,7 +188,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "gap": _gap,
     "compare": _compare,
     "compared": _compared,
-    "copy": lambda received: taker.is_place(received.name),
+    "copy": lambda received: place.is_absolute(received.name),
 }
 
 
@@ -281,9 +281,9 @@ def _image_streams() -> dict[str, bytes]:
 
 
 def copied_path(data: bytes) -> None:
-    """migrate.files.taker.is_place: what is one is absolute, and stays where it is."""
+    """migrate.place.is_absolute: what is one is absolute, and stays where it is."""
     name = data.decode(errors="replace")
-    if taker.is_place(name):
+    if place.is_absolute(name):
         assert name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
