@@ -1,32 +1,26 @@
-"""The states of a migration as one table: each step, what the two hosts do in it, and what undoes it.
-
-Pure. :mod:`migrate.origin.run` carries the actions out; :mod:`migrate.recovery.undo` has a function for every
-name in an ``undo`` column. The diagram in the README is printed from this table (``python -m migrate.machine``).
+"""Where one migration is in the table of :mod:`migrate.steps`, and what a failure makes of it. Pure.
 
 Before COMMIT is sent every step that was begun is undone in reverse order and the process goes on where
 it was. From there on nothing may make the origin's copy run again by itself: what cannot be finished is
 IN_DOUBT, until the destination has said that it runs there, or that it does not and will not.
+
+``python -m migrate.machine`` prints the table for people, as the README shows it.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import itertools
+import textwrap
+from collections.abc import Iterable, Sequence
 
+from migrate.steps import BY_STATE, GIVEN_AWAY, STEPS, State, Step
 
-class State(enum.Enum):
-    """Where a migration is; the last four are ends."""
+__all__ = ["STEPS", "Machine", "Outcome", "State", "Step", "drawn", "listed", "whole"]
 
-    CHECKED = "CHECKED"
-    FROZEN = "FROZEN"
-    DUMPED = "DUMPED"
-    ISOLATED = "ISOLATED"
-    STREAMED = "STREAMED"
-    RESTORED = "RESTORED"
-    SWITCHED = "SWITCHED"
-    COMMITTED = "COMMITTED"
-    ACTIVATED = "ACTIVATED"
-    RELEASED = "RELEASED"
+#: Columns of text are at most this wide.
+_WIDTH = 42
+_ONCE, _ANY, _BACK = "-->", "==>", "<--"
 
 
 class Outcome(enum.Enum):
@@ -39,67 +33,9 @@ class Outcome(enum.Enum):
     ENDED = "ENDED"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One row: how to get from one state to the next.
-
-    :ivar action: name of the driver's method, which is also the phase the user sees.
-    :ivar undo: journal entries this step may write, in the order it writes them.
-    """
-
-    before: State
-    after: State
-    action: str
-    origin: str
-    destination: str
-    undo: tuple[str, ...] = ()
-
-
-STEPS = (
-    Step(
-        State.CHECKED,
-        State.FROZEN,
-        "freeze",
-        "drain the accept queues, freeze the tree",
-        "make ready: directory, filter, CRIU",
-        ("isolation", "images", "freezer", "criu"),
-    ),
-    Step(
-        State.FROZEN, State.DUMPED, "dump", "write memory and the rest", "receive images", ("stop", "keeper")
-    ),
-    Step(
-        State.DUMPED,
-        State.ISOLATED,
-        "isolate",
-        "isolate and get all connections",
-        "receive images",
-        ("repair",),
-    ),
-    Step(State.ISOLATED, State.STREAMED, "stream", "send the last images", "check them"),
-    Step(State.STREAMED, State.RESTORED, "restore", "wait", "add the mute address, build the tree"),
-    Step(
-        State.RESTORED,
-        State.SWITCHED,
-        "switch",
-        "withdraw the address",
-        "announce the address",
-        ("switch",),
-    ),
-    Step(State.SWITCHED, State.COMMITTED, "commit", "give the process away", "take it"),
-    Step(State.COMMITTED, State.ACTIVATED, "activate", "wait", "let packets in and the tree run"),
-    Step(State.ACTIVATED, State.RELEASED, "release", "kill the frozen tree, clean up", "clean up"),
-)
-
-BY_STATE = {step.before: step for step in STEPS}
-
-
-#: From here on the origin's copy never runs again by itself, and nothing may be interrupted.
-GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
-
-
 class Machine:
-    """Where one migration is. ``state`` changes only by :meth:`done`, :meth:`give_away` and
-    :meth:`take_back`."""
+    """Where one migration that has passed its checks is. ``state`` changes only by :meth:`done`,
+    :meth:`give_away` and :meth:`take_back`."""
 
     def __init__(self) -> None:
         self.state = State.CHECKED
@@ -154,19 +90,58 @@ class Machine:
         return Outcome.IN_DOUBT if self.state is State.COMMITTED else Outcome.ROLLED_BACK
 
 
-def diagram() -> str:
-    """The table as text, for the README."""
-    rows = [("state", "origin", "destination", "on failure")]
-    machine = Machine()
+# --- for people ---
+
+
+def drawn() -> str:
+    """What each host does in each step, and the messages between them: ``==>`` any number of times."""
+    rows = [("", "origin", "", "destination")]
     for step in STEPS:
-        machine.state, machine.touched = step.before, True
-        if machine.begin().action == "commit":
-            machine.give_away()
-        rows.append((step.after.value, step.origin, step.destination, machine.failed().value))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+        said = _said(step)
+        cells = (textwrap.wrap(step.origin, _WIDTH), said, textwrap.wrap(step.destination, _WIDTH))
+        lines = itertools.zip_longest([step.action], *cells, fillvalue="")
+        rows += [(name, here, between, there) for name, here, between, there in lines]
+    return _columns(rows)
+
+
+def _said(step: Step) -> list[str]:
+    once = [f"{_ONCE} {kind}" for kind in step.sends]
+    often = [f"{_ANY} {kind}" for kind in step.meanwhile]
+    return [*once, *often, *(f"{_BACK} {kind}" for kind in step.waits)]
+
+
+def listed() -> str:
+    """The state after each step, what may be in the journals then, and what a failure in the step comes to."""
+    rows = [("step", "then", "journal of the origin", "journal of the destination", "on failure")]
+    for step in STEPS:
+        here, there = ", ".join(step.here), ", ".join(step.there)
+        rows.append((step.action, step.after.value, here, there, _outcome(step)))
+    return _columns(rows)
+
+
+def _outcome(step: Step) -> str:
+    """What a failure at the end of *step* makes of the migration."""
+    machine = Machine()
+    machine.state = step.before
+    machine.touched = STEPS.index(step) >= STEPS.index(BY_STATE[State.CHECKED])
+    if step.action == "commit":
+        machine.give_away()
+    return machine.failed().value
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _line(row: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def whole() -> str:
+    """Both, as ``python -m migrate.machine`` prints them."""
+    return f"{drawn()}\n\n{listed()}"
 
 
 if __name__ == "__main__":
-    print(diagram())
+    print(whole())

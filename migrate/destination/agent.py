@@ -1,6 +1,6 @@
 """`migrate-agent`: what the driver starts on the destination over SSH. Speaks on standard input and output.
 
-The order of messages is that of images/README.md. Anything else ends the session; whatever was begun is
+The order of messages is that of :mod:`migrate.order`. Anything else ends the session; whatever was begun is
 undone first, unless COMMIT had arrived.
 
 It says hello before it loads what does the work, which takes the most of its start (0.2 of 0.3 s, and many times
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from migrate import environment, limits, place
+from migrate import environment, limits, order, place
 from migrate.errors import CriuError, FilterLost, MigrateError, ProtocolError, SwitchError, TransportError
 from migrate.journal.reach import boot_id
 from migrate.link import failure
@@ -28,24 +28,6 @@ from migrate.version import VERSION
 if TYPE_CHECKING:  # loaded after the hello
     from migrate.destination.stages import Destination
     from tcpcp.errors import TcpcpError
-
-#: What may come after what; in between, once the origin has isolated the connections, packets of the gap.
-FOLLOWS = {
-    "hello": {"process", "ask", "goodbye"},
-    "ask": {"ask", "goodbye"},
-    "process": {"process", "prepare", "goodbye"},
-    "prepare": {"copy", "image", "restore", "abort"},
-    "copy": {"copy", "image", "restore", "abort"},
-    "image": {"copy", "image", "restore", "abort"},
-    "restore": {"switch", "abort"},
-    "switch": {"commit", "abort"},
-    "commit": {"goodbye"},
-    "failed": {"copy", "image", "restore", "switch", "commit", "abort", "goodbye"},
-    "abort": {"goodbye"},
-}
-#: Questions about files: before anything is frozen, and again while it is.
-COMPARE_AFTER = {"process", "prepare", "copy", "image", "failed"}
-GAP_AFTER = {"restore", "switch", "commit", "abort", "failed"}
 
 
 class Agent:
@@ -79,8 +61,7 @@ class Agent:
 
     def _serve_one(self) -> None:
         try:
-            kinds = FOLLOWS[self._after] | ({"gap"} if self._after in GAP_AFTER else set())
-            kinds |= {"compare"} if self._after in COMPARE_AFTER else set()
+            kinds = sorted(order.FOLLOWS[self._after])
             kind, message = self._link.receive_kind(*kinds, timeout_s=limits.PATIENCE_S)
         except (CriuError, SwitchError, FilterLost) as error:  # found by watch()
             self._fail("restore", error)
@@ -123,7 +104,7 @@ class Agent:
         from migrate.link import message_checks
         from tcpcp.errors import TcpcpError
 
-        if self._after == "failed" and kind not in ("abort", "goodbye"):
+        if self._after == order.FAILED and kind not in (order.ABORT, order.GOODBYE):
             return
         message_checks.check(message)
         try:
@@ -133,7 +114,7 @@ class Agent:
                 raise
             self._fail(kind, error)
             return
-        if kind not in ("gap", "compare"):
+        if kind not in order.MEANWHILE:
             self._after = kind
         if reply is not None:
             self._link.send(reply)
@@ -196,7 +177,7 @@ class Agent:
         told.log_tail.extend(self._undo())
         told.not_here = self._destination is None or self._destination.not_here
         told.phases.extend(self._destination.phases if self._destination is not None else [])
-        self._after = "failed"
+        self._after = order.FAILED
         self._link.send(told)
 
     def _undo(self) -> list[str]:

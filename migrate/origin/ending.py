@@ -31,8 +31,7 @@ class Ending:
     :param let_go: gives back what the driver itself holds of the tree: CRIU, borrowed sockets, threads.
     :ivar journal: set when there is one; None again when it is not ours any more.
     :ivar guardian: who waits for our end.
-    :ivar before, seen: the tree's tasks before the freeze, and what the destination saw of them in the end.
-    :ivar notes: what the destination has said is different for the process there.
+    :ivar seen: what is known of the tree, here and there.
     :ivar caught: ends the forwarding of packets, and returns what catches them; None: nothing does.
     :ivar removed: whether the journal was removed, so that the guardian ends at once.
     """
@@ -44,9 +43,7 @@ class Ending:
         self._let_go = let_go
         self.journal: Journal | None = None
         self.guardian: Guardian | None = None
-        self.before: list[pb.TaskState] = []
-        self.seen: pb.Activated | None = None
-        self.notes: list[str] = []
+        self.seen = observed.Seen()
         self.caught: Callable[[], Capture | None] = lambda: None
         self.removed = False
         self._record: Record | None = None
@@ -75,12 +72,16 @@ class Ending:
         else:
             self._roll_back()
 
+    def reap(self) -> None:
+        """Reap the guardian, if nothing keeps it any more."""
+        if self.guardian is not None and self.removed:
+            self.guardian.wait_end()
+
     def _runs_there(self, found: pb.Answer | None = None) -> None:
         """:param found: what the destination has said when it was asked."""
         if found is not None:
             self._report.destination_pid = found.destination_pid
-        observed.on_destination(self._report, self._request.host, self.before, self.seen)
-        self._report.notes += self.notes
+        observed.on_destination(self._report, self._request.host, self.seen)
         if found is not None and found.where == pb.Answer.ENDED:
             pid = self._report.destination_pid
             self._report.where = f"ran on {self._request.host} as PID {pid}, and has ended there"
@@ -159,16 +160,19 @@ class Ending:
     def _in_doubt(self) -> None:
         """Only the destination knows whether it has begun to run it, so it is asked, in a session of its own."""
         self._link.close(flush_s=0.0)  # if the agent lives it sees that, and settles
-        if self.journal is None:
+        journal = self.journal
+        if journal is None:
             return
-        found = doubt.find_out(self.journal.read())
+        found = doubt.find_out(journal.read())
         if not isinstance(found, pb.Answer):
-            self._stays_in_doubt(f"{self._request.host} cannot be asked where the process is: {found}")
+            self._stays_in_doubt(
+                journal, f"{self._request.host} cannot be asked where the process is: {found}"
+            )
             return
         said = doubt.sentence(found, self._request.host)
         if found.where in doubt.THERE:
             self._report.notes.append(said)
-            self._kill_here(self.journal.read())
+            self._kill_here(journal.read())
             self._let_go()
             self._runs_there(found)
             self._close(undo.kill_origin)
@@ -178,15 +182,14 @@ class Ending:
             self._report.outcome, self._report.destination_pid = Outcome.ROLLED_BACK, 0
             self._close(self._undo, remind=True)
         else:
-            self._stays_in_doubt(said)
+            self._stays_in_doubt(journal, said)
 
-    def _stays_in_doubt(self, why: str) -> None:
+    def _stays_in_doubt(self, journal: Journal, why: str) -> None:
         """A person must look."""
-        assert self.journal is not None
         self._report.notes.append(why)
         self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
-        self._report.instructions = in_doubt(self.journal.read())
-        self.journal.abandon()
+        self._report.instructions = in_doubt(journal.read())
+        journal.abandon()
         self.journal = None
 
     def _close(self, clean_up: Callable[[Record], list[str]], *, remind: bool = False) -> None:

@@ -7,9 +7,12 @@ had written those before must not be lost: then the tree goes on here, and gets 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from migrate.errors import Ended, Signalled
+from migrate.machine import Machine
 from migrate.pb.session_pb2 import TaskState
 from migrate.processes import identity, pending
 from migrate.processes.watched import DEAD, Watched
@@ -72,6 +75,35 @@ class Frozen:
     def close(self) -> None:
         """Watch no more."""
         self._watched.close()
+
+
+class NoneKilled:
+    """For a watch: looks whether a task of the tree was killed, as long as one is frozen.
+
+    :param machine: says in which step.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._trees: list[Frozen] = []
+
+    @contextlib.contextmanager
+    def looking_at(self, tree: Frozen) -> Iterator[None]:
+        """*tree* is frozen meanwhile."""
+        self._trees.append(tree)
+        try:
+            yield
+        finally:
+            self._trees.remove(tree)
+
+    def __call__(self) -> None:
+        """Return while all live.
+
+        :raises Ended: one has been killed.
+        """
+        if (step := self._machine.step) is not None:
+            for tree in self._trees:
+                tree.require(step.action)
 
 
 def _of_timers(images: Path, pid: int) -> frozenset[int]:

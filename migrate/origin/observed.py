@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from migrate import limits
 from migrate.errors import Ended
@@ -10,6 +10,21 @@ from migrate.pb.session_pb2 import Activated, TaskState
 from migrate.processes.chosen import Subject
 from migrate.processes.watched import DEAD, STOPPED
 from migrate.report.report import Outcome, Report
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of the tree that was moved.
+
+    :ivar before: its tasks before the freeze, the root first.
+    :ivar after: what the destination saw of them in the end, if it has said so.
+    :ivar notes: what the destination has said is different for the process there.
+    """
+
+    before: list[TaskState] = field(default_factory=list)
+    after: Activated | None = None
+    notes: list[str] = field(default_factory=list)
+
 
 #: So many tasks are named; the others are counted.
 _NAMED = 5
@@ -34,18 +49,18 @@ def on_origin(report: Report, subject: Subject) -> None:
         report.where = f"runs on origin as PID {subject.pid}"
 
 
-def on_destination(report: Report, host: str, before: Iterable[TaskState], seen: Activated | None) -> None:
-    """After it was moved: say what the destination saw of it there.
-
-    :param before: the tasks and their states before the freeze, the root first.
-    :param seen: what it said, if it has.
-    """
+def on_destination(report: Report, host: str, seen: Seen) -> None:
+    """After it was moved: say what the destination saw of it there."""
     report.outcome = Outcome.MOVED
     report.where = f"runs on {host} as PID {report.destination_pid}"
-    if seen is None:
-        return
-    report.notes += seen.problems
-    now = {task.pid: task.state for task in seen.tasks}
+    if seen.after is not None:
+        _compare(report, host, seen.before, seen.after)
+    report.notes += seen.notes
+
+
+def _compare(report: Report, host: str, before: list[TaskState], after: Activated) -> None:
+    report.notes += after.problems
+    now = {task.pid: task.state for task in after.tasks}
     root, *others = before
     state = now.get(root.pid, "")
     if not state or state in DEAD:

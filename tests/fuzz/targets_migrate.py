@@ -140,7 +140,7 @@ def _restore(received: pb.Restore) -> None:
 
 def _activated(received: pb.Activated) -> None:
     report = Report(outcome=Outcome.IN_DOUBT, pid=100)
-    observed.on_destination(report, "b", [pb.TaskState(pid=100, state="S")], received)
+    observed.on_destination(report, "b", observed.Seen([pb.TaskState(pid=100, state="S")], received))
     assert report.outcome in (Outcome.MOVED, Outcome.ENDED)
     render(report)
     json.dumps(report.as_json())

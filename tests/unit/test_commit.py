@@ -12,40 +12,79 @@ import pytest
 from migrate import place
 from migrate.errors import TransportError
 from migrate.journal.journal import Journal
-from migrate.machine import Machine, Outcome, State
-from migrate.origin.run import Driver
+from migrate.machine import Machine, Outcome
+from migrate.origin.handover import Committed, Switched
 from migrate.recovery import settle
+from migrate.steps import State
 
 
-def nothing(*_: Any, **__: Any) -> None:
-    pass
+class Noted:
+    """Whatever is called of it is noted."""
+
+    def __init__(self, into: list[str], name: str = "") -> None:
+        self._into, self._name = into, name
+
+    def __getattr__(self, name: str) -> Any:
+        return Noted(self._into, f"{self._name}.{name}".lstrip("."))
+
+    def __call__(self, *_: object) -> None:
+        self._into.append(self._name)
+
+
+#: What is looked at, and closed, before anything is written or sent.
+BEFORE = [
+    "packets.forwarder.catch_up",
+    "patience.check",
+    "guardian.check",
+    "tree.look",
+    "hold.check",
+    "packets.lease.keep",
+    "watch.end",
+]
 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_link_that_was_lost_before_commit_is_no_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
+    done: list[str] = []
+    machine = Machine()
+    machine.state, machine.touched = State.SWITCHED, True
+
     def send(_: object) -> None:
+        # Given away, and written down, before the first byte may leave.
+        assert (machine.state, journal.read().state) == (State.COMMITTED, settle.COMMITTED)
+        assert journal.read().destination_pid == 77
+        done.append("sent")
         if lost:
             raise TransportError("the link is lost")
 
     monkeypatch.setattr(place, "STATE", tmp_path)
-    driver: Any = Driver.__new__(Driver)
-    driver._journal = Journal("0123456789ab", role="origin", pid=os.getpid(), other_host="there")
-    driver._machine = Machine()
-    driver._machine.state, driver._machine.touched = State.SWITCHED, True
-    driver._forwarder = SimpleNamespace(catch_up=nothing)
-    driver._frozen, driver._images = SimpleNamespace(look=nothing), tmp_path
-    driver._hold = SimpleNamespace(check=nothing)
-    driver._lease = SimpleNamespace(keep=nothing)
-    driver._patience = driver._guardian = SimpleNamespace(check=nothing)
-    driver._watch = SimpleNamespace(end=nothing)
-    driver._report = SimpleNamespace(destination_pid=77)
-    driver._link = SimpleNamespace(send=send)
+    journal = Journal("0123456789ab", role="origin", pid=os.getpid(), other_host="there")
+    others = Noted(done)
+    move = SimpleNamespace(
+        machine=machine,
+        link=SimpleNamespace(send=send),
+        account=SimpleNamespace(report=SimpleNamespace(destination_pid=77)),
+        patience=others.patience,
+        watch=others.watch,
+    )
+    ready: Any = SimpleNamespace(
+        move=move,
+        journal=journal,
+        guardian=others.guardian,
+        hold=others.hold,
+        packets=others.packets,
+        images=SimpleNamespace(directory=tmp_path),
+    )
+    attempt: Any = None
+    found: Any = SimpleNamespace(tree=others.tree)
+    stage = Switched(ready, attempt, found)
     if lost:
         with pytest.raises(TransportError):
-            driver.commit()
+            stage.take()
     else:
-        driver.commit()
-    assert driver._machine.failed() is (Outcome.ROLLED_BACK if lost else Outcome.IN_DOUBT)
-    assert (driver._journal.read().state == settle.COMMITTED) == (not lost)
+        assert isinstance(stage.take(), Committed)
+    assert done == [*BEFORE, "sent"]
+    assert machine.failed() is (Outcome.ROLLED_BACK if lost else Outcome.IN_DOUBT)
+    assert (journal.read().state == settle.COMMITTED) == (not lost)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from migrate import machine
-from migrate.machine import STEPS, Machine, Outcome, State
-from migrate.recovery import undo
+from migrate.machine import Machine, Outcome
+from migrate.steps import BY_ACTION, BY_STATE, STEPS, State, Step
 
-ORDER = [State.CHECKED, *(step.after for step in STEPS)]
+ROOT = Path(__file__).resolve().parents[2]
+#: Those that the machine takes, from the state in which all has been checked and made ready.
+TAKEN = STEPS[STEPS.index(BY_ACTION["freeze"]) :]
+ORDER = [State.CHECKED, *(step.after for step in TAKEN)]
 
 
 def taken(state: State) -> Machine:
@@ -21,9 +26,14 @@ def taken(state: State) -> Machine:
 
 
 def test_every_step_begins_where_the_last_one_ended() -> None:
-    assert [step.before for step in STEPS] == ORDER[:-1]
-    assert list(State) == ORDER
+    assert [step.before for step in STEPS[1:]] == [step.after for step in STEPS[:-1]]
+    assert list(State) == [STEPS[0].before, *ORDER]
     assert taken(State.RELEASED).step is None
+
+
+def test_one_step_leaves_a_state() -> None:
+    assert [BY_STATE[state] for state in ORDER[:-1]] == list(TAKEN)
+    assert {step.before for step in STEPS if step not in BY_STATE.values()} == {State.STARTED, State.CHECKED}
 
 
 def test_nothing_is_touched_before_the_first_step_begins() -> None:
@@ -42,8 +52,8 @@ def test_outcome_of_a_failure_in_a_state(state: State) -> None:
     assert made.given_away == (state in expected)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_outcome_of_a_failure_within_a_step(step: machine.Step) -> None:
+@pytest.mark.parametrize("step", TAKEN, ids=lambda step: step.action)
+def test_outcome_of_a_failure_within_a_step(step: Step) -> None:
     """Until the message that gives the process away is sent, its step can be undone like the others."""
     made = taken(step.before)
     made.begin()
@@ -67,22 +77,27 @@ def test_undos_by_state() -> None:
     undos: list[str] = []
     by_state = {}
     for step in STEPS:
-        undos = [*step.undo[::-1], *undos]
+        undos = [*step.here[::-1], *undos]
         by_state[step.after] = undos
-    first = ["criu", "freezer", "images", "isolation"]
+    assert by_state[State.CHECKED] == ["isolation", "images"]
+    first = ["criu", "freezer", "isolation", "images"]
     assert by_state[State.FROZEN] == first
     assert by_state[State.DUMPED] == ["keeper", "stop", *first]
     assert by_state[State.ISOLATED] == ["repair", "keeper", "stop", *first]
     assert by_state[State.STREAMED] == by_state[State.RESTORED] == by_state[State.ISOLATED]
     assert by_state[State.SWITCHED] == ["switch", "repair", "keeper", "stop", *first]
-    assert by_state[State.COMMITTED] == by_state[State.SWITCHED]
-    assert set(by_state[State.RELEASED]) <= set(undo.UNDO)
+    assert by_state[State.COMMITTED] == by_state[State.RELEASED] == by_state[State.SWITCHED]
+
+
+def test_nothing_is_journalled_once_it_is_given_away() -> None:
+    assert [step.action for step in STEPS if step.gives_away] == ["commit", "activate", "release"]
+    assert [step.here + step.there for step in STEPS if step.gives_away] == [()] * 3
 
 
 def test_steps_cannot_be_mixed_up() -> None:
     made = taken(State.FROZEN)
     with pytest.raises(ValueError, match="does not belong"):
-        made.done(STEPS[0])
+        made.done(TAKEN[0])
     with pytest.raises(ValueError, match="nothing to give away"):
         made.give_away()
     made = taken(State.SWITCHED)
@@ -92,7 +107,16 @@ def test_steps_cannot_be_mixed_up() -> None:
         taken(State.RELEASED).begin()
 
 
-def test_diagram_has_every_state() -> None:
-    lines = machine.diagram().splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [step.after.value for step in STEPS]
-    assert [line.split()[-1] for line in lines[7:]] == ["IN_DOUBT", "IN_DOUBT", "MOVED"]
+def test_list_has_every_step_and_its_outcome() -> None:
+    lines = [line.split() for line in machine.listed().splitlines()[1:]]
+    assert [line[:2] for line in lines] == [[step.action, step.after.value] for step in STEPS]
+    before = ["UNTOUCHED"] * STEPS.index(TAKEN[0])
+    assert [line[-1] for line in lines] == [
+        *before,
+        *["ROLLED_BACK"] * 6,
+        *["IN_DOUBT", "IN_DOUBT", "MOVED"],
+    ]
+
+
+def test_readme_has_the_table_as_it_is_printed() -> None:
+    assert f"```\n{machine.whole()}\n```" in (ROOT / "README.md").read_text()

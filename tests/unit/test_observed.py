@@ -118,7 +118,7 @@ def moved(before: list[TaskState] = BEFORE, **states: str) -> Report:
     seen = Activated(destination_pid=7, problems=["nothing listens"] if "x" in states else [])
     seen.tasks.extend(TaskState(pid=int(pid[1:]), state=state) for pid, state in states.items() if pid != "x")
     report = Report(outcome=Outcome.IN_DOUBT, pid=7, destination_pid=7)
-    observed.on_destination(report, "b", before, seen)
+    observed.on_destination(report, "b", observed.Seen(before, seen))
     return report
 
 

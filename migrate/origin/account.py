@@ -1,0 +1,27 @@
+"""Where what happens is told: to the user while it happens, to the clock, and to the report for the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from migrate.report.observer import Observer
+from migrate.report.report import Report, Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """That of one migration."""
+
+    report: Report
+    observer: Observer
+    timeline: Timeline
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A ``with`` block that is the phase *name*; one that fails ends for the clock, and is not done."""
+        self.observer.phase_begin(name, "origin")
+        with self.timeline.phase(name):
+            yield
+        self.observer.phase_end(name)

@@ -1,0 +1,70 @@
+"""The last state in which the tree runs, and the step out of it: hold new connections off, freeze, look again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from migrate.errors import CriuError
+from migrate.origin import accept_queues
+from migrate.origin.attempt import Attempt
+from migrate.origin.frozen import Frozen as Tree
+from migrate.origin.ready import Ready
+from migrate.origin.stage import Stage
+from migrate.origin.stages import Frozen
+from migrate.origin.unowned import Watcher
+from migrate.processes.chosen import stopped
+from migrate.steps import State
+from tcpcp.criu import stages
+
+#: How often a freeze is tried when connections slip into an accept queue.
+FREEZES = 5
+
+
+class Prepared(Stage):
+    """All is ready on both hosts, and nothing touched.
+
+    :param unowned: looks for connections that only the kernel has.
+    """
+
+    state: ClassVar[State] = State.CHECKED
+
+    def __init__(self, ready: Ready, attempt: Attempt, unowned: Watcher) -> None:
+        super().__init__(ready, attempt)
+        self._unowned = unowned
+
+    def _next(self) -> Frozen:
+        """Hold new connections, let the accept queues drain, freeze; again if one slipped in."""
+        ready, move = self.ready, self.ready.move
+        ready.guardian.check()
+        move.patience.begin_gap()
+        attempt = self.attempt
+        for number in range(FREEZES):
+            move.account.report.notes += ready.hold.prepare(self._tasks)
+            listeners = self._drained()
+            were_stopped = stopped(self._tasks())
+            if number:
+                attempt = Attempt(move, ready.images, ready.hold)
+            going = attempt.freeze(ready.journal)
+            tree = Tree(move.subject.frozen("freeze"), were_stopped)
+            move.held.freeze.callback(tree.close)
+            move.held.freeze.enter_context(move.alive.looking_at(tree))
+            if not stages.accept_queues(listeners) and self._unowned.none_left():
+                return Frozen(ready, attempt, tree, going)
+            move.held.freeze.close()
+        raise CriuError(
+            "connections keep arriving in an accept queue that the process does not empty, or being closed with"
+            " data that is still to be sent",
+            phase="freeze",
+            hint="Try again when the server is less busy, or look whether it accepts at all.",
+        )
+
+    def _tasks(self) -> list[int]:
+        return self.ready.move.subject.tasks("freeze")
+
+    def _drained(self) -> list[int]:
+        """Hold new connections off until none is left that no descriptor names; inodes of the listeners."""
+        move, packets = self.ready.move, self.ready.packets
+        tasks, until = self._tasks(), move.patience.until
+        listeners = accept_queues.drain(packets.lease, tasks, until, packets.capture.syns, move.watch)
+        self._unowned.wait_for_none(until)
+        return listeners

@@ -1,0 +1,111 @@
+"""The states from the copy that stands on the destination to the end: the addresses go there, then the process."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from migrate import limits
+from migrate.errors import MigrateError
+from migrate.link import message_checks
+from migrate.origin.stage import Stage, Still
+from migrate.pb import session_pb2 as pb
+from migrate.processes import identity
+from migrate.report.report import Span
+from migrate.steps import State
+
+
+class Restored(Still):
+    """A copy stands on the destination and has run no instruction."""
+
+    state: ClassVar[State] = State.RESTORED
+
+    def _next(self) -> Switched:
+        """Withdraw here, then have the destination answer: never both."""
+        ready, link = self.ready, self.ready.move.link
+        ready.journal.did("switch", details=ready.switch.details())
+        ready.switch.switch()
+        link.send(pb.Switch())
+        ready.switch.verify()  # a second look, while the destination is at work
+        link.expect(pb.Switched, timeout_s=ready.move.timeout_s)
+        return Switched(ready, self.attempt, self._found)
+
+
+class Switched(Still):
+    """The destination has the addresses, and does not answer yet."""
+
+    state: ClassVar[State] = State.SWITCHED
+
+    def _next(self) -> Committed:
+        """Give the process away, and with it all that has arrived for it here up to now."""
+        ready, move = self.ready, self.ready.move
+        ready.packets.forwarder.catch_up()
+        move.patience.check()
+        ready.guardian.check()
+        self._found.tree.look("commit", ready.images.directory)
+        ready.hold.check()
+        ready.packets.lease.keep()
+        move.watch.end()
+        pid = move.account.report.destination_pid
+        ready.journal.state(State.COMMITTED.value, destination_pid=pid)
+        move.machine.give_away()
+        try:
+            move.link.send(pb.Commit())
+        except MigrateError:  # the link was lost before: surely nothing was sent
+            move.machine.take_back()
+            ready.journal.state(State.SWITCHED.value)
+            raise
+        return Committed(ready, self.attempt, self._found)
+
+
+class Committed(Still):
+    """Given away: the copy here never runs again by itself."""
+
+    state: ClassVar[State] = State.COMMITTED
+
+    def _next(self) -> Activated:
+        """Wait until it runs on the destination."""
+        move, account = self.ready.move, self.ready.move.account
+        activated = move.link.expect(pb.Activated, timeout_s=move.timeout_s)
+        message_checks.check(activated)
+        move.ending.seen.after = activated
+        account.timeline.stop(Span.ISOLATED)
+        account.timeline.stop(Span.FROZEN)
+        account.timeline.hear(activated.phases, move.link.clocks.offset)
+        before = account.report.destination_pid
+        pid = message_checks.destination_pid(activated, move.plan.prepare, before)
+        self.ready.journal.state(State.ACTIVATED.value, destination_pid=pid)
+        return Activated(self.ready, self.attempt, self._found)
+
+
+class Activated(Still):
+    """It runs on the destination."""
+
+    state: ClassVar[State] = State.ACTIVATED
+
+    def _next(self) -> Released:
+        """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
+        move, packets = self.ready.move, self.ready.packets
+        self._found.extract.close()
+        killed = identity.kill(self._found.tree.tasks)
+        self.ready.hold.let_go()
+        self.attempt.worker.close()  # before the wait: CRIU traces them
+        left = identity.not_gone(killed)
+        if left:
+            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
+        packets.forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
+        packets.forwarder.stop()
+        report = move.account.report
+        report.gap_packets, report.gap_dropped = packets.forwarder.packets, packets.capture.dropped
+        packets.isolation.release()
+        move.link.send(pb.Goodbye())
+        move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
+        return Released(self.ready, self.attempt)
+
+
+class Released(Stage):
+    """Nothing is left here but what has to be given back."""
+
+    state: ClassVar[State] = State.RELEASED
+
+    def _next(self) -> Stage:
+        raise ValueError("no step is left")

@@ -1,0 +1,117 @@
+"""What the inventories of both hosts say: how the process can be moved, or all reasons why it cannot be.
+
+Nothing is touched on either host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from migrate import checks, inventory, limits, switch
+from migrate.checks import around, names
+from migrate.errors import Refused, SwitchError
+from migrate.inventory import beside, ports
+from migrate.link import message_checks
+from migrate.origin import patience
+from migrate.origin.session import Session
+from migrate.pb import session_pb2 as pb
+from migrate.processes import surroundings
+from migrate.request import Request
+
+#: Packets to the peers take the same path from both hosts, which are on the service address's network: the
+#: checks made sure.
+SAME_PATH = True
+
+
+@dataclass(slots=True)
+class Plan:
+    """What the checks found out and the steps need.
+
+    :ivar copy: files to copy before the freeze.
+    :ivar notes: what the user should know although it is no reason to refuse.
+    """
+
+    process: pb.ProcessInventory
+    prepare: pb.Prepare
+    addresses: list[switch.Address]
+    copy: list[pb.File] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check(session: Session) -> Plan:
+    """Look at the process and both hosts.
+
+    :raises Refused: with all reasons.
+    """
+    request = session.request
+    with session.account.phase("check"):
+        process = inventory.process(request.pid)
+        process.service_addresses.extend(request.addresses)
+        process.service_addresses[:] = ports.service_addresses(process)
+        beside.add(process, request.copy_trees, copying=request.copy_files)
+        session.link.send(process)
+        here = inventory.host([session.ends[0]], process)
+        there = session.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
+        message_checks.check(there)
+        there.ssh_addresses.append(session.ends[1])
+        session.files.compare(process, there)
+        options = checks.Options(
+            switch=request.switch,
+            no_address=request.no_address,
+            copy_files=request.copy_files,
+            trees=request.copy_trees,
+            shell_job=request.shell_job,
+            leave_supervisor=request.leave_supervisor,
+            new_pid_namespace_possible=True,
+        )
+        plan = _plan(request, process, here, there)
+        reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
+        if reasons:
+            raise Refused(reasons)
+        plan.notes += checks.notes_on_files(process, there, options)
+        return plan
+
+
+def _needed(session: Session, addresses: list[switch.Address]) -> dict[str, tuple[str, str]]:
+    """Which of *addresses* this host cannot do without: why, and what to do."""
+    found = {}
+    for one in addresses:
+        try:
+            switch.make(session.request.switch, "origin", session.migration_id, [one]).choose()
+        except SwitchError as error:
+            found[one.ip] = (str(error), error.hint)
+    return found
+
+
+def _plan(
+    request: Request, process: pb.ProcessInventory, here: pb.HostInventory, there: pb.HostInventory
+) -> Plan:
+    placed = {}
+    for interface in here.interfaces:
+        for text in interface.addresses:
+            ip, _, length = text.partition("/")
+            placed[ip] = switch.Address(ip, int(length), interface.name)
+    addresses = [placed[ip] for ip in process.service_addresses if ip in placed]
+    prepare = pb.Prepare(
+        switch_kind=request.switch,
+        addresses=[
+            pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
+            for one in addresses
+        ],
+        shell_job=request.shell_job,
+        new_pid_namespace=around.needs_new_pids(process, there),
+        pids=[task.pid for task in process.tasks],
+        tids=[tid for task in process.tasks for tid in task.tids],
+        timeout_s=int(request.timeout_s),
+        same_path=SAME_PATH,
+        personality=surroundings.personality(process.root_pid),
+        connections=sum(1 for one in process.sockets if one.peer_port),
+        unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],
+    )
+    trees = request.copy_trees
+    copy = checks.files_to_copy(process, there, trees) if request.copy_files else []
+    notes = checks.notes(process) + names.notes(process) + around.notes(process)
+    notes += around.notes_on_pids(process, there)
+    if request.check:
+        notes.append(patience.in_words(request.max_gap_s))
+    return Plan(process, prepare, addresses, copy=copy, notes=notes)

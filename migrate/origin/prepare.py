@@ -1,0 +1,115 @@
+"""Everything that can be done before the freeze, on both hosts: from a plan to all that the steps need."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+
+from migrate import interrupt, limits, place, switch
+from migrate.files.images import Sender
+from migrate.gap import capture
+from migrate.gap.file import GapFile
+from migrate.gap.lease import Lease
+from migrate.journal.journal import Journal
+from migrate.memory.rounds import Ahead
+from migrate.origin.attempt import Attempt
+from migrate.origin.freeze import Prepared
+from migrate.origin.move import Move
+from migrate.origin.ready import Images, Packets, Ready
+from migrate.origin.unowned import Watcher
+from migrate.pb import session_pb2 as pb
+from migrate.recovery.guardian import Guardian
+from migrate.recovery.hold import Hold
+from tcpcp.criu import stages
+from tcpcp.endpoint.isolation import Isolation
+
+
+def prepare(move: Move) -> Prepared:
+    """Make all ready on both hosts, and send the memory ahead while the process runs.
+
+    :raises MigrateError, TcpcpError, OSError: the journal says what is to be undone, *move* what to be given back.
+    """
+    with move.account.phase("prepare"):
+        prepared = _prepare(move)
+    with move.account.phase("ahead"):
+        _send_ahead(move, prepared.ready.images)
+    return prepared
+
+
+def _prepare(move: Move) -> Prepared:
+    move.link.send(move.plan.prepare)
+    journal = _journal(move)
+    hold = Hold(journal)
+    move.held.kept.callback(hold.let_go)
+    caught, forwarder = _capture(move, journal)
+    move.ending.guardian = guardian = Guardian(journal.directory, "origin", caught.descriptors())
+    images = _images(move, journal)
+    attempt = Attempt(move, images, hold)
+    switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
+    switching.choose()
+    isolation = _isolation(move, journal)
+    packets = Packets(caught, forwarder, isolation, Lease(isolation))
+    move.watch.also(packets.lease.renew)
+    stages.prepare()
+    move.session.files.copy(move.plan.copy)
+    move.link.flush(timeout_s=move.timeout_s)
+    move.link.expect(pb.Prepared, timeout_s=move.timeout_s)
+    guardian.wait_ready()
+    addresses = (one.ip for one in move.plan.addresses)
+    unowned = Watcher(lambda: move.subject.tasks("freeze"), addresses, move.watch)
+    unowned.wait(move.account.observer.note)
+    return Prepared(Ready(move, journal, guardian, hold, packets, images, switching), attempt, unowned)
+
+
+def _journal(move: Move) -> Journal:
+    pid, host, reach = move.request.pid, move.request.host, move.session.reach
+    made = Journal(move.migration_id, role="origin", pid=pid, other_host=host, reach=reach)
+    move.ending.journal = made
+    return made
+
+
+def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.Forwarder]:
+    """Nothing is caught yet, and nothing sent on."""
+    made = capture.Capture(ipaddress.ip_address(one.ip) for one in move.plan.addresses)
+    forwarder = capture.Forwarder(made, move.link.send, GapFile(journal.directory).add)
+    move.ours.callback(forwarder.stop)
+    move.ending.caught = forwarder.give_back
+    return made, forwarder
+
+
+def _images(move: Move, journal: Journal) -> Images:
+    journal.did("images", path=str(place.image_root() / f"migrate-{move.migration_id}"))
+    directory = place.images(move.migration_id)
+
+    def send(chunk: pb.FileChunk) -> None:
+        move.link.send(chunk, kind="image", timeout_s=move.timeout_s)
+
+    sender = Sender(directory, send, move.watch)
+    move.ours.callback(sender.stop)
+    move.held.kept.callback(sender.abandon)
+    move.watch.also(sender.check)  # it may be the one that is told of a failure
+    deadline = time.monotonic() + limits.AHEAD_READ_S
+    return Images(directory, sender, Ahead(directory, lambda: move.subject.tasks("ahead"), deadline=deadline))
+
+
+def _isolation(move: Move, journal: Journal) -> Isolation:
+    """The filter, which holds nothing yet, and would end by itself long after the work should have."""
+    timeout_s = int(move.request.max_gap_s + limits.FILTER_MARGIN_S)
+    made = Isolation(move.migration_id, timeout_s=timeout_s)
+    journal.did("isolation", name=move.migration_id)
+    made.prepare()
+    return made
+
+
+def _send_ahead(move: Move, images: Images) -> None:
+    """Send the memory while the process runs, so that only what changes has to travel while it does not."""
+
+    def drain() -> None:
+        """Wait until what was read ahead has left."""
+        images.sender.drain(limits.AHEAD_S)
+        move.link.flush(timeout_s=limits.AHEAD_S)
+        move.account.observer.progress(images.sender.sent_bytes, None)
+        interrupt.check()
+
+    images.sender.start_ahead()
+    images.ahead.run(drain)

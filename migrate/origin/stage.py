@@ -1,0 +1,65 @@
+"""A state of a migration on the origin as an object: it has what is there then, and takes the step that leaves it.
+
+A stage is what the step before has returned; :meth:`Stage.take` takes its step, once, and returns the next one.
+What would be needed to undo a step is in the journal before it is done; what has to be given back is with
+:class:`migrate.origin.move.Move` as soon as it is had, so that a step may fail anywhere.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+from migrate.origin.attempt import Attempt
+from migrate.origin.frozen import Frozen
+from migrate.origin.ready import Ready
+from migrate.pb import session_pb2 as pb
+from migrate.steps import State
+from tcpcp.criu.stages import Extract
+
+
+class Stage(abc.ABC):
+    """What there is in :attr:`state`.
+
+    :param attempt: CRIU, which waits to go on.
+    """
+
+    state: ClassVar[State]
+
+    def __init__(self, ready: Ready, attempt: Attempt) -> None:
+        self.ready, self.attempt = ready, attempt
+        self._over = False
+
+    def take(self) -> Stage:
+        """Take the step that leaves this state, and return what there is then.
+
+        :raises ValueError: that was tried before: what was here is not here any more.
+        """
+        if self._over:
+            raise ValueError(f"the state {self.state.value} is over")
+        self._over = True
+        return self._next()
+
+    @abc.abstractmethod
+    def _next(self) -> Stage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The frozen tree, and what was found in it.
+
+    :ivar extract: its TCP sockets.
+    """
+
+    tree: Frozen
+    extract: Extract
+    surroundings: list[pb.Surroundings]
+
+
+class Still(Stage):
+    """What there is once something that only we let go keeps the tree still."""
+
+    def __init__(self, ready: Ready, attempt: Attempt, found: Found) -> None:
+        super().__init__(ready, attempt)
+        self._found = found

@@ -1,0 +1,165 @@
+"""The states from the freeze until all of the tree is on its way: frozen, dumped, isolated, streamed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator
+from concurrent import futures
+from typing import ClassVar
+
+from migrate.criu.worker import Stage as CriuStage
+from migrate.inventory import translated, untold
+from migrate.link import message_checks
+from migrate.origin.attempt import Attempt
+from migrate.origin.frozen import Frozen as Tree
+from migrate.origin.handover import Restored
+from migrate.origin.move import Move
+from migrate.origin.patience import BUILDING
+from migrate.origin.ready import Ready
+from migrate.origin.stage import Found, Stage, Still
+from migrate.pb import session_pb2 as pb
+from migrate.pb.manifest_pb2 import Manifest
+from migrate.processes import identity, surroundings
+from migrate.report.report import Span
+from migrate.steps import State
+from tcpcp.criu import completion
+from tcpcp.criu.stages import Extract
+from tcpcp.record import codec
+
+
+class Frozen(Stage):
+    """CRIU holds every task of the tree.
+
+    :param going: its dump, which has come to where they are frozen.
+    """
+
+    state: ClassVar[State] = State.FROZEN
+
+    def __init__(
+        self, ready: Ready, attempt: Attempt, tree: Tree, going: Generator[CriuStage, bool | None, None]
+    ) -> None:
+        super().__init__(ready, attempt)
+        self._tree, self._going = tree, going
+
+    def _next(self) -> Dumped:
+        """Have CRIU write the images, sent as they grow; then make the freeze outlive CRIU.
+
+        Meanwhile look at the connections, on another processor if there is one.
+        """
+        ready, tasks = self.ready, self._tree.tasks
+        ready.images.sender.start()
+        with futures.ThreadPoolExecutor(1) as beside:
+            looked = beside.submit(_look_at, self._tree, ready.move)
+            self.attempt.dump(self._going)
+            found = looked.result()
+        stopping = self._tree.running
+        ready.journal.did("stop", tasks=stopping)
+        for one in stopping:
+            # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
+            identity.send(one, signal.SIGSTOP)
+        ready.hold.keep(tasks, stopping, self.attempt.worker)
+        ready.move.session.files.settle(pid for pid, _ in tasks)
+        return Dumped(ready, self.attempt, found)
+
+
+def _look_at(tree: Tree, move: Move) -> Found:
+    """Look at the connections, and at what else is not in CRIU's images."""
+    extract = Extract.collect(pid for pid, _ in tree.tasks)
+    move.held.sockets.callback(extract.close)
+    extract.prepare()
+    around = surroundings.read(pid for pid, _ in tree.tasks)
+    translated.require_none(extract.flows, move.plan.process.sockets)
+    untold.require_none(extract.connections, extract.zerocopy())
+    return Found(tree, extract, around)
+
+
+class Dumped(Still):
+    """The images are written, and most of them sent."""
+
+    state: ClassVar[State] = State.DUMPED
+
+    def _next(self) -> Isolated:
+        """Cut all connections off in one batch and read them."""
+        ready, extract = self.ready, self._found.extract
+        move, packets = ready.move, ready.packets
+        ready.journal.did("repair", tasks=self._found.tree.tasks, reuse=extract.reusing())
+        packets.capture.everything()
+        packets.capture.only(extract.flows, extract.listening)
+        move.account.timeline.start(Span.ISOLATED)
+        packets.lease.hold(extract.uncovered(), extract.listening)
+        with (ready.images.directory / completion.ICI_IMAGE).open("wb") as file:
+            for icis in extract.get():
+                file.write(b"".join(map(codec.dumps, icis)))
+                file.flush()  # they are sent, and the destination is at work on them, while we read others
+                move.account.report.connections += len(icis)
+                move.watch()
+        return Isolated(ready, self.attempt, self._found)
+
+
+class Isolated(Still):
+    """The connections are in repair mode and cut off; what their peers send is caught."""
+
+    state: ClassVar[State] = State.ISOLATED
+
+    def _next(self) -> Streamed:
+        """Send what is left of the images."""
+        move, sender = self.ready.move, self.ready.images.sender
+        manifest = sender.finish(move.migration_id)
+        move.link.flush(timeout_s=move.timeout_s)
+        move.account.report.image_bytes = sender.sent_bytes
+        move.account.observer.progress(sender.sent_bytes, sender.sent_bytes)
+        return Streamed(self.ready, self.attempt, self._found, manifest)
+
+
+def _restore_message(
+    manifest: Manifest, extract: Extract, tasks: list[pb.TaskState], most_s: float
+) -> pb.Restore:
+    """What the destination needs beside the images.
+
+    :param tasks: those that were frozen, the root first.
+    :param most_s: how long it may take to build the tree.
+    """
+    return pb.Restore(
+        most_ms=int(most_s * 1000),
+        manifest=manifest,
+        tasks=tasks,
+        closed=extract.closed,
+        sockets=[
+            pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
+            for one in extract.held
+        ],
+        listeners=[
+            pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
+            for one in extract.listeners
+        ],
+    )
+
+
+class Streamed(Still):
+    """All images have left.
+
+    :param manifest: says which.
+    """
+
+    state: ClassVar[State] = State.STREAMED
+
+    def __init__(self, ready: Ready, attempt: Attempt, found: Found, manifest: Manifest) -> None:
+        super().__init__(ready, attempt, found)
+        self._manifest = manifest
+
+    def _next(self) -> Restored:
+        """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
+        move, found = self.ready.move, self._found
+        seen = move.ending.seen
+        seen.before = found.tree.states()
+        most_s = move.patience.left_s * BUILDING
+        message = _restore_message(self._manifest, found.extract, seen.before, most_s)
+        message.surroundings.extend(found.surroundings)
+        message.renamed.update(move.session.files.renamed)
+        move.link.send(message)
+        self.ready.packets.forwarder.start()
+        restored = move.link.expect(pb.Restored, timeout_s=move.timeout_s)
+        move.account.report.destination_pid = message_checks.destination_pid(restored, move.plan.prepare)
+        move.account.timeline.hear(restored.phases, move.link.clocks.offset)
+        seen.notes = list(restored.notes)
+        return Restored(self.ready, self.attempt, found)

@@ -1,0 +1,195 @@
+"""The steps of a migration as one table: the state before and after each, what is said, done and journalled in it.
+
+Pure. The table runs: :mod:`migrate.origin.run` takes its rows, a stage of :mod:`migrate.origin.stages` for each;
+what an agent takes after what comes from it (:mod:`migrate.order`); :mod:`migrate.recovery.undo` has a function
+for every entry that a row lets a host journal. The README shows it as ``python -m migrate.machine`` prints it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class State(enum.Enum):
+    """Where a migration is; the last four are ends."""
+
+    STARTED = "STARTED"
+    CHECKED = "CHECKED"
+    FROZEN = "FROZEN"
+    DUMPED = "DUMPED"
+    ISOLATED = "ISOLATED"
+    STREAMED = "STREAMED"
+    RESTORED = "RESTORED"
+    SWITCHED = "SWITCHED"
+    COMMITTED = "COMMITTED"
+    ACTIVATED = "ACTIVATED"
+    RELEASED = "RELEASED"
+
+
+#: From here on the origin's copy never runs again by itself, and nothing may be interrupted.
+GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row: how to get from one state to the next. What is only made ready leaves the state as it is.
+
+    :ivar action: the step's name, which is also the phase the user sees.
+    :ivar origin, destination: what each host does, for people.
+    :ivar sends: the messages (fields of Frame) that the origin sends in it, once each and in this order.
+    :ivar waits: the answers that it waits for.
+    :ivar meanwhile: messages that it may send too, any number of them, from the first of *sends* on.
+    :ivar here: journal entries that the origin may write in it, in this order.
+    :ivar there: those of the destination, for what it is sent in this step.
+    """
+
+    before: State
+    after: State
+    action: str
+    origin: str
+    destination: str
+    sends: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+    meanwhile: tuple[str, ...] = ()
+    here: tuple[str, ...] = ()
+    there: tuple[str, ...] = ()
+
+    @property
+    def gives_away(self) -> bool:
+        """Whether it closes the way back, or comes after that: nothing interrupts it."""
+        return self.after in GIVEN_AWAY
+
+
+STEPS = (
+    Step(
+        State.STARTED,
+        State.STARTED,
+        "connect",
+        origin="ssh",
+        destination="start migrate-agent",
+        sends=("hello",),
+        waits=("hello",),
+    ),
+    Step(
+        State.STARTED,
+        State.CHECKED,
+        "check",
+        origin="what the process holds, what the host can do",
+        destination="what is taken, missing, different there",
+        sends=("process",),
+        waits=("host", "compared"),
+        meanwhile=("compare",),
+    ),
+    Step(
+        State.CHECKED,
+        State.CHECKED,
+        "prepare",
+        origin="guardian, filter, CRIU, image directory",
+        destination="the same",
+        sends=("prepare",),
+        waits=("prepared",),
+        meanwhile=("copy",),
+        here=("images", "isolation"),
+        there=("isolation", "images", "directory", "copied"),
+    ),
+    Step(
+        State.CHECKED,
+        State.CHECKED,
+        "ahead",
+        origin="read memory while it runs, in rounds",
+        destination="keep it",
+        meanwhile=("image",),
+    ),
+    Step(
+        State.CHECKED,
+        State.FROZEN,
+        "freeze",
+        origin="hold SYNs, drain accept queues, freeze the tree",
+        destination="",
+        here=("freezer", "criu"),
+    ),
+    Step(
+        State.FROZEN,
+        State.DUMPED,
+        "dump",
+        origin="CRIU writes images; of the pages only those that differ from what was sent ahead. Meanwhile read"
+        " each socket's options",
+        destination="take them as they grow",
+        waits=("compared",),
+        meanwhile=("compare", "copy", "image"),
+        here=("stop", "keeper"),
+        there=("directory", "copied"),
+    ),
+    Step(
+        State.DUMPED,
+        State.ISOLATED,
+        "isolate",
+        origin="from here on catch what the peers send; one filter batch cuts all connections off; read every ICI",
+        destination="check it, make CRIU's image of it",
+        meanwhile=("image",),
+        here=("repair",),
+    ),
+    Step(
+        State.ISOLATED,
+        State.STREAMED,
+        "stream",
+        origin="the last images",
+        destination="",
+        meanwhile=("image",),
+    ),
+    Step(
+        State.STREAMED,
+        State.RESTORED,
+        "restore",
+        origin="what was caught",
+        destination="check sizes and hashes; address added, mute; the tree is built, frozen",
+        sends=("restore",),
+        waits=("restored",),
+        meanwhile=("gap",),
+        there=("switch", "routes", "tree", "criu"),
+    ),
+    Step(
+        State.RESTORED,
+        State.SWITCHED,
+        "switch",
+        origin="withdraw the service address",
+        destination="answer for it for some seconds, renewed; announce it",
+        sends=("switch",),
+        waits=("switched",),
+        meanwhile=("gap",),
+        here=("switch",),
+    ),
+    Step(
+        State.SWITCHED,
+        State.COMMITTED,
+        "commit",
+        origin="no way back from here",
+        destination="",
+        sends=("commit",),
+        meanwhile=("gap",),
+    ),
+    Step(
+        State.COMMITTED,
+        State.ACTIVATED,
+        "activate",
+        origin="",
+        destination="give the stack what was caught, lift the filter, let the tree run",
+        waits=("activated",),
+        meanwhile=("gap",),
+    ),
+    Step(
+        State.ACTIVATED,
+        State.RELEASED,
+        "release",
+        origin="kill the frozen tree, clean up; what still comes here",
+        destination="give it to the stack, clean up",
+        sends=("goodbye",),
+        waits=("goodbye",),
+        meanwhile=("gap",),
+    ),
+)
+
+#: The step that leaves each state.
+BY_STATE = {step.before: step for step in STEPS if step.before is not step.after}
+BY_ACTION = {step.action: step for step in STEPS}

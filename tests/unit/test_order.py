@@ -1,0 +1,42 @@
+"""Which message may come after which, as an agent takes them: what the table makes of it, spelt out."""
+
+from __future__ import annotations
+
+import pytest
+
+from migrate import order
+from migrate.pb.session_pb2 import Frame
+from migrate.steps import STEPS
+
+#: The same, by hand.
+EXPECTED = {
+    "": "hello",
+    "hello": "process ask goodbye",
+    "ask": "ask goodbye",
+    "process": "prepare compare goodbye",
+    "prepare": "copy image compare restore abort",
+    "restore": "switch gap abort",
+    "switch": "commit gap abort",
+    "commit": "goodbye gap",
+    "abort": "goodbye gap",
+    "goodbye": "gap",
+    "failed": "copy image compare restore switch commit gap abort goodbye",
+}
+
+
+@pytest.mark.parametrize("after", EXPECTED)
+def test_what_may_follow(after: str) -> None:
+    assert order.FOLLOWS[after] == set(EXPECTED[after].split())
+
+
+def test_nothing_else_is_followed() -> None:
+    assert set(order.FOLLOWS) == set(EXPECTED)
+    assert {"compare", "copy", "image", "gap"} == order.MEANWHILE
+    assert not order.MEANWHILE & set(order.FOLLOWS)
+
+
+def test_every_message_of_the_table_is_one() -> None:
+    fields = {field.name for field in Frame.DESCRIPTOR.fields}
+    said = {kind for step in STEPS for kind in (*step.sends, *step.waits, *step.meanwhile)}
+    apart = {"ask", "answer", "abort", "aborted", "failure", "ping", "stamp", "question"}
+    assert said | apart == fields and not said & apart
