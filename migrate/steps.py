@@ -147,7 +147,7 @@ STEPS = (
         sends=("restore",),
         waits=("restored",),
         meanwhile=("gap",),
-        there=("switch", "routes", "tree", "criu"),
+        there=("switch", "sockets", "routes", "tree", "criu"),
     ),
     Step(
         State.RESTORED,

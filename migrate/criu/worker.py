@@ -97,7 +97,7 @@ class Worker:
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
     :param personality: for it and what it restores, None: ours; see :mod:`migrate.processes.surroundings`.
-    :param heed: called again and again while we wait for CRIU; what it raises ends the wait.
+    :ivar heed: called again and again while we wait for CRIU; what it raises ends the wait.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
     :raises CriuError: the program is missing or cannot be started.
     """
@@ -113,7 +113,7 @@ class Worker:
         personality: int | None = None,
         heed: Callable[[], None] = nothing,
     ) -> None:
-        self.role, self._heed = role, heed
+        self.role, self.heed = role, heed
         self.namespace_init = 0
         path = binary or program()
         if path is None:
@@ -323,7 +323,7 @@ class Worker:
         for one in (descriptor, self._ended):
             poll.register(one, select.POLLIN)
         while True:
-            self._heed()
+            self.heed()
             left_s = deadline - time.monotonic()
             ready = {one for one, _ in poll.poll(1000 * max(0.0, min(left_s, limits.HEED_S)))}
             if descriptor in ready:

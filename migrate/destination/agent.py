@@ -9,10 +9,10 @@ that on a slow machine): until then the driver knows of no agent, from then on o
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from migrate import environment, limits, order, place
@@ -26,36 +26,33 @@ from migrate.pb import session_pb2 as pb
 from migrate.version import VERSION
 
 if TYPE_CHECKING:  # loaded after the hello
-    from migrate.destination.stages import Destination
+    from migrate.destination.destination import Destination
     from tcpcp.errors import TcpcpError
 
 
 class Agent:
-    """One session with a driver over *stream*."""
+    """The rest of a session, when both have said hello.
 
-    def __init__(self, stream: Stream) -> None:
-        self._link = Link(stream, role="origin", checkpoint=self.watch)
+    :param link: to the driver.
+    :param here: the migration, of which nothing has been done yet.
+    """
+
+    def __init__(self, link: Link, here: Destination) -> None:
+        self._link, self._here = link, here
+        self._handlers = here.handlers()
         self._after = "hello"
-        self._destination: Destination | None = None
 
     def serve(self) -> int:
         """Serve the driver until it says goodbye or is gone; the agent's exit status."""
         try:
-            return self._serve()
-        finally:
-            self._link.close()
-
-    def _serve(self) -> int:
-        try:
-            self._greet()
             while self._after != "goodbye":
                 self._serve_one()
         except TransportError:
-            self._undo()
+            self._here.settle()
             return 0
         except ProtocolError as error:
-            self._undo()
-            self._tell(error)
+            self._here.settle()
+            _tell(self._link, error)
             return 1
         return 0
 
@@ -63,42 +60,10 @@ class Agent:
         try:
             kinds = sorted(order.FOLLOWS[self._after])
             kind, message = self._link.receive_kind(*kinds, timeout_s=limits.PATIENCE_S)
-        except (CriuError, SwitchError, FilterLost) as error:  # found by watch()
+        except (CriuError, SwitchError, FilterLost) as error:  # found by Destination.watch()
             self._fail("restore", error)
         else:
             self._take(kind, message)
-
-    def watch(self) -> None:
-        """Called now and then while we wait for the driver. :raises CriuError: CRIU is gone."""
-        if self._destination is not None:
-            self._destination.watch()
-
-    def _called_off(self) -> None:
-        """While we work for the driver. :raises MigrateError: it is gone, or has told us to undo."""
-        if self._link.error is not None:
-            raise self._link.error
-        if self._link.has("abort"):
-            raise MigrateError("the origin has called it off", phase="abort", role="destination")
-
-    def _greet(self) -> None:
-        hello = self._link.expect(pb.Hello, timeout_s=limits.DRIVER_HELLO_S)
-        name = os.uname().nodename
-        self._link.send(
-            pb.Hello(
-                protocol=PROTOCOL,
-                version=VERSION,
-                migration_id=hello.migration_id,
-                hostname=name,
-                boot_id=boot_id(),
-            )
-        )
-        if not place.valid_id(hello.migration_id):
-            raise ProtocolError("not a migration's id", phase="session", role="destination")
-        from migrate.destination.stages import Destination
-        from migrate.recovery import settle
-
-        settle.sweep(lambda _: None)
-        self._destination = Destination(hello.migration_id, hello.hostname, self._called_off)
 
     def _take(self, kind: str, message: Any) -> None:
         from migrate.link import message_checks
@@ -119,79 +84,70 @@ class Agent:
         if reply is not None:
             self._link.send(reply)
 
-    @property
-    def _handlers(self) -> dict[str, Callable[[Any], Any]]:
-        here = self._destination
-        assert here is not None
-        return {
-            "ask": self._where,
-            "process": self._answer,
-            "prepare": self._prepare,
-            "compare": here.compare,
-            "copy": here.copy,
-            "image": here.take,
-            "restore": here.restore,
-            "switch": self._switch,
-            "commit": lambda _: here.commit(),
-            "gap": here.gap,
-            "abort": self._abort,
-            "goodbye": self._goodbye,
-        }
-
-    @staticmethod
-    def _where(question: pb.Ask) -> pb.Answer:
-        from migrate.recovery import whereabouts
-
-        return whereabouts.find(question.migration_id, question.wait_ms / 1000)
-
-    @staticmethod
-    def _answer(process: pb.ProcessInventory) -> pb.HostInventory:
-        from migrate.inventory import answer
-
-        return answer(process)
-
-    def _prepare(self, request: pb.Prepare) -> pb.Prepared:
-        assert self._destination is not None
-        self._destination.prepare(request)
-        return pb.Prepared()
-
-    def _switch(self, _: pb.Switch) -> pb.Switched:
-        assert self._destination is not None
-        self._destination.switch()
-        return pb.Switched()
-
-    def _abort(self, _: pb.Abort) -> pb.Aborted:
-        assert self._destination is not None
-        undone, problems = self._destination.abort()
-        return pb.Aborted(undone=undone, problems=problems, packets=self._destination.caught)
-
-    def _goodbye(self, _: pb.Goodbye) -> pb.Goodbye:
-        assert self._destination is not None
-        if self._destination.committed:
-            self._destination.end()
-        return pb.Goodbye()
-
     def _fail(self, phase: str, error: MigrateError | TcpcpError | OSError) -> None:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
         told = failure.to_failure(error, phase)
-        told.log_tail.extend(self._undo())
-        told.not_here = self._destination is None or self._destination.not_here
-        told.phases.extend(self._destination.phases if self._destination is not None else [])
+        told.log_tail.extend(self._here.settle())
+        told.not_here = self._here.not_here
+        told.phases.extend(self._here.phases)
         self._after = order.FAILED
         self._link.send(told)
 
-    def _undo(self) -> list[str]:
-        if self._destination is None:
-            return []
-        if self._destination.committed:
-            return self._destination.settle()
-        return self._destination.abort()[1]
 
-    def _tell(self, error: MigrateError) -> None:
-        try:
-            self._link.send(failure.to_failure(error))
-        except MigrateError:  # what ended the link: perhaps this very error
-            return
+def serve(stream: Stream) -> int:
+    """Serve a driver over *stream*; the agent's exit status."""
+    link = Link(stream, role="origin")
+    try:
+        here = _greet(link)
+        link.checkpoint = here.watch
+        return Agent(link, here).serve()
+    except TransportError:
+        return 0
+    except ProtocolError as error:
+        _tell(link, error)
+        return 1
+    finally:
+        link.close()
+
+
+def _greet(link: Link) -> Destination:
+    """Say hello to the driver, and only then load what does the work.
+
+    :raises TransportError, ProtocolError: it has not said hello.
+    """
+    hello = link.expect(pb.Hello, timeout_s=limits.DRIVER_HELLO_S)
+    link.send(
+        pb.Hello(
+            protocol=PROTOCOL,
+            version=VERSION,
+            migration_id=hello.migration_id,
+            hostname=os.uname().nodename,
+            boot_id=boot_id(),
+        )
+    )
+    if not place.valid_id(hello.migration_id):
+        raise ProtocolError("not a migration's id", phase="session", role="destination")
+    from migrate.destination.destination import Destination
+    from migrate.destination.errand import Errand
+    from migrate.recovery import settle
+
+    settle.sweep(lambda _: None)
+    return Destination(Errand(hello.migration_id, hello.hostname, functools.partial(_called_off, link)))
+
+
+def _called_off(link: Link) -> None:
+    """While we work for the driver. :raises MigrateError: it is gone, or has told us to undo."""
+    if link.error is not None:
+        raise link.error
+    if link.has("abort"):
+        raise MigrateError("the origin has called it off", phase="abort", role="destination")
+
+
+def _tell(link: Link, error: MigrateError) -> None:
+    try:
+        link.send(failure.to_failure(error))
+    except MigrateError:  # what ended the link: perhaps this very error
+        return
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -206,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    return Agent(FdStream.from_stdio()).serve()
+    return serve(FdStream.from_stdio())
 
 
 if __name__ == "__main__":

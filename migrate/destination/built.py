@@ -64,10 +64,15 @@ class Built:
         return self._watched.all_ended()
 
     def seen(self) -> list[TaskState]:
-        """The state of each now that it runs, the root first; "" of those that have ended."""
+        """The state of each once all of them run."""
         deadline = time.monotonic() + limits.RUNS_S
-        while self._starting(states := self._watched.states()) and time.monotonic() < deadline:
+        while self._starting(self._watched.states()) and time.monotonic() < deadline:
             time.sleep(0.002)
+        return self.now()
+
+    def now(self) -> list[TaskState]:
+        """The state of each, the root first; "" of those that have ended."""
+        states = self._watched.states()
         by_origin = {self._here[pid]: state for pid, state in states.items()}
         return [TaskState(pid=pid, state=by_origin.get(pid, "")) for pid in self._before]
 

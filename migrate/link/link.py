@@ -11,9 +11,7 @@ Both sides use the same class. Three threads serve it:
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import copy
 import threading
 import time
 from collections.abc import Callable
@@ -22,23 +20,22 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from migrate import limits
-from migrate.errors import MigrateError, ProtocolError, TransportError
-from migrate.link import failure, frames
+from migrate.errors import MigrateError, ProtocolError
+from migrate.link import frames, heartbeat
 from migrate.link.clock import Clocks
-from migrate.link.questions import Questions
+from migrate.link.end import End
+from migrate.link.heartbeat import Heartbeat, Limits
+from migrate.link.queues import BULK_KINDS, Received, ReceiveQueue, SendQueue
 from migrate.link.stream import Stream
-from migrate.pb.session_pb2 import Failure, Frame, Ping
+from migrate.pb.session_pb2 import Frame, Ping
 
 _READ_BYTES = 256 << 10
-_BULK_KINDS = frozenset({"image", "copy"})
-_MAX_BULK_QUEUED = 4
-_MAX_RECEIVED = 64
 
 # The messages by their field in Frame; FileChunk has two, so its sender says which.
 _KIND_OF = {
     field.message_type.full_name: field.name
     for field in Frame.DESCRIPTOR.fields
-    if field.message_type is not None and field.name not in _BULK_KINDS
+    if field.message_type is not None and field.name not in BULK_KINDS
 }
 
 M = TypeVar("M", bound=Message)
@@ -47,16 +44,17 @@ M = TypeVar("M", bound=Message)
 class Link:
     """Messages both ways over *stream*, until one side closes it or falls silent.
 
+    One condition guards both queues and the end: who sends a bulk message waits for room, for a Failure that came,
+    and for the end, whichever is first.
+
     :param role: the other side, named in errors: ``"origin"`` or ``"destination"``.
-    :param silence_s: the link counts as lost when nothing arrived for so long, from the first byte on: how long
-        the other side may take to start is for who waits for its first message.
+    :param quiet: how quiet it may be.
     :param explain: called when the stream has ended: a better error than "the stream ended", e.g. with the
         exit status of the agent; or None.
-    :param checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
-        may raise to end the wait (see :mod:`migrate.interrupt`).
     :param now_ns: our clock, for the stamps of frames.
+    :ivar checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
+        may raise to end the wait (see :mod:`migrate.interrupt`).
     :ivar clocks: how far the other side's clock is ahead of ours.
-    :ivar lost: set when the link is lost: ended without our close() and without a Goodbye from there.
     """
 
     def __init__(
@@ -64,33 +62,18 @@ class Link:
         stream: Stream,
         *,
         role: str = "destination",
-        silence_s: float = limits.SILENCE_S,
-        ping_s: float = limits.PING_S,
+        quiet: Limits = heartbeat.USUAL,
         explain: Callable[[], MigrateError | None] | None = None,
         checkpoint: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.clocks = Clocks(now_ns)
-        self._stream = stream
-        self._role = role
-        self._silence_s = silence_s
-        self._ping_s = ping_s
-        self._explain = explain
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
+        self._stream, self._quiet = stream, quiet
         self._changed = threading.Condition()
-        self._received: collections.deque[tuple[str, Message, int]] = collections.deque()
-        self._questions = Questions()
-        self._control: collections.deque[bytes] = collections.deque()
-        self._bulk: collections.deque[bytes] = collections.deque()
-        self._writing = False
-        self._heard_at: float | None = None
-        self._reader_waits = False
-        self._goodbye = False
-        self._closing = False
-        self._end: MigrateError | None = None
-        self._over = threading.Event()
-        self._callbacks: list[Callable[[MigrateError], None]] = []
-        self.lost = threading.Event()
+        self._sending, self._received = SendQueue(), ReceiveQueue(role)
+        self._heart = Heartbeat(quiet.silence_s)
+        self._end = End(role, explain)
         self._threads = [
             threading.Thread(target=run, name=f"link-{run.__name__.strip('_')}", daemon=True)
             for run in (self._read, self._write, self._watch)
@@ -107,7 +90,7 @@ class Link:
         wait while a few are queued. :meth:`flush` waits until all has been handed to the stream.
 
         :param kind: needed for a FileChunk only: ``"image"`` or ``"copy"``; its data is at most
-            ``wire.CHUNK_BYTES``.
+            ``frames.CHUNK_BYTES``.
         :param timeout_s: how long a bulk message may wait; None: until the link is lost.
         :raises TransportError: the link is lost or closed, or the time is over; the message was not sent.
         :raises MigrateError: (bulk only) the Failure that the other side has reported meanwhile.
@@ -116,10 +99,9 @@ class Link:
         if not name:
             raise ValueError(f"{message.DESCRIPTOR.full_name} needs a kind")
         fields: dict[str, Any] = {name: message}
-        data = frames.encode(
-            Frame(stamp=self.clocks.stamp(), question=self._questions.number(name), **fields)
-        )
-        if name in _BULK_KINDS:
+        number = self._received.questions.number(name)
+        data = frames.encode(Frame(stamp=self.clocks.stamp(), question=number, **fields))
+        if name in BULK_KINDS:
             if len(data) > frames.CHUNK_BYTES + 8192:
                 raise ValueError(f"a chunk of {len(data)} bytes; split it to {frames.CHUNK_BYTES}")
             self._send_bulk(data, timeout_s)
@@ -131,31 +113,29 @@ class Link:
 
         :raises TransportError: the link is lost, or *timeout_s* is over; some was not sent.
         """
-
         if not self._wait(self._flushed, timeout_s):
-            raise self._late(f"could not be sent everything within {timeout_s:g} s")
-        self._raise_end()
+            raise self._end.late(f"could not be sent everything within {timeout_s:g} s")
+        self._end.require_none()
 
     def _flushed(self) -> bool:
-        return self._end is not None or not (self._control or self._bulk or self._writing)
+        return self._end.error is not None or self._sending.flushed
 
     def _send_control(self, data: bytes) -> None:
         with self._changed:
-            self._raise_end()
-            self._control.append(data)
+            self._end.require_none()
+            self._sending.put(data)
             self._changed.notify_all()
 
     def _send_bulk(self, data: bytes, timeout_s: float | None) -> None:
         def ready() -> bool:
-            return self._end is not None or self._failed() or len(self._bulk) < _MAX_BULK_QUEUED
+            return self._end.error is not None or self._received.has("failure") or self._sending.room
 
         if not self._wait(ready, timeout_s):
-            raise self._late(f"took no image data for {timeout_s:g} s")
+            raise self._end.late(f"took no image data for {timeout_s:g} s")
         with self._changed:
-            if self._failed():
-                raise self._take_failure()
-            self._raise_end()
-            self._bulk.append(data)
+            self._received.raise_failure()
+            self._end.require_none()
+            self._sending.put(data, bulk=True)
             self._changed.notify_all()
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
@@ -164,19 +144,14 @@ class Link:
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             slice_s = left_s
-            if self._checkpoint is not None:
-                self._checkpoint()
+            if self.checkpoint is not None:
+                self.checkpoint()
                 slice_s = limits.HEED_S if left_s is None else min(left_s, limits.HEED_S)
             with self._changed:
                 if self._changed.wait_for(ready, slice_s):
                     return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
-
-    def _raise_end(self) -> None:
-        if self._end is not None:
-            # A copy, since each raise adds to an exception's traceback and notes.
-            raise copy.copy(self._end)
 
     # --- receiving ---------------------------------------------------------------------------------------
 
@@ -203,25 +178,14 @@ class Link:
         """:meth:`receive`, but return the kind as well."""
         deadline = time.monotonic() + timeout_s
         while True:
-            kind, message, number = self._take(kinds, deadline, timeout_s)
-            stray = self._questions.stray(kind, number)
-            if kind in kinds and not stray:
-                return kind, message
-            if discard:
-                continue
-            if stray and kind in kinds:
-                text = f"sent {kind} that answers no question that was asked"
-                raise ProtocolError(text, phase="session", role=self._role)
-            if kind == "failure":
-                raise self._as_error(message)
-            raise ProtocolError(
-                f"sent {kind} where {' or '.join(kinds)} was expected", phase="session", role=self._role
-            )
+            taken = self._take(kinds, deadline, timeout_s)
+            if self._received.accepts(taken, kinds, discard=discard):
+                return taken.kind, taken.message
 
     def has(self, kind: str) -> bool:
         """Whether a message of *kind* has come that was not taken yet. Does not wait."""
         with self._changed:
-            return any(one == kind for one, *_ in self._received)
+            return self._received.has(kind)
 
     def check(self) -> None:
         """Return while the link lives and the other side has reported no Failure. Does not wait.
@@ -229,58 +193,46 @@ class Link:
         :raises MigrateError: the Failure, whatever came before it, or why the link has ended.
         """
         with self._changed:
-            if self._failed():
-                raise self._take_failure()
-            self._raise_end()
+            self._received.raise_failure()
+            self._end.require_none()
 
     def pending(self) -> str | None:
         """Return the kind of the next message without taking it; None when there is none. Does not wait."""
         with self._changed:
-            return self._received[0][0] if self._received else None
+            return self._received.first
 
-    def _take(self, kinds: tuple[str, ...], deadline: float, timeout_s: float) -> tuple[str, Message, int]:
-        self._wait(lambda: bool(self._received) or self._end is not None, deadline - time.monotonic())
+    def _take(self, kinds: tuple[str, ...], deadline: float, timeout_s: float) -> Received:
+        def ready() -> bool:
+            return len(self._received) > 0 or self._end.error is not None
+
+        self._wait(ready, deadline - time.monotonic())
         with self._changed:
             # What arrived before the end is still worth reading: often it says why.
             if self._received:
-                taken = self._received.popleft()
-                self._questions.taken(taken[0], taken[2])
+                taken = self._received.take()
                 self._changed.notify_all()
                 return taken
-            self._raise_end()
-        raise self._late(f"did not answer within {timeout_s:g} s (waiting for {' or '.join(kinds)})")
-
-    def _failed(self) -> bool:
-        return any(kind == "failure" for kind, *_ in self._received)
-
-    def _take_failure(self) -> MigrateError:
-        index = next(i for i, (kind, *_) in enumerate(self._received) if kind == "failure")
-        message = self._received[index][1]
-        del self._received[index]
-        return self._as_error(message)
-
-    def _as_error(self, message: Message) -> MigrateError:
-        assert isinstance(message, Failure)
-        return failure.from_failure(message, self._role)
-
-    def _late(self, text: str) -> TransportError:
-        return TransportError(f"the {self._role} {text}", phase="session", role=self._role)
+            self._end.require_none()
+        raise self._end.late(f"did not answer within {timeout_s:g} s (waiting for {' or '.join(kinds)})")
 
     # --- the end -----------------------------------------------------------------------------------------
 
     @property
     def error(self) -> MigrateError | None:
         """Why the link has ended, or None while it lives."""
-        return self._end
+        return self._end.error
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set when the link is lost: ended without our close() and without a Goodbye from there."""
+        return self._end.lost
 
     def on_lost(self, callback: Callable[[MigrateError], None]) -> None:
         """Have *callback* called once, in a thread of the link, when the link is lost; at once if it is."""
         with self._changed:
-            if not self.lost.is_set():
-                self._callbacks.append(callback)
-                return
-        assert self._end is not None
-        callback(self._end)
+            error = self._end.on_lost(callback)
+        if error is not None:
+            callback(error)
 
     def close(self, *, flush_s: float = 1.0) -> None:
         """Send what is queued, for at most *flush_s*, then close the stream; no thread is left behind.
@@ -288,12 +240,12 @@ class Link:
         Does not raise, may be called twice, is no loss. Messages received before stay readable.
         """
         with self._changed:
-            self._closing = True
+            self._end.closing = True
             self._changed.wait_for(self._flushed, flush_s)
-            alive = self._end is None
+            alive = self._end.error is None
         if alive:
             self._stream.end(flush_s)
-        self._finish(TransportError("the link was closed", phase="session", role=self._role), lost=False)
+        self._finish(self._end.closed(), lost=False)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(limits.LINK_CLOSE_S)
@@ -301,14 +253,9 @@ class Link:
     def _finish(self, error: MigrateError, *, lost: bool) -> None:
         """End the link because of *error*; only the first call counts."""
         with self._changed:
-            if self._end is not None:
+            if self._end.error is not None:
                 return
-            self._end = error
-            lost = lost and not self._closing
-            if lost:
-                self.lost.set()
-            callbacks = self._callbacks if lost else []
-            self._over.set()
+            callbacks = self._end.come(error, lost=lost)
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             self._stream.close()
@@ -321,7 +268,7 @@ class Link:
         decoder = frames.Decoder()
         try:
             while data := self._stream.read(_READ_BYTES):
-                self._heard_at = time.monotonic()
+                self._heart.heard(time.monotonic())
                 arrived_ns = self.clocks.now_ns()
                 for frame in decoder.feed(data):
                     self.clocks.take(frame.stamp, arrived_ns)
@@ -330,40 +277,25 @@ class Link:
                     raise decoder.fault
             decoder.finish()
         except ProtocolError as error:
-            error.role = self._role
-            self._finish(self._explained() or error, lost=True)
+            self._finish(self._end.explained() or self._end.refused(error), lost=True)
         except OSError as error:
-            self._finish(self._explained() or self._broken(error), lost=True)
+            self._finish(self._end.explained() or self._end.broken(error), lost=True)
         else:
-            self._ended()
+            self._finish(self._end.of_stream(), lost=not self._end.goodbye)
 
     def _accept(self, frame: Frame) -> None:
         kind = frame.WhichOneof("kind")
         assert kind is not None
         if kind == "ping":
             return
-        self._goodbye |= kind == "goodbye"
+        self._end.goodbye |= kind == "goodbye"
         with self._changed:
             # Frames wait in the stream while nobody takes them here; that is no silence of the other side.
-            self._reader_waits = True
-            self._changed.wait_for(lambda: len(self._received) < _MAX_RECEIVED or self._end is not None)
-            self._reader_waits = False
-            self._heard_at = time.monotonic()
-            self._received.append((kind, getattr(frame, kind), frame.question))
+            self._heart.hold()
+            self._changed.wait_for(lambda: self._received.room or self._end.error is not None)
+            self._heart.heard(time.monotonic())
+            self._received.put(kind, getattr(frame, kind), frame.question)
             self._changed.notify_all()
-
-    def _ended(self) -> None:
-        text = "said goodbye" if self._goodbye else "closed the connection"
-        plain = TransportError(f"the {self._role} {text}", phase="session", role=self._role)
-        self._finish(plain if self._goodbye else self._explained() or plain, lost=not self._goodbye)
-
-    def _explained(self) -> MigrateError | None:
-        # Not worth a wait once the link has ended for another reason.
-        return self._explain() if self._explain is not None and self._end is None else None
-
-    def _broken(self, error: OSError) -> TransportError:
-        text = f"the connection to the {self._role} broke: {error.strerror or error}"
-        return TransportError(text, phase="session", role=self._role)
 
     def _write(self) -> None:
         while (data := self._next_to_write()) is not None:
@@ -372,36 +304,27 @@ class Link:
             except OSError as error:
                 # The reader sees the end of the stream too, and may know better why.
                 self._threads[0].join(1.0)
-                self._finish(self._broken(error), lost=True)
+                self._finish(self._end.broken(error), lost=True)
                 return
 
     def _next_to_write(self) -> bytes | None:
-        def ready() -> bool:
-            return self._end is not None or bool(self._control or self._bulk)
-
         with self._changed:
-            self._writing = False
+            self._sending.written()
             self._changed.notify_all()
-            self._changed.wait_for(ready, self._ping_s)
-            if self._end is not None:
+            self._changed.wait_for(
+                lambda: self._end.error is not None or self._sending.waits, self._quiet.ping_s
+            )
+            if self._end.error is not None:
                 return None
-            self._writing = True
-            if self._control:
-                return self._control.popleft()
-            if self._bulk:
-                data = self._bulk.popleft()
-                self._changed.notify_all()
+            if (data := self._sending.take()) is not None:
+                self._changed.notify_all()  # there may be room now
                 return data
         return frames.encode(Frame(ping=Ping(), stamp=self.clocks.stamp()))
 
     def _watch(self) -> None:
-        left_s = self._silence_s
+        left_s = self._quiet.silence_s
         while left_s > 0:
-            if self._over.wait(left_s):
+            if self._end.over.wait(left_s):
                 return
-            now = time.monotonic()
-            heard_at = now if self._reader_waits or self._heard_at is None else self._heard_at
-            left_s = heard_at + self._silence_s - now
-        text = f"the {self._role} has been silent for {self._silence_s:g} s: the link is lost"
-        hint = "Look whether the host is up and the network between the two works."
-        self._finish(TransportError(text, phase="session", role=self._role, hint=hint), lost=True)
+            left_s = self._heart.left_s(time.monotonic())
+        self._finish(self._end.silent(self._quiet.silence_s), lost=True)

@@ -136,5 +136,6 @@ _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
     pb.Prepare: _prepare,
     pb.Restore: _restore,
     pb.Activated: _activated,
+    pb.Goodbye: lambda message: _tasks(message.tasks),
     pb.HostInventory: _host,
 }

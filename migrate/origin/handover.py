@@ -98,7 +98,9 @@ class Activated(Still):
         report.gap_packets, report.gap_dropped = packets.forwarder.packets, packets.capture.dropped
         packets.isolation.release()
         move.link.send(pb.Goodbye())
-        move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
+        goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
+        message_checks.check(goodbye)
+        move.ending.seen.last = list(goodbye.tasks)
         return Released(self.ready, self.attempt)
 
 

@@ -17,12 +17,14 @@ class Seen:
     """What is known of the tree that was moved.
 
     :ivar before: its tasks before the freeze, the root first.
-    :ivar after: what the destination saw of them in the end, if it has said so.
+    :ivar after: what the destination saw of them when they ran, if it has said so.
+    :ivar last: what it saw of them when all was cleaned up, likewise.
     :ivar notes: what the destination has said is different for the process there.
     """
 
     before: list[TaskState] = field(default_factory=list)
     after: Activated | None = None
+    last: list[TaskState] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -54,20 +56,20 @@ def on_destination(report: Report, host: str, seen: Seen) -> None:
     report.outcome = Outcome.MOVED
     report.where = f"runs on {host} as PID {report.destination_pid}"
     if seen.after is not None:
-        _compare(report, host, seen.before, seen.after)
+        report.notes += seen.after.problems
+        _compare(report, host, seen.before, seen.last or list(seen.after.tasks))
     report.notes += seen.notes
 
 
-def _compare(report: Report, host: str, before: list[TaskState], after: Activated) -> None:
-    report.notes += after.problems
-    now = {task.pid: task.state for task in after.tasks}
+def _compare(report: Report, host: str, before: list[TaskState], after: list[TaskState]) -> None:
+    now = {task.pid: task.state for task in after}
     root, *others = before
     state = now.get(root.pid, "")
     if not state or state in DEAD:
         report.outcome = Outcome.ENDED
         report.where = f"was moved to {host} and has ended there"
         hint = "Look for its last words in its log there, and for an out-of-memory kill (dmesg)."
-        report.fail(Ended("the process ended as soon as it ran there", role="destination", hint=hint))
+        report.fail(Ended("the process has ended since it runs there", role="destination", hint=hint))
     elif state in STOPPED and root.state not in STOPPED:
         report.notes.append(
             f"it was stopped there by a signal; to let it run: kill -CONT {report.destination_pid}"

@@ -154,11 +154,6 @@ class Trial:
         return any(blow.fault == fault and blow.how.startswith(how) for blow in self.fired)
 
     @property
-    def seen_at(self) -> float:
-        """When what the report says was seen: on the destination before the release, else in the end."""
-        return min(self.reported_at, self._phases.get("release", self.reported_at))
-
-    @property
     def may_have_died(self) -> bool:
         """Whether the process itself was hit by what it may end of, or CRIU while it executes code in it."""
         return any(FAULTS[blow.fault].deadly for blow in self.fired) or self.hit("kill", "criu origin")

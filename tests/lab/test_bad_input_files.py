@@ -21,7 +21,7 @@ Receiver.take = damage
 agent.main([])
 """
 REFUSAL = """
-from migrate.destination.stages import Destination
+from migrate.destination.destination import Destination
 from migrate.errors import CriuError
 def restore(self, request):
     raise CriuError("the moon is full", phase="restore", role="destination", hint="Wait for a new one.")

@@ -90,8 +90,8 @@ def test_a_timeline_of_a_move_that_fails_on_the_destination(lab: Lab) -> None:
     origin, destination = lab.hosts["origin"], lab.hosts["destination"]
     script = "/root/broken-agent"
     # An agent as installed, but for one call that fails as in a full file system.
-    code = "import migrate.destination as d, migrate.destination.agent as a, sys;"
-    code += "d.Destination._build = lambda self: (_ for _ in ()).throw(OSError(28, 'No space left'));"
+    code = "import migrate.destination.prepared as p, migrate.destination.agent as a, sys;"
+    code += "p.Prepared._build = lambda self: (_ for _ in ()).throw(OSError(28, 'No space left'));"
     code += "sys.exit(a.main([]))"
     (Path(destination.root) / script[1:]).write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
     (Path(destination.root) / script[1:]).chmod(0o755)

@@ -16,6 +16,7 @@ from ssh_server import DEADLINE_S, Server, ended, free_port, refused
 
 from migrate.errors import ProtocolError, TransportError
 from migrate.link import frames
+from migrate.link.heartbeat import Limits
 from migrate.link.link import Link
 from migrate.pb.session_pb2 import FileChunk, Frame, Hello, Ping
 
@@ -154,7 +155,7 @@ def test_peer_that_stops_reading_frees_the_sender(server: Server) -> None:
     with server.connect() as connection:
         ping = "".join(f"\\{byte:03o}" for byte in frames.encode(Frame(ping=Ping())))
         agent = server.program("agent", f"printf '{ping}'; exec sleep 60")
-        link = Link(connection.start_agent(agent), silence_s=1.0)
+        link = Link(connection.start_agent(agent), quiet=Limits(silence_s=1.0))
         began = time.monotonic()
         with pytest.raises(TransportError, match="silent"):
             while True:
@@ -206,7 +207,7 @@ def test_throughput_of_images(server: Server) -> None:
     sink = server.program("sink", f"wc -c >{shlex.quote(str(count))}")
     chunk = FileChunk(name="pages-1.img", data=os.urandom(256 << 10))
     with server.connect() as connection:
-        link = Link(connection.start_agent(sink), silence_s=60)
+        link = Link(connection.start_agent(sink), quiet=Limits(silence_s=60))
         began = time.monotonic()
         for _ in range(THROUGHPUT_BYTES // len(chunk.data)):
             link.send(chunk, kind="image")

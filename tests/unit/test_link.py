@@ -14,6 +14,7 @@ import pytest
 from migrate.errors import CriuError, ImageError, MigrateError, ProtocolError, Refused, TransportError
 from migrate.link import frames
 from migrate.link.failure import from_failure, to_failure
+from migrate.link.heartbeat import Limits
 from migrate.link.link import Link
 from migrate.link.stream import FdStream
 from migrate.pb.session_pb2 import (
@@ -115,7 +116,7 @@ def test_many_chunks_arrive_whole_from_several_threads(pair: tuple[Link, Link]) 
 
 
 def test_control_overtakes_queued_chunks(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, other = alone(silence_s=60)
+    link, other = alone(quiet=Limits(silence_s=60))
     other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     full = threading.Event()
 
@@ -134,17 +135,17 @@ def test_control_overtakes_queued_chunks(alone: Callable[..., tuple[Link, socket
 
 
 def test_pings_keep_an_idle_link_alive(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, other = alone(ping_s=0.05, silence_s=60)
+    link, other = alone(quiet=Limits(ping_s=0.05, silence_s=60))
     assert read_frames(other, "ping") == ["ping"]
     a, b = socket.socketpair()
-    quick = [Link(stream_of(sock), ping_s=0.05, silence_s=0.5) for sock in (a, b)]
+    quick = [Link(stream_of(sock), quiet=Limits(ping_s=0.05, silence_s=0.5)) for sock in (a, b)]
     assert not quick[0].lost.wait(1.2)
     for link in quick:
         link.close()
 
 
 def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, other = alone(silence_s=0.2)
+    link, other = alone(quiet=Limits(silence_s=0.2))
     other.sendall(frames.encode(Frame(ping=Ping())))
     called: list[MigrateError] = []
     link.on_lost(called.append)
@@ -161,7 +162,7 @@ def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> No
 
 def test_a_start_is_no_silence(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
     """Who starts it waits for its first message, as long as a start may take."""
-    link, other = alone(silence_s=0.2)
+    link, other = alone(quiet=Limits(silence_s=0.2))
     with pytest.raises(TransportError, match="did not answer within 0.6 s"):
         link.receive("hello", timeout_s=0.6)
     assert link.error is None
@@ -171,7 +172,7 @@ def test_a_start_is_no_silence(alone: Callable[..., tuple[Link, socket.socket]])
 
 
 def test_silence_frees_a_sender_that_hangs(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, other = alone(silence_s=0.5)
+    link, other = alone(quiet=Limits(silence_s=0.5))
     other.sendall(frames.encode(Frame(ping=Ping())))
     began = time.monotonic()
     with pytest.raises(TransportError, match="silent"):
@@ -182,7 +183,7 @@ def test_silence_frees_a_sender_that_hangs(alone: Callable[..., tuple[Link, sock
 
 def test_unread_frames_are_no_silence(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
     """A side too busy to take its messages must not think that the other one has died."""
-    link, other = alone(silence_s=0.3)
+    link, other = alone(quiet=Limits(silence_s=0.3))
     sent = 200
     data = frames.encode(Frame(image=FileChunk(data=b"x" * 10))) * sent
     other.sendall(data)
@@ -327,7 +328,7 @@ def test_chunks_need_a_kind_and_a_size(pair: tuple[Link, Link]) -> None:
 
 def test_over_pipes_close_frees_the_reader() -> None:
     (r, other_w), (other_r, w) = os.pipe(), os.pipe()
-    link = Link(FdStream(r, w), silence_s=60)
+    link = Link(FdStream(r, w), quiet=Limits(silence_s=60))
     link.send(Ping())
     link.close()
     assert link_threads() == []
@@ -376,7 +377,7 @@ def early(link: Link, other: socket.socket) -> None:
 def test_an_answer_that_was_there_before_the_question_is_none(
     alone: Callable[..., tuple[Link, socket.socket]],
 ) -> None:
-    link, other = alone(silence_s=60)
+    link, other = alone(quiet=Limits(silence_s=60))
     early(link, other)
     with pytest.raises(ProtocolError, match="answers no question"):
         link.expect(Restored, timeout_s=DEADLINE_S)

@@ -260,23 +260,23 @@ def test_nothing_else_is_taken_back(state: State) -> None:
 class Here:
     """A destination whose CRIU fails at COMMIT."""
 
-    committed, activated, phases = False, False, ()
+    phases = ()
 
     def __init__(self, *, not_here: bool) -> None:
         self.not_here = not_here
 
-    def abort(self) -> tuple[list[str], list[str]]:
-        return [], []
+    def settle(self) -> list[str]:
+        return ["settled"]
 
 
 @pytest.mark.parametrize("not_here", [True, False])
 def test_the_agent_says_whether_it_is_there(not_here: bool) -> None:
     sent: list[Any] = []
     agent: Any = Agent.__new__(Agent)
-    agent._destination = Here(not_here=not_here)
+    agent._here = Here(not_here=not_here)
     agent._link = type("Link", (), {"send": lambda self, message: sent.append(message)})()
     agent._fail("commit", CriuError("no"))
-    assert [message.not_here for message in sent] == [not_here]
+    assert [(message.not_here, list(message.log_tail)) for message in sent] == [(not_here, ["settled"])]
 
 
 def test_criu_is_not_waited_for_in_vain() -> None:
@@ -290,12 +290,12 @@ def test_criu_is_not_waited_for_in_vain() -> None:
     ended, ends = os.pipe()
     try:
         with ours, theirs:
-            worker._socket, worker._ended, worker._heed = ours, ended, dead
+            worker._socket, worker._ended, worker.heed = ours, ended, dead
             began = time.monotonic()
             with pytest.raises(CriuError, match="it is dead"):
                 worker._wait_for(ours.fileno(), began + 60, "restore")
             assert time.monotonic() - began < 30
-            worker._heed = nothing
+            worker.heed = nothing
             theirs.send(b"x")
             worker._wait_for(ours.fileno(), began + 60, "restore")
             ours.recv(1)

@@ -1,0 +1,120 @@
+"""The destination's part of a migration: each message of the driver takes it from one state to the next.
+
+Asked -> Begun -> Prepared -> Standing -> Restored -> Switched -> Committed -> Activated -> Left, and from all but
+the last two -> Undone. What a step needs to be undone is in the journal before it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from migrate.destination.asked import Asked
+from migrate.destination.errand import Errand
+from migrate.destination.prepared import Prepared
+from migrate.destination.restored import Restored, Switched
+from migrate.destination.stage import Stage
+from migrate.errors import ProtocolError
+from migrate.inventory import answer
+from migrate.pb import session_pb2 as pb
+from migrate.recovery import whereabouts
+
+S = TypeVar("S", bound=Stage)
+
+
+class Destination:
+    """One migration on the destination; its driver has said hello and nothing else."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self._stage: Stage = Asked(errand)
+
+    @property
+    def not_here(self) -> bool:
+        """Whether the process does not run here, and will not."""
+        return self._stage.not_here
+
+    @property
+    def phases(self) -> Sequence[pb.PhaseTime]:
+        """What was done so far."""
+        return self._errand.phases
+
+    def handlers(self) -> dict[str, Callable[[Any], Any]]:
+        """What is done for each kind of message; the answer, or None.
+
+        They raise MigrateError, TcpcpError and OSError; :meth:`settle` is to be called then.
+        """
+        return {
+            "ask": lambda asked: whereabouts.find(asked.migration_id, asked.wait_ms / 1000),
+            "process": answer,
+            "prepare": self.prepare,
+            "compare": self._errand.compare,
+            "copy": lambda chunk: self._now(Prepared).copy(chunk),
+            "image": lambda chunk: self._now(Prepared).take(chunk),
+            "restore": self.restore,
+            "switch": self.switch,
+            "commit": self.commit,
+            "gap": lambda message: self._stage.gap(message.packets),
+            "abort": self.abort,
+            "goodbye": self.goodbye,
+        }
+
+    def watch(self) -> None:
+        """While we wait for the driver, see :meth:`migrate.destination.stage.Stage.watch`."""
+        self._stage.watch()
+
+    def prepare(self, request: pb.Prepare) -> pb.Prepared:
+        """Make ready what needs no image."""
+        with self._errand.timed("prepare"):
+            self._stage = begun = self._now(Asked).begin(request)
+            self._stage = begun.prepare()
+        return pb.Prepared()
+
+    def restore(self, request: pb.Restore) -> pb.Restored:
+        """Build the tree; it has not run an instruction when this returns, and its sockets are mute."""
+        self._stage = standing = self._now(Prepared).build(request)
+        self._stage = restored = standing.finish(request)
+        return restored.told()
+
+    def switch(self, _: pb.Switch) -> pb.Switched:
+        """Answer for the service addresses, and look whether all is well."""
+        restored = self._now(Restored)
+        restored.keep_everything()
+        with self._errand.timed("switch"):
+            self._stage = switched = restored.switch()
+            switched.verify()
+        switched.check()
+        return pb.Switched()
+
+    def commit(self, _: pb.Commit) -> pb.Activated:
+        """Let packets in and the tree run. From here on it is ours, whatever happens to the link."""
+        self._stage = committed = self._now(Switched).commit()
+        with self._errand.timed("activate"):
+            self._stage = activated = committed.activate()
+            activated.let_run()
+        return activated.told()
+
+    def abort(self, _: pb.Abort) -> pb.Aborted:
+        """Undo everything; nothing of the migration is left here."""
+        self._stage, undone, problems = self._stage.undo()
+        return pb.Aborted(undone=undone, problems=problems, packets=self._stage.caught)
+
+    def goodbye(self, _: pb.Goodbye) -> pb.Goodbye:
+        """Clean up after the tree has been activated."""
+        self._stage, tasks = self._stage.goodbye()
+        return pb.Goodbye(tasks=tasks)
+
+    def settle(self) -> list[str]:
+        """Without the driver, or after a failure: leave what was given to us and runs, else remove everything.
+
+        :return: sentences: which, after the commit; what could not be undone.
+        """
+        self._stage, said = self._stage.settle()
+        return said
+
+    def _now(self, wanted: type[S]) -> S:
+        """The state, which has to be *wanted*. :raises ProtocolError: it is another one."""
+        if not isinstance(self._stage, wanted):
+            text = f"received what does not belong to the state {type(self._stage).__name__}"
+            raise ProtocolError(text, phase="session", role="destination")
+        return self._stage

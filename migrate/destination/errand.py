@@ -1,0 +1,46 @@
+"""What a session with a driver is about, from its hello to its end: whose migration, what was done when."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator
+
+from migrate import inventory
+from migrate.files.content import Digests
+from migrate.pb import session_pb2 as pb
+from migrate.watch import nothing
+
+
+class Errand:
+    """One migration, for the agent.
+
+    :param migration_id: the driver's name for it, checked by the caller.
+    :param called_off: called again and again while we work for the driver; raises when that has become vain.
+    :ivar phases: what was done, when, and how long it took.
+    """
+
+    def __init__(self, migration_id: str, origin_host: str, called_off: Callable[[], None] = nothing) -> None:
+        self.migration_id, self.origin_host = migration_id, origin_host
+        self.called_off = called_off
+        self.phases: list[pb.PhaseTime] = []
+        self._digests = Digests(called_off)
+
+    @property
+    def mark(self) -> str:
+        """``NAME=VALUE`` in the environment of our CRIU, by which its helpers can be found."""
+        return f"MIGRATE_ID={self.migration_id}"
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Generator[None, None, None]:
+        """Add to the phases when a ``with`` block began and how long it took, also when it fails."""
+        start_ns = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            duration_ns = time.monotonic_ns() - start_ns
+            self.phases.append(pb.PhaseTime(name=phase, start_ns=start_ns, duration_ns=duration_ns))
+
+    def compare(self, question: pb.Compare) -> pb.Compared:
+        """Say what this host has of the files that the origin asks about, with their content."""
+        return pb.Compared(files=inventory.contents(list(question.files), self._digests))

@@ -1,0 +1,75 @@
+"""What stands between the network and the tree on the destination: filter, addresses, the packets of the gap."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection, Sequence
+
+from migrate import limits, switch
+from migrate.gap.capture import Capture
+from migrate.gap.inject import Injector, Inlet
+from migrate.gap.lease import Lease
+from migrate.journal.journal import Journal
+from migrate.pb import session_pb2 as pb
+from tcpcp.criu import stages
+from tcpcp.endpoint.isolation import Flow, Isolation
+from tcpcp.record.ici import Endpoint, Ici, State
+
+#: In one message, beside everything else.
+MOST_GIVEN_BACK_BYTES = 8 << 20
+
+
+class Gate:
+    """Made ready: nothing is held yet, and nobody is answered.
+
+    :raises MigrateError, TcpcpError, OSError: the journal says what is to be undone.
+    :ivar lease: of the filter. :ivar switch: of the service addresses. :ivar inlet: takes packets for the tree.
+    """
+
+    def __init__(self, request: pb.Prepare, journal: Journal) -> None:
+        addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
+        self.switch = switch.make(request.switch_kind, "destination", journal.migration_id, addresses)
+        self.switch.choose()
+        self._isolation = Isolation(
+            journal.migration_id, timeout_s=request.timeout_s + int(limits.FILTER_MARGIN_S)
+        )
+        journal.did("isolation", name=journal.migration_id)
+        self._isolation.prepare()
+        self.lease = Lease(self._isolation)
+        stages.prepare()
+        # Closing them takes long, so they end with the agent, which does one migration.
+        self._capture = Capture(ipaddress.ip_address(one.ip) for one in addresses)
+        self._injector = Injector()
+        self.inlet = Inlet(self._injector)
+
+    def hold(self, icis: Sequence[Ici], listening: Collection[Endpoint], journal: Journal) -> None:
+        """No packet may meet a half-built socket, or none. The addresses are here now, mute."""
+        self._injector.by_device({i.local.ip: socket.if_nametoindex(i.device) for i in icis if i.device})
+        self.inlet.only([_flow(ici) for ici in icis], listening)
+        # Nobody else is at these ends, so a few elements do for all connections.
+        self.lease.hold((), {*listening, *(ici.local for ici in icis)})
+        self.switch.require_free()
+        journal.did("switch", details=self.switch.details())
+        self.switch.prepare()
+
+    def keep_everything(self) -> None:
+        """Keep what arrives from now on."""
+        self._capture.everything()
+
+    def open(self, icis: Sequence[Ici]) -> None:
+        """Give the connections what was kept for them, and let packets in."""
+        self.inlet.add(self._capture.take())
+        self.inlet.fill(_flow(ici) for ici in icis if ici.state is not State.ESTABLISHED)
+        self._isolation.release()
+        self.inlet.open()
+        self._capture.nothing()
+        self.inlet.add(self._capture.take())
+
+    def give_back(self) -> list[bytes]:
+        """What was kept for connections that do not live here after all."""
+        return self._capture.take(MOST_GIVEN_BACK_BYTES)
+
+
+def _flow(ici: Ici) -> Flow:
+    return Flow(ici.local, ici.peer)

@@ -1,0 +1,111 @@
+"""The states of the destination to which the process was given: until it runs, and when it does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+
+from migrate.destination import built
+from migrate.destination.stage import Ending, Left, Ready, Stage
+from migrate.destination.tree import Holders, Stands, Tree
+from migrate.errors import CriuError, ProtocolError
+from migrate.machine import State
+from migrate.pb import session_pb2 as pb
+from migrate.recovery import arrived
+from migrate.watch import nothing
+from tcpcp.criu import stages
+from tcpcp.errors import TcpcpError
+
+
+class Committed(Stands):
+    """The process is given to us, and has not run. The driver has no say any more, and is not waited for."""
+
+    def __init__(self, ready: Ready, tree: Tree, holders: Holders) -> None:
+        super().__init__(ready, tree)
+        self._holders = holders
+
+    def watch(self) -> None:
+        """Nothing is waited for."""
+
+    def activate(self) -> Activated:
+        """Have CRIU go on until the tree is whole and stopped, and runs on even if CRIU or we die then.
+
+        :raises MigrateError: CRIU failed before that; :meth:`settle` leaves nothing.
+        """
+        self.use_up()
+        self.ready.worker.heed = self.tree.built.require
+        self.ready.gate.switch.keep()
+        next((step for step in self.tree.rest if step.name == "pre-resume"), None)
+        self._note(State.ACTIVATED)
+        return Activated(self.ready, self.tree, self._holders, self.root)
+
+    def settle(self) -> tuple[Stage, list[str]]:
+        """See :class:`migrate.destination.stage.Stage`."""
+        ended, problems = super().settle()
+        return ended, ["the process does not run on the destination", *problems]
+
+    def _give_back(self) -> Sequence[bytes]:
+        return self.ready.gate.give_back()
+
+
+class Activated(Stage):
+    """The process lives here.
+
+    :param root: the tree's root, as this host numbers it.
+    """
+
+    def __init__(self, ready: Ready, tree: Tree, holders: Holders, root: int) -> None:
+        self._ready, self._tree, self._holders, self._root = ready, tree, holders, root
+
+    @property
+    def not_here(self) -> bool:
+        """See :class:`migrate.destination.stage.Stage`."""
+        return False
+
+    def let_run(self) -> None:
+        """Let packets in and the tree run.
+
+        Packets not before this state: what arrives is acknowledged, and would be lost if the tree came to nothing
+        after all.
+        """
+        self._ready.worker.heed = nothing
+        self._ready.gate.open(self._tree.icis)
+        with contextlib.suppress(TcpcpError):  # the connections work without
+            stages.wake(self._tree.icis, self._holders)
+        with contextlib.suppress(CriuError):  # the tree runs without
+            for _ in self._tree.rest:
+                pass
+
+    def told(self) -> pb.Activated:
+        """What the driver is told of it."""
+        return pb.Activated(
+            destination_pid=self._root,
+            phases=self._ready.errand.phases,
+            tasks=self._tree.built.seen(),
+            problems=built.not_listening(self._tree.listening),
+        )
+
+    def gap(self, packets: Iterable[bytes]) -> None:
+        """See :class:`migrate.destination.stage.Stage`."""
+        self._ready.gate.inlet.add(packets)
+
+    def undo(self) -> Ending:
+        """Nothing may: see :meth:`settle`."""
+        raise ProtocolError("an abort after the commit", phase="abort", role="destination")
+
+    def settle(self) -> tuple[Stage, list[str]]:
+        """See :class:`migrate.destination.stage.Stage`. Its origin may not have heard: it will ask."""
+        arrived.keep(self._ready.trail.journal.read())
+        return Left(), ["the process runs on the destination", *self._end()]
+
+    def goodbye(self) -> tuple[Stage, Sequence[pb.TaskState]]:
+        """See :class:`migrate.destination.stage.Stage`."""
+        self._end()
+        return Left(), self._tree.built.now()
+
+    def _end(self) -> list[str]:
+        """Clean up; sentences: what could not be."""
+        self._ready.worker.close()
+        problems = self._ready.trail.tidy()
+        self._ready.trail.close("MOVED", problems)
+        return problems

@@ -1,0 +1,62 @@
+"""The images of a tree on the destination, while they arrive and when they have."""
+
+from __future__ import annotations
+
+from migrate import place
+from migrate.criu import renamed_files, unix_paths
+from migrate.files.images import Receiver
+from migrate.journal.journal import Journal
+from migrate.pb import session_pb2 as pb
+from migrate.processes import parents_death
+from tcpcp.criu import completion, stages
+from tcpcp.record.ici import Endpoint, Ici
+
+
+class Incoming:
+    """Their directory, in memory, empty.
+
+    :ivar directory: where they are.
+    """
+
+    def __init__(self, request: pb.Prepare, journal: Journal) -> None:
+        path = place.image_root() / f"migrate-{journal.migration_id}"
+        journal.did("images", path=str(path))
+        self.directory = place.images(journal.migration_id)
+        self._receiver = Receiver(self.directory)
+        fed = request.same_path and request.connections <= stages.MOST_FED
+        self._completion = completion.Completion(self.directory, one_more=fed)
+
+    def take(self, chunk: pb.FileChunk) -> None:
+        """Take a piece of one.
+
+        :raises MigrateError, TcpcpError: they are to be thrown away.
+        """
+        self._receiver.take(chunk)
+        if chunk.name == completion.ICI_IMAGE:
+            self._completion.take(chunk.data)
+
+    def verify(self, restore: pb.Restore) -> None:
+        """Make sure that all have arrived as they were sent. :raises ImageError: they have not."""
+        self._receiver.verify(restore.manifest)
+
+    def finish(self, restore: pb.Restore) -> list[Ici]:
+        """Complete them with the connections, which are returned. :raises TcpcpError: they make no sense."""
+        return self._completion.finish(restore.closed)
+
+    def listening(self) -> list[Endpoint]:
+        """Where the listening sockets of the tree will be bound."""
+        return completion.listeners_of_images(self.directory)
+
+    def rename(self, restore: pb.Restore) -> None:
+        """Files whose name is gone are opened by their other name."""
+        renamed_files.rename(self.directory, restore.renamed)
+
+    def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
+        """They get the paths that they had last, and a rollback removes those that are not there yet."""
+        journal.did("sockets", paths=unix_paths.absent(request.unix_sockets))
+        unix_paths.place(self.directory, request.unix_sockets)
+
+    def forget_parent(self, root: int, restore: pb.Restore) -> list[str]:
+        """The parent of *root* is not here. Sentences: what that means."""
+        tids = [thread.tid for one in restore.surroundings if one.pid == root for thread in one.threads]
+        return parents_death.forget(self.directory, root, tids)

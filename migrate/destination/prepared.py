@@ -1,0 +1,132 @@
+"""The state in which the destination takes images and files; it ends when the tree has been built of them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Generator, Iterable
+
+from migrate.criu import worker
+from migrate.destination import announced, built
+from migrate.destination.incoming import Incoming
+from migrate.destination.restored import Standing
+from migrate.destination.stage import Ready, Undoable
+from migrate.destination.tree import Tree
+from migrate.errors import CriuError
+from migrate.files.taker import FileTaker
+from migrate.pb import session_pb2 as pb
+from migrate.processes import identity
+from tcpcp.criu import stages, tree
+from tcpcp.endpoint.same_path import InitialWindows
+from tcpcp.record.ici import Ici
+
+#: When CRIU has not built the tree in time.
+WAITING_HINT = (
+    "Look there for what it waits for: a lock that somebody holds (lslocks), a device or a file system that does"
+    " not answer. Or allow more with --max-gap."
+)
+
+
+class Prepared(Undoable):
+    """All is ready that needs no image."""
+
+    def __init__(self, ready: Ready, images: Incoming) -> None:
+        super().__init__(ready.trail)
+        self._ready, self._images = ready, images
+        self._files = FileTaker(ready.trail.journal)
+
+    def watch(self) -> None:
+        """See :class:`migrate.destination.stage.Stage`."""
+        self._ready.worker.check()
+        self._ready.gate.lease.renew()
+
+    def take(self, chunk: pb.FileChunk) -> None:
+        """Take a piece of an image.
+
+        :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
+        """
+        self._images.take(chunk)
+
+    def copy(self, chunk: pb.FileChunk) -> None:
+        """Take a piece of a file that is copied to its own place."""
+        self._files.take(chunk)
+
+    def build(self, restore: pb.Restore) -> Standing:
+        """Build the tree.
+
+        :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
+        """
+        self.use_up()
+        ready, timed = self._ready, self._ready.errand.timed
+        announced.tasks(ready.request, restore.tasks)
+        ready.worker.heed = functools.partial(self._heed, _until(restore.most_ms))
+        with timed("verify"):
+            self._images.verify(restore)
+        with timed("compile"):
+            icis = self._images.finish(restore)
+            announced.addresses(ready.request, icis)
+        with timed("hold"):
+            listening = self._images.listening()
+            ready.gate.hold(icis, listening, self.trail.journal)
+        self._images.rename(restore)
+        notes = self._images.forget_parent(ready.root, restore)
+        self._images.place_unix_sockets(ready.request, self.trail.journal)
+        if not ready.worker.namespace_init:
+            built.free(task.pid for task in restore.tasks)
+        with timed("build"), self._initial_windows(icis):
+            rest = self._build()
+        pids = self._numbers([task.pid for task in restore.tasks])
+        return Standing(ready, Tree(built.Built(restore.tasks, pids), pids, rest, icis, listening), notes)
+
+    def _heed(self, until: float) -> None:
+        """While we wait for CRIU: it keeps a process of the origin waiting."""
+        self._ready.errand.called_off()
+        self._ready.gate.lease.renew()
+        if time.monotonic() > until:
+            text = "CRIU could not build it in the time that the origin allows"
+            raise CriuError(text, phase="restore", role="destination", hint=WAITING_HINT)
+
+    def _numbers(self, pids: list[int]) -> dict[int, int]:
+        """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
+        init = self._ready.worker.namespace_init
+        if not init:
+            return {pid: pid for pid in pids}
+        return {identity.innermost(pid): pid for pid in tree.tasks(init)}
+
+    def _initial_windows(self, icis: list[Ici]) -> InitialWindows:
+        """What CRIU's restore happens within; routes that it makes are ours to remove."""
+        windows = stages.restoring(icis, same_path=self._ready.request.same_path)
+        if windows.routes:
+            self.trail.journal.did("routes", routes=[route.hex() for route in windows.routes])
+        return windows
+
+    def _build(self) -> Generator[worker.Stage, bool | None, None]:
+        """Have CRIU build the tree, until it waits for our word; what it does after that."""
+        criu, request = self._ready.worker, self._ready.request
+        self._note_tree(())
+        self.trail.journal.did("criu", pid=criu.pid, start=criu.start)
+        options = worker.Options(
+            self._images.directory,
+            "restore.log",
+            shell_job=request.shell_job,
+            timeout_s=request.timeout_s,
+        )
+        steps = criu.restore(options)
+        self.trail.first.callback(steps.close)
+        for step in steps:
+            if step.name == "post-restore":
+                if not criu.namespace_init:
+                    announced.root(request, step.pid)
+                self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
+                return steps
+        raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+
+    def _note_tree(self, pids: Iterable[int]) -> None:
+        """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
+        tasks = [identity.identity(pid) for pid in pids]
+        mark, path = self._ready.errand.mark, str(self._images.directory)
+        self.trail.journal.did("tree", tasks=tasks, marked=mark, path=path)
+
+
+def _until(most_ms: int) -> float:
+    return time.monotonic() + most_ms / 1000 if most_ms else float("inf")

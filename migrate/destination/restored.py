@@ -1,0 +1,113 @@
+"""The states of the destination from the tree that CRIU has built to the last moment before COMMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from migrate.destination.given import Committed
+from migrate.destination.stage import Ready
+from migrate.destination.tree import Holders, Stands, Tree
+from migrate.errors import ProtocolError
+from migrate.machine import State
+from migrate.pb import session_pb2 as pb
+from migrate.processes import surroundings
+from tcpcp.criu import stages
+
+
+class Standing(Stands):
+    """The tree stands; what CRIU does not know of its sockets, and around it, is still to be set.
+
+    :param notes: sentences: what is different from the origin.
+    """
+
+    def __init__(self, ready: Ready, tree: Tree, notes: list[str]) -> None:
+        super().__init__(ready, tree)
+        self._notes = notes
+
+    def finish(self, restore: pb.Restore) -> Restored:
+        """Set that. :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing."""
+        self.use_up()
+        self._note(State.RESTORED)
+        holders = self._holders(restore)
+        with self.ready.errand.timed("finish"):
+            listeners = {one.inode: (dict(one.options), one.congestion) for one in restore.listeners}
+            same_path = self.ready.request.same_path
+            stages.finish(self.tree.icis, holders, listeners, same_path=same_path)
+            notes = self._notes + surroundings.put_back(restore.surroundings, self.tree.numbers)
+        self.ready.gate.lease.check()
+        return Restored(self.ready, self.tree, holders, notes)
+
+    def _holders(self, restore: pb.Restore) -> Holders:
+        numbers = self.tree.numbers
+        holders = (one.holders[0].pid for one in restore.sockets)
+        if strangers := sorted({pid for pid in holders if pid not in numbers}):
+            text = f"received a Restore with sockets of processes that were not restored: {strangers[:5]}"
+            raise ProtocolError(text, phase="restore", role="destination")
+        return {one.inode: (numbers[one.holders[0].pid], one.holders[0].fd) for one in restore.sockets}
+
+
+class Restored(Stands):
+    """The tree is whole, and its sockets are mute."""
+
+    def __init__(self, ready: Ready, tree: Tree, holders: Holders, notes: list[str]) -> None:
+        super().__init__(ready, tree)
+        self._holders, self._notes = holders, notes
+
+    def told(self) -> pb.Restored:
+        """What the driver is told of it."""
+        phases = self.ready.errand.phases
+        return pb.Restored(destination_pid=self.root, phases=phases, notes=self._notes)
+
+    def keep_everything(self) -> None:
+        """Keep what arrives from now on: the origin has withdrawn the addresses."""
+        self.ready.gate.keep_everything()
+
+    def switch(self) -> Switched:
+        """Answer for the service addresses."""
+        self.use_up()
+        self.ready.gate.switch.switch()
+        return Switched(self.ready, self.tree, self._holders)
+
+
+class Switched(Stands):
+    """Peers find the addresses here, for seconds only, and nobody answers."""
+
+    def __init__(self, ready: Ready, tree: Tree, holders: Holders) -> None:
+        super().__init__(ready, tree)
+        self._holders = holders
+
+    def watch(self) -> None:
+        """See :class:`migrate.destination.stage.Stage`. The addresses would end by themselves."""
+        super().watch()
+        self.ready.gate.switch.renew()
+
+    def verify(self) -> None:
+        """Make sure that they are here. :raises SwitchError: they are not."""
+        self.ready.gate.switch.verify()
+
+    def require_whole(self) -> None:
+        """Make sure that there is nothing yet that would speak against running.
+
+        :raises MigrateError: there is.
+        """
+        self.watch()
+        self.tree.built.require_whole()
+
+    def check(self) -> None:
+        """:meth:`require_whole`, and that the guardian lives and the filter holds."""
+        self.require_whole()
+        self.trail.guardian.check()
+        self.ready.gate.lease.check()
+
+    def commit(self) -> Committed:
+        """It is ours from here on, whatever happens to the link.
+
+        :raises MigrateError: the tree is not whole any more; :meth:`undo` leaves nothing.
+        """
+        self.use_up()
+        self.require_whole()  # the last moment in which it costs a rollback and no doubt
+        self._note(State.COMMITTED)
+        return Committed(self.ready, self.tree, self._holders)
+
+    def _give_back(self) -> Sequence[bytes]:
+        return self.ready.gate.give_back()

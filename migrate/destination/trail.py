@@ -1,0 +1,54 @@
+"""The way back: the journal of a migration on this host, its guardian, and what is closed before an undo."""
+
+from __future__ import annotations
+
+import contextlib
+
+from migrate.destination.once import Once
+from migrate.journal.journal import Journal
+from migrate.recovery import undo
+from migrate.recovery.guardian import Guardian
+from migrate.recovery.settle import note_problems
+
+
+class Trail(Once):
+    """A journal that was just begun, and its guardian, which has been started and not awaited yet.
+
+    It ends by :meth:`roll_back` or :meth:`tidy`, and then, once, by :meth:`close`.
+
+    :param pid: the root of the tree as the origin numbers it.
+    :raises MigrateError, OSError: there is none; nothing is left.
+    :ivar first: what is closed before anything of the journal is undone, the last first.
+    """
+
+    def __init__(self, migration_id: str, pid: int, origin_host: str) -> None:
+        self.first = contextlib.ExitStack()
+        self.journal = Journal(migration_id, role="destination", pid=pid, other_host=origin_host)
+        try:
+            self.guardian = Guardian(self.journal.directory, "destination")
+        except BaseException:
+            self.journal.remove()
+            raise
+
+    def roll_back(self) -> tuple[list[str], list[str]]:
+        """Undo everything.
+
+        :return: what was undone and what could not be, as sentences.
+        """
+        self.first.close()
+        return undo.roll_back(self.journal.read())
+
+    def tidy(self) -> list[str]:
+        """Undo what a tree that runs here does not need; sentences: what could not be."""
+        return undo.tidy_destination(self.journal.read())
+
+    def close(self, outcome: str, problems: list[str]) -> None:
+        """Forget the journal, or leave it to the guardian with what could not be done."""
+        self.use_up()
+        if problems:
+            note_problems(self.journal.directory, problems)
+            self.journal.abandon()
+            return
+        self.journal.end(outcome)
+        self.journal.remove()
+        self.guardian.wait_end()
