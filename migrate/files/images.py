@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import limits
+from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, ImageError
 from migrate.link.frames import CHUNK_BYTES
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
@@ -60,13 +60,13 @@ class Sender:
 
     def start_ahead(self) -> None:
         """Begin to send, but only levels: images may still be thrown away and written anew."""
-        self._thread.start()
+        threads.start(self._thread)
 
     def start(self) -> None:
         """Begin to send everything; from now on no file is written anew."""
         self._everything = True
         if self._thread.ident is None:
-            self._thread.start()
+            threads.start(self._thread)
 
     def drain(self, timeout_s: float) -> None:
         """Wait until everything that is in the directory now has been handed to *send*.

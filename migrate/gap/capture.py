@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from migrate import threads
 from migrate.errors import MigrateError
 from migrate.gap import filter, packets
 from migrate.pb.session_pb2 import GapPackets
@@ -222,7 +223,7 @@ class Forwarder:
     def start(self) -> None:
         """Begin. Before this, packets wait in the store: start it when there is time, not in a hurry."""
         self._thread = threading.Thread(target=self._run, name="gap-forwarder", daemon=True)
-        self._thread.start()
+        threads.start(self._thread)
 
     def catch_up(self) -> None:
         """Send what has been caught up to now. The messages are with the link when this returns."""

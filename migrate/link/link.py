@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from migrate import limits
+from migrate import limits, threads
 from migrate.errors import MigrateError, ProtocolError
 from migrate.link import frames, heartbeat
 from migrate.link.clock import Clocks
@@ -79,7 +79,7 @@ class Link:
             for run in (self._read, self._write, self._watch)
         ]
         for thread in self._threads:
-            thread.start()
+            threads.start(thread)
 
     # --- sending -----------------------------------------------------------------------------------------
 

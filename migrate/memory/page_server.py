@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from migrate import limits
+from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, CriuError, ImageError, MigrateError
 from migrate.memory import sources
 from migrate.memory.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, Pagemap, Run, add
@@ -71,7 +71,7 @@ class PageServer:
     def start(self) -> None:
         """Begin to serve; CRIU has inherited its end."""
         self.client.close()
-        self._thread.start()
+        threads.start(self._thread)
 
     def finish(self, timeout_s: float, heed: Callable[[], None] = nothing) -> None:
         """Wait until all images are complete: CRIU has been told so before its ``post-dump``.

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from concurrent import futures
 from typing import ClassVar
 
+from migrate import threads
 from migrate.criu.worker import Stage as CriuStage
 from migrate.inventory import translated, untold
 from migrate.link import message_checks
@@ -49,7 +50,7 @@ class Frozen(Stage):
         ready, tasks = self.ready, self._tree.tasks
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
-            looked = beside.submit(_look_at, self._tree, ready.move)
+            looked = threads.submit(beside, _look_at, self._tree, ready.move)
             self.attempt.dump(self._going)
             found = looked.result()
         stopping = self._tree.running

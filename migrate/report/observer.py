@@ -17,7 +17,7 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
-from migrate import limits
+from migrate import limits, threads
 from migrate.report.report import Outcome, Report
 from migrate.report.text import clean, render
 
@@ -49,7 +49,7 @@ class Output:
     def __init__(self) -> None:
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="ui", daemon=True)
-        self._thread.start()
+        threads.start(self._thread)
 
     def submit(self, write: Callable[[], None]) -> None:
         """Have *write* called soon; errors of writing are ignored."""

@@ -9,7 +9,7 @@ import threading
 
 import paramiko
 
-from migrate import limits
+from migrate import limits, threads
 from migrate.errors import TransportError
 from migrate.ssh import sockets
 from migrate.ssh.config import HostConfig
@@ -45,7 +45,7 @@ class AgentStream:
         self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         # It must be read: it shares the channel's window with standard output.
         self._stderr_thread = threading.Thread(target=self._read_stderr, name="ssh-stderr", daemon=True)
-        self._stderr_thread.start()
+        threads.start(self._stderr_thread)
 
     def read(self, n: int) -> bytes:
         """See :class:`migrate.link.stream.Stream`."""
@@ -63,7 +63,7 @@ class AgentStream:
         """See :class:`migrate.link.stream.Stream`: the agent's standard input ends; waits for its exit."""
         # In a thread, since this writes too and may hang on a dead connection.
         thread = threading.Thread(target=self._end_input, name="ssh-end", daemon=True)
-        thread.start()
+        threads.start(thread)
         self._channel.status_event.wait(timeout_s)
 
     def close(self) -> None:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from migrate import threads
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,7 @@ def within(timeout_s: float, call: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="within", daemon=True)
-    thread.start()
+    threads.start(thread)
     thread.join(timeout_s)
     if errors:
         raise errors[0]

@@ -197,7 +197,9 @@ def _true(world: World, trial: Trial, verdict: Verdict) -> None:
     if said is None or said["outcome"] == "IN_DOUBT":
         return
     # One that is told to end while it is frozen does so when it runs on the destination, and was seen there.
-    late = [blow for blow, at in trial.fired.items() if at > trial.reported_at - 0.05 or blow.fault == "exits"]
+    late = [
+        blow for blow, at in trial.fired.items() if at > trial.reported_at - 0.05 or blow.fault == "exits"
+    ]
     if verdict.copies == 0:
         if said["outcome"] != "ENDED" and "has ended" not in said["where"] and not late:
             verdict.findings.append(f"it is dead, and the report says {said['outcome']}: {said['where']}")
