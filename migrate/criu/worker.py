@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import select
 import shutil
 import signal
@@ -30,6 +29,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from migrate import limits
+from migrate.criu import log
 from migrate.criu.setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
 from migrate.processes import identity
@@ -39,7 +39,6 @@ from migrate.watch import nothing
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
 MINIMUM_VERSION = (4, 2, 0)
-LOG_LINES = 12
 #: A deleted file goes along inside the images, in the gap, up to this size (criu/files-reg.c dump_ghost_file()).
 GHOST_LIMIT_BYTES = 64 << 20
 #: Errors only. The tasks that CRIU builds write its log themselves, under their own limit of the size of files
@@ -278,14 +277,14 @@ class Worker:
                 answer = rpc.criu_req(type=rpc.NOTIFY, notify_success=said is not False)
                 reply = self._ask(answer, self._deadline(options), what)
         except CriuError as error:
-            error.details = error.details or log_errors(options.images / options.log_file)
+            error.details = error.details or log.errors(options.images / options.log_file)
             raise
         if not reply.success:
-            details = log_errors(options.images / options.log_file)
+            details = log.errors(options.images / options.log_file)
             # CRIU's log is in the same place, and ends where the space did.
             full = os.statvfs(options.images).f_bavail == 0
             text = (
-                (_NO_SPACE if full else _sentence(details))
+                (_NO_SPACE if full else log.sentence(details))
                 or reply.cr_errmsg.strip()
                 or f"errno {reply.cr_errno}"
             )
@@ -384,35 +383,6 @@ def _namespaced(avoid_pids: list[int] | None) -> list[str]:
     room = 1000
     last = max(avoid_pids) + 1 if max(avoid_pids) + room < pid_max else 300
     return [sys.executable, "-I", "-S", str(script), str(last)]
-
-
-def log_errors(log: Path) -> list[str]:
-    """The errors of a CRIU log, at most the first ``LOG_LINES``; its end where it has none."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    errors = [line for line in lines if re.search(r"\bError\b", line)]
-    return errors[:LOG_LINES] or lines[-LOG_LINES:]
-
-
-#: Errors of CRIU that only say that there was another one before, which tells the object and the reason, or that
-#: something was tried in vain that it does without.
-_SAYS_NOTHING = re.compile(
-    r"(Restoring|Dumping|Pre-dumping) FAILED|rlimit: |Unable to open fd=|Dump [\w ]+(\(pid: \d+\) |\d+ )?failed"
-    r"|(\d+ |Child )?(was )?(exited, status=|killed by )|Unable to detach from|Can't fixup (vdso )?VMA"
-)
-
-
-def _sentence(lines: list[str]) -> str:
-    """The first error of a log that says something, without its clock and place in CRIU's source.
-
-    Whoever fails writes why, then so does everybody who called it: the later, the less it tells.
-    """
-    said = [
-        re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
-    ]
-    return next((line for line in said if not _SAYS_NOTHING.match(line)), (said or [""])[-1])
 
 
 def bindings_problem() -> str:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parent / "unit"))
 from inventories import connection, host, listener, process
 
 from migrate import checks, place, switch
-from migrate.criu import worker
+from migrate.criu import log, worker
 from migrate.errors import (
     ImageError,
     MigrateError,
@@ -550,14 +550,14 @@ def _criu_answers() -> dict[str, bytes]:
 
 
 def criu_log(directory: Path) -> Callable[[bytes], None]:
-    """migrate.criu.worker.log_errors."""
+    """migrate.criu.log.errors."""
     path = directory / "dump.log"
 
     def run(data: bytes) -> None:
         path.write_bytes(data)
-        errors = worker.log_errors(path)
-        assert len(errors) <= worker.LOG_LINES
-        worker._sentence(errors)
+        errors = log.errors(path)
+        assert len(errors) <= log.LOG_LINES
+        log.sentence(errors)
 
     return run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate import cli, interrupt
+from migrate import arguments, cli, interrupt
 from migrate.errors import CriuError, MigrateError, Reason, Refused
 from migrate.report import observer as ui
 from migrate.report.report import ErrorReport, Outcome, Report
@@ -25,7 +25,7 @@ Capture = pytest.CaptureFixture[str]
 def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.delenv(cli.STOP_AT, raising=False)
+    monkeypatch.delenv(arguments.STOP_AT, raising=False)
 
 
 def driver(outcome: Outcome, error: Exception | None = None) -> Callable[[Request, ui.Observer], Report]:
@@ -87,7 +87,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", no_address=True)
-    monkeypatch.setenv(cli.STOP_AT, "DUMPED")
+    monkeypatch.setenv(arguments.STOP_AT, "DUMPED")
     assert request_of("42", "h").stop_at == "DUMPED"
 
 

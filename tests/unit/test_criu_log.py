@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.criu import worker
+from migrate.criu import log, worker
 
 PEER = "(00.010679)    237: Error (criu/sk-unix.c:2285): unix: FATAL: Peer 578557 unresolved for 576969"
 LIMIT = "(00.002805) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted"
@@ -44,25 +44,22 @@ DUMP = [
     ],
 )
 def test_the_first_error_that_says_something(lines: list[str], told: str) -> None:
-    assert worker._sentence(lines) == told
+    assert log.sentence(lines) == told
 
 
 def test_errors_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "restore.log"
-    log.write_text("\n".join(["(00.001) fine", PEER, "(00.002) fine too", END]))
-    assert worker.log_errors(log) == [PEER, END]
-    log.write_text(
+    file = tmp_path / "restore.log"
+    file.write_text("\n".join(["(00.001) fine", PEER, "(00.002) fine too", END]))
+    assert log.errors(file) == [PEER, END]
+    file.write_text(
         "\n".join([*DUMP[:1], *TERMINAL, *[f"(00.07) Error (x.c:1): follows {i}" for i in range(90)]])
     )
-    assert (
-        worker.log_errors(log)[: len(TERMINAL)] == TERMINAL
-        and len(worker.log_errors(log)) == worker.LOG_LINES
-    )
-    log.write_text(DUMP[0])
-    assert worker.log_errors(log) == [DUMP[0]]
-    log.write_text("(00.001) fine\n")
-    assert worker.log_errors(log) == ["(00.001) fine"]
-    assert worker.log_errors(tmp_path / "none.log") == []
+    assert log.errors(file)[: len(TERMINAL)] == TERMINAL and len(log.errors(file)) == log.LOG_LINES
+    file.write_text(DUMP[0])
+    assert log.errors(file) == [DUMP[0]]
+    file.write_text("(00.001) fine\n")
+    assert log.errors(file) == ["(00.001) fine"]
+    assert log.errors(tmp_path / "none.log") == []
 
 
 def test_an_answer_that_is_none() -> None:

@@ -1,0 +1,224 @@
+"""The arguments of ``migrate``: words in, what was asked for out, or why it makes no sense."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Callable
+from typing import NoReturn
+
+from migrate import limits, switch
+from migrate.errors import UsageError
+from migrate.report import file as report_file
+from migrate.request import AGENT, RecoverRequest, Request
+from migrate.ssh import host
+from tcpcp.version import VERSION
+
+STOP_AT = "MIGRATE_STOP_AT"
+
+_PID_MAX = 1 << 22
+_EPILOG = """\
+Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
+process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, phase="usage", hint="See `migrate --help`.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """What reads the words; it raises UsageError where they make no sense."""
+    made = _Parser(
+        prog="migrate",
+        usage="migrate [options] PID HOST\n"
+        "       migrate --recover [--resume ID | --release ID] [--force] [options]",
+        description="Move the process PID, its children and all their TCP connections to HOST.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("pid", metavar="PID", nargs="?", help="process on this host; its children move with it")
+    add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
+    add("--version", action="version", version=f"migrate {VERSION}")
+    add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
+    add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
+    add(
+        "-v", "--verbose", action="store_true", help="on failure show details: the first errors of CRIU's log"
+    )
+    _add_what_moves(add)
+    add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
+    _add_limits(add)
+    add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
+    add("--identity", metavar="FILE", default="", help="private key to log in with")
+    add("--port", metavar="N", help="port of HOST's sshd")
+    add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
+    _add_recover(add)
+    add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
+    return made
+
+
+def _add_what_moves(add: Callable[..., object]) -> None:
+    """What goes along with the process, and what stays although it goes."""
+    add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
+    add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
+    add("--shell-job", action="store_true", help="the process belongs to a shell's session")
+    add(
+        "--leave-supervisor",
+        action="store_true",
+        help="go on although a supervisor of the process (a parent, systemd) will see it die here",
+    )
+    add(
+        "--address",
+        metavar="ADDR",
+        action="append",
+        default=[],
+        help="a service address that moves too, beside those that sockets of the process are bound to or have"
+        " connections on; for a server that is bound to 0.0.0.0 or [::] and may have no client; repeatable",
+    )
+    add(
+        "--no-address",
+        action="store_true",
+        help="no address moves with a server that is bound to 0.0.0.0 or [::] and has no client: you see to it that"
+        " clients find it on HOST",
+    )
+
+
+def _add_limits(add: Callable[..., object]) -> None:
+    """How long it may take."""
+    add(
+        "--timeout", metavar="S", default=limits.STEP_S, help="for one step as a whole, seconds (%(default)g)"
+    )
+    add(
+        "--max-gap",
+        metavar="S",
+        default=limits.MOST_GAP_S,
+        help="how long the process may be frozen, and new connections be held, seconds (%(default)g); it goes on"
+        " here if it could not be given away by then",
+    )
+
+
+def _add_recover(add: Callable[..., object]) -> None:
+    add("--recover", action="store_true", help="undo or explain what a migration that died left on this host")
+    add("--resume", metavar="ID", default="", help="with --recover: let the process go on here")
+    add("--release", metavar="ID", default="", help="with --recover: it runs on HOST; end the copy here")
+    add(
+        "--force",
+        action="store_true",
+        help="with --resume or --release: although HOST cannot be asked where the process is; if you are wrong,"
+        " two copies run, or none",
+    )
+
+
+def request(options: argparse.Namespace) -> Request | RecoverRequest:
+    """Return what was asked for.
+
+    :raises UsageError: it makes no sense.
+    """
+    if options.recover:
+        return _recover_request(options)
+    if options.resume or options.release or options.force:
+        raise _wrong("--resume, --release and --force need --recover")
+    if options.pid is None or options.host is None:
+        raise _wrong("PID and HOST are needed")
+    return Request(
+        pid=_number("PID", options.pid, _PID_MAX),
+        host=_host(options.host),
+        check=options.check,
+        verbose=options.verbose,
+        copy_files=options.copy_files,
+        copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
+        shell_job=options.shell_job,
+        leave_supervisor=options.leave_supervisor,
+        addresses=tuple(dict.fromkeys(map(_address, options.address))),
+        no_address=_no_address(options),
+        switch=_switch(options.switch),
+        timeout_s=_seconds("--timeout", options.timeout),
+        max_gap_s=_seconds("--max-gap", options.max_gap),
+        agent=_word("--agent", options.agent),
+        identity=options.identity,
+        port=None if options.port is None else _number("--port", options.port, 65535),
+        report_file=options.report and report_file.check(options.report),
+        stop_at=options.stop_at,
+    )
+
+
+def _recover_request(options: argparse.Namespace) -> RecoverRequest:
+    if options.pid is not None:
+        raise _wrong("--recover takes no PID and no HOST")
+    if options.report:
+        raise _wrong("--recover takes no --report")
+    if options.resume and options.release:
+        raise _wrong("--resume and --release exclude each other")
+    if options.force and not (options.resume or options.release):
+        raise _wrong("--force needs --resume or --release")
+    return RecoverRequest(
+        resume=options.resume, release=options.release, force=options.force, verbose=options.verbose
+    )
+
+
+def _number(name: str, text: str, largest: int) -> int:
+    # isdecimal() alone would take digits of other scripts.
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= largest):
+        raise _wrong(f"{name} is a number from 1 to {largest}, not {text!r}")
+    return int(text)
+
+
+def _seconds(name: str, text: str | float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 86400:
+        raise _wrong(f"{name} is a number of seconds from 1 to 86400, not {text!r}")
+    return value
+
+
+def _address(text: str) -> str:
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        raise _wrong(f"--address is an IPv4 or IPv6 address without a prefix length, not {text!r}") from None
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
+        raise _wrong(f"--address is an address that clients of the process use, not {text!r}")
+    return str(ip)
+
+
+def _no_address(options: argparse.Namespace) -> bool:
+    if options.no_address and options.address:
+        raise _wrong("--address and --no-address exclude each other")
+    return bool(options.no_address)
+
+
+def _tree(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) != text or text == "//":
+        raise _wrong(
+            f"--copy-tree is the absolute path of a directory, without a slash at its end, not {text!r}"
+        )
+    return text
+
+
+def _switch(kind: str) -> str:
+    if kind not in switch.KINDS:
+        raise _wrong(f"--switch is one of {', '.join(switch.KINDS)}, not {kind!r}")
+    return kind
+
+
+def _host(text: str) -> str:
+    host.split(text)
+    return text
+
+
+def _word(name: str, text: str) -> str:
+    if not text or text.startswith("-") or not text.isprintable():
+        raise _wrong(f"{name} is a name or path, not {text!r}")
+    return text
+
+
+def _wrong(text: str) -> UsageError:
+    return UsageError(text, phase="usage", hint="See `migrate --help`.")

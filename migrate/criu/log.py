@@ -1,0 +1,37 @@
+"""CRIU's log: its errors, and the one of them that says what went wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+LOG_LINES = 12
+
+
+def errors(log: Path) -> list[str]:
+    """The errors of a CRIU log, at most the first ``LOG_LINES``; its end where it has none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    found = [line for line in lines if re.search(r"\bError\b", line)]
+    return found[:LOG_LINES] or lines[-LOG_LINES:]
+
+
+#: Errors of CRIU that only say that there was another one before, which tells the object and the reason, or that
+#: something was tried in vain that it does without.
+_SAYS_NOTHING = re.compile(
+    r"(Restoring|Dumping|Pre-dumping) FAILED|rlimit: |Unable to open fd=|Dump [\w ]+(\(pid: \d+\) |\d+ )?failed"
+    r"|(\d+ |Child )?(was )?(exited, status=|killed by )|Unable to detach from|Can't fixup (vdso )?VMA"
+)
+
+
+def sentence(lines: list[str]) -> str:
+    """The first error of a log that says something, without its clock and place in CRIU's source.
+
+    Whoever fails writes why, then so does everybody who called it: the later, the less it tells.
+    """
+    said = [
+        re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
+    ]
+    return next((line for line in said if not _SAYS_NOTHING.match(line)), (said or [""])[-1])
