@@ -32,7 +32,7 @@ READY = b"ready\n"
 #: When the addresses are announced again after a rollback that the destination may have noticed later than
 #: this host; seconds after the first time. It goes on for longer than a destination can have the addresses: it
 #: renews its lease until the link has been silent for too long (limits.SILENCE_S), and then it ends by itself
-#: (switch.address.LEASE_S).
+#: (migrate.switch.address.destination.LEASE_S).
 AGAIN_S = (0.5, 1, 2, 4, 6, 8, 10, 12, 14)
 #: And how often after that, until the destination has confirmed its undo: its clock may have stood still, too.
 LATER_S = 10
