@@ -25,8 +25,9 @@ from migrate.recovery import arrived, hold, undo
 from migrate.recovery.instructions import in_doubt
 
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
-#: CRIU's own word, in its log, that what it restored runs. Source: criu/cr-restore.c restore_root_task().
-RESTORED = b"Restore finished successfully"
+#: What CRIU writes when what it restored runs, and not before, whatever it is to log.
+#: Source: criu/cr-restore.c restore_root_task(), write_stats() after finalize_restore_detach().
+STATISTICS = "stats-restore"
 
 
 class Verdict(enum.Enum):
@@ -148,8 +149,7 @@ def _criu_let_it_run(record: Record) -> bool:
     """
     for entry in record.named("criu"):
         identity.wait_gone((entry["pid"], entry["start"]), time.monotonic() + limits.CRIU_END_S)
-    logs = [Path(entry["path"]) / "restore.log" for entry in record.named("images")]
-    return any(log.exists() and RESTORED in log.read_bytes() for log in logs)
+    return any((Path(entry["path"]) / STATISTICS).exists() for entry in record.named("images"))
 
 
 def note_problems(directory: Path, problems: list[str]) -> None:

@@ -135,14 +135,15 @@ def test_destination_after_activation_keeps_what_the_tree_needs(calls: list[str]
     assert calls == ["criu", "images", "isolation"]
 
 
-@pytest.mark.parametrize("log", ["", "... Restore finished successfully. Tasks resumed.\n"])
-def test_destination_in_between_believes_criu(calls: list[str], tmp_path: Path, log: str) -> None:
+@pytest.mark.parametrize("finished", [False, True])
+def test_destination_in_between_believes_criu(calls: list[str], tmp_path: Path, finished: bool) -> None:
     directory = left("destination", State.COMMITTED)
     path = directory / "journal"
     path.write_text(path.read_text().replace("/none", str(tmp_path)))
-    (tmp_path / "restore.log").write_text(log)
-    assert settled(directory) is (Verdict.ARRIVED if log else Verdict.REMOVED)
-    assert ("tree" in calls) == (not log)
+    if finished:
+        (tmp_path / settle.STATISTICS).touch()
+    assert settled(directory) is (Verdict.ARRIVED if finished else Verdict.REMOVED)
+    assert ("tree" in calls) == (not finished)
 
 
 def test_closed_journal_is_only_forgotten(calls: list[str]) -> None:
