@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp.endpoint import calls, isolation
+from tcpcp.endpoint import block, calls, isolation
 from tcpcp.kernel import tcp_repair
 
 
@@ -159,8 +158,7 @@ def test_expired_when_the_body_has_dealt_with_one(
 ) -> None:
     """It is said, and the other runs; also as a note on an exception of the body's."""
     monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
-    renewal = importlib.import_module("tcpcp.passing").Renewal
-    monkeypatch.setattr(renewal, "_run", lambda self: self._over.wait())  # as if it was not let run
+    monkeypatch.setattr(block.Renewal, "_run", lambda self: self._over.wait())  # as if it was not let run
     (one, _), other, _ = pairs
     with (
         hosts.here.entered(),
