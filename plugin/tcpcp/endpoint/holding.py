@@ -10,13 +10,13 @@ import atexit
 import contextlib
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tcpcp.endpoint.flow_table import FlowTable
 from tcpcp.endpoint.isolation import Flow
+from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
 from tcpcp.kernel import tcp_repair
@@ -53,7 +53,7 @@ class Holding:
 #: From so many on, those that have been held for so long are forgotten.
 _MANY, _LONG_S = 10_000, 3600.0
 
-_lock = threading.Lock()
+_lock = OwnLock()
 _known: dict[int, Holding] = {}
 #: By the cookie of the network namespace.
 _tables: dict[int, FlowTable] = {}
@@ -245,7 +245,7 @@ def _named(flows_: Iterable[Flow]) -> list[str]:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = OwnLock()
     _known.clear()
     for one in _tables.values():
         one.abandon()
