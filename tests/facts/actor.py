@@ -13,7 +13,7 @@ from netns import Namespace
 _CODE = """
 import signal, socket, sys
 import tcpcp
-from tcpcp import isolation
+from tcpcp.endpoint import isolation
 
 signal.alarm(30)  # whatever becomes of the test
 isolation.TIMEOUT_S = int(sys.argv[2])

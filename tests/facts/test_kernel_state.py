@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from tcpcp.endpoint import congestion
 from tcpcp.errors import KernelError
 from tcpcp.kernel import bpf, fields, tcp_repair
 from tcpcp.kernel.bpf import Struct, instruction
+from tcpcp.record import seq
 from tcpcp.record.ici import Ici, State
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 KINDS = ("v4", "v6", "mapped")
+_SO_MAX_PACING_RATE = 47
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +221,37 @@ def test_the_peers_timestamp(hosts: Hosts, kind: str) -> None:
         tcpcp.resume(sock)
     assert ici.timestamp is not None and ici.timestamp.ts_recent is not None
     assert 0 <= (before + 1 - ici.timestamp.ts_recent) % 2**32 <= 10
+
+
+@pytest.mark.parametrize("microseconds", (False, True), ids=("ms", "us"))
+def test_a_paced_connection_is_ahead_of_its_clock(hosts: Hosts, microseconds: bool) -> None:
+    """It acknowledges with the time at which it may send again: from there on the peer takes what it sends."""
+    sock, peer = hosts.connect()
+    tcp_repair.set_repair(sock, tcp_repair.ON)
+    clock = seq.add(tcp_repair.get_timestamp(sock), 2)
+    tcp_repair.set_timestamp(sock, clock & ~1 | microseconds)
+    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+    exchanged(sock, peer, 12)  # the first ten segments are not paced
+    sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 5000)
+    exchanged(sock, peer, 1, 2000)
+    exchanged(peer, sock, 1, 4000)
+    time.sleep(0.06)  # acknowledged
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert ici.timestamp is not None and ici.timestamp.microseconds == microseconds
+    exchanged(made, peer, 1)
+    counters = hosts.counters(hosts.there)
+    assert counters["TcpExtPAWSEstab"] == counters["TcpExtPAWSOldAck"] == 0
+
+
+def exchanged(sender: socket.socket, receiver: socket.socket, times: int, size_bytes: int = 1) -> None:
+    receiver.settimeout(3)
+    for _ in range(times):
+        sender.sendall(bytes(size_bytes))
+        assert len(receiver.recv(size_bytes, socket.MSG_WAITALL)) == size_bytes
 
 
 def test_where_the_kernel_refuses_it_is_done_without(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

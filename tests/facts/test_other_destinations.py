@@ -17,6 +17,7 @@ from wire import captured
 
 import tcpcp
 from tcpcp.errors import IciError
+from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
 
@@ -269,9 +270,9 @@ def test_any_free_port_is_silent(hosts: Hosts) -> None:
     assert_no_reset(hosts)
 
 
-def half_closed(hosts: Hosts, state: State) -> tuple[socket.socket, socket.socket]:
+def half_closed(hosts: Hosts, state: State, kind: str = "v4") -> tuple[socket.socket, socket.socket]:
     """A connection in *state*; of the last three our FIN has not arrived."""
-    sock, peer = hosts.connect()
+    sock, peer = hosts.connect(kind)
     if state in (State.CLOSE_WAIT, State.LAST_ACK):
         peer.shutdown(socket.SHUT_WR)
         wait_state(sock, State.CLOSE_WAIT)
@@ -305,6 +306,34 @@ def test_the_peer_is_woken(hosts: Hosts, state: State, how: str) -> None:
     assert heard
     assert all(one.flags & 0x10 and not one.flags & 0x04 for one in heard)
     assert sent
+    assert_no_reset(hosts)
+
+
+#: What each end sets where only a neighbour is to be heard (RFC 5082): the least that is heard; what is sent.
+NEIGHBOURS = {
+    "v4": ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IP, socket.IP_TTL)),
+    "v6": ((socket.IPPROTO_IPV6, 73), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)),
+}
+
+
+@pytest.mark.parametrize(
+    "state",
+    (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT2, State.LAST_ACK, State.CLOSING),
+    ids=lambda state: state.name,
+)
+@pytest.mark.parametrize("kind", NEIGHBOURS)
+def test_who_hears_only_its_neighbour_hears_what_is_fed(hosts: Hosts, kind: str, state: State) -> None:
+    sock, peer = hosts.connect(kind) if state is State.ESTABLISHED else half_closed(hosts, state, kind)
+    least, sent = NEIGHBOURS[kind]
+    sock.setsockopt(*least, 255)
+    peer.setsockopt(*sent, 255)
+    ici = passed(hosts, sock)
+    with hosts.here.entered():
+        made = tcpcp.create(ici)
+        assert state_of(made) == state
+        assert kernel_fields.read([made])[0].ts_recent == (ici.timestamp and ici.timestamp.ts_recent)
+        tcpcp.activate(made)
+    made.close()
     assert_no_reset(hosts)
 
 

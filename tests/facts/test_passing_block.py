@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -13,16 +12,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
+from forking import ended
 from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp.endpoint import calls, isolation
+from tcpcp.endpoint import block, calls, flow_table, isolation
 from tcpcp.kernel import tcp_repair
 
 
@@ -159,8 +159,7 @@ def test_expired_when_the_body_has_dealt_with_one(
 ) -> None:
     """It is said, and the other runs; also as a note on an exception of the body's."""
     monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
-    renewal = importlib.import_module("tcpcp.passing").Renewal
-    monkeypatch.setattr(renewal, "_run", lambda self: self._over.wait())  # as if it was not let run
+    monkeypatch.setattr(block.Renewal, "_run", lambda self: self._over.wait())  # as if it was not let run
     (one, _), other, _ = pairs
     with (
         hosts.here.entered(),
@@ -352,3 +351,61 @@ def test_what_never_ended_is_resumed_when_it_is_dropped(hosts: Hosts, pairs: lis
         assert threads() == 0
     for pair in pairs:
         alive(*pair)
+
+
+def abandoned(how: str, sock: socket.socket) -> None:
+    """A block that only the garbage collector can end."""
+
+    def steps() -> Iterator[tcpcp.Ici]:
+        with tcpcp.passing([sock]) as [ici]:
+            yield ici
+
+    around: list[object] = []
+    around.append(around)
+    if how == "generator":
+        under_way = steps()
+        next(under_way)
+        around.append(under_way)
+    else:
+        block_ = tcpcp.passing([sock])
+        block_.__enter__()
+        around.append(block_)
+
+
+def goes_on_after_a_collection(hosts: Hosts, pairs: list[Pair], how: str) -> bool:
+    """The collector runs in the middle of a call of this thread that changes the filter."""
+    (lost, _), (sock, _), _ = pairs
+    make, collections = flow_table.flow_sets, list[int]()
+
+    def collecting(name: str, flows: Sequence[isolation.Flow]) -> dict[str, list[bytes]]:
+        collections.append(gc.collect())
+        return make(name, flows)
+
+    with hosts.here.entered():
+        tcpcp.prepare()
+        gc.disable()
+        abandoned(how, lost)
+        flow_table.flow_sets = collecting
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+        deadline = time.monotonic() + 3
+        while tcp_repair.get_repair(lost) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return collections[0] > 0 and not tcp_repair.get_repair(lost) and not tcp_repair.get_repair(sock)
+
+
+@pytest.mark.parametrize("how", ("generator", "block"))
+def test_dropped_in_the_middle_of_another_call(hosts: Hosts, pairs: list[Pair], how: str) -> None:
+    """In a child, which is killed if both wait for each other: signals wait while a call is under way."""
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os._exit(0 if goes_on_after_a_collection(hosts, pairs, how) else 1)
+        os._exit(2)
+    killer = threading.Timer(10, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    how_it_ended = ended(pid)
+    killer.cancel()
+    assert how_it_ended == 0
+    alive(*pairs[0])
+    alive(*pairs[1])

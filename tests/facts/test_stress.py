@@ -111,6 +111,43 @@ def pass_often(hosts: Hosts, seed: int, times: int, errors: list[str]) -> None:
         errors.append(f"seed {seed}: {exc!r}")
 
 
+def let_go_at_once(hosts: Hosts, sock: socket.socket) -> list[str]:
+    """Which calls say that they have let *sock* go, of three threads."""
+    together, done = threading.Barrier(3), list[str]()
+
+    def let_go(call: Callable[[socket.socket], None]) -> None:
+        with hosts.here.entered():
+            together.wait()
+            with contextlib.suppress(tcpcp.NotGot, tcpcp.Unsupported):  # closed, it is no socket any more
+                call(sock)
+                done.append(call.__name__)
+
+    threads = [
+        threading.Thread(target=let_go, args=(call,))
+        for call in (tcpcp.resume, tcpcp.release, tcpcp.activate)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(10)
+    return done
+
+
+def test_only_one_thread_lets_it_go(hosts: Hosts) -> None:
+    """Else one would take the connection for its own and the other for the destination's."""
+    for _ in range(30):
+        sock, peer = hosts.connect()
+        with hosts.here.entered():
+            tcpcp.get(sock)
+        [done] = let_go_at_once(hosts, sock)
+        assert (sock.fileno() == -1) == (done == "release")
+        if done != "release":
+            sock.sendall(b"alive")
+            assert peer.recv(5) == b"alive"
+        sock.close()
+        peer.close()
+
+
 def test_threads(hosts: Hosts, bystander: Bystander) -> None:
     errors: list[str] = []
     threads = [

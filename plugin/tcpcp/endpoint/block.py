@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from tcpcp.endpoint import calls, isolation, uninterrupted
+from tcpcp.endpoint import calls, isolation, own_lock, uninterrupted
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.errors import Expired, IsolationError, TcpcpError
 from tcpcp.record.ici import Ici
@@ -78,7 +78,8 @@ class Passing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._quiet.hold()
+            if not own_lock.is_held():
+                self._quiet.hold()
             if error is None:
                 self._renewal.end()
         except BaseException as exc:
@@ -94,7 +95,18 @@ class Passing:
             self._quiet.__exit__(None, None, None)
 
     def _back(self, error: BaseException) -> None:
-        """All run again; *error* is on its way."""
+        """All run again; *error* is on its way.
+
+        The garbage collector may have come upon a block that nobody ends, a generator's or a coroutine's, in the
+        middle of another call, which has what this needs: so it is done beside that, as soon as it can be.
+        """
+        if own_lock.is_held():
+            later = threading.Thread(target=self._back_now, args=(error,), name="tcpcp resumes")
+            uninterrupted.start(later)
+        else:
+            self._back_now(error)
+
+    def _back_now(self, error: BaseException) -> None:
         self._quiet.hold()
         try:
             self._renewal.stop()

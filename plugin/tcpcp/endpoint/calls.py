@@ -450,7 +450,7 @@ def activate(sock: HasFileno) -> None:
     """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
-    :raises NotGot: it is from neither, or runs already.
+    :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
@@ -464,7 +464,7 @@ def activate_many(socks: Iterable[HasFileno]) -> None:
     """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
-        held = holding.find(plain)
+        held = stack.enter_context(holding.letting_go(plain))
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
             holding.let_through(held)
@@ -490,7 +490,7 @@ def resume(sock: HasFileno) -> None:
     probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
     which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`).
 
-    :raises NotGot: it was not got, or runs already.
+    :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
         describe it any more, and must not be used.
@@ -503,7 +503,7 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
     """:func:`resume` for several sockets, their filters lifted first; the first error is raised at the end."""
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
-        held = holding.find(plain)
+        held = stack.enter_context(holding.letting_go(plain))
         expired = holding.let_all_through(held)
         first: TcpcpError | None = None
         stack.enter_context(raw_segment.keeping())
@@ -564,7 +564,7 @@ def release(sock: HasFileno) -> None:
     A new connection between the same two addresses and ports is met with the same silence for that minute: the
     peer's SYN is dropped, and connects it after that.
 
-    :raises NotGot: it was neither got nor created, or runs again.
+    :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
     :raises IsolationError, PermissionDenied: nothing has changed.
@@ -578,7 +578,7 @@ def release_many(socks: Iterable[HasFileno]) -> None:
     socks = list(socks)
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
-        held = holding.find(plain)
+        held = stack.enter_context(holding.letting_go(plain))
         holding.renew(held)
         gone: list[Holding] = []
         first: TcpcpError | None = None

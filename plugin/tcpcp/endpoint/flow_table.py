@@ -30,12 +30,12 @@ import errno
 import ipaddress
 import secrets
 import struct
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from tcpcp.endpoint import isolation, new_connections
 from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
+from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.errors import Expired, IsolationError, PermissionDenied
 from tcpcp.kernel import netfilter, nft_rules, owned_table
 from tcpcp.kernel.nft_elements import Message, changes, flow_in
@@ -60,7 +60,7 @@ class FlowTable:
     def __init__(self) -> None:
         self.name = f"{PREFIX}{secrets.token_hex(8)}"
         self._netlink = netfilter.Netlink()
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._made = self._has_back = self._pinned = False
         #: Until when, by time.monotonic(), an element may be there; the kernel alone knows whether it is.
         self._held: dict[Flow, float] = {}

@@ -10,13 +10,13 @@ import atexit
 import contextlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tcpcp.endpoint.flow_table import FlowTable
 from tcpcp.endpoint.isolation import Flow
+from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
 from tcpcp.kernel import tcp_repair
@@ -31,6 +31,7 @@ class Holding:
     :ivar lives: it had a connection when it was got or created.
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
+    :ivar going: a thread is about to let it run or to end it.
     """
 
     cookie: int
@@ -39,6 +40,7 @@ class Holding:
     lives: bool = False
     known: Known | None = None
     before: bool = False
+    going: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
 
@@ -51,7 +53,7 @@ class Holding:
 #: From so many on, those that have been held for so long are forgotten.
 _MANY, _LONG_S = 10_000, 3600.0
 
-_lock = threading.Lock()
+_lock = OwnLock()
 _known: dict[int, Holding] = {}
 #: By the cookie of the network namespace.
 _tables: dict[int, FlowTable] = {}
@@ -116,6 +118,29 @@ def find(socks: Iterable[socket.socket]) -> list[Holding]:
             raise NotGot(f"{tcp_repair.describe(sock)}: is there twice")
         found[one.cookie] = one
     return list(found.values())
+
+
+@contextlib.contextmanager
+def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
+    """What is known of *socks*, none of which another thread lets run or ends meanwhile.
+
+    Of two that do so at once only the first may be told that it has done it: who resumes takes the connection for
+    his, and who releases takes it for the destination's.
+
+    :raises NotGot: as :func:`find`; or another thread is quicker. Nothing has changed.
+    """
+    held = find(socks)
+    with _lock:
+        for one in held:
+            if one.going or _known.get(one.cookie) is not one:
+                raise NotGot(f"{one.flow or 'a socket'}: another thread resumes, activates or releases it")
+        for one in held:
+            one.going = True
+    try:
+        yield held
+    finally:
+        for one in held:
+            one.going = False
 
 
 def drop(holdings: Iterable[Holding]) -> None:
@@ -220,7 +245,7 @@ def _named(flows_: Iterable[Flow]) -> list[str]:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = OwnLock()
     _known.clear()
     for one in _tables.values():
         one.abandon()

@@ -37,7 +37,8 @@ _IPV6 = struct.Struct("!IHBB16s16s")
 _PSEUDO = struct.Struct("!II")
 #: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
 _TIMESTAMP = struct.Struct("!BBBBII")
-_HOP_LIMIT = 64
+#: The largest: a socket may have been told to hear nobody who is further away (IP_MINTTL, IPV6_MINHOPCOUNT).
+_HOP_LIMIT = 255
 #: Source: netdevice(7).
 _SIOCGIFFLAGS, _IFF_UP, _LOOPBACK = 0x8913, 1, "lo"
 

@@ -45,6 +45,8 @@ _NO_SEND = SendQueue()
 _NO_RECEIVE = ReceiveQueue()
 _NUMBERS = {"SO_OOBINLINE": 10, "SO_PEEK_OFF": 42}
 _USUAL = {"SO_OOBINLINE": 0, "SO_PEEK_OFF": -1}
+#: Ticks of the two timestamp clocks, ns.
+_US, _MS = 1000, 1_000_000
 
 
 def read(
@@ -75,6 +77,10 @@ def read(
     (net/ipv4/tcp_input.c tcp_rtt_tsopt_us(), tcp_ack_update_rtt()), and the echo of a segment sent before
     the gap would else count the whole gap. RFC 7323 section 5.4 asks for a clock at least proportional to
     real time; seen over one pause this one is slow by the pause, far from the limit that PAWS sets.
+
+    A paced connection (BBR, SO_MAX_PACING_RATE) is ahead of its clock: what it sends carries the time at which
+    the next segment may leave, seconds from now where little may be sent in one (net/ipv4/tcp_output.c
+    tcp_update_skb_after_send(), __tcp_transmit_skb()). The new endpoint's clock begins there.
 
     Source: paper section 2 steps 1 to 4; net/ipv4/tcp.c do_tcp_getsockopt(); CRIU's soccr.c for the calls.
     """
@@ -140,8 +146,11 @@ def _noting(error: BaseException) -> Iterator[None]:
         error.add_note(f"and the socket could not be taken out of repair mode: {exc}")
 
 
-def read_again(sock: socket.socket, ici: Ici) -> Ici:
-    """*sock*, which is in repair mode still, as it is now; *ici* is what was read of it before."""
+def read_again(sock: socket.socket, ici: Ici, ahead_ns: int = 0) -> Ici:
+    """*sock*, which is in repair mode still, as it is now; *ici* is what was read of it before.
+
+    :param ahead_ns: from :func:`_ahead_ns`.
+    """
     known = Prepared(
         ici.local,
         ici.peer,
@@ -153,10 +162,10 @@ def read_again(sock: socket.socket, ici: Ici) -> Ici:
         ici.ipv6_socket,
         shut=ici.receive_queue.shut,
     )
-    return _read(sock, known, ici.tag, ici.timestamp.ts_recent if ici.timestamp else None)
+    return _read(sock, known, ici.tag, ici.timestamp.ts_recent if ici.timestamp else None, ahead_ns)
 
 
-def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None) -> Ici:
+def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None, ahead_ns: int = 0) -> Ici:
     """Leaves no queue selected: whoever writes to the socket meanwhile gets an error (tcp_sendmsg_locked())."""
     info = tcp_repair.get_info(sock)
     check_state(sock, info.state)
@@ -176,7 +185,7 @@ def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None)
         rcv_nxt,
         window,
         Congestion(known.algorithm, info.snd_cwnd, info.snd_ssthresh, info.rtt, info.rttvar),
-        _timestamp(sock, ts_recent) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
+        _timestamp(sock, ts_recent, ahead_ns) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
         send_queue,
         receive_queue,
         socket_options.read_tuned(sock, known.options),
@@ -254,11 +263,21 @@ def _whole_queue_readable(sock: socket.socket, options: Mapping[str, int]) -> It
         yield
 
 
-def _timestamp(sock: socket.socket, ts_recent: int | None = None) -> Timestamp:
+def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int = 0) -> Timestamp:
     value = tcp_repair.get_timestamp(sock)
     if value & 1:
-        return Timestamp(value, True, ts_recent)
-    return Timestamp(seq.add(value, 2), False, ts_recent)
+        return Timestamp(seq.add(value, _even(ahead_ns, _US)), True, ts_recent)
+    return Timestamp(seq.add(value, 2 + _even(ahead_ns, _MS)), False, ts_recent)
+
+
+def _even(time_ns: int, tick_ns: int) -> int:
+    """*time_ns* in ticks, rounded up to an even number of them: bit 0 is the unit."""
+    return 2 * -(-time_ns // (2 * tick_ns))
+
+
+def _ahead_ns(numbers: Numbers | None) -> int:
+    """By how much the timestamps that were sent may be ahead of the clock, ns."""
+    return max(numbers.wstamp_ns - numbers.clock_ns, 0) if numbers else 0
 
 
 @lru_cache(1024)
@@ -354,11 +373,11 @@ class _Reading:
 
     def read(self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None) -> Ici:
         if numbers is None or not self._trusted or not _is_quiet(numbers):
-            return _read(sock, known, tag, numbers and numbers.ts_recent)
+            return _read(sock, known, tag, numbers and numbers.ts_recent, _ahead_ns(numbers))
         agreed = self._agreed.get(numbers.agreed)
         if agreed is not None:
             return _read_quiet(sock, known, tag, numbers, agreed)
-        ici = _read(sock, known, tag, numbers.ts_recent)
+        ici = _read(sock, known, tag, numbers.ts_recent, _ahead_ns(numbers))
         again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
         self._trusted = replace(again, timestamp=ici.timestamp) == ici
         if len(self._agreed) >= _MOST_AGREED:
@@ -394,7 +413,7 @@ def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers
         n.rcv_nxt,
         Window(n.snd_wl1, n.snd_wnd, n.max_window, n.rcv_wnd, n.rcv_wup),
         Congestion(known.algorithm, n.snd_cwnd, n.snd_ssthresh, n.srtt_us >> 3, n.mdev_us >> 2),
-        _timestamp(sock, n.ts_recent) if agreed.timestamps else None,
+        _timestamp(sock, n.ts_recent, _ahead_ns(n)) if agreed.timestamps else None,
         _NO_SEND,
         ReceiveQueue(shut=True) if known.shut else _NO_RECEIVE,
         socket_options.tuned(known.options, n.sndbuf, n.rcvbuf, n.window_clamp),
@@ -414,7 +433,7 @@ def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
             _check_urgent(icis, looks)
             return
         for i in moved:
-            icis[i] = read_again(socks[i], icis[i])
+            icis[i] = read_again(socks[i], icis[i], _ahead_ns(looks[i]))
     raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")
 
 

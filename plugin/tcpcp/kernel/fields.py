@@ -70,6 +70,8 @@ class Numbers(NamedTuple):
 
     :ivar snd_up: ``snd_una`` while nothing that waits for an acknowledgement is urgent (tcp_urg_mode()).
     :ivar srtt_us: eighths of it. :ivar mdev_us: fourths.
+    :ivar wstamp_ns: when the last segment left; where the connection is paced, when the next one may.
+    :ivar clock_ns: the clock of that, when it was last looked at.
     :ivar agreed: bytes from which follows what the handshake fixed; compare them only.
     """
 
@@ -93,6 +95,8 @@ class Numbers(NamedTuple):
     rcvbuf: int
     window_clamp: int
     ts_recent: int
+    wstamp_ns: int
+    clock_ns: int
     md5: int
     ao: int
     agreed: bytes
