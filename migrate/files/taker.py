@@ -33,6 +33,7 @@ class FileTaker:
         self._file = -1
         self._path = Path()
         self._kept: set[Path] = set()
+        self._made: dict[Path, str] = {}
 
     def take(self, chunk: FileChunk) -> None:
         """Take one piece; the last one of a file puts it in its place.
@@ -146,14 +147,20 @@ class FileTaker:
         if chunk is not None:
             self._make_parents(path)
         with beneath.directory(path.parent) as folder:
-            if beneath.exists(folder, path.name):
+            there = beneath.exists(folder, path.name)
+            if there and (chunk is None or path not in self._made):
                 return  # whatever it is: who needs it as a directory will see
-            self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
-            with beneath.acting_as_owner(folder):
-                os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
+            if not there:
+                self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
+                with beneath.acting_as_owner(folder):
+                    os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
             made = os.open(path.name, _OPEN_DIRECTORY, dir_fd=folder)
         try:
-            _dress(made, chunk or FileChunk(mode=0o755))
+            if not there:
+                self._made[path] = beneath.identity(made)
+            # One that is there is ours, and its mode or owner has changed at the origin; else somebody else put it.
+            if self._made[path] == beneath.identity(made):
+                _dress(made, chunk or FileChunk(mode=0o755))
         finally:
             os.close(made)
 
