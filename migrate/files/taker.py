@@ -7,6 +7,7 @@ is followed, and each directory is used with the rights of its owner: see :mod:`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -29,8 +30,9 @@ class FileTaker:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._suffix = f".migrate-{journal.migration_id}"
+        self._names = (f".migrate-{journal.migration_id}-{number}" for number in itertools.count())
         self._file = -1
+        self._new = ""
         self._path = Path()
         self._kept: set[Path] = set()
         self._made: dict[Path, str] = {}
@@ -74,10 +76,12 @@ class FileTaker:
         if chunk.offset == 0:
             self.close()
             self._make_parents(path)
+            # Not the file's own name with more behind it: that may be as long as a name can be.
+            self._new = next(self._names)
             with beneath.directory(path.parent) as folder:
-                self._did(folder, path.with_name(path.name + self._suffix), backup="")
+                self._did(folder, path.with_name(self._new), backup="")
                 with beneath.acting_as_owner(folder):
-                    self._file = os.open(path.name + self._suffix, _NEW, 0o600, dir_fd=folder)
+                    self._file = os.open(self._new, _NEW, 0o600, dir_fd=folder)
             self._path = path
         if self._file < 0 or path != self._path or os.lseek(self._file, 0, os.SEEK_CUR) != chunk.offset:
             raise self._error(f"{path}: a piece that does not follow the one before")
@@ -91,13 +95,13 @@ class FileTaker:
         with beneath.directory(path.parent) as folder:
             self._keep(folder, path)
             with beneath.acting_as_owner(folder):
-                os.rename(path.name + self._suffix, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+                os.rename(self._new, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     def _keep(self, folder: int, path: Path) -> None:
         """Give what is there a second name for the way back; only the first time, when it is not ours."""
         if path in self._kept:
             return
-        kept = path.name + self._suffix + ".before"
+        kept = next(self._names)
         there = beneath.mode(folder, path.name)
         if there and not stat.S_ISREG(there) and not stat.S_ISLNK(there):
             raise self._error(f"{path} is no regular file there: it is not replaced", "Remove it there.")
@@ -109,7 +113,7 @@ class FileTaker:
 
     def _make_link(self, path: Path, chunk: FileChunk) -> None:
         self._make_parents(path)
-        made = path.name + self._suffix
+        made = next(self._names)
         with beneath.directory(path.parent) as folder:
             self._did(folder, path.with_name(made), backup="")
             with beneath.acting_as_owner(folder):
@@ -131,7 +135,7 @@ class FileTaker:
 
     def _put_aside(self, folder: int, path: Path) -> None:
         """A directory with all that is in it."""
-        kept = path.name + self._suffix + ".before"
+        kept = next(self._names)
         self._did(folder, path, backup=str(path.with_name(kept)))
         with beneath.acting_as_owner(folder):
             os.rename(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from migrate import place
+from migrate.checks.obstacles import WORDS
+from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
+from migrate.inventory import beside
 from migrate.journal import journal
-from migrate.pb.session_pb2 import FileChunk
+from migrate.pb.session_pb2 import FileChunk, ProcessInventory
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -105,3 +108,65 @@ def test_a_directory_that_somebody_put_in_the_place_of_ours_is_left_as_it_is(cop
     (copy.here / "sub").chmod(0o777)
     copy.tree.copy_changed(copy.send, ())
     assert stat.S_IMODE((copy.there / "sub").stat().st_mode) == 0o700
+
+
+def test_a_name_as_long_as_a_name_may_be(copy: Copy) -> None:
+    for name in ("f" * 255, "d" * 255):
+        (copy.there).mkdir(exist_ok=True)
+        (copy.there / name).write_text("its")
+    (copy.here / ("f" * 255)).write_text("new")
+    (copy.here / ("d" * 255)).mkdir()
+    (copy.here / ("l" * 255)).symlink_to("nowhere")
+    copy.begin()
+    (copy.here / ("f" * 255)).write_text("newer")
+    (copy.here / ("l" * 255)).unlink()
+    copy.settle()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "directory", "attribute"])
+def test_a_name_that_is_no_text_is_a_reason(copy: Copy, kind: str) -> None:
+    odd = copy.here / os.fsdecode(b"odd\xff")
+    if kind == "link":
+        odd.symlink_to("x")
+    elif kind == "directory":
+        odd.mkdir()
+    else:
+        odd = odd if kind == "file" else copy.here / "plain"
+        odd.write_text("x")
+        if kind == "attribute":
+            os.setxattr(odd, b"user.\xff", b"1")
+    with pytest.raises(MigrateError, match="not UTF-8") as caught:
+        copy.begin()
+    assert caught.value.hint and str(caught.value).isprintable()
+
+
+def test_what_is_found_in_a_tree_before(copy: Copy) -> None:
+    """What would be refused is a reason, what is left out is told."""
+    (copy.here / os.fsdecode(b"odd\xff")).touch()
+    (copy.here / "sub").mkdir()
+    (copy.here / "sub/program").touch()
+    (copy.here / "sub/program").chmod(0o4755)
+    os.mkfifo(copy.here / "sub/pipe")
+    os.mkfifo(copy.here / "other")
+    found = ProcessInventory(root_pid=7)
+    notes = beside.add(found, [str(copy.here)], copying=False)
+    assert sorted((one.code, one.what) for one in found.obstacles) == [
+        ("tree-name", f"{copy.here}/odd\N{REPLACEMENT CHARACTER}"),
+        ("tree-set-id", f"{copy.here}/sub/program"),
+    ]
+    assert len(notes) == 1 and "leaves out other, sub/pipe:" in notes[0]
+    assert {one.code for one in found.obstacles} <= WORDS.keys()
+
+
+def test_a_path_that_no_call_takes(copy: Copy) -> None:
+    home, name = Path.cwd(), "d" * 200
+    try:
+        os.chdir(copy.here)
+        for _ in range(21):
+            Path(name).mkdir()
+            os.chdir(name)
+    finally:
+        os.chdir(home)
+    found = ProcessInventory()
+    beside.add(found, [str(copy.here)], copying=False)
+    assert {one.code for one in found.obstacles} == {"tree-path"}
