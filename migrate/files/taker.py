@@ -151,8 +151,9 @@ class FileTaker:
         if chunk is not None:
             self._make_parents(path)
         with beneath.directory(path.parent) as folder:
-            there = beneath.exists(folder, path.name)
-            if there and (chunk is None or path not in self._made):
+            there = beneath.mode(folder, path.name)
+            ours = stat.S_ISDIR(there) and path in self._made
+            if there and (chunk is None or not ours):
                 return  # whatever it is: who needs it as a directory will see
             if not there:
                 self._journal.did("directory", path=str(path), folder=beneath.identity(folder))

@@ -110,6 +110,20 @@ def test_a_directory_that_somebody_put_in_the_place_of_ours_is_left_as_it_is(cop
     assert stat.S_IMODE((copy.there / "sub").stat().st_mode) == 0o700
 
 
+def test_a_link_that_somebody_put_in_the_place_of_ours_is_not_followed(copy: Copy, tmp_path: Path) -> None:
+    (copy.here / "sub").mkdir()
+    (copy.here / "sub/one").write_text("1")
+    copy.begin()
+    (copy.there / "sub").rename(copy.there / "ours")
+    (tmp_path / "victim").mkdir(mode=0o700)
+    (copy.there / "sub").symlink_to(tmp_path / "victim")
+    (copy.here / "sub").chmod(0o777)
+    (copy.here / "sub/one").write_text("2")
+    with pytest.raises(MigrateError, match="symbolic link"):
+        copy.tree.copy_changed(copy.send, ())
+    assert stat.S_IMODE((tmp_path / "victim").stat().st_mode) == 0o700
+
+
 def test_a_name_as_long_as_a_name_may_be(copy: Copy) -> None:
     for name in ("f" * 255, "d" * 255):
         (copy.there).mkdir(exist_ok=True)
