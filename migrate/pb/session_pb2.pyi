@@ -575,16 +575,28 @@ class Restore(_message.Message):
     def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Surroundings(_message.Message):
-    __slots__ = ("pid", "coredump_filter", "personality", "threads")
+    __slots__ = ("pid", "coredump_filter", "personality", "threads", "limits")
     PID_FIELD_NUMBER: _ClassVar[int]
     COREDUMP_FILTER_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     pid: int
     coredump_filter: int
     personality: int
     threads: _containers.RepeatedCompositeFieldContainer[ThreadSurroundings]
-    def __init__(self, pid: _Optional[int] = ..., coredump_filter: _Optional[int] = ..., personality: _Optional[int] = ..., threads: _Optional[_Iterable[_Union[ThreadSurroundings, _Mapping[str, object]]]] = ...) -> None: ...
+    limits: _containers.RepeatedCompositeFieldContainer[ResourceLimit]
+    def __init__(self, pid: _Optional[int] = ..., coredump_filter: _Optional[int] = ..., personality: _Optional[int] = ..., threads: _Optional[_Iterable[_Union[ThreadSurroundings, _Mapping[str, object]]]] = ..., limits: _Optional[_Iterable[_Union[ResourceLimit, _Mapping[str, object]]]] = ...) -> None: ...
+
+class ResourceLimit(_message.Message):
+    __slots__ = ("resource", "soft", "hard")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    resource: int
+    soft: int
+    hard: int
+    def __init__(self, resource: _Optional[int] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
 
 class ThreadSurroundings(_message.Message):
     __slots__ = ("tid", "processors", "io_priority", "timer_slack_ns")
