@@ -50,9 +50,20 @@ def forget(entry: Mapping[str, Any]) -> None:
 
 def _remove(name: str, folder: int) -> None:
     if stat.S_ISDIR(beneath.mode(folder, name)):
+        _require_one_file_system(name, folder)
         shutil.rmtree(name, dir_fd=folder)
     else:
         os.unlink(name, dir_fd=folder)  # noqa: PTH108
+
+
+def _require_one_file_system(name: str, folder: int) -> None:
+    """What is mounted in a directory is not the directory's, and does not go with it."""
+    device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
+    for directory, _, _, fd in os.fwalk(name, dir_fd=folder):
+        if os.fstat(fd).st_dev != device:
+            raise MigrateError(
+                f"something is mounted on {directory}: it was left as it is, with all that is beside it"
+            )
 
 
 def remove_directory(entry: Mapping[str, Any]) -> str:

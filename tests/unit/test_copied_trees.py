@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +15,13 @@ import pytest
 from migrate import place
 from migrate.checks.obstacles import WORDS
 from migrate.errors import MigrateError
+from migrate.files import undo
 from migrate.files.content import Digests
 from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
-from migrate.inventory import beside
+from migrate.inventory import beside, compared
 from migrate.journal import journal
-from migrate.pb.session_pb2 import FileChunk, ProcessInventory
+from migrate.pb.session_pb2 import File, FileChunk, ProcessInventory
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -29,6 +33,7 @@ class Copy:
         self.here, self.there = tmp_path / "here", tmp_path / "there"
         self.here.mkdir()
         self.tree = Tree(str(self.here), Digests())
+        self.journal = ours
         self._taker = FileTaker(ours)
 
     def send(self, chunk: FileChunk) -> None:
@@ -184,3 +189,63 @@ def test_a_path_that_no_call_takes(copy: Copy) -> None:
     found = ProcessInventory()
     beside.add(found, [str(copy.here)], copying=False)
     assert {one.code for one in found.obstacles} == {"tree-path"}
+
+
+@contextlib.contextmanager
+def mounted(path: Path) -> Iterator[None]:
+    """A file system of its own at *path*, with a file in it."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(path)], check=True)
+    try:
+        (path / "precious").write_text("somebody's")
+        yield
+        assert (path / "precious").read_text() == "somebody's"
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def there(path: Path) -> File:
+    (found,) = compared.there([File(path=str(path), use=File.COPIED_TREE)])
+    return found
+
+
+@pytest.mark.parametrize("below", ["", "sub/volume"])
+def test_what_is_mounted_there_is_found(tmp_path: Path, below: str) -> None:
+    with mounted(tmp_path / "there" / below):
+        assert there(tmp_path / "there").mounts == [str(tmp_path / "there" / below)]
+    assert there(tmp_path / "there").mounts == []
+
+
+def test_who_uses_something_there_is_found(tmp_path: Path) -> None:
+    (tmp_path / "there/sub").mkdir(parents=True)
+    (tmp_path / "there/sub/file").write_text("1")
+    (tmp_path / "there2").mkdir()
+    open_file = ["tail", "-f", str(tmp_path / "there/sub/file")]
+    users = [
+        (open_file, "/"),
+        (["sleep", "99"], tmp_path / "there/sub"),
+        (["sleep", "99"], tmp_path / "there2"),
+    ]
+    running = [subprocess.Popen(words, cwd=cwd, stdout=subprocess.DEVNULL) for words, cwd in users]
+    try:
+        deadline = time.monotonic() + 5
+        while len(there(tmp_path / "there").writers) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        expected = {f"tail (PID {running[0].pid})", f"sleep (PID {running[1].pid})"}
+        assert set(there(tmp_path / "there").writers) == expected
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+
+
+def test_what_was_mounted_later_is_not_removed_with_what_was_replaced(copy: Copy, tmp_path: Path) -> None:
+    (copy.there / "sub").mkdir(parents=True)
+    copy.begin()
+    aside = next(one for one in tmp_path.iterdir() if ".migrate-" in one.name)
+    with mounted(aside / "volume"):
+        entry = next(one for one in copy.journal.read().named("copied") if one["backup"] == str(aside))
+        with pytest.raises(MigrateError, match="mounted"):
+            undo.forget(entry)
+    undo.forget(entry)
+    assert not aside.exists()
