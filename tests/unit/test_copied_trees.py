@@ -88,6 +88,22 @@ def test_a_directory_that_gets_another_mode_keeps_what_is_in_it(
     copy.settle()
 
 
+def test_a_directory_that_its_owner_may_not_write(copy: Copy) -> None:
+    """As of a cache of modules. The owner could change that himself at any time."""
+    (copy.here / "sub").mkdir()
+    for name in ("one", "two", "three"):
+        (copy.here / "sub" / name).write_text("1")
+    os.chown(copy.here / "sub", 12345, 12345)
+    (copy.here / "sub").chmod(0o2555)
+    copy.begin()
+    (copy.here / "sub/one").write_text("another")
+    (copy.here / "sub/two").unlink()
+    copy.settle()
+    for entry in reversed(copy.journal.read().entries):
+        (undo.put_back if entry["did"] == "copied" else undo.remove_directory)(entry)
+    assert not copy.there.exists()
+
+
 def test_what_becomes_of_another_kind(copy: Copy) -> None:
     (copy.here / "sub").mkdir()
     (copy.here / "sub/one").write_text("1")
