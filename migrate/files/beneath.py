@@ -104,17 +104,19 @@ def mode(folder: int, name: str) -> int:
 
 
 @contextlib.contextmanager
-def acting_as_owner(folder: int) -> Generator[None, None, None]:
+def acting_as_owner(folder: int, *, ours: bool = False) -> Generator[None, None, None]:
     """Meanwhile touch files with the rights of the owner of *folder*, and not with root's.
 
-    A directory of root's is used as root, also if others may write into it (/tmp). One that its owner may not write
-    into is made writable for that long, as the owner could do.
+    A directory of root's is used as root, also if others may write into it (/tmp).
+
+    :param ours: we have made it, or what is done takes back what we did: if its owner may not write into it, it is
+        made writable for that long, as the owner could do.
     """
     status = os.fstat(folder)
     if os.geteuid() != 0 or status.st_uid == 0:
         yield
         return
-    with _writable(folder, stat.S_IMODE(status.st_mode)):
+    with _writable(folder, stat.S_IMODE(status.st_mode)) if ours else contextlib.nullcontext():
         group = _LIBC.setfsgid(status.st_gid)
         _LIBC.setfsuid(status.st_uid)
         try:

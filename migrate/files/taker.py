@@ -80,7 +80,7 @@ class FileTaker:
             self._new = next(self._names)
             with beneath.directory(path.parent) as folder:
                 self._did(folder, path.with_name(self._new), backup="")
-                with beneath.acting_as_owner(folder):
+                with self._acting(folder, path):
                     self._file = os.open(self._new, _NEW, 0o600, dir_fd=folder)
             self._path = path
         if self._file < 0 or path != self._path or os.lseek(self._file, 0, os.SEEK_CUR) != chunk.offset:
@@ -94,7 +94,7 @@ class FileTaker:
         self.close()
         with beneath.directory(path.parent) as folder:
             self._keep(folder, path)
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.rename(self._new, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     def _keep(self, folder: int, path: Path) -> None:
@@ -116,11 +116,11 @@ class FileTaker:
         made = next(self._names)
         with beneath.directory(path.parent) as folder:
             self._did(folder, path.with_name(made), backup="")
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.symlink(chunk.data, os.fsencode(made), dir_fd=folder)
             os.chown(made, chunk.uid, chunk.gid, dir_fd=folder, follow_symlinks=False)
             self._keep(folder, path)
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     def _remove(self, path: Path) -> None:
@@ -130,14 +130,14 @@ class FileTaker:
                 self._put_aside(folder, path)
                 return
             self._keep(folder, path)
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
 
     def _put_aside(self, folder: int, path: Path) -> None:
         """A directory with all that is in it."""
         kept = next(self._names)
         self._did(folder, path, backup=str(path.with_name(kept)))
-        with beneath.acting_as_owner(folder):
+        with self._acting(folder, path):
             os.rename(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     # --- directories -------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class FileTaker:
                 return  # whatever it is: who needs it as a directory will see
             if not there:
                 self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
-                with beneath.acting_as_owner(folder):
+                with self._acting(folder, path):
                     os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
             made = os.open(path.name, _OPEN_DIRECTORY, dir_fd=folder)
         try:
@@ -173,6 +173,11 @@ class FileTaker:
 
     def _did(self, folder: int, path: Path, *, backup: str) -> None:
         self._journal.did("copied", path=str(path), backup=backup, folder=beneath.identity(folder))
+
+    def _acting(self, folder: int, path: Path) -> contextlib.AbstractContextManager[None]:
+        """What is done to the name of *path* is done as the owner of *folder*, in which it is."""
+        ours = self._made.get(path.parent) == beneath.identity(folder)
+        return beneath.acting_as_owner(folder, ours=ours)
 
     def close(self) -> None:
         """Let go of a file that is not complete."""

@@ -27,7 +27,7 @@ def put_back(entry: Mapping[str, Any]) -> str:
     with _folder(entry) as folder:
         if folder is None:
             return f"{path}: its directory is gone"
-        with beneath.acting_as_owner(folder), contextlib.suppress(FileNotFoundError):
+        with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
             if backup:
                 os.rename(Path(backup).name, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
             else:
@@ -44,7 +44,7 @@ def forget(entry: Mapping[str, Any]) -> None:
         return
     with _folder(entry) as folder:
         if folder is not None:
-            with beneath.acting_as_owner(folder), contextlib.suppress(FileNotFoundError):
+            with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
                 _remove(Path(entry["backup"]).name, folder)
 
 
@@ -71,7 +71,7 @@ def remove_directory(entry: Mapping[str, Any]) -> str:
     path = Path(entry["path"])
     with contextlib.suppress(OSError), _folder(entry) as folder:
         if folder is not None:
-            with beneath.acting_as_owner(folder):
+            with beneath.acting_as_owner(folder, ours=True):
                 os.rmdir(path.name, dir_fd=folder)  # noqa: PTH106
     return f"{path} removed if it was empty"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from migrate.inventory import neighbours, storage
 from migrate.inventory.files import describe
-from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory
+from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
 #: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
 _PATH_BYTES = 4096
@@ -20,6 +20,8 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
     :return: notes: what is in the directories and does not go along.
     """
     trees, notes = tuple(trees), []
+    # CRIU makes its own sockets again.
+    own = {one.name for one in process.names if one.kind == TakenName.PATH}
     for path in trees:
         process.files.append(_tree(path))
         left: list[str] = []
@@ -27,7 +29,7 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
             if code := _obstacle(name, status):
                 shown = os.fsencode(name).decode(errors="replace")
                 process.obstacles.append(Obstacle(code=code, pid=process.root_pid, what=shown))
-            elif not _goes_along(status):
+            elif not _goes_along(status) and name not in own:
                 left.append(name)
         notes += _left(path, left)
     if copying:

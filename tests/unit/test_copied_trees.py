@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 import subprocess
 import time
@@ -21,7 +22,7 @@ from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
 from migrate.inventory import beside, compared
 from migrate.journal import journal
-from migrate.pb.session_pb2 import File, FileChunk, ProcessInventory
+from migrate.pb.session_pb2 import File, FileChunk, ProcessInventory, TakenName
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -183,7 +184,9 @@ def test_what_is_found_in_a_tree_before(copy: Copy) -> None:
     (copy.here / "sub/program").chmod(0o4755)
     os.mkfifo(copy.here / "sub/pipe")
     os.mkfifo(copy.here / "other")
-    found = ProcessInventory(root_pid=7)
+    own = str(copy.here / "own.sock")
+    socket.socket(socket.AF_UNIX).bind(own)
+    found = ProcessInventory(root_pid=7, names=[TakenName(kind=TakenName.PATH, name=own)])
     notes = beside.add(found, [str(copy.here)], copying=False)
     assert sorted((one.code, one.what) for one in found.obstacles) == [
         ("tree-name", f"{copy.here}/odd\N{REPLACEMENT CHARACTER}"),
