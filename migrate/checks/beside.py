@@ -81,6 +81,10 @@ def _tree_there(here: File, there: File) -> Iterator[Reason]:
     elif same_place(here, there):
         text = f"--copy-tree {here.path} is on storage that both hosts share"
         yield Reason("tree-shared", DESTINATION, text, "Leave the option out.")
+    elif there.mounts:
+        text = f"{here.path} is to be replaced, and {names(there.mounts)} is a file system of its own there"
+        remedy = "Unmount it there; or copy the directory yourself, and leave the option out."
+        yield Reason("tree-mounted", DESTINATION, text, remedy)
     elif there.writers:
         text = f"{here.path} is to be replaced, and is used there by {names(there.writers)}"
         yield Reason("file-in-use", DESTINATION, text, "End that program there.")

@@ -198,6 +198,18 @@ WORDS = {
         "{descriptor} of {who} is a socket of a kind that CRIU cannot dump: {what}",
         "Configure the program to use TCP, UDP or unix sockets.",
     ),
+    "tree-name": Words(
+        "{what} has a name that is not UTF-8, and cannot be copied",
+        "Rename it, or copy it yourself, and name the directories beside it with --copy-tree.",
+    ),
+    "tree-path": Words(
+        "{what} is too deep in directories to be copied: a path has less than 4096 bytes",
+        "Copy it yourself, and name the directories beside it with --copy-tree.",
+    ),
+    "tree-set-id": Words(
+        "{what} is a program that runs as its owner, and is not copied",
+        "Take these rights from it (chmod ug-s), or move it elsewhere and install it on the destination.",
+    ),
 }
 
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.

@@ -27,11 +27,13 @@ _SAYS_NOTHING = re.compile(
 
 
 def sentence(lines: list[str]) -> str:
-    """The first error of a log that says something, without its clock and place in CRIU's source.
+    """The first error of a log that says something, without its clock, if it has one, and place in CRIU's source.
 
     Whoever fails writes why, then so does everybody who called it: the later, the less it tells.
     """
     said = [
-        re.sub(r"^\([\d.]+\)\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line) for line in lines if "Error" in line
+        re.sub(r"^(\([\d.]+\))?\s*(\d+:\s*)?Error \([^)]*\):\s*", "", line)
+        for line in lines
+        if "Error" in line
     ]
     return next((line for line in said if not _SAYS_NOTHING.match(line)), (said or [""])[-1])

@@ -21,6 +21,7 @@ from pathlib import Path
 from migrate.errors import MigrateError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_USE = stat.S_IWUSR | stat.S_IXUSR
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -103,19 +104,38 @@ def mode(folder: int, name: str) -> int:
 
 
 @contextlib.contextmanager
-def acting_as_owner(folder: int) -> Generator[None, None, None]:
+def acting_as_owner(folder: int, *, ours: bool = False) -> Generator[None, None, None]:
     """Meanwhile touch files with the rights of the owner of *folder*, and not with root's.
 
     A directory of root's is used as root, also if others may write into it (/tmp).
+
+    :param ours: we have made it, or what is done takes back what we did: if its owner may not write into it, it is
+        made writable for that long, as the owner could do.
     """
     status = os.fstat(folder)
     if os.geteuid() != 0 or status.st_uid == 0:
         yield
         return
-    group = _LIBC.setfsgid(status.st_gid)
-    _LIBC.setfsuid(status.st_uid)
+    with _writable(folder, stat.S_IMODE(status.st_mode)) if ours else contextlib.nullcontext():
+        group = _LIBC.setfsgid(status.st_gid)
+        _LIBC.setfsuid(status.st_uid)
+        try:
+            yield
+        finally:
+            _LIBC.setfsuid(0)
+            _LIBC.setfsgid(group)
+
+
+@contextlib.contextmanager
+def _writable(folder: int, mode: int) -> Generator[None, None, None]:
+    """Meanwhile the owner of *folder*, which has *mode*, may make and remove names in it."""
+    if mode & _USE == _USE:
+        yield
+        return
+    # It is open as a place only (O_PATH), of which fchmod(2) wants to know nothing.
+    place = f"/proc/self/fd/{folder}"
+    os.chmod(place, mode | _USE)  # noqa: PTH101
     try:
         yield
     finally:
-        _LIBC.setfsuid(0)
-        _LIBC.setfsgid(group)
+        os.chmod(place, mode)  # noqa: PTH101

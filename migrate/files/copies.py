@@ -38,6 +38,15 @@ def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: N
             os.close(file)
     except OSError as error:
         raise MigrateError(f"cannot read {path}: {error.strerror}", phase="copy") from error
+    except UnicodeEncodeError as error:
+        raise _unsendable(path) from error
+
+
+def _unsendable(path: str) -> MigrateError:
+    """A path, or the name of one of its attributes, is no text: the messages have texts."""
+    shown = os.fsencode(path).decode(errors="replace")
+    hint = "Rename it, or copy it yourself, and name what is beside it with --copy-tree."
+    return MigrateError(f"cannot copy {shown}: a name of it is not UTF-8", phase="copy", hint=hint)
 
 
 def send_directory_above(path: str, send: Send) -> None:
@@ -59,16 +68,21 @@ def send_directory(path: Path, send: Send) -> None:
 
 
 def send_link(path: Path, send: Send) -> None:
-    """Send the symbolic link at *path* as such."""
+    """Send the symbolic link at *path* as such.
+
+    :raises MigrateError: its name cannot be sent.
+    """
     with beneath.directory(path.parent) as folder:
         status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         target = os.readlink(path.name, dir_fd=folder)  # noqa: PTH115
-    data = os.fsencode(target)
-    send(
-        FileChunk(
-            name=str(path), data=data, last=True, mode=status.st_mode, uid=status.st_uid, gid=status.st_gid
+    data, mode = os.fsencode(target), status.st_mode
+    try:
+        chunk = FileChunk(
+            name=str(path), data=data, last=True, mode=mode, uid=status.st_uid, gid=status.st_gid
         )
-    )
+    except UnicodeEncodeError as error:
+        raise _unsendable(str(path)) from error
+    send(chunk)
 
 
 def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) -> int:

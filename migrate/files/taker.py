@@ -7,6 +7,7 @@ is followed, and each directory is used with the rights of its owner: see :mod:`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -29,10 +30,12 @@ class FileTaker:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._suffix = f".migrate-{journal.migration_id}"
+        self._names = (f".migrate-{journal.migration_id}-{number}" for number in itertools.count())
         self._file = -1
+        self._new = ""
         self._path = Path()
         self._kept: set[Path] = set()
+        self._made: dict[Path, str] = {}
 
     def take(self, chunk: FileChunk) -> None:
         """Take one piece; the last one of a file puts it in its place.
@@ -73,10 +76,12 @@ class FileTaker:
         if chunk.offset == 0:
             self.close()
             self._make_parents(path)
+            # Not the file's own name with more behind it: that may be as long as a name can be.
+            self._new = next(self._names)
             with beneath.directory(path.parent) as folder:
-                self._did(folder, path.with_name(path.name + self._suffix), backup="")
-                with beneath.acting_as_owner(folder):
-                    self._file = os.open(path.name + self._suffix, _NEW, 0o600, dir_fd=folder)
+                self._did(folder, path.with_name(self._new), backup="")
+                with self._acting(folder, path):
+                    self._file = os.open(self._new, _NEW, 0o600, dir_fd=folder)
             self._path = path
         if self._file < 0 or path != self._path or os.lseek(self._file, 0, os.SEEK_CUR) != chunk.offset:
             raise self._error(f"{path}: a piece that does not follow the one before")
@@ -89,14 +94,14 @@ class FileTaker:
         self.close()
         with beneath.directory(path.parent) as folder:
             self._keep(folder, path)
-            with beneath.acting_as_owner(folder):
-                os.rename(path.name + self._suffix, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+            with self._acting(folder, path):
+                os.rename(self._new, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     def _keep(self, folder: int, path: Path) -> None:
         """Give what is there a second name for the way back; only the first time, when it is not ours."""
         if path in self._kept:
             return
-        kept = path.name + self._suffix + ".before"
+        kept = next(self._names)
         there = beneath.mode(folder, path.name)
         if there and not stat.S_ISREG(there) and not stat.S_ISLNK(there):
             raise self._error(f"{path} is no regular file there: it is not replaced", "Remove it there.")
@@ -108,14 +113,14 @@ class FileTaker:
 
     def _make_link(self, path: Path, chunk: FileChunk) -> None:
         self._make_parents(path)
-        made = path.name + self._suffix
+        made = next(self._names)
         with beneath.directory(path.parent) as folder:
             self._did(folder, path.with_name(made), backup="")
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.symlink(chunk.data, os.fsencode(made), dir_fd=folder)
             os.chown(made, chunk.uid, chunk.gid, dir_fd=folder, follow_symlinks=False)
             self._keep(folder, path)
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     def _remove(self, path: Path) -> None:
@@ -125,14 +130,14 @@ class FileTaker:
                 self._put_aside(folder, path)
                 return
             self._keep(folder, path)
-            with beneath.acting_as_owner(folder):
+            with self._acting(folder, path):
                 os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
 
     def _put_aside(self, folder: int, path: Path) -> None:
         """A directory with all that is in it."""
-        kept = path.name + self._suffix + ".before"
+        kept = next(self._names)
         self._did(folder, path, backup=str(path.with_name(kept)))
-        with beneath.acting_as_owner(folder):
+        with self._acting(folder, path):
             os.rename(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     # --- directories -------------------------------------------------------------------------------------
@@ -146,14 +151,21 @@ class FileTaker:
         if chunk is not None:
             self._make_parents(path)
         with beneath.directory(path.parent) as folder:
-            if beneath.exists(folder, path.name):
+            there = beneath.mode(folder, path.name)
+            ours = stat.S_ISDIR(there) and path in self._made
+            if there and (chunk is None or not ours):
                 return  # whatever it is: who needs it as a directory will see
-            self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
-            with beneath.acting_as_owner(folder):
-                os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
+            if not there:
+                self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
+                with self._acting(folder, path):
+                    os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
             made = os.open(path.name, _OPEN_DIRECTORY, dir_fd=folder)
         try:
-            _dress(made, chunk or FileChunk(mode=0o755))
+            if not there:
+                self._made[path] = beneath.identity(made)
+            # One that is there is ours, and its mode or owner has changed at the origin; else somebody else put it.
+            if self._made[path] == beneath.identity(made):
+                _dress(made, chunk or FileChunk(mode=0o755))
         finally:
             os.close(made)
 
@@ -161,6 +173,11 @@ class FileTaker:
 
     def _did(self, folder: int, path: Path, *, backup: str) -> None:
         self._journal.did("copied", path=str(path), backup=backup, folder=beneath.identity(folder))
+
+    def _acting(self, folder: int, path: Path) -> contextlib.AbstractContextManager[None]:
+        """What is done to the name of *path* is done as the owner of *folder*, in which it is."""
+        ours = self._made.get(path.parent) == beneath.identity(folder)
+        return beneath.acting_as_owner(folder, ours=ours)
 
     def close(self) -> None:
         """Let go of a file that is not complete."""

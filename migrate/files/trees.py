@@ -49,14 +49,21 @@ class Tree:
         for path in sorted(self._sent.keys() - now.keys(), key=len, reverse=True):
             self._remove(path, send)
         for path, status in now.items():
-            if path in self._sent and self._sent[path] != _kind(path, status):
+            if self._other_kind(path, status):
                 self._remove(path, send)
             if path not in self._sent or self._changed(path, status, mapped_shared):
                 self._send(path, status, send)
 
+    def _other_kind(self, path: str, status: os.stat_result) -> bool:
+        """Whether what was sent has to go first. A directory never has: what is in it would go with it."""
+        sent = self._sent.get(path)
+        if sent is None or stat.S_ISDIR(sent[0]) and stat.S_ISDIR(status.st_mode):
+            return False
+        return sent != _kind(path, status)
+
     def _changed(self, path: str, status: os.stat_result, mapped_shared: Collection[str]) -> bool:
         if not stat.S_ISREG(status.st_mode):
-            return False
+            return self._sent[path] != _kind(path, status)
         return self._digests.changed(path, mapped_shared=path in mapped_shared)
 
     def _remove(self, path: str, send: Send) -> None:

@@ -27,7 +27,7 @@ def put_back(entry: Mapping[str, Any]) -> str:
     with _folder(entry) as folder:
         if folder is None:
             return f"{path}: its directory is gone"
-        with beneath.acting_as_owner(folder), contextlib.suppress(FileNotFoundError):
+        with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
             if backup:
                 os.rename(Path(backup).name, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
             else:
@@ -44,15 +44,26 @@ def forget(entry: Mapping[str, Any]) -> None:
         return
     with _folder(entry) as folder:
         if folder is not None:
-            with beneath.acting_as_owner(folder), contextlib.suppress(FileNotFoundError):
+            with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
                 _remove(Path(entry["backup"]).name, folder)
 
 
 def _remove(name: str, folder: int) -> None:
     if stat.S_ISDIR(beneath.mode(folder, name)):
+        _require_one_file_system(name, folder)
         shutil.rmtree(name, dir_fd=folder)
     else:
         os.unlink(name, dir_fd=folder)  # noqa: PTH108
+
+
+def _require_one_file_system(name: str, folder: int) -> None:
+    """What is mounted in a directory is not the directory's, and does not go with it."""
+    device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
+    for directory, _, _, fd in os.fwalk(name, dir_fd=folder):
+        if os.fstat(fd).st_dev != device:
+            raise MigrateError(
+                f"something is mounted on {directory}: it was left as it is, with all that is beside it"
+            )
 
 
 def remove_directory(entry: Mapping[str, Any]) -> str:
@@ -60,7 +71,7 @@ def remove_directory(entry: Mapping[str, Any]) -> str:
     path = Path(entry["path"])
     with contextlib.suppress(OSError), _folder(entry) as folder:
         if folder is not None:
-            with beneath.acting_as_owner(folder):
+            with beneath.acting_as_owner(folder, ours=True):
                 os.rmdir(path.name, dir_fd=folder)  # noqa: PTH106
     return f"{path} removed if it was empty"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from migrate.criu import probe
@@ -33,7 +33,29 @@ def host(
         ours = {one.inode for one in process.sockets} | {0}
         if moving:
             _sockets(found, lambda one: one.local_ip in moving and one.inode not in ours)
+            theirs = [one for one in found.taken_ports if not _of_tree(one, process)]
+            found.ClearField("taken_ports")
+            found.taken_ports.extend(theirs)
     return found
+
+
+def _of_tree(one: TcpSocket, process: ProcessInventory) -> bool:
+    """Whether a socket is the tree's own, which runs: made or accepted since it was looked at, or by a new child,
+    or one of its listeners' that waits to be accepted.
+    """
+    if one.holder:
+        return _descends(one.pid, {task.pid for task in process.tasks})
+    return ports.is_connection(one) and any(ports.accepts(ours, one) for ours in process.sockets)
+
+
+def _descends(pid: int, tree: Collection[int]) -> bool:
+    """Whether process *pid* is one of *tree*, or below it."""
+    try:
+        while pid > 0 and pid not in tree:
+            pid = proc.stat(pid).ppid
+    except proc.Gone:
+        return False
+    return pid > 0
 
 
 def answer(
@@ -71,7 +93,8 @@ def _sockets(found: HostInventory, wanted: Callable[[TcpSocket], bool]) -> None:
         return
     held = holders.of_sockets({one.inode for one in taken} - {0})
     for one in taken:
-        one.holder = held[one.inode].who if one.inode in held else ""
+        if one.inode in held:
+            one.holder, one.pid, one.fd = held[one.inode]
     found.taken_ports.extend(taken)
 
 

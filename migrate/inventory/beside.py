@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 
 from migrate.inventory import neighbours, storage
 from migrate.inventory.files import describe
-from migrate.pb.session_pb2 import File, ProcessInventory
+from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
+
+#: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
+_PATH_BYTES = 4096
 
 
-def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> None:
-    """Add the directories *trees*, and with *copying* the neighbours of files that the process writes."""
-    trees = tuple(trees)
+def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> list[str]:
+    """Add the directories *trees*, and with *copying* the neighbours of files that the process writes.
+
+    :return: notes: what is in the directories and does not go along.
+    """
+    trees, notes = tuple(trees), []
+    # CRIU makes its own sockets again.
+    own = {one.name for one in process.names if one.kind == TakenName.PATH}
     for path in trees:
         process.files.append(_tree(path))
+        left: list[str] = []
+        for name, status in _below(path):
+            if code := _obstacle(name, status):
+                shown = os.fsencode(name).decode(errors="replace")
+                process.obstacles.append(Obstacle(code=code, pid=process.root_pid, what=shown))
+            elif not _goes_along(status) and name not in own:
+                left.append(name)
+        notes += _left(path, left)
     if copying:
         process.files.extend(list(neighbours.of(process.files, trees)))
+    return notes
 
 
 def _tree(path: str) -> File:
@@ -28,3 +46,45 @@ def _tree(path: str) -> File:
     if (real := os.path.realpath(path)) != path:
         found.real_path = real
     return found
+
+
+def _below(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    """All that is in a directory; of what is mounted in it only where."""
+    for directory, below, names, fd in os.fwalk(top):
+        device = os.fstat(fd).st_dev
+        for name in (*list(below), *names):
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            # On overlayfs the device of a directory is that of the mount, and that of a file need not be.
+            if stat.S_ISDIR(status.st_mode) and status.st_dev != device:
+                below.remove(name)
+                status = os.stat_result((0, *status[1:]))
+            yield f"{directory}/{name}", status
+
+
+def _obstacle(path: str, status: os.stat_result) -> str:
+    """The kind of obstacle that a file of a tree is, "" for none."""
+    try:
+        if len(path.encode()) >= _PATH_BYTES:
+            return "tree-path"
+    except UnicodeEncodeError:
+        return "tree-name"
+    set_id = stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID)
+    return "tree-set-id" if set_id else ""
+
+
+def _goes_along(status: os.stat_result) -> bool:
+    return any(kind(status.st_mode) for kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))
+
+
+def _left(top: str, paths: list[str]) -> list[str]:
+    if not paths:
+        return []
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    told = ", ".join(path.removeprefix(f"{top}/") for path in paths[:3])
+    return [
+        f"--copy-tree {top} leaves out {told}{more}: sockets, named pipes, devices and what is mounted there"
+        " are not copied"
+    ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.locks import conflict
-from migrate.inventory import files, holders
+from migrate.inventory import files, holders, watches
 from migrate.pb.session_pb2 import File
 
 
@@ -16,7 +17,17 @@ def there(wanted: list[File]) -> list[File]:
     """Return for each of *wanted* what is here at its path, with those who write it or hold its locks."""
     found = list(files.there(wanted))
     _add_holders(wanted, found)
+    for here in found:
+        if here.use == File.COPIED_TREE and here.directory:
+            here.mounts.extend(_mounted(here.path))
+            here.writers.extend(holders.below(here.path, besides={os.getpid()}))
     return found
+
+
+def _mounted(top: str) -> list[str]:
+    """Where something is mounted at or below the directory *top*."""
+    mounts = watches.parse_mounts(Path("/proc/self/mountinfo").read_bytes().decode(errors="replace"))
+    return sorted({place for place, _ in mounts.values() if place == top or place.startswith(f"{top}/")})
 
 
 def contents(wanted: list[File], digests: Digests) -> list[File]:
@@ -39,12 +50,12 @@ def _add_holders(wanted: list[File], found: list[File]) -> None:
     interesting = [
         (one, here)
         for one, here in zip(wanted, found, strict=True)
-        if here.exists and (one.locks or one.written or one.use == File.COPIED_TREE)
+        if here.exists and (one.locks or one.written)
     ]
     held = holders.of({(here.device, here.inode) for _, here in interesting}, besides={os.getpid()})
     for one, here in interesting:
         for holder in held.get((here.device, here.inode), ()):
-            if (holder.writes or here.directory) and holder.who not in here.writers:
+            if holder.writes and holder.who not in here.writers:
                 here.writers.append(holder.who)
             clash = any(conflict(ours, theirs) for ours in one.locks for theirs in holder.locks)
             if clash and holder.who not in here.lockers:

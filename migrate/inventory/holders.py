@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,31 @@ def of(wanted: Collection[Key], besides: Collection[int] = ()) -> dict[Key, list
         if name.isdecimal() and int(name) not in besides:
             _look(int(name), wanted, found)
     return found
+
+
+def below(top: str, besides: Collection[int] = ()) -> list[str]:
+    """Return who uses something at or below the directory *top*: has it open or mapped, or works or runs in it."""
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if not name.isdecimal() or int(name) in besides:
+            continue
+        try:
+            if any(path == top or path.startswith(f"{top}/") for path in _used(int(name))):
+                found.append(f"{proc.stat(int(name)).comm} (PID {name})")
+        except (OSError, proc.Gone):
+            continue  # ended since
+    return found
+
+
+def _used(pid: int) -> Iterator[str]:
+    """The paths of all files that a process holds."""
+    for name in ("cwd", "root", "exe", *(f"fd/{one}" for one in os.listdir(f"/proc/{pid}/fd"))):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115
+    for line in Path(f"/proc/{pid}/maps").read_bytes().split(b"\n"):
+        fields = line.split(maxsplit=5)
+        if len(fields) > 5:
+            yield os.fsdecode(fields[5])
 
 
 def _look(pid: int, wanted: Collection[Key], found: defaultdict[Key, list[Holder]]) -> None:

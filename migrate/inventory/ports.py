@@ -98,6 +98,12 @@ class Claims:
         return any(clash(ours, theirs) for ours in self._bound.get(theirs.local_port, {}).values())
 
 
+def accepts(listening: TcpSocket, connection: TcpSocket) -> bool:
+    """Whether *connection* may have come to *listening*."""
+    same_port = listening.state == _LISTEN and listening.local_port == connection.local_port
+    return same_port and _overlap(listening, connection)
+
+
 def _ends(one: TcpSocket) -> tuple[bytes, bytes, int]:
     return one.local_ip, one.peer_ip, one.peer_port
 

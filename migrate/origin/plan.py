@@ -48,7 +48,7 @@ def check(session: Session) -> Plan:
         process = inventory.process(request.pid)
         process.service_addresses.extend(request.addresses)
         process.service_addresses[:] = ports.service_addresses(process)
-        beside.add(process, request.copy_trees, copying=request.copy_files)
+        left = beside.add(process, request.copy_trees, copying=request.copy_files)
         session.link.send(process)
         here = inventory.host([session.ends[0]], process)
         there = session.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
@@ -68,7 +68,7 @@ def check(session: Session) -> Plan:
         reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
         if reasons:
             raise Refused(reasons)
-        plan.notes += checks.notes_on_files(process, there, options)
+        plan.notes += left + checks.notes_on_files(process, there, options)
         return plan
 
 

@@ -1,9 +1,9 @@
 """What the kernel keeps for a task beside what CRIU carries: read at the origin, set again on the destination.
 
-Processors, priority of input and output, and timer slack of each thread; what a core dump has of a process. A task
-that CRIU has built has those of CRIU, which has those of our agent and its SSH session. All of it can be read and
-set from outside, while the task stands still. What cannot be made the same is told as a sentence: the process
-works without.
+Processors, priority of input and output, and timer slack of each thread; limits of a process, and what a core dump
+has of it. A task that CRIU has built has those of CRIU, which has those of our agent and its SSH session; limits it
+carries, but says nothing where it may not raise them (no CAP_SYS_RESOURCE). All of it can be read and set from
+outside, while the task stands still. What cannot be made the same is told as a sentence: the process works without.
 
 Supplementary groups, if there are none, and the personality come by descent: see
 :class:`migrate.criu.worker.Worker`.
@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from migrate.pb.session_pb2 import Surroundings, ThreadSurroundings
+from migrate.pb.session_pb2 import ResourceLimit, Surroundings, ThreadSurroundings
 from migrate.processes import freezer, identity
 
 _IOPRIO_WHO_PROCESS = 1
@@ -28,6 +29,14 @@ _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_SET, _IOPRIO_GET = (251, 252) if os.uname().machine == "x86_64" else (30, 31)
 _ONLINE, _POSSIBLE = (Path(f"/sys/devices/system/cpu/{name}") for name in ("online", "possible"))
 _KEEP_PERSONALITY = 0xFFFFFFFF
+#: Number -> name, as ulimit(1) and systemd know it.
+_LIMITS = {
+    value: name.removeprefix("RLIMIT_")
+    for name, value in vars(resource).items()
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"  # which is NOFILE's other name
+}
+#: What the kernel has for RLIM_INFINITY, which is -1 here.
+_UNLIMITED = (1 << 64) - 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,6 +55,7 @@ def _read_one(pid: int) -> Surroundings:
         pid=pid,
         coredump_filter=int(_word(pid, "coredump_filter") or "0", 16),
         personality=personality(pid),
+        limits=_limits(pid),
     )
     may = _may_use(pid)
     for name in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
@@ -62,6 +72,18 @@ def _read_thread(tid: int, may: set[int]) -> ThreadSurroundings:
         io_priority=_io_priority(tid),
         timer_slack_ns=int(_word(tid, "timerslack_ns") or "0"),
     )
+
+
+def _limits(pid: int) -> list[ResourceLimit]:
+    """The limits of *pid*; none where this root may not see them."""
+    try:
+        found = {kind: resource.prlimit(pid, kind) for kind in _LIMITS}
+    except PermissionError:
+        return []
+    return [
+        ResourceLimit(resource=kind, soft=soft & _UNLIMITED, hard=hard & _UNLIMITED)
+        for kind, (soft, hard) in found.items()
+    ]
 
 
 def personality(pid: int) -> int:
@@ -112,10 +134,34 @@ def _put_back_one(process: Surroundings, pid: int) -> Iterator[str]:
         )
     if personality(pid) != process.personality:
         yield f"its personality is {personality(pid):#x}, not {process.personality:#x}"
+    for limit in process.limits:
+        yield from _limit(pid, limit)
     here = _threads(pid)
     for thread in process.threads:
         if tid := here.get(thread.tid):
             yield from _put_back_thread(thread, tid)
+
+
+def _limit(pid: int, wanted: ResourceLimit) -> Iterator[str]:
+    """Set one limit, or as near to it as this root may."""
+    kind, limits = wanted.resource, (_number(wanted.soft), _number(wanted.hard))
+    if kind not in _LIMITS or resource.prlimit(pid, kind) == limits:
+        return
+    try:
+        resource.prlimit(pid, kind, limits)
+    except (OSError, ValueError):
+        soft, hard = (_shown(one) for one in resource.prlimit(pid, kind))
+        was = f"{_shown(limits[0])} (hard: {_shown(limits[1])})"
+        yield f"its limit {_LIMITS[kind]} is {soft} (hard: {hard}), not {was} as before: root may not raise it here"
+
+
+def _number(limit: int) -> int:
+    """A limit as Python has it; what is beyond its numbers is none."""
+    return limit if limit < 1 << 63 else resource.RLIM_INFINITY
+
+
+def _shown(limit: int) -> str:
+    return "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
 
 
 def _threads(pid: int) -> dict[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -74,6 +75,35 @@ def test_sockets_of_a_tree_and_who_holds_them(namespace: Namespace) -> None:
         assert {one.inode for one in found.sockets} == {one.inode for one in held}
         assert not found.obstacles
         assert all(one.congestion and not one.problem for one in found.sockets)
+
+
+SERVES = """
+subprocess.run(["ip", "address", "add", "10.9.9.9/32", "dev", "lo"], check=True)
+server = socket.create_server(("10.9.9.9", 7))
+def serve(*_):
+    kept.append(server.accept()[0])
+    if os.fork() == 0:
+        signal.pause()
+kept = []
+signal.signal(signal.SIGUSR1, serve)
+open(sys.argv[1], "w").close()
+while True: signal.pause()
+"""
+
+
+def test_what_the_process_does_meanwhile_is_not_a_strangers(namespace: Namespace) -> None:
+    """Accepted since it was looked at, by it and by a new child of it, and not yet accepted at all."""
+    with program("import subprocess\n" + SERVES) as pid, contextlib.ExitStack() as stack:
+        found = inventory.process(pid)
+        found.service_addresses.append("10.9.9.9")
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(("10.9.9.9", 7), 5, ("127.0.0.1", 0)))
+        os.kill(pid, signal.SIGUSR1)
+        eventually(lambda: len(tree.tasks(pid)) == 2, "a child")
+        assert not inventory.host(process=found, criu_problem=works).taken_ports
+        with program('a = socket.create_server(("10.9.9.9", 8)); ready()') as other:
+            here = inventory.host(process=found, criu_problem=works)
+        assert [one.holder.split()[-1] for one in here.taken_ports] == [f"{other})"]
 
 
 def test_what_ss_says(namespace: Namespace) -> None:

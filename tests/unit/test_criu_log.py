@@ -71,3 +71,10 @@ def test_an_answer_that_is_none() -> None:
     assert worker.parsed(whole).notify.script == "post-dump"
     for damaged in (b"", b"\xff", whole[:-1], whole.replace(b"post", b"p\xffst"), whole[2:]):
         assert worker.parsed(damaged) is None
+
+
+def test_a_log_without_a_clock() -> None:
+    """CRIU writes the clock only where it writes more than errors."""
+    bare = [line.partition(")")[2].strip() for line in (LIMIT, PEER, END)]
+    assert all(line[0] in "E2" for line in bare)
+    assert log.sentence(bare) == "unix: FATAL: Peer 578557 unresolved for 576969"

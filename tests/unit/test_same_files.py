@@ -151,6 +151,7 @@ def test_what_lies_beside(tmp_path: Path) -> None:
         ({}, {"real_path": "/mnt/app"}, "link-in-path"),
         ({}, {"directory": False}, "other-file"),
         ({}, {"writers": ["sh (PID 7)"]}, "file-in-use"),
+        ({}, {"mounts": ["/srv/app/volume"]}, "tree-mounted"),
         ({"storage": "x"}, {"storage": "x"}, "tree-shared"),
     ],
 )

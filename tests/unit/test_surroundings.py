@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,26 @@ def test_what_was_read_is_put_back(threads: tuple[int, int]) -> None:
     assert surroundings.read([pid]) != before
     assert surroundings.put_back(before, {pid: pid}) == []
     assert surroundings.read([pid]) == before
+
+
+def test_limits(threads: tuple[int, int]) -> None:
+    """A soft limit is put back; one above the hard limit of a root without CAP_SYS_RESOURCE is told."""
+    pid, _ = threads
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (300, 900))
+    (before,) = surroundings.read([pid])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (200, 900))
+    assert surroundings.put_back([before], {pid: pid}) == []
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (300, 900)
+    # Above fs.nr_open nobody may set it.
+    for one in before.limits:
+        if one.resource == resource.RLIMIT_NOFILE:
+            one.soft = one.hard = (1 << 64) - 1
+    (told,) = surroundings.put_back([before], {pid: pid})
+    assert told.startswith(
+        f"process {pid}: its limit NOFILE is 300 (hard: 900), not unlimited (hard: unlimited) as before"
+    )
+    before.limits.add(resource=4000, soft=1, hard=1)
+    assert len(surroundings.put_back([before], {pid: pid})) == 1
 
 
 def test_processors_that_are_not_there(threads: tuple[int, int]) -> None:

@@ -4,8 +4,8 @@ Nothing of it arrives and nothing leaves, so the kernel counts probes and retran
 and in the end takes the peer for dead. A user timeout of 21 days puts that off, whatever the limits are
 (net/ipv4/tcp_timer.c tcp_write_timeout(), tcp_probe_timer(), tcp_keepalive_timer()), and keepalive is off.
 With timestamps in microseconds it is 31 minutes: the kernel multiplies it by 1000 in 32 bits and compares with
-a sign (retransmits_timed_out()). An eighth of what that could hold is left free, for what was sent may have been sent
-"later" than now: pacing dates it so, and we set the clock. 24 days would be over then, at once.
+a sign (retransmits_timed_out()). An eighth of what that could hold is left free, for what was sent may have been
+sent "later" than now: pacing dates it so, and we set the clock. 24 days would be over then, at once.
 
 :func:`go_on` sets both as they were. The time in between still counts for what is unacknowledged: a connection
 whose own user timeout is shorter than the time for which it was isolated ends with ETIMEDOUT, unless its peer is
