@@ -283,7 +283,9 @@ def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
     bench.write(bench.origin, "/srv/copied/own/data", "ours")
     bench.write(bench.destination, "/srv/copied/own/volume/its", "its")
     with bench.server("write=/srv/copied/own/data") as server:
-        with stopped_at(bench, "RESTORED", server, "--copy-tree", "/srv/copied/own", "--max-gap", "20") as run:
+        with stopped_at(
+            bench, "RESTORED", server, "--copy-tree", "/srv/copied/own", "--max-gap", "20"
+        ) as run:
             script = "cd /srv/copied/.migrate-*/volume && mount -t tmpfs none . && touch ../volume/precious"
             bench.destination.exec(["sh", "-c", script])
             run.go()
