@@ -199,15 +199,15 @@ WORDS = {
         "Configure the program to use TCP, UDP or unix sockets.",
     ),
     "tree-name": Words(
-        "{what} has a name that is not UTF-8, and cannot be copied",
+        "{what}, to be copied with {who}, has a name that is not UTF-8, and cannot be copied",
         "Rename it, or copy it yourself, and name the directories beside it with --copy-tree.",
     ),
     "tree-path": Words(
-        "{what} is too deep in directories to be copied: a path has less than 4096 bytes",
+        "{what}, to be copied with {who}, is too deep in directories: a path has less than 4096 bytes",
         "Copy it yourself, and name the directories beside it with --copy-tree.",
     ),
     "tree-set-id": Words(
-        "{what} is a program that runs as its owner, and is not copied",
+        "{what}, to be copied with {who}, is a program that runs as its owner, and is not copied",
         "Take these rights from it (chmod ug-s), or move it elsewhere and install it on the destination.",
     ),
 }

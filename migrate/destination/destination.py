@@ -101,8 +101,8 @@ class Destination:
 
     def goodbye(self, _: pb.Goodbye) -> pb.Goodbye:
         """Clean up after the tree has been activated."""
-        self._stage, tasks = self._stage.goodbye()
-        return pb.Goodbye(tasks=tasks)
+        self._stage, told = self._stage.goodbye()
+        return told
 
     def settle(self) -> list[str]:
         """Without the driver, or after a failure: leave what was given to us and runs, else remove everything.

@@ -98,10 +98,10 @@ class Activated(Stage):
         arrived.keep(self._ready.trail.journal.read())
         return Left(), ["the process runs on the destination", *self._end()]
 
-    def goodbye(self) -> tuple[Stage, Sequence[pb.TaskState]]:
+    def goodbye(self) -> tuple[Stage, pb.Goodbye]:
         """See :class:`migrate.destination.stage.Stage`."""
-        self._end()
-        return Left(), self._tree.built.now()
+        problems = self._end()
+        return Left(), pb.Goodbye(tasks=self._tree.built.now(), problems=problems)
 
     def _end(self) -> list[str]:
         """Clean up; sentences: what could not be."""

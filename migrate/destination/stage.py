@@ -50,9 +50,9 @@ class Stage(Once):
         ended, _, problems = self.undo()
         return ended, problems
 
-    def goodbye(self) -> tuple[Stage, Sequence[pb.TaskState]]:
-        """The driver goes, and says so: clean up where the tree runs; how its tasks are after that."""
-        return self, ()
+    def goodbye(self) -> tuple[Stage, pb.Goodbye]:
+        """The driver goes, and says so: clean up where the tree runs; how its tasks are then, and what is left."""
+        return self, pb.Goodbye()
 
 
 class Undone(Stage):

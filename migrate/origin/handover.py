@@ -101,6 +101,7 @@ class Activated(Still):
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
         message_checks.check(goodbye)
         move.ending.seen.last = list(goodbye.tasks)
+        report.notes += [f"not cleaned up on the destination: {problem}" for problem in goodbye.problems]
         return Released(self.ready, self.attempt)
 
 

@@ -679,10 +679,12 @@ class Aborted(_message.Message):
     def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ..., packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
-    __slots__ = ("tasks",)
+    __slots__ = ("tasks", "problems")
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
-    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ...) -> None: ...
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ("migration_id", "wait_ms")

@@ -276,3 +276,25 @@ def test_words_of_the_report_are_json(bench: Bench) -> None:
     with bench.server('write=/srv/copied/a "b\\') as server:
         found = bench.refused(server)
     assert json.dumps(found.report) and ("no-file", "destination") in found.codes
+
+
+def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
+    """What was mounted in the directory that was replaced, after the check: it stays, and a note says so."""
+    bench.write(bench.origin, "/srv/copied/own/data", "ours")
+    bench.write(bench.destination, "/srv/copied/own/volume/its", "its")
+    with bench.server("write=/srv/copied/own/data") as server:
+        with stopped_at(
+            bench, "RESTORED", server, "--copy-tree", "/srv/copied/own", "--max-gap", "20"
+        ) as run:
+            script = "cd /srv/copied/.migrate-*/volume && mount -t tmpfs none . && touch ../volume/precious"
+            bench.destination.exec(["sh", "-c", script])
+            run.go()
+            found = run.answer()
+        try:
+            assert (found.status, found.report["outcome"]) == (0, "MOVED"), found
+            assert any("mounted" in note for note in found.report["notes"]), found.report["notes"]
+        finally:
+            bench.destination.exec(["sh", "-c", "umount /srv/copied/.migrate-*/volume"])
+            bench.end_there(found, server.address)
+    assert bench.destination.exec(["migrate", "--recover"], check=False).returncode == 0
+    assert bench.names(bench.destination, "/srv/copied") == {"own"}

@@ -157,7 +157,11 @@ def test_a_tree_that_cannot_be_killed_is_here(world: World) -> None:
 def test_the_end_is_an_end(world: World) -> None:
     """A link that breaks behind it changes nothing."""
     for ended in (Undone(None, ()), Left()):
-        assert ended.settle() == (ended, []) and ended.goodbye() == (ended, ()) and ended.undo()[0] is ended
+        assert (
+            ended.settle() == (ended, [])
+            and ended.goodbye() == (ended, pb.Goodbye())
+            and ended.undo()[0] is ended
+        )
     world.run()
     world.calls.clear()
     assert (world.destination.settle(), world.calls, world.destination.not_here) == ([], [], False)
