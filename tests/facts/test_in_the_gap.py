@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from actor import actor
@@ -16,7 +16,7 @@ from passing import assert_no_reset, deaf, state_of, wait_state
 from traces import NOTHING, rules
 
 import tcpcp
-from tcpcp.endpoint import isolation
+from tcpcp.endpoint import holding, isolation
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
@@ -211,6 +211,30 @@ def test_what_was_lost_before_goes_at_once(
     assert peer.recv(10) == b"lost"
     if state in (State.FIN_WAIT1, State.LAST_ACK):
         assert peer.recv(1) == b""
+    assert_no_reset(hosts)
+
+
+def test_what_the_peer_ends_between_the_filter_and_a_sockets_turn_is_no_error(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The filter around a whole batch is lifted at once, and the last acknowledgement of a FIN may arrive then."""
+    sock, peer = hosts.connect()
+    peer.shutdown(socket.SHUT_WR)
+    wait_state(sock, State.CLOSE_WAIT)
+    lift = holding.let_all_through
+
+    def lift_and_wait(held: Sequence[holding.Holding]) -> list[str]:
+        found = lift(held)
+        wait_state(sock, State.CLOSE)
+        return found
+
+    with hosts.here.entered():
+        with deaf(hosts.there):
+            sock.shutdown(socket.SHUT_WR)
+            tcpcp.get(sock)
+        monkeypatch.setattr(holding, "let_all_through", lift_and_wait)
+        tcpcp.resume(sock)
+    assert (sock.recv(1), peer.recv(1)) == (b"", b"")
     assert_no_reset(hosts)
 
 

@@ -528,7 +528,7 @@ def _run(sock: socket.socket, mode: int, one: Holding, state: int) -> None:
     if tcp_repair.get_outq_nsd(sock):
         _push(sock)
     if state == State.CLOSE and one.lives:
-        raise timers.ended(tcp_repair.describe(sock))
+        timers.require_no_error(sock)
 
 
 def _push(sock: socket.socket) -> None:

@@ -14,7 +14,6 @@ quicker.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Mapping
 
@@ -48,6 +47,11 @@ def go_on(sock: socket.socket, options: Mapping[str, int]) -> None:
         tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1, "SO_KEEPALIVE")
 
 
-def ended(name: str) -> KernelError:
-    """The error for the connection *name*, which has ended while it was isolated."""
-    return KernelError("the connection has ended while it was isolated", errno.ETIMEDOUT, name)
+def require_no_error(sock: socket.socket) -> None:
+    """Tell an end that our isolation has made of one that the peer has made: while other sockets of a batch have their
+    turn the last acknowledgement of our FIN may arrive, which is no error.
+
+    :raises KernelError: the connection of *sock*, which has ended, has ended by an error; that is told once.
+    """
+    if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise KernelError("the connection has ended while it was isolated", number, tcp_repair.describe(sock))
