@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
+from tcpcp.errors import IsolationError
+
 
 class _Held(threading.local):
     """:ivar count: locks that this thread has, or waits for."""
@@ -16,24 +18,34 @@ _held = _Held()
 
 
 class OwnLock:
-    """As threading.Lock, for a ``with`` statement; :func:`is_held` says whether this thread has one."""
+    """As threading.Lock, for a ``with`` statement; :func:`is_held` says whether this thread has one.
 
-    __slots__ = ("_lock",)
+    :raises IsolationError: this thread has this very one, and would wait for itself.
+    """
+
+    __slots__ = ("_lock", "_owner")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._owner = 0
 
     def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            raise IsolationError(
+                "called by a finalizer in the middle of another call of this thread; nothing has changed"
+            )
         _held.count += 1
         try:
             self._lock.acquire()
         except BaseException:
             _held.count -= 1
             raise
+        self._owner = threading.get_ident()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._owner = 0
         self._lock.release()
         _held.count -= 1
 
