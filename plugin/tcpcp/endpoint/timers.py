@@ -48,8 +48,8 @@ def go_on(sock: socket.socket, options: Mapping[str, int]) -> None:
 
 
 def require_no_error(sock: socket.socket) -> None:
-    """Tell an end that our isolation has made of one that the peer has made: while other sockets of a batch have their
-    turn the last acknowledgement of our FIN may arrive, which is no error.
+    """Tell an end that our isolation has made of one that the peer has made: while other sockets of a batch have
+    their turn the last acknowledgement of our FIN may arrive, which is no error.
 
     :raises KernelError: the connection of *sock*, which has ended, has ended by an error; that is told once.
     """
