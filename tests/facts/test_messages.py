@@ -28,7 +28,7 @@ HOLD_NEW = """
 import socket, sys, tcpcp
 try:
     tcpcp.hold_new(socket.socket(fileno=int(sys.argv[1])))
-except tcpcp.IsolationError as exc:
+except tcpcp.PermissionDenied as exc:
     print(exc)
 """
 

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator
 from tcpcp.endpoint import inspection
 from tcpcp.endpoint.inspection import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
-from tcpcp.errors import IsolationError, Unsupported
+from tcpcp.errors import IsolationError, PermissionDenied, Unsupported
 from tcpcp.kernel import diag, tcp_repair
 from tcpcp.record.ici import Endpoint, State
 
@@ -69,6 +69,8 @@ def hold_new(listener: HasFileno) -> NewConnections:
             return NewConnections(bound(plain))
         except IsolationError as exc:
             raise IsolationError(f"{tcp_repair.describe(plain)}: {exc}", exc.errno) from exc
+        except PermissionDenied as exc:
+            raise PermissionDenied(f"{tcp_repair.describe(plain)}: {exc}") from exc
 
 
 def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
