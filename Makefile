@@ -17,7 +17,8 @@ demo: setup
 
 test: setup lint
 	@status=0; \
-	$(PYTEST) $(PYTEST_OPTIONS) $(call report,alone) tests/unit tests/facts tests/fuzz || status=1; \
+	$(PYTEST) -n 2 $(PYTEST_OPTIONS) $(call report,unit) tests/unit || status=1; \
+	$(PYTEST) $(PYTEST_OPTIONS) $(call report,alone) tests/facts tests/fuzz || status=1; \
 	$(PYTEST) $(LABS) $(PYTEST_OPTIONS) $(call report,lab) tests/lab || status=1; \
 	$(PYTHON) tests/chaos/run.py --minutes 1 || status=1; \
 	exit $$status
