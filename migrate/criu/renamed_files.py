@@ -4,23 +4,16 @@ glibc makes a named semaphore so: a temporary file that is mapped, linked to its
 such a file a name of its own on the origin (criu/files-reg.c dump_linked_remap()), which nobody has on another
 host. There the file is at its other name, where it was compared or copied: it is made to be opened by that.
 
-Source: images/remap-file-path.proto, regfile.proto, fdinfo.proto of CRIU; framing: lib/pycriu/images/images.py.
+Source: images/remap-file-path.proto, regfile.proto, fdinfo.proto of CRIU.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
-from migrate.errors import ProtocolError
-
-_U32 = struct.Struct("<I")
-#: Two magic numbers.
-_HEAD_BYTES = 8
+from migrate.criu import records
 
 
 def rename(images: Path, names: Mapping[str, str]) -> None:
@@ -48,23 +41,10 @@ def rename(images: Path, names: Mapping[str, str]) -> None:
 
 
 def _entries(path: Path, kind: Any) -> Iterator[Any]:
-    data, offset = path.read_bytes() if path.exists() else b"", _HEAD_BYTES
-    while offset < len(data):
-        entry = kind()
-        try:
-            (size,) = _U32.unpack_from(data, offset)
-            entry.ParseFromString(data[offset + _U32.size : offset + _U32.size + size])
-        except (struct.error, DecodeError):
-            size = len(data)
-        if offset + _U32.size + size > len(data):
-            text = f"{path.name} is not an image of CRIU's"
-            raise ProtocolError(text, phase="restore", role="destination")
-        offset += _U32.size + size
-        yield entry
+    data = path.read_bytes() if path.exists() else b""
+    return (entry for entry, _ in records.read(data, kind, path.name))
 
 
 def _write(path: Path, entries: Iterable[Any]) -> None:
-    """Write *entries* behind the magic numbers that the image has."""
     messages = [one.SerializePartialToString() for one in entries]
-    head = path.read_bytes()[:_HEAD_BYTES]
-    path.write_bytes(head + b"".join(_U32.pack(len(one)) + one for one in messages))
+    path.write_bytes(records.with_messages(path.read_bytes(), messages))

@@ -11,21 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
-from migrate.errors import ProtocolError
+from migrate.criu import records
 from migrate.files import beneath
 from migrate.pb.session_pb2 import TakenName
 from migrate.processes import unix_diag
 
-_U32 = struct.Struct("<I")
-#: Two magic numbers.
-_HEAD_BYTES = 8
 _INODE_BITS = (1 << 32) - 1
 
 
@@ -46,14 +40,16 @@ def patched(files: bytes, renamed: Mapping[str, TakenName]) -> bytes:
     :param renamed: the name that a socket was bound to -> what it has now.
     :raises ProtocolError: it is not an image of CRIU's.
     """
-    parts = [files[:_HEAD_BYTES]]
-    for entry, message in _records(files):
+    from pycriu.images import pb
+
+    messages = []
+    for entry, message in records.read(files, pb.file_entry, "files.img"):
         new = renamed.get(_text(entry.usk.name)) if entry.HasField("usk") else None
         if new is not None:
             _rename(entry.usk, new)
             message = entry.SerializeToString()
-        parts.append(_U32.pack(len(message)) + message)
-    return b"".join(parts)
+        messages.append(message)
+    return records.with_messages(files, messages)
 
 
 def absent(wanted: Iterable[TakenName]) -> list[str]:
@@ -76,24 +72,6 @@ def _remove(path: Path, used: set[int]) -> bool:
                 os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
             return True
     return False
-
-
-def _records(files: bytes) -> Iterator[tuple[Any, bytes]]:
-    from pycriu.images import pb
-
-    at = _HEAD_BYTES
-    while at < len(files):
-        entry = pb.file_entry()
-        try:
-            (size,) = _U32.unpack_from(files, at)
-            message = files[at + _U32.size : at + _U32.size + size]
-            entry.ParseFromString(message)
-        except (struct.error, DecodeError):
-            raise ProtocolError(
-                "files.img is not an image of CRIU's", phase="restore", role="destination"
-            ) from None
-        yield entry, message
-        at += _U32.size + size
 
 
 def _text(name: bytes) -> str:

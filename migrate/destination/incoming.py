@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import renamed_files, unix_paths
+from migrate.criu import parents_death, renamed_files, unix_paths
 from migrate.files.images import Receiver
 from migrate.journal.journal import Journal
 from migrate.pb import session_pb2 as pb
-from migrate.processes import parents_death
 from tcpcp.criu import completion, stages
 from tcpcp.record.ici import Endpoint, Ici
 

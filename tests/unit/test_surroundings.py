@@ -14,9 +14,10 @@ import pytest
 from pycriu.images import magic, pb
 
 from migrate.checks import around
+from migrate.criu import parents_death
 from migrate.errors import ProtocolError
 from migrate.pb.session_pb2 import Obstacle, Surroundings, ThreadSurroundings
-from migrate.processes import parents_death, surroundings
+from migrate.processes import surroundings
 
 PROGRAM = """import threading
 t = threading.Thread(target=input)

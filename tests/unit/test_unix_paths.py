@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.criu import unix_paths
+from migrate.criu import records, unix_paths
 from migrate.errors import ProtocolError
 from migrate.pb.session_pb2 import TakenName
 
@@ -43,7 +43,9 @@ def entry(number: int, name: bytes, **more: object) -> bytes:
 
 
 def read(files: bytes) -> list[object]:
-    return [one.usk for one, _ in unix_paths._records(files)]  # noqa: SLF001
+    from pycriu.images import pb
+
+    return [one.usk for one, _ in records.read(files, pb.file_entry, "files.img")]
 
 
 def test_only_what_was_renamed_gets_another_name() -> None:

@@ -9,18 +9,11 @@ Source: man PR_SET_PDEATHSIG(2const); kernel/exit.c reparent_leader(); CRIU's im
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
-from migrate.errors import ProtocolError
+from migrate.criu import records
 from migrate.processes import pending
-
-_U32 = struct.Struct("<I")
-#: Two magic numbers and the length of the one message.
-_HEAD_BYTES = 12
 
 
 def forget(images: Path, pid: int, tids: Iterable[int]) -> list[str]:
@@ -43,17 +36,13 @@ def _forget_one(path: Path) -> int:
     if not path.exists():  # CRIU does not find it either, and says so
         return 0
     data = path.read_bytes()
-    entry = pb.core_entry()
-    try:
-        (size,) = _U32.unpack_from(data, _HEAD_BYTES - _U32.size)
-        entry.ParseFromString(data[_HEAD_BYTES : _HEAD_BYTES + size])
-    except (struct.error, DecodeError):
-        text = f"{path.name} is not an image of CRIU's"
-        raise ProtocolError(text, phase="restore", role="destination") from None
+    first = next(records.read(data, pb.core_entry, path.name), None)
+    if first is None:
+        raise records.broken(path.name)
+    entry, before = first
     number = int(entry.thread_core.pdeath_sig)
     if number:
         entry.thread_core.ClearField("pdeath_sig")
-        message = entry.SerializePartialToString()
-        rest = data[_HEAD_BYTES + size :]
-        path.write_bytes(data[: _HEAD_BYTES - _U32.size] + _U32.pack(len(message)) + message + rest)
+        rest = data[len(records.with_messages(data, [before])) :]
+        path.write_bytes(records.with_messages(data, [entry.SerializePartialToString()]) + rest)
     return number
