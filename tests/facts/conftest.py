@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -59,3 +61,19 @@ def injector(gap_hosts: GapHosts) -> Iterator[Injector]:
     yield injector
     assert injector.refused == 0
     injector.close()
+
+
+@pytest.fixture(params=(False, True), ids=("alone", "among threads"))
+def interrupting(request: pytest.FixtureRequest) -> Iterator[None]:
+    """SIGALRM raises KeyboardInterrupt; the kernel gives it to any thread that lets it through."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    over = threading.Event()
+    others = [threading.Thread(target=over.wait) for _ in range(3 if request.param else 0)]
+    for other in others:
+        other.start()
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    over.set()
+    for other in others:  # after that none of them can be in the midst of taking one
+        other.join()
+    signal.signal(signal.SIGALRM, before)

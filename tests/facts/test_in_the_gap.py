@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from actor import actor
@@ -153,15 +153,6 @@ def test_what_is_corked_goes_at_once(hosts: Hosts) -> None:
     peer.settimeout(1)
     assert peer.recv(10) == b"corked"
     assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1
-
-
-@pytest.fixture
-def interrupting() -> Iterator[None]:
-    """SIGALRM raises KeyboardInterrupt."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.usefixtures("interrupting")

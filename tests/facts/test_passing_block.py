@@ -239,15 +239,6 @@ def test_a_renewal_that_comes_too_late(
     alive(*pairs[0])
 
 
-@pytest.fixture
-def interrupting() -> Iterator[None]:
-    """SIGALRM raises KeyboardInterrupt."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
 def fate(sock: socket.socket, after_s: float) -> str:
     """What became of *sock* after a block that a handler interrupts after *after_s* seconds, or not at all."""
     try:

@@ -1,9 +1,9 @@
 """Signals wait while a call of the library is under way: an exception of a handler in its middle would leave a
 socket changed that nobody remembers.
 
-Only in the main thread, where Python runs handlers. In a program with several threads the kernel may give a
-signal to another one, and the handler runs in the middle all the same, unless the others block it
-(signal.pthread_sigmask()). The library's own do: :func:`start`.
+Only in the main thread, where Python runs handlers. Its mask is enough in a program of one thread. Among several
+the kernel gives a signal to another one, and Python runs the handler in the main thread all the same: there the
+handlers are put off as well (:class:`_PutOff`). The library's own threads take no signals: :func:`start`.
 
 The mask is changed by libc's own function: Python's gives the mask of before as a set with an object for each of
 60 signals, which takes 30 us of the time for which a connection stands still.
@@ -15,13 +15,19 @@ import ctypes
 import os
 import signal
 import threading
-from types import TracebackType
+from collections.abc import Callable
+from types import FrameType, TracebackType
 
 #: sigset_t of glibc and of musl; the kernel's has 8 or 16.
 _MASK_BYTES = 128
+#: struct sigaction of both, which holds a mask, the handler, flags and a restorer.
+_ACTION_BYTES = _MASK_BYTES + 3 * 8
+#: Real-time signals too; without the two that glibc keeps for itself.
+_SIGNALS = sorted(signal.valid_signals())
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.pthread_sigmask.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p]
+_libc.sigaction.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p]
 
 
 def _full() -> bytes:
@@ -50,38 +56,128 @@ def _check(error: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
+def _alone() -> bool:
+    """Whether this program has one thread, also of those that Python does not know.
+
+    Source: the links of the directory, proc_task_getattr() in fs/proc/base.c.
+    """
+    try:
+        return os.stat("/proc/self/task").st_nlink == 3  # noqa: PTH116  (a microsecond, not ten)
+    except OSError:  # /proc is not mounted
+        return False
+
+
+def _swap(number: int, handler: Callable[[int, FrameType | None], object]) -> None:
+    """Make *handler* Python's for signal *number*, and leave the kernel's part of it as it is.
+
+    ``signal.signal`` alone forgets SA_RESTART (signal.siginterrupt()) and the mask.
+    """
+    action = ctypes.create_string_buffer(_ACTION_BYTES)
+    _libc.sigaction(number, None, action)
+    signal.signal(number, handler)
+    _libc.sigaction(number, action.raw, None)
+
+
+class _PutOff:
+    """Stands in for each of the program's handlers, and remembers what came.
+
+    One that could not be given back (a handler raised just then) calls the program's own until the next context.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._came: list[int] = []
+        self._waits = False
+
+    def begin(self) -> None:
+        """A handler that is not put off yet may raise here; then :meth:`end` is due all the same."""
+        self._waits = True
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if isinstance(handler, _PutOff):
+                if handler._waits:  # that of a context around this one
+                    continue
+                handler = handler._handlers[number]
+            if callable(handler) and not isinstance(handler, signal.Handlers):
+                self._handlers[number] = handler
+                _swap(number, self)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._waits:
+            self._came.append(number)
+        else:
+            self._handlers[number](number, frame)
+
+    def let(self) -> None:
+        """The thread's mask is still full: what came waits in the kernel until that is as before."""
+        try:
+            while self._came:
+                signal.raise_signal(self._came.pop())
+        finally:
+            self._waits = False
+
+    def hold(self) -> None:
+        """After :meth:`let`."""
+        self._waits = True
+
+    def end(self) -> None:
+        """Give all handlers back; what came waits in the kernel, as after :meth:`let`."""
+        self.let()
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) is self:
+                _swap(number, handler)
+
+
 class Uninterrupted:
     """A context in which no handler runs; those of signals that came meanwhile run at its end. May be nested."""
 
-    __slots__ = ("_before",)
+    __slots__ = ("_before", "_put_off")
 
     def __enter__(self) -> Uninterrupted:
         self._before: bytes | None = None
+        self._put_off: _PutOff | None = None
         if threading.current_thread() is threading.main_thread():
-            before = _current()
+            self._before = _current()
             try:
                 _set(_ALL)  # runs the handler of one that came just before
+                if not _alone():
+                    self._put_off = _PutOff()
+                    self._put_off.begin()
             except BaseException:
-                _set(before)
+                self._end()
                 raise
-            self._before = before
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._before is None:
+            return
+        try:
+            if self._put_off is not None:
+                self._put_off.end()
+        finally:
             _set(self._before)
 
     def let(self) -> None:
         """Within the context: handlers run as before, those of signals that came meanwhile in this call."""
-        if self._before is not None:
+        if self._before is None:
+            return
+        try:
+            if self._put_off is not None:
+                self._put_off.let()
+        finally:
             _set(self._before)
 
     def hold(self) -> None:
         """After :meth:`let`: none runs again until the context ends, or the next :meth:`let`."""
         if self._before is not None:
             _set(_ALL)
+            if self._put_off is not None:
+                self._put_off.hold()
 
 
 def start(thread: threading.Thread) -> None:
