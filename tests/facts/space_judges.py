@@ -247,6 +247,7 @@ _NOT_ASKED = {
     (0, 52): "IP_PROTOCOL: the bound port, which an accepted socket that was closed has no longer",
     (0, 14): "IP_MTU", (41, 24): "IPV6_MTU", (41, 61): "IPV6_PATHMTU",  # of the route; pmtu is in frozen()
     (41, 32): "IPV6_FLOWLABEL_MGR: a question with an argument",
+    (0, 41): "IP_MSFILTER: likewise", (0, 48): "MCAST_MSFILTER: likewise", (41, 48): "MCAST_MSFILTER: likewise",
     (41, 6): "IPV6_2292PKTOPTIONS", (0, 9): "IP_PKTOPTIONS",
 }  # fmt: skip
 _LEVELS = {1: "SOL_SOCKET", 0: "IP", 6: "TCP", 41: "IPV6"}
