@@ -180,10 +180,18 @@ def _unsent(pair: Pair, case: Case, chance: Random) -> None:
         # In what is left of a window a probe sends a part of a segment (tcp_write_wakeup()). And where nothing
         # is on its way, but the window is open, all waits for its pace (tcp_pacing_check()).
         is_shut = bool(queued(here, SIOCOUTQNSD)) and not info(here, SND_WND)
-        # A peer that is deaf from now on may have dropped a segment for which it had no memory.
-        return is_shut and (case.deaf or queued(here, SIOCOUTQNSD) == queued(here, SIOCOUTQ))
+        # The peer may have dropped a segment for which it had no memory. One that is not deaf from now on has
+        # taken it at last, or drops it again and again.
+        settled = queued(here, SIOCOUTQNSD) == queued(here, SIOCOUTQ) or _timeouts(here) > 1
+        return is_shut and (case.deaf or settled)
 
     eventually(shut, "the peer's window is shut", 10)
+
+
+def _timeouts(here: socket.socket) -> int:
+    """In a row, of a segment or of a window probe: tcpi_retransmits, tcpi_probes or, behind a window that was shut
+    over a segment on its way, only tcpi_backoff (tcp_retransmit_timer() in net/ipv4/tcp_timer.c)."""
+    return max(here.getsockopt(TCP, socket.TCP_INFO, 5)[2:])
 
 
 def _check(pair: Pair, case: Case) -> None:
