@@ -21,6 +21,8 @@ from migrate.gap.inject import Injector, Inlet
 from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.record.ici import Endpoint, State
 
+pytestmark = pytest.mark.alone
+
 VERSIONS = (4, 6)
 
 

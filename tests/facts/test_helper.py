@@ -23,6 +23,8 @@ from tcpcp.endpoint import isolation
 from tcpcp.helper import Client, HelperError
 from tcpcp.kernel import tcp_repair
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def running(hosts: Hosts) -> Iterator[Helper]:

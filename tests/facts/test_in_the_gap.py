@@ -20,6 +20,8 @@ from tcpcp.endpoint import holding, isolation
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
+pytestmark = pytest.mark.alone
+
 
 def info(sock: socket.socket) -> bytes:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)

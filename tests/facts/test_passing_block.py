@@ -25,6 +25,8 @@ import tcpcp
 from tcpcp.endpoint import block, calls, flow_table, isolation
 from tcpcp.kernel import tcp_repair
 
+pytestmark = pytest.mark.alone
+
 
 class Wrong(Exception):
     """What a body raises."""

@@ -15,6 +15,8 @@ from netns import Hosts
 
 import tcpcp
 
+pytestmark = pytest.mark.alone
+
 DATA = Random(1).randbytes(400_000)
 #: The peer's kernel counts what comes behind its window.
 BEYOND = "TcpExtBeyondWindow"
