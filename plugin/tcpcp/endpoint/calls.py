@@ -306,7 +306,8 @@ def create(
     :param sock: a TCP socket of the right family to use, neither connected nor listening.
     :param same_path: the peer is reached as it was from the origin: start with the congestion window the
         connection had instead of a new one (paper 5).
-    :param isolate: False when the caller holds the connection isolated already.
+    :param isolate: False when the caller holds the connection isolated already, by a filter that lets through what
+        has the mark 0xC114 and keeps it from connection tracking (:mod:`tcpcp.endpoint.isolation`).
     :return: the socket; nothing has been sent. Its local address exists on this host. One that is made here is
         blocking. It stays isolated for a minute, as after :func:`get`.
     The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
