@@ -331,13 +331,14 @@ def create(
 
 
 def create_many(
-    icis: Sequence[Ici],
+    icis: Iterable[Ici],
     *,
-    socks: Sequence[socket.socket | None] | None = None,
+    socks: Iterable[socket.socket | None] | None = None,
     same_path: bool = False,
     isolate: bool = True,
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
+    icis = list(icis)
     if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
         raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
     given = list(socks) if socks is not None else [None] * len(icis)
