@@ -157,7 +157,11 @@ def get(sock: HasFileno) -> Ici:
     TCP_REPAIR, -1, once the isolation has run out: the connection goes on. TCP_USER_TIMEOUT, SO_KEEPALIVE and
     SO_REUSEADDR have then to be set as they are to be, for nobody else knows what they were.
 
-    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed.
+    What the kernel would still have told of what was sent with MSG_ZEROCOPY it tells nobody: :func:`release` lets
+    go of the memory, and the new socket counts from 0.
+
+    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed, an error or a
+        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes.
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
     :raises PermissionDenied: no CAP_NET_ADMIN here.
@@ -490,7 +494,9 @@ def resume(sock: HasFileno) -> None:
 
     Except that after a second and more what is not acknowledged is sent again at once, or asked for with a window
     probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
-    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`).
+    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`). A reset
+    it does not send again: who waits to be sent something by a peer that has reset the connection in this time
+    waits for ever, without keepalive. :func:`activate` asks the peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
     :raises IsolationError, PermissionDenied: nothing has changed.
