@@ -114,15 +114,27 @@ def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, 
     if known is None:
         known = _met.get(kind)
         if known is None:
-            return _meet(sock, seen, kind, alike)
+            return _meet(sock, seen, kind, alike, both)
         known = alike[kind] = _as_it_is_now(sock, known)
     options = socket_options.read_counted(sock, known.options, ipv6_socket=known.ipv6_socket)
     return Prepared(local, peer, False, options, known.algorithm, known.device, b"", known.ipv6_socket)
 
 
-def _meet(sock: socket.socket, seen: Seen, kind: _Kind, alike: dict[_Kind, Prepared]) -> Prepared:
-    """The first of its kind."""
+def _meet(
+    sock: socket.socket,
+    seen: Seen,
+    kind: _Kind,
+    alike: dict[_Kind, Prepared],
+    both: tuple[Endpoint, Endpoint],
+) -> Prepared:
+    """The first of its kind.
+
+    Its ends are *both*, those of its packets: what getpeername() says a control group's BPF program may have made
+    up, as those do that balance loads without translating packets (net/ipv4/af_inet.c inet_getname()).
+    """
     (found,) = _prepare_asking([sock])
+    if not found.closed:
+        found = found._replace(local=both[0], peer=both[1])
     if _has_a_kind(seen, found) and fingerprint.tells_options_apart(sock.family):
         if len(_met) >= _MOST_MET:
             _met.clear()
