@@ -15,9 +15,10 @@ from netns import Hosts
 from passing import assert_no_reset, wait_state
 
 import tcpcp
-from tcpcp.endpoint import builder, reader
+from tcpcp.endpoint import builder, flow_table, isolation, reader
 from tcpcp.endpoint.calls import flow_of
 from tcpcp.endpoint.isolation import Isolation
+from tcpcp.kernel import nft_rules
 from tcpcp.record.ici import State
 
 #: As kube-proxy has it, and as gateways of a VPN have it for their clients.
@@ -111,3 +112,21 @@ def assert_goes_on(made: socket.socket, peer: socket.socket, half_closed: bool) 
         peer.shutdown(socket.SHUT_WR)
         assert made.recv(6, socket.MSG_WAITALL) == b"thanks"
     assert made.recv(1) == b""
+
+
+def test_a_kernel_without_tracking(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no such expression: the filters do without."""
+    unknown = nft_rules.nest(1, nft_rules.text(1, "nosuchthing"))
+    monkeypatch.setattr(flow_table, "_UNTRACKED", [unknown])
+    monkeypatch.setattr(isolation, "_UNTRACKED", "nosuchthing")
+    sock, peer = asked(hosts, "v4", True)
+    with hosts.here.entered():
+        filter_ = Isolation("whole")
+        filter_.hold([flow_of(sock)])
+        assert filter_.in_force()
+        filter_.release()
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert_goes_on(made, peer, True)

@@ -86,6 +86,7 @@ class Flow(_Key):
         return f"{self.local} - {self.peer}"
 
 
+_UNTRACKED = "notrack"
 _RULES = """
 add set {t} armed {{ type inet_proto; flags timeout; }}
 add set {t} flows4 {{ type ipv4_addr . inet_service . ipv4_addr . inet_service; }}
@@ -119,7 +120,7 @@ add rule {t} input meta nfproto ipv4 tcp dport @wildcards4 drop
 add rule {t} input meta nfproto ipv6 tcp dport @wildcards6 drop
 add chain {t} output {{ type filter hook output priority -300; policy accept; }}
 add rule {t} output meta l4proto != @armed accept
-add rule {t} output meta mark {mark} notrack accept
+add rule {t} output meta mark {mark} {untracked} accept
 add rule {t} output ip saddr . tcp sport . ip daddr . tcp dport @flows4 drop
 add rule {t} output ip6 saddr . tcp sport . ip6 daddr . tcp dport @flows6 drop
 add rule {t} output ip saddr . tcp sport . ip daddr . tcp dport @pass4 accept
@@ -156,11 +157,15 @@ class Isolation:
 
         What a filter of this name held before is let through.
         """
-        rules = _RULES.format(t=self.table, mark=MARK)
+        rules = _RULES.format(t=self.table, mark=MARK, untracked=_UNTRACKED)
+        anew = f"add table {self.table}\ndelete table {self.table}\nadd table {self.table}\n"
         try:
             nft.run(f"create table {self.table}\n{rules}")  # refuses a table that exists
         except IsolationError:
-            nft.run(f"add table {self.table}\ndelete table {self.table}\nadd table {self.table}\n{rules}")
+            try:
+                nft.run(anew + rules)
+            except IsolationError:  # a kernel that does not know of tracking
+                nft.run(anew + _RULES.format(t=self.table, mark=MARK, untracked=""))
         self._prepared = True
 
     def hold(
