@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import select
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -297,3 +299,20 @@ def test_the_loopback_interface_is_down(hosts: Hosts) -> None:
             tcpcp.create(ici)
         ip("link set lo up")
         tcpcp.activate(tcpcp.create(ici))
+
+
+@pytest.mark.parametrize("how", (tcpcp.resume, tcpcp.activate))
+def test_a_reset_in_the_gap(hosts: Hosts, how: Callable[..., None]) -> None:
+    """It is not sent again. Who asks the peer hears of it, who does not hears of it when he sends."""
+    sock, peer = hosts.connect()
+    sock.settimeout(5)
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        how(sock)
+    if how is tcpcp.resume:
+        assert not select.select([sock], [], [], 0.3)[0]
+        sock.send(b"x")
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import socket
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from netns import Hosts, Namespace, eventually
+from netns import Hosts, Namespace, eventually, ip
 from passing import assert_no_reset, deaf, state_of, wait_state
 from traces import sent_by
 from wire import captured
@@ -377,3 +378,72 @@ def test_its_text_has_no_content(hosts: Hosts) -> None:
         assert len(text) < 3000
     assert {ici: 1}[ici] == 1
     assert hash(ici) == hash(tcpcp.loads(tcpcp.dumps(ici)))
+
+
+@pytest.mark.parametrize("same_path", (False, True))
+@pytest.mark.parametrize("locked", (False, True))
+def test_a_route_with_a_congestion_control(hosts: Hosts, locked: bool, same_path: bool) -> None:
+    """connect() takes it, whatever was chosen before. One that is locked is what the host's administrator wants."""
+    sock, peer = hosts.connect()
+    ici = passed(hosts, sock)
+    assert ici.congestion.algorithm != "reno"
+    lock = ["lock"] if locked else []
+    with hosts.here.entered():
+        subprocess.run(
+            [
+                "ip",
+                "route",
+                "change",
+                "10.9.0.0/24",
+                "dev",
+                "here0",
+                "src",
+                "10.9.0.1",
+                "congctl",
+                *lock,
+                "reno",
+            ],
+            check=True,
+        )
+        made = tcpcp.create(ici, same_path=same_path)
+        tcpcp.activate(made)
+    assert tcp_repair.get_congestion(made) == ("reno" if locked else ici.congestion.algorithm)
+    made.sendall(b"x" * 10_000)
+    reads(peer, 10_000)
+
+
+@pytest.mark.parametrize("half_closed", (False, True))
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+def test_an_address_that_only_a_route_makes_local(hosts: Hosts, kind: str, half_closed: bool) -> None:
+    """A whole prefix is this host's. A listener takes connections there; bind() of IPv6 would not."""
+    prefix, address, here = ("10.77.0.0/16", "10.77.1.5", "10.9.0.1")
+    if kind == "v6":
+        prefix, address, here = ("fd77::/64", "fd77::5", "fd09::1")
+    family = socket.AF_INET6 if kind == "v6" else socket.AF_INET
+    with hosts.here.entered():
+        ip(f"route add local {prefix} dev lo")
+        listening = socket.create_server(("", 0), family=family)
+    with hosts.there.entered():
+        ip(f"route add {prefix} via {here}")
+        peer = socket.socket(family)
+    peer.connect((address, listening.getsockname()[1]))
+    sock, _ = listening.accept()
+    if half_closed:
+        peer.shutdown(socket.SHUT_WR)
+        wait_state(sock, State.CLOSE_WAIT)
+    ici = passed(hosts, sock)
+    assert str(ici.local.ip) == address
+    made = rebuilt(hosts, ici)
+    made.sendall(b"x" * 10_000)
+    reads(peer, 10_000)
+    with hosts.here.entered():
+        assert tcpcp.get(made).options == ici.options
+    assert_no_reset(hosts)
+
+
+def test_an_address_that_no_route_makes_local(hosts: Hosts) -> None:
+    sock, _peer = hosts.connect("v6")
+    ici = passed(hosts, sock)
+    other = dataclasses.replace(ici, local=dataclasses.replace(ici.local, ip=ipaddress.ip_address("fd77::5")))
+    with hosts.here.entered(), pytest.raises(IciError, match="local address fd77::5 does not exist"):
+        tcpcp.create(other)

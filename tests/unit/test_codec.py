@@ -215,3 +215,9 @@ def test_an_image_in_pieces(found: list[Ici], data: st.DataObject) -> None:
 def test_a_record_that_can_never_be_whole_is_given_out_to_be_refused() -> None:
     head = codec.HEADER.pack(codec.MAGIC, 3, 0, codec.MAX_MESSAGE_BYTES + 1, 0)
     assert codec.whole_records(head) == len(head)
+
+
+@pytest.mark.parametrize("strange", (None, [PLAIN], b"ICI"))
+def test_what_is_no_ici(strange: object) -> None:
+    with pytest.raises(TypeError, match=f"not an Ici but {type(strange).__name__}"):
+        codec.dumps(strange)  # type: ignore[arg-type]

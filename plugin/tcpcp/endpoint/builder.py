@@ -21,6 +21,7 @@ from tcpcp.kernel.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_M
 from tcpcp.record import seq
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import FIN_ACKED, FIN_IN, Endpoint, Ici, Negotiated, State, Window
+from tcpcp.record.option_names import OPTIONS
 
 SOL_SOCKET = socket.SOL_SOCKET
 
@@ -78,7 +79,7 @@ def begin(
             _prepare(made, ici, limits, None if sock else fresh)
             force_reuse(made)
             if sock is None or not made.getsockname()[1]:
-                _call("bind", made, made.bind, _sockaddr(ici, ici.local))
+                _bind(made, ici)
             reuse = ici.options.get("SO_REUSEADDR", 0)
             tcp_repair.set_int(made, SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
     except BaseException:
@@ -88,6 +89,23 @@ def begin(
             leave_repair(made, tcp_repair.OFF_NO_PROBE)
         raise
     return made
+
+
+def _bind(sock: socket.socket, ici: Ici) -> None:
+    """To the local end of *ici*.
+
+    A listener takes connections to every address that a local route leads to, whole prefixes of them; bind() does
+    so too with IPv4, but with IPv6 only to an address of an interface (net/ipv6/af_inet6.c __inet6_bind()).
+    """
+    try:
+        _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
+    except KernelError as exc:
+        if exc.errno != errno.EADDRNOTAVAIL or ici.local.ip.version == 4:
+            raise
+        freebind = OPTIONS["IPV6_FREEBIND"]
+        tcp_repair.set_int(sock, freebind.level, freebind.number, 1, freebind.name)
+        _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
+        tcp_repair.set_int(sock, freebind.level, freebind.number, 0, freebind.name)
 
 
 class _Naming:
@@ -159,6 +177,7 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
     teach = way.may_feed and way.same_path and same_path_.can_teach_rtt(ici)
     with _Naming(ici):
         _connect(sock, ici, extra_bytes=int(teach))
+        _choose_congestion(sock, ici)  # again: connect() takes the route's, where that has one
     _negotiate(sock, ici)
     deaf = _is_deaf(ici)
     if deaf:
@@ -325,9 +344,15 @@ def _bind_to_device(sock: socket.socket, name: str) -> None:
 
 
 def _choose_congestion(sock: socket.socket, ici: Ici) -> None:
+    """That of *ici*; a route may have one that it locks, which is this host's to decide."""
     wanted = ici.congestion.algorithm
-    if wanted and tcp_repair.get_congestion(sock) != wanted:
+    if not wanted or tcp_repair.get_congestion(sock) == wanted:
+        return
+    try:
         tcp_repair.set_congestion(sock, wanted)
+    except KernelError as exc:
+        if exc.errno != errno.EPERM:
+            raise
 
 
 def _clamps(ici: Ici) -> tuple[list[tcp_repair.Setting], list[tcp_repair.Setting]]:

@@ -157,7 +157,11 @@ def get(sock: HasFileno) -> Ici:
     TCP_REPAIR, -1, once the isolation has run out: the connection goes on. TCP_USER_TIMEOUT, SO_KEEPALIVE and
     SO_REUSEADDR have then to be set as they are to be, for nobody else knows what they were.
 
-    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed.
+    What the kernel would still have told of what was sent with MSG_ZEROCOPY it tells nobody: :func:`release` lets
+    go of the memory, and the new socket counts from 0.
+
+    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed, an error or a
+        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes.
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
     :raises PermissionDenied: no CAP_NET_ADMIN here.
@@ -306,7 +310,8 @@ def create(
     :param sock: a TCP socket of the right family to use, neither connected nor listening.
     :param same_path: the peer is reached as it was from the origin: start with the congestion window the
         connection had instead of a new one (paper 5).
-    :param isolate: False when the caller holds the connection isolated already.
+    :param isolate: False when the caller holds the connection isolated already, by a filter that lets through what
+        has the mark 0xC114 and keeps it from connection tracking (:mod:`tcpcp.endpoint.isolation`).
     :return: the socket; nothing has been sent. Its local address exists on this host. One that is made here is
         blocking. It stays isolated for a minute, as after :func:`get`.
     The local port (paper 2.1): the ICI's, as on the origin; or with ``ici.at(port=0)`` any free port; or
@@ -330,13 +335,14 @@ def create(
 
 
 def create_many(
-    icis: Sequence[Ici],
+    icis: Iterable[Ici],
     *,
-    socks: Sequence[socket.socket | None] | None = None,
+    socks: Iterable[socket.socket | None] | None = None,
     same_path: bool = False,
     isolate: bool = True,
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
+    icis = list(icis)
     if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
         raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
     given = list(socks) if socks is not None else [None] * len(icis)
@@ -488,7 +494,9 @@ def resume(sock: HasFileno) -> None:
 
     Except that after a second and more what is not acknowledged is sent again at once, or asked for with a window
     probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
-    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`).
+    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`). A reset
+    it does not send again: who waits to be sent something by a peer that has reset the connection in this time
+    waits for ever, without keepalive. :func:`activate` asks the peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
     :raises IsolationError, PermissionDenied: nothing has changed.

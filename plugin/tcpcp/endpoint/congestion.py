@@ -16,6 +16,7 @@ net/ipv4/tcp_cong.c tcp_reinit_congestion_control(); kernel/bpf/bpf_struct_ops.c
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -208,7 +209,8 @@ FEWEST_SEGMENTS = 2
 def restore(sock: socket.socket, ici: Ici, *, same_path: bool) -> None:
     """Give *sock*, rebuilt and not yet running, what *ici* says of congestion control, and ECN.
 
-    :param same_path: the window and threshold too. Nothing happens before :func:`prepare`.
+    :param same_path: the window and threshold too. Nothing happens before :func:`prepare`, nor where the route to
+        the peer has a congestion control that it locks: none can be chosen then.
     """
     if not _made or not (same_path or ici.negotiated.ecn):
         return
@@ -220,4 +222,8 @@ def restore(sock: socket.socket, ici: Ici, *, same_path: bool) -> None:
     cwnd = min(max(cwnd, FEWEST_SEGMENTS), MOST_SEGMENTS)
     ssthresh = min(max(ssthresh, FEWEST_SEGMENTS), _NO_THRESHOLD)
     algorithm = wanted.algorithm or tcp_repair.get_congestion(sock)
-    _made[0].give(sock, algorithm, cwnd, ssthresh, ici.negotiated.ecn)
+    try:
+        _made[0].give(sock, algorithm, cwnd, ssthresh, ici.negotiated.ecn)
+    except KernelError as exc:
+        if exc.errno != errno.EPERM:
+            raise

@@ -18,7 +18,7 @@ The table belongs to our netlink socket (flag ``owner``), so that no other progr
 ruleset``, which every reload of a firewall begins with, leaves it alone. With the flag ``persist`` (Linux 6.9)
 it outlives us, and then anybody may delete it; where the kernel does not know that flag, the table is nobody's.
 
-For the hooks and the mark, see :mod:`tcpcp.endpoint.isolation`.
+For the hooks, the mark and what is not tracked, see :mod:`tcpcp.endpoint.isolation`.
 
 Source: net/netfilter/nf_tables_api.c nft_table_owner(), nft_rcv_nl_event(), nft_add_set_elem().
 """
@@ -47,6 +47,7 @@ PREFIX = isolation.OWN_PREFIX
 _BACK = 0x7C9C_C114
 _FIRST, _BEFORE_FIRST = -300, -301
 _LENGTHS = {"4": 4, "6": 16}
+_UNTRACKED = nft_rules.not_tracked()
 
 
 class FlowTable:
@@ -168,6 +169,8 @@ class FlowTable:
     def let_through(self, flows: Sequence[Flow]) -> None:
         """*flows* run here from now on, whoever has passed them on before.
 
+        The table stays until :meth:`rest`: what is fed to wake them is not tracked as long as it is there.
+
         :raises Expired: some of them were not isolated any more; nothing has changed.
         """
         with self._lock:
@@ -181,7 +184,6 @@ class FlowTable:
                 self._has_back = True
                 self._note(self._back, flows)
             _drop(flows, self._held, self._passed)
-            self._tidy()
 
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
@@ -206,7 +208,6 @@ class FlowTable:
         """*flows*, which have expired, are not held any more."""
         with self._lock:
             _drop(flows, self._held)
-            self._tidy()
 
     def rest(self) -> None:
         """Remove the table, and let go of its network namespace, if nothing depends on it any more."""
@@ -226,9 +227,19 @@ class FlowTable:
 
     def _make(self, added: list[Message]) -> None:
         self._reconnect()
-        owned_table.make(self._netlink, self.name, lambda flags: [*_table(self.name, flags), *added])
+        try:
+            self._make_with(_UNTRACKED, added)
+        except IsolationError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            self._make_with([], added)  # a kernel that has no such expression
         self._made, self._has_back = True, False
         self._adopt()
+
+    def _make_with(self, untracked: list[bytes], added: list[Message]) -> None:
+        owned_table.make(
+            self._netlink, self.name, lambda flags: [*_table(self.name, flags, untracked), *added]
+        )
 
     def _adopt(self) -> None:
         """Take over what is still in force of programs that have ended, so that one table does for all of them."""
@@ -358,23 +369,23 @@ def sweep() -> list[str]:
         return [*owned_table.sweep(netlink, _ours(netlink), sets), *new_connections.sweep(netlink)]
 
 
-def _table(name: str, flags: int) -> list[Message]:
+def _table(name: str, flags: int, untracked: list[bytes]) -> list[Message]:
     messages = [nft_rules.table(name, flags)]
     for kind in ("flows", "passed"):
         for version, size in _LENGTHS.items():
             messages.append(nft_rules.flow_set(name, f"{kind}{version}", len(messages), size))
     for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
         messages.append(nft_rules.chain(name, chain, hook, _FIRST))
-        messages += _rules(name, chain)
+        messages += _rules(name, chain, untracked if hook == nft_rules.LOCAL_OUT else [])
     return messages
 
 
-def _rules(name: str, chain: str) -> list[Message]:
+def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
     outward = chain == "output"
     accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
     tests = [
         (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
-        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), accept),
+        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), [*untracked, *accept]),
         *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
     ]
     passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]

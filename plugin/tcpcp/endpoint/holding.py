@@ -136,11 +136,14 @@ def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
                 raise NotGot(f"{one.flow or 'a socket'}: another thread resumes, activates or releases it")
         for one in held:
             one.going = True
+    tables = {id(one.table): one.table for one in held if one.table}
     try:
         yield held
     finally:
         for one in held:
             one.going = False
+        for table_ in tables.values():
+            table_.rest()
 
 
 def drop(holdings: Iterable[Holding]) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from tcpcp.errors import REMEDY, IciError, KernelError, OtherNamespace, PermissionDenied, no_net_admin
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record import checks
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -209,7 +210,7 @@ def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
         if not given and not any(ici.options.get(name) for name in _FOREIGN_ADDRESS)
     }
     for ip, device in sorted(wanted, key=str):
-        if device not in missing and not _has(str(ip), device):
+        if device not in missing and not _has(ip, device):
             yield f"local address {ip} does not exist on this host; add it, or choose another with Ici.at()"
 
 
@@ -221,14 +222,15 @@ def _devices() -> set[str]:
         raise KernelError("if_nameindex", exc.errno or errno.EMFILE) from exc
 
 
-def _has(ip: str, device: str) -> bool:
-    """Whether a socket could be bound to *ip*: the kernel's own answer, without a connection or a port."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    with tcp_repair.opened(family, socket.SOCK_DGRAM) as asking:
+def _has(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, device: str) -> bool:
+    """Whether a socket could be bound to *ip*, or a listener be reached there, by a local route for IPv6."""
+    ipv6 = ip.version == 6
+    with tcp_repair.opened(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
-            asking.bind((ip, 0, 0, socket.if_nametoindex(device) if device else 0) if ":" in ip else (ip, 0))
+            scope = socket.if_nametoindex(device) if device else 0
+            asking.bind((str(ip), 0, 0, scope) if ipv6 else (str(ip), 0))
         except OSError as exc:
-            if exc.errno == errno.EADDRNOTAVAIL:
-                return False
-            raise tcp_repair.failed("bind", asking, exc) from exc
+            if exc.errno != errno.EADDRNOTAVAIL:
+                raise tcp_repair.failed("bind", asking, exc) from exc
+            return ipv6 and not ip.is_link_local and routing.stays_here(ip, "", 0)
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import ipaddress
 import os
 import select
@@ -35,6 +36,11 @@ READABLE = frozenset(
         State.CLOSE,
     }
 )
+_REMEDIES = {
+    State.SYN_SENT: "; let it connect first, or connect anew at the destination",
+    State.SYN_RECV: "; its handshake is not over (TCP Fast Open): try again when it is",
+    State.LISTEN: "; listen at the destination too, and pass what tcpcp.drain() accepts here",
+}
 #: What this kernel has not got.
 _absent: set[str] = set()
 #: include/uapi/asm-generic/socket.h SO_TYPE, SO_DOMAIN, SO_PROTOCOL.
@@ -108,15 +114,27 @@ def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, 
     if known is None:
         known = _met.get(kind)
         if known is None:
-            return _meet(sock, seen, kind, alike)
+            return _meet(sock, seen, kind, alike, both)
         known = alike[kind] = _as_it_is_now(sock, known)
     options = socket_options.read_counted(sock, known.options, ipv6_socket=known.ipv6_socket)
     return Prepared(local, peer, False, options, known.algorithm, known.device, b"", known.ipv6_socket)
 
 
-def _meet(sock: socket.socket, seen: Seen, kind: _Kind, alike: dict[_Kind, Prepared]) -> Prepared:
-    """The first of its kind."""
+def _meet(
+    sock: socket.socket,
+    seen: Seen,
+    kind: _Kind,
+    alike: dict[_Kind, Prepared],
+    both: tuple[Endpoint, Endpoint],
+) -> Prepared:
+    """The first of its kind.
+
+    Its ends are *both*, those of its packets: what getpeername() says a control group's BPF program may have made
+    up, as those do that balance loads without translating packets (net/ipv4/af_inet.c inet_getname()).
+    """
     (found,) = _prepare_asking([sock])
+    if not found.closed:
+        found = found._replace(local=both[0], peer=both[1])
     if _has_a_kind(seen, found) and fingerprint.tells_options_apart(sock.family):
         if len(_met) >= _MOST_MET:
             _met.clear()
@@ -146,7 +164,7 @@ def _prepare_asking(socks: Sequence[socket.socket]) -> list[Prepared]:
         _check(sock)
     _check_keys(socks)
     events = _events(socks)
-    _check_urgent(socks, events)
+    _check_events(socks, events)
     return [_prepare(sock, _is_shut(sock, events)) for sock in socks]
 
 
@@ -233,13 +251,13 @@ def inspect(sock: socket.socket) -> None:
 
     :param sock: a TCP socket, connected; not in repair mode.
     :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, keys of TCP-MD5 or TCP-AO, urgent
-        data not yet read, or is in a state that an ICI does not describe.
+        data or messages in its error queue not yet read, or is in a state that an ICI does not describe.
     :raises AlreadyGot: it is in repair mode.
     :raises KernelError: it is not a socket that can be asked.
     """
     _check(sock)
     _check_keys([sock])
-    _check_urgent([sock], _events([sock]))
+    _check_events([sock], _events([sock]))
 
 
 class HasFileno(Protocol):
@@ -254,7 +272,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     """*given* as one of Python's sockets.
 
     :param stack: closes it at its end, where it is a duplicate.
-    :raises Unsupported: it is closed, or no socket, or one that encrypts.
+    :raises Unsupported: it is closed, or no socket, or one that encrypts, or has a buffer of its own.
     :raises KernelError: there is no descriptor left for a duplicate.
     """
     ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
@@ -267,11 +285,17 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     if isinstance(given, socket.socket):
         return given
     try:
-        return stack.enter_context(_duplicate(number))
+        made = stack.enter_context(_duplicate(number))
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE):
             raise KernelError("dup", exc.errno, f"descriptor {number}") from exc
         raise Unsupported(f"descriptor {number}: not a socket: {exc.strerror}") from exc
+    if isinstance(given, (io.BufferedIOBase, io.TextIOBase)):  # as makefile() returns
+        raise Unsupported(
+            f"{_name(made)}: {type(given).__name__}: a file may have bytes in a buffer of its own, which an ICI "
+            "has not; pass the socket that it was made of, and beside the ICI what the file has read ahead"
+        )
+    return made
 
 
 def _descriptor(given: HasFileno) -> int:
@@ -382,6 +406,25 @@ def with_error(socks: Iterable[socket.socket]) -> list[socket.socket]:
     return [known[number] for number, events in poll.poll(0) if events & select.POLLERR]
 
 
+def check_no_error(socks: Iterable[socket.socket]) -> None:
+    """Refuse connections that have something to tell which an ICI does not hold.
+
+    The kernel tells by it that it is done with what was sent without a copy (MSG_ZEROCOPY), or when it was sent
+    (SO_TIMESTAMPING); and what ICMP says, to who wants to know (IP_RECVERR).
+
+    :raises Unsupported: of the first.
+    """
+    for sock in with_error(socks):
+        raise _untold(sock)
+
+
+def _untold(sock: socket.socket) -> Unsupported:
+    return Unsupported(
+        f"{_name(sock)}: an error, or a message in its error queue, that the application has not been told yet; "
+        "try again when it has read SO_ERROR, and the queue with MSG_ERRQUEUE"
+    )
+
+
 def check_told(sock: socket.socket) -> None:
     """Refuse a connection whose end, a reset or a timeout, is an error that the application has not got yet."""
     if with_error([sock]):
@@ -422,7 +465,10 @@ def _urgent(socks: Sequence[socket.socket], events: Mapping[int, int]) -> list[s
     ]  # fmt: skip
 
 
-def _check_urgent(socks: Sequence[socket.socket], events: Mapping[int, int]) -> None:
+def _check_events(socks: Sequence[socket.socket], events: Mapping[int, int]) -> None:
+    for sock in socks:
+        if events.get(sock.fileno(), 0) & select.POLLERR:
+            raise _untold(sock)
     for sock in _urgent(socks, events):
         raise Unsupported(f"{_name(sock)}: urgent data is waiting to be read; try again when it has been")
 
@@ -447,7 +493,8 @@ def _name(sock: socket.socket) -> str:
 def check_state(sock: socket.socket, state: int) -> None:
     """Refuse a state of :class:`tcpcp.record.ici.State` that an ICI does not describe."""
     if state not in READABLE:
-        raise Unsupported(f"{_name(sock)}: state {State(state).name} cannot be passed")
+        remedy = _REMEDIES.get(State(state), "")
+        raise Unsupported(f"{_name(sock)}: state {State(state).name} cannot be passed{remedy}")
 
 
 def device(sock: socket.socket) -> str:

@@ -15,7 +15,12 @@ One table ``inet tcpcp-NAME`` for each :class:`Isolation`. Why it looks as it do
   (net/ipv4/tcp_output.c tcp_write_xmit()): an isolated connection's ``snd_nxt`` does not move.
 - One element with a timeout, in the set ``armed``, holds the whole table in force. If we die, the rules let
   everything through when it expires; to postpone this for 5000 connections is to renew one element.
-- Packets with mark 0xC114 pass: the FIN that CRIU and we feed to a half-closed socket.
+- Packets with mark 0xC114 pass: the FIN that CRIU and we feed to a half-closed socket. Connection tracking does
+  not see them: they leave by the loopback interface with the peer's address, and the first packet of a
+  connection decides how all the others are translated. A host that masquerades (kube-proxy does what has the
+  bit 0x4000 in its mark, a VPN's gateway its clients) would take what the peer sends for somebody else's, and
+  reset it. The hook's priority is before that of tracking, -200, and what is not tracked on its way out is not
+  either on its way in (net/netfilter/nf_conntrack_core.c nf_conntrack_in()).
 - Only TCP is looked at.
 
 Source: nft(8); net/netfilter/nf_tables_api.c; CRIU's soccr.h for the mark.
@@ -81,6 +86,7 @@ class Flow(_Key):
         return f"{self.local} - {self.peer}"
 
 
+_UNTRACKED = "notrack"
 _RULES = """
 add set {t} armed {{ type inet_proto; flags timeout; }}
 add set {t} flows4 {{ type ipv4_addr . inet_service . ipv4_addr . inet_service; }}
@@ -114,7 +120,7 @@ add rule {t} input meta nfproto ipv4 tcp dport @wildcards4 drop
 add rule {t} input meta nfproto ipv6 tcp dport @wildcards6 drop
 add chain {t} output {{ type filter hook output priority -300; policy accept; }}
 add rule {t} output meta l4proto != @armed accept
-add rule {t} output meta mark {mark} accept
+add rule {t} output meta mark {mark} {untracked} accept
 add rule {t} output ip saddr . tcp sport . ip daddr . tcp dport @flows4 drop
 add rule {t} output ip6 saddr . tcp sport . ip6 daddr . tcp dport @flows6 drop
 add rule {t} output ip saddr . tcp sport . ip daddr . tcp dport @pass4 accept
@@ -151,11 +157,15 @@ class Isolation:
 
         What a filter of this name held before is let through.
         """
-        rules = _RULES.format(t=self.table, mark=MARK)
+        rules = _RULES.format(t=self.table, mark=MARK, untracked=_UNTRACKED)
+        anew = f"add table {self.table}\ndelete table {self.table}\nadd table {self.table}\n"
         try:
             nft.run(f"create table {self.table}\n{rules}")  # refuses a table that exists
         except IsolationError:
-            nft.run(f"add table {self.table}\ndelete table {self.table}\nadd table {self.table}\n{rules}")
+            try:
+                nft.run(anew + rules)
+            except IsolationError:  # a kernel that does not know of tracking
+                nft.run(anew + _RULES.format(t=self.table, mark=MARK, untracked=""))
         self._prepared = True
 
     def hold(

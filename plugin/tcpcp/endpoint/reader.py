@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tcpcp.endpoint import socket_options
-from tcpcp.endpoint.inspection import Prepared, check_state, prepare, prepare_many
+from tcpcp.endpoint.inspection import Prepared, check_no_error, check_state, prepare, prepare_many
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair
@@ -338,6 +338,7 @@ def read_many(
             entered.append(sock)
         icis = _read_all(pairs, known)
         _settle(plain, icis)
+        check_no_error(plain)
     except BaseException as exc:
         for sock in entered:
             _undo(sock, exc)

@@ -193,6 +193,11 @@ def verdict(code: int) -> list[bytes]:
     return [_expression("immediate", _number(1, 0), nest(2, nest(2, _number(1, code))))]
 
 
+def not_tracked() -> list[bytes]:
+    """Keeps the packet from connection tracking and from address translation, on its way out and in again."""
+    return [nest(1, text(1, "notrack"))]
+
+
 def set_priority(value: int) -> list[bytes]:
     """Gives the packet's buffer the priority *value*."""
     data = nest(2, attribute(1, struct.pack("=I", value)))

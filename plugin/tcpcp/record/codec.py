@@ -49,7 +49,10 @@ def dumps(ici: Ici) -> bytes:
     """One record holding *ici*.
 
     :raises CodecError: a value does not fit the format, e.g. a sequence number over 2**32 - 1.
+    :raises TypeError: it is none.
     """
+    if not isinstance(ici, Ici):
+        raise TypeError(f"not an Ici but {type(ici).__name__}: get() makes one of a socket")
     payload = message(ici).SerializeToString(deterministic=True)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise CodecError(f"{ici}: {len(payload)} bytes, a record holds at most {MAX_MESSAGE_BYTES}")
