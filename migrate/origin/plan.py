@@ -12,7 +12,7 @@ from migrate.checks import around, names
 from migrate.errors import Refused, SwitchError
 from migrate.inventory import beside, ports
 from migrate.link import message_checks
-from migrate.origin import patience
+from migrate.origin import chronicle, patience
 from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
@@ -50,10 +50,12 @@ def check(session: Session) -> Plan:
         process.service_addresses[:] = ports.service_addresses(process)
         left = beside.add(process, request.copy_trees, copying=request.copy_files)
         session.link.send(process)
+        chronicle.process(process)
         here = inventory.host([session.ends[0]], process)
         there = session.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
         message_checks.check(there)
         there.ssh_addresses.append(session.ends[1])
+        chronicle.hosts(here, there, session.ends)
         session.files.compare(process, there)
         options = checks.Options(
             switch=request.switch,

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from migrate import place
 from migrate.errors import MigrateError, UsageError
+from migrate.events import log, who
 from migrate.journal import journal
 from migrate.journal.journal import Record
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived, doubt, settle, undo, whereabouts
+from migrate.recovery import arrived, chronicle, doubt, settle, undo, whereabouts
 from migrate.recovery.instructions import in_doubt, look
 from migrate.recovery.settle import Settled, Verdict
 from migrate.report.observer import Observer
@@ -85,11 +86,13 @@ def _asked(directory: Path, settled: Settled, report: Report) -> Settled:
     except MigrateError as error:
         report.notes.append(f"{record.other_host} cannot be asked where the process is: {error}")
         return settled
-    report.notes.append(doubt.sentence(answer, record.other_host))
-    if answer.where in doubt.THERE:
-        return _done(directory, Settled(record, Verdict.MOVED, undo.kill_origin(record)))
-    if answer.where == pb.Answer.NOT_HERE:
-        return _done(directory, settle.rolled_back(record))
+    report.notes.append(said := doubt.sentence(answer, record.other_host))
+    with chronicle.of_one_left(record):
+        log.tell("asked", answer=said)
+        if answer.where in doubt.THERE:
+            return _done(directory, Settled(record, Verdict.MOVED, undo.kill_origin(record)))
+        if answer.where == pb.Answer.NOT_HERE:
+            return _done(directory, settle.rolled_back(record))
     return settled
 
 
@@ -100,6 +103,7 @@ def _done(directory: Path, settled: Settled) -> Settled:
         settled.verdict = Verdict.UNFINISHED
     else:
         journal.forget(directory)
+    settle.tell(settled)
     return settled
 
 
@@ -129,10 +133,10 @@ def _decide(request: RecoverRequest, report: Report) -> None:
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")
         report.pid, report.host = record.pid, record.other_host
-        if request.resume:
-            _resume(directory, record, request, report)
-        else:
-            _release(directory, record, request, report)
+        with chronicle.of_one_left(record):
+            log.tell("decided", resume=bool(request.resume), force=request.force, by=who.asked())
+            (_resume if request.resume else _release)(directory, record, request, report)
+            chronicle.ended(record, report.outcome.value)
 
 
 def _resume(directory: Path, record: Record, request: RecoverRequest, report: Report) -> None:

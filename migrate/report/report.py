@@ -143,6 +143,8 @@ class ErrorReport:
 class Report:
     """How a migration, a check or a recovery ended.
 
+    :ivar id: the migration's name on both hosts, "" where there is none (a recovery).
+    :ivar logs: role -> the directory of the log that is kept there, see :mod:`migrate.events`.
     :ivar pid: the process on the origin; 0 where there is none (a recovery that found nothing).
     :ivar destination_pid: its PID on the destination; 0 unless it runs there.
     :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
@@ -159,6 +161,8 @@ class Report:
     """
 
     outcome: Outcome
+    id: str = ""
+    logs: dict[str, str] = field(default_factory=dict)
     pid: int = 0
     host: str = ""
     destination_pid: int = 0
@@ -211,6 +215,8 @@ class Report:
             "event": "report",
             "outcome": self.outcome.value,
             "exit_status": int(self.exit_status),
+            "id": self.id,
+            "logs": self.logs,
             "pid": self.pid,
             "host": self.host,
             "destination_pid": self.destination_pid,

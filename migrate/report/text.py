@@ -14,7 +14,7 @@ def render(report: Report, *, verbose: bool = False) -> list[str]:
     """
     blocks = [
         [headline(report)],
-        _reasons(report) or _error(report),
+        [*(_reasons(report) or _error(report)), *_log(report)],
         [f"  {note}" for note in report.notes],
         _indented("What to do now:", report.instructions),
         _indented("Details:", report.error.details if report.error and verbose else []),
@@ -77,6 +77,13 @@ def _error(report: Report) -> list[str]:
     if error.hint:
         lines.append(f"  to do   {error.hint}")
     return lines
+
+
+def _log(report: Report) -> list[str]:
+    """Where to read on, after a failure."""
+    if report.error is None or not report.logs:
+        return []
+    return [f"  log     {report.logs[role]} on {_host(report, role)}" for role in report.logs]
 
 
 def _place(report: Report, error: ErrorReport) -> str:
