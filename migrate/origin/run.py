@@ -39,8 +39,9 @@ def run(request: Request, observer: Observer) -> Report:
         report.logs |= {"origin": kept.path} if kept.path else {}
         chronicle = Chronicle(request)
         _run(request, account)
-        report.take(account.timeline)
-        chronicle.ended(report)
+        with interrupt.held():
+            report.take(account.timeline)
+            chronicle.ended(report)
     report.notes += [kept.problem] if kept.problem else []
     observer.finished(report)
     return report
