@@ -23,7 +23,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, EncodeError
 
 from tcpcp.errors import CodecError
-from tcpcp.record import seq
+from tcpcp.record import addresses, seq
 from tcpcp.record.ici import (
     FIN_IN,
     FIN_OUT,
@@ -56,7 +56,6 @@ RESTORABLE = FIN_OUT | FIN_IN | {State.ESTABLISHED, State.CLOSE}
 _AF_INET, _AF_INET6, _IPPROTO_TCP, _SOCK_STREAM = 2, 10, 6, 1
 _SHUTDOWN_BOTH = 3
 _U32 = struct.Struct("<I")
-_IPV4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +257,7 @@ def _address(isk: Any, words: Collection[int]) -> ipaddress.IPv4Address | ipaddr
     expected = 4 if isk.family == _AF_INET6 else 1
     if len(words) != expected:
         raise CodecError(f"files image: socket {isk.ino:x}: {len(words)} address words, expected {expected}")
-    packed = struct.pack(f"<{expected}I", *words)
-    if packed.startswith(_IPV4_MAPPED):
-        packed = packed[len(_IPV4_MAPPED) :]
-    return ipaddress.ip_address(packed)
+    return addresses.address(struct.pack(f"<{expected}I", *words))
 
 
 def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[int] = ()) -> bytes:
