@@ -110,6 +110,7 @@ def _done(directory: Path, settled: Settled) -> Settled:
 def _tell(settled: Settled, report: Report) -> None:
     report.notes.append(settled.text)
     record = settled.record
+    _name(record, report)
     if settled.verdict is Verdict.IN_DOUBT:
         report.outcome = Outcome.IN_DOUBT
         report.pid, report.host = record.pid, record.other_host
@@ -119,6 +120,12 @@ def _tell(settled: Settled, report: Report) -> None:
         report.notes += [f"not undone: {problem}" for problem in settled.problems]
         hint = "The notes say what; remove the cause and try again."
         report.fail(MigrateError("not everything could be undone", phase="recover", hint=hint))
+
+
+def _name(record: Record, report: Report) -> None:
+    """Say which migration it is, and where its log is."""
+    report.id = record.migration_id
+    report.logs |= {record.role: str(place.log(record.migration_id))} if record.role else {}
 
 
 def _decide(request: RecoverRequest, report: Report) -> None:
@@ -133,6 +140,7 @@ def _decide(request: RecoverRequest, report: Report) -> None:
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")
         report.pid, report.host = record.pid, record.other_host
+        _name(record, report)
         with chronicle.of_one_left(record):
             log.tell("decided", resume=bool(request.resume), force=request.force, by=who.asked())
             (_resume if request.resume else _release)(directory, record, request, report)
