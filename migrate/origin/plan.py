@@ -18,10 +18,6 @@ from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.request import Request
 
-#: Packets to the peers take the same path from both hosts, which are on the service address's network: the
-#: checks made sure.
-SAME_PATH = True
-
 
 @dataclass(slots=True)
 class Plan:
@@ -64,7 +60,6 @@ def check(session: Session) -> Plan:
             trees=request.copy_trees,
             shell_job=request.shell_job,
             leave_supervisor=request.leave_supervisor,
-            new_pid_namespace_possible=True,
         )
         plan = _plan(request, process, here, there)
         reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
@@ -105,7 +100,7 @@ def _plan(
         pids=[task.pid for task in process.tasks],
         tids=[tid for task in process.tasks for tid in task.tids],
         timeout_s=int(request.timeout_s),
-        same_path=SAME_PATH,
+        same_path=True,  # both hosts are on the service address's network: the checks made sure
         personality=surroundings.personality(process.root_pid),
         connections=sum(1 for one in process.sockets if one.peer_port),
         unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],

@@ -386,7 +386,7 @@ def test_answers_about_this_host(namespace: Namespace, tmp_path: Path) -> None:
     assert here.root and here.machine and here.memory_available_bytes and here.image_space_bytes
     assert [one.name for one in here.interfaces if one.up] == ["lo"]
     assert not here.taken_ports
-    assert {"no-file", "pid-taken", "port-taken"} <= {
+    assert {"no-file", "port-taken"} <= {
         one.code for one in checks.refusals(found, here, there, checks.Options())
     }
 
