@@ -84,7 +84,6 @@ def _unless_closed() -> Iterator[None]:
 
 def message(entry: diag.Entry) -> TcpSocket:
     """Return what the kernel's table says about one socket; addresses IPv4-mapped no more."""
-    listening = entry.state == State.LISTEN
     return TcpSocket(
         inode=entry.inode,
         state=entry.state,
@@ -93,7 +92,6 @@ def message(entry: diag.Entry) -> TcpSocket:
         peer_ip=addresses.plain(entry.peer_ip),
         peer_port=entry.peer_port,
         congestion=entry.congestion,
-        queued_bytes=0 if listening else entry.receive_queue + entry.send_queue,
         ipv6_socket=entry.family == socket.AF_INET6,
         ipv6_only=entry.v6only,
         device=_device(entry.interface),
