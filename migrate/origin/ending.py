@@ -62,7 +62,7 @@ class Ending:
         self._report.fail(error)
         if self._machine.state is State.COMMITTED and isinstance(error, MigrateError) and error.not_there:
             self._take_back()
-        self._report.outcome = Outcome[self._machine.failed().name]
+        self._report.outcome = self._machine.failed()
         if self._report.outcome is Outcome.MOVED:
             record = self.journal.read() if self.journal is not None else None
             self._kill_here(record)

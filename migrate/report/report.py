@@ -10,19 +10,10 @@ from dataclasses import dataclass, field
 
 from migrate.errors import Exit, MigrateError, Reason, Refused
 from migrate.link.clock import Offset
+from migrate.machine import Outcome as Outcome
 from migrate.pb.session_pb2 import PhaseTime
 from migrate.report.interval import Interval, of_destination
 from tcpcp.errors import TcpcpError
-
-
-class Outcome(enum.StrEnum):
-    """Where the process is."""
-
-    MOVED = "MOVED"
-    UNTOUCHED = "UNTOUCHED"
-    ROLLED_BACK = "ROLLED_BACK"
-    IN_DOUBT = "IN_DOUBT"
-    ENDED = "ENDED"
 
 
 class Span(enum.StrEnum):
