@@ -21,6 +21,9 @@ _PID_MAX = 1 << 22
 _EPILOG = """\
 Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
 process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
+
+Every migration leaves a log in /var/log/migrate/ID on both hosts, for 30 days and at most 200 of them
+(MIGRATE_LOG_DAYS, MIGRATE_LOGS), and one line in the system's log.
 """
 
 
@@ -49,7 +52,12 @@ def parser() -> argparse.ArgumentParser:
     add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add(
-        "-v", "--verbose", action="store_true", help="on failure show details: the first errors of CRIU's log"
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="show the main events of the log as they come, on standard error, and details on failure: the first"
+        " errors of CRIU's log; -vv shows all events",
     )
     _add_what_moves(add)
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
@@ -130,7 +138,7 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
         pid=_number("PID", options.pid, _PID_MAX),
         host=_host(options.host),
         check=options.check,
-        verbose=options.verbose,
+        verbose=options.verbose > 0,
         copy_files=options.copy_files,
         copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
         shell_job=options.shell_job,
@@ -158,7 +166,10 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
     if options.force and not (options.resume or options.release):
         raise _wrong("--force needs --resume or --release")
     return RecoverRequest(
-        resume=options.resume, release=options.release, force=options.force, verbose=options.verbose
+        resume=options.resume,
+        release=options.release,
+        force=options.force,
+        verbose=options.verbose > 0,
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from migrate import arguments, environment, interrupt
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
+from migrate.events import log
 from migrate.report import file as report_file
 from migrate.report import observer as ui
 from migrate.report.report import ErrorReport, Outcome, Report
@@ -41,13 +42,15 @@ def main(
         asked = arguments.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
-    observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=options.verbose)
+    verbose = options.verbose > 0
+    observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=verbose)
+    log.shown(observer.event, options.verbose)
     with interrupt.handled(last=argv is None):
         report = _run(asked, observer, run, run_recover)
         with interrupt.held():
             observer.finished(report)
             _write_report(asked, report)
-            _save_bug(report, options.verbose)
+            _save_bug(report, verbose)
     _close_stdout()
     return int(report.exit_status)
 

@@ -23,7 +23,7 @@ _WIDTH = 42
 _ONCE, _ANY, _BACK = "-->", "==>", "<--"
 
 
-class Outcome(enum.Enum):
+class Outcome(enum.StrEnum):
     """Where the process is in the end. No failure makes ENDED: it is what is seen when all is over."""
 
     UNTOUCHED = "UNTOUCHED"

@@ -1,4 +1,4 @@
-"""Where a host keeps what belongs to a migration: nothing of it on a disk that persists."""
+"""Where a host keeps what belongs to a migration: on a disk that persists only the log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 
 #: Journals and locks; a tmpfs on every distribution, so a reboot forgets processes that it has ended.
 STATE = Path("/run/migrate")
+#: Logs, a directory for each migration: :mod:`migrate.events`.
+LOGS = Path("/var/log/migrate")
+#: Where syslogd or journald listens.
+SYSLOG = Path("/dev/log")
 #: Candidates for image directories.
 MEMORY = (Path("/dev/shm"), Path("/run"))
 
@@ -39,9 +43,18 @@ def new_id() -> str:
 
 def home(migration_id: str) -> Path:
     """The directory of one migration's journal on this host."""
+    return STATE / _valid(migration_id)
+
+
+def log(migration_id: str) -> Path:
+    """The directory of one migration's log on this host."""
+    return LOGS / _valid(migration_id)
+
+
+def _valid(migration_id: str) -> str:
     if not valid_id(migration_id):
         raise ValueError(f"not a migration's id: {migration_id!r}")
-    return STATE / migration_id
+    return migration_id
 
 
 def image_root() -> Path:
@@ -58,9 +71,7 @@ def image_root() -> Path:
 
 def images(migration_id: str) -> Path:
     """Make the image directory of one migration: in memory, private to root."""
-    if not valid_id(migration_id):
-        raise ValueError(f"not a migration's id: {migration_id!r}")
-    directory = image_root() / f"migrate-{migration_id}"
+    directory = image_root() / f"migrate-{_valid(migration_id)}"
     directory.mkdir(mode=0o700)
     return directory
 

@@ -23,9 +23,10 @@ from migrate.checks.network import (
     sockets_whole,
 )
 from migrate.checks.obstacles import ghost_bytes, obstacles
-from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject, size
+from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+from migrate.units import size
 
 __all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals"]
 
@@ -269,36 +270,6 @@ def own_session(subject: Subject) -> Iterator[Reason]:
     )
 
 
-def pids_free(subject: Subject) -> Iterator[Reason]:
-    """Tasks keep their numbers, unless they get a PID namespace of their own."""
-    needed = subject.process.needed_pids
-    highest, there = max(needed, default=0), subject.destination
-    if subject.options.new_pid_namespace_possible:
-        return
-    if there.pid_max and highest >= there.pid_max:
-        text = f"its PIDs end at {there.pid_max - 1}, and the process needs {highest}"
-        yield Reason(
-            "pid-too-high", DESTINATION, text, f"Raise it there: sysctl kernel.pid_max={2 * highest}"
-        )
-    for pid in there.taken_pids:
-        text = f"PID {pid}, which {_needs(subject, pid)}, is taken by {there.taken_by[pid] or 'another'}"
-        yield Reason(
-            "pid-taken",
-            DESTINATION,
-            text,
-            "End that process there, or start the program again here so that it gets other PIDs.",
-        )
-
-
-def _needs(subject: Subject, pid: int) -> str:
-    for task in subject.process.tasks:
-        if pid == task.pid:
-            return f"{task.comm} has"
-        if pid in task.tids:
-            return f"a thread of {task.comm} has"
-    return "a process group or session of the tree has"
-
-
 Check = Callable[[Subject], Iterator[Reason]]
 
 #: Each table in the order in which an operator would want to hear.
@@ -323,7 +294,6 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     names_free,
     interfaces_there,
     congestion_known,
-    pids_free,
     files_there,
     databases,
     locks_free,

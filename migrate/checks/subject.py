@@ -20,7 +20,6 @@ class Options:
     :ivar trees: directories that are copied as a whole.
     :ivar shell_job: the tree may belong to a session whose leader stays.
     :ivar leave_supervisor: whoever waits for the tree here may see it die.
-    :ivar new_pid_namespace_possible: the tree is restored in a PID namespace of its own.
     """
 
     switch: str = "address"
@@ -29,7 +28,6 @@ class Options:
     trees: tuple[str, ...] = ()
     shell_job: bool = False
     leave_supervisor: bool = False
-    new_pid_namespace_possible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,3 @@ def names(words: Iterable[str], most: int = 3) -> str:
     told = list(words)
     text = ", ".join(told[:most])
     return text if len(told) <= most else f"{text} and {len(told) - most} more"
-
-
-def size(count_bytes: int) -> str:
-    """Return a size for people, e.g. ``1.5 GB``."""
-    amount = float(count_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"

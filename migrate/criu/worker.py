@@ -38,7 +38,6 @@ from migrate.watch import nothing
 
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
-MINIMUM_VERSION = (4, 2, 0)
 #: A deleted file goes along inside the images, in the gap, up to this size (criu/files-reg.c dump_ghost_file()).
 GHOST_LIMIT_BYTES = 64 << 20
 #: Errors only. The tasks that CRIU builds write its log themselves, under their own limit of the size of files

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from migrate import environment, limits, order, place
 from migrate.errors import CriuError, FilterLost, MigrateError, ProtocolError, SwitchError, TransportError
+from migrate.events import log
 from migrate.journal.reach import boot_id
 from migrate.link import failure
 from migrate.link.frames import PROTOCOL
@@ -47,10 +48,12 @@ class Agent:
         try:
             while self._after != "goodbye":
                 self._serve_one()
-        except TransportError:
+        except TransportError as error:
+            log.tell("link lost", why=str(error))
             self._here.settle()
             return 0
         except ProtocolError as error:
+            log.error(error)
             self._here.settle()
             _tell(self._link, error)
             return 1
@@ -86,8 +89,9 @@ class Agent:
 
     def _fail(self, phase: str, error: MigrateError | TcpcpError | OSError) -> None:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
+        log.error(error)
         told = failure.to_failure(error, phase)
-        told.log_tail.extend(self._here.settle())
+        told.log_tail.extend([*self._here.settle(), *log.problems()])
         told.not_here = self._here.not_here
         told.phases.extend(self._here.phases)
         self._after = order.FAILED
@@ -98,9 +102,9 @@ def serve(stream: Stream) -> int:
     """Serve a driver over *stream*; the agent's exit status."""
     link = Link(stream, role="origin")
     try:
-        here = _greet(link)
-        link.checkpoint = here.watch
-        return Agent(link, here).serve()
+        hello = _greet(link)
+        with log.kept(hello.migration_id, "destination", wanted=hello.logged):
+            return _serve(link, hello)
     except TransportError:
         return 0
     except ProtocolError as error:
@@ -110,8 +114,8 @@ def serve(stream: Stream) -> int:
         link.close()
 
 
-def _greet(link: Link) -> Destination:
-    """Say hello to the driver, and only then load what does the work.
+def _greet(link: Link) -> pb.Hello:
+    """Say hello to the driver; its hello.
 
     :raises TransportError, ProtocolError: it has not said hello.
     """
@@ -123,16 +127,29 @@ def _greet(link: Link) -> Destination:
             migration_id=hello.migration_id,
             hostname=os.uname().nodename,
             boot_id=boot_id(),
+            logged=hello.logged,
         )
     )
     if not place.valid_id(hello.migration_id):
         raise ProtocolError("not a migration's id", phase="session", role="destination")
+    return hello
+
+
+def _serve(link: Link, hello: pb.Hello) -> int:
+    """Load what does the work, and do it."""
+    from migrate.destination import chronicle
     from migrate.destination.destination import Destination
     from migrate.destination.errand import Errand
     from migrate.recovery import settle
 
+    chronicle.began(hello)
     settle.sweep(lambda _: None)
-    return Destination(Errand(hello.migration_id, hello.hostname, functools.partial(_called_off, link)))
+    errand = Errand(hello.migration_id, hello.hostname, functools.partial(_called_off, link))
+    here = Destination(errand)
+    link.checkpoint = here.watch
+    status = Agent(link, here).serve()
+    chronicle.ended(here, errand)
+    return status
 
 
 def _called_off(link: Link) -> None:
@@ -153,6 +170,7 @@ def _tell(link: Link, error: MigrateError) -> None:
 def main(argv: list[str] | None = None) -> int:
     """``migrate-agent``: takes no arguments but ``--version``."""
     closed = environment.prepare(again=argv is None)
+    log.called("migrate-agent")
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:
         print(VERSION)

@@ -15,7 +15,9 @@ from migrate.destination.prepared import Prepared
 from migrate.destination.restored import Restored, Switched
 from migrate.destination.stage import Stage
 from migrate.errors import ProtocolError
+from migrate.events import log
 from migrate.inventory import answer
+from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import whereabouts
 
@@ -27,7 +29,23 @@ class Destination:
 
     def __init__(self, errand: Errand) -> None:
         self._errand = errand
-        self._stage: Stage = Asked(errand)
+        self._stage = Asked(errand)
+        self._said = ""
+
+    @property
+    def _stage(self) -> Stage:
+        return self._at
+
+    @_stage.setter
+    def _stage(self, stage: Stage) -> None:
+        self._at = stage
+        log.state(type(stage).__name__.upper())
+
+    @property
+    def outcome(self) -> str:
+        """What it has come to. Where nothing of it is here the origin may know better, if it has said so."""
+        own = self._stage.outcome
+        return self._said if self._said and own is not Outcome.MOVED else own.value
 
     @property
     def not_here(self) -> bool:
@@ -46,7 +64,7 @@ class Destination:
         """
         return {
             "ask": lambda asked: whereabouts.find(asked.migration_id, asked.wait_ms / 1000),
-            "process": answer,
+            "process": self.look,
             "prepare": self.prepare,
             "compare": self._errand.compare,
             "copy": lambda chunk: self._now(Prepared).copy(chunk),
@@ -62,6 +80,11 @@ class Destination:
     def watch(self) -> None:
         """While we wait for the driver, see :meth:`migrate.destination.stage.Stage.watch`."""
         self._stage.watch()
+
+    def look(self, process: pb.ProcessInventory) -> pb.HostInventory:
+        """Say what this host is and can do, and has, of what the process needs."""
+        self._errand.pid = process.root_pid
+        return answer(process)
 
     def prepare(self, request: pb.Prepare) -> pb.Prepared:
         """Make ready what needs no image."""
@@ -94,13 +117,15 @@ class Destination:
             activated.let_run()
         return activated.told()
 
-    def abort(self, _: pb.Abort) -> pb.Aborted:
+    def abort(self, request: pb.Abort) -> pb.Aborted:
         """Undo everything; nothing of the migration is left here."""
+        self._hear(request.outcome, request.reason)
         self._stage, undone, problems = self._stage.undo()
         return pb.Aborted(undone=undone, problems=problems, packets=self._stage.caught)
 
-    def goodbye(self, _: pb.Goodbye) -> pb.Goodbye:
+    def goodbye(self, request: pb.Goodbye) -> pb.Goodbye:
         """Clean up after the tree has been activated."""
+        self._hear(request.outcome, request.reason)
         self._stage, told = self._stage.goodbye()
         return told
 
@@ -111,6 +136,12 @@ class Destination:
         """
         self._stage, said = self._stage.settle()
         return said
+
+    def _hear(self, outcome: str, reason: str) -> None:
+        """What the origin says of the end."""
+        self._said = outcome if outcome in Outcome.__members__ else ""
+        if reason:
+            log.tell("called off", outcome=self._said, reason=reason)
 
     def _now(self, wanted: type[S]) -> S:
         """The state, which has to be *wanted*. :raises ProtocolError: it is another one."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 
 from migrate import inventory
+from migrate.events import log
 from migrate.files.content import Digests
 from migrate.pb import session_pb2 as pb
 from migrate.watch import nothing
@@ -17,12 +18,14 @@ class Errand:
 
     :param migration_id: the driver's name for it, checked by the caller.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
+    :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known.
     :ivar phases: what was done, when, and how long it took.
     """
 
     def __init__(self, migration_id: str, origin_host: str, called_off: Callable[[], None] = nothing) -> None:
         self.migration_id, self.origin_host = migration_id, origin_host
         self.called_off = called_off
+        self.pid = 0
         self.phases: list[pb.PhaseTime] = []
         self._digests = Digests(called_off)
 
@@ -36,7 +39,8 @@ class Errand:
         """Add to the phases when a ``with`` block began and how long it took, also when it fails."""
         start_ns = time.monotonic_ns()
         try:
-            yield
+            with log.phase(phase):
+                yield
         finally:
             duration_ns = time.monotonic_ns() - start_ns
             self.phases.append(pb.PhaseTime(name=phase, start_ns=start_ns, duration_ns=duration_ns))

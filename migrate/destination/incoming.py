@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from migrate import place
 from migrate.criu import parents_death, renamed_files, unix_paths
+from migrate.events import log
 from migrate.files.images import Receiver
 from migrate.journal.journal import Journal
 from migrate.pb import session_pb2 as pb
@@ -21,6 +22,7 @@ class Incoming:
         path = place.image_root() / f"migrate-{journal.migration_id}"
         journal.did("images", path=str(path))
         self.directory = place.images(journal.migration_id)
+        log.criu_in(self.directory)
         self._receiver = Receiver(self.directory)
         fed = request.same_path and request.connections <= stages.MOST_FED
         self._completion = completion.Completion(self.directory, one_more=fed)

@@ -8,6 +8,7 @@ from migrate.destination.given import Committed
 from migrate.destination.stage import Ready
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import ProtocolError
+from migrate.events import log
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
@@ -56,7 +57,8 @@ class Restored(Stands):
     def told(self) -> pb.Restored:
         """What the driver is told of it."""
         phases = self.ready.errand.phases
-        return pb.Restored(destination_pid=self.root, phases=phases, notes=self._notes)
+        notes = [*self._notes, *log.problems()]
+        return pb.Restored(destination_pid=self.root, phases=phases, notes=notes)
 
     def keep_everything(self) -> None:
         """Keep what arrives from now on: the origin has withdrawn the addresses."""

@@ -15,6 +15,7 @@ from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
 from migrate.destination.once import Once
 from migrate.destination.trail import Trail
+from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
 
 #: The state after an undo; what was undone and what could not be, as sentences.
@@ -24,6 +25,8 @@ Ending = tuple["Stage", list[str], list[str]]
 class Stage(Once):
     """A state in which nothing is here that would have to be undone."""
 
+    #: What it is if it ends so.
+    outcome: Outcome = Outcome.UNTOUCHED
     #: What was caught for connections that do not live here after all.
     caught: Sequence[bytes] = ()
 
@@ -61,6 +64,8 @@ class Undone(Stage):
     :param built: the tree, if one was built: whether it is really gone.
     """
 
+    outcome = Outcome.ROLLED_BACK
+
     def __init__(self, built: Built | None, caught: Sequence[bytes]) -> None:
         self._built, self.caught = built, caught
 
@@ -72,6 +77,8 @@ class Undone(Stage):
 
 class Left(Stage):
     """The end of a migration that has come here: the tree runs, and needs nobody."""
+
+    outcome = Outcome.MOVED
 
     @property
     def not_here(self) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tcpcp.endpoint.isolation import Flow
+from tcpcp.record.checksum import checksum, total
 from tcpcp.record.ici import Endpoint
 
 FIN, SYN, RST, PSH, ACK, URG, CWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x80
@@ -119,7 +120,7 @@ def local_ip(segment: Segment) -> bytes:
 def intact(segment: Segment) -> bool:
     """Whether its TCP checksum is right."""
     body = segment.tcp + segment.payload
-    return _sum(_pseudo(segment, len(body)) + body) == 0
+    return total(_pseudo(segment, len(body)) + body) == 0
 
 
 def split(segment: Segment, packet_bytes: int) -> list[Segment]:
@@ -165,11 +166,11 @@ def build(segment: Segment) -> bytes:
         raise ValueError(f"a packet of {size} bytes")
     if segment.version == 4:
         head = ip[:2] + _U16.pack(size) + ip[4:10]
-        ip = head + _U16.pack(_complement(_sum(head + ip[12:]))) + ip[12:]
+        ip = head + _U16.pack(checksum(head + ip[12:])) + ip[12:]
     else:
         ip = ip[:4] + _U16.pack(size - _IPV6_BYTES) + ip[6:]
     body = tcp[:16] + b"\0\0" + tcp[18:] + payload
-    return ip + body[:16] + _U16.pack(_complement(_sum(_pseudo(segment, len(body)) + body))) + body[18:]
+    return ip + body[:16] + _U16.pack(checksum(_pseudo(segment, len(body)) + body)) + body[18:]
 
 
 def outdated(segment: Segment) -> Segment:
@@ -187,19 +188,6 @@ def outdated(segment: Segment) -> Segment:
 def _pseudo(segment: Segment, length: int) -> bytes:
     """The pseudo header of the TCP checksum."""
     return segment.key[:-4] + _LENGTH_AND_PROTOCOL.pack(length, _TCP)
-
-
-def _sum(data: bytes) -> int:
-    """The sum of RFC 1071, with 0 for 0xFFFF: since 65536 is 1 mod 65535, one long division does it.
-
-    This is some 20 times faster in Python than adding up words.
-    """
-    value = int.from_bytes(data, "big") % 0xFFFF
-    return value * 256 % 0xFFFF if len(data) % 2 else value
-
-
-def _complement(value: int) -> int:
-    return (0xFFFF - value) % 0xFFFF
 
 
 def flow_key(flow: Flow) -> bytes:

@@ -59,11 +59,6 @@ def build_id(read: Read) -> bytes:
     return b""
 
 
-def build_id_of(content: bytes) -> bytes:
-    """As :func:`build_id`, for a whole file in memory."""
-    return build_id(lambda offset, size: content[offset : offset + size])
-
-
 def _note_segments(read: Read) -> Iterator[tuple[int, int]]:
     identity = read(0, 16)
     if identity[:4] != b"\x7fELF" or len(identity) < 16:

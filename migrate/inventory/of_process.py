@@ -115,10 +115,7 @@ def _task(pid: int) -> tuple[Task, int]:
         pgid=stat.pgrp,
         comm=stat.comm,
         tids=tids,
-        start_ticks=stat.starttime,
-        rss_bytes=_bytes(status, "VmRSS"),
         kernel_thread=stat.kernel_thread,
-        terminal=terminal_name(stat.tty_nr),
         uid=int(status.get("Uid", "0").split()[0]),
         zombie=stat.state in "ZX",
         memory_policy=proc.memory_policy(pid),
@@ -129,19 +126,6 @@ def _task(pid: int) -> tuple[Task, int]:
 def _bytes(status: dict[str, str], name: str) -> int:
     """Return a size of /proc/PID/status; zombies and kernel threads have none."""
     return int(status.get(name, "0 kB").split()[0]) * _KILOBYTE
-
-
-def terminal_name(tty_nr: int) -> str:
-    """Return the terminal that field 7 of /proc/PID/stat means, "" for none.
-
-    Source: man proc(5); Documentation/admin-guide/devices.txt.
-    """
-    if not tty_nr:
-        return ""
-    major, minor = (tty_nr >> 8) & 0xFFF, (tty_nr & 0xFF) | ((tty_nr >> 12) & 0xFFF00)
-    if 136 <= major <= 143:
-        return f"/dev/pts/{(major - 136) * 256 + minor}"
-    return f"/dev/tty{minor}" if major == 4 and minor < 64 else f"terminal {major}:{minor}"
 
 
 def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str]) -> list[Obstacle]:

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from migrate.errors import KernelError
-
-#: include/linux/sched.h: the task is a kernel thread.
-_PF_KTHREAD = 0x00200000
+from migrate.processes.stat import Stat, parse
 
 NAMESPACES = (
     "cgroup",
@@ -34,19 +32,6 @@ NAMESPACES = (
 
 class Gone(Exception):
     """What was asked about has ended or was closed."""
-
-
-class Stat(NamedTuple):
-    """The fields of /proc/PID/stat that we use, named as in man proc(5)."""
-
-    state: str
-    ppid: int
-    pgrp: int
-    session: int
-    tty_nr: int
-    kernel_thread: bool
-    starttime: int
-    comm: str
 
 
 class Mapping(NamedTuple):
@@ -106,18 +91,7 @@ def text(pid: int, name: str) -> str:
 def stat(pid: int) -> Stat:
     """Read /proc/PID/stat."""
     with _as_expected(pid, "stat"):
-        return parse_stat(text(pid, "stat"))
-
-
-def parse_stat(line: str) -> Stat:
-    """Parse the content of /proc/PID/stat; the name may hold spaces and parentheses.
-
-    :raises ValueError, IndexError: it is another text.
-    """
-    fields = line[line.rindex(")") + 2 :].split()
-    state, ppid, pgrp, session, tty = fields[0], *map(int, fields[1:5])
-    name = line[line.index("(") + 1 : line.rindex(")")]
-    return Stat(state, ppid, pgrp, session, tty, bool(int(fields[6]) & _PF_KTHREAD), int(fields[19]), name)
+        return parse(text(pid, "stat"))
 
 
 def status(pid: int) -> dict[str, str]:

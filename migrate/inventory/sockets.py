@@ -16,6 +16,7 @@ from tcpcp.endpoint.calls import inspect
 from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import diag
 from tcpcp.kernel.pidfd import Lender
+from tcpcp.record import addresses
 from tcpcp.record.ici import State
 
 _SO_NETNS_COOKIE = 71
@@ -28,7 +29,6 @@ _FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.A
 _PROTOCOLS = frozenset(
     {0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, _IPPROTO_UDPLITE, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6}
 )
-_V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 _PROTOCOL_NAMES = {132: "SCTP", 33: "DCCP", 115: "L2TP", 256: "SMC"}
 
 
@@ -82,23 +82,16 @@ def _unless_closed() -> Iterator[None]:
             raise
 
 
-def plain_ip(ip: bytes) -> bytes:
-    """Return an IPv4-mapped IPv6 address as the IPv4 address, any other as it is."""
-    return ip[12:] if len(ip) == 16 and ip.startswith(_V4_MAPPED) else ip
-
-
 def message(entry: diag.Entry) -> TcpSocket:
     """Return what the kernel's table says about one socket; addresses IPv4-mapped no more."""
-    listening = entry.state == State.LISTEN
     return TcpSocket(
         inode=entry.inode,
         state=entry.state,
-        local_ip=plain_ip(entry.local_ip),
+        local_ip=addresses.plain(entry.local_ip),
         local_port=entry.local_port,
-        peer_ip=plain_ip(entry.peer_ip),
+        peer_ip=addresses.plain(entry.peer_ip),
         peer_port=entry.peer_port,
         congestion=entry.congestion,
-        queued_bytes=0 if listening else entry.receive_queue + entry.send_queue,
         ipv6_socket=entry.family == socket.AF_INET6,
         ipv6_only=entry.v6only,
         device=_device(entry.interface),

@@ -26,6 +26,7 @@ from typing import Any
 
 from migrate import place
 from migrate.errors import MigrateError
+from migrate.events import log
 from migrate.journal import lines
 from migrate.journal.reach import Reach
 from migrate.processes import identity
@@ -114,6 +115,7 @@ class Journal:
         self._file = self._lock = -1
 
     def _write(self, line: dict[str, Any]) -> None:
+        log.detail("journal", **line)
         data = json.dumps(line).encode() + b"\n"
         before = os.fstat(self._file).st_size
         if os.write(self._file, data) != len(data):

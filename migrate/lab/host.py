@@ -111,7 +111,7 @@ def make_spec(lab: str, host: str, run_directory: Path, ssh_files: dict[str, tup
         scratch=str(scratch),
         size=TMPFS_SIZE,
         sysctls=topology.sysctls(host),
-        hidden=list(sshd.HIDDEN),
+        hidden=[*sshd.HIDDEN, "/var/log/migrate"],
         binds=binds(),
         directories={"/root/.ssh": 0o700, "/etc/ssh": 0o755, "/run/sshd": 0o755, "/run/lock": 0o1777},
         files=host_files(host) | ssh_files,

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from migrate.events import log
 from migrate.report.observer import Observer
 from migrate.report.report import Report, Timeline
 
@@ -22,6 +23,16 @@ class Account:
     def phase(self, name: str) -> Iterator[None]:
         """A ``with`` block that is the phase *name*; one that fails ends for the clock, and is not done."""
         self.observer.phase_begin(name, "origin")
-        with self.timeline.phase(name):
+        with self.timeline.phase(name), log.phase(name):
             yield
         self.observer.phase_end(name)
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        self.observer.note(text)
+        log.tell("note", text=text)
+
+    def fail(self, error: BaseException) -> None:
+        """Record *error*, see :meth:`migrate.report.report.Report.fail`."""
+        log.error(error)
+        self.report.fail(error)

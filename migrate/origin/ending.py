@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from migrate import limits
 from migrate.errors import MigrateError
+from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.gap.file import GapFile
 from migrate.journal.journal import Journal, Record
@@ -23,6 +24,9 @@ from migrate.recovery.guardian import Guardian
 from migrate.recovery.instructions import in_doubt, look
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
+
+#: So much of the reason is told to the destination, for its log.
+_MOST_REASON = 2000
 
 
 class Ending:
@@ -58,7 +62,7 @@ class Ending:
         self._report.fail(error)
         if self._machine.state is State.COMMITTED and isinstance(error, MigrateError) and error.not_there:
             self._take_back()
-        self._report.outcome = Outcome[self._machine.failed().name]
+        self._report.outcome = self._machine.failed()
         if self._report.outcome is Outcome.MOVED:
             record = self.journal.read() if self.journal is not None else None
             self._kill_here(record)
@@ -126,7 +130,9 @@ class Ending:
     def _tell_abort(self) -> bool:
         """Tell the destination to undo; whether the link lived."""
         try:
-            self._link.send(pb.Abort(reason="the origin rolls back"))
+            error = self._report.error
+            reason = error.message[:_MOST_REASON] if error is not None else "the origin rolls back"
+            self._link.send(pb.Abort(reason=reason, outcome=self._report.outcome.value))
         except MigrateError:
             return False
         return True
@@ -164,6 +170,7 @@ class Ending:
         if journal is None:
             return
         found = doubt.find_out(journal.read())
+        log.tell("asked", answer=_said(found, self._request.host))
         if not isinstance(found, pb.Answer):
             self._stays_in_doubt(
                 journal, f"{self._request.host} cannot be asked where the process is: {found}"
@@ -223,3 +230,7 @@ class Ending:
         except (MigrateError, OSError):
             return False
         return True
+
+
+def _said(found: pb.Answer | MigrateError, host: str) -> str:
+    return doubt.sentence(found, host) if isinstance(found, pb.Answer) else str(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from migrate.errors import CriuError
+from migrate.events import log
 from migrate.origin import accept_queues
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen as Tree
@@ -43,6 +44,7 @@ class Prepared(Stage):
             listeners = self._drained()
             were_stopped = stopped(self._tasks())
             if number:
+                log.tell("retry", freeze=number + 1, why="a connection slipped in")
                 attempt = Attempt(move, ready.images, ready.hold)
             going = attempt.freeze(ready.journal)
             tree = Tree(move.subject.frozen("freeze"), were_stopped)

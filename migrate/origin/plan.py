@@ -12,15 +12,11 @@ from migrate.checks import around, names
 from migrate.errors import Refused, SwitchError
 from migrate.inventory import beside, ports
 from migrate.link import message_checks
-from migrate.origin import patience
+from migrate.origin import chronicle, patience
 from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.request import Request
-
-#: Packets to the peers take the same path from both hosts, which are on the service address's network: the
-#: checks made sure.
-SAME_PATH = True
 
 
 @dataclass(slots=True)
@@ -50,10 +46,12 @@ def check(session: Session) -> Plan:
         process.service_addresses[:] = ports.service_addresses(process)
         left = beside.add(process, request.copy_trees, copying=request.copy_files)
         session.link.send(process)
+        chronicle.process(process)
         here = inventory.host([session.ends[0]], process)
         there = session.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
         message_checks.check(there)
         there.ssh_addresses.append(session.ends[1])
+        chronicle.hosts(here, there, session.ends)
         session.files.compare(process, there)
         options = checks.Options(
             switch=request.switch,
@@ -62,7 +60,6 @@ def check(session: Session) -> Plan:
             trees=request.copy_trees,
             shell_job=request.shell_job,
             leave_supervisor=request.leave_supervisor,
-            new_pid_namespace_possible=True,
         )
         plan = _plan(request, process, here, there)
         reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
@@ -103,7 +100,7 @@ def _plan(
         pids=[task.pid for task in process.tasks],
         tids=[tid for task in process.tasks for tid in task.tids],
         timeout_s=int(request.timeout_s),
-        same_path=SAME_PATH,
+        same_path=True,  # both hosts are on the service address's network: the checks made sure
         personality=surroundings.personality(process.root_pid),
         connections=sum(1 for one in process.sockets if one.peer_port),
         unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],

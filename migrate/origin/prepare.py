@@ -6,6 +6,7 @@ import ipaddress
 import time
 
 from migrate import interrupt, limits, place, switch
+from migrate.events import log
 from migrate.files.images import Sender
 from migrate.gap import capture
 from migrate.gap.file import GapFile
@@ -57,7 +58,7 @@ def _prepare(move: Move) -> Prepared:
     guardian.wait_ready()
     addresses = (one.ip for one in move.plan.addresses)
     unowned = Watcher(lambda: move.subject.tasks("freeze"), addresses, move.watch)
-    unowned.wait(move.account.observer.note)
+    unowned.wait(move.account.note)
     return Prepared(Ready(move, journal, guardian, hold, packets, images, switching), attempt, unowned)
 
 
@@ -80,6 +81,7 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
 def _images(move: Move, journal: Journal) -> Images:
     journal.did("images", path=str(place.image_root() / f"migrate-{move.migration_id}"))
     directory = place.images(move.migration_id)
+    log.criu_in(directory)
 
     def send(chunk: pb.FileChunk) -> None:
         move.link.send(chunk, kind="image", timeout_s=move.timeout_s)

@@ -13,12 +13,14 @@ import time
 
 from migrate import interrupt, place
 from migrate.errors import MigrateError
+from migrate.events import log
 from migrate.origin import accept_queues, observed, unowned
 from migrate.origin.account import Account
+from migrate.origin.chronicle import Chronicle
 from migrate.origin.move import Move
 from migrate.origin.plan import check
 from migrate.origin.prepare import prepare
-from migrate.origin.session import opened
+from migrate.origin.session import opened, told_of_refusal
 from migrate.origin.stage import Stage
 from migrate.processes.chosen import Subject
 from migrate.report.observer import Observer
@@ -31,25 +33,38 @@ from tcpcp.errors import TcpcpError
 def run(request: Request, observer: Observer) -> Report:
     """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
+    report.id = place.new_id()
     account = Account(report, observer, Timeline(time.monotonic))
+    with log.kept(report.id, "origin", wanted=not request.check) as kept:
+        report.logs |= {"origin": kept.path} if kept.path else {}
+        chronicle = Chronicle(request)
+        _run(request, account)
+        with interrupt.held():
+            report.take(account.timeline)
+            chronicle.ended(report)
+    report.notes += [kept.problem] if kept.problem else []
+    observer.finished(report)
+    return report
+
+
+def _run(request: Request, account: Account) -> None:
+    report = account.report
     try:
         with Subject(request.pid) as subject:
             report.where = f"is on origin as PID {request.pid}"
             _move(subject, request, account)
             observed.on_origin(report, subject)
     except (MigrateError, TcpcpError, OSError) as error:
-        report.fail(error)
-    report.take(account.timeline)
-    observer.finished(report)
-    return report
+        account.fail(error)
 
 
 def _move(subject: Subject, request: Request, account: Account) -> None:
     """Check, and go on if nothing is in the way. How a failure ended is in the report."""
     try:
         with accept_queues.pid_lock(request.pid), opened(request, account) as session:
-            subject.require("check")
-            plan = check(session)
+            with told_of_refusal(session):
+                subject.require("check")
+                plan = check(session)
             account.report.notes += plan.notes
             if request.check:
                 addresses = (one.ip for one in plan.addresses)
@@ -57,7 +72,7 @@ def _move(subject: Subject, request: Request, account: Account) -> None:
             else:
                 drive(Move.begin(request, subject, session, plan))
     except (MigrateError, TcpcpError, OSError) as error:
-        account.report.fail(error)
+        account.fail(error)
 
 
 def drive(move: Move) -> None:
@@ -73,7 +88,8 @@ def drive(move: Move) -> None:
                 move.ending.moved()
         except BaseException as error:  # a bug, too, must not leave a frozen process
             move.watch.end()
-            with interrupt.held(), timeline.phase("settle"):
+            log.error(error)
+            with interrupt.held(), timeline.phase("settle"), log.phase("settle"):
                 move.ending.failed(error)
             if isinstance(error, MigrateError):
                 timeline.hear(error.phases, move.link.clocks.offset)
@@ -93,6 +109,8 @@ def _taken(move: Move, step: Step, stage: Stage) -> Stage:
         with interrupt.held() if step.gives_away else contextlib.nullcontext():
             after = stage.take()
         move.machine.done(step)
+    report = move.account.report
+    log.state(move.machine.state.value, connections=report.connections, image_bytes=report.image_bytes)
     return after
 
 

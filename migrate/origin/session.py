@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from migrate import limits, place
-from migrate.errors import ProtocolError, Reason, Refused, TransportError
+from migrate.errors import MigrateError, ProtocolError, Reason, Refused, TransportError
+from migrate.events import log
 from migrate.journal.reach import Reach, boot_id
 from migrate.link.frames import PROTOCOL
 from migrate.link.link import Link
+from migrate.machine import Outcome
 from migrate.origin.account import Account
 from migrate.origin.carried_files import CarriedFiles
 from migrate.pb import session_pb2 as pb
@@ -19,8 +21,11 @@ from migrate.recovery import settle
 from migrate.request import Request
 from migrate.ssh import connect
 from migrate.watch import Watch
+from tcpcp.errors import TcpcpError
 from tcpcp.version import VERSION
 
+#: So much of the reason is told to the destination, for its log.
+_MOST_REASON = 2000
 #: How fast files are read at the least, to be compared.
 READ_BYTES_S = 20 << 20
 
@@ -56,22 +61,38 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
     """
     if os.geteuid() != 0:
         raise Refused([Reason("not-root", "origin", "migrate needs root", "Run it as root.")])
-    settle.clear_the_way(request.pid, account.observer.note)
+    settle.clear_the_way(request.pid, account.note)
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):
             connection = connect.connect(request.host, port=request.port, identity=request.identity)
             stack.callback(connection.close)
             stream = connection.start_agent(request.agent)
-            watch, migration_id = Watch(), place.new_id()
+            watch, migration_id = Watch(), account.report.id
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
             stack.callback(link.close)
-            link.send(_hello(migration_id))
+            link.send(_hello(migration_id, logged=not request.check))
             _same_version(greeting := _greeting(link, request))
+            if greeting.logged:
+                account.report.logs["destination"] = str(place.log(migration_id))
+            log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.agent)
             sudo = connection.config.user != "root"
             reach = Reach.of(request, sudo=sudo, boot_id=greeting.boot_id)
             ends = connection.local_address, connection.peer_address
         files = _files(request, link, watch)
         yield Session(request, account, migration_id, watch, link, reach, ends, files)
+
+
+@contextlib.contextmanager
+def told_of_refusal(session: Session) -> Iterator[None]:
+    """A ``with`` block in which nothing is begun yet; if it fails, the destination's log shall say why."""
+    try:
+        yield
+    except (MigrateError, TcpcpError, OSError) as error:
+        reasons = [one.text for one in error.reasons] if isinstance(error, Refused) else [str(error)]
+        with contextlib.suppress(MigrateError):
+            reason = "; ".join(reasons)[:_MOST_REASON]
+            session.link.send(pb.Goodbye(outcome=Outcome.UNTOUCHED.value, reason=reason))
+        raise
 
 
 def _greeting(link: Link, request: Request) -> pb.Hello:
@@ -111,10 +132,15 @@ def _same_version(answer: pb.Hello) -> None:
         raise Refused([Reason("version", "destination", text, "Install the same version on both hosts.")])
 
 
-def _hello(migration_id: str) -> pb.Hello:
+def _hello(migration_id: str, *, logged: bool) -> pb.Hello:
     hostname = os.uname().nodename
     return pb.Hello(
-        protocol=PROTOCOL, version=VERSION, migration_id=migration_id, hostname=hostname, boot_id=boot_id()
+        protocol=PROTOCOL,
+        version=VERSION,
+        migration_id=migration_id,
+        hostname=hostname,
+        boot_id=boot_id(),
+        logged=logged,
     )
 
 

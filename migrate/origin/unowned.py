@@ -22,14 +22,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate import interrupt, limits
-from migrate.checks.subject import names, size
+from migrate.checks.subject import names
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.inventory.ports import text
-from migrate.inventory.sockets import plain_ip
+from migrate.units import size
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError
 from tcpcp.kernel import diag
 from tcpcp.kernel.pidfd import Lender
+from tcpcp.record.addresses import plain
 from tcpcp.record.ici import State
 
 POLL_S = 0.01
@@ -90,7 +91,7 @@ def sort(
     """
     found = Unowned()
     for entry in entries:
-        ends = (plain_ip(entry.local_ip), entry.local_port, plain_ip(entry.peer_ip), entry.peer_port)
+        ends = (plain(entry.local_ip), entry.local_port, plain(entry.peer_ip), entry.peer_port)
         if entry.state == State.SYN_RECV:
             if (most := _deferral(ends, deferring)) is not None:
                 found.deferred[ends] = most
@@ -188,7 +189,7 @@ class Watcher:
     def _inside(self) -> set[Ends]:
         held = {one.inode for one in tree.sockets_now(self._pids())}
         return {
-            (plain_ip(one.local_ip), one.local_port, plain_ip(one.peer_ip), one.peer_port)
+            (plain(one.local_ip), one.local_port, plain(one.peer_ip), one.peer_port)
             for one in diag.tcp()
             if one.inode in held
         }
@@ -207,7 +208,7 @@ def _deferring(held: Iterable[tree.HeldSocket]) -> dict[Bound, int]:
             except (KernelError, OSError):
                 continue  # closed since
             if most:
-                found[plain_ip(entry.local_ip), entry.local_port] = most
+                found[plain(entry.local_ip), entry.local_port] = most
     return found
 
 

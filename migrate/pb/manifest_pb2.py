@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0emanifest.proto\x12\x07migrate\"=\n\tImageFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"j\n\x08Manifest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63riu_version\x18\x03 \x01(\t\x12!\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x12.migrate.ImageFileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0emanifest.proto\x12\x07migrate\"=\n\tImageFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"Z\n\x08Manifest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x14\n\x0cmigration_id\x18\x02 \x01(\t\x12!\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x12.migrate.ImageFileJ\x04\x08\x03\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEFILE']._serialized_start=27
   _globals['_IMAGEFILE']._serialized_end=88
   _globals['_MANIFEST']._serialized_start=90
-  _globals['_MANIFEST']._serialized_end=196
+  _globals['_MANIFEST']._serialized_end=180
 # @@protoc_insertion_point(module_scope)

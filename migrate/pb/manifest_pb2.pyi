@@ -17,13 +17,11 @@ class ImageFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("version", "migration_id", "criu_version", "files")
+    __slots__ = ("version", "migration_id", "files")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
-    CRIU_VERSION_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     version: int
     migration_id: str
-    criu_version: str
     files: _containers.RepeatedCompositeFieldContainer[ImageFile]
-    def __init__(self, version: _Optional[int] = ..., migration_id: _Optional[str] = ..., criu_version: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ImageFile, _Mapping[str, object]]]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., migration_id: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ImageFile, _Mapping[str, object]]]] = ...) -> None: ...

@@ -73,18 +73,20 @@ class Stamp(_message.Message):
     def __init__(self, sent_ns: _Optional[int] = ..., answered_ns: _Optional[int] = ..., received_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id")
+    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id", "logged")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     migration_id: str
     hostname: str
     boot_id: str
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
+    logged: bool
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., logged: _Optional[bool] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ()
@@ -247,7 +249,7 @@ class TakenName(_message.Message):
     def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ..., bound_name: _Optional[str] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
 
 class TcpSocket(_message.Message):
-    __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "queued_bytes", "ipv6_socket", "ipv6_only", "device", "holder")
+    __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "ipv6_socket", "ipv6_only", "device", "holder")
     PID_FIELD_NUMBER: _ClassVar[int]
     FD_FIELD_NUMBER: _ClassVar[int]
     INODE_FIELD_NUMBER: _ClassVar[int]
@@ -258,7 +260,6 @@ class TcpSocket(_message.Message):
     PEER_PORT_FIELD_NUMBER: _ClassVar[int]
     CONGESTION_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
-    QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
     IPV6_SOCKET_FIELD_NUMBER: _ClassVar[int]
     IPV6_ONLY_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -273,25 +274,21 @@ class TcpSocket(_message.Message):
     peer_port: int
     congestion: str
     problem: str
-    queued_bytes: int
     ipv6_socket: bool
     ipv6_only: bool
     device: str
     holder: str
-    def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., inode: _Optional[int] = ..., state: _Optional[int] = ..., local_ip: _Optional[bytes] = ..., local_port: _Optional[int] = ..., peer_ip: _Optional[bytes] = ..., peer_port: _Optional[int] = ..., congestion: _Optional[str] = ..., problem: _Optional[str] = ..., queued_bytes: _Optional[int] = ..., ipv6_socket: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., device: _Optional[str] = ..., holder: _Optional[str] = ...) -> None: ...
+    def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., inode: _Optional[int] = ..., state: _Optional[int] = ..., local_ip: _Optional[bytes] = ..., local_port: _Optional[int] = ..., peer_ip: _Optional[bytes] = ..., peer_port: _Optional[int] = ..., congestion: _Optional[str] = ..., problem: _Optional[str] = ..., ipv6_socket: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., device: _Optional[str] = ..., holder: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "start_ticks", "rss_bytes", "kernel_thread", "terminal", "uid", "zombie", "memory_policy")
+    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "kernel_thread", "uid", "zombie", "memory_policy")
     PID_FIELD_NUMBER: _ClassVar[int]
     PPID_FIELD_NUMBER: _ClassVar[int]
     SID_FIELD_NUMBER: _ClassVar[int]
     PGID_FIELD_NUMBER: _ClassVar[int]
     COMM_FIELD_NUMBER: _ClassVar[int]
     TIDS_FIELD_NUMBER: _ClassVar[int]
-    START_TICKS_FIELD_NUMBER: _ClassVar[int]
-    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     KERNEL_THREAD_FIELD_NUMBER: _ClassVar[int]
-    TERMINAL_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     ZOMBIE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_POLICY_FIELD_NUMBER: _ClassVar[int]
@@ -301,14 +298,11 @@ class Task(_message.Message):
     pgid: int
     comm: str
     tids: _containers.RepeatedScalarFieldContainer[int]
-    start_ticks: int
-    rss_bytes: int
     kernel_thread: bool
-    terminal: str
     uid: int
     zombie: bool
     memory_policy: str
-    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., start_ticks: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., kernel_thread: _Optional[bool] = ..., terminal: _Optional[str] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ...) -> None: ...
+    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., kernel_thread: _Optional[bool] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ...) -> None: ...
 
 class Obstacle(_message.Message):
     __slots__ = ("code", "pid", "fd", "what", "size_bytes")
@@ -325,12 +319,11 @@ class Obstacle(_message.Message):
     def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ProcessInventory(_message.Message):
-    __slots__ = ("root_pid", "tasks", "files", "sockets", "problems", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors")
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors")
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     SOCKETS_FIELD_NUMBER: _ClassVar[int]
-    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     OBSTACLES_FIELD_NUMBER: _ClassVar[int]
@@ -343,7 +336,6 @@ class ProcessInventory(_message.Message):
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
     files: _containers.RepeatedCompositeFieldContainer[File]
     sockets: _containers.RepeatedCompositeFieldContainer[TcpSocket]
-    problems: _containers.RepeatedScalarFieldContainer[str]
     memory_bytes: int
     service_addresses: _containers.RepeatedScalarFieldContainer[str]
     obstacles: _containers.RepeatedCompositeFieldContainer[Obstacle]
@@ -352,7 +344,7 @@ class ProcessInventory(_message.Message):
     needed_pids: _containers.RepeatedScalarFieldContainer[int]
     names: _containers.RepeatedCompositeFieldContainer[TakenName]
     supervisors: _containers.RepeatedCompositeFieldContainer[Supervisor]
-    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ...) -> None: ...
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Supervisor(_message.Message):
     __slots__ = ("pid", "comm", "unit", "restart", "of_user", "starts_nothing")
@@ -663,10 +655,12 @@ class Activated(_message.Message):
     def __init__(self, destination_pid: _Optional[int] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Abort(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "outcome")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    outcome: str
+    def __init__(self, reason: _Optional[str] = ..., outcome: _Optional[str] = ...) -> None: ...
 
 class Aborted(_message.Message):
     __slots__ = ("undone", "problems", "packets")
@@ -679,12 +673,16 @@ class Aborted(_message.Message):
     def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ..., packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
-    __slots__ = ("tasks", "problems")
+    __slots__ = ("tasks", "problems", "outcome", "reason")
     TASKS_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
     problems: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+    outcome: str
+    reason: str
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ("migration_id", "wait_ms")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from migrate import limits
+from migrate.processes.stat import Stat, parse
 
 #: A process: its number and its start, in clock ticks since boot (field 22 of /proc/PID/stat).
 Identity = tuple[int, int]
@@ -21,7 +22,7 @@ def identity(pid: int) -> Identity:
 
     :raises ProcessLookupError: there is none.
     """
-    return pid, int(_stat(pid)[19])
+    return pid, _stat(pid).starttime
 
 
 def innermost(pid: int) -> int:
@@ -52,16 +53,16 @@ def state(pid: int) -> str:
 
     :raises ProcessLookupError: there is none.
     """
-    return _stat(pid)[0]
+    return _stat(pid).state
 
 
 def alive(process: Identity) -> bool:
     """Whether it still runs (a zombie does not)."""
     try:
-        fields = _stat(process[0])
+        now = _stat(process[0])
     except ProcessLookupError:
         return False
-    return int(fields[19]) == process[1] and fields[0] not in "ZX"
+    return now.starttime == process[1] and now.state not in "ZX"
 
 
 def send(process: Identity, number: signal.Signals) -> bool:
@@ -126,11 +127,10 @@ def with_environment(word: str) -> list[Identity]:
     return found
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: the name may hold spaces and parentheses."""
+def _stat(pid: int) -> Stat:
     try:
         # A name is bytes: a long one may have been cut within a character.
         text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
-    return text[text.rindex(")") + 2 :].split()
+    return parse(text)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from migrate import limits, switch
 from migrate.errors import MigrateError
+from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
 from migrate.journal.journal import Record
@@ -131,6 +132,7 @@ def _confirmed(record: Record) -> bool:
 def main() -> int:
     """The guardian's life."""
     directory = Path(sys.argv[1])
+    log.called("migrate-guardian")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.write(1, READY)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from migrate import place
 from migrate.errors import MigrateError, UsageError
+from migrate.events import log, who
 from migrate.journal import journal
 from migrate.journal.journal import Record
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived, doubt, settle, undo, whereabouts
+from migrate.recovery import arrived, chronicle, doubt, settle, undo, whereabouts
 from migrate.recovery.instructions import in_doubt, look
 from migrate.recovery.settle import Settled, Verdict
 from migrate.report.observer import Observer
@@ -85,11 +86,13 @@ def _asked(directory: Path, settled: Settled, report: Report) -> Settled:
     except MigrateError as error:
         report.notes.append(f"{record.other_host} cannot be asked where the process is: {error}")
         return settled
-    report.notes.append(doubt.sentence(answer, record.other_host))
-    if answer.where in doubt.THERE:
-        return _done(directory, Settled(record, Verdict.MOVED, undo.kill_origin(record)))
-    if answer.where == pb.Answer.NOT_HERE:
-        return _done(directory, settle.rolled_back(record))
+    report.notes.append(said := doubt.sentence(answer, record.other_host))
+    with chronicle.of_one_left(record):
+        log.tell("asked", answer=said)
+        if answer.where in doubt.THERE:
+            return _done(directory, Settled(record, Verdict.MOVED, undo.kill_origin(record)))
+        if answer.where == pb.Answer.NOT_HERE:
+            return _done(directory, settle.rolled_back(record))
     return settled
 
 
@@ -100,12 +103,14 @@ def _done(directory: Path, settled: Settled) -> Settled:
         settled.verdict = Verdict.UNFINISHED
     else:
         journal.forget(directory)
+    settle.tell(settled)
     return settled
 
 
 def _tell(settled: Settled, report: Report) -> None:
     report.notes.append(settled.text)
     record = settled.record
+    _name(record, report)
     if settled.verdict is Verdict.IN_DOUBT:
         report.outcome = Outcome.IN_DOUBT
         report.pid, report.host = record.pid, record.other_host
@@ -115,6 +120,12 @@ def _tell(settled: Settled, report: Report) -> None:
         report.notes += [f"not undone: {problem}" for problem in settled.problems]
         hint = "The notes say what; remove the cause and try again."
         report.fail(MigrateError("not everything could be undone", phase="recover", hint=hint))
+
+
+def _name(record: Record, report: Report) -> None:
+    """Say which migration it is, and where its log is."""
+    report.id = record.migration_id
+    report.logs |= {record.role: str(place.log(record.migration_id))} if record.role else {}
 
 
 def _decide(request: RecoverRequest, report: Report) -> None:
@@ -129,10 +140,11 @@ def _decide(request: RecoverRequest, report: Report) -> None:
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")
         report.pid, report.host = record.pid, record.other_host
-        if request.resume:
-            _resume(directory, record, request, report)
-        else:
-            _release(directory, record, request, report)
+        _name(record, report)
+        with chronicle.of_one_left(record):
+            log.tell("decided", resume=bool(request.resume), force=request.force, by=who.asked())
+            (_resume if request.resume else _release)(directory, record, request, report)
+            chronicle.ended(record, report.outcome.value)
 
 
 def _resume(directory: Path, record: Record, request: RecoverRequest, report: Report) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from migrate import limits
 from migrate.errors import MigrateError, Reason, Refused
+from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
 from migrate.journal.journal import Record
-from migrate.machine import State
+from migrate.machine import Outcome, State
 from migrate.processes import identity
-from migrate.recovery import arrived, hold, undo
+from migrate.recovery import arrived, chronicle, hold, undo
 from migrate.recovery.instructions import in_doubt
 
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
@@ -42,6 +43,18 @@ class Verdict(enum.Enum):
     ENDED = "the copy here has been ended; removed the rest"
     IN_DOUBT = "in doubt"
     UNFINISHED = "not everything could be undone"
+
+
+#: What a report would call it; the others are no end.
+_OUTCOMES = {
+    Verdict.ROLLED_BACK: Outcome.ROLLED_BACK,
+    Verdict.DIED: Outcome.ENDED,
+    Verdict.REMOVED: Outcome.ROLLED_BACK,
+    Verdict.MOVED: Outcome.MOVED,
+    Verdict.ARRIVED: Outcome.MOVED,
+    Verdict.ENDED: Outcome.ENDED,
+    Verdict.IN_DOUBT: Outcome.IN_DOUBT,
+}
 
 
 @dataclass(slots=True)
@@ -79,7 +92,13 @@ def settle(directory: Path, capture: Capture | None = None) -> Settled | None:
         return None
     except MigrateError as error:  # damaged: what was done is not known
         return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
+    with chronicle.of_one_left(record):
+        return _settle(directory, record, capture)
+
+
+def _settle(directory: Path, record: Record, capture: Capture | None) -> Settled:
     settled = _of_role(record, capture)
+    tell(settled)
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)
     elif settled.verdict is not Verdict.IN_DOUBT:
@@ -98,6 +117,13 @@ def settle_safely(directory: Path, capture: Capture | None = None) -> Settled | 
         with contextlib.suppress(OSError):
             note_problems(directory, problems)
         return Settled(Record(directory.name), Verdict.UNFINISHED, problems)
+
+
+def tell(settled: Settled) -> None:
+    """Have the log of its migration, which is under way, say what became of it."""
+    log.tell("settled", verdict=settled.verdict.name, problems=settled.problems)
+    if (outcome := _OUTCOMES.get(settled.verdict)) is not None:
+        chronicle.ended(settled.record, outcome.value, settled.problems)
 
 
 def _of_role(record: Record, capture: Capture | None) -> Settled:

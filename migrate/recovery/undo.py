@@ -18,6 +18,7 @@ from typing import Any
 from migrate import limits, switch
 from migrate.criu import unix_paths
 from migrate.errors import MigrateError
+from migrate.events import log
 from migrate.files import undo
 from migrate.gap.capture import Capture
 from migrate.journal.journal import Record
@@ -38,7 +39,9 @@ def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str]
     :param capture: on the origin: what caught the packets of the gap, if somebody still has it.
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    return _go_on(record, capture) if record.role == "origin" else _undo(record.entries)
+    undone, problems = _go_on(record, capture) if record.role == "origin" else _undo(record.entries)
+    log.detail("undone", undone=undone, problems=problems)
+    return undone, problems
 
 
 def kill_origin(record: Record) -> list[str]:

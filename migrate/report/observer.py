@@ -39,6 +39,9 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line."""
 
+    def event(self, text: str) -> None:
+        """Something of the log, for whoever wants to see it as it comes (-v)."""
+
     def finished(self, report: Report) -> None:
         """It is over. Only the first call counts."""
 
@@ -83,6 +86,10 @@ class _Base:
             self._finished = True
             self._output.submit(lambda: self._report(report))
             self._output.drain()
+
+    def event(self, text: str) -> None:
+        """See :class:`Observer`."""
+        self._say(text)
 
     def _report(self, report: Report) -> None:
         _write(self._out, "\n".join(render(report, verbose=self._verbose)))
@@ -163,6 +170,10 @@ class RichUi(_Base):
     def progress(self, bytes_sent: int, bytes_total: int | None) -> None:
         """See :class:`Observer`."""
         self._bar.update(self._task, completed=bytes_sent, total=bytes_total)
+
+    def event(self, text: str) -> None:
+        """See :class:`Observer`."""
+        self.note(text)
 
     def note(self, text: str) -> None:
         """See :class:`Observer`."""

@@ -10,19 +10,10 @@ from dataclasses import dataclass, field
 
 from migrate.errors import Exit, MigrateError, Reason, Refused
 from migrate.link.clock import Offset
+from migrate.machine import Outcome as Outcome
 from migrate.pb.session_pb2 import PhaseTime
 from migrate.report.interval import Interval, of_destination
 from tcpcp.errors import TcpcpError
-
-
-class Outcome(enum.StrEnum):
-    """Where the process is."""
-
-    MOVED = "MOVED"
-    UNTOUCHED = "UNTOUCHED"
-    ROLLED_BACK = "ROLLED_BACK"
-    IN_DOUBT = "IN_DOUBT"
-    ENDED = "ENDED"
 
 
 class Span(enum.StrEnum):
@@ -143,6 +134,8 @@ class ErrorReport:
 class Report:
     """How a migration, a check or a recovery ended.
 
+    :ivar id: the migration's name on both hosts, "" where there is none (a recovery).
+    :ivar logs: role -> the directory of the log that is kept there, see :mod:`migrate.events`.
     :ivar pid: the process on the origin; 0 where there is none (a recovery that found nothing).
     :ivar destination_pid: its PID on the destination; 0 unless it runs there.
     :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
@@ -159,6 +152,8 @@ class Report:
     """
 
     outcome: Outcome
+    id: str = ""
+    logs: dict[str, str] = field(default_factory=dict)
     pid: int = 0
     host: str = ""
     destination_pid: int = 0
@@ -211,6 +206,8 @@ class Report:
             "event": "report",
             "outcome": self.outcome.value,
             "exit_status": int(self.exit_status),
+            "id": self.id,
+            "logs": self.logs,
             "pid": self.pid,
             "host": self.host,
             "destination_pid": self.destination_pid,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from migrate.report.report import ErrorReport, Outcome, Report
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from migrate.units import duration, size
 
 
 def render(report: Report, *, verbose: bool = False) -> list[str]:
@@ -14,7 +13,7 @@ def render(report: Report, *, verbose: bool = False) -> list[str]:
     """
     blocks = [
         [headline(report)],
-        _reasons(report) or _error(report),
+        [*(_reasons(report) or _error(report)), *_log(report)],
         [f"  {note}" for note in report.notes],
         _indented("What to do now:", report.instructions),
         _indented("Details:", report.error.details if report.error and verbose else []),
@@ -35,20 +34,6 @@ def headline(report: Report) -> str:
     if where and report.pid and str(report.pid) not in where:
         where = f"PID {report.pid} {where}"
     return f"{report.outcome.value}: {where}" if where else report.outcome.value
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people, e.g. "12.3 MiB"."""
-    value, unit = float(count), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value /= 1024
-        unit += 1
-    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
-
-
-def duration(ms: float) -> str:
-    """Return a duration for people, e.g. "17.2 ms" or "3.4 s"."""
-    return f"{ms:.1f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"
 
 
 def clean(text: str) -> str:
@@ -77,6 +62,13 @@ def _error(report: Report) -> list[str]:
     if error.hint:
         lines.append(f"  to do   {error.hint}")
     return lines
+
+
+def _log(report: Report) -> list[str]:
+    """Where to read on, after a failure."""
+    if report.error is None or not report.logs:
+        return []
+    return [f"  log     {report.logs[role]} on {_host(report, role)}" for role in report.logs]
 
 
 def _place(report: Report, error: ErrorReport) -> str:

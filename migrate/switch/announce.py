@@ -12,6 +12,8 @@ import ipaddress
 import socket
 import struct
 
+from tcpcp.record.checksum import checksum
+
 ETH_P_ARP = 0x0806
 ETH_P_IPV6 = 0x86DD
 ICMPV6 = 58
@@ -76,13 +78,3 @@ def neighbour_advertisement(hardware: bytes, ip: ipaddress.IPv6Address) -> bytes
     header = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, 255) + ip.packed + ALL_NODES.packed
     ethernet = b"\x33\x33" + ALL_NODES.packed[12:] + hardware + struct.pack("!H", ETH_P_IPV6)
     return ethernet + header + body
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

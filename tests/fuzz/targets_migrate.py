@@ -51,7 +51,7 @@ from migrate.memory.page_server import PageServer
 from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
-from migrate.processes import identity, unix_diag
+from migrate.processes import identity, stat, unix_diag
 from migrate.recovery import hold
 from migrate.recovery.instructions import in_doubt
 from migrate.report import html, svg
@@ -702,7 +702,7 @@ def targets(directory: Path) -> list[Target]:
         "criu_log": (criu_log(directory), (), (plain, lines), same("log", LOG)),
         "page_server": (page_server(directory), (MigrateError,), (plain,), _page_streams),
         "unix_dump": (unix_dump, (OSError,), (plain,), _unix_dumps),
-        "stat": (text(proc.parse_stat), texts, (plain, lines), same("stat", STAT)),
+        "stat": (text(stat.parse), texts, (plain, lines), same("stat", STAT)),
         "status": (text(proc.parse_fields), (), (plain, lines), same("status", STATUS)),
         "nspid": (
             lambda data: void(identity.innermost_in(data)),

@@ -17,6 +17,8 @@ import mutate
 from engine import HERE, Target
 
 sys.path.insert(0, str(HERE.parent / "unit"))
+sys.path.insert(0, str(HERE.parent))
+import criu_stream
 from golden_icis import GOLDEN
 
 from tcpcp import cli
@@ -48,7 +50,7 @@ def use(ici: Ici) -> None:
     if not checks.problems(ici, LIMITS):
         for one_more in (False, True):
             made = images.tcp_stream(ici, one_more=one_more and bool(ici.timestamp))
-            images.parse_tcp_stream(made, ici.state)
+            criu_stream.parse(made, ici.state)
 
 
 def one_record(data: bytes) -> None:
@@ -132,11 +134,6 @@ def _records() -> dict[str, bytes]:
 # --- CRIU's images ----------------------------------------------------------------------------------------
 
 
-def stream_image(data: bytes) -> None:
-    """tcpcp.criu.images.parse_tcp_stream; the first byte is the state."""
-    images.parse_tcp_stream(data[1:], State(data[0] % 11 + 1 if data else 1))
-
-
 def files_image(data: bytes) -> None:
     """tcpcp.criu.images.inet_sockets, patch_files."""
     found = list(images.inet_sockets(data))
@@ -148,10 +145,6 @@ def files_image(data: bytes) -> None:
 def inventory_image(data: bytes) -> None:
     """tcpcp.criu.images.patch_inventory."""
     images.patch_inventory(data)
-
-
-def _streams() -> dict[str, bytes]:
-    return {path.stem: b"\0" + path.read_bytes() for path in CRIU.glob("tcp-stream-*.img")}
 
 
 def _image(name: str) -> Callable[[], dict[str, bytes]]:
@@ -273,10 +266,6 @@ def targets(directory: Path) -> list[Target]:
         start = len(sealed.MAGIC) + 32
         return data[:start] + resealed(data[start:], rng)
 
-    def head_and_queues(data: bytes, rng: Random) -> bytes:
-        head = mutate.framed("<I", mutate.message_of(image.tcp_stream_entry), 9)
-        return head(data, rng)
-
     tests = {
         "ici": (one_record, (CodecError,), (plain, resealed, resealed), _records),
         "ici_image": (many_records, (CodecError,), (plain, resealed_one_of), lambda: together),
@@ -288,7 +277,6 @@ def targets(directory: Path) -> list[Target]:
             (plain, resealed_one_of),
             lambda: together,
         ),
-        "criu_stream": (stream_image, (CodecError,), (plain, head_and_queues), _streams),
         "criu_files": (files_image, (CodecError,), (plain, entries, entries), _image("files.img")),
         "criu_inventory": (
             inventory_image,

@@ -141,6 +141,16 @@ def leftovers(host: Host) -> list[str]:
     return [line for line in lines if line.strip() not in ours]
 
 
+def strange_logs(host: Host) -> list[str]:
+    """What is in the directory of logs, which is to stay, and is no private file or directory of root's."""
+    script = "find /var/log/migrate -printf '%y %m %u %P\\n' 2>/dev/null"
+    lines = host.exec(["sh", "-c", script], check=False).stdout.splitlines()
+    wanted = re.compile(
+        r"d 700 root ([0-9a-f]{12})?|f 600 root [0-9a-f]{12}/(origin|destination)(\.jsonl|-criu-\w+\.log)"
+    )
+    return [line for line in lines if not wanted.fullmatch(line)]
+
+
 def helpers(host: Host) -> list[str]:
     """Processes of ours that still run on *host*, but for the init of a PID namespace of a moved tree."""
     ours = re.compile(r"migrate|criu")
@@ -154,6 +164,7 @@ def assert_nothing_left(lab: Lab) -> None:
     for name in MOVERS:
         host = lab.hosts[name]
         assert leftovers(host) == [], name
+        assert strange_logs(host) == [], name
         assert helpers(host) == [], name
 
 

@@ -190,7 +190,7 @@ def test_no_space_there(bench: Bench, server: Server) -> None:
     with resized(bench.destination, "4m"):
         found = bench.refused(server)
     assert found.codes == {("no-image-space", "destination")}
-    found.must_say("destination", "are needed for images in memory, 4 MB are free", *IMAGE_PLACES)
+    found.must_say("destination", "are needed for images in memory, 4.0 MiB are free", *IMAGE_PLACES)
 
 
 def test_the_host_itself(bench: Bench, server: Server) -> None:

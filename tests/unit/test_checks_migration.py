@@ -44,7 +44,7 @@ def test_all_reasons_at_once() -> None:
         destination(files=[], taken_pids=[100], criu_version=""),
     )
     assert {one.code for one in found} == {
-        "not-root", "criu-missing", "shell-job", "pid-taken", "no-working-directory", "no-file",
+        "not-root", "criu-missing", "shell-job", "no-working-directory", "no-file",
         "no-image-space", "no-memory",
     }  # fmt: skip
     assert all(one.text and one.remedy and one.role in ("origin", "destination") for one in found)
@@ -66,7 +66,6 @@ def test_all_reasons_at_once() -> None:
         ("destination", "problems", ["the packet filter cannot be used"], "host-problem"),
         ("origin", "image_space_bytes", 1 << 20, "no-image-space"),
         ("destination", "memory_available_bytes", 60 << 20, "no-memory"),
-        ("destination", "pid_max", 90, "pid-too-high"),
     ],
 )
 def test_a_host_that_cannot(role: str, field: str, value: object, code: str) -> None:
@@ -104,13 +103,6 @@ def test_shell_job() -> None:
 def test_session_of_another_pid_namespace() -> None:
     for shell_job in (False, True):
         assert "setsid" in only(reasons(process(tasks=[task(sid=0)]), shell_job=shell_job)).remedy
-
-
-def test_taken_pids() -> None:
-    there = destination(taken_pids=[100], taken_by={100: "cron"})
-    reason = only(reasons(None, None, there))
-    assert reason.text == "PID 100, which nginx has, is taken by cron"
-    assert reasons(None, None, there, new_pid_namespace_possible=True) == []
 
 
 # --- obstacles ------------------------------------------------------------------------------------------

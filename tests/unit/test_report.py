@@ -10,7 +10,7 @@ from migrate.errors import CriuError, Ended, Exit, MigrateError, Reason, Refused
 from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
 from migrate.report.report import ErrorReport, Outcome, Report, Span, Timeline
-from migrate.report.text import clean, duration, render, size
+from migrate.report.text import clean, render
 from tcpcp.errors import IsolationError
 
 
@@ -224,8 +224,3 @@ def test_text_cannot_steer_the_terminal() -> None:
     report = Report(outcome=Outcome.UNTOUCHED)
     report.fail(MigrateError("\x1b]0;gone\x07", role="destination"))
     assert "\x1b" not in "".join(render(report))
-
-
-def test_units() -> None:
-    assert [size(n) for n in (0, 1023, 1024, 5 << 20)] == ["0 B", "1023 B", "1.0 KiB", "5.0 MiB"]
-    assert [duration(ms) for ms in (0.04, 9999.9, 12_345)] == ["0.0 ms", "9999.9 ms", "12.3 s"]

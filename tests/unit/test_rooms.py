@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[2]
 #: From the roof to the ground; each room may import those named, which stand below it, and the files that stand
 #: beside the rooms except the commands. The messages (pb) are for everybody.
 MIGRATE: dict[str, str] = {
-    "origin": "checks criu files gap inventory journal link memory processes recovery report ssh switch",
-    "destination": "criu files gap inventory journal link processes recovery switch",
+    "origin": "checks criu events files gap inventory journal link memory processes recovery report ssh switch",
+    "destination": "criu events files gap inventory journal link processes recovery switch",
     "checks": "criu inventory",
-    "recovery": "criu files gap journal link processes report ssh switch",
+    "recovery": "criu events files gap journal link processes report ssh switch",
     "inventory": "criu files processes",
     "criu": "files processes",
     "files": "journal link",
-    "journal": "processes",
+    "journal": "events processes",
     "memory": "processes",
     "report": "link",
     "gap": "",
@@ -28,6 +28,7 @@ MIGRATE: dict[str, str] = {
     "ssh": "",
     "link": "",
     "processes": "",
+    "events": "",
     "lab": "",
 }
 TCPCP: dict[str, str] = {

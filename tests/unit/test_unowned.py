@@ -77,7 +77,7 @@ def test_words() -> None:
     ]
     unsent, deferred = unowned.sort(entries, MOVING, waiting).reasons()
     assert unsent.text == (
-        "1 connection that the process has closed has 66 kB that its other end has not taken yet"
+        "1 connection that the process has closed has 64.2 KiB that its other end has not taken yet"
         " (10.77.1.100:80 - 10.77.2.1:4000): it would be cut off"
     )
     assert deferred.text == (

@@ -23,17 +23,13 @@ from typing import Any
 from google.protobuf.message import DecodeError, EncodeError
 
 from tcpcp.errors import CodecError
-from tcpcp.record import seq
+from tcpcp.record import addresses, seq
 from tcpcp.record.ici import (
     FIN_IN,
     FIN_OUT,
     Endpoint,
     Ici,
-    Negotiated,
-    ReceiveQueue,
-    SendQueue,
     State,
-    Window,
 )
 
 try:
@@ -56,7 +52,6 @@ RESTORABLE = FIN_OUT | FIN_IN | {State.ESTABLISHED, State.CLOSE}
 _AF_INET, _AF_INET6, _IPPROTO_TCP, _SOCK_STREAM = 2, 10, 6, 1
 _SHUTDOWN_BOTH = 3
 _U32 = struct.Struct("<I")
-_IPV4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,6 @@ class InetSocket:
     """A TCP socket as files.img describes it.
 
     :ivar inode: its inode on the origin, which also names its tcp-stream image.
-    :ivar file_id: CRIU's number of the open file, to which fdinfo images point.
     :ivar ipv6: the socket is AF_INET6; IPv4-mapped addresses are written as IPv4.
     :ivar ipv6_only: IPV6_V6ONLY is set: bound to no address, it takes no IPv4 connections.
     :ivar state: state when CRIU collected the sockets, shortly after the freeze.
@@ -73,7 +67,6 @@ class InetSocket:
     """
 
     inode: int
-    file_id: int
     ipv6: bool
     ipv6_only: bool
     state: State
@@ -158,73 +151,6 @@ def _opt_mask(ici: Ici) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TcpStream:
-    """What a tcp-stream image says, in the words of an ICI; what an ICI has and it has not is left out.
-
-    Not in it: ``receive_queue.shut``.
-
-    :ivar timestamp: value of TCP_TIMESTAMP, or None; bit 0 is the unit since Linux 6.7.
-    :ivar window: None in images of kernels before 4.8.
-    """
-
-    negotiated: Negotiated
-    snd_nxt: int
-    rcv_nxt: int
-    send_queue: SendQueue
-    receive_queue: ReceiveQueue
-    window: Window | None
-    timestamp: int | None
-    microseconds: bool
-
-
-def parse_tcp_stream(data: bytes, state: State) -> TcpStream:
-    """The inverse of :func:`tcp_stream`, for an image that CRIU or we have written.
-
-    :param state: the state of the socket's inet_sk entry: without it, a FIN cannot be told from a byte.
-    :raises CodecError: no tcp-stream image, or one that is cut or contradicts itself.
-    """
-    records = _records(data, "TCP_STREAM", pb.tcp_stream_entry, payload=True)
-    (start, entry) = next(records, (0, None))
-    if entry is None:
-        raise CodecError("tcp-stream image: expected one entry, found none")
-    inq, outq, unsq = entry.inq_len, entry.outq_len, entry.unsq_len
-    found = len(data) - start
-    if found != inq + outq:
-        raise CodecError(f"tcp-stream image: expected {inq} + {outq} bytes of queues, found {found}")
-    if unsq > outq:
-        raise CodecError(f"tcp-stream image: {unsq} unsent of only {outq} bytes in the send queue")
-    unread, queued = data[start : start + inq], data[start + inq :]
-    return _stream(entry, state, unread, queued[: outq - unsq], queued[outq - unsq :])
-
-
-def _stream(entry: Any, state: State, unread: bytes, sent: bytes, unsent: bytes) -> TcpStream:
-    fin_in, fin_out = state in _SOCCR_FIN_IN, state in _SOCCR_FIN_OUT
-    # CRIU does not say whether the FIN has been sent; it cannot have been while bytes before it are unsent.
-    fin_sent = fin_out and state not in _SOCCR_FIN_ACKED and not unsent
-    fin_unsent = fin_out and state not in _SOCCR_FIN_ACKED and not fin_sent
-    window = ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup")
-    return TcpStream(
-        negotiated=Negotiated(
-            timestamps=bool(entry.opt_mask & TCPI_OPT_TIMESTAMPS),
-            sack=bool(entry.opt_mask & TCPI_OPT_SACK),
-            window_scaling=bool(entry.opt_mask & TCPI_OPT_WSCALE and (entry.snd_wscale or entry.rcv_wscale)),
-            ecn=bool(entry.opt_mask & TCPI_OPT_ECN),
-            snd_wscale=entry.snd_wscale,
-            rcv_wscale=entry.rcv_wscale,
-            mss_clamp=entry.mss_clamp,
-            advmss=0,
-        ),
-        snd_nxt=seq.add(entry.outq_seq, -len(unsent) - fin_unsent),
-        rcv_nxt=entry.inq_seq,
-        send_queue=SendQueue(sent, unsent, fin_out, fin_sent),
-        receive_queue=ReceiveQueue(unread, fin_in),
-        window=Window(*(getattr(entry, name) for name in window)) if entry.HasField("snd_wnd") else None,
-        timestamp=entry.timestamp if entry.HasField("timestamp") else None,
-        microseconds=bool(entry.opt_mask & TCPI_OPT_USEC_TS),
-    )
-
-
 def inet_sockets(files: bytes, state: State | None = None) -> Iterator[InetSocket]:
     """The TCP sockets of files.img, listening ones and unconnected ones too, or only those in *state*.
 
@@ -250,7 +176,7 @@ def _inet_socket(isk: Any) -> InetSocket:
     local = Endpoint(_address(isk, isk.src_addr), isk.src_port)
     peer = Endpoint(_address(isk, isk.dst_addr), isk.dst_port)
     ipv6 = isk.family == _AF_INET6
-    return InetSocket(isk.ino, isk.id, ipv6, isk.v6only, state, isk.ifname, local, peer)
+    return InetSocket(isk.ino, ipv6, isk.v6only, state, isk.ifname, local, peer)
 
 
 def _address(isk: Any, words: Collection[int]) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -258,10 +184,7 @@ def _address(isk: Any, words: Collection[int]) -> ipaddress.IPv4Address | ipaddr
     expected = 4 if isk.family == _AF_INET6 else 1
     if len(words) != expected:
         raise CodecError(f"files image: socket {isk.ino:x}: {len(words)} address words, expected {expected}")
-    packed = struct.pack(f"<{expected}I", *words)
-    if packed.startswith(_IPV4_MAPPED):
-        packed = packed[len(_IPV4_MAPPED) :]
-    return ipaddress.ip_address(packed)
+    return addresses.address(struct.pack(f"<{expected}I", *words))
 
 
 def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[int] = ()) -> bytes:
@@ -315,11 +238,8 @@ def patch_inventory(inventory: bytes) -> bytes:
     return inventory[:4] + _U32.pack(len(message)) + message
 
 
-def _records(data: bytes, kind: str, message: Any, payload: bool = False) -> Iterator[tuple[int, Any]]:
-    """Each entry of an image with the offset after it.
-
-    :param payload: raw bytes follow the first entry: stop there.
-    """
+def _records(data: bytes, kind: str, message: Any) -> Iterator[tuple[int, Any]]:
+    """Each entry of an image with the offset after it."""
     offset = _after_magic(data, kind)
     while offset < len(data):
         where, offset = offset, offset + 4
@@ -335,8 +255,6 @@ def _records(data: bytes, kind: str, message: Any, payload: bool = False) -> Ite
             raise CodecError(f"{kind} image: offset {where}: a required field is missing")
         offset += size
         yield offset, entry
-        if payload:
-            return
 
 
 def _after_magic(data: bytes, kind: str) -> int:

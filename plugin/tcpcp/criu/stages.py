@@ -39,6 +39,7 @@ from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import KernelError, TcpcpError, Unfed, Unsupported
 from tcpcp.kernel import diag, nft, tcp_repair
 from tcpcp.kernel.pidfd import Lender
+from tcpcp.record import addresses
 from tcpcp.record.ici import Endpoint, Ici, State
 
 #: From so many connections on, to teach each its round-trip time costs more than it is good for.
@@ -344,6 +345,4 @@ def _peer(entry: diag.Entry) -> Endpoint:
 
 def endpoint(packed: bytes, port: int) -> Endpoint:
     """An end of a connection as :mod:`tcpcp.kernel.diag` has it; one that is IPv4-mapped is an IPv4 one."""
-    ip = ipaddress.ip_address(packed)
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return Endpoint(mapped or ip, port)
+    return Endpoint(addresses.address(packed), port)

@@ -16,9 +16,6 @@ from pathlib import Path
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel import diag
 
-#: Field 22 of /proc/PID/stat, counted from the field after the command's name.
-_START_TICKS = 22 - 3
-
 #: Two scans that agree end the search; a tree that never rests (a fork bomb) ends it too.
 _MOST_SCANS = 50
 #: Of a running tree a reading is out of date anyway, so not many are worth while.
@@ -79,25 +76,6 @@ def threads(pid: int) -> list[int]:
     """
     with _process(pid, "open(/proc/PID/task)"):
         return sorted(map(int, os.listdir(f"/proc/{pid}/task")))  # noqa: PTH208
-
-
-def start_ticks(pid: int) -> int:
-    """Return when *pid* was started, in clock ticks since boot: with the PID, a process's identity.
-
-    :raises KernelError: ESRCH, there is no such process.
-    """
-    return int(stat_fields(pid)[_START_TICKS])
-
-
-def stat_fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat that follow the command's name, the state first (man proc(5)).
-
-    :raises KernelError: ESRCH, there is no such process.
-    """
-    with _process(pid, "read(/proc/PID/stat)"):
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    # The name stands in parentheses and may itself hold spaces and parentheses.
-    return text[text.rindex(")") + 2 :].split()
 
 
 def descriptors(pid: int) -> dict[int, str]:

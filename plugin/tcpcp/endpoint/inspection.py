@@ -21,6 +21,7 @@ from tcpcp.errors import AlreadyGot, KernelError, Unsupported
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.kernel.tcp_repair import TCP
+from tcpcp.record import addresses
 from tcpcp.record.ici import FIN_IN, Endpoint, Ici, State
 
 #: States that an ICI can describe and `create` can rebuild. Not SYN_SENT: no call sets the time at which the
@@ -222,9 +223,7 @@ def ends_in(raw: bytes) -> tuple[Endpoint, Endpoint] | None:
 
 
 def _end_in(ip: bytes, port: bytes) -> Endpoint:
-    found = ipaddress.ip_address(ip)
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return Endpoint(mapped or found, int.from_bytes(port, "big"))
+    return Endpoint(addresses.address(ip), int.from_bytes(port, "big"))
 
 
 def local_end(sock: socket.socket) -> Endpoint:

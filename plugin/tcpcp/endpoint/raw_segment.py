@@ -25,6 +25,7 @@ from functools import lru_cache
 from tcpcp.endpoint.isolation import MARK
 from tcpcp.errors import KernelError, PermissionDenied, Unfed
 from tcpcp.kernel import routing, tcp_repair
+from tcpcp.record.checksum import checksum
 from tcpcp.record.ici import Endpoint
 
 FIN, ACK = 0x01, 0x10
@@ -41,12 +42,6 @@ _TIMESTAMP = struct.Struct("!BBBBII")
 _HOP_LIMIT = 255
 #: Source: netdevice(7).
 _SIOCGIFFLAGS, _IFF_UP, _LOOPBACK = 0x8913, 1, "lo"
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum of *data*, an even number of bytes and not all of them 0 (RFC 1071)."""
-    # To add 16 bits at a time with the carry coming round is to take the remainder by 2**16 - 1.
-    return -int.from_bytes(data, "big") % 0xFFFF
 
 
 def build(

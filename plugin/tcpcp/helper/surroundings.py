@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tcpcp.helper.policy import Limits, Rights
 from tcpcp.kernel import diag
+from tcpcp.record import addresses
 from tcpcp.record.ici import Ici
 
 _SYSCTL = Path("/proc/sys/net")
@@ -54,4 +55,4 @@ def _overlap(ici: Ici, entry: diag.Entry) -> bool:
         return wanted.version == 6 or not entry.v6only
     if ip.is_unspecified:
         return wanted.version == 4
-    return (ip.ipv4_mapped if ip.version == 6 and ip.ipv4_mapped else ip) == wanted
+    return addresses.address(entry.local_ip) == wanted

@@ -102,8 +102,6 @@ class Info(NamedTuple):
     rto: int
     snd_mss: int
     rcv_mss: int
-    unacked: int
-    pmtu: int
     rtt: int
     rttvar: int
     snd_ssthresh: int
@@ -318,7 +316,7 @@ def get_info(sock: socket.socket) -> Info:
     # Two bit fields of four in one byte: the first one is the low half on little-endian machines only.
     low, high = f[6] & 15, f[6] >> 4
     snd_wscale, rcv_wscale = (low, high) if sys.byteorder == "little" else (high, low)
-    return Info(f[0], f[5], snd_wscale, rcv_wscale, f[8], f[10], f[11], f[12], f[21], *f[23:28])
+    return Info(f[0], f[5], snd_wscale, rcv_wscale, f[8], f[10], f[11], *f[23:28])
 
 
 def get_state(sock: socket.socket) -> int:

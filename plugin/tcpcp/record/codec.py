@@ -26,6 +26,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tcpcp.errors import CodecError
 from tcpcp.pb import ici_pb2 as pb
+from tcpcp.record import addresses
 from tcpcp.record import ici as model
 from tcpcp.record.ici import Endpoint, Ici
 
@@ -42,7 +43,6 @@ MAX_MESSAGE_BYTES = 256 << 20
 Buffer = bytes | bytearray | memoryview
 
 _REQUIRED = ("local", "peer", "negotiated", "window", "congestion", "send_queue", "receive_queue")
-_IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def dumps(ici: Ici) -> bytes:
@@ -202,7 +202,7 @@ def _endpoint_values(endpoint: Endpoint) -> dict[str, Any]:
     if isinstance(endpoint.ip, ipaddress.IPv6Address):
         if endpoint.ip.scope_id:
             raise ValueError(f"{endpoint.ip}: the scope belongs into Ici.device")
-        if endpoint.ip.packed.startswith(_IPV4_MAPPED):
+        if endpoint.ip.packed.startswith(addresses.MAPPED):
             raise ValueError(f"{endpoint.ip}: an IPv4-mapped address is written as IPv4")
     return {"ip": endpoint.ip.packed, "port": endpoint.port}
 
@@ -277,7 +277,7 @@ def _address(packed: bytes, which: str) -> ipaddress.IPv4Address | ipaddress.IPv
     if len(packed) not in (4, 16):
         raise CodecError(f"expected 4 or 16 bytes in {which}.ip, found {len(packed)}")
     ip = ipaddress.ip_address(packed)
-    if len(packed) == 16 and packed.startswith(_IPV4_MAPPED):
+    if addresses.plain(packed) != packed:
         raise CodecError(f"expected an IPv4-mapped address to be written as IPv4 in {which}.ip, found {ip}")
     return ip
 

@@ -18,8 +18,3 @@ def diff(later: int, earlier: int) -> int:
 def before(first: int, second: int) -> bool:
     """Whether *first* comes strictly before *second*; as the kernel's before()."""
     return diff(first, second) < 0
-
-
-def between(low: int, seq: int, high: int) -> bool:
-    """Whether *seq* lies in [low, high], all three mod 2**32; as the kernel's between()."""
-    return (high - low) & MASK >= (seq - low) & MASK

@@ -1,0 +1,35 @@
+"""/proc/PID/stat: its fields, named as in man proc(5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Of the flags: the kernel made it for itself (include/linux/sched.h).
+_PF_KTHREAD = 0x00200000
+
+
+class Stat(NamedTuple):
+    """Those that we use.
+
+    :ivar starttime: clock ticks since boot.
+    """
+
+    state: str
+    ppid: int
+    pgrp: int
+    session: int
+    tty_nr: int
+    kernel_thread: bool
+    starttime: int
+    comm: str
+
+
+def parse(line: str) -> Stat:
+    """What the file says; the name may hold spaces and parentheses.
+
+    :raises ValueError, IndexError: it is another text.
+    """
+    fields = line[line.rindex(")") + 2 :].split()
+    state, ppid, pgrp, session, tty = fields[0], *map(int, fields[1:5])
+    name = line[line.index("(") + 1 : line.rindex(")")]
+    return Stat(state, ppid, pgrp, session, tty, bool(int(fields[6]) & _PF_KTHREAD), int(fields[19]), name)
