@@ -15,6 +15,7 @@ from migrate.destination.prepared import Prepared
 from migrate.destination.restored import Restored, Switched
 from migrate.destination.stage import Stage
 from migrate.errors import ProtocolError
+from migrate.gap import packets
 from migrate.inventory import answer
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import whereabouts
@@ -54,7 +55,7 @@ class Destination:
             "restore": self.restore,
             "switch": self.switch,
             "commit": self.commit,
-            "gap": lambda message: self._stage.gap(message.packets),
+            "gap": lambda message: self._stage.gap(packets.parse_all(message.packets)),
             "abort": self.abort,
             "goodbye": self.goodbye,
         }

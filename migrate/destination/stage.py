@@ -15,6 +15,7 @@ from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
 from migrate.destination.once import Once
 from migrate.destination.trail import Trail
+from migrate.gap.packets import Segment
 from migrate.pb import session_pb2 as pb
 
 #: The state after an undo; what was undone and what could not be, as sentences.
@@ -38,7 +39,7 @@ class Stage(Once):
         :raises CriuError, SwitchError, FilterLost: it is not; :meth:`undo` leaves nothing.
         """
 
-    def gap(self, packets: Iterable[bytes]) -> None:
+    def gap(self, packets: Iterable[Segment]) -> None:
         """Take packets that arrived at the origin: for the connections when they live here, else for nobody."""
 
     def undo(self) -> Ending:

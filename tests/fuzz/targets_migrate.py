@@ -149,18 +149,18 @@ def _activated(received: pb.Activated) -> None:
 class _Nowhere:
     """An injector that gives packets to nobody."""
 
-    def give(self, packet: bytes, *, marked: bool = False) -> None:
+    def give(self, segment: packets.Segment, *, marked: bool = False) -> None:
         """See :class:`migrate.gap.inject.Injector`."""
-        assert packet[0] >> 4 in (4, 6)
+        assert segment.version in (4, 6) and segment.packet
 
 
 def _gap(received: pb.GapPackets) -> None:
     inlet: Any = Inlet(_Nowhere())  # type: ignore[arg-type]
     inlet.only([Flow(LOCAL, PEER)], [Endpoint(ipaddress.ip_address("::"), 80)])
-    inlet.add(received.packets)
+    inlet.add(packets.parse_all(received.packets))
     inlet.fill()
     inlet.open()
-    inlet.add(received.packets)
+    inlet.add(packets.parse_all(received.packets))
 
 
 def _phases(received: Any) -> None:
@@ -443,10 +443,10 @@ def packet(data: bytes) -> None:
     packets.intact(segment)
     wanted = packets.Wanted([Flow(LOCAL, PEER)], [LOCAL])
     assert segment in wanted or segment not in wanted
-    made = [packets.build(piece) for piece in packets.split(segment, 1500)]
+    made = [packets.whole(piece).packet for piece in packets.split(segment, 1500)]
     assert sum(map(len, made)) <= 3 * len(data) + 2000
     assert all(packets.parse(one) is not None for one in made)
-    packets.build(packets.outdated(segment))
+    packets.whole(packets.outdated(segment))
 
 
 def packet_fields(data: bytes, rng: Random) -> bytes:

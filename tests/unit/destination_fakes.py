@@ -19,6 +19,7 @@ from migrate.criu.worker import Stage
 from migrate.destination import asked, gate, given, incoming, prepared, restored, trail
 from migrate.destination.destination import Destination
 from migrate.destination.errand import Errand
+from migrate.gap.packets import Segment
 from migrate.journal.journal import Journal
 from migrate.pb import session_pb2 as pb
 from tcpcp.record.ici import Endpoint, State
@@ -47,6 +48,7 @@ class Ici:
     device: str = ""
 
 
+CAUGHT = Segment(b"\x45", b"", b"", b"", b"caught")
 ICIS = [Ici(1, _at(2), State.ESTABLISHED), Ici(2, _at(3), State.SYN_RECV)]
 
 
@@ -176,7 +178,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(gate.switch, "make", lambda *_: switch())
     for name in ("Isolation", "Lease", "Injector", "Inlet"):
         patch(gate, name, made.fake(name.lower()))
-    patch(gate, "Capture", made.fake("capture", take=[b"caught"]))
+    patch(gate, "Capture", made.fake("capture", take=[CAUGHT]))
     patch(incoming, "Receiver", made.fake("receiver"))
     patch(incoming.completion, "Completion", made.fake("completion", finish=ICIS))
     patch(incoming.completion, "listeners_of_images", made.function("listeners", [_at(9)]))

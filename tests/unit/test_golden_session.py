@@ -19,6 +19,7 @@ from golden_session import Said, images, session
 from migrate.destination import agent, destination, gate, incoming
 from migrate.files.images import Receiver, Sender
 from migrate.gap.inject import Inlet
+from migrate.gap.packets import Segment
 from migrate.link import questions
 from migrate.link.frames import PROTOCOL, Decoder
 from migrate.link.link import Link
@@ -80,8 +81,8 @@ class Given:
     def by_device(self, devices: Any) -> None:
         assert not devices
 
-    def give(self, packet: bytes, *, marked: bool = False) -> None:
-        type(self).packets.append(packet)
+    def give(self, segment: Segment, *, marked: bool = False) -> None:
+        type(self).packets.append(segment.packet)
 
 
 @pytest.fixture
@@ -159,6 +160,7 @@ def said_again(link: Link, far: Far, said: list[Said], directory: Path) -> Itera
             link.receive(one.kind, timeout_s=DEADLINE_S)
         elif one.kind == "restore":
             manifest = sender.finish(frame.restore.manifest.migration_id)
+            link.flush(timeout_s=DEADLINE_S)
             assert manifest == frame.restore.manifest
             yield from until(far, lambda: link.send(frame.restore), "restore")  # noqa: B023
         elif one.kind != "image":
