@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from migrate import environment, limits, order, place
 from migrate.errors import CriuError, FilterLost, MigrateError, ProtocolError, SwitchError, TransportError
 from migrate.journal.reach import boot_id
-from migrate.link import failure
-from migrate.link.frames import PROTOCOL
+from migrate.link import failure, speech
 from migrate.link.link import Link
 from migrate.link.stream import FdStream, Stream
 from migrate.pb import session_pb2 as pb
@@ -116,15 +115,9 @@ def _greet(link: Link) -> Destination:
     :raises TransportError, ProtocolError: it has not said hello.
     """
     hello = link.expect(pb.Hello, timeout_s=limits.DRIVER_HELLO_S)
-    link.send(
-        pb.Hello(
-            protocol=PROTOCOL,
-            version=VERSION,
-            migration_id=hello.migration_id,
-            hostname=os.uname().nodename,
-            boot_id=boot_id(),
-        )
-    )
+    protocol, hostname = speech.answer(hello), os.uname().nodename
+    link.speak(protocol, hello.version)
+    link.send(speech.hello(hello.migration_id, hostname=hostname, boot_id=boot_id(), protocol=protocol))
     if not place.valid_id(hello.migration_id):
         raise ProtocolError("not a migration's id", phase="session", role="destination")
     from migrate.destination.destination import Destination

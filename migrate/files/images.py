@@ -21,9 +21,8 @@ from typing import Any
 
 from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, ImageError
-from migrate.link.frames import CHUNK_BYTES
+from migrate.link.payloads import CHUNK_BYTES, Piece
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
-from migrate.pb.session_pb2 import FileChunk
 from migrate.watch import nothing
 
 MANIFEST_VERSION = 1
@@ -45,7 +44,7 @@ class Sender:
     """
 
     def __init__(
-        self, directory: Path, send: Callable[[FileChunk], None], heed: Callable[[], None] = nothing
+        self, directory: Path, send: Callable[[Piece], None], heed: Callable[[], None] = nothing
     ) -> None:
         self._directory = directory
         self._send, self._heed = send, heed
@@ -164,7 +163,7 @@ class Sender:
             file.seek(offset)
             data = file.read(CHUNK_BYTES)
             while (data or known is None) and not self._stopped():
-                self._send(FileChunk(name=name, offset=offset, data=data))
+                self._send(Piece(name=name, offset=offset, data=data))
                 digest.update(data)
                 offset += len(data)
                 self.sent_bytes += len(data)
@@ -179,7 +178,7 @@ class Receiver:
         self._directory = directory
         self._files: dict[str, tuple[int, Any]] = {}
 
-    def take(self, chunk: FileChunk) -> None:
+    def take(self, chunk: Piece) -> None:
         """Write one chunk.
 
         :raises ImageError: a bad name, a gap, or no space; the directory is to be thrown away.

@@ -29,7 +29,6 @@ from migrate import threads
 from migrate.errors import MigrateError
 from migrate.gap import filter, packets
 from migrate.gap.packets import Segment
-from migrate.pb.session_pb2 import GapPackets
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.record.ici import Endpoint
 
@@ -198,7 +197,7 @@ def _attach(sock: socket.socket, program: bytes) -> None:
 class Forwarder:
     """Sends what *capture* catches, until :meth:`stop`, from a thread of its own.
 
-    :param send: takes a message; may raise MigrateError, after which nothing more is sent.
+    :param send: takes packets; may raise MigrateError, after which nothing more is sent.
     :param keep: takes packets that are about to be sent.
     :ivar packets: how many were sent. :ivar sent_bytes: how much.
 
@@ -208,7 +207,7 @@ class Forwarder:
     def __init__(
         self,
         capture: Capture,
-        send: Callable[[GapPackets], None],
+        send: Callable[[list[bytes]], None],
         keep: Callable[[list[bytes]], None] = lambda packets: None,
     ) -> None:
         self._capture, self._send, self._keep = capture, send, keep
@@ -238,7 +237,7 @@ class Forwarder:
             self._capture.dropped += len(taken)
             return
         try:
-            self._send(GapPackets(packets=taken))
+            self._send(taken)
         except MigrateError:  # however the link has ended: that is told by who waits for an answer
             self._broken = True
             return

@@ -16,10 +16,10 @@ import pytest
 from migrate import place
 from migrate.criu import worker
 from migrate.files.images import Receiver, Sender
+from migrate.link.payloads import Piece
 from migrate.memory import sources
 from migrate.memory.page_server import PageServer
 from migrate.memory.rounds import Ahead
-from migrate.pb.session_pb2 import FileChunk
 from tcpcp.criu import tree
 
 KEEPER = Path(__file__).parents[1] / "workloads" / "memory_keeper.py"
@@ -123,7 +123,7 @@ def carry(images: Path, sender: Sender, to: Path) -> None:
     receiver.verify(manifest)
 
 
-CARRIED: list[FileChunk] = []
+CARRIED: list[Piece] = []
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 import judge
 
 from migrate.lab import Lab
-from migrate.link.frames import PROTOCOL
+from migrate.link.speech import NEWEST
 
 _PORT = 4711
 _AGENT = "/root/recording-agent"
@@ -65,7 +65,7 @@ def main(path: str) -> int:
         talk.join()
         assert moved.status == 0, moved
         said = (lab.hosts["destination"].root / "root/session").read_text()
-    Path(path).write_text(f"# A session of protocol {PROTOCOL}: see golden_session.py.\n{said}")
+    Path(path).write_text(f"# A session of protocol {NEWEST}: see golden_session.py.\n{said}")
     return 0
 
 

@@ -30,8 +30,23 @@ class Said(NamedTuple):
 
     @property
     def frame(self) -> Frame:
-        """It, by protobuf alone."""
-        return Frame.FromString(self.data[_LENGTH_BYTES:])
+        """It, by protobuf alone, without what stands behind it."""
+        return Frame.FromString(self.data[_LENGTH_BYTES : self._end])
+
+    @property
+    def payload(self) -> bytes:
+        """What stands behind it."""
+        return self.data[self._end :]
+
+    @property
+    def _end(self) -> int:
+        return _LENGTH_BYTES + int.from_bytes(self.data[:_LENGTH_BYTES], "big")
+
+    @property
+    def content(self) -> bytes:
+        """The data of a chunk, in either protocol."""
+        frame = self.frame
+        return self.payload or (frame.image if self.kind == "image" else frame.copy).data
 
 
 def session(protocol: int) -> list[Said]:
@@ -41,6 +56,26 @@ def session(protocol: int) -> list[Said]:
     return [Said(who, kind, zlib.decompress(base64.b64decode(text))) for who, kind, text in words]
 
 
+def records(said: list[Said]) -> bytes:
+    """The ICI records of all connections."""
+    return images(said).get("ici.img", b"") + b"".join(
+        one.payload for one in said if one.kind == "connections"
+    )
+
+
+def packets(said: list[Said]) -> list[bytes]:
+    """The packets of the gap, in their order."""
+    found: list[bytes] = []
+    for one in said:
+        if one.kind == "gap":
+            rest = one.payload
+            found += one.frame.gap.packets
+            for size in one.frame.gap.sizes:
+                found.append(rest[:size])
+                rest = rest[size:]
+    return found
+
+
 def images(said: list[Said]) -> dict[str, bytes]:
     """The images that were sent, whole: name -> content."""
     found: dict[str, bytes] = {}
@@ -48,5 +83,5 @@ def images(said: list[Said]) -> dict[str, bytes]:
         if one.kind == "image":
             chunk = one.frame.image
             assert chunk.offset == len(found.setdefault(chunk.name, b""))
-            found[chunk.name] += chunk.data
+            found[chunk.name] += one.content
     return found

@@ -8,7 +8,7 @@ import pytest
 
 from migrate.errors import ImageError, TransportError
 from migrate.files.images import Receiver, Sender
-from migrate.pb.session_pb2 import FileChunk
+from migrate.link.payloads import Piece
 
 TIMEOUT_S = 10.0
 ID = "0" * 12
@@ -75,7 +75,7 @@ def test_levels_arrive_nested(origin: Path, destination: Path) -> None:
 )
 def test_a_name_that_leads_elsewhere_is_refused(destination: Path, name: str) -> None:
     with pytest.raises(ImageError, match="not an image's name"):
-        Receiver(destination).take(FileChunk(name=name, data=b"x"))
+        Receiver(destination).take(Piece(name=name, data=b"x"))
     assert not list(destination.iterdir())
 
 
@@ -98,7 +98,7 @@ def test_an_image_that_is_written_anew_is_noticed(origin: Path) -> None:
 
 
 def test_drain_and_finish_tell_that_sending_failed(origin: Path) -> None:
-    def lost(_: FileChunk) -> None:
+    def lost(_: Piece) -> None:
         raise TransportError("gone")
 
     sender = Sender(origin, lost)

@@ -28,11 +28,12 @@ class Recorder:
         decoder, rest = frames.Decoder(), b""
         while data := os.read(source, 1 << 16):
             rest += data
-            while frame := _whole(rest):
-                rest = rest[len(frame) :]
-                kind = decoder.feed(frame)[0].WhichOneof("kind")
+            for frame, payload in decoder.feed(data):
+                end = 4 + int.from_bytes(rest[:4], "big") + len(payload)
+                kind = frame.WhichOneof("kind")
                 if kind != "ping":
-                    self._note(who, str(kind), frame)
+                    self._note(who, str(kind), rest[:end])
+                rest = rest[end:]
             _write(to, data)
         os.close(to)
 
@@ -40,12 +41,6 @@ class Recorder:
         text = base64.b64encode(zlib.compress(frame, 9)).decode()
         with self._lock:
             self._file.write(f"{who} {kind} {text}\n")
-
-
-def _whole(data: bytes) -> bytes:
-    """The frame that *data* begins with, if all of it is there."""
-    end = 4 + int.from_bytes(data[:4], "big")
-    return data[:end] if 4 <= len(data) >= end else b""
 
 
 def _write(to: int, data: bytes) -> None:
