@@ -91,7 +91,8 @@ def _images(move: Move, journal: Journal) -> Images:
     move.held.kept.callback(sender.abandon)
     move.watch.also(sender.check)  # it may be the one that is told of a failure
     deadline = time.monotonic() + limits.AHEAD_READ_S
-    return Images(directory, sender, Ahead(directory, lambda: move.subject.tasks("ahead"), deadline=deadline))
+    ahead = Ahead(directory, lambda: move.subject.tasks("ahead"), sender.grew, deadline=deadline)
+    return Images(directory, sender, ahead)
 
 
 def _isolation(move: Move, journal: Journal) -> Isolation:

@@ -622,7 +622,7 @@ def page_server(directory: Path) -> Callable[[bytes], None]:
     where.mkdir()
 
     def run(data: bytes) -> None:
-        server = PageServer(where, _Changed())  # type: ignore[arg-type]
+        server = PageServer(where, _Changed(), lambda _: None)  # type: ignore[arg-type]
         try:
             server.client.sendall(data)
             server.client.shutdown(socket.SHUT_WR)

@@ -175,6 +175,9 @@ def said_again(link: Link, far: Far, said: list[Said], directory: Path) -> Itera
     files = images(said)
     write(directory, {name: content for name, content in files.items() if name != "ici.img"})
     sender = Sender(directory, lambda piece: link.send(piece, kind="image", timeout_s=DEADLINE_S))
+    for name in files:
+        if name.startswith("level-"):
+            sender.grew(name)
     for one in said:
         frame = one.frame
         if one.who == "d":
