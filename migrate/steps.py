@@ -127,7 +127,7 @@ STEPS = (
         "isolate",
         origin="from here on catch what the peers send; one filter batch cuts all connections off; read every ICI",
         destination="check it, make CRIU's image of it",
-        meanwhile=("image",),
+        meanwhile=("connections", "image"),
         here=("repair",),
     ),
     Step(

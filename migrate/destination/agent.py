@@ -19,8 +19,7 @@ from migrate import environment, limits, order, place
 from migrate.errors import CriuError, FilterLost, MigrateError, ProtocolError, SwitchError, TransportError
 from migrate.events import log
 from migrate.journal.reach import boot_id
-from migrate.link import failure
-from migrate.link.frames import PROTOCOL
+from migrate.link import failure, speech
 from migrate.link.link import Link
 from migrate.link.stream import FdStream, Stream
 from migrate.pb import session_pb2 as pb
@@ -120,14 +119,11 @@ def _greet(link: Link) -> pb.Hello:
     :raises TransportError, ProtocolError: it has not said hello.
     """
     hello = link.expect(pb.Hello, timeout_s=limits.DRIVER_HELLO_S)
+    protocol, hostname = speech.answer(hello), os.uname().nodename
+    link.speak(protocol, hello.version)
     link.send(
-        pb.Hello(
-            protocol=PROTOCOL,
-            version=VERSION,
-            migration_id=hello.migration_id,
-            hostname=os.uname().nodename,
-            boot_id=boot_id(),
-            logged=hello.logged,
+        speech.hello(
+            hello.migration_id, hostname=hostname, boot_id=boot_id(), protocol=protocol, logged=hello.logged
         )
     )
     if not place.valid_id(hello.migration_id):

@@ -16,6 +16,7 @@ from migrate.destination.restored import Restored, Switched
 from migrate.destination.stage import Stage
 from migrate.errors import ProtocolError
 from migrate.events import log
+from migrate.gap import packets
 from migrate.inventory import answer
 from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
@@ -67,12 +68,13 @@ class Destination:
             "process": self.look,
             "prepare": self.prepare,
             "compare": self._errand.compare,
-            "copy": lambda chunk: self._now(Prepared).copy(chunk),
-            "image": lambda chunk: self._now(Prepared).take(chunk),
+            "copy": lambda piece: self._now(Prepared).copy(piece),
+            "image": lambda piece: self._now(Prepared).take(piece),
+            "connections": lambda some: self._now(Prepared).connect(some),
             "restore": self.restore,
             "switch": self.switch,
             "commit": self.commit,
-            "gap": lambda message: self._stage.gap(message.packets),
+            "gap": lambda message: self._stage.gap(packets.parse_all(message.packets)),
             "abort": self.abort,
             "goodbye": self.goodbye,
         }

@@ -68,7 +68,7 @@ class Gate:
 
     def give_back(self) -> list[bytes]:
         """What was kept for connections that do not live here after all."""
-        return self._capture.take(MOST_GIVEN_BACK_BYTES)
+        return [one.packet for one in self._capture.take(MOST_GIVEN_BACK_BYTES)]
 
 
 def _flow(ici: Ici) -> Flow:

@@ -9,6 +9,7 @@ from migrate.destination import built
 from migrate.destination.stage import Ending, Left, Ready, Stage
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import CriuError, ProtocolError
+from migrate.gap.packets import Segment
 from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import arrived
@@ -85,7 +86,7 @@ class Activated(Stage):
             problems=built.not_listening(self._tree.listening),
         )
 
-    def gap(self, packets: Iterable[bytes]) -> None:
+    def gap(self, packets: Iterable[Segment]) -> None:
         """See :class:`migrate.destination.stage.Stage`."""
         self._ready.gate.inlet.add(packets)
 

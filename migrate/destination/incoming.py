@@ -1,12 +1,14 @@
-"""The images of a tree on the destination, while they arrive and when they have."""
+"""The images of a tree, and its connections, on the destination, while they arrive and when they have."""
 
 from __future__ import annotations
 
 from migrate import place
 from migrate.criu import parents_death, renamed_files, unix_paths
+from migrate.errors import ImageError
 from migrate.events import log
 from migrate.files.images import Receiver
 from migrate.journal.journal import Journal
+from migrate.link.payloads import Connections, Piece
 from migrate.pb import session_pb2 as pb
 from tcpcp.criu import completion, stages
 from tcpcp.record.ici import Endpoint, Ici
@@ -15,7 +17,7 @@ from tcpcp.record.ici import Endpoint, Ici
 class Incoming:
     """Their directory, in memory, empty.
 
-    :ivar directory: where they are.
+    :ivar directory: where they are. :ivar held: who holds the connections, as the origin numbers them.
     """
 
     def __init__(self, request: pb.Prepare, journal: Journal) -> None:
@@ -23,26 +25,37 @@ class Incoming:
         journal.did("images", path=str(path))
         self.directory = place.images(journal.migration_id)
         log.criu_in(self.directory)
+        self.held: list[pb.HeldSocket] = []
         self._receiver = Receiver(self.directory)
         fed = request.same_path and request.connections <= stages.MOST_FED
         self._completion = completion.Completion(self.directory, one_more=fed)
 
-    def take(self, chunk: pb.FileChunk) -> None:
-        """Take a piece of one.
+    def take(self, piece: Piece) -> None:
+        """Take a piece of one. :raises MigrateError: they are to be thrown away."""
+        self._receiver.take(piece)
 
-        :raises MigrateError, TcpcpError: they are to be thrown away.
+    def connect(self, some: Connections) -> None:
+        """Make CRIU's images of some connections, while others are still read on the origin.
+
+        :raises TcpcpError: likewise.
         """
-        self._receiver.take(chunk)
-        if chunk.name == completion.ICI_IMAGE:
-            self._completion.take(chunk.data)
+        self._completion.take(some.records)
+        self.held += some.sockets
 
     def verify(self, restore: pb.Restore) -> None:
         """Make sure that all have arrived as they were sent. :raises ImageError: they have not."""
         self._receiver.verify(restore.manifest)
 
     def finish(self, restore: pb.Restore) -> list[Ici]:
-        """Complete them with the connections, which are returned. :raises TcpcpError: they make no sense."""
-        return self._completion.finish(restore.closed)
+        """Complete them with the connections, which are returned.
+
+        :raises TcpcpError, ImageError: they make no sense, or are not all.
+        """
+        icis = self._completion.finish(restore.closed)
+        if restore.HasField("connections") and restore.connections != len(icis):
+            text = f"{len(icis)} connections have arrived of {restore.connections}"
+            raise ImageError(text, phase="compile", role="destination")
+        return icis
 
     def listening(self) -> list[Endpoint]:
         """Where the listening sockets of the tree will be bound."""

@@ -14,6 +14,7 @@ from migrate.destination.stage import Ready, Undoable
 from migrate.destination.tree import Tree
 from migrate.errors import CriuError
 from migrate.files.taker import FileTaker
+from migrate.link.payloads import Connections, Piece
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
 from tcpcp.criu import stages, tree
@@ -40,16 +41,20 @@ class Prepared(Undoable):
         self._ready.worker.check()
         self._ready.gate.lease.renew()
 
-    def take(self, chunk: pb.FileChunk) -> None:
+    def take(self, piece: Piece) -> None:
         """Take a piece of an image.
 
         :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
         """
-        self._images.take(chunk)
+        self._images.take(piece)
 
-    def copy(self, chunk: pb.FileChunk) -> None:
+    def connect(self, some: Connections) -> None:
+        """Take connections, and make CRIU's images of them. :raises TcpcpError: as :meth:`take`."""
+        self._images.connect(some)
+
+    def copy(self, piece: Piece) -> None:
         """Take a piece of a file that is copied to its own place."""
-        self._files.take(chunk)
+        self._files.take(piece)
 
     def build(self, restore: pb.Restore) -> Standing:
         """Build the tree.
@@ -76,7 +81,10 @@ class Prepared(Undoable):
         with timed("build"), self._initial_windows(icis):
             rest = self._build()
         pids = self._numbers([task.pid for task in restore.tasks])
-        return Standing(ready, Tree(built.Built(restore.tasks, pids), pids, rest, icis, listening), notes)
+        held = [*self._images.held, *restore.sockets]
+        return Standing(
+            ready, Tree(built.Built(restore.tasks, pids), pids, rest, icis, listening), held, notes
+        )
 
     def _heed(self, until: float) -> None:
         """While we wait for CRIU: it keeps a process of the origin waiting."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from migrate.destination.given import Committed
 from migrate.destination.stage import Ready
@@ -18,12 +18,13 @@ from tcpcp.criu import stages
 class Standing(Stands):
     """The tree stands; what CRIU does not know of its sockets, and around it, is still to be set.
 
+    :param held: who holds which of its sockets, as the origin numbers them.
     :param notes: sentences: what is different from the origin.
     """
 
-    def __init__(self, ready: Ready, tree: Tree, notes: list[str]) -> None:
+    def __init__(self, ready: Ready, tree: Tree, held: Iterable[pb.HeldSocket], notes: list[str]) -> None:
         super().__init__(ready, tree)
-        self._notes = notes
+        self._held, self._notes = {one.inode: one.holders[0] for one in held}, notes
 
     def finish(self, restore: pb.Restore) -> Restored:
         """Set that. :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing."""
@@ -39,12 +40,15 @@ class Standing(Stands):
         return Restored(self.ready, self.tree, holders, notes)
 
     def _holders(self, restore: pb.Restore) -> Holders:
-        numbers = self.tree.numbers
-        holders = (one.holders[0].pid for one in restore.sockets)
-        if strangers := sorted({pid for pid in holders if pid not in numbers}):
-            text = f"received a Restore with sockets of processes that were not restored: {strangers[:5]}"
-            raise ProtocolError(text, phase="restore", role="destination")
-        return {one.inode: (numbers[one.holders[0].pid], one.holders[0].fd) for one in restore.sockets}
+        numbers, held = self.tree.numbers, self._held
+        if strangers := sorted({one.pid for one in held.values() if one.pid not in numbers}):
+            text = f"sockets of processes that were not restored: {strangers[:5]}"
+            raise ProtocolError(f"received {text}", phase="restore", role="destination")
+        wanted = (*(ici.tag for ici in self.tree.icis), *(one.inode for one in restore.listeners))
+        if unheld := sorted({inode for inode in wanted if inode not in held}):
+            text = f"sockets that nobody holds: {unheld[:5]}"
+            raise ProtocolError(f"received {text}", phase="restore", role="destination")
+        return {inode: (numbers[one.pid], one.fd) for inode, one in held.items()}
 
 
 class Restored(Stands):

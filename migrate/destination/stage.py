@@ -15,6 +15,7 @@ from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
 from migrate.destination.once import Once
 from migrate.destination.trail import Trail
+from migrate.gap.packets import Segment
 from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
 
@@ -41,7 +42,7 @@ class Stage(Once):
         :raises CriuError, SwitchError, FilterLost: it is not; :meth:`undo` leaves nothing.
         """
 
-    def gap(self, packets: Iterable[bytes]) -> None:
+    def gap(self, packets: Iterable[Segment]) -> None:
         """Take packets that arrived at the origin: for the connections when they live here, else for nobody."""
 
     def undo(self) -> Ending:

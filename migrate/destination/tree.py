@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from migrate.criu import worker
 from migrate.destination.built import Built
 from migrate.destination.stage import Ready, Undoable
+from migrate.gap.packets import Segment
 from migrate.machine import State
 from tcpcp.record.ici import Endpoint, Ici
 
@@ -54,7 +55,7 @@ class Stands(Undoable):
         self.ready.worker.check()
         self.ready.gate.lease.renew()
 
-    def gap(self, packets: Iterable[bytes]) -> None:
+    def gap(self, packets: Iterable[Segment]) -> None:
         """See :class:`migrate.destination.stage.Stage`."""
         self.ready.gate.inlet.add(packets)
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from migrate.errors import MigrateError
 from migrate.files import beneath, leases
-from migrate.link.frames import CHUNK_BYTES
-from migrate.pb.session_pb2 import FileChunk
+from migrate.link.payloads import CHUNK_BYTES, Piece
 
-Send = Callable[[FileChunk], None]
+Send = Callable[[Piece], None]
 
 #: Extended attributes that mean the same on every host. Labels of a security policy are the other host's own
 #: affair, and capabilities of a program come with its installation.
@@ -77,9 +76,7 @@ def send_link(path: Path, send: Send) -> None:
         target = os.readlink(path.name, dir_fd=folder)  # noqa: PTH115
     data, mode = os.fsencode(target), status.st_mode
     try:
-        chunk = FileChunk(
-            name=str(path), data=data, last=True, mode=mode, uid=status.st_uid, gid=status.st_gid
-        )
+        chunk = Piece(name=str(path), data=data, last=True, mode=mode, uid=status.st_uid, gid=status.st_gid)
     except UnicodeEncodeError as error:
         raise _unsendable(str(path)) from error
     send(chunk)
@@ -92,7 +89,7 @@ def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) 
         following = os.read(file, CHUNK_BYTES) if data else b""
         look(data)
         if following:
-            send(FileChunk(name=path, offset=offset, data=data, mode=status.st_mode))
+            send(Piece(name=path, offset=offset, data=data, mode=status.st_mode))
         else:
             send(_chunk(path, file, offset, data, last=True, status=status))
         offset, data = offset + len(data), following
@@ -102,10 +99,10 @@ def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) 
 
 def _chunk(
     path: str, file: int, offset: int, data: bytes, *, last: bool, status: os.stat_result | None = None
-) -> FileChunk:
+) -> Piece:
     """The last piece of a file says what belongs to it; the times are those from before we read it."""
     status = status or os.fstat(file)
-    return FileChunk(
+    return Piece(
         name=path,
         offset=offset,
         data=data,

@@ -1,7 +1,8 @@
-"""Images from one host's memory to the other's, sent while CRIU is still writing them.
+"""Images from one host's memory to the other's, sent while they are still being written.
 
-The origin's :class:`Sender` follows every file of the image directory as it grows (CRIU only appends); the
-destination's :class:`Receiver` writes what arrives and in the end compares it with the manifest.
+The origin's :class:`Sender` sends every file of the image directory as it grows, which is at its end. Who of us
+writes one says so; only for those that CRIU writes it looks again and again. The destination's :class:`Receiver`
+writes what arrives and in the end compares it with the manifest.
 
 The image directory may have levels (:mod:`migrate.memory.rounds`): directories ``level-1``, ``level-2``, … whose
 files are named ``level-1/pages-1.img`` on the wire. The receiver nests them in the end, so that each level
@@ -21,9 +22,8 @@ from typing import Any
 
 from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, ImageError
-from migrate.link.frames import CHUNK_BYTES
+from migrate.link.payloads import CHUNK_BYTES, Piece
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
-from migrate.pb.session_pb2 import FileChunk
 from migrate.watch import nothing
 
 MANIFEST_VERSION = 1
@@ -31,53 +31,67 @@ MANIFEST_VERSION = 1
 INTERVAL_S = 0.002
 #: CRIU's own notes, of no use to a restore.
 _NOT_IMAGES = re.compile(r".*\.log|stats-.*|\..*")
-_LEVEL = re.compile(r"level-[1-9]")
-_NAME = re.compile(rf"({_LEVEL.pattern}/)?[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}")
+_NAME = re.compile(r"(level-[1-9]/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: Where CRIU's restore looks for pages that an image does not have (criu/include/image.h CR_PARENT_LINK).
 PARENT = "parent"
 
 
 class Sender:
-    """Follows *directory* in a thread of its own, from :meth:`start` or :meth:`start_ahead` to :meth:`finish`.
+    """Sends the files of *directory* in a thread of its own, from :meth:`start_ahead` or :meth:`start` to
+    :meth:`finish`.
 
     :param send: sends one chunk; waits while the link is busy, raises MigrateError when it is lost.
     :param heed: called again and again by the main thread while it waits; what it raises ends the wait.
     """
 
     def __init__(
-        self, directory: Path, send: Callable[[FileChunk], None], heed: Callable[[], None] = nothing
+        self, directory: Path, send: Callable[[Piece], None], heed: Callable[[], None] = nothing
     ) -> None:
         self._directory = directory
         self._send, self._heed = send, heed
         self._files: dict[str, tuple[int, Any]] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._passed = threading.Condition()
-        self._passes = 0
-        self._everything = self._finishing = False
+        self._changed = threading.Condition()
+        #: Files that somebody has said have grown, in this order; all of which that was ever said.
+        self._grown: dict[str, None] = {}
+        self._told: set[str] = set()
+        self._sending = self._looking = self._finishing = False
         self._thread = threading.Thread(target=self._follow, name="image-sender", daemon=True)
         self.sent_bytes = 0
 
+    def grew(self, name: str) -> None:
+        """Say that we have written to the end of a file, or made it. Does not wait. From any thread.
+
+        :param name: in the directory, or in a level: ``level-1/pages-1.img``. All writes to it are told here.
+        """
+        with self._changed:
+            self._grown[name] = None
+            self._told.add(name)
+            self._changed.notify_all()
+
     def start_ahead(self) -> None:
-        """Begin to send, but only levels: images may still be thrown away and written anew."""
+        """Begin to send what :meth:`grew`; others may still be thrown away and written anew."""
         threads.start(self._thread)
 
     def start(self) -> None:
-        """Begin to send everything; from now on no file is written anew."""
-        self._everything = True
+        """Begin to send everything; CRIU writes now, and says nothing to us."""
+        with self._changed:
+            self._looking = True
+            self._changed.notify_all()
         if self._thread.ident is None:
             threads.start(self._thread)
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until everything that is in the directory now has been handed to *send*.
+        """Wait until all of what :meth:`grew` has been handed to *send*.
 
         :raises MigrateError: sending failed, or takes longer.
         """
-        with self._passed:
-            wanted = self._passes + 2  # the pass that goes on now may have missed something
-            done = self._passed.wait_for(lambda: self._error or self._passes >= wanted, timeout_s)
-        if self._error is not None:
-            raise self._error
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self._error or not (self._grown or self._sending), timeout_s
+            )
+        self.check()
         if not done:
             raise ImageError("the images could not be sent in time", phase="stream")
 
@@ -87,13 +101,13 @@ class Sender:
         :raises MigrateError: sending failed, now or before.
         :raises ImageError: an image could not be read.
         """
-        self._stop.set()  # between two chunks: what it has not sent is sent below
+        self.abandon()  # between two chunks: what it has not sent is sent below
         while self._thread.is_alive():
             self._heed()
             self._thread.join(limits.HEED_S)
         self.check()
-        self._everything = self._finishing = True
-        self._pass()
+        self._looking = self._finishing = True
+        self._pass([*self._told])
         return Manifest(
             version=MANIFEST_VERSION,
             migration_id=migration_id,
@@ -110,7 +124,9 @@ class Sender:
 
     def abandon(self) -> None:
         """Send no more, and do not wait for the chunk that is being sent."""
-        self._stop.set()
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Stop following; images stay as they are. Waits for the chunk that is being sent."""
@@ -120,51 +136,60 @@ class Sender:
 
     def _follow(self) -> None:
         try:
-            while not self._stop.wait(INTERVAL_S):
-                self._pass()
-                with self._passed:
-                    self._passes += 1
-                    self._passed.notify_all()
+            while not self._stop.is_set():
+                self._pass(self._next())
         except BaseException as error:  # told by finish(), in the thread that can act on it
-            with self._passed:
+            with self._changed:
                 self._error = error
-                self._passed.notify_all()
+                self._changed.notify_all()
+
+    def _next(self) -> list[str]:
+        """Wait for what has grown; while CRIU writes, not for long."""
+        with self._changed:
+            self._sending = False
+            self._changed.notify_all()
+            if self._looking:
+                self._changed.wait_for(lambda: self._grown or self._stop.is_set(), INTERVAL_S)
+            else:
+                self._changed.wait_for(lambda: self._grown or self._stop.is_set() or self._looking)
+            found, self._sending = list(self._grown), True
+            self._grown.clear()
+        return found
+
+    def _pass(self, grown: list[str]) -> None:
+        try:
+            for name in grown:
+                self._send_growth(self._directory / name, name)
+            if self._looking:
+                self._look()
+        except OSError as error:
+            raise ImageError(f"cannot read the images: {error.strerror}", phase="stream") from error
+
+    def _look(self) -> None:
+        """Send what CRIU has written meanwhile."""
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                ours = entry.name in self._told or _NOT_IMAGES.fullmatch(entry.name)
+                if not ours and entry.is_file(follow_symlinks=False):
+                    self._send_growth(Path(entry.path), entry.name)
 
     def _stopped(self) -> bool:
         return self._stop.is_set() and not self._finishing
 
-    def _pass(self) -> None:
-        try:
-            self._pass_through(self._directory, "")
-        except OSError as error:
-            raise ImageError(f"cannot read the images: {error.strerror}", phase="stream") from error
-
-    def _pass_through(self, directory: Path, prefix: str) -> None:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if not prefix and _LEVEL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                    self._pass_through(directory / entry.name, f"{entry.name}/")
-                elif (
-                    (prefix or self._everything)
-                    and entry.is_file(follow_symlinks=False)
-                    and not _NOT_IMAGES.fullmatch(entry.name)
-                ):
-                    self._send_growth(entry, prefix + entry.name)
-
-    def _send_growth(self, entry: os.DirEntry[str], name: str) -> None:
+    def _send_growth(self, path: Path, name: str) -> None:
         known = self._files.get(name)
         offset, digest = known or (0, hashlib.sha256())
         if known:
-            size = entry.stat().st_size
+            size = path.stat().st_size
             if size < offset:
                 raise ImageError(f"{name} was written anew after it had been sent", phase="stream")
             if size == offset:
                 return
-        with Path(entry.path).open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(CHUNK_BYTES)
             while (data or known is None) and not self._stopped():
-                self._send(FileChunk(name=name, offset=offset, data=data))
+                self._send(Piece(name=name, offset=offset, data=data))
                 digest.update(data)
                 offset += len(data)
                 self.sent_bytes += len(data)
@@ -179,7 +204,7 @@ class Receiver:
         self._directory = directory
         self._files: dict[str, tuple[int, Any]] = {}
 
-    def take(self, chunk: FileChunk) -> None:
+    def take(self, chunk: Piece) -> None:
         """Write one chunk.
 
         :raises ImageError: a bad name, a gap, or no space; the directory is to be thrown away.

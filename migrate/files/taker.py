@@ -17,7 +17,7 @@ from migrate.errors import MigrateError
 from migrate.files import beneath
 from migrate.files.copies import ATTRIBUTES
 from migrate.journal.journal import Journal
-from migrate.pb.session_pb2 import FileChunk
+from migrate.link.payloads import Piece
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,7 +37,7 @@ class FileTaker:
         self._kept: set[Path] = set()
         self._made: dict[Path, str] = {}
 
-    def take(self, chunk: FileChunk) -> None:
+    def take(self, chunk: Piece) -> None:
         """Take one piece; the last one of a file puts it in its place.
 
         :raises MigrateError: a bad path, a link in it, a gap, no space, no permission; the file there is as it was.
@@ -54,7 +54,7 @@ class FileTaker:
             hint = "Look at the space and the permissions there, or put the file there yourself."
             raise self._error(f"cannot write {path}: {error.strerror}", hint) from error
 
-    def _take(self, path: Path, chunk: FileChunk) -> None:
+    def _take(self, path: Path, chunk: Piece) -> None:
         if chunk.removed:
             self._remove(path)
         elif stat.S_ISDIR(chunk.mode):
@@ -72,7 +72,7 @@ class FileTaker:
 
     # --- files -------------------------------------------------------------------------------------------
 
-    def _write(self, path: Path, chunk: FileChunk) -> None:
+    def _write(self, path: Path, chunk: Piece) -> None:
         if chunk.offset == 0:
             self.close()
             self._make_parents(path)
@@ -89,7 +89,7 @@ class FileTaker:
         while left:
             left = left[os.write(self._file, left) :]
 
-    def _put(self, path: Path, chunk: FileChunk) -> None:
+    def _put(self, path: Path, chunk: Piece) -> None:
         _dress(self._file, chunk)
         self.close()
         with beneath.directory(path.parent) as folder:
@@ -111,7 +111,7 @@ class FileTaker:
             # As root: an owner of a directory may not link what others own in it (fs.protected_hardlinks).
             os.link(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
 
-    def _make_link(self, path: Path, chunk: FileChunk) -> None:
+    def _make_link(self, path: Path, chunk: Piece) -> None:
         self._make_parents(path)
         made = next(self._names)
         with beneath.directory(path.parent) as folder:
@@ -147,7 +147,7 @@ class FileTaker:
         for parent in reversed(path.parents[:-1]):
             self._make_directory(parent, None)
 
-    def _make_directory(self, path: Path, chunk: FileChunk | None) -> None:
+    def _make_directory(self, path: Path, chunk: Piece | None) -> None:
         if chunk is not None:
             self._make_parents(path)
         with beneath.directory(path.parent) as folder:
@@ -165,7 +165,7 @@ class FileTaker:
                 self._made[path] = beneath.identity(made)
             # One that is there is ours, and its mode or owner has changed at the origin; else somebody else put it.
             if self._made[path] == beneath.identity(made):
-                _dress(made, chunk or FileChunk(mode=0o755))
+                _dress(made, chunk or Piece(str(path), mode=0o755))
         finally:
             os.close(made)
 
@@ -190,7 +190,7 @@ class FileTaker:
         return MigrateError(text, phase="copy", role="destination", hint=hint)
 
 
-def _dress(made: int, chunk: FileChunk) -> None:
+def _dress(made: int, chunk: Piece) -> None:
     """Give the new file or directory owner, mode, attributes and times of the origin's."""
     os.fchown(made, chunk.uid, chunk.gid)
     os.fchmod(

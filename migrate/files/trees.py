@@ -16,9 +16,9 @@ from pathlib import Path
 from migrate.errors import MigrateError
 from migrate.files import copies
 from migrate.files.content import Digests
-from migrate.pb.session_pb2 import FileChunk
+from migrate.link.payloads import Piece
 
-Send = Callable[[FileChunk], None]
+Send = Callable[[Piece], None]
 
 
 class Tree:
@@ -35,7 +35,7 @@ class Tree:
     def copy(self, send: Send) -> None:
         """Send everything. :raises MigrateError: something cannot be read."""
         copies.send_directory_above(self.path, send)
-        send(FileChunk(name=self.path, removed=True))
+        send(Piece(name=self.path, removed=True))
         for path, status in _walk(self.path):
             self._send(path, status, send)
 
@@ -68,7 +68,7 @@ class Tree:
 
     def _remove(self, path: str, send: Send) -> None:
         del self._sent[path]
-        send(FileChunk(name=path, removed=True))
+        send(Piece(name=path, removed=True))
 
     def _send(self, path: str, status: os.stat_result, send: Send) -> None:
         """Send one of them; one that the running process has just removed is left out."""

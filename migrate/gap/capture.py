@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import ipaddress
 import os
 import select
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable
 from migrate import threads
 from migrate.errors import MigrateError
 from migrate.gap import filter, packets
-from migrate.pb.session_pb2 import GapPackets
+from migrate.gap.packets import Segment
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.record.ici import Endpoint
 
@@ -75,7 +76,6 @@ class Capture:
         self._packet_bytes = packet_bytes
         self._buffer = memoryview(bytearray(_LARGEST_BYTES))
         self._wanted: packets.Wanted | None = None
-        self._choice: tuple[Iterable[Flow], Iterable[Endpoint]] | None = None
         self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         self._everything = [make(self._addresses) for make in (filter.for_ipv4, filter.for_ipv6)]
         #: Packets lost because the store was full.
@@ -111,19 +111,19 @@ class Capture:
 
         Costs nothing now: *flows* is gone through when the first packet is asked for.
         """
-        self._wanted, self._choice = None, (flows, listeners)
+        self._wanted = packets.Wanted(flows, listeners)
 
-    def take(self, most_bytes: int = 1 << 62) -> list[bytes]:
-        """The packets caught and not yet taken, in the order of their arrival: whole, with checksums.
+    def take(self, most_bytes: int = 1 << 62) -> list[Segment]:
+        """What was caught and not yet taken, in the order of its arrival: whole packets, with checksums.
 
         :param most_bytes: stop at about so much.
         """
-        taken: list[bytes] = []
+        taken: list[Segment] = []
         for sock in self._sockets:
             while most_bytes > 0 and (data := self._receive(sock)) is not None:
                 fresh = self._made_ready(*data)
                 taken += fresh
-                most_bytes -= sum(map(len, fresh))
+                most_bytes -= sum(len(one.packet) for one in fresh)
         return taken
 
     def _receive(self, sock: socket.socket) -> tuple[bytes, int] | None:
@@ -135,18 +135,16 @@ class Capture:
         status = _AUXDATA.unpack(ancillary[0][2])[0] if ancillary else 0
         return bytes(self._buffer[:size]), status
 
-    def _made_ready(self, data: bytes, status: int) -> list[bytes]:
+    def _made_ready(self, data: bytes, status: int) -> list[Segment]:
         segment = packets.parse(data)
-        if segment is None or not self._counts(segment):
+        if segment is None or (self._wanted is not None and segment not in self._wanted):
             return []
-        if not status & (_CHECKSUM_NOT_READY | _CHECKSUM_VALID) and not packets.intact(segment):
+        if status & (_CHECKSUM_NOT_READY | _CHECKSUM_VALID):
+            # The sum need not be there, nor that of one that was joined of several.
+            segment = dataclasses.replace(segment, packet=b"")
+        elif not packets.intact(segment):
             return []  # damaged on its way; with a new checksum it would be believed
-        return [packets.build(piece) for piece in packets.split(segment, self._packet_bytes)]
-
-    def _counts(self, segment: packets.Segment) -> bool:
-        if self._choice is not None:
-            self._wanted, self._choice = packets.Wanted(*self._choice), None
-        return self._wanted is None or segment in self._wanted
+        return [packets.whole(piece) for piece in packets.split(segment, self._packet_bytes)]
 
     def count_dropped(self) -> int:
         """Bring :attr:`dropped` up to date and return it."""
@@ -199,7 +197,7 @@ def _attach(sock: socket.socket, program: bytes) -> None:
 class Forwarder:
     """Sends what *capture* catches, until :meth:`stop`, from a thread of its own.
 
-    :param send: takes a message; may raise MigrateError, after which nothing more is sent.
+    :param send: takes packets; may raise MigrateError, after which nothing more is sent.
     :param keep: takes packets that are about to be sent.
     :ivar packets: how many were sent. :ivar sent_bytes: how much.
 
@@ -209,7 +207,7 @@ class Forwarder:
     def __init__(
         self,
         capture: Capture,
-        send: Callable[[GapPackets], None],
+        send: Callable[[list[bytes]], None],
         keep: Callable[[list[bytes]], None] = lambda packets: None,
     ) -> None:
         self._capture, self._send, self._keep = capture, send, keep
@@ -231,14 +229,15 @@ class Forwarder:
             while not self._broken and (taken := self._capture.take(MESSAGE_BYTES)):
                 self._forward(taken)
 
-    def _forward(self, taken: list[bytes]) -> None:
+    def _forward(self, segments: list[Segment]) -> None:
+        taken = [one.packet for one in segments]
         self._keep(taken)
         size = sum(map(len, taken))
         if self.sent_bytes + size > MOST_FORWARDED_BYTES:
             self._capture.dropped += len(taken)
             return
         try:
-            self._send(GapPackets(packets=taken))
+            self._send(taken)
         except MigrateError:  # however the link has ended: that is told by who waits for an answer
             self._broken = True
             return

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from migrate.gap import packets
+from migrate.gap.packets import Segment
 from tcpcp.endpoint.isolation import MARK, Flow
 from tcpcp.record.ici import Endpoint
 
@@ -64,25 +65,24 @@ class Injector:
         interface's index."""
         self._devices = {ip.packed: index for ip, index in devices.items()}
 
-    def give(self, packet: bytes, *, marked: bool = False) -> None:
-        """Have the host receive *packet*; the kernel has dealt with it when this returns, in most cases.
+    def give(self, segment: Segment, *, marked: bool = False) -> None:
+        """Have the host receive *segment*; the kernel has dealt with it when this returns, in most cases.
 
-        :param packet: whole, as :func:`migrate.gap.packets.build` makes it, to a local address.
+        :param segment: to a local address, with its packet, see :func:`migrate.gap.packets.whole`.
         :param marked: it passes the filter that holds its connection.
         """
-        sockets = self._sockets[marked]
+        sockets, packet, local = self._sockets[marked], segment.packet, packets.local_ip(segment)
         try:
-            if packet[0] >> 4 == 4:
-                self._give_ipv4(sockets["ipv4"], packet)
-            elif index := self._devices.get(local := packet[24:40], 0):
+            if segment.version == 4:
+                self._give_ipv4(sockets["ipv4"], packet, local)
+            elif index := self._devices.get(local, 0):
                 sockets["ipv6"].sendto(packet, (socket.inet_ntop(socket.AF_INET6, local), 0, 0, index))
             else:
                 sockets["lo"].send(_LO_HEADER + packet)
         except OSError:
             self.refused += 1  # lost, as on any network
 
-    def _give_ipv4(self, sock: socket.socket, packet: bytes) -> None:
-        local = packet[16:20]
+    def _give_ipv4(self, sock: socket.socket, packet: bytes, local: bytes) -> None:
         where, index = (socket.inet_ntop(socket.AF_INET, local), 0), self._devices.get(local, 0)
         came_by = [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(index))] if index else []
         sock.sendmsg([packet], came_by, 0, where)
@@ -131,11 +131,10 @@ class Inlet:
 
     def __init__(self, injector: Injector) -> None:
         self._injector = injector
-        self._wanted: packets.Wanted | None = None
-        self._choice: tuple[Iterable[Flow], Iterable[Endpoint]] = ((), ())
-        self._waiting: list[bytes] = []
+        self._wanted = packets.Wanted()
+        self._waiting: list[Segment] = []
         self._waiting_bytes = 0
-        self._nudges: dict[bytes, packets.Segment] = {}
+        self._nudges: dict[bytes, Segment] = {}
         self._open = False
         self.given = self.dropped = 0
 
@@ -144,26 +143,20 @@ class Inlet:
 
         Costs nothing now: *flows* is gone through when the first packet arrives.
         """
-        self._wanted, self._choice = None, (flows, listeners)
+        self._wanted = packets.Wanted(flows, listeners)
 
-    def _wants(self, packet: bytes) -> bool:
-        if self._wanted is None:
-            self._wanted = packets.Wanted(*self._choice)
-        segment = packets.parse(packet)
-        return segment is not None and segment in self._wanted
-
-    def add(self, arrived: Iterable[bytes]) -> None:
-        """Take packets: keep them, or after :meth:`open` give them at once."""
-        for packet in arrived:
-            if not self._wants(packet):
+    def add(self, arrived: Iterable[Segment]) -> None:
+        """Take what has arrived: keep it, or after :meth:`open` give it at once."""
+        for segment in arrived:
+            if segment not in self._wanted:
                 continue
             if self._open:
-                self._give(packet)
-            elif self._waiting_bytes + len(packet) > MOST_WAITING_BYTES:
+                self._give(segment)
+            elif self._waiting_bytes + len(segment.packet) > MOST_WAITING_BYTES:
                 self.dropped += 1
             else:
-                self._waiting.append(packet)
-                self._waiting_bytes += len(packet)
+                self._waiting.append(segment)
+                self._waiting_bytes += len(segment.packet)
 
     def fill(self, late: Iterable[Flow] = ()) -> None:
         """Give what waits and needs no answer of its own; see the class, point 2.
@@ -172,30 +165,27 @@ class Inlet:
         """
         later = set(map(packets.flow_key, late)) if self._waiting else set()
         kept = []
-        for packet in self._waiting:
-            segment = packets.parse(packet)
-            if segment is None:
-                continue
+        for segment in self._waiting:
             if segment.flags & (packets.SYN | packets.FIN | packets.RST):
                 later.add(segment.key)  # with whatever comes behind it
             if segment.key in later:
-                kept.append(packet)
+                kept.append(segment)
                 continue
             if segment.payload and segment.key not in self._nudges:
                 self._nudges[segment.key] = packets.outdated(segment)
-            self._give(packet, marked=True)
+            self._give(segment, marked=True)
         self._waiting = kept
 
     def open(self) -> None:
         """Have what was given acknowledged; give what waits, and from now on whatever is added."""
         self._open = True
         for nudge in self._nudges.values():
-            self._injector.give(packets.build(nudge))
+            self._injector.give(packets.whole(nudge))
         self._nudges.clear()
         waiting, self._waiting = self._waiting, []
-        for packet in waiting:
-            self._give(packet)
+        for segment in waiting:
+            self._give(segment)
 
-    def _give(self, packet: bytes, *, marked: bool = False) -> None:
-        self._injector.give(packet, marked=marked)
+    def _give(self, segment: Segment, *, marked: bool = False) -> None:
+        self._injector.give(segment, marked=marked)
         self.given += 1

@@ -2,8 +2,8 @@
 
 A captured packet is not yet one that could have come over a wire. It may be longer than the device's MTU
 (receive offload joins segments), lack its checksum (between virtual devices nobody computes it), or have
-padding behind it. :func:`parse` takes one apart, :func:`split` cuts it to size, :func:`build` makes a whole
-packet of it, with its lengths and checksums.
+padding behind it. :func:`parse` takes one apart, once on each host; :func:`split` cuts it to size, :func:`whole`
+makes a packet of it again, with its lengths and checksums, where anything was changed.
 
 Source: RFC 791, RFC 8200, RFC 9293 section 3.1, RFC 1071, RFC 2675 (jumbograms); net/core/gro.c and
 net/ipv4/tcp_offload.c tcp_gso_segment() for which flags go into which segment.
@@ -12,8 +12,9 @@ net/ipv4/tcp_offload.c tcp_gso_segment() for which flags go into which segment.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.record.checksum import checksum, total
@@ -40,12 +41,14 @@ class Segment:
     :ivar ip: the IP header, with its options; of IPv6 with a hop-by-hop header, if there is one.
     :ivar tcp: the TCP header with its options.
     :ivar key: what tells its connection, see :func:`flow_key`.
+    :ivar packet: all of it as it came, without padding; empty: it is not what it was, and has to be built.
     """
 
     ip: bytes
     tcp: bytes
     payload: bytes
     key: bytes
+    packet: bytes = b""
 
     @property
     def version(self) -> int:
@@ -78,13 +81,19 @@ def parse(data: bytes) -> Segment | None:
     return None
 
 
+def parse_all(packets: Iterable[bytes]) -> Iterator[Segment]:
+    """:func:`parse` each of *packets*; those are left out that are not carried over, or not whole."""
+    return (segment for segment in map(parse, packets) if segment is not None and segment.packet)
+
+
 def _parse_ipv4(data: bytes) -> Segment | None:
     header = 4 * (data[0] & 0xF)
-    total = _U16.unpack_from(data, 2)[0] or len(data)  # 0 in a packet that GRO made longer than 65535
+    length: int = _U16.unpack_from(data, 2)[0]  # 0 in a packet that GRO made longer than 65535
     fragment = _U16.unpack_from(data, 6)[0] & _MORE_FRAGMENTS_OR_OFFSET
     if data[9] != _TCP or fragment or header < _IPV4_BYTES:
         return None
-    return _parse_tcp(data, data[:header], header, total, data[12:20])
+    end = length or len(data)
+    return _parse_tcp(data, data[:header], header, end, data[12:20], as_it_came=bool(length))
 
 
 def _parse_ipv6(data: bytes) -> Segment | None:
@@ -99,16 +108,19 @@ def _parse_ipv6(data: bytes) -> Segment | None:
         at = after
     elif data[6] != _TCP:
         return None
-    return _parse_tcp(data, header, at, end, data[8:40])
+    return _parse_tcp(data, header, at, end, data[8:40], as_it_came=bool(length))
 
 
-def _parse_tcp(data: bytes, header: bytes, at: int, end: int, addresses: bytes) -> Segment | None:
+def _parse_tcp(
+    data: bytes, header: bytes, at: int, end: int, addresses: bytes, *, as_it_came: bool
+) -> Segment | None:
     if end > len(data) or end < at + _TCP_BYTES:
         return None
     payload = at + 4 * (data[at + 12] >> 4)
     if not at + _TCP_BYTES <= payload <= end:
         return None
-    return Segment(header, data[at:payload], data[payload:end], addresses + data[at : at + 4])
+    packet = data[:end] if as_it_came else b""
+    return Segment(header, data[at:payload], data[payload:end], addresses + data[at : at + 4], packet)
 
 
 def local_ip(segment: Segment) -> bytes:
@@ -152,7 +164,15 @@ def _piece(segment: Segment, number: int, start: int, payload: bytes) -> Segment
     _U32.pack_into(tcp, 4, (_U32.unpack_from(tcp, 4)[0] + start) & 0xFFFFFFFF)
     if segment.version == 4:
         _U16.pack_into(ip, 4, (_U16.unpack_from(ip, 4)[0] + number) & 0xFFFF)
-    return replace(segment, ip=bytes(ip), tcp=bytes(tcp), payload=payload)
+    return replace(segment, ip=bytes(ip), tcp=bytes(tcp), payload=payload, packet=b"")
+
+
+def whole(segment: Segment) -> Segment:
+    """*segment* with its packet, which is built where there is none.
+
+    :raises ValueError: as :func:`build`.
+    """
+    return segment if segment.packet else replace(segment, packet=build(segment))
 
 
 def build(segment: Segment) -> bytes:
@@ -182,7 +202,7 @@ def outdated(segment: Segment) -> Segment:
     tcp = bytearray(segment.tcp[:_TCP_BYTES])
     _U32.pack_into(tcp, 4, (_U32.unpack_from(tcp, 4)[0] - 1) & 0xFFFFFFFF)
     tcp[12], tcp[13] = _TCP_BYTES // 4 << 4, ACK
-    return replace(segment, tcp=bytes(tcp), payload=b"")
+    return replace(segment, tcp=bytes(tcp), payload=b"", packet=b"")
 
 
 def _pseudo(segment: Segment, length: int) -> bytes:
@@ -201,26 +221,30 @@ class Wanted:
 
     A segment of any other connection must not be: where it goes it would meet no socket, and draw a reset.
 
+    To make one costs nothing: *flows* and *listeners* are gone through when the first segment is asked for.
+
     :param listeners: where they are bound; 0.0.0.0 and :: stand for every address.
     """
 
-    def __init__(self, flows: Iterable[Flow], listeners: Iterable[Endpoint]) -> None:
-        self._flows = frozenset(map(flow_key, flows))
-        self._bound: set[bytes] = set()
-        self._wildcards: set[tuple[int, bytes]] = set()
-        for one in listeners:
-            port = _U16.pack(one.port)
-            if one.ip.is_unspecified:
-                self._wildcards.add((one.ip.version, port))
-            else:
-                self._bound.add(one.ip.packed + port)
+    def __init__(self, flows: Iterable[Flow] = (), listeners: Iterable[Endpoint] = ()) -> None:
+        self._of, self._at = flows, listeners
+
+    @cached_property
+    def _flows(self) -> frozenset[bytes]:
+        return frozenset(map(flow_key, self._of))
+
+    @cached_property
+    def _bound(self) -> frozenset[bytes]:
+        """Address and port; the version instead of an address where any is meant."""
+        return frozenset(
+            (bytes([one.ip.version]) if one.ip.is_unspecified else one.ip.packed) + _U16.pack(one.port)
+            for one in self._at
+        )
 
     def __contains__(self, segment: Segment) -> bool:
         if segment.key in self._flows:
             return True
         if not segment.opens:
             return False
-        port, half = segment.key[-2:], (len(segment.key) - 4) // 2
-        return (
-            segment.key[half : 2 * half] + port in self._bound or (segment.version, port) in self._wildcards
-        )
+        port, version = segment.key[-2:], bytes([segment.version])
+        return local_ip(segment) + port in self._bound or version + port in self._bound

@@ -15,28 +15,31 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from migrate import limits, threads
 from migrate.errors import MigrateError, ProtocolError
-from migrate.link import frames, heartbeat
+from migrate.link import frames, heartbeat, speech
 from migrate.link.clock import Clocks
 from migrate.link.end import End
 from migrate.link.heartbeat import Heartbeat, Limits
-from migrate.link.queues import BULK_KINDS, Received, ReceiveQueue, SendQueue
+from migrate.link.payloads import CHUNK_BYTES, Connections, Packets, Piece, Said
+from migrate.link.queues import CONTROL, LANES, Parts, Received, ReceiveQueue, SendQueue
+from migrate.link.speech import Speech
 from migrate.link.stream import Stream
 from migrate.pb.session_pb2 import Frame, Ping
 
 _READ_BYTES = 256 << 10
 
-# The messages by their field in Frame; FileChunk has two, so its sender says which.
+# What is said, by its field in Frame; a Piece has two, so its sender says which.
 _KIND_OF = {
     field.message_type.full_name: field.name
     for field in Frame.DESCRIPTOR.fields
-    if field.message_type is not None and field.name not in BULK_KINDS
+    if field.message_type is not None and field.name not in ("image", "copy")
 }
+_KIND_OF_VALUE: dict[type, str] = {Packets: "gap", Connections: "connections"}
 
 M = TypeVar("M", bound=Message)
 
@@ -74,6 +77,7 @@ class Link:
         self._sending, self._received = SendQueue(), ReceiveQueue(role)
         self._heart = Heartbeat(quiet.silence_s)
         self._end = End(role, explain)
+        self._speech: Speech = speech.Newest()
         self._threads = [
             threading.Thread(target=run, name=f"link-{run.__name__.strip('_')}", daemon=True)
             for run in (self._read, self._write, self._watch)
@@ -81,32 +85,43 @@ class Link:
         for thread in self._threads:
             threads.start(thread)
 
+    def speak(self, protocol: int, version: str) -> None:
+        """From now on both sides speak *protocol*, which they have agreed on in their hellos.
+
+        :param version: the other side's.
+        """
+        self._speech = speech.of(protocol, version)
+
     # --- sending -----------------------------------------------------------------------------------------
 
-    def send(self, message: Message, *, kind: str = "", timeout_s: float | None = None) -> None:
+    def send(self, message: Said, *, kind: str = "", timeout_s: float | None = None) -> None:
         """Queue *message*; it is sent in the background.
 
-        A control message returns at once and overtakes bulk ones (the kinds ``image`` and ``copy``), which
+        A control message returns at once and overtakes bulk ones, connections and pieces of files, which
         wait while a few are queued. :meth:`flush` waits until all has been handed to the stream.
 
-        :param kind: needed for a FileChunk only: ``"image"`` or ``"copy"``; its data is at most
-            ``frames.CHUNK_BYTES``.
+        :param kind: needed for a Piece only: ``"image"`` or ``"copy"``; its data, as the records of Connections,
+            are at most ``payloads.CHUNK_BYTES``.
         :param timeout_s: how long a bulk message may wait; None: until the link is lost.
         :raises TransportError: the link is lost or closed, or the time is over; the message was not sent.
         :raises MigrateError: (bulk only) the Failure that the other side has reported meanwhile.
         """
-        name = kind or _KIND_OF.get(message.DESCRIPTOR.full_name, "")
-        if not name:
-            raise ValueError(f"{message.DESCRIPTOR.full_name} needs a kind")
-        fields: dict[str, Any] = {name: message}
-        number = self._received.questions.number(name)
-        data = frames.encode(Frame(stamp=self.clocks.stamp(), question=number, **fields))
-        if name in BULK_KINDS:
-            if len(data) > frames.CHUNK_BYTES + 8192:
-                raise ValueError(f"a chunk of {len(data)} bytes; split it to {frames.CHUNK_BYTES}")
-            self._send_bulk(data, timeout_s)
-        else:
-            self._send_control(data)
+        for name, part, payload in self._speech.frames(message, kind or _kind_of(message)):
+            lane = LANES.get(name, CONTROL)
+            parts = self._encoded(name, part, payload)
+            if lane == CONTROL:
+                self._send_control(parts)
+            else:
+                self._send_bulk(parts, lane, timeout_s)
+
+    def _encoded(self, kind: str, message: Message, payload: bytes) -> Parts:
+        if kind in LANES and len(payload) > CHUNK_BYTES:
+            raise ValueError(f"a chunk of {len(payload)} bytes; split it to {CHUNK_BYTES}")
+        frame = Frame(stamp=self.clocks.stamp(), payload_bytes=len(payload))
+        if number := self._received.questions.number(kind):
+            frame.question = number
+        getattr(frame, kind).CopyFrom(message)
+        return frames.encode(frame), payload
 
     def flush(self, *, timeout_s: float) -> None:
         """Wait until everything queued has been handed to the stream.
@@ -120,22 +135,23 @@ class Link:
     def _flushed(self) -> bool:
         return self._end.error is not None or self._sending.flushed
 
-    def _send_control(self, data: bytes) -> None:
+    def _send_control(self, parts: Parts) -> None:
         with self._changed:
             self._end.require_none()
-            self._sending.put(data)
+            self._sending.put(parts)
             self._changed.notify_all()
 
-    def _send_bulk(self, data: bytes, timeout_s: float | None) -> None:
+    def _send_bulk(self, parts: Parts, lane: int, timeout_s: float | None) -> None:
         def ready() -> bool:
-            return self._end.error is not None or self._received.has("failure") or self._sending.room
+            ended = self._end.error is not None or self._received.has("failure")
+            return ended or self._sending.room(lane)
 
         if not self._wait(ready, timeout_s):
             raise self._end.late(f"took no image data for {timeout_s:g} s")
         with self._changed:
             self._received.raise_failure()
             self._end.require_none()
-            self._sending.put(data, bulk=True)
+            self._sending.put(parts, lane)
             self._changed.notify_all()
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
@@ -155,7 +171,7 @@ class Link:
 
     # --- receiving ---------------------------------------------------------------------------------------
 
-    def receive(self, *kinds: str, timeout_s: float, discard: bool = False) -> Message:
+    def receive(self, *kinds: str, timeout_s: float, discard: bool = False) -> Said:
         """Wait for the next message and return it; it must be of one of *kinds* (fields of Frame).
 
         :param discard: throw messages of other kinds away, failures too; for an undo that waits for its
@@ -168,13 +184,13 @@ class Link:
         return self.receive_kind(*kinds, timeout_s=timeout_s, discard=discard)[1]
 
     def expect(self, cls: type[M], *, timeout_s: float, discard: bool = False) -> M:
-        """:meth:`receive` for a single kind, given by its class (not for FileChunk, which has two kinds)."""
+        """:meth:`receive` for a single kind, given by the class of its message."""
         kind = _KIND_OF[cls.DESCRIPTOR.full_name]
         message = self.receive(kind, timeout_s=timeout_s, discard=discard)
         assert isinstance(message, cls)
         return message
 
-    def receive_kind(self, *kinds: str, timeout_s: float, discard: bool = False) -> tuple[str, Message]:
+    def receive_kind(self, *kinds: str, timeout_s: float, discard: bool = False) -> tuple[str, Said]:
         """:meth:`receive`, but return the kind as well."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -270,9 +286,9 @@ class Link:
             while data := self._stream.read(_READ_BYTES):
                 self._heart.heard(time.monotonic())
                 arrived_ns = self.clocks.now_ns()
-                for frame in decoder.feed(data):
+                for frame, payload in decoder.feed(data):
                     self.clocks.take(frame.stamp, arrived_ns)
-                    self._accept(frame)
+                    self._accept(frame, payload)
                 if decoder.fault is not None:
                     raise decoder.fault
             decoder.finish()
@@ -283,31 +299,33 @@ class Link:
         else:
             self._finish(self._end.of_stream(), lost=not self._end.goodbye)
 
-    def _accept(self, frame: Frame) -> None:
+    def _accept(self, frame: Frame, payload: bytes) -> None:
         kind = frame.WhichOneof("kind")
         assert kind is not None
         if kind == "ping":
             return
         self._end.goodbye |= kind == "goodbye"
+        kind, said = self._speech.heard(kind, getattr(frame, kind), payload)
         with self._changed:
             # Frames wait in the stream while nobody takes them here; that is no silence of the other side.
             self._heart.hold()
             self._changed.wait_for(lambda: self._received.room or self._end.error is not None)
             self._heart.heard(time.monotonic())
-            self._received.put(kind, getattr(frame, kind), frame.question)
+            self._received.put(kind, said, frame.question)
             self._changed.notify_all()
 
     def _write(self) -> None:
-        while (data := self._next_to_write()) is not None:
+        while (parts := self._next_to_write()) is not None:
             try:
-                self._stream.write(data)
+                for data in filter(None, parts):
+                    self._stream.write(data)
             except OSError as error:
                 # The reader sees the end of the stream too, and may know better why.
                 self._threads[0].join(1.0)
                 self._finish(self._end.broken(error), lost=True)
                 return
 
-    def _next_to_write(self) -> bytes | None:
+    def _next_to_write(self) -> Parts | None:
         with self._changed:
             self._sending.written()
             self._changed.notify_all()
@@ -316,10 +334,10 @@ class Link:
             )
             if self._end.error is not None:
                 return None
-            if (data := self._sending.take()) is not None:
+            if (parts := self._sending.take()) is not None:
                 self._changed.notify_all()  # there may be room now
-                return data
-        return frames.encode(Frame(ping=Ping(), stamp=self.clocks.stamp()))
+                return parts
+        return frames.encode(Frame(ping=Ping(), stamp=self.clocks.stamp())), b""
 
     def _watch(self) -> None:
         left_s = self._quiet.silence_s
@@ -328,3 +346,11 @@ class Link:
                 return
             left_s = self._heart.left_s(time.monotonic())
         self._finish(self._end.silent(self._quiet.silence_s), lost=True)
+
+
+def _kind_of(said: Said) -> str:
+    if isinstance(said, Message):
+        return _KIND_OF[said.DESCRIPTOR.full_name]
+    if isinstance(said, Piece):
+        raise ValueError("a Piece needs a kind")
+    return _KIND_OF_VALUE[type(said)]

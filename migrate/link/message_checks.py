@@ -13,6 +13,7 @@ from typing import Any
 
 from migrate import place
 from migrate.errors import ProtocolError
+from migrate.link.payloads import Connections
 from migrate.pb import session_pb2 as pb
 from tcpcp.record import option_names
 
@@ -71,9 +72,7 @@ def _restore(message: pb.Restore) -> Iterator[str]:
     if not message.tasks:
         yield "no process"
     yield from _tasks(message.tasks)
-    for held in message.sockets:
-        if not held.holders:
-            yield f"a socket {held.inode} that nobody holds"
+    yield from _held(message.sockets)
     for one in message.listeners:
         for name, value in one.options.items():
             if name not in option_names.OPTIONS or not -(1 << 31) <= value < 1 << 32:
@@ -92,6 +91,12 @@ def _activated(message: pb.Activated) -> Iterator[str]:
     if not 0 < message.destination_pid <= _MOST_PID:
         yield f"a number that no process can have: {message.destination_pid}"
     yield from _tasks(message.tasks)
+
+
+def _held(sockets: Iterable[pb.HeldSocket]) -> Iterator[str]:
+    for held in sockets:
+        if not held.holders:
+            yield f"a socket {held.inode} that nobody holds"
 
 
 def _tasks(tasks: Iterable[pb.TaskState]) -> Iterator[str]:
@@ -135,6 +140,7 @@ _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
     pb.Answer: _answer,
     pb.Prepare: _prepare,
     pb.Restore: _restore,
+    Connections: lambda said: _held(said.sockets),
     pb.Activated: _activated,
     pb.Goodbye: lambda message: _tasks(message.tasks),
     pb.HostInventory: _host,

@@ -5,51 +5,54 @@ from __future__ import annotations
 import collections
 from typing import NamedTuple
 
-from google.protobuf.message import Message
-
 from migrate.errors import ProtocolError
 from migrate.link import failure
+from migrate.link.payloads import Said
 from migrate.link.questions import Questions
 from migrate.pb.session_pb2 import Failure
 
-#: Pieces of files, which wait while control messages overtake them.
-BULK_KINDS = frozenset({"image", "copy"})
+#: What goes first: control messages, then connections, for whom somebody waits, then pieces of files. All but the
+#: first wait for room.
+CONTROL, CONNECTIONS, FILES = range(3)
+LANES = {"connections": CONNECTIONS, "image": FILES, "copy": FILES}
 MOST_BULK = 4
 MOST_RECEIVED = 64
 
 
+#: A frame, and what stands behind it.
+Parts = tuple[bytes, bytes]
+
+
 class SendQueue:
-    """Encoded frames on their way to the stream: control ones first, each sort in its order."""
+    """Encoded frames and their payloads on their way to the stream: by lanes, each in its order."""
 
     def __init__(self) -> None:
-        self._control: collections.deque[bytes] = collections.deque()
-        self._bulk: collections.deque[bytes] = collections.deque()
+        self._lanes: list[collections.deque[Parts]] = [collections.deque() for _ in range(3)]
         self._writing = False
 
-    def put(self, data: bytes, *, bulk: bool = False) -> None:
-        """Add a frame; who adds a bulk one has seen that there is :attr:`room`."""
-        (self._bulk if bulk else self._control).append(data)
+    def put(self, parts: Parts, lane: int = CONTROL) -> None:
+        """Add a frame; who adds to another lane than CONTROL has seen that there is :meth:`room`."""
+        self._lanes[lane].append(parts)
 
-    @property
-    def room(self) -> bool:
-        """Whether another bulk frame may be added."""
-        return len(self._bulk) < MOST_BULK
+    def room(self, lane: int) -> bool:
+        """Whether another frame may be added there."""
+        return lane == CONTROL or len(self._lanes[lane]) < MOST_BULK
 
     @property
     def waits(self) -> bool:
         """Whether there is a frame to be taken."""
-        return bool(self._control or self._bulk)
+        return any(self._lanes)
 
     @property
     def flushed(self) -> bool:
         """Whether all has been handed to the stream."""
         return not (self.waits or self._writing)
 
-    def take(self) -> bytes | None:
+    def take(self) -> Parts | None:
         """The next frame, None when none waits; until :meth:`written` something is being written."""
         self._writing = True
-        queue = self._control or self._bulk
-        return queue.popleft() if queue else None
+        lane = next(filter(None, self._lanes), None)
+        return lane.popleft() if lane else None
 
     def written(self) -> None:
         """What was taken has been handed to the stream."""
@@ -64,7 +67,7 @@ class Received(NamedTuple):
     """
 
     kind: str
-    message: Message
+    message: Said
     number: int
 
 
@@ -88,7 +91,7 @@ class ReceiveQueue:
         """Whether another message may be added; until then it waits in the stream."""
         return len(self._waiting) < MOST_RECEIVED
 
-    def put(self, kind: str, message: Message, number: int = 0) -> None:
+    def put(self, kind: str, message: Said, number: int = 0) -> None:
         """Add what has come last."""
         self._waiting.append(Received(kind, message, number))
 

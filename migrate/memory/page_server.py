@@ -50,12 +50,13 @@ class PageServer:
 
     :param directory: where the pagemap and pages images go.
     :param ahead: what has been sent ahead; its rounds are over.
+    :param grew: told the name of each image, after it was made or something was written to its end.
     :ivar client: CRIU's end: to be inherited by CRIU's process, under this number, and then closed here.
     :ivar dumped_bytes: memory that CRIU dumped; :ivar written_bytes: memory that had changed.
     """
 
-    def __init__(self, directory: Path, ahead: Ahead) -> None:
-        self._directory, self._ahead = directory, ahead
+    def __init__(self, directory: Path, ahead: Ahead, grew: Callable[[str], None]) -> None:
+        self._directory, self._ahead, self._grew = directory, ahead, grew
         self._socket, self.client = socket.socketpair()
         for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
             self._socket.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
@@ -149,8 +150,9 @@ class PageServer:
         number = _FIRST_NUMBER + self._images
         self._images += 1
         try:
-            file = (self._directory / f"pages-{number}.img").open("xb", buffering=0)
+            file = (self._directory / _pages(number)).open("xb", buffering=0)
             self._image = _Image(key, number, file)
+            self._grew(self._image.name)
         except OSError as error:
             self._fail(_unwritable(error))
 
@@ -161,6 +163,7 @@ class PageServer:
         image.file.close()
         try:
             (self._directory / image.key.image).write_bytes(Pagemap(image.number, image.runs).to_bytes())
+            self._grew(image.key.image)
         except OSError as error:
             self._fail(_unwritable(error))
 
@@ -185,7 +188,7 @@ class PageServer:
 
     def _take(self, image: _Image, start: int, size: int, flags: int) -> None:
         """Write what has changed of the *size* bytes in the buffer; for the rest, point to the parent."""
-        done = start
+        done, before = start, self.written_bytes
         for begin, end in self._ahead.changed(image.key, start, self._address, size):
             add(image.runs, Run(done, (begin - done) // PAGE_BYTES, PE_PARENT))
             add(image.runs, Run(begin, (end - begin) // PAGE_BYTES, flags))
@@ -193,6 +196,8 @@ class PageServer:
             self.written_bytes += end - begin
             done = end
         add(image.runs, Run(done, (start + size - done) // PAGE_BYTES, PE_PARENT))
+        if self.written_bytes > before:
+            self._grew(image.name)
 
 
 @dataclass(slots=True)
@@ -203,6 +208,15 @@ class _Image:
     number: int
     file: FileIO
     runs: list[Run] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the image with the pages."""
+        return _pages(self.number)
+
+
+def _pages(number: int) -> str:
+    return f"pages-{number}.img"
 
 
 def _unwritable(error: OSError) -> ImageError:

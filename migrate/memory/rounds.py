@@ -1,7 +1,7 @@
 """Memory sent ahead, in rounds, while the process runs; at the freeze only what differs is sent.
 
 Each round is a *level*: a directory ``level-1``, ``level-2``, … in the image directory, with pagemap and
-pages images in CRIU's format, which the sender streams like any image. The first level holds all memory, a
+pages images in CRIU's format, which are sent as they are written. The first level holds all memory, a
 later one what has changed since. On the destination they are nested as CRIU's restore expects it: the last
 one is the images' ``parent``, the one before is its ``parent``. Pages are compared by content, so neither
 the kernel nor CRIU has to track writes; a page read too early, torn or not at all only travels again.
@@ -38,6 +38,7 @@ class Ahead:
 
     :param directory: the image directory, on a tmpfs; removing it is all there is to undo.
     :param tasks: the PIDs of the tree as it is now, called once a round.
+    :param grew: told the name of each file in the directory, after something was written to its end.
     :param deadline: on ``time.monotonic()``: no page is read after it.
     :param room_bytes: how much may be written; by default most of what is free.
     :ivar read_bytes: memory read in all rounds.
@@ -48,11 +49,13 @@ class Ahead:
         self,
         directory: Path,
         tasks: Callable[[], Iterable[int]],
+        grew: Callable[[str], None],
         *,
         deadline: float = float("inf"),
         room_bytes: int | None = None,
     ) -> None:
         self._directory, self._tasks, self._deadline = directory, tasks, deadline
+        self._grew = grew
         self._room_bytes = _room(directory) if room_bytes is None else room_bytes
         self._copies: dict[Key, Copies] = {}
         self._maps: dict[tuple[Key, int], tuple[mmap.mmap, int]] = {}
@@ -103,6 +106,8 @@ class Ahead:
         for number, (key, copies) in enumerate(self._copies.items(), 1):
             (level / f"pages-{number}.img").touch()
             (level / key.image).write_bytes(Pagemap(number, copies.runs(self.levels)).to_bytes())
+            self._grew(f"{level.name}/pages-{number}.img")
+            self._grew(f"{level.name}/{key.image}")
         return self.written_bytes - before
 
     def _copy(self, source: Source, level: Path) -> None:
@@ -117,6 +122,7 @@ class Ahead:
                     _append(newer, Copy(begin, end, self.levels, file.tell()))
                     write_all(file.fileno(), view[begin - start : end - start])
                     self._room_bytes -= end - begin
+                self._grew(f"{level.name}/pages-{number}.img")
             if newer:
                 copied = mmap.mmap(file.fileno(), file.tell(), flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
                 self._maps[source.key, self.levels] = copied, sources.address_of(copied)

@@ -29,7 +29,7 @@ class Attempt:
 
     def __init__(self, move: Move, images: Images, hold: Hold) -> None:
         self._move, self._images = move, images
-        self._pages = PageServer(images.directory, images.ahead)
+        self._pages = PageServer(images.directory, images.ahead, images.sender.grew)
         self._page_fd = self._pages.client.fileno()
         try:
             self.worker = Worker(inherit=[self._page_fd], heed=move.watch)

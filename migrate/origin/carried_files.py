@@ -16,7 +16,8 @@ from migrate.files import copies
 from migrate.files import trees as tree_copy
 from migrate.files.content import Digests
 from migrate.inventory import open_files
-from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory, ProcessInventory
+from migrate.link.payloads import Piece
+from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 
 Ask = Callable[[Compare, Callable[[], None]], Compared]
 
@@ -34,7 +35,7 @@ class CarriedFiles:
     def __init__(
         self,
         ask: Ask,
-        send: Callable[[FileChunk], None],
+        send: Callable[[Piece], None],
         *,
         copying: bool,
         trees: Iterable[str] = (),

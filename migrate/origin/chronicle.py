@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate.events import log, who
-from migrate.link.frames import PROTOCOL
+from migrate.link import speech
 from migrate.pb import session_pb2 as pb
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
@@ -66,7 +66,7 @@ def _versions() -> dict[str, Any]:
     """Of all that takes part here and is known before anything is looked at."""
     return {
         "migrate": VERSION,
-        "protocol": PROTOCOL,
+        "protocol": speech.NEWEST,
         "python": platform.python_version(),
         "kernel": os.uname().release,
     }

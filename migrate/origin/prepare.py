@@ -12,6 +12,7 @@ from migrate.gap import capture
 from migrate.gap.file import GapFile
 from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
+from migrate.link import payloads
 from migrate.memory.rounds import Ahead
 from migrate.origin.attempt import Attempt
 from migrate.origin.freeze import Prepared
@@ -72,7 +73,8 @@ def _journal(move: Move) -> Journal:
 def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.Forwarder]:
     """Nothing is caught yet, and nothing sent on."""
     made = capture.Capture(ipaddress.ip_address(one.ip) for one in move.plan.addresses)
-    forwarder = capture.Forwarder(made, move.link.send, GapFile(journal.directory).add)
+    send, keep = (lambda caught: move.link.send(payloads.Packets(caught))), GapFile(journal.directory).add
+    forwarder = capture.Forwarder(made, send, keep)
     move.ours.callback(forwarder.stop)
     move.ending.caught = forwarder.give_back
     return made, forwarder
@@ -83,15 +85,16 @@ def _images(move: Move, journal: Journal) -> Images:
     directory = place.images(move.migration_id)
     log.criu_in(directory)
 
-    def send(chunk: pb.FileChunk) -> None:
-        move.link.send(chunk, kind="image", timeout_s=move.timeout_s)
+    def send(piece: payloads.Piece) -> None:
+        move.link.send(piece, kind="image", timeout_s=move.timeout_s)
 
     sender = Sender(directory, send, move.watch)
     move.ours.callback(sender.stop)
     move.held.kept.callback(sender.abandon)
     move.watch.also(sender.check)  # it may be the one that is told of a failure
     deadline = time.monotonic() + limits.AHEAD_READ_S
-    return Images(directory, sender, Ahead(directory, lambda: move.subject.tasks("ahead"), deadline=deadline))
+    ahead = Ahead(directory, lambda: move.subject.tasks("ahead"), sender.grew, deadline=deadline)
+    return Images(directory, sender, ahead)
 
 
 def _isolation(move: Move, journal: Journal) -> Isolation:

@@ -11,8 +11,9 @@ from migrate import limits, place
 from migrate.errors import MigrateError, ProtocolError, Reason, Refused, TransportError
 from migrate.events import log
 from migrate.journal.reach import Reach, boot_id
-from migrate.link.frames import PROTOCOL
+from migrate.link import speech
 from migrate.link.link import Link
+from migrate.link.payloads import Piece
 from migrate.machine import Outcome
 from migrate.origin.account import Account
 from migrate.origin.carried_files import CarriedFiles
@@ -22,7 +23,6 @@ from migrate.request import Request
 from migrate.ssh import connect
 from migrate.watch import Watch
 from tcpcp.errors import TcpcpError
-from tcpcp.version import VERSION
 
 #: So much of the reason is told to the destination, for its log.
 _MOST_REASON = 2000
@@ -56,7 +56,8 @@ class Session:
 def opened(request: Request, account: Account) -> Iterator[Session]:
     """A session with an agent on the destination, which ends with the ``with`` block.
 
-    :raises Refused: we are not root, something of an earlier migration is in the way, or the versions differ.
+    :raises Refused: we are not root, something of an earlier migration is in the way, or the agent speaks no
+        protocol of ours.
     :raises TransportError, ProtocolError: there is no agent.
     """
     if os.geteuid() != 0:
@@ -70,8 +71,13 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             watch, migration_id = Watch(), account.report.id
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
             stack.callback(link.close)
-            link.send(_hello(migration_id, logged=not request.check))
-            _same_version(greeting := _greeting(link, request))
+            link.send(
+                speech.hello(
+                    migration_id, hostname=os.uname().nodename, boot_id=boot_id(), logged=not request.check
+                )
+            )
+            greeting = _greeting(link, request)
+            link.speak(speech.agreed(greeting), greeting.version)
             if greeting.logged:
                 account.report.logs["destination"] = str(place.log(migration_id))
             log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.agent)
@@ -123,27 +129,6 @@ def _greeting(link: Link, request: Request) -> pb.Hello:
         ) from error
 
 
-def _same_version(answer: pb.Hello) -> None:
-    if (answer.protocol, answer.version) != (PROTOCOL, VERSION):
-        its, ours = (
-            f"{v} (protocol {p})" for v, p in ((answer.version, answer.protocol), (VERSION, PROTOCOL))
-        )
-        text = f"its migrate-agent is version {its}, this migrate is {ours}"
-        raise Refused([Reason("version", "destination", text, "Install the same version on both hosts.")])
-
-
-def _hello(migration_id: str, *, logged: bool) -> pb.Hello:
-    hostname = os.uname().nodename
-    return pb.Hello(
-        protocol=PROTOCOL,
-        version=VERSION,
-        migration_id=migration_id,
-        hostname=hostname,
-        boot_id=boot_id(),
-        logged=logged,
-    )
-
-
 def _files(request: Request, link: Link, watch: Watch) -> CarriedFiles:
     def ask(question: pb.Compare, meanwhile: Callable[[], None]) -> pb.Compared:
         link.send(question)
@@ -151,8 +136,8 @@ def _files(request: Request, link: Link, watch: Watch) -> CarriedFiles:
         reading_s = sum(file.size_bytes for file in question.files) / READ_BYTES_S
         return link.expect(pb.Compared, timeout_s=limits.ANSWER_S + reading_s)
 
-    def send(chunk: pb.FileChunk) -> None:
-        link.send(chunk, kind="copy", timeout_s=request.timeout_s)
+    def send(piece: Piece) -> None:
+        link.send(piece, kind="copy", timeout_s=request.timeout_s)
 
     copying, trees = request.copy_files, request.copy_trees
     return CarriedFiles(ask, send, copying=copying, trees=trees, checkpoint=watch)

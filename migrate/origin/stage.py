@@ -8,6 +8,7 @@ What would be needed to undo a step is in the journal before it is done; what ha
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,11 +50,12 @@ class Stage(abc.ABC):
 class Found:
     """The frozen tree, and what was found in it.
 
-    :ivar extract: its TCP sockets.
+    :ivar extract: its TCP sockets. :ivar held: who holds which of them, by inode.
     """
 
     tree: Frozen
     extract: Extract
+    held: Mapping[int, pb.HeldSocket]
     surroundings: list[pb.Surroundings]
 
 

@@ -11,6 +11,7 @@ from migrate import threads
 from migrate.criu.worker import Stage as CriuStage
 from migrate.inventory import translated, untold
 from migrate.link import message_checks
+from migrate.origin import connections
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen as Tree
 from migrate.origin.handover import Restored
@@ -23,9 +24,7 @@ from migrate.pb.manifest_pb2 import Manifest
 from migrate.processes import identity, surroundings
 from migrate.report.report import Span
 from migrate.steps import State
-from tcpcp.criu import completion
 from tcpcp.criu.stages import Extract
-from tcpcp.record import codec
 
 
 class Frozen(Stage):
@@ -71,7 +70,7 @@ def _look_at(tree: Tree, move: Move) -> Found:
     around = surroundings.read(pid for pid, _ in tree.tasks)
     translated.require_none(extract.flows, move.plan.process.sockets)
     untold.require_none(extract.connections, extract.zerocopy())
-    return Found(tree, extract, around)
+    return Found(tree, extract, connections.holders(extract.held), around)
 
 
 class Dumped(Still):
@@ -88,12 +87,11 @@ class Dumped(Still):
         packets.capture.only(extract.flows, extract.listening)
         move.account.timeline.start(Span.ISOLATED)
         packets.lease.hold(extract.uncovered(), extract.listening)
-        with (ready.images.directory / completion.ICI_IMAGE).open("wb") as file:
-            for icis in extract.get():
-                file.write(b"".join(map(codec.dumps, icis)))
-                file.flush()  # they are sent, and the destination is at work on them, while we read others
-                move.account.report.connections += len(icis)
-                move.watch()
+        for icis in extract.get():
+            # They are sent, and the destination is at work on them, while we read others.
+            connections.send(icis, self._found.held, move)
+            move.account.report.connections += len(icis)
+            move.watch()
         return Isolated(ready, self.attempt, self._found)
 
 
@@ -113,22 +111,21 @@ class Isolated(Still):
 
 
 def _restore_message(
-    manifest: Manifest, extract: Extract, tasks: list[pb.TaskState], most_s: float
+    manifest: Manifest, found: Found, tasks: list[pb.TaskState], most_s: float
 ) -> pb.Restore:
-    """What the destination needs beside the images.
+    """What the destination needs beside the images and the connections.
 
     :param tasks: those that were frozen, the root first.
     :param most_s: how long it may take to build the tree.
     """
+    extract, said = found.extract, frozenset(found.extract.connections)
     return pb.Restore(
         most_ms=int(most_s * 1000),
         manifest=manifest,
         tasks=tasks,
         closed=extract.closed,
-        sockets=[
-            pb.HeldSocket(inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders])
-            for one in extract.held
-        ],
+        connections=len(said),
+        sockets=[one for inode, one in found.held.items() if inode not in said],
         listeners=[
             pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
             for one in extract.listeners
@@ -154,7 +151,7 @@ class Streamed(Still):
         seen = move.ending.seen
         seen.before = found.tree.states()
         most_s = move.patience.left_s * BUILDING
-        message = _restore_message(self._manifest, found.extract, seen.before, most_s)
+        message = _restore_message(self._manifest, found, seen.before, most_s)
         message.surroundings.extend(found.surroundings)
         message.renamed.update(move.session.files.renamed)
         move.link.send(message)

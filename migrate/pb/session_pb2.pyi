@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap", "ask", "answer", "compare", "compared", "stamp", "question")
+    __slots__ = ("hello", "ping", "failure", "process", "host", "prepare", "prepared", "copy", "image", "restore", "restored", "switch", "switched", "commit", "activated", "abort", "aborted", "goodbye", "gap", "ask", "answer", "compare", "compared", "connections", "stamp", "question", "payload_bytes")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -33,8 +33,10 @@ class Frame(_message.Message):
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     COMPARE_FIELD_NUMBER: _ClassVar[int]
     COMPARED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ping: Ping
     failure: Failure
@@ -58,9 +60,11 @@ class Frame(_message.Message):
     answer: Answer
     compare: Compare
     compared: Compared
+    connections: Connections
     stamp: Stamp
     question: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ..., ask: _Optional[_Union[Ask, _Mapping[str, object]]] = ..., answer: _Optional[_Union[Answer, _Mapping[str, object]]] = ..., compare: _Optional[_Union[Compare, _Mapping[str, object]]] = ..., compared: _Optional[_Union[Compared, _Mapping[str, object]]] = ..., stamp: _Optional[_Union[Stamp, _Mapping[str, object]]] = ..., question: _Optional[int] = ...) -> None: ...
+    payload_bytes: int
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., failure: _Optional[_Union[Failure, _Mapping[str, object]]] = ..., process: _Optional[_Union[ProcessInventory, _Mapping[str, object]]] = ..., host: _Optional[_Union[HostInventory, _Mapping[str, object]]] = ..., prepare: _Optional[_Union[Prepare, _Mapping[str, object]]] = ..., prepared: _Optional[_Union[Prepared, _Mapping[str, object]]] = ..., copy: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., image: _Optional[_Union[FileChunk, _Mapping[str, object]]] = ..., restore: _Optional[_Union[Restore, _Mapping[str, object]]] = ..., restored: _Optional[_Union[Restored, _Mapping[str, object]]] = ..., switch: _Optional[_Union[Switch, _Mapping[str, object]]] = ..., switched: _Optional[_Union[Switched, _Mapping[str, object]]] = ..., commit: _Optional[_Union[Commit, _Mapping[str, object]]] = ..., activated: _Optional[_Union[Activated, _Mapping[str, object]]] = ..., abort: _Optional[_Union[Abort, _Mapping[str, object]]] = ..., aborted: _Optional[_Union[Aborted, _Mapping[str, object]]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping[str, object]]] = ..., gap: _Optional[_Union[GapPackets, _Mapping[str, object]]] = ..., ask: _Optional[_Union[Ask, _Mapping[str, object]]] = ..., answer: _Optional[_Union[Answer, _Mapping[str, object]]] = ..., compare: _Optional[_Union[Compare, _Mapping[str, object]]] = ..., compared: _Optional[_Union[Compared, _Mapping[str, object]]] = ..., connections: _Optional[_Union[Connections, _Mapping[str, object]]] = ..., stamp: _Optional[_Union[Stamp, _Mapping[str, object]]] = ..., question: _Optional[int] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
 
 class Stamp(_message.Message):
     __slots__ = ("sent_ns", "answered_ns", "received_ns")
@@ -73,20 +77,22 @@ class Stamp(_message.Message):
     def __init__(self, sent_ns: _Optional[int] = ..., answered_ns: _Optional[int] = ..., received_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id", "logged")
+    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id", "logged", "oldest_protocol")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     LOGGED_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     migration_id: str
     hostname: str
     boot_id: str
     logged: bool
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., logged: _Optional[bool] = ...) -> None: ...
+    oldest_protocol: int
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., logged: _Optional[bool] = ..., oldest_protocol: _Optional[int] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ()
@@ -500,6 +506,12 @@ class FileChunk(_message.Message):
     removed: bool
     def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., accessed_ns: _Optional[int] = ..., modified_ns: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ..., removed: _Optional[bool] = ...) -> None: ...
 
+class Connections(_message.Message):
+    __slots__ = ("sockets",)
+    SOCKETS_FIELD_NUMBER: _ClassVar[int]
+    sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
+    def __init__(self, sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ...) -> None: ...
+
 class HeldSocket(_message.Message):
     __slots__ = ("inode", "holders")
     INODE_FIELD_NUMBER: _ClassVar[int]
@@ -542,7 +554,7 @@ class TaskState(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed", "connections")
     class RenamedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -558,6 +570,7 @@ class Restore(_message.Message):
     TASKS_FIELD_NUMBER: _ClassVar[int]
     SURROUNDINGS_FIELD_NUMBER: _ClassVar[int]
     RENAMED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
     sockets: _containers.RepeatedCompositeFieldContainer[HeldSocket]
@@ -566,7 +579,8 @@ class Restore(_message.Message):
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
     surroundings: _containers.RepeatedCompositeFieldContainer[Surroundings]
     renamed: _containers.ScalarMap[str, str]
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    connections: int
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ..., connections: _Optional[int] = ...) -> None: ...
 
 class Surroundings(_message.Message):
     __slots__ = ("pid", "coredump_filter", "personality", "threads", "limits")
@@ -637,10 +651,12 @@ class Commit(_message.Message):
     def __init__(self) -> None: ...
 
 class GapPackets(_message.Message):
-    __slots__ = ("packets",)
+    __slots__ = ("packets", "sizes")
     PACKETS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     packets: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, packets: _Optional[_Iterable[bytes]] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Activated(_message.Message):
     __slots__ = ("destination_pid", "phases", "tasks", "problems")

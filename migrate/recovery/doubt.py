@@ -12,15 +12,13 @@ import time
 from pathlib import Path
 
 from migrate import limits, place
-from migrate.errors import MigrateError, ProtocolError, TransportError
+from migrate.errors import MigrateError, TransportError
 from migrate.journal.journal import Record
 from migrate.journal.reach import Reach, boot_id
-from migrate.link import message_checks
-from migrate.link.frames import PROTOCOL
+from migrate.link import message_checks, speech
 from migrate.link.link import Link
 from migrate.pb import session_pb2 as pb
 from migrate.ssh import connect
-from tcpcp.version import VERSION
 
 _AGAIN_S = 0.5
 
@@ -47,19 +45,9 @@ def ask(record: Record, *, wait_s: float = limits.SETTLE_S) -> pb.Answer:
 
 
 def _greet(link: Link, reach: Reach) -> None:
-    name = os.uname().nodename
-    link.send(
-        pb.Hello(
-            protocol=PROTOCOL,
-            version=VERSION,
-            migration_id=place.new_id(),
-            hostname=name,
-            boot_id=boot_id(),
-        )
-    )
+    link.send(speech.hello(place.new_id(), hostname=os.uname().nodename, boot_id=boot_id()))
     hello = link.expect(pb.Hello, timeout_s=limits.AGENT_START_S)
-    if (hello.protocol, hello.version) != (PROTOCOL, VERSION):
-        raise ProtocolError(f"its migrate-agent is version {hello.version}, this one is {VERSION}")
+    link.speak(speech.agreed(hello), hello.version)
     if reach.boot_id and hello.boot_id != reach.boot_id:
         raise TransportError(
             f"{reach.host} was restarted since, or is another machine: what it says is no answer",

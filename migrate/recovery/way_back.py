@@ -20,6 +20,7 @@ from migrate.errors import MigrateError
 from migrate.gap import file, packets
 from migrate.gap.capture import Capture
 from migrate.gap.inject import Injector, Inlet
+from migrate.gap.packets import Segment
 from migrate.journal.journal import Record
 from migrate.recovery import hold
 from migrate.switch import netlink
@@ -47,9 +48,10 @@ class WayBack:
 
     def fill(self) -> None:
         """The addresses are here again, and the filter still holds: give what was caught."""
-        self.give(file.read(place.home(self._record.migration_id)) + self._taken())
+        kept = packets.parse_all(file.read(place.home(self._record.migration_id)))
+        self.give([*kept, *self._taken()])
 
-    def give(self, caught: Sequence[bytes]) -> None:
+    def give(self, caught: Sequence[Segment]) -> None:
         """Give *caught*, as far as that needs no answer; :meth:`open` has it answered."""
         if not caught:
             return
@@ -83,23 +85,20 @@ class WayBack:
         if self._injector is not None:
             self._injector.close()
 
-    def _taken(self) -> list[bytes]:
+    def _taken(self) -> list[Segment]:
         with _harmless():
             return self._capture.take() if self._capture is not None else []
         return []
 
-    def _to_here(self, caught: Iterable[bytes]) -> Iterator[bytes]:
+    def _to_here(self, caught: Iterable[Segment]) -> Iterator[Segment]:
         """Those to addresses of this host: others would leave it, with a source that is not ours."""
-        for packet in caught:
-            segment = packets.parse(packet)
-            if segment is not None and packets.local_ip(segment) in self._here:
-                yield packet
+        return (segment for segment in caught if packets.local_ip(segment) in self._here)
 
 
 def late(record: Record, caught: Sequence[bytes]) -> None:
     """Packets that come when everything has been undone, for connections that live here."""
     way = WayBack(record, None)
-    way.give(caught)
+    way.give(list(packets.parse_all(caught)))
     way.open()
     way.close()
 

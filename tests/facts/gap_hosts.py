@@ -150,9 +150,9 @@ class Moving:
         return self.rebuilt
 
 
-def wait_caught(capture: gap.Capture, count: int) -> list[bytes]:
+def wait_caught(capture: gap.Capture, count: int) -> list[packets.Segment]:
     """The next *count* packets."""
-    caught: list[bytes] = []
+    caught: list[packets.Segment] = []
 
     def enough() -> bool:
         caught.extend(capture.take())
@@ -173,8 +173,8 @@ def receive_all(sock: socket.socket, size: int) -> bytes:
     return received
 
 
-def payloads(caught: list[bytes]) -> bytes:
-    return b"".join(segment.payload for segment in map(packets.parse, caught) if segment)
+def payloads(caught: list[packets.Segment]) -> bytes:
+    return b"".join(segment.payload for segment in caught)
 
 
 def since(hosts: GapHosts, before: dict[str, int]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from gap_hosts import PORT, SERVICE, GapHosts, Moving, end, receive_all, since, 
 from netns import eventually, ip
 
 from migrate.gap import capture as gap
+from migrate.gap import packets
 from migrate.gap.inject import Injector, Inlet
 from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.record.ici import Endpoint, State
@@ -197,7 +198,7 @@ def test_packets_of_other_connections_do_not_get_in(
     caught = wait_caught(capture, 1)
     moving.rebuild()
     inlet = inlet_of(injector, [Flow(moving.flow.local, Endpoint(moving.flow.peer.ip, 1))], [end(4, 1)])
-    inlet.add([*caught, b"", b"\x45", bytes(60)])
+    inlet.add([*caught, *packets.parse_all([b"", b"\x45", bytes(60)])])
     inlet.fill()
     moving.activate().setblocking(False)
     inlet.open()
@@ -224,7 +225,7 @@ def test_late_packets_are_forwarded_and_draw_no_reset(
         ip(f"neigh replace {SERVICE[version]} lladdr {mac} dev eth0 nud permanent")
     made = moving.activate()
     inlet.open()
-    forwarder = gap.Forwarder(capture, lambda message: inlet.add(message.packets))
+    forwarder = gap.Forwarder(capture, lambda message: inlet.add(packets.parse_all(message.packets)))
     forwarder.start()
     for _ in range(20):
         peer.send(b"late")

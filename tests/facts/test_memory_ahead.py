@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,10 @@ import pytest
 from migrate import place
 from migrate.criu import worker
 from migrate.files.images import Receiver, Sender
+from migrate.link.payloads import Piece
 from migrate.memory import sources
 from migrate.memory.page_server import PageServer
 from migrate.memory.rounds import Ahead
-from migrate.pb.session_pb2 import FileChunk
 from tcpcp.criu import tree
 
 KEEPER = Path(__file__).parents[1] / "workloads" / "memory_keeper.py"
@@ -92,9 +92,13 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
     keeper.close()
 
 
-def dump(pid: int, images: Path, ahead: Ahead) -> PageServer:
+def unheard(_: str) -> None:
+    """Nobody sends what grows."""
+
+
+def dump(pid: int, images: Path, ahead: Ahead, grew: Callable[[str], None] = unheard) -> PageServer:
     """Have CRIU dump and kill the tree; its pages go through our page server."""
-    server = PageServer(images, ahead)
+    server = PageServer(images, ahead, grew)
     fd = server.client.fileno()
     command = ["dump", "-t", str(pid), "--page-server", "--ps-socket", str(fd), "--network-lock", "skip"]
     process = _criu(command, images, [fd])
@@ -123,7 +127,7 @@ def carry(images: Path, sender: Sender, to: Path) -> None:
     receiver.verify(manifest)
 
 
-CARRIED: list[FileChunk] = []
+CARRIED: list[Piece] = []
 
 
 @pytest.fixture
@@ -139,13 +143,13 @@ def sender(images: Path) -> Iterator[Sender]:
 def test_levels_restore_the_memory_as_it_was(
     keeper: Keeper, images: Path, sender: Sender, rounds: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    ahead = Ahead(images, lambda: keeper.pids)
+    ahead = Ahead(images, lambda: keeper.pids, sender.grew)
     for _ in range(rounds):
         keeper.ask(signal.SIGUSR1)
         ahead.round()
         sender.drain(TIMEOUT_S)
     before = keeper.ask(signal.SIGUSR1)
-    server = dump(keeper.pid, images, ahead)
+    server = dump(keeper.pid, images, ahead, sender.grew)
     keeper.reap()
     destination = tmp_path_factory.mktemp("destination")
     carry(images, sender, destination)
@@ -160,7 +164,7 @@ def test_levels_restore_the_memory_as_it_was(
 
 def test_without_a_round_the_page_server_alone_carries_the_memory(keeper: Keeper, images: Path) -> None:
     before = keeper.ask(signal.SIGUSR2)
-    server = dump(keeper.pid, images, Ahead(images, list))
+    server = dump(keeper.pid, images, Ahead(images, list, unheard))
     keeper.reap()
     assert server.written_bytes == server.dumped_bytes
     restore(images)
@@ -169,7 +173,7 @@ def test_without_a_round_the_page_server_alone_carries_the_memory(keeper: Keeper
 
 def test_criu_lets_the_tree_run_when_the_pages_cannot_be_written(keeper: Keeper, images: Path) -> None:
     before = keeper.ask(signal.SIGUSR2)
-    server = PageServer(images / "missing", Ahead(images, list))
+    server = PageServer(images / "missing", Ahead(images, list, unheard), unheard)
     fd = server.client.fileno()
     command = ["dump", "-t", str(keeper.pid), "--page-server", "--ps-socket", str(fd)]
     process = _criu([*command, "--network-lock", "skip"], images, [fd])
@@ -182,7 +186,7 @@ def test_criu_lets_the_tree_run_when_the_pages_cannot_be_written(keeper: Keeper,
 
 
 def test_a_task_that_ends_between_rounds_is_no_error(keeper: Keeper, images: Path) -> None:
-    ahead = Ahead(images, lambda: [*keeper.pids, 1 << 22])
+    ahead = Ahead(images, lambda: [*keeper.pids, 1 << 22], unheard)
     ahead.round()
     os.kill(keeper.pids[1], signal.SIGKILL)
     ahead.round()

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from pycriu import rpc_pb2
 
 sys.path.insert(0, str(HERE.parent / "unit"))
+from golden_icis import GOLDEN
 from inventories import connection, host, listener, process
 
 from migrate import checks, place, switch
@@ -43,7 +44,7 @@ from migrate.inventory import elf, ports, proc
 from migrate.journal import journal
 from migrate.lab import state as lab_state
 from migrate.lab.host import mount_points_in
-from migrate.link import failure, message_checks
+from migrate.link import failure, message_checks, payloads, speech
 from migrate.link import frames as wire
 from migrate.link.clock import Clocks, Offset
 from migrate.memory import pagemap, sources
@@ -62,6 +63,7 @@ from migrate.ssh import host as ssh_host
 from migrate.ssh import host_key, known_hosts
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.kernel import diag
+from tcpcp.record import codec
 from tcpcp.record.ici import Endpoint
 
 ID = "0123456789ab"
@@ -73,18 +75,45 @@ LOCAL, PEER = (
 # --- the session ------------------------------------------------------------------------------------------
 
 
-def frames(data: bytes) -> None:
-    """migrate.link.frames: a stream in pieces; every message as its receiver takes it."""
-    decoder, clocks, got = wire.Decoder(), Clocks(lambda: 1000), []
-    for piece in (data[:3], data[3:200], data[200:]):
-        got += decoder.feed(piece)
-    for frame in got:
-        clocks.take(frame.stamp, 2000)
-        kind = frame.WhichOneof("kind")
-        received = getattr(frame, kind)
-        message_checks.check(received)
-        USES.get(kind, lambda _: None)(received)
-    decoder.finish()
+def frames(protocol: int) -> Callable[[bytes], None]:
+    """migrate.link.frames, payloads, protocol_2: a stream in pieces; every message as its receiver takes it."""
+
+    def run(data: bytes) -> None:
+        decoder, clocks, got = wire.Decoder(), Clocks(lambda: 1000), []
+        for piece in (data[:3], data[3:200], data[200:]):
+            got += decoder.feed(piece)
+        theirs, ours = speech.of(protocol, "1"), speech.of(protocol, "1")
+        for frame, payload in got:
+            clocks.take(frame.stamp, 2000)
+            kind, received = theirs.heard(
+                frame.WhichOneof("kind"), getattr(frame, frame.WhichOneof("kind")), payload
+            )
+            message_checks.check(received)
+            USES.get(kind, lambda _: None)(received)
+            assert all(isinstance(one[2], bytes) for one in ours.frames(received, kind))
+        decoder.finish()
+
+    return run
+
+
+def payload_frames(data: bytes, rng: Random) -> bytes:
+    """A message of one frame changed, or the bytes behind it, which it mostly announces as they are."""
+    decoder = wire.Decoder()
+    with contextlib.suppress(ProtocolError):
+        if whole := decoder.feed(data):
+            at, change = rng.randrange(len(whole)), mutate.message_of(pb.Frame)
+            frame, payload = whole[at]
+            if rng.random() < 0.5:
+                payload = mutate.of_bytes(payload, rng)
+            with contextlib.suppress(DecodeError):
+                frame = pb.Frame.FromString(change(frame.SerializeToString(), rng))
+            if rng.random() < 0.9:
+                frame.payload_bytes = len(payload)
+            body = frame.SerializeToString()
+            whole_bytes = [wire.encode(one.frame) + one.payload for one in whole]
+            whole_bytes[at] = struct.pack(">I", len(body)) + body + payload
+            return b"".join(whole_bytes)[: mutate.MOST_BYTES]
+    return mutate.of_bytes(data, rng)
 
 
 def _report(error: MigrateError) -> None:
@@ -149,18 +178,23 @@ def _activated(received: pb.Activated) -> None:
 class _Nowhere:
     """An injector that gives packets to nobody."""
 
-    def give(self, packet: bytes, *, marked: bool = False) -> None:
+    def give(self, segment: packets.Segment, *, marked: bool = False) -> None:
         """See :class:`migrate.gap.inject.Injector`."""
-        assert packet[0] >> 4 in (4, 6)
+        assert segment.version in (4, 6) and segment.packet
 
 
-def _gap(received: pb.GapPackets) -> None:
+def _connections(received: payloads.Connections) -> None:
+    assert all(one.holders[0].pid >= 0 for one in received.sockets)
+    codec.whole_records(received.records)
+
+
+def _gap(received: payloads.Packets) -> None:
     inlet: Any = Inlet(_Nowhere())  # type: ignore[arg-type]
     inlet.only([Flow(LOCAL, PEER)], [Endpoint(ipaddress.ip_address("::"), 80)])
-    inlet.add(received.packets)
+    inlet.add(packets.parse_all(received.packets))
     inlet.fill()
     inlet.open()
-    inlet.add(received.packets)
+    inlet.add(packets.parse_all(received.packets))
 
 
 def _phases(received: Any) -> None:
@@ -186,6 +220,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "restore": _restore,
     "activated": _activated,
     "gap": _gap,
+    "connections": _connections,
     "compare": _compare,
     "compared": _compared,
     "copy": lambda received: place.is_absolute(received.name),
@@ -197,12 +232,13 @@ def phases(data: bytes) -> None:
     _phases(wire._parse(pb.Frame(activated=pb.Activated.FromString(data)).SerializeToString()).activated)
 
 
-def frame_bytes(**fields: Any) -> bytes:
+def frame_bytes(payload: bytes = b"", **fields: Any) -> bytes:
     """A frame on the wire."""
-    return wire.encode(pb.Frame(stamp=pb.Stamp(sent_ns=1500, answered_ns=1100, received_ns=1200), **fields))
+    stamp = pb.Stamp(sent_ns=1500, answered_ns=1100, received_ns=1200)
+    return wire.encode(pb.Frame(stamp=stamp, payload_bytes=len(payload), **fields)) + payload
 
 
-def _frames() -> dict[str, bytes]:
+def _frames(protocol: int) -> dict[str, bytes]:
     address = pb.ServiceAddress(address="10.77.1.100", prefix_length=24, device="eth0")
     manifest = Manifest(
         version=1, migration_id=ID, files=[ImageFile(name="a.img", size_bytes=3, sha256=b"x")]
@@ -214,13 +250,15 @@ def _frames() -> dict[str, bytes]:
     task = pb.TaskState(pid=100, state="S")
     phase = pb.PhaseTime(name="build", start_ns=1, duration_ns=2)
     each: dict[str, Any] = {
-        "hello": pb.Hello(protocol=1, version="1", migration_id=ID, hostname="a"),
+        "hello": pb.Hello(protocol=3, oldest_protocol=2, version="1", migration_id=ID, hostname="a"),
         "process": process(),
         "host": host("b", 2),
         "prepare": pb.Prepare(
             switch_kind="address", addresses=[address], pids=[100], tids=[100], timeout_s=60
         ),
-        "copy": pb.FileChunk(name="/etc/x", data=b"abc", last=True, mode=0o100644),
+        "copy": payloads.Piece(name="/etc/x", data=b"abc", last=True, mode=0o100644),
+        "image": payloads.Piece(name="inventory.img", data=b"abc"),
+        "connections": payloads.Connections(codec.dumps(GOLDEN["established"]), [held]),
         "restore": pb.Restore(
             tasks=[task], manifest=manifest, sockets=[held], listeners=[listening], closed=[1]
         ),
@@ -228,19 +266,22 @@ def _frames() -> dict[str, bytes]:
         "compared": pb.Compared(files=[pb.File(path="/a", content=b"x", real_path="/b")]),
         "restored": pb.Restored(destination_pid=7, phases=[phase]),
         "activated": pb.Activated(destination_pid=7, tasks=[task], problems=["x"]),
-        "gap": pb.GapPackets(packets=list(_packets().values())),
+        "gap": payloads.Packets(list(_packets().values())),
         "aborted": pb.Aborted(undone=["x"], problems=["y"], packets=list(_packets().values())),
         "ask": pb.Ask(migration_id=ID, wait_ms=5000),
         "answer": pb.Answer(where=pb.Answer.RUNS, destination_pid=7),
         "ping": pb.Ping(),
     }
-    found = {name: frame_bytes(**{name: one}) for name, one in each.items()}
+    said, found = speech.of(protocol, "1"), {}
+    for name, one in each.items():
+        parts = said.frames(one, name)
+        found[name] = b"".join(frame_bytes(payload, **{kind: part}) for kind, part, payload in parts)
     found |= {"failure": frame_bytes(failure=failed), "refused": frame_bytes(failure=refused)}
     return found | {"all": b"".join(found.values())}
 
 
 def image_stream(directory: Path) -> Callable[[bytes], None]:
-    """migrate.files.images.Receiver: chunks, the last message is the manifest."""
+    """migrate.files.images.Receiver: chunks as of protocol 2, the last message is the manifest."""
     where = directory / "images"
 
     def run(data: bytes) -> None:
@@ -250,7 +291,8 @@ def image_stream(directory: Path) -> Callable[[bytes], None]:
             receiver = Receiver(where)
             for chunk in chunks:
                 with contextlib.suppress(DecodeError):
-                    receiver.take(pb.FileChunk.FromString(chunk))
+                    message = pb.FileChunk.FromString(chunk)
+                    receiver.take(payloads.piece(message, message.data))
             with contextlib.suppress(DecodeError):
                 receiver.verify(Manifest.FromString(last))
         finally:
@@ -443,10 +485,10 @@ def packet(data: bytes) -> None:
     packets.intact(segment)
     wanted = packets.Wanted([Flow(LOCAL, PEER)], [LOCAL])
     assert segment in wanted or segment not in wanted
-    made = [packets.build(piece) for piece in packets.split(segment, 1500)]
+    made = [packets.whole(piece).packet for piece in packets.split(segment, 1500)]
     assert sum(map(len, made)) <= 3 * len(data) + 2000
     assert all(packets.parse(one) is not None for one in made)
-    packets.build(packets.outdated(segment))
+    packets.whole(packets.outdated(segment))
 
 
 def packet_fields(data: bytes, rng: Random) -> bytes:
@@ -580,7 +622,7 @@ def page_server(directory: Path) -> Callable[[bytes], None]:
     where.mkdir()
 
     def run(data: bytes) -> None:
-        server = PageServer(where, _Changed())  # type: ignore[arg-type]
+        server = PageServer(where, _Changed(), lambda _: None)  # type: ignore[arg-type]
         try:
             server.client.sendall(data)
             server.client.shutdown(socket.SHUT_WR)
@@ -671,7 +713,13 @@ def targets(directory: Path) -> list[Target]:
         return lambda: {name: data}
 
     tests: dict[str, Any] = {
-        "frames": (frames, (ProtocolError,), (plain, wire_frames, wire_frames, wire_frames), _frames),
+        "frames": (
+            frames(speech.NEWEST),
+            (ProtocolError,),
+            (plain, payload_frames, payload_frames, payload_frames),
+            lambda: _frames(speech.NEWEST),
+        ),
+        "protocol_2": (frames(2), (ProtocolError,), (plain, wire_frames, payload_frames), lambda: _frames(2)),
         "phases": (
             phases,
             (ProtocolError, DecodeError),

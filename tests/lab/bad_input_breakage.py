@@ -14,6 +14,7 @@ from bad_input_bench import Bench
 from migrate.criu import worker
 from migrate.lab import Host
 from migrate.link import frames as wire
+from migrate.link import speech
 from migrate.pb.session_pb2 import Frame, Hello
 from tcpcp.version import VERSION
 
@@ -126,5 +127,5 @@ def filled(host: Host) -> Iterator[None]:
 
 def session_bytes(*frames: Frame, migration_id: str = "0123456789ab") -> bytes:
     """A session as a driver would begin it, then *frames*."""
-    hello = Hello(protocol=wire.PROTOCOL, version=VERSION, migration_id=migration_id, hostname="origin")
+    hello = Hello(protocol=speech.NEWEST, version=VERSION, migration_id=migration_id, hostname="origin")
     return b"".join(wire.encode(frame) for frame in (Frame(hello=hello), *frames))

@@ -83,14 +83,20 @@ def test_agent_is_missing(bench: Bench, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "version"),
-    [("agent.VERSION = '0.0.1'", "version 0.0.1 (protocol 2)"), ("agent.PROTOCOL = 99", "(protocol 99)")],
+    ("newest", "oldest", "spoken", "side"),
+    [(99, 98, "(protocols 98 to 99)", "origin"), (1, 1, "(protocol 1)", "destination")],
 )
-def test_agent_of_another_version(bench: Bench, server: Server, change: str, version: str) -> None:
-    with stub(bench.destination, f"{PYTHON}{change}\nagent.main([])\n") as path:
+def test_agent_of_another_version(
+    bench: Bench, server: Server, newest: int, oldest: int, spoken: str, side: str
+) -> None:
+    change = f"speech.NEWEST, speech.OLDEST, speech.VERSION = {newest}, {oldest}, '7.7'"
+    words = f"from migrate.link import speech\n{change}\nspeech.hello.__kwdefaults__['protocol'] = {newest}\n"
+    with stub(bench.destination, f"{PYTHON}{words}agent.main([])\n") as path:
         found = bench.refused(server, "--agent", path)
     assert found.codes == {("version", "destination")}
-    found.must_say("destination", version, "same version on both hosts")
+    found.must_say(
+        "destination", f"version 7.7 {spoken}", "(protocols 2 to 3)", f"on the {side}", "pip install"
+    )
 
 
 def test_agent_behind_a_talkative_shell(bench: Bench, server: Server) -> None:

@@ -33,6 +33,8 @@ def report_of(done: Any) -> dict[str, Any]:
         ("other-root", "which was announced"),
         ("others-address", "10.77.1.2 is already on this host"),
         ("others-ici", "connections on 10.77.1.2, fd77:1::2, which does not move with the process"),
+        ("lost-ici", "connections"),
+        ("unheld", "sockets that nobody holds"),
         ("order", "sent commit where"),
         ("image-name", "root/written"),
         ("image-offset", "inventory.img"),

@@ -18,7 +18,8 @@ from migrate.errors import ProtocolError, TransportError
 from migrate.link import frames
 from migrate.link.heartbeat import Limits
 from migrate.link.link import Link
-from migrate.pb.session_pb2 import FileChunk, Frame, Hello, Ping
+from migrate.link.payloads import Piece
+from migrate.pb.session_pb2 import Frame, Hello, Ping
 
 THROUGHPUT_BYTES = 128 << 20
 THROUGHPUT_MB_S = 25
@@ -159,7 +160,7 @@ def test_peer_that_stops_reading_frees_the_sender(server: Server) -> None:
         began = time.monotonic()
         with pytest.raises(TransportError, match="silent"):
             while True:
-                link.send(FileChunk(data=b"x" * (256 << 10)), kind="image")
+                link.send(Piece(name="a", data=b"x" * (256 << 10)), kind="image")
         assert time.monotonic() - began < 5
         link.close()
 
@@ -205,7 +206,7 @@ def test_throughput_of_images(server: Server) -> None:
     """Through the link as it is used; the judge counts what arrived."""
     count = server.directory / "count"
     sink = server.program("sink", f"wc -c >{shlex.quote(str(count))}")
-    chunk = FileChunk(name="pages-1.img", data=os.urandom(256 << 10))
+    chunk = Piece(name="pages-1.img", data=os.urandom(256 << 10))
     with server.connect() as connection:
         link = Link(connection.start_agent(sink), quiet=Limits(silence_s=60))
         began = time.monotonic()

@@ -19,7 +19,9 @@ from migrate.criu.worker import Stage
 from migrate.destination import asked, gate, given, incoming, prepared, restored, trail
 from migrate.destination.destination import Destination
 from migrate.destination.errand import Errand
+from migrate.gap.packets import Segment
 from migrate.journal.journal import Journal
+from migrate.link.payloads import Connections, Packets, Piece
 from migrate.pb import session_pb2 as pb
 from tcpcp.record.ici import Endpoint, State
 
@@ -29,7 +31,10 @@ PREPARE = pb.Prepare(
     pids=[7, 8], tids=[9], switch_kind="address", timeout_s=60, connections=2, same_path=True
 )
 RESTORE = pb.Restore(tasks=TASKS, most_ms=100_000)
-RESTORE.sockets.add(inode=1).holders.add(pid=7, fd=3)
+RESTORE.sockets.add(inode=3).holders.add(pid=7, fd=5)
+CONNECTED = pb.Connections()
+for _inode in (1, 2):
+    CONNECTED.sockets.add(inode=_inode).holders.add(pid=7, fd=_inode)
 
 
 def _at(number: int) -> Endpoint:
@@ -47,6 +52,7 @@ class Ici:
     device: str = ""
 
 
+CAUGHT = Segment(b"\x45", b"", b"", b"", b"caught")
 ICIS = [Ici(1, _at(2), State.ESTABLISHED), Ici(2, _at(3), State.SYN_RECV)]
 
 
@@ -91,8 +97,9 @@ class World:
         """What a driver says, in its order."""
         here, handlers = self.destination, self.destination.handlers()
         said = {
-            "prepare": PREPARE, "copy": pb.FileChunk(name="/x"), "image": pb.FileChunk(name="ici.img"),
-            "restore": RESTORE, "gap": pb.GapPackets(packets=[b"p"]), "switch": pb.Switch(), "commit": pb.Commit(),
+            "prepare": PREPARE, "copy": Piece(name="/x"), "image": Piece(name="a.img"),
+            "connections": Connections(b"records", CONNECTED.sockets),
+            "restore": RESTORE, "gap": Packets([b"p"]), "switch": pb.Switch(), "commit": pb.Commit(),
             "goodbye": pb.Goodbye(),
         }  # fmt: skip
 
@@ -176,7 +183,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(gate.switch, "make", lambda *_: switch())
     for name in ("Isolation", "Lease", "Injector", "Inlet"):
         patch(gate, name, made.fake(name.lower()))
-    patch(gate, "Capture", made.fake("capture", take=[b"caught"]))
+    patch(gate, "Capture", made.fake("capture", take=[CAUGHT]))
     patch(incoming, "Receiver", made.fake("receiver"))
     patch(incoming.completion, "Completion", made.fake("completion", finish=ICIS))
     patch(incoming.completion, "listeners_of_images", made.function("listeners", [_at(9)]))

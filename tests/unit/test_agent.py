@@ -13,8 +13,8 @@ import pytest
 from migrate import place
 from migrate.destination import agent
 from migrate.errors import ProtocolError, TransportError
-from migrate.link.frames import PROTOCOL
 from migrate.link.link import Link
+from migrate.link.speech import NEWEST
 from migrate.link.stream import FdStream
 from migrate.pb import session_pb2 as pb
 
@@ -51,12 +51,12 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session
 
 
 def greet(session: Session, migration_id: str = ID) -> pb.Hello:
-    session.link.send(pb.Hello(protocol=PROTOCOL, migration_id=migration_id, hostname="origin"))
+    session.link.send(pb.Hello(protocol=NEWEST, migration_id=migration_id, hostname="origin"))
     return session.link.expect(pb.Hello, timeout_s=DEADLINE_S)
 
 
 def test_hello_and_goodbye(session: Session) -> None:
-    assert greet(session).protocol == PROTOCOL
+    assert greet(session).protocol == NEWEST
     session.link.send(pb.Goodbye())
     session.link.expect(pb.Goodbye, timeout_s=DEADLINE_S)
     assert session.ended() == 0

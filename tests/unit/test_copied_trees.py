@@ -22,7 +22,9 @@ from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
 from migrate.inventory import beside, compared
 from migrate.journal import journal
-from migrate.pb.session_pb2 import File, FileChunk, ProcessInventory, TakenName
+from migrate.link import payloads
+from migrate.link.payloads import Piece
+from migrate.pb.session_pb2 import File, ProcessInventory, TakenName
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -37,9 +39,11 @@ class Copy:
         self.journal = ours
         self._taker = FileTaker(ours)
 
-    def send(self, chunk: FileChunk) -> None:
+    def send(self, chunk: Piece) -> None:
         """As over the link."""
-        taken = FileChunk.FromString(chunk.SerializeToString())
+        message, data = payloads.split(chunk)
+        taken = payloads.joined(type(message).FromString(message.SerializeToString()), data)
+        assert isinstance(taken, Piece)
         taken.name = taken.name.replace(str(self.here), str(self.there))
         self._taker.take(taken)
 

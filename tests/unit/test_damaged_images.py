@@ -11,8 +11,8 @@ from golden_icis import GOLDEN
 from migrate.errors import ImageError
 from migrate.files.images import Receiver, Sender
 from migrate.link import failure
+from migrate.link.payloads import Piece
 from migrate.pb.manifest_pb2 import Manifest
-from migrate.pb.session_pb2 import FileChunk
 from tcpcp.criu.completion import Completion
 from tcpcp.errors import CodecError, IciError
 from tcpcp.record import codec
@@ -22,11 +22,11 @@ IMAGES = {"pages-1.img": bytes(range(256)) * 2000, "inventory.img": b"inventory"
 
 
 @pytest.fixture
-def sent(tmp_path: Path) -> tuple[list[FileChunk], Manifest]:
+def sent(tmp_path: Path) -> tuple[list[Piece], Manifest]:
     """What an origin sends."""
     for name, data in IMAGES.items():
         (tmp_path / name).write_bytes(data)
-    chunks: list[FileChunk] = []
+    chunks: list[Piece] = []
     sender = Sender(tmp_path, chunks.append)
     sender.start()
     manifest = sender.finish(ID)
@@ -44,11 +44,11 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def whole(chunks: list[FileChunk], name: str) -> FileChunk:
+def whole(chunks: list[Piece], name: str) -> Piece:
     return next(chunk for chunk in chunks if chunk.name == name and chunk.data)
 
 
-def test_undamaged(sent: tuple[list[FileChunk], Manifest], receiver: Receiver) -> None:
+def test_undamaged(sent: tuple[list[Piece], Manifest], receiver: Receiver) -> None:
     chunks, manifest = sent
     for chunk in chunks:
         receiver.take(chunk)
@@ -57,9 +57,7 @@ def test_undamaged(sent: tuple[list[FileChunk], Manifest], receiver: Receiver) -
 
 @pytest.mark.parametrize("at", [0, 1000, -1])
 @pytest.mark.parametrize("name", list(IMAGES))
-def test_a_flipped_bit(
-    sent: tuple[list[FileChunk], Manifest], receiver: Receiver, name: str, at: int
-) -> None:
+def test_a_flipped_bit(sent: tuple[list[Piece], Manifest], receiver: Receiver, name: str, at: int) -> None:
     chunks, manifest = sent
     damaged = whole(chunks, name)
     damaged.data = flipped(damaged.data, at % len(damaged.data))
@@ -71,7 +69,7 @@ def test_a_flipped_bit(
     assert "Try again" in caught.value.hint
 
 
-def test_a_lost_image(sent: tuple[list[FileChunk], Manifest], receiver: Receiver) -> None:
+def test_a_lost_image(sent: tuple[list[Piece], Manifest], receiver: Receiver) -> None:
     chunks, manifest = sent
     for chunk in chunks:
         if chunk.name != "inventory.img":
@@ -80,7 +78,7 @@ def test_a_lost_image(sent: tuple[list[FileChunk], Manifest], receiver: Receiver
         receiver.verify(manifest)
 
 
-def test_a_lost_piece(sent: tuple[list[FileChunk], Manifest], receiver: Receiver) -> None:
+def test_a_lost_piece(sent: tuple[list[Piece], Manifest], receiver: Receiver) -> None:
     chunks, manifest = sent
     whole(chunks, "pages-1.img").offset += 1
     with pytest.raises(ImageError, match=r"pages-1\.img: a piece at"):
@@ -88,9 +86,9 @@ def test_a_lost_piece(sent: tuple[list[FileChunk], Manifest], receiver: Receiver
             receiver.take(chunk)
 
 
-def test_an_image_too_much(sent: tuple[list[FileChunk], Manifest], receiver: Receiver) -> None:
+def test_an_image_too_much(sent: tuple[list[Piece], Manifest], receiver: Receiver) -> None:
     chunks, manifest = sent
-    for chunk in [*chunks, FileChunk(name="fs-1.img", data=b"x")]:
+    for chunk in [*chunks, Piece(name="fs-1.img", data=b"x")]:
         receiver.take(chunk)
     with pytest.raises(ImageError, match=r"fs-1\.img"):
         receiver.verify(manifest)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from destination_fakes import ID, PREPARE, RESTORE, World, world
+from destination_fakes import CONNECTED, ID, PREPARE, RESTORE, World, world
 
 from migrate import place
 from migrate.destination.stage import Left, Undone
 from migrate.errors import CriuError, ProtocolError
+from migrate.link.payloads import Connections, Packets, Piece
 from migrate.pb import session_pb2 as pb
 from tcpcp.errors import TcpcpError
 
@@ -127,7 +128,7 @@ def test_the_driver_calls_it_off(world: World, until: str) -> None:
     assert (world.stage, place.home(ID).exists()) == ("Undone", False)
     world.calls.clear()
     assert world.destination.abort(pb.Abort()).undone == []  # asked again, it has nothing more to undo
-    world.destination.handlers()["gap"](pb.GapPackets(packets=[b"late"]))
+    world.destination.handlers()["gap"](Packets([b"late"]))
     assert world.calls == []
 
 
@@ -172,6 +173,7 @@ def test_a_state_is_used_once(world: World) -> None:
     stages: list[Any] = [here._stage]
     here.prepare(PREPARE)
     stages.append(here._stage)
+    here.handlers()["connections"](Connections(b"records", CONNECTED.sockets))
     here.restore(RESTORE)
     stages.append(here._stage)
     here.switch(pb.Switch())
@@ -190,6 +192,6 @@ def test_a_state_is_used_once(world: World) -> None:
 
 def test_a_message_of_another_state(world: World) -> None:
     world.run("restore")
-    for kind, message in (("prepare", PREPARE), ("image", pb.FileChunk()), ("commit", pb.Commit())):
+    for kind, message in (("prepare", PREPARE), ("image", Piece("a.img")), ("commit", pb.Commit())):
         with pytest.raises(ProtocolError, match="does not belong to the state Restored"):
             world.destination.handlers()[kind](message)

@@ -15,7 +15,7 @@ from migrate.files import beneath, copies
 from migrate.files import undo as file_undo
 from migrate.files.taker import FileTaker
 from migrate.journal import journal
-from migrate.pb.session_pb2 import FileChunk
+from migrate.link.payloads import Piece
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -49,9 +49,9 @@ def tidy(written: journal.Journal) -> None:
         file_undo.forget(entry)
 
 
-def piece(path: Path, data: bytes = b"new", **more: object) -> FileChunk:
+def piece(path: Path, data: bytes = b"new", **more: object) -> Piece:
     fields = {"mode": stat.S_IFREG | 0o640, "uid": USER, "gid": USER, "last": True}
-    return FileChunk(name=str(path), data=data, **(fields | more))  # type: ignore[arg-type]
+    return Piece(name=str(path), data=data, **(fields | more))  # type: ignore[arg-type]
 
 
 def test_a_users_link_leads_nowhere(tmp_path: Path, taker: FileTaker) -> None:
@@ -139,7 +139,7 @@ def test_all_that_belongs_to_a_file_is_as_before(
     os.setxattr(source, "user.mime", b"text")
     os.utime(source, ns=(1_600_000_000_123_456_789, 1_500_000_000_987_654_321))
 
-    def send(chunk: FileChunk) -> None:
+    def send(chunk: Piece) -> None:
         assert chunk.name == str(source)
         chunk.name = str(there)
         taker.take(chunk)
@@ -171,10 +171,10 @@ def test_a_tree_takes_the_place_of_another(
     tree = tmp_path / "tree"
     (tree / "old").mkdir(parents=True)
     (tree / "old" / "stale").write_text("stale")
-    taker.take(FileChunk(name=str(tree), removed=True))
+    taker.take(Piece(name=str(tree), removed=True))
     taker.take(piece(tree / "new" / "file"))
     taker.take(piece(tree / "gone"))
-    taker.take(FileChunk(name=str(tree / "gone"), removed=True))
+    taker.take(Piece(name=str(tree / "gone"), removed=True))
     assert names(tree) == ["new"]
     undo(written)
     assert (tree / "old" / "stale").read_text() == "stale" and names(tree) == ["old"]
@@ -187,7 +187,7 @@ def test_nothing_is_left_of_what_was_replaced(
     (tree / "old").mkdir(parents=True)
     (tree / "old" / "link").symlink_to("/etc")
     (tmp_path / "a").write_text("old")
-    taker.take(FileChunk(name=str(tree), removed=True))
+    taker.take(Piece(name=str(tree), removed=True))
     taker.take(piece(tree / "file"))
     taker.take(piece(tmp_path / "a"))
     tidy(written)

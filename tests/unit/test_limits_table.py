@@ -14,8 +14,8 @@ from migrate import interrupt, limits
 from migrate.errors import FilterLost, MigrateError, TookTooLong
 from migrate.files.images import Sender
 from migrate.gap.lease import Lease
+from migrate.link.payloads import Piece
 from migrate.origin.patience import Patience, in_words
-from migrate.pb.session_pb2 import FileChunk
 from migrate.watch import GivenUp, Watch
 
 ROOT = Path(limits.__file__).parent
@@ -240,7 +240,7 @@ def test_a_sender_is_given_up_between_two_chunks(tmp_path: Path) -> None:
     sent: list[int] = []
     may = threading.Semaphore(1)
 
-    def slow(chunk: FileChunk) -> None:
+    def slow(chunk: Piece) -> None:
         assert may.acquire(timeout=10)
         sent.append(len(chunk.data))
 
@@ -265,7 +265,7 @@ def test_a_sender_is_given_up_between_two_chunks(tmp_path: Path) -> None:
 def test_a_sender_that_is_finished_sends_all(tmp_path: Path) -> None:
     content = bytes(range(256)) * 8192
     (tmp_path / "pages-1.img").write_bytes(content)
-    got: list[FileChunk] = []
+    got: list[Piece] = []
     sender = Sender(tmp_path, got.append)
     sender.start()
     manifest = sender.finish("ab12")

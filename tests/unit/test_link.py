@@ -16,6 +16,7 @@ from migrate.link import frames
 from migrate.link.failure import from_failure, to_failure
 from migrate.link.heartbeat import Limits
 from migrate.link.link import Link
+from migrate.link.payloads import CHUNK_BYTES, Piece
 from migrate.link.stream import FdStream
 from migrate.pb.session_pb2 import (
     Abort,
@@ -32,7 +33,7 @@ from migrate.pb.session_pb2 import (
 )
 
 DEADLINE_S = 10.0
-CHUNK = FileChunk(name="pages-1.img", data=b"p" * frames.CHUNK_BYTES)
+CHUNK = Piece(name="pages-1.img", data=b"p" * CHUNK_BYTES)
 
 
 def stream_of(sock: socket.socket) -> FdStream:
@@ -76,7 +77,7 @@ def alone() -> Iterator[Callable[..., tuple[Link, socket.socket]]]:
 def read_frames(other: socket.socket, until: str) -> list[str]:
     decoder, kinds = frames.Decoder(), []
     while until not in kinds:
-        for frame in decoder.feed(other.recv(1 << 16)):
+        for frame, _ in decoder.feed(other.recv(1 << 16)):
             kinds.append(frame.WhichOneof("kind") or "")
     return kinds
 
@@ -99,7 +100,7 @@ def test_many_chunks_arrive_whole_from_several_threads(pair: tuple[Link, Link]) 
 
     def send(name: str) -> None:
         for i in range(count):
-            origin.send(FileChunk(name=name, offset=i, data=bytes([i]) * 100_000), kind="image")
+            origin.send(Piece(name=name, offset=i, data=bytes([i]) * 100_000), kind="image")
 
     senders = [threading.Thread(target=send, args=(name,)) for name in ("a", "b")]
     for sender in senders:
@@ -107,7 +108,7 @@ def test_many_chunks_arrive_whole_from_several_threads(pair: tuple[Link, Link]) 
     seen: dict[str, list[int]] = {"a": [], "b": []}
     for _ in range(2 * count):
         chunk = destination.receive("image", timeout_s=DEADLINE_S)
-        assert isinstance(chunk, FileChunk)
+        assert isinstance(chunk, Piece)
         assert chunk.data == bytes([chunk.offset]) * 100_000
         seen[chunk.name].append(chunk.offset)
     for sender in senders:
@@ -185,7 +186,7 @@ def test_unread_frames_are_no_silence(alone: Callable[..., tuple[Link, socket.so
     """A side too busy to take its messages must not think that the other one has died."""
     link, other = alone(quiet=Limits(silence_s=0.3))
     sent = 200
-    data = frames.encode(Frame(image=FileChunk(data=b"x" * 10))) * sent
+    data = (frames.encode(Frame(image=FileChunk(name="a"), payload_bytes=10)) + b"x" * 10) * sent
     other.sendall(data)
     assert not link.lost.wait(1.0)
     for _ in range(sent):
@@ -323,7 +324,7 @@ def test_chunks_need_a_kind_and_a_size(pair: tuple[Link, Link]) -> None:
     with pytest.raises(ValueError, match="kind"):
         pair[0].send(CHUNK)
     with pytest.raises(ValueError, match="split"):
-        pair[0].send(FileChunk(data=b"x" * (frames.CHUNK_BYTES + 10_000)), kind="copy")
+        pair[0].send(Piece(name="a", data=b"x" * (CHUNK_BYTES + 10_000)), kind="copy")
 
 
 def test_over_pipes_close_frees_the_reader() -> None:

@@ -7,7 +7,7 @@ import pytest
 from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
 from migrate.link.end import End
 from migrate.link.heartbeat import Heartbeat
-from migrate.link.queues import MOST_BULK, MOST_RECEIVED, ReceiveQueue, SendQueue
+from migrate.link.queues import CONNECTIONS, CONTROL, FILES, MOST_BULK, MOST_RECEIVED, ReceiveQueue, SendQueue
 from migrate.pb.session_pb2 import Aborted, Commit, Failure, Restored
 
 FAILURE = Failure(kind="CriuError", message="no", phase="restore")
@@ -15,30 +15,41 @@ FAILURE = Failure(kind="CriuError", message="no", phase="restore")
 # --- what waits to be sent -------------------------------------------------------------------------------
 
 
-def test_control_overtakes_bulk_and_each_keeps_its_order() -> None:
+def put(queue: SendQueue, data: bytes, lane: int = CONTROL) -> None:
+    queue.put((data, b""), lane)
+
+
+def take(queue: SendQueue) -> bytes | None:
+    parts = queue.take()
+    return parts[0] if parts else None
+
+
+def test_each_lane_keeps_its_order_and_the_more_urgent_one_goes_first() -> None:
     queue = SendQueue()
     for data in (b"1", b"2"):
-        queue.put(data, bulk=True)
-        queue.put(b"c" + data)
-    assert [queue.take() for _ in range(5)] == [b"c1", b"c2", b"1", b"2", None]
+        put(queue, b"f" + data, FILES)
+        put(queue, b"n" + data, CONNECTIONS)
+        put(queue, b"c" + data)
+    assert [take(queue) for _ in range(7)] == [b"c1", b"c2", b"n1", b"n2", b"f1", b"f2", None]
 
 
-def test_bulk_has_little_room_and_control_needs_none() -> None:
+@pytest.mark.parametrize("lane", [CONNECTIONS, FILES])
+def test_bulk_has_little_room_and_control_needs_none(lane: int) -> None:
     queue = SendQueue()
     for number in range(MOST_BULK):
-        assert queue.room
-        queue.put(bytes([number]), bulk=True)
-    assert not queue.room
-    queue.put(b"control")
-    assert queue.take() == b"control" and not queue.room
-    queue.take()
-    assert queue.room
+        assert queue.room(lane)
+        put(queue, bytes([number]), lane)
+    assert not queue.room(lane) and queue.room(CONTROL) and queue.room(FILES + CONNECTIONS - lane)
+    put(queue, b"control")
+    assert take(queue) == b"control" and not queue.room(lane)
+    take(queue)
+    assert queue.room(lane)
 
 
 def test_flushed_is_what_was_written_and_not_what_was_taken() -> None:
     queue = SendQueue()
     assert queue.flushed and not queue.waits
-    queue.put(b"x")
+    put(queue, b"x")
     assert queue.waits and not queue.flushed
     queue.take()
     assert not queue.waits and not queue.flushed

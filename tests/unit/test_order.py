@@ -14,13 +14,13 @@ EXPECTED = {
     "hello": "process ask goodbye",
     "ask": "ask goodbye",
     "process": "prepare compare goodbye",
-    "prepare": "copy image compare restore abort",
+    "prepare": "copy image connections compare restore abort",
     "restore": "switch gap abort",
     "switch": "commit gap abort",
     "commit": "goodbye gap",
     "abort": "goodbye gap",
     "goodbye": "gap",
-    "failed": "copy image compare restore switch commit gap abort goodbye",
+    "failed": "copy image connections compare restore switch commit gap abort goodbye",
 }
 
 
@@ -31,12 +31,12 @@ def test_what_may_follow(after: str) -> None:
 
 def test_nothing_else_is_followed() -> None:
     assert set(order.FOLLOWS) == set(EXPECTED)
-    assert {"compare", "copy", "image", "gap"} == order.MEANWHILE
+    assert {"compare", "copy", "image", "connections", "gap"} == order.MEANWHILE
     assert not order.MEANWHILE & set(order.FOLLOWS)
 
 
 def test_every_message_of_the_table_is_one() -> None:
     fields = {field.name for field in Frame.DESCRIPTOR.fields}
     said = {kind for step in STEPS for kind in (*step.sends, *step.waits, *step.meanwhile)}
-    apart = {"ask", "answer", "abort", "aborted", "failure", "ping", "stamp", "question"}
+    apart = {"ask", "answer", "abort", "aborted", "failure", "ping", "stamp", "question", "payload_bytes"}
     assert said | apart == fields and not said & apart

@@ -81,7 +81,7 @@ def kind(name: str) -> str:
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.action)
 def test_what_a_step_says_and_waits_for_is_what_its_row_says(step: Step) -> None:
-    """Questions about files, and pieces of them, go through others, and are theirs to test."""
+    """Questions about files, pieces of them, and connections go through others, and are theirs to test."""
     assert tuple(map(kind, calls(step, "link", "send"))) == step.sends
     assert tuple(map(kind, calls(step, "link", "expect"))) == tuple(
         one for one in step.waits if one != "compared"

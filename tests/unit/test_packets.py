@@ -102,6 +102,26 @@ def test_a_packet_is_completed_and_nothing_else_changes(
     assert packets.intact(parsed(packet))
 
 
+@given(versions, st.binary(max_size=200), st.integers(0, 9))
+def test_a_packet_that_is_whole_stays_as_it_came(version: int, payload: bytes, padding: int) -> None:
+    packet = packets.build(parsed(raw(version, payload)))
+    assert packets.whole(parsed(packet + bytes(padding))).packet == packet
+    assert [one.packet for one in packets.parse_all([packet, b"", packet[:30]])] == [packet]
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_what_is_changed_is_built_anew(version: int) -> None:
+    segment = parsed(raw(version, b"data" * 100))
+    changed = [
+        packets.outdated(segment),
+        *packets.split(segment, 200),
+        parsed(raw(version, b"x", jumbo=True)),
+    ]
+    assert [one.packet for one in changed] == [b""] * len(changed)
+    assert all(right(packets.whole(one).packet) for one in changed)
+    assert list(packets.parse_all([raw(version, b"x", jumbo=True)])) == []
+
+
 @given(versions, st.binary(min_size=1, max_size=60), st.data())
 def test_damage_is_seen(version: int, payload: bytes, data: st.DataObject) -> None:
     packet = bytearray(packets.build(parsed(raw(version, payload))))

@@ -23,8 +23,9 @@ from migrate.files.content import Digests
 from migrate.files.leases import parse
 from migrate.inventory import compared, neighbours, storage
 from migrate.inventory.file_facts import database
+from migrate.link.payloads import Piece
 from migrate.origin.carried_files import CarriedFiles
-from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory
+from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory
 
 DATA = "/var/lib/app/data"
 
@@ -204,7 +205,7 @@ class Destination:
     """Answers as the agent does, from files below another directory."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **contents: bytes) -> None:
-        self.contents, self.sent = contents, list[FileChunk]()
+        self.contents, self.sent = contents, list[Piece]()
         monkeypatch.setattr("migrate.files.copies.send_directory_above", lambda *_: None)
 
     def ask(self, question: Compare, meanwhile: Callable[[], None]) -> Compared:
@@ -219,7 +220,7 @@ class Destination:
             path=one.path, use=one.use, exists=True, regular=True, size_bytes=len(found), content=digest
         )
 
-    def send(self, chunk: FileChunk) -> None:
+    def send(self, chunk: Piece) -> None:
         self.sent.append(chunk)
         self.contents[Path(chunk.name).name] = chunk.data
 

@@ -30,17 +30,17 @@ class Liar:
         threading.Thread(target=self._down, daemon=True).start()
         decoder = frames.Decoder()
         while data := os.read(self._agent.stdout.fileno(), 1 << 16):
-            for frame in decoder.feed(data):
+            for frame, _ in decoder.feed(data):
                 self._up(frame, frame.WhichOneof("kind"))
 
     def _down(self) -> None:
         decoder = frames.Decoder()
         while data := os.read(0, 1 << 16):
-            for frame in decoder.feed(data):
+            for frame, payload in decoder.feed(data):
                 if self._lie == "switched-without" and frame.HasField("switch"):
                     self._say(frame.question, switched=pb.Switched())
                 else:
-                    self._agent.stdin.write(frames.encode(frame))
+                    self._agent.stdin.write(frames.encode(frame) + payload)
                     self._agent.stdin.flush()
         self._agent.stdin.close()
 

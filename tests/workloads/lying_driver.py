@@ -6,7 +6,6 @@ Runs the real driver; what it sends is changed on its way, as LIE says. STRANGER
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import ipaddress
 import sys
 from collections.abc import Callable
@@ -15,11 +14,11 @@ from typing import Any
 from migrate import cli
 from migrate.link import frames
 from migrate.link.link import Link
+from migrate.link.payloads import Connections, Packets, Piece
 from migrate.pb import session_pb2 as pb
 from tcpcp.record import codec
 
 _send = Link.send
-_written: dict[str, Any] = {}
 
 
 def _stranger(link: Link, message: Any, stranger: int) -> None:
@@ -39,17 +38,25 @@ def _others_address(link: Link, message: Any, stranger: int) -> None:
         message.addresses.add(address="10.77.1.2", prefix_length=24)
 
 
-def _others_ici(link: Link, message: Any, stranger: int) -> None:
-    """All connections on the destination's own address; the hashes are right."""
-    if isinstance(message, pb.FileChunk) and message.name == "ici.img":
-        icis = [_moved(one) for one in codec.loads_many(message.data)]
-        message.data = b"".join(map(codec.dumps, icis))
-        _written["ici.img"] = _written.get("ici.img", b"") + message.data
-    if isinstance(message, pb.Restore):
-        for one in message.manifest.files:
-            if one.name in _written:
-                one.sha256 = hashlib.sha256(_written[one.name]).digest()
-                one.size_bytes = len(_written[one.name])
+def _others_ici(link: Link, message: Any, stranger: int) -> Any:
+    """All connections on the destination's own address."""
+    if isinstance(message, Connections):
+        icis = [_moved(one) for one in codec.loads_many(message.records)]
+        return Connections(b"".join(map(codec.dumps, icis)), message.sockets)
+    return None
+
+
+def _lost(link: Link, message: Any, stranger: int) -> Any:
+    """The last of the connections does not arrive."""
+    if isinstance(message, Connections):
+        icis = list(codec.loads_many(message.records))
+        return Connections(b"".join(map(codec.dumps, icis[:-1])), message.sockets)
+    return None
+
+
+def _unheld(link: Link, message: Any, stranger: int) -> Any:
+    """Nobody holds the connections."""
+    return Connections(message.records) if isinstance(message, Connections) else None
 
 
 def _moved(ici: Any) -> Any:
@@ -64,7 +71,7 @@ def _order(link: Link, message: Any, stranger: int) -> None:
 
 def _image(**changed: Any) -> Callable[[Link, Any, int], None]:
     def change(link: Link, message: Any, stranger: int) -> None:
-        if isinstance(message, pb.FileChunk) and message.name == "inventory.img":
+        if isinstance(message, Piece) and message.name == "inventory.img":
             for name, value in changed.items():
                 setattr(message, name, value)
 
@@ -77,14 +84,14 @@ def _manifest(link: Link, message: Any, stranger: int) -> None:
 
 
 def _copy(link: Link, message: Any, stranger: int) -> None:
-    if isinstance(message, pb.FileChunk) and message.name == "inventory.img":
-        chunk = pb.FileChunk(name="/srv/../root/written", data=b"evil", last=True, mode=0o100644)
+    if isinstance(message, Piece) and message.name == "inventory.img":
+        chunk = Piece(name="/srv/../root/written", data=b"evil", last=True, mode=0o100644)
         _send(link, chunk, kind="copy")
 
 
 def _gap(link: Link, message: Any, stranger: int) -> None:
     if isinstance(message, pb.Switch):
-        _send(link, pb.GapPackets(packets=[b"", b"\x45", b"\x60" * 39, b"\x45" + bytes(70_000)]))
+        _send(link, Packets([b"", b"\x45", b"\x60" * 39, b"\x45" + bytes(70_000)]))
 
 
 def _frame(link: Link, message: Any, stranger: int) -> None:
@@ -92,11 +99,13 @@ def _frame(link: Link, message: Any, stranger: int) -> None:
         link._stream.write((frames.MAX_FRAME_BYTES + 1).to_bytes(4, "big") + b"x")
 
 
-LIES: dict[str, Callable[[Link, Any, int], None]] = {
+LIES: dict[str, Callable[[Link, Any, int], Any]] = {
     "stranger": _stranger,
     "other-root": _other_root,
     "others-address": _others_address,
     "others-ici": _others_ici,
+    "lost-ici": _lost,
+    "unheld": _unheld,
     "order": _order,
     "image-name": _image(name="../../root/written"),
     "image-offset": _image(offset=1 << 40),
@@ -113,8 +122,7 @@ def main() -> int:
     lie, stranger = LIES[sys.argv[1]], int((sys.argv[2:where] or ["0"])[0])
 
     def send(link: Link, message: Any, **more: Any) -> None:
-        lie(link, message, stranger)
-        _send(link, message, **more)
+        _send(link, lie(link, message, stranger) or message, **more)
 
     Link.send = send  # type: ignore[method-assign]
     return cli.main(sys.argv[where + 1 :])

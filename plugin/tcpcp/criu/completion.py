@@ -16,14 +16,11 @@ from tcpcp.endpoint import builder, host
 from tcpcp.record import checks, codec, option_names
 from tcpcp.record.ici import Endpoint, Ici, State
 
-#: The ICIs of all connections of a tree, beside CRIU's images.
-ICI_IMAGE = "ici.img"
-
 _ANY_IPV4 = ipaddress.IPv4Address(0)
 
 
 class Completion:
-    """Completes CRIU's images with the connections of their ICI image, while that arrives.
+    """Completes CRIU's images with the connections, while these arrive.
 
     :param directory: of the images.
     :param one_more: give images the byte with which :func:`tcpcp.criu.stages.finish` teaches a connection its
@@ -44,7 +41,7 @@ class Completion:
         )
 
     def take(self, data: bytes) -> None:
-        """Take the next bytes of the ICI image.
+        """Take the next bytes of ICI records, which need not end with one.
 
         :raises CodecError: they are malformed.
         :raises IciError: an ICI that makes no sense, or that this host cannot take (paper 7.1).

@@ -1,0 +1,88 @@
+"""A server moves although one of the hosts has the version before: its streams go on, and nothing is left.
+
+The version before is the one of the repository's history in which protocol 2 was the newest, run from its sources.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import judge
+import pytest
+from judge import ask, spawn
+from test_streams import NUMBERED, PORT, assert_streams, drive
+
+from migrate.lab import Host, Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+#: The last commit of protocol 2, that of `tests/unit/golden/session-2.txt`.
+BEFORE = "d05b337e58748cb456cecd3aabf9342641614ab9"
+EACH = 5
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+@pytest.fixture(scope="module")
+def sources() -> bytes:
+    """Those of the version before, as a tar file."""
+    command = ["git", "-C", str(ROOT), "archive", BEFORE, "migrate", "plugin/tcpcp"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no history here: {done.stderr.decode()}")
+    return done.stdout
+
+
+def installed(host: Host, sources: bytes, module: str) -> str:
+    """A program on *host* that runs *module* of these sources; its path there."""
+    with tarfile.open(fileobj=io.BytesIO(sources)) as archive:
+        archive.extractall(host.root / "opt/before", filter="data")
+    program = host.root / "opt/before/run"
+    path = "/opt/before/plugin:/opt/before"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -m {module} "$@"\n')
+    program.chmod(0o755)
+    return "/opt/before/run"
+
+
+@pytest.mark.parametrize("old", ["origin", "destination"])
+def test_one_side_is_of_the_version_before(lab: Lab, sources: bytes, old: str) -> None:
+    pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
+    client = drive(lab, EACH)
+    module = {"origin": "migrate.cli", "destination": "migrate.destination.agent"}[old]
+    program = installed(lab.hosts[old], sources, module)
+    before = ask(client)
+    if old == "origin":
+        moved = judge.run_migrate(lab.hosts["origin"], str(pid), "destination", program=program)
+    else:
+        moved = judge.run_migrate(lab.hosts["origin"], "--agent", program, str(pid), "destination")
+    assert (moved.status, moved.report["outcome"]) == (0, "MOVED"), moved
+    assert moved.report["connections"] == 2 * EACH
+    assert_streams(client, before)
+    judge.assert_service_on(lab, "destination")
+    client.kill()
+    client.wait()
+
+
+@pytest.mark.parametrize("old", ["origin", "destination"])
+def test_it_goes_on_at_the_origin_when_that_is_called_off(lab: Lab, sources: bytes, old: str) -> None:
+    """In the gap, with connections and packets under way."""
+    pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
+    client = drive(lab, EACH)
+    module = {"origin": "migrate.cli", "destination": "migrate.destination.agent"}[old]
+    program = installed(lab.hosts[old], sources, module)
+    before = ask(client)
+    words = [program] if old == "origin" else ["migrate", "--agent", program]
+    words += ["--json", "--stop-at", "RESTORED", str(pid), "destination"]
+    migrating = lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True)
+    assert migrating.stdout is not None
+    judge.wait_for(lambda: "stopped at RESTORED" in migrating.stdout.readline(), "migrate has stopped")
+    migrating.terminate()
+    output, _ = migrating.communicate(timeout=60)
+    assert '"outcome": "ROLLED_BACK"' in output.splitlines()[-1], output
+    assert_streams(client, before)
+    judge.assert_service_on(lab, "origin")
+    client.kill()
+    client.wait()

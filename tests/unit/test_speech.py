@@ -1,0 +1,128 @@
+"""Which protocol two sides speak, and what a refusal says; payloads there and back in each."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from golden_icis import GOLDEN
+
+from migrate.errors import ProtocolError, Refused
+from migrate.files.images import MANIFEST_VERSION
+from migrate.link import payloads, speech
+from migrate.link.payloads import CHUNK_BYTES, Packets, Piece
+from migrate.origin import connections
+from migrate.pb import session_pb2 as pb
+from tcpcp.record import codec, ici
+
+OURS = range(speech.OLDEST, speech.NEWEST + 1)
+#: protocol -> versions of the ICI's format and of the manifest's that it carries. One is not changed: a new row is.
+CARRIED = {2: (3, 1), 3: (3, 1)}
+
+
+def hello(newest: int, oldest: int = 0) -> pb.Hello:
+    return pb.Hello(protocol=newest, oldest_protocol=oldest, version="9.9")
+
+
+def test_what_is_carried_belongs_to_the_protocol() -> None:
+    assert CARRIED[speech.NEWEST] == (ici.VERSION, MANIFEST_VERSION)
+    assert {CARRIED[one] for one in OURS} == {(ici.VERSION, MANIFEST_VERSION)}, (
+        "translate, or speak it no more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("driver", "answer"),
+    [
+        (hello(1), 3),
+        (hello(2), 2),  # says no oldest, and takes nothing but its own
+        (hello(3, 2), 3),
+        (hello(3, 3), 3),
+        (hello(4, 3), 3),
+        (hello(9, 2), 3),
+        (hello(5, 4), 3),  # none: what we speak, so that it can say so
+        (hello(0), 3),
+    ],
+)
+def test_the_agent_answers_with_the_newest_that_both_know(driver: pb.Hello, answer: int) -> None:
+    assert speech.answer(driver) == answer
+
+
+@pytest.mark.parametrize("protocol", OURS)
+def test_the_driver_takes_what_the_agent_has_chosen(protocol: int) -> None:
+    assert speech.agreed(hello(protocol)) == protocol
+
+
+@pytest.mark.parametrize(
+    ("agent", "spoken", "side"),
+    [
+        (hello(1), "9.9 (protocol 1)", "9.9"),
+        (hello(5, 4), "9.9 (protocols 4 to 5)", "on the origin"),
+        (hello(0), "protocol 0", "on the destination"),
+    ],
+)
+def test_a_refusal_says_which_side_and_how(agent: pb.Hello, spoken: str, side: str) -> None:
+    with pytest.raises(Refused) as refused:
+        speech.agreed(agent)
+    (reason,) = refused.value.reasons
+    assert spoken in reason.text and "protocols 2 to 3" in reason.text
+    assert side in reason.remedy + reason.text and "pip install" in reason.remedy
+
+
+SAID: list[tuple[str, Any]] = [
+    ("image", Piece("inventory.img", 7, b"abc")),
+    ("image", Piece("empty.img")),
+    ("copy", Piece("/a", 0, b"x", True, 0o644, 5, 6, 7, -8, {"user.a": b"1"})),
+    ("copy", Piece("/a", removed=True)),
+    ("gap", Packets([b"one", b"", b"three"])),
+    ("gap", Packets([])),
+    ("commit", pb.Commit()),
+]
+
+
+@pytest.mark.parametrize("protocol", OURS)
+@pytest.mark.parametrize(("kind", "said"), SAID)
+def test_what_is_said_is_heard(protocol: int, kind: str, said: Any) -> None:
+    ((name, message, payload),) = speech.of(protocol, "").frames(said, kind)
+    again = type(message).FromString(message.SerializeToString())
+    assert speech.of(protocol, "").heard(name, again, payload) == (kind, said)
+    if protocol == 2:
+        assert payload == b""
+    elif isinstance(said, (Piece, Packets)):
+        assert payload == (said.data if isinstance(said, Piece) else b"".join(said.packets))
+
+
+@pytest.mark.parametrize("sizes", [[], [2], [2, 2], [4], [1 << 31, 1 << 31]])
+def test_sizes_that_are_not_those_of_the_packets(sizes: list[int]) -> None:
+    with pytest.raises(ProtocolError, match="3 bytes of them"):
+        payloads.joined(pb.GapPackets(sizes=sizes), b"abc")
+
+
+@pytest.mark.parametrize(("message", "payload"), [(pb.Connections(), b""), (pb.FileChunk(name="a"), b"x")])
+def test_what_protocol_2_has_not(message: Any, payload: bytes) -> None:
+    with pytest.raises(ProtocolError, match="that protocol 2 has not"):
+        speech.of(2, "").heard("image", message, payload)
+
+
+def test_a_name_that_is_no_text_is_no_piece() -> None:
+    for make in (lambda: Piece("\udc80"), lambda: Piece("a", attributes={"user.\udc80": b""})):
+        with pytest.raises(UnicodeEncodeError):
+            make()
+
+
+def _sent(queue: int) -> ici.Ici:
+    return dataclasses.replace(GOLDEN["established"], tag=queue, send_queue=ici.SendQueue(bytes(queue)))
+
+
+@pytest.mark.parametrize(
+    ("queues", "messages"),
+    [([], 0), ([5], 1), ([100_000, 100_000, 100_001], 2), ([700_000, 5, 6], 3), ([5, 700_000], 4)],
+)
+def test_connections_are_said_in_messages_of_one_size(queues: list[int], messages: int) -> None:
+    icis = [_sent(size) for size in queues]
+    held = {one.tag: pb.HeldSocket(inode=one.tag) for one in icis}
+    said = list(connections.batches(icis, held))
+    assert len(said) == messages and all(0 < len(one.records) <= CHUNK_BYTES for one in said)
+    assert list(codec.loads_many(b"".join(one.records for one in said))) == icis
+    assert [holder.inode for one in said for holder in one.sockets] == queues
