@@ -28,9 +28,10 @@ from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, CriuError, ImageError, MigrateError
 from migrate.memory import sources
 from migrate.memory.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, Pagemap, Run, add
-from migrate.memory.rounds import BLOCK_BYTES, Ahead, write_all
+from migrate.memory.rounds import BLOCK_BYTES, Ahead
 from migrate.memory.sources import Key
 from migrate.watch import nothing
+from tcpcp.kernel.writing import write_all
 
 _MESSAGE = struct.Struct("=I4xQQQ")
 _COMMAND_BITS, _TYPE_BITS = 16, 8

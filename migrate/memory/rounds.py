@@ -23,6 +23,7 @@ from migrate.errors import MAKE_ROOM, ImageError
 from migrate.memory import sources
 from migrate.memory.pagemap import PAGE_BYTES, Copies, Copy, Pagemap, changed_pages
 from migrate.memory.sources import Key, Source
+from tcpcp.kernel.writing import write_all
 
 #: Rounds end when one changed less than this, or more than half of what the one before did.
 ENOUGH_BYTES = 1 << 20
@@ -172,12 +173,6 @@ def _append(copies: list[Copy], copy: Copy) -> None:
         copies[-1] = copies[-1]._replace(end=copy.end)
     else:
         copies.append(copy)
-
-
-def write_all(file: int, view: memoryview) -> None:
-    """Write all of *view*; ``os.write`` may write less."""
-    while view:
-        view = view[os.write(file, view) :]
 
 
 def _room(directory: Path) -> int:

@@ -313,9 +313,12 @@ def test_old_ones_go_when_a_new_one_begins(logs: Path, monkeypatch: pytest.Monke
     os.utime(logs / names[0], (0, 0))
     logs.chmod(0o700)
     (logs / "notes").mkdir()
+    (logs / OTHER).symlink_to(logs / "notes")  # nothing of ours
     place.home(names[4]).mkdir(parents=True)  # not over on this host
     assert lost() == ""
-    assert sorted(path.name for path in logs.iterdir()) == sorted([names[1], names[2], names[4], ID, "notes"])
+    assert sorted(path.name for path in logs.iterdir()) == sorted(
+        [names[1], names[2], names[4], ID, OTHER, "notes"]
+    )
 
 
 # --- the system's log ------------------------------------------------------------------------------------

@@ -224,3 +224,16 @@ def test_text_cannot_steer_the_terminal() -> None:
     report = Report(outcome=Outcome.UNTOUCHED)
     report.fail(MigrateError("\x1b]0;gone\x07", role="destination"))
     assert "\x1b" not in "".join(render(report))
+
+
+def test_after_a_failure_the_user_is_told_where_the_logs_are() -> None:
+    path = "/var/log/migrate/0123456789ab"
+    report = Report(outcome=Outcome.ROLLED_BACK, id=path[-12:], host="web2", where="runs on origin as PID 7")
+    report.logs = {"origin": path, "destination": path}
+    assert not any(path in line for line in render(report))
+    report.fail(MigrateError("no", phase="dump"))
+    assert [line for line in render(report) if path in line] == [
+        f"  log     {path} on origin",
+        f"  log     {path} on destination web2",
+    ]
+    assert (report.as_json()["id"], report.as_json()["logs"]) == ("0123456789ab", report.logs)

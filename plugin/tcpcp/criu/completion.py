@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tcpcp.criu import images
 from tcpcp.endpoint import builder, host
+from tcpcp.kernel.writing import write_all
 from tcpcp.record import checks, codec, option_names
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -84,9 +85,7 @@ def _write(directory: int, name: str, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o666, dir_fd=directory)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        write_all(descriptor, data)
     finally:
         os.close(descriptor)
 

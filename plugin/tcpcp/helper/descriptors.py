@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 
 from tcpcp.errors import KernelError
 from tcpcp.helper.protocol import MAX_PACKET_BYTES, MAX_SOCKETS, HelperError, ProtocolError
+from tcpcp.kernel.writing import write_all
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _INT_BYTES = array.array("i").itemsize
@@ -99,9 +100,7 @@ def seal(data: bytes) -> int:
     except OSError as exc:
         raise KernelError("memfd_create", exc.errno or errno.EMFILE) from exc
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        write_all(descriptor, data)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)
