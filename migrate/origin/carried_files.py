@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from migrate.checks import files as checks_files
 from migrate.errors import MigrateError
 from migrate.files import copies
 from migrate.files import trees as tree_copy
 from migrate.files.content import Digests
-from migrate.inventory import open_files
+from migrate.inventory.open_files import Again
 from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory, ProcessInventory
 
 Ask = Callable[[Compare, Callable[[], None]], Compared]
@@ -110,12 +110,18 @@ class CarriedFiles:
 
     # --- in the freeze -----------------------------------------------------------------------------------
 
-    def settle(self, pids: Iterable[int]) -> None:
+    @property
+    def known(self) -> Collection[str]:
+        """Paths of files that were compared."""
+        return self._known
+
+    def settle(self, again: Again) -> None:
         """The tree is frozen: see to it that the destination has its files as they are now.
 
+        :param again: what it has open now.
         :raises MigrateError: it has not, and they may not be copied.
         """
-        found, self.renamed = open_files.again(pids, self._known)
+        found, self.renamed = again.files, again.renamed
         for tree in self._trees:
             tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
         now = [one for one in found if not checks_files.within(one.path, self._paths)]
