@@ -23,6 +23,7 @@ from migrate.checks.network import (
     sockets_whole,
 )
 from migrate.checks.obstacles import ghost_bytes, obstacles
+from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject, size
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
@@ -329,6 +330,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     locks_free,
     nothing_left_behind,
     trees_sound,
+    room_for_copies,
     room,
     descriptors,
 )

@@ -85,6 +85,11 @@ class FileTaker:
             self._path = path
         if self._file < 0 or path != self._path or os.lseek(self._file, 0, os.SEEK_CUR) != chunk.offset:
             raise self._error(f"{path}: a piece that does not follow the one before")
+        if not chunk.data.strip(b"\0"):
+            # A hole, as it most likely was: a large file that is mostly empty takes no more room than before.
+            os.truncate(self._file, chunk.offset + len(chunk.data))
+            os.lseek(self._file, len(chunk.data), os.SEEK_CUR)
+            return
         left = memoryview(chunk.data)
         while left:
             left = left[os.write(self._file, left) :]

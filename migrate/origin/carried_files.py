@@ -100,6 +100,14 @@ class CarriedFiles:
         for file in files:
             self._copy_one(file.path)
 
+    def arrived(self) -> None:
+        """Make sure that the destination has put in their places what was sent: it takes one thing after the other.
+
+        :raises MigrateError: it could not.
+        """
+        if self._trees or self._digests.sent:
+            self._ask(Compare(), lambda: None)
+
     def _copy_one(self, path: str) -> None:
         found = hashlib.sha256()
         before = os.stat(path)  # noqa: PTH116

@@ -298,3 +298,33 @@ def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
             bench.end_there(found, server.address)
     assert bench.destination.exec(["migrate", "--recover"], check=False).returncode == 0
     assert bench.names(bench.destination, "/srv/copied") == {"own"}
+
+
+@pytest.mark.parametrize("option", [["--copy-files"], ["--copy-tree", "/srv/copied/full/db"]])
+def test_no_room_there(bench: Bench, option: list[str]) -> None:
+    """It is known before the freeze, also when the room that was there at the check is gone when it is needed."""
+    bench.origin.exec(["mkdir", "-p", "/srv/copied/full/db"])
+    bench.origin.exec(["sh", "-c", "head -c 3000000 /dev/urandom >/srv/copied/full/db/data"])
+    mount = "mkdir -p /srv/copied/full && mount -t tmpfs -o {} none /srv/copied/full"
+    with bench.server("write=/srv/copied/full/db/data") as server:
+        for words, code in (("size=1m", ("no-file-space", "destination")), ("nr_inodes=1", None)):
+            bench.destination.exec(["sh", "-c", mount.format(words)])
+            try:
+                found = bench.refused(server, *option)
+                assert found.codes == ({code} if code else set())
+                found.must_say("destination", "/srv/copied/full", "free" if code else "No space left")
+            finally:
+                bench.destination.exec(["umount", "/srv/copied/full"])
+
+
+def test_a_file_that_is_mostly_empty_stays_so(bench: Bench) -> None:
+    script = "mkdir -p /srv/copied && truncate -s 100M /srv/copied/image && echo x >>/srv/copied/image"
+    bench.origin.exec(["sh", "-c", script])
+
+    def look() -> None:
+        status = (bench.destination.root / "srv/copied/image").stat()
+        assert (status.st_size, status.st_blocks * 512 < 1 << 20) == ((100 << 20) + 2, True)
+        assert bench.destination.exec(["tail", "-c", "2", "/srv/copied/image"]).stdout == "x\n"
+
+    with bench.server("write=/srv/copied/image") as server:
+        bench.moved(server, "--copy-files", then=look)
