@@ -48,6 +48,7 @@ class CarriedFiles:
         self._known: dict[str, File] = {}
         self._shared: set[str] = set()
         self._logs: set[str] = set()
+        self._sent_at: dict[str, int] = {}
 
     # --- before the freeze -------------------------------------------------------------------------------
 
@@ -115,6 +116,7 @@ class CarriedFiles:
         copies.send_file(path, self._send, found.update)
         self._digests.took(path, before, found.digest())
         self._digests.sent.add(path)
+        self._sent_at[path] = before.st_ctime_ns
 
     # --- in the freeze -----------------------------------------------------------------------------------
 
@@ -140,7 +142,12 @@ class CarriedFiles:
             _flush(path)
         written = [one for one in files.values() if self._may_differ(one)]
         changed = [one for one in written if self._digests.changed(one.path, mapped_shared=one.mapped_shared)]
+        changed += [one for one in files.values() if one not in changed and self._other_since(one.path)]
         self._bring(late, changed, [one for one in written if one not in changed])
+
+    def _other_since(self, path: str) -> bool:
+        """Whether something of what was copied has changed: mode, owner, times or attributes, too."""
+        return path in self._sent_at and self._sent_at[path] != os.stat(path).st_ctime_ns  # noqa: PTH116
 
     def _may_differ(self, one: File) -> bool:
         return (

@@ -482,7 +482,7 @@ class Prepared(_message.Message):
     def __init__(self) -> None: ...
 
 class FileChunk(_message.Message):
-    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid", "accessed_ns", "modified_ns", "attributes", "removed")
+    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid", "accessed_ns", "modified_ns", "attributes", "removed", "hard_link")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -501,6 +501,7 @@ class FileChunk(_message.Message):
     MODIFIED_NS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    HARD_LINK_FIELD_NUMBER: _ClassVar[int]
     name: str
     offset: int
     data: bytes
@@ -512,7 +513,8 @@ class FileChunk(_message.Message):
     modified_ns: int
     attributes: _containers.ScalarMap[str, bytes]
     removed: bool
-    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., accessed_ns: _Optional[int] = ..., modified_ns: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ..., removed: _Optional[bool] = ...) -> None: ...
+    hard_link: str
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., accessed_ns: _Optional[int] = ..., modified_ns: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ..., removed: _Optional[bool] = ..., hard_link: _Optional[str] = ...) -> None: ...
 
 class HeldSocket(_message.Message):
     __slots__ = ("inode", "holders")
