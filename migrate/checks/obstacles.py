@@ -100,6 +100,10 @@ WORDS = {
         "{who} uses {what}, which CRIU cannot dump",
         "Configure the program to do without it (for io_uring most have a switch).",
     ),
+    "alarm-clock": Words(
+        "{descriptor} of {who} is a timer of the clock {what}, which CRIU does not know",
+        "Let the program close it before it is moved, or use a clock without _ALARM.",
+    ),
     "watch-nameless": Words(
         "{descriptor} of {who} watches something for changes to which no path leads (file system {what}: a file of"
         " /proc, a deleted one, or one below another mount)",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import nothing_left_behind, trees_sound
 from migrate.checks.files import appended, databases, files_there, files_to_copy, locks_free
+from migrate.checks.hard_links import one_file
 from migrate.checks.names import interfaces_there, names_free
 from migrate.checks.network import (
     address_named,
@@ -331,6 +332,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     nothing_left_behind,
     trees_sound,
     room_for_copies,
+    one_file,
     room,
     descriptors,
 )

@@ -95,6 +95,11 @@ def found_in(code: str) -> set[str]:
         ),
         pytest.param("r, w = os.pipe2(os.O_DIRECT); ready()", "pipe-packets", id="pipe of packets"),
         pytest.param(
+            "ctypes.CDLL(None).timerfd_create(9, 0); ready()",
+            "alarm-clock",
+            id="a clock that wakes the machine",
+        ),
+        pytest.param(
             UNIX + "a.setsockopt(1, 16, 1); b.send(b'x'); ready()",
             "unix-credentials",
             id="credentials that wait",
