@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Collection, Iterable
 
 from migrate.checks import files as checks_files
+from migrate.checks.subject import names
 from migrate.errors import MigrateError
 from migrate.files import copies
 from migrate.files import trees as tree_copy
 from migrate.files.content import Digests
+from migrate.inventory import neighbours
 from migrate.inventory.open_files import Again
 from migrate.pb.session_pb2 import Compare, Compared, File, FileChunk, HostInventory, ProcessInventory
 
@@ -49,6 +51,7 @@ class CarriedFiles:
         self._shared: set[str] = set()
         self._logs: set[str] = set()
         self._sent_at: dict[str, int] = {}
+        self._beside: set[str] = set()
 
     # --- before the freeze -------------------------------------------------------------------------------
 
@@ -58,7 +61,9 @@ class CarriedFiles:
         :raises MigrateError: a file cannot be read here.
         """
         wanted = checks_files.files_to_compare(process, there, copying=self._copying)
-        wanted += [one for one in process.files if one.use == File.NEIGHBOUR]
+        beside = [one for one in process.files if one.use == File.NEIGHBOUR]
+        self._beside = {one.path for one in beside}
+        wanted += beside
         its = self._contents(wanted)
         for one in process.files:
             one.content = self._digests.known(one.path)
@@ -132,6 +137,7 @@ class CarriedFiles:
         :raises MigrateError: it has not, and they may not be copied.
         """
         found, self.renamed = again.files, again.renamed
+        self._require_none_beside(found)
         for tree in self._trees:
             tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
         now = [one for one in found if not checks_files.within(one.path, self._paths)]
@@ -144,6 +150,19 @@ class CarriedFiles:
         changed = [one for one in written if self._digests.changed(one.path, mapped_shared=one.mapped_shared)]
         changed += [one for one in files.values() if one not in changed and self._other_since(one.path)]
         self._bring(late, changed, [one for one in written if one not in changed])
+
+    def _require_none_beside(self, found: list[File]) -> None:
+        """What was made since the check beside a file that the process writes, it may want later."""
+        if not self._copying:
+            return
+        known = self._beside | self._known.keys()
+        made = [one.path for one in neighbours.of(found, self._paths) if one.path not in known]
+        if made:
+            raise MigrateError(
+                f"{names(made)} was made since the check, beside files that the process writes, and is not copied",
+                phase="dump",
+                hint=f"Pass --copy-tree {os.path.dirname(made[0])}, which copies all of it, or try again.",  # noqa: PTH120
+            )
 
     def _other_since(self, path: str) -> bool:
         """Whether something of what was copied has changed: mode, owner, times or attributes, too."""

@@ -260,6 +260,20 @@ def test_what_changes_until_the_freeze_is_copied_again(
     assert there.contents == {"same": b"1", "differs": b"1", "missing": b"3", "late": b"1"}
 
 
+def test_what_is_made_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, log = Destination(monkeypatch, log=b"1"), tmp_path / "log"
+    for name in ("log", "base"):
+        (tmp_path / name).write_text("1")
+    files = [opened(log), File(path=str(tmp_path / "base"), use=File.NEIGHBOUR, regular=True)]
+    care = carried(there, files, copying=True)
+    now = Again([opened(log)], {}, [])
+    care.settle(now)
+    (tmp_path / "second").write_text("2")
+    with pytest.raises(MigrateError, match="second was made since the check") as caught:
+        care.settle(now)
+    assert f"--copy-tree {tmp_path}," in caught.value.hint
+
+
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = Destination(monkeypatch, same=b"1", log=b"long")
     same, log, late = tmp_path / "same", tmp_path / "log", tmp_path / "late"
