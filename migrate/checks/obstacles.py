@@ -51,8 +51,10 @@ WORDS = {
         "Give it another policy while it is moved: chrt --all-tasks --other --pid 0 PID, or --fifo.",
     ),
     "foreign-mount": Words(
-        "{descriptor} of {who} is {what}, opened in a mount namespace that the process cannot see now",
-        "Start the program with this stream on /dev/null or on a file that it can see itself.",
+        "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
+        " namespace, or the kernel's own (a POSIX message queue, secret memory)",
+        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
+        " it close this before it is moved.",
     ),
     "terminal": Words(
         "{descriptor} of {who} is the terminal {what}, which cannot be moved",
