@@ -13,7 +13,7 @@ from migrate.errors import Reason
 from migrate.pb.session_pb2 import File
 
 #: Directories that belong to a host as a whole: another host's must never take their place.
-_OF_THE_HOST = re.compile(
+OF_THE_HOST = re.compile(
     r"/|/(root|home|tmp|opt|mnt|media|var|run)|/home/[^/]+|/var/(lib|log|run|tmp|cache|spool)"
     r"|/(etc|usr|bin|sbin|lib\w*|boot|dev|proc|sys|run/user)(/.*)?"
 )
@@ -59,7 +59,7 @@ def trees_sound(subject: Subject) -> Iterator[Reason]:
     """A directory that is copied as a whole takes the place of the one there."""
     there = {one.path: one for one in subject.destination.files if one.use == File.COPIED_TREE}
     for here in (one for one in subject.process.files if one.use == File.COPIED_TREE):
-        if _OF_THE_HOST.fullmatch(here.path):
+        if OF_THE_HOST.fullmatch(here.path):
             text = f"--copy-tree {here.path}: the destination's own would be replaced by it"
             yield Reason("tree-of-host", DESTINATION, text, "Name the program's own directory, below it.")
         elif not here.directory or here.real_path:

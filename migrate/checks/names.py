@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from migrate.checks.subject import DESTINATION, Subject
+from migrate.checks.subject import names as words
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import ProcessInventory, TakenName
 
@@ -57,9 +58,15 @@ def _terminal(one: TakenName) -> Reason:
 
 
 def notes(process: ProcessInventory) -> list[str]:
-    """Return what becomes of datagrams to programs that stay, each name once."""
+    """Return what becomes of datagrams: to programs that stay, each name once; and of UDP."""
     names = dict.fromkeys(one.name for one in process.names if one.kind == TakenName.RECEIVER)
-    return [f"what the process sends to {name} goes to the destination's after the move" for name in names]
+    found = [f"what the process sends to {name} goes to the destination's after the move" for name in names]
+    if ports := sorted({one.port for one in process.names if one.kind == TakenName.UDP}):
+        found.append(
+            f"datagrams to UDP port {words(map(str, ports))} that the process has not read when it is frozen, or"
+            " that arrive while it is, are lost: with UDP the sender has to expect that"
+        )
+    return found
 
 
 def interfaces_there(subject: Subject) -> Iterator[Reason]:

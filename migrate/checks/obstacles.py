@@ -52,8 +52,10 @@ WORDS = {
         "Give it another policy while it is moved: chrt --all-tasks --other --pid 0 PID, or --fifo.",
     ),
     "foreign-mount": Words(
-        "{descriptor} of {who} is {what}, opened in a mount namespace that the process cannot see now",
-        "Start the program with this stream on /dev/null or on a file that it can see itself.",
+        "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
+        " namespace, or the kernel's own (a POSIX message queue, secret memory)",
+        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
+        " it close this before it is moved.",
     ),
     "terminal": Words(
         "{descriptor} of {who} is the terminal {what}, which cannot be moved",
@@ -100,6 +102,10 @@ WORDS = {
     "anonymous": Words(
         "{who} uses {what}, which CRIU cannot dump",
         "Configure the program to do without it (for io_uring most have a switch).",
+    ),
+    "alarm-clock": Words(
+        "{descriptor} of {who} is a timer of the clock {what}, which CRIU does not know",
+        "Let the program close it before it is moved, or use a clock without _ALARM.",
     ),
     "watch-nameless": Words(
         "{descriptor} of {who} watches something for changes to which no path leads (file system {what}: a file of"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import nothing_left_behind, trees_sound
 from migrate.checks.files import appended, databases, files_there, files_to_copy, locks_free
+from migrate.checks.hard_links import one_file
 from migrate.checks.names import interfaces_there, names_free
 from migrate.checks.network import (
     address_named,
@@ -23,6 +24,7 @@ from migrate.checks.network import (
     sockets_whole,
 )
 from migrate.checks.obstacles import ghost_bytes, obstacles
+from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
@@ -299,6 +301,8 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     locks_free,
     nothing_left_behind,
     trees_sound,
+    room_for_copies,
+    one_file,
     room,
     descriptors,
 )

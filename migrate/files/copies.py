@@ -58,12 +58,30 @@ def send_directory(path: Path, send: Send) -> None:
     """Send the directory *path* and those above it, without what is in them."""
     for one in (*reversed(path.parents), path):
         if one.name:
-            with beneath.directory(one) as folder:
-                opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                send(_chunk(str(one), opened, 0, b"", last=True))
-            finally:
-                os.close(opened)
+            send_directory_alone(str(one), send)
+
+
+def send_directory_alone(path: str, send: Send) -> None:
+    """Send the directory *path*, without what is in it; those above it are there.
+
+    :raises MigrateError: it cannot be read, or its name cannot be sent.
+    """
+    try:
+        with beneath.directory(Path(path)) as folder:
+            opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            send(_chunk(path, opened, 0, b"", last=True))
+        finally:
+            os.close(opened)
+    except OSError as error:
+        raise MigrateError(f"cannot read {path}: {error.strerror}", phase="copy") from error
+    except UnicodeEncodeError as error:
+        raise _unsendable(path) from error
+
+
+def send_hard_link(path: str, first: str, send: Send) -> None:
+    """Send *path* as one more name of the file at *first*, which was sent before."""
+    send(Piece(name=path, hard_link=first, last=True))
 
 
 def send_link(path: Path, send: Send) -> None:
@@ -76,7 +94,16 @@ def send_link(path: Path, send: Send) -> None:
         target = os.readlink(path.name, dir_fd=folder)  # noqa: PTH115
     data, mode = os.fsencode(target), status.st_mode
     try:
-        chunk = Piece(name=str(path), data=data, last=True, mode=mode, uid=status.st_uid, gid=status.st_gid)
+        chunk = Piece(
+            name=str(path),
+            data=data,
+            last=True,
+            mode=mode,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            accessed_ns=status.st_atime_ns,
+            modified_ns=status.st_mtime_ns,
+        )
     except UnicodeEncodeError as error:
         raise _unsendable(str(path)) from error
     send(chunk)

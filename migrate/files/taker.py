@@ -36,6 +36,7 @@ class FileTaker:
         self._path = Path()
         self._kept: set[Path] = set()
         self._made: dict[Path, str] = {}
+        self._put_here: dict[Path, str] = {}
 
     def take(self, chunk: Piece) -> None:
         """Take one piece; the last one of a file puts it in its place.
@@ -57,6 +58,8 @@ class FileTaker:
     def _take(self, path: Path, chunk: Piece) -> None:
         if chunk.removed:
             self._remove(path)
+        elif chunk.hard_link:
+            self._make_hard_link(path, Path(chunk.hard_link))
         elif stat.S_ISDIR(chunk.mode):
             self._make_directory(path, chunk)
         elif stat.S_ISLNK(chunk.mode):
@@ -85,12 +88,18 @@ class FileTaker:
             self._path = path
         if self._file < 0 or path != self._path or os.lseek(self._file, 0, os.SEEK_CUR) != chunk.offset:
             raise self._error(f"{path}: a piece that does not follow the one before")
+        if not chunk.data.strip(b"\0"):
+            # A hole, as it most likely was: a large file that is mostly empty takes no more room than before.
+            os.truncate(self._file, chunk.offset + len(chunk.data))
+            os.lseek(self._file, len(chunk.data), os.SEEK_CUR)
+            return
         left = memoryview(chunk.data)
         while left:
             left = left[os.write(self._file, left) :]
 
     def _put(self, path: Path, chunk: Piece) -> None:
         _dress(self._file, chunk)
+        self._put_here[path] = beneath.identity(self._file)
         self.close()
         with beneath.directory(path.parent) as folder:
             self._keep(folder, path)
@@ -111,6 +120,24 @@ class FileTaker:
             # As root: an owner of a directory may not link what others own in it (fs.protected_hardlinks).
             os.link(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
 
+    def _make_hard_link(self, path: Path, first: Path) -> None:
+        """One more name of a file that we have put in its place, and of no other."""
+        self._make_parents(path)
+        made = next(self._names)
+        with beneath.directory(path.parent) as folder:
+            self._did(folder, path.with_name(made), backup="")
+            with beneath.directory(first.parent) as its:
+                # As root: an owner of a directory may not link what others own in it (fs.protected_hardlinks).
+                os.link(first.name, made, src_dir_fd=its, dst_dir_fd=folder, follow_symlinks=False)
+            status = os.stat(made, dir_fd=folder, follow_symlinks=False)
+            if self._put_here.get(first) != f"{status.st_dev}:{status.st_ino}":
+                os.unlink(made, dir_fd=folder)  # noqa: PTH108
+                raise self._error(f"{first} is not what was copied there: {path} is not made a name of it")
+            self._keep(folder, path)
+            with self._acting(folder, path):
+                os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+        self._put_here[path] = self._put_here[first]
+
     def _make_link(self, path: Path, chunk: Piece) -> None:
         self._make_parents(path)
         made = next(self._names)
@@ -119,6 +146,8 @@ class FileTaker:
             with self._acting(folder, path):
                 os.symlink(chunk.data, os.fsencode(made), dir_fd=folder)
             os.chown(made, chunk.uid, chunk.gid, dir_fd=folder, follow_symlinks=False)
+            times = chunk.accessed_ns, chunk.modified_ns
+            os.utime(made, ns=times, dir_fd=folder, follow_symlinks=False)
             self._keep(folder, path)
             with self._acting(folder, path):
                 os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104

@@ -34,8 +34,7 @@ def obstacles(tasks: Iterable[Task]) -> Iterator[Obstacle]:
     """Yield what of *tasks*, which run on, is not as CRIU builds it. Nothing of one that ends meanwhile."""
     alive = [one for one in tasks if not one.zombie and not one.kernel_thread]
     for task in alive:
-        if what := next(_own_things(task), ""):
-            yield Obstacle(code="thread-apart", pid=task.pid, what=what)
+        yield from of_threads(task)
     pids = [one.pid for one in alive]
     shared = set(_shared(pids))
     if shared:
@@ -43,6 +42,12 @@ def obstacles(tasks: Iterable[Task]) -> Iterator[Obstacle]:
         shared &= set(_shared(pids))
     for pid, other, what in sorted(shared):
         yield Obstacle(code="shared", pid=pid, what=f"{what} with process {other}")
+
+
+def of_threads(task: Task) -> Iterator[Obstacle]:
+    """Yield what a thread of *task* has of its own; the first of it is enough."""
+    if what := next(_own_things(task), ""):
+        yield Obstacle(code="thread-apart", pid=task.pid, what=what)
 
 
 def compare(one: int, other: int, kind: int) -> int:

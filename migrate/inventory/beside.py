@@ -24,8 +24,11 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
     own = {one.name for one in process.names if one.kind == TakenName.PATH}
     for path in trees:
         process.files.append(_tree(path))
+        tree = process.files[-1]
         left: list[str] = []
         for name, status in _below(path):
+            if stat.S_ISREG(status.st_mode):
+                tree.stored_bytes += describe(path, File.COPIED_TREE, status).stored_bytes
             if code := _obstacle(name, status):
                 shown = os.fsencode(name).decode(errors="replace")
                 process.obstacles.append(Obstacle(code=code, pid=process.root_pid, what=shown))

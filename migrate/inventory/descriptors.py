@@ -21,6 +21,9 @@ _SUPPORTED = frozenset(
     {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]"}
 )
 _ANONYMOUS = "anon_inode:"
+#: Clocks of timerfd_create(2) that wake the machine, which CRIU does not know (criu/include/timerfd.h). Source:
+#: include/uapi/linux/time.h.
+_ALARM_CLOCKS = {"8": "CLOCK_REALTIME_ALARM", "9": "CLOCK_BOOTTIME_ALARM"}
 _WATCHING = frozenset({"inotify", "[fanotify]"})
 _PTMX = ("/dev/ptmx", "/dev/pts/ptmx", "/ptmx")
 _PTS = "/dev/pts/"
@@ -84,6 +87,12 @@ class Descriptors:
             self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
         elif kind not in _SUPPORTED:
             self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
+        elif kind == "[timerfd]":
+            clock = proc.fdinfo(pid, fd).more.get("clockid", "")
+            if clock in _ALARM_CLOCKS:
+                self._obstacles.append(
+                    Obstacle(code="alarm-clock", pid=pid, fd=fd, what=_ALARM_CLOCKS[clock])
+                )
         elif kind == "[eventpoll]" and (number := epolls.lost(pid, fd, self.tables[pid])) is not None:
             self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
         elif kind in _WATCHING:

@@ -19,6 +19,9 @@ from migrate.pb.session_pb2 import File, Obstacle
 
 _DELETED = " (deleted)"
 
+#: The unit of st_blocks, whatever the file system's is. Source: man stat(3type).
+_BLOCK_BYTES = 512
+
 #: So many names of a directory, to find another one of a file.
 _MOST_LOOKED_AT = 10_000
 
@@ -202,7 +205,7 @@ class Files:
                 self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink == 0:
             # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
-            self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=status.st_blocks * 512)
+            self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=status.st_blocks * _BLOCK_BYTES)
         else:
             other = _other_name(path, status)
             # Another file may have had the name, too, and only the names are known when it is opened again.
@@ -254,6 +257,7 @@ def describe(path: str, use: File.Use, status: os.stat_result) -> File:
         path=path,
         use=use,
         size_bytes=status.st_size,
+        stored_bytes=min(status.st_size, status.st_blocks * _BLOCK_BYTES),
         mode=status.st_mode,
         exists=True,
         uid=status.st_uid,

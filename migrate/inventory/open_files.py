@@ -1,25 +1,63 @@
-"""The files of a tree, looked at again: what it has opened since, and what it may write. Fast: it is frozen."""
+"""A frozen tree, looked at again: what it has opened since, may write, and now has that cannot be moved.
+
+CRIU sees to most of what it cannot dump. What it would forget without a word was looked for when the tree was
+checked, and a program may have begun to use it since.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
+from migrate.inventory import apart, sockets, sysv
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
-from migrate.pb.session_pb2 import File
+from migrate.pb.session_pb2 import File, Obstacle, Task
+from tcpcp.criu import tree
+from tcpcp.errors import KernelError
 
 
-def again(pids: Iterable[int], known: Collection[str]) -> tuple[list[File], dict[str, str]]:
-    """Open files of the tasks *pids*, and mapped ones but those that are *known* and only read.
+class Again(NamedTuple):
+    """What was found.
 
-    :return: also paths that are gone, of files that have another name: that one.
+    :ivar files: open ones, and mapped ones but those that are known and only read.
+    :ivar renamed: paths that are gone, of files that have another name: that one.
+    :ivar obstacles: what stands in the way of moving it, beside its files and TCP connections.
     """
-    files, tables = Files(known), Descriptors()
+
+    files: list[File]
+    renamed: dict[str, str]
+    obstacles: list[Obstacle]
+
+
+def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> Again:
+    """Look at the tasks *pids*, which are frozen.
+
+    :param known: paths of files that are known.
+    :param tcp: inodes of TCP sockets that are known: somebody else looks at them.
+    :raises KernelError, PermissionDenied: the kernel's tables or descriptors cannot be read.
+    """
+    files, tables, pids = Files(known), Descriptors(), list(pids)
     for pid in pids:
         try:
             tables.add_process(pid, files)
             files.add_process(pid)
         except Gone:
             continue
-    return files.found, files.renamed
+    obstacles = [*_of_descriptors(tables, set(pids), tcp), *_of_tasks(pids)]
+    return Again(files.found, files.renamed, obstacles)
+
+
+def _of_descriptors(tables: Descriptors, inside: set[int], tcp: Collection[int]) -> Iterator[Obstacle]:
+    yield from tables.obstacles(inside)
+    held = tree.held_in(tables.tables)
+    yield from sockets.obstacles([one for one in held if one.inode not in tcp], {one.inode for one in held})
+
+
+def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
+    yield from sysv.obstacles(pids)
+    for pid in pids:
+        with contextlib.suppress(KernelError):  # it has ended, which others notice
+            yield from apart.of_threads(Task(pid=pid, tids=tree.threads(pid)))

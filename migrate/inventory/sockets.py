@@ -72,6 +72,18 @@ def collect(held: list[HeldSocket]) -> Sockets:
     return found
 
 
+def obstacles(others: list[HeldSocket], inside: set[int]) -> list[Obstacle]:
+    """What speaks against moving *others*, which are no TCP sockets with a port.
+
+    :param inside: inodes of all sockets of the tree.
+    :raises KernelError, PermissionDenied: as :func:`collect`.
+    """
+    found = Sockets()
+    with Lender() as lender:
+        _collect_others(lender, others, inside, found)
+    return found.obstacles
+
+
 @contextlib.contextmanager
 def _unless_closed() -> Iterator[None]:
     """Leave out a descriptor that was closed, or whose process has ended, since it was seen."""

@@ -40,10 +40,11 @@ class Piece:
     modified_ns: int = 0
     attributes: Mapping[str, bytes] = field(default_factory=dict)
     removed: bool = False
+    hard_link: str = ""
 
     def __post_init__(self) -> None:
         """:raises UnicodeEncodeError: a name that is no text, which cannot be said."""
-        "".join((self.name, *self.attributes)).encode()
+        "".join((self.name, self.hard_link, *self.attributes)).encode()
 
 
 @dataclass(frozen=True, slots=True)

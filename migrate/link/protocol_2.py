@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from migrate.errors import ProtocolError
+from migrate.errors import MigrateError, ProtocolError
 from migrate.link import payloads
 from migrate.link.payloads import CHUNK_BYTES, Connections, Packets, Piece, Said
 from migrate.pb import session_pb2 as pb
@@ -21,6 +21,8 @@ from migrate.pb.manifest_pb2 import ImageFile
 
 NUMBER = 2
 _ICI_IMAGE = "ici.img"
+_NO_NAMES = "{} is one more name of {}, and the destination's migrate makes two files of them"
+_UPGRADE = "Install this migrate there too, or move without --copy-tree for that directory."
 
 
 class Image:
@@ -88,6 +90,8 @@ class Speech:
 
     def _frames(self, said: Said, kind: str) -> Iterator[tuple[str, Message]]:
         if isinstance(said, Piece):
+            if said.hard_link:
+                raise MigrateError(_NO_NAMES.format(said.name, said.hard_link), hint=_UPGRADE)
             message = payloads.chunk(said)
             message.data = said.data
             yield kind, message

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from migrate.checks import files as checks_files
+from migrate.checks.subject import names
 from migrate.errors import MigrateError
 from migrate.files import copies
 from migrate.files import trees as tree_copy
 from migrate.files.content import Digests
-from migrate.inventory import open_files
+from migrate.inventory import neighbours
+from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 
@@ -49,6 +51,8 @@ class CarriedFiles:
         self._known: dict[str, File] = {}
         self._shared: set[str] = set()
         self._logs: set[str] = set()
+        self._sent_at: dict[str, int] = {}
+        self._beside: set[str] = set()
 
     # --- before the freeze -------------------------------------------------------------------------------
 
@@ -58,7 +62,9 @@ class CarriedFiles:
         :raises MigrateError: a file cannot be read here.
         """
         wanted = checks_files.files_to_compare(process, there, copying=self._copying)
-        wanted += [one for one in process.files if one.use == File.NEIGHBOUR]
+        beside = [one for one in process.files if one.use == File.NEIGHBOUR]
+        self._beside = {one.path for one in beside}
+        wanted += beside
         its = self._contents(wanted)
         for one in process.files:
             one.content = self._digests.known(one.path)
@@ -101,6 +107,14 @@ class CarriedFiles:
         for file in files:
             self._copy_one(file.path)
 
+    def arrived(self) -> None:
+        """Make sure that the destination has put in their places what was sent: it takes one thing after the other.
+
+        :raises MigrateError: it could not.
+        """
+        if self._trees or self._digests.sent:
+            self._ask(Compare(), lambda: None)
+
     def _copy_one(self, path: str) -> None:
         found = hashlib.sha256()
         before = os.stat(path)  # noqa: PTH116
@@ -108,15 +122,23 @@ class CarriedFiles:
         copies.send_file(path, self._send, found.update)
         self._digests.took(path, before, found.digest())
         self._digests.sent.add(path)
+        self._sent_at[path] = before.st_ctime_ns
 
     # --- in the freeze -----------------------------------------------------------------------------------
 
-    def settle(self, pids: Iterable[int]) -> None:
+    @property
+    def known(self) -> Collection[str]:
+        """Paths of files that were compared."""
+        return self._known
+
+    def settle(self, again: Again) -> None:
         """The tree is frozen: see to it that the destination has its files as they are now.
 
+        :param again: what it has open now.
         :raises MigrateError: it has not, and they may not be copied.
         """
-        found, self.renamed = open_files.again(pids, self._known)
+        found, self.renamed = again.files, again.renamed
+        self._require_none_beside(found)
         for tree in self._trees:
             tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
         now = [one for one in found if not checks_files.within(one.path, self._paths)]
@@ -127,7 +149,25 @@ class CarriedFiles:
             _flush(path)
         written = [one for one in files.values() if self._may_differ(one)]
         changed = [one for one in written if self._digests.changed(one.path, mapped_shared=one.mapped_shared)]
+        changed += [one for one in files.values() if one not in changed and self._other_since(one.path)]
         self._bring(late, changed, [one for one in written if one not in changed])
+
+    def _require_none_beside(self, found: list[File]) -> None:
+        """What was made since the check beside a file that the process writes, it may want later."""
+        if not self._copying:
+            return
+        known = self._beside | self._known.keys()
+        made = [one.path for one in neighbours.of(found, self._paths) if one.path not in known]
+        if made:
+            raise MigrateError(
+                f"{names(made)} was made since the check, beside files that the process writes, and is not copied",
+                phase="dump",
+                hint=f"Pass --copy-tree {os.path.dirname(made[0])}, which copies all of it, or try again.",  # noqa: PTH120
+            )
+
+    def _other_since(self, path: str) -> bool:
+        """Whether something of what was copied has changed: mode, owner, times or attributes, too."""
+        return path in self._sent_at and self._sent_at[path] != os.stat(path).st_ctime_ns  # noqa: PTH116
 
     def _may_differ(self, one: File) -> bool:
         return (

@@ -56,6 +56,7 @@ def _prepare(move: Move) -> Prepared:
     move.session.files.copy(move.plan.copy)
     move.link.flush(timeout_s=move.timeout_s)
     move.link.expect(pb.Prepared, timeout_s=move.timeout_s)
+    move.session.files.arrived()
     guardian.wait_ready()
     addresses = (one.ip for one in move.plan.addresses)
     unowned = Watcher(lambda: move.subject.tasks("freeze"), addresses, move.watch)

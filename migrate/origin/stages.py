@@ -11,7 +11,7 @@ from migrate import threads
 from migrate.criu.worker import Stage as CriuStage
 from migrate.inventory import translated, untold
 from migrate.link import message_checks
-from migrate.origin import connections
+from migrate.origin import connections, look_again
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen as Tree
 from migrate.origin.handover import Restored
@@ -47,6 +47,7 @@ class Frozen(Stage):
         Meanwhile look at the connections, on another processor if there is one.
         """
         ready, tasks = self.ready, self._tree.tasks
+        again = look_again.at(self._tree, ready.move.plan.process, ready.move.session.files.known)
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = threads.submit(beside, _look_at, self._tree, ready.move)
@@ -58,7 +59,7 @@ class Frozen(Stage):
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             identity.send(one, signal.SIGSTOP)
         ready.hold.keep(tasks, stopping, self.attempt.worker)
-        ready.move.session.files.settle(pid for pid, _ in tasks)
+        ready.move.session.files.settle(again)
         return Dumped(ready, self.attempt, found)
 
 

@@ -117,7 +117,7 @@ class Failure(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts")
+    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system")
     class Use(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         USE_UNSPECIFIED: _ClassVar[File.Use]
@@ -165,6 +165,9 @@ class File(_message.Message):
     LOCKERS_FIELD_NUMBER: _ClassVar[int]
     WRITERS_FIELD_NUMBER: _ClassVar[int]
     MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FILE_SYSTEM_FIELD_NUMBER: _ClassVar[int]
     path: str
     use: File.Use
     size_bytes: int
@@ -188,7 +191,10 @@ class File(_message.Message):
     lockers: _containers.RepeatedScalarFieldContainer[str]
     writers: _containers.RepeatedScalarFieldContainer[str]
     mounts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ...) -> None: ...
+    stored_bytes: int
+    free_bytes: int
+    file_system: int
+    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ...) -> None: ...
 
 class Compare(_message.Message):
     __slots__ = ("files",)
@@ -474,7 +480,7 @@ class Prepared(_message.Message):
     def __init__(self) -> None: ...
 
 class FileChunk(_message.Message):
-    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid", "accessed_ns", "modified_ns", "attributes", "removed")
+    __slots__ = ("name", "offset", "data", "last", "mode", "uid", "gid", "accessed_ns", "modified_ns", "attributes", "removed", "hard_link")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -493,6 +499,7 @@ class FileChunk(_message.Message):
     MODIFIED_NS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    HARD_LINK_FIELD_NUMBER: _ClassVar[int]
     name: str
     offset: int
     data: bytes
@@ -504,7 +511,8 @@ class FileChunk(_message.Message):
     modified_ns: int
     attributes: _containers.ScalarMap[str, bytes]
     removed: bool
-    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., accessed_ns: _Optional[int] = ..., modified_ns: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ..., removed: _Optional[bool] = ...) -> None: ...
+    hard_link: str
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., accessed_ns: _Optional[int] = ..., modified_ns: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ..., removed: _Optional[bool] = ..., hard_link: _Optional[str] = ...) -> None: ...
 
 class Connections(_message.Message):
     __slots__ = ("sockets",)

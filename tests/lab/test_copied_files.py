@@ -298,3 +298,84 @@ def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
             bench.end_there(found, server.address)
     assert bench.destination.exec(["migrate", "--recover"], check=False).returncode == 0
     assert bench.names(bench.destination, "/srv/copied") == {"own"}
+
+
+@pytest.mark.parametrize("option", [["--copy-files"], ["--copy-tree", "/srv/copied/full/db"]])
+def test_no_room_there(bench: Bench, option: list[str]) -> None:
+    """It is known before the freeze, also when the room that was there at the check is gone when it is needed."""
+    bench.origin.exec(["mkdir", "-p", "/srv/copied/full/db"])
+    bench.origin.exec(["sh", "-c", "head -c 3000000 /dev/urandom >/srv/copied/full/db/data"])
+    mount = "mkdir -p /srv/copied/full && mount -t tmpfs -o {} none /srv/copied/full"
+    with bench.server("write=/srv/copied/full/db/data") as server:
+        for words, code in (("size=1m", ("no-file-space", "destination")), ("nr_inodes=1", None)):
+            bench.destination.exec(["sh", "-c", mount.format(words)])
+            try:
+                found = bench.refused(server, *option)
+                assert found.codes == ({code} if code else set())
+                found.must_say("destination", "/srv/copied/full", "free" if code else "No space left")
+            finally:
+                bench.destination.exec(["umount", "/srv/copied/full"])
+
+
+def test_a_file_that_is_mostly_empty_stays_so(bench: Bench) -> None:
+    script = "mkdir -p /srv/copied && truncate -s 100M /srv/copied/image && echo x >>/srv/copied/image"
+    bench.origin.exec(["sh", "-c", script])
+
+    def look() -> None:
+        status = (bench.destination.root / "srv/copied/image").stat()
+        assert (status.st_size, status.st_blocks * 512 < 1 << 20) == ((100 << 20) + 2, True)
+        assert bench.destination.exec(["tail", "-c", "2", "/srv/copied/image"]).stdout == "x\n"
+
+    with bench.server("write=/srv/copied/image") as server:
+        bench.moved(server, "--copy-files", then=look)
+
+
+def test_only_mode_owner_and_times_change(bench: Bench) -> None:
+    """Between check and freeze; a mode that differs would be an error of CRIU's."""
+    bench.write(bench.origin, "/srv/copied/own/data", "x")
+
+    def look(host: Host) -> tuple[int, ...]:
+        status = (host.root / "srv/copied/own/data").stat()
+        return stat.S_IMODE(status.st_mode), status.st_uid, status.st_mtime_ns
+
+    with bench.server("write=/srv/copied/own/data") as server:
+        with stopped_at(bench, "CHECKED", server, "--copy-files") as run:
+            script = "cd /srv/copied/own && chown 1000 data && chmod 0604 data && touch -d 2001-02-03 data"
+            bench.origin.exec(["sh", "-c", script])
+            run.go()
+            found = run.answer()
+        try:
+            assert (found.status, found.report["outcome"]) == (0, "MOVED"), found
+            assert look(bench.destination) == look(bench.origin)
+            server.serves()
+        finally:
+            bench.end_there(found, server.address)
+
+
+def test_one_file_by_two_names(bench: Bench) -> None:
+    """It would become two: refused, and --copy-tree keeps it one."""
+    bench.write(bench.origin, "/srv/copied/own/one", "x")
+    bench.origin.exec(["ln", "/srv/copied/own/one", "/srv/copied/own/two"])
+    with bench.server("write=/srv/copied/own/one", "write=/srv/copied/own/two") as server:
+        found = bench.refused(server, "--copy-files")
+        assert found.codes == {("hard-links", "destination")}
+        found.must_say(
+            "destination", "/srv/copied/own/one, /srv/copied/own/two", "--copy-tree /srv/copied/own"
+        )
+
+        def one() -> None:
+            there = bench.destination.root / "srv/copied/own"
+            assert (there / "one").samefile(there / "two")
+
+        bench.moved(server, "--copy-tree", "/srv/copied/own", then=one)
+
+
+def test_two_files_there_that_are_one_here(bench: Bench) -> None:
+    for host in both(bench):
+        bench.write(host, "/srv/copied/one", "same")
+    bench.origin.exec(["ln", "/srv/copied/one", "/srv/copied/two"])
+    bench.write(bench.destination, "/srv/copied/two", "same")
+    with bench.server("write=/srv/copied/one", "write=/srv/copied/two") as server:
+        assert bench.refused(server).codes == {("hard-links", "destination")}
+        bench.destination.exec(["ln", "-f", "/srv/copied/one", "/srv/copied/two"])
+        bench.moved(server)

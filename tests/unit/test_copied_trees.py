@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import stat
@@ -45,11 +46,13 @@ class Copy:
         taken = payloads.joined(type(message).FromString(message.SerializeToString()), data)
         assert isinstance(taken, Piece)
         taken.name = taken.name.replace(str(self.here), str(self.there))
+        taken.hard_link = taken.hard_link.replace(str(self.here), str(self.there))
         self._taker.take(taken)
 
     def begin(self) -> None:
         """Copy it all."""
         self.tree.copy(self.send)
+        assert look(self.there) == look(self.here)
 
     def settle(self) -> None:
         """What changed since; then both are the same."""
@@ -57,14 +60,25 @@ class Copy:
         assert look(self.there) == look(self.here)
 
 
-def look(top: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Name -> mode, owner and content, without what is kept for the way back."""
-    found = {}
-    for one in (top, *sorted(top.rglob("*"))):
+def look(top: Path) -> dict[str, tuple[object, ...]]:
+    """Name -> mode, owner, time, content, attribute and other names, without what is kept for the way back."""
+    found: dict[str, tuple[object, ...]] = {}
+    every = [one for one in (top, *sorted(top.rglob("*"))) if ".migrate-" not in str(one)]
+    first: dict[int, Path] = {}
+    for one in every:
         status = one.lstat()
-        data = one.read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        if ".migrate-" not in str(one):
-            found[str(one.relative_to(top))] = status.st_mode, status.st_uid, data
+        regular = stat.S_ISREG(status.st_mode)
+        data = one.read_bytes() if regular else b""
+        extra = [os.getxattr(one, name) for name in os.listxattr(one, follow_symlinks=False)]
+        same = str(first.setdefault(status.st_ino, one).relative_to(top)) if regular else ""
+        found[str(one.relative_to(top))] = (
+            status.st_mode,
+            status.st_uid,
+            status.st_mtime_ns,
+            data,
+            extra,
+            same,
+        )
     return found
 
 
@@ -272,3 +286,66 @@ def test_what_was_mounted_later_is_not_removed_with_what_was_replaced(copy: Copy
             undo.forget(entry)
     undo.forget(entry)
     assert not aside.exists()
+
+
+def test_a_file_with_several_names_is_one(copy: Copy) -> None:
+    """Also when it was changed, got one more, and its first name was given to another file."""
+    (copy.here / "sub").mkdir()
+    (copy.here / "one").write_text("1")
+    (copy.here / "sub/two").hardlink_to(copy.here / "one")
+    (copy.here / "other").write_text("2")
+    (copy.here / "another").hardlink_to(copy.here / "other")
+    copy.begin()
+    (copy.here / "a third").hardlink_to(copy.here / "one")
+    (copy.here / "one").write_text("changed")
+    (copy.here / "other").unlink()
+    (copy.here / "new").write_text("2")
+    (copy.here / "new").rename(copy.here / "other")
+    copy.settle()
+    (copy.here / "sub/two").unlink()
+    copy.settle()
+
+
+def test_what_is_written_through_a_mapping_reaches_all_names(copy: Copy) -> None:
+    (copy.here / "one").write_bytes(b"x" * mmap.PAGESIZE)
+    (copy.here / "two").hardlink_to(copy.here / "one")
+    with (copy.here / "one").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 65
+        copy.begin()
+        memory[0] = 66
+        copy.tree.copy_changed(copy.send, {str(copy.here / "one")})
+    assert (copy.there / "two").read_bytes()[:1] == b"B"
+    assert (copy.there / "two").samefile(copy.there / "one")
+
+
+@pytest.mark.parametrize("change", ["time", "attribute", "owner", "mode"])
+def test_what_changes_but_its_content(copy: Copy, change: str) -> None:
+    (copy.here / "sub").mkdir()
+    (copy.here / "link").symlink_to("nowhere")
+    places = [copy.here / "sub", copy.here / "sub/one", copy.here]
+    places[1].write_text("1")
+    copy.begin()
+    for one in places:
+        if change == "time":
+            os.utime(one, (1e9, 1e9))
+        elif change == "attribute":
+            os.setxattr(one, "user.name", b"1")
+        elif change == "owner":
+            os.chown(one, 12345, 12345)
+        else:
+            one.chmod(0o751)
+    copy.settle()
+
+
+def test_a_name_is_made_only_of_what_was_copied(copy: Copy, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("root's")
+    (copy.here / "one").write_text("1")
+    copy.begin()
+    first = str(copy.there / "one")
+    with pytest.raises(MigrateError, match="not what was copied"):
+        copy.send(Piece(name=f"{copy.there}/two", hard_link=str(tmp_path / "secret"), last=True))
+    Path(first).unlink()
+    Path(first).hardlink_to(tmp_path / "secret")
+    with pytest.raises(MigrateError, match="not what was copied"):
+        copy.send(Piece(name=f"{copy.there}/two", hard_link=first, last=True))
+    assert not (copy.there / "two").exists() and (tmp_path / "secret").stat().st_nlink == 2

@@ -151,6 +151,13 @@ def test_who_receives_datagrams_stays_and_another_one_is_there(tmp_path: Path, a
     assert reason.code == "no-receiver" and name.name in reason.text and reason.remedy
 
 
+def test_datagrams_that_are_lost_are_told() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        ours.bind(("127.0.0.1", 0))
+        (note,) = checks_names.notes(process(names=of_sockets(ours).names))
+        assert f"UDP port {ours.getsockname()[1]} " in note and "lost" in note
+
+
 def test_a_receiver_under_a_name_that_leads_to_it_by_a_link(tmp_path: Path) -> None:
     """As /dev/log is of systemd: it is the file that counts, whatever the name it was bound to."""
     asked = TakenName(kind=TakenName.RECEIVER, name=str(tmp_path / "log"))

@@ -23,6 +23,7 @@ from migrate.files.content import Digests
 from migrate.files.leases import parse
 from migrate.inventory import compared, neighbours, storage
 from migrate.inventory.file_facts import database
+from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
 from migrate.origin.carried_files import CarriedFiles
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory
@@ -254,12 +255,24 @@ def test_what_changes_until_the_freeze_is_copied_again(
     assert [Path(one.name).name for one in there.sent] == ["differs", "missing"]
     there.sent.clear()
     paths["missing"].write_text("3")
-    monkeypatch.setattr(
-        "migrate.inventory.open_files.again", lambda *_: ([*files, opened(paths["late"])], {})
-    )
-    care.settle([1])
+    now = Again([*files, opened(paths["late"])], {}, [])
+    care.settle(now)
     assert sorted(Path(one.name).name for one in there.sent) == ["late", "missing"]
     assert there.contents == {"same": b"1", "differs": b"1", "missing": b"3", "late": b"1"}
+
+
+def test_what_is_made_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, log = Destination(monkeypatch, log=b"1"), tmp_path / "log"
+    for name in ("log", "base"):
+        (tmp_path / name).write_text("1")
+    files = [opened(log), File(path=str(tmp_path / "base"), use=File.NEIGHBOUR, regular=True)]
+    care = carried(there, files, copying=True)
+    now = Again([opened(log)], {}, [])
+    care.settle(now)
+    (tmp_path / "second").write_text("2")
+    with pytest.raises(MigrateError, match="second was made since the check") as caught:
+        care.settle(now)
+    assert f"--copy-tree {tmp_path}," in caught.value.hint
 
 
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,22 +281,22 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     for path in (same, log, late):
         path.write_text("1")
     files = [opened(same), opened(log, append_only=True)]
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: (files, {}))
+    now = Again(files, {}, [])
     care = carried(there, files, copying=False)
     log.write_text("more")
-    care.settle([1])
+    care.settle(now)
     same.write_text("2")
     with pytest.raises(MigrateError, match="same has changed since") as caught:
-        care.settle([1])
+        care.settle(now)
     assert "--copy-files" in caught.value.hint
     same.write_text("1")
     there.contents["same"] = b"9"  # somebody over there writes it
     with pytest.raises(MigrateError, match="same has changed since"):
-        care.settle([1])
+        care.settle(now)
     there.contents["same"] = b"1"
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: ([*files, opened(late)], {}))
+    now = Again([*files, opened(late)], {}, [])
     with pytest.raises(MigrateError, match="late.*does not exist.*opened since"):
-        care.settle([1])
+        care.settle(now)
     assert not there.sent
 
 
@@ -298,10 +311,10 @@ def test_directories_and_watched_paths_since_the_check(
         File(path=str(folder), use=File.WORKING_DIRECTORY, exists=True, directory=True),
         File(path=str(file), use=File.WATCHED, exists=True, regular=True),
     ]
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: (late, {}))
+    now = Again(late, {}, [])
     with pytest.raises(MigrateError, match="watches for changes, does not exist.*folder does not exist"):
-        carried(there, [], copying=False).settle([1])
-    carried(there, [], copying=True).settle([1])
+        carried(there, [], copying=False).settle(now)
+    carried(there, [], copying=True).settle(now)
     assert [one.name for one in there.sent if one.name == str(folder)] and there.contents["file"] == b"1"
 
 
@@ -313,7 +326,7 @@ def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.Monkey
     (tree / "link").symlink_to("kept")
     os.mkfifo(tree / "fifo")
     care = CarriedFiles(there.ask, there.send, copying=False, trees=[str(tree)])
-    monkeypatch.setattr("migrate.inventory.open_files.again", lambda *_: ([], {}))
+    now = Again([], {}, [])
     care.copy([])
     assert there.sent[0].removed and there.sent[0].name == str(tree)
     sent = {
@@ -324,11 +337,12 @@ def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.Monkey
     (tree / "gone").unlink()
     (tree / "changes").write_text("2")
     (tree / "new").write_text("3")
-    care.settle([1])
+    care.settle(now)
     assert {(Path(one.name).name, one.removed) for one in there.sent} == {
         ("gone", True),
         ("changes", False),
         ("new", False),
+        ("tree", False),  # its times, in the end
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from golden_icis import GOLDEN
 
-from migrate.errors import ProtocolError, Refused
+from migrate.errors import MigrateError, ProtocolError, Refused
 from migrate.files.images import MANIFEST_VERSION
 from migrate.link import payloads, speech
 from migrate.link.payloads import CHUNK_BYTES, Packets, Piece
@@ -103,6 +103,12 @@ def test_sizes_that_are_not_those_of_the_packets(sizes: list[int]) -> None:
 def test_what_protocol_2_has_not(message: Any, payload: bytes) -> None:
     with pytest.raises(ProtocolError, match="that protocol 2 has not"):
         speech.of(2, "").heard("image", message, payload)
+
+
+def test_protocol_2_has_no_second_names() -> None:
+    """Its destination would make an empty file."""
+    with pytest.raises(MigrateError, match="/b is one more name of /a"):
+        list(speech.of(2, "1").frames(Piece("/b", hard_link="/a", last=True), "copy"))
 
 
 def test_a_name_that_is_no_text_is_no_piece() -> None:

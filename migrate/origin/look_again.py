@@ -1,0 +1,37 @@
+"""The frozen tree, looked at again: what it has begun to use since the check, and would not have over there.
+
+Before the dump: CRIU reads files, of which a program may be told that watches them (inotify), and works in the
+tasks with descriptors of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from migrate.checks.obstacles import obstacles
+from migrate.checks.subject import Subject
+from migrate.errors import MigrateError
+from migrate.inventory import open_files
+from migrate.origin.frozen import Frozen
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+
+
+def at(tree: Frozen, checked: ProcessInventory, known: Collection[str]) -> open_files.Again:
+    """Make sure that there is nothing that cannot be moved; what else was found.
+
+    :param checked: what it held when it was checked, and could be moved.
+    :param known: paths of files that were compared.
+    :raises MigrateError: there is.
+    """
+    tcp = {one.inode for one in checked.sockets}
+    found = open_files.again((pid for pid, _ in tree.tasks), known, tcp)
+    process = ProcessInventory(tasks=checked.tasks, obstacles=found.obstacles)
+    reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
+    if reasons:
+        raise MigrateError(
+            f"{reasons[0].text} (not so when it was checked)",
+            phase="dump",
+            hint=reasons[0].remedy,
+            details=[one.text for one in reasons],
+        )
+    return found
