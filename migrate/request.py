@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from migrate import limits
 
 AGENT = "migrate-agent"
+TRANSPORT = "paramiko"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Request:
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
     :ivar timeout_s: how long one step may take as a whole.
     :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.
+    :ivar transport: how the agent is reached; a name of ``migrate.transport``.
     :ivar agent: name or path of the agent's program on the destination.
     :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
     :ivar port: port of the destination's sshd, None for that of the ssh configuration.
@@ -45,6 +47,7 @@ class Request:
     switch: str = "address"
     timeout_s: float = limits.STEP_S
     max_gap_s: float = limits.MOST_GAP_S
+    transport: str = TRANSPORT
     agent: str = AGENT
     identity: str = ""
     port: int | None = None

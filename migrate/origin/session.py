@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from migrate import limits, place
+from migrate import limits, place, transport
 from migrate.errors import ProtocolError, Reason, Refused, TransportError
 from migrate.journal.reach import Reach, boot_id
 from migrate.link.frames import PROTOCOL
@@ -17,7 +17,6 @@ from migrate.origin.carried_files import CarriedFiles
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import settle
 from migrate.request import Request
-from migrate.ssh import connect
 from migrate.watch import Watch
 from tcpcp.version import VERSION
 
@@ -33,7 +32,7 @@ class Session:
     :ivar watch: what the link and others that wait look at meanwhile.
     :ivar link: messages to and from the agent.
     :ivar reach: how the destination was reached.
-    :ivar ends: addresses of the SSH connection, ours and its.
+    :ivar ends: addresses of the connection, ours and its; "" where the transport knows none.
     :ivar files: the tree's files, of which the destination needs some.
     """
 
@@ -59,17 +58,16 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
     settle.clear_the_way(request.pid, account.observer.note)
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):
-            connection = connect.connect(request.host, port=request.port, identity=request.identity)
-            stack.callback(connection.close)
-            stream = connection.start_agent(request.agent)
+            reach = Reach.of(request)
+            stream = transport.find(reach.transport).open(reach)
+            stack.callback(stream.close)
             watch, migration_id = Watch(), place.new_id()
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
             stack.callback(link.close)
             link.send(_hello(migration_id))
             _same_version(greeting := _greeting(link, request))
-            sudo = connection.config.user != "root"
-            reach = Reach.of(request, sudo=sudo, boot_id=greeting.boot_id)
-            ends = connection.local_address, connection.peer_address
+            reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
+            ends = stream.ends
         files = _files(request, link, watch)
         yield Session(request, account, migration_id, watch, link, reach, ends, files)
 

@@ -67,6 +67,9 @@ class View:
         self.network = {line for line in parts[1].splitlines() if line and "fe80:" not in line}
         self.addresses = {line for line in parts[2].splitlines() if "fe80:" not in line}
         self.files = set(parts[3].splitlines()) - {"/run/migrate/probe"}
+        for pid, parent, *_ in lines:  # an ssh program by which such a guardian asks
+            if self.reminds(self.processes.get(int(parent), ("", ""))):
+                self.processes.pop(int(pid), None)
 
     def reminds(self, process: tuple[str, str]) -> bool:
         """Whether it is a guardian that has settled everything and announces addresses a little longer."""

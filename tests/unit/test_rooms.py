@@ -13,13 +13,15 @@ ROOT = Path(__file__).parents[2]
 #: From the roof to the ground; each room may import those named, which stand below it, and the files that stand
 #: beside the rooms except the commands. The messages (pb) are for everybody.
 MIGRATE: dict[str, str] = {
-    "origin": "checks criu files gap inventory journal link memory processes recovery report ssh switch",
+    "testing": "journal switch transport",
+    "origin": "checks criu files gap inventory journal link memory processes recovery report switch transport",
     "destination": "criu files gap inventory journal link processes recovery switch",
     "checks": "criu inventory",
-    "recovery": "criu files gap journal link processes report ssh switch",
+    "recovery": "criu files gap journal link processes report switch transport",
     "inventory": "criu files processes",
     "criu": "files processes",
     "files": "journal link",
+    "transport": "journal link ssh",
     "journal": "processes",
     "memory": "processes",
     "report": "link",
