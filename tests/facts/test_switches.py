@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from gap_hosts import SERVICE, GapHosts, bits
@@ -48,6 +51,33 @@ def case(hosts: GapHosts, kind: str = "address") -> switches.Case:
 @pytest.mark.parametrize("check", switches.CHECKS, ids=lambda check: check.__name__)
 def test_it_is_one(gap_hosts: GapHosts, check: Callable[[switches.Case], None]) -> None:
     check(case(gap_hosts))
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The example's package installed, and its program, which writes down what it is told: that file."""
+    source, target, program = tmp_path / "source", tmp_path / "target", tmp_path / "switched"
+    shutil.copytree(Path(__file__).parents[2] / "examples/switch_told", source)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    words = [sys.executable, "-m", "pip", "install", "-q", *options, "--target", str(target), str(source)]
+    subprocess.run(words, check=True, timeout=100)
+    program.write_text(f"#!/bin/sh\necho $* >>{tmp_path}/told\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("SWITCH_TOLD_PROGRAM", str(program))
+    monkeypatch.syspath_prepend(str(target))
+    yield tmp_path / "told"
+    sys.modules.pop("switch_told", None)
+
+
+def test_one_of_another_package_is_one(gap_hosts: GapHosts, told: Path) -> None:
+    switches.check(case(gap_hosts, "told"))
+    both = " ".join(SERVICE.values())
+    assert told.read_text().splitlines()[:4] == [
+        f"away {both}",
+        f"here {both}",
+        f"away {both}",
+        f"here {both}",
+    ]
 
 
 def test_the_check_can_fail(gap_hosts: GapHosts, monkeypatch: pytest.MonkeyPatch) -> None:
