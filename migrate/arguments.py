@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits, switch, transport
+from migrate import limits, memory, switch, transport
 from migrate.errors import UsageError
 from migrate.report import file as report_file
-from migrate.request import AGENT, TRANSPORT, RecoverRequest, Request
+from migrate.request import AGENT, MEMORY, TRANSPORT, RecoverRequest, Request
 from migrate.ssh import host
 from tcpcp.version import VERSION
 
@@ -53,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_what_moves(add)
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
+    add(
+        "--memory",
+        metavar="KIND",
+        default=MEMORY,
+        help="what is sent of it while the process runs (default: %(default)s, in rounds); none: all in the freeze",
+    )
     _add_limits(add)
     _add_way(add)
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
@@ -149,6 +155,7 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         no_address=_no_address(options),
         switch=_known("--switch", options.switch, switch.OWN, switch.names),
+        memory=_known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
         timeout_s=_seconds("--timeout", options.timeout),
         max_gap_s=_seconds("--max-gap", options.max_gap),
         transport=_known("--transport", options.transport, transport.OWN, transport.names),

@@ -1,8 +1,8 @@
 """A switch of another package: the service address moves as with ``address``, and a program of the host's is told.
 
-``/etc/migrate/switched here|away ADDRESS...`` is run on each host right after it has got, or lost, the addresses: for
-what else must know, such as a cloud's table of addresses, a BGP speaker, or a load balancer. It may be told the same
-twice, also what was so all the time, and a status other than 0 rolls the migration back.
+``/etc/migrate/switched here|away ADDRESS...`` is run on each host right after it has got, or lost, the addresses:
+for what else must know, such as a cloud's table of addresses, a BGP speaker, or a load balancer. It may be told the
+same twice, also what was so all the time; a status other than 0 rolls the migration back.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_defaults() -> None:
 
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
-    words += " --leave-supervisor --transport ssh"
+    words += " --leave-supervisor --transport ssh --memory none"
     words += " --max-gap 3 --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
     wanted = Request(
         pid=42,
@@ -81,6 +81,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         timeout_s=2.5,
         max_gap_s=3.0,
         transport="ssh",
+        memory="none",
         agent="/opt/a",
         identity="k",
         port=2222,
@@ -115,6 +116,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--port", "70000", "42", "h"], "--port"),
         (["--switch", "dns", "42", "h"], "--switch is one of address"),
         (["--transport", "telnet", "42", "h"], "--transport is one of paramiko, ssh"),
+        (["--memory", "lazy", "42", "h"], "--memory is one of ahead, none"),
         (["--address", "web", "42", "h"], "--address is an IPv4 or IPv6 address"),
         (["--address", "10.0.0.1/24", "42", "h"], "without a prefix length"),
         (["--address", "0.0.0.0", "42", "h"], "--address is an address that clients"),

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 #: From the roof to the ground; each room may import those named, which stand below it, and the files that stand
 #: beside the rooms except the commands. The messages (pb) are for everybody.
 MIGRATE: dict[str, str] = {
-    "testing": "journal switch transport",
+    "testing": "journal memory switch transport",
     "origin": "checks criu files gap inventory journal link memory processes recovery report switch transport",
     "destination": "criu files gap inventory journal link processes recovery switch",
     "checks": "criu inventory",
