@@ -16,6 +16,7 @@ from migrate.destination.gate import Gate
 from migrate.destination.once import Once
 from migrate.destination.trail import Trail
 from migrate.pb import session_pb2 as pb
+from migrate.runtime import Runtime
 
 #: The state after an undo; what was undone and what could not be, as sentences.
 Ending = tuple["Stage", list[str], list[str]]
@@ -101,13 +102,17 @@ class Undoable(Stage):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is there from the state PREPARED to the end, and given on from state to state."""
+    """What is there from the state PREPARED to the end, and given on from state to state.
+
+    :ivar runtime: what keeps such trees here.
+    """
 
     errand: Errand
     request: pb.Prepare
     trail: Trail
     worker: Worker
     gate: Gate
+    runtime: Runtime
 
     @property
     def root(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator
 
 from migrate.criu.worker import Options, Stage, Worker
@@ -58,9 +59,9 @@ class Attempt:
         options = Options(
             self._images.directory,
             "dump.log",
-            shell_job=move.request.shell_job,
             timeout_s=max(1, int(move.patience.left_s)),
             page_server_fd=self._page_fd,
+            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.shell_job),
         )
         going = self.worker.dump(move.request.pid, options)
         move.held.freeze.callback(going.close)

@@ -13,11 +13,14 @@ ROOT = Path(__file__).parents[2]
 #: From the roof to the ground; each room may import those named, which stand below it, and the files that stand
 #: beside the rooms except the commands. The messages (pb) are for everybody.
 MIGRATE: dict[str, str] = {
-    "testing": "journal memory switch transport",
-    "origin": "checks criu files gap inventory journal link memory processes recovery report switch transport",
-    "destination": "criu files gap inventory journal link processes recovery switch",
+    "testing": "criu journal memory processes runtime switch transport",
+    "origin": (
+        "checks criu files gap inventory journal link memory processes recovery report runtime switch transport"
+    ),
+    "destination": "criu files gap inventory journal link processes recovery runtime switch",
     "checks": "criu inventory",
-    "recovery": "criu files gap journal link processes report switch transport",
+    "recovery": "criu files gap journal link processes report runtime switch transport",
+    "runtime": "inventory processes",
     "inventory": "criu files processes",
     "criu": "files processes",
     "files": "journal link",
