@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
@@ -37,7 +38,7 @@ class Case:
     @contextmanager
     def opened(self, agent: str) -> Iterator[AgentStream]:
         """A stream to *agent*, closed in the end, with nothing left of it."""
-        before, children = set(threading.enumerate()), _children()
+        before, children, descriptors = set(threading.enumerate()), _children(), _descriptors()
         stream = self.transport.open(dataclasses.replace(self.reach, agent=agent))
         try:
             yield stream
@@ -46,6 +47,7 @@ class Case:
             stream.close()
         _until(lambda: _threads(before) == [], "no thread is left")
         assert _children() == children, "a child is left"
+        assert _descriptors() == descriptors, "a descriptor is left"
 
 
 def bytes_both_ways(case: Case) -> None:
@@ -217,11 +219,15 @@ def _threads(before: set[threading.Thread]) -> list[str]:
 
 def _children() -> set[int]:
     """PIDs of our children, those that nobody has reaped too."""
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one more than there are, at either time
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
