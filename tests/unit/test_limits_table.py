@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,13 @@ def test_the_check_says_how_long() -> None:
 
 
 # --- watch -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_signal_is_pending() -> Iterator[None]:
+    """Another test in the same process may have left one that nobody asked for."""
+    with interrupt.handled():
+        yield
 
 
 def failing() -> None:
