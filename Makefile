@@ -64,6 +64,7 @@ lint: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/mypy examples/*.py
+	@.venv/bin/mypy examples/switch_told/*.py
 	@.venv/bin/mypy benchmarks/*.py
 
 format: setup

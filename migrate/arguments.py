@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits, switch
+from migrate import limits, memory, switch, transport
 from migrate.errors import UsageError
 from migrate.report import file as report_file
-from migrate.request import AGENT, RecoverRequest, Request
+from migrate.request import AGENT, MEMORY, TRANSPORT, RecoverRequest, Request
 from migrate.ssh import host
 from tcpcp.version import VERSION
 
@@ -61,14 +61,31 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_what_moves(add)
     add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
+    add(
+        "--memory",
+        metavar="KIND",
+        default=MEMORY,
+        help="what is sent of it while the process runs (default: %(default)s, in rounds); none: all in the freeze",
+    )
     _add_limits(add)
-    add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
-    add("--identity", metavar="FILE", default="", help="private key to log in with")
-    add("--port", metavar="N", help="port of HOST's sshd")
+    _add_way(add)
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
     _add_recover(add)
     add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
     return made
+
+
+def _add_way(add: Callable[..., object]) -> None:
+    """How HOST is reached."""
+    add(
+        "--transport",
+        metavar="KIND",
+        default=TRANSPORT,
+        help="how HOST is reached (%(default)s); ssh: by your own ssh program, with all that it can",
+    )
+    add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
+    add("--identity", metavar="FILE", default="", help="private key to log in with")
+    add("--port", metavar="N", help="port of HOST's sshd")
 
 
 def _add_what_moves(add: Callable[..., object]) -> None:
@@ -145,9 +162,11 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
         leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(_address, options.address))),
         no_address=_no_address(options),
-        switch=_switch(options.switch),
+        switch=_known("--switch", options.switch, switch.OWN, switch.names),
+        memory=_known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
         timeout_s=_seconds("--timeout", options.timeout),
         max_gap_s=_seconds("--max-gap", options.max_gap),
+        transport=_known("--transport", options.transport, transport.OWN, transport.names),
         agent=_word("--agent", options.agent),
         identity=options.identity,
         port=None if options.port is None else _number("--port", options.port, 65535),
@@ -214,9 +233,10 @@ def _tree(text: str) -> str:
     return text
 
 
-def _switch(kind: str) -> str:
-    if kind not in switch.KINDS:
-        raise _wrong(f"--switch is one of {', '.join(switch.KINDS)}, not {kind!r}")
+def _known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[str]]) -> str:
+    """:param names: all of them, with those of other packages, which are looked for only if it is none of ours."""
+    if kind not in own and kind not in (found := names()):
+        raise _wrong(f"{name} is one of {', '.join(found)}, not {kind!r}")
     return kind
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from migrate import limits
 
 AGENT = "migrate-agent"
+TRANSPORT = "paramiko"
+MEMORY = "ahead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,10 @@ class Request:
     :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar no_address: move a server that is bound to a wildcard address, and has no client now, without any address.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
+    :ivar memory: what is sent of it before the freeze; a name of ``migrate.memory``.
     :ivar timeout_s: how long one step may take as a whole.
     :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.
+    :ivar transport: how the agent is reached; a name of ``migrate.transport``.
     :ivar agent: name or path of the agent's program on the destination.
     :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
     :ivar port: port of the destination's sshd, None for that of the ssh configuration.
@@ -43,8 +47,10 @@ class Request:
     addresses: tuple[str, ...] = ()
     no_address: bool = False
     switch: str = "address"
+    memory: str = MEMORY
     timeout_s: float = limits.STEP_S
     max_gap_s: float = limits.MOST_GAP_S
+    transport: str = TRANSPORT
     agent: str = AGENT
     identity: str = ""
     port: int | None = None

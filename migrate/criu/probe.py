@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from migrate import limits
 from migrate.criu.worker import Options, program, worker
@@ -115,9 +116,13 @@ def run(binary: str) -> None:
         _end(pid)
 
 
+def _with_connections(opts: Any) -> None:
+    """CRIU carries them itself; a migration has it leave them alone."""
+    opts.tcp_close, opts.tcp_established = False, True
+
+
 def _move(binary: str, pid: int, images: Path) -> None:
-    extra = {"tcp_close": False, "tcp_established": True}
-    options = Options(images, "dump.log", timeout_s=int(limits.PROBE_S) // 3, extra=extra)
+    options = Options(images, "dump.log", timeout_s=int(limits.PROBE_S) // 3, more=_with_connections)
     with worker(binary) as dumper:
         for _ in dumper.dump(pid, options):
             pass

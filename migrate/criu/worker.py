@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +69,25 @@ class Stage:
     pid: int | None = None
 
 
+def _no_more(opts: Any) -> None:
+    """Nothing else."""
+
+
 @dataclass(slots=True)
 class Options:
     """What a dump or a restore is asked to do.
 
     :ivar images: directory of the images; private to root.
-    :ivar shell_job: the tree belongs to a session whose leader is not in it.
     :ivar timeout_s: for each stage; CRIU's own limit for freezing as well.
     :ivar page_server_fd: of a dump: where CRIU sends the pages instead of writing them; it has inherited it.
-    :ivar extra: further fields of criu_opts for a dump.
+    :ivar more: fills in what else the request's criu_opts are to say; called last.
     """
 
     images: Path
     log_file: str
-    shell_job: bool = False
     timeout_s: int = 60
     page_server_fd: int | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    more: Callable[[Any], None] = _no_more
 
 
 class Worker:
@@ -199,8 +201,7 @@ class Worker:
         request.opts.ghost_limit = GHOST_LIMIT_BYTES
         if options.page_server_fd is not None:
             request.opts.ps.fd = options.page_server_fd
-        for name, value in options.extra.items():
-            setattr(request.opts, name, value)
+        options.more(request.opts)
         return self._run(request, options)
 
     def restore(self, options: Options) -> Generator[Stage, bool | None, None]:
@@ -212,6 +213,7 @@ class Worker:
         request = rpc.criu_req(type=rpc.RESTORE)
         self._fill(request.opts, options)
         request.opts.tcp_established = True
+        options.more(request.opts)
         return self._run(request, options)
 
     def fileno(self) -> int:
@@ -259,7 +261,6 @@ class Worker:
         opts.notify_scripts = True
         opts.network_lock = rpc.SKIP
         opts.manage_cgroups_mode = rpc.IGNORE
-        opts.shell_job = options.shell_job
         opts.file_locks = True
         opts.link_remap = True
         # Datagrams to a socket outside of the tree, by its name. Half of any other connection CRIU refuses to dump.

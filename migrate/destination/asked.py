@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate import limits
+from migrate import limits, runtime
 from migrate.criu.worker import Worker
 from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
@@ -43,6 +43,7 @@ class Begun(Undoable):
         """
         self.use_up()
         trail, request = self.trail, self._request
+        keeps = runtime.find(request.runtime)
         worker = Worker(
             role="destination",
             avoid_pids=[*request.pids, *request.tids] if request.new_pid_namespace else None,
@@ -55,4 +56,4 @@ class Begun(Undoable):
         gate = Gate(request, trail.journal)
         images = Incoming(request, trail.journal)
         trail.guardian.wait_ready()
-        return Prepared(Ready(self._errand, request, trail, worker, gate), images)
+        return Prepared(Ready(self._errand, request, trail, worker, gate, keeps), images)

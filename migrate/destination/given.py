@@ -57,6 +57,7 @@ class Activated(Stage):
 
     def __init__(self, ready: Ready, tree: Tree, holders: Holders, root: int) -> None:
         self._ready, self._tree, self._holders, self._root = ready, tree, holders, root
+        self._problems: list[str] = []
 
     @property
     def not_here(self) -> bool:
@@ -76,6 +77,7 @@ class Activated(Stage):
         with contextlib.suppress(CriuError):  # the tree runs without
             for _ in self._tree.rest:
                 pass
+        self._problems = self._ready.runtime.give_back(self._root)
 
     def told(self) -> pb.Activated:
         """What the driver is told of it."""
@@ -83,7 +85,7 @@ class Activated(Stage):
             destination_pid=self._root,
             phases=self._ready.errand.phases,
             tasks=self._tree.built.seen(),
-            problems=built.not_listening(self._tree.listening),
+            problems=[*self._problems, *built.not_listening(self._tree.listening)],
         )
 
     def gap(self, packets: Iterable[Segment]) -> None:

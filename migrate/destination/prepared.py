@@ -116,8 +116,8 @@ class Prepared(Undoable):
         options = worker.Options(
             self._images.directory,
             "restore.log",
-            shell_job=request.shell_job,
             timeout_s=request.timeout_s,
+            more=functools.partial(self._ready.runtime.restore_options, shell_job=request.shell_job),
         )
         steps = criu.restore(options)
         self.trail.first.callback(steps.close)
@@ -133,7 +133,8 @@ class Prepared(Undoable):
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
         tasks = [identity.identity(pid) for pid in pids]
         mark, path = self._ready.errand.mark, str(self._images.directory)
-        self.trail.journal.did("tree", tasks=tasks, marked=mark, path=path)
+        name = self._ready.runtime.name
+        self.trail.journal.did("tree", tasks=tasks, marked=mark, path=path, runtime=name)
 
 
 def _until(most_ms: int) -> float:

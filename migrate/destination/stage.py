@@ -18,6 +18,7 @@ from migrate.destination.trail import Trail
 from migrate.gap.packets import Segment
 from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
+from migrate.runtime import Runtime
 
 #: The state after an undo; what was undone and what could not be, as sentences.
 Ending = tuple["Stage", list[str], list[str]]
@@ -109,13 +110,17 @@ class Undoable(Stage):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is there from the state PREPARED to the end, and given on from state to state."""
+    """What is there from the state PREPARED to the end, and given on from state to state.
+
+    :ivar runtime: what keeps such trees here.
+    """
 
     errand: Errand
     request: pb.Prepare
     trail: Trail
     worker: Worker
     gate: Gate
+    runtime: Runtime
 
     @property
     def root(self) -> int:

@@ -10,13 +10,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from migrate.request import AGENT, Request
+from migrate.request import AGENT, TRANSPORT, Request
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """The way to a host.
+    """The way to a host; what a :class:`migrate.transport.Transport` is asked to open.
 
+    :ivar transport: a name of :mod:`migrate.transport`: it is asked again in the way in which it was reached.
     :ivar host, port, identity, agent: as in :class:`migrate.request.Request`; the file's path is absolute.
     :ivar home: whose ``.ssh`` was used.
     :ivar sudo: whether the agent was started with ``sudo -n``.
@@ -31,10 +32,11 @@ class Reach:
     home: str = ""
     sudo: bool = False
     boot_id: str = ""
+    transport: str = TRANSPORT
 
     @classmethod
-    def of(cls, request: Request, *, sudo: bool, boot_id: str) -> Reach:
-        """The way that *request* names and that has been gone."""
+    def of(cls, request: Request) -> Reach:
+        """The way that *request* names; how it was there is not known before it has been gone."""
         identity = str(Path(request.identity).expanduser().absolute()) if request.identity else ""
         return cls(
             host=request.host,
@@ -42,9 +44,12 @@ class Reach:
             identity=identity,
             agent=request.agent,
             home=str(Path.home()),
-            sudo=sudo,
-            boot_id=boot_id,
+            transport=request.transport,
         )
+
+    def gone(self, *, sudo: bool, boot_id: str) -> Reach:
+        """It when it has been gone, and the host there has said who it is."""
+        return dataclasses.replace(self, sudo=sudo, boot_id=boot_id)
 
     def as_json(self) -> dict[str, Any]:
         """It as JSON types."""

@@ -70,6 +70,11 @@ class PageServer:
         self._thread = threading.Thread(target=self._run, name="page-server", daemon=True)
         self.dumped_bytes = self.written_bytes = 0
 
+    @property
+    def descriptor(self) -> int:
+        """See :class:`migrate.memory.Pages`."""
+        return self.client.fileno()
+
     def start(self) -> None:
         """Begin to serve; CRIU has inherited its end."""
         self.client.close()

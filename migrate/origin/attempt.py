@@ -1,13 +1,13 @@
-"""One try to freeze the tree: a CRIU that was started before it is needed, and we who take the pages from it."""
+"""One try to freeze the tree: a CRIU that was started before it is needed, and who takes the pages from it."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator
 
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.errors import CriuError
 from migrate.journal.journal import Journal
-from migrate.memory.page_server import PageServer
 from migrate.origin.move import Move
 from migrate.origin.ready import Images
 from migrate.recovery.hold import Hold
@@ -29,10 +29,11 @@ class Attempt:
 
     def __init__(self, move: Move, images: Images, hold: Hold) -> None:
         self._move, self._images = move, images
-        self._pages = PageServer(images.directory, images.ahead, images.sender.grew)
-        self._page_fd = self._pages.client.fileno()
+        self._pages = images.memory.at_dump()
+        self._page_fd = self._pages.descriptor
         try:
-            self.worker = Worker(inherit=[self._page_fd], heed=move.watch)
+            inherit = [] if self._page_fd is None else [self._page_fd]
+            self.worker = Worker(inherit=inherit, heed=move.watch)
         except BaseException:
             self._pages.close()
             raise
@@ -58,9 +59,9 @@ class Attempt:
         options = Options(
             self._images.directory,
             "dump.log",
-            shell_job=move.request.shell_job,
             timeout_s=max(1, int(move.patience.left_s)),
             page_server_fd=self._page_fd,
+            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.shell_job),
         )
         going = self.worker.dump(move.request.pid, options)
         move.held.freeze.callback(going.close)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from migrate import checks, inventory, limits, switch
+from migrate import checks, inventory, limits, runtime, switch
 from migrate.checks import around, names
 from migrate.errors import Refused, SwitchError
 from migrate.inventory import beside, ports
@@ -17,16 +17,19 @@ from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.request import Request
+from migrate.runtime import Runtime
 
 
 @dataclass(slots=True)
 class Plan:
     """What the checks found out and the steps need.
 
+    :ivar runtime: what keeps the process on this host.
     :ivar copy: files to copy before the freeze.
     :ivar notes: what the user should know although it is no reason to refuse.
     """
 
+    runtime: Runtime
     process: pb.ProcessInventory
     prepare: pb.Prepare
     addresses: list[switch.Address]
@@ -41,7 +44,8 @@ def check(session: Session) -> Plan:
     """
     request = session.request
     with session.account.phase("check"):
-        process = inventory.process(request.pid)
+        kept = runtime.of(request.pid)
+        process = kept.inventory(request.pid)
         process.service_addresses.extend(request.addresses)
         process.service_addresses[:] = ports.service_addresses(process)
         left = beside.add(process, request.copy_trees, copying=request.copy_files)
@@ -61,7 +65,7 @@ def check(session: Session) -> Plan:
             shell_job=request.shell_job,
             leave_supervisor=request.leave_supervisor,
         )
-        plan = _plan(request, process, here, there)
+        plan = _plan(request, kept, process, here, there)
         reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
         if reasons:
             raise Refused(reasons)
@@ -81,7 +85,11 @@ def _needed(session: Session, addresses: list[switch.Address]) -> dict[str, tupl
 
 
 def _plan(
-    request: Request, process: pb.ProcessInventory, here: pb.HostInventory, there: pb.HostInventory
+    request: Request,
+    kept: Runtime,
+    process: pb.ProcessInventory,
+    here: pb.HostInventory,
+    there: pb.HostInventory,
 ) -> Plan:
     placed = {}
     for interface in here.interfaces:
@@ -103,6 +111,7 @@ def _plan(
         same_path=True,  # both hosts are on the service address's network: the checks made sure
         personality=surroundings.personality(process.root_pid),
         connections=sum(1 for one in process.sockets if one.peer_port),
+        runtime=kept.name,
         unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],
     )
     trees = request.copy_trees
@@ -111,4 +120,4 @@ def _plan(
     notes += around.notes_on_pids(process, there)
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))
-    return Plan(process, prepare, addresses, copy=copy, notes=notes)
+    return Plan(kept, process, prepare, addresses, copy=copy, notes=notes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 
-from migrate import interrupt, limits, place, switch
+from migrate import interrupt, limits, memory, place, switch
 from migrate.events import log
 from migrate.files.images import Sender
 from migrate.gap import capture
@@ -13,7 +14,6 @@ from migrate.gap.file import GapFile
 from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
 from migrate.link import payloads
-from migrate.memory.rounds import Ahead
 from migrate.origin.attempt import Attempt
 from migrate.origin.freeze import Prepared
 from migrate.origin.move import Move
@@ -94,8 +94,9 @@ def _images(move: Move, journal: Journal) -> Images:
     move.held.kept.callback(sender.abandon)
     move.watch.also(sender.check)  # it may be the one that is told of a failure
     deadline = time.monotonic() + limits.AHEAD_READ_S
-    ahead = Ahead(directory, lambda: move.subject.tasks("ahead"), sender.grew, deadline=deadline)
-    return Images(directory, sender, ahead)
+    tasks = functools.partial(move.subject.tasks, "ahead")
+    way = memory.make(move.request.memory, directory, tasks, sender.grew, deadline)
+    return Images(directory, sender, way)
 
 
 def _isolation(move: Move, journal: Journal) -> Isolation:
@@ -108,7 +109,7 @@ def _isolation(move: Move, journal: Journal) -> Isolation:
 
 
 def _send_ahead(move: Move, images: Images) -> None:
-    """Send the memory while the process runs, so that only what changes has to travel while it does not."""
+    """Send of the memory what can be sent while the process runs: only the rest has to travel while it does not."""
 
     def drain() -> None:
         """Wait until what was read ahead has left."""
@@ -118,4 +119,4 @@ def _send_ahead(move: Move, images: Images) -> None:
         interrupt.check()
 
     images.sender.start_ahead()
-    images.ahead.run(drain)
+    images.memory.before_freeze(drain)

@@ -9,7 +9,7 @@ from migrate.files.images import Sender
 from migrate.gap.capture import Capture, Forwarder
 from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
-from migrate.memory.rounds import Ahead
+from migrate.memory import Memory
 from migrate.origin.move import Move
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.hold import Hold
@@ -29,11 +29,11 @@ class Packets:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Where the images are written, what was sent of the memory before, and who sends the rest."""
+    """Where the images are written, who sends them, and what becomes of the memory."""
 
     directory: Path
     sender: Sender
-    ahead: Ahead
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from migrate import limits, place
+from migrate import limits, place, transport
 from migrate.errors import MigrateError, ProtocolError, Reason, Refused, TransportError
 from migrate.events import log
 from migrate.journal.reach import Reach, boot_id
@@ -20,7 +20,6 @@ from migrate.origin.carried_files import CarriedFiles
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import settle
 from migrate.request import Request
-from migrate.ssh import connect
 from migrate.watch import Watch
 from tcpcp.errors import TcpcpError
 
@@ -38,7 +37,7 @@ class Session:
     :ivar watch: what the link and others that wait look at meanwhile.
     :ivar link: messages to and from the agent.
     :ivar reach: how the destination was reached.
-    :ivar ends: addresses of the SSH connection, ours and its.
+    :ivar ends: addresses of the connection, ours and its; "" where the transport knows none.
     :ivar files: the tree's files, of which the destination needs some.
     """
 
@@ -65,9 +64,9 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
     settle.clear_the_way(request.pid, account.note)
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):
-            connection = connect.connect(request.host, port=request.port, identity=request.identity)
-            stack.callback(connection.close)
-            stream = connection.start_agent(request.agent)
+            reach = Reach.of(request)
+            stream = transport.find(reach.transport).open(reach)
+            stack.callback(stream.close)
             watch, migration_id = Watch(), account.report.id
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
             stack.callback(link.close)
@@ -81,9 +80,8 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             if greeting.logged:
                 account.report.logs["destination"] = str(place.log(migration_id))
             log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.agent)
-            sudo = connection.config.user != "root"
-            reach = Reach.of(request, sudo=sudo, boot_id=greeting.boot_id)
-            ends = connection.local_address, connection.peer_address
+            reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
+            ends = stream.ends
         files = _files(request, link, watch)
         yield Session(request, account, migration_id, watch, link, reach, ends, files)
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from migrate.processes import identity
 
 
-def processes_of(entry: dict[str, Any]) -> list[identity.Identity]:
+def processes_of(entry: Mapping[str, Any]) -> list[identity.Identity]:
     """The living processes that the journal's ``tree`` entry is about.
 
     :param entry: ``marked`` (``NAME=VALUE``), ``path`` (of the images), ``tasks`` (those that were built).

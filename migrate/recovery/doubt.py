@@ -1,7 +1,7 @@
 """Doubt about where a process is, ended by asking the destination in a session of its own.
 
 When the link is lost just after COMMIT only the destination's journal knows whether it runs there. It is asked
-over SSH in the way that had led there before; an agent or guardian that is still at work is waited for.
+in the way that had led there before; an agent or guardian that is still at work is waited for.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from pathlib import Path
 
-from migrate import limits, place
+from migrate import limits, place, transport
 from migrate.errors import MigrateError, TransportError
 from migrate.journal.journal import Record
 from migrate.journal.reach import Reach, boot_id
 from migrate.link import message_checks, speech
 from migrate.link.link import Link
 from migrate.pb import session_pb2 as pb
-from migrate.ssh import connect
 
 _AGAIN_S = 0.5
 
@@ -32,16 +30,16 @@ def ask(record: Record, *, wait_s: float = limits.SETTLE_S) -> pb.Answer:
     :raises MigrateError: it could not be asked, or what it says cannot be relied on.
     """
     reach = Reach.read(record.reach, record.other_host)
-    home = Path(reach.home) if reach.home else None
-    with connect.connect(reach.host, port=reach.port, identity=reach.identity, home=home) as connection:
-        stream = connection.start_agent(reach.agent)
-        with contextlib.closing(Link(stream, explain=stream.explain)) as link:
-            _greet(link, reach)
-            link.send(pb.Ask(migration_id=record.migration_id, wait_ms=round(1000 * wait_s)))
-            answer = link.expect(pb.Answer, timeout_s=wait_s + limits.AGENT_START_S)
-            message_checks.check(answer)
-            link.send(pb.Goodbye())
-            return answer
+    with (
+        contextlib.closing(transport.find(reach.transport).open(reach)) as stream,
+        contextlib.closing(Link(stream, explain=stream.explain)) as link,
+    ):
+        _greet(link, reach)
+        link.send(pb.Ask(migration_id=record.migration_id, wait_ms=round(1000 * wait_s)))
+        answer = link.expect(pb.Answer, timeout_s=wait_s + limits.AGENT_START_S)
+        message_checks.check(answer)
+        link.send(pb.Goodbye())
+        return answer
 
 
 def _greet(link: Link, reach: Reach) -> None:

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from migrate import limits, switch
+from migrate import limits, runtime, switch
 from migrate.criu import unix_paths
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.files import undo
 from migrate.gap.capture import Capture
 from migrate.journal.journal import Record
-from migrate.processes import freezer, identity, keeper, made_here
+from migrate.processes import freezer, identity, keeper
 from migrate.recovery import hold, way_back
 from tcpcp.criu import stages, tree
 from tcpcp.endpoint import isolation, raw_segment, same_path
@@ -200,10 +200,8 @@ def _routes(entry: dict[str, Any]) -> str:
 
 
 def _tree(entry: dict[str, Any]) -> str:
-    """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
-    while found := made_here.processes_of(entry):
-        if stubborn := identity.end(found):
-            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")
+    """As its runtime does; a journal of a version before names none."""
+    runtime.find(entry.get("runtime", "")).undo(entry)
     return "restored tasks killed"
 
 

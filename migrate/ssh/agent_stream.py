@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import shlex
 import threading
 
 import paramiko
@@ -12,15 +10,10 @@ import paramiko
 from migrate import limits, threads
 from migrate.errors import TransportError
 from migrate.ssh import sockets
-from migrate.ssh.config import HostConfig
-
-PHASE = "connect"
+from migrate.ssh.agent import Started
+from migrate.ssh.last_words import LastWords
 
 _PIECE_BYTES = 32 << 10
-_STDERR_LINES = 50
-_LINE_CHARS = 500
-_NOT_FOUND = 127
-_NOT_EXECUTABLE = 126
 
 
 class AgentStream:
@@ -29,23 +22,12 @@ class AgentStream:
     Its standard error is kept, the last lines of it, for :meth:`explain`.
     """
 
-    def __init__(
-        self,
-        transport: paramiko.Transport,
-        channel: paramiko.Channel,
-        config: HostConfig,
-        agent: str,
-        role: str,
-    ) -> None:
+    def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel, started: Started) -> None:
         self._transport = transport
         self._channel = channel
-        self._config = config
-        self._agent = agent
-        self._role = role
-        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._started = started
         # It must be read: it shares the channel's window with standard output.
-        self._stderr_thread = threading.Thread(target=self._read_stderr, name="ssh-stderr", daemon=True)
-        threads.start(self._stderr_thread)
+        self._said = LastWords(channel.recv_stderr)
 
     def read(self, n: int) -> bytes:
         """See :class:`migrate.link.stream.Stream`."""
@@ -69,64 +51,26 @@ class AgentStream:
     def close(self) -> None:
         """See :class:`migrate.link.stream.Stream`. The whole SSH connection is closed: it serves nothing else."""
         sockets.close_transport(self._transport)
-        if self._stderr_thread is not threading.current_thread():
-            self._stderr_thread.join(limits.SSH_STATUS_S)
+        self._said.wait(limits.SSH_STATUS_S)
 
     def stderr(self) -> list[str]:
         """Return the last lines that the agent, or the shell that starts it, wrote to standard error."""
-        return list(self._stderr)
+        return self._said.lines()
 
     def explain(self) -> TransportError | None:
         """Say why the stream has ended, or None if it is not known. Waits a little for the exit status."""
         self._channel.status_event.wait(limits.SSH_STATUS_S)
         if self._channel.exit_status < 0 and self._transport.is_active() and not self._channel.closed:
             return None
-        self._stderr_thread.join(limits.SSH_STATUS_S)
-        status = self._channel.exit_status
+        self._said.wait(limits.SSH_STATUS_S)
+        status, said = self._channel.exit_status, self.stderr()
         if status >= 0:
-            return self._exited(status)
+            return self._started.exited(status, said)
         if not self._transport.is_active():
             error = self._transport.get_exception()
-            text = f"the SSH connection to {self._config.name} broke: {error or 'it was closed'}"
-            return self._error(text, "Look whether the host is up and the network between the two works.")
-        hint = f"Look at the log of {self._config.name}: something killed it."
-        return self._error(f"the agent on {self._config.name} was killed", hint)
-
-    def _exited(self, status: int) -> TransportError:
-        name, user, said = self._config.name, self._config.user, " ".join(self._stderr)
-        if "sudo:" in said and f"{self._agent}: command not found" not in said:
-            return self._error(
-                f"{user} is not root on {name} and may not become root: {self._last_line()}",
-                f"Log in as root@{name}, or let {user} run {self._agent} there by sudo without a password.",
-            )
-        if status in (_NOT_FOUND, _NOT_EXECUTABLE) or "command not found" in said:
-            return self._error(
-                f"there is no agent on {name}: {self._agent} cannot be run: {self._last_line()}",
-                "Install migrate there in the same version (`pip install . ./plugin` or `make setup`), or say "
-                "where its migrate-agent is with --agent PATH.",
-            )
-        text = f"the agent on {name} ended with status {status}"
-        hint = (
-            f"`ssh {shlex.quote(name)} {shlex.quote(self._agent)} --version` shows whether it starts at all."
-        )
-        return self._error(text + (f": {self._last_line()}" if said else ""), hint)
-
-    def _error(self, text: str, hint: str) -> TransportError:
-        return TransportError(text, phase=PHASE, role=self._role, hint=hint, details=self.stderr())
-
-    def _last_line(self) -> str:
-        return self._stderr[-1] if self._stderr else "it said nothing"
+            return self._started.broke(str(error or "it was closed"), said)
+        return self._started.killed(said)
 
     def _end_input(self) -> None:
         with contextlib.suppress(Exception):
             self._channel.shutdown_write()
-
-    def _read_stderr(self) -> None:
-        rest = ""
-        with contextlib.suppress(OSError):
-            while data := self._channel.recv_stderr(_PIECE_BYTES):
-                *lines, rest = (rest + data.decode(errors="replace")).split("\n")
-                self._stderr += [line[:_LINE_CHARS] for line in lines if line.strip()]
-                rest = rest[-_LINE_CHARS:]
-        if rest.strip():
-            self._stderr.append(rest)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,11 +21,10 @@ from migrate import limits
 from migrate.errors import MigrateError, TransportError
 from migrate.ssh import auth, host_key, sockets
 from migrate.ssh import config as ssh_config
+from migrate.ssh.agent import PHASE, Started
 from migrate.ssh.agent_stream import AgentStream
 from migrate.ssh.config import HostConfig
 from migrate.ssh.deadline import within
-
-PHASE = "connect"
 
 # What the other side may send before we have read it; with paramiko's default every read needs an answer.
 _WINDOW_BYTES = 16 << 20
@@ -73,17 +71,17 @@ class Connection:
         :param agent: a name or path; it is quoted, so that it stays one word in the shell there.
         :raises TransportError: the host starts nothing; the connection is as before.
         """
-        words = [agent] if self.config.user == "root" else ["sudo", "-n", "--", agent]
+        started = Started(self.config.name, self.config.user, agent, self._role)
         timeout_s = self.config.timeout_s
         try:
             channel = self._transport.open_session(window_size=_WINDOW_BYTES, timeout=timeout_s)
             # paramiko waits for the answer for ever.
-            within(timeout_s, lambda: channel.exec_command(shlex.join(words)))
+            within(timeout_s, lambda: channel.exec_command(started.command))
         except (paramiko.SSHException, OSError, EOFError) as error:
             text = f"{self.config.name} starts no program: {error or type(error).__name__}"
             hint = f"Look whether `ssh {self.config.name} true` works."
             raise TransportError(text, phase=PHASE, role=self._role, hint=hint) from error
-        self._agents.append(AgentStream(self._transport, channel, self.config, agent, self._role))
+        self._agents.append(AgentStream(self._transport, channel, started))
         return self._agents[-1]
 
     def open_socket(self, host: str, port: int, timeout_s: float) -> paramiko.Channel:

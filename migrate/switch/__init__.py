@@ -2,6 +2,10 @@
 
 There is one object on each host. Both are made before anything is frozen; what they need for an undo is in
 :meth:`Switch.details`, so that a guardian can undo the work of a driver or agent that died.
+
+Other packages add theirs to the group :data:`GROUP` of entry points, each a :class:`Kind`; they are needed on both
+hosts. :mod:`migrate.testing.switches` says whether one keeps what is promised here; ``examples/switch_told`` is
+such a package.
 """
 
 from __future__ import annotations
@@ -9,9 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from migrate import plugins
 from migrate.errors import SwitchError
 
-KINDS = ("address",)
+GROUP = "migrate.switches"
+OWN = ("address",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +75,36 @@ class Switch(Protocol):
         """Raise unless this host's part is in force."""
 
     def details(self) -> dict[str, Any]:
-        """What :func:`make` needs to build an equal object, as JSON types."""
+        """What :func:`make` needs to build an equal object, as JSON types: ``kind``, ``role``, ``migration_id``,
+        ``addresses`` as lists of the fields of :class:`Address`, and what else it wants to know."""
+
+
+class Kind(Protocol):
+    """What makes the objects of one way of switching."""
+
+    def __call__(self, role: str, migration_id: str, addresses: list[Address], **more: Any) -> Switch:
+        """The object for the host *role*, ``"origin"`` or ``"destination"``. Touches nothing.
+
+        :param more: what :meth:`Switch.details` had beside ``kind``, ``role``, ``migration_id`` and ``addresses``.
+        """
+
+
+def names() -> list[str]:
+    """All that are known on this host."""
+    return [*OWN, *plugins.names(GROUP)]
 
 
 def make(kind: str, role: str, migration_id: str, addresses: list[Address], **more: Any) -> Switch:
     """The switch *kind* for the host *role*.
 
-    :raises SwitchError: no such kind.
+    :raises SwitchError: no such kind here.
     """
-    from migrate.switch import address
+    if kind == "address":
+        from migrate.switch import address
 
-    if kind != "address":
-        raise SwitchError(f"no such way of switching: {kind}", hint=f"one of: {', '.join(KINDS)}")
-    if role == "origin":
-        return address.AtOrigin(migration_id, addresses, **more)
-    return address.AtDestination(migration_id, addresses, **more)
+        return address.make(role, migration_id, addresses, **more)
+    made: Kind = plugins.load(GROUP, kind, OWN, SwitchError)
+    return made(role, migration_id, addresses, **more)
 
 
 def from_details(details: dict[str, Any]) -> Switch:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from migrate.criu.worker import Options, Worker
 from migrate.errors import CriuError
 from migrate.processes import identity
 from migrate.recovery import settle
+from migrate.testing import runtimes
 from tcpcp.criu import images
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -374,3 +375,26 @@ def test_a_worker_that_dies_is_noticed_although_its_socket_stays_open(tmp_path: 
     assert time.monotonic() - began < 5
     worker.close()
     os.kill(int((tmp_path / "helper").read_text()), signal.SIGKILL)
+
+
+# --- runtimes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", runtimes.CHECKS, ids=lambda check: check.__name__)
+def test_a_bare_process_is_a_runtime(ticker: Ticker, check: Callable[[runtimes.Case], None]) -> None:
+    @contextlib.contextmanager
+    def other() -> Iterator[int]:
+        process = subprocess.Popen(["sleep", "600"])
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+            process.wait()
+
+    def dumped() -> None:
+        inventory = ticker.images / "inventory.img"
+        inventory.write_bytes(images.patch_inventory(inventory.read_bytes()))
+        ticker.process.wait()
+
+    ticker.runs()
+    check(runtimes.Case("bare", ticker.pid, ticker.images, dumped, ticker.runs, other))

@@ -1,4 +1,4 @@
-"""Real processes, real CRIU: memory sent ahead in levels comes back whole, and little of it is sent late."""
+"""Real processes, real CRIU: memory comes back whole in each way; sent in levels, little of it is late."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from migrate import place
+from migrate import memory, place
 from migrate.criu import worker
 from migrate.files.images import Receiver, Sender
 from migrate.link.payloads import Piece
 from migrate.memory import sources
 from migrate.memory.page_server import PageServer
 from migrate.memory.rounds import Ahead
+from migrate.testing import memories
 from tcpcp.criu import tree
 
 KEEPER = Path(__file__).parents[1] / "workloads" / "memory_keeper.py"
@@ -137,6 +138,43 @@ def sender(images: Path) -> Iterator[Sender]:
     sender.start_ahead()
     yield sender
     sender.stop()
+
+
+@pytest.mark.parametrize("check", memories.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", memory.OWN)
+def test_it_is_a_way_to_send_memory(
+    tmp_path: Path, images: Path, sender: Sender, kind: str, check: Callable[[memories.Case], None]
+) -> None:
+    keeper, arrived = Keeper(tmp_path, 20), tmp_path / "arrived"
+    arrived.mkdir()
+
+    def dumped(descriptor: int | None, started: Callable[[], None]) -> None:
+        to = [] if descriptor is None else ["--page-server", "--ps-socket", str(descriptor)]
+        command = ["dump", "-t", str(keeper.pid), *to, "--network-lock", "skip"]
+        process = _criu(command, images, [] if descriptor is None else [descriptor])
+        started()
+        assert process.wait(TIMEOUT_S) == 0, (images / "log").read_text()[-2000:]
+        keeper.reap()
+
+    def carried() -> None:
+        carry(images, sender, arrived)
+        restore(arrived)
+
+    case = memories.Case(
+        kind,
+        images,
+        lambda: keeper.pids,
+        lambda: keeper.ask(signal.SIGUSR1),
+        lambda: keeper.ask(signal.SIGUSR2),
+        dumped,
+        carried,
+        lambda: sender.drain(TIMEOUT_S),
+        sender.grew,
+    )
+    try:
+        check(case)
+    finally:
+        keeper.close()
 
 
 @pytest.mark.parametrize("rounds", [1, 3])

@@ -61,6 +61,8 @@ from migrate.report.text import render
 from migrate.ssh import config as ssh_config
 from migrate.ssh import host as ssh_host
 from migrate.ssh import host_key, known_hosts
+from migrate.ssh.agent import Started
+from migrate.transport import sentences
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.kernel import diag
 from tcpcp.record import codec
@@ -400,6 +402,14 @@ def known(data: bytes) -> None:
         host_key._fingerprint(entry)
 
 
+def ssh_says(data: bytes) -> None:
+    """migrate.transport.sentences: an error with a remedy, whatever the ssh program, or the other host, says."""
+    said = data.decode("utf-8", "replace").splitlines()
+    for status in (-9, 1, 127, 255):
+        error = sentences.explained(Started("h", "u", "migrate-agent"), status, said)
+        assert error.hint and str(error) and error.phase == "connect"
+
+
 def configuration(directory: Path) -> Callable[[bytes], None]:
     """migrate.ssh.config: without programs, name servers, and files other than ours."""
     ssh = directory / "home" / ".ssh"
@@ -679,6 +689,16 @@ MAPS = (
     + b"7f00-7f10 rw-p 00000000 00:00 0 \n7f10-7f20 rw-s 00000000 00:01 9        /dev/zero (deleted)\n"
     + b"7ffe-7fff r--p 00000000 00:00 0          [vvar]\n"
 )
+SSH_SAYS = b"""Warning: Identity file /k not accessible: No such file or directory.
+ssh: Could not resolve hostname h: Name or service not known
+ssh: connect to host h port 22: Connection refused
+kex_exchange_identification: Connection closed by remote host
+Unable to negotiate with 10.0.0.1 port 22: no matching cipher found. Their offer: aes256-ctr
+u@h: Permission denied (publickey).
+Host key verification failed.
+channel 0: open failed: connect failed: {0} {host} %s
+sudo: a password is required
+"""
 FDINFO = b"pos:\t0\nflags:\t0100002\nmnt_id:\t29\nino:\t5\ntty-index:\t3\nPid:\t9\n"
 MOUNTINFO = b"22 1 254:0 / / rw - ext4 /dev/vda rw\n23 22 0:5 /a\\040b /dev rw - tmpfs none rw\n"
 MOUNTS = b"/dev/vda / ext4 rw 0 0\nnone /dev/shm tmpfs rw 0 0\nnone /run tmpfs rw 0 0\n"
@@ -740,6 +760,7 @@ def targets(directory: Path) -> list[Target]:
         ),
         "lab": (saved_lab(directory), (), (plain, mutate.of_json_lines), _labs),
         "known_hosts": (known, (), (plain, lines), _known),
+        "ssh_says": (ssh_says, (), (plain, lines), same("lines", SSH_SAYS)),
         "ssh_config": (configuration(directory), (TransportError,), (plain, lines, lines), _configurations),
         "host": (host_argument, (UsageError,), (plain, lines), same("host", b"root@[fe80::1%eth0]")),
         "jump": (jump, (ValueError,), (plain, lines), same("jump", b"ssh://root@[fe80::1]:22/")),

@@ -67,6 +67,9 @@ class View:
         self.network = {line for line in parts[1].splitlines() if line and "fe80:" not in line}
         self.addresses = {line for line in parts[2].splitlines() if "fe80:" not in line}
         self.files = set(parts[3].splitlines()) - {"/run/migrate/probe"}
+        for pid, parent, *_ in lines:  # an ssh program by which such a guardian asks
+            if self.reminds(self.processes.get(int(parent), ("", ""))):
+                self.processes.pop(int(pid), None)
 
     def reminds(self, process: tuple[str, str]) -> bool:
         """Whether it is a guardian that has settled everything and announces addresses a little longer."""
@@ -81,11 +84,11 @@ class Migration:
     :ivar id: the migration's name, "" before there is a journal.
     """
 
-    def __init__(self, bench: Bench, state: str, *options: str) -> None:
+    def __init__(self, bench: Bench, state: str, *options: str, program: str = "migrate") -> None:
         self.bench = bench
         # What a test does meanwhile counts as gap; where options repeat, the last one holds.
         options = ("--max-gap", str(DEADLINE_S), *options)
-        words = ["migrate", "--json", "--stop-at", state, *options, str(bench.pid), "destination"]
+        words = [program, "--json", "--stop-at", state, *options, str(bench.pid), "destination"]
         self.process = bench.origin.popen(words, stdout=PIPE, stderr=PIPE, text=True)
         self._lines: list[dict[str, Any]] = []
         note = self._until(lambda line: line.get("text", "").startswith(f"stopped at {state}"))
@@ -271,9 +274,11 @@ class Bench:
         finally:
             self.origin.exec(["nft", "delete table inet cut"])
 
-    def migrate(self, *words: str, host: str = "origin") -> tuple[int, dict[str, Any]]:
+    def migrate(
+        self, *words: str, host: str = "origin", program: str = "migrate"
+    ) -> tuple[int, dict[str, Any]]:
         """Run ``migrate --json`` with *words* to its end: exit status and report."""
-        done = self.lab.hosts[host].exec(["migrate", "--json", *words], check=False)
+        done = self.lab.hosts[host].exec([program, "--json", *words], check=False)
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
     def ask(self) -> dict[str, Any]:

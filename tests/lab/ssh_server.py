@@ -67,7 +67,12 @@ class Server:
         self.process.terminate()
         self.process.wait(DEADLINE_S)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def restart(self, *lines: str) -> None:
+        """Start it again, with *lines* in its configuration."""
+        self.stop()
+        self.process = self._start(*lines)
+
+    def _start(self, *lines: str) -> subprocess.Popen[bytes]:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.directory / "sshd_config"
         config.write_text(
@@ -84,6 +89,8 @@ UsePAM no
 SetEnv PATH={self.bin}:{os.environ["PATH"]}
 """
         )
+        with config.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
         with (self.directory / "log").open("wb") as log:
             sshd = shutil.which("sshd") or ""
             process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)

@@ -66,7 +66,7 @@ def test_defaults() -> None:
 
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
-    words += " --leave-supervisor"
+    words += " --leave-supervisor --transport ssh --memory none"
     words += " --max-gap 3 --address 10.0.0.1 --address fd00:0::1 --address 10.0.0.1"
     wanted = Request(
         pid=42,
@@ -80,6 +80,8 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         addresses=("10.0.0.1", "fd00::1"),
         timeout_s=2.5,
         max_gap_s=3.0,
+        transport="ssh",
+        memory="none",
         agent="/opt/a",
         identity="k",
         port=2222,
@@ -113,6 +115,8 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-gap", "0", "42", "h"], "--max-gap is a number"),
         (["--port", "70000", "42", "h"], "--port"),
         (["--switch", "dns", "42", "h"], "--switch is one of address"),
+        (["--transport", "telnet", "42", "h"], "--transport is one of paramiko, ssh"),
+        (["--memory", "lazy", "42", "h"], "--memory is one of ahead, none"),
         (["--address", "web", "42", "h"], "--address is an IPv4 or IPv6 address"),
         (["--address", "10.0.0.1/24", "42", "h"], "without a prefix length"),
         (["--address", "0.0.0.0", "42", "h"], "--address is an address that clients"),

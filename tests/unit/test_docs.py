@@ -10,6 +10,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted({*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("*/README.md")})
+CONTRIBUTING = HERE / "CONTRIBUTING.md"
 #: As pytest names a test; what stands in brackets is left to it.
 NAMED = re.compile(r"\b(tests/[\w/]+\.py)::(\w+)")
 
@@ -30,6 +31,15 @@ def test_what_is_named_is_there(document: Path) -> None:
         if not (HERE / file).exists() or name not in functions(HERE / file)
     ]
     assert wrong == []
+
+
+def test_what_is_to_be_touched_is_there() -> None:
+    """Files and folders that CONTRIBUTING.md names, as they are written there."""
+    names = re.findall(
+        r"`((?:migrate|plugin|images|docs|examples|tests|tools)/[\w./]*)`", CONTRIBUTING.read_text()
+    )
+    assert [name for name in names if not (HERE / name).exists()] == []
+    assert len(names) > 20
 
 
 @pytest.mark.parametrize("name", ["docs/trust.md", "docs/security.md", "docs/paper.md"])

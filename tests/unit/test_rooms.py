@@ -13,13 +13,19 @@ ROOT = Path(__file__).parents[2]
 #: From the roof to the ground; each room may import those named, which stand below it, and the files that stand
 #: beside the rooms except the commands. The messages (pb) are for everybody.
 MIGRATE: dict[str, str] = {
-    "origin": "checks criu events files gap inventory journal link memory processes recovery report ssh switch",
-    "destination": "criu events files gap inventory journal link processes recovery switch",
+    "testing": "criu journal memory processes runtime switch transport",
+    "origin": (
+        "checks criu events files gap inventory journal link memory processes recovery report runtime switch"
+        " transport"
+    ),
+    "destination": "criu events files gap inventory journal link processes recovery runtime switch",
     "checks": "criu inventory",
-    "recovery": "criu events files gap journal link processes report ssh switch",
+    "recovery": "criu events files gap journal link processes report runtime switch transport",
+    "runtime": "inventory processes",
     "inventory": "criu files processes",
     "criu": "files processes",
     "files": "journal link",
+    "transport": "journal link ssh",
     "journal": "events processes",
     "memory": "processes",
     "report": "link",

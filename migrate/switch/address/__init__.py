@@ -9,7 +9,18 @@ answer. A packet that reaches the origin after that finds no socket and no addre
 draws no reset.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from migrate.switch import Address, Switch
 from migrate.switch.address.destination import AtDestination
 from migrate.switch.address.origin import AtOrigin
 
-__all__ = ["AtDestination", "AtOrigin"]
+__all__ = ["AtDestination", "AtOrigin", "make"]
+
+
+def make(role: str, migration_id: str, addresses: list[Address], **more: Any) -> Switch:
+    """See :class:`migrate.switch.Kind`."""
+    made = AtOrigin if role == "origin" else AtDestination
+    return made(migration_id, addresses, **more)
