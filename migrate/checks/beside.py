@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from migrate.checks.files import difference, pairs, same_place, within
+from migrate.checks.file_differences import difference, same_place
+from migrate.checks.files import pairs, within
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File

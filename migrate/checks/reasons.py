@@ -10,22 +10,17 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
+from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import nothing_left_behind, trees_sound
 from migrate.checks.files import appended, databases, files_there, files_to_copy, locks_free
 from migrate.checks.hard_links import one_file
 from migrate.checks.names import interfaces_there, names_free
-from migrate.checks.network import (
-    address_named,
-    addresses_movable,
-    notes,
-    peers_elsewhere,
-    ports_free,
-    sockets_whole,
-)
+from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
 from migrate.checks.obstacles import ghost_bytes, obstacles
 from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
+from migrate.checks.wildcards import address_named, notes
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
 from migrate.units import size

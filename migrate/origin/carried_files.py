@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable
 
+from migrate.checks import file_differences
 from migrate.checks import files as checks_files
 from migrate.checks.subject import names
 from migrate.errors import MigrateError
@@ -92,7 +93,7 @@ class CarriedFiles:
     def _remember(self, process: ProcessInventory, there: HostInventory) -> None:
         for here, its in checks_files.pairs(process, there):
             self._known[here.path] = here
-            if here.written and checks_files.same_place(here, its):
+            if here.written and file_differences.same_place(here, its):
                 self._shared.add(here.path)
             if here.append_only and its.exists and not self._copying:
                 self._logs.add(here.path)
@@ -181,9 +182,9 @@ class CarriedFiles:
     def _bring(self, late: list[File], changed: list[File], same: list[File]) -> None:
         problems = []
         for one, there in self._compared(late):
-            if checks_files.needs_content(one, there, copying=self._copying):
+            if file_differences.needs_content(one, there, copying=self._copying):
                 one.content = self._digest(one)
-            reason = checks_files.difference(one, there, copying=self._copying)
+            reason = file_differences.difference(one, there, copying=self._copying)
             if reason is not None and self._copying and checks_files.can_copy(one, there):
                 changed.append(one)
             elif reason is not None:

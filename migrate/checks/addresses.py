@@ -1,0 +1,93 @@
+"""Whether the addresses that clients use can move with the process. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from migrate.checks import interfaces
+from migrate.checks.interfaces import Ip
+from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
+from migrate.errors import Reason
+from migrate.inventory import ports
+
+
+def addresses_movable(subject: Subject) -> Iterator[Reason]:
+    """Each service address can leave the origin alone, and has a place on the destination."""
+    if subject.options.switch != "address":
+        return
+    for address in ports.service_addresses(subject.process):
+        ip = ipaddress.ip_address(address)
+        yield from _can_leave(subject, ip)
+        yield from _can_arrive(subject, ip)
+
+
+def _can_leave(subject: Subject, ip: Ip) -> Iterator[Reason]:
+    uses, origin = _uses(subject, ip), subject.origin
+    if ip.is_link_local:
+        text = f"{ip}, {uses}, is a link-local address: it belongs to an interface of this host"
+        yield Reason("address-link-local", ORIGIN, text, _use_another(subject, ip))
+    elif ip.packed not in interfaces.addresses(origin):
+        text = f"{ip}, {uses}, is not an address of this host"
+        remedy = f"Add it: {_how(subject, ip, str(ip))}"
+        if not _users(subject, ip):
+            remedy = "Name one that `ip -brief addr` shows."
+        yield Reason("address-missing", ORIGIN, text, remedy)
+    elif str(ip) in {*origin.ssh_addresses, *origin.own_addresses}:
+        text = f"{ip}, {uses}, is the address of {origin.hostname} itself and cannot leave it"
+        yield Reason("address-of-host", ORIGIN, text, _use_another(subject, ip))
+    else:
+        if str(ip) in subject.needed:
+            yield Reason("address-needed", ORIGIN, *subject.needed[str(ip)])
+        yield from _shared(subject, ip)
+
+
+def _shared(subject: Subject, ip: Ip) -> Iterator[Reason]:
+    for other in subject.origin.taken_ports:
+        if other.local_ip == ip.packed:
+            holder = other.holder or "no process (on its way between two, or not accepted yet)"
+            text = f"{ports.name(other)} of {holder} is on the service address {ip} too"
+            yield Reason("address-shared", ORIGIN, text, f"End that process, or: {_use_another(subject, ip)}")
+
+
+def _can_arrive(subject: Subject, ip: Ip) -> Iterator[Reason]:
+    there = subject.destination
+    if ip.is_link_local:
+        return
+    if ip.packed in interfaces.addresses(there):
+        text = f"the service address {ip} is there already"
+        length, device = interfaces.length_at(there, ip), interfaces.device_at(there, ip)
+        remedy = f"Remove it there: ip addr del {ip}/{length} dev {device}"
+        if str(ip) in {*there.ssh_addresses, *there.own_addresses}:
+            remedy = "Choose another host: this address is its own."
+        yield Reason("address-taken", DESTINATION, text, remedy)
+    elif not any(ip in network for network in interfaces.networks(there)):
+        text = f"no interface that is up is on the network of the service address {ip}"
+        remedy = (
+            "Choose a host on the same network, or connect an interface to it and give it an address there."
+        )
+        yield Reason("address-no-network", DESTINATION, text, remedy)
+
+
+def _use_another(subject: Subject, ip: Ip) -> str:
+    return (
+        f"Add an address for the process alone, {_how(subject, ip, 'ADDRESS')} (a free one), start the"
+        " process again on that, and let its clients use it."
+    )
+
+
+def _how(subject: Subject, ip: Ip, address: str) -> str:
+    lengths = [network.prefixlen for network in interfaces.networks(subject.origin) if ip in network]
+    usual = 24 if ip.version == 4 else 64
+    return f"ip addr add {address}/{(lengths or [usual])[0]} dev {interfaces.device_at(subject.origin, ip)}"
+
+
+def _uses(subject: Subject, ip: Ip) -> str:
+    users = _users(subject, ip)
+    if users or str(ip) in subject.process.other_addresses:
+        return f"which the process uses for {names(users) or 'UDP or raw sockets'}"
+    return "which --address names"
+
+
+def _users(subject: Subject, ip: Ip) -> list[str]:
+    return [ports.name(one) for one in subject.process.sockets if one.local_ip == ip.packed]

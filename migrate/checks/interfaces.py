@@ -1,0 +1,48 @@
+"""What a host's interfaces say of an address: whether it has it, and where it would be. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from migrate.inventory import ports
+from migrate.pb.session_pb2 import HostInventory
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def addresses(host: HostInventory) -> set[bytes]:
+    """All of them, packed."""
+    texts = (text for interface in host.interfaces for text in interface.addresses)
+    return {ports.packed(text.partition("/")[0]) for text in texts}
+
+
+def networks(host: HostInventory) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Yield the networks that the host is on; an address that is a network of its own says nothing."""
+    for interface in host.interfaces:
+        for text in interface.addresses:
+            network = ipaddress.ip_network(text, strict=False)
+            if interface.up and network.prefixlen < network.max_prefixlen and not network.is_loopback:
+                yield network
+
+
+def device_at(host: HostInventory, ip: Ip) -> str:
+    """Return the interface that has *ip*, else one on its network, else a word to be replaced."""
+    for interface in host.interfaces:
+        if any(ip == ipaddress.ip_interface(text).ip for text in interface.addresses):
+            return interface.name
+    for interface in host.interfaces:
+        if interface.name != "lo" and any(
+            ip in ipaddress.ip_interface(t).network for t in interface.addresses
+        ):
+            return interface.name
+    return "DEVICE"
+
+
+def length_at(host: HostInventory, ip: Ip) -> int:
+    """Return the prefix's length that *ip* has there, else that of a network of its own."""
+    for interface in host.interfaces:
+        for text in interface.addresses:
+            if ip == ipaddress.ip_interface(text).ip:
+                return ipaddress.ip_interface(text).network.prefixlen
+    return ip.max_prefixlen

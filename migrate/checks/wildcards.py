@@ -1,0 +1,45 @@
+"""What an idle server on a wildcard address is reached by, nobody but the user knows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from migrate.checks.subject import ORIGIN, Subject, names
+from migrate.errors import Reason
+from migrate.inventory import ports
+from migrate.pb.session_pb2 import ProcessInventory
+from tcpcp.record.ici import State
+
+
+def notes(process: ProcessInventory) -> list[str]:
+    """Return what the user should know although it is no reason to refuse, because of --no-address."""
+    where = _idle_wildcards(process)
+    if not where:
+        return []
+    return [
+        f"no address moves with the process: it listens on {where} and has no client now, so clients that"
+        " come later reach the origin, unless you see to it that they find it there"
+    ]
+
+
+def address_named(subject: Subject) -> Iterator[Reason]:
+    """What an idle server on a wildcard address is reached by, nobody but the user knows."""
+    where = _idle_wildcards(subject.process)
+    if where and subject.options.switch == "address" and not subject.options.no_address:
+        text = (
+            f"the process listens on {where} and has no client now, so it does not show which address its clients"
+            " use; they would still come to the origin"
+        )
+        remedy = (
+            "Pass --address ADDR for the address that they use, which then moves too; or --no-address if they find"
+            " it on the destination some other way."
+        )
+        yield Reason("address-unknown", ORIGIN, text, remedy)
+
+
+def _idle_wildcards(process: ProcessInventory) -> str:
+    """Where the process listens on wildcard addresses, "" if not, or if an address is known that moves."""
+    listening = [one for one in process.sockets if one.state == State.LISTEN and not any(one.local_ip)]
+    if ports.service_addresses(process):
+        return ""
+    return names(dict.fromkeys(ports.name(one) for one in listening))
