@@ -1,0 +1,97 @@
+"""The root file system of the machines: Debian's packages, the Python packages that the project pins, and CRIU.
+
+mmdebstrap has apt verify every package and runs the packages' scripts in a directory with devices of its own, so
+that nothing of this machine is touched. The packages' files are kept: a second image needs no download.
+"""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from migrate.lab.errors import LabError
+from migrate.lab.host import PROJECT
+from migrate.lab.vm import cache, debian, disks
+
+HOOK = Path(__file__).with_name("root-hook")
+REQUIREMENTS = PROJECT / "tools" / "requirements.txt"
+CRIU_PREFIX = PROJECT / "migrate" / "criu" / "criu-prefix"
+SIZE_BYTES = 3 << 30
+#: What tests run in the machines, beside what the commands need.
+CLIENT_LIBRARIES = ("redis",)
+#: Of :data:`migrate.lab.vm.debian.SUITE`.
+PYTHON = "3.11"
+PACKAGES = (
+    *("systemd-sysv", "udev", "dbus", "kmod", "sudo", "libcap2-bin", "ca-certificates", "procps", "psmisc"),
+    *("iproute2", "iputils-ping", "ethtool", "nftables", "libnftables1", "tcpdump", "curl"),
+    *("openssh-server", "openssh-client", "python3", "python3-venv", "redis-server", "nginx-light"),
+    *("patchelf", "binutils", "debian-archive-keyring"),
+)
+
+
+def requirements(text: str) -> list[str]:
+    """Return the pins that machines need of tools/requirements.txt: its first paragraph, and the clients'."""
+    first, _, rest = text.partition("\n\n")
+    lines = [line for line in first.splitlines() if line and not line.startswith("#")]
+    return lines + [line for line in rest.splitlines() if line.partition("==")[0] in CLIENT_LIBRARIES]
+
+
+def root() -> Path:
+    """Return the image, from the cache or made now (two minutes, 200 MB of downloads the first time).
+
+    :raises LabError: it cannot be made.
+    """
+    if not REQUIREMENTS.exists():
+        raise LabError("machines are built from a checkout of the project: run migrate-lab there")
+    recipe = [HOOK.read_text(), CRIU_PREFIX.read_text(), *PACKAGES, *requirements(REQUIREMENTS.read_text())]
+    digest = hashlib.sha256("\n".join([debian.SUITE, str(SIZE_BYTES), *recipe]).encode()).hexdigest()[:12]
+    return cache.built(f"root-{digest}", _make) / "image"
+
+
+def _make(directory: Path) -> None:
+    tree, python = directory / "tree", directory / "python"
+    _python_packages(python)
+    kept = cache.CACHE / "packages"
+    kept.mkdir(exist_ok=True)
+    archives = "/var/cache/apt/archives"
+    hooks = [
+        f'--setup-hook=mkdir -p "$1"{archives}',
+        f"--setup-hook=sync-in {kept} {archives}",
+        f"--customize-hook=sync-out {archives} {kept}",
+        f"--customize-hook=sync-in {python} /usr/local/lib/python{PYTHON}/dist-packages",
+        f"--customize-hook=copy-in {CRIU_PREFIX} /root",
+        f"--customize-hook={HOOK}",
+    ]
+    settings = directory / "apt.conf"
+    settings.write_text(debian.acquire_settings())
+    options = ["--mode=root", "--variant=minbase", "--skip=essential/unlink", f"--aptopt={settings}"]
+    command = ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *hooks, debian.SUITE, str(tree)]
+    cache.run([*command, *debian.sources((debian.SUITE,))])
+    (directory / "packages").write_text(_installed(tree))
+    disks.make(tree, directory / "image", "root", SIZE_BYTES)
+    shutil.rmtree(tree)
+    shutil.rmtree(python)
+
+
+def _python_packages(directory: Path) -> None:
+    """Install the pinned wheels into *directory*, for the machines' Python, whatever this one is."""
+    pins = requirements(REQUIREMENTS.read_text())
+    target = [
+        "--target",
+        str(directory),
+        "--python-version",
+        PYTHON,
+        "--implementation",
+        "cp",
+        "--no-compile",
+    ]
+    for name in ("manylinux_2_36_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64"):
+        target += ["--platform", name]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    cache.run([*command, "--only-binary=:all:", *target, *pins])
+
+
+def _installed(tree: Path) -> str:
+    """Which version of which package is in the image: what to compare when two images differ."""
+    form = "${Package} ${Version}\\n"
+    return cache.run(["dpkg-query", "--admindir", tree / "var/lib/dpkg", "-W", "-f", form])
