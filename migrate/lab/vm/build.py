@@ -21,7 +21,7 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
     :raises LabError: no machine of it lives on. Nor does one if this process is killed meanwhile.
     """
     prepared = {host: kernels.kernel(wish.kernels.get(host, kernels.DEFAULT)) for host in topology.HOSTS}
-    image = root.root()
+    image = root.root() / "image"
     chosen = accelerator.accelerator(prepared["gateway"])
     spec = make_spec(name, topology.SEGMENT, directory, {})
     spec = spec._replace(binds=[*spec.binds, str(cache.CACHE)])

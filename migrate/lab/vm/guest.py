@@ -17,6 +17,7 @@ from typing import Any
 
 from migrate.lab import enter
 from migrate.lab.init import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, set_sysctls, write_files
+from migrate.lab.vm import families
 from migrate.lab.vm.worker import serve_one
 
 SPEC = Path("/run/lab/spec.json")
@@ -72,7 +73,8 @@ def set_up(spec: dict[str, Any]) -> None:
     name_interfaces(spec["interfaces"])
     write_files(spec)
     set_sysctls(spec["sysctls"])
-    run("ip", "-batch", "-", text="\n".join(spec["ip"]) + "\n")
+    for option, lines in families.split(spec["ip"]).items():
+        run("ip", option, "-batch", "-", text="\n".join(lines) + "\n")
     set_sysctls(spec["settled_sysctls"])
     run("/usr/sbin/sshd", "-E", "/var/log/sshd.log")
 

@@ -23,7 +23,8 @@ FILE = "machines.json"
 READY_DEADLINE_S = {"kvm": 90.0, "tcg": 300.0}
 POLL_S = 0.3
 START_DEADLINE_S = 30.0
-SAID_BYTES = 800
+SAID_BYTES = 3000
+PANIC = "Kernel panic"
 
 
 def outside(init: Init, path: Path) -> Path:
@@ -100,7 +101,7 @@ class Machines:
                 return
             if not self.is_on(name):
                 raise LabError(f"{name} has switched itself off: {self.last_words(name)}")
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or PANIC in self.last_words(name):
                 raise LabError(f"{name} does not come up: {self.last_words(name)}")
             time.sleep(POLL_S)
 

@@ -58,7 +58,7 @@ def commands(host: str) -> list[str]:
     if host != "gateway":
         leg, gateway = legs[0], topology.NETWORKS[legs[0].network].gateway
         lines += [f"route add default via {gateway.ipv4} dev eth0 src {leg.address.ipv4}"]
-        lines += [f"-6 route add default via {gateway.ipv6} dev eth0 src {leg.address.ipv6}"]
+        lines += [f"route add default via {gateway.ipv6} dev eth0 src {leg.address.ipv6}"]
     return lines
 
 
@@ -83,9 +83,9 @@ def _neighbour(leg: Leg) -> Iterator[str]:
     )
     own, device = leg.address, f"dev {leg.interface} table {table}"
     yield f"route add {network.ipv4} {device} scope link src {own.ipv4}"
-    yield f"-6 route add {network.ipv6} {device} src {own.ipv6}"
+    yield f"route add {network.ipv6} {device} src {own.ipv6}"
     yield f"rule add from {own.ipv4}/32 priority {priority} table {table}"
-    yield f"-6 rule add from {own.ipv6}/128 priority {priority} table {table}"
+    yield f"rule add from {own.ipv6}/128 priority {priority} table {table}"
 
 
 def make_segment(netlink: IPRoute) -> None:

@@ -3,12 +3,14 @@
 What is copied is the tree as it is at ``up``; what is edited afterwards reaches the machines with the next ``up``.
 """
 
+import compileall
+import py_compile
 import shutil
 import sys
 from pathlib import Path
 
 from migrate.lab.host import COMMANDS, PROJECT
-from migrate.lab.vm import disks
+from migrate.lab.vm import disks, root
 
 PARTS = (
     "migrate",
@@ -55,10 +57,19 @@ def make(work: Path, image: Path) -> None:
             shutil.copytree(source, work / name, symlinks=True, ignore=ignored)
         elif source.exists():
             shutil.copy2(source, work / name)
+    _compile(work)
     if programs().is_relative_to(PROJECT):
         _write_programs(work / programs().relative_to(PROJECT))
     disks.make(work, image, "project")
     shutil.rmtree(work)
+
+
+def _compile(directory: Path) -> None:
+    """Compile the Python files, as far as this Python's version is the machines', which would take long for it."""
+    if sys.version_info[:2] == tuple(int(part) for part in root.PYTHON.split(".")):
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        for part in ("migrate", "plugin", "tests/workloads"):
+            compileall.compile_dir(directory / part, quiet=2, invalidation_mode=mode)
 
 
 def _write_programs(directory: Path) -> None:
