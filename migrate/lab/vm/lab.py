@@ -14,9 +14,10 @@ from typing import Any
 
 from migrate.lab import state, topology
 from migrate.lab.errors import LabError
+from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
-from migrate.lab.vm import client, network
+from migrate.lab.vm import client, network, qemu, seed
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
 
@@ -145,6 +146,17 @@ class VmLab(Lab):
     def power_off(self, host: str) -> None:
         """Cut the power of *host*."""
         self.machines.power_off(host)
+
+    def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
+        """Cut the power of *host* and boot it anew, with systemd or without.
+
+        :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
+        """
+        machines = self.machines
+        machines.power_off(host)
+        words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT)
+        machines.change(host, words=words, **fields)
+        self.power_on(host)
 
     def power_on(self, host: str) -> None:
         """Switch *host* on and wait until it runs commands."""

@@ -56,6 +56,12 @@ class Machines:
         """Write the machines down, all of them off."""
         self.save({name: {"machine": one._asdict(), "pid": 0} for name, one in machines.items()})
 
+    def change(self, name: str, **fields: Any) -> None:
+        """Give a machine that is off another processor, clock or kernel's words; see :class:`qemu.Machine`."""
+        known = self.load()
+        known[name]["machine"] |= fields
+        self.save(known)
+
     def is_on(self, name: str) -> bool:
         """Return whether QEMU runs."""
         pid = self.load().get(name, {}).get("pid", 0)

@@ -42,11 +42,21 @@ def root() -> Path:
     ``image`` is the file system, ``tree`` its content, ``packages`` the versions of what is in it.
     :raises LabError: it cannot be made.
     """
+    return cache.built(_name(), _make)
+
+
+def is_built() -> bool:
+    """Return whether the image is in the cache."""
+    return (cache.CACHE / _name()).exists()
+
+
+def _name() -> str:
+    """What the image is called: by all that it is made of, but for the versions of Debian's packages."""
     if not REQUIREMENTS.exists():
         raise LabError("machines are built from a checkout of the project: run migrate-lab there")
     recipe = [HOOK.read_text(), CRIU_PREFIX.read_text(), *PACKAGES, *requirements(REQUIREMENTS.read_text())]
     digest = hashlib.sha256("\n".join([debian.SUITE, str(SIZE_BYTES), *recipe]).encode()).hexdigest()[:12]
-    return cache.built(f"root-{digest}", _make)
+    return f"root-{digest}"
 
 
 def _make(directory: Path) -> None:
