@@ -27,7 +27,7 @@ COMPRESSED = {
 ELF = b"\x7fELF"
 INIT = Path(__file__).with_name("first-init")
 #: Counted up when what is made of a package changes.
-FORMAT = 2
+FORMAT = 3
 
 
 class Kernel(NamedTuple):

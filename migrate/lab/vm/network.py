@@ -46,8 +46,11 @@ def interfaces(host: str) -> dict[str, str]:
     return {hardware_address(host, number): name for number, name in enumerate(names)}
 
 
-def commands(host: str) -> list[str]:
-    """Return what ``ip -batch`` does in the machine *host*: as :mod:`migrate.lab.network` does it by netlink."""
+def commands(host: str, *, own_default: bool = True) -> list[str]:
+    """Return what ``ip -batch`` does in the machine *host*: as :mod:`migrate.lab.network` does it by netlink.
+
+    :param own_default: False: the default route is somebody else's; only the lab's networks go by its gateway.
+    """
     lines = ["link set lo up"]
     legs = topology.legs_of(host)
     lines += [f"link set {leg.interface} up" for leg in legs]
@@ -56,10 +59,16 @@ def commands(host: str) -> list[str]:
         if leg.name == "neighbour":
             lines += _neighbour(leg)
     if host != "gateway":
-        leg, gateway = legs[0], topology.NETWORKS[legs[0].network].gateway
-        lines += [f"route add default via {gateway.ipv4} dev eth0 src {leg.address.ipv4}"]
-        lines += [f"route add default via {gateway.ipv6} dev eth0 src {leg.address.ipv6}"]
+        lines += _routes(legs[0], own_default)
     return lines
+
+
+def _routes(leg: Leg, own_default: bool) -> Iterator[str]:
+    gateway = topology.NETWORKS[leg.network].gateway
+    far = [network for name, network in topology.NETWORKS.items() if name != leg.network]
+    for ipv4, ipv6 in [("default", "default")] if own_default else [(one.ipv4, one.ipv6) for one in far]:
+        yield f"route add {ipv4} via {gateway.ipv4} dev {leg.interface} src {leg.address.ipv4}"
+        yield f"route add {ipv6} via {gateway.ipv6} dev {leg.interface} src {leg.address.ipv6}"
 
 
 def _addresses(leg: Leg) -> Iterator[str]:

@@ -18,7 +18,7 @@ REQUIREMENTS = PROJECT / "tools" / "requirements.txt"
 CRIU_PREFIX = PROJECT / "migrate" / "criu" / "criu-prefix"
 SIZE_BYTES = 3 << 30
 #: What tests run in the machines, beside what the commands need.
-CLIENT_LIBRARIES = ("redis",)
+CLIENT_LIBRARIES = ("redis", "async-timeout")  # which redis needs on the 3.11.2 of Debian 12
 #: Of :data:`migrate.lab.vm.debian.SUITE`.
 PYTHON = "3.11"
 PACKAGES = (
