@@ -70,12 +70,19 @@ vagrant-test:
 	@tools/setup vagrant
 	@nice $(PYTHON) vagrant/test.py
 
+# Every shell script of the project.
+SCRIPTS := .ci/run tools/setup tools/proto tools/validate-vagrant vagrant/provision.sh migrate/criu/criu-prefix \
+	migrate/lab/vm/root-hook
+
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/mypy examples/*.py
 	@.venv/bin/mypy benchmarks/*.py
+	@.venv/bin/mypy vagrant/*.py
+	@.venv/bin/shellcheck -x -S warning $(SCRIPTS)
+	@tools/validate-vagrant
 
 format: setup
 	@.venv/bin/ruff check --fix .
