@@ -21,7 +21,7 @@ USAGE = """migrate-lab [--vm] [--name NAME] up | down | status [--json]
        migrate-lab [--vm] [--name NAME] spawn HOST [--log FILE] -- CMD [ARG ...]
        migrate-lab [--vm] [--name NAME] shell HOST
        migrate-lab --vm [--name NAME] [--kernel HOST=VERSION,...] [--cpu HOST=MODEL,...]
-                   [--clock HOST=SECONDS,...] [--systemd] up
+                   [--clock HOST=SECONDS,...] [--arch HOST=ARCHITECTURE,...] [--systemd] up
        migrate-lab --vm [--name NAME] power HOST on | off"""
 
 
@@ -38,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("kernel", "VERSION", by_host),
         ("cpu", "MODEL", by_host),
         ("clock", "SECONDS", seconds_by_host),
+        ("arch", "ARCHITECTURE", by_host),
     ):
         text = f"HOST={what},... of --vm up"
         parser.add_argument(f"--{option}", type=kind, default={}, metavar=f"HOST={what}", help=text)
@@ -79,6 +80,7 @@ def make_lab(options: argparse.Namespace) -> Lab:
     from migrate.lab.vm.lab import VmLab  # Much that the other lab does not need.
 
     wishes = {"kernels": options.kernel, "cpus": options.cpu, "clocks": options.clock}
+    wishes["architectures"] = options.arch
     return VmLab(options.name, **wishes, systemd=options.systemd)
 
 

@@ -15,7 +15,7 @@ from subprocess import PIPE
 from typing import Any
 
 from judge import is_kernels
-from patience import FACTOR
+from patience import FACTOR, NUMBERED
 
 from migrate.lab import Host, Lab
 
@@ -210,11 +210,11 @@ class Bench:
         """Start the server on origin, and its peer."""
         self.choose_pids()
         script = str(WORKLOADS / "numbered.py")
-        self.pid = self.origin.spawn([sys.executable, script, "serve", str(PORT)])
+        self.pid = self.origin.spawn([*NUMBERED, sys.executable, script, "serve", str(PORT)])
         listening = ["ss", "-Hltn", f"sport = :{PORT}"]
         eventually(lambda: self.origin.exec(listening).stdout.count("\n") == 2, "the server listens")
         where = [word for ip in self.lab.service for word in (ip, str(CONNECTIONS))]
-        command = [sys.executable, script, "drive", str(PORT), *where]
+        command = [*NUMBERED, sys.executable, script, "drive", str(PORT), *where]
         self.drive = self.peer.popen(command, stdin=PIPE, stdout=PIPE, text=True)
         assert self.drive.stdout.readline() == "ready\n", self._network()
 

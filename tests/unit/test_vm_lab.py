@@ -37,6 +37,11 @@ def test_a_version_means_the_newest_that_begins_so(wanted: str, release: str) ->
     assert debian.newest(NAMES, wanted, "amd64") == "linux-image-" + release
 
 
+def test_an_architecture_without_cloud_kernels_has_the_others() -> None:
+    names = ["linux-image-6.12.9+deb13-s390x", "linux-image-6.12.88+deb13-s390x", "linux-image-s390x"]
+    assert debian.newest(names, "6.12", "s390x") == names[1]
+
+
 @pytest.mark.parametrize("wanted", ["5", "6.2", "6.1.0-5", "7", "", "../x", "6.1*"])
 def test_what_is_no_kernel_is_refused_with_those_that_are(wanted: str) -> None:
     with pytest.raises(LabError, match=r"6\.1, 6\.12"):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import judge
+import patience
 import pytest
 from conftest import AHEAD_S, HOUR_S, NEW, OLD
 from judge import WORKLOADS, ask, move, run_migrate, spawn, wait_for
@@ -62,7 +63,7 @@ def test_redis_from_an_old_kernel_to_a_new_one_and_back(lab: VmLab) -> None:
 def drive(lab: VmLab) -> subprocess.Popen[str]:
     where = [lab.service.ipv4, "2", lab.service.ipv6, "2"]
     client = lab.hosts["peer"].popen(
-        [sys.executable, NUMBERED, "drive", str(PORT), *where],
+        [*patience.NUMBERED, sys.executable, NUMBERED, "drive", str(PORT), *where],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -74,7 +75,7 @@ def drive(lab: VmLab) -> subprocess.Popen[str]:
 def test_streams_over_a_network_that_loses_delays_and_reorders(lab: VmLab) -> None:
     """netem between the peer and the server, both ways; every number comes once and in order."""
     gateway, origin = lab.hosts["gateway"], lab.hosts["origin"]
-    pid = spawn(origin, [sys.executable, NUMBERED, "serve", str(PORT)])
+    pid = spawn(origin, [*patience.NUMBERED, sys.executable, NUMBERED, "serve", str(PORT)])
     listening = ["ss", "-Hltn", f"sport = :{PORT}"]
     wait_for(lambda: origin.exec(listening).stdout.count("\n") == 2, "the server listens")
     for device in ("eth0", "eth1"):

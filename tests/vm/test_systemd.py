@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import patience
 import pytest
 from judge import WORKLOADS, ask, run_migrate, wait_for
 
@@ -23,6 +24,7 @@ ExecStart=/usr/bin/python3 {NUMBERED} serve {PORT}
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 NoNewPrivileges=yes
+Environment=NUMBERED_INTERVAL_S=0.05
 LimitNOFILE=5000
 MemoryMax=300M
 TasksMax=50
@@ -60,7 +62,7 @@ def test_a_service_of_another_user(under_systemd: VmLab) -> None:
     before = status_of(lab, "origin", pid)
     assert before["CapEff"] == "0000000000000400"
     client = lab.hosts["peer"].popen(
-        [sys.executable, NUMBERED, "drive", str(PORT), lab.service.ipv4, "2"],
+        [*patience.NUMBERED, sys.executable, NUMBERED, "drive", str(PORT), lab.service.ipv4, "2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -20,9 +20,12 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
     :param deadline: on the monotonic clock; what has to be downloaded has limits of its own.
     :raises LabError: no machine of it lives on. Nor does one if this process is killed meanwhile.
     """
-    prepared = {host: kernels.kernel(wish.kernels.get(host, kernels.DEFAULT)) for host in topology.HOSTS}
-    image = root.root() / "image"
-    chosen = accelerator.accelerator(prepared["gateway"])
+    prepared, images = {}, {}
+    for host in topology.HOSTS:
+        architecture = wish.architectures.get(host, qemu.OWN)
+        prepared[host] = kernels.kernel(wish.kernels.get(host, kernels.DEFAULT), architecture)
+        images[host] = root.of(architecture) / "image"
+    chosen = accelerator.accelerator(kernels.kernel())
     spec = make_spec(name, topology.SEGMENT, directory, {})
     spec = spec._replace(binds=[*spec.binds, str(cache.CACHE)])
     builder = Builder(spec, deadline)
@@ -31,7 +34,7 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
         host_network.inside(init.pid, network.make_segment)
         builder.wait_ready()
         machines = Machines(directory, init)
-        machines.describe(_describe(wish, directory, init, prepared, image, chosen))
+        machines.describe(_describe(wish, directory, init, prepared, images, chosen))
         for host in topology.HOSTS:
             machines.power_on(host)
         for host in topology.HOSTS:
@@ -51,7 +54,7 @@ def _describe(
     directory: Path,
     init: Init,
     prepared: dict[str, kernels.Kernel],
-    image: Path,
+    images: dict[str, Path],
     chosen: str,
 ) -> dict[str, qemu.Machine]:
     """Write each machine's files into the segment; return what the machines are made of."""
@@ -60,21 +63,22 @@ def _describe(
     user_key, host_keys = generate_keys(directory)
     described = {}
     for host in topology.HOSTS:
-        run, kernel = RUN / host, prepared[host]
+        run, kernel, architecture = RUN / host, prepared[host], wish.architectures.get(host, qemu.OWN)
         outside(init, run).mkdir()
         archive = seed.archive(host, sshd.files(host, user_key, host_keys))
         outside(init, run / "first").write_bytes(kernel.first.read_bytes() + archive)
         overlay = outside(init, run / "root")
-        cache.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, overlay])
+        cache.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", images[host], overlay])
         described[host] = qemu.Machine(
             name=host,
             kernel=kernel.image,
             first=run / "first",
-            words=qemu.words(seed.SYSTEMD if wish.systemd else seed.INIT, PROJECT),
+            words=qemu.words(seed.SYSTEMD if wish.systemd else seed.INIT, PROJECT, architecture),
             disks=((run / "root", True), (kernel.modules, False), (RUN / "project.disk", False)),
             taps=tuple(network.taps(host)),
             run=run,
-            accelerator=chosen,
+            accelerator=chosen if architecture == qemu.OWN else "tcg",
+            architecture=architecture,
             cpu=wish.cpus.get(host, ""),
             clock_s=wish.clocks.get(host, 0),
         )

@@ -129,21 +129,21 @@ def newest(names: list[str], wanted: str, architecture: str) -> str:
     """Return the kernel package among *names* that *wanted* means.
 
     :param wanted: a version or the beginning of one (``6.1``, ``6.12.107``), which means the newest of Debian's
-        cloud kernels; or all that follows ``linux-image-`` (``6.1.0-56-amd64``).
+        cloud kernels, or of all where it has none; or all that follows ``linux-image-`` (``6.1.0-56-amd64``).
     :raises LabError: none is meant; the message names some.
     """
     prefix = "linux-image-"
     exact = prefix + wanted.removeprefix(prefix)
     if exact in names:
         return exact
-    number = re.compile(rf"{prefix}{re.escape(wanted)}(?![0-9]).*-cloud-{architecture}$")
-    cloud = [name for name in names if number.match(name) and re.match(rf"{prefix}\d+\.\d+\.\d+", name)]
-    if not cloud:
-        known = sorted({m[1] for name in names if (m := re.match(rf"{prefix}(\d+\.\d+)\.\d", name))})
-        raise LabError(
-            f"Debian has no kernel {wanted!r}: give one of {', '.join(known)}, or a package's name"
-        )
-    return max(cloud, key=_numbers)
+    number = re.compile(rf"{prefix}{re.escape(wanted)}(?![0-9])")
+    full = [name for name in names if number.match(name) and re.match(rf"{prefix}\d+\.\d+\.\d+", name)]
+    # Not every architecture has kernels for machines in clouds, which are smaller.
+    for ending in (f"-cloud-{architecture}", f"-{architecture}"):
+        if found := [name for name in full if name.endswith(ending)]:
+            return max(found, key=_numbers)
+    known = sorted({m[1] for name in names if (m := re.match(rf"{prefix}(\d+\.\d+)\.\d", name))})
+    raise LabError(f"Debian has no kernel {wanted!r}: give one of {', '.join(known)}, or a package's name")
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -82,13 +82,16 @@ class VmLab(Lab):
         kernels: Mapping[str, str] | None = None,
         cpus: Mapping[str, str] | None = None,
         clocks: Mapping[str, int] | None = None,
+        architectures: Mapping[str, str] | None = None,
         systemd: bool = False,
     ) -> None:
         super().__init__(name)
         self.directory = state.directory(name, KIND)
-        self.wish = Wish(kernels or {}, cpus or {}, clocks or {}, systemd)
-        for host in {*self.wish.kernels, *self.wish.cpus, *self.wish.clocks} - set(topology.HOSTS):
+        self.wish = Wish(kernels or {}, cpus or {}, clocks or {}, architectures or {}, systemd)
+        for host in {host for wishes in self.wish[:4] for host in wishes} - set(topology.HOSTS):
             raise LabError(f"no host {host!r}: the lab has {', '.join(topology.HOSTS)}")
+        for architecture in set(self.wish.architectures.values()) - set(qemu.ARCHITECTURES):
+            raise LabError(f"no architecture {architecture!r}: there are {', '.join(qemu.ARCHITECTURES)}")
         names = (*topology.HOSTS, *(alias for alias in topology.ALIASES))
         machines: dict[str, Host] = {host: VmHost(self, host) for host in names}
         self.hosts = machines | {topology.SEGMENT: Host(self, topology.SEGMENT)}

@@ -67,7 +67,7 @@ class Machines:
         pid = self.load().get(name, {}).get("pid", 0)
         command = outside(self.init, Path(f"/proc/{pid}/cmdline"))
         try:
-            return pid != 0 and command.read_bytes().split(b"\0")[:3] == _words(name)
+            return pid != 0 and command.read_bytes().split(b"\0")[1:3] == [b"-name", name.encode()]
         except OSError:
             return False
 
@@ -149,10 +149,6 @@ class Machines:
         if done.returncode:
             raise LabError(f"{words[0]}: {done.stderr.strip()}")
         return done.stdout
-
-
-def _words(name: str) -> list[bytes]:
-    return [qemu.PROGRAM.encode(), b"-name", name.encode()]
 
 
 def _machine(fields: dict[str, Any]) -> qemu.Machine:

@@ -33,6 +33,14 @@ def problem() -> str:
     return ""
 
 
+def problem_of(architecture: str) -> str:
+    """Return why no machine of *architecture* can be had here; "" if one can, as far as is known beforehand."""
+    program = qemu.ARCHITECTURES[architecture].program
+    if shutil.which(program) is None:
+        return f"{program} is not installed: tools/setup vm"
+    return problem()
+
+
 def _reach_archive() -> None:
     """:raises LabError: Debian's archive does not answer."""
     archive, _ = debian.mirrors()

@@ -12,6 +12,7 @@ from pathlib import Path
 from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT
 from migrate.lab.vm import cache, debian, disks
+from migrate.lab.vm.qemu import OWN
 
 HOOK = Path(__file__).with_name("root-hook")
 REQUIREMENTS = PROJECT / "tools" / "requirements.txt"
@@ -19,6 +20,12 @@ CRIU_PREFIX = PROJECT / "migrate" / "criu" / "criu-prefix"
 SIZE_BYTES = 3 << 30
 #: What tests run in the machines, beside what the commands need.
 CLIENT_LIBRARIES = ("redis", "async-timeout")  # which redis needs on the 3.11.2 of Debian 12
+FOREIGN_HOOK = Path(__file__).with_name("foreign-root-hook")
+#: What the guest, the library and its tests need; their dependencies come along.
+FOREIGN_PACKAGES = (
+    *("bash", "coreutils", "dash", "grep", "sed", "mount", "util-linux", "kmod", "iproute2", "iputils-ping"),
+    *("procps", "python3", "nftables", "libnftables1"),
+)
 #: Of :data:`migrate.lab.vm.debian.SUITE`.
 PYTHON = "3.11"
 PACKAGES = (
@@ -43,6 +50,55 @@ def root() -> Path:
     :raises LabError: it cannot be made.
     """
     return cache.built(_name(), _make)
+
+
+def of(architecture: str) -> Path:
+    """Return the directory of the image for a machine of *architecture*. :raises LabError: it cannot be made."""
+    return root() if architecture == OWN else foreign(architecture)
+
+
+def foreign(architecture: str) -> Path:
+    """Return the directory of an image of another architecture: packages unpacked, none of their scripts run.
+
+    That is enough for Python, the library and what the guest needs, and nothing has to be emulated here.
+    :raises LabError: it cannot be made.
+    """
+    recipe = [FOREIGN_HOOK.read_text(), *FOREIGN_PACKAGES, *_foreign_pins()]
+    digest = hashlib.sha256("\n".join([debian.SUITE, *recipe]).encode()).hexdigest()[:12]
+    return cache.built(
+        f"root-{architecture}-{digest}", lambda directory: _make_foreign(architecture, directory)
+    )
+
+
+def _foreign_pins() -> list[str]:
+    """What the library needs."""
+    return [pin for pin in requirements(REQUIREMENTS.read_text()) if pin.startswith("protobuf==")]
+
+
+def _make_foreign(architecture: str, directory: Path) -> None:
+    tree, python, settings = directory / "tree", directory / "python", directory / "apt.conf"
+    settings.write_text(debian.acquire_settings())
+    # The wheel that is for any machine, not the one with code for this one's.
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-compile",
+    ]
+    pip += ["--only-binary=:all:", "--python-version", PYTHON, "--platform", "any", "--target", str(python)]
+    cache.run([*pip, *_foreign_pins()])
+    options = ["--mode=root", "--variant=extract", f"--architectures={architecture}", f"--aptopt={settings}"]
+    options += [f"--include={','.join(FOREIGN_PACKAGES)}", f"--setup-hook={FOREIGN_HOOK}"]
+    options += [f"--customize-hook=sync-in {python} /usr/local/lib/python{PYTHON}/dist-packages"]
+    sources = debian.sources((debian.SUITE,), architecture)
+    cache.run(["mmdebstrap", *options, debian.SUITE, tree, *sources])
+    disks.make(tree, directory / "image", "root", SIZE_BYTES)
+    shutil.rmtree(tree)
+    shutil.rmtree(python)
 
 
 def is_built() -> bool:

@@ -10,10 +10,12 @@ class Wish(NamedTuple):
     :ivar kernels: host -> version, see :func:`migrate.lab.vm.debian.newest`.
     :ivar cpus: host -> QEMU's name of a processor's model.
     :ivar clocks: host -> seconds by which its clock is ahead.
+    :ivar architectures: host -> Debian's name of it; such a host has Python and the library, no sshd and no CRIU.
     :ivar systemd: the machines boot systemd: half a minute where they are emulated, not five seconds.
     """
 
     kernels: Mapping[str, str]
     cpus: Mapping[str, str]
     clocks: Mapping[str, int]
+    architectures: Mapping[str, str]
     systemd: bool
