@@ -8,7 +8,7 @@ import pytest
 
 from migrate.lab import LabError, topology
 from migrate.lab.cli import by_host, main
-from migrate.lab.vm import cpio, debian, frames, modules, network, project, qemu, root, seed
+from migrate.lab.vm import cpio, debian, frames, modules, network, project, qemu, root, routed, seed
 
 NAMES = [
     "linux-image-6.1.0-9-cloud-amd64",
@@ -121,6 +121,17 @@ def test_no_two_interfaces_share_a_name_or_an_ethernet_address() -> None:
     assert all(len(name) <= 15 for name, _ in taps)  # IFNAMSIZ
     for host in topology.HOSTS:
         assert list(network.interfaces(host)) == [address for _, address in network.taps(host)]
+
+
+def test_a_machine_of_vagrants_keeps_its_own_default_route() -> None:
+    """Its interfaces have other names; the lab's other network goes by the lab's gateway."""
+    lines = routed.lines("peer", ["enp0s8", "enp0s9"])
+    assert not any("default" in line or "eth" in line for line in lines)
+    assert "route add 10.77.1.0/24 via 10.77.2.254 dev enp0s8 src 10.77.2.1" in lines
+    assert "addr add 10.77.1.3/24 dev enp0s9 noprefixroute" in lines
+    found = routed.settings("peer", ["enp0s8", "enp0s9"], seed.sysctls("peer"))
+    assert found["net/ipv4/conf/enp0s9/arp_ignore"] == "1"
+    assert not any("/all/arp" in key or "/default/" in key for key in found if "forward" not in key)
 
 
 def test_settings_reach_interfaces_that_are_there_already() -> None:

@@ -115,3 +115,34 @@ def _link(path: Path) -> Path | None:
         return path.readlink()
     except OSError:
         return None
+
+
+def test_an_up_that_is_killed_leaves_no_machine() -> None:
+    """Also the next ``down`` finds and removes the little that is left."""
+    name = f"killed-{os.getpid()}"
+    lab = VmLab(name)
+    up = subprocess.Popen([sys.executable, "-m", "migrate.lab", "--vm", "--name", name, "up"])
+    mine = b"/run/vm/peer/console"
+    inits = f"segment\0{name}\0".encode()
+
+    def init() -> list[Path]:
+        return [path for path in Path("/proc").glob("[0-9]*") if _words(path).endswith(inits)]
+
+    def machines() -> list[Path]:
+        spaces = {_link(path / "ns/pid") for path in found}
+        running = [path for path in Path("/proc").glob("[0-9]*") if mine in _words(path)]
+        return [path for path in running if _link(path / "ns/pid") in spaces]
+
+    found: list[Path] = []
+    try:
+        found = wait_for(init, "its segment lives")
+        found_machines = wait_for(machines, "a machine runs")
+        up.kill()
+        up.wait(60)
+        wait_for(lambda: not init(), "its segment has ended")
+        assert not [path for path in found_machines if mine in _words(path)]
+    finally:
+        up.kill()
+        up.wait(60)
+        lab.down()
+    assert not lab.directory.exists()
