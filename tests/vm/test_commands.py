@@ -123,7 +123,7 @@ def test_an_up_that_is_killed_leaves_no_machine() -> None:
     lab = VmLab(name)
     up = subprocess.Popen([sys.executable, "-m", "migrate.lab", "--vm", "--name", name, "up"])
     mine = b"/run/vm/peer/console"
-    inits = f"segment\0{name}\0".encode()
+    inits = f"hold\0segment\0{name}\0".encode()
 
     def init() -> list[Path]:
         return [path for path in Path("/proc").glob("[0-9]*") if _words(path).endswith(inits)]
