@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -132,6 +134,18 @@ def test_a_machine_of_vagrants_keeps_its_own_default_route() -> None:
     found = routed.settings("peer", ["enp0s8", "enp0s9"], seed.sysctls("peer"))
     assert found["net/ipv4/conf/enp0s9/arp_ignore"] == "1"
     assert not any("/all/arp" in key or "/default/" in key for key in found if "forward" not in key)
+
+
+def test_what_runs_in_machines_needs_nothing_but_python() -> None:
+    """A box may have no package of ours, and a machine of another architecture has none."""
+    for module in ("routed", "guest"):
+        words = [
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path[:0] = [{str(root.PROJECT)!r}]; import migrate.lab.vm.{module}",
+        ]
+        subprocess.run([sys.executable, *words], check=True, timeout=60)
 
 
 def test_settings_reach_interfaces_that_are_there_already() -> None:

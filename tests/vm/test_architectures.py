@@ -20,15 +20,18 @@ from migrate.lab.vm.lab import VmLab
 
 PORT = 7200
 SIZE_BYTES = 20_000
-MACHINES = {"arm64": "aarch64", "s390x": "s390x"}
+#: What ``uname -m`` says, and the kernel.
+MACHINES = {"arm64": ("aarch64", "6.12"), "s390x": ("s390x", "6.1")}
 
 
 @pytest.mark.parametrize("architecture", MACHINES)
 def test_a_connection_goes_there_and_back(architecture: str) -> None:
     if why := probe.problem_of(architecture):
         pytest.skip(f"machines of {architecture} cannot boot here: {why}")
-    with VmLab(f"arch-{os.getpid()}", architectures={"destination": architecture}) as lab:
-        assert lab.hosts["destination"].exec(["uname", "-m"]).stdout.strip() == MACHINES[architecture]
+    machine, kernel = MACHINES[architecture]
+    wishes = {"architectures": {"destination": architecture}, "kernels": {"destination": kernel}}
+    with VmLab(f"arch-{os.getpid()}", **wishes) as lab:
+        assert lab.hosts["destination"].exec(["uname", "-m"]).stdout.strip() == machine
         with service_on_both(lab), passers(lab) as (origin, destination):
             origin.ask("listen", address=lab.service.ipv4, port=PORT)
             peer = lab.hosts["peer"].popen(

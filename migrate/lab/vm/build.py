@@ -9,7 +9,7 @@ from migrate.lab.build import generate_keys
 from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT, Builder, make_spec
 from migrate.lab.state import Init
-from migrate.lab.vm import accelerator, cache, kernels, network, project, qemu, root, seed
+from migrate.lab.vm import accelerator, cache, kernels, network, project, qemu, root, seed, segment
 from migrate.lab.vm.machines import RUN, Machines, outside
 from migrate.lab.vm.wish import Wish
 
@@ -31,7 +31,7 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
     builder = Builder(spec, deadline)
     try:
         init = builder.init()
-        host_network.inside(init.pid, network.make_segment)
+        host_network.inside(init.pid, segment.make)
         builder.wait_ready()
         machines = Machines(directory, init)
         machines.describe(_describe(wish, directory, init, prepared, images, chosen))

@@ -1,12 +1,10 @@
-"""The machines' network: what each is told, as lines of ``ip -batch``; and the taps in the segment's namespace.
+"""The machines' network: what each is told, as lines of ``ip -batch``; and the taps' names. Pure.
 
 A machine has one more interface than a host of the lab of namespaces: the control's. Its guest puts it into a
 network namespace of its own, so programs there, and ``migrate``, never see it.
 """
 
 from collections.abc import Iterator
-
-from pyroute2 import IPRoute
 
 from migrate.lab import topology
 from migrate.lab.topology import Leg
@@ -95,19 +93,3 @@ def _neighbour(leg: Leg) -> Iterator[str]:
     yield f"route add {network.ipv6} {device} src {own.ipv6}"
     yield f"rule add from {own.ipv4}/32 priority {priority} table {table}"
     yield f"rule add from {own.ipv6}/128 priority {priority} table {table}"
-
-
-def make_segment(netlink: IPRoute) -> None:
-    """Make bridges and taps in the segment's namespace; QEMU opens the taps by name."""
-    for name in (*topology.NETWORKS, CONTROL):
-        netlink.link("add", ifname=name, kind="bridge", br_stp_state=0, br_mcast_snooping=0)
-    masters = {leg.port: leg.network for leg in topology.LEGS}
-    masters |= {control_port(host): CONTROL for host in topology.HOSTS}
-    for name in masters:
-        netlink.link("add", ifname=name, kind="tuntap", mode="tap")
-    index = {link.get("ifname"): link["index"] for link in netlink.link("dump")}
-    for name, master in masters.items():
-        netlink.link("set", index=index[name], master=index[master], state="up")
-    for name in ("lo", *topology.NETWORKS, CONTROL):
-        netlink.link("set", index=index[name], state="up")
-    netlink.addr("add", index=index[CONTROL], address=CONTROL_OWN, prefixlen=CONTROL_BITS)

@@ -93,9 +93,9 @@ def _make_foreign(architecture: str, directory: Path) -> None:
     cache.run([*pip, *_foreign_pins()])
     options = ["--mode=root", "--variant=extract", f"--architectures={architecture}", f"--aptopt={settings}"]
     options += [f"--include={','.join(FOREIGN_PACKAGES)}", f"--setup-hook={FOREIGN_HOOK}"]
-    options += [f"--customize-hook=sync-in {python} /usr/local/lib/python{PYTHON}/dist-packages"]
     sources = debian.sources((debian.SUITE,), architecture)
     cache.run(["mmdebstrap", *options, debian.SUITE, tree, *sources])
+    shutil.copytree(python, tree / f"usr/local/lib/python{PYTHON}/dist-packages")
     disks.make(tree, directory / "image", "root", SIZE_BYTES)
     shutil.rmtree(tree)
     shutil.rmtree(python)
