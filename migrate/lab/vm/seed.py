@@ -14,6 +14,13 @@ from migrate.lab.vm.root import PYTHON
 #: The init of a machine, and the service of one that boots systemd.
 INIT = "/run/lab/init"
 SYSTEMD = "/sbin/init"
+DIRECTORIES = {
+    "/root/.ssh": 0o700,
+    "/etc/ssh": 0o755,
+    "/run/sshd": 0o755,
+    "/run/lock": 0o1777,
+    "/usr/local/bin": 0o755,
+}
 _SCRIPT = """#!/bin/sh
 exec {python} -I -S -c "import sys; sys.path.insert(0, '{project}'); from migrate.lab.vm.guest import main; \\
     sys.exit(main())" {mode}
@@ -56,7 +63,7 @@ def specification(host: str, ssh_files: dict[str, tuple[int, str]]) -> dict[str,
         "ip": network.commands(host),
         "sysctls": sysctls(host),
         "settled_sysctls": topology.settled_sysctls(host),
-        "directories": {"/root/.ssh": 0o700, "/etc/ssh": 0o755, "/run/sshd": 0o755, "/run/lock": 0o1777},
+        "directories": DIRECTORIES | {packages: 0o755},
         "files": files | {f"{packages}/lab-project.pth": (0o644, project.import_path())},
         "links": project.links(),
         "control_address": f"{network.control_address(host)}/{network.CONTROL_BITS}",
