@@ -58,7 +58,7 @@ lab-tests: setup
 
 # Machines with kernels of their own. Where they cannot boot, all is skipped and the reason told.
 test-vm:
-	@tools/setup vm
+	@tools/setup vm || echo "test-vm: goes on with what there is"
 	@nice $(PYTEST) $(PYTEST_OPTIONS) --timeout 900 $(call report,vm) tests/vm
 
 # The lab with Vagrant, see vagrant/README.md. The box is made of Debian's packages alone.

@@ -117,6 +117,7 @@ def _link(path: Path) -> Path | None:
         return None
 
 
+@pytest.mark.usefixtures("lab")
 def test_an_up_that_is_killed_leaves_no_machine() -> None:
     """Also the next ``down`` finds and removes the little that is left."""
     name = f"killed-{os.getpid()}"
