@@ -13,7 +13,7 @@ import sys
 
 import pytest
 from judge import WORKLOADS
-from passing_lab import content, hand_over, passers, remove_filters, service_on_both, switch
+from passing_lab import content, hand_over, passers, service_on_both, switch
 
 from migrate.lab.vm import probe
 from migrate.lab.vm.lab import VmLab
@@ -56,7 +56,6 @@ def test_a_connection_goes_there_and_back(architecture: str) -> None:
                 switch(lab, where)
                 other.ask("activate")
                 one.ask("release")
-                remove_filters(lab)
                 assert other.ask("send", number=0, name=where, size_bytes=SIZE_BYTES) == SIZE_BYTES
             origin.tell("finish", more_bytes=SIZE_BYTES, mute=[])
             said, _ = peer.communicate("\n", timeout=300)

@@ -16,8 +16,11 @@ from migrate.lab.vm import cache, cpio, debian, disks, modules
 
 #: The kernel of Debian's stable release.
 DEFAULT = "6.12"
-#: What is needed to see disks and network.
-FIRST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_ccw", "virtio_blk", "virtio_net")
+#: What is needed to see disks and network, and the file system on them; some kernels have it built in, some do not.
+FIRST_MODULES = (
+    *("virtio_pci", "virtio_mmio", "virtio_ccw", "virtio_blk", "virtio_net"),
+    *("crc32c_generic", "crc32c-intel", "ext4"),
+)
 #: Magic number -> the program that unpacks it. Source: scripts/extract-vmlinux of the kernel.
 COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -27,7 +30,7 @@ COMPRESSED = {
 ELF = b"\x7fELF"
 INIT = Path(__file__).with_name("first-init")
 #: Counted up when what is made of a package changes.
-FORMAT = 3
+FORMAT = 4
 
 
 class Kernel(NamedTuple):
