@@ -60,11 +60,16 @@ def mount_all() -> None:
 
 
 def name_interfaces(wanted: dict[str, str]) -> None:
-    """Give each interface the name in *wanted* (Ethernet address -> name)."""
-    for path in Path("/sys/class/net").iterdir():
-        name = wanted.get((path / "address").read_text().strip(), path.name)
-        if name != path.name:
-            run("ip", "link", "set", "dev", path.name, "name", name)
+    """Give each interface the name in *wanted* (Ethernet address -> name).
+
+    The kernel may have found them in another order, so a name that one is to have may be another's at first.
+    """
+    for path in list(Path("/sys/class/net").iterdir()):
+        name = wanted.get((path / "address").read_text().strip())
+        if name:
+            run("ip", "link", "set", "dev", path.name, "name", f"new-{name}")
+    for name in wanted.values():
+        run("ip", "link", "set", "dev", f"new-{name}", "name", name)
 
 
 def set_up(spec: dict[str, Any]) -> None:
