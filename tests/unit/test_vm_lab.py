@@ -136,6 +136,14 @@ def test_a_machine_of_vagrants_keeps_its_own_default_route() -> None:
     assert not any("/all/arp" in key or "/default/" in key for key in found if "forward" not in key)
 
 
+def test_devices_may_have_the_names_of_other_legs() -> None:
+    """eth0 is Vagrant's own, so the lab's eth0 is eth1 there, and its eth1 eth2."""
+    lines = routed.lines("gateway", ["eth1", "eth2"])
+    assert "addr add 10.77.1.254/24 dev eth1" in lines
+    assert "addr add 10.77.2.254/24 dev eth2" in lines
+    assert [line for line in lines if line.startswith("link")][1:] == ["link set eth1 up", "link set eth2 up"]
+
+
 def test_what_runs_in_machines_needs_nothing_but_python() -> None:
     """A box may have no package of ours, and a machine of another architecture has none."""
     for module in ("routed", "guest"):

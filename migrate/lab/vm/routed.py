@@ -4,6 +4,7 @@ Its first interface is Vagrant's own. The devices are those of the host's legs, 
 order; each gets the addresses and routes of its leg, and the names of all hosts go into /etc/hosts.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,11 +20,9 @@ HOSTS_FILE = Path("/etc/hosts")
 
 def renamed(text: str, host: str, devices: Sequence[str]) -> str:
     """Return *text* with the names of this machine's devices in place of the lab's."""
-    for leg, device in zip(topology.legs_of(host), devices, strict=True):
-        text = text.replace(f"dev {leg.interface}", f"dev {device}")
-        text = text.replace(f"link set {leg.interface} ", f"link set {device} ")
-        text = text.replace(f"/{leg.interface}/", f"/{device}/")
-    return text
+    names = {leg.interface: device for leg, device in zip(topology.legs_of(host), devices, strict=True)}
+    # All at once: one's new name may be another's old one.
+    return re.sub("|".join(rf"\b{name}\b" for name in names), lambda found: names[found[0]], text)
 
 
 def lines(host: str, devices: Sequence[str]) -> list[str]:
