@@ -95,4 +95,4 @@ if ! /opt/migrate/bin/python -m migrate.criu.probe >/dev/null 2>&1; then
     /opt/migrate/bin/python -m migrate.criu.probe
     ln -sf /opt/migrate/bin/criu /usr/local/bin/criu
 fi
-say "done: $(migrate --version), $(criu --version | head -n 1)"
+say "done: $(migrate --version), CRIU $(criu --version | sed -n 's/^Version: //p')"
