@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
+.PHONY: setup demo test test-vm vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -59,6 +59,24 @@ facts-all: setup
 lab-tests: setup
 	@$(PYTEST) $(LABS) $(PYTEST_OPTIONS) tests/lab
 
+# Machines with kernels of their own. Where they cannot boot, all is skipped and the reason told.
+test-vm:
+	@tools/setup vm || echo "test-vm: goes on with what there is"
+	@nice $(PYTEST) $(PYTEST_OPTIONS) --timeout 900 $(call report,vm) tests/vm
+
+# The lab with Vagrant, see vagrant/README.md. The box is made of Debian's packages alone.
+vagrant-box:
+	@tools/setup vm
+	@nice $(PYTHON) -m migrate.lab.vm.box
+
+vagrant-test:
+	@tools/setup vagrant
+	@nice $(PYTHON) vagrant/test.py
+
+# Every shell script of the project.
+SCRIPTS := .ci/run tools/setup tools/proto tools/validate-vagrant vagrant/provision.sh migrate/criu/criu-prefix \
+	migrate/lab/vm/root-hook migrate/lab/vm/foreign-root-hook
+
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -66,6 +84,9 @@ lint: setup
 	@.venv/bin/mypy examples/*.py
 	@.venv/bin/mypy examples/switch_told/*.py
 	@.venv/bin/mypy benchmarks/*.py
+	@.venv/bin/mypy vagrant/*.py
+	@.venv/bin/shellcheck -x -S warning $(SCRIPTS)
+	@tools/validate-vagrant
 
 format: setup
 	@.venv/bin/ruff check --fix .

@@ -53,7 +53,7 @@ SSH_LAST_WORDS_S = _limit("SSH_LAST_WORDS_S", 0.1, "the last words of an ssh pro
 KEEPALIVE_S = _limit("KEEPALIVE_S", 5, "silence of the SSH connection until it is asked whether it lives")
 AGENT_START_S = _limit("AGENT_START_S", 60, "from starting the agent until it says hello: not begun")
 DRIVER_HELLO_S = _limit("DRIVER_HELLO_S", 30, "from the agent's start until the driver says hello")
-ANSWER_S = _limit("ANSWER_S", 60, "the agent's look at its host, its proof that CRIU works: not begun")
+ANSWER_S = _limit("ANSWER_S", 150, "the agent's look at its host, its proof that CRIU works: not begun")
 PING_S = _limit("PING_S", 1, "silence of ours until something is sent")
 SILENCE_S = _limit("SILENCE_S", 5, "silence of a host that has spoken: the link is lost")
 PATIENCE_S = _limit("PATIENCE_S", 3600, "the driver's next message, while its pings come")
@@ -62,10 +62,10 @@ HEED_S = _limit("HEED_S", 0.1, "until who waits looks whether there is still a r
 
 # --- before the freeze -----------------------------------------------------------------------------------
 
-GUARDIAN_START_S = _limit("GUARDIAN_START_S", 15, "the start of a guardian, and its end: not begun")
-KEEPER_START_S = _limit("KEEPER_START_S", 15, "the start of a keeper: not begun")
-NAMESPACE_S = _limit("NAMESPACE_S", 10, "making a PID namespace: not begun")
-PROBE_S = _limit("PROBE_S", 30, "a small dump and restore that shows whether CRIU works: refused")
+GUARDIAN_START_S = _limit("GUARDIAN_START_S", 60, "the start of a guardian, and its end: not begun")
+KEEPER_START_S = _limit("KEEPER_START_S", 60, "the start of a keeper: not begun")
+NAMESPACE_S = _limit("NAMESPACE_S", 60, "making a PID namespace: not begun")
+PROBE_S = _limit("PROBE_S", 120, "a small dump and restore that shows whether CRIU works: refused")
 SYSTEMCTL_S = _limit("SYSTEMCTL_S", 5, "systemd, asked about a unit: taken for one that starts it again")
 VERSION_S = _limit("VERSION_S", 10, "a program that says its version: refused")
 AHEAD_READ_S = _limit("AHEAD_READ_S", 60, "reading memory ahead: goes on with what was read")

@@ -24,7 +24,7 @@ def build(name: str, directory: Path, deadline: float) -> None:
     """
     builders: list[Builder] = []
     try:
-        user_key, host_keys = _keys(directory)
+        user_key, host_keys = generate_keys(directory)
         for node in topology.NODES:
             files = sshd.files(node, user_key, host_keys) if node in topology.HOSTS else {}
             builders.append(Builder(make_spec(name, node, directory, files), deadline))
@@ -45,7 +45,7 @@ def build(name: str, directory: Path, deadline: float) -> None:
             builder.close()
 
 
-def _keys(directory: Path) -> tuple[sshd.KeyPair, dict[str, sshd.KeyPair]]:
+def generate_keys(directory: Path) -> tuple[sshd.KeyPair, dict[str, sshd.KeyPair]]:
     """Return the lab's login key and each host's own."""
     keys = sshd.generate(("user", *topology.HOSTS), directory)
     return keys.pop("user"), keys

@@ -9,16 +9,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from migrate import standard_streams
 from migrate.lab import enter
 from migrate.lab.errors import LabError
-from migrate.lab.lab import Lab
+from migrate.lab.lab import Host, Lab
 
-USAGE = """migrate-lab [--name NAME] up | down | status [--json]
-       migrate-lab [--name NAME] exec HOST -- CMD [ARG ...]
-       migrate-lab [--name NAME] spawn HOST [--log FILE] -- CMD [ARG ...]
-       migrate-lab [--name NAME] shell HOST"""
+USAGE = """migrate-lab [--vm] [--name NAME] up | down | status [--json]
+       migrate-lab [--vm] [--name NAME] exec HOST -- CMD [ARG ...]
+       migrate-lab [--vm] [--name NAME] spawn HOST [--log FILE] -- CMD [ARG ...]
+       migrate-lab [--vm] [--name NAME] shell HOST
+       migrate-lab --vm [--name NAME] [--kernel HOST=VERSION,...] [--cpu HOST=MODEL,...]
+                   [--clock HOST=SECONDS,...] [--arch HOST=ARCHITECTURE,...] [--systemd] up
+       migrate-lab --vm [--name NAME] power HOST on | off"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,9 +30,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "migrate-lab",
         usage=USAGE,
-        description="Four hosts in namespaces of this machine: origin, destination, gateway, peer "
-        "(neighbour is peer's second leg; segment holds the bridges).",
+        description="Four hosts in namespaces of this machine, or with --vm four machines under QEMU: origin, "
+        "destination, gateway, peer (neighbour is peer's second leg; segment holds the bridges).",
     )
+    parser.add_argument("--vm", action="store_true", help="machines with kernels of their own, by QEMU")
+    for option, what, kind in (
+        ("kernel", "VERSION", by_host),
+        ("cpu", "MODEL", by_host),
+        ("clock", "SECONDS", seconds_by_host),
+        ("arch", "ARCHITECTURE", by_host),
+    ):
+        text = f"HOST={what},... of --vm up"
+        parser.add_argument(f"--{option}", type=kind, default={}, metavar=f"HOST={what}", help=text)
+    parser.add_argument("--systemd", action="store_true", help="have the machines boot systemd")
     parser.add_argument("--name", default="lab", help="which lab; several run side by side (default: lab)")
     commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     commands.add_parser("up", help="bring the lab up; does nothing if it is up")
@@ -40,7 +54,34 @@ def make_parser() -> argparse.ArgumentParser:
     spawn = commands.add_parser("spawn", help="start a detached process in a host and print its PID there")
     spawn.add_argument("host", metavar="HOST")
     spawn.add_argument("--log", metavar="FILE", help="the host's file for its output (default: /dev/null)")
+    power = commands.add_parser("power", help="cut a machine's power, or switch it on again")
+    power.add_argument("host", metavar="HOST")
+    power.add_argument("state", choices=("on", "off"))
     return parser
+
+
+def by_host(text: str) -> dict[str, str]:
+    """Return ``HOST=VALUE,HOST=VALUE`` as a dictionary. :raises ValueError: it is something else."""
+    pairs = [one.partition("=") for one in text.split(",")]
+    if not all(host and equals and value for host, equals, value in pairs):
+        raise ValueError(text)
+    return {host: value for host, _, value in pairs}
+
+
+def seconds_by_host(text: str) -> dict[str, int]:
+    """Return the same with whole numbers. :raises ValueError: it is something else."""
+    return {host: int(seconds) for host, seconds in by_host(text).items()}
+
+
+def make_lab(options: argparse.Namespace) -> Lab:
+    """Return the lab that is meant."""
+    if not options.vm:
+        return Lab(options.name)
+    from migrate.lab.vm.lab import VmLab  # Much that the other lab does not need.
+
+    wishes = {"kernels": options.kernel, "cpus": options.cpu, "clocks": options.clock}
+    wishes["architectures"] = options.arch
+    return VmLab(options.name, **wishes, systemd=options.systemd)
 
 
 def print_status(lab: Lab, as_json: bool) -> int:
@@ -52,9 +93,15 @@ def print_status(lab: Lab, as_json: bool) -> int:
         print(f"lab {lab.name!r} is {'up' if status['up'] else 'down'}")
         rows = {**status["hosts"], "service": status["service"]}
         for name, row in rows.items():
-            pid = row.get("init_pid")
-            print(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10}", f"init {pid}" if pid else "")
+            print(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10}", what_runs(row))
     return 0 if status["up"] else 1
+
+
+def what_runs(row: dict[str, Any]) -> str:
+    """Return what a line of the status ends with: a host's init, or a machine's kernel."""
+    if machine := row.get("machine"):
+        return f"Linux {machine['kernel']}, {machine['accelerator']}" if machine["on"] else "off"
+    return f"init {row['init_pid']}" if row.get("init_pid") else ""
 
 
 def up(lab: Lab) -> int:
@@ -71,10 +118,16 @@ def down(lab: Lab) -> int:
     return 0
 
 
-def inside(lab: Lab, host: str, action: Callable[[int, int], int]) -> int:
-    """Do *action* with the PID and start time of the init of *host*; return its status, or 125."""
+def power(lab: Lab, host: str, wanted: str) -> int:
+    """Switch a machine on or off."""
+    (lab.power_on if wanted == "on" else lab.power_off)(lab.host(host).node)
+    return 0
+
+
+def inside(lab: Lab, host: str, action: Callable[[Host], int]) -> int:
+    """Do *action* with *host*; return its status, or 125."""
     try:
-        return action(*lab.host(host).init)
+        return action(lab.host(host))
     except (LabError, ProcessLookupError, PermissionError) as error:
         print(f"migrate-lab: {error}", file=sys.stderr)
         return enter.EXIT_LAB
@@ -82,7 +135,7 @@ def inside(lab: Lab, host: str, action: Callable[[int, int], int]) -> int:
 
 def dispatch(options: argparse.Namespace, command: list[str]) -> int:
     """Do what was asked for."""
-    lab = Lab(options.name)
+    lab = make_lab(options)
     match options.verb:
         case "up":
             return up(lab)
@@ -91,11 +144,13 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
         case "status":
             return print_status(lab, options.json)
         case "spawn":
-            return inside(lab, options.host, lambda pid, ticks: enter.spawn(pid, ticks, options.log, command))
+            return inside(lab, options.host, lambda host: host.run_detached(options.log, command))
         case "shell":
-            return inside(lab, options.host, lambda pid, ticks: enter.run(pid, ticks, ["/bin/bash", "-l"]))
+            return inside(lab, options.host, lambda host: host.run(["/bin/bash", "-l"], terminal=True))
+        case "power":
+            return power(lab, options.host, options.state)
         case _:
-            return inside(lab, options.host, lambda pid, ticks: enter.run(pid, ticks, command))
+            return inside(lab, options.host, lambda host: host.run(command))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[split + 1 :]
     if (options.verb in ("exec", "spawn")) != bool(command):
         parser.error("exec and spawn, and only they, need: -- CMD")
+    if not options.vm and (options.verb == "power" or options.kernel or options.cpu or options.clock):
+        parser.error("only machines have kernels, processors, clocks and power of their own: add --vm")
     try:
         return dispatch(options, command)
     except LabError as error:

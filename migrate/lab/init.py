@@ -38,6 +38,7 @@ DEVICES = {
     "urandom": (1, 9),
     "tty": (5, 0),
     "net/tun": (10, 200),
+    "kvm": (10, 232),  # for the segment of a lab of machines
 }
 DEVICE_LINKS = {
     "fd": "/proc/self/fd",

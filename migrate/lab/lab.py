@@ -98,6 +98,17 @@ class Host:
             raise LabError(f"{self.name}: {done.stderr.strip()}")
         return int(done.stdout)
 
+    def run(self, command: list[str], *, terminal: bool = False) -> int:
+        """Run *command* with this process's standard streams; return its exit status, or die of its signal.
+
+        The caller changes its namespaces for good. A terminal is passed on anyway, whatever *terminal* says.
+        """
+        return enter.run(*self.init, command)
+
+    def run_detached(self, log: str | None, command: list[str]) -> int:
+        """Start *command* detached and print its PID; the caller changes its namespaces for good."""
+        return enter.spawn(*self.init, log, command)
+
     def host_pid(self, pid: int) -> int:
         """Return the machine's number of the process that is *pid* in the host.
 
@@ -145,6 +156,14 @@ class Lab:
         if name not in self.hosts:
             raise LabError(f"no host {name!r}: the lab has {', '.join(self.hosts)}")
         return self.hosts[name]
+
+    def power_off(self, host: str) -> None:
+        """Cut the power of *host*, if it has one of its own. :raises LabError: it has not."""
+        raise LabError(f"{host} is no machine: migrate-lab --vm has machines")
+
+    def power_on(self, host: str) -> None:
+        """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine."""
+        self.power_off(host)
 
     def init_of(self, node: str) -> Init:
         """Return PID 1 of *node*. :raises LabError: it does not run."""

@@ -37,14 +37,14 @@ class Init(NamedTuple):
         return start_ticks(self.pid) == self.start_ticks
 
 
-def directory(name: str) -> Path:
-    """Return the run directory of lab *name*.
+def directory(name: str, kind: str = "") -> Path:
+    """Return the run directory of lab *name*. *kind*: its ending, for labs of another kind than namespaces.
 
     :raises LabError: the name is not 1 to 32 of a-z, 0-9 and -.
     """
     if not NAME.fullmatch(name):
         raise LabError(f"{name!r} is not a lab's name: use 1 to 32 of the characters a-z, 0-9 and -")
-    return BASE / name
+    return BASE / (name + kind)
 
 
 def boot_id() -> str:
@@ -53,13 +53,13 @@ def boot_id() -> str:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[Path]:
+def locked(name: str, kind: str = "") -> Iterator[Path]:
     """Hold the lock of lab *name*; yield its run directory, made if it was missing.
 
     The directory may be gone afterwards (:func:`forget`).
     :raises LabError: another process held the lock for a minute, or the directory cannot be made.
     """
-    path = directory(name)
+    path = directory(name, kind)
     deadline = time.monotonic() + LOCK_DEADLINE_S
     descriptor = None
     try:

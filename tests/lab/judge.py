@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from patience import FACTOR
+
 from migrate.lab import Host, Lab
 
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
-DEADLINE_S = 15.0
+DEADLINE_S = 15.0 * FACTOR
 MOVERS = ("origin", "destination")
 #: What a host has running by itself.
 OWN = ("init.py hold", "/usr/sbin/sshd", "lab keeper")
@@ -60,7 +62,16 @@ def processes(host: Host) -> dict[int, str]:
     lines = host.exec(["ps", "-e", "-ww", "-o", "pid=,args="]).stdout.splitlines()
     found = {int(line.split()[0]): line.split(None, 1)[1] for line in lines}
     own = ("ps -e", *OWN)
-    return {pid: words for pid, words in found.items() if not any(word in words for word in own)}
+    return {
+        pid: words
+        for pid, words in found.items()
+        if not any(word in words for word in own) and not is_kernels(words)
+    }
+
+
+def is_kernels(words: str) -> bool:
+    """Whether a machine's ps shows a thread of its kernel so; the lab of namespaces has none."""
+    return words.startswith("[") and not words.endswith("<defunct>")
 
 
 # --- migrations -----------------------------------------------------------------------------------------
@@ -79,7 +90,7 @@ class Moved(NamedTuple):
     ended: float
 
 
-def run_migrate(host: Host, *words: str, timeout_s: float = 60, program: str = "migrate") -> Moved:
+def run_migrate(host: Host, *words: str, timeout_s: float = 60 * FACTOR, program: str = "migrate") -> Moved:
     """Run ``migrate --json`` on *host* to its end, whatever that is.
 
     :param timeout_s: when to give up a test that hangs; not how fast it has to be.
@@ -94,7 +105,7 @@ def run_migrate(host: Host, *words: str, timeout_s: float = 60, program: str = "
     return Moved(done.returncode, report, done.stderr, began, ended)
 
 
-def move(lab: Lab, pid: int, *options: str, start: str = "origin", timeout_s: float = 60) -> Moved:
+def move(lab: Lab, pid: int, *options: str, start: str = "origin", timeout_s: float = 60 * FACTOR) -> Moved:
     """Move *pid* from *start* to the other host; it must succeed, and be told so truthfully."""
     end = MOVERS[1 - MOVERS.index(start)]
     moved = run_migrate(lab.hosts[start], *options, str(pid), end, timeout_s=timeout_s)

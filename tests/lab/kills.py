@@ -14,13 +14,16 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+from judge import is_kernels
+from patience import FACTOR, NUMBERED
+
 from migrate.lab import Host, Lab
 
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PORT = 7400
 #: Connections of each IP version.
 CONNECTIONS = 3
-DEADLINE_S = 20.0
+DEADLINE_S = 20.0 * FACTOR
 #: A PID that is free on both hosts.
 FIRST_PID = 20000
 OWN = ("init.py hold", "/usr/sbin/sshd", "sshd-session", "sshd:")
@@ -60,7 +63,7 @@ class View:
         # What a test runs here, this look too, is the child of a keeper.
         keepers = {pid for pid, _, _, words in lines if KEEPER in words}
         for pid, parent, state, words in lines:
-            looking = words.startswith("ps -e") or not {pid, parent}.isdisjoint(keepers)
+            looking = words.startswith("ps -e") or is_kernels(words) or not {pid, parent}.isdisjoint(keepers)
             if not looking and not any(word in words for word in OWN):
                 self.processes[int(pid)] = (state, words)
         # Link-local ones come when duplicate address detection has ended.
@@ -210,11 +213,11 @@ class Bench:
         """Start the server on origin, and its peer."""
         self.choose_pids()
         script = str(WORKLOADS / "numbered.py")
-        self.pid = self.origin.spawn([sys.executable, script, "serve", str(PORT)])
+        self.pid = self.origin.spawn([*NUMBERED, sys.executable, script, "serve", str(PORT)])
         listening = ["ss", "-Hltn", f"sport = :{PORT}"]
         eventually(lambda: self.origin.exec(listening).stdout.count("\n") == 2, "the server listens")
         where = [word for ip in self.lab.service for word in (ip, str(CONNECTIONS))]
-        command = [sys.executable, script, "drive", str(PORT), *where]
+        command = [*NUMBERED, sys.executable, script, "drive", str(PORT), *where]
         self.drive = self.peer.popen(command, stdin=PIPE, stdout=PIPE, text=True)
         assert self.drive.stdout.readline() == "ready\n", self._network()
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import patience
 from captures import ACK, FIN, SYN, Capture, Packet, distance
 from judge import MOVERS, WORKLOADS
 
@@ -19,7 +20,7 @@ from passer import content as content  # noqa: E402
 
 PASSER = str(WORKLOADS / "passer.py")
 PASS_PORT = 7100
-DEADLINE_S = 20.0
+DEADLINE_S = 20.0 * patience.FACTOR
 
 
 class Passer:
@@ -28,7 +29,10 @@ class Passer:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._process = host.popen(
-            [sys.executable, PASSER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*patience.PASSER, sys.executable, PASSER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def tell(self, do: str, **words: Any) -> None:

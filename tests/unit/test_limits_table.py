@@ -55,6 +55,13 @@ def test_no_other_module_has_a_limit_of_its_own() -> None:
     assert {name for name, lines in found.items() if lines} <= {"config.py"}  # what poll() takes
 
 
+def test_a_slow_host_may_start_what_is_needed_before_the_freeze() -> None:
+    """A loaded machine may take half a minute to start a Python; a refusal comes before the driver gives up."""
+    for limit in (limits.GUARDIAN_START_S, limits.KEEPER_START_S, limits.NAMESPACE_S, limits.PROBE_S):
+        assert limit >= limits.AGENT_START_S
+    assert limits.PROBE_S < limits.ANSWER_S
+
+
 # --- patience --------------------------------------------------------------------------------------------
 
 

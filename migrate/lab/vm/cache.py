@@ -1,0 +1,99 @@
+"""What is built once and kept: a directory below /var/cache, its lock, and the programs that fill it.
+
+A thing appears in the cache by one rename, so what is there is whole; who is killed leaves a directory ``*.new``,
+which the next one to build the same removes.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from migrate.lab.errors import LabError
+
+CACHE = Path(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab")
+#: Who builds may have to download a few hundred megabytes and to unpack them on a busy machine.
+BUILD_DEADLINE_S = 1800.0
+RETRY_S = 0.2
+SAID_BYTES = 1500
+
+
+def run(command: Sequence[str | Path], *, timeout_s: float = BUILD_DEADLINE_S, **options: Any) -> str:
+    """Run a program to its end; return its output.
+
+    :raises LabError: it is missing, failed or took too long; the message ends with what it said.
+    """
+    words = [str(word) for word in command]
+    try:
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            **options,
+        )
+    except FileNotFoundError:
+        raise LabError(f"{words[0]} is not installed: tools/setup vm installs what machines need") from None
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{words[0]} did not end within {timeout_s:g} s") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-SAID_BYTES:]
+        raise LabError(f"{words[0]} failed with status {done.returncode}: {said}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def locked(name: str = "lock") -> Iterator[None]:
+    """Hold a lock of the cache: one builds, the others wait and find it built.
+
+    :raises LabError: somebody else builds for longer than a build may take.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(CACHE / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + BUILD_DEADLINE_S
+    try:
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise LabError(f"{CACHE / name}: another process has been building for too long")
+            time.sleep(RETRY_S)  # flock(2) has no deadline of its own.
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def built(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the directory *name* of the cache, made by *build* in an empty one if it is not there.
+
+    :raises LabError: it cannot be built; nothing is left of it.
+    """
+    path = CACHE / name
+    if path.exists():
+        return path
+    with locked():
+        if path.exists():
+            return path
+        new = path.with_name(path.name + ".new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            build(new)
+            new.rename(path)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    return path

@@ -1,0 +1,152 @@
+"""Debian's packages, through lists of apt's of the lab's own: the machine's packages and lists stay as they are.
+
+Everything is verified as apt always does: the archive's signed Release file names the hash of the list of packages,
+and that the hash of each package. The mirror is the one that the machine's own apt uses.
+"""
+
+import re
+import time
+from pathlib import Path
+
+from migrate.lab.errors import LabError
+from migrate.lab.vm import cache
+
+#: The suite of which the machines are made; of the others come kernels.
+SUITE = "bookworm"
+KERNEL_SUITES = (SUITE, "trixie")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
+LISTS_AGE_S = 86_400.0
+DOWNLOAD_DEADLINE_S = 600.0
+
+
+def mirrors() -> tuple[str, str]:
+    """Return the address of Debian's archive and of its security updates, as the machine's apt knows them."""
+    lines = cache.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+            "Created-By: Packages",
+        ]
+    ).splitlines()
+    known = {tuple(line.split("|")[:2]): line.split("|")[2] for line in lines if line.count("|") == 2}
+    return (
+        known.get(("Debian", "Debian"), DEFAULT_MIRROR).rstrip("/"),
+        known.get(("Debian", "Debian-Security"), DEFAULT_SECURITY_MIRROR).rstrip("/"),
+    )
+
+
+def acquire_settings() -> str:
+    """Return how this machine's apt gets what it gets (proxies, retries, clocks), as lines of apt.conf(5)."""
+    lines = cache.run(["apt-config", "dump"]).splitlines()
+    wanted = ("Acquire::Check-", "Acquire::Max-", "Acquire::Retries", "Acquire::http", "Acquire::https")
+    return "\n".join(line for line in lines if line.startswith(wanted) and '""' not in line) + "\n"
+
+
+def sources(suites: tuple[str, ...], architecture: str = "amd64") -> list[str]:
+    """Return the lines of a sources.list of *suites* with their updates."""
+    archive, security = mirrors()
+    options = f"[arch={architecture} signed-by={KEYRING}]"
+    return [
+        f"deb {options} {address} {suite}{tail} main"
+        for suite in suites
+        for address, tail in ((archive, ""), (archive, "-updates"), (security, "-security"))
+    ]
+
+
+class Packages:
+    """The packages of :data:`KERNEL_SUITES` for one architecture, as apt sees them."""
+
+    def __init__(self, architecture: str = "amd64") -> None:
+        self.architecture = architecture
+        self.directory = cache.CACHE / f"apt-{architecture}"
+        self.downloads = self.directory / "downloads"
+
+    def _options(self) -> list[str]:
+        own = self.directory
+        return [
+            *("-q", "-o", f"Dir::State={own}/state", "-o", f"Dir::State::status={own}/status"),
+            *("-o", f"Dir::Cache={own}/cache", "-o", f"Dir::Etc::SourceList={own}/sources.list"),
+            *("-o", "Dir::Etc::SourceParts=/dev/null", "-o", "Dir::Etc::PreferencesParts=/dev/null"),
+            *(
+                "-o",
+                f"APT::Architecture={self.architecture}",
+                "-o",
+                f"APT::Architectures={self.architecture}",
+            ),
+            *("-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=3"),
+        ]
+
+    def update(self) -> None:
+        """Get the lists, unless they are of today. :raises LabError: there are none and they cannot be had."""
+        stamp = self.directory / "updated"
+        if stamp.exists() and abs(time.time() - stamp.stat().st_mtime) < LISTS_AGE_S:
+            return
+        for name in ("state/lists/partial", "cache/archives/partial", "downloads"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        (self.directory / "status").write_text("")
+        (self.directory / "sources.list").write_text(
+            "\n".join(sources(KERNEL_SUITES, self.architecture)) + "\n"
+        )
+        try:
+            cache.run(
+                ["apt-get", *self._options(), "update", "--error-on=any"], timeout_s=DOWNLOAD_DEADLINE_S
+            )
+        except LabError:
+            # A mirror that is just being brought up to date has some of them; those of an earlier day are good.
+            if not stamp.exists() and not list((self.directory / "state/lists").glob("*_Packages*")):
+                raise
+            return
+        stamp.touch()
+
+    def names(self, beginning: str) -> list[str]:
+        """Return the names of all packages that begin so."""
+        self.update()
+        return cache.run(["apt-cache", *self._options(), "pkgnames", beginning]).split()
+
+    def download(self, name: str) -> Path:
+        """Return the newest package *name* as a file, verified by apt when it came.
+
+        :raises LabError: there is none of that name.
+        """
+        self.update()
+        pattern = f"{name}_*_{self.architecture}.deb"
+        if not (found := list(self.downloads.glob(pattern))):
+            command = ["apt-get", *self._options(), "download", name]
+            cache.run(command, timeout_s=DOWNLOAD_DEADLINE_S, cwd=self.downloads)
+            found = list(self.downloads.glob(pattern))
+        if not found:
+            raise LabError(f"apt-get downloaded {name} and left no file {self.downloads / pattern}")
+        return max(found, key=lambda path: path.stat().st_mtime)
+
+    def unpack(self, name: str, directory: Path) -> None:
+        """Unpack the newest package *name* into *directory*, without running any of its scripts."""
+        cache.run(["dpkg-deb", "-x", self.download(name), directory])
+
+
+def newest(names: list[str], wanted: str, architecture: str) -> str:
+    """Return the kernel package among *names* that *wanted* means.
+
+    :param wanted: a version or the beginning of one (``6.1``, ``6.12.107``), which means the newest of Debian's
+        cloud kernels, or of all where it has none; or all that follows ``linux-image-`` (``6.1.0-56-amd64``).
+    :raises LabError: none is meant; the message names some.
+    """
+    prefix = "linux-image-"
+    exact = prefix + wanted.removeprefix(prefix)
+    if exact in names:
+        return exact
+    number = re.compile(rf"{prefix}{re.escape(wanted)}(?![0-9])")
+    full = [name for name in names if number.match(name) and re.match(rf"{prefix}\d+\.\d+\.\d+", name)]
+    # Not every architecture has kernels for machines in clouds, which are smaller.
+    for ending in (f"-cloud-{architecture}", f"-{architecture}"):
+        if found := [name for name in full if name.endswith(ending)]:
+            return max(found, key=_numbers)
+    known = sorted({m[1] for name in names if (m := re.match(rf"{prefix}(\d+\.\d+)\.\d", name))})
+    raise LabError(f"Debian has no kernel {wanted!r}: give one of {', '.join(known)}, or a package's name")
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in re.findall(r"\d+", name))

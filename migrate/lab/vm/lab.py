@@ -1,0 +1,189 @@
+"""A lab of machines: bringing it up and down, and running programs in them, as in the lab of namespaces.
+
+    with VmLab("try", kernels={"origin": "6.1"}) as lab:
+        pid = lab.hosts["origin"].spawn(["redis-server"], log="/tmp/redis.log")
+        lab.power_off("origin")
+
+It needs root and QEMU; with KVM where that boots a machine, else by emulation, some 20 times slower.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from migrate.lab import state, topology
+from migrate.lab.errors import LabError
+from migrate.lab.host import PROJECT
+from migrate.lab.lab import Host, Lab
+from migrate.lab.state import Init
+from migrate.lab.vm import client, network, qemu, seed
+from migrate.lab.vm.machines import Machines
+from migrate.lab.vm.wish import Wish
+
+#: Of the lab's run directory, so that a lab of namespaces may have the same name.
+KIND = ".vm"
+UP_DEADLINE_S = 600.0
+
+
+class VmHost(Host):
+    """One machine of a lab that is up."""
+
+    lab: "VmLab"
+
+    @property
+    def control(self) -> tuple[str, int]:
+        """Where its agent listens, in the segment's network namespace."""
+        return network.control_address(self.node), network.CONTROL_PORT
+
+    @property
+    def netns(self) -> Path:
+        """Not to be entered from here. :raises LabError: always."""
+        raise LabError(f"{self.name} is a machine: its network namespace is not one of this kernel's")
+
+    @property
+    def root(self) -> Path:
+        """Not to be seen from here. :raises LabError: always."""
+        raise LabError(f"{self.name} is a machine: its files are not seen from here")
+
+    def host_pid(self, pid: int) -> int:
+        """Not a process of this machine. :raises LabError: always."""
+        raise LabError(f"{self.name} is a machine: {pid} is no process of this kernel's")
+
+    def _argv(self, mode: str, *words: str) -> list[str]:
+        log, command = (words[0], words[1:]) if mode == "spawn" else ("", words)
+        return client.argv(mode, self.init, self.control, log, list(command))
+
+    def run(self, command: list[str], *, terminal: bool = False) -> int:
+        """Run *command* with this process's standard streams; the caller changes its network for good."""
+        try:
+            return client.run(self.init, self.control, command, terminal=terminal)
+        except client.Gone as error:
+            raise LabError(str(error)) from None
+
+    def run_detached(self, log: str | None, command: list[str]) -> int:
+        """Start *command*, print its PID in the machine; the caller changes its network for good."""
+        try:
+            return client.spawn(self.init, self.control, log or "", command)
+        except client.Gone as error:
+            raise LabError(str(error)) from None
+
+
+class VmLab(Lab):
+    """The lab of machines called *name*; as a context manager it is up inside and down afterwards.
+
+    The parameters are those of :class:`migrate.lab.vm.wish.Wish`.
+    """
+
+    def __init__(
+        self,
+        name: str = "lab",
+        *,
+        kernels: Mapping[str, str] | None = None,
+        cpus: Mapping[str, str] | None = None,
+        clocks: Mapping[str, int] | None = None,
+        architectures: Mapping[str, str] | None = None,
+        systemd: bool = False,
+    ) -> None:
+        super().__init__(name)
+        self.directory = state.directory(name, KIND)
+        self.wish = Wish(kernels or {}, cpus or {}, clocks or {}, architectures or {}, systemd)
+        for host in {host for wishes in self.wish[:4] for host in wishes} - set(topology.HOSTS):
+            raise LabError(f"no host {host!r}: the lab has {', '.join(topology.HOSTS)}")
+        for architecture in set(self.wish.architectures.values()) - set(qemu.ARCHITECTURES):
+            raise LabError(f"no architecture {architecture!r}: there are {', '.join(qemu.ARCHITECTURES)}")
+        names = (*topology.HOSTS, *(alias for alias in topology.ALIASES))
+        machines: dict[str, Host] = {host: VmHost(self, host) for host in names}
+        self.hosts = machines | {topology.SEGMENT: Host(self, topology.SEGMENT)}
+
+    def init_of(self, node: str) -> Init:
+        """Return the segment's init, in whose namespaces the machines are. :raises LabError: it does not run."""
+        init = state.load(self.directory).get(topology.SEGMENT)
+        if init is None or not init.alive():
+            raise LabError(f"lab {self.name!r} is not up: run migrate-lab --vm --name {self.name} up")
+        return init
+
+    @property
+    def machines(self) -> Machines:
+        """What starts and stops them. :raises LabError: the lab is not up."""
+        return Machines(self.directory, self.init_of(topology.SEGMENT))
+
+    def is_up(self) -> bool:
+        """Return whether every machine runs."""
+        try:
+            machines = self.machines
+        except LabError:
+            return False
+        return all(machines.is_on(name) for name in topology.HOSTS)
+
+    def up(self) -> bool:
+        """Bring the lab up; what an earlier, broken one left is removed first.
+
+        :return: False if it was up already; then nothing is changed, whatever it was made of.
+        :raises LabError: it cannot be; nothing is left behind.
+        """
+        from migrate.lab.vm import build
+
+        with state.locked(self.name, KIND) as directory:
+            if self.is_up():
+                return False
+            state.end(state.load(directory))
+            state.empty(directory)
+            try:
+                build.build(self.name, self.wish, directory, time.monotonic() + UP_DEADLINE_S)
+            except BaseException:
+                state.forget(directory)
+                raise
+        return True
+
+    def down(self) -> bool:
+        """End every machine and remove all that was its; return whether there was one."""
+        if not self.directory.exists():
+            return False
+        with state.locked(self.name, KIND) as directory:
+            inits = state.load(directory)
+            state.end(inits)
+            state.forget(directory)
+        return bool(inits)
+
+    def power_off(self, host: str) -> None:
+        """Cut the power of *host*."""
+        self.machines.power_off(host)
+
+    def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
+        """Cut the power of *host* and boot it anew, with systemd or without.
+
+        :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
+        """
+        machines = self.machines
+        machines.power_off(host)
+        words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT)
+        machines.change(host, words=words, **fields)
+        self.power_on(host)
+
+    def power_on(self, host: str) -> None:
+        """Switch *host* on and wait until it runs commands."""
+        machines = self.machines
+        machines.power_on(host)
+        machines.wait_ready(host)
+
+    def link(self, port: str, up: bool) -> None:
+        """Cut a link, or mend it, from outside. *port*: its end in the segment, e.g. ``origin0``."""
+        self.hosts[topology.SEGMENT].exec(["ip", "link", "set", port, "up" if up else "down"])
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` prints: as of the other lab, and what the machines are."""
+        status = super().status()
+        try:
+            known, machines = self.machines.load(), self.machines
+        except LabError:
+            return status
+        for name, row in known.items():
+            machine = row["machine"]
+            status["hosts"][name]["machine"] = {
+                "on": machines.is_on(name),
+                "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[2],
+                "accelerator": machine["accelerator"],
+                "cpu": machine["cpu"] or "the best there is",
+            }
+        return status

@@ -1,0 +1,245 @@
+"""What a lab of machines is made of: names, archives, command lines. No machine is started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from migrate.lab import LabError, topology
+from migrate.lab.cli import by_host, main
+from migrate.lab.vm import cpio, debian, frames, modules, network, project, qemu, root, routed, seed
+
+NAMES = [
+    "linux-image-6.1.0-9-cloud-amd64",
+    "linux-image-6.1.0-56-cloud-amd64",
+    "linux-image-6.1.0-56-amd64",
+    "linux-image-6.1.0-56-cloud-amd64-unsigned",
+    "linux-image-6.12.99+deb12-cloud-amd64",
+    "linux-image-6.12.117+deb13-cloud-amd64",
+    "linux-image-6.12-cloud-amd64",
+    "linux-image-cloud-amd64",
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "release"),
+    [
+        ("6.1", "6.1.0-56-cloud-amd64"),
+        ("6.12", "6.12.117+deb13-cloud-amd64"),
+        ("6.12.99", "6.12.99+deb12-cloud-amd64"),
+        ("6.1.0-9", "6.1.0-9-cloud-amd64"),
+        ("6.1.0-56-amd64", "6.1.0-56-amd64"),
+        ("linux-image-6.1.0-56-amd64", "6.1.0-56-amd64"),
+    ],
+)
+def test_a_version_means_the_newest_that_begins_so(wanted: str, release: str) -> None:
+    assert debian.newest(NAMES, wanted, "amd64") == "linux-image-" + release
+
+
+def test_an_architecture_without_cloud_kernels_has_the_others() -> None:
+    names = ["linux-image-6.12.9+deb13-s390x", "linux-image-6.12.88+deb13-s390x", "linux-image-s390x"]
+    assert debian.newest(names, "6.12", "s390x") == names[1]
+
+
+@pytest.mark.parametrize("wanted", ["5", "6.2", "6.1.0-5", "7", "", "../x", "6.1*"])
+def test_what_is_no_kernel_is_refused_with_those_that_are(wanted: str) -> None:
+    with pytest.raises(LabError, match=r"6\.1, 6\.12"):
+        debian.newest(NAMES, wanted, "amd64")
+
+
+MODULES_DEP = """\
+kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz
+kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz
+kernel/net/core/failover.ko.xz:
+kernel/drivers/char/hw_random/virtio-rng.ko:
+"""
+
+
+def test_modules_are_loaded_after_what_they_need_and_once() -> None:
+    order = modules.in_order(MODULES_DEP, ["virtio_pci", "net_failover", "virtio_net", "virtio_rng"])
+    assert [modules.name_of(path) for path in order] == [
+        "failover",
+        "net_failover",
+        "virtio_net",
+        "virtio_rng",
+    ]
+
+
+def test_an_archive_is_read_again() -> None:
+    """By a reader of its own, from the description of the format."""
+    entries = {
+        "lab": cpio.Entry(None),
+        "lab/odd": cpio.Entry(b"12345", 0o600),
+        "lab/even": cpio.Entry(b"12345678"),
+    }
+    found = dict(read_archive(cpio.archive(entries)))
+    assert found == {
+        "lab": (0o40755, b""),
+        "lab/odd": (0o100600, b"12345"),
+        "lab/even": (0o100755, b"12345678"),
+    }
+
+
+def read_archive(data: bytes) -> list[tuple[str, tuple[int, bytes]]]:
+    found, at = [], 0
+    while True:
+        assert data[at : at + 6] == b"070701"
+        fields = [int(data[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
+        mode, size, name_size = fields[1], fields[6], fields[11]
+        name = data[at + 110 : at + 110 + name_size - 1].decode()
+        at += (110 + name_size + 3) // 4 * 4
+        if name == "TRAILER!!!":
+            return found
+        found.append((name, (mode, data[at : at + size])))
+        at += (size + 3) // 4 * 4
+
+
+@pytest.mark.parametrize("host", topology.HOSTS)
+def test_a_machine_gets_the_addresses_of_the_host(host: str) -> None:
+    """What ``ip`` is told has every address of the topology, and the service's on origin alone."""
+    words = [line.split() for line in network.commands(host) if " addr " in f" {line}"]
+    addresses = {line[line.index("add") + 1].partition("/")[0] for line in words}
+    service = set(topology.SERVICE) if host == "origin" else set()
+    assert addresses == set(topology.own_addresses(host)) | service
+    assert all("nodad" in line for line in words if ":" in line[2])
+
+
+def test_of_two_addresses_the_services_is_not_preferred() -> None:
+    lines = [line for line in network.commands("origin") if "addr add" in line]
+    assert [line.split()[2].partition("/")[0] for line in lines] == [
+        topology.SERVICE.ipv6,
+        "10.77.1.1",
+        "fd77:1::1",
+        topology.SERVICE.ipv4,
+    ]
+
+
+def test_no_two_interfaces_share_a_name_or_an_ethernet_address() -> None:
+    taps = [tap for host in topology.HOSTS for tap in network.taps(host)]
+    assert len({name for name, _ in taps}) == len({address for _, address in taps}) == len(taps) == 10
+    assert all(len(name) <= 15 for name, _ in taps)  # IFNAMSIZ
+    for host in topology.HOSTS:
+        assert list(network.interfaces(host)) == [address for _, address in network.taps(host)]
+
+
+def test_a_machine_of_vagrants_keeps_its_own_default_route() -> None:
+    """Its interfaces have other names; the lab's other network goes by the lab's gateway."""
+    lines = routed.lines("peer", ["enp0s8", "enp0s9"])
+    assert not any("default" in line or "eth" in line for line in lines)
+    assert "route add 10.77.1.0/24 via 10.77.2.254 dev enp0s8 src 10.77.2.1" in lines
+    assert "addr add 10.77.1.3/24 dev enp0s9 noprefixroute" in lines
+    found = routed.settings("peer", ["enp0s8", "enp0s9"], seed.sysctls("peer"))
+    assert found["net/ipv4/conf/enp0s9/arp_ignore"] == "1"
+    assert not any("/all/arp" in key or "/default/" in key for key in found if "forward" not in key)
+
+
+def test_devices_may_have_the_names_of_other_legs() -> None:
+    """eth0 is Vagrant's own, so the lab's eth0 is eth1 there, and its eth1 eth2."""
+    lines = routed.lines("gateway", ["eth1", "eth2"])
+    assert "addr add 10.77.1.254/24 dev eth1" in lines
+    assert "addr add 10.77.2.254/24 dev eth2" in lines
+    assert [line for line in lines if line.startswith("link")][1:] == ["link set eth1 up", "link set eth2 up"]
+
+
+def test_what_runs_in_machines_needs_nothing_but_python() -> None:
+    """A box may have no package of ours, and a machine of another architecture has none."""
+    for module in ("routed", "guest"):
+        words = [
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path[:0] = [{str(root.PROJECT)!r}]; import migrate.lab.vm.{module}",
+        ]
+        subprocess.run([sys.executable, *words], check=True, timeout=60)
+
+
+def test_settings_reach_interfaces_that_are_there_already() -> None:
+    found = seed.sysctls("peer")
+    assert found["net/ipv4/conf/eth1/arp_ignore"] == found["net/ipv4/conf/default/arp_ignore"] == "1"
+
+
+def test_a_seed_has_all_that_the_guest_reads() -> None:
+    found = dict(read_archive(seed.archive("origin", {"/etc/ssh/sshd_config": (0o644, "x")})))
+    spec = json.loads(found["lab/spec.json"][1])
+    assert spec["hostname"] == "origin"
+    assert spec["files"]["/etc/ssh/sshd_config"] == [0o644, "x"]
+    assert spec["control_address"].startswith(network.control_address("origin"))
+    assert found["lab/spec.json"][0] == 0o100600  # It holds a key.
+    assert found["lab/init"][0] & 0o111
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "cpu", "model"),
+    [
+        ("tcg", "", "max,-cx16"),
+        ("kvm", "", "host"),
+        ("tcg", "Haswell", "Haswell,-cx16"),
+        ("kvm", "Haswell", "Haswell"),
+    ],
+)
+def test_emulated_processors_have_no_cmpxchg16b(accelerator: str, cpu: str, model: str) -> None:
+    assert qemu.model(accelerator, cpu) == model
+
+
+def test_a_clock_that_is_ahead() -> None:
+    assert qemu.clock(0, 0.0) == "base=utc"
+    assert qemu.clock(7200, 0.0) == "base=1970-01-01T02:00:00"
+    assert qemu.clock(-3600, 86400.0) == "base=1970-01-01T23:00:00"
+
+
+def test_frames_come_whole_however_they_are_cut() -> None:
+    sent = (
+        frames.frame(frames.OUTPUT, b"abc") + frames.frame(frames.INPUT) + frames.frame(frames.STATUS, b"0")
+    )
+    for step in (1, 3, 7, len(sent)):
+        reader = frames.Reader()
+        found = [one for at in range(0, len(sent), step) for one in reader.add(sent[at : at + step])]
+        assert found == [(frames.OUTPUT, b"abc"), (frames.INPUT, b""), (frames.STATUS, b"0")]
+
+
+def test_a_frame_that_is_too_long_is_refused() -> None:
+    with pytest.raises(frames.Unexpected):
+        frames.Reader().add(b"\4\x7f\xff\xff\xff")
+
+
+def test_pins_of_the_commands_and_of_the_clients_alone() -> None:
+    found = root.requirements("# what\na==1\nb==2\n\npytest==3\nredis==4\nruff==5\n")
+    assert found == ["a==1", "b==2", "redis==4"]
+
+
+def test_every_command_of_the_project_is_in_the_machines() -> None:
+    """setup.cfg has the entry points; those of machines are written down once more, since no pip runs there."""
+    text = (root.PROJECT / "setup.cfg").read_text() + (root.PROJECT / "plugin" / "setup.cfg").read_text()
+    for name, module in project.ENTRIES.items():
+        assert f"{name} = {module}:main" in text
+
+
+def test_values_by_host() -> None:
+    assert by_host("origin=6.1,peer=6.12") == {"origin": "6.1", "peer": "6.12"}
+    for bad in ("", "origin", "origin=", "=6.1", "origin=1,,"):
+        with pytest.raises(ValueError):
+            by_host(bad)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--kernel", "origin=6.1", "up"],
+        ["power", "origin", "off"],
+        ["--vm", "--kernel", "origin", "up"],
+        ["--vm", "--clock", "origin=soon", "up"],
+        ["--vm", "power", "origin", "sideways"],
+    ],
+)
+def test_usage_errors(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vm", "--kernel", "nobody=6.1", "status"]) == 1
+    assert "no host 'nobody'" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+"""One lab of machines for all tests, with an old kernel on the origin and a new one on the destination.
+
+Where machines cannot boot, every test is skipped with the reason: a probe says so within seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: Emulated, and beside whatever else this machine has to do.
+os.environ.setdefault("LAB_PATIENCE", "12")
+sys.path.insert(0, str(Path(__file__).parent.parent / "lab"))
+
+import judge
+import kills
+
+from migrate.lab.vm import probe
+from migrate.lab.vm.lab import VmLab
+
+OLD, NEW = "6.1", "6.12"
+HOUR_S = 3600
+#: The clock of the destination.
+AHEAD_S = 5 * HOUR_S
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[VmLab]:
+    """The machines, up."""
+    if why := probe.problem():
+        pytest.skip(f"machines cannot boot here: {why}")
+    kernels = {"origin": OLD, "destination": NEW}
+    with VmLab(f"test-{os.getpid()}", kernels=kernels, clocks={"destination": AHEAD_S}) as lab:
+        yield lab
+
+
+@pytest.fixture
+def clean(lab: VmLab) -> Iterator[None]:
+    """The lab as it came up, before and after; what a migration leaves behind is an error."""
+    judge.reset(lab)
+    yield
+    judge.assert_nothing_left(lab)
+    judge.reset(lab)
+
+
+@pytest.fixture(scope="module")
+def loaded(lab: VmLab) -> Iterator[kills.Bench]:
+    """A server under load, whose migrations meet a power cut."""
+    judge.reset(lab)
+    bench = kills.Bench(lab)
+    yield bench
+    bench.close()

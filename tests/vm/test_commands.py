@@ -1,0 +1,149 @@
+"""Commands in machines behave as in the lab of namespaces: streams, ends, signals; and a lab leaves nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from judge import wait_for
+
+from migrate.lab import LabError
+from migrate.lab.vm.lab import VmLab
+
+
+def migrate_lab(lab: VmLab, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "migrate.lab", "--vm", "--name", lab.name, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_status_is_the_contract_of_the_other_lab(lab: VmLab) -> None:
+    done = migrate_lab(lab, "status", "--json")
+    status = json.loads(done.stdout)
+    assert (done.returncode, status["up"]) == (0, True)
+    assert status["hosts"]["destination"]["ipv4"] == "10.77.1.2"
+    assert status["service"] == {"ipv4": "10.77.1.100", "ipv6": "fd77:1::100"}
+    for name in ("origin", "destination"):
+        assert (
+            status["hosts"][name]["machine"]["kernel"] == lab.hosts[name].exec(["uname", "-r"]).stdout.strip()
+        )
+
+
+def test_streams_and_exit_status(lab: VmLab) -> None:
+    host = lab.hosts["peer"]
+    done = host.exec(["sh", "-c", "cat; echo bad >&2; exit 7"], input="given\n", check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("given\n", "bad\n", 7)
+    assert migrate_lab(lab, "exec", "neighbour", "--", "hostname").stdout == "peer\n"
+    assert migrate_lab(lab, "exec", "peer", "--", "no-such-program").returncode == 127
+    assert migrate_lab(lab, "exec", "peer", "--", "/etc/hostname").returncode == 126
+    assert migrate_lab(lab, "shell", "gateway", input="hostname; exit 3\n").returncode == 3
+
+
+def test_much_data_both_ways(lab: VmLab) -> None:
+    data = os.urandom(4_000_000)
+    with lab.hosts["peer"].popen(
+        ["sh", "-c", "tee /dev/stderr"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        out, errors = run.communicate(data, timeout=120)
+    digests = {hashlib.sha256(one).hexdigest() for one in (data, out, errors)}
+    assert len(digests) == 1
+
+
+def test_a_signal_is_passed_on_and_an_end_by_one_told(lab: VmLab) -> None:
+    run = lab.hosts["peer"].popen(["sleep", "1000"])
+    wait_for(lambda: lab.hosts["peer"].exec(["pgrep", "-x", "sleep"], check=False).stdout, "it sleeps")
+    run.terminate()
+    assert run.wait(60) == -signal.SIGTERM
+
+
+def test_a_caller_that_is_killed_takes_the_command_along(lab: VmLab) -> None:
+    host = lab.hosts["peer"]
+    run = host.popen(["sleep", "1001"])
+    wait_for(lambda: host.exec(["pgrep", "-f", "^sleep 1001"], check=False).stdout, "it sleeps")
+    run.kill()
+    run.wait(60)
+    wait_for(lambda: not host.exec(["pgrep", "-f", "^sleep 1001"], check=False).stdout, "it is gone")
+
+
+def test_spawn(lab: VmLab) -> None:
+    host = lab.hosts["gateway"]
+    pid = host.spawn(["sh", "-c", "echo $$; exec sleep 1000"], log="/tmp/log")
+    wait_for(lambda: host.exec(["cat", "/tmp/log"]).stdout == f"{pid}\n", "it wrote its PID")
+    ids = host.exec(["ps", "-o", "ppid=,sid=,pgid=", "-p", str(pid)]).stdout.split()
+    assert ids == ["1", str(pid), str(pid)]
+    host.exec(["kill", str(pid)])
+    wait_for(lambda: host.exec(["ps", "-p", str(pid)], check=False).returncode, "it is reaped")
+    with pytest.raises(LabError, match="no-such-program"):
+        host.spawn(["no-such-program"])
+
+
+def test_nothing_of_the_control_is_seen_in_a_machine(lab: VmLab) -> None:
+    names = lab.hosts["peer"].exec(["ls", "/sys/class/net"]).stdout.split()
+    assert sorted(names) == ["eth0", "eth1", "lo"]
+    assert "192.0.2." not in lab.hosts["peer"].exec(["ip", "address"]).stdout
+
+
+def test_this_machine_has_nothing_of_the_lab(lab: VmLab) -> None:
+    """No interface and no mount; and QEMU is in the segment's PID namespace, whose end is its end."""
+    links = json.loads(subprocess.run(["ip", "-json", "link"], capture_output=True, check=True).stdout)
+    assert not {str(one["ifname"]) for one in links} & {"origin0", "origin-ctl", "control", "servers"}
+    assert lab.name not in Path("/proc/self/mountinfo").read_text()
+    space = lab.hosts["segment"].host_pid(1)
+    inside = Path(f"/proc/{space}/ns/pid").readlink()
+    own = [
+        path
+        for path in Path("/proc").glob("[0-9]*")
+        if b"qemu-system" in _words(path) and inside == _link(path / "ns/pid")
+    ]
+    assert len(own) == 4
+
+
+def _words(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _link(path: Path) -> Path | None:
+    try:
+        return path.readlink()
+    except OSError:
+        return None
+
+
+@pytest.mark.usefixtures("lab")
+def test_an_up_that_is_killed_leaves_no_machine() -> None:
+    """Also the next ``down`` finds and removes the little that is left."""
+    name = f"killed-{os.getpid()}"
+    lab = VmLab(name)
+    up = subprocess.Popen([sys.executable, "-m", "migrate.lab", "--vm", "--name", name, "up"])
+    mine = b"/run/vm/peer/console"
+    inits = f"hold\0segment\0{name}\0".encode()
+
+    def init() -> list[Path]:
+        return [path for path in Path("/proc").glob("[0-9]*") if _words(path).endswith(inits)]
+
+    def machines() -> list[Path]:
+        spaces = {_link(path / "ns/pid") for path in found}
+        running = [path for path in Path("/proc").glob("[0-9]*") if mine in _words(path)]
+        return [path for path in running if _link(path / "ns/pid") in spaces]
+
+    found: list[Path] = []
+    try:
+        found = wait_for(init, "its segment lives")
+        found_machines = wait_for(machines, "a machine runs")
+        up.kill()
+        up.wait(60)
+        wait_for(lambda: not init(), "its segment has ended")
+        assert not [path for path in found_machines if mine in _words(path)]
+    finally:
+        up.kill()
+        up.wait(60)
+        lab.down()
+    assert not lab.directory.exists()

@@ -1,0 +1,111 @@
+"""What only kernels of their own show: 6.1 on one side and 6.12 on the other, clocks and processors that differ.
+
+The redis client and the numbered streams are those of the lab of namespaces.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import judge
+import patience
+import pytest
+from conftest import AHEAD_S, HOUR_S, NEW, OLD
+from judge import WORKLOADS, ask, move, run_migrate, spawn, wait_for
+
+from migrate.lab.vm.lab import VmLab
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+REDIS = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/"]
+#: An emulated machine is some twenty times slower.
+PATIENT = ("--max-gap", "120", "--timeout", "240")
+PORT = 7000
+NUMBERED = str(WORKLOADS / "numbered.py")
+
+
+def test_the_machines_are_what_was_asked_for(lab: VmLab) -> None:
+    for name, version in (("origin", OLD), ("destination", NEW)):
+        assert lab.hosts[name].exec(["uname", "-r"]).stdout.startswith(version + ".")
+    ahead = int(lab.hosts["destination"].exec(["date", "+%s"]).stdout) - time.time()
+    assert abs(ahead - AHEAD_S) < HOUR_S
+
+
+def test_redis_from_an_old_kernel_to_a_new_one_and_back(lab: VmLab) -> None:
+    """Timestamps in milliseconds here and microseconds there, other vDSOs, and clocks that differ by hours."""
+    pid = spawn(lab.hosts["origin"], REDIS)
+    peer = lab.hosts["peer"]
+    cli = ["redis-cli", "-h", lab.service.ipv4]
+    wait_for(lambda: peer.exec([*cli, "ping"], check=False).stdout == "PONG\n", "redis answers")
+    client = peer.popen(
+        [sys.executable, str(WORKLOADS / "redis_counter.py"), lab.service.ipv4],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout.readline() == "ready\n"
+    for start in judge.MOVERS:
+        before = ask(client)
+        moved = move(lab, pid, *PATIENT, start=start)
+        pid = moved.report["destination_pid"]
+        after = ask(client)
+        print(f"from {start}: frozen {moved.report['frozen_ms']} ms,", after)
+        assert (after["error"], after["wrong_answers"], after["reconnected"]) == ("", 0, False)
+        goal = before["incremented"] + 50
+        wait_for(lambda goal=goal: ask(client)["incremented"] > goal, "the client goes on")
+    last = ask(client, "stop")
+    assert client.wait(timeout=60) == 0
+    assert peer.exec([*cli, "get", "counter"]).stdout == f"{last['incremented']}\n"
+
+
+def drive(lab: VmLab) -> subprocess.Popen[str]:
+    where = [lab.service.ipv4, "2", lab.service.ipv6, "2"]
+    client = lab.hosts["peer"].popen(
+        [*patience.NUMBERED, sys.executable, NUMBERED, "drive", str(PORT), *where],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout.readline() == "ready\n"
+    return client
+
+
+def test_streams_over_a_network_that_loses_delays_and_reorders(lab: VmLab) -> None:
+    """netem between the peer and the server, both ways; every number comes once and in order."""
+    gateway, origin = lab.hosts["gateway"], lab.hosts["origin"]
+    pid = spawn(origin, [*patience.NUMBERED, sys.executable, NUMBERED, "serve", str(PORT)])
+    listening = ["ss", "-Hltn", f"sport = :{PORT}"]
+    wait_for(lambda: origin.exec(listening).stdout.count("\n") == 2, "the server listens")
+    for device in ("eth0", "eth1"):
+        bad = ["delay", "20ms", "10ms", "loss", "2%", "reorder", "20%"]
+        gateway.exec(["tc", "qdisc", "replace", "dev", device, "root", "netem", *bad])
+    try:
+        client = drive(lab)
+        before = ask(client)
+        move(lab, pid, *PATIENT)
+        after = ask(client)
+        assert after["errors"] == []
+        goal = before["least_received"] + 40
+        wait_for(lambda: ask(client)["least_received"] > goal, "all streams go on")
+        assert ask(client, "stop")["errors"] == []
+        lost = gateway.exec(["tc", "-s", "qdisc", "show", "dev", "eth0"]).stdout
+        assert "netem" in lost and "dropped 0," not in lost, lost
+    finally:
+        for device in ("eth0", "eth1"):
+            gateway.exec(["tc", "qdisc", "del", "dev", device, "root"])
+
+
+def test_a_processor_that_lacks_features_is_refused_with_their_list(lab: VmLab) -> None:
+    """Before anything is frozen: a program may have chosen code by what the processor could do at its start."""
+    pid = spawn(lab.hosts["origin"], REDIS)
+    lab.reboot("destination", cpu="Nehalem")
+    try:
+        checked = run_migrate(lab.hosts["origin"], "--check", "--no-address", str(pid), "destination")
+    finally:
+        lab.reboot("destination", cpu="")
+    reasons = {reason["code"]: reason for reason in checked.report["reasons"]}
+    print(reasons)
+    assert checked.status == 3
+    assert any("avx2" in reason["text"] for reason in reasons.values())

@@ -1,0 +1,83 @@
+"""A program of another user, under systemd, with a capability and limits of its cgroup, is moved.
+
+Root has all its capabilities in a machine, CAP_SYS_RESOURCE too, which the lab of namespaces may lack.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import patience
+import pytest
+from judge import WORKLOADS, ask, run_migrate, wait_for
+
+from migrate.lab.vm.lab import VmLab
+
+PORT = 81
+NUMBERED = str(WORKLOADS / "numbered.py")
+UNIT = f"""
+[Service]
+User=www-data
+ExecStart=/usr/bin/python3 {NUMBERED} serve {PORT}
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+NoNewPrivileges=yes
+Environment=NUMBERED_INTERVAL_S=0.05
+LimitNOFILE=5000
+MemoryMax=300M
+TasksMax=50
+StandardOutput=null
+StandardError=null
+"""
+#: Of /proc/PID/status: what must be as before.
+KEPT = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
+
+
+@pytest.fixture
+def under_systemd(lab: VmLab) -> Iterator[VmLab]:
+    """Both machines have booted systemd."""
+    for name in ("origin", "destination"):
+        lab.reboot(name, systemd=True)
+    yield lab
+    for name in ("origin", "destination"):
+        lab.reboot(name)
+
+
+def status_of(lab: VmLab, host: str, pid: int) -> dict[str, str]:
+    lines = lab.hosts[host].exec(["cat", f"/proc/{pid}/status"]).stdout.splitlines()
+    found = dict(line.split(":", 1) for line in lines)
+    return {name: found[name].strip() for name in KEPT}
+
+
+def test_a_service_of_another_user(under_systemd: VmLab) -> None:
+    lab = under_systemd
+    origin, destination = lab.hosts["origin"], lab.hosts["destination"]
+    origin.exec(["sh", "-c", "cat > /run/systemd/system/numbered.service"], input=UNIT)
+    origin.exec(["systemctl", "daemon-reload"])
+    origin.exec(["systemctl", "start", "numbered"])
+    pid = int(origin.exec(["systemctl", "show", "-P", "MainPID", "numbered"]).stdout)
+    wait_for(lambda: origin.exec(["ss", "-Hltn", f"sport = :{PORT}"]).stdout.count("\n") == 2, "it listens")
+    before = status_of(lab, "origin", pid)
+    assert before["CapEff"] == "0000000000000400"
+    client = lab.hosts["peer"].popen(
+        [*patience.NUMBERED, sys.executable, NUMBERED, "drive", str(PORT), lab.service.ipv4, "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout.readline() == "ready\n"
+    moved = run_migrate(origin, "--max-gap", "120", "--timeout", "240", str(pid), "destination")
+    assert moved.status == 0, moved.report
+    print(moved.report["notes"])
+    there = moved.report["destination_pid"]
+    assert status_of(lab, "destination", there) == before
+    limits = destination.exec(["grep", "open files", f"/proc/{there}/limits"]).stdout.split()
+    assert limits[3:5] == ["5000", "5000"]
+    said = ask(client)
+    assert said["errors"] == []
+    wait_for(lambda: ask(client)["least_received"] > said["least_received"] + 20, "all streams go on")
+    assert ask(client, "stop")["errors"] == []
+    state = ["systemctl", "show", "-P", "ActiveState", "numbered"]
+    wait_for(lambda: origin.exec(state).stdout.strip() in ("inactive", "failed"), "systemd has seen its end")

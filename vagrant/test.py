@@ -1,0 +1,186 @@
+"""``make vagrant-test``: brings the lab up with Vagrant, moves two servers in it, and leaves nothing.
+
+All of it (libvirt, QEMU, the networks, Vagrant's files) lives in the namespaces of one host of the lab of
+namespaces, so the end of that host is the end of it, however the test ends. What is judged is what clients saw: the
+redis client never connected again and its counter is right, the download has the digest of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from migrate.lab import Host, Lab
+from migrate.lab.vm import box
+
+ROOT = Path(__file__).resolve().parents[1]
+UP_DEADLINE_S = 1500
+COMMAND_DEADLINE_S = 300
+SERVICE = "10.77.1.100"
+SIZE_BYTES = 40_000_000
+QEMU_CONF = 'user = "root"\ngroup = "root"\nremember_owner = 0\nnamespaces = []\nsecurity_driver = "none"\n'
+#: What the package libvirt-daemon-system would make, and the two daemons.
+LIBVIRT = """
+groupadd -f -r kvm; groupadd -f -r libvirt-qemu; id libvirt-qemu >/dev/null 2>&1 || useradd -r -g kvm libvirt-qemu
+mkdir -p /run/libvirt /var/log/libvirt/qemu /var/lib/libvirt/images /var/cache/libvirt/qemu
+virtlogd -d && libvirtd -d
+"""
+VAGRANT = (
+    "VAGRANT_HOME=/tmp/vagrant-home VAGRANT_DOTFILE_PATH=/tmp/vagrant-state VAGRANT_CHECKPOINT_DISABLE=1"
+    " VAGRANT_DEFAULT_PROVIDER=libvirt VAGRANT_BOX=migrate-lab LIBVIRT_DEFAULT_URI=qemu:///system"
+)
+NGINX = """
+user root; worker_processes 1; daemon on; pid /srv/nginx/pid; error_log /srv/nginx/error.log;
+events { worker_connections 50; }
+http { access_log off; client_body_temp_path /srv/nginx/a; proxy_temp_path /srv/nginx/b;
+  fastcgi_temp_path /srv/nginx/c; uwsgi_temp_path /srv/nginx/d; scgi_temp_path /srv/nginx/e;
+  server { listen 80; root /srv/nginx; } }
+"""
+
+
+def say(what: str) -> None:
+    """Tell what is done, and when."""
+    print(f"vagrant-test: {time.monotonic() - BEGAN:5.0f} s  {what}", flush=True)
+
+
+BEGAN = time.monotonic()
+
+
+class Machines:
+    """The machines of ``vagrant up``, from within the host of the lab in which they live."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def vagrant(self, *words: str, timeout_s: float = COMMAND_DEADLINE_S) -> str:
+        """Run vagrant; print what it says if it fails."""
+        command = f"cd {ROOT}/vagrant && exec env {VAGRANT} vagrant " + " ".join(words)
+        done = self.host.exec(["sh", "-c", command], timeout=timeout_s, check=False)
+        if done.returncode:
+            sys.exit(f"vagrant {' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def learn_ways(self) -> None:
+        """Have ssh know the machines, without vagrant's second of start each time."""
+        self.host.exec(["sh", "-c", "cat > /tmp/ssh-config"], input=self.vagrant("ssh-config"))
+
+    def command(self, machine: str, script: str) -> list[str]:
+        """Return what runs *script* as root on *machine*."""
+        return ["ssh", "-F", "/tmp/ssh-config", "-o", "BatchMode=yes", machine, f"sudo sh -c '{script}'"]
+
+    def run(self, machine: str, script: str, *, timeout_s: float = COMMAND_DEADLINE_S) -> str:
+        """Run it to its end; print what it says if it fails."""
+        done = self.host.exec(self.command(machine, script), check=False, timeout=timeout_s)
+        if done.returncode:
+            sys.exit(f"{machine}: {script}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+
+def start_libvirt(host: Host) -> None:
+    """Start libvirt's daemons in the host, with no help of systemd; users and directories are the host's alone."""
+    host.exec(["sh", "-c", "cat > /etc/libvirt/qemu.conf"], input=QEMU_CONF)
+    host.exec(["sh", "-c", LIBVIRT])
+    is_there = ["virsh", "-q", "-c", "qemu:///system", "version"]
+    deadline = time.monotonic() + COMMAND_DEADLINE_S
+    while host.exec(is_there, check=False).returncode:
+        assert time.monotonic() < deadline, host.exec(["cat", "/var/log/libvirt/libvirtd.log"]).stdout
+        time.sleep(0.5)
+    virsh = "virsh -q -c qemu:///system"
+    pool = (
+        f"{virsh} pool-define-as default dir --target /var/lib/libvirt/images && {virsh} pool-start default"
+    )
+    host.exec(["sh", "-c", f"{virsh} pool-info default 2>/dev/null || {{ {pool}; }}"])
+
+
+def move_redis(machines: Machines) -> None:
+    """A counter that a client increments without pause."""
+    options = '--bind 0.0.0.0 --protected-mode no --save "" --dir / --port 6379'
+    machines.run("origin", f"setsid -f redis-server {options} </dev/null >/dev/null 2>&1; sleep 2")
+    pid = machines.run("origin", "pidof redis-server")
+    counter = f"exec python3 /opt/migrate-source/tests/workloads/redis_counter.py {SERVICE}"
+    with machines.host.popen(
+        machines.command("peer", counter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None and client.stdin is not None
+        assert client.stdout.readline() == "ready\n"
+        say(f"moving redis, PID {pid}")
+        print(machines.run("origin", f"migrate --max-gap 60 --timeout 120 {pid} destination 2>&1"))
+        time.sleep(2)  # The client is to have counted on the destination, too.
+        client.stdin.write("stop\n")
+        client.stdin.flush()
+        said = json.loads(client.stdout.readline())
+    stored = machines.run("peer", f"redis-cli -h {SERVICE} get counter")
+    say(f"the client: {said}; redis: {stored}")
+    assert (said["error"], said["wrong_answers"], said["reconnected"]) == ("", 0, False)
+    assert stored == str(said["incremented"])
+    assert machines.run("destination", "pidof redis-server")
+    machines.run("destination", "kill $(pidof redis-server)")
+    for address, host in ((f"{SERVICE}/24", "destination"),):
+        machines.run(host, f'ip address del {address} dev $(ip -o route get 10.77.1.1 | cut -d" " -f3)')
+    machines.run("origin", "ip -o address | grep -q 10.77.1.100/24 || migrate-lab-network")
+    for host in ("gateway", "peer", "destination"):
+        machines.run(host, "ip neigh flush all")
+
+
+def move_nginx(machines: Machines) -> None:
+    """A download that goes on for longer than the move takes."""
+    content = os.urandom(1_000_000) * (SIZE_BYTES // 1_000_000)
+    digest = hashlib.sha256(content).hexdigest()
+    for name in ("origin", "destination"):
+        with machines.host.popen(
+            machines.command(name, "mkdir -p /srv/nginx && cat > /srv/nginx/file"), stdin=subprocess.PIPE
+        ) as run:
+            run.communicate(content, timeout=COMMAND_DEADLINE_S)
+        with machines.host.popen(
+            machines.command(name, "cat > /srv/nginx/conf"), stdin=subprocess.PIPE, text=True
+        ) as run:
+            run.communicate(NGINX, timeout=COMMAND_DEADLINE_S)
+        machines.run(name, "touch -d @0 /srv/nginx/file /srv/nginx/conf; touch /srv/nginx/error.log")
+    machines.run("origin", "setsid nginx -c /srv/nginx/conf </dev/null >/dev/null 2>&1")
+    pid = machines.run("origin", "cat /srv/nginx/pid")
+    command = f"curl -sS --fail --limit-rate 500K http://{SERVICE}/file | sha256sum"
+    with machines.host.popen(
+        machines.command("peer", command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as client:
+        time.sleep(3)  # The download is to be under way.
+        say(f"moving nginx, PID {pid}")
+        print(
+            machines.run("origin", f"migrate --copy-files --max-gap 60 --timeout 120 {pid} destination 2>&1")
+        )
+        assert client.poll() is None, "the download was over before the move was"
+        said, _ = client.communicate(timeout=COMMAND_DEADLINE_S)
+    say(f"the download: {said.split()[0]}; the file: {digest}")
+    assert said.split()[0] == digest
+    assert machines.run("destination", "pidof nginx")
+
+
+def main() -> None:
+    """Do it all."""
+    say("box")
+    if "--old-box" not in sys.argv:
+        box.make(box.DEFAULT)
+    with Lab(f"vagrant-{os.getpid()}") as lab:
+        machines = Machines(lab.hosts["segment"])
+        start_libvirt(machines.host)
+        machines.vagrant("box", "add", "--name", "migrate-lab", str(box.DEFAULT))
+        say("vagrant up")
+        said = machines.vagrant("up", timeout_s=UP_DEADLINE_S)
+        print("\n".join(line for line in said.splitlines() if "provision:" in line))
+        machines.learn_ways()
+        move_redis(machines)
+        move_nginx(machines)
+        say("vagrant destroy")
+        machines.vagrant("destroy", "-f")
+        assert not machines.host.exec(
+            ["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name"]
+        ).stdout.strip()
+    say("good: no client connected again, counter and digest are right")
+
+
+if __name__ == "__main__":
+    main()
