@@ -1,4 +1,5 @@
-"""A destination that tracks connections: what is fed to this host's own stack decides nothing about them.
+"""A destination that tracks connections: what is fed to this host's own stack decides nothing about them, nor does
+what it sends first.
 
 It leaves by the loopback interface and has the peer's address, and is the first of its connection that such a host
 sees. Were it tracked, and translated by a rule that is meant for others, what the peer sends would be translated
@@ -7,14 +8,18 @@ likewise, find no socket, and be reset.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
-from netns import Hosts
+from helpers import Helper
+from netns import Hosts, ip
 from passing import assert_no_reset, wait_state
 
 import tcpcp
+from tcpcp import helper
 from tcpcp.endpoint import builder, flow_table, isolation, reader
 from tcpcp.endpoint.calls import flow_of
 from tcpcp.endpoint.isolation import Isolation
@@ -41,6 +46,18 @@ table inet test {
     }
 }
 """
+NOTHING_INVALID = """
+table inet test {
+    chain in {
+        type filter hook input priority 0;
+        ct state invalid drop
+    }
+    chain out {
+        type filter hook output priority 0;
+        ct state invalid drop
+    }
+}
+"""
 REDIRECTING = """
 table inet test {
     chain out {
@@ -49,6 +66,84 @@ table inet test {
     }
 }
 """
+
+
+#: A gateway with an address more, that of a service, which is not the one that it masquerades with.
+GATEWAY = """
+table inet test {
+    chain out {
+        type nat hook postrouting priority 100;
+        oifname "here0" masquerade
+    }
+}
+"""
+#: What belongs to a connection that is known may leave, and nothing new.
+FIREWALL = """
+table inet test {
+    chain in {
+        type filter hook input priority 0; policy drop;
+        ct state established accept
+        meta mark 0xc114 accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+    chain out {
+        type filter hook output priority 0; policy drop;
+        ct state established accept
+        meta mark 0xc114 accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("half_closed", (False, True))
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+@pytest.mark.parametrize("rules", (GATEWAY, FIREWALL))
+def test_what_is_created_is_known(hosts: Hosts, rules: str, kind: str, half_closed: bool) -> None:
+    """The destination's tracking takes it for one that the peer has begun, as it was."""
+    sock, peer = asked(hosts, kind, half_closed)
+    with hosts.here.entered():
+        for change in ("del 10.9.0.1/24", "add 10.9.0.9/24", "add 10.9.0.1/32", "add fd09::9/64 nodad"):
+            ip(f"addr {change} dev here0")
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        add(rules)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert_goes_on(made, peer, half_closed)
+    assert_no_reset(hosts)
+
+
+@pytest.mark.alone
+def test_not_for_a_user_of_the_helper(hosts: Hosts) -> None:
+    """He could have had sent with it what the firewall would not let him send."""
+    sock, peer = asked(hosts, "v4", False)
+    running = Helper(hosts.here, "--user", "root")
+    with contextlib.closing(running), hosts.here.entered(), helper.connect(running.path) as client:
+        ici = client.get(sock)
+        client.release(sock)
+        add(FIREWALL)
+        made = client.create(ici)
+        client.activate(made)
+    peer.settimeout(0.5)
+    made.sendall(b"a")
+    with pytest.raises(TimeoutError):
+        peer.recv(1)
+
+
+@pytest.mark.parametrize("loose", ("0", "1"))
+def test_tracked_from_the_middle_on_or_not_at_all(hosts: Hosts, loose: str) -> None:
+    """net.netfilter.nf_conntrack_tcp_loose=0: what began unseen is invalid."""
+    sock, peer = asked(hosts, "v4", False)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose").write_text(loose)
+        add(NOTHING_INVALID)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert_goes_on(made, peer, False)
+    assert_no_reset(hosts)
 
 
 @pytest.mark.parametrize("half_closed", (False, True))

@@ -34,10 +34,10 @@ From ICI to socket (:func:`create`; `builder`)
 9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
     what else would have limited the queues. TCP_REPAIR_WINDOW. The segment size. No queue selected.
 
-Activate: lift the isolation; TCP_REPAIR 0, which sends the window probe that wakes the peer, or where it does
-not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK as it was, which pushes it. Release:
-connect(AF_UNSPEC), which in repair mode ends the connection without a packet for all who hold the socket;
-TCP_REPAIR -1; close; what arrives from now on stays unanswered.
+Activate: introduce it to connection tracking; lift the isolation; TCP_REPAIR 0, which sends the window probe
+that wakes the peer, or where it does not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK
+as it was, which pushes it. Release: connect(AF_UNSPEC), which in repair mode ends the connection without a
+packet for all who hold the socket; TCP_REPAIR -1; close; what arrives from now on stays unanswered.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
@@ -73,7 +73,7 @@ from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
-from tcpcp.kernel import fields, socket_filter, tcp_repair
+from tcpcp.kernel import fields, socket_filter, tcp_repair, tracking
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, seq
 from tcpcp.record.checks import Limits
@@ -455,6 +455,9 @@ def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
 def activate(sock: HasFileno) -> None:
     """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
+    Where this host tracks connections it gets to know this one as it would have if it had been there from the
+    begin (:mod:`tcpcp.kernel.tracking`): its firewall takes it for established.
+
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
     :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
     :raises IsolationError, PermissionDenied: nothing has changed.
@@ -466,13 +469,18 @@ def activate(sock: HasFileno) -> None:
     activate_many([sock])
 
 
-def activate_many(socks: Iterable[HasFileno]) -> None:
-    """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket."""
+def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None:
+    """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket.
+
+    :param introduce: False: this host's firewall is to decide on the connections as on any that begin.
+    """
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = stack.enter_context(holding.letting_go(plain))
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
+            if introduce:
+                tracking.introduce((one.known.local, one.known.peer) for one in held if one.known)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _activate(sock, one)

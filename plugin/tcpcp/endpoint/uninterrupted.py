@@ -79,14 +79,18 @@ def _swap(number: int, handler: Callable[[int, FrameType | None], object]) -> No
 
 
 class _PutOff:
-    """Stands in for each of the program's handlers, and remembers what came.
+    """Stands in for each of the program's handlers, remembers what came, and calls the handlers once it may.
+
+    It calls them itself. Were the signal raised anew, the descriptor of signal.set_wakeup_fd(), by which asyncio
+    knows of signals, would be written to a second time; and a signal that only other threads of the program let
+    through would wait in this one for ever.
 
     One that could not be given back (a handler raised just then) calls the program's own until the next context.
     """
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
-        self._came: list[int] = []
+        self._came: dict[int, FrameType | None] = {}
         self._waits = False
 
     def begin(self) -> None:
@@ -104,28 +108,34 @@ class _PutOff:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._waits:
-            self._came.append(number)
+            self._came[number] = frame
         else:
             self._handlers[number](number, frame)
 
     def let(self) -> None:
-        """The thread's mask is still full: what came waits in the kernel until that is as before."""
-        try:
-            while self._came:
-                signal.raise_signal(self._came.pop())
-        finally:
-            self._waits = False
+        """What comes from now on is not put off; :meth:`call` is due when the thread's mask is as before."""
+        self._waits = False
 
     def hold(self) -> None:
         """After :meth:`let`."""
         self._waits = True
 
     def end(self) -> None:
-        """Give all handlers back; what came waits in the kernel, as after :meth:`let`."""
+        """Give all handlers back; :meth:`call` is due as after :meth:`let`."""
         self.let()
         for number, handler in self._handlers.items():
             if signal.getsignal(number) is self:
                 _swap(number, handler)
+
+    def call(self) -> None:
+        """Call the handlers of what came: all of them, also where one raises."""
+        try:
+            while self._came:
+                number, frame = self._came.popitem()
+                self._handlers[number](number, frame)
+        finally:
+            if self._came:
+                self.call()
 
 
 class Uninterrupted:
@@ -160,17 +170,22 @@ class Uninterrupted:
             if self._put_off is not None:
                 self._put_off.end()
         finally:
-            _set(self._before)
+            self._go_on(self._before)
 
     def let(self) -> None:
         """Within the context: handlers run as before, those of signals that came meanwhile in this call."""
         if self._before is None:
             return
+        if self._put_off is not None:
+            self._put_off.let()
+        self._go_on(self._before)
+
+    def _go_on(self, mask: bytes) -> None:
         try:
-            if self._put_off is not None:
-                self._put_off.let()
+            _set(mask)
         finally:
-            _set(self._before)
+            if self._put_off is not None:
+                self._put_off.call()
 
     def hold(self) -> None:
         """After :meth:`let`: none runs again until the context ends, or the next :meth:`let`."""

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import tcpcp
@@ -24,7 +25,8 @@ from tcpcp.record.ici import Endpoint, Ici
 
 _Call = Callable[[Sequence[socket.socket]], None]
 _FINISHING: dict[Operation, _Call] = {
-    Operation.ACTIVATE: calls.activate_many,
+    # The firewall's word on what a user sends is not taken from it.
+    Operation.ACTIVATE: partial(calls.activate_many, introduce=False),
     Operation.RELEASE: calls.release_many,
     Operation.RESUME: calls.resume_many,
     Operation.RENEW: calls.renew_many,
