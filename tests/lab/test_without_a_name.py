@@ -58,7 +58,9 @@ SYSLOG = f"""
 import os, socket
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); log.bind("/dev/log")
 with open({RECEIVED!r}, "wb", buffering=0) as file:
-    while True: file.write(log.recv(1000))
+    while True:
+        if b": migration " not in (data := log.recv(1000)):  # what migrate itself says there
+            file.write(data)
 """
 
 
