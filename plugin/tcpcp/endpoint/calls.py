@@ -62,6 +62,7 @@ from tcpcp.endpoint import (
     reader,
     socket_options,
     timers,
+    twins,
     waking,
 )
 from tcpcp.endpoint.builder import finish_restored
@@ -161,7 +162,8 @@ def get(sock: HasFileno) -> Ici:
     go of the memory, and the new socket counts from 0.
 
     :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed, an error or a
-        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes.
+        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes;
+        another connection has the same two ends, by another interface (:mod:`tcpcp.endpoint.twins`).
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
     :raises PermissionDenied: no CAP_NET_ADMIN here.
@@ -232,6 +234,9 @@ def _get_all(
     plain = [sock for _, sock in pairs]
     prepared = inspection.prepare_many(plain, seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
+    flows = [flow for flow in wanted if flow]
+    bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
+    twins.require_none(flows, bound, namespace)
     _hold(held, wanted, namespace)
     icis = read_many(pairs, prepared)
     try:

@@ -182,6 +182,19 @@ def renew(holdings: Sequence[Holding]) -> None:
         raise ran_out(expired)
 
 
+def isolated(flows_: Sequence[Flow], namespace: int) -> list[Flow]:
+    """Those of *flows_* that are isolated for a socket which this process has got or created.
+
+    :param namespace: its cookie.
+    """
+    theirs = table(namespace).held(flows_)
+    if not theirs:
+        return []
+    with _lock:
+        known = {one.flow for one in _known.values() if one.table is _tables[namespace]}
+    return [flow for flow in theirs if flow in known]
+
+
 def pass_on(holdings: Sequence[Holding]) -> None:
     """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
 
