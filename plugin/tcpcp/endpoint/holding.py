@@ -31,6 +31,7 @@ class Holding:
     :ivar lives: it had a connection when it was got or created.
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
+    :ivar created: not got; this host's connection tracking has not seen its connection begin.
     :ivar going: a thread is about to let it run or to end it.
     """
 
@@ -40,6 +41,7 @@ class Holding:
     lives: bool = False
     known: Known | None = None
     before: bool = False
+    created: bool = False
     going: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
