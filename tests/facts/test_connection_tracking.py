@@ -225,3 +225,24 @@ def test_a_kernel_without_tracking(hosts: Hosts, monkeypatch: pytest.MonkeyPatch
         made = tcpcp.create(ici)
         tcpcp.activate(made)
     assert_goes_on(made, peer, True)
+
+
+def test_a_filter_on_bits_of_the_mark(hosts: Hosts) -> None:
+    """As kube-proxy's, which drops what has 0x8000 in its mark: what the error says to do about it is enough."""
+    sock, peer = asked(hosts, "v4", True)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        for chain in ("OUTPUT", "INPUT"):
+            iptables("-A", chain, "-m", "mark", "--mark", "0x8000/0x8000", "-j", "DROP")
+        with pytest.raises(tcpcp.Unfed, match="iptables -I OUTPUT -m mark --mark 0xc114 -j ACCEPT"):
+            tcpcp.create(ici)
+        for chain in ("OUTPUT", "INPUT"):
+            iptables("-I", chain, "-m", "mark", "--mark", "0xc114", "-j", "ACCEPT")
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert_goes_on(made, peer, True)
+
+
+def iptables(*words: str) -> None:
+    subprocess.run(["iptables", *words], check=True)

@@ -62,6 +62,7 @@ from tcpcp.endpoint import (
     reader,
     socket_options,
     timers,
+    twins,
     waking,
 )
 from tcpcp.endpoint.builder import finish_restored
@@ -161,7 +162,8 @@ def get(sock: HasFileno) -> Ici:
     go of the memory, and the new socket counts from 0.
 
     :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed, an error or a
-        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes.
+        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes;
+        another connection has the same two ends, by another interface (:mod:`tcpcp.endpoint.twins`).
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
     :raises PermissionDenied: no CAP_NET_ADMIN here.
@@ -232,6 +234,9 @@ def _get_all(
     plain = [sock for _, sock in pairs]
     prepared = inspection.prepare_many(plain, seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
+    flows = [flow for flow in wanted if flow]
+    bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
+    twins.require_none(flows, bound, namespace)
     _hold(held, wanted, namespace)
     icis = read_many(pairs, prepared)
     try:
@@ -364,6 +369,8 @@ def _create_all(
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
+            for one in held:
+                one.created = True
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
                 _hold_created(held, flows, namespace)
@@ -455,7 +462,7 @@ def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
 def activate(sock: HasFileno) -> None:
     """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
-    Where this host tracks connections it gets to know this one as it would have if it had been there from the
+    Where this host tracks connections it gets to know one that was created, as if it had been here from the
     begin (:mod:`tcpcp.kernel.tracking`): its firewall takes it for established.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
@@ -480,7 +487,8 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
             if introduce:
-                tracking.introduce((one.known.local, one.known.peer) for one in held if one.known)
+                fresh = [one.known for one in held if one.created and one.known]
+                tracking.introduce((one.local, one.peer) for one in fresh)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _activate(sock, one)

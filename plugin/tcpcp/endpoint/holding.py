@@ -31,6 +31,7 @@ class Holding:
     :ivar lives: it had a connection when it was got or created.
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
+    :ivar created: not got; this host's connection tracking has not seen its connection begin.
     :ivar going: a thread is about to let it run or to end it.
     """
 
@@ -40,6 +41,7 @@ class Holding:
     lives: bool = False
     known: Known | None = None
     before: bool = False
+    created: bool = False
     going: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
@@ -180,6 +182,19 @@ def renew(holdings: Sequence[Holding]) -> None:
             expired += _named(filter_.expired(flows(theirs)))
     if expired:
         raise ran_out(expired)
+
+
+def isolated(flows_: Sequence[Flow], namespace: int) -> list[Flow]:
+    """Those of *flows_* that are isolated for a socket which this process has got or created.
+
+    :param namespace: its cookie.
+    """
+    theirs = table(namespace).held(flows_)
+    if not theirs:
+        return []
+    with _lock:
+        known = {one.flow for one in _known.values() if one.table is _tables[namespace]}
+    return [flow for flow in theirs if flow in known]
 
 
 def pass_on(holdings: Sequence[Holding]) -> None:

@@ -196,7 +196,9 @@ def feed(packet: bytes, receiver: Endpoint, device: str = "") -> None:
     except OSError as exc:
         if exc.errno in _FILTERED:
             raise Unfed(
-                f"{_name(packet)}: a segment fed to this host was refused by its packet filter"
+                f"{_name(packet)}: a segment fed to this host was refused by its packet filter;"
+                f" let pass, out and in, what has the mark {MARK:#x}"
+                f" (iptables -I OUTPUT -m mark --mark {MARK:#x} -j ACCEPT, and INPUT)"
             ) from exc
         raise KernelError("sendto(raw segment)", exc.errno or errno.EIO, _name(packet)) from exc
     finally:

@@ -1,0 +1,54 @@
+"""Two connections of one host may have the same two ends, where each has an interface of its own: link-local
+addresses, VRFs. A filter tells connections apart by their ends, so with one its twin would be isolated, and cut off
+for a minute when that one is released. Such a connection is not passed.
+
+Source: net/ipv4/inet_hashtables.c inet_match().
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from tcpcp.endpoint import holding
+from tcpcp.endpoint.isolation import Flow
+from tcpcp.errors import Unsupported
+from tcpcp.kernel import diag
+from tcpcp.kernel.nft_elements import flow_key
+from tcpcp.record.ici import State
+
+#: Of those that run.
+_STATES = sum(1 << state for state in State if state not in (State.CLOSE, State.LISTEN, State.TIME_WAIT))
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def require_none(flows: Sequence[Flow], bound: Iterable[Flow], namespace: int) -> None:
+    """Make sure that whatever is done to *flows* is done to no other connection of this process, or host.
+
+    :param bound: those of them whose socket is bound to an interface. For these the kernel's table is looked
+        through, 5 us for each connection of the host; one whose twin alone is bound is not found out.
+    :param namespace: the cookie of the thread's network namespace.
+    :raises Unsupported: one has a twin. :raises KernelError: the kernel does not tell.
+    """
+    if len(set(flows)) < len(flows):
+        raise _refused(Counter(flows).most_common(1)[0][0])
+    if taken := holding.isolated(flows, namespace):
+        raise _refused(taken[0])
+    if asked := list(bound):
+        there = Counter(_key(one) for one in diag.tcp(states=_STATES))
+        for flow in asked:
+            if there[flow.key] > 1:
+                raise _refused(flow)
+
+
+def _key(one: diag.Entry) -> bytes:
+    """As :attr:`tcpcp.endpoint.isolation.Flow.key`."""
+    local, peer = (ip.removeprefix(_MAPPED) for ip in (one.local_ip, one.peer_ip))
+    return flow_key(local, one.local_port, peer, one.peer_port)
+
+
+def _refused(flow: Flow) -> Unsupported:
+    return Unsupported(
+        f"{flow}: another connection of this host has the same two ends, by another interface, and a filter does"
+        " not tell them apart; try again when that one has ended"
+    )
