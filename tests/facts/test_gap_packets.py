@@ -17,7 +17,6 @@ from migrate.errors import TransportError
 from migrate.gap import capture as gap
 from migrate.gap import packets
 from migrate.gap.inject import Injector
-from migrate.pb.session_pb2 import GapPackets
 from tcpcp.endpoint import calls
 from tcpcp.endpoint.isolation import Isolation
 from tcpcp.record.ici import Endpoint
@@ -237,13 +236,13 @@ def test_a_socket_bound_to_a_device(hosts: GapHosts, capture: gap.Capture, versi
 def test_forwarder(hosts: GapHosts, capture: gap.Capture) -> None:
     sock, peer = hosts.connect(4)
     capture.everything()
-    sent: list[GapPackets] = []
+    sent: list[list[bytes]] = []
     forwarder = gap.Forwarder(capture, sent.append)
     peer.send(b"1")
     assert sock.recv(1)
     assert sent == []
     forwarder.catch_up()
-    assert [len(one.packets) for one in sent] == [1]
+    assert [len(one) for one in sent] == [1]
     forwarder.start()
     peer.send(b"2")
     eventually(lambda: len(sent) == 2, "the second message")
@@ -260,7 +259,7 @@ def test_a_lost_link_ends_the_forwarder_quietly(hosts: GapHosts, capture: gap.Ca
     _sock, peer = hosts.connect(4)
     capture.everything()
 
-    def lost(_: GapPackets) -> None:
+    def lost(_: list[bytes]) -> None:
         raise TransportError("the link is lost")
 
     forwarder = gap.Forwarder(capture, lost)

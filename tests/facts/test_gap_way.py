@@ -225,7 +225,7 @@ def test_late_packets_are_forwarded_and_draw_no_reset(
         ip(f"neigh replace {SERVICE[version]} lladdr {mac} dev eth0 nud permanent")
     made = moving.activate()
     inlet.open()
-    forwarder = gap.Forwarder(capture, lambda message: inlet.add(packets.parse_all(message.packets)))
+    forwarder = gap.Forwarder(capture, lambda caught: inlet.add(packets.parse_all(caught)))
     forwarder.start()
     for _ in range(20):
         peer.send(b"late")

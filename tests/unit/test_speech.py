@@ -99,7 +99,10 @@ def test_sizes_that_are_not_those_of_the_packets(sizes: list[int]) -> None:
         payloads.joined(pb.GapPackets(sizes=sizes), b"abc")
 
 
-@pytest.mark.parametrize(("message", "payload"), [(pb.Connections(), b""), (pb.FileChunk(name="a"), b"x")])
+@pytest.mark.parametrize(
+    ("message", "payload"),
+    [(pb.Connections(), b""), (pb.FileChunk(name="a"), b"x"), (pb.FileChunk(name="/b", hard_link="/a"), b"")],
+)
 def test_what_protocol_2_has_not(message: Any, payload: bytes) -> None:
     with pytest.raises(ProtocolError, match="that protocol 2 has not"):
         speech.of(2, "").heard("image", message, payload)
