@@ -234,7 +234,10 @@ class Receiver:
         :raises ImageError: a file is missing, cut, changed or too much, or a level is.
         """
         if manifest.version != MANIFEST_VERSION:
-            raise self._error(f"manifest of version {manifest.version}, expected {MANIFEST_VERSION}")
+            text = (
+                f"the manifest has version {manifest.version}, this migrate reads version {MANIFEST_VERSION}"
+            )
+            raise self._error(text, "Use the same migrate on both hosts.")
         expected = {file.name: (file.size_bytes, file.sha256) for file in manifest.files}
         found = {name: (size, digest.digest()) for name, (size, digest) in self._files.items()}
         if expected != found:

@@ -167,3 +167,8 @@ def test_who_says_that_something_grew_does_not_wait_for_a_busy_link(origin: Path
     sender.drain(TIMEOUT_S)
     assert (sender.sent_bytes, len(got) <= 50) == (50, True)
     sender.stop()
+
+
+def test_a_manifest_of_another_version_is_refused_with_what_is_read(destination: Path) -> None:
+    with pytest.raises(ImageError, match="has version 7, this migrate reads version 1"):
+        Receiver(destination).verify(images.Manifest(version=7))
