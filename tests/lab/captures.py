@@ -163,7 +163,8 @@ def distance(new: int, old: int) -> int:
 
 def assert_no_reset(packets: Iterable[Packet]) -> None:
     """Nobody reset anything."""
-    assert [packet for packet in packets if packet.flags & RST] == []
+    resets = [packet for packet in packets if packet.flags & RST]
+    assert not resets, resets
 
 
 def sent_again(packets: Iterable[Packet]) -> list[Packet]:

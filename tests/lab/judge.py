@@ -176,7 +176,7 @@ def assert_nothing_left(lab: Lab) -> None:
         host = lab.hosts[name]
         assert leftovers(host) == [], name
         assert strange_logs(host) == [], name
-        assert helpers(host) == [], name
+        wait_for(lambda host=host: helpers(host) == [], f"the helpers on {name} have ended")
 
 
 def reset(lab: Lab) -> None:
