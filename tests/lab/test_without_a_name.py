@@ -59,7 +59,7 @@ import os, socket
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); log.bind("/dev/log")
 with open({RECEIVED!r}, "wb", buffering=0) as file:
     while True:
-        if b": migration " not in (data := log.recv(1000)):  # what migrate itself says there
+        if b": migration " not in (data := log.recv(1000)):  # what our own program says there
             file.write(data)
 """
 
