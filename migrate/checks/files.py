@@ -76,6 +76,13 @@ def files_to_copy(
     return sorted(found.values(), key=lambda one: (not one.directory, len(one.path)))
 
 
+def copied(subject: Subject) -> list[File]:
+    """Those that --copy-files copies, if it is given."""
+    if not subject.options.copy_files:
+        return []
+    return files_to_copy(subject.process, subject.destination, subject.options.trees)
+
+
 def files_to_compare(process: ProcessInventory, destination: HostInventory, *, copying: bool) -> list[File]:
     """Return those of which only the content tells whether they are the same, each path once."""
     found: dict[str, File] = {}

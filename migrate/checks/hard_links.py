@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from migrate.checks.beside import OF_THE_HOST
-from migrate.checks.files import files_to_copy, pairs, within
+from migrate.checks.files import copied, pairs, within
 from migrate.checks.subject import DESTINATION, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File
@@ -15,22 +15,15 @@ from migrate.pb.session_pb2 import File
 
 def one_file(subject: Subject) -> Iterator[Reason]:
     """What is written by one name is read by the other; copied each for itself they would be two."""
-    copied = _copied(subject)
+    paths = {one.path for one in copied(subject)}
     for group in _by_several_names(subject):
         there = {(its.device, its.inode) for its in group.values() if its.exists}
         missing = any(not its.exists for its in group.values())
-        if copied.isdisjoint(group) and (missing or len(there) == 1):
+        if paths.isdisjoint(group) and (missing or len(there) == 1):
             continue  # the same there; or missing, which is told anyway
         if not any(all(within(path, [tree]) for path in group) for tree in subject.options.trees):
             text = f"{names(group)} are one file, which the process writes, and there they would be two"
             yield Reason("hard-links", DESTINATION, text, _remedy(group))
-
-
-def _copied(subject: Subject) -> set[str]:
-    if not subject.options.copy_files:
-        return set()
-    wanted = files_to_copy(subject.process, subject.destination, subject.options.trees)
-    return {one.path for one in wanted}
 
 
 def _by_several_names(subject: Subject) -> Iterator[dict[str, File]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.checks.files import files_to_copy
+from migrate.checks.files import copied
 from migrate.checks.subject import DESTINATION, Subject
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File
@@ -31,9 +31,8 @@ def room_for_copies(subject: Subject) -> Iterator[Reason]:
 
 def _copied(subject: Subject) -> Iterator[tuple[File, File]]:
     """Each file and directory that is to be copied, with what the destination has at its path."""
-    options, there = subject.options, {(one.path, one.use): one for one in subject.destination.files}
-    copying = files_to_copy(subject.process, subject.destination, options.trees) if options.copy_files else []
+    there = {(one.path, one.use): one for one in subject.destination.files}
     trees = [one for one in subject.process.files if one.use == File.COPIED_TREE]
-    for here in (*copying, *trees):
+    for here in (*copied(subject), *trees):
         if (its := there.get((here.path, here.use))) is not None and its.file_system:
             yield here, its

@@ -84,9 +84,17 @@ def regular(path: Path) -> int:
     return found
 
 
-def identity(folder: int) -> str:
-    """Name the directory *folder*, so that it can be known again later."""
-    status = os.fstat(folder)
+def identity(file: int) -> str:
+    """Name the directory or file that is open as *file*, so that it can be known again later."""
+    return _identity(os.fstat(file))
+
+
+def identity_of(folder: int, name: str) -> str:
+    """:func:`identity` of *name* in *folder*; no link is followed."""
+    return _identity(os.stat(name, dir_fd=folder, follow_symlinks=False))
+
+
+def _identity(status: os.stat_result) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 

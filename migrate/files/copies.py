@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from migrate.errors import MigrateError
 from migrate.files import beneath, leases
@@ -70,7 +71,7 @@ def send_directory_alone(path: str, send: Send) -> None:
         with beneath.directory(Path(path)) as folder:
             opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
-            send(_chunk(path, opened, 0, b"", last=True))
+            send(_last(path, os.fstat(opened), attributes=_attributes(opened)))
         finally:
             os.close(opened)
     except OSError as error:
@@ -92,21 +93,11 @@ def send_link(path: Path, send: Send) -> None:
     with beneath.directory(path.parent) as folder:
         status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         target = os.readlink(path.name, dir_fd=folder)  # noqa: PTH115
-    data, mode = os.fsencode(target), status.st_mode
     try:
-        chunk = Piece(
-            name=str(path),
-            data=data,
-            last=True,
-            mode=mode,
-            uid=status.st_uid,
-            gid=status.st_gid,
-            accessed_ns=status.st_atime_ns,
-            modified_ns=status.st_mtime_ns,
-        )
+        piece = _last(str(path), status, os.fsencode(target))
     except UnicodeEncodeError as error:
         raise _unsendable(str(path)) from error
-    send(chunk)
+    send(piece)
 
 
 def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) -> int:
@@ -118,28 +109,32 @@ def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) 
         if following:
             send(Piece(name=path, offset=offset, data=data, mode=status.st_mode))
         else:
-            send(_chunk(path, file, offset, data, last=True, status=status))
+            send(_last(path, status, data, offset=offset, attributes=_attributes(file)))
         offset, data = offset + len(data), following
         if not data:
             return offset
 
 
-def _chunk(
-    path: str, file: int, offset: int, data: bytes, *, last: bool, status: os.stat_result | None = None
+def _last(
+    path: str,
+    status: os.stat_result,
+    data: bytes = b"",
+    *,
+    offset: int = 0,
+    attributes: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Piece:
     """The last piece of a file says what belongs to it; the times are those from before we read it."""
-    status = status or os.fstat(file)
     return Piece(
         name=path,
         offset=offset,
         data=data,
-        last=last,
+        last=True,
         mode=status.st_mode,
         uid=status.st_uid,
         gid=status.st_gid,
         accessed_ns=status.st_atime_ns,
         modified_ns=status.st_mtime_ns,
-        attributes=_attributes(file),
+        attributes=attributes,
     )
 
 

@@ -18,6 +18,7 @@ from migrate.files import beneath
 from migrate.files.copies import ATTRIBUTES
 from migrate.journal.journal import Journal
 from migrate.link.payloads import Piece
+from tcpcp.kernel.writing import write_all
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -93,18 +94,20 @@ class FileTaker:
             os.truncate(self._file, chunk.offset + len(chunk.data))
             os.lseek(self._file, len(chunk.data), os.SEEK_CUR)
             return
-        left = memoryview(chunk.data)
-        while left:
-            left = left[os.write(self._file, left) :]
+        write_all(self._file, chunk.data)
 
     def _put(self, path: Path, chunk: Piece) -> None:
         _dress(self._file, chunk)
         self._put_here[path] = beneath.identity(self._file)
         self.close()
         with beneath.directory(path.parent) as folder:
-            self._keep(folder, path)
-            with self._acting(folder, path):
-                os.rename(self._new, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+            self._into_place(folder, self._new, path)
+
+    def _into_place(self, folder: int, made: str, path: Path) -> None:
+        """Let *made*, in *folder*, take the place of *path*, of which what is there is kept."""
+        self._keep(folder, path)
+        with self._acting(folder, path):
+            os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
 
     def _keep(self, folder: int, path: Path) -> None:
         """Give what is there a second name for the way back; only the first time, when it is not ours."""
@@ -129,13 +132,10 @@ class FileTaker:
             with beneath.directory(first.parent) as its:
                 # As root: an owner of a directory may not link what others own in it (fs.protected_hardlinks).
                 os.link(first.name, made, src_dir_fd=its, dst_dir_fd=folder, follow_symlinks=False)
-            status = os.stat(made, dir_fd=folder, follow_symlinks=False)
-            if self._put_here.get(first) != f"{status.st_dev}:{status.st_ino}":
+            if self._put_here.get(first) != beneath.identity_of(folder, made):
                 os.unlink(made, dir_fd=folder)  # noqa: PTH108
                 raise self._error(f"{first} is not what was copied there: {path} is not made a name of it")
-            self._keep(folder, path)
-            with self._acting(folder, path):
-                os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+            self._into_place(folder, made, path)
         self._put_here[path] = self._put_here[first]
 
     def _make_link(self, path: Path, chunk: Piece) -> None:
@@ -148,9 +148,7 @@ class FileTaker:
             os.chown(made, chunk.uid, chunk.gid, dir_fd=folder, follow_symlinks=False)
             times = chunk.accessed_ns, chunk.modified_ns
             os.utime(made, ns=times, dir_fd=folder, follow_symlinks=False)
-            self._keep(folder, path)
-            with self._acting(folder, path):
-                os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+            self._into_place(folder, made, path)
 
     def _remove(self, path: Path) -> None:
         """What the origin no longer has, or never had, in a tree that is copied."""

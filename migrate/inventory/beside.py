@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from migrate.inventory import neighbours, storage
-from migrate.inventory.files import describe
+from migrate.inventory.files import describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
 #: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
@@ -28,7 +28,7 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
         left: list[str] = []
         for name, status in _below(path):
             if stat.S_ISREG(status.st_mode):
-                tree.stored_bytes += describe(path, File.COPIED_TREE, status).stored_bytes
+                tree.stored_bytes += stored_bytes(status)
             if code := _obstacle(name, status):
                 shown = os.fsencode(name).decode(errors="replace")
                 process.obstacles.append(Obstacle(code=code, pid=process.root_pid, what=shown))

@@ -251,13 +251,18 @@ def _shown(path: str) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
+def stored_bytes(status: os.stat_result) -> int:
+    """What a copy of the file takes, without its holes."""
+    return min(status.st_size, status.st_blocks * _BLOCK_BYTES)
+
+
 def describe(path: str, use: File.Use, status: os.stat_result) -> File:
     """Return what *status* says about the file; build-id and writing are left to the caller."""
     return File(
         path=path,
         use=use,
         size_bytes=status.st_size,
-        stored_bytes=min(status.st_size, status.st_blocks * _BLOCK_BYTES),
+        stored_bytes=stored_bytes(status),
         mode=status.st_mode,
         exists=True,
         uid=status.st_uid,

@@ -150,8 +150,10 @@ class CarriedFiles:
             _flush(path)
         written = [one for one in files.values() if self._may_differ(one)]
         changed = [one for one in written if self._digests.changed(one.path, mapped_shared=one.mapped_shared)]
-        changed += [one for one in files.values() if one not in changed and self._other_since(one.path)]
-        self._bring(late, changed, [one for one in written if one not in changed])
+        told = {one.path for one in changed}
+        changed += [one for one in files.values() if one.path not in told and self._other_since(one.path)]
+        told.update(one.path for one in changed)
+        self._bring(late, changed, [one for one in written if one.path not in told])
 
     def _require_none_beside(self, found: list[File]) -> None:
         """What was made since the check beside a file that the process writes, it may want later."""
