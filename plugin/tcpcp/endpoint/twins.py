@@ -15,11 +15,11 @@ from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import Unsupported
 from tcpcp.kernel import diag
 from tcpcp.kernel.nft_elements import flow_key
+from tcpcp.record.addresses import plain
 from tcpcp.record.ici import State
 
 #: Of those that run.
 _STATES = sum(1 << state for state in State if state not in (State.CLOSE, State.LISTEN, State.TIME_WAIT))
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def require_none(flows: Sequence[Flow], bound: Iterable[Flow], namespace: int) -> None:
@@ -43,8 +43,7 @@ def require_none(flows: Sequence[Flow], bound: Iterable[Flow], namespace: int) -
 
 def _key(one: diag.Entry) -> bytes:
     """As :attr:`tcpcp.endpoint.isolation.Flow.key`."""
-    local, peer = (ip.removeprefix(_MAPPED) for ip in (one.local_ip, one.peer_ip))
-    return flow_key(local, one.local_port, peer, one.peer_port)
+    return flow_key(plain(one.local_ip), one.local_port, plain(one.peer_ip), one.peer_port)
 
 
 def _refused(flow: Flow) -> Unsupported:

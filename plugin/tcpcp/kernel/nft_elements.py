@@ -63,17 +63,17 @@ def batch(messages: Sequence[Message], number: int = 0) -> bytes:
 
     :param number: of the beginning; the messages are numbered from the next one on.
     """
-    parts = [_message(_BATCH_BEGIN, _REQUEST, number, b"", _NFTABLES, 0)]
+    parts = [message(_BATCH_BEGIN, _REQUEST, number, b"", _NFTABLES, 0)]
     for position, one in enumerate(messages, number + 1):
         kind, flags = _NFTABLES << 8 | one.kind, _REQUEST | _ACK | one.flags
-        parts.append(_message(kind, flags, position, one.body, 0, _INET))
-    parts.append(_message(_BATCH_END, _REQUEST, number + len(messages) + 1, b"", _NFTABLES, 0))
+        parts.append(message(kind, flags, position, one.body, 0, _INET))
+    parts.append(message(_BATCH_END, _REQUEST, number + len(messages) + 1, b"", _NFTABLES, 0))
     return b"".join(parts)
 
 
 def request(kind: int, flags: int, body: bytes = b"", *, number: int) -> bytes:
     """One message that is no part of a batch, to ask for something."""
-    return _message(_NFTABLES << 8 | kind, _REQUEST | flags, number, body, 0, _INET)
+    return message(_NFTABLES << 8 | kind, _REQUEST | flags, number, body, 0, _INET)
 
 
 def changes(verb: str, table: str, sets: Mapping[str, Sequence[bytes]], timeout_s: int = 0) -> list[Message]:
@@ -119,7 +119,8 @@ def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode() + b"\0")
 
 
-def _message(kind: int, flags: int, number: int, body: bytes, resource: int, family: int) -> bytes:
+def message(kind: int, flags: int, number: int, body: bytes, resource: int, family: int) -> bytes:
+    """One message to nfnetlink, whichever of its subsystems has *kind*."""
     header = _NLMSGHDR.pack(_NLMSGHDR.size + _NFGENMSG.size + len(body), kind, flags, number, 0)
     return header + _NFGENMSG.pack(family, 0, resource) + body
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import netfilter
-from tcpcp.kernel.nft_elements import CREATE, attribute
+from tcpcp.kernel.nft_elements import CREATE, attribute, message
 from tcpcp.kernel.nft_rules import nest
 from tcpcp.record.ici import Endpoint
 
@@ -30,8 +30,6 @@ _IN_KERNEL = "/proc/sys/net/netfilter/nf_conntrack_count"
 _TIMEOUT_S = 60
 _AT_ONCE = 200
 
-_HEADER = struct.Struct("=IHHII")
-_GENERAL = struct.Struct("!BBH")
 _NEW, _REQUEST, _EXCLUSIVE = 1 << 8, 0x1, 0x200
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL, _TIMEOUT = 1, 2, 3, 4, 7
 _TUPLE_IPS, _TUPLE_PROTOCOL = 1, 2
@@ -53,26 +51,24 @@ def introduce(ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
 
     :param ends: of each the local one and the peer's.
     """
-    messages = [_message(local, peer) for local, peer in ends] if os.access(_IN_KERNEL, os.F_OK) else []
+    messages = [_new(local, peer) for local, peer in ends] if os.access(_IN_KERNEL, os.F_OK) else []
     if messages:
         with contextlib.suppress(OSError, IsolationError), netfilter.connect() as netlink:
             for start in range(0, len(messages), _AT_ONCE):
                 netlink.send(b"".join(messages[start : start + _AT_ONCE]))
 
 
-def _message(local: Endpoint, peer: Endpoint) -> bytes:
+def _new(local: Endpoint, peer: Endpoint) -> bytes:
     """IPCTNL_MSG_CT_NEW."""
     family = socket.AF_INET if len(local.packed) == 4 else socket.AF_INET6
     body = (
-        _GENERAL.pack(family, 0, 0)
-        + _tuple(_ORIGINAL, peer, local)
+        _tuple(_ORIGINAL, peer, local)
         + _tuple(_REPLY, local, peer)
         + attribute(_STATUS, _KNOWN)
         + nest(_PROTOCOL, _TCP)
         + attribute(_TIMEOUT, struct.pack("!I", _TIMEOUT_S))
     )
-    flags = _REQUEST | CREATE | _EXCLUSIVE
-    return _HEADER.pack(_HEADER.size + len(body), _NEW, flags, 0, 0) + body
+    return message(_NEW, _REQUEST | CREATE | _EXCLUSIVE, 0, body, 0, family)
 
 
 def _tuple(kind: int, sender: Endpoint, receiver: Endpoint) -> bytes:
