@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from migrate import limits
 from migrate.errors import MigrateError
-from migrate.events import log
+from migrate.events import line, log
 from migrate.gap.capture import Capture
 from migrate.gap.file import GapFile
 from migrate.journal.journal import Journal, Record
@@ -24,9 +24,6 @@ from migrate.recovery.guardian import Guardian
 from migrate.recovery.instructions import in_doubt, look
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
-
-#: So much of the reason is told to the destination, for its log.
-_MOST_REASON = 2000
 
 
 class Ending:
@@ -131,7 +128,7 @@ class Ending:
         """Tell the destination to undo; whether the link lived."""
         try:
             error = self._report.error
-            reason = error.message[:_MOST_REASON] if error is not None else "the origin rolls back"
+            reason = error.message[: line.MOST_TEXT] if error is not None else "the origin rolls back"
             self._link.send(pb.Abort(reason=reason, outcome=self._report.outcome.value))
         except MigrateError:
             return False

@@ -74,8 +74,11 @@ def _journal(move: Move) -> Journal:
 def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.Forwarder]:
     """Nothing is caught yet, and nothing sent on."""
     made = capture.Capture(ipaddress.ip_address(one.ip) for one in move.plan.addresses)
-    send, keep = (lambda caught: move.link.send(payloads.Packets(caught))), GapFile(journal.directory).add
-    forwarder = capture.Forwarder(made, send, keep)
+
+    def send(caught: list[bytes]) -> None:
+        move.link.send(payloads.Packets(caught))
+
+    forwarder = capture.Forwarder(made, send, GapFile(journal.directory).add)
     move.ours.callback(forwarder.stop)
     move.ending.caught = forwarder.give_back
     return made, forwarder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from migrate import limits, place, transport
 from migrate.errors import MigrateError, ProtocolError, Reason, Refused, TransportError
-from migrate.events import log
+from migrate.events import line, log
 from migrate.journal.reach import Reach, boot_id
 from migrate.link import speech
 from migrate.link.link import Link
@@ -23,8 +23,6 @@ from migrate.request import Request
 from migrate.watch import Watch
 from tcpcp.errors import TcpcpError
 
-#: So much of the reason is told to the destination, for its log.
-_MOST_REASON = 2000
 #: How fast files are read at the least, to be compared.
 READ_BYTES_S = 20 << 20
 
@@ -94,7 +92,7 @@ def told_of_refusal(session: Session) -> Iterator[None]:
     except (MigrateError, TcpcpError, OSError) as error:
         reasons = [one.text for one in error.reasons] if isinstance(error, Refused) else [str(error)]
         with contextlib.suppress(MigrateError):
-            reason = "; ".join(reasons)[:_MOST_REASON]
+            reason = "; ".join(reasons)[: line.MOST_TEXT]
             session.link.send(pb.Goodbye(outcome=Outcome.UNTOUCHED.value, reason=reason))
         raise
 
