@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from migrate.lab import enter, network, sshd, state, topology
-from migrate.lab.errors import LabError
+from migrate.lab.errors import LabError, bringing_up
 from migrate.lab.host import Builder, make_spec
 from migrate.lab.state import Init
 
@@ -24,22 +24,19 @@ def build(name: str, directory: Path, deadline: float) -> None:
     """
     builders: list[Builder] = []
     try:
-        user_key, host_keys = generate_keys(directory)
-        for node in topology.NODES:
-            files = sshd.files(node, user_key, host_keys) if node in topology.HOSTS else {}
-            builders.append(Builder(make_spec(name, node, directory, files), deadline))
-        inits = {builder.host: builder.init() for builder in builders}
-        network.connect({node: init.pid for node, init in inits.items()})
-        for builder in builders:
-            builder.wait_ready()
-        _start_sshd({host: inits[host] for host in topology.HOSTS}, deadline)
-        state.save(directory, inits)
-        for builder in builders:
-            builder.go()
-    except LabError:
-        raise
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LabError(f"lab {name!r} cannot be brought up: {error}") from error
+        with bringing_up(name):
+            user_key, host_keys = generate_keys(directory)
+            for node in topology.NODES:
+                files = sshd.files(node, user_key, host_keys) if node in topology.HOSTS else {}
+                builders.append(Builder(make_spec(name, node, directory, files), deadline))
+            inits = {builder.host: builder.init() for builder in builders}
+            network.connect({node: init.pid for node, init in inits.items()})
+            for builder in builders:
+                builder.wait_ready()
+            _start_sshd({host: inits[host] for host in topology.HOSTS}, deadline)
+            state.save(directory, inits)
+            for builder in builders:
+                builder.go()
     finally:
         for builder in builders:
             builder.close()

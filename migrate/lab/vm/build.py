@@ -1,12 +1,11 @@
 """Bringing a lab of machines up: what is kept is made if it is missing, then a segment, then all machines."""
 
-import subprocess
 from pathlib import Path
 
 from migrate.lab import network as host_network
 from migrate.lab import sshd, state, topology
 from migrate.lab.build import generate_keys
-from migrate.lab.errors import LabError
+from migrate.lab.errors import bringing_up
 from migrate.lab.host import PROJECT, Builder, make_spec
 from migrate.lab.state import Init
 from migrate.lab.vm import accelerator, cache, kernels, network, project, qemu, root, seed, segment
@@ -30,21 +29,18 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
     spec = spec._replace(binds=[*spec.binds, str(cache.CACHE)])
     builder = Builder(spec, deadline)
     try:
-        init = builder.init()
-        host_network.inside(init.pid, segment.make)
-        builder.wait_ready()
-        machines = Machines(directory, init)
-        machines.describe(_describe(wish, directory, init, prepared, images, chosen))
-        for host in topology.HOSTS:
-            machines.power_on(host)
-        for host in topology.HOSTS:
-            machines.wait_ready(host)
-        state.save(directory, {topology.SEGMENT: init})
-        builder.go()
-    except LabError:
-        raise
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LabError(f"lab {name!r} cannot be brought up: {error}") from error
+        with bringing_up(name):
+            init = builder.init()
+            host_network.inside(init.pid, segment.make)
+            builder.wait_ready()
+            machines = Machines(directory, init)
+            machines.describe(_describe(wish, directory, init, prepared, images, chosen))
+            for host in topology.HOSTS:
+                machines.power_on(host)
+            for host in topology.HOSTS:
+                machines.wait_ready(host)
+            state.save(directory, {topology.SEGMENT: init})
+            builder.go()
     finally:
         builder.close()
 
