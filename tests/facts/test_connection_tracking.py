@@ -96,6 +96,16 @@ table inet test {
 """
 
 
+def passed(sock: socket.socket, rules: str) -> socket.socket:
+    """*sock*, in the entered namespace, as it goes on at a destination that has *rules*."""
+    ici = tcpcp.get(sock)
+    tcpcp.release(sock)
+    add(rules)
+    made = tcpcp.create(ici)
+    tcpcp.activate(made)
+    return made
+
+
 @pytest.mark.parametrize("half_closed", (False, True))
 @pytest.mark.parametrize("kind", ("v4", "v6"))
 @pytest.mark.parametrize("rules", (GATEWAY, FIREWALL))
@@ -105,11 +115,7 @@ def test_what_is_created_is_known(hosts: Hosts, rules: str, kind: str, half_clos
     with hosts.here.entered():
         for change in ("del 10.9.0.1/24", "add 10.9.0.9/24", "add 10.9.0.1/32", "add fd09::9/64 nodad"):
             ip(f"addr {change} dev here0")
-        ici = tcpcp.get(sock)
-        tcpcp.release(sock)
-        add(rules)
-        made = tcpcp.create(ici)
-        tcpcp.activate(made)
+        made = passed(sock, rules)
     assert_goes_on(made, peer, half_closed)
     assert_no_reset(hosts)
 
@@ -136,12 +142,8 @@ def test_tracked_from_the_middle_on_or_not_at_all(hosts: Hosts, loose: str) -> N
     """net.netfilter.nf_conntrack_tcp_loose=0: what began unseen is invalid."""
     sock, peer = asked(hosts, "v4", False)
     with hosts.here.entered():
-        ici = tcpcp.get(sock)
-        tcpcp.release(sock)
         Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose").write_text(loose)
-        add(NOTHING_INVALID)
-        made = tcpcp.create(ici)
-        tcpcp.activate(made)
+        made = passed(sock, NOTHING_INVALID)
     assert_goes_on(made, peer, False)
     assert_no_reset(hosts)
 
@@ -153,11 +155,7 @@ def test_what_is_fed_is_not_tracked(hosts: Hosts, rules: str, kind: str, half_cl
     """The destination has seen nothing of the connection before: its tracking begins with these rules."""
     sock, peer = asked(hosts, kind, half_closed)
     with hosts.here.entered():
-        ici = tcpcp.get(sock)
-        tcpcp.release(sock)
-        add(rules)
-        made = tcpcp.create(ici)
-        tcpcp.activate(made)
+        made = passed(sock, rules)
     assert_goes_on(made, peer, half_closed)
     assert_no_reset(hosts)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import judge
 import pytest
@@ -47,13 +48,18 @@ def installed(host: Host, sources: bytes, module: str) -> str:
     return "/opt/before/run"
 
 
-@pytest.mark.parametrize("old", ["origin", "destination"])
-def test_one_side_is_of_the_version_before(lab: Lab, sources: bytes, old: str) -> None:
+def under_way(lab: Lab, sources: bytes, old: str) -> tuple[int, subprocess.Popen[str], str, dict[str, Any]]:
+    """A server with streams: its PID, the client, the program of the version before on the host *old*, what the
+    client has seen."""
     pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
     client = drive(lab, EACH)
     module = {"origin": "migrate.cli", "destination": "migrate.destination.agent"}[old]
-    program = installed(lab.hosts[old], sources, module)
-    before = ask(client)
+    return pid, client, installed(lab.hosts[old], sources, module), ask(client)
+
+
+@pytest.mark.parametrize("old", ["origin", "destination"])
+def test_one_side_is_of_the_version_before(lab: Lab, sources: bytes, old: str) -> None:
+    pid, client, program, before = under_way(lab, sources, old)
     if old == "origin":
         moved = judge.run_migrate(lab.hosts["origin"], str(pid), "destination", program=program)
     else:
@@ -69,11 +75,7 @@ def test_one_side_is_of_the_version_before(lab: Lab, sources: bytes, old: str) -
 @pytest.mark.parametrize("old", ["origin", "destination"])
 def test_it_goes_on_at_the_origin_when_that_is_called_off(lab: Lab, sources: bytes, old: str) -> None:
     """In the gap, with connections and packets under way."""
-    pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
-    client = drive(lab, EACH)
-    module = {"origin": "migrate.cli", "destination": "migrate.destination.agent"}[old]
-    program = installed(lab.hosts[old], sources, module)
-    before = ask(client)
+    pid, client, program, before = under_way(lab, sources, old)
     words = [program] if old == "origin" else ["migrate", "--agent", program]
     words += ["--json", "--stop-at", "RESTORED", str(pid), "destination"]
     migrating = lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True)
