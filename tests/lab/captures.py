@@ -69,7 +69,10 @@ class Capture:
         self._inside = f"/tmp/{name}-{interface}.pcap"
 
     def __enter__(self) -> Self:
-        command = ["tcpdump", "-Z", "root", "-n", "-U", "--immediate-mode", "-B", "65536", "-s", "0"]
+        # The ring has a slot of the largest packet for each one that waits: 256 kB for tcpdump's own limit, which
+        # would leave few of them, and 64 kB for what the kernel makes (GSO). The ring is in KiB.
+        sizes = ["-B", str(256 << 10), "-s", "66000"]
+        command = ["tcpdump", "-Z", "root", "-n", "-U", "--immediate-mode", *sizes]
         self._process = self._host.popen(
             [*command, "-i", self._interface, "-w", self._inside, self._words],
             stdin=subprocess.DEVNULL,

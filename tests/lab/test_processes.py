@@ -62,6 +62,12 @@ def owners(lab: Lab, where: str) -> set[int]:
     return {int(words.split(",")[0]) for words in shown.split("pid=")[1:]}
 
 
+def threads_that_wait(lab: Lab, where: str) -> int:
+    """How many of the server's threads wait for connections."""
+    shown = lab.hosts[where].exec(["ps", "-eL", "-ww", "-o", "wchan:20=,args="]).stdout
+    return sum("numbered.py" in line and "poll" in line.split()[0] for line in shown.splitlines())
+
+
 def test_threads(lab: Lab) -> None:
     pid = start(lab, NUMBERED, "serve", str(PORT), "5")
     client = drive(lab, 6)
@@ -76,6 +82,8 @@ def test_threads(lab: Lab) -> None:
 
 def test_tree(lab: Lab) -> None:
     pid = start(lab, NUMBERED, "serve", str(PORT), "1", "3")
+    # Else those that are there first take all connections.
+    wait_for(lambda: threads_that_wait(lab, "origin") == 4 * 2, "all of them wait for connections")
     client = drive(lab, 12)
     tree = lab.hosts["origin"].exec(["ps", "-e", "-o", "pid=,ppid=,args="]).stdout.splitlines()
     before = sorted(line.split() for line in tree if "numbered.py" in line)
