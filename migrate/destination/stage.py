@@ -13,8 +13,8 @@ from migrate.criu.worker import Worker
 from migrate.destination.built import Built
 from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
-from migrate.destination.once import Once
 from migrate.destination.trail import Trail
+from migrate.once import Once
 from migrate.pb import session_pb2 as pb
 
 #: The state after an undo; what was undone and what could not be, as sentences.

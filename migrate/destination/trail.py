@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from migrate.destination.once import Once
 from migrate.journal.journal import Journal
+from migrate.once import Once
 from migrate.recovery import undo
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.settle import note_problems

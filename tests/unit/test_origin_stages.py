@@ -110,7 +110,7 @@ def test_a_stage_is_used_once() -> None:
     nothing: Any = None
     one = Endless(nothing, nothing)
     assert one.take() is one
-    with pytest.raises(ValueError, match="FROZEN is over"):
+    with pytest.raises(RuntimeError, match="Endless was used before"):
         one.take()
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_made_late_and_no_stage_has_many_attributes() -> None:
             for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
                 if isinstance(node, ast.FunctionDef):
                     its = {one.attr for one in ast.walk(node) if stored(one)}
-                    assert node.name == "__init__" or its <= {"_over"}, (here, node.name, its)
+                    assert node.name == "__init__" or its <= {"_used_up"}, (here, node.name, its)
                     made |= its
         assert len(made) <= 12
 
