@@ -18,9 +18,9 @@ class Incoming:
     """
 
     def __init__(self, request: pb.Prepare, journal: Journal) -> None:
-        path = place.image_root() / f"migrate-{journal.migration_id}"
-        journal.did("images", path=str(path))
-        self.directory = place.images(journal.migration_id)
+        self.directory = place.choose_images(journal.migration_id)
+        journal.did("images", path=str(self.directory))
+        place.make_images(self.directory)
         self._receiver = Receiver(self.directory)
         fed = request.same_path and request.connections <= stages.MOST_FED
         self._completion = completion.Completion(self.directory, one_more=fed)

@@ -78,8 +78,9 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
 
 
 def _images(move: Move, journal: Journal) -> Images:
-    journal.did("images", path=str(place.image_root() / f"migrate-{move.migration_id}"))
-    directory = place.images(move.migration_id)
+    directory = place.choose_images(move.migration_id)
+    journal.did("images", path=str(directory))
+    place.make_images(directory)
 
     def send(chunk: pb.FileChunk) -> None:
         move.link.send(chunk, kind="image", timeout_s=move.timeout_s)

@@ -18,7 +18,7 @@ __all__ = ["world"]
 #: What is done only when this is in the journal.
 JOURNALED = {
     "isolation.prepare": "+isolation",
-    "place.images": "+images",
+    "place.make_images": "+images",
     "switch.prepare": "+switch",
     "windows.enter": "+routes",
     "worker.restore": "+criu",
