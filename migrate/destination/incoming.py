@@ -7,6 +7,7 @@ from migrate.criu import parents_death, renamed_files, unix_paths
 from migrate.files.images import Receiver
 from migrate.journal.journal import Journal
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import entries
 from tcpcp.criu import completion, stages
 from tcpcp.record.ici import Endpoint, Ici
 
@@ -19,7 +20,7 @@ class Incoming:
 
     def __init__(self, request: pb.Prepare, journal: Journal) -> None:
         self.directory = place.choose_images(journal.migration_id)
-        journal.did("images", path=str(self.directory))
+        journal.did(entries.Images(str(self.directory)))
         place.make_images(self.directory)
         self._receiver = Receiver(self.directory)
         fed = request.same_path and request.connections <= stages.MOST_FED
@@ -52,7 +53,7 @@ class Incoming:
 
     def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
         """They get the paths that they had last, and a rollback removes those that are not there yet."""
-        journal.did("sockets", paths=unix_paths.absent(request.unix_sockets))
+        journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
 
     def forget_parent(self, root: int, restore: pb.Restore) -> list[str]:

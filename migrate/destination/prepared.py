@@ -16,6 +16,7 @@ from migrate.errors import CriuError
 from migrate.files.taker import FileTaker
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
+from migrate.recovery import entries
 from tcpcp.criu import stages, tree
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.record.ici import Ici
@@ -97,14 +98,14 @@ class Prepared(Undoable):
         """What CRIU's restore happens within; routes that it makes are ours to remove."""
         windows = stages.restoring(icis, same_path=self._ready.request.same_path)
         if windows.routes:
-            self.trail.journal.did("routes", routes=[route.hex() for route in windows.routes])
+            self.trail.journal.did(entries.Routes(tuple(route.hex() for route in windows.routes)))
         return windows
 
     def _build(self) -> Generator[worker.Stage, bool | None, None]:
         """Have CRIU build the tree, until it waits for our word; what it does after that."""
         criu, request = self._ready.worker, self._ready.request
         self._note_tree(())
-        self.trail.journal.did("criu", pid=criu.pid, start=criu.start)
+        self.trail.journal.did(entries.Criu(criu.pid, criu.start))
         options = worker.Options(
             self._images.directory,
             "restore.log",
@@ -123,9 +124,9 @@ class Prepared(Undoable):
 
     def _note_tree(self, pids: Iterable[int]) -> None:
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
-        tasks = [identity.identity(pid) for pid in pids]
+        tasks = tuple(identity.identity(pid) for pid in pids)
         mark, path = self._ready.errand.mark, str(self._images.directory)
-        self.trail.journal.did("tree", tasks=tasks, marked=mark, path=path)
+        self.trail.journal.did(entries.Tree(tasks, mark, path))
 
 
 def _until(most_ms: int) -> float:

@@ -8,9 +8,9 @@ from migrate.destination.given import Committed
 from migrate.destination.stage import Ready
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import ProtocolError
-from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
+from migrate.states import State
 from tcpcp.criu import stages
 
 

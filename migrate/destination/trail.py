@@ -6,7 +6,7 @@ import contextlib
 
 from migrate.journal.journal import Journal
 from migrate.once import Once
-from migrate.recovery import undo
+from migrate.recovery import records, undo
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.settle import note_problems
 
@@ -36,11 +36,11 @@ class Trail(Once):
         :return: what was undone and what could not be, as sentences.
         """
         self.first.close()
-        return undo.roll_back(self.journal.read())
+        return undo.roll_back(records.read(self.journal.directory))
 
     def tidy(self) -> list[str]:
         """Undo what a tree that runs here does not need; sentences: what could not be."""
-        return undo.tidy_destination(self.journal.read())
+        return undo.tidy_destination(records.read(self.journal.directory))
 
     def close(self, outcome: str, problems: list[str]) -> None:
         """Forget the journal, or leave it to the guardian with what could not be done."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from migrate.criu import worker
 from migrate.destination.built import Built
 from migrate.destination.stage import Ready, Undoable
-from migrate.machine import State
+from migrate.states import State
 from tcpcp.record.ici import Endpoint, Ici
 
 #: Inode on the origin -> PID here and descriptor.

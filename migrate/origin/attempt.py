@@ -10,6 +10,7 @@ from migrate.journal.journal import Journal
 from migrate.memory.page_server import PageServer
 from migrate.origin.move import Move
 from migrate.origin.ready import Images
+from migrate.recovery import entries
 from migrate.recovery.hold import Hold
 from migrate.report.report import Span
 
@@ -53,7 +54,7 @@ class Attempt:
 
         :raises CriuError: it has not.
         """
-        journal.did("criu", pid=self.worker.pid, start=self.worker.start)
+        journal.did(entries.Criu(self.worker.pid, self.worker.start))
         move = self._move
         options = Options(
             self._images.directory,

@@ -13,7 +13,7 @@ from migrate.origin.stage import Stage
 from migrate.origin.stages import Frozen
 from migrate.origin.unowned import Watcher
 from migrate.processes.chosen import stopped
-from migrate.steps import State
+from migrate.states import State
 from tcpcp.criu import stages
 
 #: How often a freeze is tried when connections slip into an accept queue.

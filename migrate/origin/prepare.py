@@ -18,6 +18,7 @@ from migrate.origin.move import Move
 from migrate.origin.ready import Images, Packets, Ready
 from migrate.origin.unowned import Watcher
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import entries
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.hold import Hold
 from tcpcp.criu import stages
@@ -79,7 +80,7 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
 
 def _images(move: Move, journal: Journal) -> Images:
     directory = place.choose_images(move.migration_id)
-    journal.did("images", path=str(directory))
+    journal.did(entries.Images(str(directory)))
     place.make_images(directory)
 
     def send(chunk: pb.FileChunk) -> None:
@@ -97,7 +98,7 @@ def _isolation(move: Move, journal: Journal) -> Isolation:
     """The filter, which holds nothing yet, and would end by itself long after the work should have."""
     timeout_s = int(move.request.max_gap_s + limits.FILTER_MARGIN_S)
     made = Isolation(move.migration_id, timeout_s=timeout_s)
-    journal.did("isolation", name=move.migration_id)
+    journal.did(entries.Isolation(move.migration_id))
     made.prepare()
     return made
 

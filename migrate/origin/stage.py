@@ -16,7 +16,7 @@ from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen
 from migrate.origin.ready import Ready
 from migrate.pb import session_pb2 as pb
-from migrate.steps import State
+from migrate.states import State
 from tcpcp.criu.stages import Extract
 
 

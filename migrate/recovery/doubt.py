@@ -13,12 +13,12 @@ from pathlib import Path
 
 from migrate import limits, place
 from migrate.errors import MigrateError, ProtocolError, TransportError
-from migrate.journal.journal import Record
 from migrate.journal.reach import Reach, boot_id
 from migrate.link import message_checks
 from migrate.link.frames import PROTOCOL
 from migrate.link.link import Link
 from migrate.pb import session_pb2 as pb
+from migrate.recovery.records import Record
 from migrate.ssh import connect
 from tcpcp.version import VERSION
 

@@ -19,14 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrate import limits, switch
+from migrate import limits
 from migrate.errors import MigrateError
 from migrate.gap.capture import Capture
 from migrate.journal import journal
-from migrate.journal.journal import Record
-from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
+from migrate.recovery.entries import Switch
+from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict, settle_safely
+from migrate.states import Outcome
 
 READY = b"ready\n"
 #: When the addresses are announced again after a rollback that the destination may have noticed later than
@@ -102,7 +103,7 @@ def announce_again(record: Record) -> None:
     them: a neighbour that asked in between may have got its answer. So we go on until the destination has confirmed
     that nothing runs there, at most for limits.UNCONFIRMED_S.
     """
-    if not record.named("switch"):
+    if not record.named(Switch):
         return
     began = time.monotonic()
     for due_s in AGAIN_S:
@@ -114,9 +115,9 @@ def announce_again(record: Record) -> None:
 
 
 def _remind(record: Record) -> None:
-    for entry in record.named("switch"):
+    for entry in record.of(Switch):
         with contextlib.suppress(MigrateError, OSError):
-            switch.from_details(entry["details"]).remind()
+            entry.remind()
 
 
 def _confirmed(record: Record) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 from migrate import place
 from migrate.errors import MigrateError, UsageError
 from migrate.journal import journal
-from migrate.journal.journal import Record
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived, doubt, settle, undo, whereabouts
+from migrate.recovery import arrived, doubt, records, settle, undo, whereabouts
 from migrate.recovery.instructions import in_doubt, look
+from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict
 from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report
@@ -69,7 +69,7 @@ def _look(report: Report) -> None:
 def _under_way(directory: Path) -> str:
     """What can be said of a migration that somebody is at work on."""
     with contextlib.suppress(MigrateError, OSError):
-        record = journal.read(directory)
+        record = records.read(directory)
         if record.role == "destination":
             return whereabouts.sentence(whereabouts.of(record, owned=False))
     return "under way, left alone"
@@ -125,7 +125,7 @@ def _decide(request: RecoverRequest, report: Report) -> None:
     with journal.owned(directory) as owned:
         if not owned:
             raise MigrateError(f"migration {migration_id} is under way", phase="recover")
-        record = journal.read(directory)
+        record = records.read(directory)
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")
         report.pid, report.host = record.pid, record.other_host

@@ -20,8 +20,8 @@ from migrate.errors import MigrateError
 from migrate.gap import file, packets
 from migrate.gap.capture import Capture
 from migrate.gap.inject import Injector, Inlet
-from migrate.journal.journal import Record
 from migrate.recovery import hold
+from migrate.recovery.records import Record
 from migrate.switch import netlink
 from tcpcp.criu import stages, tree
 from tcpcp.criu.stages import endpoint

@@ -6,6 +6,7 @@ There is one object on each host. Both are made before anything is frozen; what 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,7 +87,7 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
     return address.AtDestination(migration_id, addresses, **more)
 
 
-def from_details(details: dict[str, Any]) -> Switch:
+def from_details(details: Mapping[str, Any]) -> Switch:
     """The switch that :meth:`Switch.details` described."""
     rest = dict(details)
     addresses = [Address(*one) for one in rest.pop("addresses")]

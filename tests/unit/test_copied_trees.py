@@ -16,13 +16,14 @@ import pytest
 from migrate import place
 from migrate.checks.obstacles import WORDS
 from migrate.errors import MigrateError
-from migrate.files import undo
 from migrate.files.content import Digests
+from migrate.files.entries import Copied
 from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
 from migrate.inventory import beside, compared
 from migrate.journal import journal
 from migrate.pb.session_pb2 import File, FileChunk, ProcessInventory, TakenName
+from migrate.recovery import records
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -100,8 +101,8 @@ def test_a_directory_that_its_owner_may_not_write(copy: Copy) -> None:
     (copy.here / "sub/one").write_text("another")
     (copy.here / "sub/two").unlink()
     copy.settle()
-    for entry in reversed(copy.journal.read().entries):
-        (undo.put_back if entry["did"] == "copied" else undo.remove_directory)(entry)
+    for entry in reversed(records.read(copy.journal.directory).entries):
+        entry.undo()
     assert not copy.there.exists()
 
 
@@ -263,8 +264,10 @@ def test_what_was_mounted_later_is_not_removed_with_what_was_replaced(copy: Copy
     copy.begin()
     aside = next(one for one in tmp_path.iterdir() if ".migrate-" in one.name)
     with mounted(aside / "volume"):
-        entry = next(one for one in copy.journal.read().named("copied") if one["backup"] == str(aside))
+        entry = next(
+            one for one in records.read(copy.journal.directory).of(Copied) if one.backup == str(aside)
+        )
         with pytest.raises(MigrateError, match="mounted"):
-            undo.forget(entry)
-    undo.forget(entry)
+            entry.forget()
+    entry.forget()
     assert not aside.exists()

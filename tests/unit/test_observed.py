@@ -19,7 +19,7 @@ from migrate.destination.agent import Agent
 from migrate.destination.built import Built
 from migrate.errors import CriuError, Ended, Refused, Signalled
 from migrate.link.failure import from_failure, to_failure
-from migrate.machine import STEPS, Machine, State
+from migrate.machine import STEPS, Machine
 from migrate.origin import observed
 from migrate.origin.ending import Ending
 from migrate.pb.session_pb2 import Activated, Failure, TaskState
@@ -28,6 +28,7 @@ from migrate.processes.chosen import Subject
 from migrate.processes.watched import Watched
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
+from migrate.states import State
 from migrate.watch import nothing
 
 

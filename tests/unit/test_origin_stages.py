@@ -20,7 +20,8 @@ from migrate.origin.frozen import NoneKilled
 from migrate.origin.move import Held
 from migrate.origin.stage import Stage
 from migrate.origin.stages import _restore_message
-from migrate.steps import BY_ACTION, BY_STATE, STEPS, State, Step
+from migrate.states import State
+from migrate.steps import BY_ACTION, BY_STATE, STEPS, Step
 
 #: What stands for a message where it is not made on the spot.
 MADE_BY = {"_restore_message": "restore", "_hello": "hello", "message": "restore", "process": "process"}
@@ -91,8 +92,9 @@ def test_what_a_step_says_and_waits_for_is_what_its_row_says(step: Step) -> None
 @pytest.mark.parametrize("step", STEPS[3:], ids=lambda step: step.action)
 def test_what_a_step_journals_is_what_its_row_lets_it(step: Step) -> None:
     """The hold, which has entries of its own, is asked in two of them."""
-    held = {"freeze": {"freezer"}, "dump": {"keeper"}}
-    assert {*calls(step, "journal", "did"), *held.get(step.action, set())} == set(step.here)
+    held = {"freeze": {"Freezer"}, "dump": {"Keeper"}}
+    journalled = {*calls(step, "journal", "did"), *held.get(step.action, set())}
+    assert journalled == {kind.__name__ for kind in step.here}
 
 
 def test_restore_message_is_a_restore() -> None:

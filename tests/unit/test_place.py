@@ -16,6 +16,8 @@ from migrate.journal.journal import Journal
 from migrate.origin import prepare
 from migrate.origin.move import Held
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import records
+from migrate.recovery.entries import Images
 from migrate.watch import Watch
 
 ID = "0123456789ab"
@@ -36,7 +38,7 @@ def roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 def test_what_the_destination_journals_is_what_it_makes(roots: list[Path]) -> None:
     journal = Journal(ID, role="destination", pid=1, other_host="there")
     here = Incoming(pb.Prepare(), journal)
-    assert [str(here.directory)] == [one["path"] for one in journal.read().entries]
+    assert [str(here.directory)] == [one.path for one in records.read(journal.directory).of(Images)]
     assert here.directory.is_dir() and here.directory.stat().st_mode & 0o777 == 0o700
     assert [list(one.iterdir()) for one in roots] == [[here.directory], []]
 
@@ -47,5 +49,5 @@ def test_what_the_origin_journals_is_what_it_makes(roots: list[Path]) -> None:
     directory = prepare._images(move, journal).directory
     move.held.let_go()
     move.ours.close()
-    assert [str(directory)] == [one["path"] for one in journal.read().entries]
+    assert [str(directory)] == [one.path for one in records.read(journal.directory).of(Images)]
     assert directory.is_dir() and [list(one.iterdir()) for one in roots] == [[directory], []]
