@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from migrate import limits
+from migrate import limits, problems
 from migrate.criu.worker import Options, program, worker
 from migrate.errors import CriuError
 
@@ -155,7 +155,7 @@ def main() -> int:
     try:
         run(binary)
     except (CriuError, OSError) as error:
-        print("\n".join([*getattr(error, "details", []), str(error)]))
+        print("\n".join([*problems.of(error).details, str(error)]))
         return 1
     return 0
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator
 
-from migrate import inventory
+from migrate import inventory, problems
 from migrate.files.content import Digests
 from migrate.pb import session_pb2 as pb
 from migrate.watch import nothing
@@ -33,10 +33,12 @@ class Errand:
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Generator[None, None, None]:
-        """Add to the phases when a ``with`` block began and how long it took, also when it fails."""
+        """Add to the phases when a ``with`` block began and how long it took, also when it fails:
+        then the error says in which it was."""
         start_ns = time.monotonic_ns()
         try:
-            yield
+            with problems.step(phase, "destination"):
+                yield
         finally:
             duration_ns = time.monotonic_ns() - start_ns
             self.phases.append(pb.PhaseTime(name=phase, start_ns=start_ns, duration_ns=duration_ns))

@@ -91,7 +91,7 @@ class Activated(Stage):
 
     def undo(self) -> Ending:
         """Nothing may: see :meth:`settle`."""
-        raise ProtocolError("an abort after the commit", phase="abort", role="destination")
+        raise ProtocolError("an abort after the commit")
 
     def settle(self) -> tuple[Stage, list[str]]:
         """See :class:`migrate.destination.stage.Stage`. Its origin may not have heard: it will ask."""

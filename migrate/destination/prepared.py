@@ -85,7 +85,7 @@ class Prepared(Undoable):
         self._ready.gate.lease.renew()
         if time.monotonic() > until:
             text = "CRIU could not build it in the time that the origin allows"
-            raise CriuError(text, phase="restore", role="destination", hint=WAITING_HINT)
+            raise CriuError(text, hint=WAITING_HINT)
 
     def _numbers(self, pids: list[int]) -> dict[int, int]:
         """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
@@ -120,7 +120,7 @@ class Prepared(Undoable):
                     announced.root(request, step.pid)
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps
-        raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+        raise CriuError("CRIU ended before the tree was built")
 
     def _note_tree(self, pids: Iterable[int]) -> None:
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""

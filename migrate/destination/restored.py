@@ -42,7 +42,7 @@ class Standing(Stands):
         holders = (one.holders[0].pid for one in restore.sockets)
         if strangers := sorted({pid for pid in holders if pid not in numbers}):
             text = f"received a Restore with sockets of processes that were not restored: {strangers[:5]}"
-            raise ProtocolError(text, phase="restore", role="destination")
+            raise ProtocolError(text)
         return {one.inode: (numbers[one.holders[0].pid], one.holders[0].fd) for one in restore.sockets}
 
 

@@ -25,7 +25,7 @@ class Trail(Once):
         self.first = contextlib.ExitStack()
         self.journal = Journal(migration_id, role="destination", pid=pid, other_host=origin_host)
         try:
-            self.guardian = Guardian(self.journal.directory, "destination")
+            self.guardian = Guardian(self.journal.directory)
         except BaseException:
             self.journal.remove()
             raise

@@ -79,7 +79,7 @@ class Sender:
         if self._error is not None:
             raise self._error
         if not done:
-            raise ImageError("the images could not be sent in time", phase="stream")
+            raise ImageError("the images could not be sent in time")
 
     def finish(self, migration_id: str) -> Manifest:
         """Send the rest, now that every image is complete, and say what was sent.
@@ -137,7 +137,7 @@ class Sender:
         try:
             self._pass_through(self._directory, "")
         except OSError as error:
-            raise ImageError(f"cannot read the images: {error.strerror}", phase="stream") from error
+            raise ImageError(f"cannot read the images: {error.strerror}") from error
 
     def _pass_through(self, directory: Path, prefix: str) -> None:
         with os.scandir(directory) as entries:
@@ -157,7 +157,7 @@ class Sender:
         if known:
             size = entry.stat().st_size
             if size < offset:
-                raise ImageError(f"{name} was written anew after it had been sent", phase="stream")
+                raise ImageError(f"{name} was written anew after it had been sent")
             if size == offset:
                 return
         with Path(entry.path).open("rb", buffering=0) as file:
@@ -231,4 +231,4 @@ class Receiver:
 
     @staticmethod
     def _error(text: str, hint: str = "") -> ImageError:
-        return ImageError(text, phase="stream", role="destination", hint=hint)
+        return ImageError(text, hint=hint)

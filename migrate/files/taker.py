@@ -48,9 +48,6 @@ class FileTaker:
             raise self._error(f"not a path to copy to: {chunk.name[:200]!r}")
         try:
             self._take(path, chunk)
-        except beneath.LinkInPath as error:
-            error.role = "destination"
-            raise
         except OSError as error:
             hint = "Look at the space and the permissions there, or put the file there yourself."
             raise self._error(f"cannot write {path}: {error.strerror}", hint) from error
@@ -188,7 +185,7 @@ class FileTaker:
 
     @staticmethod
     def _error(text: str, hint: str = "") -> MigrateError:
-        return MigrateError(text, phase="copy", role="destination", hint=hint)
+        return MigrateError(text, hint=hint)
 
 
 def _dress(made: int, chunk: FileChunk) -> None:

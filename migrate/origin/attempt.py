@@ -70,7 +70,7 @@ class Attempt:
                 move.account.timeline.start(Span.FROZEN)
             elif stage.name == FROZEN:
                 return going
-        raise CriuError("CRIU did not freeze the process", phase="freeze")
+        raise CriuError("CRIU did not freeze the process")
 
     def dump(self, going: Generator[Stage, bool | None, None]) -> None:
         """Have CRIU write the images; the tree stays frozen, and CRIU waits.
@@ -82,5 +82,5 @@ class Attempt:
             if stage.name == DUMPED:
                 break
         else:
-            raise CriuError("CRIU ended before its dump was used", phase="dump")
+            raise CriuError("CRIU ended before its dump was used")
         self._pages.finish(self._move.timeout_s, self._move.watch)

@@ -221,7 +221,7 @@ class Ending:
         if self.guardian is not None and self.guardian.lives():
             return True
         try:
-            Guardian(journal.directory, "origin").wait_ready()
+            Guardian(journal.directory).wait_ready()
         except (MigrateError, OSError):
             return False
         return True

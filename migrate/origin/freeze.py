@@ -45,7 +45,7 @@ class Prepared(Stage):
             if number:
                 attempt = Attempt(move, ready.images, ready.hold)
             going = attempt.freeze(ready.journal)
-            tree = Tree(move.subject.frozen("freeze"), were_stopped)
+            tree = Tree(move.subject.frozen(), were_stopped)
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             if not stages.accept_queues(listeners) and self._unowned.none_left():
@@ -54,12 +54,11 @@ class Prepared(Stage):
         raise CriuError(
             "connections keep arriving in an accept queue that the process does not empty, or being closed with"
             " data that is still to be sent",
-            phase="freeze",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
 
     def _tasks(self) -> list[int]:
-        return self.ready.move.subject.tasks("freeze")
+        return self.ready.move.subject.tasks()
 
     def _drained(self) -> list[int]:
         """Hold new connections off until none is left that no descriptor names; inodes of the listeners."""

@@ -42,7 +42,7 @@ class Switched(Still):
         ready.packets.forwarder.catch_up()
         move.patience.check()
         ready.guardian.check()
-        self._found.tree.look("commit", ready.images.directory)
+        self._found.tree.look(ready.images.directory)
         ready.hold.check()
         ready.packets.lease.keep()
         move.watch.end()
@@ -92,7 +92,7 @@ class Activated(Still):
         self.attempt.worker.close()  # before the wait: CRIU traces them
         left = identity.not_gone(killed)
         if left:
-            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
+            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}")
         packets.forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
         packets.forwarder.stop()
         report = move.account.report

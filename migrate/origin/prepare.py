@@ -43,7 +43,7 @@ def _prepare(move: Move) -> Prepared:
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)
     caught, forwarder = _capture(move, journal)
-    move.ending.guardian = guardian = Guardian(journal.directory, "origin", caught.descriptors())
+    move.ending.guardian = guardian = Guardian(journal.directory, caught.descriptors())
     images = _images(move, journal)
     attempt = Attempt(move, images, hold)
     switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
@@ -57,7 +57,7 @@ def _prepare(move: Move) -> Prepared:
     move.link.expect(pb.Prepared, timeout_s=move.timeout_s)
     guardian.wait_ready()
     addresses = (one.ip for one in move.plan.addresses)
-    unowned = Watcher(lambda: move.subject.tasks("freeze"), addresses, move.watch)
+    unowned = Watcher(move.subject.tasks, addresses, move.watch)
     unowned.wait(move.account.observer.note)
     return Prepared(Ready(move, journal, guardian, hold, packets, images, switching), attempt, unowned)
 
@@ -91,7 +91,7 @@ def _images(move: Move, journal: Journal) -> Images:
     move.held.kept.callback(sender.abandon)
     move.watch.also(sender.check)  # it may be the one that is told of a failure
     deadline = time.monotonic() + limits.AHEAD_READ_S
-    return Images(directory, sender, Ahead(directory, lambda: move.subject.tasks("ahead"), deadline=deadline))
+    return Images(directory, sender, Ahead(directory, move.subject.tasks, deadline=deadline))
 
 
 def _isolation(move: Move, journal: Journal) -> Isolation:

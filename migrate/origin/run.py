@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 
-from migrate import interrupt, place
+from migrate import interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.origin import accept_queues, observed, unowned
 from migrate.origin.account import Account
@@ -25,7 +25,6 @@ from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
 from migrate.steps import Step
-from tcpcp.errors import TcpcpError
 
 
 def run(request: Request, observer: Observer) -> Report:
@@ -33,11 +32,11 @@ def run(request: Request, observer: Observer) -> Report:
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     account = Account(report, observer, Timeline(time.monotonic))
     try:
-        with Subject(request.pid) as subject:
+        with problems.step("check", "origin"), Subject(request.pid) as subject:
             report.where = f"is on origin as PID {request.pid}"
             _move(subject, request, account)
             observed.on_origin(report, subject)
-    except (MigrateError, TcpcpError, OSError) as error:
+    except MigrateError as error:
         report.fail(error)
     report.take(account.timeline)
     observer.finished(report)
@@ -47,16 +46,20 @@ def run(request: Request, observer: Observer) -> Report:
 def _move(subject: Subject, request: Request, account: Account) -> None:
     """Check, and go on if nothing is in the way. How a failure ended is in the report."""
     try:
-        with accept_queues.pid_lock(request.pid), opened(request, account) as session:
-            subject.require("check")
+        with (
+            problems.step("check", "origin"),
+            accept_queues.pid_lock(request.pid),
+            opened(request, account) as session,
+        ):
+            subject.require()
             plan = check(session)
             account.report.notes += plan.notes
             if request.check:
                 addresses = (one.ip for one in plan.addresses)
-                account.report.notes += unowned.notes(lambda: subject.tasks("check"), addresses)
+                account.report.notes += unowned.notes(subject.tasks, addresses)
             else:
                 drive(Move.begin(request, subject, session, plan))
-    except (MigrateError, TcpcpError, OSError) as error:
+    except MigrateError as error:
         account.report.fail(error)
 
 
@@ -84,15 +87,16 @@ def drive(move: Move) -> None:
 
 def _taken(move: Move, step: Step, stage: Stage) -> Stage:
     """Take the step *step* of the table, which leaves the state of *stage*."""
-    _stop_if_asked(move, stage)
-    if not move.machine.given_away:
-        move.watch()
-        move.patience.begin_step(step.action)
-    move.machine.begin()
-    with move.account.phase(step.action):
-        with interrupt.held() if step.gives_away else contextlib.nullcontext():
-            after = stage.take()
-        move.machine.done(step)
+    with problems.step(step.action, "origin"):
+        _stop_if_asked(move, stage)
+        if not move.machine.given_away:
+            move.watch()
+            move.patience.begin_step(step.action)
+        move.machine.begin()
+        with move.account.phase(step.action):
+            with interrupt.held() if step.gives_away else contextlib.nullcontext():
+                after = stage.take()
+            move.machine.done(step)
     return after
 
 

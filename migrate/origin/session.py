@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from migrate import limits, place
 from migrate.errors import ProtocolError, Reason, Refused, TransportError
 from migrate.journal.reach import Reach, boot_id
+from migrate.link.end import Lost
 from migrate.link.frames import PROTOCOL
 from migrate.link.link import Link
 from migrate.origin.account import Account
@@ -83,21 +84,17 @@ def _greeting(link: Link, request: Request) -> pb.Hello:
     except ProtocolError as error:
         raise ProtocolError(
             f"what starts there as {agent} is not migrate-agent: {error}",
-            phase="connect",
-            role="destination",
             hint=f"`ssh {host} {agent} --version` must print a version and nothing else. Look at --agent, and"
             " for an echo in the shell's start-up files there (~/.bashrc).",
         ) from error
     except TransportError as error:
-        if error.phase != "session":  # it says why the agent has ended
+        if not isinstance(error, Lost):  # it says why the agent has ended
             raise
         late = link.error is None
         raise TransportError(
             f"{agent} was started there and did not say hello within {start_s:g} s"
             if late
             else f"{agent} was started there and does not answer: {error}",
-            phase="connect",
-            role="destination",
             hint=f"Look whether `ssh {host} {agent} --version` prints a version, and how long that takes.",
         ) from error
 

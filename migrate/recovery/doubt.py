@@ -63,8 +63,6 @@ def _greet(link: Link, reach: Reach) -> None:
     if reach.boot_id and hello.boot_id != reach.boot_id:
         raise TransportError(
             f"{reach.host} was restarted since, or is another machine: what it says is no answer",
-            phase="recover",
-            role="destination",
         )
 
 

@@ -46,7 +46,7 @@ class Guardian:
     :raises MigrateError: it did not start; nothing must be touched then.
     """
 
-    def __init__(self, directory: Path, role: str, caught: Sequence[int] = ()) -> None:
+    def __init__(self, directory: Path, caught: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "migrate.recovery.guardian", str(directory), *map(str, caught)],
             stdin=subprocess.DEVNULL,
@@ -56,7 +56,6 @@ class Guardian:
             pass_fds=caught,
             start_new_session=True,
         )
-        self._role = role
 
     def wait_ready(self) -> None:
         """Wait until it watches; it is started early and awaited late."""
@@ -65,7 +64,7 @@ class Guardian:
         ready, _, _ = select.select([stdout], [], [], limits.GUARDIAN_START_S)
         if not ready or os.read(stdout.fileno(), len(READY)) != READY:
             self._process.kill()
-            raise MigrateError("the guardian did not start", phase="prepare", role=self._role)
+            raise MigrateError("the guardian did not start")
         stdout.close()
 
     def lives(self) -> bool:
@@ -82,8 +81,6 @@ class Guardian:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise MigrateError(
             f"the guardian (process {self._process.pid}) {how}",
-            phase="guard",
-            role=self._role,
             hint="Look for what ended it (the kernel's log says whether memory ran out), and try again.",
         )
 

@@ -63,7 +63,7 @@ class Hold:
         try:
             self._freezer.freeze(pid for pid, _ in tasks)
         except Unavailable as error:
-            raise MigrateError(f"the process cannot be frozen: {error}", phase="dump") from error
+            raise MigrateError(f"the process cannot be frozen: {error}") from error
 
     def check(self) -> None:
         """Look once more whether all of it is held.
@@ -77,7 +77,7 @@ class Hold:
         if problem:
             hint = "Find out who did that, and try again."
             text = f"the process did not stay frozen, somebody else let it go: {problem}"
-            raise MigrateError(text, phase="commit", hint=hint)
+            raise MigrateError(text, hint=hint)
 
     def leave(self, worker: Worker) -> bool:
         """In doubt: whether the tree stays held because *worker* is left to the keeper."""

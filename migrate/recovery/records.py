@@ -87,7 +87,6 @@ def parse(data: bytes, migration_id: str) -> Record:
         except ValueError as error:
             raise MigrateError(
                 f"the journal of migration {migration_id} is damaged in line {number}: {error}",
-                phase="recover",
                 hint=f"Undo by hand what {place.STATE / migration_id} names, then remove that directory.",
             ) from error
     return record

@@ -11,7 +11,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from migrate import place
+from migrate import place, problems
 from migrate.errors import MigrateError, UsageError
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
@@ -22,7 +22,6 @@ from migrate.recovery.settle import Settled, Verdict
 from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report
 from migrate.request import RecoverRequest
-from tcpcp.errors import TcpcpError
 
 #: What is to be done when the destination does not answer.
 _UNASKED = (
@@ -38,16 +37,21 @@ def run(request: RecoverRequest, observer: Observer) -> Report:
     """
     report = Report(outcome=Outcome.UNTOUCHED)
     try:
-        if os.geteuid() != 0:
-            raise MigrateError("needs root", phase="recover", hint="Run it as root.")
-        if request.resume or request.release:
-            _decide(request, report)
-        else:
-            _look(report)
-    except (MigrateError, TcpcpError, OSError) as error:
+        with problems.step("recover", "origin"):
+            _run(request, report)
+    except MigrateError as error:
         report.fail(error)
     observer.finished(report)
     return report
+
+
+def _run(request: RecoverRequest, report: Report) -> None:
+    if os.geteuid() != 0:
+        raise MigrateError("needs root", hint="Run it as root.")
+    if request.resume or request.release:
+        _decide(request, report)
+    else:
+        _look(report)
 
 
 def _look(report: Report) -> None:
@@ -114,7 +118,7 @@ def _tell(settled: Settled, report: Report) -> None:
     elif settled.verdict is Verdict.UNFINISHED:
         report.notes += [f"not undone: {problem}" for problem in settled.problems]
         hint = "The notes say what; remove the cause and try again."
-        report.fail(MigrateError("not everything could be undone", phase="recover", hint=hint))
+        report.fail(MigrateError("not everything could be undone", hint=hint))
 
 
 def _decide(request: RecoverRequest, report: Report) -> None:
@@ -124,7 +128,7 @@ def _decide(request: RecoverRequest, report: Report) -> None:
     directory = place.home(migration_id)
     with journal.owned(directory) as owned:
         if not owned:
-            raise MigrateError(f"migration {migration_id} is under way", phase="recover")
+            raise MigrateError(f"migration {migration_id} is under way")
         record = records.read(directory)
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")
@@ -172,15 +176,14 @@ def _permitted(record: Record, wanted: tuple[int, ...], request: RecoverRequest,
         if request.force:
             report.notes.append(f"{text}; done all the same, as --force says")
             return
-        raise MigrateError(text, phase="recover", hint=_UNASKED.format(look=look(record))) from error
+        raise MigrateError(text, hint=_UNASKED.format(look=look(record))) from error
     said = doubt.sentence(answer, host)
     report.notes.append(said)
     if answer.where == pb.Answer.UNDER_WAY:
-        raise MigrateError(f"nothing was done: {said}", phase="recover", hint="Wait, then try again.")
+        raise MigrateError(f"nothing was done: {said}", hint="Wait, then try again.")
     if answer.where not in wanted:
         raise MigrateError(
             f"nothing was done: {said}",
-            phase="recover",
             hint="migrate --recover does what follows from that.",
         )
 
@@ -190,5 +193,5 @@ def _forget(directory: Path, problems: list[str]) -> None:
     if problems:
         settle.note_problems(directory, problems)
         hint = "Remove the cause and try again."
-        raise MigrateError(f"not done: {'; '.join(problems)}", phase="recover", hint=hint)
+        raise MigrateError(f"not done: {'; '.join(problems)}", hint=hint)
     journal.forget(directory)

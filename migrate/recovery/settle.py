@@ -78,7 +78,7 @@ def settle(directory: Path, capture: Capture | None = None) -> Settled | None:
     except FileNotFoundError:
         return None
     except MigrateError as error:  # damaged: what was done is not known
-        return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
+        return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.problem.hint}"])
     settled = _of_role(record, capture)
     if settled.verdict is Verdict.UNFINISHED:
         note_problems(directory, settled.problems)

@@ -111,7 +111,7 @@ def _harmless() -> Iterator[None]:
 
 
 def _own_addresses() -> set[bytes]:
-    with netlink.route("look at this host's addresses", "origin") as handle:
+    with netlink.route("look at this host's addresses") as handle:
         return {one.ip.packed for one in netlink.addresses(handle)}
 
 

@@ -35,13 +35,11 @@ class AgentStream:
         channel: paramiko.Channel,
         config: HostConfig,
         agent: str,
-        role: str,
     ) -> None:
         self._transport = transport
         self._channel = channel
         self._config = config
         self._agent = agent
-        self._role = role
         self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         # It must be read: it shares the channel's window with standard output.
         self._stderr_thread = threading.Thread(target=self._read_stderr, name="ssh-stderr", daemon=True)
@@ -112,7 +110,7 @@ class AgentStream:
         return self._error(text + (f": {self._last_line()}" if said else ""), hint)
 
     def _error(self, text: str, hint: str) -> TransportError:
-        return TransportError(text, phase=PHASE, role=self._role, hint=hint, details=self.stderr())
+        return TransportError(text, hint=hint, details=self.stderr())
 
     def _last_line(self) -> str:
         return self._stderr[-1] if self._stderr else "it said nothing"

@@ -174,7 +174,7 @@ def test_a_name_that_is_no_text_is_a_reason(copy: Copy, kind: str) -> None:
             os.setxattr(odd, b"user.\xff", b"1")
     with pytest.raises(MigrateError, match="not UTF-8") as caught:
         copy.begin()
-    assert caught.value.hint and str(caught.value).isprintable()
+    assert caught.value.problem.hint and str(caught.value).isprintable()
 
 
 def test_what_is_found_in_a_tree_before(copy: Copy) -> None:

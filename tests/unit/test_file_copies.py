@@ -63,7 +63,7 @@ def test_a_users_link_leads_nowhere(tmp_path: Path, taker: FileTaker) -> None:
     (tmp_path / "home" / "d").symlink_to(victim)
     with pytest.raises(MigrateError, match="symbolic link") as caught:
         taker.take(piece(tmp_path / "home" / "d" / "conf"))
-    assert caught.value.role == "destination" and caught.value.hint
+    assert caught.value.problem.hint
     assert (victim / "conf").read_text() == "root's" and names(victim) == ["conf"]
     with pytest.raises(MigrateError, match="symbolic link"):
         taker.take(piece(tmp_path / "home" / "d" / "below" / "conf"))

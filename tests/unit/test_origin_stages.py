@@ -181,10 +181,10 @@ def test_a_try_to_freeze_is_given_back_alone() -> None:
 
 def test_only_a_tree_that_is_frozen_is_looked_at() -> None:
     class Tree:
-        looks: list[str] = []  # noqa: RUF012
+        looks: list[State] = []  # noqa: RUF012
 
-        def require(self, phase: str) -> None:
-            self.looks.append(phase)
+        def require(self) -> None:
+            self.looks.append(machine.state)
 
     tree: Any = Tree()
     machine = Machine()
@@ -195,4 +195,4 @@ def test_only_a_tree_that_is_frozen_is_looked_at() -> None:
         machine.done(BY_ACTION["freeze"])
         look()
     look()
-    assert Tree.looks == ["freeze", "dump"]
+    assert Tree.looks == [State.CHECKED, State.FROZEN]

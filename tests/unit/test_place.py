@@ -45,7 +45,9 @@ def test_what_the_destination_journals_is_what_it_makes(roots: list[Path]) -> No
 
 def test_what_the_origin_journals_is_what_it_makes(roots: list[Path]) -> None:
     journal = Journal(ID, role="origin", pid=1, other_host="there")
-    move: Any = SimpleNamespace(migration_id=ID, watch=Watch(), ours=ExitStack(), held=Held())
+    move: Any = SimpleNamespace(
+        migration_id=ID, watch=Watch(), ours=ExitStack(), held=Held(), subject=SimpleNamespace(tasks=list)
+    )
     directory = prepare._images(move, journal).directory
     move.held.let_go()
     move.ours.close()

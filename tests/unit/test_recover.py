@@ -252,7 +252,7 @@ def test_person_decides(calls: list[str], monkeypatch: pytest.MonkeyPatch, how: 
     calls.clear()
     report = run(**{how: ID})
     assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
-    assert report.error is not None and "no route to there" in report.error.message
+    assert report.error is not None and "no route to there" in report.error.text
     assert "--force" in report.error.hint and calls == [] and directory.exists()
     report = run(**{how: ID}, force=True)
     assert report.outcome is (Outcome.ROLLED_BACK if how == "resume" else Outcome.MOVED)
@@ -280,7 +280,7 @@ def test_person_decides_nothing_that_the_destination_contradicts(
     assert bool(calls) == agrees
     if not agrees:
         assert report.outcome is Outcome.IN_DOUBT and report.error is not None
-        assert report.error.message.startswith("nothing was done: there was asked: it ")
+        assert report.error.text.startswith("nothing was done: there was asked: it ")
 
 
 @pytest.mark.parametrize(

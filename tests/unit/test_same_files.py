@@ -274,7 +274,7 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     same.write_text("2")
     with pytest.raises(MigrateError, match="same has changed since") as caught:
         care.settle([1])
-    assert "--copy-files" in caught.value.hint
+    assert "--copy-files" in caught.value.problem.hint
     same.write_text("1")
     there.contents["same"] = b"9"  # somebody over there writes it
     with pytest.raises(MigrateError, match="same has changed since"):

@@ -35,7 +35,9 @@ def tell(observer: ui.Observer, report: Report) -> None:
 @pytest.fixture
 def report() -> Report:
     report = Report(outcome=Outcome.ROLLED_BACK, pid=7, where="runs on origin as PID 7")
-    report.fail(CriuError("no", phase="dump", details=["log line"]))
+    error = CriuError("no", details=["log line"])
+    error.stamp("dump", "origin")
+    report.fail(error)
     return report
 
 
