@@ -23,7 +23,7 @@ from migrate.report.text import clean
 from migrate.request import RecoverRequest, Request
 
 Run = Callable[[Request, ui.Observer], Report]
-RunRecover = Callable[[RecoverRequest, ui.Observer], Report]
+RunRecover = Callable[[RecoverRequest], Report]
 
 
 def main(
@@ -62,7 +62,7 @@ def _run(
                 [Reason("not-root", "origin", "migrate needs root", "Run it as root, e.g. by sudo.")]
             )
         if isinstance(asked, RecoverRequest):
-            return (run_recover or _recover)(asked, observer)
+            return (run_recover or _recover)(asked)
         if cramped := environment.problems():
             remedy = "Raise the hard limit: ulimit -H."
             raise Refused([Reason("host-problem", "origin", text, remedy) for text in cramped])
@@ -95,10 +95,10 @@ def _migrate(asked: Request, observer: ui.Observer) -> Report:
     return origin.run(asked, observer)
 
 
-def _recover(asked: RecoverRequest, observer: ui.Observer) -> Report:
+def _recover(asked: RecoverRequest) -> Report:
     from migrate.recovery import recover
 
-    return recover.run(asked, observer)
+    return recover.run(asked)
 
 
 # --- the end ---------------------------------------------------------------------------------------------

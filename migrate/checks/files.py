@@ -11,9 +11,10 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator
 
-from migrate.checks.subject import DESTINATION, Subject, names, size
+from migrate.checks.subject import DESTINATION, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory
+from migrate.units import size
 
 _CODE = frozenset({File.MAPPED, File.EXECUTABLE})
 #: Nobody reads these: they have to be there.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from migrate.checks.subject import ORIGIN, Subject, names, size
+from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import Obstacle
+from migrate.units import size
 
 
 class Words(NamedTuple):

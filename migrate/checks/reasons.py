@@ -23,9 +23,10 @@ from migrate.checks.network import (
     sockets_whole,
 )
 from migrate.checks.obstacles import ghost_bytes, obstacles
-from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject, size
+from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+from migrate.units import size
 
 __all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals"]
 

@@ -70,13 +70,3 @@ def names(words: Iterable[str], most: int = 3) -> str:
     told = list(words)
     text = ", ".join(told[:most])
     return text if len(told) <= most else f"{text} and {len(told) - most} more"
-
-
-def size(count_bytes: int) -> str:
-    """Return a size for people, e.g. ``1.5 GB``."""
-    amount = float(count_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"

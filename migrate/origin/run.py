@@ -39,7 +39,6 @@ def run(request: Request, observer: Observer) -> Report:
     except MigrateError as error:
         report.fail(error)
     report.take(account.timeline)
-    observer.finished(report)
     return report
 
 

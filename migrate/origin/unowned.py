@@ -22,10 +22,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate import interrupt, limits
-from migrate.checks.subject import names, size
+from migrate.checks.subject import names
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.inventory.ports import text
 from migrate.inventory.sockets import plain_ip
+from migrate.units import size
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError
 from tcpcp.kernel import diag

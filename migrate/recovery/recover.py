@@ -8,7 +8,6 @@ if it agrees, or cannot be asked and the person insists.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from migrate import place, problems
@@ -19,7 +18,6 @@ from migrate.recovery import arrived, doubt, records, settle, undo, whereabouts
 from migrate.recovery.instructions import in_doubt, look
 from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict
-from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report
 from migrate.request import RecoverRequest
 
@@ -30,7 +28,7 @@ _UNASKED = (
 )
 
 
-def run(request: RecoverRequest, observer: Observer) -> Report:
+def run(request: RecoverRequest) -> Report:
     """Do what *request* asks and report. Migrations under way are left alone.
 
     The outcome is IN_DOUBT while one is left that a person must decide, else UNTOUCHED.
@@ -41,13 +39,10 @@ def run(request: RecoverRequest, observer: Observer) -> Report:
             _run(request, report)
     except MigrateError as error:
         report.fail(error)
-    observer.finished(report)
     return report
 
 
 def _run(request: RecoverRequest, report: Report) -> None:
-    if os.geteuid() != 0:
-        raise MigrateError("needs root", hint="Run it as root.")
     if request.resume or request.release:
         _decide(request, report)
     else:

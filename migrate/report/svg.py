@@ -26,7 +26,8 @@ from migrate.report.panel import (
     short,
 )
 from migrate.report.report import Report, Span
-from migrate.report.text import headline, size
+from migrate.report.text import headline
+from migrate.units import size
 
 _FONTS = "system-ui, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 _BADGES = {"MOVED": "#2f855a", "READY": "#2f855a", "IN_DOUBT": "#c53030"}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from migrate.errors import Problem
 from migrate.report.report import Outcome, Report
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from migrate.units import size
 
 
 def render(report: Report, *, verbose: bool = False) -> list[str]:
@@ -36,15 +35,6 @@ def headline(report: Report) -> str:
     if where and report.pid and str(report.pid) not in where:
         where = f"PID {report.pid} {where}"
     return f"{report.outcome.value}: {where}" if where else report.outcome.value
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people, e.g. "12.3 MiB"."""
-    value, unit = float(count), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value /= 1024
-        unit += 1
-    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
 
 
 def duration(ms: float) -> str:

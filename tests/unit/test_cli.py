@@ -33,7 +33,6 @@ def driver(outcome: Outcome, error: Exception | None = None) -> Callable[[Reques
         report = Report(outcome=outcome, pid=request.pid, host=request.host)
         if error is not None:
             report.fail(error)
-        observer.finished(report)
         return report
 
     return run
@@ -191,7 +190,7 @@ def test_bug_that_escapes(capsys: Capture, tmp_path: Path) -> None:
 def test_recover() -> None:
     seen: list[RecoverRequest] = []
 
-    def run(request: RecoverRequest, observer: ui.Observer) -> Report:
+    def run(request: RecoverRequest) -> Report:
         seen.append(request)
         return Report(outcome=Outcome.UNTOUCHED, notes=["nothing was left"])
 

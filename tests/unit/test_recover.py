@@ -61,14 +61,7 @@ def answering(where: pb.Answer.Where.ValueType) -> Callable[..., pb.Answer]:
 
 
 def run(**words: Any) -> Report:
-    return recover.run(RecoverRequest(**words), Quiet())  # type: ignore[arg-type]
-
-
-class Quiet:
-    """An observer that nobody looks at."""
-
-    def finished(self, report: Report) -> None:
-        """See :class:`migrate.report.observer.Observer`."""
+    return recover.run(RecoverRequest(**words))
 
 
 def left(role: str, *states: State, end: str = "", alive: bool = True) -> Path:
@@ -178,7 +171,7 @@ def test_what_is_under_way_is_left_alone() -> None:
 
 
 def test_recover_tells_what_it_did() -> None:
-    assert recover.run(RecoverRequest(), Quiet()).notes == ["nothing was left here by a migration"]  # type: ignore[arg-type]
+    assert recover.run(RecoverRequest()).notes == ["nothing was left here by a migration"]
     left("origin")
     report = run()
     assert (report.outcome, report.exit_status, len(report.notes)) == (Outcome.UNTOUCHED, 0, 1)
@@ -187,7 +180,7 @@ def test_recover_tells_what_it_did() -> None:
 
 def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
     left("origin", alive=False)
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = recover.run(RecoverRequest())
     assert f"process {os.getpid()} has ended" in report.notes[0]
 
 
@@ -195,7 +188,7 @@ def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.Mon
     left("origin", State.COMMITTED)
     monkeypatch.setattr(doubt, "ask", answering(pb.Answer.NOT_HERE))
     monkeypatch.setattr(undo.identity, "alive", lambda task: False)
-    report = recover.run(RecoverRequest(resume=ID), Quiet())  # type: ignore[arg-type]
+    report = recover.run(RecoverRequest(resume=ID))
     assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
     assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
 

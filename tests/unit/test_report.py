@@ -11,7 +11,8 @@ from migrate.errors import CriuError, Ended, Exit, MigrateError, Problem, Reason
 from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
 from migrate.report.report import Outcome, Report, Span, Timeline
-from migrate.report.text import clean, duration, render, size
+from migrate.report.text import clean, duration, render
+from migrate.units import size
 from tcpcp.errors import IsolationError
 
 
@@ -168,7 +169,7 @@ def test_text_of_a_move() -> None:
         "  isolated         51.0 ms",
         "  total           612.0 ms",
         "  connections            3",
-        "  images           5.0 MiB",
+        "  images              5 MB",
         "  gap packets    2, 1 lost",
         "",
         "  phase           origin  destination",
@@ -229,5 +230,11 @@ def test_text_cannot_steer_the_terminal() -> None:
 
 
 def test_units() -> None:
-    assert [size(n) for n in (0, 1023, 1024, 5 << 20)] == ["0 B", "1023 B", "1.0 KiB", "5.0 MiB"]
+    assert [size(n) for n in (0, 999, 1000, 5 << 20, 1 << 31)] == [
+        "0 bytes",
+        "999 bytes",
+        "1 kB",
+        "5 MB",
+        "2.1 GB",
+    ]
     assert [duration(ms) for ms in (0.04, 9999.9, 12_345)] == ["0.0 ms", "9999.9 ms", "12.3 s"]

@@ -80,7 +80,7 @@ def test_both_panels_show_what_belongs_there() -> None:
         spans = [band.attributes["data-name"] for band in shown.of_class("span", panel)]
         assert spans == ["frozen", "isolated"]
     texts = shown.texts()
-    for text in ("MOVED", "runs on web2 as PID 4711", "1,000 ms", "80.0 ms", "50.0 ms", "3", "5.0 MiB"):
+    for text in ("MOVED", "runs on web2 as PID 4711", "1,000 ms", "80.0 ms", "50.0 ms", "3", "5 MB"):
         assert text in texts
     assert texts.count("frozen 80.0 ms") == 2 and "± 0.25 ms" in texts
     assert any("web1 → web2" in text for text in texts)

@@ -29,7 +29,6 @@ def tell(observer: ui.Observer, report: Report) -> None:
     observer.phase_end("dump")
     observer.note("stopped\x1b at FROZEN")
     observer.finished(report)
-    observer.finished(report)
 
 
 @pytest.fixture
