@@ -126,7 +126,7 @@ class Speech:
     def heard(self, kind: str, message: Any, payload: bytes) -> tuple[str, Said]:
         """What has come, as we say it. :raises ProtocolError: what is not of this protocol."""
         if payload or isinstance(message, pb.Connections):
-            raise ProtocolError(f"received a frame ({kind}) that protocol {NUMBER} has not", phase="session")
+            raise ProtocolError(f"received a frame ({kind}) that protocol {NUMBER} has not")
         if isinstance(message, pb.FileChunk):
             if kind == "image" and self._heard.take(message):
                 return "connections", Connections(message.data)
