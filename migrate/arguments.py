@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises instead of leaving the program."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, phase="usage", hint="See `migrate --help`.")
+        raise UsageError(message, hint="See `migrate --help`.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -252,4 +252,4 @@ def _word(name: str, text: str) -> str:
 
 
 def _wrong(text: str) -> UsageError:
-    return UsageError(text, phase="usage", hint="See `migrate --help`.")
+    return UsageError(text, hint="See `migrate --help`.")

@@ -14,17 +14,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from migrate import arguments, environment, interrupt
+from migrate import arguments, environment, interrupt, problems
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.events import log
 from migrate.report import file as report_file
 from migrate.report import observer as ui
-from migrate.report.report import ErrorReport, Outcome, Report
+from migrate.report.report import Outcome, Report
 from migrate.report.text import clean
 from migrate.request import RecoverRequest, Request
 
 Run = Callable[[Request, ui.Observer], Report]
-RunRecover = Callable[[RecoverRequest, ui.Observer], Report]
+RunRecover = Callable[[RecoverRequest], Report]
 
 
 def main(
@@ -65,7 +65,7 @@ def _run(
                 [Reason("not-root", "origin", "migrate needs root", "Run it as root, e.g. by sudo.")]
             )
         if isinstance(asked, RecoverRequest):
-            return (run_recover or _recover)(asked, observer)
+            return (run_recover or _recover)(asked)
         if cramped := environment.problems():
             remedy = "Raise the hard limit: ulimit -H."
             raise Refused([Reason("host-problem", "origin", text, remedy) for text in cramped])
@@ -79,7 +79,7 @@ def _run(
         report.fail(error)
         if not isinstance(error, MigrateError):
             assert report.error is not None
-            report.error.bug = True
+            report.error = problems.as_bug(report.error)
         return report
 
 
@@ -98,21 +98,22 @@ def _migrate(asked: Request, observer: ui.Observer) -> Report:
     return origin.run(asked, observer)
 
 
-def _recover(asked: RecoverRequest, observer: ui.Observer) -> Report:
+def _recover(asked: RecoverRequest) -> Report:
     from migrate.recovery import recover
 
-    return recover.run(asked, observer)
+    return recover.run(asked)
 
 
 # --- the end ---------------------------------------------------------------------------------------------
 
 
 def _usage(error: UsageError, *, json_lines: bool) -> int:
+    error.stamp("usage", "origin")
     with contextlib.suppress(OSError):
         if json_lines:
-            report = Report(outcome=Outcome.UNTOUCHED, error=ErrorReport.of(error))
+            report = Report(outcome=Outcome.UNTOUCHED, error=problems.of(error))
             ui.choose(sys.stdout, sys.stderr, json_lines=True, verbose=False).finished(report)
-        print(f"migrate: {error}. {error.hint}", file=sys.stderr, flush=True)
+        print(f"migrate: {error}. {error.problem.hint}", file=sys.stderr, flush=True)
     _close_stdout()
     return int(Exit.USAGE)
 
@@ -136,7 +137,7 @@ def _save_bug(report: Report, verbose: bool) -> None:
     with contextlib.suppress(OSError):
         descriptor, path = tempfile.mkstemp(prefix="migrate-bug-", suffix=".txt")
         with os.fdopen(descriptor, "w") as file:
-            file.write("\n".join([report.error.message, *report.error.details]) + "\n")
+            file.write("\n".join([report.error.text, *report.error.details]) + "\n")
         print(f"migrate: the traceback is in {path}", file=sys.stderr, flush=True)
 
 

@@ -1,14 +1,17 @@
 """Every error that `migrate` raises on purpose; anything else that escapes is a bug (exit status 70).
 
-An error says what failed, in which phase, on which host, and what to do. What state the process is in is
-added by the driver, which alone knows it (see :class:`migrate.report.report.Report`).
+An error says what failed, and what to do. In which phase and on which host is added where a step is left
+(:mod:`migrate.problems`); what state the process is in, by the driver, which alone knows it (see
+:class:`migrate.report.report.Report`). What is told of it is a :class:`Problem`, on the way to the other host too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from migrate.pb.session_pb2 import PhaseTime
 
@@ -28,32 +31,47 @@ class Exit(enum.IntEnum):
     BUG = 70
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is told of an error, to the other host and to the user, as text, JSON and drawing.
+
+    :ivar kind: its name in ``--json``: that of the error's class.
+    :ivar text: what failed.
+    :ivar hint: what the user can do about it; a sentence, or "".
+    :ivar details: lines that help an engineer, e.g. the first errors of CRIU's log.
+    :ivar phase: what was being done, e.g. ``"connect"``, ``"check"``, ``"dump"``; "" while that is not known.
+    :ivar host: where it failed: ``"origin"`` or ``"destination"``; likewise.
+    :ivar bug: whether it is one of this program's.
+    """
+
+    kind: str
+    text: str
+    hint: str = ""
+    details: tuple[str, ...] = ()
+    phase: str = ""
+    host: str = ""
+    bug: bool = False
+
+    def at(self, phase: str, host: str) -> Problem:
+        """It, with *phase* and *host* where these are not known yet."""
+        return dataclasses.replace(self, phase=self.phase or phase, host=self.host or host)
+
+
 class MigrateError(Exception):
     """Something failed.
 
-    :ivar phase: what was being done, e.g. ``"connect"``, ``"check"``, ``"dump"``.
-    :ivar role: the host it failed on: ``"origin"`` or ``"destination"``.
-    :ivar hint: what the user can do about it; a sentence, or "".
-    :ivar details: lines that help an engineer, e.g. the first errors of CRIU's log.
+    :cvar of_the_other: it is about the other host, as seen from here.
+    :ivar problem: what is told of it, as far as it is known.
     :ivar phases: what the other host, which told of the error, had done before.
     :ivar not_there: the destination, which told of the error, said that the process does not run there and will
         not: whatever it had built of it is gone.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        phase: str = "",
-        role: str = "origin",
-        hint: str = "",
-        details: list[str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.phase = phase
-        self.role = role
-        self.hint = hint
-        self.details = details or []
+    of_the_other: ClassVar[bool] = False
+
+    def __init__(self, text: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.problem = Problem(self.kind, text, hint, tuple(details))
         self.phases: Sequence[PhaseTime] = ()
         self.not_there = False
 
@@ -61,6 +79,19 @@ class MigrateError(Exception):
     def kind(self) -> str:
         """The error's name in ``--json``: the class name."""
         return type(self).__name__
+
+    def stamp(self, phase: str, host: str) -> None:
+        """Say where it was, unless that was said before; for who runs a step."""
+        self.problem = self.problem.at(phase, host)
+
+    def add_details(self, lines: Iterable[str]) -> None:
+        """Add *lines* for an engineer, for who knows more of it."""
+        self.problem = dataclasses.replace(self.problem, details=(*self.problem.details, *lines))
+
+    def told(self) -> Problem:
+        """What is told of it, its notes (failed undos) among the details."""
+        notes = vars(self).get("__notes__", ())
+        return dataclasses.replace(self.problem, details=(*self.problem.details, *notes))
 
 
 class UsageError(MigrateError):
@@ -91,7 +122,8 @@ class Refused(MigrateError):
 
     def __init__(self, reasons: list[Reason]) -> None:
         noun = "reason" if len(reasons) == 1 else "reasons"
-        super().__init__(f"{len(reasons)} {noun} not to begin", phase="check")
+        super().__init__(f"{len(reasons)} {noun} not to begin")
+        self.problem = self.problem.at("check", "")  # whoever finds them: it is what checks are for
         self.reasons = reasons
 
 
@@ -106,9 +138,13 @@ class Signalled(MigrateError):
 class TransportError(MigrateError):
     """The connection to the destination could not be made, or was lost."""
 
+    of_the_other = True
+
 
 class ProtocolError(MigrateError):
     """The other side said something that does not belong here."""
+
+    of_the_other = True
 
 
 class KernelError(MigrateError):

@@ -88,7 +88,7 @@ def check() -> None:
         return
     if _state.pending is not None and not _state.raised and _state.mode != _Mode.HELD:
         _state.raised = True
-        raise Interrupted(f"stopped by {_state.pending.name}", phase="interrupt")
+        raise Interrupted(f"stopped by {_state.pending.name}")
 
 
 def requested() -> bool:

@@ -9,28 +9,16 @@ IN_DOUBT, until the destination has said that it runs there, or that it does not
 
 from __future__ import annotations
 
-import enum
 import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from migrate.steps import BY_STATE, GIVEN_AWAY, STEPS, State, Step
-
-__all__ = ["STEPS", "Machine", "Outcome", "State", "Step", "drawn", "listed", "whole"]
+from migrate.states import GIVEN_AWAY, Outcome, State
+from migrate.steps import BY_STATE, STEPS, Step
 
 #: Columns of text are at most this wide.
 _WIDTH = 42
 _ONCE, _ANY, _BACK = "-->", "==>", "<--"
-
-
-class Outcome(enum.StrEnum):
-    """Where the process is in the end. No failure makes ENDED: it is what is seen when all is over."""
-
-    UNTOUCHED = "UNTOUCHED"
-    ROLLED_BACK = "ROLLED_BACK"
-    IN_DOUBT = "IN_DOUBT"
-    MOVED = "MOVED"
-    ENDED = "ENDED"
 
 
 class Machine:
@@ -114,7 +102,7 @@ def listed() -> str:
     """The state after each step, what may be in the journals then, and what a failure in the step comes to."""
     rows = [("step", "then", "journal of the origin", "journal of the destination", "on failure")]
     for step in STEPS:
-        here, there = ", ".join(step.here), ", ".join(step.there)
+        here, there = (", ".join(one.word for one in column) for column in (step.here, step.there))
         rows.append((step.action, step.after.value, here, there, _outcome(step)))
     return _columns(rows)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from migrate.steps import GIVEN_AWAY, STEPS
+from migrate.states import GIVEN_AWAY
+from migrate.steps import STEPS
 
 #: Messages that may come any number of times.
 MEANWHILE = frozenset(kind for step in STEPS for kind in step.meanwhile)

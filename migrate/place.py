@@ -58,7 +58,7 @@ def _valid(migration_id: str) -> str:
 
 
 def image_root() -> Path:
-    """The memory file system with the most space; root's own directory is made in it.
+    """The memory file system with the most space now.
 
     :raises FileNotFoundError: the host has no tmpfs.
     """
@@ -69,11 +69,20 @@ def image_root() -> Path:
     return max(choices, key=lambda path: shutil.disk_usage(path).free)
 
 
-def images(migration_id: str) -> Path:
-    """Make the image directory of one migration: in memory, private to root."""
-    directory = image_root() / f"migrate-{_valid(migration_id)}"
+def choose_images(migration_id: str) -> Path:
+    """Where the images of one migration shall be: in memory. Nothing is made.
+
+    To be asked once, and the answer passed on: a moment later another file system may have the most space, and what
+    the journal names would not be what is made.
+
+    :raises FileNotFoundError: see :func:`image_root`.
+    """
+    return image_root() / f"migrate-{_valid(migration_id)}"
+
+
+def make_images(directory: Path) -> None:
+    """Make what :func:`choose_images` has chosen, private to root; the journal names it by now."""
     directory.mkdir(mode=0o700)
-    return directory
 
 
 def tmpfs_in(mounts: bytes) -> set[str]:

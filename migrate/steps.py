@@ -1,34 +1,30 @@
 """The steps of a migration as one table: the state before and after each, what is said, done and journalled in it.
 
 Pure. The table runs: :mod:`migrate.origin.run` takes its rows, a stage of :mod:`migrate.origin.stages` for each;
-what an agent takes after what comes from it (:mod:`migrate.order`); :mod:`migrate.recovery.undo` has a function
-for every entry that a row lets a host journal. The README shows it as ``python -m migrate.machine`` prints it.
+what an agent takes after what comes from it (:mod:`migrate.order`); the entries that a row lets a host journal are
+the classes that undo it. The README shows it as ``python -m migrate.machine`` prints it.
 """
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
-
-class State(enum.Enum):
-    """Where a migration is; the last four are ends."""
-
-    STARTED = "STARTED"
-    CHECKED = "CHECKED"
-    FROZEN = "FROZEN"
-    DUMPED = "DUMPED"
-    ISOLATED = "ISOLATED"
-    STREAMED = "STREAMED"
-    RESTORED = "RESTORED"
-    SWITCHED = "SWITCHED"
-    COMMITTED = "COMMITTED"
-    ACTIVATED = "ACTIVATED"
-    RELEASED = "RELEASED"
-
-
-#: From here on the origin's copy never runs again by itself, and nothing may be interrupted.
-GIVEN_AWAY = frozenset({State.COMMITTED, State.ACTIVATED, State.RELEASED})
+from migrate.files.entries import Copied, Directory
+from migrate.journal.entry import Entry
+from migrate.recovery.entries import (
+    Criu,
+    Freezer,
+    Images,
+    Isolation,
+    Keeper,
+    Repair,
+    Routes,
+    Sockets,
+    Stop,
+    Switch,
+    Tree,
+)
+from migrate.states import GIVEN_AWAY, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +48,8 @@ class Step:
     sends: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
     meanwhile: tuple[str, ...] = ()
-    here: tuple[str, ...] = ()
-    there: tuple[str, ...] = ()
+    here: tuple[type[Entry], ...] = ()
+    there: tuple[type[Entry], ...] = ()
 
     @property
     def gives_away(self) -> bool:
@@ -90,8 +86,8 @@ STEPS = (
         sends=("prepare",),
         waits=("prepared", "compared"),
         meanwhile=("copy", "compare"),
-        here=("images", "isolation"),
-        there=("isolation", "images", "directory", "copied"),
+        here=(Images, Isolation),
+        there=(Isolation, Images, Directory, Copied),
     ),
     Step(
         State.CHECKED,
@@ -107,7 +103,7 @@ STEPS = (
         "freeze",
         origin="hold SYNs, drain accept queues, freeze the tree",
         destination="",
-        here=("freezer", "criu"),
+        here=(Freezer, Criu),
     ),
     Step(
         State.FROZEN,
@@ -118,8 +114,8 @@ STEPS = (
         destination="take them as they grow",
         waits=("compared",),
         meanwhile=("compare", "copy", "image"),
-        here=("stop", "keeper"),
-        there=("directory", "copied"),
+        here=(Stop, Keeper),
+        there=(Directory, Copied),
     ),
     Step(
         State.DUMPED,
@@ -128,7 +124,7 @@ STEPS = (
         origin="from here on catch what the peers send; one filter batch cuts all connections off; read every ICI",
         destination="check it, make CRIU's image of it",
         meanwhile=("connections", "image"),
-        here=("repair",),
+        here=(Repair,),
     ),
     Step(
         State.ISOLATED,
@@ -147,7 +143,7 @@ STEPS = (
         sends=("restore",),
         waits=("restored",),
         meanwhile=("gap",),
-        there=("switch", "sockets", "routes", "tree", "criu"),
+        there=(Switch, Sockets, Routes, Tree, Criu),
     ),
     Step(
         State.RESTORED,
@@ -158,7 +154,7 @@ STEPS = (
         sends=("switch",),
         waits=("switched",),
         meanwhile=("gap",),
-        here=("switch",),
+        here=(Switch,),
     ),
     Step(
         State.SWITCHED,

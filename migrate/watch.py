@@ -47,7 +47,7 @@ class Watch:
         """
         if threading.current_thread() is not threading.main_thread():
             if self._over:
-                raise GivenUp("the migration is being undone", phase="settle")
+                raise GivenUp("the migration is being undone")
             return
         interrupt.check()
         if self._over or self._looking:

@@ -40,7 +40,7 @@ class Told:
         self._address.choose()
         if not os.access(self._program, os.X_OK):
             hint = "Install it on both hosts, or use --switch address."
-            raise SwitchError(f"{self._program} cannot be run", phase="check", role=self._role, hint=hint)
+            raise SwitchError(f"{self._program} cannot be run", hint=hint)
 
     def switch(self) -> None:
         """It has happened when the program is told."""
@@ -64,4 +64,4 @@ class Told:
         try:
             subprocess.run(words, check=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL, capture_output=True)
         except (OSError, subprocess.SubprocessError) as error:
-            raise SwitchError(f"{self._program} failed: {error}", phase="switch", role=self._role) from error
+            raise SwitchError(f"{self._program} failed: {error}") from error

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from migrate import limits
+from migrate import limits, problems
 from migrate.criu.worker import Options, program, worker
 from migrate.errors import CriuError
 
@@ -160,7 +160,7 @@ def main() -> int:
     try:
         run(binary)
     except (CriuError, OSError) as error:
-        print("\n".join([*getattr(error, "details", []), str(error)]))
+        print("\n".join([*problems.of(error).details, str(error)]))
         return 1
     return 0
 

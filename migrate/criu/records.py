@@ -46,4 +46,4 @@ def with_messages(data: bytes, messages: Iterable[bytes]) -> bytes:
 
 def broken(name: str) -> ProtocolError:
     """The error for the image *name*, which is none."""
-    return ProtocolError(f"{name} is not an image of CRIU's", phase="restore", role="destination")
+    return ProtocolError(f"{name} is not an image of CRIU's")

@@ -57,10 +57,10 @@ def absent(wanted: Iterable[TakenName]) -> list[str]:
     return [one.name for one in wanted if not os.path.lexists(one.name)]
 
 
-def remove(entry: Mapping[str, Any]) -> str:
-    """Remove the sockets that a restore has left at ``paths``, unless somebody uses them; no link is followed."""
+def remove(paths: Iterable[str]) -> str:
+    """Remove the sockets that a restore has left at *paths*, unless somebody uses them; no link is followed."""
     used = {one.file_inode for one in unix_diag.sockets().values()}
-    removed = sum(_remove(Path(path), used) for path in entry["paths"])
+    removed = sum(_remove(Path(path), used) for path in paths)
     return f"{removed} unix sockets removed"
 
 

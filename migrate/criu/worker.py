@@ -117,7 +117,7 @@ class Worker:
         self.namespace_init = 0
         path = binary or program()
         if path is None:
-            raise self._error("criu is not installed", hint=GET_CRIU)
+            raise CriuError("criu is not installed", hint=GET_CRIU)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
@@ -136,7 +136,7 @@ class Worker:
             self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:
             ours.close()
-            raise self._error(f"cannot start {path}: {error.strerror}") from error
+            raise CriuError(f"cannot start {path}: {error.strerror}") from error
         if role == "origin":
             self._spare()
         if avoid_pids:
@@ -156,7 +156,7 @@ class Worker:
                 self._wait_for(output.fileno(), time.monotonic() + limits.NAMESPACE_S, what)
                 line = output.readline().strip()
             if not line.isdigit():
-                raise self._error("no new PID namespace could be made", phase=what)
+                raise CriuError("no new PID namespace could be made")
         except BaseException:
             self.close(grace_s=0.0)
             raise
@@ -176,7 +176,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             if self.process.poll() is None:
                 return identity.identity(self.process.pid)[1]
-        raise self._error("CRIU ended before it was needed", hint="Look for what killed it, and try again.")
+        raise CriuError("CRIU ended before it was needed", hint="Look for what killed it, and try again.")
 
     def version(self) -> tuple[int, int, int]:
         """The program's version; the worker is used up."""
@@ -277,7 +277,7 @@ class Worker:
                 answer = rpc.criu_req(type=rpc.NOTIFY, notify_success=said is not False)
                 reply = self._ask(answer, self._deadline(options), what)
         except CriuError as error:
-            error.details = error.details or log.errors(options.images / options.log_file)
+            error.add_details(log.errors(options.images / options.log_file))
             raise
         if not reply.success:
             details = log.errors(options.images / options.log_file)
@@ -289,9 +289,7 @@ class Worker:
                 or f"errno {reply.cr_errno}"
             )
             hint = MAKE_ROOM if _NO_SPACE in text else "migrate -v shows the first errors of CRIU's log."
-            raise self._error(
-                f"CRIU could not {what} the process: {text}", phase=what, hint=hint, details=details
-            )
+            raise CriuError(f"CRIU could not {what} the process: {text}", hint=hint, details=details)
 
     @staticmethod
     def _deadline(options: Options) -> float:
@@ -308,7 +306,7 @@ class Worker:
             raise self._ended_in(what)
         reply = parsed(data)
         if reply is None:
-            raise self._error(f"CRIU answered what is no answer ({what})", phase=what)
+            raise CriuError(f"CRIU answered what is no answer ({what})")
         return reply
 
     def _wait_for(self, descriptor: int, deadline: float, what: str) -> None:
@@ -330,26 +328,21 @@ class Worker:
             if ready:
                 raise self._died(what)
             if left_s <= 0:
-                raise self._error(f"CRIU did not answer in time ({what})", phase=what)
+                raise CriuError(f"CRIU did not answer in time ({what})")
 
     def _ended_in(self, what: str, why: str | None = "") -> CriuError:
         """It has hung up: since it has died, as a rule, which then shows within a moment."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=limits.HEED_S)
             return self._died(what)
-        return self._error(f"CRIU ended in the middle ({what})" + (f": {why}" if why else ""), phase=what)
+        return CriuError(f"CRIU ended in the middle ({what})" + (f": {why}" if why else ""))
 
     def _died(self, what: str) -> CriuError:
         status = self.process.wait()
         number = status - 256 if self.namespace_init and status > 128 else status
         how = f"was killed by {signal.Signals(-number).name}" if number < 0 else f"ended with status {status}"
         hint = "Look for what ended it (the kernel's log says whether memory ran out), and try again."
-        return self._error(f"CRIU (process {self.pid}) {how} in the middle ({what})", phase=what, hint=hint)
-
-    def _error(
-        self, text: str, *, phase: str = "", hint: str = "", details: list[str] | None = None
-    ) -> CriuError:
-        return CriuError(text, phase=phase, role=self.role, hint=hint, details=details)
+        return CriuError(f"CRIU (process {self.pid}) {how} in the middle ({what})", hint=hint)
 
 
 def parsed(data: bytes) -> Any:

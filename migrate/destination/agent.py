@@ -27,7 +27,9 @@ from migrate.version import VERSION
 
 if TYPE_CHECKING:  # loaded after the hello
     from migrate.destination.destination import Destination
-    from tcpcp.errors import TcpcpError
+
+#: What a message belongs to, where that has another name.
+_STEPS = {"process": "check", "compare": "check", "connections": "isolate", "image": "stream"}
 
 
 class Agent:
@@ -52,6 +54,7 @@ class Agent:
             self._here.settle()
             return 0
         except ProtocolError as error:
+            error.stamp("session", "destination")
             log.error(error)
             self._here.settle()
             _tell(self._link, error)
@@ -63,33 +66,35 @@ class Agent:
             kinds = sorted(order.FOLLOWS[self._after])
             kind, message = self._link.receive_kind(*kinds, timeout_s=limits.PATIENCE_S)
         except (CriuError, SwitchError, FilterLost) as error:  # found by Destination.watch()
-            self._fail("restore", error)
+            error.stamp("restore", "destination")
+            self._fail(error)
         else:
             self._take(kind, message)
 
     def _take(self, kind: str, message: Any) -> None:
+        from migrate import problems
         from migrate.link import message_checks
-        from tcpcp.errors import TcpcpError
 
         if self._after == order.FAILED and kind not in (order.ABORT, order.GOODBYE):
             return
         message_checks.check(message)
         try:
-            reply = self._handlers[kind](message)
-        except (MigrateError, TcpcpError, OSError) as error:
-            if isinstance(error, (TransportError, ProtocolError)):
-                raise
-            self._fail(kind, error)
+            with problems.step(_STEPS.get(kind, kind), "destination"):
+                reply = self._handlers[kind](message)
+        except (TransportError, ProtocolError):
+            raise
+        except MigrateError as error:
+            self._fail(error)
             return
         if kind not in order.MEANWHILE:
             self._after = kind
         if reply is not None:
             self._link.send(reply)
 
-    def _fail(self, phase: str, error: MigrateError | TcpcpError | OSError) -> None:
+    def _fail(self, error: MigrateError) -> None:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
         log.error(error)
-        told = failure.to_failure(error, phase)
+        told = failure.to_failure(error)
         told.log_tail.extend([*self._here.settle(), *log.problems()])
         told.not_here = self._here.not_here
         told.phases.extend(self._here.phases)
@@ -107,6 +112,7 @@ def serve(stream: Stream) -> int:
     except TransportError:
         return 0
     except ProtocolError as error:
+        error.stamp("session", "destination")
         _tell(link, error)
         return 1
     finally:
@@ -127,7 +133,7 @@ def _greet(link: Link) -> pb.Hello:
         )
     )
     if not place.valid_id(hello.migration_id):
-        raise ProtocolError("not a migration's id", phase="session", role="destination")
+        raise ProtocolError("not a migration's id")
     return hello
 
 
@@ -153,7 +159,7 @@ def _called_off(link: Link) -> None:
     if link.error is not None:
         raise link.error
     if link.has("abort"):
-        raise MigrateError("the origin has called it off", phase="abort", role="destination")
+        raise MigrateError("the origin has called it off")
 
 
 def _tell(link: Link, error: MigrateError) -> None:

@@ -45,11 +45,9 @@ def addresses(prepare: Prepare, icis: Iterable[Ici]) -> None:
     if wrong := sorted(set(map(str, others))):
         raise ImageError(
             f"connections on {', '.join(wrong[:_SHOWN])}, which does not move with the process",
-            phase="compile",
-            role="destination",
             hint="If the process has opened them since the check, try again: then it is told before the freeze.",
         )
 
 
 def _wrong(text: str) -> ProtocolError:
-    return ProtocolError(f"received {text}", phase="restore", role="destination")
+    return ProtocolError(f"received {text}")

@@ -111,4 +111,4 @@ def not_listening(listening: Collection[Endpoint]) -> list[str]:
 
 
 def _failed(text: str, hint: str) -> CriuError:
-    return CriuError(text, phase="restore", role="destination", hint=hint)
+    return CriuError(text, hint=hint)

@@ -18,9 +18,9 @@ from migrate.errors import ProtocolError
 from migrate.events import log
 from migrate.gap import packets
 from migrate.inventory import answer
-from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import whereabouts
+from migrate.states import Outcome
 
 S = TypeVar("S", bound=Stage)
 
@@ -61,7 +61,8 @@ class Destination:
     def handlers(self) -> dict[str, Callable[[Any], Any]]:
         """What is done for each kind of message; the answer, or None.
 
-        They raise MigrateError, TcpcpError and OSError; :meth:`settle` is to be called then.
+        They raise MigrateError, TcpcpError and OSError, see :func:`migrate.problems.step`; :meth:`settle` is to be
+        called then.
         """
         return {
             "ask": lambda asked: whereabouts.find(asked.migration_id, asked.wait_ms / 1000),
@@ -149,5 +150,5 @@ class Destination:
         """The state, which has to be *wanted*. :raises ProtocolError: it is another one."""
         if not isinstance(self._stage, wanted):
             text = f"received what does not belong to the state {type(self._stage).__name__}"
-            raise ProtocolError(text, phase="session", role="destination")
+            raise ProtocolError(text)
         return self._stage

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator
 
-from migrate import inventory
+from migrate import inventory, problems
 from migrate.events import log
 from migrate.files.content import Digests
 from migrate.pb import session_pb2 as pb
@@ -36,10 +36,11 @@ class Errand:
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Generator[None, None, None]:
-        """Add to the phases when a ``with`` block began and how long it took, also when it fails."""
+        """Add to the phases when a ``with`` block began and how long it took, also when it fails:
+        then the error says in which it was."""
         start_ns = time.monotonic_ns()
         try:
-            with log.phase(phase):
+            with log.phase(phase), problems.step(phase, "destination"):
                 yield
         finally:
             duration_ns = time.monotonic_ns() - start_ns

@@ -12,6 +12,7 @@ from migrate.gap.inject import Injector, Inlet
 from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import entries
 from tcpcp.criu import stages
 from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -34,7 +35,7 @@ class Gate:
         self._isolation = Isolation(
             journal.migration_id, timeout_s=request.timeout_s + int(limits.FILTER_MARGIN_S)
         )
-        journal.did("isolation", name=journal.migration_id)
+        journal.did(entries.Isolation(journal.migration_id))
         self._isolation.prepare()
         self.lease = Lease(self._isolation)
         stages.prepare()
@@ -50,7 +51,7 @@ class Gate:
         # Nobody else is at these ends, so a few elements do for all connections.
         self.lease.hold((), {*listening, *(ici.local for ici in icis)})
         self.switch.require_free()
-        journal.did("switch", details=self.switch.details())
+        journal.did(entries.Switch(self.switch.details()))
         self.switch.prepare()
 
     def keep_everything(self) -> None:

@@ -10,9 +10,9 @@ from migrate.destination.stage import Ending, Left, Ready, Stage
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import CriuError, ProtocolError
 from migrate.gap.packets import Segment
-from migrate.machine import State
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived
+from migrate.recovery import arrived, records
+from migrate.states import State
 from migrate.watch import nothing
 from tcpcp.criu import stages
 from tcpcp.errors import TcpcpError
@@ -94,11 +94,11 @@ class Activated(Stage):
 
     def undo(self) -> Ending:
         """Nothing may: see :meth:`settle`."""
-        raise ProtocolError("an abort after the commit", phase="abort", role="destination")
+        raise ProtocolError("an abort after the commit")
 
     def settle(self) -> tuple[Stage, list[str]]:
         """See :class:`migrate.destination.stage.Stage`. Its origin may not have heard: it will ask."""
-        arrived.keep(self._ready.trail.journal.read())
+        arrived.keep(records.read(self._ready.trail.journal.directory))
         return Left(), ["the process runs on the destination", *self._end()]
 
     def goodbye(self) -> tuple[Stage, pb.Goodbye]:

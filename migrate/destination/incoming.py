@@ -10,6 +10,7 @@ from migrate.files.images import Receiver
 from migrate.journal.journal import Journal
 from migrate.link.payloads import Connections, Piece
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import entries
 from tcpcp.criu import completion, stages
 from tcpcp.record.ici import Endpoint, Ici
 
@@ -21,9 +22,9 @@ class Incoming:
     """
 
     def __init__(self, request: pb.Prepare, journal: Journal) -> None:
-        path = place.image_root() / f"migrate-{journal.migration_id}"
-        journal.did("images", path=str(path))
-        self.directory = place.images(journal.migration_id)
+        self.directory = place.choose_images(journal.migration_id)
+        journal.did(entries.Images(str(self.directory)))
+        place.make_images(self.directory)
         log.criu_in(self.directory)
         self.held: list[pb.HeldSocket] = []
         self._receiver = Receiver(self.directory)
@@ -54,7 +55,7 @@ class Incoming:
         icis = self._completion.finish(restore.closed)
         if restore.HasField("connections") and restore.connections != len(icis):
             text = f"{len(icis)} connections have arrived of {restore.connections}"
-            raise ImageError(text, phase="compile", role="destination")
+            raise ImageError(text)
         return icis
 
     def listening(self) -> list[Endpoint]:
@@ -67,7 +68,7 @@ class Incoming:
 
     def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
         """They get the paths that they had last, and a rollback removes those that are not there yet."""
-        journal.did("sockets", paths=unix_paths.absent(request.unix_sockets))
+        journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
 
     def forget_parent(self, root: int, restore: pb.Restore) -> list[str]:

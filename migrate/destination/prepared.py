@@ -17,6 +17,7 @@ from migrate.files.taker import FileTaker
 from migrate.link.payloads import Connections, Piece
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
+from migrate.recovery import entries
 from tcpcp.criu import stages, tree
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.record.ici import Ici
@@ -92,7 +93,7 @@ class Prepared(Undoable):
         self._ready.gate.lease.renew()
         if time.monotonic() > until:
             text = "CRIU could not build it in the time that the origin allows"
-            raise CriuError(text, phase="restore", role="destination", hint=WAITING_HINT)
+            raise CriuError(text, hint=WAITING_HINT)
 
     def _numbers(self, pids: list[int]) -> dict[int, int]:
         """PID on the origin -> PID as this host sees it: the same, but in a new PID namespace."""
@@ -105,14 +106,14 @@ class Prepared(Undoable):
         """What CRIU's restore happens within; routes that it makes are ours to remove."""
         windows = stages.restoring(icis, same_path=self._ready.request.same_path)
         if windows.routes:
-            self.trail.journal.did("routes", routes=[route.hex() for route in windows.routes])
+            self.trail.journal.did(entries.Routes(tuple(route.hex() for route in windows.routes)))
         return windows
 
     def _build(self) -> Generator[worker.Stage, bool | None, None]:
         """Have CRIU build the tree, until it waits for our word; what it does after that."""
         criu, request = self._ready.worker, self._ready.request
         self._note_tree(())
-        self.trail.journal.did("criu", pid=criu.pid, start=criu.start)
+        self.trail.journal.did(entries.Criu(criu.pid, criu.start))
         options = worker.Options(
             self._images.directory,
             "restore.log",
@@ -127,14 +128,13 @@ class Prepared(Undoable):
                     announced.root(request, step.pid)
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps
-        raise CriuError("CRIU ended before the tree was built", phase="restore", role="destination")
+        raise CriuError("CRIU ended before the tree was built")
 
     def _note_tree(self, pids: Iterable[int]) -> None:
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""
-        tasks = [identity.identity(pid) for pid in pids]
+        tasks = tuple(identity.identity(pid) for pid in pids)
         mark, path = self._ready.errand.mark, str(self._images.directory)
-        name = self._ready.runtime.name
-        self.trail.journal.did("tree", tasks=tasks, marked=mark, path=path, runtime=name)
+        self.trail.journal.did(entries.Tree(tasks, mark, path, self._ready.runtime.name))
 
 
 def _until(most_ms: int) -> float:

@@ -9,9 +9,9 @@ from migrate.destination.stage import Ready
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import ProtocolError
 from migrate.events import log
-from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
+from migrate.states import State
 from tcpcp.criu import stages
 
 
@@ -43,11 +43,11 @@ class Standing(Stands):
         numbers, held = self.tree.numbers, self._held
         if strangers := sorted({one.pid for one in held.values() if one.pid not in numbers}):
             text = f"sockets of processes that were not restored: {strangers[:5]}"
-            raise ProtocolError(f"received {text}", phase="restore", role="destination")
+            raise ProtocolError(f"received {text}")
         wanted = (*(ici.tag for ici in self.tree.icis), *(one.inode for one in restore.listeners))
         if unheld := sorted({inode for inode in wanted if inode not in held}):
             text = f"sockets that nobody holds: {unheld[:5]}"
-            raise ProtocolError(f"received {text}", phase="restore", role="destination")
+            raise ProtocolError(f"received {text}")
         return {inode: (numbers[one.pid], one.fd) for inode, one in held.items()}
 
 

@@ -13,12 +13,12 @@ from migrate.criu.worker import Worker
 from migrate.destination.built import Built
 from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
-from migrate.destination.once import Once
 from migrate.destination.trail import Trail
 from migrate.gap.packets import Segment
-from migrate.machine import Outcome
+from migrate.once import Once
 from migrate.pb import session_pb2 as pb
 from migrate.runtime import Runtime
+from migrate.states import Outcome
 
 #: The state after an undo; what was undone and what could not be, as sentences.
 Ending = tuple["Stage", list[str], list[str]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
-from migrate.destination.once import Once
 from migrate.journal.journal import Journal
-from migrate.recovery import undo
+from migrate.once import Once
+from migrate.recovery import records, undo
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.settle import note_problems
 
@@ -25,7 +25,7 @@ class Trail(Once):
         self.first = contextlib.ExitStack()
         self.journal = Journal(migration_id, role="destination", pid=pid, other_host=origin_host)
         try:
-            self.guardian = Guardian(self.journal.directory, "destination")
+            self.guardian = Guardian(self.journal.directory)
         except BaseException:
             self.journal.remove()
             raise
@@ -36,11 +36,11 @@ class Trail(Once):
         :return: what was undone and what could not be, as sentences.
         """
         self.first.close()
-        return undo.roll_back(self.journal.read())
+        return undo.roll_back(records.read(self.journal.directory))
 
     def tidy(self) -> list[str]:
         """Undo what a tree that runs here does not need; sentences: what could not be."""
-        return undo.tidy_destination(self.journal.read())
+        return undo.tidy_destination(records.read(self.journal.directory))
 
     def close(self, outcome: str, problems: list[str]) -> None:
         """Forget the journal, or leave it to the guardian with what could not be done."""

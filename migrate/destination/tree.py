@@ -9,7 +9,7 @@ from migrate.criu import worker
 from migrate.destination.built import Built
 from migrate.destination.stage import Ready, Undoable
 from migrate.gap.packets import Segment
-from migrate.machine import State
+from migrate.states import State
 from tcpcp.record.ici import Endpoint, Ici
 
 #: Inode on the origin -> PID here and descriptor.

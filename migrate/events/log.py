@@ -17,14 +17,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from migrate import place
-from migrate.errors import MigrateError, Refused
+from migrate.errors import Refused
 from migrate.events import line, syslog
 from migrate.events.writer import Writer
 
@@ -214,13 +213,11 @@ def _tell(event: str, level: int, what: dict[str, Any]) -> None:
 
 
 def _of(error: BaseException) -> dict[str, Any]:
-    notes = list(getattr(error, "__notes__", []))
-    found: dict[str, Any] = {"kind": type(error).__name__, "message": str(error) or repr(error)}
-    if isinstance(error, MigrateError):
-        found |= {"in": error.phase, "host": error.role, "hint": error.hint}
-        found["details"] = [*error.details, *notes]
-    else:
-        found["details"] = [*notes, *"".join(traceback.format_exception(error)).splitlines()]
+    from migrate import problems as what_is_told  # loads the library, which the agent does after its hello
+
+    told = what_is_told.of(error)
+    found: dict[str, Any] = {"kind": told.kind, "message": told.text, "in": told.phase, "host": told.host}
+    found |= {"hint": told.hint, "details": list(told.details)}
     if isinstance(error, Refused):
         found["reasons"] = [f"{one.code} ({one.role}): {one.text}" for one in error.reasons]
     return found

@@ -31,7 +31,6 @@ class LinkInPath(MigrateError):
     def __init__(self, path: Path, part: Path) -> None:
         super().__init__(
             f"{part} is a symbolic link, on the way to {path}: none is followed",
-            phase="copy",
             hint="Put a directory there instead of the link, or put the file in its place yourself.",
         )
 

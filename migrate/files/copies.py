@@ -37,7 +37,7 @@ def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: N
         finally:
             os.close(file)
     except OSError as error:
-        raise MigrateError(f"cannot read {path}: {error.strerror}", phase="copy") from error
+        raise MigrateError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeEncodeError as error:
         raise _unsendable(path) from error
 
@@ -46,7 +46,7 @@ def _unsendable(path: str) -> MigrateError:
     """A path, or the name of one of its attributes, is no text: the messages have texts."""
     shown = os.fsencode(path).decode(errors="replace")
     hint = "Rename it, or copy it yourself, and name what is beside it with --copy-tree."
-    return MigrateError(f"cannot copy {shown}: a name of it is not UTF-8", phase="copy", hint=hint)
+    return MigrateError(f"cannot copy {shown}: a name of it is not UTF-8", hint=hint)
 
 
 def send_directory_above(path: str, send: Send) -> None:
@@ -75,7 +75,7 @@ def send_directory_alone(path: str, send: Send) -> None:
         finally:
             os.close(opened)
     except OSError as error:
-        raise MigrateError(f"cannot read {path}: {error.strerror}", phase="copy") from error
+        raise MigrateError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeEncodeError as error:
         raise _unsendable(path) from error
 

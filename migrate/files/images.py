@@ -93,7 +93,7 @@ class Sender:
             )
         self.check()
         if not done:
-            raise ImageError("the images could not be sent in time", phase="stream")
+            raise ImageError("the images could not be sent in time")
 
     def finish(self, migration_id: str) -> Manifest:
         """Send the rest, now that every image is complete, and say what was sent.
@@ -163,7 +163,7 @@ class Sender:
             if self._looking:
                 self._look()
         except OSError as error:
-            raise ImageError(f"cannot read the images: {error.strerror}", phase="stream") from error
+            raise ImageError(f"cannot read the images: {error.strerror}") from error
 
     def _look(self) -> None:
         """Send what CRIU has written meanwhile."""
@@ -182,7 +182,7 @@ class Sender:
         if known:
             size = path.stat().st_size
             if size < offset:
-                raise ImageError(f"{name} was written anew after it had been sent", phase="stream")
+                raise ImageError(f"{name} was written anew after it had been sent")
             if size == offset:
                 return
         with path.open("rb", buffering=0) as file:
@@ -259,4 +259,4 @@ class Receiver:
 
     @staticmethod
     def _error(text: str, hint: str = "") -> ImageError:
-        return ImageError(text, phase="stream", role="destination", hint=hint)
+        return ImageError(text, hint=hint)

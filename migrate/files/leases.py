@@ -22,7 +22,6 @@ def require_none(path: str) -> None:
     if any(where == place for place in parse(_text())):
         raise MigrateError(
             f"{path} has a lease (F_SETLEASE), which reading it would break",
-            phase="copy",
             hint="Let the program give the lease back (Samba: `oplocks = no`), or put the file there yourself.",
         )
 

@@ -16,6 +16,7 @@ from migrate import place
 from migrate.errors import MigrateError
 from migrate.files import beneath
 from migrate.files.copies import ATTRIBUTES
+from migrate.files.entries import Copied, Directory
 from migrate.journal.journal import Journal
 from migrate.link.payloads import Piece
 from tcpcp.kernel.writing import write_all
@@ -49,9 +50,6 @@ class FileTaker:
             raise self._error(f"not a path to copy to: {chunk.name[:200]!r}")
         try:
             self._take(path, chunk)
-        except beneath.LinkInPath as error:
-            error.role = "destination"
-            raise
         except OSError as error:
             hint = "Look at the space and the permissions there, or put the file there yourself."
             raise self._error(f"cannot write {path}: {error.strerror}", hint) from error
@@ -183,7 +181,7 @@ class FileTaker:
             if there and (chunk is None or not ours):
                 return  # whatever it is: who needs it as a directory will see
             if not there:
-                self._journal.did("directory", path=str(path), folder=beneath.identity(folder))
+                self._journal.did(Directory(str(path), beneath.identity(folder)))
                 with self._acting(folder, path):
                     os.mkdir(path.name, 0o700, dir_fd=folder)  # noqa: PTH102
             made = os.open(path.name, _OPEN_DIRECTORY, dir_fd=folder)
@@ -199,7 +197,7 @@ class FileTaker:
     # --- all ---------------------------------------------------------------------------------------------
 
     def _did(self, folder: int, path: Path, *, backup: str) -> None:
-        self._journal.did("copied", path=str(path), backup=backup, folder=beneath.identity(folder))
+        self._journal.did(Copied(str(path), backup, beneath.identity(folder)))
 
     def _acting(self, folder: int, path: Path) -> contextlib.AbstractContextManager[None]:
         """What is done to the name of *path* is done as the owner of *folder*, in which it is."""
@@ -214,7 +212,7 @@ class FileTaker:
 
     @staticmethod
     def _error(text: str, hint: str = "") -> MigrateError:
-        return MigrateError(text, phase="copy", role="destination", hint=hint)
+        return MigrateError(text, hint=hint)
 
 
 def _dress(made: int, chunk: Piece) -> None:

@@ -77,7 +77,6 @@ class Lease:
 def _lost(why: str) -> FilterLost:
     return FilterLost(
         f"the packet filter was not in force all the time: {why}",
-        phase="isolate",
         hint="What came for the frozen process meanwhile may have been answered without it. Look for what stopped"
         " this program so long, or flushes the packet filter (the restart of a firewall), and try again.",
     )

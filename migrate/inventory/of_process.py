@@ -44,10 +44,10 @@ def process(root_pid: int) -> ProcessInventory:
     except TcpcpKernelError as error:
         if error.errno == errno.ESRCH:
             raise _ended(root_pid) from None
-        raise KernelError(f"cannot look into process {root_pid}: {error}", phase="check") from error
+        raise KernelError(f"cannot look into process {root_pid}: {error}") from error
     except (TcpcpError, PermissionError) as error:
         raise KernelError(
-            f"cannot look into process {root_pid}: {error}", phase="check", hint="Run migrate as root."
+            f"cannot look into process {root_pid}: {error}", hint="Run migrate as root."
         ) from error
 
 
@@ -199,6 +199,4 @@ def _needed_pids(found: ProcessInventory) -> list[int]:
 
 
 def _ended(pid: int) -> KernelError:
-    return KernelError(
-        f"process {pid} has ended", phase="check", hint="Look for its new PID with pgrep, and try again."
-    )
+    return KernelError(f"process {pid} has ended", hint="Look for its new PID with pgrep, and try again.")

@@ -79,7 +79,7 @@ def _as_expected(pid: int, name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, IndexError) as error:
-        raise KernelError(f"/proc/{pid}/{name} cannot be understood: {error}", phase="check") from error
+        raise KernelError(f"/proc/{pid}/{name} cannot be understood: {error}") from error
 
 
 def text(pid: int, name: str) -> str:

@@ -71,7 +71,7 @@ def require_none(flows: Iterable[Flow], known: Iterable[TcpSocket]) -> None:
     old = {(one.local_ip, one.local_port, one.peer_ip, one.peer_port) for one in known}
     new = (_socket(flow) for flow in flows)
     for one, other in find(n for n in new if (n.local_ip, n.local_port, n.peer_ip, n.peer_port) not in old):
-        raise MigrateError(f"{words(one, other)}; it has come since the check", phase="dump", hint=REMEDY)
+        raise MigrateError(f"{words(one, other)}; it has come since the check", hint=REMEDY)
 
 
 def words(one: TcpSocket, other: str) -> str:

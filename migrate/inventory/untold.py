@@ -53,7 +53,7 @@ def require_none(connections: Mapping[int, socket.socket], zerocopy: Iterable[in
     for sock in suspects:
         if found := problem(sock):
             text = f"{tcp_repair.describe(sock)} has {found}; it had not when it was checked"
-            raise MigrateError(text, phase="dump", hint="It goes on here, and is told. Try again then.")
+            raise MigrateError(text, hint="It goes on here, and is told. Try again then.")
 
 
 def _unread(sock: socket.socket) -> int:

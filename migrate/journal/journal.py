@@ -5,10 +5,10 @@ A journal is a directory ``/run/migrate/ID`` with
 - ``lock``: held (flock) by the process that owns the migration here, the driver or the agent; whoever gets
   it finds an owner that died or has finished;
 - ``journal``: JSON lines. The first says whose it is, and the version of the format. The others are entries:
-  ``{"did": NAME, ...}`` names an undo of :mod:`migrate.recovery.undo`, ``{"state": NAME}`` a state, ``{"end":
+  ``{"did": WORD, ...}`` is an :class:`migrate.journal.entry.Entry`, ``{"state": NAME}`` a state, ``{"end":
   OUTCOME}`` closes it.
 
-A line cut by a crash was not followed by its action, and is ignored.
+A line cut by a crash was not followed by its action, and is ignored. Who reads it: :mod:`migrate.recovery.records`.
 """
 
 from __future__ import annotations
@@ -20,46 +20,15 @@ import json
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from migrate import place
-from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.journal import lines
+from migrate.journal.entry import Entry
 from migrate.journal.reach import Reach
 from migrate.processes import identity
-
-
-@dataclass(slots=True)
-class Record:
-    """A journal as read.
-
-    :ivar role: ``"origin"`` or ``"destination"``.
-    :ivar pid: the process as the origin numbers it.
-    :ivar entries: the ``did`` lines, oldest first.
-    :ivar state: the last state, or "".
-    :ivar destination_pid: the process as the destination numbers it, once that is known, else 0.
-    :ivar end: the outcome, or "" while it is open.
-    :ivar owner: the driver or agent that wrote it, None if that is not known.
-    :ivar reach: on the origin: how the other host was reached, see :class:`migrate.journal.reach.Reach`.
-    """
-
-    migration_id: str
-    role: str = ""
-    pid: int = 0
-    other_host: str = ""
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    state: str = ""
-    destination_pid: int = 0
-    end: str = ""
-    owner: identity.Identity | None = None
-    reach: dict[str, Any] = field(default_factory=dict)
-
-    def named(self, *names: str) -> list[dict[str, Any]]:
-        """The entries of these names, oldest first."""
-        return [entry for entry in self.entries if entry["did"] in names]
 
 
 class Journal:
@@ -86,9 +55,9 @@ class Journal:
             self.remove()
             raise
 
-    def did(self, name: str, /, **details: Any) -> None:
-        """Note that *name* is about to be done and would be undone with *details*."""
-        self._write({"did": name, **details})
+    def did(self, entry: Entry) -> None:
+        """Note what is about to be done."""
+        self._write(entry.line())
 
     def state(self, name: str, *, destination_pid: int = 0) -> None:
         """Note a state, and the process's number on the destination."""
@@ -97,10 +66,6 @@ class Journal:
     def end(self, outcome: str) -> None:
         """Close it: nothing is left to undo."""
         self._write({"end": outcome})
-
-    def read(self) -> Record:
-        """What was written so far."""
-        return read(self.directory)
 
     def remove(self) -> None:
         """Forget it, and let go of the lock."""
@@ -160,51 +125,10 @@ def _lost_its_lock(directory: Path) -> bool:
     """
     if (directory / "lock").exists() or not (directory / "journal").exists():
         return False
-    with contextlib.suppress(MigrateError):  # one that is damaged has an owner that nobody knows
-        owner = read(directory).owner
+    with contextlib.suppress(ValueError):  # one that is damaged has an owner that nobody knows
+        owner = lines.owner(lines.parse((directory / "journal").read_bytes().partition(b"\n")[0]))
         return owner is None or not identity.alive(owner)
     return True
-
-
-def read(directory: Path) -> Record:
-    """Read the journal of *directory*.
-
-    :raises FileNotFoundError: there is none (any more).
-    :raises MigrateError: it is damaged, or was written by another version.
-    """
-    return parse((directory / "journal").read_bytes(), directory.name)
-
-
-def parse(data: bytes, migration_id: str) -> Record:
-    """What a journal says; a last line that is cut is left out.
-
-    :raises MigrateError: as :func:`read`.
-    """
-    record = Record(migration_id)
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
-        try:
-            _add(record, lines.parse(line))
-        except ValueError as error:
-            raise MigrateError(
-                f"the journal of migration {migration_id} is damaged in line {number}: {error}",
-                phase="recover",
-                hint=f"Undo by hand what {place.STATE / migration_id} names, then remove that directory.",
-            ) from error
-    return record
-
-
-def _add(record: Record, line: dict[str, Any]) -> None:
-    if "did" in line:
-        record.entries.append(line)
-    elif "state" in line:
-        record.state = line["state"]
-        record.destination_pid = line.get("destination_pid") or record.destination_pid
-    elif "end" in line:
-        record.end = line["end"]
-    else:
-        record.role, record.pid, record.other_host = line["role"], line["pid"], line["other_host"]
-        record.reach = line.get("reach", {})
-        record.owner = tuple(line["owner"]) if "owner" in line else None
 
 
 def all_of_this_host() -> Iterator[Path]:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from migrate.processes.identity import Identity
+
 #: Of the format; in the first line. What a later one says is not understood here, and not undone in part.
 VERSION = 1
 #: Numbers of processes, and starts in clock ticks and inodes, are below these.
@@ -80,6 +82,12 @@ def parse(line: bytes) -> dict[str, Any]:
     for name in (name for name in _needed(found) if name not in found):
         raise ValueError(f"{name} is missing")
     return found
+
+
+def owner(first: Mapping[str, Any]) -> Identity | None:
+    """Who wrote a journal, from the first line of it; None: that is not known."""
+    pid, start = first.get("owner", (0, 0))
+    return (pid, start) if pid else None
 
 
 def _needed(found: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,9 +6,18 @@ import copy
 import threading
 from collections.abc import Callable
 
-from migrate.errors import MigrateError, ProtocolError, TransportError
+from migrate.errors import MigrateError, TransportError
 
 Callback = Callable[[MigrateError], None]
+
+
+class Lost(TransportError):
+    """The link has ended, or is late, and nobody has said why."""
+
+    @property
+    def kind(self) -> str:
+        """See :class:`migrate.errors.MigrateError`: for a user it is the same."""
+        return TransportError.__name__
 
 
 class End:
@@ -67,11 +76,6 @@ class End:
         """The stream broke."""
         return self._error(f"the connection to the {self._role} broke: {error.strerror or error}")
 
-    def refused(self, error: ProtocolError) -> ProtocolError:
-        """What came over the stream is none of our frames."""
-        error.role = self._role
-        return error
-
     def silent(self, silence_s: float) -> TransportError:
         """Nothing was heard for *silence_s*."""
         hint = "Look whether the host is up and the network between the two works."
@@ -87,4 +91,4 @@ class End:
         return self._error(f"the {self._role} {text}")
 
     def _error(self, text: str, hint: str = "") -> TransportError:
-        return TransportError(text, phase="session", role=self._role, hint=hint)
+        return Lost(text, hint=hint)

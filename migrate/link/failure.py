@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from migrate import errors
@@ -30,37 +31,54 @@ _CLASSES: Mapping[str, type[errors.MigrateError]] = {
     "Unsupported": errors.KernelError,
     "PermissionDenied": errors.KernelError,
     "IsolationError": errors.KernelError,
+    "Unfed": errors.KernelError,
+    "Expired": errors.KernelError,
+    "OtherNamespace": errors.KernelError,
+    "AlreadyGot": errors.KernelError,
+    "NotGot": errors.KernelError,
+    "AddressInUse": errors.KernelError,
 }
+#: What the system refuses keeps its name.
+_OF_THE_SYSTEM = frozenset({OSError.__name__, *(one.__name__ for one in OSError.__subclasses__())})
+#: Kinds whose text says all.
+_KNOWN = _OF_THE_SYSTEM | _CLASSES.keys()
 
 
-def to_failure(error: BaseException, phase: str = "") -> Failure:
-    """Return *error* as a message. A bug keeps its class name as its kind."""
-    if not isinstance(error, errors.MigrateError):
-        return Failure(phase=phase, kind=type(error).__name__, message=str(error) or repr(error))
-    details = [*error.details, *getattr(error, "__notes__", [])]
+def to_failure(error: errors.MigrateError) -> Failure:
+    """Return what is told of *error* as a message."""
+    problem = error.told()
+    details = list(problem.details)
     if isinstance(error, errors.Refused):
         details = [f"{reason.text} {reason.remedy}" for reason in error.reasons] + details
     return Failure(
-        phase=error.phase or phase,
-        kind=error.kind,
-        message=str(error),
-        hint=error.hint,
-        log_tail=details[-MAX_DETAILS:],
+        phase=problem.phase,
+        kind=problem.kind,
+        message=_sendable(problem.text),
+        hint=_sendable(problem.hint),
+        log_tail=map(_sendable, details[-MAX_DETAILS:]),
     )
+
+
+def _sendable(text: str) -> str:
+    """Names of files need not be UTF-8, and are in the texts all the same."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def from_failure(failure: Failure, role: str = "destination") -> errors.MigrateError:
     """Return the error that *failure* tells of, as one that happened on the host *role*.
 
     :return: an instance of the class of that name; a plain ``MigrateError`` whose message begins with the
-        kind if there is no such class here (a bug over there, or another version).
+        kind if there is no such class here (a bug over there, or another version), unless it is the system's.
     """
     if failure.kind == "Refused":
         return _refused(failure, role)
     cls = _CLASSES.get(failure.kind, errors.MigrateError)
+    plain = cls.__name__ == failure.kind or failure.kind in _KNOWN
     # The kind's own name would be lost otherwise, e.g. of a KeyError.
-    message = failure.message if cls.__name__ == failure.kind else f"{failure.kind}: {failure.message}"
-    error = cls(message, phase=failure.phase, role=role, hint=failure.hint, details=list(failure.log_tail))
+    text = failure.message if plain else f"{failure.kind}: {failure.message}"
+    error = cls(text, hint=failure.hint, details=failure.log_tail)
+    kind = failure.kind if failure.kind in _OF_THE_SYSTEM else error.kind
+    error.problem = dataclasses.replace(error.problem, kind=kind, phase=failure.phase, host=role)
     error.phases = list(failure.phases)
     error.not_there = failure.not_here
     return error
@@ -68,4 +86,6 @@ def from_failure(failure: Failure, role: str = "destination") -> errors.MigrateE
 
 def _refused(failure: Failure, role: str) -> errors.Refused:
     texts = list(failure.log_tail) or [failure.message]
-    return errors.Refused([errors.Reason("remote", role, text, failure.hint) for text in texts])
+    error = errors.Refused([errors.Reason("remote", role, text, failure.hint) for text in texts])
+    error.stamp(failure.phase, role)
+    return error

@@ -37,12 +37,11 @@ def encode(frame: Frame) -> bytes:
     """
     kind = frame.WhichOneof("kind")
     if kind is None:
-        raise ProtocolError("a frame without a kind was to be sent", phase="session")
+        raise ProtocolError("a frame without a kind was to be sent")
     body = frame.SerializeToString()
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(
             f"a frame of {len(body)} bytes ({kind}) was to be sent; the limit is {MAX_FRAME_BYTES}",
-            phase="session",
         )
     return _LENGTH.pack(len(body)) + body
 
@@ -147,4 +146,4 @@ def _parse(body: bytes) -> Frame:
 
 
 def _refusal(text: str) -> ProtocolError:
-    return ProtocolError(f"received {text}", phase="session")
+    return ProtocolError(f"received {text}")

@@ -33,7 +33,7 @@ def check(message: Any) -> None:
     """
     problems = _CHECKS.get(type(message), _nothing)(message)
     if (problem := next(problems, None)) is not None:
-        raise ProtocolError(f"received a {type(message).__name__} with {problem}", phase="session")
+        raise ProtocolError(f"received a {type(message).__name__} with {problem}")
 
 
 def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, before: int = 0) -> int:
@@ -47,7 +47,7 @@ def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, be
     if not 1 < said <= _MOST_PID or expected not in (0, said):
         text = f"received a {type(message).__name__} with process {said}"
         wanted = f", which should be {expected}" if expected else ", which is no moved one"
-        raise ProtocolError(text + wanted, phase="session", role="destination")
+        raise ProtocolError(text + wanted)
     return said
 
 

@@ -119,5 +119,5 @@ def _cut(payload: bytes, sizes: Iterable[int]) -> list[bytes]:
     ends = list(accumulate(sizes, initial=0))
     if ends[-1] != len(payload):
         text = f"received packets of {ends[-1]} bytes in all, and {len(payload)} bytes of them"
-        raise ProtocolError(text, phase="session")
+        raise ProtocolError(text)
     return [payload[begin:end] for begin, end in pairwise(ends)]

@@ -127,7 +127,7 @@ class Speech:
         """What has come, as we say it. :raises ProtocolError: what is not of this protocol."""
         newer = isinstance(message, pb.FileChunk) and bool(message.hard_link)
         if payload or newer or isinstance(message, pb.Connections):
-            raise ProtocolError(f"received a frame ({kind}) that protocol {NUMBER} has not", phase="session")
+            raise ProtocolError(f"received a frame ({kind}) that protocol {NUMBER} has not")
         if isinstance(message, pb.FileChunk):
             if kind == "image" and self._heard.take(message):
                 return "connections", Connections(message.data)

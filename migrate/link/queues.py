@@ -139,4 +139,4 @@ class ReceiveQueue:
         raise self._wrong(f"sent {taken.kind} where {' or '.join(kinds)} was expected")
 
     def _wrong(self, text: str) -> ProtocolError:
-        return ProtocolError(text, phase="session", role=self._role)
+        return ProtocolError(text)

@@ -91,7 +91,7 @@ class PageServer:
             heed()
             self._thread.join(limits.HEED_S)
         if self._thread.is_alive():
-            raise CriuError("CRIU did not end its dump of the memory", phase="dump")
+            raise CriuError("CRIU did not end its dump of the memory")
         if self._error is not None:
             raise self._error
 
@@ -112,7 +112,7 @@ class PageServer:
             while self._serve():
                 pass
         except OSError as error:
-            self._fail(CriuError(f"CRIU hung up during the dump: {error.strerror}", phase="dump"))
+            self._fail(CriuError(f"CRIU hung up during the dump: {error.strerror}"))
         except Exception as bug:  # told by finish(), in the thread that can act on it
             self._error = self._error or bug
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -120,7 +120,7 @@ class PageServer:
     def _serve(self) -> bool:
         """Do what one message asks; False at the end."""
         if not self._fill(memoryview(message := bytearray(_MESSAGE.size))):
-            self._fail(CriuError("CRIU hung up during the dump", phase="dump"))
+            self._fail(CriuError("CRIU hung up during the dump"))
             return False
         command, pages, start, image = _MESSAGE.unpack(message)
         flags, command = command >> _COMMAND_BITS, command & ((1 << _COMMAND_BITS) - 1)
@@ -132,9 +132,7 @@ class PageServer:
             self._add(Run(start, pages, flags))
         else:
             if command not in (_CLOSE, _FORCE_CLOSE):
-                self._fail(
-                    CriuError(f"CRIU sent an unknown command ({command}) with its pages", phase="dump")
-                )
+                self._fail(CriuError(f"CRIU sent an unknown command ({command}) with its pages"))
             self._end_image()
             self._socket.sendall(_FAILED if self._error else _DONE)
             return False
@@ -175,9 +173,9 @@ class PageServer:
 
     def _add(self, run: Run) -> None:
         if self._image is None:
-            self._fail(CriuError("CRIU sent pages that belong to no image", phase="dump"))
+            self._fail(CriuError("CRIU sent pages that belong to no image"))
         if not run.flags & PE_PRESENT:
-            self._fail(CriuError("CRIU left pages to a parent that it was not given", phase="dump"))
+            self._fail(CriuError("CRIU left pages to a parent that it was not given"))
             return
         start, end = run.start, run.start + run.pages * PAGE_BYTES
         while start < end:
@@ -227,4 +225,4 @@ def _pages(number: int) -> str:
 
 def _unwritable(error: OSError) -> ImageError:
     hint = MAKE_ROOM if error.errno == errno.ENOSPC else ""
-    return ImageError(f"cannot write the pages: {error.strerror}", phase="dump", hint=hint)
+    return ImageError(f"cannot write the pages: {error.strerror}", hint=hint)

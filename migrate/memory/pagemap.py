@@ -82,7 +82,7 @@ class Pagemap:
         :raises ImageError: not a pagemap image, or a cut one.
         """
         if not data.startswith(_MAGICS):
-            raise ImageError("not a pagemap image", phase="dump")
+            raise ImageError("not a pagemap image")
         try:
             head, *entries = _messages(data)
             return cls(
@@ -90,7 +90,7 @@ class Pagemap:
                 [_run(_whole(pb.pagemap_entry.FromString(one))) for one in entries],
             )
         except (DecodeError, ValueError) as error:
-            raise ImageError(f"damaged pagemap image: {error}", phase="dump") from error
+            raise ImageError(f"damaged pagemap image: {error}") from error
 
 
 def _whole(message: Any) -> Any:

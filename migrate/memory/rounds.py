@@ -91,7 +91,7 @@ class Ahead:
         except OSError as error:
             hint = MAKE_ROOM if error.errno == errno.ENOSPC else ""
             text = f"cannot copy the memory: {error.strerror}"
-            raise ImageError(text, phase="ahead", hint=hint) from error
+            raise ImageError(text, hint=hint) from error
 
     def _round(self) -> int:
         before = self.written_bytes

@@ -85,7 +85,6 @@ def _not_accepted(inodes: list[int], waiting: int) -> MigrateError:
     return MigrateError(
         f"{waiting} {noun} at {', '.join(sorted(where)) or 'a listener'} to be accepted, and the process does "
         "not accept",
-        phase="freeze",
         hint="They would be lost with the process. Try again when the server is not stuck or overloaded, or "
         "allow more with --max-gap: new connections are held meanwhile.",
     )

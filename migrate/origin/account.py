@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from migrate import problems
 from migrate.events import log
 from migrate.report.observer import Observer
 from migrate.report.report import Report, Timeline
@@ -23,7 +24,7 @@ class Account:
     def phase(self, name: str) -> Iterator[None]:
         """A ``with`` block that is the phase *name*; one that fails ends for the clock, and is not done."""
         self.observer.phase_begin(name, "origin")
-        with self.timeline.phase(name), log.phase(name):
+        with self.timeline.phase(name), log.phase(name), problems.step(name, "origin"):
             yield
         self.observer.phase_end(name)
 

@@ -10,6 +10,7 @@ from migrate.errors import CriuError
 from migrate.journal.journal import Journal
 from migrate.origin.move import Move
 from migrate.origin.ready import Images
+from migrate.recovery import entries
 from migrate.recovery.hold import Hold
 from migrate.report.report import Span
 
@@ -54,7 +55,7 @@ class Attempt:
 
         :raises CriuError: it has not.
         """
-        journal.did("criu", pid=self.worker.pid, start=self.worker.start)
+        journal.did(entries.Criu(self.worker.pid, self.worker.start))
         move = self._move
         options = Options(
             self._images.directory,
@@ -70,7 +71,7 @@ class Attempt:
                 move.account.timeline.start(Span.FROZEN)
             elif stage.name == FROZEN:
                 return going
-        raise CriuError("CRIU did not freeze the process", phase="freeze")
+        raise CriuError("CRIU did not freeze the process")
 
     def dump(self, going: Generator[Stage, bool | None, None]) -> None:
         """Have CRIU write the images; the tree stays frozen, and CRIU waits.
@@ -82,5 +83,5 @@ class Attempt:
             if stage.name == DUMPED:
                 break
         else:
-            raise CriuError("CRIU ended before its dump was used", phase="dump")
+            raise CriuError("CRIU ended before its dump was used")
         self._pages.finish(self._move.timeout_s, self._move.watch)

@@ -88,7 +88,7 @@ class CarriedFiles:
         try:
             return self._digests.of(one.path, mapped_shared=one.mapped_shared)
         except OSError as error:
-            raise MigrateError(f"cannot read {one.path}: {error.strerror}", phase="check") from error
+            raise MigrateError(f"cannot read {one.path}: {error.strerror}") from error
 
     def _remember(self, process: ProcessInventory, there: HostInventory) -> None:
         for here, its in checks_files.pairs(process, there):
@@ -164,7 +164,6 @@ class CarriedFiles:
         if made:
             raise MigrateError(
                 f"{names(made)} was made since the check, beside files that the process writes, and is not copied",
-                phase="dump",
                 hint=f"Pass --copy-tree {os.path.dirname(made[0])}, which copies all of it, or try again.",  # noqa: PTH120
             )
 
@@ -218,7 +217,6 @@ def _changed(problems: list[str]) -> MigrateError:
     more = f" and {len(problems) - 3} more of this kind" if len(problems) > 3 else ""
     return MigrateError(
         "; ".join(problems[:3]) + more,
-        phase="dump",
         hint="Pass --copy-files, which copies what the process writes, or put these files on storage that both"
         " hosts share.",
         details=problems,

@@ -74,7 +74,7 @@ def _versions() -> dict[str, Any]:
 
 def _how(report: Report) -> str:
     if report.outcome is Outcome.UNTOUCHED and report.error is not None:
-        return f"{report.outcome.value}, {report.error.message}"
+        return f"{report.outcome.value}, {report.error.text}"
     return f"{report.outcome.value}, {report.where}"
 
 

@@ -13,17 +13,19 @@ from migrate.errors import MigrateError
 from migrate.events import line, log
 from migrate.gap.capture import Capture
 from migrate.gap.file import GapFile
-from migrate.journal.journal import Journal, Record
+from migrate.journal.journal import Journal
 from migrate.link.link import Link
-from migrate.machine import Machine, State
+from migrate.machine import Machine
 from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
-from migrate.recovery import doubt, hold, settle, undo, way_back
+from migrate.recovery import doubt, hold, records, settle, undo, way_back
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.instructions import in_doubt, look
+from migrate.recovery.records import Record
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
+from migrate.states import State
 
 
 class Ending:
@@ -61,7 +63,7 @@ class Ending:
             self._take_back()
         self._report.outcome = self._machine.failed()
         if self._report.outcome is Outcome.MOVED:
-            record = self.journal.read() if self.journal is not None else None
+            record = records.read(self.journal.directory) if self.journal is not None else None
             self._kill_here(record)
             self._let_go()
             self._runs_there()
@@ -103,7 +105,7 @@ class Ending:
         """Undo all. The destination first where it may answer for the addresses already, else we do not wait:
         the process shall run again as soon as possible."""
         announced = self._machine.state in (State.RESTORED, State.SWITCHED)
-        record = self._record = self.journal.read() if self.journal is not None else None
+        record = self._record = records.read(self.journal.directory) if self.journal is not None else None
         told = self._tell_abort()
         confirmed = told and announced and self._hears_aborted(limits.ABORT_S)
         self._let_go()
@@ -128,7 +130,7 @@ class Ending:
         """Tell the destination to undo; whether the link lived."""
         try:
             error = self._report.error
-            reason = error.message[: line.MOST_TEXT] if error is not None else "the origin rolls back"
+            reason = error.text[: line.MOST_TEXT] if error is not None else "the origin rolls back"
             self._link.send(pb.Abort(reason=reason, outcome=self._report.outcome.value))
         except MigrateError:
             return False
@@ -166,7 +168,7 @@ class Ending:
         journal = self.journal
         if journal is None:
             return
-        found = doubt.find_out(journal.read())
+        found = doubt.find_out(records.read(journal.directory))
         log.tell("asked", answer=_said(found, self._request.host))
         if not isinstance(found, pb.Answer):
             self._stays_in_doubt(
@@ -176,7 +178,7 @@ class Ending:
         said = doubt.sentence(found, self._request.host)
         if found.where in doubt.THERE:
             self._report.notes.append(said)
-            self._kill_here(journal.read())
+            self._kill_here(records.read(journal.directory))
             self._let_go()
             self._runs_there(found)
             self._close(undo.kill_origin)
@@ -192,7 +194,7 @@ class Ending:
         """A person must look."""
         self._report.notes.append(why)
         self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
-        self._report.instructions = in_doubt(journal.read())
+        self._report.instructions = in_doubt(records.read(journal.directory))
         journal.abandon()
         self.journal = None
 
@@ -204,7 +206,7 @@ class Ending:
         if self.journal is None:
             return
         journal, self.journal = self.journal, None
-        if problems := clean_up(journal.read()):
+        if problems := clean_up(records.read(journal.directory)):
             self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
             self._report.notes.append("try again with migrate --recover")
             settle.note_problems(journal.directory, problems)
@@ -223,7 +225,7 @@ class Ending:
         if self.guardian is not None and self.guardian.lives():
             return True
         try:
-            Guardian(journal.directory, "origin").wait_ready()
+            Guardian(journal.directory).wait_ready()
         except (MigrateError, OSError):
             return False
         return True

@@ -14,7 +14,7 @@ from migrate.origin.stage import Stage
 from migrate.origin.stages import Frozen
 from migrate.origin.unowned import Watcher
 from migrate.processes.chosen import stopped
-from migrate.steps import State
+from migrate.states import State
 from tcpcp.criu import stages
 
 #: How often a freeze is tried when connections slip into an accept queue.
@@ -47,7 +47,7 @@ class Prepared(Stage):
                 log.tell("retry", freeze=number + 1, why="a connection slipped in")
                 attempt = Attempt(move, ready.images, ready.hold)
             going = attempt.freeze(ready.journal)
-            tree = Tree(move.subject.frozen("freeze"), were_stopped)
+            tree = Tree(move.subject.frozen(), were_stopped)
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             if not stages.accept_queues(listeners) and self._unowned.none_left():
@@ -56,12 +56,11 @@ class Prepared(Stage):
         raise CriuError(
             "connections keep arriving in an accept queue that the process does not empty, or being closed with"
             " data that is still to be sent",
-            phase="freeze",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
 
     def _tasks(self) -> list[int]:
-        return self.ready.move.subject.tasks("freeze")
+        return self.ready.move.subject.tasks()
 
     def _drained(self) -> list[int]:
         """Hold new connections off until none is left that no descriptor names; inodes of the listeners."""

@@ -42,7 +42,7 @@ class Frozen:
         letters = {pid: "T" if pid in self.stopped else "S" for pid in alive}
         return [TaskState(pid=pid, state=letters.get(pid, DEAD[0])) for pid, _ in self.tasks]
 
-    def require(self, phase: str) -> None:
+    def require(self) -> None:
         """Make sure that no task has been killed.
 
         :raises Ended: one has.
@@ -50,11 +50,10 @@ class Frozen:
         if dead := self._watched.ended():
             raise Ended(
                 f"process {dead[0]} was killed while it was frozen",
-                phase=phase,
                 hint="Look for who killed it: its owner, or the kernel for want of memory (dmesg).",
             )
 
-    def look(self, phase: str, images: Path) -> None:
+    def look(self, images: Path) -> None:
         """Make sure that what was dumped is still what is here.
 
         :param images: where CRIU wrote its images.
@@ -62,13 +61,12 @@ class Frozen:
         :raises Signalled: one was sent a signal that the destination would not know of.
         """
         now = pending.read(pid for pid, _ in self._alive)
-        self.require(phase)
+        self.require()
         for pid, number in pending.new(self._pending, now):
             matters = pending.matters(pid, number, stopped=pid in self.stopped)
             if matters and number not in _of_timers(images, pid):
                 raise Signalled(
                     f"process {pid} was sent {pending.name(number)} while it was frozen",
-                    phase=phase,
                     hint="It gets it here. If it goes on after that, try again.",
                 )
 
@@ -80,7 +78,7 @@ class Frozen:
 class NoneKilled:
     """For a watch: looks whether a task of the tree was killed, as long as one is frozen.
 
-    :param machine: says in which step.
+    :param machine: says whether a step is left.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -101,9 +99,9 @@ class NoneKilled:
 
         :raises Ended: one has been killed.
         """
-        if (step := self._machine.step) is not None:
+        if self._machine.step is not None:
             for tree in self._trees:
-                tree.require(step.action)
+                tree.require()
 
 
 def _of_timers(images: Path, pid: int) -> frozenset[int]:

@@ -10,8 +10,9 @@ from migrate.link import message_checks
 from migrate.origin.stage import Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
+from migrate.recovery import entries
 from migrate.report.report import Span
-from migrate.steps import State
+from migrate.states import State
 
 
 class Restored(Still):
@@ -22,7 +23,7 @@ class Restored(Still):
     def _next(self) -> Switched:
         """Withdraw here, then have the destination answer: never both."""
         ready, link = self.ready, self.ready.move.link
-        ready.journal.did("switch", details=ready.switch.details())
+        ready.journal.did(entries.Switch(ready.switch.details()))
         ready.switch.switch()
         link.send(pb.Switch())
         ready.switch.verify()  # a second look, while the destination is at work
@@ -41,7 +42,7 @@ class Switched(Still):
         ready.packets.forwarder.catch_up()
         move.patience.check()
         ready.guardian.check()
-        self._found.tree.look("commit", ready.images.directory)
+        self._found.tree.look(ready.images.directory)
         ready.hold.check()
         ready.packets.lease.keep()
         move.watch.end()
@@ -91,7 +92,7 @@ class Activated(Still):
         self.attempt.worker.close()  # before the wait: CRIU traces them
         left = identity.not_gone(killed)
         if left:
-            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}", phase="release")
+            raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}")
         packets.forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
         packets.forwarder.stop()
         report = move.account.report

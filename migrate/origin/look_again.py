@@ -30,7 +30,6 @@ def at(tree: Frozen, checked: ProcessInventory, known: Collection[str]) -> open_
     if reasons:
         raise MigrateError(
             f"{reasons[0].text} (not so when it was checked)",
-            phase="dump",
             hint=reasons[0].remedy,
             details=[one.text for one in reasons],
         )

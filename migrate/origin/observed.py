@@ -44,7 +44,9 @@ def on_origin(report: Report, subject: Subject) -> None:
     if not state:
         report.outcome = Outcome.ENDED
         report.where = f"PID {subject.pid} has ended on origin"
-        report.fail(Ended(f"process {subject.pid} has ended", phase="check"))
+        error = Ended(f"process {subject.pid} has ended")
+        error.stamp("check", "origin")
+        report.fail(error)
     elif state in STOPPED:
         report.where = f"is stopped on origin as PID {subject.pid}"
     else:
@@ -69,7 +71,9 @@ def _compare(report: Report, host: str, before: list[TaskState], after: list[Tas
         report.outcome = Outcome.ENDED
         report.where = f"was moved to {host} and has ended there"
         hint = "Look for its last words in its log there, and for an out-of-memory kill (dmesg)."
-        report.fail(Ended("the process has ended since it runs there", role="destination", hint=hint))
+        error = Ended("the process has ended since it runs there", hint=hint)
+        error.stamp("", "destination")
+        report.fail(error)
     elif state in STOPPED and root.state not in STOPPED:
         report.notes.append(
             f"it was stopped there by a signal; to let it run: kill -CONT {report.destination_pid}"

@@ -88,7 +88,7 @@ class Patience:
         else:
             text = f"{self._step_s:g} s after the step {self._step} began {unfinished}"
             option = "--timeout"
-        raise TookTooLong(text, phase=self._step, hint=f"{hint} Or allow more with {option}.".strip())
+        raise TookTooLong(text, hint=f"{hint} Or allow more with {option}.".strip())
 
 
 def in_words(gap_s: float) -> str:

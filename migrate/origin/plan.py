@@ -80,7 +80,7 @@ def _needed(session: Session, addresses: list[switch.Address]) -> dict[str, tupl
         try:
             switch.make(session.request.switch, "origin", session.migration_id, [one]).choose()
         except SwitchError as error:
-            found[one.ip] = (str(error), error.hint)
+            found[one.ip] = (str(error), error.problem.hint)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import time
 
@@ -20,6 +19,7 @@ from migrate.origin.move import Move
 from migrate.origin.ready import Images, Packets, Ready
 from migrate.origin.unowned import Watcher
 from migrate.pb import session_pb2 as pb
+from migrate.recovery import entries
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.hold import Hold
 from tcpcp.criu import stages
@@ -44,7 +44,7 @@ def _prepare(move: Move) -> Prepared:
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)
     caught, forwarder = _capture(move, journal)
-    move.ending.guardian = guardian = Guardian(journal.directory, "origin", caught.descriptors())
+    move.ending.guardian = guardian = Guardian(journal.directory, caught.descriptors())
     images = _images(move, journal)
     attempt = Attempt(move, images, hold)
     switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
@@ -59,7 +59,7 @@ def _prepare(move: Move) -> Prepared:
     move.session.files.arrived()
     guardian.wait_ready()
     addresses = (one.ip for one in move.plan.addresses)
-    unowned = Watcher(lambda: move.subject.tasks("freeze"), addresses, move.watch)
+    unowned = Watcher(move.subject.tasks, addresses, move.watch)
     unowned.wait(move.account.note)
     return Prepared(Ready(move, journal, guardian, hold, packets, images, switching), attempt, unowned)
 
@@ -85,8 +85,9 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
 
 
 def _images(move: Move, journal: Journal) -> Images:
-    journal.did("images", path=str(place.image_root() / f"migrate-{move.migration_id}"))
-    directory = place.images(move.migration_id)
+    directory = place.choose_images(move.migration_id)
+    journal.did(entries.Images(str(directory)))
+    place.make_images(directory)
     log.criu_in(directory)
 
     def send(piece: payloads.Piece) -> None:
@@ -97,8 +98,7 @@ def _images(move: Move, journal: Journal) -> Images:
     move.held.kept.callback(sender.abandon)
     move.watch.also(sender.check)  # it may be the one that is told of a failure
     deadline = time.monotonic() + limits.AHEAD_READ_S
-    tasks = functools.partial(move.subject.tasks, "ahead")
-    way = memory.make(move.request.memory, directory, tasks, sender.grew, deadline)
+    way = memory.make(move.request.memory, directory, move.subject.tasks, sender.grew, deadline)
     return Images(directory, sender, way)
 
 
@@ -106,7 +106,7 @@ def _isolation(move: Move, journal: Journal) -> Isolation:
     """The filter, which holds nothing yet, and would end by itself long after the work should have."""
     timeout_s = int(move.request.max_gap_s + limits.FILTER_MARGIN_S)
     made = Isolation(move.migration_id, timeout_s=timeout_s)
-    journal.did("isolation", name=move.migration_id)
+    journal.did(entries.Isolation(move.migration_id))
     made.prepare()
     return made
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 
-from migrate import interrupt, place
+from migrate import interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.origin import accept_queues, observed, unowned
@@ -27,7 +27,6 @@ from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report, Span, Timeline
 from migrate.request import Request
 from migrate.steps import Step
-from tcpcp.errors import TcpcpError
 
 
 def run(request: Request, observer: Observer) -> Report:
@@ -43,35 +42,38 @@ def run(request: Request, observer: Observer) -> Report:
             report.take(account.timeline)
             chronicle.ended(report)
     report.notes += [kept.problem] if kept.problem else []
-    observer.finished(report)
     return report
 
 
 def _run(request: Request, account: Account) -> None:
     report = account.report
     try:
-        with Subject(request.pid) as subject:
+        with problems.step("check", "origin"), Subject(request.pid) as subject:
             report.where = f"is on origin as PID {request.pid}"
             _move(subject, request, account)
             observed.on_origin(report, subject)
-    except (MigrateError, TcpcpError, OSError) as error:
+    except MigrateError as error:
         account.fail(error)
 
 
 def _move(subject: Subject, request: Request, account: Account) -> None:
     """Check, and go on if nothing is in the way. How a failure ended is in the report."""
     try:
-        with accept_queues.pid_lock(request.pid), opened(request, account) as session:
+        with (
+            problems.step("check", "origin"),
+            accept_queues.pid_lock(request.pid),
+            opened(request, account) as session,
+        ):
             with told_of_refusal(session):
-                subject.require("check")
+                subject.require()
                 plan = check(session)
             account.report.notes += plan.notes
             if request.check:
                 addresses = (one.ip for one in plan.addresses)
-                account.report.notes += unowned.notes(lambda: subject.tasks("check"), addresses)
+                account.report.notes += unowned.notes(subject.tasks, addresses)
             else:
                 drive(Move.begin(request, subject, session, plan))
-    except (MigrateError, TcpcpError, OSError) as error:
+    except MigrateError as error:
         account.fail(error)
 
 
@@ -100,15 +102,16 @@ def drive(move: Move) -> None:
 
 def _taken(move: Move, step: Step, stage: Stage) -> Stage:
     """Take the step *step* of the table, which leaves the state of *stage*."""
-    _stop_if_asked(move, stage)
-    if not move.machine.given_away:
-        move.watch()
-        move.patience.begin_step(step.action)
-    move.machine.begin()
-    with move.account.phase(step.action):
-        with interrupt.held() if step.gives_away else contextlib.nullcontext():
-            after = stage.take()
-        move.machine.done(step)
+    with problems.step(step.action, "origin"):
+        _stop_if_asked(move, stage)
+        if not move.machine.given_away:
+            move.watch()
+            move.patience.begin_step(step.action)
+        move.machine.begin()
+        with move.account.phase(step.action):
+            with interrupt.held() if step.gives_away else contextlib.nullcontext():
+                after = stage.take()
+            move.machine.done(step)
     report = move.account.report
     log.state(move.machine.state.value, connections=report.connections, image_bytes=report.image_bytes)
     return after

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from migrate import limits, place, transport
-from migrate.errors import MigrateError, ProtocolError, Reason, Refused, TransportError
+from migrate.errors import MigrateError, ProtocolError, Refused, TransportError
 from migrate.events import line, log
 from migrate.journal.reach import Reach, boot_id
 from migrate.link import speech
+from migrate.link.end import Lost
 from migrate.link.link import Link
 from migrate.link.payloads import Piece
-from migrate.machine import Outcome
 from migrate.origin.account import Account
 from migrate.origin.carried_files import CarriedFiles
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import settle
 from migrate.request import Request
+from migrate.states import Outcome
 from migrate.watch import Watch
 from tcpcp.errors import TcpcpError
 
@@ -53,12 +54,9 @@ class Session:
 def opened(request: Request, account: Account) -> Iterator[Session]:
     """A session with an agent on the destination, which ends with the ``with`` block.
 
-    :raises Refused: we are not root, something of an earlier migration is in the way, or the agent speaks no
-        protocol of ours.
+    :raises Refused: something of an earlier migration is in the way, or the agent speaks no protocol of ours.
     :raises TransportError, ProtocolError: there is no agent.
     """
-    if os.geteuid() != 0:
-        raise Refused([Reason("not-root", "origin", "migrate needs root", "Run it as root.")])
     settle.clear_the_way(request.pid, account.note)
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):
@@ -106,21 +104,17 @@ def _greeting(link: Link, request: Request) -> pb.Hello:
     except ProtocolError as error:
         raise ProtocolError(
             f"what starts there as {agent} is not migrate-agent: {error}",
-            phase="connect",
-            role="destination",
             hint=f"`ssh {host} {agent} --version` must print a version and nothing else. Look at --agent, and"
             " for an echo in the shell's start-up files there (~/.bashrc).",
         ) from error
     except TransportError as error:
-        if error.phase != "session":  # it says why the agent has ended
+        if not isinstance(error, Lost):  # it says why the agent has ended
             raise
         late = link.error is None
         raise TransportError(
             f"{agent} was started there and did not say hello within {start_s:g} s"
             if late
             else f"{agent} was started there and does not answer: {error}",
-            phase="connect",
-            role="destination",
             hint=f"Look whether `ssh {host} {agent} --version` prints a version, and how long that takes.",
         ) from error
 

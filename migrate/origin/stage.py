@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from migrate.once import Once
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen
 from migrate.origin.ready import Ready
 from migrate.pb import session_pb2 as pb
-from migrate.steps import State
+from migrate.states import State
 from tcpcp.criu.stages import Extract
 
 
-class Stage(abc.ABC):
+class Stage(Once, abc.ABC):
     """What there is in :attr:`state`.
 
     :param attempt: CRIU, which waits to go on.
@@ -30,16 +31,13 @@ class Stage(abc.ABC):
 
     def __init__(self, ready: Ready, attempt: Attempt) -> None:
         self.ready, self.attempt = ready, attempt
-        self._over = False
 
     def take(self) -> Stage:
         """Take the step that leaves this state, and return what there is then.
 
-        :raises ValueError: that was tried before: what was here is not here any more.
+        :raises RuntimeError: that was tried before: what was here is not here any more.
         """
-        if self._over:
-            raise ValueError(f"the state {self.state.value} is over")
-        self._over = True
+        self.use_up()
         return self._next()
 
     @abc.abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator
 from concurrent import futures
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from migrate import threads
 from migrate.criu.worker import Stage as CriuStage
@@ -22,8 +22,9 @@ from migrate.origin.stage import Found, Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
 from migrate.processes import identity, surroundings
+from migrate.recovery import entries
 from migrate.report.report import Span
-from migrate.steps import State
+from migrate.states import State
 from tcpcp.criu.stages import Extract
 
 
@@ -54,7 +55,7 @@ class Frozen(Stage):
             self.attempt.dump(self._going)
             found = looked.result()
         stopping = self._tree.running
-        ready.journal.did("stop", tasks=stopping)
+        ready.journal.did(entries.Stop(tuple(stopping)))
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             identity.send(one, signal.SIGSTOP)
@@ -83,7 +84,7 @@ class Dumped(Still):
         """Cut all connections off in one batch and read them."""
         ready, extract = self.ready, self._found.extract
         move, packets = ready.move, ready.packets
-        ready.journal.did("repair", tasks=self._found.tree.tasks, reuse=extract.reusing())
+        ready.journal.did(entries.Repair(tuple(self._found.tree.tasks), _all_or(extract.reusing())))
         packets.capture.everything()
         packets.capture.only(extract.flows, extract.listening)
         move.account.timeline.start(Span.ISOLATED)
@@ -94,6 +95,10 @@ class Dumped(Still):
             move.account.report.connections += len(icis)
             move.watch()
         return Isolated(ready, self.attempt, self._found)
+
+
+def _all_or(inodes: list[int] | Literal[True]) -> tuple[int, ...] | Literal[True]:
+    return True if inodes is True else tuple(inodes)
 
 
 class Isolated(Still):

@@ -217,7 +217,6 @@ def remain(left: Unowned) -> MigrateError:
     reasons = left.reasons()
     return MigrateError(
         "; ".join(one.text for one in reasons) or "connections keep being closed with data still to be sent",
-        phase="freeze",
         hint=" ".join(one.remedy for one in reasons)
         + " Or allow more with --max-gap: new connections are held meanwhile.",
     )

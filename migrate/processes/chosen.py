@@ -55,33 +55,33 @@ class Subject:
         ready, _, _ = select.select([self._pidfd], [], [], within_s)
         return bool(ready)
 
-    def require(self, phase: str) -> None:
+    def require(self) -> None:
         """Make sure that it is there.
 
         :raises Ended: it has ended, whoever has its number now.
         """
         if self.ended():
-            raise self._ended(phase)
+            raise self._ended()
 
-    def tasks(self, phase: str) -> list[int]:
+    def tasks(self) -> list[int]:
         """The PIDs of its tree, which runs: the root first. Any but the root may have ended meanwhile.
 
         :raises Ended: it has ended.
         """
-        return self._read(phase, tasks=tree.tasks_now)
+        return self._read(tree.tasks_now)
 
-    def frozen(self, phase: str) -> list[identity.Identity]:
+    def frozen(self) -> list[identity.Identity]:
         """The tasks of its tree, which somebody keeps frozen: all of them, the root first.
 
         :raises Ended: what is frozen is not the process that was asked for, or a task was killed.
         """
-        pids = self._read(phase, tasks=tree.tasks)
+        pids = self._read(tree.tasks)
         try:
             found = [identity.identity(pid) for pid in pids]
         except ProcessLookupError:
-            raise self._ended(phase) from None
+            raise self._ended() from None
         if found[0] != (self.pid, self.start):
-            raise self._ended(phase)
+            raise self._ended()
         return found
 
     def state(self) -> str:
@@ -95,19 +95,19 @@ class Subject:
             time.sleep(0.005)
         return ""
 
-    def _read(self, phase: str, *, tasks: _Reading) -> list[int]:
+    def _read(self, tasks: _Reading) -> list[int]:
         try:
             found = tasks(self.pid)
         except KernelError as error:
             if error.errno != errno.ESRCH:
                 raise
-            raise self._ended(phase) from None
-        self.require(phase)  # else what was read may be of another one
+            raise self._ended() from None
+        self.require()  # else what was read may be of another one
         return found
 
-    def _ended(self, phase: str) -> Ended:
+    def _ended(self) -> Ended:
         hint = "Look for its new PID with pgrep, and try again."
-        return Ended(f"process {self.pid} has ended", phase=phase, hint=hint)
+        return Ended(f"process {self.pid} has ended", hint=hint)
 
 
 def stopped(pids: list[int]) -> frozenset[int]:

@@ -205,7 +205,7 @@ def release(paths: Iterable[Path]) -> None:
         deadline = time.monotonic() + limits.CGROUP_EMPTY_S
         while not _removed(path):
             if time.monotonic() > deadline:
-                raise MigrateError(f"the cgroup {path} could not be emptied and removed", phase="undo")
+                raise MigrateError(f"the cgroup {path} could not be emptied and removed")
             time.sleep(0.002)
 
 

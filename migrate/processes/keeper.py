@@ -60,7 +60,7 @@ class Keeper:
             socket.send_fds(self._socket, [orders[:1]], [criu_socket])
             self._socket.sendall(orders[1:])
         except OSError as error:
-            raise MigrateError(f"the keeper has ended: {error.strerror}", phase="dump") from error
+            raise MigrateError(f"the keeper has ended: {error.strerror}") from error
         self._await()
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Keeper:
                 return
         self._process.kill()
         self._process.wait()
-        raise MigrateError("the keeper does not answer", phase="dump", hint="Try again.")
+        raise MigrateError("the keeper does not answer", hint="Try again.")
 
 
 def let_go(keeper: Identity) -> None:

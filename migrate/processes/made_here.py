@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from migrate.processes import identity
 
 
-def processes_of(entry: Mapping[str, Any]) -> list[identity.Identity]:
-    """The living processes that the journal's ``tree`` entry is about.
+def processes_of(built: Iterable[identity.Identity], mark: str, images: str) -> list[identity.Identity]:
+    """The living processes of a tree that CRIU builds here.
 
-    :param entry: ``marked`` (``NAME=VALUE``), ``path`` (of the images), ``tasks`` (those that were built).
+    :param built: those that were, as CRIU said. :param mark: ``NAME=VALUE``, in the environment of that CRIU.
+    :param images: its image directory.
     """
-    built = [(pid, start) for pid, start in entry["tasks"]]
-    found = {*built, *identity.with_environment(entry["marked"]), *_with_file_below(entry["path"])}
+    found = {*built, *identity.with_environment(mark), *_with_file_below(images)}
     return sorted(one for one in found if identity.alive(one) and one[0] != os.getpid())
 
 

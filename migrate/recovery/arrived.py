@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from migrate import place
-from migrate.journal.journal import Record
 from migrate.processes import identity
+from migrate.recovery.entries import Tree
+from migrate.recovery.records import Record
 
 #: How long it is kept after the process has ended.
 KEPT_S = 30 * 86400.0
@@ -53,7 +54,7 @@ def all_of_this_host() -> Iterator[tuple[str, identity.Identity]]:
 
 def root(record: Record) -> identity.Identity:
     """The root of the tree of *record*, the destination's journal, as this host numbers it; (0, 0): unknown."""
-    tasks = [(pid, start) for entry in record.named("tree") for pid, start in entry["tasks"]]
+    tasks = [task for built in record.of(Tree) for task in built.tasks]
     return next((task for task in tasks if task[0] == record.destination_pid), (0, 0))
 
 

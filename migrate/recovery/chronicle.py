@@ -8,7 +8,8 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from migrate.events import log
-from migrate.journal.journal import Record
+from migrate.recovery.entries import Images
+from migrate.recovery.records import Record
 
 
 @contextlib.contextmanager
@@ -16,10 +17,10 @@ def of_one_left(record: Record) -> Generator[None, None, None]:
     """Go on with the log of that migration meanwhile; CRIU's own logs are kept before somebody removes them."""
     with log.kept(record.migration_id, record.role) as kept:
         kept.state = record.state
-        entries = [entry["did"] for entry in record.entries]
+        entries = [entry.kind for entry in record.entries]
         log.tell("left alone", pid=record.pid, other_host=record.other_host, entries=entries, end=record.end)
-        for entry in record.named("images"):
-            log.criu_in(Path(entry["path"]))
+        for images in (entry for entry in record.entries if isinstance(entry, Images)):
+            log.criu_in(Path(images.path))
         if not record.end:
             kept.keep_criu_logs()
         yield

@@ -12,11 +12,11 @@ import time
 
 from migrate import limits, place, transport
 from migrate.errors import MigrateError, TransportError
-from migrate.journal.journal import Record
 from migrate.journal.reach import Reach, boot_id
 from migrate.link import message_checks, speech
 from migrate.link.link import Link
 from migrate.pb import session_pb2 as pb
+from migrate.recovery.records import Record
 
 _AGAIN_S = 0.5
 
@@ -49,8 +49,6 @@ def _greet(link: Link, reach: Reach) -> None:
     if reach.boot_id and hello.boot_id != reach.boot_id:
         raise TransportError(
             f"{reach.host} was restarted since, or is another machine: what it says is no answer",
-            phase="recover",
-            role="destination",
         )
 
 

@@ -19,15 +19,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrate import limits, switch
+from migrate import limits
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
-from migrate.journal.journal import Record
-from migrate.machine import Outcome
 from migrate.pb import session_pb2 as pb
+from migrate.recovery.entries import Switch
+from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict, settle_safely
+from migrate.states import Outcome
 
 READY = b"ready\n"
 #: When the addresses are announced again after a rollback that the destination may have noticed later than
@@ -46,7 +47,7 @@ class Guardian:
     :raises MigrateError: it did not start; nothing must be touched then.
     """
 
-    def __init__(self, directory: Path, role: str, caught: Sequence[int] = ()) -> None:
+    def __init__(self, directory: Path, caught: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "migrate.recovery.guardian", str(directory), *map(str, caught)],
             stdin=subprocess.DEVNULL,
@@ -56,7 +57,6 @@ class Guardian:
             pass_fds=caught,
             start_new_session=True,
         )
-        self._role = role
 
     def wait_ready(self) -> None:
         """Wait until it watches; it is started early and awaited late."""
@@ -65,7 +65,7 @@ class Guardian:
         ready, _, _ = select.select([stdout], [], [], limits.GUARDIAN_START_S)
         if not ready or os.read(stdout.fileno(), len(READY)) != READY:
             self._process.kill()
-            raise MigrateError("the guardian did not start", phase="prepare", role=self._role)
+            raise MigrateError("the guardian did not start")
         stdout.close()
 
     def lives(self) -> bool:
@@ -82,8 +82,6 @@ class Guardian:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise MigrateError(
             f"the guardian (process {self._process.pid}) {how}",
-            phase="guard",
-            role=self._role,
             hint="Look for what ended it (the kernel's log says whether memory ran out), and try again.",
         )
 
@@ -103,7 +101,7 @@ def announce_again(record: Record) -> None:
     them: a neighbour that asked in between may have got its answer. So we go on until the destination has confirmed
     that nothing runs there, at most for limits.UNCONFIRMED_S.
     """
-    if not record.named("switch"):
+    if not record.named(Switch):
         return
     began = time.monotonic()
     for due_s in AGAIN_S:
@@ -115,9 +113,9 @@ def announce_again(record: Record) -> None:
 
 
 def _remind(record: Record) -> None:
-    for entry in record.named("switch"):
+    for entry in record.of(Switch):
         with contextlib.suppress(MigrateError, OSError):
-            switch.from_details(entry["details"]).remind()
+            entry.remind()
 
 
 def _confirmed(record: Record) -> bool:

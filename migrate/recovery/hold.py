@@ -13,10 +13,12 @@ from pathlib import Path
 
 from migrate.criu.worker import Worker
 from migrate.errors import MigrateError
-from migrate.journal.journal import Journal, Record
+from migrate.journal.journal import Journal
 from migrate.processes import freezer, identity, keeper
 from migrate.processes.freezer import Freezer, Unavailable
 from migrate.processes.identity import Identity
+from migrate.recovery import entries
+from migrate.recovery.records import Record
 
 
 class Hold:
@@ -30,7 +32,7 @@ class Hold:
         self._tasks: list[Identity] = []
 
     def _about_to_make(self, path: Path) -> None:
-        self._journal.did("freezer", path=str(path))
+        self._journal.did(entries.Freezer(str(path)))
 
     def prepare(self, tasks: Callable[[], Iterable[int]]) -> list[str]:
         """Everything that can be done while the tree runs; again for what it has forked since.
@@ -55,13 +57,13 @@ class Hold:
         """
         self._criu, self._tasks = (worker.pid, worker.start), tasks
         if self._keeper is not None:
-            self._journal.did("keeper", pid=self._keeper.identity[0], start=self._keeper.identity[1])
+            self._journal.did(entries.Keeper(*self._keeper.identity))
             self._keeper.keep(self._criu, worker.fileno(), tasks, stopping)
             return
         try:
             self._freezer.freeze(pid for pid, _ in tasks)
         except Unavailable as error:
-            raise MigrateError(f"the process cannot be frozen: {error}", phase="dump") from error
+            raise MigrateError(f"the process cannot be frozen: {error}") from error
 
     def check(self) -> None:
         """Look once more whether all of it is held.
@@ -75,7 +77,7 @@ class Hold:
         if problem:
             hint = "Find out who did that, and try again."
             text = f"the process did not stay frozen, somebody else let it go: {problem}"
-            raise MigrateError(text, phase="commit", hint=hint)
+            raise MigrateError(text, hint=hint)
 
     def leave(self, worker: Worker) -> bool:
         """In doubt: whether the tree stays held because *worker* is left to the keeper."""
@@ -89,17 +91,17 @@ class Hold:
 
 def again(record: Record) -> None:
     """Of a migration in doubt: hold its tree again if somebody has let it go. A keeper sees to that itself."""
-    freezer.freeze_again(Path(entry["path"]) for entry in record.named("freezer"))
+    freezer.freeze_again(Path(one.path) for one in record.of(entries.Freezer))
 
 
 def said(record: Record) -> str:
     """What holds the tree of a migration in doubt: a sentence."""
-    paths = freezer.those_there(Path(entry["path"]) for entry in record.named("freezer"))
+    paths = freezer.those_there(Path(one.path) for one in record.of(entries.Freezer))
     living = frozen(record)
     if paths and not freezer.problem(paths, living):
         return "A frozen cgroup keeps it still: only SIGKILL gets through."
-    keepers = [(entry["pid"], entry["start"]) for entry in record.named("keeper")]
-    criu = [(entry["pid"], entry["start"]) for entry in record.named("criu")]
+    keepers = [one.process for one in record.of(entries.Keeper)]
+    criu = [one.process for one in record.of(entries.Criu)]
     if keepers and criu and not keeper.problem(keepers[-1], criu[-1], living):
         return f"Process {keepers[-1][0]}, migrate.processes.keeping, keeps it still: leave that one alone."
     return "What kept it still has been taken away: only a SIGSTOP does, so send it no SIGCONT."
@@ -107,7 +109,7 @@ def said(record: Record) -> str:
 
 def kept(record: Record) -> bool:
     """Whether a keeper lives, which needs CRIU."""
-    return any(identity.alive((entry["pid"], entry["start"])) for entry in record.named("keeper"))
+    return any(identity.alive(one.process) for one in record.of(entries.Keeper))
 
 
 def frozen(record: Record) -> list[Identity]:
@@ -117,4 +119,5 @@ def frozen(record: Record) -> list[Identity]:
 
 def tasks(record: Record) -> set[Identity]:
     """The tasks of the origin's tree, as far as they are known yet."""
-    return {(pid, start) for entry in record.named("repair", "stop") for pid, start in entry["tasks"]}
+    stopped = {task for one in record.of(entries.Stop) for task in one.tasks}
+    return stopped.union(*(one.tasks for one in record.of(entries.Repair)))

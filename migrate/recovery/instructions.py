@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from migrate.journal.journal import Record
 from migrate.journal.reach import Reach
 from migrate.recovery import hold
+from migrate.recovery.records import Record
 
 
 def in_doubt(record: Record) -> list[str]:

@@ -8,22 +8,19 @@ if it agrees, or cannot be asked and the person insists.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
-from migrate import place
+from migrate import place, problems
 from migrate.errors import MigrateError, UsageError
 from migrate.events import log, who
 from migrate.journal import journal
-from migrate.journal.journal import Record
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived, chronicle, doubt, settle, undo, whereabouts
+from migrate.recovery import arrived, chronicle, doubt, records, settle, undo, whereabouts
 from migrate.recovery.instructions import in_doubt, look
+from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict
-from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report
 from migrate.request import RecoverRequest
-from tcpcp.errors import TcpcpError
 
 #: What is to be done when the destination does not answer.
 _UNASKED = (
@@ -32,23 +29,25 @@ _UNASKED = (
 )
 
 
-def run(request: RecoverRequest, observer: Observer) -> Report:
+def run(request: RecoverRequest) -> Report:
     """Do what *request* asks and report. Migrations under way are left alone.
 
     The outcome is IN_DOUBT while one is left that a person must decide, else UNTOUCHED.
     """
     report = Report(outcome=Outcome.UNTOUCHED)
     try:
-        if os.geteuid() != 0:
-            raise MigrateError("needs root", phase="recover", hint="Run it as root.")
-        if request.resume or request.release:
-            _decide(request, report)
-        else:
-            _look(report)
-    except (MigrateError, TcpcpError, OSError) as error:
+        with problems.step("recover", "origin"):
+            _run(request, report)
+    except MigrateError as error:
         report.fail(error)
-    observer.finished(report)
     return report
+
+
+def _run(request: RecoverRequest, report: Report) -> None:
+    if request.resume or request.release:
+        _decide(request, report)
+    else:
+        _look(report)
 
 
 def _look(report: Report) -> None:
@@ -70,7 +69,7 @@ def _look(report: Report) -> None:
 def _under_way(directory: Path) -> str:
     """What can be said of a migration that somebody is at work on."""
     with contextlib.suppress(MigrateError, OSError):
-        record = journal.read(directory)
+        record = records.read(directory)
         if record.role == "destination":
             return whereabouts.sentence(whereabouts.of(record, owned=False))
     return "under way, left alone"
@@ -119,7 +118,7 @@ def _tell(settled: Settled, report: Report) -> None:
     elif settled.verdict is Verdict.UNFINISHED:
         report.notes += [f"not undone: {problem}" for problem in settled.problems]
         hint = "The notes say what; remove the cause and try again."
-        report.fail(MigrateError("not everything could be undone", phase="recover", hint=hint))
+        report.fail(MigrateError("not everything could be undone", hint=hint))
 
 
 def _name(record: Record, report: Report) -> None:
@@ -135,13 +134,13 @@ def _decide(request: RecoverRequest, report: Report) -> None:
     directory = place.home(migration_id)
     with journal.owned(directory) as owned:
         if not owned:
-            raise MigrateError(f"migration {migration_id} is under way", phase="recover")
-        record = journal.read(directory)
+            raise MigrateError(f"migration {migration_id} is under way")
+        record = records.read(directory)
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")
         report.pid, report.host = record.pid, record.other_host
         _name(record, report)
-        with chronicle.of_one_left(record):
+        with chronicle.of_one_left(record), problems.step("recover", "origin"):
             log.tell("decided", resume=bool(request.resume), force=request.force, by=who.asked())
             (_resume if request.resume else _release)(directory, record, request, report)
             chronicle.ended(record, report.outcome.value)
@@ -184,15 +183,14 @@ def _permitted(record: Record, wanted: tuple[int, ...], request: RecoverRequest,
         if request.force:
             report.notes.append(f"{text}; done all the same, as --force says")
             return
-        raise MigrateError(text, phase="recover", hint=_UNASKED.format(look=look(record))) from error
+        raise MigrateError(text, hint=_UNASKED.format(look=look(record))) from error
     said = doubt.sentence(answer, host)
     report.notes.append(said)
     if answer.where == pb.Answer.UNDER_WAY:
-        raise MigrateError(f"nothing was done: {said}", phase="recover", hint="Wait, then try again.")
+        raise MigrateError(f"nothing was done: {said}", hint="Wait, then try again.")
     if answer.where not in wanted:
         raise MigrateError(
             f"nothing was done: {said}",
-            phase="recover",
             hint="migrate --recover does what follows from that.",
         )
 
@@ -202,5 +200,5 @@ def _forget(directory: Path, problems: list[str]) -> None:
     if problems:
         settle.note_problems(directory, problems)
         hint = "Remove the cause and try again."
-        raise MigrateError(f"not done: {'; '.join(problems)}", phase="recover", hint=hint)
+        raise MigrateError(f"not done: {'; '.join(problems)}", hint=hint)
     journal.forget(directory)

@@ -19,11 +19,11 @@ from migrate.errors import MigrateError, Reason, Refused
 from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
-from migrate.journal.journal import Record
-from migrate.machine import Outcome, State
-from migrate.processes import identity
-from migrate.recovery import arrived, chronicle, hold, undo
+from migrate.recovery import arrived, chronicle, hold, records, undo
+from migrate.recovery.entries import Criu, Images
 from migrate.recovery.instructions import in_doubt
+from migrate.recovery.records import Record
+from migrate.states import Outcome, State
 
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
 #: What CRIU writes when what it restored runs, and not before, whatever it is to log.
@@ -87,11 +87,11 @@ def settle(directory: Path, capture: Capture | None = None) -> Settled | None:
     :return: None when there is no such journal any more.
     """
     try:
-        record = journal.read(directory)
+        record = records.read(directory)
     except FileNotFoundError:
         return None
     except MigrateError as error:  # damaged: what was done is not known
-        return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.hint}"])
+        return Settled(Record(directory.name), Verdict.UNFINISHED, [f"{error} {error.problem.hint}"])
     with chronicle.of_one_left(record):
         return _settle(directory, record, capture)
 
@@ -173,9 +173,9 @@ def _criu_let_it_run(record: Record) -> bool:
 
     If it died too, the tasks it built wait for it for ever.
     """
-    for entry in record.named("criu"):
-        identity.wait_gone((entry["pid"], entry["start"]), time.monotonic() + limits.CRIU_END_S)
-    return any((Path(entry["path"]) / STATISTICS).exists() for entry in record.named("images"))
+    for criu in record.of(Criu):
+        criu.wait_gone()
+    return any((Path(images.path) / STATISTICS).exists() for images in record.of(Images))
 
 
 def note_problems(directory: Path, problems: list[str]) -> None:
@@ -226,7 +226,7 @@ def _being_undone(pid: int) -> str:
             if owned:
                 continue
         try:
-            record = journal.read(directory)
+            record = records.read(directory)
         except (FileNotFoundError, MigrateError):
             continue
         if (record.role, record.pid) == ("origin", pid):

@@ -21,8 +21,8 @@ from migrate.gap import file, packets
 from migrate.gap.capture import Capture
 from migrate.gap.inject import Injector, Inlet
 from migrate.gap.packets import Segment
-from migrate.journal.journal import Record
 from migrate.recovery import hold
+from migrate.recovery.records import Record
 from migrate.switch import netlink
 from tcpcp.criu import stages, tree
 from tcpcp.criu.stages import endpoint
@@ -110,7 +110,7 @@ def _harmless() -> Iterator[None]:
 
 
 def _own_addresses() -> set[bytes]:
-    with netlink.route("look at this host's addresses", "origin") as handle:
+    with netlink.route("look at this host's addresses") as handle:
         return {one.ip.packed for one in netlink.addresses(handle)}
 
 

@@ -10,11 +10,12 @@ import time
 from migrate import limits, place
 from migrate.errors import MigrateError
 from migrate.journal import journal
-from migrate.journal.journal import Record
-from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
-from migrate.recovery import arrived, settle
+from migrate.recovery import arrived, records, settle
+from migrate.recovery.entries import Tree
+from migrate.recovery.records import Record
+from migrate.states import State
 
 _LOOK_S = 0.05
 
@@ -30,7 +31,7 @@ def find(migration_id: str, wait_s: float) -> pb.Answer:
         if not (directory / "journal").exists():
             return _settled(migration_id)
         try:
-            answer = of(journal.read(directory), owned=owned)
+            answer = of(records.read(directory), owned=owned)
         except FileNotFoundError:
             continue
         except MigrateError:  # damaged: only a person can say
@@ -47,7 +48,7 @@ def of(record: Record, *, owned: bool) -> pb.Answer:
     """
     if record.state == State.ACTIVATED.value:
         return _of(arrived.root(record))
-    built = [(pid, start) for entry in record.named("tree") for pid, start in entry["tasks"]]
+    built = [task for one in record.of(Tree) for task in one.tasks]
     if owned and record.state != State.COMMITTED.value and not any(map(identity.alive, built)):
         return pb.Answer(where=pb.Answer.NOT_HERE)
     return pb.Answer(where=pb.Answer.UNDER_WAY, destination_pid=record.destination_pid)

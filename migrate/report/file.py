@@ -63,4 +63,4 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _wrong(text: str) -> UsageError:
-    return UsageError(text, phase="usage", hint="See `migrate --help`.")
+    return UsageError(text, hint="See `migrate --help`.")

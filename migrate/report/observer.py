@@ -43,7 +43,7 @@ class Observer(Protocol):
         """Something of the log, for whoever wants to see it as it comes (-v)."""
 
     def finished(self, report: Report) -> None:
-        """It is over. Only the first call counts."""
+        """It is over. Called once, by the command itself."""
 
 
 class Output:
@@ -73,19 +73,16 @@ class Output:
 
 
 class _Base:
-    """What the user interfaces share: the thread, and that the report comes once."""
+    """What the user interfaces share: the thread."""
 
     def __init__(self, out: TextIO, err: TextIO, *, verbose: bool) -> None:
         self._out, self._err, self._verbose = out, err, verbose
         self._output = Output()
-        self._finished = False
 
     def finished(self, report: Report) -> None:
         """See :class:`Observer`."""
-        if not self._finished:
-            self._finished = True
-            self._output.submit(lambda: self._report(report))
-            self._output.drain()
+        self._output.submit(lambda: self._report(report))
+        self._output.drain()
 
     def event(self, text: str) -> None:
         """See :class:`Observer`."""
@@ -151,7 +148,7 @@ class RichUi(_Base):
         # Drawn by rich's own thread a few times a second: an update costs the driver microseconds.
         self._bar = Progress(
             *columns,
-            DownloadColumn(binary_units=True),
+            DownloadColumn(),
             TransferSpeedColumn(),
             console=Console(file=err),
             transient=True,

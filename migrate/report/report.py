@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from migrate.errors import Exit, MigrateError, Reason, Refused
+from migrate import problems
+from migrate.errors import Exit, Problem, Reason, Refused
 from migrate.link.clock import Offset
-from migrate.machine import Outcome as Outcome
 from migrate.pb.session_pb2 import PhaseTime
 from migrate.report.interval import Interval, of_destination
-from tcpcp.errors import TcpcpError
+from migrate.states import Outcome as Outcome
 
 
 class Span(enum.StrEnum):
@@ -103,33 +102,6 @@ class Timeline:
         return 1000 * (self._now() - self._started_s)
 
 
-@dataclass(slots=True)
-class ErrorReport:
-    """An error as it is reported; see :class:`migrate.errors.MigrateError`."""
-
-    kind: str
-    phase: str
-    role: str
-    message: str
-    hint: str
-    details: list[str] = field(default_factory=list)
-    bug: bool = False
-
-    @classmethod
-    def of(cls, error: BaseException) -> ErrorReport:
-        """Return the report of *error*, its notes (failed undos) among the details; a bug's traceback too.
-
-        Whatever is neither raised on purpose nor the system's refusal is a bug.
-        """
-        notes = list(getattr(error, "__notes__", []))
-        if isinstance(error, MigrateError):
-            return cls(error.kind, error.phase, error.role, str(error), error.hint, error.details + notes)
-        bug = not isinstance(error, (TcpcpError, OSError))
-        if bug:
-            notes += "".join(traceback.format_exception(error)).splitlines()
-        return cls(type(error).__name__, "", "origin", str(error) or repr(error), "", notes, bug)
-
-
 @dataclass(slots=True, kw_only=True)
 class Report:
     """How a migration, a check or a recovery ended.
@@ -169,7 +141,7 @@ class Report:
     spans: list[Interval] = field(default_factory=list)
     offset: Offset | None = None
     where: str = ""
-    error: ErrorReport | None = None
+    error: Problem | None = None
     reasons: list[Reason] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
@@ -185,7 +157,7 @@ class Report:
     def fail(self, error: BaseException) -> None:
         """Record *error*, unless one is recorded: later ones are consequences. The outcome stays as it is."""
         if self.error is None:
-            self.error = ErrorReport.of(error)
+            self.error = problems.of(error).at("", "origin")
             if isinstance(error, Refused):
                 self.reasons = list(error.reasons)
 
@@ -236,12 +208,12 @@ def _rounded(phases_ms: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
     }
 
 
-def _error_json(error: ErrorReport) -> dict[str, object]:
+def _error_json(error: Problem) -> dict[str, object]:
     return {
         "kind": error.kind,
         "phase": error.phase,
-        "role": error.role,
-        "message": error.message,
+        "role": error.host,
+        "message": error.text,
         "hint": error.hint,
-        "details": error.details,
+        "details": list(error.details),
     }

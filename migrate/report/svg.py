@@ -79,8 +79,8 @@ def _head(svg: ET.Element, report: Report, origin_name: str) -> float:
     add(svg, "text", route, x=MARGIN, y=70, fill=GREY)
     y = 84.0
     if report.error is not None:
-        place = f"{report.error.phase} on {report.error.role}: " if report.error.phase else ""
-        text = short(f"failed: {place}{report.error.message}", _LINE_CHARACTERS)
+        place = f"{report.error.phase} on {report.error.host}: " if report.error.phase else ""
+        text = short(f"failed: {place}{report.error.text}", _LINE_CHARACTERS)
         add(svg, "text", text, x=MARGIN, y=y + 8, fill="#c53030")
         y += 22
     for number, (name, value) in enumerate(facts(report)):

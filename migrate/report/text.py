@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from migrate.report.report import ErrorReport, Outcome, Report
+from migrate.errors import Problem
+from migrate.report.report import Outcome, Report
 from migrate.units import duration, size
 
 
@@ -16,7 +17,7 @@ def render(report: Report, *, verbose: bool = False) -> list[str]:
         [*(_reasons(report) or _error(report)), *_log(report)],
         [f"  {note}" for note in report.notes],
         _indented("What to do now:", report.instructions),
-        _indented("Details:", report.error.details if report.error and verbose else []),
+        _indented("Details:", list(report.error.details) if report.error and verbose else []),
         _figures(report),
         _phases(report),
     ]
@@ -58,7 +59,7 @@ def _error(report: Report) -> list[str]:
     error = report.error
     if error is None:
         return []
-    lines = [f"  failed  {_place(report, error)}{error.message}"]
+    lines = [f"  failed  {_place(report, error)}{error.text}"]
     if error.hint:
         lines.append(f"  to do   {error.hint}")
     return lines
@@ -71,10 +72,10 @@ def _log(report: Report) -> list[str]:
     return [f"  log     {report.logs[role]} on {_host(report, role)}" for role in report.logs]
 
 
-def _place(report: Report, error: ErrorReport) -> str:
+def _place(report: Report, error: Problem) -> str:
     if error.bug:
         return f"a bug in migrate ({error.kind}), please report it: "
-    where = f"on {_host(report, error.role)}: "
+    where = f"on {_host(report, error.host)}: "
     return f"{error.phase} {where}" if error.phase else where
 
 

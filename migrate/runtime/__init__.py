@@ -6,11 +6,12 @@ a module, and a line of :func:`_all`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from migrate.errors import MigrateError
 from migrate.pb.session_pb2 import ProcessInventory
+from migrate.processes.identity import Identity
 
 #: What a message or a journal of a version before means, which names none.
 BARE = "bare"
@@ -47,12 +48,13 @@ class Runtime(Protocol):
         :return: sentences: what is not as it should be. Nothing can be undone any more.
         """
 
-    def undo(self, built: Mapping[str, Any]) -> None:
+    def undo(self, built: Iterable[Identity], mark: str, images: str) -> None:
         """On the destination: end what was restored, however much of it there is, and what was made for it.
 
         It may run twice, and in another process.
 
-        :param built: the journal's entry ``tree``: ``tasks``, ``marked``, ``path``.
+        :param built, mark, images: as the journal's entry ``tree`` has them, see
+            :func:`migrate.processes.made_here.processes_of`.
         :raises MigrateError: something is left.
         """
 
@@ -71,7 +73,7 @@ def find(name: str) -> Runtime:
         if one.name == (name or BARE):
             return one
     hint = "Install the same version on both hosts."
-    raise MigrateError(f"no runtime is called {name}", phase="prepare", role="destination", hint=hint)
+    raise MigrateError(f"no runtime is called {name}", hint=hint)
 
 
 def _all() -> list[Runtime]:

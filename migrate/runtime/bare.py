@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from migrate.errors import MigrateError
 from migrate.pb.session_pb2 import ProcessInventory
 from migrate.processes import identity, made_here
+from migrate.processes.identity import Identity
 
 
 class Bare:
@@ -38,8 +39,9 @@ class Bare:
         """Nothing to do: its parent is the host's init, as of any daemon."""
         return []
 
-    def undo(self, built: Mapping[str, Any]) -> None:
+    def undo(self, built: Iterable[Identity], mark: str, images: str) -> None:
         """Kill what a restore built, again until nothing is left: one that was just forking left a child."""
-        while found := made_here.processes_of(built):
+        built = list(built)
+        while found := made_here.processes_of(built, mark, images):
             if stubborn := identity.end(found):
                 raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in stubborn)}")

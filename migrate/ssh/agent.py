@@ -24,13 +24,11 @@ class Started:
     :ivar host: as the user wrote it, without the user.
     :ivar user: as whom we are logged in there.
     :ivar agent: a name or path.
-    :ivar role: what the host is here, for errors.
     """
 
     host: str
     user: str
     agent: str
-    role: str = "destination"
 
     @property
     def sudo(self) -> bool:
@@ -77,7 +75,7 @@ class Started:
 
     def error(self, text: str, hint: str, said: Sequence[str]) -> TransportError:
         """An error of the start, with *said* as its details."""
-        return TransportError(text, phase=PHASE, role=self.role, hint=hint, details=[*said])
+        return TransportError(text, hint=hint, details=[*said])
 
 
 def last(said: Sequence[str]) -> str:

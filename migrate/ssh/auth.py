@@ -17,7 +17,7 @@ from migrate.ssh.config import HostConfig
 from migrate.ssh.deadline import within
 
 
-def authenticate(transport: paramiko.Transport, config: HostConfig, role: str) -> None:
+def authenticate(transport: paramiko.Transport, config: HostConfig) -> None:
     """Log in as ``config.user`` with the first key that is accepted; asks nobody for a password.
 
     :raises TransportError: none was; the details tell what became of each. The transport is of no use then.
@@ -34,7 +34,7 @@ def authenticate(transport: paramiko.Transport, config: HostConfig, role: str) -
     finally:
         if agent is not None:
             agent.close()
-    raise _refused(config, tried, role)
+    raise _refused(config, tried)
 
 
 def _accepted(
@@ -103,13 +103,11 @@ def _ssh_agent() -> paramiko.Agent | None:
     return None
 
 
-def _refused(config: HostConfig, tried: list[str], role: str) -> TransportError:
+def _refused(config: HostConfig, tried: list[str]) -> TransportError:
     files = ", ".join(config.identities)
     details = tried or [f"there is no key to try: none of {files}, none in the ssh agent"]
     return TransportError(
         f"{config.name} refused to log in {config.user}: {'; '.join(details)}",
-        phase="connect",
-        role=role,
         hint=f"Make `ssh {config.user}@{config.name}` work without a password: add a public key to "
         f"~{config.user}/.ssh/authorized_keys there, or name another one with --identity.",
         details=details,

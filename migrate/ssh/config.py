@@ -97,7 +97,6 @@ def look_up(
         # Of Path.expanduser() it is a RuntimeError: no such user.
         raise TransportError(
             f"the ssh configuration for {name} makes no sense: {error}",
-            phase="connect",
             hint=f"Correct {ssh / 'config'} or {SYSTEM / 'ssh_config'}; `ssh -G {name}` shows them together.",
         ) from error
 

@@ -52,11 +52,8 @@ class Connection:
     :ivar peer_address: the host's, "" behind a proxy.
     """
 
-    def __init__(
-        self, transport: paramiko.Transport, config: HostConfig, role: str, via: Connection | None
-    ) -> None:
+    def __init__(self, transport: paramiko.Transport, config: HostConfig, via: Connection | None) -> None:
         self._transport = transport
-        self._role = role
         self._via = via
         self._agents: list[AgentStream] = []
         self.config = config
@@ -71,7 +68,7 @@ class Connection:
         :param agent: a name or path; it is quoted, so that it stays one word in the shell there.
         :raises TransportError: the host starts nothing; the connection is as before.
         """
-        started = Started(self.config.name, self.config.user, agent, self._role)
+        started = Started(self.config.name, self.config.user, agent)
         timeout_s = self.config.timeout_s
         try:
             channel = self._transport.open_session(window_size=_WINDOW_BYTES, timeout=timeout_s)
@@ -80,7 +77,7 @@ class Connection:
         except (paramiko.SSHException, OSError, EOFError) as error:
             text = f"{self.config.name} starts no program: {error or type(error).__name__}"
             hint = f"Look whether `ssh {self.config.name} true` works."
-            raise TransportError(text, phase=PHASE, role=self._role, hint=hint) from error
+            raise TransportError(text, hint=hint) from error
         self._agents.append(AgentStream(self._transport, channel, started))
         return self._agents[-1]
 
@@ -93,7 +90,7 @@ class Connection:
         except (paramiko.SSHException, OSError, EOFError) as error:
             text = f"{self.config.name} cannot connect to {host} port {port}: {error}"
             hint = f"Look at the ProxyJump for that host, and what `ssh {self.config.name}` can reach."
-            raise TransportError(text, phase=PHASE, role=self._role, hint=hint) from error
+            raise TransportError(text, hint=hint) from error
 
     def close(self) -> None:
         """Close the connection, with all that runs over it. Does not raise, may be called twice."""
@@ -131,7 +128,7 @@ def connect(
     _silence()
     with _errors_of(role):
         config = ssh_config.look_up(host, port=port, identity=identity, home=home)
-        return _connect(config, role, home, via=None, depth=0)
+        return _connect(config, home, via=None, depth=0)
 
 
 @contextlib.contextmanager
@@ -140,23 +137,20 @@ def _errors_of(role: str) -> Iterator[None]:
     try:
         yield
     except MigrateError as error:
-        error.role = role
-        error.phase = PHASE
+        error.stamp(PHASE, role)
         raise
 
 
-def _connect(
-    config: HostConfig, role: str, home: Path | None, via: Connection | None, depth: int
-) -> Connection:
+def _connect(config: HostConfig, home: Path | None, via: Connection | None, depth: int) -> Connection:
     if via is None and config.proxy_jump:
-        via = _jump(config, role, home, depth)
+        via = _jump(config, home, depth)
     transport: paramiko.Transport | None = None
     try:
         sock = sockets.open_socket(config) if via is None else _through(via, config)
         transport = _handshake(sock, config)
-        auth.authenticate(transport, config, role)
+        auth.authenticate(transport, config)
         transport.set_keepalive(int(limits.KEEPALIVE_S))
-        return Connection(transport, config, role, via)
+        return Connection(transport, config, via)
     except BaseException:
         if transport is not None:
             sockets.close_transport(transport)
@@ -165,7 +159,7 @@ def _connect(
         raise
 
 
-def _jump(config: HostConfig, role: str, home: Path | None, depth: int) -> Connection:
+def _jump(config: HostConfig, home: Path | None, depth: int) -> Connection:
     if depth >= _MAX_JUMPS:
         raise TransportError(
             f"the way to {config.name} has no end: its ProxyJump leads back to itself",
@@ -174,7 +168,7 @@ def _jump(config: HostConfig, role: str, home: Path | None, depth: int) -> Conne
     via: Connection | None = None
     for text in config.proxy_jump:
         host, port = ssh_config.split_jump(text)
-        via = _connect(ssh_config.look_up(host, port=port, home=home), role, home, via, depth + 1)
+        via = _connect(ssh_config.look_up(host, port=port, home=home), home, via, depth + 1)
     assert via is not None
     return via
 

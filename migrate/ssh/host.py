@@ -21,7 +21,6 @@ def split(text: str) -> tuple[str, str]:
     if not _HOST.fullmatch(host) or (at and not _USER.fullmatch(user)):
         raise UsageError(
             f"HOST is a name, an address or user@name, not {text!r}",
-            phase="usage",
             hint="See `migrate --help`.",
         )
     return user, host

@@ -10,6 +10,7 @@ such a package.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -107,7 +108,7 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
     return made(role, migration_id, addresses, **more)
 
 
-def from_details(details: dict[str, Any]) -> Switch:
+def from_details(details: Mapping[str, Any]) -> Switch:
     """The switch that :meth:`Switch.details` described."""
     rest = dict(details)
     addresses = [Address(*one) for one in rest.pop("addresses")]

@@ -51,14 +51,14 @@ class Present:
 
 
 @contextlib.contextmanager
-def route(what: str, role: str) -> Generator[Any, None, None]:
+def route(what: str) -> Generator[Any, None, None]:
     """A netlink socket; the kernel's refusals become SwitchError."""
     try:
         yield _socket_in(Path("/proc/thread-self/ns/net").stat().st_ino)
     except NetlinkError as error:
-        raise SwitchError(f"cannot {what}: {error.args[1]}", phase="switch", role=role) from error
+        raise SwitchError(f"cannot {what}: {error.args[1]}") from error
     except OSError as error:
-        raise SwitchError(f"cannot {what}: {error.strerror}", phase="switch", role=role) from error
+        raise SwitchError(f"cannot {what}: {error.strerror}") from error
 
 
 @functools.lru_cache(1)

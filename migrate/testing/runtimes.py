@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from migrate import runtime
 from migrate.criu.worker import Options, Worker
@@ -52,8 +51,8 @@ class Case:
             worker.close()
         self.dumped()
 
-    def restored(self, mark: str) -> dict[str, Any]:
-        """Have CRIU restore it; the journal's entry of it."""
+    def restored(self, mark: str) -> tuple[list[identity.Identity], str, str]:
+        """Have CRIU restore it; what an undo wants to know of it."""
         worker = Worker(role="destination", mark=mark)
         tasks: list[identity.Identity] = []
         try:
@@ -62,7 +61,7 @@ class Case:
                     tasks.append(identity.identity(stage.pid or self.pid))
         finally:
             worker.close()
-        return {"tasks": tasks, "marked": mark, "path": str(self.images), "runtime": self.name}
+        return tasks, mark, str(self.images)
 
 
 def it_is_found(case: Case) -> None:
@@ -81,23 +80,22 @@ def it_sees_what_it_keeps(case: Case) -> None:
 def a_tree_comes_back_and_is_given_back(case: Case) -> None:
     """With what it says to CRIU, on both sides."""
     case.dump()
-    entry = case.restored("MIGRATE_TEST=back")
+    built = case.restored("MIGRATE_TEST=back")
     assert case.runtime.give_back(case.pid) == []
     case.runs()
-    case.runtime.undo(entry)
+    case.runtime.undo(*built)
 
 
 def an_undo_leaves_nothing_of_it_and_touches_nobody_else(case: Case) -> None:
     """Of what was restored, perhaps twice, and where there was nothing."""
     case.dump()
     with case.other() as stranger:
-        nothing = {"tasks": [], "marked": "MIGRATE_TEST=none", "path": str(case.images)}
-        case.runtime.undo(nothing)
-        entry = case.restored("MIGRATE_TEST=undo")
-        process = entry["tasks"][0]
+        case.runtime.undo([], "MIGRATE_TEST=none", str(case.images))
+        built = case.restored("MIGRATE_TEST=undo")
+        process = built[0][0]
         assert identity.alive(process)
-        case.runtime.undo(entry)
-        case.runtime.undo(entry)
+        case.runtime.undo(*built)
+        case.runtime.undo(*built)
         assert not identity.alive(process)
         assert identity.alive(identity.identity(stranger))
 

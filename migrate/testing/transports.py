@@ -133,14 +133,14 @@ def an_agent_that_fails_is_explained(case: Case) -> None:
     text = "i=0; while [ $i -lt 20000 ]; do echo line $i >&2; i=$((i+1)); done; exit 3"
     error = _explained(case, case.program(text))
     assert "ended with status 3" in str(error) and "line 19999" in str(error), error
-    assert 0 < len(error.details) <= 100
+    assert 0 < len(error.problem.details) <= 100
 
 
 def an_agent_that_is_not_there_is_explained(case: Case) -> None:
     """Its name stays one word, whatever is in it."""
     error = _explained(case, "no such; exit 5")
     assert "there is no agent" in str(error) and "no such; exit 5" in str(error), error
-    assert "--agent" in error.hint
+    assert "--agent" in error.problem.hint
 
 
 def an_agent_that_is_killed_is_explained(case: Case) -> None:
@@ -193,7 +193,7 @@ def _explained(case: Case, agent: str) -> MigrateError:
 def _typed(error: MigrateError | None) -> MigrateError:
     """It is one that a user can do something about."""
     assert isinstance(error, TransportError), error
-    assert error.phase == "connect" and error.hint, error
+    assert error.problem.hint, error
     return error
 
 

@@ -49,7 +49,7 @@ class Transport(Protocol):
 
         That it cannot be started may show here, or when the stream is read: then :meth:`AgentStream.explain` tells.
 
-        :raises MigrateError: of phase ``"connect"``, with a remedy; nothing is left of the try.
+        :raises MigrateError: with a remedy; nothing is left of the try.
         """
 
 

@@ -21,7 +21,7 @@ from migrate import limits
 from migrate.errors import MigrateError, TransportError
 from migrate.journal.reach import Reach
 from migrate.ssh import host, sockets
-from migrate.ssh.agent import PHASE, Started
+from migrate.ssh.agent import Started
 from migrate.transport import sentences
 from migrate.transport.child import Child
 from tcpcp.errors import TcpcpError
@@ -64,7 +64,7 @@ class BySsh:
             return SshStream(Child(words, os.environ | _ENVIRONMENT), started)
         except OSError as error:
             text = f"the ssh program cannot be started: {error.strerror}"
-            raise TransportError(text, phase=PHASE, hint=_INSTALL) from error
+            raise TransportError(text, hint=_INSTALL) from error
 
 
 class SshStream:
@@ -108,7 +108,7 @@ class SshStream:
 def _program() -> str:
     found = shutil.which("ssh")
     if found is None:
-        raise TransportError("there is no ssh program on PATH", phase=PHASE, hint=_INSTALL)
+        raise TransportError("there is no ssh program on PATH", hint=_INSTALL)
     return found
 
 
@@ -155,4 +155,4 @@ def _settings(words: Sequence[str], reach: Reach) -> Mapping[str, str]:
 def _senseless(name: str, why: str, said: list[str]) -> TransportError:
     hint = f"Correct it; `ssh -G {name}` shows what it says for this host."
     text = f"the ssh configuration for {name} makes no sense: {why}"
-    return TransportError(text, phase=PHASE, role="destination", hint=hint, details=said)
+    return TransportError(text, hint=hint, details=said)

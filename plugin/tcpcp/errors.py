@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 
 class TcpcpError(Exception):
-    """Base of every error that `tcpcp` raises on purpose."""
+    """Base of every error that `tcpcp` raises on purpose.
+
+    :cvar hint: what can be done about one of its kind; a sentence, or "" where its text says it.
+    """
+
+    hint: ClassVar[str] = ""
 
 
 class IciError(TcpcpError):
@@ -14,6 +20,8 @@ class IciError(TcpcpError):
 
     :ivar problems: everything that is wrong with it, each a sentence; at least one.
     """
+
+    hint = "Look whether both hosts have the same version, and try again."
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -27,17 +35,25 @@ class IciError(TcpcpError):
 class CodecError(TcpcpError):
     """Bytes that are not an ICI image: wrong magic, cut, changed, or of another version."""
 
+    hint = "Look whether both hosts have the same version, and try again."
+
 
 class Unsupported(TcpcpError):
     """The socket uses something that cannot be passed; it is as it was before the call."""
+
+    hint = "Have the program close that connection, or do without what is named, and try again."
 
 
 class Unfed(Unsupported):
     """A segment fed to this host's own stack did not arrive: is there a packet filter that drops it?"""
 
+    hint = "Look for a packet filter on that host that drops what it sends to itself (nft list ruleset)."
+
 
 class PermissionDenied(TcpcpError):
     """CAP_NET_ADMIN (or CAP_NET_RAW, CAP_SYS_PTRACE where said) is missing."""
+
+    hint = "Run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW."
 
 
 #: For the message of a :class:`PermissionDenied`.
@@ -75,6 +91,8 @@ class IsolationError(TcpcpError):
     :ivar errno: the kernel's error number, or 0 where there is none.
     """
 
+    hint = "Look whether nftables works there: nft list ruleset."
+
     def __init__(self, message: str, errno_: int = 0) -> None:
         super().__init__(message)
         self.errno = errno_
@@ -86,6 +104,8 @@ class Expired(TcpcpError):
     An ICI read before that does not describe the connection any more.
     """
 
+    hint = "The host stood still, or somebody removed the filter: look who, and try again."
+
 
 class OtherNamespace(TcpcpError):
     """The socket is of another network namespace than the calling thread; nothing has changed."""
@@ -93,6 +113,8 @@ class OtherNamespace(TcpcpError):
 
 class AlreadyGot(TcpcpError):
     """The socket is in repair mode already: it was got, or created and not activated; nothing has changed."""
+
+    hint = "Look for another program there that passes this connection, and try again when it has ended."
 
 
 class NotGot(TcpcpError):
@@ -104,3 +126,5 @@ class NotGot(TcpcpError):
 
 class AddressInUse(TcpcpError):
     """The connection exists on this host already, or its local port is taken; nothing was created."""
+
+    hint = "Look who has it there (ss -tnp), and try again without."

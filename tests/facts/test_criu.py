@@ -293,7 +293,7 @@ def test_zombie_keeps_its_pid_from_being_restored(ticker: Ticker) -> None:
         for _ in worker.restore(ticker.options):
             pass
     worker.close()
-    assert "File exists" in " ".join(caught.value.details)
+    assert "File exists" in " ".join(caught.value.problem.details)
     ticker.process.wait()
 
 

@@ -27,7 +27,8 @@ from migrate.journal import journal
 from migrate.processes import freezer, identity
 from migrate.processes.freezer import Freezer, Unavailable
 from migrate.processes.identity import Identity
-from migrate.recovery import undo
+from migrate.recovery import records, undo
+from migrate.recovery.entries import Criu, Keeper, Stop
 from migrate.recovery.hold import Hold
 from tcpcp.criu import tree
 
@@ -243,10 +244,10 @@ def kept(
         "kept still by a process, not by a frozen cgroup: not in this test"
     ]
     worker = Worker()
-    written.did("criu", pid=worker.pid, start=worker.start)
+    written.did(Criu(worker.pid, worker.start))
     stages = ticker.dumped_at(worker, "post-dump")
     tasks = [identity.identity(ticker.pid)]
-    written.did("stop", tasks=tasks)
+    written.did(Stop(tuple(tasks)))
     hold.keep(tasks, tasks, worker)
     hold.check()
     yield hold, worker, written
@@ -256,8 +257,7 @@ def kept(
 
 
 def identity_of(written: journal.Journal) -> Identity:
-    entry = written.read().named("keeper")[0]
-    return entry["pid"], entry["start"]
+    return records.read(written.directory).of(Keeper)[0].process
 
 
 def cont(pid: int) -> None:
@@ -275,7 +275,7 @@ def test_criu_waits_on_when_its_driver_hangs_up(
     cont(ticker.pid)
     ticker.rests()
     assert worker.process.poll() is None
-    assert undo.roll_back(written.read())[1] == []
+    assert undo.roll_back(records.read(written.directory))[1] == []
     ticker.runs()
 
 
@@ -288,7 +288,7 @@ def test_the_keeper_attaches_when_criu_is_killed(
     eventually(lambda: hold_problem(hold) == "", "the keeper traces it")
     cont(ticker.pid)
     ticker.rests()
-    assert undo.roll_back(written.read())[1] == []
+    assert undo.roll_back(records.read(written.directory))[1] == []
     ticker.runs()
 
 
@@ -298,7 +298,7 @@ def test_what_a_keeper_traces_can_be_killed(
     hold, worker, written = kept
     kill(worker)
     eventually(lambda: hold_problem(hold) == "", "the keeper traces it")
-    assert undo.kill_origin(written.read()) == []
+    assert undo.kill_origin(records.read(written.directory)) == []
     assert not identity.alive(identity_of(written))
 
 

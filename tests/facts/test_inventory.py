@@ -132,7 +132,7 @@ def test_borrowed_socket_is_the_same(namespace: Namespace) -> None:
 
 def test_gone(namespace: Namespace) -> None:
     with program("ready()") as pid:
-        Subject(pid).require("check")
+        Subject(pid).require()
     for look in (tree.tasks, tree.descriptors, tree.threads):
         with pytest.raises(TcpcpKernelError, match="No such process"):
             look(pid)

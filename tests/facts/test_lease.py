@@ -28,14 +28,14 @@ def host() -> Iterator[None]:
 
 
 def lease(valid_s: int) -> None:
-    with netlink.route("lease", "destination") as handle:
+    with netlink.route("lease") as handle:
         index = handle.link_lookup(ifname="eth0")[0]
         for address, length in SERVICE:
             netlink.lease(handle, index, address, length, valid_s)
 
 
 def here() -> set[str]:
-    with netlink.route("look", "destination") as handle:
+    with netlink.route("look") as handle:
         return netlink.here(handle, [address for address, _ in SERVICE])
 
 
@@ -57,7 +57,7 @@ def test_a_lease_ends_by_itself_and_takes_no_route_along(host: None) -> None:
 
 def test_a_lease_is_renewed_and_made_good(host: None) -> None:
     """What is there for good looks as if it had been added so."""
-    with netlink.route("add", "destination") as handle:
+    with netlink.route("add") as handle:
         index = handle.link_lookup(ifname="eth0")[0]
         for address, length in SERVICE:
             netlink.add(handle, index, address, length, **(netlink.DEPRECATED if ":" in address else {}))

@@ -81,7 +81,8 @@ class Keeper:
 def images() -> Iterator[Path]:
     if os.geteuid():
         pytest.skip("needs root: reads other processes and runs CRIU")
-    directory = place.images(place.new_id())
+    directory = place.choose_images(place.new_id())
+    place.make_images(directory)
     yield directory
     subprocess.run(["rm", "-rf", str(directory)], check=True)
 

@@ -37,11 +37,11 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.files import locks
+from migrate.files.entries import Copied
 from migrate.files.images import Receiver
 from migrate.gap import packets
 from migrate.gap.inject import Inlet
 from migrate.inventory import elf, ports, proc
-from migrate.journal import journal
 from migrate.lab import state as lab_state
 from migrate.lab.host import mount_points_in
 from migrate.link import failure, message_checks, payloads, speech
@@ -53,7 +53,8 @@ from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
 from migrate.processes import identity, stat, unix_diag
-from migrate.recovery import hold
+from migrate.recovery import hold, records
+from migrate.recovery.entries import Switch
 from migrate.recovery.instructions import in_doubt
 from migrate.report import html, svg
 from migrate.report.report import Outcome, Report, Timeline
@@ -335,15 +336,17 @@ def copied_path(data: bytes) -> None:
 
 
 def journal_lines(data: bytes) -> None:
-    """migrate.journal.journal: read, and used by who settles it."""
-    record = journal.parse(data, ID)
+    """migrate.recovery.records: read, and used by who settles it."""
+    record = records.parse(data, ID)
     hold.frozen(record)
     in_doubt(record)
-    for entry in record.named("copied"):
-        assert isinstance(entry["backup"], str)
-    for entry in record.named("switch"):
+    for entry in record.entries:
+        assert isinstance(entry.kind, str) and isinstance(entry.line(), dict)
+    for copied in record.of(Copied):
+        assert isinstance(copied.backup, str)
+    for one in record.of(Switch):
         with contextlib.suppress(SwitchError, LookupError, TypeError, ValueError):
-            switch.from_details(entry["details"])
+            switch.from_details(one.details)
 
 
 def _journals() -> dict[str, bytes]:
@@ -407,7 +410,7 @@ def ssh_says(data: bytes) -> None:
     said = data.decode("utf-8", "replace").splitlines()
     for status in (-9, 1, 127, 255):
         error = sentences.explained(Started("h", "u", "migrate-agent"), status, said)
-        assert error.hint and str(error) and error.phase == "connect"
+        assert error.problem.hint and str(error)
 
 
 def configuration(directory: Path) -> Callable[[bytes], None]:

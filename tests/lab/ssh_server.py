@@ -115,8 +115,8 @@ def wait_listening(port: int) -> None:
 def refused(server: Server, host: str = "root@127.0.0.1", **options: object) -> TransportError:
     with pytest.raises(TransportError) as caught:
         server.connect(host, **options)
-    assert (caught.value.phase, caught.value.role) == ("connect", "destination")
-    assert caught.value.hint
+    assert (caught.value.problem.phase, caught.value.problem.host) == ("connect", "destination")
+    assert caught.value.problem.hint
     return caught.value
 
 

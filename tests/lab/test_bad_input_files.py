@@ -24,7 +24,7 @@ REFUSAL = """
 from migrate.destination.destination import Destination
 from migrate.errors import CriuError
 def restore(self, request):
-    raise CriuError("the moon is full", phase="restore", role="destination", hint="Wait for a new one.")
+    raise CriuError("the moon is full", hint="Wait for a new one.")
 Destination.restore = restore
 agent.main([])
 """

@@ -57,7 +57,7 @@ def test_does_not_resolve(server: Server) -> None:
 def test_refuses(server: Server) -> None:
     error = refused(server, port=free_port())
     assert "refuses the connection" in str(error)
-    assert "sshd" in error.hint
+    assert "sshd" in error.problem.hint
 
 
 def test_silent_server_times_out(server: Server) -> None:
@@ -88,7 +88,7 @@ def test_agent_missing(server: Server) -> None:
     with server.connect() as connection:
         error = ended(connection.start_agent("no such; agent"))
     assert "there is no agent on 127.0.0.1: no such; agent cannot be run" in str(error)
-    assert "--agent" in error.hint
+    assert "--agent" in error.problem.hint
 
 
 def test_agent_that_dies_shows_its_last_words(server: Server) -> None:
@@ -96,7 +96,7 @@ def test_agent_that_dies_shows_its_last_words(server: Server) -> None:
     with server.connect() as connection:
         error = ended(connection.start_agent(agent))
     assert "ended with status 3: line 200" in str(error)
-    assert len(error.details) == 50
+    assert len(error.problem.details) == 50
 
 
 def test_agent_that_is_killed(server: Server) -> None:

@@ -23,7 +23,7 @@ def test_unknown_key_is_refused_with_the_command_that_adds_it(server: Server) ->
     )
     assert listed.stdout.split()[1] in str(error)
     assert not server.known_hosts.exists()
-    command = next(part for part in error.hint.split("`") if part.startswith("ssh-keyscan"))
+    command = next(part for part in error.problem.hint.split("`") if part.startswith("ssh-keyscan"))
     subprocess.run(["sh", "-c", command], check=True, timeout=DEADLINE_S, stderr=subprocess.DEVNULL)
     server.connect().close()
 
@@ -34,7 +34,7 @@ def test_changed_key_is_refused_distinctly(server: Server) -> None:
     error = refused(server)
     assert "has changed" in str(error)
     assert f"{server.known_hosts}:1" in str(error)
-    command = next(part for part in error.hint.split("`") if part.startswith("ssh-keygen"))
+    command = next(part for part in error.problem.hint.split("`") if part.startswith("ssh-keygen"))
     subprocess.run(["sh", "-c", command], check=True, timeout=DEADLINE_S, capture_output=True)
     assert "is unknown" in str(refused(server))
 
@@ -61,7 +61,7 @@ def test_wrong_key_says_which_were_tried(server: Server) -> None:
     shutil.copy(server.directory / "stranger.pub", server.authorized)
     error = refused(server)
     assert f"{server.ssh / 'id_ed25519'}: refused" in str(error)
-    assert "authorized_keys" in error.hint
+    assert "authorized_keys" in error.problem.hint
     server.connect(identity=str(server.directory / "stranger")).close()
 
 

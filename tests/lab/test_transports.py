@@ -79,7 +79,7 @@ def failure(way: Reach) -> MigrateError:
     with contextlib.closing(stream):
         assert stream.read(1) == b""
         found = stream.explain()
-    assert isinstance(found, TransportError) and found.phase == "connect" and found.hint
+    assert isinstance(found, TransportError) and found.problem.hint
     return found
 
 
@@ -123,7 +123,7 @@ def test_its_sentences_are_understood(server: Server, ssh_program: Path, host: s
     if "offers" in host:
         server.restart("Ciphers aes256-ctr")
     error = failure(reach(server, host))
-    assert re.search(said, str(error)), (str(error), error.details)
+    assert re.search(said, str(error)), (str(error), error.problem.details)
 
 
 def test_a_silent_server_times_out(server: Server, ssh_program: Path) -> None:
@@ -255,4 +255,4 @@ def test_a_child_that_does_not_end_is_killed(server: Server, monkeypatch: pytest
 def test_without_an_ssh_program(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(server.directory))
     error = failure(reach(server))
-    assert "there is no ssh program" in str(error) and "openssh-client" in error.hint
+    assert "there is no ssh program" in str(error) and "openssh-client" in error.problem.hint

@@ -172,8 +172,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     """A destination of which nothing has been asked yet."""
     made, patch = World(), monkeypatch.setattr
     patch(place, "STATE", tmp_path / "state")
-    patch(place, "image_root", lambda: tmp_path)
-    patch(place, "images", made.function("place.images", tmp_path))
+    patch(place, "choose_images", lambda _: tmp_path)
+    patch(place, "make_images", made.function("place.make_images"))
     _journal(made, monkeypatch)
     patch(trail, "Guardian", made.fake("guardian"))
     patch(trail.undo, "roll_back", lambda _: made.call("roll_back", (["undone"], made.problems)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +55,18 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session
 def greet(session: Session, migration_id: str = ID) -> pb.Hello:
     session.link.send(pb.Hello(protocol=NEWEST, migration_id=migration_id, hostname="origin"))
     return session.link.expect(pb.Hello, timeout_s=DEADLINE_S)
+
+
+def test_what_does_the_work_is_loaded_after_the_hello() -> None:
+    """It takes the most of the start, and until the hello the driver knows of no agent."""
+    script = "import sys, migrate.destination.agent; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"tcpcp", "tcpcp.endpoint", "migrate.destination.destination", "migrate.recovery.undo"} & {
+        *loaded
+    }
+    assert "migrate.order" in loaded
 
 
 def test_hello_and_goodbye(session: Session) -> None:

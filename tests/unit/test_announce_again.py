@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from migrate import limits
+from migrate import limits, switch
 from migrate.errors import TransportError
-from migrate.journal.journal import Record
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import doubt, guardian
+from migrate.recovery.entries import Switch
+from migrate.recovery.records import Record
 
-RECORD = Record("0123456789ab", role="origin", entries=[{"did": "switch", "details": {}}])
+RECORD = Record("0123456789ab", role="origin", entries=[Switch({})])
 
 
 class Clock:
@@ -34,7 +35,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     clock, said = Clock(), list[float]()
     monkeypatch.setattr(guardian, "time", clock)
     one = SimpleNamespace(remind=lambda: said.append(clock.now))
-    monkeypatch.setattr(guardian.switch, "from_details", lambda details: one)
+    monkeypatch.setattr(switch, "from_details", lambda details: one)
     return said
 
 

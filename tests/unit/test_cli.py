@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate import arguments, cli, interrupt
+from migrate import arguments, cli, interrupt, problems
 from migrate.errors import CriuError, MigrateError, Reason, Refused
 from migrate.report import observer as ui
-from migrate.report.report import ErrorReport, Outcome, Report
+from migrate.report.report import Outcome, Report
 from migrate.request import RecoverRequest, Request
 
 Capture = pytest.CaptureFixture[str]
@@ -33,7 +33,6 @@ def driver(outcome: Outcome, error: Exception | None = None) -> Callable[[Reques
         report = Report(outcome=outcome, pid=request.pid, host=request.host)
         if error is not None:
             report.fail(error)
-        observer.finished(report)
         return report
 
     return run
@@ -195,7 +194,7 @@ def test_bug_that_escapes(capsys: Capture, tmp_path: Path) -> None:
 def test_recover() -> None:
     seen: list[RecoverRequest] = []
 
-    def run(request: RecoverRequest, observer: ui.Observer) -> Report:
+    def run(request: RecoverRequest) -> Report:
         seen.append(request)
         return Report(outcome=Outcome.UNTOUCHED, notes=["nothing was left"])
 
@@ -298,7 +297,7 @@ def test_a_timeline_of_every_outcome(tmp_path: Path, outcome: Outcome) -> None:
     path = tmp_path / "t.svg"
     error = None if outcome is Outcome.MOVED else CriuError("x")
     status = cli.main(["--report", str(path), "42", "h"], run=driver(outcome, error))
-    assert status == int(Report(outcome=outcome, error=error and ErrorReport.of(error)).exit_status)
+    assert status == int(Report(outcome=outcome, error=error and problems.of(error)).exit_status)
     assert path.read_text().startswith("<svg")
 
 

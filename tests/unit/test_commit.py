@@ -12,10 +12,10 @@ import pytest
 from migrate import place
 from migrate.errors import TransportError
 from migrate.journal.journal import Journal
-from migrate.machine import Machine, Outcome
+from migrate.machine import Machine
 from migrate.origin.handover import Committed, Switched
-from migrate.recovery import settle
-from migrate.steps import State
+from migrate.recovery import records, settle
+from migrate.states import Outcome, State
 
 
 class Noted:
@@ -53,8 +53,8 @@ def test_a_link_that_was_lost_before_commit_is_no_doubt(
 
     def send(_: object) -> None:
         # Given away, and written down, before the first byte may leave.
-        assert (machine.state, journal.read().state) == (State.COMMITTED, settle.COMMITTED)
-        assert journal.read().destination_pid == 77
+        assert (machine.state, records.read(journal.directory).state) == (State.COMMITTED, settle.COMMITTED)
+        assert records.read(journal.directory).destination_pid == 77
         done.append("sent")
         if lost:
             raise TransportError("the link is lost")
@@ -87,4 +87,4 @@ def test_a_link_that_was_lost_before_commit_is_no_doubt(
         assert isinstance(stage.take(), Committed)
     assert done == [*BEFORE, "sent"]
     assert machine.failed() is (Outcome.ROLLED_BACK if lost else Outcome.IN_DOUBT)
-    assert (journal.read().state == settle.COMMITTED) == (not lost)
+    assert (records.read(journal.directory).state == settle.COMMITTED) == (not lost)

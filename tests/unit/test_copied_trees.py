@@ -17,8 +17,8 @@ import pytest
 from migrate import place
 from migrate.checks.obstacles import WORDS
 from migrate.errors import MigrateError
-from migrate.files import undo
 from migrate.files.content import Digests
+from migrate.files.entries import Copied
 from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
 from migrate.inventory import beside, compared
@@ -26,6 +26,7 @@ from migrate.journal import journal
 from migrate.link import payloads
 from migrate.link.payloads import Piece
 from migrate.pb.session_pb2 import File, ProcessInventory, TakenName
+from migrate.recovery import records
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -118,8 +119,8 @@ def test_a_directory_that_its_owner_may_not_write(copy: Copy) -> None:
     (copy.here / "sub/one").write_text("another")
     (copy.here / "sub/two").unlink()
     copy.settle()
-    for entry in reversed(copy.journal.read().entries):
-        (undo.put_back if entry["did"] == "copied" else undo.remove_directory)(entry)
+    for entry in reversed(records.read(copy.journal.directory).entries):
+        entry.undo()
     assert not copy.there.exists()
 
 
@@ -191,7 +192,7 @@ def test_a_name_that_is_no_text_is_a_reason(copy: Copy, kind: str) -> None:
             os.setxattr(odd, b"user.\xff", b"1")
     with pytest.raises(MigrateError, match="not UTF-8") as caught:
         copy.begin()
-    assert caught.value.hint and str(caught.value).isprintable()
+    assert caught.value.problem.hint and str(caught.value).isprintable()
 
 
 def test_what_is_found_in_a_tree_before(copy: Copy) -> None:
@@ -281,10 +282,12 @@ def test_what_was_mounted_later_is_not_removed_with_what_was_replaced(copy: Copy
     copy.begin()
     aside = next(one for one in tmp_path.iterdir() if ".migrate-" in one.name)
     with mounted(aside / "volume"):
-        entry = next(one for one in copy.journal.read().named("copied") if one["backup"] == str(aside))
+        entry = next(
+            one for one in records.read(copy.journal.directory).of(Copied) if one.backup == str(aside)
+        )
         with pytest.raises(MigrateError, match="mounted"):
-            undo.forget(entry)
-    undo.forget(entry)
+            entry.forget()
+    entry.forget()
     assert not aside.exists()
 
 

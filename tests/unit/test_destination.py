@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from destination_fakes import CONNECTED, ID, PREPARE, RESTORE, World, world
 
-from migrate import place
+from migrate import place, problems
 from migrate.destination.stage import Left, Undone
-from migrate.errors import CriuError, ProtocolError
+from migrate.errors import CriuError, MigrateError, ProtocolError
 from migrate.link.payloads import Connections, Packets, Piece
 from migrate.pb import session_pb2 as pb
 from tcpcp.errors import TcpcpError
@@ -19,7 +19,7 @@ __all__ = ["world"]
 #: What is done only when this is in the journal.
 JOURNALED = {
     "isolation.prepare": "+isolation",
-    "place.images": "+images",
+    "place.make_images": "+images",
     "switch.prepare": "+switch",
     "windows.enter": "+routes",
     "worker.restore": "+criu",
@@ -96,8 +96,11 @@ def test_any_call_fails(world: World, call: int) -> None:
     error = (CriuError, TcpcpError, OSError)[call % 3]
     world.fail_at, world.error = call, lambda: error("no")
     try:
-        world.run("commit")
-    except error:
+        with problems.step("restore", "destination"):
+            world.run("commit")
+    except MigrateError as caught:
+        told = caught.problem
+        assert (told.kind, told.host) == (error.__name__, "destination") and told.phase
         said, before, after = world.settle()
     else:  # all is done before, or without it
         assert call > len(world.calls) or world.calls[call - 1] in ("stages.wake", "criu post-resume")

@@ -147,7 +147,9 @@ def test_an_error_is_told_with_all_that_is_known(logs: Path, tmp_path: Path) -> 
         refused = Refused([Reason("port-taken", "destination", "a port", "Free it.")])
         refused.add_note("a note")
         log.error(refused)
-        log.error(CriuError("no", phase="dump", role="destination", hint="Look.", details=["d"]))
+        failed = CriuError("no", hint="Look.", details=["d"])
+        failed.stamp("dump", "destination")
+        log.error(failed)
         log.error(CriuError("again"))
     assert sorted(path.name for path in (logs / ID).iterdir()) == ["origin-criu-dump.log", "origin.jsonl"]
     assert (logs / ID / "origin-criu-dump.log").read_text() == "Error (x.c:1): no"

@@ -12,10 +12,11 @@ import pytest
 from migrate import place
 from migrate.errors import MigrateError
 from migrate.files import beneath, copies
-from migrate.files import undo as file_undo
+from migrate.files.entries import Copied
 from migrate.files.taker import FileTaker
 from migrate.journal import journal
 from migrate.link.payloads import Piece
+from migrate.recovery import records
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
 
@@ -40,13 +41,13 @@ def names(folder: Path) -> list[str]:
 
 
 def undo(written: journal.Journal) -> None:
-    for entry in reversed(written.read().entries):
-        (file_undo.put_back if entry["did"] == "copied" else file_undo.remove_directory)(entry)
+    for entry in reversed(records.read(written.directory).entries):
+        entry.undo()
 
 
 def tidy(written: journal.Journal) -> None:
-    for entry in written.read().named("copied"):
-        file_undo.forget(entry)
+    for entry in records.read(written.directory).of(Copied):
+        entry.forget()
 
 
 def piece(path: Path, data: bytes = b"new", **more: object) -> Piece:
@@ -62,7 +63,7 @@ def test_a_users_link_leads_nowhere(tmp_path: Path, taker: FileTaker) -> None:
     (tmp_path / "home" / "d").symlink_to(victim)
     with pytest.raises(MigrateError, match="symbolic link") as caught:
         taker.take(piece(tmp_path / "home" / "d" / "conf"))
-    assert caught.value.role == "destination" and caught.value.hint
+    assert caught.value.problem.hint
     assert (victim / "conf").read_text() == "root's" and names(victim) == ["conf"]
     with pytest.raises(MigrateError, match="symbolic link"):
         taker.take(piece(tmp_path / "home" / "d" / "below" / "conf"))

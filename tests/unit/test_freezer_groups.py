@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from migrate.journal.journal import Record
 from migrate.processes import freezer
 from migrate.processes.freezer import Unavailable
 from migrate.recovery import hold, instructions
+from migrate.recovery.entries import Criu, Freezer, Keeper, Stop
+from migrate.recovery.records import Record
 
 UNIFIED = b"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 HYBRID = b"38 30 0:26 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
@@ -55,12 +56,7 @@ def test_whatever_is_not_there_holds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/none", "/" + "x" * 5000])
 def test_a_person_is_told_when_only_a_signal_is_left(path: str) -> None:
-    entries = [
-        {"did": "freezer", "path": path},
-        {"did": "criu", "pid": 1, "start": -1},
-        {"did": "stop", "tasks": [[os.getpid(), -1]]},
-        {"did": "keeper", "pid": 1, "start": -1},
-    ]
+    entries = [Freezer(path), Criu(1, -1), Stop(((os.getpid(), -1),)), Keeper(1, -1)]
     record = Record("0123456789ab", "origin", 7, "there", entries, "COMMITTED")
     assert "send it no SIGCONT" in hold.said(record)
     assert instructions.in_doubt(record)[0].endswith(hold.said(record))

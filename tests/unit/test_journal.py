@@ -12,6 +12,8 @@ from migrate import place
 from migrate.errors import MigrateError
 from migrate.journal import journal
 from migrate.journal.journal import Journal
+from migrate.recovery import records
+from migrate.recovery.entries import Images, Isolation, Repair, Stop
 
 ID = "0123456789ab"
 
@@ -28,35 +30,35 @@ def made() -> Journal:
 
 def test_what_is_written_is_read() -> None:
     written = made()
-    written.did("isolation", name=ID)
-    written.did("stop", tasks=[[42, 7]])
+    written.did(Isolation(ID))
+    written.did(Stop(((42, 7),)))
     written.state("COMMITTED", destination_pid=43)
-    record = written.read()
+    record = records.read(written.directory)
     assert (record.migration_id, record.role, record.pid, record.other_host) == (ID, "origin", 42, "there")
-    assert record.entries == [{"did": "isolation", "name": ID}, {"did": "stop", "tasks": [[42, 7]]}]
+    assert record.entries == [Isolation(ID), Stop(((42, 7),))]
     assert (record.state, record.destination_pid, record.end) == ("COMMITTED", 43, "")
-    assert record.named("stop", "repair") == record.entries[1:]
+    assert record.named(Stop, Repair) == record.of(Stop) == record.but(Isolation) == record.entries[1:]
     written.end("MOVED")
-    assert written.read().end == "MOVED"
+    assert records.read(written.directory).end == "MOVED"
 
 
 def test_line_that_was_cut_is_ignored() -> None:
     """Its action had not begun."""
     written = made()
-    written.did("isolation", name=ID)
-    written.did("images", path="/dev/shm/x")
+    written.did(Isolation(ID))
+    written.did(Images("/dev/shm/x"))
     path = written.directory / "journal"
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
     for length in range(last, len(whole)):
         path.write_bytes(whole[:length])
-        assert [entry["did"] for entry in written.read().entries] == ["isolation"]
+        assert records.read(written.directory).entries == [Isolation(ID)]
 
 
 def test_first_line_that_was_cut_leaves_a_journal_of_nobody() -> None:
     written = made()
     (written.directory / "journal").write_bytes(b'{"id": "01')
-    record = written.read()
+    record = records.read(written.directory)
     assert (record.role, record.pid, record.entries) == ("", 0, [])
 
 
@@ -65,10 +67,10 @@ def test_no_space_takes_the_half_line_back(monkeypatch: pytest.MonkeyPatch) -> N
     real = os.write
     monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:5]))
     with pytest.raises(OSError, match="no space"):
-        written.did("isolation", name=ID)
+        written.did(Isolation(ID))
     monkeypatch.setattr(os, "write", real)
     written.end("ROLLED_BACK")
-    assert written.read().end == "ROLLED_BACK"
+    assert records.read(written.directory).end == "ROLLED_BACK"
 
 
 def test_only_one_journal_of_an_id() -> None:
@@ -85,8 +87,9 @@ def test_lock_is_handed_over_when_its_owner_dies() -> None:
     script = (
         "import sys; from pathlib import Path; from migrate import place; place.STATE = Path(sys.argv[1])\n"
         "from migrate.journal.journal import Journal\n"
+        "from migrate.recovery.entries import Isolation\n"
         "kept = Journal(sys.argv[2], role='origin', pid=1, other_host='x')\n"
-        "kept.did('isolation', name='x'); print('ready', flush=True); sys.stdin.read()"
+        "kept.did(Isolation('x')); print('ready', flush=True); sys.stdin.read()"
     )
     words = [sys.executable, "-c", script, str(place.STATE), ID]
     owner = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -106,7 +109,7 @@ def test_lock_is_handed_over_when_its_owner_dies() -> None:
     waiter.join(5)
     assert len(got) == 1
     os.close(got[0])
-    assert journal.read(directory).entries == [{"did": "isolation", "name": "x"}]
+    assert records.read(directory).entries == [Isolation("x")]
     owner.communicate()
 
 
@@ -168,4 +171,4 @@ def test_a_damaged_line_is_told(line: str) -> None:
     with (written.directory / "journal").open("a", encoding="latin-1") as file:
         file.write(line + "\n")
     with pytest.raises(MigrateError, match=f"the journal of migration {ID} is damaged in line 2"):
-        written.read()
+        records.read(written.directory)

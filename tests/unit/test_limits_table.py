@@ -75,8 +75,7 @@ def test_each_step_has_its_time_as_a_whole() -> None:
     clock.now_s = 60.0
     with pytest.raises(TookTooLong, match="60 s after the step stream began its images") as caught:
         patience.check()
-    assert caught.value.phase == "stream"
-    assert "--timeout" in caught.value.hint
+    assert "--timeout" in caught.value.problem.hint
     patience.begin_step("restore")
     patience.check()
 
@@ -93,7 +92,7 @@ def test_all_steps_of_the_gap_have_theirs_together() -> None:
     assert patience.left_s == 0.0
     with pytest.raises(TookTooLong, match="10 s after new connections were first held") as caught:
         patience.check()
-    assert "lock" in caught.value.hint and "--max-gap" in caught.value.hint
+    assert "lock" in caught.value.problem.hint and "--max-gap" in caught.value.problem.hint
 
 
 def test_the_check_says_how_long() -> None:
@@ -116,12 +115,13 @@ def failing() -> None:
 
 def test_watch_raises_what_a_look_finds_until_its_end() -> None:
     watch = Watch()
-    watch()
-    watch.also(failing)
-    with pytest.raises(MigrateError, match="found"):
+    with interrupt.handled():  # none is left of another test
         watch()
-    watch.end()
-    watch()
+        watch.also(failing)
+        with pytest.raises(MigrateError, match="found"):
+            watch()
+        watch.end()
+        watch()
 
 
 def test_a_look_may_wait_itself() -> None:

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from migrate.errors import CriuError, ImageError, MigrateError, ProtocolError, Refused, TransportError
+from migrate.errors import (
+    CriuError,
+    ImageError,
+    MigrateError,
+    Problem,
+    ProtocolError,
+    Refused,
+    TransportError,
+)
 from migrate.link import frames
 from migrate.link.failure import from_failure, to_failure
 from migrate.link.heartbeat import Limits
@@ -152,8 +160,8 @@ def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> No
     link.on_lost(called.append)
     with pytest.raises(TransportError, match="silent for 0.2 s") as caught:
         link.receive("hello", timeout_s=DEADLINE_S)
-    assert caught.value.role == "destination"
-    assert caught.value.hint
+    assert caught.value.of_the_other
+    assert caught.value.problem.hint
     assert link.lost.is_set()
     link.close()
     assert [str(error) for error in called] == [str(caught.value)]
@@ -236,19 +244,21 @@ def test_close_sends_what_is_queued(pair: tuple[Link, Link]) -> None:
 
 
 def test_explained_end(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    explanation = TransportError("the agent died with status 1", phase="connect", role="destination")
+    explanation = TransportError("the agent died with status 1")
     link, other = alone(explain=lambda: explanation)
     other.close()
     with pytest.raises(TransportError, match="status 1"):
         link.receive("hello", timeout_s=DEADLINE_S)
 
 
-def test_garbage_is_a_protocol_error_of_that_role(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
+def test_garbage_is_a_protocol_error_of_the_other_side(
+    alone: Callable[..., tuple[Link, socket.socket]],
+) -> None:
     link, other = alone()
     other.sendall(b"Last login: Tue ...\r\n")
     with pytest.raises(ProtocolError, match="Last login") as caught:
         link.receive("hello", timeout_s=DEADLINE_S)
-    assert caught.value.role == "destination"
+    assert caught.value.of_the_other
     assert link.lost.is_set()
 
 
@@ -274,7 +284,7 @@ def test_failure_is_raised_as_its_class(pair: tuple[Link, Link]) -> None:
     with pytest.raises(CriuError, match="no") as caught:
         origin.receive("restored", timeout_s=DEADLINE_S)
     error = caught.value
-    assert (error.phase, error.role, error.hint, error.details) == ("restore", "destination", "look", ["a"])
+    assert error.problem == Problem("CriuError", "no", "look", ("a",), "restore", "destination")
 
 
 def test_failure_stops_the_stream_of_chunks(pair: tuple[Link, Link]) -> None:
@@ -341,21 +351,28 @@ def test_over_pipes_close_frees_the_reader() -> None:
         os.fstat(r)
 
 
-@pytest.mark.parametrize("error", [CriuError("a", phase="dump", hint="h", details=["d"]), ImageError("b")])
+@pytest.mark.parametrize("error", [CriuError("a", hint="h", details=["d"]), ImageError("b")])
 def test_failure_round_trip(error: MigrateError) -> None:
+    error.add_note("n")
+    error.stamp("build", "destination")
     back = from_failure(to_failure(error), "destination")
     assert type(back) is type(error)
-    assert (str(back), back.phase, back.hint, back.details) == (
-        str(error),
-        error.phase,
-        error.hint,
-        error.details,
-    )
-    assert back.role == "destination"
+    assert (str(back), back.problem) == (str(error), error.told())
+
+
+@pytest.mark.parametrize("kind", ["OSError", "FileNotFoundError", "PermissionError"])
+def test_failure_of_the_system_needs_no_name_before_it(kind: str) -> None:
+    told = Failure(kind=kind, message="/x: No space left on device", hint="h", phase="copy")
+    assert from_failure(told).problem == Problem(kind, told.message, "h", (), "copy", "destination")
+
+
+def test_what_is_no_text_is_sent_all_the_same() -> None:
+    error = ImageError("cannot read /\udcff", hint="Look at /\udcff.", details=["\udcff"])
+    assert to_failure(error).message == "cannot read /\\udcff"
 
 
 def test_failure_of_a_bug_and_of_a_refusal() -> None:
-    bug = from_failure(to_failure(KeyError("pid"), phase="restore"))
+    bug = from_failure(Failure(kind="KeyError", message="'pid'", phase="restore"))
     assert type(bug) is MigrateError
     assert str(bug) == "KeyError: 'pid'"
     refused = from_failure(Failure(kind="Refused", message="m", log_tail=["one", "two"]))

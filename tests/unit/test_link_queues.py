@@ -91,7 +91,7 @@ def test_a_failure_is_raised_before_its_turn_and_once() -> None:
     queue.put("failure", FAILURE)
     with pytest.raises(CriuError, match="no") as caught:
         queue.raise_failure()
-    assert (caught.value.role, caught.value.phase) == ("destination", "restore")
+    assert (caught.value.problem.host, caught.value.problem.phase) == ("destination", "restore")
     queue.raise_failure()
     assert (len(queue), queue.first) == (1, "commit")
 
@@ -114,7 +114,7 @@ def test_a_message_of_another_kind() -> None:
     assert not queue.accepts(taken, ("abort",), discard=True)
     with pytest.raises(ProtocolError, match="sent commit where abort or gap was expected") as caught:
         queue.accepts(taken, ("abort", "gap"))
-    assert caught.value.role == "origin"
+    assert caught.value.of_the_other
 
 
 def test_an_answer_to_another_question() -> None:
@@ -203,7 +203,6 @@ def test_reasons() -> None:
     assert (
         str(end.broken(OSError(32, "Broken pipe"))) == "the connection to the destination broke: Broken pipe"
     )
-    assert "silent for 0.2 s" in str(end.silent(0.2)) and end.silent(0.2).hint
-    assert end.refused(ProtocolError("junk", role="origin")).role == "destination"
+    assert "silent for 0.2 s" in str(end.silent(0.2)) and end.silent(0.2).problem.hint
     end.come(end.closed(), lost=False)
     assert end.explained() is None  # nobody waits for it any more

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from migrate import machine
-from migrate.machine import Machine, Outcome
-from migrate.steps import BY_ACTION, BY_STATE, STEPS, State, Step
+from migrate.machine import Machine
+from migrate.states import Outcome, State
+from migrate.steps import BY_ACTION, BY_STATE, STEPS, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Those that the machine takes, from the state in which all has been checked and made ready.
@@ -77,7 +78,7 @@ def test_undos_by_state() -> None:
     undos: list[str] = []
     by_state = {}
     for step in STEPS:
-        undos = [*step.here[::-1], *undos]
+        undos = [*(kind.word for kind in step.here[::-1]), *undos]
         by_state[step.after] = undos
     assert by_state[State.CHECKED] == ["isolation", "images"]
     first = ["criu", "freezer", "isolation", "images"]

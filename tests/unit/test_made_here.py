@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from migrate.processes import identity, made_here
-from migrate.recovery import undo
+from migrate.recovery.entries import Tree
 
 MARK = "MIGRATE_ID=feedfeedfeed"
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -36,28 +36,28 @@ def start() -> Iterator[Start]:
         one.wait()
 
 
-def entry(directory: Path, *tasks: tuple[int, int]) -> dict[str, Any]:
-    return {"did": "tree", "tasks": [list(task) for task in tasks], "marked": MARK, "path": str(directory)}
+def entry(directory: Path, *tasks: tuple[int, int]) -> Tree:
+    return Tree(tasks, MARK, str(directory))
 
 
 def test_who_has_a_number_of_the_tree_and_is_younger_is_a_stranger(tmp_path: Path, start: Start) -> None:
     """The journal of the version before had these two, and nothing else, for it."""
     stranger = start()
     of_before = {"pids": [stranger.pid], "since": 0}
-    assert undo.UNDO["tree"](entry(tmp_path) | of_before) == "restored tasks killed"
+    assert Tree.read(entry(tmp_path).line() | of_before).undo() == "restored tasks killed"
     assert stranger.poll() is None
 
 
 def test_what_was_built_is_killed_unless_its_number_is_another_ones(tmp_path: Path, start: Start) -> None:
     built, other = (identity.identity(start().pid) for _ in range(2))
-    undo.UNDO["tree"](entry(tmp_path, built, (other[0], other[1] - 1)))
+    entry(tmp_path, built, (other[0], other[1] - 1)).undo()
     assert not identity.alive(built)
     assert identity.alive(other)
 
 
 def test_what_bears_our_mark_is_killed(tmp_path: Path, start: Start) -> None:
     helper = identity.identity(start(env={**os.environ, **dict([MARK.split("=")])}).pid)
-    undo.UNDO["tree"](entry(tmp_path))
+    entry(tmp_path).undo()
     assert not identity.alive(helper)
 
 
@@ -67,6 +67,6 @@ def test_what_writes_to_our_images_is_ours_and_who_reads_them_is_not(tmp_path: P
         task = identity.identity(start(pass_fds=[file.fileno()]).pid)
     with log.open("rb") as file:
         engineer = identity.identity(start(pass_fds=[file.fileno()]).pid)
-    assert made_here.processes_of(entry(tmp_path)) == [task]
-    undo.UNDO["tree"](entry(tmp_path))
+    assert made_here.processes_of((), MARK, str(tmp_path)) == [task]
+    entry(tmp_path).undo()
     assert (identity.alive(task), identity.alive(engineer)) == (False, True)

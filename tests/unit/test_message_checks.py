@@ -173,4 +173,4 @@ def test_connections_on_an_address_that_does_not_move() -> None:
     for other in ("10.77.1.101", "fd77:1::100", "0.0.0.0"):
         with pytest.raises(ImageError, match=f"on {other}, which does not move") as caught:
             announced.addresses(prepare(), [on_address(other)])
-        assert caught.value.hint
+        assert caught.value.problem.hint

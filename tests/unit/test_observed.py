@@ -19,7 +19,7 @@ from migrate.destination.agent import Agent
 from migrate.destination.built import Built
 from migrate.errors import CriuError, Ended, Refused, Signalled
 from migrate.link.failure import from_failure, to_failure
-from migrate.machine import STEPS, Machine, State
+from migrate.machine import STEPS, Machine
 from migrate.origin import observed
 from migrate.origin.ending import Ending
 from migrate.pb.session_pb2 import Activated, Failure, TaskState
@@ -28,6 +28,7 @@ from migrate.processes.chosen import Subject
 from migrate.processes.watched import Watched
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
+from migrate.states import State
 from migrate.watch import nothing
 
 
@@ -67,7 +68,7 @@ def test_it_has_ended_here(child: subprocess.Popen[bytes], outcome: Outcome) -> 
         observed.on_origin(report, subject)
     assert (report.outcome, report.where) == (Outcome.ENDED, f"PID {child.pid} has ended on origin")
     assert report.exit_status == 6
-    assert report.error is not None and report.error.message == "no"  # the first one
+    assert report.error is not None and report.error.text == "no"  # the first one
 
 
 def test_it_takes_the_signal_and_ends(child: subprocess.Popen[bytes]) -> None:
@@ -277,7 +278,7 @@ def test_the_agent_says_whether_it_is_there(not_here: bool) -> None:
     agent: Any = Agent.__new__(Agent)
     agent._here = Here(not_here=not_here)
     agent._link = type("Link", (), {"send": lambda self, message: sent.append(message)})()
-    agent._fail("commit", CriuError("no"))
+    agent._fail(CriuError("no"))
     assert [(message.not_here, list(message.log_tail)) for message in sent] == [(not_here, ["settled"])]
 
 
@@ -301,7 +302,6 @@ def test_criu_is_not_waited_for_in_vain() -> None:
             theirs.send(b"x")
             worker._wait_for(ours.fileno(), began + 60, "restore")
             ours.recv(1)
-            worker.role = "destination"
             with pytest.raises(CriuError, match="did not answer in time"):
                 worker._wait_for(ours.fileno(), time.monotonic() + 0.01, "restore")
     finally:

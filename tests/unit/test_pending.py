@@ -87,7 +87,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch, *of_timers: int) -> None:
 
 def test_nothing_new(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_images(monkeypatch)
-    frozen.look("commit", tmp_path)
+    frozen.look(tmp_path)
     assert [(one.pid, one.state) for one in frozen.states()] == [(frozen.tasks[0][0], "S")]
 
 
@@ -98,7 +98,7 @@ def test_a_signal_that_came_afterwards(
     no_images(monkeypatch)
     os.kill(deaf, number)
     with pytest.raises(Signalled, match=f"process {deaf} was sent {pending.name(number).replace('+', '.')}"):
-        frozen.look("commit", tmp_path)
+        frozen.look(tmp_path)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -110,7 +110,7 @@ def test_sigcont_matters_to_who_was_stopped(
     frozen = Frozen([identity.identity(deaf)], frozenset({deaf} if stopped else ()))
     os.kill(deaf, signal.SIGCONT)
     with pytest.raises(Signalled, match="SIGCONT") if stopped else contextlib.nullcontext():
-        frozen.look("commit", tmp_path)
+        frozen.look(tmp_path)
     frozen.close()
 
 
@@ -121,7 +121,7 @@ def test_a_signal_that_nobody_misses(
     """Ignored, or waiting already."""
     no_images(monkeypatch)
     os.kill(deaf, number)
-    frozen.look("commit", tmp_path)
+    frozen.look(tmp_path)
 
 
 def image(entry: Any) -> bytes:
@@ -160,7 +160,7 @@ def test_a_timer_expires_again_there(
 ) -> None:
     no_images(monkeypatch, signal.SIGALRM)
     os.kill(deaf, signal.SIGALRM)
-    frozen.look("commit", tmp_path)
+    frozen.look(tmp_path)
 
 
 def test_a_kill(frozen: Frozen, deaf: int, tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_kill(frozen: Frozen, deaf: int, tmp_path: Path) -> None:
     while identity.alive(frozen.tasks[0]) and time.monotonic() < deadline:
         time.sleep(0.01)
     looks: list[Callable[[], None]] = [
-        lambda: frozen.require("dump"),
-        lambda: frozen.look("commit", tmp_path),
+        frozen.require,
+        lambda: frozen.look(tmp_path),
     ]
     for look in looks:
         with pytest.raises(Ended, match=f"process {deaf} was killed while it was frozen"):

@@ -10,9 +10,9 @@ import pytest
 
 from migrate import arguments, switch, transport
 from migrate.errors import SwitchError, TransportError, UsageError
-from migrate.journal.journal import Record
 from migrate.journal.reach import Reach
 from migrate.recovery import doubt
+from migrate.recovery.records import Record
 from migrate.switch import Address
 
 MODULE = """
@@ -72,10 +72,10 @@ def test_none_can_put_itself_before_ours(installed: str) -> None:
 def test_one_that_is_not_there_is_told_with_those_that_are(installed: str) -> None:
     with pytest.raises(TransportError, match="called owl") as caught:
         transport.find("owl")
-    assert "paramiko, ssh, broken, pigeon" in caught.value.hint
+    assert "paramiko, ssh, broken, pigeon" in caught.value.problem.hint
     with pytest.raises(SwitchError, match="called lamps") as refused:
         switch.make("lamps", "origin", "ab12", [])
-    assert "both hosts" in refused.value.hint
+    assert "both hosts" in refused.value.problem.hint
     with pytest.raises(UsageError, match="--transport is one of paramiko, ssh"):
         arguments.request(arguments.parser().parse_args(["--transport", "owl", "4", "h"]))
 

@@ -11,20 +11,33 @@ import pytest
 
 from migrate import limits, place
 from migrate.errors import Refused, TransportError
+from migrate.files.entries import Copied
 from migrate.journal import journal
+from migrate.journal.entry import Entry
 from migrate.journal.journal import Journal
 from migrate.journal.reach import Reach
-from migrate.machine import State
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import doubt, recover, settle, undo
+from migrate.processes import identity
+from migrate.recovery import doubt, records, recover, settle, undo
+from migrate.recovery.entries import KINDS, Criu, Images, Isolation, Repair, Stop, Switch, Tree
 from migrate.recovery.instructions import in_doubt
+from migrate.recovery.records import Record
 from migrate.recovery.settle import Verdict
 from migrate.report.report import Outcome, Report
 from migrate.request import RecoverRequest
+from migrate.states import State
 
 ID = "0123456789ab"
-ORIGIN = ("isolation", "images", "criu", "stop", "repair", "switch")
-DESTINATION = ("isolation", "images", "copied", "switch", "tree", "criu")
+ME = identity.identity(os.getpid())
+
+
+def of(role: str, task: identity.Identity) -> list[Entry]:
+    """The entries of a whole migration on the host *role*."""
+    first: list[Entry] = [Isolation(ID), Images("/none")]
+    criu, switched = Criu(1, -1), Switch({"kind": "address"})
+    if role == "origin":
+        return [*first, criu, Stop((task,)), Repair((task,), True), switched]
+    return [*first, Copied("/none/x", ""), switched, Tree((task,), "M=x", "/none"), criu]
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +47,12 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(doubt, "ask", unreachable)
     called: list[str] = []
-    for name in undo.UNDO:
-        monkeypatch.setitem(undo.UNDO, name, lambda entry, name=name: called.append(name) or name)
+    for kind in KINDS:
+        monkeypatch.setattr(kind, "undo", lambda entry: called.append(entry.kind) or entry.kind)
     return called
 
 
-def unreachable(record: journal.Record, **_: float) -> pb.Answer:
+def unreachable(record: Record, **_: float) -> pb.Answer:
     raise TransportError(f"no route to {record.other_host}")
 
 
@@ -48,14 +61,7 @@ def answering(where: pb.Answer.Where.ValueType) -> Callable[..., pb.Answer]:
 
 
 def run(**words: Any) -> Report:
-    return recover.run(RecoverRequest(**words), Quiet())  # type: ignore[arg-type]
-
-
-class Quiet:
-    """An observer that nobody looks at."""
-
-    def finished(self, report: Report) -> None:
-        """See :class:`migrate.report.observer.Observer`."""
+    return recover.run(RecoverRequest(**words))
 
 
 def left(role: str, *states: State, end: str = "", alive: bool = True) -> Path:
@@ -64,12 +70,8 @@ def left(role: str, *states: State, end: str = "", alive: bool = True) -> Path:
     :param alive: the frozen tree is there: this very process stands for it, and nothing signals it.
     """
     written = Journal(ID, role=role, pid=os.getpid(), other_host="there")
-    from migrate.processes import identity
-
-    pid, start = identity.identity(os.getpid())
-    details = {"tasks": [[pid, start + (not alive)]], "path": "/none", "pid": 1, "start": -1, "backup": ""}
-    for name in ORIGIN if role == "origin" else DESTINATION:
-        written.did(name, **details)
+    for entry in of(role, (ME[0], ME[1] + (not alive))):
+        written.did(entry)
     for state in states:
         written.state(state.value, destination_pid=77)
     if end:
@@ -169,7 +171,7 @@ def test_what_is_under_way_is_left_alone() -> None:
 
 
 def test_recover_tells_what_it_did() -> None:
-    assert recover.run(RecoverRequest(), Quiet()).notes == ["nothing was left here by a migration"]  # type: ignore[arg-type]
+    assert recover.run(RecoverRequest()).notes == ["nothing was left here by a migration"]
     left("origin")
     report = run()
     assert (report.outcome, report.exit_status, len(report.notes)) == (Outcome.UNTOUCHED, 0, 1)
@@ -178,7 +180,7 @@ def test_recover_tells_what_it_did() -> None:
 
 def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
     left("origin", alive=False)
-    report = recover.run(RecoverRequest(), Quiet())  # type: ignore[arg-type]
+    report = recover.run(RecoverRequest())
     assert f"process {os.getpid()} has ended" in report.notes[0]
 
 
@@ -186,21 +188,21 @@ def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.Mon
     left("origin", State.COMMITTED)
     monkeypatch.setattr(doubt, "ask", answering(pb.Answer.NOT_HERE))
     monkeypatch.setattr(undo.identity, "alive", lambda task: False)
-    report = recover.run(RecoverRequest(resume=ID), Quiet())  # type: ignore[arg-type]
+    report = recover.run(RecoverRequest(resume=ID))
     assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
     assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
 
 
 def test_a_task_that_is_gone_needs_no_undo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real ones
-    assert undo._stop({"tasks": [[os.getpid(), -1]]}) == "0 tasks continued, 1 had ended"
+    assert Stop(((os.getpid(), -1),)).undo() == "0 tasks continued, 1 had ended"
 
 
 def test_recover_tells_what_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(entry: dict[str, object]) -> str:
         raise OSError(5, "broken")
 
-    monkeypatch.setitem(undo.UNDO, "images", fails)
+    monkeypatch.setattr(Images, "undo", fails)
     directory = left("origin")
     for _ in range(2):  # it may be tried again
         report = run()
@@ -243,7 +245,7 @@ def test_person_decides(calls: list[str], monkeypatch: pytest.MonkeyPatch, how: 
     calls.clear()
     report = run(**{how: ID})
     assert (report.outcome, report.exit_status) == (Outcome.IN_DOUBT, 5)
-    assert report.error is not None and "no route to there" in report.error.message
+    assert report.error is not None and "no route to there" in report.error.text
     assert "--force" in report.error.hint and calls == [] and directory.exists()
     report = run(**{how: ID}, force=True)
     assert report.outcome is (Outcome.ROLLED_BACK if how == "resume" else Outcome.MOVED)
@@ -271,7 +273,7 @@ def test_person_decides_nothing_that_the_destination_contradicts(
     assert bool(calls) == agrees
     if not agrees:
         assert report.outcome is Outcome.IN_DOUBT and report.error is not None
-        assert report.error.message.startswith("nothing was done: there was asked: it ")
+        assert report.error.text.startswith("nothing was done: there was asked: it ")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_recover_asks_the_destination(
 
 def test_what_a_person_is_told_are_whole_commands() -> None:
     reach = Reach(host="u@there", port=2222, identity="/k e y", agent="/opt/m/migrate-agent", sudo=True)
-    record = journal.Record(ID, role="origin", pid=42, other_host="u@there", reach=reach.as_json())
+    record = Record(ID, role="origin", pid=42, other_host="u@there", reach=reach.as_json())
     assert "ssh -p 2222 -i '/k e y' u@there 'sudo -n /opt/m/migrate --recover'" in "\n".join(in_doubt(record))
 
 
@@ -370,7 +372,7 @@ FIRST = '{"id": "x", "role": "origin", "pid": 999999, "other_host": "x"}\n'
 def test_a_journal_of_any_kind_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, lock: bool, stays: bool
 ) -> None:
-    monkeypatch.setitem(undo.UNDO, "stop", STOP)
+    monkeypatch.setattr(Stop, "undo", STOP)
     odd = tmp_path / ("0" * 12)
     odd.mkdir()
     (odd / "journal").write_text(text)
@@ -383,7 +385,7 @@ def test_a_journal_of_any_kind_stops_no_other(
     settle.clear_the_way(999999 if not stays else 1, lambda _: None)
 
 
-STOP = undo.UNDO["stop"]
+STOP = Stop.undo
 
 
 def test_a_lock_that_is_lost_is_no_owner_unless_he_lives() -> None:
@@ -392,7 +394,7 @@ def test_a_lock_that_is_lost_is_no_owner_unless_he_lives() -> None:
     with journal.owned(written.directory) as owned:
         assert not owned
     path = written.directory / "journal"
-    start = journal.read(written.directory).owner[1]  # type: ignore[index]
+    start = records.read(written.directory).owner[1]  # type: ignore[index]
     path.write_text(path.read_text().replace(f"{start}]", f"{start - 1}]"))
     with journal.owned(written.directory) as owned:
         assert owned
@@ -400,7 +402,7 @@ def test_a_lock_that_is_lost_is_no_owner_unless_he_lives() -> None:
 
 
 def test_a_process_that_had_ended_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(undo.UNDO, "stop", STOP)
+    monkeypatch.setattr(Stop, "undo", STOP)
     directory = left("origin", alive=False)
     (note,) = run().notes
     assert f"process {os.getpid()} has ended here" in note
@@ -411,7 +413,7 @@ def test_a_bug_in_one_undo_stops_nothing(calls: list[str], monkeypatch: pytest.M
     def fails(entry: dict[str, object]) -> str:
         raise AttributeError("of another version")
 
-    monkeypatch.setitem(undo.UNDO, "switch", fails)
+    monkeypatch.setattr(Switch, "undo", fails)
     assert settled(left("origin")) is Verdict.UNFINISHED
     assert calls == ["isolation", "repair", "stop", "criu", "images"]
 

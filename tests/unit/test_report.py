@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from migrate.errors import CriuError, Ended, Exit, MigrateError, Reason, Refused, UsageError
+from migrate import problems
+from migrate.errors import CriuError, Ended, Exit, MigrateError, Problem, Reason, Refused, UsageError
 from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
-from migrate.report.report import ErrorReport, Outcome, Report, Span, Timeline
+from migrate.report.report import Outcome, Report, Span, Timeline
 from migrate.report.text import clean, render
 from tcpcp.errors import IsolationError
 
@@ -113,13 +114,14 @@ def test_exit_statuses_are_unique() -> None:
 
 
 def test_first_error_counts_and_keeps_its_notes() -> None:
-    first = CriuError("cannot dump", phase="dump", hint="h", details=["log"])
+    first = CriuError("cannot dump", hint="h", details=["log"])
+    first.stamp("dump", "origin")
     first.add_note("undo of x failed")
     report = Report(outcome=Outcome.ROLLED_BACK)
     report.fail(first)
     report.fail(MigrateError("later"))
-    assert report.error == ErrorReport(
-        "CriuError", "dump", "origin", "cannot dump", "h", ["log", "undo of x failed"]
+    assert report.error == Problem(
+        "CriuError", "cannot dump", "h", ("log", "undo of x failed"), "dump", "origin"
     )
 
 
@@ -127,7 +129,7 @@ def test_a_bug_keeps_its_traceback() -> None:
     try:
         _ = dict[str, int]()["pid"]
     except KeyError as error:
-        found = ErrorReport.of(error)
+        found = problems.of(error)
     assert found.bug
     assert any("test_a_bug_keeps_its_traceback" in line for line in found.details)
 
@@ -201,7 +203,7 @@ def test_text_of_an_error_says_what_where_and_what_to_do() -> None:
     report = Report(
         outcome=Outcome.IN_DOUBT, pid=7, where="in doubt: frozen on origin", instructions=["Look there."]
     )
-    report.fail(CriuError("it died", phase="restore", role="destination", hint="Free memory.", details=["L"]))
+    report.error = Problem("CriuError", "it died", "Free memory.", ("L",), "restore", "destination")
     lines = render(report)
     assert lines[0] == "IN_DOUBT: PID 7 in doubt: frozen on origin"
     assert "  failed  restore on destination: it died" in lines
@@ -222,7 +224,7 @@ def test_text_of_a_check_that_passed_and_of_a_recovery() -> None:
 def test_text_cannot_steer_the_terminal() -> None:
     assert clean("a\x1b[2Jb\nc\u202e") == "a\\x1b[2Jb c\\x202e"
     report = Report(outcome=Outcome.UNTOUCHED)
-    report.fail(MigrateError("\x1b]0;gone\x07", role="destination"))
+    report.error = Problem("MigrateError", "\x1b]0;gone\x07", host="destination")
     assert "\x1b" not in "".join(render(report))
 
 
@@ -231,7 +233,7 @@ def test_after_a_failure_the_user_is_told_where_the_logs_are() -> None:
     report = Report(outcome=Outcome.ROLLED_BACK, id=path[-12:], host="web2", where="runs on origin as PID 7")
     report.logs = {"origin": path, "destination": path}
     assert not any(path in line for line in render(report))
-    report.fail(MigrateError("no", phase="dump"))
+    report.fail(MigrateError("no"))
     assert [line for line in render(report) if path in line] == [
         f"  log     {path} on origin",
         f"  log     {path} on destination web2",

@@ -272,7 +272,7 @@ def test_what_is_made_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "second").write_text("2")
     with pytest.raises(MigrateError, match="second was made since the check") as caught:
         care.settle(now)
-    assert f"--copy-tree {tmp_path}," in caught.value.hint
+    assert f"--copy-tree {tmp_path}," in caught.value.problem.hint
 
 
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     same.write_text("2")
     with pytest.raises(MigrateError, match="same has changed since") as caught:
         care.settle(now)
-    assert "--copy-files" in caught.value.hint
+    assert "--copy-files" in caught.value.problem.hint
     same.write_text("1")
     there.contents["same"] = b"9"  # somebody over there writes it
     with pytest.raises(MigrateError, match="same has changed since"):

@@ -98,7 +98,7 @@ def test_nonsense_is_a_clear_error(home: Path, text: str) -> None:
     write(home, text)
     with pytest.raises(TransportError, match="makes no sense") as caught:
         ssh_config.look_up("h", home=home)
-    assert str(home) in caught.value.hint
+    assert str(home) in caught.value.problem.hint
 
 
 def test_match(home: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_option_that_makes_no_sense(home: Path, option: str) -> None:
     write(home, f"Host h\n {option}\n")
     with pytest.raises(TransportError, match="makes no sense") as caught:
         ssh_config.look_up("h", home=home)
-    assert str(home) in caught.value.hint
+    assert str(home) in caught.value.problem.hint
 
 
 @pytest.mark.parametrize("text", ["h", "10.0.0.1", "fe80::1%eth0", "a-b.c_d"])

@@ -25,9 +25,9 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_one_that_runs(child: subprocess.Popen[bytes]) -> None:
     with Subject(child.pid) as subject:
-        subject.require("check")
-        assert subject.tasks("check") == [child.pid]
-        assert subject.frozen("dump") == [(child.pid, subject.start)]
+        subject.require()
+        assert subject.tasks() == [child.pid]
+        assert subject.frozen() == [(child.pid, subject.start)]
         assert subject.state() in "RSD"
         assert not subject.ended(within_s=0.01)
 
@@ -40,7 +40,7 @@ def test_one_that_ends(child: subprocess.Popen[bytes]) -> None:
         child.wait()
         for look in (subject.require, subject.tasks, subject.frozen):
             with pytest.raises(Ended, match=f"process {child.pid} has ended"):
-                look("freeze")
+                look()
 
 
 def test_its_number_belongs_to_another_one(child: subprocess.Popen[bytes]) -> None:
@@ -48,7 +48,7 @@ def test_its_number_belongs_to_another_one(child: subprocess.Popen[bytes]) -> No
     with Subject(child.pid) as subject:
         subject.start -= 1
         with pytest.raises(Ended):
-            subject.frozen("freeze")
+            subject.frozen()
 
 
 def test_there_is_none(child: subprocess.Popen[bytes]) -> None:
@@ -89,7 +89,7 @@ def test_a_tree_that_never_rests() -> None:
     with subprocess.Popen([sys.executable, "-c", FORKS]) as forker, Subject(forker.pid) as subject:
         try:
             for _ in range(100):
-                found = subject.tasks("ahead")
+                found = subject.tasks()
                 assert found[0] == forker.pid
                 assert stopped(found) == frozenset()
         finally:

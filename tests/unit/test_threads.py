@@ -19,7 +19,7 @@ resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 2
 try:
     threads.start(threading.Thread(target=print, name="one too many"))
 except KernelError as error:
-    print(error, "ulimit -v" in error.hint)
+    print(error, "ulimit -v" in error.problem.hint)
 """
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timeline_drawing import Shown, assert_self_contained, read
 
-from migrate.errors import CriuError, UsageError
+from migrate.errors import Problem, UsageError
 from migrate.link.clock import Offset
 from migrate.report import file, html
 from migrate.report import svg as timeline_svg
@@ -92,7 +92,7 @@ def test_what_comes_from_outside_is_text(draw: object) -> None:
     report.host, report.where = EVIL, EVIL * 3
     report.notes, report.instructions = [EVIL], [EVIL * 1000]
     report.phases.append(Interval("destination", EVIL, 1.0, 1.0))
-    report.fail(CriuError(EVIL, phase=EVIL, role=EVIL))
+    report.error = Problem("CriuError", EVIL, phase=EVIL, host=EVIL)
     text = draw(report)  # type: ignore[operator]
     assert_self_contained(text)
     assert len(text) < 60_000
@@ -119,7 +119,7 @@ def test_outcomes_without_a_freeze() -> None:
         Report(outcome=Outcome.UNTOUCHED, pid=7, host="h", phases=[Interval("origin", "check", 0, 0)]),
     ):
         assert len(read(svg(report)).panels) == 1
-    report.fail(CriuError("it died", phase="restore", role="destination"))
+    report.error = Problem("CriuError", "it died", phase="restore", host="destination")
     assert "failed: restore on destination: it died" in read(svg(report)).texts()
 
 

@@ -29,13 +29,14 @@ def tell(observer: ui.Observer, report: Report) -> None:
     observer.phase_end("dump")
     observer.note("stopped\x1b at FROZEN")
     observer.finished(report)
-    observer.finished(report)
 
 
 @pytest.fixture
 def report() -> Report:
     report = Report(outcome=Outcome.ROLLED_BACK, pid=7, where="runs on origin as PID 7")
-    report.fail(CriuError("no", phase="dump", details=["log line"]))
+    error = CriuError("no", details=["log line"])
+    error.stamp("dump", "origin")
+    report.fail(error)
     return report
 
 

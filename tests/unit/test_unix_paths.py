@@ -75,7 +75,7 @@ def test_removed_are_sockets_that_nobody_uses(tmp_path: Path) -> None:
         TakenName(name=str(tmp_path / name)) for name in ("kept", "dead", "file", "link", "none", "no/ne")
     ]
     assert unix_paths.absent(wanted) == [wanted[4].name, wanted[5].name]
-    said = unix_paths.remove({"paths": [one.name for one in wanted]})
+    said = unix_paths.remove([one.name for one in wanted])
     assert said == "1 unix sockets removed"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "kept", "link"]
     kept.close()

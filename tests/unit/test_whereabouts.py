@@ -9,10 +9,11 @@ import pytest
 
 from migrate import place
 from migrate.journal.journal import Journal
-from migrate.machine import State
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
-from migrate.recovery import arrived, settle, undo, whereabouts
+from migrate.recovery import arrived, settle, whereabouts
+from migrate.recovery.entries import KINDS, Tree
+from migrate.states import State
 
 ID = "0123456789ab"
 ME = identity.identity(os.getpid())
@@ -22,15 +23,15 @@ GONE = (ME[0], ME[1] - 1)
 @pytest.fixture(autouse=True)
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "STATE", tmp_path)
-    for name in undo.UNDO:
-        monkeypatch.setitem(undo.UNDO, name, lambda entry: "")
+    for kind in KINDS:
+        monkeypatch.setattr(kind, "undo", lambda entry: "")
 
 
 def journal(*states: State, task: identity.Identity = ME) -> Journal:
     """The destination's, open, of a tree that has been built as this very process."""
     written = Journal(ID, role="destination", pid=42, other_host="there")
-    written.did("tree", tasks=[], marked="M=x", path="/none")
-    written.did("tree", tasks=[task], marked="M=x", path="/none")
+    written.did(Tree((), "M=x", "/none"))
+    written.did(Tree((task,), "M=x", "/none"))
     for state in states:
         written.state(state.value, destination_pid=task[0])
     return written
@@ -86,7 +87,7 @@ def test_a_tree_that_could_not_be_killed_is_no_ground_to_go_on_elsewhere(
     def stubborn(_: object) -> str:
         raise OSError(1, "could not kill")
 
-    monkeypatch.setitem(undo.UNDO, "tree", stubborn)
+    monkeypatch.setattr(Tree, "undo", stubborn)
     journal(State.RESTORED).abandon()
     assert found() == (pb.Answer.UNDER_WAY, ME[0])
 
@@ -97,3 +98,14 @@ def test_a_damaged_journal_says_nothing() -> None:
         file.write(b"{}\n")
     written.abandon()
     assert found() == (pb.Answer.UNDER_WAY, 0)
+
+
+@pytest.mark.parametrize("line", [b'{"did": "tree"}', b'{"did": "tree", "tasks": [[1, 5]]}'])
+def test_a_tree_that_cannot_be_read_is_not_taken_for_none(line: bytes) -> None:
+    """If that were so, the origin would go on with a copy that runs here, too."""
+    written = Journal(ID, role="destination", pid=42, other_host="there")
+    with (written.directory / "journal").open("ab") as file:
+        file.write(line + b"\n")
+    written.abandon()
+    assert found() == (pb.Answer.UNDER_WAY, 0)
+    assert written.directory.exists()

@@ -34,7 +34,7 @@ class AtDestination:
         """Find the interface for each address: the one with an address of the same network."""
         if not self.addresses:
             return
-        with netlink.route("look at this host's addresses", "destination") as handle:
+        with netlink.route("look at this host's addresses") as handle:
             present = netlink.addresses(handle)
         self.placed = [self._place(address, present) for address in self.addresses]
         for *_, device in self.placed:
@@ -44,15 +44,15 @@ class AtDestination:
         """Raise if one of the addresses is here."""
         if not self.placed:
             return
-        with netlink.route("look at this host's addresses", "destination") as handle:
-            _refuse_added(netlink.here(handle, [ip for ip, *_ in self.placed]), "hold")
+        with netlink.route("look at this host's addresses") as handle:
+            _refuse_added(netlink.here(handle, [ip for ip, *_ in self.placed]))
 
     def prepare(self) -> None:
         """Add the addresses, mute."""
         if not self.placed:
             return
         nft.run(self._mute())
-        with netlink.route("add the service address", "destination") as handle:
+        with netlink.route("add the service address") as handle:
             for ip, prefix_length, index, _ in self.placed:
                 # The kernel must not choose it for new connections of others here: it may move on. An IPv4
                 # address of a network that is there already is a secondary one, and never chosen.
@@ -72,12 +72,10 @@ class AtDestination:
         self._announce()
 
     def _require_ours_alone(self) -> None:
-        with netlink.route("look at this host's addresses", "destination") as handle:
+        with netlink.route("look at this host's addresses") as handle:
             present = netlink.addresses(handle)
         places = {ip: index for ip, _, index, _ in self.placed}
-        _refuse_added(
-            {str(one.ip) for one in present if places.get(str(one.ip), one.index) != one.index}, "switch"
-        )
+        _refuse_added({str(one.ip) for one in present if places.get(str(one.ip), one.index) != one.index})
 
     def renew(self) -> None:
         """Have the addresses for some seconds more, if that is due."""
@@ -94,7 +92,7 @@ class AtDestination:
         if not self.placed:
             return
         late = time.monotonic() - self._leased_at > LEASE_S
-        with netlink.route("have the service address", "destination") as handle:
+        with netlink.route("have the service address") as handle:
             for ip, prefix_length, index, _ in self.placed:
                 netlink.lease(handle, index, ip, prefix_length, valid_s)
         self._leased_at, before = time.monotonic(), self._leased_at
@@ -106,13 +104,11 @@ class AtDestination:
             try:
                 announce(device, ipaddress.ip_address(ip))
             except OSError as error:
-                raise SwitchError(
-                    f"cannot announce {ip} on {device}: {error.strerror}", phase="switch", role="destination"
-                ) from error
+                raise SwitchError(f"cannot announce {ip} on {device}: {error.strerror}") from error
 
     def undo(self) -> None:
         """Remove the addresses, and the mute after them."""
-        with netlink.route("remove the service address", "destination") as handle:
+        with netlink.route("remove the service address") as handle:
             for ip, prefix_length, index, _ in self.placed:
                 netlink.remove(handle, index, ip, prefix_length)
         nft.run(self._unmute())
@@ -122,14 +118,12 @@ class AtDestination:
 
     def verify(self) -> None:
         """Raise unless every address is here and not mute."""
-        with netlink.route("look at this host's addresses", "destination") as handle:
+        with netlink.route("look at this host's addresses") as handle:
             wanted = {address.ip for address in self.addresses}
             missing = wanted - netlink.here(handle, wanted)
         if missing or f"migrate-{self.migration_id}" in nft.run("list tables"):
             raise SwitchError(
                 f"this host does not answer for {', '.join(missing) or 'the service address'}",
-                phase="switch",
-                role="destination",
             )
 
     def details(self) -> dict[str, Any]:
@@ -146,13 +140,11 @@ class AtDestination:
         ip = ipaddress.ip_address(address.ip)
         for one in present:
             if one.ip == ip:
-                raise SwitchError(f"{ip} is already on this host", phase="check", role="destination")
+                raise SwitchError(f"{ip} is already on this host")
         for one in present:
             if one.ip.version == ip.version and ip in one.network and one.prefix_length < ip.max_prefixlen:
                 return [address.ip, address.prefix_length, one.index, one.device]
-        raise SwitchError(
-            f"no interface of this host is on the network of {ip}", phase="check", role="destination"
-        )
+        raise SwitchError(f"no interface of this host is on the network of {ip}")
 
     def _mute(self) -> str:
         """One chain for ARP, both directions; one that drops advertisements and solicitations for IPv6."""
@@ -179,9 +171,9 @@ class AtDestination:
         return f"arp migrate-{self.migration_id}", f"inet migrate-{self.migration_id}"
 
 
-def _refuse_added(taken: set[str], phase: str) -> None:
+def _refuse_added(taken: set[str]) -> None:
     """Raise if there are any: service addresses that somebody has added to this host."""
     if taken:
         text = f"{', '.join(sorted(taken))} was added to this host since the check"
         hint = "Look for who added it (ip monitor address), and remove it before another try."
-        raise SwitchError(text, phase=phase, role="destination", hint=hint)
+        raise SwitchError(text, hint=hint)

@@ -27,7 +27,7 @@ class AtOrigin:
         """Look at the addresses; refuse one whose removal would take others or routes with it."""
         if not self.addresses:
             return
-        with netlink.route("look at this host's addresses", "origin") as handle:
+        with netlink.route("look at this host's addresses") as handle:
             present = netlink.addresses(handle)
             self.found = [self._look(handle, address, present) for address in self.addresses]
 
@@ -39,7 +39,7 @@ class AtOrigin:
 
     def switch(self) -> None:
         """Withdraw the addresses."""
-        with netlink.route("withdraw the service address", "origin") as handle:
+        with netlink.route("withdraw the service address") as handle:
             for one in self.found:
                 netlink.remove(handle, one["index"], one["ip"], one["prefix_length"])
 
@@ -51,7 +51,7 @@ class AtOrigin:
 
     def undo(self) -> None:
         """Have the addresses again and announce them, if they had been withdrawn."""
-        with netlink.route("give the service address back to this host", "origin") as handle:
+        with netlink.route("give the service address back to this host") as handle:
             here = netlink.here(handle, [one["ip"] for one in self.found])
             for one in self.found:
                 if one["ip"] not in here:
@@ -60,7 +60,7 @@ class AtOrigin:
 
     def remind(self) -> None:
         """Announce those of the addresses that are here."""
-        with netlink.route("look at this host's addresses", "origin") as handle:
+        with netlink.route("look at this host's addresses") as handle:
             here = netlink.here(handle, [one["ip"] for one in self.found])
         for one in self.found:
             if one["ip"] in here:
@@ -68,10 +68,10 @@ class AtOrigin:
 
     def verify(self) -> None:
         """Raise if an address is still here."""
-        with netlink.route("look at this host's addresses", "origin") as handle:
+        with netlink.route("look at this host's addresses") as handle:
             left = netlink.here(handle, [address.ip for address in self.addresses])
         if left:
-            raise SwitchError(f"{', '.join(left)} still on this host", phase="switch", role="origin")
+            raise SwitchError(f"{', '.join(left)} still on this host")
 
     def details(self) -> dict[str, Any]:
         """See :class:`migrate.switch.Switch`."""
@@ -86,7 +86,7 @@ class AtOrigin:
     def _look(self, handle: Any, address: Address, present: list[netlink.Present]) -> dict[str, Any]:
         mine = [one for one in present if str(one.ip) == address.ip]
         if not mine:
-            raise SwitchError(f"{address.ip} is not on this host", phase="check", role="origin")
+            raise SwitchError(f"{address.ip} is not on this host")
         one = mine[0]
         self._refuse_if_others_depend(handle, one, present)
         attributes: dict[str, Any] = {"scope": one.scope}
@@ -124,7 +124,6 @@ class AtOrigin:
         if routes:
             raise SwitchError(
                 f"routes of this host use {one.ip} as their source: {', '.join(routes)}",
-                phase="check",
                 hint="Change those routes to another source address, then try again.",
             )
         dependants = [
@@ -140,6 +139,5 @@ class AtOrigin:
             raise SwitchError(
                 f"{one.ip} is the primary address of {one.device}: removing it would remove "
                 f"{', '.join(dependants)} too",
-                phase="check",
                 hint="Add the service address after the host's own, so that it is a secondary one.",
             )

@@ -30,6 +30,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from tcpcp.criu import tree
 from tcpcp.endpoint import beforehand, builder, inspection, raw_segment, reader, socket_options, waking
@@ -199,7 +200,7 @@ class Extract:
             raise Unsupported(f"{name}: was closed by its peer in this moment, with bytes unread")
         self.closed.append(inode)
 
-    def reusing(self) -> list[int] | bool:
+    def reusing(self) -> list[int] | Literal[True]:
         """Inodes of the connections with SO_REUSEADDR, which repair mode overwrites; True if all have it."""
         found = [inode for inode, connection in self.connections.items() if _reuse(connection) == 1]
         return True if len(found) == len(self.connections) else found

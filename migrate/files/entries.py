@@ -1,0 +1,113 @@
+"""What was copied to this host, in the journal; taken back through the directories in which it was done.
+
+No symbolic link is followed, and a directory that is another one than at the copy is left alone: see
+:mod:`migrate.files.beneath`. Journals of older versions do not say which directory it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from migrate.errors import MigrateError
+from migrate.files import beneath
+from migrate.journal.entry import Entry
+
+
+@dataclass(frozen=True)
+class Copied(Entry):
+    """A file at *path* was put there, or something there moved away or removed.
+
+    :ivar backup: what was there, under another name beside it; "": nothing was.
+    :ivar folder: the directory of both, see :func:`migrate.files.beneath.identity`; "": not known.
+    """
+
+    word: ClassVar[str] = "copied"
+    path: str
+    backup: str
+    folder: str = ""
+
+    def undo(self) -> str:
+        """See :class:`Entry`: what was there comes back, or there is nothing again. Else nothing has changed."""
+        path = Path(self.path)
+        with _folder(path, self.folder) as folder:
+            if folder is None:
+                return f"{path}: its directory is gone"
+            with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
+                if self.backup:
+                    kept = Path(self.backup).name
+                    os.rename(kept, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+                else:
+                    os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
+        return f"{path} as before"
+
+    def forget(self) -> None:
+        """The process runs here: what was there before is not needed any more.
+
+        :raises MigrateError, OSError: it cannot be removed.
+        """
+        if not self.backup:
+            return
+        with _folder(Path(self.path), self.folder) as folder:
+            if folder is not None:
+                with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
+                    _remove(Path(self.backup).name, folder)
+
+
+@dataclass(frozen=True)
+class Directory(Entry):
+    """The directory *path* was made for a file that is copied.
+
+    :ivar folder: the directory that it is in, as for :class:`Copied`.
+    """
+
+    word: ClassVar[str] = "directory"
+    path: str
+    folder: str = ""
+
+    def undo(self) -> str:
+        """See :class:`Entry`: it goes, unless something else is in it by now."""
+        path = Path(self.path)
+        with contextlib.suppress(OSError), _folder(path, self.folder) as folder:
+            if folder is not None:
+                with beneath.acting_as_owner(folder, ours=True):
+                    os.rmdir(path.name, dir_fd=folder)  # noqa: PTH106
+        return f"{path} removed if it was empty"
+
+
+def _remove(name: str, folder: int) -> None:
+    if stat.S_ISDIR(beneath.mode(folder, name)):
+        _require_one_file_system(name, folder)
+        shutil.rmtree(name, dir_fd=folder)
+    else:
+        os.unlink(name, dir_fd=folder)  # noqa: PTH108
+
+
+def _require_one_file_system(name: str, folder: int) -> None:
+    """What is mounted in a directory is not the directory's, and does not go with it."""
+    device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
+    for directory, _, _, fd in os.fwalk(name, dir_fd=folder):
+        if os.fstat(fd).st_dev != device:
+            raise MigrateError(
+                f"something is mounted on {directory}: it was left as it is, with all that is beside it"
+            )
+
+
+@contextlib.contextmanager
+def _folder(path: Path, known_as: str) -> Generator[int | None, None, None]:
+    """The directory of *path*, which has to be the one that was *known_as*; None when it is gone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(beneath.directory(path.parent))
+        except FileNotFoundError:
+            yield None
+            return
+        if known_as not in ("", beneath.identity(folder)):
+            raise MigrateError(f"{path.parent} is another directory now: {path.name} was not put back in it")
+        yield folder

@@ -1,0 +1,242 @@
+"""The kinds of entries in a journal: each says what it holds, and how it is undone.
+
+Those of files that were copied are in :mod:`migrate.files.entries`. The driver, the agent, their guardians and
+``migrate --recover`` all undo by these, so there is one way back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from migrate import limits, runtime, switch
+from migrate.errors import MigrateError
+from migrate.files.entries import Copied, Directory
+from migrate.journal.entry import Entry
+from migrate.processes import freezer, identity
+from migrate.processes.identity import Identity
+
+# What loads the library is imported where it is used: the table of the steps names these classes, and the agent
+# reads that before it says hello, which is waited for.
+
+
+@dataclass(frozen=True)
+class Images(Entry):
+    """The directory of the images."""
+
+    word: ClassVar[str] = "images"
+    path: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if Path(self.path).exists():
+            raise MigrateError(f"{self.path} could not be removed")
+        return f"images removed from {self.path}"
+
+
+@dataclass(frozen=True)
+class Isolation(Entry):
+    """The packet filter *name*."""
+
+    word: ClassVar[str] = "isolation"
+    name: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        from tcpcp.endpoint import isolation
+
+        isolation.remove(self.name)
+        return "packet filter removed"
+
+
+@dataclass(frozen=True)
+class Criu(Entry):
+    """A CRIU that has begun to freeze, or to build, the tree."""
+
+    word: ClassVar[str] = "criu"
+    pid: int
+    start: int
+
+    @property
+    def process(self) -> Identity:
+        """It."""
+        return self.pid, self.start
+
+    def wait_gone(self) -> bool:
+        """Whether it has ended, or does within a while, now that its driver or agent is gone."""
+        return identity.wait_gone(self.process, time.monotonic() + limits.CRIU_END_S)
+
+    def undo(self) -> str:
+        """See :class:`Entry`. Left alone it sees its socket closed, and lets the tree go or kills what it built."""
+        if not self.wait_gone():
+            identity.end([self.process])
+        return "CRIU ended"
+
+
+@dataclass(frozen=True)
+class Freezer(Entry):
+    """The cgroup at *path*, in which tasks of the tree are frozen."""
+
+    word: ClassVar[str] = "freezer"
+    path: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`: thaw, and each task back to the cgroup that it was in."""
+        freezer.release([Path(self.path)])
+        return f"{self.path} thawed and removed"
+
+
+@dataclass(frozen=True)
+class Keeper(Entry):
+    """A process that keeps the tree still."""
+
+    word: ClassVar[str] = "keeper"
+    pid: int
+    start: int
+
+    @property
+    def process(self) -> Identity:
+        """It."""
+        return self.pid, self.start
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        from migrate.processes import keeper
+
+        keeper.let_go(self.process)
+        return "keeper ended"
+
+
+@dataclass(frozen=True)
+class Stop(Entry):
+    """A SIGSTOP that waits for each of *tasks*; those that had been stopped before are not among them."""
+
+    word: ClassVar[str] = "stop"
+    tasks: tuple[Identity, ...]
+
+    def undo(self) -> str:
+        """See :class:`Entry`.
+
+        SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task. One that has
+        ended meanwhile, killed by its owner, has nothing to be continued.
+        """
+        going = [pid for pid, start in self.tasks if identity.send((pid, start), signal.SIGCONT)]
+        ended = len(self.tasks) - len(going)
+        return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
+
+
+@dataclass(frozen=True)
+class Repair(Entry):
+    """The TCP sockets of *tasks* in repair mode.
+
+    :ivar reuse: inodes of those that had SO_REUSEADDR set, which the way out of repair mode clears; True: all.
+    """
+
+    word: ClassVar[str] = "repair"
+    tasks: tuple[Identity, ...]
+    reuse: Literal[True] | tuple[int, ...]
+
+    def undo(self) -> str:
+        """See :class:`Entry`: out of repair mode, and their peers are woken."""
+        from tcpcp.criu import stages, tree
+        from tcpcp.endpoint import raw_segment
+        from tcpcp.kernel.pidfd import Lender
+
+        count = 0
+        pids = [pid for pid, start in self.tasks if identity.alive((pid, start))]
+        with Lender() as lender, raw_segment.keeping():
+            for held in tree.tcp_sockets(pids):
+                with lender.borrow(*held.holders[0]) as borrowed:
+                    if not stages.go_on(borrowed):
+                        continue
+                    if self.reuse is True or held.inode in self.reuse:
+                        borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    count += 1
+        return f"{count} connections resumed"
+
+
+@dataclass(frozen=True)
+class Switch(Entry):
+    """The service addresses go from or to this host, as :meth:`migrate.switch.Switch.details` describes it."""
+
+    word: ClassVar[str] = "switch"
+    details: Mapping[str, Any]
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        switch.from_details(self.details).undo()
+        return f"switch '{self.details['kind']}' undone"
+
+    def remind(self) -> None:
+        """After the undo: see :meth:`migrate.switch.Switch.remind`."""
+        switch.from_details(self.details).remind()
+
+
+@dataclass(frozen=True)
+class Routes(Entry):
+    """Routes to the peers that are there only while the connections are built; requests, in hexadecimal."""
+
+    word: ClassVar[str] = "routes"
+    routes: tuple[str, ...]
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        from tcpcp.endpoint import same_path
+
+        same_path.remove([bytes.fromhex(route) for route in self.routes])
+        return f"{len(self.routes)} routes removed"
+
+
+@dataclass(frozen=True)
+class Sockets(Entry):
+    """Unix sockets that a restore makes at *paths*, where nothing was."""
+
+    word: ClassVar[str] = "sockets"
+    paths: tuple[str, ...]
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        from migrate.criu import unix_paths
+
+        return unix_paths.remove(self.paths)
+
+
+@dataclass(frozen=True)
+class Tree(Entry):
+    """A tree that CRIU builds.
+
+    :ivar tasks: those that it has built when it said so.
+    :ivar marked: ``NAME=VALUE`` in the environment of that CRIU. :ivar path: its images'.
+    :ivar runtime: who keeps it here, see :mod:`migrate.runtime`; a journal of a version before names none.
+    """
+
+    word: ClassVar[str] = "tree"
+    tasks: tuple[Identity, ...]
+    marked: str
+    path: str
+    runtime: str = ""
+
+    def undo(self) -> str:
+        """See :class:`Entry`, as its runtime does."""
+        runtime.find(self.runtime).undo(self.tasks, self.marked, self.path)
+        return "restored tasks killed"
+
+
+#: All of them.
+KINDS: tuple[type[Entry], ...] = (
+    Images, Isolation, Criu, Freezer, Keeper, Stop, Repair, Switch, Routes, Sockets, Tree, Copied, Directory,
+)  # fmt: skip
+#: What a tree that runs on the destination needs there.
+STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory)
+
+
+def words(kinds: Iterable[type[Entry]]) -> set[str]:
+    """How *kinds* are named in a line."""
+    return {kind.word for kind in kinds}
