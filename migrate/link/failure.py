@@ -53,14 +53,14 @@ def to_failure(error: errors.MigrateError) -> Failure:
     return Failure(
         phase=problem.phase,
         kind=problem.kind,
-        message=_sendable(problem.text),
-        hint=_sendable(problem.hint),
-        log_tail=map(_sendable, details[-MAX_DETAILS:]),
+        message=sendable(problem.text),
+        hint=sendable(problem.hint),
+        log_tail=map(sendable, details[-MAX_DETAILS:]),
     )
 
 
-def _sendable(text: str) -> str:
-    """Names of files need not be UTF-8, and are in the texts all the same."""
+def sendable(text: str) -> str:
+    """*text* as a message can have it: names of files need not be UTF-8, and are in the texts all the same."""
     return text.encode(errors="backslashreplace").decode()
 
 

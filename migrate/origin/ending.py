@@ -14,6 +14,7 @@ from migrate.events import line, log
 from migrate.gap.capture import Capture
 from migrate.gap.file import GapFile
 from migrate.journal.journal import Journal
+from migrate.link import failure
 from migrate.link.link import Link
 from migrate.machine import Machine
 from migrate.origin import observed
@@ -130,8 +131,8 @@ class Ending:
         """Tell the destination to undo; whether the link lived."""
         try:
             error = self._report.error
-            reason = error.text[: line.MOST_TEXT] if error is not None else "the origin rolls back"
-            self._link.send(pb.Abort(reason=reason, outcome=self._report.outcome.value))
+            reason = failure.sendable(error.text if error is not None else "the origin rolls back")
+            self._link.send(pb.Abort(reason=reason[: line.MOST_TEXT], outcome=self._report.outcome.value))
         except MigrateError:
             return False
         return True

@@ -11,7 +11,7 @@ from migrate import limits, place, transport
 from migrate.errors import MigrateError, ProtocolError, Refused, TransportError
 from migrate.events import line, log
 from migrate.journal.reach import Reach, boot_id
-from migrate.link import speech
+from migrate.link import failure, speech
 from migrate.link.end import Lost
 from migrate.link.link import Link
 from migrate.link.payloads import Piece
@@ -90,7 +90,7 @@ def told_of_refusal(session: Session) -> Iterator[None]:
     except (MigrateError, TcpcpError, OSError) as error:
         reasons = [one.text for one in error.reasons] if isinstance(error, Refused) else [str(error)]
         with contextlib.suppress(MigrateError):
-            reason = "; ".join(reasons)[: line.MOST_TEXT]
+            reason = failure.sendable("; ".join(reasons))[: line.MOST_TEXT]
             session.link.send(pb.Goodbye(outcome=Outcome.UNTOUCHED.value, reason=reason))
         raise
 

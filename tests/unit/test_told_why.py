@@ -1,0 +1,88 @@
+"""The destination hears why nothing comes of it, also if the reason has the name of a file that is no text."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migrate import problems
+from migrate.errors import MigrateError, Reason, Refused
+from migrate.events.line import MOST_TEXT
+from migrate.link.link import Link
+from migrate.link.stream import FdStream
+from migrate.machine import Machine
+from migrate.origin.ending import Ending
+from migrate.origin.session import Session, told_of_refusal
+from migrate.pb import session_pb2 as pb
+from migrate.report.report import Outcome, Report
+from migrate.request import Request
+
+DEADLINE_S = 10.0
+REQUEST = Request(pid=7, host="b")
+
+
+def link_over(sock: socket.socket, role: str) -> Link:
+    descriptor = sock.detach()
+    return Link(FdStream(descriptor, descriptor), role=role)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Link, Link]]:
+    a, b = socket.socketpair()
+    links = link_over(a, "destination"), link_over(b, "origin")
+    yield links
+    for link in links:
+        link.close()
+
+
+def of_the_system(directory: Path) -> MigrateError:
+    """What a system call says of a file whose name is no text."""
+    with pytest.raises(MigrateError) as caught, problems.step("dump", "origin"):
+        os.stat(os.fsencode(directory) + b"/\xff")  # noqa: PTH116
+    return caught.value
+
+
+def told_of_a_rollback(pair: tuple[Link, Link], error: MigrateError) -> pb.Abort:
+    """What the destination hears when a step has failed with *error*; it answers."""
+    origin, destination = pair
+    machine, report, let_go = Machine(), Report(outcome=Outcome.UNTOUCHED), list[str]()
+    machine.touched = True
+    ending = Ending(REQUEST, report, origin, machine, lambda: let_go.append("it"))
+    with futures.ThreadPoolExecutor(1) as thread:
+        failed = thread.submit(ending.failed, error)
+        told = destination.expect(pb.Abort, timeout_s=DEADLINE_S)
+        destination.send(pb.Aborted())
+        failed.result(DEADLINE_S)
+    assert (told.outcome, let_go, report.outcome) == ("ROLLED_BACK", ["it"], Outcome.ROLLED_BACK)
+    return told
+
+
+def test_a_rollback_says_why(pair: tuple[Link, Link], tmp_path: Path) -> None:
+    told = told_of_a_rollback(pair, of_the_system(tmp_path))
+    assert told.reason == f"{tmp_path}/\\udcff: No such file or directory"
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_refusal_says_why(pair: tuple[Link, Link], tmp_path: Path, refused: bool) -> None:
+    origin, destination = pair
+    nothing: Any = None
+    error = of_the_system(tmp_path)
+    raised = Refused([Reason("x", "origin", str(error), "y")]) if refused else error
+    session = Session(REQUEST, nothing, "0123456789ab", nothing, origin, nothing, ("", ""), nothing)
+    with pytest.raises(MigrateError) as caught, told_of_refusal(session):
+        raise raised
+    assert caught.value is raised
+    assert (
+        destination.expect(pb.Goodbye, timeout_s=DEADLINE_S).reason
+        == f"{tmp_path}/\\udcff: No such file or directory"
+    )
+
+
+def test_as_much_as_is_kept_of_a_text(pair: tuple[Link, Link]) -> None:
+    assert len(told_of_a_rollback(pair, MigrateError("\udcff" * MOST_TEXT)).reason) == MOST_TEXT
