@@ -148,7 +148,7 @@ class RichUi(_Base):
         # Drawn by rich's own thread a few times a second: an update costs the driver microseconds.
         self._bar = Progress(
             *columns,
-            DownloadColumn(),
+            DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             console=Console(file=err),
             transient=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 import time
 
@@ -71,6 +72,16 @@ def test_rich_draws_on_the_terminal_and_reports_on_stdout(report: Report) -> Non
     coloured = Terminal()
     tell(ui.choose(coloured, Terminal(), json_lines=False, verbose=False), report)
     assert coloured.getvalue().startswith("\x1b[1;33mROLLED_BACK")
+
+
+def test_the_bar_has_the_units_of_the_report(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    err = Terminal()
+    observer = ui.choose(io.StringIO(), err, json_lines=False, verbose=False)
+    observer.progress(3 << 20, 5 << 20)
+    observer.finished(report)
+    assert "3.0/5.0 MiB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue())
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
