@@ -22,6 +22,9 @@ ALL_NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLON
 PR_SET_PDEATHSIG = 1
 SI_KERNEL = 0x80
 
+#: The first order to a keeper; the others are numbers of signals.
+BEGIN = b"\0"
+
 EXIT_LAB = 125
 EXIT_CANNOT_EXECUTE = 126
 EXIT_NOT_FOUND = 127
@@ -124,9 +127,12 @@ def failure(command: list[str], number: int) -> int:
 def keep(command: list[str], orders: int, answer: int) -> None:
     """In the keeper of *command*: run it, pass on the signals in *orders*, write its wait status to *answer*.
 
-    The end of *orders* is the caller's: the command is killed. (The keeper's end kills it, too.)
+    The first order is to begin. The end of *orders* is the caller's: the command is killed. (The keeper's
+    end kills it, too.)
     """
     be_called(b"lab keeper")  # else pgrep -f, run here, would find the keeper of itself
+    if not os.read(orders, 1):
+        return
     child = os.fork()
     if child == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -167,6 +173,8 @@ def start_kept(command: list[str]) -> tuple[int, int]:
     os.close(orders)
     os.close(answer_end)
     os.waitpid(between, 0)
+    # Only now: whoever hears of the command may kill us, and what stands between would fall to that init, too.
+    os.write(orders_end, BEGIN)
     return orders_end, answer
 
 
