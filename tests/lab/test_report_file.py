@@ -107,7 +107,8 @@ def test_a_timeline_of_a_move_that_fails_on_the_destination(lab: Lab) -> None:
     settle = bars(shown, "origin")["settle"]
     assert settle.number("data-start-ms") < spans["frozen"].end_ms < settle.end_ms
     assert "ROLLED_BACK" in shown.texts()
-    assert any(text.startswith("failed: build on destination: ") and "No space left" in text for text in shown.texts())
+    failed = [text for text in shown.texts() if text.startswith("failed: build on destination: ")]
+    assert any("No space left" in text for text in failed)
 
 
 def test_refused_before_anything_happens(lab: Lab) -> None:
