@@ -74,7 +74,7 @@ from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
-from tcpcp.kernel import fields, socket_filter, tcp_repair, tracking
+from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, seq
 from tcpcp.record.checks import Limits
@@ -370,7 +370,7 @@ def _create_all(
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
             for one in held:
-                one.created = True
+                one.created = holding.table(namespace)
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
                 _hold_created(held, flows, namespace)
@@ -487,8 +487,7 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
             if introduce:
-                fresh = [one.known for one in held if one.created and one.known]
-                tracking.introduce((one.local, one.peer) for one in fresh)
+                holding.introduce(held)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _activate(sock, one)

@@ -37,7 +37,7 @@ from tcpcp.endpoint import isolation, new_connections
 from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.errors import Expired, IsolationError, PermissionDenied
-from tcpcp.kernel import netfilter, nft_rules, owned_table
+from tcpcp.kernel import netfilter, nft_rules, owned_table, tracking
 from tcpcp.kernel.nft_elements import Message, changes, flow_in
 from tcpcp.record.ici import Endpoint
 
@@ -184,6 +184,12 @@ class FlowTable:
                 self._has_back = True
                 self._note(self._back, flows)
             _drop(flows, self._held, self._passed)
+
+    def introduce(self, ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
+        """Let this host's connection tracking know connections, as :func:`tcpcp.kernel.tracking.introduce`."""
+        with self._lock, contextlib.suppress(IsolationError):
+            self._reconnect()
+            tracking.introduce(self._netlink, ends)
 
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
