@@ -360,12 +360,12 @@ def create_many(
 def _create_all(
     icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, isolate: bool
 ) -> list[socket.socket]:
-    limits, namespace = _require(icis, given, same_path)
+    fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
+    limits, namespace = _require(icis, given, same_path, {one.algorithm for one in fresh.values()})
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion.ready() else ()):
-            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
@@ -393,11 +393,12 @@ def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoi
 
 
 def _require(
-    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, usual: Set[str]
 ) -> tuple[Limits, int]:
     """Refuse what cannot work or must not be tried; what this host can take, and the network namespace."""
     usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
-    limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
+    bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
+    limits = host.check(icis, bound=bound, usual=usual)
     namespace = host.require_repair()
     host.require_namespace(usable, namespace)
     first_namespace.require(icis)
