@@ -4,10 +4,12 @@
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
+# Files that take long come first, see tests/longest_first.py.
+FILES := --dist loadfile --no-loadscope-reorder
 # A test in the lab waits for most of its time: four labs at once. Those of one file share one.
-LABS := -n 4 --dist loadfile
+LABS := -n 4 $(FILES)
 # What the kernel does has namespaces of its own in each test, and waits too.
-PAIR := -n 2 --dist loadfile
+PAIR := -n 2 $(FILES)
 # REPORTS, a directory, gets what was run and skipped, as XML.
 report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 

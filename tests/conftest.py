@@ -1,11 +1,19 @@
 """Puts this directory on the path, what is here is used by tests of all kinds; and keeps logs off this machine."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import longest_first
 import pytest
 
 from migrate import place
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers share the files, those that take long come first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = [items[number] for number in longest_first.in_order([item.path for item in items])]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,26 @@
+"""The order of files for several workers: those that take long begin first.
+
+A file is one worker's. One that takes minutes and begins last runs alone at the end, while the others have nothing
+left. pytest-xdist by itself counts tests, and the longest files are not those with the most of them: some wait for
+limits of the program. It keeps our order with ``--no-loadscope-reorder``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Seconds that files of so many seconds take on two processors with nothing else to do, roughly: only the order
+#: follows from it. What is not here takes a second for each of its tests, or less.
+SECONDS = {
+    "facts/test_space.py": 130,
+    "fuzz/test_fuzz.py": 45,
+}
+
+
+def in_order(files: Sequence[Path]) -> list[int]:
+    """The numbers of tests, given the file of each, so that the longest file comes first; a file stays together."""
+    names = [f"{file.parent.name}/{file.name}" for file in files]
+    counts = Counter(names)
+    return sorted(range(len(names)), key=lambda number: -SECONDS.get(names[number], counts[names[number]]))
