@@ -12,7 +12,7 @@ from migrate.origin.move import Move
 from migrate.origin.ready import Images
 from migrate.recovery import entries
 from migrate.recovery.hold import Hold
-from migrate.report.report import Span
+from migrate.report.timeline import Span
 
 #: CRIU waits for our answer, with every task stopped.
 FROZEN, DUMPED = "query-ext-files", "post-dump"

@@ -11,7 +11,7 @@ from migrate.origin.stage import Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
 from migrate.recovery import entries
-from migrate.report.report import Span
+from migrate.report.timeline import Span
 from migrate.states import State
 
 

@@ -24,7 +24,8 @@ from migrate.origin.session import opened, told_of_refusal
 from migrate.origin.stage import Stage
 from migrate.processes.chosen import Subject
 from migrate.report.observer import Observer
-from migrate.report.report import Outcome, Report, Span, Timeline
+from migrate.report.report import Outcome, Report
+from migrate.report.timeline import Span, Timeline
 from migrate.request import Request
 from migrate.steps import Step
 

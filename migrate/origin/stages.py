@@ -23,7 +23,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
 from migrate.processes import identity, surroundings
 from migrate.recovery import entries
-from migrate.report.report import Span
+from migrate.report.timeline import Span
 from migrate.states import State
 from tcpcp.criu.stages import Extract
 

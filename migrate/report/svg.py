@@ -25,8 +25,9 @@ from migrate.report.panel import (
     milliseconds,
     short,
 )
-from migrate.report.report import Report, Span
+from migrate.report.report import Report
 from migrate.report.text import headline
+from migrate.report.timeline import Span
 from migrate.units import size
 
 _FONTS = "system-ui, 'Helvetica Neue', 'DejaVu Sans', sans-serif"

@@ -10,8 +10,9 @@ from migrate import problems
 from migrate.errors import CriuError, Ended, Exit, MigrateError, Problem, Reason, Refused, UsageError
 from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
-from migrate.report.report import Outcome, Report, Span, Timeline
+from migrate.report.report import Outcome, Report
 from migrate.report.text import clean, render
+from migrate.report.timeline import Span, Timeline
 from tcpcp.errors import IsolationError
 
 
