@@ -96,7 +96,7 @@ class Activated(Still):
         packets.forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
         packets.forwarder.stop()
         report = move.account.report
-        report.gap_packets, report.gap_dropped = packets.forwarder.packets, packets.capture.dropped
+        report.sent.gap_packets, report.sent.gap_dropped = packets.forwarder.packets, packets.capture.dropped
         packets.isolation.release()
         move.link.send(pb.Goodbye())
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)

@@ -63,7 +63,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             reach = Reach.of(request)
             stream = transport.find(reach.transport).open(reach)
             stack.callback(stream.close)
-            watch, migration_id = Watch(), account.report.id
+            watch, migration_id = Watch(), account.report.trace.id
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
             stack.callback(link.close)
             link.send(
@@ -74,7 +74,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             greeting = _greeting(link, request)
             link.speak(speech.agreed(greeting), greeting.version)
             if greeting.logged:
-                account.report.logs["destination"] = str(place.log(migration_id))
+                account.report.trace.logs["destination"] = str(place.log(migration_id))
             log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.agent)
             reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
             ends = stream.ends

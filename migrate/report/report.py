@@ -6,27 +6,43 @@ from dataclasses import dataclass, field
 
 from migrate import problems
 from migrate.errors import Exit, Problem, Reason, Refused
-from migrate.link.clock import Offset
-from migrate.report.interval import Interval
-from migrate.report.timeline import Span, Timeline
+from migrate.report.timeline import Times
 from migrate.states import Outcome as Outcome
+
+
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """What is kept of a migration on the hosts.
+
+    :ivar id: its name on both, "" where there is none (a recovery).
+    :ivar logs: role -> the directory of the log there, see :mod:`migrate.events`.
+    """
+
+    id: str = ""
+    logs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Sent:
+    """How much went from host to host.
+
+    :ivar image_bytes: of CRIU's images and the memory in them.
+    :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
+    :ivar gap_dropped: such packets that were too many.
+    """
+
+    connections: int = 0
+    image_bytes: int = 0
+    gap_packets: int = 0
+    gap_dropped: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
     """How a migration, a check or a recovery ended.
 
-    :ivar id: the migration's name on both hosts, "" where there is none (a recovery).
-    :ivar logs: role -> the directory of the log that is kept there, see :mod:`migrate.events`.
     :ivar pid: the process on the origin; 0 where there is none (a recovery that found nothing).
     :ivar destination_pid: its PID on the destination; 0 unless it runs there.
-    :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
-    :ivar gap_dropped: such packets that were too many.
-    :ivar frozen_ms: how long no task of it ran.
-    :ivar isolated_ms: how long its connections were cut off from their peers.
-    :ivar phases_ms: durations by host ("origin", "destination") and phase.
-    :ivar phases, spans: when they were; see :class:`Timeline`.
-    :ivar offset: of the destination's clock, as it was used for its phases.
     :ivar where: where it runs now, e.g. ``"runs on origin as PID 4711"``.
     :ivar reasons: for a refusal: all of them.
     :ivar notes: other things worth a line, e.g. what a recovery found and did.
@@ -34,35 +50,17 @@ class Report:
     """
 
     outcome: Outcome
-    id: str = ""
-    logs: dict[str, str] = field(default_factory=dict)
+    trace: Trace = field(default_factory=Trace)
     pid: int = 0
     host: str = ""
     destination_pid: int = 0
-    connections: int = 0
-    image_bytes: int = 0
-    gap_packets: int = 0
-    gap_dropped: int = 0
-    frozen_ms: float = 0.0
-    isolated_ms: float = 0.0
-    total_ms: float = 0.0
-    phases_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    phases: list[Interval] = field(default_factory=list)
-    spans: list[Interval] = field(default_factory=list)
-    offset: Offset | None = None
     where: str = ""
+    sent: Sent = field(default_factory=Sent)
+    times: Times = Times()
     error: Problem | None = None
     reasons: list[Reason] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
-
-    def take(self, timeline: Timeline) -> None:
-        """Copy what *timeline* has measured."""
-        self.frozen_ms = timeline.span_ms(Span.FROZEN)
-        self.isolated_ms = timeline.span_ms(Span.ISOLATED)
-        self.total_ms = timeline.total_ms()
-        self.phases_ms = timeline.phases_ms
-        self.phases, self.spans, self.offset = list(timeline.phases), list(timeline.spans), timeline.offset
 
     def fail(self, error: BaseException) -> None:
         """Record *error*, unless one is recorded: later ones are consequences. The outcome stays as it is."""
@@ -88,20 +86,20 @@ class Report:
             "event": "report",
             "outcome": self.outcome.value,
             "exit_status": int(self.exit_status),
-            "id": self.id,
-            "logs": self.logs,
+            "id": self.trace.id,
+            "logs": self.trace.logs,
             "pid": self.pid,
             "host": self.host,
             "destination_pid": self.destination_pid,
             "where": self.where,
-            "connections": self.connections,
-            "image_bytes": self.image_bytes,
-            "gap_packets": self.gap_packets,
-            "gap_dropped": self.gap_dropped,
-            "frozen_ms": round(self.frozen_ms, 3),
-            "isolated_ms": round(self.isolated_ms, 3),
-            "total_ms": round(self.total_ms, 3),
-            "phases_ms": _rounded(self.phases_ms),
+            "connections": self.sent.connections,
+            "image_bytes": self.sent.image_bytes,
+            "gap_packets": self.sent.gap_packets,
+            "gap_dropped": self.sent.gap_dropped,
+            "frozen_ms": round(self.times.frozen_ms, 3),
+            "isolated_ms": round(self.times.isolated_ms, 3),
+            "total_ms": round(self.times.total_ms, 3),
+            "phases_ms": _rounded(self.times.phases_ms),
             "error": None if self.error is None else _error_json(self.error),
             "reasons": [
                 {"code": r.code, "role": r.role, "text": r.text, "remedy": r.remedy} for r in self.reasons

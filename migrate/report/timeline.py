@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
@@ -16,6 +17,33 @@ class Span(enum.StrEnum):
 
     FROZEN = "frozen"
     ISOLATED = "isolated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """What a :class:`Timeline` has measured.
+
+    :ivar frozen_ms: how long no task of the process ran.
+    :ivar isolated_ms: how long its connections were cut off from their peers.
+    :ivar phases, spans: when they were.
+    :ivar offset: of the destination's clock, as it was used for its phases; None where they are not known.
+    """
+
+    frozen_ms: float = 0.0
+    isolated_ms: float = 0.0
+    total_ms: float = 0.0
+    phases: tuple[Interval, ...] = ()
+    spans: tuple[Interval, ...] = ()
+    offset: Offset | None = None
+
+    @property
+    def phases_ms(self) -> dict[str, dict[str, float]]:
+        """Durations by host ("origin", "destination") and phase; those of the same name add up."""
+        found: dict[str, dict[str, float]] = {}
+        for one in self.phases:
+            of_role = found.setdefault(one.role, {})
+            of_role[one.name] = of_role.get(one.name, 0.0) + one.duration_ms
+        return found
 
 
 class Timeline:
@@ -67,15 +95,6 @@ class Timeline:
             self.phases = [one for one in self.phases if one.role != "destination"] + heard
             self.offset = offset
 
-    @property
-    def phases_ms(self) -> dict[str, dict[str, float]]:
-        """Durations by host and phase; those of the same name add up."""
-        found: dict[str, dict[str, float]] = {}
-        for one in self.phases:
-            of_role = found.setdefault(one.role, {})
-            of_role[one.name] = of_role.get(one.name, 0.0) + one.duration_ms
-        return found
-
     def _since(self, began_s: float, role: str, name: str) -> Interval:
         return Interval(role, name, 1000 * (began_s - self._started_s), 1000 * (self._now() - began_s))
 
@@ -96,3 +115,14 @@ class Timeline:
     def total_ms(self) -> float:
         """Return the time since this object was made, in ms."""
         return 1000 * (self._now() - self._started_s)
+
+    def times(self) -> Times:
+        """Return all that was measured until now."""
+        return Times(
+            frozen_ms=self.span_ms(Span.FROZEN),
+            isolated_ms=self.span_ms(Span.ISOLATED),
+            total_ms=self.total_ms(),
+            phases=tuple(self.phases),
+            spans=tuple(self.spans),
+            offset=self.offset,
+        )

@@ -209,7 +209,7 @@ def _phases(received: Any) -> None:
     timeline.end("build", "origin")
     timeline.hear(received.phases, Offset(0, 10**9))
     report = Report(outcome=Outcome.MOVED, host="b")
-    report.take(timeline)
+    report.times = timeline.times()
     svg.to_text(svg.draw(report, "a"))
     html.page(report, "a")
     render(report)
