@@ -62,7 +62,7 @@ class Attempt:
             "dump.log",
             timeout_s=max(1, int(move.patience.left_s)),
             page_server_fd=self._page_fd,
-            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.shell_job),
+            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.along.shell_job),
         )
         going = self.worker.dump(move.request.pid, options)
         move.held.freeze.callback(going.close)
