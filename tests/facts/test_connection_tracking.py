@@ -138,6 +138,22 @@ def test_nothing_is_opened_for_it_and_closed(hosts: Hosts, monkeypatch: pytest.M
     assert_goes_on(made, peer, False)
 
 
+def test_without_the_kernels_packet_filter(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever isolates in another way needs none: nothing is tracked there that would have to be told."""
+    sock, peer = asked(hosts, "v4", False)
+    with hosts.here.entered():
+        filter_ = Isolation("whole")
+        filter_.hold([flow_of(sock)])
+        ici = reader.read(sock)
+        builder.discard(sock)
+        with monkeypatch.context() as patched:
+            patched.setattr(netfilter, "connect", refused)
+            made = tcpcp.create(ici, isolate=False)
+            tcpcp.activate(made)
+        filter_.release()
+    assert_goes_on(made, peer, False)
+
+
 def refused() -> socket.socket:
     raise tcpcp.IsolationError("no socket")
 

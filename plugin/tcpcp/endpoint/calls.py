@@ -369,8 +369,9 @@ def _create_all(
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
+            introducing = holding.introducing(namespace)
             for one in held:
-                one.created = holding.table(namespace)
+                one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
                 _hold_created(held, flows, namespace)
