@@ -9,6 +9,7 @@ likewise, find no socket, and be reset.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import subprocess
 from pathlib import Path
@@ -23,8 +24,10 @@ from tcpcp import helper
 from tcpcp.endpoint import builder, flow_table, isolation, reader
 from tcpcp.endpoint.calls import flow_of
 from tcpcp.endpoint.isolation import Isolation
-from tcpcp.kernel import nft_rules
-from tcpcp.record.ici import State
+from tcpcp.kernel import netfilter, nft_rules, tracking
+from tcpcp.record.ici import Endpoint, State
+
+LOCAL, PEER = ipaddress.ip_address("10.9.0.1"), ipaddress.ip_address("10.9.0.2")
 
 #: As kube-proxy has it, and as gateways of a VPN have it for their clients.
 MASQUERADING = """
@@ -118,6 +121,51 @@ def test_what_is_created_is_known(hosts: Hosts, rules: str, kind: str, half_clos
         made = passed(sock, rules)
     assert_goes_on(made, peer, half_closed)
     assert_no_reset(hosts)
+
+
+def test_nothing_is_opened_for_it_and_closed(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket of netfilter's is not closed before the kernel has taken apart what was deleted last: 30 ms."""
+    sock, peer = asked(hosts, "v4", False)
+    with hosts.here.entered():
+        tcpcp.prepare()
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        add(FIREWALL)
+        made = tcpcp.create(ici)
+        with monkeypatch.context() as patched:
+            patched.setattr(netfilter, "connect", refused)
+            tcpcp.activate(made)
+    assert_goes_on(made, peer, False)
+
+
+def test_without_the_kernels_packet_filter(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever isolates in another way needs none: nothing is tracked there that would have to be told."""
+    sock, peer = asked(hosts, "v4", False)
+    with hosts.here.entered():
+        filter_ = Isolation("whole")
+        filter_.hold([flow_of(sock)])
+        ici = reader.read(sock)
+        builder.discard(sock)
+        with monkeypatch.context() as patched:
+            patched.setattr(netfilter, "connect", refused)
+            made = tcpcp.create(ici, isolate=False)
+            tcpcp.activate(made)
+        filter_.release()
+    assert_goes_on(made, peer, False)
+
+
+def refused() -> socket.socket:
+    raise tcpcp.IsolationError("no socket")
+
+
+def test_refusals_that_nobody_reads(hosts: Hosts) -> None:
+    """More of them than there is room for in the socket, so that some are lost: the next question is answered."""
+    ends = [(Endpoint(LOCAL, port), Endpoint(PEER, port)) for port in range(1000, 5000)]
+    with hosts.here.entered(), contextlib.closing(netfilter.Netlink()) as netlink:
+        for _ in range(2):  # what is there already is refused
+            tracking.introduce(netlink, ends)
+        assert netlink.tables() == []
+        assert netlink.tables() == []
 
 
 @pytest.mark.alone

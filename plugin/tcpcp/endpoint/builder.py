@@ -233,7 +233,8 @@ def _prime(sock: socket.socket, ici: Ici, teach: bool, way: _Way) -> bool:
             _feed_last(sock, ici, way.local, number, _first_to_send(ici), before)
     except Unfed:
         return False
-    if window:  # that of the peer is shut again, so that nothing is sent
+    queue = ici.send_queue
+    if window and (queue.sent or queue.unsent):  # that of the peer is shut again, so that nothing is sent
         _open_window(sock, ici, ici.copied_seq)
     return True
 

@@ -74,7 +74,7 @@ from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
-from tcpcp.kernel import fields, socket_filter, tcp_repair, tracking
+from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, seq
 from tcpcp.record.checks import Limits
@@ -360,17 +360,18 @@ def create_many(
 def _create_all(
     icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, isolate: bool
 ) -> list[socket.socket]:
-    limits, namespace = _require(icis, given, same_path)
+    fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
+    limits, namespace = _require(icis, given, same_path, {one.algorithm for one in fresh.values()})
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
         with InitialWindows(icis if same_path and not congestion.ready() else ()):
-            fresh = socket_options.fresh([ici.ipv6_socket for ici in icis], _named(icis))
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
+            introducing = holding.introducing(namespace)
             for one in held:
-                one.created = True
+                one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
                 _hold_created(held, flows, namespace)
@@ -393,11 +394,12 @@ def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoi
 
 
 def _require(
-    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool
+    icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, usual: Set[str]
 ) -> tuple[Limits, int]:
     """Refuse what cannot work or must not be tried; what this host can take, and the network namespace."""
     usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
-    limits = host.check(icis, bound=[sock is not None and sock.getsockname()[1] != 0 for sock in given])
+    bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
+    limits = host.check(icis, bound=bound, usual=usual)
     namespace = host.require_repair()
     host.require_namespace(usable, namespace)
     first_namespace.require(icis)
@@ -487,8 +489,7 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
             if introduce:
-                fresh = [one.known for one in held if one.created and one.known]
-                tracking.introduce((one.local, one.peer) for one in fresh)
+                holding.introduce(held)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 _activate(sock, one)

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import secrets
 import struct
 import time
@@ -37,8 +36,8 @@ from tcpcp.endpoint import isolation, new_connections
 from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.errors import Expired, IsolationError, PermissionDenied
-from tcpcp.kernel import netfilter, nft_rules, owned_table
-from tcpcp.kernel.nft_elements import Message, changes, flow_in
+from tcpcp.kernel import netfilter, nft_rules, owned_table, tracking
+from tcpcp.kernel.nft_elements import Message, changes
 from tcpcp.record.ici import Endpoint
 
 #: Of a table's name; 16 hexadecimal digits follow, chosen at random.
@@ -48,6 +47,8 @@ _BACK = 0x7C9C_C114
 _FIRST, _BEFORE_FIRST = -300, -301
 _LENGTHS = {"4": 4, "6": 16}
 _UNTRACKED = nft_rules.not_tracked()
+#: By an element's key: until when, by time.monotonic(), it may be there; the kernel alone knows whether it is.
+_Until = dict[bytes, float]
 
 
 class FlowTable:
@@ -63,10 +64,9 @@ class FlowTable:
         self._netlink = netfilter.Netlink()
         self._lock = OwnLock()
         self._made = self._has_back = self._pinned = False
-        #: Until when, by time.monotonic(), an element may be there; the kernel alone knows whether it is.
-        self._held: dict[Flow, float] = {}
-        self._passed: dict[Flow, float] = {}
-        self._back: dict[Flow, float] = {}
+        self._held: _Until = {}
+        self._passed: _Until = {}
+        self._back: _Until = {}
 
     def _reconnect(self) -> None:
         """Where the program has closed our descriptor the table is nobody's, and can be changed all the same.
@@ -111,7 +111,7 @@ class FlowTable:
         """Those of *flows* that were isolated here and have not been let go."""
         with self._lock:
             now, until = time.monotonic(), self._held.get
-            return [flow for flow in flows if until(flow, 0) > now]
+            return [flow for flow in flows if until(flow.key, 0) > now]
 
     def held_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
         """Those of *flows* that another program isolates, which lives; what the dead isolated is ours now."""
@@ -184,6 +184,12 @@ class FlowTable:
                 self._has_back = True
                 self._note(self._back, flows)
             _drop(flows, self._held, self._passed)
+
+    def introduce(self, ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
+        """Let this host's connection tracking know connections, as :func:`tcpcp.kernel.tracking.introduce`."""
+        with self._lock, contextlib.suppress(IsolationError):
+            self._reconnect()
+            tracking.introduce(self._netlink, ends)
 
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
@@ -258,14 +264,14 @@ class FlowTable:
                 self._has_back = self._has_back or bool(back)
         new_connections.sweep(self._netlink)
 
-    def _taken(self, table: str, kind: str, known: dict[Flow, float]) -> list[Message]:
+    def _taken(self, table: str, kind: str, known: _Until) -> list[Message]:
         messages = []
         for version in _LENGTHS:
             name = f"{kind}{version}"
             for key, left_ms in self._netlink.elements(table, name):
                 left_s = left_ms // 1000 + 1
                 messages += changes("add", self.name, {name: [key]}, left_s)
-                known.setdefault(_flow(key), time.monotonic() + left_s + 1)
+                known.setdefault(key, time.monotonic() + left_s + 1)
         return messages
 
     def _run(self, messages: list[Message], again: list[Message]) -> None:
@@ -319,8 +325,8 @@ class FlowTable:
         ]
         return [*sets, nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST), *rules]
 
-    def _note(self, known: dict[Flow, float], flows: Iterable[Flow]) -> None:
-        known.update(dict.fromkeys(flows, time.monotonic() + isolation.TIMEOUT_S + 1))
+    def _note(self, known: _Until, flows: Iterable[Flow]) -> None:
+        known.update(dict.fromkeys([flow.key for flow in flows], time.monotonic() + isolation.TIMEOUT_S + 1))
 
     def _tidy(self) -> None:
         """Remove the table if it holds nothing: every packet of the host passes it.
@@ -335,8 +341,8 @@ class FlowTable:
     def _removed(self) -> bool:
         now = time.monotonic()
         for known in (self._held, self._passed, self._back):
-            for flow in [flow for flow, until in known.items() if until < now]:
-                del known[flow]
+            for key in [key for key, until in known.items() if until < now]:
+                del known[key]
             if known:
                 return False
         try:
@@ -402,19 +408,11 @@ def _names(flows: Sequence[Flow]) -> str:
     return f"{flows[0]}{more}"
 
 
-def _flow(key: bytes) -> Flow:
-    local_ip, local_port, peer_ip, peer_port = flow_in(key)
-    return Flow(
-        Endpoint(ipaddress.ip_address(local_ip), local_port),
-        Endpoint(ipaddress.ip_address(peer_ip), peer_port),
-    )
+def _those(flows: Iterable[Flow], known: Mapping[bytes, float]) -> list[Flow]:
+    return [flow for flow in flows if flow.key in known]
 
 
-def _those(flows: Iterable[Flow], known: Mapping[Flow, float]) -> list[Flow]:
-    return [flow for flow in flows if flow in known]
-
-
-def _drop(flows: Iterable[Flow], *tables: dict[Flow, float]) -> None:
+def _drop(flows: Iterable[Flow], *tables: _Until) -> None:
     for known in tables:
         for flow in flows:
-            known.pop(flow, None)
+            known.pop(flow.key, None)

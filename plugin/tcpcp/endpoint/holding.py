@@ -31,7 +31,8 @@ class Holding:
     :ivar lives: it had a connection when it was got or created.
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
-    :ivar created: not got; this host's connection tracking has not seen its connection begin.
+    :ivar created: not got: the filter by which this host's connection tracking, which has not seen its connection
+        begin, gets to know it; None: nobody needs to tell it, or can.
     :ivar going: a thread is about to let it run or to end it.
     """
 
@@ -41,7 +42,7 @@ class Holding:
     lives: bool = False
     known: Known | None = None
     before: bool = False
-    created: bool = False
+    created: FlowTable | None = None
     going: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
@@ -75,6 +76,14 @@ def table(namespace: int) -> FlowTable:
                 other.rest()
             _tables[namespace] = FlowTable()
         return _tables[namespace]
+
+
+def introducing(namespace: int) -> FlowTable | None:
+    """As :func:`table`, for :func:`introduce`; None where there is no socket to be had, as without netfilter."""
+    try:
+        return table(namespace)
+    except IsolationError:
+        return None
 
 
 def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[Holding]:
@@ -138,7 +147,7 @@ def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
                 raise NotGot(f"{one.flow or 'a socket'}: another thread resumes, activates or releases it")
         for one in held:
             one.going = True
-    tables = {id(one.table): one.table for one in held if one.table}
+    tables = {id(table_): table_ for one in held for table_ in (one.table, one.created) if table_}
     try:
         yield held
     finally:
@@ -205,6 +214,16 @@ def pass_on(holdings: Sequence[Holding]) -> None:
     for filter_, theirs in by_table(holdings):
         with contextlib.suppress(Expired, IsolationError):
             filter_.pass_on(flows(theirs))
+
+
+def introduce(holdings: Iterable[Holding]) -> None:
+    """Let connection tracking know those that were created, in the network namespace that they were created in."""
+    groups: dict[int, tuple[FlowTable, list[Known]]] = {}
+    for one in holdings:
+        if one.created is not None and one.known is not None:
+            groups.setdefault(id(one.created), (one.created, []))[1].append(one.known)
+    for filter_, theirs in groups.values():
+        filter_.introduce((one.local, one.peer) for one in theirs)
 
 
 def let_through(holdings: Sequence[Holding]) -> None:

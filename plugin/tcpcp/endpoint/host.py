@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from tcpcp.errors import REMEDY, IciError, KernelError, OtherNamespace, PermissionDenied, no_net_admin
 from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record import checks
-from tcpcp.record.ici import Endpoint, Ici, State
+from tcpcp.record.ici import Ici, State
 
 #: With one of these a socket may have an address that this host has not (ip(7)).
 _FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT", "IPV6_FREEBIND", "IPV6_TRANSPARENT")
 
 
-def limits(icis: Sequence[Ici] | None = None) -> checks.Limits:
+def limits(icis: Sequence[Ici] | None = None, usual: Set[str] = frozenset()) -> checks.Limits:
     """The limits of this host, in the calling thread's network namespace, as they are now.
 
     Read anew each time: they differ from one namespace to another, and an administrator changes them. Each is a
@@ -29,6 +29,8 @@ def limits(icis: Sequence[Ici] | None = None) -> checks.Limits:
 
     :param icis: what they are for: a limit that lies beyond all of these is not looked for once that is known,
         and may be a lower one that does; None: for anything.
+    :param usual: the congestion control that sockets here start with, if that is known: who wants no other is not
+        told which others there are.
     """
     receive = _ANY if icis is None else max(map(_receives_bytes, icis), default=0)
     send = _ANY if icis is None else max((ici.options.get("SO_SNDBUF", 0) for ici in icis), default=0)
@@ -39,7 +41,7 @@ def limits(icis: Sequence[Ici] | None = None) -> checks.Limits:
     return checks.Limits(
         queue,
         queue,
-        congestion_algorithms=_algorithms({ici.congestion.algorithm for ici in icis or ()}),
+        congestion_algorithms=_algorithms({ici.congestion.algorithm for ici in icis or ()}, usual),
         max_receive_buffer_bytes=most_receive,
         max_send_buffer_bytes=_largest_buffer("ipv4/tcp_wmem", "core/wmem_max", send),
     )
@@ -58,13 +60,10 @@ def _has_queues(ici: Ici) -> bool:
     return bool(ici.receive_queue.data or ici.send_queue.sent or ici.send_queue.unsent)
 
 
-def _algorithms(wanted: Set[str]) -> frozenset[str]:
-    """The congestion control algorithms of this host; where all want what sockets start with, that one."""
-    if len(wanted) == 1:
-        with tcp_repair.opened(socket.AF_INET, socket.SOCK_STREAM) as fresh:
-            usual = tcp_repair.get_congestion(fresh)
-        if wanted == {usual}:
-            return frozenset(wanted)
+def _algorithms(wanted: Set[str], usual: Set[str]) -> frozenset[str]:
+    """The congestion control algorithms of this host, or those among them that are *wanted*."""
+    if wanted and wanted <= usual:
+        return frozenset(wanted)
     return frozenset(_needed("ipv4/tcp_available_congestion_control").split())
 
 
@@ -173,14 +172,14 @@ def has_raw() -> bool:
     return True
 
 
-def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> checks.Limits:
+def check(icis: Sequence[Ici], *, bound: Sequence[bool] = (), usual: Set[str] = frozenset()) -> checks.Limits:
     """Accept *icis*, or refuse them with everything that is wrong. No call is made for a connection.
 
-    :param bound: for which of them there is a socket that is bound already.
+    :param bound: for which of them there is a socket that is bound already. :param usual: as for :func:`limits`.
     :return: what this host can take.
     :raises IciError: none of them must be given to the kernel.
     """
-    known = limits(icis)
+    known = limits(icis, usual)
     found = [f"{ici}: {problem}" for ici in icis for problem in checks.problems(ici, known)]
     if not found:  # an address can be asked for only if it is one
         found = [*_twice(icis), *_absent(icis, bound or [False] * len(icis))]
@@ -191,10 +190,10 @@ def check(icis: Sequence[Ici], *, bound: Sequence[bool] = ()) -> checks.Limits:
 
 def _twice(icis: Iterable[Ici]) -> Iterator[str]:
     """No two connections have the same ends."""
-    seen: set[tuple[Endpoint, Endpoint]] = set()
+    seen: set[tuple[bytes, int, bytes, int]] = set()  # by bytes: the hash of an address takes long
     for ici in icis:
         before = len(seen)
-        seen.add((ici.local, ici.peer))
+        seen.add((ici.local.packed, ici.local.port, ici.peer.packed, ici.peer.port))
         if len(seen) == before and ici.local.port and ici.state is not State.CLOSE:
             yield f"{ici}: is there twice"
 
@@ -205,11 +204,12 @@ def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
     missing = devices - _devices() if devices else set()
     yield from (f"device {name} does not exist on this host" for name in sorted(missing))
     wanted = {
-        (ici.local.ip, ici.device)
+        (ici.local.packed, ici.device)
         for ici, given in zip(icis, bound, strict=True)
-        if not given and not any(ici.options.get(name) for name in _FOREIGN_ADDRESS)
+        if not given and not any(map(ici.options.get, _FOREIGN_ADDRESS))
     }
-    for ip, device in sorted(wanted, key=str):
+    for packed, device in sorted(wanted):
+        ip = ipaddress.ip_address(packed)
         if device not in missing and not _has(ip, device):
             yield f"local address {ip} does not exist on this host; add it, or choose another with Ici.at()"
 

@@ -82,6 +82,15 @@ class Netlink:
                 left -= 1
         return first
 
+    def tell(self, messages: bytes) -> None:
+        """Send *messages*, to whichever part of netfilter, that ask for no answer; what is refused nobody is told.
+
+        :raises OSError: they could not be sent.
+        """
+        self._require_ours()
+        self._unread = True  # what is refused is answered all the same
+        self._socket.send(messages)
+
     def tables(self) -> list[nft_rules.Table]:
         """All tables of the family inet."""
         return [nft_rules.described(body) for body in self._dump(nft_rules.GET_TABLE, b"")]
@@ -144,17 +153,29 @@ class Netlink:
             raise IsolationError("the program has closed the library's descriptor", errno.EBADF)
 
     def _drain(self) -> None:
-        """Read what an exchange that failed has left: a dump that is not at its end lets no other begin."""
+        """Read what an exchange that failed has left: a dump that is not at its end lets no other begin.
+
+        And answers that nobody waits for, of which some may be lost.
+        """
         if not self._unread:
             return
         self._socket.setblocking(False)
         try:
-            while True:
-                self._socket.recv(1 << 16)
-        except BlockingIOError:
+            while self._has_more():
+                pass
             self._unread = False
         finally:
             self._socket.settimeout(_ANSWER_S)
+
+    def _has_more(self) -> bool:
+        try:
+            self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno != errno.ENOBUFS:  # told once
+                raise
+        return True
 
     def close(self) -> None:
         """Let go of the socket, and so of the tables that it owns."""

@@ -204,13 +204,6 @@ def elements_in(body: bytes) -> Iterator[Element]:
             yield Element(key, int.from_bytes(left, "big"))
 
 
-def flow_in(key: bytes) -> tuple[bytes, int, bytes, int]:
-    """What :func:`flow_key` was given."""
-    layout = _KEY4 if len(key) == _KEY4.size else _KEY6
-    local_ip, local_port, peer_ip, peer_port = layout.unpack(key)
-    return local_ip, local_port, peer_ip, peer_port
-
-
 def answers(datagram: bytes) -> Iterator[int]:
     """The error numbers in what the kernel answers; 0 is an acknowledgement, EBADMSG ends a malformed one."""
     try:

@@ -17,9 +17,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
 from tcpcp.errors import IsolationError
-from tcpcp.kernel import netfilter
+from tcpcp.kernel.netfilter import Netlink
 from tcpcp.kernel.nft_elements import CREATE, attribute, message
 from tcpcp.kernel.nft_rules import nest
 from tcpcp.record.ici import Endpoint
@@ -43,41 +44,56 @@ _ESTABLISHED, _LIBERAL = bytes([3]), bytes([0x0A, 0x0A])
 _TCP = nest(1, attribute(1, _ESTABLISHED), attribute(4, _LIBERAL), attribute(5, _LIBERAL))
 
 
-def introduce(ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
-    """Make entries for connections, in the calling thread's network namespace; those that are there stay.
+#: A tuple's two ports: the header of each attribute, its value, two bytes that fill it up.
+_PORTS = struct.Struct("=HH2sxxHH2sxx")
+_PORT_BYTES = 6
+
+
+def introduce(netlink: Netlink, ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
+    """Make entries for connections, in the network namespace of *netlink*; those that are there stay.
 
     Best effort: where the kernel refuses, tracking meets the connection half-way. What is not used, as in a
     network namespace that tracks nothing, is gone after a minute.
 
+    :param netlink: not one that is made for this: the kernel lets nobody close a socket of netfilter's while it
+        takes apart what was deleted from a table just before, which is up to 30 ms (nft_rcv_nl_event()).
     :param ends: of each the local one and the peer's.
     """
     messages = [_new(local, peer) for local, peer in ends] if os.access(_IN_KERNEL, os.F_OK) else []
-    if messages:
-        with contextlib.suppress(OSError, IsolationError), netfilter.connect() as netlink:
-            for start in range(0, len(messages), _AT_ONCE):
-                netlink.send(b"".join(messages[start : start + _AT_ONCE]))
+    with contextlib.suppress(OSError, IsolationError):
+        for start in range(0, len(messages), _AT_ONCE):
+            netlink.tell(b"".join(messages[start : start + _AT_ONCE]))
 
 
 def _new(local: Endpoint, peer: Endpoint) -> bytes:
     """IPCTNL_MSG_CT_NEW."""
-    family = socket.AF_INET if len(local.packed) == 4 else socket.AF_INET6
-    body = (
-        _tuple(_ORIGINAL, peer, local)
-        + _tuple(_REPLY, local, peer)
-        + attribute(_STATUS, _KNOWN)
+    before, between, behind = _pieces(local.packed, peer.packed)
+    return b"".join([before, _ports(peer, local), between, _ports(local, peer), behind])
+
+
+def _ports(sender: Endpoint, receiver: Endpoint) -> bytes:
+    source, destination = sender.port.to_bytes(2, "big"), receiver.port.to_bytes(2, "big")
+    return _PORTS.pack(_PORT_BYTES, _FROM_PORT, source, _PORT_BYTES, _TO_PORT, destination)
+
+
+@lru_cache(256)  # thousands of connections are between the same two addresses
+def _pieces(local: bytes, peer: bytes) -> tuple[bytes, bytes, bytes]:
+    """The message about a connection between the two: what is before, between and behind its pairs of ports."""
+    original, reply = _tuple(_ORIGINAL, peer, local), _tuple(_REPLY, local, peer)
+    behind = (
+        attribute(_STATUS, _KNOWN)
         + nest(_PROTOCOL, _TCP)
         + attribute(_TIMEOUT, struct.pack("!I", _TIMEOUT_S))
     )
-    return message(_NEW, _REQUEST | CREATE | _EXCLUSIVE, 0, body, 0, family)
+    family = socket.AF_INET if len(local) == 4 else socket.AF_INET6
+    whole = message(_NEW, _REQUEST | CREATE | _EXCLUSIVE, 0, original + reply + behind, 0, family)
+    before = whole[: len(whole) - len(behind) - len(reply)]
+    return before[: -_PORTS.size], reply[: -_PORTS.size], behind
 
 
-def _tuple(kind: int, sender: Endpoint, receiver: Endpoint) -> bytes:
-    source, destination = _ADDRESSES[len(sender.packed)]
-    ips = nest(_TUPLE_IPS, attribute(source, sender.packed), attribute(destination, receiver.packed))
-    ports = nest(
-        _TUPLE_PROTOCOL,
-        attribute(_NUMBER, bytes([socket.IPPROTO_TCP])),
-        attribute(_FROM_PORT, struct.pack("!H", sender.port)),
-        attribute(_TO_PORT, struct.pack("!H", receiver.port)),
-    )
-    return nest(kind, ips, ports)
+def _tuple(kind: int, sender: bytes, receiver: bytes) -> bytes:
+    """With room for the ports at its end."""
+    source, destination = _ADDRESSES[len(sender)]
+    ips = nest(_TUPLE_IPS, attribute(source, sender), attribute(destination, receiver))
+    protocol = attribute(_NUMBER, bytes([socket.IPPROTO_TCP]))
+    return nest(kind, ips, nest(_TUPLE_PROTOCOL, protocol, bytes(_PORTS.size)))
