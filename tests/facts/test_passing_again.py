@@ -20,7 +20,7 @@ from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 from wire import captured
 
 import tcpcp
-from tcpcp.endpoint import builder, calls, inspection, isolation, raw_segment
+from tcpcp.endpoint import builder, calls, inspection, isolation, raw_segment, socket_ends
 from tcpcp.errors import IciError, Unsupported
 from tcpcp.kernel import bpf, socket_filter, tcp_repair
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -64,7 +64,7 @@ def test_a_packet_that_was_past_the_filter_draws_no_reset(hosts: Hosts, kind: st
     The mark has it pass the filter. The kernel answers, it says; but that does not leave.
     """
     sock, _peer = hosts.connect(kind)
-    local, peer, _ = inspection.ends(sock)
+    local, peer, _ = socket_ends.ends(sock)
     ici = passed(hosts, sock)
     late = raw_segment.build(peer, local, seq=ici.rcv_nxt, ack=ici.snd_nxt, flags=raw_segment.ACK, window=100)
     with captured(hosts.here) as wire:

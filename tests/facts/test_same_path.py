@@ -9,7 +9,7 @@ import pytest
 from netns import Hosts, ip
 from passing import assert_no_reset, comparable
 
-from tcpcp.endpoint import builder, calls, host, inspection, reader, same_path
+from tcpcp.endpoint import builder, calls, host, reader, same_path, socket_ends
 from tcpcp.errors import Unfed
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici
@@ -83,7 +83,7 @@ def test_a_socket_of_criu_stays_on_its_interface(hosts: Hosts, monkeypatch: pyte
         monkeypatch.setattr(builder, "_feed_restored", unfed)
         with pytest.raises(Unfed):
             builder.finish_restored(sock, ici)
-        assert inspection.device(sock) == ici.device == "here0"
+        assert socket_ends.device(sock) == ici.device == "here0"
         calls.release(sock)
 
 

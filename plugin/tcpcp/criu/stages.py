@@ -33,7 +33,16 @@ from functools import partial
 from typing import Literal
 
 from tcpcp.criu import tree
-from tcpcp.endpoint import beforehand, builder, inspection, raw_segment, reader, socket_options, waking
+from tcpcp.endpoint import (
+    beforehand,
+    builder,
+    inspection,
+    preparation,
+    raw_segment,
+    reader,
+    socket_options,
+    waking,
+)
 from tcpcp.endpoint import congestion as congestion_state
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.isolation import Flow
@@ -82,7 +91,7 @@ class Extract:
     #: Sockets without a connection, and nothing left to read: those that had one have lost it since the dump.
     closed: list[int] = field(default_factory=list)
     #: inode -> what was read before the isolation; those that could not be passed then are not in it.
-    prepared: dict[int, inspection.Prepared] = field(default_factory=dict)
+    prepared: dict[int, preparation.Prepared] = field(default_factory=dict)
 
     @classmethod
     def collect(cls, pids: Iterable[int]) -> Extract:
@@ -145,12 +154,12 @@ class Extract:
         Of a connection that is reset in this moment nothing is read: :meth:`get` sees to it.
         """
         try:
-            found = inspection.prepare_many(list(self.connections.values()))
+            found = preparation.prepare_many(list(self.connections.values()))
             self.prepared = dict(zip(self.connections, found, strict=True))
         except TcpcpError:
             for inode, connection in self.connections.items():
                 with contextlib.suppress(TcpcpError):
-                    self.prepared[inode] = inspection.prepare(connection)
+                    self.prepared[inode] = preparation.prepare(connection)
 
     @property
     def listening(self) -> list[Endpoint]:
@@ -179,7 +188,7 @@ class Extract:
         try:
             for begin in range(0, len(pairs), _AT_ONCE):
                 some = pairs[begin : begin + _AT_ONCE]
-                known = [self.prepared.get(inode) or inspection.prepare(sock) for inode, sock in some]
+                known = [self.prepared.get(inode) or preparation.prepare(sock) for inode, sock in some]
                 yield reader.read_many(some, known)
         except TcpcpError:
             self.resume()

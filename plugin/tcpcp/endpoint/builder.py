@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from tcpcp.endpoint import congestion, first_namespace, inspection, raw_segment, socket_options
+from tcpcp.endpoint import congestion, first_namespace, raw_segment, socket_ends, socket_options
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.inspection import READABLE
 from tcpcp.endpoint.reader import enter_repair, force_reuse, leave_repair
@@ -150,7 +150,7 @@ def complete(
     :raises AddressInUse: the connection exists on this host. :raises KernelError: naming the call. After any
         error *sock* is in repair mode: :func:`discard` it.
     """
-    local = local or inspection.local_end(sock)
+    local = local or socket_ends.local_end(sock)
     may_feed = may_feed and raw_segment.stays_here(local, _feeding_device(ici, local))
     way = _Way(limits, same_path, may_feed, local, given)
     timeout = sock.gettimeout()
@@ -556,7 +556,7 @@ def _feed(sock: socket.socket, ici: Ici, flags: int, number: int, ack: int, expe
     """
     tcp_repair.select_queue(sock, NO_QUEUE)
     _open_window(sock, ici, number)
-    _feed_segment(inspection.local_end(sock), ici, flags, number, ack)
+    _feed_segment(socket_ends.local_end(sock), ici, flags, number, ack)
     _wait(lambda: tcp_repair.get_state(sock) == expected, ici)
 
 
@@ -657,7 +657,7 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
         tcp_repair.select_queue(sock, NO_QUEUE)
         _open_window(sock, ici, ici.rcv_nxt)
         before = tcp_repair.get_segments_in(sock)
-        _feed_last(sock, ici, inspection.local_end(sock), ici.rcv_nxt, ici.snd_una, before)
+        _feed_last(sock, ici, socket_ends.local_end(sock), ici.rcv_nxt, ici.snd_una, before)
     else:
         return
     tcp_repair.set_window(sock, ici.window)

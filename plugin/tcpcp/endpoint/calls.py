@@ -55,19 +55,22 @@ from tcpcp.endpoint import (
     congestion,
     fingerprint,
     first_namespace,
+    handed_in,
     holding,
     host,
     inspection,
+    preparation,
     raw_segment,
     reader,
+    socket_ends,
     socket_options,
     timers,
     twins,
     waking,
 )
 from tcpcp.endpoint.builder import finish_restored
+from tcpcp.endpoint.handed_in import HasFileno, as_socket
 from tcpcp.endpoint.holding import Holding
-from tcpcp.endpoint.inspection import HasFileno, as_socket
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.reader import read, read_many
 from tcpcp.endpoint.same_path import InitialWindows
@@ -127,7 +130,7 @@ def flow_of(sock: socket.socket) -> Flow:
 
     :raises KernelError: it is not connected.
     """
-    local, peer, _ = inspection.ends(sock)
+    local, peer, _ = socket_ends.ends(sock)
     return Flow(local, peer)
 
 
@@ -232,7 +235,7 @@ def _get_all(
     pairs: list[tuple[int, socket.socket]], seen: Sequence[Seen | None], held: list[Holding], namespace: int
 ) -> list[Ici]:
     plain = [sock for _, sock in pairs]
-    prepared = inspection.prepare_many(plain, seen)
+    prepared = preparation.prepare_many(plain, seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
     flows = [flow for flow in wanted if flow]
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
@@ -390,14 +393,14 @@ def _named(icis: Sequence[Ici]) -> Set[str] | None:
 
 
 def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
-    return ici.local if given is None and ici.local.port else inspection.local_end(sock)
+    return ici.local if given is None and ici.local.port else socket_ends.local_end(sock)
 
 
 def _require(
     icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, usual: Set[str]
 ) -> tuple[Limits, int]:
     """Refuse what cannot work or must not be tried; what this host can take, and the network namespace."""
-    usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
+    usable = [handed_in.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
     bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
     limits = host.check(icis, bound=bound, usual=usual)
     namespace = host.require_repair()

@@ -14,7 +14,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tcpcp.endpoint import socket_options
-from tcpcp.endpoint.inspection import Prepared, check_no_error, check_state, prepare, prepare_many
+from tcpcp.endpoint.inspection import check_no_error, check_state
+from tcpcp.endpoint.preparation import Prepared, prepare, prepare_many
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import tcpcp
-from tcpcp.endpoint import calls, inspection
+from tcpcp.endpoint import calls, inspection, socket_ends
 from tcpcp.errors import PermissionDenied, Unsupported
 from tcpcp.helper import descriptors, policy, sockets, surroundings, telling
 from tcpcp.helper.held import Call, Caller, Holding, calm
@@ -102,7 +102,7 @@ class Service:
         for sock in socks:
             inspection.inspect(sock)
         self._check_size(socks)
-        ends = [inspection.ends(sock)[:2] for sock in socks]
+        ends = [socket_ends.ends(sock)[:2] for sock in socks]
         try:
             icis = tcpcp.get_many(socks)
         except BaseException:
@@ -190,7 +190,7 @@ def _put_down_changed(socks: Iterable[socket.socket], ends: Iterable[Ends]) -> N
 
 def _built_ends(ici: Ici, sock: socket.socket) -> Ends:
     """What a socket built from *ici* must have; with port 0 the kernel has chosen one."""
-    port = ici.local.port or inspection.local_end(sock).port
+    port = ici.local.port or socket_ends.local_end(sock).port
     return Endpoint(ici.local.ip, port), ici.peer
 
 
