@@ -21,7 +21,12 @@ from passing import assert_no_reset, wait_state
 
 import tcpcp
 from tcpcp import helper
-from tcpcp.endpoint import builder, flow_table, isolation, reader
+from tcpcp.endpoint import (
+    flow_table,
+    isolation,
+    reader,
+    repair_mode,
+)
 from tcpcp.endpoint.calls import flow_of
 from tcpcp.endpoint.isolation import Isolation
 from tcpcp.kernel import netfilter, nft_rules, tracking
@@ -145,7 +150,7 @@ def test_without_the_kernels_packet_filter(hosts: Hosts, monkeypatch: pytest.Mon
         filter_ = Isolation("whole")
         filter_.hold([flow_of(sock)])
         ici = reader.read(sock)
-        builder.discard(sock)
+        repair_mode.discard(sock)
         with monkeypatch.context() as patched:
             patched.setattr(netfilter, "connect", refused)
             made = tcpcp.create(ici, isolate=False)
@@ -216,7 +221,7 @@ def test_nor_under_the_filter_of_a_whole_process(hosts: Hosts, rules: str, half_
         filter_ = Isolation("whole")
         filter_.hold([flow_of(sock)])
         ici = reader.read(sock)
-        builder.discard(sock)
+        repair_mode.discard(sock)
         add(rules)
         made = tcpcp.create(ici, isolate=False)
         tcpcp.activate(made)

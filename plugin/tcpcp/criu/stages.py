@@ -35,11 +35,12 @@ from typing import Literal
 from tcpcp.criu import tree
 from tcpcp.endpoint import (
     beforehand,
-    builder,
     inspection,
     preparation,
     raw_segment,
     reader,
+    repair_mode,
+    restored,
     socket_options,
     waking,
 )
@@ -237,7 +238,7 @@ def resume(sockets: Iterable[socket.socket]) -> None:
     for one in sockets:
         try:
             if tcp_repair.get_repair(one):
-                reader.leave_repair(one, tcp_repair.OFF_NO_PROBE)
+                repair_mode.leave_repair(one, tcp_repair.OFF_NO_PROBE)
         except TcpcpError as error:
             first = first or error
     if first is not None:
@@ -253,7 +254,7 @@ def go_on(sock: socket.socket) -> bool:
     if not tcp_repair.get_repair(sock):
         return False
     segment = waking.old_segment(sock, tcp_repair.get_state(sock))
-    reader.leave_repair(sock, tcp_repair.OFF)
+    repair_mode.leave_repair(sock, tcp_repair.OFF)
     waking.wake(sock, segment)
     return True
 
@@ -301,15 +302,15 @@ def finish(
         may_feed = raw_segment.namespace(socket.AF_INET) is not None
         for ici in known:
             complete = partial(
-                builder.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
+                restored.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
             )
-            with lender.borrow(*holders[ici.tag]) as restored:
+            with lender.borrow(*holders[ici.tag]) as connection:
                 try:
-                    complete(restored, ici, may_feed=may_feed)
+                    complete(connection, ici, may_feed=may_feed)
                 except Unfed:
                     # The rest would not arrive either, and it is no reason to give up.
                     may_feed = False
-                    complete(restored, ici, may_feed=False)
+                    complete(connection, ici, may_feed=False)
         for inode, (options, algorithm) in listeners.items():
             with lender.borrow(*holders[inode]) as listening:
                 socket_options.apply_all(listening, options)
@@ -328,13 +329,13 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     """
     with Lender() as lender, raw_segment.keeping():
         for ici in icis:
-            with lender.borrow(*holders[ici.tag]) as restored:
-                reuse = _reuse(restored)
-                tcp_repair.set_repair(restored, tcp_repair.ON)
-                segment = waking.old_segment(restored, tcp_repair.get_state(restored))
-                tcp_repair.set_repair(restored, tcp_repair.OFF)
-                tcp_repair.set_int(restored, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-                waking.wake(restored, segment)
+            with lender.borrow(*holders[ici.tag]) as connection:
+                reuse = _reuse(connection)
+                tcp_repair.set_repair(connection, tcp_repair.ON)
+                segment = waking.old_segment(connection, tcp_repair.get_state(connection))
+                tcp_repair.set_repair(connection, tcp_repair.OFF)
+                tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+                waking.wake(connection, segment)
 
 
 def _reuse(sock: socket.socket) -> int:
