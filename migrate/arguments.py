@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits, memory, switch, transport
+from migrate import limits, memory, switch, transport, words
 from migrate.errors import UsageError
 from migrate.report import file as report_file
-from migrate.request import AGENT, MEMORY, TRANSPORT, RecoverRequest, Request
+from migrate.request import AGENT, MEMORY, TRANSPORT, Along, RecoverRequest, Request, Way
 from migrate.ssh import host
 from tcpcp.version import VERSION
 
@@ -148,42 +147,54 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
     if options.recover:
         return _recover_request(options)
     if options.resume or options.release or options.force:
-        raise _wrong("--resume, --release and --force need --recover")
+        raise words.wrong("--resume, --release and --force need --recover")
     if options.pid is None or options.host is None:
-        raise _wrong("PID and HOST are needed")
+        raise words.wrong("PID and HOST are needed")
     return Request(
-        pid=_number("PID", options.pid, _PID_MAX),
+        pid=words.number("PID", options.pid, _PID_MAX),
         host=_host(options.host),
         check=options.check,
         verbose=options.verbose > 0,
-        copy_files=options.copy_files,
-        copy_trees=tuple(dict.fromkeys(map(_tree, options.copy_tree))),
-        shell_job=options.shell_job,
-        leave_supervisor=options.leave_supervisor,
-        addresses=tuple(dict.fromkeys(map(_address, options.address))),
-        no_address=_no_address(options),
-        switch=_known("--switch", options.switch, switch.OWN, switch.names),
-        memory=_known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
-        timeout_s=_seconds("--timeout", options.timeout),
-        max_gap_s=_seconds("--max-gap", options.max_gap),
-        transport=_known("--transport", options.transport, transport.OWN, transport.names),
-        agent=_word("--agent", options.agent),
-        identity=options.identity,
-        port=None if options.port is None else _number("--port", options.port, 65535),
+        along=_along(options),
+        switch=words.known("--switch", options.switch, switch.OWN, switch.names),
+        memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
+        timeout_s=words.seconds("--timeout", options.timeout),
+        max_gap_s=words.seconds("--max-gap", options.max_gap),
+        way=_way(options),
         report_file=options.report and report_file.check(options.report),
         stop_at=options.stop_at,
     )
 
 
+def _along(options: argparse.Namespace) -> Along:
+    return Along(
+        copy_files=options.copy_files,
+        copy_trees=tuple(dict.fromkeys(map(words.tree, options.copy_tree))),
+        shell_job=options.shell_job,
+        leave_supervisor=options.leave_supervisor,
+        addresses=tuple(dict.fromkeys(map(words.address, options.address))),
+        no_address=_no_address(options),
+    )
+
+
+def _way(options: argparse.Namespace) -> Way:
+    return Way(
+        transport=words.known("--transport", options.transport, transport.OWN, transport.names),
+        agent=words.word("--agent", options.agent),
+        identity=options.identity,
+        port=None if options.port is None else words.number("--port", options.port, 65535),
+    )
+
+
 def _recover_request(options: argparse.Namespace) -> RecoverRequest:
     if options.pid is not None:
-        raise _wrong("--recover takes no PID and no HOST")
+        raise words.wrong("--recover takes no PID and no HOST")
     if options.report:
-        raise _wrong("--recover takes no --report")
+        raise words.wrong("--recover takes no --report")
     if options.resume and options.release:
-        raise _wrong("--resume and --release exclude each other")
+        raise words.wrong("--resume and --release exclude each other")
     if options.force and not (options.resume or options.release):
-        raise _wrong("--force needs --resume or --release")
+        raise words.wrong("--force needs --resume or --release")
     return RecoverRequest(
         resume=options.resume,
         release=options.release,
@@ -192,64 +203,12 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
     )
 
 
-def _number(name: str, text: str, largest: int) -> int:
-    # isdecimal() alone would take digits of other scripts.
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= largest):
-        raise _wrong(f"{name} is a number from 1 to {largest}, not {text!r}")
-    return int(text)
-
-
-def _seconds(name: str, text: str | float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 86400:
-        raise _wrong(f"{name} is a number of seconds from 1 to 86400, not {text!r}")
-    return value
-
-
-def _address(text: str) -> str:
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        raise _wrong(f"--address is an IPv4 or IPv6 address without a prefix length, not {text!r}") from None
-    if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
-        raise _wrong(f"--address is an address that clients of the process use, not {text!r}")
-    return str(ip)
-
-
 def _no_address(options: argparse.Namespace) -> bool:
     if options.no_address and options.address:
-        raise _wrong("--address and --no-address exclude each other")
+        raise words.wrong("--address and --no-address exclude each other")
     return bool(options.no_address)
-
-
-def _tree(text: str) -> str:
-    if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) != text or text == "//":
-        raise _wrong(
-            f"--copy-tree is the absolute path of a directory, without a slash at its end, not {text!r}"
-        )
-    return text
-
-
-def _known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[str]]) -> str:
-    """:param names: all of them, with those of other packages, which are looked for only if it is none of ours."""
-    if kind not in own and kind not in (found := names()):
-        raise _wrong(f"{name} is one of {', '.join(found)}, not {kind!r}")
-    return kind
 
 
 def _host(text: str) -> str:
     host.split(text)
     return text
-
-
-def _word(name: str, text: str) -> str:
-    if not text or text.startswith("-") or not text.isprintable():
-        raise _wrong(f"{name} is a name or path, not {text!r}")
-    return text
-
-
-def _wrong(text: str) -> UsageError:
-    return UsageError(text, hint="See `migrate --help`.")

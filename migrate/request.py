@@ -12,26 +12,52 @@ MEMORY = "ahead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Move the process *pid* and its children to *host*.
+class Way:
+    """How the destination is reached.
 
-    :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
-    :ivar check: stop after the checks; nothing is touched.
-    :ivar verbose: collect more for the report: CRIU's log tail.
+    :ivar transport: how the agent is reached; a name of ``migrate.transport``.
+    :ivar agent: name or path of the agent's program on the destination.
+    :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
+    :ivar port: port of the destination's sshd, None for that of the ssh configuration.
+    """
+
+    transport: str = TRANSPORT
+    agent: str = AGENT
+    identity: str = ""
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Along:
+    """What goes along with the process, and what stays although it goes.
+
     :ivar copy_files: copy files that the process has open or mapped and that are missing on the destination.
     :ivar copy_trees: directories that are copied with all that is in them; there they become as here.
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
     :ivar leave_supervisor: who waits for the process here, and sees it die, starts no other one.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
     :ivar no_address: move a server that is bound to a wildcard address, and has no client now, without any address.
+    """
+
+    copy_files: bool = False
+    copy_trees: tuple[str, ...] = ()
+    shell_job: bool = False
+    leave_supervisor: bool = False
+    addresses: tuple[str, ...] = ()
+    no_address: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Move the process *pid* and its children to *host*.
+
+    :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
+    :ivar check: stop after the checks; nothing is touched.
+    :ivar verbose: collect more for the report: CRIU's log tail.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
     :ivar memory: what is sent of it before the freeze; a name of ``migrate.memory``.
     :ivar timeout_s: how long one step may take as a whole.
     :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.
-    :ivar transport: how the agent is reached; a name of ``migrate.transport``.
-    :ivar agent: name or path of the agent's program on the destination.
-    :ivar identity: file of the private key to use, "" for those of the user's ssh configuration.
-    :ivar port: port of the destination's sshd, None for that of the ssh configuration.
     :ivar report_file: where the timeline is to be written when it is over; "" for nowhere.
     :ivar stop_at: for tests: a state of the machine; the driver stops there, says so, and waits to be killed.
     """
@@ -40,20 +66,12 @@ class Request:
     host: str
     check: bool = False
     verbose: bool = False
-    copy_files: bool = False
-    copy_trees: tuple[str, ...] = ()
-    shell_job: bool = False
-    leave_supervisor: bool = False
-    addresses: tuple[str, ...] = ()
-    no_address: bool = False
+    along: Along = Along()
     switch: str = "address"
     memory: str = MEMORY
     timeout_s: float = limits.STEP_S
     max_gap_s: float = limits.MOST_GAP_S
-    transport: str = TRANSPORT
-    agent: str = AGENT
-    identity: str = ""
-    port: int | None = None
+    way: Way = Way()
     report_file: str = ""
     stop_at: str = ""
 

@@ -29,7 +29,7 @@ def _can_leave(subject: Subject, ip: Ip) -> Iterator[Reason]:
         yield Reason("address-link-local", ORIGIN, text, _use_another(subject, ip))
     elif ip.packed not in interfaces.addresses(origin):
         text = f"{ip}, {uses}, is not an address of this host"
-        remedy = f"Add it: {_how(subject, ip, str(ip))}"
+        remedy = f"Add it: {interfaces.addition(origin, ip, str(ip))}"
         if not _users(subject, ip):
             remedy = "Name one that `ip -brief addr` shows."
         yield Reason("address-missing", ORIGIN, text, remedy)
@@ -56,8 +56,7 @@ def _can_arrive(subject: Subject, ip: Ip) -> Iterator[Reason]:
         return
     if ip.packed in interfaces.addresses(there):
         text = f"the service address {ip} is there already"
-        length, device = interfaces.length_at(there, ip), interfaces.device_at(there, ip)
-        remedy = f"Remove it there: ip addr del {ip}/{length} dev {device}"
+        remedy = f"Remove it there: {interfaces.removal(there, ip)}"
         if str(ip) in {*there.ssh_addresses, *there.own_addresses}:
             remedy = "Choose another host: this address is its own."
         yield Reason("address-taken", DESTINATION, text, remedy)
@@ -70,16 +69,11 @@ def _can_arrive(subject: Subject, ip: Ip) -> Iterator[Reason]:
 
 
 def _use_another(subject: Subject, ip: Ip) -> str:
+    command = interfaces.addition(subject.origin, ip, "ADDRESS")
     return (
-        f"Add an address for the process alone, {_how(subject, ip, 'ADDRESS')} (a free one), start the"
-        " process again on that, and let its clients use it."
+        f"Add an address for the process alone, {command} (a free one), start the process again on that, and"
+        " let its clients use it."
     )
-
-
-def _how(subject: Subject, ip: Ip, address: str) -> str:
-    lengths = [network.prefixlen for network in interfaces.networks(subject.origin) if ip in network]
-    usual = 24 if ip.version == 4 else 64
-    return f"ip addr add {address}/{(lengths or [usual])[0]} dev {interfaces.device_at(subject.origin, ip)}"
 
 
 def _uses(subject: Subject, ip: Ip) -> str:

@@ -1,4 +1,4 @@
-"""What a host's interfaces say of an address: whether it has it, and where it would be. Pure."""
+"""What a host's interfaces say of an address: whether it has it, where it would be, how it gets there. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from migrate.inventory import ports
 from migrate.pb.session_pb2 import HostInventory
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: Lengths of the prefixes of most networks that hosts are on.
+_USUAL_LENGTHS = {4: 24, 6: 64}
 
 
 def addresses(host: HostInventory) -> set[bytes]:
@@ -46,3 +48,14 @@ def length_at(host: HostInventory, ip: Ip) -> int:
             if ip == ipaddress.ip_interface(text).ip:
                 return ipaddress.ip_interface(text).network.prefixlen
     return ip.max_prefixlen
+
+
+def addition(host: HostInventory, ip: Ip, address: str) -> str:
+    """The command that gives the host *address*, on the network of *ip*."""
+    lengths = [network.prefixlen for network in networks(host) if ip in network]
+    return f"ip addr add {address}/{(lengths or [_USUAL_LENGTHS[ip.version]])[0]} dev {device_at(host, ip)}"
+
+
+def removal(host: HostInventory, ip: Ip) -> str:
+    """The command that takes *ip* from the host."""
+    return f"ip addr del {ip}/{length_at(host, ip)} dev {device_at(host, ip)}"

@@ -22,8 +22,9 @@ from typing import Any
 
 from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, ImageError
-from migrate.link.payloads import CHUNK_BYTES, Piece
-from migrate.pb.manifest_pb2 import ImageFile, Manifest
+from migrate.files.growth import Growth
+from migrate.link.payloads import Piece
+from migrate.pb.manifest_pb2 import Manifest
 from migrate.watch import nothing
 
 MANIFEST_VERSION = 1
@@ -48,8 +49,7 @@ class Sender:
         self, directory: Path, send: Callable[[Piece], None], heed: Callable[[], None] = nothing
     ) -> None:
         self._directory = directory
-        self._send, self._heed = send, heed
-        self._files: dict[str, tuple[int, Any]] = {}
+        self._growth, self._heed = Growth(directory, send), heed
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -58,7 +58,11 @@ class Sender:
         self._told: set[str] = set()
         self._sending = self._looking = self._finishing = False
         self._thread = threading.Thread(target=self._follow, name="image-sender", daemon=True)
-        self.sent_bytes = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much of all files has been sent."""
+        return self._growth.sent_bytes
 
     def grew(self, name: str) -> None:
         """Say that we have written to the end of a file, or made it. Does not wait. From any thread.
@@ -111,10 +115,7 @@ class Sender:
         return Manifest(
             version=MANIFEST_VERSION,
             migration_id=migration_id,
-            files=[
-                ImageFile(name=name, size_bytes=size, sha256=digest.digest())
-                for name, (size, digest) in sorted(self._files.items())
-            ],
+            files=self._growth.sent(),
         )
 
     def check(self) -> None:
@@ -159,7 +160,7 @@ class Sender:
     def _pass(self, grown: list[str]) -> None:
         try:
             for name in grown:
-                self._send_growth(self._directory / name, name)
+                self._growth.send(name, self._stopped)
             if self._looking:
                 self._look()
         except OSError as error:
@@ -171,30 +172,10 @@ class Sender:
             for entry in entries:
                 ours = entry.name in self._told or _NOT_IMAGES.fullmatch(entry.name)
                 if not ours and entry.is_file(follow_symlinks=False):
-                    self._send_growth(Path(entry.path), entry.name)
+                    self._growth.send(entry.name, self._stopped)
 
     def _stopped(self) -> bool:
         return self._stop.is_set() and not self._finishing
-
-    def _send_growth(self, path: Path, name: str) -> None:
-        known = self._files.get(name)
-        offset, digest = known or (0, hashlib.sha256())
-        if known:
-            size = path.stat().st_size
-            if size < offset:
-                raise ImageError(f"{name} was written anew after it had been sent")
-            if size == offset:
-                return
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            data = file.read(CHUNK_BYTES)
-            while (data or known is None) and not self._stopped():
-                self._send(Piece(name=name, offset=offset, data=data))
-                digest.update(data)
-                offset += len(data)
-                self.sent_bytes += len(data)
-                known = self._files[name] = (offset, digest)
-                data = file.read(CHUNK_BYTES)
 
 
 class Receiver:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from migrate.inventory import neighbours, storage
-from migrate.inventory.files import describe, stored_bytes
+from migrate.inventory.described import describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
 #: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.

@@ -10,13 +10,13 @@ from pathlib import Path
 from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.locks import conflict
-from migrate.inventory import files, holders, watches
+from migrate.inventory import described, holders, watches
 from migrate.pb.session_pb2 import File
 
 
 def there(wanted: list[File]) -> list[File]:
     """Return for each of *wanted* what is here at its path, with those who write it or hold its locks."""
-    found = list(files.there(wanted))
+    found = list(described.there(wanted))
     _add_holders(wanted, found)
     for here in found:
         _add_room(here)

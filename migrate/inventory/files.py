@@ -11,16 +11,13 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from migrate.inventory import elf, file_facts, proc, storage
-from migrate.inventory.proc import Gone
+from migrate.inventory import file_facts, proc
+from migrate.inventory.described import allocated_bytes, build_id, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
 _DELETED = " (deleted)"
-
-#: The unit of st_blocks, whatever the file system's is. Source: man stat(3type).
-_BLOCK_BYTES = 512
 
 #: So many names of a directory, to find another one of a file.
 _MOST_LOOKED_AT = 10_000
@@ -188,7 +185,7 @@ class Files:
 
     def _unnameable(self, pid: int, path: str, fd: int | None = None) -> bool:
         """Whether the path is not UTF-8, as are all texts that go to the other host."""
-        if path.isascii() or _shown(path) == path:
+        if path.isascii() or shown(path) == path:
             return False
         self._obstacle("file-name", pid, path, fd=fd)
         return True
@@ -205,7 +202,7 @@ class Files:
                 self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink == 0:
             # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
-            self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=status.st_blocks * _BLOCK_BYTES)
+            self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=allocated_bytes(status))
         else:
             other = _other_name(path, status)
             # Another file may have had the name, too, and only the names are known when it is opened again.
@@ -225,7 +222,7 @@ class Files:
             self._obstacle("device", pid, path, fd=fd)
 
     def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
-        self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=_shown(what), size_bytes=size_bytes))
+        self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=shown(what), size_bytes=size_bytes))
 
 
 def _other_name(path: str, status: os.stat_result) -> str:
@@ -244,70 +241,3 @@ def _other_name(path: str, status: os.stat_result) -> str:
 
 def _writes(mapping: proc.Mapping) -> bool:
     return "w" in mapping.mode and "s" in mapping.mode
-
-
-def _shown(path: str) -> str:
-    """*path*, as Python has it from the kernel, for people: what is not UTF-8 is replaced."""
-    return os.fsencode(path).decode(errors="replace")
-
-
-def stored_bytes(status: os.stat_result) -> int:
-    """What a copy of the file takes, without its holes."""
-    return min(status.st_size, status.st_blocks * _BLOCK_BYTES)
-
-
-def describe(path: str, use: File.Use, status: os.stat_result) -> File:
-    """Return what *status* says about the file; build-id and writing are left to the caller."""
-    return File(
-        path=path,
-        use=use,
-        size_bytes=status.st_size,
-        stored_bytes=stored_bytes(status),
-        mode=status.st_mode,
-        exists=True,
-        uid=status.st_uid,
-        gid=status.st_gid,
-        device=status.st_dev,
-        inode=status.st_ino,
-        directory=stat.S_ISDIR(status.st_mode),
-        regular=stat.S_ISREG(status.st_mode),
-    )
-
-
-def build_id(path: str) -> bytes:
-    """Return the build-id of the file at *path*; b"" when it has none or cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return elf.build_id(lambda offset, size: os.pread(fd, size, offset) if offset < 1 << 63 else b"")
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
-
-
-def there(wanted: list[File]) -> Iterator[File]:
-    """Yield for each of the origin's files what this host has at its path; ``exists`` says if anything."""
-    for one in wanted:
-        found = _there(one)
-        if "\0" not in one.path and (real := os.path.realpath(one.path)) != one.path and _shown(real) == real:
-            found.real_path = real
-        yield found
-
-
-def _there(one: File) -> File:
-    try:
-        status = os.stat(one.path)  # noqa: PTH116
-        found = describe(one.path, one.use, status)
-        if found.regular and not one.build_id:
-            found.storage = storage.name(one.path)
-    except (OSError, ValueError):
-        return File(path=one.path, use=one.use)
-    if one.build_id and found.regular:
-        found.build_id = build_id(one.path)
-    return found
-
-
-__all__ = ["Files", "Gone", "build_id", "describe", "there"]

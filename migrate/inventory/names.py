@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate.inventory import holders, ports, terminals
-from migrate.inventory.files import describe
+from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.errors import KernelError, PermissionDenied

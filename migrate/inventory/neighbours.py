@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate.inventory import storage
-from migrate.inventory.files import describe
+from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File
 
 #: Directories that many programs share, or people: what is there beside a file has nothing to do with it.

@@ -18,7 +18,8 @@ class Reach:
     """The way to a host; what a :class:`migrate.transport.Transport` is asked to open.
 
     :ivar transport: a name of :mod:`migrate.transport`: it is asked again in the way in which it was reached.
-    :ivar host, port, identity, agent: as in :class:`migrate.request.Request`; the file's path is absolute.
+    :ivar host: as in :class:`migrate.request.Request`.
+    :ivar port, identity, agent: as in :class:`migrate.request.Way`; the file's path is absolute.
     :ivar home: whose ``.ssh`` was used.
     :ivar sudo: whether the agent was started with ``sudo -n``.
     :ivar boot_id: of the kernel that ran there (/proc/sys/kernel/random/boot_id); after a restart, or on
@@ -37,14 +38,15 @@ class Reach:
     @classmethod
     def of(cls, request: Request) -> Reach:
         """The way that *request* names; how it was there is not known before it has been gone."""
-        identity = str(Path(request.identity).expanduser().absolute()) if request.identity else ""
+        way = request.way
+        identity = str(Path(way.identity).expanduser().absolute()) if way.identity else ""
         return cls(
             host=request.host,
-            port=request.port,
+            port=way.port,
             identity=identity,
-            agent=request.agent,
+            agent=way.agent,
             home=str(Path.home()),
-            transport=request.transport,
+            transport=way.transport,
         )
 
     def gone(self, *, sudo: bool, boot_id: str) -> Reach:

@@ -19,19 +19,17 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from io import FileIO
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from migrate import limits, threads
 from migrate.errors import MAKE_ROOM, CriuError, ImageError, MigrateError
 from migrate.memory import sources
-from migrate.memory.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, Pagemap, Run, add
+from migrate.memory.page_images import PageImages
+from migrate.memory.pagemap import PAGE_BYTES, PE_PRESENT, Run
 from migrate.memory.rounds import BLOCK_BYTES, Ahead
 from migrate.memory.sources import Key
 from migrate.watch import nothing
-from tcpcp.kernel.writing import write_all
 
 _MESSAGE = struct.Struct("=I4xQQQ")
 _COMMAND_BITS, _TYPE_BITS = 16, 8
@@ -42,8 +40,6 @@ _DONE, _FAILED = struct.pack("=i", 0), struct.pack("=i", -1)
 #: Asked of the kernel so that CRIU does not wait for us at every 200 kB (socket(7); needs CAP_NET_ADMIN).
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOCKET_BYTES = 8 << 20
-#: Numbers of pages images that CRIU itself will not use (criu/image.c up_page_ids_base()).
-_FIRST_NUMBER = 0x10001
 
 
 class PageServer:
@@ -53,22 +49,25 @@ class PageServer:
     :param ahead: what has been sent ahead; its rounds are over.
     :param grew: told the name of each image, after it was made or something was written to its end.
     :ivar client: CRIU's end: to be inherited by CRIU's process, under this number, and then closed here.
-    :ivar dumped_bytes: memory that CRIU dumped; :ivar written_bytes: memory that had changed.
+    :ivar dumped_bytes: memory that CRIU dumped.
     """
 
     def __init__(self, directory: Path, ahead: Ahead, grew: Callable[[str], None]) -> None:
-        self._directory, self._ahead, self._grew = directory, ahead, grew
+        self._images = PageImages(directory, ahead, grew)
         self._socket, self.client = socket.socketpair()
         for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
             self._socket.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
             self.client.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
         self._buffer = mmap.mmap(-1, BLOCK_BYTES)
         self._view, self._address = memoryview(self._buffer), sources.address_of(self._buffer)
-        self._image: _Image | None = None
-        self._images = 0
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="page-server", daemon=True)
-        self.dumped_bytes = self.written_bytes = 0
+        self.dumped_bytes = 0
+
+    @property
+    def written_bytes(self) -> int:
+        """Memory that had changed."""
+        return self._images.written_bytes
 
     @property
     def descriptor(self) -> int:
@@ -126,7 +125,8 @@ class PageServer:
         flags, command = command >> _COMMAND_BITS, command & ((1 << _COMMAND_BITS) - 1)
         if command == _OPEN:
             self._end_image()
-            self._open(Key(image & ((1 << _TYPE_BITS) - 1), image >> _TYPE_BITS))
+            with self._noting():
+                self._images.open(Key(image & ((1 << _TYPE_BITS) - 1), image >> _TYPE_BITS))
             self._socket.sendall(_NO_PARENT)
         elif command == _ADD:
             self._add(Run(start, pages, flags))
@@ -150,29 +150,20 @@ class PageServer:
             view = view[got:]
         return True
 
-    def _open(self, key: Key) -> None:
-        number = _FIRST_NUMBER + self._images
-        self._images += 1
-        try:
-            file = (self._directory / _pages(number)).open("xb", buffering=0)
-            self._image = _Image(key, number, file)
-            self._grew(self._image.name)
-        except OSError as error:
-            self._fail(_unwritable(error))
-
     def _end_image(self) -> None:
-        image, self._image = self._image, None
-        if image is None:
-            return
-        image.file.close()
+        with self._noting():
+            self._images.end()
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What cannot be written is an error of this dump, which goes on to its end."""
         try:
-            (self._directory / image.key.image).write_bytes(Pagemap(image.number, image.runs).to_bytes())
-            self._grew(image.key.image)
+            yield
         except OSError as error:
             self._fail(_unwritable(error))
 
     def _add(self, run: Run) -> None:
-        if self._image is None:
+        if not self._images.is_open:
             self._fail(CriuError("CRIU sent pages that belong to no image"))
         if not run.flags & PE_PRESENT:
             self._fail(CriuError("CRIU left pages to a parent that it was not given"))
@@ -183,44 +174,10 @@ class PageServer:
             if not self._fill(self._view[:size]):
                 raise ConnectionResetError(0, "in the middle of a page")
             self.dumped_bytes += size
-            try:
-                if self._image is not None and self._error is None:
-                    self._take(self._image, start, size, run.flags)
-            except OSError as error:
-                self._fail(_unwritable(error))
+            if self._error is None:
+                with self._noting():
+                    self._images.take(start, run.flags, self._view[:size], self._address)
             start += size
-
-    def _take(self, image: _Image, start: int, size: int, flags: int) -> None:
-        """Write what has changed of the *size* bytes in the buffer; for the rest, point to the parent."""
-        done, before = start, self.written_bytes
-        for begin, end in self._ahead.changed(image.key, start, self._address, size):
-            add(image.runs, Run(done, (begin - done) // PAGE_BYTES, PE_PARENT))
-            add(image.runs, Run(begin, (end - begin) // PAGE_BYTES, flags))
-            write_all(image.file.fileno(), self._view[begin - start : end - start])
-            self.written_bytes += end - begin
-            done = end
-        add(image.runs, Run(done, (start + size - done) // PAGE_BYTES, PE_PARENT))
-        if self.written_bytes > before:
-            self._grew(image.name)
-
-
-@dataclass(slots=True)
-class _Image:
-    """The images of one task or shared memory, being written."""
-
-    key: Key
-    number: int
-    file: FileIO
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Of the image with the pages."""
-        return _pages(self.number)
-
-
-def _pages(number: int) -> str:
-    return f"pages-{number}.img"
 
 
 def _unwritable(error: OSError) -> ImageError:

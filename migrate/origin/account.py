@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from migrate import problems
 from migrate.events import log
 from migrate.report.observer import Observer
-from migrate.report.report import Report, Timeline
+from migrate.report.report import Report
+from migrate.report.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from migrate.origin.move import Move
 from migrate.origin.ready import Images
 from migrate.recovery import entries
 from migrate.recovery.hold import Hold
-from migrate.report.report import Span
+from migrate.report.timeline import Span
 
 #: CRIU waits for our answer, with every task stopped.
 FROZEN, DUMPED = "query-ext-files", "post-dump"
@@ -62,7 +62,7 @@ class Attempt:
             "dump.log",
             timeout_s=max(1, int(move.patience.left_s)),
             page_server_fd=self._page_fd,
-            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.shell_job),
+            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.along.shell_job),
         )
         going = self.worker.dump(move.request.pid, options)
         move.held.freeze.callback(going.close)

@@ -23,8 +23,9 @@ class Chronicle:
     def __init__(self, request: Request) -> None:
         self._request, self._who = request, who.asked()
         self._here, self._name = os.uname().nodename, _name(request.pid)
-        wanted = {name: value for name, value in dataclasses.asdict(request).items() if value}
-        log.tell("began", **_versions(), asked=wanted, by=self._who, host=self._here, program=self._name)
+        log.tell(
+            "began", **_versions(), asked=_asked(request), by=self._who, host=self._here, program=self._name
+        )
 
     def ended(self, report: Report) -> None:
         """It is over, as *report* says."""
@@ -60,6 +61,14 @@ def process(found: pb.ProcessInventory) -> None:
         listeners=sum(1 for one in found.sockets if not one.peer_port),
         addresses=list(found.service_addresses),
     )
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What is not as usual, each by its own name, whatever group it is in."""
+    found = dataclasses.asdict(request)
+    found |= found.pop("along")
+    found |= found.pop("way")
+    return {name: value for name, value in found.items() if value}
 
 
 def _versions() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from migrate.origin.stage import Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
 from migrate.recovery import entries
-from migrate.report.report import Span
+from migrate.report.timeline import Span
 from migrate.states import State
 
 
@@ -96,7 +96,7 @@ class Activated(Still):
         packets.forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
         packets.forwarder.stop()
         report = move.account.report
-        report.gap_packets, report.gap_dropped = packets.forwarder.packets, packets.capture.dropped
+        report.sent.gap_packets, report.sent.gap_dropped = packets.forwarder.packets, packets.capture.dropped
         packets.isolation.release()
         move.link.send(pb.Goodbye())
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)

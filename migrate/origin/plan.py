@@ -46,9 +46,9 @@ def check(session: Session) -> Plan:
     with session.account.phase("check"):
         kept = runtime.of(request.pid)
         process = kept.inventory(request.pid)
-        process.service_addresses.extend(request.addresses)
+        process.service_addresses.extend(request.along.addresses)
         process.service_addresses[:] = ports.service_addresses(process)
-        left = beside.add(process, request.copy_trees, copying=request.copy_files)
+        left = beside.add(process, request.along.copy_trees, copying=request.along.copy_files)
         session.link.send(process)
         chronicle.process(process)
         here = inventory.host([session.ends[0]], process)
@@ -59,11 +59,11 @@ def check(session: Session) -> Plan:
         session.files.compare(process, there)
         options = checks.Options(
             switch=request.switch,
-            no_address=request.no_address,
-            copy_files=request.copy_files,
-            trees=request.copy_trees,
-            shell_job=request.shell_job,
-            leave_supervisor=request.leave_supervisor,
+            no_address=request.along.no_address,
+            copy_files=request.along.copy_files,
+            trees=request.along.copy_trees,
+            shell_job=request.along.shell_job,
+            leave_supervisor=request.along.leave_supervisor,
         )
         plan = _plan(request, kept, process, here, there)
         reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
@@ -103,7 +103,7 @@ def _plan(
             pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
             for one in addresses
         ],
-        shell_job=request.shell_job,
+        shell_job=request.along.shell_job,
         new_pid_namespace=around.needs_new_pids(process, there),
         pids=[task.pid for task in process.tasks],
         tids=[tid for task in process.tasks for tid in task.tids],
@@ -114,8 +114,8 @@ def _plan(
         runtime=kept.name,
         unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],
     )
-    trees = request.copy_trees
-    copy = checks.files_to_copy(process, there, trees) if request.copy_files else []
+    trees = request.along.copy_trees
+    copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process)
     notes += around.notes_on_pids(process, there)
     if request.check:

@@ -24,7 +24,8 @@ from migrate.origin.session import opened, told_of_refusal
 from migrate.origin.stage import Stage
 from migrate.processes.chosen import Subject
 from migrate.report.observer import Observer
-from migrate.report.report import Outcome, Report, Span, Timeline
+from migrate.report.report import Outcome, Report
+from migrate.report.timeline import Span, Timeline
 from migrate.request import Request
 from migrate.steps import Step
 
@@ -32,14 +33,14 @@ from migrate.steps import Step
 def run(request: Request, observer: Observer) -> Report:
     """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
-    report.id = place.new_id()
+    report.trace.id = place.new_id()
     account = Account(report, observer, Timeline(time.monotonic))
-    with log.kept(report.id, "origin", wanted=not request.check) as kept:
-        report.logs |= {"origin": kept.path} if kept.path else {}
+    with log.kept(report.trace.id, "origin", wanted=not request.check) as kept:
+        report.trace.logs |= {"origin": kept.path} if kept.path else {}
         chronicle = Chronicle(request)
         _run(request, account)
         with interrupt.held():
-            report.take(account.timeline)
+            report.times = account.timeline.times()
             chronicle.ended(report)
     report.notes += [kept.problem] if kept.problem else []
     return report
@@ -113,7 +114,9 @@ def _taken(move: Move, step: Step, stage: Stage) -> Stage:
                 after = stage.take()
             move.machine.done(step)
     report = move.account.report
-    log.state(move.machine.state.value, connections=report.connections, image_bytes=report.image_bytes)
+    log.state(
+        move.machine.state.value, connections=report.sent.connections, image_bytes=report.sent.image_bytes
+    )
     return after
 
 

@@ -63,7 +63,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             reach = Reach.of(request)
             stream = transport.find(reach.transport).open(reach)
             stack.callback(stream.close)
-            watch, migration_id = Watch(), account.report.id
+            watch, migration_id = Watch(), account.report.trace.id
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
             stack.callback(link.close)
             link.send(
@@ -74,8 +74,8 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             greeting = _greeting(link, request)
             link.speak(speech.agreed(greeting), greeting.version)
             if greeting.logged:
-                account.report.logs["destination"] = str(place.log(migration_id))
-            log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.agent)
+                account.report.trace.logs["destination"] = str(place.log(migration_id))
+            log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.way.agent)
             reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
             ends = stream.ends
         files = _files(request, link, watch)
@@ -97,7 +97,7 @@ def told_of_refusal(session: Session) -> Iterator[None]:
 
 def _greeting(link: Link, request: Request) -> pb.Hello:
     """The agent's first message; what else may come instead has nothing to do with migrate."""
-    agent, host = request.agent, request.host
+    agent, host = request.way.agent, request.host
     start_s = min(limits.AGENT_START_S, request.timeout_s)
     try:
         return link.expect(pb.Hello, timeout_s=start_s)
@@ -129,5 +129,5 @@ def _files(request: Request, link: Link, watch: Watch) -> CarriedFiles:
     def send(piece: Piece) -> None:
         link.send(piece, kind="copy", timeout_s=request.timeout_s)
 
-    copying, trees = request.copy_files, request.copy_trees
+    copying, trees = request.along.copy_files, request.along.copy_trees
     return CarriedFiles(ask, send, copying=copying, trees=trees, checkpoint=watch)

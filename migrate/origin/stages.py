@@ -23,7 +23,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
 from migrate.processes import identity, surroundings
 from migrate.recovery import entries
-from migrate.report.report import Span
+from migrate.report.timeline import Span
 from migrate.states import State
 from tcpcp.criu.stages import Extract
 
@@ -92,7 +92,7 @@ class Dumped(Still):
         for icis in extract.get():
             # They are sent, and the destination is at work on them, while we read others.
             connections.send(icis, self._found.held, move)
-            move.account.report.connections += len(icis)
+            move.account.report.sent.connections += len(icis)
             move.watch()
         return Isolated(ready, self.attempt, self._found)
 
@@ -111,7 +111,7 @@ class Isolated(Still):
         move, sender = self.ready.move, self.ready.images.sender
         manifest = sender.finish(move.migration_id)
         move.link.flush(timeout_s=move.timeout_s)
-        move.account.report.image_bytes = sender.sent_bytes
+        move.account.report.sent.image_bytes = sender.sent_bytes
         move.account.observer.progress(sender.sent_bytes, sender.sent_bytes)
         return Streamed(self.ready, self.attempt, self._found, manifest)
 

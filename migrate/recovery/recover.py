@@ -123,8 +123,8 @@ def _tell(settled: Settled, report: Report) -> None:
 
 def _name(record: Record, report: Report) -> None:
     """Say which migration it is, and where its log is."""
-    report.id = record.migration_id
-    report.logs |= {record.role: str(place.log(record.migration_id))} if record.role else {}
+    report.trace.id = record.migration_id
+    report.trace.logs |= {record.role: str(place.log(record.migration_id))} if record.role else {}
 
 
 def _decide(request: RecoverRequest, report: Report) -> None:

@@ -35,7 +35,7 @@ def page(report: Report, origin_name: str) -> str:
     body.append(draw(report, origin_name))
     for line in [*report.notes, *report.instructions]:
         add(body, "p", line[:_LONGEST])
-    _table(body, [*report.spans, *report.phases])
+    _table(body, [*report.times.spans, *report.times.phases])
     ET.indent(html, " ")
     return "<!DOCTYPE html>\n" + ET.tostring(html, encoding="unicode") + "\n"
 

@@ -1,122 +1,48 @@
-"""Phases, durations, bytes, and how a migration ended. Pure: the clock is an argument."""
+"""How a migration, a check or a recovery ended. Pure."""
 
 from __future__ import annotations
 
-import contextlib
-import enum
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from migrate import problems
 from migrate.errors import Exit, Problem, Reason, Refused
-from migrate.link.clock import Offset
-from migrate.pb.session_pb2 import PhaseTime
-from migrate.report.interval import Interval, of_destination
+from migrate.report.timeline import Times
 from migrate.states import Outcome as Outcome
 
 
-class Span(enum.StrEnum):
-    """A stretch of time that matters to the user; it may have several parts."""
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """What is kept of a migration on the hosts.
 
-    FROZEN = "frozen"
-    ISOLATED = "isolated"
-
-
-class Timeline:
-    """Collects when things began and how long they took.
-
-    :param now: a clock in seconds that never goes back.
-    :ivar phases: those that have ended, of both hosts.
-    :ivar spans: the parts of spans that have ended.
-    :ivar offset: how far the destination's clock was taken to be ahead, to place its phases; or None.
+    :ivar id: its name on both, "" where there is none (a recovery).
+    :ivar logs: role -> the directory of the log there, see :mod:`migrate.events`.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._started_s = now()
-        self._open_phases: dict[tuple[str, str], float] = {}
-        self._open_spans: dict[Span, float] = {}
-        self.phases: list[Interval] = []
-        self.spans: list[Interval] = []
-        self.offset: Offset | None = None
+    id: str = ""
+    logs: dict[str, str] = field(default_factory=dict)
 
-    def begin(self, phase: str, role: str = "origin") -> None:
-        """Begin *phase* on the host *role*; one that is under way already goes on."""
-        self._open_phases.setdefault((role, phase), self._now())
 
-    def end(self, phase: str, role: str = "origin") -> float:
-        """End *phase* and return its duration in ms; 0 if it had not begun. Times of the same name add up."""
-        began_s = self._open_phases.pop((role, phase), None)
-        if began_s is None:
-            return 0.0
-        self.phases.append(self._since(began_s, role, phase))
-        return self.phases[-1].duration_ms
+@dataclass(slots=True, kw_only=True)
+class Sent:
+    """How much went from host to host.
 
-    @contextlib.contextmanager
-    def phase(self, name: str, role: str = "origin") -> Iterator[None]:
-        """Begin the phase, and end it also when its work fails."""
-        self.begin(name, role)
-        try:
-            yield
-        finally:
-            self.end(name, role)
+    :ivar image_bytes: of CRIU's images and the memory in them.
+    :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
+    :ivar gap_dropped: such packets that were too many.
+    """
 
-    def hear(self, phases: Iterable[PhaseTime], offset: Offset | None) -> None:
-        """Take what the destination says of its phases, if anything, instead of what it said before.
-
-        :param offset: how far its clock is ahead of ours. What makes no sense is left out.
-        """
-        began_ns, now_ns = round(1e9 * self._started_s), round(1e9 * self._now())
-        if heard := of_destination(phases, offset, began_ns, now_ns):
-            self.phases = [one for one in self.phases if one.role != "destination"] + heard
-            self.offset = offset
-
-    @property
-    def phases_ms(self) -> dict[str, dict[str, float]]:
-        """Durations by host and phase; those of the same name add up."""
-        found: dict[str, dict[str, float]] = {}
-        for one in self.phases:
-            of_role = found.setdefault(one.role, {})
-            of_role[one.name] = of_role.get(one.name, 0.0) + one.duration_ms
-        return found
-
-    def _since(self, began_s: float, role: str, name: str) -> Interval:
-        return Interval(role, name, 1000 * (began_s - self._started_s), 1000 * (self._now() - began_s))
-
-    def start(self, span: Span) -> None:
-        """Mark the beginning of a part of *span*; no effect within one."""
-        self._open_spans.setdefault(span, self._now())
-
-    def stop(self, span: Span) -> None:
-        """Mark its end; no effect outside one."""
-        if (began_s := self._open_spans.pop(span, None)) is not None:
-            self.spans.append(self._since(began_s, "process", span.value))
-
-    def span_ms(self, span: Span) -> float:
-        """Return the sum of the parts of *span* in ms; a part under way counts until now."""
-        open_s = self._now() - self._open_spans[span] if span in self._open_spans else 0.0
-        return sum(one.duration_ms for one in self.spans if one.name == span.value) + 1000 * open_s
-
-    def total_ms(self) -> float:
-        """Return the time since this object was made, in ms."""
-        return 1000 * (self._now() - self._started_s)
+    connections: int = 0
+    image_bytes: int = 0
+    gap_packets: int = 0
+    gap_dropped: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
     """How a migration, a check or a recovery ended.
 
-    :ivar id: the migration's name on both hosts, "" where there is none (a recovery).
-    :ivar logs: role -> the directory of the log that is kept there, see :mod:`migrate.events`.
     :ivar pid: the process on the origin; 0 where there is none (a recovery that found nothing).
     :ivar destination_pid: its PID on the destination; 0 unless it runs there.
-    :ivar gap_packets: packets of the peers that arrived at the origin meanwhile, and were taken along.
-    :ivar gap_dropped: such packets that were too many.
-    :ivar frozen_ms: how long no task of it ran.
-    :ivar isolated_ms: how long its connections were cut off from their peers.
-    :ivar phases_ms: durations by host ("origin", "destination") and phase.
-    :ivar phases, spans: when they were; see :class:`Timeline`.
-    :ivar offset: of the destination's clock, as it was used for its phases.
     :ivar where: where it runs now, e.g. ``"runs on origin as PID 4711"``.
     :ivar reasons: for a refusal: all of them.
     :ivar notes: other things worth a line, e.g. what a recovery found and did.
@@ -124,35 +50,17 @@ class Report:
     """
 
     outcome: Outcome
-    id: str = ""
-    logs: dict[str, str] = field(default_factory=dict)
+    trace: Trace = field(default_factory=Trace)
     pid: int = 0
     host: str = ""
     destination_pid: int = 0
-    connections: int = 0
-    image_bytes: int = 0
-    gap_packets: int = 0
-    gap_dropped: int = 0
-    frozen_ms: float = 0.0
-    isolated_ms: float = 0.0
-    total_ms: float = 0.0
-    phases_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    phases: list[Interval] = field(default_factory=list)
-    spans: list[Interval] = field(default_factory=list)
-    offset: Offset | None = None
     where: str = ""
+    sent: Sent = field(default_factory=Sent)
+    times: Times = Times()
     error: Problem | None = None
     reasons: list[Reason] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
-
-    def take(self, timeline: Timeline) -> None:
-        """Copy what *timeline* has measured."""
-        self.frozen_ms = timeline.span_ms(Span.FROZEN)
-        self.isolated_ms = timeline.span_ms(Span.ISOLATED)
-        self.total_ms = timeline.total_ms()
-        self.phases_ms = timeline.phases_ms
-        self.phases, self.spans, self.offset = list(timeline.phases), list(timeline.spans), timeline.offset
 
     def fail(self, error: BaseException) -> None:
         """Record *error*, unless one is recorded: later ones are consequences. The outcome stays as it is."""
@@ -178,20 +86,20 @@ class Report:
             "event": "report",
             "outcome": self.outcome.value,
             "exit_status": int(self.exit_status),
-            "id": self.id,
-            "logs": self.logs,
+            "id": self.trace.id,
+            "logs": self.trace.logs,
             "pid": self.pid,
             "host": self.host,
             "destination_pid": self.destination_pid,
             "where": self.where,
-            "connections": self.connections,
-            "image_bytes": self.image_bytes,
-            "gap_packets": self.gap_packets,
-            "gap_dropped": self.gap_dropped,
-            "frozen_ms": round(self.frozen_ms, 3),
-            "isolated_ms": round(self.isolated_ms, 3),
-            "total_ms": round(self.total_ms, 3),
-            "phases_ms": _rounded(self.phases_ms),
+            "connections": self.sent.connections,
+            "image_bytes": self.sent.image_bytes,
+            "gap_packets": self.sent.gap_packets,
+            "gap_dropped": self.sent.gap_dropped,
+            "frozen_ms": round(self.times.frozen_ms, 3),
+            "isolated_ms": round(self.times.isolated_ms, 3),
+            "total_ms": round(self.times.total_ms, 3),
+            "phases_ms": _rounded(self.times.phases_ms),
             "error": None if self.error is None else _error_json(self.error),
             "reasons": [
                 {"code": r.code, "role": r.role, "text": r.text, "remedy": r.remedy} for r in self.reasons

@@ -25,8 +25,9 @@ from migrate.report.panel import (
     milliseconds,
     short,
 )
-from migrate.report.report import Report, Span
+from migrate.report.report import Report
 from migrate.report.text import headline
+from migrate.report.timeline import Span
 from migrate.units import size
 
 _FONTS = "system-ui, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
@@ -56,13 +57,13 @@ def draw(report: Report, origin_name: str) -> ET.Element:
 
 def facts(report: Report) -> list[tuple[str, str]]:
     """Return the figures of *report* with their names."""
-    found = [("in all", milliseconds(report.total_ms))]
-    if report.frozen_ms:
-        found.append(("frozen", milliseconds(report.frozen_ms)))
-    if report.isolated_ms:
-        found.append(("isolated", milliseconds(report.isolated_ms)))
-    if report.frozen_ms:
-        found += [("connections", str(report.connections)), ("sent", size(report.image_bytes))]
+    found = [("in all", milliseconds(report.times.total_ms))]
+    if report.times.frozen_ms:
+        found.append(("frozen", milliseconds(report.times.frozen_ms)))
+    if report.times.isolated_ms:
+        found.append(("isolated", milliseconds(report.times.isolated_ms)))
+    if report.times.frozen_ms:
+        found += [("connections", str(report.sent.connections)), ("sent", size(report.sent.image_bytes))]
     return found
 
 
@@ -92,24 +93,25 @@ def _head(svg: ET.Element, report: Report, origin_name: str) -> float:
 
 def _hosts(report: Report, origin_name: str) -> list[Host]:
     hosts = [Host("origin", origin_name)]
-    if any(one.role == "destination" for one in report.phases):
+    if any(one.role == "destination" for one in report.times.phases):
         hosts.append(Host("destination", report.host, _uncertainty(report)))
     return hosts
 
 
 def _uncertainty(report: Report) -> str:
-    if report.offset is None:
+    if report.times.offset is None:
         return ""
-    return f"\N{PLUS-MINUS SIGN} {milliseconds(report.offset.uncertainty_ns / 1e6)}"
+    return f"\N{PLUS-MINUS SIGN} {milliseconds(report.times.offset.uncertainty_ns / 1e6)}"
 
 
 def _panels(svg: ET.Element, y: float, report: Report, hosts: Sequence[Host]) -> float:
     """The whole, and below it the time in which the process was frozen, larger."""
-    end_ms = max([report.total_ms, 0.001, *(one.end_ms for one in [*report.phases, *report.spans])])
-    begin_ms = min([0.0, *(one.start_ms for one in report.phases)])
+    times = report.times
+    end_ms = max([times.total_ms, 0.001, *(one.end_ms for one in [*times.phases, *times.spans])])
+    begin_ms = min([0.0, *(one.start_ms for one in times.phases)])
     whole = Panel(svg, y, "The whole migration", "ms since it began", Scale(begin_ms, end_ms))
-    y = whole.draw(hosts, report.phases, report.spans)
-    frozen = [one for one in report.spans if one.name == Span.FROZEN]
+    y = whole.draw(hosts, times.phases, times.spans)
+    frozen = [one for one in times.spans if one.name == Span.FROZEN]
     begin_ms = min((one.start_ms for one in frozen), default=0.0)
     end_ms = max((one.end_ms for one in frozen), default=0.0)
     if end_ms <= begin_ms:
@@ -118,9 +120,9 @@ def _panels(svg: ET.Element, y: float, report: Report, hosts: Sequence[Host]) ->
     _lens(svg, whole, (begin_ms, end_ms), y)
     around_ms = _AROUND * (end_ms - begin_ms)
     scale = Scale(begin_ms - around_ms, end_ms + around_ms, zero_ms=begin_ms)
-    near = [one for one in report.phases if one.end_ms > begin_ms and one.start_ms < end_ms]
+    near = [one for one in times.phases if one.end_ms > begin_ms and one.start_ms < end_ms]
     closer = Panel(svg, y, "While the process was frozen", "ms since the freeze", scale)
-    return closer.draw(hosts, near, report.spans)
+    return closer.draw(hosts, near, times.spans)
 
 
 def _lens(svg: ET.Element, whole: Panel, frozen: tuple[float, float], y: float) -> None:
@@ -134,15 +136,15 @@ def _lens(svg: ET.Element, whole: Panel, frozen: tuple[float, float], y: float) 
 
 
 def _foot(svg: ET.Element, y: float, report: Report) -> float:
-    if report.offset is None:
+    if report.times.offset is None:
         return y + 14
     text = (
         "Both hosts on the origin's clock; the destination's phases may be off by"
         f" {_uncertainty(report)}, half of the shortest round trip between the two."
     )
     foot = add(svg, "text", text, x=MARGIN, y=y + 18, fill=GREY, font_size=SMALL)
-    foot.set("data-offset-ns", str(report.offset.ns))
-    foot.set("data-uncertainty-ns", str(report.offset.uncertainty_ns))
+    foot.set("data-offset-ns", str(report.times.offset.ns))
+    foot.set("data-uncertainty-ns", str(report.times.offset.uncertainty_ns))
     return y + 34
 
 

@@ -67,9 +67,9 @@ def _error(report: Report) -> list[str]:
 
 def _log(report: Report) -> list[str]:
     """Where to read on, after a failure."""
-    if report.error is None or not report.logs:
+    if report.error is None or not report.trace.logs:
         return []
-    return [f"  log     {report.logs[role]} on {_host(report, role)}" for role in report.logs]
+    return [f"  log     {report.trace.logs[role]} on {_host(report, role)}" for role in report.trace.logs]
 
 
 def _place(report: Report, error: Problem) -> str:
@@ -90,29 +90,31 @@ def _indented(title: str, lines: list[str]) -> list[str]:
 
 
 def _figures(report: Report) -> list[str]:
-    if not report.frozen_ms:
+    sent, times = report.sent, report.times
+    if not times.frozen_ms:
         return []
     rows = [
-        ("frozen", duration(report.frozen_ms)),
-        ("isolated", duration(report.isolated_ms)),
-        ("total", duration(report.total_ms)),
-        ("connections", str(report.connections)),
-        ("images", size(report.image_bytes)),
-        ("gap packets", f"{report.gap_packets}{f', {lost} lost' if (lost := report.gap_dropped) else ''}"),
+        ("frozen", duration(times.frozen_ms)),
+        ("isolated", duration(times.isolated_ms)),
+        ("total", duration(times.total_ms)),
+        ("connections", str(sent.connections)),
+        ("images", size(sent.image_bytes)),
+        ("gap packets", f"{sent.gap_packets}{f', {lost} lost' if (lost := sent.gap_dropped) else ''}"),
     ]
     return [f"  {name:<12}{value:>12}" for name, value in rows]
 
 
 def _phases(report: Report) -> list[str]:
     """A table with a row for each phase and a column for each host."""
-    if not report.frozen_ms or not report.phases_ms:
+    measured = report.times.phases_ms
+    if not report.times.frozen_ms or not measured:
         return []
-    roles = list(report.phases_ms)
-    names = list(dict.fromkeys(name for phases in report.phases_ms.values() for name in phases))
+    roles = list(measured)
+    names = list(dict.fromkeys(name for phases in measured.values() for name in phases))
     width = max(len(name) for name in ["phase", *names]) + 2
     lines = [f"  {'phase':<{width}}" + "".join(f"{role:>13}" for role in roles)]
     for name in names:
-        cells = [report.phases_ms[role].get(name) for role in roles]
+        cells = [measured[role].get(name) for role in roles]
         texts = ["" if cell is None else duration(cell) for cell in cells]
         lines.append(f"  {name:<{width}}" + "".join(f"{text:>13}" for text in texts))
     return lines

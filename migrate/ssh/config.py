@@ -32,17 +32,34 @@ _JUMP = re.compile(r"(.*@)?(\[[^\]]*\]|[^:]*)(?::([0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
+class HostKeys:
+    """Where the host's key is to be found.
+
+    :ivar files: the known_hosts files; the first one is the user's own.
+    :ivar name: the name under which it is looked up in them.
+    """
+
+    files: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithms:
+    """Names of those that the user prefers, as lists with commas; "" for the default."""
+
+    kex: str
+    ciphers: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfig:
     """How to reach one host.
 
     :ivar name: the host as the user wrote it, without the user.
     :ivar identities: private key files, in the order in which they are tried.
     :ivar identities_only: do not try other keys of the ssh agent.
-    :ivar known_hosts: the files with host keys; the first one is the user's own.
-    :ivar key_name: the name under which the host's key is looked up in them.
     :ivar proxy_jump: ``[user@]host[:port]``, the nearest first; :func:`split_jump` takes each. Empty for none.
     :ivar family: "any", "inet" or "inet6".
-    :ivar kex, ciphers: names of algorithms the user prefers, "" for the default.
     """
 
     name: str
@@ -51,14 +68,12 @@ class HostConfig:
     user: str
     identities: tuple[str, ...]
     identities_only: bool
-    known_hosts: tuple[str, ...]
-    key_name: str
+    host_keys: HostKeys
     timeout_s: float
     proxy_command: str
     proxy_jump: tuple[str, ...]
     family: str
-    kex: str
-    ciphers: str
+    algorithms: Algorithms
 
 
 def split_jump(text: str) -> tuple[str, int | None]:
@@ -104,7 +119,7 @@ def look_up(
 def read_known_hosts(config: HostConfig) -> list[known_hosts.Entry]:
     """Return the entries of all known_hosts files of *config*; a file that is not there has none."""
     entries = []
-    for file in config.known_hosts:
+    for file in config.host_keys.files:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             text = Path(file).read_text(encoding="utf-8", errors="replace")
             entries += known_hosts.parse(text.splitlines(), file)
@@ -174,14 +189,15 @@ def _resolve(options: Mapping[str, Any], ssh: Path, name: str, identity: str) ->
         user=options.get("user") or pwd.getpwuid(os.getuid()).pw_name,
         identities=tuple(str(_expand(file, ssh)) for file in identities if file != "none"),
         identities_only=options.get("identitiesonly", "no").lower() == "yes",
-        known_hosts=tuple(str(_expand(file, ssh)) for file in _known_hosts_files(options, ssh)),
-        key_name=known_hosts.lookup_name(hostname, port, options.get("hostkeyalias", "")),
+        host_keys=HostKeys(
+            files=tuple(str(_expand(file, ssh)) for file in _known_hosts_files(options, ssh)),
+            name=known_hosts.lookup_name(hostname, port, options.get("hostkeyalias", "")),
+        ),
         timeout_s=_timeout_s(options.get("connecttimeout", "none")),
         proxy_command=options.get("proxycommand") or "",
         proxy_jump=_jumps(options.get("proxyjump") or "none"),
         family=options.get("addressfamily", "any").lower(),
-        kex=options.get("kexalgorithms", ""),
-        ciphers=options.get("ciphers", ""),
+        algorithms=Algorithms(kex=options.get("kexalgorithms", ""), ciphers=options.get("ciphers", "")),
     )
 
 

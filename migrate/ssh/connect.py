@@ -185,7 +185,7 @@ def _handshake(sock: socket.socket | paramiko.Channel, config: HostConfig) -> pa
     entries = ssh_config.read_known_hosts(config)
     transport = _Transport(sock)
     try:
-        _prefer(transport, config, host_key.algorithms(entries, config.key_name))
+        _prefer(transport, config, host_key.algorithms(entries, config.host_keys.name))
         transport.banner_timeout = transport.handshake_timeout = config.timeout_s
         transport.start_client(timeout=config.timeout_s)
         # start_client() returns when the time is over, too.
@@ -206,7 +206,7 @@ def _prefer(transport: paramiko.Transport, config: HostConfig, host_keys: list[s
     options: Any = transport.get_security_options()
     known = [name for name in host_keys if name in options.key_types]
     options.key_types = [*known, *(name for name in options.key_types if name not in known)]
-    for name, wanted in (("kex", config.kex), ("ciphers", config.ciphers)):
+    for name, wanted in (("kex", config.algorithms.kex), ("ciphers", config.algorithms.ciphers)):
         # Lists that begin with + - ^ change OpenSSH's defaults, which are not ours.
         chosen = [word for word in wanted.split(",") if word in getattr(options, name)]
         if chosen:

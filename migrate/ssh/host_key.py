@@ -31,14 +31,14 @@ def verify(entries: Sequence[Entry], config: HostConfig, key: paramiko.PKey) -> 
 
     :raises TransportError: it is unknown, revoked, or not the known one.
     """
-    verdict, about = known_hosts.judge(entries, config.key_name, key.get_name(), bytes(key))
+    verdict, about = known_hosts.judge(entries, config.host_keys.name, key.get_name(), bytes(key))
     shown = f"{key.get_name()} {key.fingerprint}"
     if verdict is Verdict.UNKNOWN:
         raise _unknown(config, key, shown, about)
     places = ", ".join(entry.place for entry in about)
     if verdict is Verdict.REVOKED:
         raise TransportError(
-            f"the host key of {config.key_name} is revoked: it shows {shown}, revoked in {places}",
+            f"the host key of {config.host_keys.name} is revoked: it shows {shown}, revoked in {places}",
             hint="Do not use this host until its administrator has given it a new key.",
         )
     if verdict is Verdict.CHANGED:
@@ -48,7 +48,7 @@ def verify(entries: Sequence[Entry], config: HostConfig, key: paramiko.PKey) -> 
 def _unknown(config: HostConfig, key: paramiko.PKey, shown: str, about: Sequence[Entry]) -> TransportError:
     others = f"; known there: {', '.join(entry.kind for entry in about)}" if about else ""
     return TransportError(
-        f"the host key of {config.key_name} is unknown: it shows {shown}{others}",
+        f"the host key of {config.host_keys.name} is unknown: it shows {shown}{others}",
         hint=f"Compare that fingerprint with the host's own (`ssh-keygen -lf "
         f"/etc/ssh/ssh_host_{_short(key)}_key.pub` there). If it is the same: `{_add_command(config, key)}`.",
     )
@@ -57,19 +57,19 @@ def _unknown(config: HostConfig, key: paramiko.PKey, shown: str, about: Sequence
 def _changed(config: HostConfig, shown: str, about: Sequence[Entry], places: str) -> TransportError:
     file = about[0].place.rpartition(":")[0]
     return TransportError(
-        f"the host key of {config.key_name} has changed: it shows {shown}, {places} has another one",
+        f"the host key of {config.host_keys.name} has changed: it shows {shown}, {places} has another one",
         hint="Somebody may be posing as that host, or it was installed anew: ask who runs it. If the new "
-        f"key is right: `ssh-keygen -R {shlex.quote(config.key_name)} -f {shlex.quote(file)}`, then add it.",
+        f"key is right: `ssh-keygen -R {shlex.quote(config.host_keys.name)} -f {shlex.quote(file)}`, then add it.",
         details=[f"{places} expects: {entry.kind} {_fingerprint(entry)}" for entry in about],
     )
 
 
 def _add_command(config: HostConfig, key: paramiko.PKey) -> str:
     expected = known_hosts.lookup_name(config.hostname, config.port)
-    if config.proxy_command or config.proxy_jump or expected != config.key_name:
+    if config.proxy_command or config.proxy_jump or expected != config.host_keys.name:
         return f"ssh {shlex.quote(config.name)}"
     port = "" if config.port == 22 else f"-p {config.port} "
-    file = shlex.quote(config.known_hosts[0]) if config.known_hosts else "~/.ssh/known_hosts"
+    file = shlex.quote(config.host_keys.files[0]) if config.host_keys.files else "~/.ssh/known_hosts"
     return f"ssh-keyscan -t {_short(key)} {port}{shlex.quote(config.hostname)} >> {file}"
 
 

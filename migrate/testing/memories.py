@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from migrate import memory
+from migrate.testing.leftovers import Before
 
 DEADLINE_S = 60.0
 
@@ -65,15 +65,14 @@ def a_try_that_came_to_nothing_leaves_nothing(case: Case) -> None:
     """Neither a thread nor a descriptor, and the next one is as the first."""
     way = case.make()
     way.before_freeze(case.sent)
-    threads, descriptors = set(threading.enumerate()), _descriptors()
+    owned = Before()
     for started in (False, True):
         pages = way.at_dump()
         if started:
             pages.start()
         pages.close()
         pages.close()
-    assert set(threading.enumerate()) == threads
-    assert _descriptors() == descriptors
+    owned.check(within_s=0)
     before = case.content()
     _dump(case, way.at_dump())
     case.carry()
@@ -91,7 +90,3 @@ def _dump(case: Case, pages: memory.Pages) -> None:
     case.dump(pages.descriptor, pages.start)
     pages.finish(DEADLINE_S, lambda: None)
     pages.close()
-
-
-def _descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}

@@ -6,7 +6,7 @@ import pytest
 from netns import Hosts, eventually
 from wire import Segment, captured
 
-from tcpcp.endpoint import inspection, raw_segment
+from tcpcp.endpoint import raw_segment, socket_ends
 
 FIN, RST, ACK = 0x01, 0x04, 0x10
 
@@ -21,7 +21,7 @@ def test_an_acknowledgement_that_its_fin_overtakes_draws_a_reset(hosts: Hosts, k
     """
     with captured(hosts.there) as wire:
         sock, peer = hosts.connect(kind)
-        server, client, _ = inspection.ends(sock)
+        server, client, _ = socket_ends.ends(sock)
         peer.close()
         assert sock.recv(1) == b""
         sock.close()

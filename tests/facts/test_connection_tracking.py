@@ -21,7 +21,12 @@ from passing import assert_no_reset, wait_state
 
 import tcpcp
 from tcpcp import helper
-from tcpcp.endpoint import builder, flow_table, isolation, reader
+from tcpcp.endpoint import (
+    flow_table,
+    isolation,
+    reader,
+    repair_mode,
+)
 from tcpcp.endpoint.calls import flow_of
 from tcpcp.endpoint.isolation import Isolation
 from tcpcp.kernel import netfilter, nft_rules, tracking
@@ -138,6 +143,22 @@ def test_nothing_is_opened_for_it_and_closed(hosts: Hosts, monkeypatch: pytest.M
     assert_goes_on(made, peer, False)
 
 
+def test_without_the_kernels_packet_filter(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever isolates in another way needs none: nothing is tracked there that would have to be told."""
+    sock, peer = asked(hosts, "v4", False)
+    with hosts.here.entered():
+        filter_ = Isolation("whole")
+        filter_.hold([flow_of(sock)])
+        ici = reader.read(sock)
+        repair_mode.discard(sock)
+        with monkeypatch.context() as patched:
+            patched.setattr(netfilter, "connect", refused)
+            made = tcpcp.create(ici, isolate=False)
+            tcpcp.activate(made)
+        filter_.release()
+    assert_goes_on(made, peer, False)
+
+
 def refused() -> socket.socket:
     raise tcpcp.IsolationError("no socket")
 
@@ -200,7 +221,7 @@ def test_nor_under_the_filter_of_a_whole_process(hosts: Hosts, rules: str, half_
         filter_ = Isolation("whole")
         filter_.hold([flow_of(sock)])
         ici = reader.read(sock)
-        builder.discard(sock)
+        repair_mode.discard(sock)
         add(rules)
         made = tcpcp.create(ici, isolate=False)
         tcpcp.activate(made)

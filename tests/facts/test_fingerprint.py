@@ -11,7 +11,7 @@ import pytest
 from netns import Hosts, eventually
 from test_options import TIMESTAMPS, VALUES, has, meant_for, put, raw_of
 
-from tcpcp.endpoint import calls, fingerprint, inspection, reader, socket_options
+from tcpcp.endpoint import calls, fingerprint, preparation, reader, socket_ends, socket_options
 from tcpcp.kernel import fields, socket_layout, tcp_repair
 from tcpcp.record.option_names import IPPROTO_IPV6, OPTIONS, Option
 
@@ -101,11 +101,11 @@ def test_options_set_at_random(hosts: Hosts, seed: int) -> None:
         socks.append(pairs[-1][0])
         disturb(socks[-1], meant_for(kind), chance)
     with hosts.here.entered():
-        prepared = inspection.prepare_many(socks)
+        prepared = preparation.prepare_many(socks)
         for sock, one in zip(socks, prepared, strict=True):
             alone = socket_options.read_all(sock, ipv6_only=one.local.ip.version == 6, connected=True)
             assert socket_options.read_tuned(sock, one.options) == alone
-            assert (one.local, one.peer, False) == inspection.ends(sock)
+            assert (one.local, one.peer, False) == socket_ends.ends(sock)
             assert one.algorithm == tcp_repair.get_congestion(sock)
             assert one.ipv6_socket == (sock.family == socket.AF_INET6)
 
@@ -193,9 +193,9 @@ def test_a_kind_that_was_met_is_not_asked_again(hosts: Hosts, monkeypatch: pytes
     """And what is said of it is what it says itself."""
     socks = [hosts.connect(kind) for kind in KINDS for _ in range(2)]
     asked: list[socket.socket] = []
-    real = inspection._prepare_asking
-    monkeypatch.setattr(inspection, "_met", {})
-    monkeypatch.setattr(inspection, "_prepare_asking", lambda some: (asked.extend(some), real(some))[1])
+    real = preparation._prepare_asking
+    monkeypatch.setattr(preparation, "_met", {})
+    monkeypatch.setattr(preparation, "_prepare_asking", lambda some: (asked.extend(some), real(some))[1])
     with hosts.here.entered():
         for sock, _ in socks:
             ici = calls.get(sock)

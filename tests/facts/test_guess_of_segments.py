@@ -13,7 +13,10 @@ import pytest
 from netns import Hosts, eventually
 from passing import pass_on
 
-from tcpcp.endpoint import calls, reader
+from tcpcp.endpoint import (
+    calls,
+    repair_mode,
+)
 from tcpcp.kernel import tcp_repair
 
 _TCP_WINDOW_CLAMP, _TCP_REPAIR_WINDOW = 10, 29
@@ -88,7 +91,7 @@ def test_without_a_window_it_is_88(hosts: Hosts) -> None:
         calls.release(sock)
         for room, guess in ((0, 88), (400, 200), (100_000, 536)):
             made = socket.socket()
-            reader.force_reuse(made)
+            repair_mode.force_reuse(made)
             made.bind((str(ici.local.ip), 0))
             made.setsockopt(6, socket.TCP_MAXSEG, 1460)
             if room:

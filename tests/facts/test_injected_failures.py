@@ -16,7 +16,7 @@ from passing import deaf, state_of, wait_state
 from traces import changed, everything, is_held, rules, sent_by
 
 import tcpcp
-from tcpcp.endpoint import inspection, reader
+from tcpcp.endpoint import preparation, reader
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
 
@@ -68,7 +68,7 @@ def open_sockets() -> int:
 
 def get_as_the_first(socks: list[socket.socket]) -> None:
     """As in a process that has met none of their kind: so everything is asked of them."""
-    inspection._met.clear()
+    preparation._met.clear()
     reader._reading = reader._Reading()
     tcpcp.get_many(socks)
 

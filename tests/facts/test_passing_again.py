@@ -20,7 +20,15 @@ from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 from wire import captured
 
 import tcpcp
-from tcpcp.endpoint import builder, calls, inspection, isolation, raw_segment
+from tcpcp.endpoint import (
+    calls,
+    feeding,
+    filling,
+    inspection,
+    isolation,
+    raw_segment,
+    socket_ends,
+)
 from tcpcp.errors import IciError, Unsupported
 from tcpcp.kernel import bpf, socket_filter, tcp_repair
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -64,7 +72,7 @@ def test_a_packet_that_was_past_the_filter_draws_no_reset(hosts: Hosts, kind: st
     The mark has it pass the filter. The kernel answers, it says; but that does not leave.
     """
     sock, _peer = hosts.connect(kind)
-    local, peer, _ = inspection.ends(sock)
+    local, peer, _ = socket_ends.ends(sock)
     ici = passed(hosts, sock)
     late = raw_segment.build(peer, local, seq=ici.rcv_nxt, ack=ici.snd_nxt, flags=raw_segment.ACK, window=100)
     with captured(hosts.here) as wire:
@@ -335,7 +343,7 @@ def test_of_a_batch_that_fails_nothing_is_left(
         before = isolation.tables(), hosts.counters(hosts.here)["TcpOutSegs"]
         with monkeypatch.context() as patch, pytest.raises((tcpcp.KernelError, tcpcp.AddressInUse)):
             if not there:
-                patch.setattr(builder, "_fill_send_queue", refusing(second))
+                patch.setattr(filling, "fill_send_queue", refusing(second))
             tcpcp.create_many([first, second])
         assert (isolation.tables(), hosts.counters(hosts.here)["TcpOutSegs"]) == before
         tcpcp.release_many(there)
@@ -346,7 +354,7 @@ def test_of_a_batch_that_fails_nothing_is_left(
 
 
 def refusing(ici: Ici) -> Callable[[socket.socket, Ici], None]:
-    fill = builder._fill_send_queue
+    fill = filling.fill_send_queue
 
     def one(sock: socket.socket, given: Ici) -> None:
         if given == ici:
@@ -359,8 +367,8 @@ def refusing(ici: Ici) -> Callable[[socket.socket, Ici], None]:
 def test_the_builder_says_when_it_needs_a_raw_socket(hosts: Hosts) -> None:
     sock, _ = hosts.connect()
     ici = passed(hosts, sock)
-    assert not builder.feeds(ici)
-    assert builder.feeds(dataclasses.replace(ici, state=State.CLOSE_WAIT))
+    assert not feeding.feeds(ici)
+    assert feeding.feeds(dataclasses.replace(ici, state=State.CLOSE_WAIT))
     assert {*State} - {
         State.SYN_SENT,
         State.SYN_RECV,

@@ -22,7 +22,7 @@ from netns import Hosts
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp.endpoint import block, calls, flow_table, isolation
+from tcpcp.endpoint import block, calls, flow_rules, isolation
 from tcpcp.kernel import tcp_repair
 
 pytestmark = pytest.mark.alone
@@ -368,7 +368,7 @@ def abandoned(how: str, sock: socket.socket) -> None:
 def goes_on_after_a_collection(hosts: Hosts, pairs: list[Pair], how: str) -> bool:
     """The collector runs in the middle of a call of this thread that changes the filter."""
     (lost, _), (sock, _), _ = pairs
-    make, collections = flow_table.flow_sets, list[int]()
+    make, collections = flow_rules.flow_sets, list[int]()
 
     def collecting(name: str, flows: Sequence[isolation.Flow]) -> dict[str, list[bytes]]:
         collections.append(gc.collect())
@@ -378,7 +378,7 @@ def goes_on_after_a_collection(hosts: Hosts, pairs: list[Pair], how: str) -> boo
         tcpcp.prepare()
         gc.disable()
         abandoned(how, lost)
-        flow_table.flow_sets = collecting
+        flow_rules.flow_sets = collecting
         tcpcp.get(sock)
         tcpcp.resume(sock)
         deadline = time.monotonic() + 3

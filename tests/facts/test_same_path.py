@@ -9,7 +9,16 @@ import pytest
 from netns import Hosts, ip
 from passing import assert_no_reset, comparable
 
-from tcpcp.endpoint import builder, calls, host, inspection, reader, same_path
+from tcpcp.endpoint import (
+    builder,
+    calls,
+    host,
+    reader,
+    repair_mode,
+    restored,
+    same_path,
+    socket_ends,
+)
 from tcpcp.errors import Unfed
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici
@@ -61,10 +70,10 @@ def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:
         limits = host.limits()
         made = builder.begin(longer, limits=limits)
         builder.complete(made, longer, limits=limits)
-        builder.finish_restored(made, ici, same_path=True)
+        restored.finish_restored(made, ici, same_path=True)
         assert 30_000 <= tcp_repair.get_info(made).rtt <= 32_000
         assert comparable(reader.read_again(made, ici)) == comparable(ici)
-        reader.leave_repair(made, tcp_repair.OFF)
+        repair_mode.leave_repair(made, tcp_repair.OFF)
         made.sendall(b"1")
     peer.settimeout(3)
     assert peer.recv(5) == b"1"
@@ -80,10 +89,10 @@ def test_a_socket_of_criu_stays_on_its_interface(hosts: Hosts, monkeypatch: pyte
 
     with hosts.here.entered():
         ici = calls.get(sock)
-        monkeypatch.setattr(builder, "_feed_restored", unfed)
+        monkeypatch.setattr(restored, "_feed_restored", unfed)
         with pytest.raises(Unfed):
-            builder.finish_restored(sock, ici)
-        assert inspection.device(sock) == ici.device == "here0"
+            restored.finish_restored(sock, ici)
+        assert socket_ends.device(sock) == ici.device == "here0"
         calls.release(sock)
 
 

@@ -16,7 +16,7 @@ import pytest
 from netns import Hosts, eventually
 from passing import deaf
 
-from tcpcp.endpoint import calls, inspection
+from tcpcp.endpoint import calls, socket_ends
 from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.errors import Unsupported
 from tcpcp.kernel import tcp_repair
@@ -34,7 +34,7 @@ def connecting(hosts: Hosts) -> tuple[socket.socket, socket.socket, Isolation]:
     sock.bind((hosts.here_ip[4], 0))
     with deaf(hosts.here), hosts.here.entered():
         assert sock.connect_ex(listener.getsockname()) == errno.EINPROGRESS
-        held.hold([Flow(inspection.local_end(sock), inspection.local_end(listener))])
+        held.hold([Flow(socket_ends.local_end(sock), socket_ends.local_end(listener))])
     return sock, listener, held
 
 

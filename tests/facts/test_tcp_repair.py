@@ -11,7 +11,15 @@ import pytest
 from netns import Hosts, eventually
 from passing import deaf, state_of
 
-from tcpcp.endpoint import builder, calls, inspection, raw_segment, reader
+from tcpcp.endpoint import (
+    calls,
+    connecting,
+    inspection,
+    raw_segment,
+    reader,
+    repair_mode,
+    restored,
+)
 from tcpcp.endpoint.isolation import Isolation
 from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import tcp_repair
@@ -124,7 +132,7 @@ def test_send_window_of_0_keeps_unsent_data(hosts: Hosts) -> None:
         made = calls.create(ici, isolate=False)
         assert hosts.counters(hosts.here)["TcpOutSegs"] == before
         assert tcp_repair.get_outq_nsd(made) == 1000
-        builder.discard(made)
+        repair_mode.discard(made)
 
 
 def test_window_takes_twenty_bytes(hosts: Hosts) -> None:
@@ -159,13 +167,13 @@ def test_segment_size_after_repair_options(hosts: Hosts, kind: str) -> None:
         made = socket.socket(sock.family)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         in_repair(made)
-        made.bind(builder._sockaddr(ici, ici.local))
-        made.connect(builder._sockaddr(ici, ici.peer))
-        tcp_repair.set_options(made, builder._agreed(ici.negotiated))
+        made.bind(connecting._sockaddr(ici, ici.local))
+        made.connect(connecting._sockaddr(ici, ici.peer))
+        tcp_repair.set_options(made, connecting._agreed(ici.negotiated))
         assert tcp_repair.get_info(made).snd_mss == (1208 if kind == "v6" else 524)
-        builder.finish_restored(made, ici, may_feed=False)  # it has no sequence numbers
+        restored.finish_restored(made, ici, may_feed=False)  # it has no sequence numbers
         assert tcp_repair.get_info(made).snd_mss == before
-        builder.discard(made)
+        repair_mode.discard(made)
 
 
 def test_user_mss_before_connect_is_what_connect_computes_with(hosts: Hosts) -> None:

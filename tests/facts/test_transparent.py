@@ -13,7 +13,7 @@ from passing import state_of, wait_state
 import tcpcp
 from tcpcp import Unfed
 from tcpcp.endpoint import raw_segment
-from tcpcp.endpoint.inspection import address
+from tcpcp.endpoint.socket_ends import address
 from tcpcp.record.ici import Endpoint, State
 
 _IP_TRANSPARENT = 19

@@ -57,8 +57,9 @@ from migrate.recovery import hold, records
 from migrate.recovery.entries import Switch
 from migrate.recovery.instructions import in_doubt
 from migrate.report import html, svg
-from migrate.report.report import Outcome, Report, Timeline
+from migrate.report.report import Outcome, Report
 from migrate.report.text import render
+from migrate.report.timeline import Timeline
 from migrate.ssh import config as ssh_config
 from migrate.ssh import host as ssh_host
 from migrate.ssh import host_key, known_hosts
@@ -208,7 +209,7 @@ def _phases(received: Any) -> None:
     timeline.end("build", "origin")
     timeline.hear(received.phases, Offset(0, 10**9))
     report = Report(outcome=Outcome.MOVED, host="b")
-    report.take(timeline)
+    report.times = timeline.times()
     svg.to_text(svg.draw(report, "a"))
     html.page(report, "a")
     render(report)

@@ -16,7 +16,7 @@ from migrate import arguments, cli, interrupt, problems
 from migrate.errors import CriuError, MigrateError, Reason, Refused
 from migrate.report import observer as ui
 from migrate.report.report import Outcome, Report
-from migrate.request import RecoverRequest, Request
+from migrate.request import Along, RecoverRequest, Request, Way
 
 Capture = pytest.CaptureFixture[str]
 
@@ -72,22 +72,18 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         host="h",
         check=True,
         verbose=True,
-        copy_files=True,
-        shell_job=True,
-        leave_supervisor=True,
+        along=Along(
+            copy_files=True, shell_job=True, leave_supervisor=True, addresses=("10.0.0.1", "fd00::1")
+        ),
         switch="address",
-        addresses=("10.0.0.1", "fd00::1"),
         timeout_s=2.5,
         max_gap_s=3.0,
-        transport="ssh",
         memory="none",
-        agent="/opt/a",
-        identity="k",
-        port=2222,
+        way=Way(transport="ssh", agent="/opt/a", identity="k", port=2222),
         stop_at="FROZEN",
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
-    assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", no_address=True)
+    assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
     monkeypatch.setenv(arguments.STOP_AT, "DUMPED")
     assert request_of("42", "h").stop_at == "DUMPED"
 

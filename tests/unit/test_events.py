@@ -17,6 +17,8 @@ import pytest
 from migrate import limits, place
 from migrate.errors import CriuError, Reason, Refused
 from migrate.events import line, log, sweep, syslog, who, writer
+from migrate.origin.chronicle import Chronicle
+from migrate.request import Along, Request, Way
 
 ID, OTHER = "0123456789ab", "ba9876543210"
 
@@ -358,3 +360,13 @@ def test_who_has_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUDO_USER")
     assert who.in_words({"user": "root", "login": "bob"}) == "root (bob)"
     assert who.in_words({"user": "root", "login": "root"}) == "root"
+
+
+def test_what_was_asked_for_is_told_by_the_names_of_the_switches(logs: Path) -> None:
+    request = Request(pid=os.getpid(), host="h", along=Along(shell_job=True), way=Way(port=22))
+    with log.kept(ID, "origin"):
+        Chronicle(request)
+    (began,) = (one for one in lines(logs) if one["event"] == "began")
+    asked = began["what"]["asked"]
+    assert (asked["shell_job"], asked["port"], asked["agent"]) == (True, 22, "migrate-agent")
+    assert not {"along", "way", "check", "copy_trees"} & asked.keys()

@@ -53,7 +53,7 @@ def test_they_are_known_by_name(installed: str) -> None:
     asked = arguments.request(
         arguments.parser().parse_args(["--transport", "pigeon", "--switch", "flags", "4", "h"])
     )
-    assert (asked.transport, asked.switch) == ("pigeon", "flags")  # type: ignore[union-attr]
+    assert (asked.way.transport, asked.switch) == ("pigeon", "flags")  # type: ignore[union-attr]
     assert transport.find("pigeon").open(Reach(host="h")) == "h"
     address = Address("10.0.0.1", 24)
     assert switch.make("flags", "origin", "ab12", [address], seen=[1]) == (

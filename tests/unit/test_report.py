@@ -10,8 +10,10 @@ from migrate import problems
 from migrate.errors import CriuError, Ended, Exit, MigrateError, Problem, Reason, Refused, UsageError
 from migrate.link.clock import Offset
 from migrate.pb.session_pb2 import PhaseTime
-from migrate.report.report import Outcome, Report, Span, Timeline
+from migrate.report.interval import Interval
+from migrate.report.report import Outcome, Report, Sent, Trace
 from migrate.report.text import clean, render
+from migrate.report.timeline import Span, Timeline, Times
 from tcpcp.errors import IsolationError
 
 
@@ -33,14 +35,17 @@ def moved() -> Report:
         pid=4711,
         host="destination",
         destination_pid=4711,
-        connections=3,
-        image_bytes=5 << 20,
-        gap_packets=2,
-        gap_dropped=1,
-        frozen_ms=84.25,
-        isolated_ms=51.0,
-        total_ms=612.0,
-        phases_ms={"origin": {"check": 120.0, "dump": 17.5}, "destination": {"restore": 9.0}},
+        sent=Sent(connections=3, image_bytes=5 << 20, gap_packets=2, gap_dropped=1),
+        times=Times(
+            frozen_ms=84.25,
+            isolated_ms=51.0,
+            total_ms=612.0,
+            phases=(
+                Interval("origin", "check", 0.0, 120.0),
+                Interval("origin", "dump", 200.0, 17.5),
+                Interval("destination", "restore", 300.0, 9.0),
+            ),
+        ),
         where="runs on destination as PID 4711",
     )
 
@@ -59,7 +64,7 @@ def test_phases_of_both_hosts(clock: Clock) -> None:
     clock.now_s += 0.25
     timeline.end("dump")
     assert timeline.end("never begun") == 0
-    assert timeline.phases_ms == {
+    assert timeline.times().phases_ms == {
         "origin": {"check": pytest.approx(500), "dump": pytest.approx(500)},
         "destination": {"restore": 7.0},
     }
@@ -81,9 +86,9 @@ def test_spans_add_up_and_count_until_now(clock: Clock) -> None:
     timeline.start(Span.ISOLATED)
     clock.now_s += 0.002
     report = Report(outcome=Outcome.ROLLED_BACK)
-    report.take(timeline)
-    assert report.frozen_ms == pytest.approx(20)
-    assert report.isolated_ms == pytest.approx(2)
+    report.times = timeline.times()
+    assert report.times.frozen_ms == pytest.approx(20)
+    assert report.times.isolated_ms == pytest.approx(2)
 
 
 @pytest.mark.parametrize(
@@ -230,12 +235,12 @@ def test_text_cannot_steer_the_terminal() -> None:
 
 def test_after_a_failure_the_user_is_told_where_the_logs_are() -> None:
     path = "/var/log/migrate/0123456789ab"
-    report = Report(outcome=Outcome.ROLLED_BACK, id=path[-12:], host="web2", where="runs on origin as PID 7")
-    report.logs = {"origin": path, "destination": path}
+    report = Report(outcome=Outcome.ROLLED_BACK, host="web2", where="runs on origin as PID 7")
+    report.trace = Trace(id=path[-12:], logs={"origin": path, "destination": path})
     assert not any(path in line for line in render(report))
     report.fail(MigrateError("no"))
     assert [line for line in render(report) if path in line] == [
         f"  log     {path} on origin",
         f"  log     {path} on destination web2",
     ]
-    assert (report.as_json()["id"], report.as_json()["logs"]) == ("0123456789ab", report.logs)
+    assert (report.as_json()["id"], report.as_json()["logs"]) == ("0123456789ab", report.trace.logs)

@@ -31,11 +31,11 @@ def write(home: Path, text: str, name: str = "config") -> None:
 def test_defaults(home: Path) -> None:
     config = ssh_config.look_up("h", home=home)
     ssh = home / ".ssh"
-    assert (config.hostname, config.port, config.key_name) == ("h", 22, "h")
+    assert (config.hostname, config.port, config.host_keys.name) == ("h", 22, "h")
     assert config.user == pwd.getpwuid(os.getuid()).pw_name
     assert config.identities == tuple(str(ssh / f"id_{kind}") for kind in ("ed25519", "ecdsa", "rsa"))
-    assert config.known_hosts[:2] == (str(ssh / "known_hosts"), str(ssh / "known_hosts2"))
-    assert config.known_hosts[2] == str(ssh_config.SYSTEM / "ssh_known_hosts")
+    assert config.host_keys.files[:2] == (str(ssh / "known_hosts"), str(ssh / "known_hosts2"))
+    assert config.host_keys.files[2] == str(ssh_config.SYSTEM / "ssh_known_hosts")
     assert (config.proxy_command, config.proxy_jump) == ("", ())
 
 
@@ -62,10 +62,10 @@ def test_what_the_user_configured(home: Path) -> None:
     )
     config = ssh_config.look_up("box", home=home)
     assert (config.name, config.hostname, config.port, config.user) == ("box", "10.0.0.1", 2222, "admin")
-    assert config.key_name == "[10.0.0.1]:2222"
+    assert config.host_keys.name == "[10.0.0.1]:2222"
     assert config.identities == (f"{Path.home()}/.ssh/a", "/b")
     assert config.identities_only
-    assert config.known_hosts == (f"{home}/.ssh/kh1", "/kh2")
+    assert config.host_keys.files == (f"{home}/.ssh/kh1", "/kh2")
     assert (config.timeout_s, config.proxy_jump) == (3, ("j1", "admin@j2:23"))
 
 
@@ -79,7 +79,7 @@ def test_arguments_win_also_in_tokens(home: Path) -> None:
 def test_alias_and_none(home: Path) -> None:
     write(home, "Host h\n HostKeyAlias known\n ProxyCommand none\n ProxyJump none\n Port 7\n")
     config = ssh_config.look_up("h", home=home)
-    assert (config.key_name, config.proxy_command, config.proxy_jump) == ("known", "", ())
+    assert (config.host_keys.name, config.proxy_command, config.proxy_jump) == ("known", "", ())
 
 
 def test_user_before_system_and_includes(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from migrate.report import file, html
 from migrate.report import svg as timeline_svg
 from migrate.report.interval import Interval
 from migrate.report.panel import Scale, milliseconds
-from migrate.report.report import Outcome, Report
+from migrate.report.report import Outcome, Report, Sent
+from migrate.report.timeline import Times
 
 EVIL = "</text><script>alert('1')</script>&amp;\"]]>\x00\x1b[2J\ufffe\ud800"
 
@@ -27,20 +29,21 @@ def moved() -> Report:
         pid=4711,
         host="web2",
         destination_pid=4711,
-        connections=3,
-        image_bytes=5 << 20,
-        frozen_ms=80.0,
-        isolated_ms=50.0,
-        total_ms=1000.0,
-        phases=[
-            Interval("origin", "connect", 0.0, 500.0),
-            Interval("origin", "freeze", 790.0, 20.0),
-            Interval("origin", "restore", 840.0, 40.0),
-            Interval("destination", "build", 845.0, 30.0),
-            Interval("origin", "release", 880.0, 100.0),
-        ],
-        spans=[Interval("process", "isolated", 830.0, 50.0), Interval("process", "frozen", 800.0, 80.0)],
-        offset=Offset(10**12, 250_000),
+        sent=Sent(connections=3, image_bytes=5 << 20),
+        times=Times(
+            frozen_ms=80.0,
+            isolated_ms=50.0,
+            total_ms=1000.0,
+            phases=(
+                Interval("origin", "connect", 0.0, 500.0),
+                Interval("origin", "freeze", 790.0, 20.0),
+                Interval("origin", "restore", 840.0, 40.0),
+                Interval("destination", "build", 845.0, 30.0),
+                Interval("origin", "release", 880.0, 100.0),
+            ),
+            spans=(Interval("process", "isolated", 830.0, 50.0), Interval("process", "frozen", 800.0, 80.0)),
+            offset=Offset(10**12, 250_000),
+        ),
         where="runs on web2 as PID 4711",
     )
 
@@ -91,7 +94,8 @@ def test_what_comes_from_outside_is_text(draw: object) -> None:
     report = moved()
     report.host, report.where = EVIL, EVIL * 3
     report.notes, report.instructions = [EVIL], [EVIL * 1000]
-    report.phases.append(Interval("destination", EVIL, 1.0, 1.0))
+    more = (*report.times.phases, Interval("destination", EVIL, 1.0, 1.0))
+    report.times = dataclasses.replace(report.times, phases=more)
     report.error = Problem("CriuError", EVIL, phase=EVIL, host=EVIL)
     text = draw(report)  # type: ignore[operator]
     assert_self_contained(text)
@@ -114,9 +118,10 @@ def test_the_page_has_the_drawing_and_a_table() -> None:
 
 
 def test_outcomes_without_a_freeze() -> None:
+    checked = Times(phases=(Interval("origin", "check", 0, 0),))
     for report in (
         Report(outcome=Outcome.UNTOUCHED, pid=7, host="h"),
-        Report(outcome=Outcome.UNTOUCHED, pid=7, host="h", phases=[Interval("origin", "check", 0, 0)]),
+        Report(outcome=Outcome.UNTOUCHED, pid=7, host="h", times=checked),
     ):
         assert len(read(svg(report)).panels) == 1
     report.error = Problem("CriuError", "it died", phase="restore", host="destination")
@@ -144,7 +149,8 @@ parts = st.builds(
 def test_whatever_was_measured_can_be_drawn(
     some: list[Interval], spans: list[Interval], total_ms: float
 ) -> None:
-    report = Report(outcome=Outcome.ROLLED_BACK, phases=some, spans=spans, total_ms=total_ms)
+    times = Times(phases=tuple(some), spans=tuple(spans), total_ms=total_ms)
+    report = Report(outcome=Outcome.ROLLED_BACK, times=times)
     shown = read(svg(report))
     assert len(shown.of_class("phase", 0)) == len(some)
     width, height = map(float, shown.elements[0].attributes["viewBox"].split()[2:])

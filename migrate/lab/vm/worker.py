@@ -1,23 +1,18 @@
-"""One command in a machine, for one connection of :mod:`migrate.lab.vm.client`: started, fed, and told of.
+"""One command in a machine, for one connection of :mod:`migrate.lab.vm.client`: fed, and told of.
 
 The end of the connection is the end of the command, as it is for a command in the lab of namespaces whose caller
 is killed.
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
 import select
 import signal
 import socket
-import struct
-import termios
 from typing import Any
 
-from migrate.lab import enter
-from migrate.lab.vm import frames
+from migrate.lab.vm import begun, frames
 
 CHUNK = 65536
 #: Bytes that wait for the other end; who has more is not read from meanwhile.
@@ -32,7 +27,7 @@ def serve_one(connection: socket.socket) -> None:
         reader = frames.Reader()
         request, early = _request(connection, reader)
         if request["mode"] == "spawn":
-            connection.sendall(frames.frame(frames.SPAWNED, _spawn(request)))
+            connection.sendall(frames.frame(frames.SPAWNED, begun.detached(request)))
         else:
             Command(connection, reader, request).run(early)
     except (OSError, ValueError, KeyError, frames.Unexpected):
@@ -56,27 +51,6 @@ def _request(
     return json.loads(found[0][1]), found[1:]
 
 
-def _back_home() -> None:
-    """Enter the machine's own network namespace; this process is in the control's."""
-    descriptor = os.open("/proc/1/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    enter.setns(descriptor, enter.CLONE_NEWNET)
-    os.close(descriptor)
-    os.chdir("/")
-
-
-def _spawn(request: dict[str, Any]) -> bytes:
-    """Start a detached command; return its PID, or ``!`` and why there is none, as :func:`enter.detach` says it."""
-    answer, answer_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _back_home()
-        enter.detach(request["log"] or None, request["command"], answer_end)
-    os.close(answer_end)
-    said = os.read(answer, 4096)
-    os.waitpid(child, 0)
-    return said
-
-
 class Command:
     """A command in the foreground, and what waits to go to it and to the asking end."""
 
@@ -84,35 +58,11 @@ class Command:
         self.connection, self.reader = connection, reader
         self.to_connection, self.to_input = bytearray(), bytearray()
         self.input_ends = False
-        self.sources: dict[int, int] = {}
-        start = self._on_terminal if request["tty"] else self._on_pipes
-        self.pid = start(request)
+        start = begun.on_terminal if request["tty"] else begun.on_pipes
+        self.pid, self.input, self.sources = start(request)
         self.end = os.pidfd_open(self.pid)
         os.set_blocking(self.input, False)
         connection.setblocking(False)
-
-    def _on_pipes(self, request: dict[str, Any]) -> int:
-        pipes = [os.pipe() for _ in range(3)]
-        pid = os.fork()
-        if pid == 0:
-            for number, ends in enumerate(pipes):
-                os.dup2(ends[number != 0], number)
-            _become(request)
-        for number, ends in enumerate(pipes):
-            os.close(ends[number != 0])
-        self.input = pipes[0][1]
-        self.sources = {pipes[1][0]: frames.OUTPUT, pipes[2][0]: frames.ERRORS}
-        return pid
-
-    def _on_terminal(self, request: dict[str, Any]) -> int:
-        pid, terminal = pty.fork()
-        if pid == 0:
-            _become(request)
-        rows, columns = request["tty"]
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        self.input = terminal
-        self.sources = {terminal: frames.OUTPUT}
-        return pid
 
     def run(self, early: list[tuple[int, bytes]]) -> None:
         """Serve the command until it has ended and all that it wrote is on its way."""
@@ -206,15 +156,3 @@ class Command:
         if self.input_ends and not self.to_input and self.input not in self.sources:
             os.close(self.input)
             self.input = -1
-
-
-def _become(request: dict[str, Any]) -> None:
-    """In the process to be: the command, in the machine's own network, and dead if its keeper is."""
-    _back_home()
-    os.closerange(3, CHUNK)
-    enter.libc.prctl(enter.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.environ.pop("TERM", None)
-    if request["term"]:
-        os.environ["TERM"] = request["term"]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os._exit(enter.failure(request["command"], enter.execute(request["command"])))

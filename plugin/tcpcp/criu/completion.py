@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tcpcp.criu import images
-from tcpcp.endpoint import builder, host
+from tcpcp.endpoint import (
+    host,
+    restored,
+)
 from tcpcp.kernel.writing import write_all
 from tcpcp.record import checks, codec, option_names
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -55,7 +58,7 @@ class Completion:
         where = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for ici in fresh:
-                stream = images.tcp_stream(ici, one_more=self._one_more and builder.teachable(ici))
+                stream = images.tcp_stream(ici, one_more=self._one_more and restored.teachable(ici))
                 _write(where, images.tcp_stream_name(ici.tag), stream)
         finally:
             os.close(where)

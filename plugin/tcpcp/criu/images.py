@@ -92,7 +92,7 @@ def tcp_stream(ici: Ici, *, one_more: bool = False) -> bytes:
     image, so to be set on the restored socket: ``timestamp.ts_recent``, ``congestion``, ``options``.
 
     :param one_more: put one byte in front of what was sent; who restores has it acknowledged, which gives the
-        connection a round-trip time (:func:`tcpcp.endpoint.builder.finish_restored`). If not, the peer does,
+        connection a round-trip time (:func:`tcpcp.endpoint.restored.finish_restored`). If not, the peer does,
         as a byte that it has had before.
     :raises CodecError: a state that libsoccr cannot rebuild, or a value over 32 bits.
     """

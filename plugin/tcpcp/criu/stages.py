@@ -33,7 +33,17 @@ from functools import partial
 from typing import Literal
 
 from tcpcp.criu import tree
-from tcpcp.endpoint import beforehand, builder, inspection, raw_segment, reader, socket_options, waking
+from tcpcp.endpoint import (
+    beforehand,
+    inspection,
+    preparation,
+    raw_segment,
+    reader,
+    repair_mode,
+    restored,
+    socket_options,
+    waking,
+)
 from tcpcp.endpoint import congestion as congestion_state
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.isolation import Flow
@@ -82,7 +92,7 @@ class Extract:
     #: Sockets without a connection, and nothing left to read: those that had one have lost it since the dump.
     closed: list[int] = field(default_factory=list)
     #: inode -> what was read before the isolation; those that could not be passed then are not in it.
-    prepared: dict[int, inspection.Prepared] = field(default_factory=dict)
+    prepared: dict[int, preparation.Prepared] = field(default_factory=dict)
 
     @classmethod
     def collect(cls, pids: Iterable[int]) -> Extract:
@@ -145,12 +155,12 @@ class Extract:
         Of a connection that is reset in this moment nothing is read: :meth:`get` sees to it.
         """
         try:
-            found = inspection.prepare_many(list(self.connections.values()))
+            found = preparation.prepare_many(list(self.connections.values()))
             self.prepared = dict(zip(self.connections, found, strict=True))
         except TcpcpError:
             for inode, connection in self.connections.items():
                 with contextlib.suppress(TcpcpError):
-                    self.prepared[inode] = inspection.prepare(connection)
+                    self.prepared[inode] = preparation.prepare(connection)
 
     @property
     def listening(self) -> list[Endpoint]:
@@ -179,7 +189,7 @@ class Extract:
         try:
             for begin in range(0, len(pairs), _AT_ONCE):
                 some = pairs[begin : begin + _AT_ONCE]
-                known = [self.prepared.get(inode) or inspection.prepare(sock) for inode, sock in some]
+                known = [self.prepared.get(inode) or preparation.prepare(sock) for inode, sock in some]
                 yield reader.read_many(some, known)
         except TcpcpError:
             self.resume()
@@ -228,7 +238,7 @@ def resume(sockets: Iterable[socket.socket]) -> None:
     for one in sockets:
         try:
             if tcp_repair.get_repair(one):
-                reader.leave_repair(one, tcp_repair.OFF_NO_PROBE)
+                repair_mode.leave_repair(one, tcp_repair.OFF_NO_PROBE)
         except TcpcpError as error:
             first = first or error
     if first is not None:
@@ -244,7 +254,7 @@ def go_on(sock: socket.socket) -> bool:
     if not tcp_repair.get_repair(sock):
         return False
     segment = waking.old_segment(sock, tcp_repair.get_state(sock))
-    reader.leave_repair(sock, tcp_repair.OFF)
+    repair_mode.leave_repair(sock, tcp_repair.OFF)
     waking.wake(sock, segment)
     return True
 
@@ -292,15 +302,15 @@ def finish(
         may_feed = raw_segment.namespace(socket.AF_INET) is not None
         for ici in known:
             complete = partial(
-                builder.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
+                restored.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
             )
-            with lender.borrow(*holders[ici.tag]) as restored:
+            with lender.borrow(*holders[ici.tag]) as connection:
                 try:
-                    complete(restored, ici, may_feed=may_feed)
+                    complete(connection, ici, may_feed=may_feed)
                 except Unfed:
                     # The rest would not arrive either, and it is no reason to give up.
                     may_feed = False
-                    complete(restored, ici, may_feed=False)
+                    complete(connection, ici, may_feed=False)
         for inode, (options, algorithm) in listeners.items():
             with lender.borrow(*holders[inode]) as listening:
                 socket_options.apply_all(listening, options)
@@ -319,13 +329,13 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     """
     with Lender() as lender, raw_segment.keeping():
         for ici in icis:
-            with lender.borrow(*holders[ici.tag]) as restored:
-                reuse = _reuse(restored)
-                tcp_repair.set_repair(restored, tcp_repair.ON)
-                segment = waking.old_segment(restored, tcp_repair.get_state(restored))
-                tcp_repair.set_repair(restored, tcp_repair.OFF)
-                tcp_repair.set_int(restored, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-                waking.wake(restored, segment)
+            with lender.borrow(*holders[ici.tag]) as connection:
+                reuse = _reuse(connection)
+                tcp_repair.set_repair(connection, tcp_repair.ON)
+                segment = waking.old_segment(connection, tcp_repair.get_state(connection))
+                tcp_repair.set_repair(connection, tcp_repair.OFF)
+                tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+                waking.wake(connection, segment)
 
 
 def _reuse(sock: socket.socket) -> int:

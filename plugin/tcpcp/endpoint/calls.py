@@ -3,8 +3,8 @@
 From socket to ICI (:func:`get`; `reader`)
 
 1.  Check that it is plain TCP without urgent data, and read what packets do not change, options first of all
-    (repair mode hides SO_REUSEADDR): `inspection`. Of those that are alike, `fingerprint`, only the first that
-    the process meets.
+    (repair mode hides SO_REUSEADDR): `inspection`, `preparation`. Of those that are alike, `fingerprint`, only
+    the first that the process meets.
 2.  Isolate it: `flow_table`. Repair mode does not.
 3.  TCP_REPAIR 1. Read ``ts_recent`` and the numbers by BPF: `kernel_fields`. Where both queues are empty that is
     all: what follows is asked of the first of a kind, and has to say the same.
@@ -18,19 +18,19 @@ From socket to ICI (:func:`get`; `reader`)
 From ICI to socket (:func:`create`; `builder`)
 
 1.  Options, congestion control, receive buffer: before repair mode.
-2.  TCP_REPAIR 1, which lets it be bound beside others; bind; SO_REUSEADDR as it was.
+2.  TCP_REPAIR 1, which lets it be bound beside others (`repair_mode`); bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
 4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
-    segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0. connect() sends nothing in repair mode, and leaves
-    the send window 0.
+    segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0: `connecting`. connect() sends nothing in repair mode,
+    and leaves the send window 0.
 5.  TCP_REPAIR_OPTIONS, the window's shift always among them; where there is something to send the segment size
-    anew; TCP_TIMESTAMP. A segment fed through a raw socket: ``ts_recent``, and on the same path the round-trip
-    time.
-6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent.
+    anew; TCP_TIMESTAMP. A segment fed through a raw socket, `feeding`: ``ts_recent``, and on the same path the
+    round-trip time.
+6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent. `filling`.
 7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.
 8.  Our FIN, if sent: shutdown() with the send queue selected. The peer's FIN, or its acknowledgement of
-    ours: a segment fed likewise, and acknowledged here. The socket filter.
+    ours: a segment fed likewise, and acknowledged here: `halves`. The socket filter.
 9.  ECN, and on the same path the congestion window and threshold: `congestion_state`. The buffers' sizes and
     what else would have limited the queues. TCP_REPAIR_WINDOW. The segment size. No queue selected.
 
@@ -53,23 +53,27 @@ from tcpcp.endpoint import (
     beforehand,
     builder,
     congestion,
+    feeding,
     fingerprint,
     first_namespace,
+    handed_in,
     holding,
     host,
     inspection,
+    preparation,
     raw_segment,
-    reader,
+    repair_mode,
+    socket_ends,
     socket_options,
     timers,
     twins,
     waking,
 )
-from tcpcp.endpoint.builder import finish_restored
+from tcpcp.endpoint.handed_in import HasFileno, as_socket
 from tcpcp.endpoint.holding import Holding
-from tcpcp.endpoint.inspection import HasFileno, as_socket
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.reader import read, read_many
+from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
@@ -127,7 +131,7 @@ def flow_of(sock: socket.socket) -> Flow:
 
     :raises KernelError: it is not connected.
     """
-    local, peer, _ = inspection.ends(sock)
+    local, peer, _ = socket_ends.ends(sock)
     return Flow(local, peer)
 
 
@@ -232,7 +236,7 @@ def _get_all(
     pairs: list[tuple[int, socket.socket]], seen: Sequence[Seen | None], held: list[Holding], namespace: int
 ) -> list[Ici]:
     plain = [sock for _, sock in pairs]
-    prepared = inspection.prepare_many(plain, seen)
+    prepared = preparation.prepare_many(plain, seen)
     wanted = [None if one.closed else Flow(one.local, one.peer) for one in prepared]
     flows = [flow for flow in wanted if flow]
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
@@ -267,7 +271,7 @@ def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: Ba
     for sock, one in zip(socks, held, strict=True):
         try:
             _go_on(sock, one)
-            reader.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+            repair_mode.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
         except TcpcpError as exc:
             error.add_note(f"and the socket could not be made to go on: {exc}")
 
@@ -369,8 +373,9 @@ def _create_all(
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
             held = holding.claim(made)
+            introducing = holding.introducing(namespace)
             for one in held:
-                one.created = holding.table(namespace)
+                one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             if isolate:
                 _hold_created(held, flows, namespace)
@@ -389,20 +394,20 @@ def _named(icis: Sequence[Ici]) -> Set[str] | None:
 
 
 def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
-    return ici.local if given is None and ici.local.port else inspection.local_end(sock)
+    return ici.local if given is None and ici.local.port else socket_ends.local_end(sock)
 
 
 def _require(
     icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, usual: Set[str]
 ) -> tuple[Limits, int]:
     """Refuse what cannot work or must not be tried; what this host can take, and the network namespace."""
-    usable = [inspection.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
+    usable = [handed_in.require_fresh(sock, ici) for ici, sock in zip(icis, given, strict=True) if sock]
     bound = [sock is not None and sock.getsockname()[1] != 0 for sock in given]
     limits = host.check(icis, bound=bound, usual=usual)
     namespace = host.require_repair()
     host.require_namespace(usable, namespace)
     first_namespace.require(icis)
-    if any(map(builder.feeds, icis)):
+    if any(map(feeding.feeds, icis)):
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
         congestion.prepare()
@@ -447,7 +452,7 @@ def _complete_all(
 def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:
     for one in made:
         try:
-            builder.discard(one)
+            repair_mode.discard(one)
         except TcpcpError as exc:
             error.add_note(f"and a socket made for it could not be ended: {exc}")
 
@@ -547,7 +552,7 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
 
 def _run(sock: socket.socket, mode: int, one: Holding, state: int) -> None:
     """:param state: in which *sock* is."""
-    reader.leave_repair(sock, mode)
+    repair_mode.leave_repair(sock, mode)
     holding.drop([one])
     if tcp_repair.get_outq_nsd(sock):
         _push(sock)
@@ -608,7 +613,7 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                builder.discard(sock)  # isolated until it is gone: its timers would send
+                repair_mode.discard(sock)  # isolated until it is gone: its timers would send
             except TcpcpError as exc:
                 first = first or exc
                 continue

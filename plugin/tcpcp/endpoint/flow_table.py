@@ -3,16 +3,7 @@
 Elements have their own timeouts, so that what is over costs nothing: a connection that was passed on stays
 unanswered for a minute and is then forgotten by the kernel itself, whatever has become of this process.
 
-Sets of the table, each for IPv4 and IPv6:
-
-- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves.
-- ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
-  draw no reset. Nothing of them arrives, unless it is a connection that has come back (below). And no bare reset
-  leaves: a packet for each processor may have been past the filter when it came into force, and may stay there,
-  with other filters behind ours or while a virtual processor does not run, until the socket is gone.
-- ``back``: connections that run here now while the table of another process still has them among those it
-  has passed on. A chain before all others gives their packets' buffers a priority by which every table of
-  ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
+What it consists of is in `flow_rules`.
 
 The table belongs to our netlink socket (flag ``owner``), so that no other program can change it; ``nft flush
 ruleset``, which every reload of a firewall begins with, leaves it alone. With the flag ``persist`` (Linux 6.9)
@@ -28,12 +19,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import secrets
-import struct
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from tcpcp.endpoint import isolation, new_connections
-from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
+from tcpcp.endpoint import flow_rules, isolation, new_connections
+from tcpcp.endpoint.elements import Elements
+from tcpcp.endpoint.flow_rules import FlowRules
+from tcpcp.endpoint.isolation import Flow, flow_sets
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.errors import Expired, IsolationError, PermissionDenied
 from tcpcp.kernel import netfilter, nft_rules, owned_table, tracking
@@ -42,13 +33,7 @@ from tcpcp.record.ici import Endpoint
 
 #: Of a table's name; 16 hexadecimal digits follow, chosen at random.
 PREFIX = isolation.OWN_PREFIX
-#: A priority that no program gives its packets.
-_BACK = 0x7C9C_C114
-_FIRST, _BEFORE_FIRST = -300, -301
-_LENGTHS = {"4": 4, "6": 16}
 _UNTRACKED = nft_rules.not_tracked()
-#: By an element's key: until when, by time.monotonic(), it may be there; the kernel alone knows whether it is.
-_Until = dict[bytes, float]
 
 
 class FlowTable:
@@ -61,12 +46,11 @@ class FlowTable:
 
     def __init__(self) -> None:
         self.name = f"{PREFIX}{secrets.token_hex(8)}"
+        self._rules = FlowRules(self.name)
         self._netlink = netfilter.Netlink()
         self._lock = OwnLock()
         self._made = self._has_back = self._pinned = False
-        self._held: _Until = {}
-        self._passed: _Until = {}
-        self._back: _Until = {}
+        self._held, self._passed, self._back = Elements(), Elements(), Elements()
 
     def _reconnect(self) -> None:
         """Where the program has closed our descriptor the table is nobody's, and can be changed all the same.
@@ -91,10 +75,10 @@ class FlowTable:
         """
         with self._lock:
             try:
-                self._hold(self._added("flows", flows))
+                self._hold(self._rules.added("flows", flows))
             except IsolationError as exc:
                 raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
-            self._note(self._held, flows)
+            self._held.note(flows)
 
     def _hold(self, added: list[Message]) -> None:
         if not self._made:
@@ -110,8 +94,7 @@ class FlowTable:
     def held(self, flows: Iterable[Flow]) -> list[Flow]:
         """Those of *flows* that were isolated here and have not been let go."""
         with self._lock:
-            now, until = time.monotonic(), self._held.get
-            return [flow for flow in flows if until(flow.key, 0) > now]
+            return self._held.there(flows)
 
     def held_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
         """Those of *flows* that another program isolates, which lives; what the dead isolated is ours now."""
@@ -119,7 +102,7 @@ class FlowTable:
             others = self._others()
             if not others:
                 return []
-            sets = [f"flows{version}" for version in _LENGTHS]
+            sets = flow_rules.sets("flows")
             keys = {e.key for name in others for one in sets for e in self._netlink.elements(name, one)}
             return [flow for flow in flows if flow.key in keys]
 
@@ -141,8 +124,8 @@ class FlowTable:
         :raises Expired: some of them are not isolated any more; no other has changed.
         """
         with self._lock:
-            self._change_held(flows, self._added("flows", flows))
-            self._note(self._held, flows)
+            self._change_held(flows, self._rules.added("flows", flows))
+            self._held.note(flows)
 
     def pass_on(self, flows: Sequence[Flow]) -> None:
         """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
@@ -150,13 +133,17 @@ class FlowTable:
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
         with self._lock:
-            fresh = [*self._erased("passed", _those(flows, self._passed)), *self._added("passed", flows)]
-            gone = self._erased("back", _those(flows, self._back))
+            fresh = [
+                *self._rules.erased("passed", self._passed.among(flows)),
+                *self._rules.added("passed", flows),
+            ]
+            gone = self._rules.erased("back", self._back.among(flows))
             # What another process let through outweighs what is passed on here, but not what is isolated.
-            marked = self._added("flows", self._back_elsewhere(flows))
+            marked = self._rules.added("flows", self._back_elsewhere(flows))
             self._change_held(flows, [*fresh, *gone, *marked])
-            self._note(self._passed, flows)
-            _drop(flows, self._held, self._back)
+            self._passed.note(flows)
+            self._held.drop(flows)
+            self._back.drop(flows)
 
     def _back_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
         others = self._others()
@@ -175,15 +162,16 @@ class FlowTable:
         """
         with self._lock:
             others = self._others()
-            more = self._erased("passed", _those(flows, self._passed))
+            more = self._rules.erased("passed", self._passed.among(flows))
             if others:
-                more += [*self._back_chain(), *self._erased("back", _those(flows, self._back))]
-                more += self._added("back", flows)
+                more += [*self._back_chain(), *self._rules.erased("back", self._back.among(flows))]
+                more += self._rules.added("back", flows)
             self._change_held(flows, more)
             if others:
                 self._has_back = True
-                self._note(self._back, flows)
-            _drop(flows, self._held, self._passed)
+                self._back.note(flows)
+            self._held.drop(flows)
+            self._passed.drop(flows)
 
     def introduce(self, ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
         """Let this host's connection tracking know connections, as :func:`tcpcp.kernel.tracking.introduce`."""
@@ -194,9 +182,9 @@ class FlowTable:
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
         with self._lock:
-            _drop(flows, self._held)
+            self._held.drop(flows)
             if self._made:
-                erased = self._erased("flows", flows)
+                erased = self._rules.erased("flows", flows)
                 self._run(erased, again=erased)
                 self._tidy()
 
@@ -213,7 +201,7 @@ class FlowTable:
     def forget(self, flows: Iterable[Flow]) -> None:
         """*flows*, which have expired, are not held any more."""
         with self._lock:
-            _drop(flows, self._held)
+            self._held.drop(flows)
 
     def rest(self) -> None:
         """Remove the table, and let go of its network namespace, if nothing depends on it any more."""
@@ -244,7 +232,7 @@ class FlowTable:
 
     def _make_with(self, untracked: list[bytes], added: list[Message]) -> None:
         owned_table.make(
-            self._netlink, self.name, lambda flags: [*_table(self.name, flags, untracked), *added]
+            self._netlink, self.name, lambda flags: [*self._rules.table(flags, untracked), *added]
         )
 
     def _adopt(self) -> None:
@@ -264,14 +252,13 @@ class FlowTable:
                 self._has_back = self._has_back or bool(back)
         new_connections.sweep(self._netlink)
 
-    def _taken(self, table: str, kind: str, known: _Until) -> list[Message]:
+    def _taken(self, table: str, kind: str, known: Elements) -> list[Message]:
         messages = []
-        for version in _LENGTHS:
-            name = f"{kind}{version}"
+        for name in flow_rules.sets(kind):
             for key, left_ms in self._netlink.elements(table, name):
                 left_s = left_ms // 1000 + 1
                 messages += changes("add", self.name, {name: [key]}, left_s)
-                known.setdefault(key, time.monotonic() + left_s + 1)
+                known.note_key(key, left_s)
         return messages
 
     def _run(self, messages: list[Message], again: list[Message]) -> None:
@@ -290,43 +277,17 @@ class FlowTable:
     def _change_held(self, flows: Sequence[Flow], more: list[Message]) -> None:
         """Take *flows*, all of which are there, out of the set of those that are isolated, and do *more*."""
         try:
-            self._run([*self._deleted("flows", flows), *more], again=[*self._erased("flows", flows), *more])
+            self._run(
+                [*self._rules.deleted("flows", flows), *more],
+                again=[*self._rules.erased("flows", flows), *more],
+            )
         except IsolationError as exc:
             if exc.errno != errno.ENOENT:
                 raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
             raise Expired(f"{_names(flows)}: the isolation has run out, or was removed by somebody") from None
 
-    def _added(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
-        return changes("add", self.name, flow_sets(kind, flows), isolation.TIMEOUT_S)
-
-    def _deleted(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
-        """Fails where one of them is not there."""
-        return changes("delete", self.name, flow_sets(kind, flows))
-
-    def _erased(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
-        """Does not: what is not there is put there first."""
-        return [*self._added(kind, flows), *self._deleted(kind, flows)]
-
     def _back_chain(self) -> list[Message]:
-        if self._has_back:
-            return []
-        sets = [
-            nft_rules.flow_set(self.name, f"back{v}", n, size)
-            for n, (v, size) in enumerate(_LENGTHS.items(), 1)
-        ]
-        rules = [
-            nft_rules.rule(
-                self.name,
-                "back",
-                nft_rules.is_flow(f"back{version}", size, outward=False),
-                nft_rules.set_priority(_BACK),
-            )
-            for version, size in _LENGTHS.items()
-        ]
-        return [*sets, nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST), *rules]
-
-    def _note(self, known: _Until, flows: Iterable[Flow]) -> None:
-        known.update(dict.fromkeys([flow.key for flow in flows], time.monotonic() + isolation.TIMEOUT_S + 1))
+        return [] if self._has_back else self._rules.back()
 
     def _tidy(self) -> None:
         """Remove the table if it holds nothing: every packet of the host passes it.
@@ -339,12 +300,8 @@ class FlowTable:
         self._netlink.close()
 
     def _removed(self) -> bool:
-        now = time.monotonic()
-        for known in (self._held, self._passed, self._back):
-            for key in [key for key, until in known.items() if until < now]:
-                del known[key]
-            if known:
-                return False
+        if any(known.remain() for known in (self._held, self._passed, self._back)):
+            return False
         try:
             self._netlink.change([nft_rules.deletion(self.name)])
         except (IsolationError, PermissionDenied) as exc:
@@ -370,49 +327,11 @@ def sweep() -> list[str]:
     :return: the names of the tables that were deleted.
     :raises PermissionDenied, IsolationError: the kernel does not tell.
     """
-    sets = [f"{kind}{version}" for kind in ("flows", "passed", "back") for version in _LENGTHS]
+    sets = flow_rules.sets("flows", "passed", "back")
     with contextlib.closing(netfilter.Netlink()) as netlink:
         return [*owned_table.sweep(netlink, _ours(netlink), sets), *new_connections.sweep(netlink)]
-
-
-def _table(name: str, flags: int, untracked: list[bytes]) -> list[Message]:
-    messages = [nft_rules.table(name, flags)]
-    for kind in ("flows", "passed"):
-        for version, size in _LENGTHS.items():
-            messages.append(nft_rules.flow_set(name, f"{kind}{version}", len(messages), size))
-    for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
-        messages.append(nft_rules.chain(name, chain, hook, _FIRST))
-        messages += _rules(name, chain, untracked if hook == nft_rules.LOCAL_OUT else [])
-    return messages
-
-
-def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
-    outward = chain == "output"
-    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
-    tests = [
-        (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
-        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), [*untracked, *accept]),
-        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
-    ]
-    passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
-    if outward:  # one that has come back may send
-        tests += [([*nft_rules.is_reset(), *test], drop) for test in passed]
-    else:
-        tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
-        tests += [(test, drop) for test in passed]
-    return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]
 
 
 def _names(flows: Sequence[Flow]) -> str:
     more = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
     return f"{flows[0]}{more}"
-
-
-def _those(flows: Iterable[Flow], known: Mapping[bytes, float]) -> list[Flow]:
-    return [flow for flow in flows if flow.key in known]
-
-
-def _drop(flows: Iterable[Flow], *tables: _Until) -> None:
-    for known in tables:
-        for flow in flows:
-            known.pop(flow.key, None)

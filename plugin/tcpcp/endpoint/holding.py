@@ -32,7 +32,7 @@ class Holding:
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
     :ivar created: not got: the filter by which this host's connection tracking, which has not seen its connection
-        begin, gets to know it; else None.
+        begin, gets to know it; None: nobody needs to tell it, or can.
     :ivar going: a thread is about to let it run or to end it.
     """
 
@@ -76,6 +76,14 @@ def table(namespace: int) -> FlowTable:
                 other.rest()
             _tables[namespace] = FlowTable()
         return _tables[namespace]
+
+
+def introducing(namespace: int) -> FlowTable | None:
+    """As :func:`table`, for :func:`introduce`; None where there is no socket to be had, as without netfilter."""
+    try:
+        return table(namespace)
+    except IsolationError:
+        return None
 
 
 def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[Holding]:

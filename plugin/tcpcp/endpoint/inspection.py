@@ -1,28 +1,17 @@
-"""Whether a socket can be passed, and what of it only its owner changes: stage one of `reader`."""
+"""Whether a socket can be passed: what it is, what state it is in, and whether it has what an ICI cannot hold."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import io
-import ipaddress
-import os
 import select
 import socket
-import struct
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple, Protocol
 
-from tcpcp.endpoint import fingerprint, socket_options
+from tcpcp.endpoint import socket_ends
 from tcpcp.errors import AlreadyGot, KernelError, Unsupported
-from tcpcp.kernel import fields, socket_filter, tcp_repair
-from tcpcp.kernel.fields import Seen
+from tcpcp.kernel import fields, tcp_repair
 from tcpcp.kernel.tcp_repair import TCP
-from tcpcp.record import addresses
-from tcpcp.record.ici import FIN_IN, Endpoint, Ici, State
+from tcpcp.record.ici import State
 
 #: States that an ICI can describe and `create` can rebuild. Not SYN_SENT: no call sets the time at which the
 #: SYN was sent, against which the kernel checks the answer's timestamp (tests/facts/test_syn_sent.py).
@@ -46,203 +35,6 @@ _REMEDIES = {
 _absent: set[str] = set()
 #: include/uapi/asm-generic/socket.h SO_TYPE, SO_DOMAIN, SO_PROTOCOL.
 _WHAT_IT_IS = ((3, "SO_TYPE"), (39, "SO_DOMAIN"), (38, "SO_PROTOCOL"))
-#: Lengths of struct sockaddr_in and sockaddr_in6, and where the address is in them.
-_SOCKADDR = {socket.AF_INET: (16, slice(4, 8)), socket.AF_INET6: (28, slice(8, 24))}
-
-
-#: Slots of 8 bytes, each loaded as a number of its size and stored as one of 8: so where its bytes are depends.
-_ENDS = struct.Struct(
-    "=Q2sxxxxxx2sxxxxxx4sxxxx4sxxxx16s16s" if sys.byteorder == "little" else "=Q6x2s6x2s4x4s4x4s16s16s"
-)
-
-
-class Prepared(NamedTuple):
-    """What :func:`prepare` reads of a socket: only its owner changes that.
-
-    :ivar closed: the state is CLOSE: there is no connection any more, only bytes to be read.
-    :ivar shut: shutdown(SHUT_RD) was called.
-    """
-
-    local: Endpoint
-    peer: Endpoint
-    closed: bool
-    options: dict[str, int]
-    algorithm: str
-    device: str
-    socket_filter: bytes
-    ipv6_socket: bool
-    shut: bool = False
-
-
-def prepare(sock: socket.socket) -> Prepared:
-    """Check that *sock* can be passed, and read what packets do not change. It may be in use.
-
-    :param sock: as for :func:`inspect`.
-    :return: for :func:`read`; nobody may set an option of the socket in between.
-    :raises Unsupported, KernelError: as :func:`inspect`.
-    """
-    return prepare_many([sock])[0]
-
-
-def prepare_many(socks: Sequence[socket.socket], seen: Sequence[Seen | None] | None = None) -> list[Prepared]:
-    """:func:`prepare` for several sockets, all of the same network namespace.
-
-    :param seen: what :func:`tcpcp.kernel.fields.look` says of each, if it was asked just before.
-    :raises Unsupported, KernelError: of the first that cannot be passed; nothing has changed.
-    """
-    looks = fields.look(socks) if seen is None else seen
-    if not any(looks):
-        return _prepare_asking(socks)
-    alike: dict[_Kind, Prepared] = {}
-    return [_prepare_as_seen(sock, look, alike) for sock, look in zip(socks, looks, strict=True)]
-
-
-#: IP version, and :attr:`tcpcp.kernel.fields.Seen.settings`.
-_Kind = tuple[int, bytes]
-#: Kinds that this process has met, with the first that was asked of each; so many at most.
-_met: dict[_Kind, Prepared] = {}
-_MOST_MET = 256
-
-
-def _prepare_as_seen(sock: socket.socket, seen: Seen | None, alike: dict[_Kind, Prepared]) -> Prepared:
-    """*sock* is not asked where one of its kind has been: what is true of that one is true of it."""
-    both = ends_in(seen.ends) if seen else None
-    if seen is None or both is None:
-        return _prepare_asking([sock])[0]
-    local, peer = both
-    kind = local.ip.version, seen.settings
-    known = alike.get(kind)
-    if known is None:
-        known = _met.get(kind)
-        if known is None:
-            return _meet(sock, seen, kind, alike, both)
-        known = alike[kind] = _as_it_is_now(sock, known)
-    options = socket_options.read_counted(sock, known.options, ipv6_socket=known.ipv6_socket)
-    return Prepared(local, peer, False, options, known.algorithm, known.device, b"", known.ipv6_socket)
-
-
-def _meet(
-    sock: socket.socket,
-    seen: Seen,
-    kind: _Kind,
-    alike: dict[_Kind, Prepared],
-    both: tuple[Endpoint, Endpoint],
-) -> Prepared:
-    """The first of its kind.
-
-    Its ends are *both*, those of its packets: what getpeername() says a control group's BPF program may have made
-    up, as those do that balance loads without translating packets (net/ipv4/af_inet.c inet_getname()).
-    """
-    (found,) = _prepare_asking([sock])
-    if not found.closed:
-        found = found._replace(local=both[0], peer=both[1])
-    if _has_a_kind(seen, found) and fingerprint.tells_options_apart(sock.family):
-        if len(_met) >= _MOST_MET:
-            _met.clear()
-        alike[kind] = _met[kind] = found
-    return found
-
-
-def _as_it_is_now(sock: socket.socket, known: Prepared) -> Prepared:
-    """What was asked of another one some time ago: what is not in the socket itself may be otherwise by now.
-
-    That is what a sysctl decides, and what an interface or a congestion control is called.
-    """
-    return known._replace(
-        options=socket_options.read_decided(sock, known.options),
-        algorithm=tcp_repair.get_congestion(sock),
-        device=device(sock),
-    )
-
-
-def _has_a_kind(seen: Seen, found: Prepared) -> bool:
-    """Nothing of it is its own."""
-    return not (fields.is_special(seen) or found.closed or found.shut or found.socket_filter)
-
-
-def _prepare_asking(socks: Sequence[socket.socket]) -> list[Prepared]:
-    for sock in socks:
-        _check(sock)
-    _check_keys(socks)
-    events = _events(socks)
-    _check_events(socks, events)
-    return [_prepare(sock, _is_shut(sock, events)) for sock in socks]
-
-
-def _check_keys(socks: Sequence[socket.socket]) -> None:
-    for sock, keyed in zip(socks, fields.keyed(socks), strict=True):
-        if keyed:
-            raise Unsupported(f"{_name(sock)}: TCP-MD5 or TCP-AO: its keys are not passed")
-
-
-def _is_shut(sock: socket.socket, events: Mapping[int, int]) -> bool:
-    """Whether the application shut its reading; once the peer has sent a FIN, that is the same."""
-    hung_up = events.get(sock.fileno(), 0) & select.POLLRDHUP
-    return bool(hung_up) and tcp_repair.get_state(sock) not in FIN_IN
-
-
-def _prepare(sock: socket.socket, shut: bool) -> Prepared:
-    local, peer, closed = ends(sock)
-    ipv6_only = local.ip.version == 6
-    options = socket_options.read_all(sock, ipv6_only=ipv6_only, connected=True)
-    algorithm = tcp_repair.get_congestion(sock)
-    ipv6_socket = ipv6_only or sock.family == socket.AF_INET6
-    return Prepared(
-        local,
-        peer,
-        closed,
-        options,
-        algorithm,
-        device(sock),
-        socket_filter.get(sock),
-        ipv6_socket,
-        shut,
-    )
-
-
-def ends(sock: socket.socket) -> tuple[Endpoint, Endpoint, bool]:
-    """Both ends of *sock*, and whether its connection is closed.
-
-    :raises KernelError: ENOTCONN, it never had one.
-    """
-    local = local_end(sock)
-    try:
-        return local, _endpoint(sock.getpeername()), False
-    except OSError:
-        return local, last_peer(sock), True
-
-
-@lru_cache(65536)
-def ends_in(raw: bytes) -> tuple[Endpoint, Endpoint] | None:
-    """Both ends, from :attr:`tcpcp.kernel.fields.Seen.ends`; None where the socket has no address of its own."""
-    family, local_port, peer_port, local4, peer4, local6, peer6 = _ENDS.unpack(raw)
-    mine, theirs = (local4, peer4) if family == socket.AF_INET else (local6, peer6)
-    if not any(mine):
-        return None
-    return _end_in(mine, local_port), _end_in(theirs, peer_port)
-
-
-def _end_in(ip: bytes, port: bytes) -> Endpoint:
-    return Endpoint(addresses.address(ip), int.from_bytes(port, "big"))
-
-
-def local_end(sock: socket.socket) -> Endpoint:
-    """Where *sock* is bound."""
-    try:
-        return _endpoint(sock.getsockname())
-    except OSError as exc:
-        raise tcp_repair.failed("getsockname", sock, exc) from exc
-
-
-def last_peer(sock: socket.socket) -> Endpoint:
-    """The far end of *sock*, also after the connection has been closed, when getpeername() is refused.
-
-    :raises KernelError: ENOTCONN, it never had one.
-    Source: net/ipv4/af_inet.c inet_getname(), net/core/sock.c sk_getsockopt() SO_PEERNAME.
-    """
-    length, where = _SOCKADDR[sock.family]
-    raw = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, tcp_repair.SO_PEERNAME, length, "SO_PEERNAME")
-    return _endpoint((socket.inet_ntop(sock.family, raw[where]), int.from_bytes(raw[2:4], "big")))
 
 
 def inspect(sock: socket.socket) -> None:
@@ -254,104 +46,26 @@ def inspect(sock: socket.socket) -> None:
     :raises AlreadyGot: it is in repair mode.
     :raises KernelError: it is not a socket that can be asked.
     """
-    _check(sock)
-    _check_keys([sock])
-    _check_events([sock], _events([sock]))
+    inspect_many([sock])
 
 
-class HasFileno(Protocol):
-    """A socket, or what stands for one: asyncio's TransportSocket, for example."""
+def inspect_many(socks: Sequence[socket.socket]) -> dict[int, int]:
+    """:func:`inspect` for several sockets.
 
-    def fileno(self) -> int:
-        """The descriptor."""
-        ...
-
-
-def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
-    """*given* as one of Python's sockets.
-
-    :param stack: closes it at its end, where it is a duplicate.
-    :raises Unsupported: it is closed, or no socket, or one that encrypts, or has a buffer of its own.
-    :raises KernelError: there is no descriptor left for a duplicate.
+    :return: what poll() says of each descriptor, with POLLRDHUP.
     """
-    ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
-    if ssl is not None and isinstance(given, ssl.SSLSocket):
-        raise Unsupported(
-            f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
-            "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
-        )
-    number = _descriptor(given)
-    if isinstance(given, socket.socket):
-        return given
-    try:
-        made = stack.enter_context(_duplicate(number))
-    except OSError as exc:
-        if exc.errno in (errno.EMFILE, errno.ENFILE):
-            raise KernelError("dup", exc.errno, f"descriptor {number}") from exc
-        raise Unsupported(f"descriptor {number}: not a socket: {exc.strerror}") from exc
-    if isinstance(given, (io.BufferedIOBase, io.TextIOBase)):  # as makefile() returns
-        raise Unsupported(
-            f"{_name(made)}: {type(given).__name__}: a file may have bytes in a buffer of its own, which an ICI "
-            "has not; pass the socket that it was made of, and beside the ICI what the file has read ahead"
-        )
-    return made
+    for sock in socks:
+        _check(sock)
+    _check_keys(socks)
+    events = _events(socks)
+    _check_events(socks, events)
+    return events
 
 
-def _descriptor(given: HasFileno) -> int:
-    try:
-        number = given.fileno()
-    except AttributeError as exc:
-        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
-    except (OSError, ValueError) as exc:  # a file that is closed, or has none of its own (io.IOBase.fileno())
-        raise Unsupported(f"{given!r}: not a socket: it has no descriptor: {exc}") from exc
-    if number < 0:
-        raise Unsupported("the socket is closed")
-    return number
-
-
-def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
-    """Make sure that *sock* can become the endpoint *ici*.
-
-    :return: *sock*.
-    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening,
-        or bound to a port of every address: which one it gets is known when it connects, too late to isolate it.
-    """
-    with contextlib.ExitStack() as stack:
-        as_socket(sock, stack)
-    require_tcp(sock)
-    if (sock.family == socket.AF_INET6) != ici.ipv6_socket:
-        raise Unsupported(f"{ici}: cannot be created with a socket of the family {sock.family.name}")
-    state = tcp_repair.get_state(sock)
-    if state != State.CLOSE or tcp_repair.get_repair(sock):
-        name = State(state).name
-        raise Unsupported(
-            f"{ici}: cannot be created with a socket in state {name}, {_name(sock)}; take a fresh one"
-        )
-    bound = local_end(sock)
-    if bound.port and bound.ip.is_unspecified:
-        raise Unsupported(
-            f"{ici}: cannot be created with a socket bound to every address, {_name(sock)}; "
-            "bind it to the one that the connection is to have"
-        )
-    return sock
-
-
-def _name_of(given: object) -> str:
-    return tcp_repair.describe(given) if isinstance(given, socket.socket) else repr(given)
-
-
-def _duplicate(descriptor: int) -> socket.socket:
-    """Another object for the same socket; what Python's default timeout does to the descriptor is undone."""
-    before = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    copy = os.dup(descriptor)
-    try:
-        made = socket.socket(fileno=copy)
-    except BaseException:
-        os.close(copy)
-        raise
-    if socket.getdefaulttimeout() is not None:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, before)
-    return made
+def _check_keys(socks: Sequence[socket.socket]) -> None:
+    for sock, keyed in zip(socks, fields.keyed(socks), strict=True):
+        if keyed:
+            raise Unsupported(f"{_name(sock)}: TCP-MD5 or TCP-AO: its keys are not passed")
 
 
 def _check(sock: socket.socket) -> None:
@@ -389,7 +103,7 @@ def _check_use(sock: socket.socket) -> None:
 def _check_closed(sock: socket.socket) -> None:
     """A socket without a connection is passed only if both sides have closed it in order."""
     try:
-        last_peer(sock)
+        socket_ends.last_peer(sock)
     except KernelError:
         raise Unsupported(
             f"{_name(sock)}: not connected, and never was: there is no connection to pass"
@@ -494,27 +208,3 @@ def check_state(sock: socket.socket, state: int) -> None:
     if state not in READABLE:
         remedy = _REMEDIES.get(State(state), "")
         raise Unsupported(f"{_name(sock)}: state {State(state).name} cannot be passed{remedy}")
-
-
-def device(sock: socket.socket) -> str:
-    """The interface that *sock* is bound to, or ""."""
-    raw = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16, "SO_BINDTODEVICE")
-    return raw.split(b"\0", 1)[0].decode()
-
-
-@lru_cache(65536)
-def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address written as *text* by the kernel; an IPv4-mapped one as IPv4."""
-    if ":" not in text:
-        return ipaddress.IPv4Address(socket.inet_aton(text))
-    ip = ipaddress.IPv6Address(text.split("%", 1)[0])
-    return ip.ipv4_mapped or ip
-
-
-@lru_cache(65536)
-def _endpoint_of(host: str, port: int) -> Endpoint:
-    return Endpoint(address(host), port)
-
-
-def _endpoint(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    return _endpoint_of(name[0], name[1])

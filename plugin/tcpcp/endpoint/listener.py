@@ -29,8 +29,8 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from tcpcp.endpoint import inspection
-from tcpcp.endpoint.inspection import HasFileno
+from tcpcp.endpoint import handed_in, socket_ends
+from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
 from tcpcp.errors import IsolationError, PermissionDenied, Unsupported
 from tcpcp.kernel import diag, tcp_repair
@@ -148,10 +148,10 @@ def handshakes(listener: socket.socket) -> int:
 
 def bound(listener: socket.socket) -> list[Endpoint]:
     """Where *listener* takes connections; one for both families counts twice."""
-    local = inspection.local_end(listener)
+    local = socket_ends.local_end(listener)
     both = listener.family == socket.AF_INET6 and local.ip.is_unspecified
     if both and not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-        return [local, Endpoint(inspection.address("0.0.0.0"), local.port)]
+        return [local, Endpoint(socket_ends.address("0.0.0.0"), local.port)]
     return [local]
 
 
@@ -159,7 +159,7 @@ def bound(listener: socket.socket) -> list[Endpoint]:
 def _listening(given: HasFileno) -> Iterator[socket.socket]:
     """*given* as one of Python's sockets, which listens."""
     with contextlib.ExitStack() as stack:
-        sock = given if isinstance(given, socket.socket) else inspection.as_socket(given, stack)
+        sock = given if isinstance(given, socket.socket) else handed_in.as_socket(given, stack)
         if tcp_repair.get_state(sock) != State.LISTEN:
             raise Unsupported(f"{tcp_repair.describe(sock)}: not a listening socket")
         yield sock

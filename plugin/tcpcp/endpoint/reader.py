@@ -1,4 +1,4 @@
-"""From a live socket to an ICI: whether it can be passed, and what it holds. The recipe is in `endpoint`.
+"""From a live socket to an ICI: whether it can be passed, and what it holds. The recipe is in `calls`.
 
 In two stages, so that little is left to be done while the connection stands still: :func:`prepare` reads what
 only the application changes, :func:`read` the rest, once the connection is isolated.
@@ -7,15 +7,15 @@ only the application changes, :func:`read` the rest, once the connection is isol
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from tcpcp.endpoint import socket_options
-from tcpcp.endpoint.inspection import Prepared, check_no_error, check_state, prepare, prepare_many
-from tcpcp.errors import KernelError, PermissionDenied, TcpcpError, Unsupported
+from tcpcp.endpoint import repair_mode, socket_options
+from tcpcp.endpoint.inspection import check_no_error, check_state
+from tcpcp.endpoint.preparation import Prepared, prepare, prepare_many
+from tcpcp.errors import Unsupported
 from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
@@ -68,24 +68,10 @@ def read(
     :raises PermissionDenied: no CAP_NET_ADMIN; the socket is as before.
     :raises KernelError: the socket is as before; if undoing failed too, a note says how.
 
-    The timestamp. TCP_TIMESTAMP returns the clock with bit 0 replaced by the unit. With ms, the true clock
-    was v or v + 1, and a segment may have been sent with v + 1, so the next one may carry v + 2 at the
-    earliest that has bit 0 clear again. With us, v has bit 0 set and is not below the true clock. The new
-    endpoint's clock goes on from there: it never goes back, which the peer's PAWS check demands (RFC 7323
-    section 5.3), and it does not count the time between. That keeps the gap out of round-trip times: the
-    kernel takes a sample from the difference between its clock and the timestamp that the peer echoes
-    (net/ipv4/tcp_input.c tcp_rtt_tsopt_us(), tcp_ack_update_rtt()), and the echo of a segment sent before
-    the gap would else count the whole gap. RFC 7323 section 5.4 asks for a clock at least proportional to
-    real time; seen over one pause this one is slow by the pause, far from the limit that PAWS sets.
-
-    A paced connection (BBR, SO_MAX_PACING_RATE) is ahead of its clock: what it sends carries the time at which
-    the next segment may leave, seconds from now where little may be sent in one (net/ipv4/tcp_output.c
-    tcp_update_skb_after_send(), __tcp_transmit_skb()). The new endpoint's clock begins there.
-
     Source: paper section 2 steps 1 to 4; net/ipv4/tcp.c do_tcp_getsockopt(); CRIU's soccr.c for the calls.
     """
     known = prepared or prepare(sock)
-    enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
+    repair_mode.enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
     try:
         return _read(sock, known, tag, ts_recent)
     except BaseException as exc:
@@ -93,57 +79,9 @@ def read(
         raise
 
 
-def enter_repair(sock: socket.socket, reuse: int) -> None:
-    """Repair mode on, and SO_REUSEADDR *reuse*, as it was before.
-
-    Repair mode makes of it a mark that lets a socket be bound to any port, also one that another user listens
-    on (SK_FORCE_REUSE); whoever else holds the socket must not find it there.
-    """
-    force_reuse(sock)
-    try:
-        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-    except BaseException as exc:
-        with _noting(exc):
-            tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
-            tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-        raise
-
-
-def force_reuse(sock: socket.socket) -> None:
-    """Repair mode on, with the mark that lets *sock* be bound beside others."""
-    try:
-        tcp_repair.set_repair(sock, tcp_repair.ON)
-    except KernelError as exc:
-        if exc.errno == errno.EPERM:
-            raise PermissionDenied(f"{exc}; it needs CAP_NET_ADMIN in the socket's user namespace") from exc
-        raise
-
-
-def leave_repair(sock: socket.socket, mode: int) -> None:
-    """Repair mode off by *mode*, which clears SO_REUSEADDR; that is as it was."""
-    reuse = tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, "SO_REUSEADDR")
-    tcp_repair.set_repair(sock, mode)
-    if reuse != 1:
-        return
-    try:
-        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
-    except KernelError:
-        enter_repair(sock, 1)  # or it would be forgotten
-        raise
-
-
 def _undo(sock: socket.socket, error: BaseException) -> None:
-    with _noting(error):
-        leave_repair(sock, tcp_repair.OFF_NO_PROBE)
-
-
-@contextlib.contextmanager
-def _noting(error: BaseException) -> Iterator[None]:
-    """What fails while *error* is being undone is a note of it."""
-    try:
-        yield
-    except TcpcpError as exc:
-        error.add_note(f"and the socket could not be taken out of repair mode: {exc}")
+    with repair_mode.noting(error):
+        repair_mode.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
 
 
 def read_again(sock: socket.socket, ici: Ici, ahead_ns: int = 0) -> Ici:
@@ -264,6 +202,22 @@ def _whole_queue_readable(sock: socket.socket, options: Mapping[str, int]) -> It
 
 
 def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int = 0) -> Timestamp:
+    """The smallest value that the next segment may carry.
+
+    TCP_TIMESTAMP returns the clock with bit 0 replaced by the unit. With ms, the true clock was v or v + 1, and
+    a segment may have been sent with v + 1, so the next one may carry v + 2 at the earliest that has bit 0 clear
+    again. With us, v has bit 0 set and is not below the true clock. The new endpoint's clock goes on from there:
+    it never goes back, which the peer's PAWS check demands (RFC 7323 section 5.3), and it does not count the time
+    between. That keeps the gap out of round-trip times: the kernel takes a sample from the difference between its
+    clock and the timestamp that the peer echoes (net/ipv4/tcp_input.c tcp_rtt_tsopt_us(), tcp_ack_update_rtt()),
+    and the echo of a segment sent before the gap would else count the whole gap. RFC 7323 section 5.4 asks for a
+    clock at least proportional to real time; seen over one pause this one is slow by the pause, far from the limit
+    that PAWS sets.
+
+    A paced connection (BBR, SO_MAX_PACING_RATE) is ahead of its clock: what it sends carries the time at which
+    the next segment may leave, seconds from now where little may be sent in one (net/ipv4/tcp_output.c
+    tcp_update_skb_after_send(), __tcp_transmit_skb()). The new endpoint's clock begins there.
+    """
     value = tcp_repair.get_timestamp(sock)
     if value & 1:
         return Timestamp(seq.add(value, _even(ahead_ns, _US)), True, ts_recent)
@@ -334,7 +288,7 @@ def read_many(
     try:
         known = prepared or prepare_many(plain)
         for sock, one in zip(plain, known, strict=True):
-            enter_repair(sock, one.options.get("SO_REUSEADDR", 0))
+            repair_mode.enter_repair(sock, one.options.get("SO_REUSEADDR", 0))
             entered.append(sock)
         icis = _read_all(pairs, known)
         _settle(plain, icis)

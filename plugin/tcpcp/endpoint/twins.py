@@ -1,6 +1,7 @@
-"""Two connections of one host may have the same two ends, where each has an interface of its own: link-local
-addresses, VRFs. A filter tells connections apart by their ends, so with one its twin would be isolated, and cut off
-for a minute when that one is released. Such a connection is not passed.
+"""Whether another connection of this host has the same two ends: such a one is not passed.
+
+There may be one where each has an interface of its own: link-local addresses, VRFs. A filter tells connections
+apart by their ends, so with one its twin would be isolated, and cut off for a minute when that one is released.
 
 Source: net/ipv4/inet_hashtables.c inet_match().
 """

@@ -1,5 +1,6 @@
-"""Signals wait while a call of the library is under way: an exception of a handler in its middle would leave a
-socket changed that nobody remembers.
+"""Signals wait while a call of the library is under way.
+
+An exception of a handler in its middle would leave a socket changed that nobody remembers.
 
 Only in the main thread, where Python runs handlers. Its mask is enough in a program of one thread. Among several
 the kernel gives a signal to another one, and Python runs the handler in the main thread all the same: there the

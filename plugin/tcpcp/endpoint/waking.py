@@ -21,7 +21,7 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tcpcp.endpoint import inspection, raw_segment
+from tcpcp.endpoint import inspection, raw_segment, socket_ends
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import seq
@@ -89,7 +89,7 @@ def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> 
 
 
 def _known(sock: socket.socket) -> Known:
-    local, peer, _ = inspection.ends(sock)
+    local, peer, _ = socket_ends.ends(sock)
     number = seq.add(tcp_repair.get_window(sock).rcv_wup, -1)
     return Known(tcp_repair.get_namespace(sock), local, peer, number, _acknowledged(sock))
 
@@ -117,7 +117,7 @@ def overdue(sock: socket.socket, held_s: float) -> tuple[int, bytes]:
 
 def _last_again(sock: socket.socket) -> bytes:
     """What the peer has acknowledged last; says nothing new."""
-    local, peer, _ = inspection.ends(sock)
+    local, peer, _ = socket_ends.ends(sock)
     hears = _hears(sock, local, tcp_repair.get_namespace(sock))
     if tcp_repair.get_state(sock) not in _WAITED_FOR or not hears:
         return b""
@@ -151,7 +151,7 @@ def _hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
 
 
 def _is_reached(sock: socket.socket, local: Endpoint) -> bool:
-    device = inspection.device(sock)
+    device = socket_ends.device(sock)
     if local.is_link_local:
         return raw_segment.stays_here(local, device)
     return not device and raw_segment.stays_here(local)
@@ -166,7 +166,7 @@ def wake(sock: socket.socket, segment: bytes, local: Endpoint | None = None) -> 
     if not segment:
         return
     try:
-        local = local or inspection.local_end(sock)
-        raw_segment.feed(segment, local, inspection.device(sock) if local.is_link_local else "")
+        local = local or socket_ends.local_end(sock)
+        raw_segment.feed(segment, local, socket_ends.device(sock) if local.is_link_local else "")
     except TcpcpError:
         pass

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tcpcp import standard_streams
 from tcpcp.helper import room
+from tcpcp.helper.bounds import Bounds
 from tcpcp.helper.client import DEFAULT_PATH
 from tcpcp.helper.policy import Allowed, Rights, parse_grant
 from tcpcp.helper.protocol import HelperError
 from tcpcp.helper.server import Server, inherited, listen
-from tcpcp.helper.service import Bounds
 from tcpcp.version import VERSION
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from tcpcp.endpoint.inspection import HasFileno, as_socket
+from tcpcp.endpoint.handed_in import HasFileno, as_socket
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.helper import descriptors, protocol

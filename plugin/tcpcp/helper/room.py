@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import resource
 
+from tcpcp.helper.bounds import Bounds
 from tcpcp.helper.protocol import MAX_SOCKETS, HelperError
-from tcpcp.helper.service import Bounds
 
 #: What a worker has open beside sockets and connections: netlink, BPF programs, memory with an ICI; with some left.
 RESERVE = 64

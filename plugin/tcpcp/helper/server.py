@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 from tcpcp.endpoint import flow_table
 from tcpcp.errors import OtherNamespace, PermissionDenied, TcpcpError
-from tcpcp.helper import descriptors, protocol
+from tcpcp.helper import descriptors, protocol, telling
+from tcpcp.helper.bounds import Bounds
 from tcpcp.helper.policy import Allowed, Rights
 from tcpcp.helper.protocol import HelperError, failure_of
-from tcpcp.helper.service import Bounds
 from tcpcp.helper.worker import HAND_OVER
 
 #: Users at a time; each has a process.
@@ -119,7 +119,7 @@ class Server:
         self._swept = time.monotonic()
         with contextlib.suppress(TcpcpError, OSError):  # another time
             for name in flow_table.sweep():
-                print(f"tcpcp-helper: deleted table inet {name}", file=sys.stderr, flush=True)
+                telling.tell(f"deleted table inet {name}")
 
     def _hear(self, ready: set[int]) -> None:
         """What workers say, of whom those that have ended say nothing."""
@@ -167,9 +167,7 @@ class Server:
         """What *asker* may claim."""
         rights = self._allowed.rights(asker.uid, asker.gids)
         if rights is None:
-            print(
-                f"tcpcp-helper: user {asker.uid}, process {asker.pid}: refused", file=sys.stderr, flush=True
-            )
+            telling.tell(f"user {asker.uid}, process {asker.pid}: refused")
             raise PermissionDenied(f"user {asker.uid} is not among those whom this helper serves")
         if _namespace_of(connection) != self._namespace:
             raise OtherNamespace("this helper serves another network namespace than the caller's")

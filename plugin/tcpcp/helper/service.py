@@ -1,4 +1,4 @@
-"""What is done for one user: his requests, and the sockets that he has got or created and not finished with.
+"""What is done for one user: his requests.
 
 The rules that make it safe to ask, for whom and about what, are in docs/helper.md.
 """
@@ -6,25 +6,22 @@ The rules that make it safe to ask, for whom and about what, are in docs/helper.
 from __future__ import annotations
 
 import socket
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import tcpcp
-from tcpcp.endpoint import calls, inspection
-from tcpcp.errors import AlreadyGot, NotGot, PermissionDenied, Unsupported
-from tcpcp.helper import descriptors, policy, sockets, surroundings
-from tcpcp.helper.policy import Rights
+from tcpcp.endpoint import calls, inspection, socket_ends
+from tcpcp.errors import PermissionDenied, Unsupported
+from tcpcp.helper import descriptors, policy, sockets, surroundings, telling
+from tcpcp.helper.held import Call, Caller, Holding, calm
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
 from tcpcp.helper.sockets import Ends
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import codec
 from tcpcp.record.ici import Endpoint, Ici
 
-_Call = Callable[[Sequence[socket.socket]], None]
-_FINISHING: dict[Operation, _Call] = {
+_FINISHING: dict[Operation, Call] = {
     # The firewall's word on what a user sends is not taken from it.
     Operation.ACTIVATE: partial(calls.activate_many, introduce=False),
     Operation.RELEASE: calls.release_many,
@@ -33,47 +30,6 @@ _FINISHING: dict[Operation, _Call] = {
 }
 #: What an end that is near still allows.
 _WHILE_ENDING = frozenset({Operation.ACTIVATE, Operation.RELEASE, Operation.RESUME})
-_SHOWN = 3
-
-
-class Bounds(NamedTuple):
-    """How much one user may have at a time.
-
-    :ivar connections: to the helper.
-    :ivar held: sockets got or created, and not finished with.
-    :ivar image_bytes: of the ICIs of one request.
-    """
-
-    connections: int = 32
-    held: int = 4096
-    image_bytes: int = 64 << 20
-
-
-@dataclass(eq=False, slots=True)
-class Caller:
-    """One connection to the helper.
-
-    :ivar rights: what the user may claim who made it.
-    """
-
-    connection: socket.socket
-    uid: int
-    rights: Rights
-
-
-@dataclass(eq=False, slots=True)
-class Held:
-    """One socket in repair mode, of which we keep a descriptor.
-
-    :ivar caller: through whom it was got or created.
-    :ivar ends: what it must be when it is finished with.
-    """
-
-    sock: socket.socket
-    cookie: int
-    caller: Caller
-    created: bool
-    ends: Ends
 
 
 @dataclass(eq=False)
@@ -81,12 +37,10 @@ class Service:
     """Everything for one user.
 
     :ivar ending: nothing new is begun.
-    :ivar held: by cookie.
     """
 
-    bounds: Bounds = Bounds()
+    held: Holding
     ending: bool = False
-    held: dict[int, Held] = field(default_factory=dict)
 
     def answer(self, caller: Caller, request: Request, received: Sequence[int]) -> list[int]:
         """Do what is asked; all of it or, after an error of get or create, nothing.
@@ -117,7 +71,7 @@ class Service:
     ) -> list[int]:
         if self.ending and operation not in _WHILE_ENDING:
             raise HelperError("the helper is about to end: it begins nothing new")
-        _note(caller, operation.name, [_described(sock) for sock in socks])
+        telling.note(caller.uid, operation.name, [tcp_repair.describe(sock) for sock in socks])
         if operation is Operation.GET:
             return [self._get(caller, socks)]
         if operation is Operation.CREATE:
@@ -133,42 +87,42 @@ class Service:
             gave an ICI away: what was got ends silently, for two endpoints of one connection are worse than
             none. What was created and has not run ends silently either way.
         """
-        for one in [one for one in self.held.values() if one.caller is caller]:
+        for one in [one for one in self.held if one.caller is caller]:
             resume = orderly and not one.created
-            self._undo(one, calls.resume_many if resume else calls.release_many)
+            self.held.undo(one, calls.resume_many if resume else calls.release_many)
 
     def end(self) -> None:
         """Undo everything, as if every caller had left in order."""
-        for one in list(self.held.values()):
-            self._undo(one, calls.release_many if one.created else calls.resume_many)
+        for one in self.held:
+            self.held.undo(one, calls.release_many if one.created else calls.resume_many)
 
     def _get(self, caller: Caller, socks: Sequence[socket.socket]) -> int:
         """Get *socks*; the image of their ICIs."""
-        cookies = self._check_new(socks)
+        cookies = self.held.check_new(socks)
         for sock in socks:
             inspection.inspect(sock)
         self._check_size(socks)
-        ends = [inspection.ends(sock)[:2] for sock in socks]
+        ends = [socket_ends.ends(sock)[:2] for sock in socks]
         try:
             icis = tcpcp.get_many(socks)
         except BaseException:
             _put_down_changed(socks, ends)
             raise
-        held = self._enter(caller, socks, cookies, ends, created=False)
+        held = self.held.enter(caller, socks, cookies, ends, created=False)
         try:
-            _calm(held, icis)
+            calm(held, icis)
             return descriptors.seal(b"".join(codec.dumps(ici) for ici in icis))
         except BaseException:
             for one in held:
-                self._undo(one, calls.resume_many)
+                self.held.undo(one, calls.resume_many)
             raise
 
     def _create(self, caller: Caller, image: int, socks: Sequence[socket.socket]) -> None:
-        icis = list(codec.loads_many(descriptors.read_sealed(image, self.bounds.image_bytes)))
+        icis = list(codec.loads_many(descriptors.read_sealed(image, self.held.bounds.image_bytes)))
         if len(icis) != len(socks):
             raise ProtocolError(f"{len(icis)} ICIs for {len(socks)} sockets")
-        _note(caller, "wants", [str(ici) for ici in icis])
-        cookies = self._check_new(socks)
+        telling.note(caller.uid, "wants", [str(ici) for ici in icis])
+        cookies = self.held.check_new(socks)
         for sock in socks:
             sockets.check_fresh(sock)
         _check_claims(caller, icis)
@@ -179,88 +133,36 @@ class Service:
                 sockets.put_down(sock)
             raise
         ends = [_built_ends(ici, sock) for ici, sock in zip(icis, socks, strict=True)]
-        held = self._enter(caller, socks, cookies, ends, created=True)
+        held = self.held.enter(caller, socks, cookies, ends, created=True)
         try:
-            _calm(held, icis)
+            calm(held, icis)
             _check_taken(caller, icis)  # again, for somebody may have come meanwhile
         except BaseException:
             for one in held:
-                self._undo(one, calls.release_many)
+                self.held.undo(one, calls.release_many)
             raise
 
-    def _finish(self, socks: Sequence[socket.socket], call: _Call) -> None:
+    def _finish(self, socks: Sequence[socket.socket], call: Call) -> None:
         """Let *call* do what it does with what was handed in, which must be what is held."""
-        held = self._find(socks)
+        held = self.held.find(socks)
         for one in held:
             try:
                 sockets.check_ends(one.sock, one.ends)
             except Unsupported:
-                self._undo(one, calls.resume_many)
+                self.held.undo(one, calls.resume_many)
                 raise
         try:
             call([one.sock for one in held])
         finally:
             for one in held:
-                self._forget_running(one)
-
-    def _find(self, socks: Sequence[socket.socket]) -> list[Held]:
-        cookies = [sockets.cookie(sock) for sock in socks]
-        if len(set(cookies)) < len(cookies):
-            raise NotGot("one of the sockets is there twice")
-        for sock, cookie in zip(socks, cookies, strict=True):
-            if cookie not in self.held:
-                raise NotGot(f"{_described(sock)}: was not got or created here by this user, or runs already")
-        return [self.held[cookie] for cookie in cookies]
-
-    def _check_new(self, socks: Sequence[socket.socket]) -> list[int]:
-        """The cookies of *socks*, none of which is held, and for all of which there is room."""
-        cookies = [sockets.cookie(sock) for sock in socks]
-        if len(set(cookies)) < len(cookies) or not self.held.keys().isdisjoint(cookies):
-            raise AlreadyGot("one of the sockets is there twice, or has been got or created already")
-        if len(self.held) + len(cookies) > self.bounds.held:
-            raise HelperError(
-                f"{len(self.held)} sockets are held for this user, the limit is {self.bounds.held}"
-            )
-        return cookies
+                self.held.forget_running(one)
 
     def _check_size(self, socks: Sequence[socket.socket]) -> None:
         size = sum(map(calls.max_size, socks))
-        if size > self.bounds.image_bytes:
-            raise HelperError(f"ICIs of {size} bytes; the helper passes {self.bounds.image_bytes} at a time")
-
-    def _enter(
-        self,
-        caller: Caller,
-        socks: Sequence[socket.socket],
-        cookies: Sequence[int],
-        ends: Sequence[Ends],
-        *,
-        created: bool,
-    ) -> list[Held]:
-        held = [
-            Held(sock, cookie, caller, created, its)
-            for sock, cookie, its in zip(socks, cookies, ends, strict=True)
-        ]
-        self.held.update({one.cookie: one for one in held})
-        return held
-
-    def _forget_running(self, one: Held) -> None:
-        """What is not in repair mode any more, or closed, is not held."""
-        if one.sock.fileno() < 0 or not sockets.in_repair(one.sock):
-            self.held.pop(one.cookie, None)
-            one.sock.close()
-
-    def _undo(self, one: Held, call: _Call) -> None:
-        """Be rid of *one*, by *call* if that works; if not, its connection ends."""
-        try:
-            call([one.sock])
-        except Exception as error:  # also one that is a fault here: there are others to be undone
-            name = type(error).__name__
-            _log(f"user {one.caller.uid}: {one.ends[0]} - {one.ends[1]}: {name}: {error}")
-        if one.sock.fileno() >= 0 and sockets.in_repair(one.sock):
-            sockets.put_down(one.sock)
-        self.held.pop(one.cookie, None)
-        one.sock.close()
+        if size > self.held.bounds.image_bytes:
+            raise HelperError(
+                f"ICIs of {size} bytes; the helper passes {self.held.bounds.image_bytes} at a time"
+            )
 
 
 def _adopt(numbers: Sequence[int]) -> list[socket.socket]:
@@ -277,26 +179,18 @@ def _adopt(numbers: Sequence[int]) -> list[socket.socket]:
     return socks
 
 
-def _calm(held: Sequence[Held], icis: Sequence[Ici]) -> None:
-    """All first, for until then their owner may do what he must not; then look whether he has."""
-    for one, ici in zip(held, icis, strict=True):
-        sockets.calm(one.sock, ici.options.get("SO_REUSEADDR", 0))
-    for one in held:
-        sockets.check_ends(one.sock, one.ends)
-
-
 def _put_down_changed(socks: Iterable[socket.socket], ends: Iterable[Ends]) -> None:
     """After a get that failed: those that were made something else while they were in repair mode."""
     for sock, its in zip(socks, ends, strict=True):
         try:
             sockets.check_ends(sock, its)
         except Unsupported as error:
-            _log(str(error))
+            telling.tell(str(error))
 
 
 def _built_ends(ici: Ici, sock: socket.socket) -> Ends:
     """What a socket built from *ici* must have; with port 0 the kernel has chosen one."""
-    port = ici.local.port or inspection.local_end(sock).port
+    port = ici.local.port or socket_ends.local_end(sock).port
     return Endpoint(ici.local.ip, port), ici.peer
 
 
@@ -304,24 +198,10 @@ def _check_claims(caller: Caller, icis: Sequence[Ici]) -> None:
     limits = surroundings.limits()
     found = [f"{ici}: {one}" for ici in icis for one in policy.problems(ici, caller.rights, limits)]
     if found:
-        raise PermissionDenied(f"user {caller.uid} may not have {'; '.join(found[:_SHOWN])}")
+        raise PermissionDenied(f"user {caller.uid} may not have {'; '.join(found[: telling.SHOWN])}")
     _check_taken(caller, icis)
 
 
 def _check_taken(caller: Caller, icis: Sequence[Ici]) -> None:
     if found := surroundings.taken(icis, caller.uid, caller.rights):
-        raise PermissionDenied("; ".join(found[:_SHOWN]))
-
-
-def _described(sock: socket.socket) -> str:
-    return tcp_repair.describe(sock)
-
-
-def _note(caller: Caller, what: str, names: Sequence[str]) -> None:
-    """For the journal: what a user has done in the name of which connection."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    _log(f"user {caller.uid}: {what} {', '.join(names[:_SHOWN])}{more}")
-
-
-def _log(text: str) -> None:
-    print(f"tcpcp-helper: {text}", file=sys.stderr, flush=True)
+        raise PermissionDenied("; ".join(found[: telling.SHOWN]))

@@ -19,7 +19,7 @@ import errno
 import socket
 import struct
 
-from tcpcp.endpoint import inspection
+from tcpcp.endpoint import socket_ends
 from tcpcp.errors import KernelError, TcpcpError, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Endpoint, State
@@ -72,7 +72,7 @@ def check_fresh(sock: socket.socket) -> None:
 
     :raises Unsupported: it is bound, or was connected.
     """
-    if tcp_repair.get_state(sock) != State.CLOSE or inspection.local_end(sock).port:
+    if tcp_repair.get_state(sock) != State.CLOSE or socket_ends.local_end(sock).port:
         raise Unsupported(f"{tcp_repair.describe(sock)}: not a fresh socket")
 
 
@@ -82,7 +82,7 @@ def check_ends(sock: socket.socket, ends: Ends) -> None:
     :raises Unsupported: it is another; it is as after :func:`put_down`.
     """
     try:
-        local, peer, _ = inspection.ends(sock)
+        local, peer, _ = socket_ends.ends(sock)
         if (local, peer) == ends:
             return
         found = f"{local} - {peer}"

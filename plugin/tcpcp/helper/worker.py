@@ -24,9 +24,11 @@ from collections.abc import Sequence
 from tcpcp.endpoint import beforehand, isolation
 from tcpcp.errors import TcpcpError
 from tcpcp.helper import descriptors, protocol, room
+from tcpcp.helper.bounds import Bounds
+from tcpcp.helper.held import Caller, Holding
 from tcpcp.helper.policy import parse_rights
 from tcpcp.helper.protocol import Failure, HelperError, Operation, ProtocolError, failure_of
-from tcpcp.helper.service import Bounds, Caller, Service
+from tcpcp.helper.service import Service
 
 #: What the server sends begins with it, so that it is never empty; the rights follow, a connection is beside.
 HAND_OVER = b"R"
@@ -42,7 +44,7 @@ class Worker:
 
     def __init__(self, server: socket.socket, uid: int, bounds: Bounds) -> None:
         self._server, self._uid, self._bounds = server, uid, bounds
-        self._service = Service(bounds)
+        self._service = Service(Holding(bounds))
         self._callers: dict[int, Caller] = {}
         self._taken = self._told = 0
         self._finished = 0

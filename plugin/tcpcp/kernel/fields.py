@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     """What a TCP socket is; what packets change of it is in :class:`Numbers`.
 
     :ivar cookie: 0 before anybody has asked for it.
-    :ivar ends: bytes from which follow both ends, for :func:`tcpcp.endpoint.inspection.ends_in`.
+    :ivar ends: bytes from which follow both ends, for :func:`tcpcp.endpoint.socket_ends.ends_in`.
     :ivar settings: bytes from which follow what kind of socket it is, its state, whether there is anything
         special about it (:func:`is_special`), and its options, but for those that `fingerprint` names. Compare
         them only, and only for as long as no sysctl is changed: an option may mean what one of these says.

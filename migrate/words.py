@@ -1,0 +1,71 @@
+"""Single words of the command line: what each must be. All raise UsageError where one makes no sense. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable
+
+from migrate.errors import UsageError
+
+
+def number(name: str, text: str, largest: int) -> int:
+    """From 1 to *largest*."""
+    # isdecimal() alone would take digits of other scripts.
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= largest):
+        raise wrong(f"{name} is a number from 1 to {largest}, not {text!r}")
+    return int(text)
+
+
+def seconds(name: str, text: str | float) -> float:
+    """A time, at most a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 86400:
+        raise wrong(f"{name} is a number of seconds from 1 to 86400, not {text!r}")
+    return value
+
+
+def address(text: str) -> str:
+    """An address that clients can use, as Python writes it."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        raise wrong(f"--address is an IPv4 or IPv6 address without a prefix length, not {text!r}") from None
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast:
+        raise wrong(f"--address is an address that clients of the process use, not {text!r}")
+    return str(ip)
+
+
+def tree(text: str) -> str:
+    """The path of a directory; whether there is one is found out later."""
+    if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) != text or text == "//":
+        raise wrong(
+            f"--copy-tree is the absolute path of a directory, without a slash at its end, not {text!r}"
+        )
+    return text
+
+
+def known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[str]]) -> str:
+    """The name of one way to do something.
+
+    :param own: ours.
+    :param names: all of them, with those of other packages, which are looked for only if it is none of ours.
+    """
+    if kind not in own and kind not in (found := names()):
+        raise wrong(f"{name} is one of {', '.join(found)}, not {kind!r}")
+    return kind
+
+
+def word(name: str, text: str) -> str:
+    """A name or path that nothing takes for an option."""
+    if not text or text.startswith("-") or not text.isprintable():
+        raise wrong(f"{name} is a name or path, not {text!r}")
+    return text
+
+
+def wrong(text: str) -> UsageError:
+    """What is raised where the words make no sense."""
+    return UsageError(text, hint="See `migrate --help`.")

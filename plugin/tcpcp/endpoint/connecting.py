@@ -1,0 +1,159 @@
+"""A connection without a packet: bound, connected in repair mode, and what the handshake agreed on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from functools import lru_cache
+
+from tcpcp.endpoint import feeding
+from tcpcp.errors import AddressInUse, KernelError
+from tcpcp.kernel import tcp_repair
+from tcpcp.kernel.tcp_repair import RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
+from tcpcp.record import seq
+from tcpcp.record.ici import Endpoint, Ici, Negotiated
+from tcpcp.record.option_names import OPTIONS
+
+#: What connect() was told is not for what comes after.
+_ROUTES_MSS: tcp_repair.Setting = (TCP, TCP_MAXSEG, 0, "TCP_MAXSEG")
+#: What TCP_MAXSEG takes: TCP_MIN_MSS to MAX_TCP_WINDOW (include/net/tcp.h).
+_SETTABLE_MSS = range(88, 32768)
+#: What the kernel guesses at most (TCP_MSS_DEFAULT), and how long timestamps are in a segment.
+_LARGEST_GUESS, _STAMPS_BYTES = 536, 12
+
+
+def bind(sock: socket.socket, ici: Ici) -> None:
+    """To the local end of *ici*.
+
+    A listener takes connections to every address that a local route leads to, whole prefixes of them; bind() does
+    so too with IPv4, but with IPv6 only to an address of an interface (net/ipv6/af_inet6.c __inet6_bind()).
+    """
+    try:
+        _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
+    except KernelError as exc:
+        if exc.errno != errno.EADDRNOTAVAIL or ici.local.ip.version == 4:
+            raise
+        freebind = OPTIONS["IPV6_FREEBIND"]
+        tcp_repair.set_int(sock, freebind.level, freebind.number, 1, freebind.name)
+        _call("bind", sock, sock.bind, _sockaddr(ici, ici.local))
+        tcp_repair.set_int(sock, freebind.level, freebind.number, 0, freebind.name)
+
+
+class Naming:
+    """Errors say which connection it is: a socket that is not connected yet cannot.
+
+    A class, because a generator would take 1 us of each connection's time.
+    """
+
+    __slots__ = ("_ici",)
+
+    def __init__(self, ici: Ici) -> None:
+        self._ici = ici
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KernelError):
+            raise KernelError(error.call, error.errno, str(self._ici)) from error
+        if isinstance(error, OSError):
+            raise KernelError("if_nametoindex", error.errno or errno.ENODEV, str(self._ici)) from error
+
+
+def connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
+    """All that is decided by connect(); then the connection exists, and its queues are empty."""
+    announced = max(ici.negotiated.advmss, _SETTABLE_MSS.start)
+    if announced not in _SETTABLE_MSS:
+        announced = 0
+    settings = (
+        tcp_repair.QUEUES[SEND_QUEUE],
+        tcp_repair.queue_seq(seq.add(feeding.first_to_send(ici), -extra_bytes)),
+        # The receive queue second: with the send queue selected, whatever the kernel sends counts as sent.
+        tcp_repair.QUEUES[RECV_QUEUE],
+        tcp_repair.queue_seq(ici.copied_seq),
+        _guessing_window(ici),
+        # connect() takes the smaller of this and the route's for advmss (tcp_connect_init()).
+        (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
+    )
+    tcp_repair.set_each(sock, settings)
+    _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+
+
+def _guessing_window(ici: Ici) -> tcp_repair.Setting:
+    """For connect(), which sets another, but first guesses from half of this how large the peer's segments are.
+
+    Where there is none it takes 88 bytes, and the first segment that is larger than the guess is what the kernel
+    computes from how much of a buffer is window (tcp_initialize_rcv_mss(), tcp_measure_rcv_mss()): after a
+    request of 200 bytes a third of the window would be left. This is the guess after a handshake: as much as
+    we may send, 536 at most. What has been measured since is measured again.
+    """
+    largest = ici.negotiated.mss_clamp - _STAMPS_BYTES * ici.negotiated.timestamps
+    room = 2 * max(1, min(largest, _LARGEST_GUESS))
+    return tcp_repair.window_of(ici.copied_seq, 0, 0, room, ici.copied_seq)
+
+
+def bind_to_device(sock: socket.socket, name: str) -> None:
+    """To the interface *name*; "" for none."""
+    tcp_repair.set_bytes(
+        sock, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0", "SO_BINDTODEVICE"
+    )  # fmt: skip
+
+
+def choose_congestion(sock: socket.socket, ici: Ici) -> None:
+    """That of *ici*; a route may have one that it locks, which is this host's to decide."""
+    wanted = ici.congestion.algorithm
+    if not wanted or tcp_repair.get_congestion(sock) == wanted:
+        return
+    try:
+        tcp_repair.set_congestion(sock, wanted)
+    except KernelError as exc:
+        if exc.errno != errno.EPERM:
+            raise
+
+
+_Address = tuple[str, int] | tuple[str, int, int, int]
+
+
+def _sockaddr(ici: Ici, end: Endpoint) -> _Address:
+    if not ici.ipv6_socket:
+        return socket.inet_ntoa(end.packed), end.port  # str(end.ip) takes five times as long
+    if end.ip.version == 4:
+        return f"::ffff:{end.ip}", end.port, 0, 0
+    scope = socket.if_nametoindex(ici.device) if ici.device and end.ip.is_link_local else 0
+    return str(end.ip), end.port, 0, scope
+
+
+def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], address: _Address) -> None:
+    try:
+        call(address)
+    except OSError as exc:
+        # connect() says EADDRNOTAVAIL where the connection exists (__inet_check_established()).
+        if exc.errno == errno.EADDRINUSE or (name == "connect" and exc.errno == errno.EADDRNOTAVAIL):
+            ends = f"{tcp_repair.describe(sock)}: {name} {address[0]} port {address[1]}"
+            raise AddressInUse(f"{ends}: the connection exists on this host, or its port is taken") from exc
+        raise tcp_repair.failed(name, sock, exc) from exc
+
+
+def negotiate(sock: socket.socket, ici: Ici) -> None:
+    """What the handshake fixed, which there has not been; and where the clock of timestamps begins."""
+    settings = [_ROUTES_MSS, tcp_repair.negotiated(_agreed(ici.negotiated))]
+    # Else nothing is cut into segments before the size is set.
+    if ici.send_queue.sent or ici.send_queue.unsent:
+        settings += tcp_repair.RESIZING[ici.local.ip.version == 6]
+    if ici.timestamp is not None:
+        settings.append(tcp_repair.timestamp(ici.timestamp.value))
+    tcp_repair.set_each(sock, settings)
+
+
+@lru_cache(256)  # the handshakes of most connections of a server agree on the same
+def _agreed(agreed: Negotiated) -> list[tuple[int, int]]:
+    # The window's shift always: connect() in repair mode has computed one from this host's settings, and
+    # without the option it stays, unseen by TCP_INFO (tcp_connect_init(), tcp_repair_options_est()).
+    shifts = agreed.snd_wscale | agreed.rcv_wscale << 16
+    options = [(tcp_repair.OPT_MSS, agreed.mss_clamp), (tcp_repair.OPT_WINDOW, shifts)]
+    if agreed.sack:
+        options.append((tcp_repair.OPT_SACK, 0))
+    if agreed.timestamps:
+        options.append((tcp_repair.OPT_TIMESTAMP, 0))
+    return options

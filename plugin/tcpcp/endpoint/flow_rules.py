@@ -1,0 +1,100 @@
+"""What the table of flows consists of, as messages for the kernel: its sets, chains and rules. Pure.
+
+Sets of the table, each for IPv4 and IPv6:
+
+- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves.
+- ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
+  draw no reset. Nothing of them arrives, unless it is a connection that has come back (below). And no bare reset
+  leaves: a packet for each processor may have been past the filter when it came into force, and may stay there,
+  with other filters behind ours or while a virtual processor does not run, until the socket is gone.
+- ``back``: connections that run here now while the table of another process still has them among those it
+  has passed on. A chain before all others gives their packets' buffers a priority by which every table of
+  ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tcpcp.endpoint import isolation
+from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
+from tcpcp.kernel import nft_rules
+from tcpcp.kernel.nft_elements import Message, changes
+
+#: A priority that no program gives its packets.
+_BACK = 0x7C9C_C114
+_FIRST, _BEFORE_FIRST = -300, -301
+_LENGTHS = {"4": 4, "6": 16}
+
+
+def sets(*kinds: str) -> list[str]:
+    """Their names, of both IP versions."""
+    return [f"{kind}{version}" for kind in kinds for version in _LENGTHS]
+
+
+class FlowRules(NamedTuple):
+    """The messages that make the table *name*, and change it."""
+
+    name: str
+
+    def table(self, flags: int, untracked: list[bytes]) -> list[Message]:
+        """The whole table, with all but what :meth:`back` adds.
+
+        :param untracked: what keeps connection tracking away from our own packets.
+        """
+        messages = [nft_rules.table(self.name, flags)]
+        for kind in ("flows", "passed"):
+            for version, size in _LENGTHS.items():
+                messages.append(nft_rules.flow_set(self.name, f"{kind}{version}", len(messages), size))
+        for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
+            messages.append(nft_rules.chain(self.name, chain, hook, _FIRST))
+            messages += _rules(self.name, chain, untracked if hook == nft_rules.LOCAL_OUT else [])
+        return messages
+
+    def back(self) -> list[Message]:
+        """The chain before all others, and its sets."""
+        sets = [
+            nft_rules.flow_set(self.name, f"back{v}", n, size)
+            for n, (v, size) in enumerate(_LENGTHS.items(), 1)
+        ]
+        rules = [
+            nft_rules.rule(
+                self.name,
+                "back",
+                nft_rules.is_flow(f"back{version}", size, outward=False),
+                nft_rules.set_priority(_BACK),
+            )
+            for version, size in _LENGTHS.items()
+        ]
+        return [*sets, nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST), *rules]
+
+    def added(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Put *flows* into the sets of that *kind*, for a timeout."""
+        return changes("add", self.name, flow_sets(kind, flows), isolation.TIMEOUT_S)
+
+    def deleted(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Take them out. Fails where one of them is not there."""
+        return changes("delete", self.name, flow_sets(kind, flows))
+
+    def erased(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
+        """Does not: what is not there is put there first."""
+        return [*self.added(kind, flows), *self.deleted(kind, flows)]
+
+
+def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
+    outward = chain == "output"
+    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    tests = [
+        (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
+        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), [*untracked, *accept]),
+        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
+    ]
+    passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
+    if outward:  # one that has come back may send
+        tests += [([*nft_rules.is_reset(), *test], drop) for test in passed]
+    else:
+        tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
+        tests += [(test, drop) for test in passed]
+    return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]

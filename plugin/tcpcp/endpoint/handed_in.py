@@ -1,0 +1,113 @@
+"""What a program hands over: one of Python's sockets, or what stands for one; and whether it is a fresh one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import socket
+import sys
+from typing import Protocol
+
+from tcpcp.endpoint import inspection, socket_ends
+from tcpcp.errors import KernelError, Unsupported
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici, State
+
+
+class HasFileno(Protocol):
+    """A socket, or what stands for one: asyncio's TransportSocket, for example."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
+    """*given* as one of Python's sockets.
+
+    :param stack: closes it at its end, where it is a duplicate.
+    :raises Unsupported: it is closed, or no socket, or one that encrypts, or has a buffer of its own.
+    :raises KernelError: there is no descriptor left for a duplicate.
+    """
+    ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
+    if ssl is not None and isinstance(given, ssl.SSLSocket):
+        raise Unsupported(
+            f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
+            "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
+        )
+    number = _descriptor(given)
+    if isinstance(given, socket.socket):
+        return given
+    try:
+        made = stack.enter_context(_duplicate(number))
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise KernelError("dup", exc.errno, f"descriptor {number}") from exc
+        raise Unsupported(f"descriptor {number}: not a socket: {exc.strerror}") from exc
+    if isinstance(given, (io.BufferedIOBase, io.TextIOBase)):  # as makefile() returns
+        raise Unsupported(
+            f"{tcp_repair.describe(made)}: {type(given).__name__}: a file may have bytes in a buffer of its own, "
+            "which an ICI has not; pass the socket that it was made of, and beside the ICI what the file has read "
+            "ahead"
+        )
+    return made
+
+
+def _descriptor(given: HasFileno) -> int:
+    try:
+        number = given.fileno()
+    except AttributeError as exc:
+        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
+    except (OSError, ValueError) as exc:  # a file that is closed, or has none of its own (io.IOBase.fileno())
+        raise Unsupported(f"{given!r}: not a socket: it has no descriptor: {exc}") from exc
+    if number < 0:
+        raise Unsupported("the socket is closed")
+    return number
+
+
+def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
+    """Make sure that *sock* can become the endpoint *ici*.
+
+    :return: *sock*.
+    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening,
+        or bound to a port of every address: which one it gets is known when it connects, too late to isolate it.
+    """
+    with contextlib.ExitStack() as stack:
+        as_socket(sock, stack)
+    inspection.require_tcp(sock)
+    if (sock.family == socket.AF_INET6) != ici.ipv6_socket:
+        raise Unsupported(f"{ici}: cannot be created with a socket of the family {sock.family.name}")
+    state = tcp_repair.get_state(sock)
+    if state != State.CLOSE or tcp_repair.get_repair(sock):
+        name = State(state).name
+        raise Unsupported(
+            f"{ici}: cannot be created with a socket in state {name}, {tcp_repair.describe(sock)}; take a fresh one"
+        )
+    bound = socket_ends.local_end(sock)
+    if bound.port and bound.ip.is_unspecified:
+        raise Unsupported(
+            f"{ici}: cannot be created with a socket bound to every address, {tcp_repair.describe(sock)}; "
+            "bind it to the one that the connection is to have"
+        )
+    return sock
+
+
+def _name_of(given: object) -> str:
+    return tcp_repair.describe(given) if isinstance(given, socket.socket) else repr(given)
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """Another object for the same socket; what Python's default timeout does to the descriptor is undone."""
+    before = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    copy = os.dup(descriptor)
+    try:
+        made = socket.socket(fileno=copy)
+    except BaseException:
+        os.close(copy)
+        raise
+    if socket.getdefaulttimeout() is not None:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, before)
+    return made

@@ -1,0 +1,84 @@
+"""In and out of repair mode, with SO_REUSEADDR as it was; and the end of a connection that nobody hears of."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+from tcpcp.errors import KernelError, PermissionDenied, TcpcpError
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import Ici
+
+
+def enter_repair(sock: socket.socket, reuse: int) -> None:
+    """Repair mode on, and SO_REUSEADDR *reuse*, as it was before.
+
+    Repair mode makes of it a mark that lets a socket be bound to any port, also one that another user listens
+    on (SK_FORCE_REUSE); whoever else holds the socket must not find it there.
+    """
+    force_reuse(sock)
+    try:
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+    except BaseException as exc:
+        with noting(exc):
+            tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+            tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+        raise
+
+
+def force_reuse(sock: socket.socket) -> None:
+    """Repair mode on, with the mark that lets *sock* be bound beside others."""
+    try:
+        tcp_repair.set_repair(sock, tcp_repair.ON)
+    except KernelError as exc:
+        if exc.errno == errno.EPERM:
+            raise PermissionDenied(f"{exc}; it needs CAP_NET_ADMIN in the socket's user namespace") from exc
+        raise
+
+
+def leave_repair(sock: socket.socket, mode: int) -> None:
+    """Repair mode off by *mode*, which clears SO_REUSEADDR; that is as it was."""
+    reuse = tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, "SO_REUSEADDR")
+    tcp_repair.set_repair(sock, mode)
+    if reuse != 1:
+        return
+    try:
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR")
+    except KernelError:
+        enter_repair(sock, 1)  # or it would be forgotten
+        raise
+
+
+@contextlib.contextmanager
+def noting(error: BaseException) -> Iterator[None]:
+    """What fails while *error* is being undone is a note of it."""
+    try:
+        yield
+    except TcpcpError as exc:
+        error.add_note(f"and the socket could not be taken out of repair mode: {exc}")
+
+
+@contextlib.contextmanager
+def outside_repair_mode(sock: socket.socket, ici: Ici) -> Iterator[None]:
+    """A ``with`` block in which the kernel takes calls as always; after an error *sock* stays as it is there."""
+    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+    yield
+    enter_repair(sock, ici.options.get("SO_REUSEADDR", 0))
+
+
+def discard(sock: socket.socket) -> None:
+    """End the connection of *sock* without a packet, whatever it is in the middle of, and close it.
+
+    It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes. They
+    have a socket out of repair mode, and without the mark that lets it be bound beside those of others.
+
+    :raises KernelError: repair mode could not be entered; the socket is open still.
+    """
+    if not tcp_repair.get_repair(sock):
+        tcp_repair.set_repair(sock, tcp_repair.ON)  # which sets the mark
+    tcp_repair.disconnect(sock)
+    with contextlib.suppress(KernelError):
+        leave_repair(sock, tcp_repair.OFF_NO_PROBE)
+    sock.close()
