@@ -63,6 +63,7 @@ class MigrateError(Exception):
     :cvar of_the_other: it is about the other host, as seen from here.
     :ivar problem: what is told of it, as far as it is known.
     :ivar phases: what the other host, which told of the error, had done before.
+    :ivar left: what the other host, which told of the error, could not undo of its part.
     :ivar not_there: the destination, which told of the error, said that the process does not run there and will
         not: whatever it had built of it is gone.
     """
@@ -73,6 +74,7 @@ class MigrateError(Exception):
         super().__init__(text)
         self.problem = Problem(self.kind, text, hint, tuple(details))
         self.phases: Sequence[PhaseTime] = ()
+        self.left: Sequence[str] = ()
         self.not_there = False
 
     @property

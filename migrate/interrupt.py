@@ -22,6 +22,8 @@ from types import FrameType
 from migrate.errors import MigrateError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What a terminal stops a job with. While a process is frozen for us, we do not stand still.
+STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Interrupted(MigrateError):
@@ -51,20 +53,26 @@ def handled(*, last: bool = False) -> Iterator[None]:
         said, and a signal that still ended the interpreter would make another exit status of it.
     """
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    stops = {number: signal.getsignal(number) for number in STOPS}
     _state.mode, _state.pending, _state.raised = _Mode.AT_ONCE, None, False
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if last else handler)
+        for number, handler in stops.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def at_checkpoints() -> Iterator[None]:
     """Let signals raise at :func:`check` only, also after the block: what was frozen must be reported.
 
-    A signal that nobody has checked for by its end stays pending.
+    A signal that nobody has checked for by its end stays pending. Those of a terminal that stop a job are ignored
+    from now on, until :func:`handled` ends.
     """
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     _state.mode = max(_state.mode, _Mode.AT_CHECKPOINTS)
     yield
 

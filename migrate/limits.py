@@ -62,6 +62,9 @@ HEED_S = _limit("HEED_S", 0.1, "until who waits looks whether there is still a r
 
 # --- before the freeze -----------------------------------------------------------------------------------
 
+STOPPED_LOOK_S = _limit(
+    "STOPPED_LOOK_S", 0.5, "a driver that is stopped after --max-gap: continued, to roll back"
+)
 GUARDIAN_START_S = _limit("GUARDIAN_START_S", 60, "the start of a guardian, and its end: not begun")
 KEEPER_START_S = _limit("KEEPER_START_S", 60, "the start of a keeper: not begun")
 NAMESPACE_S = _limit("NAMESPACE_S", 60, "making a PID namespace: not begun")

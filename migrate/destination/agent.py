@@ -95,7 +95,9 @@ class Agent:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""
         log.error(error)
         told = failure.to_failure(error)
-        told.log_tail.extend([*self._here.settle(), *log.problems()])
+        where, left = self._here.settle()
+        told.left.extend(map(failure.sendable, left))
+        told.log_tail.extend(map(failure.sendable, [*filter(None, [where]), *log.problems()]))
         told.not_here = self._here.not_here
         told.phases.extend(self._here.phases)
         self._after = order.FAILED

@@ -18,6 +18,7 @@ from migrate.errors import ProtocolError
 from migrate.events import log
 from migrate.gap import packets
 from migrate.inventory import answer
+from migrate.link import failure
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import whereabouts
 from migrate.states import Outcome
@@ -124,7 +125,7 @@ class Destination:
         """Undo everything; nothing of the migration is left here."""
         self._hear(request.outcome, request.reason)
         self._stage, undone, problems = self._stage.undo()
-        return pb.Aborted(undone=undone, problems=problems, packets=self._stage.caught)
+        return pb.Aborted(undone=undone, problems=map(failure.sendable, problems), packets=self._stage.caught)
 
     def goodbye(self, request: pb.Goodbye) -> pb.Goodbye:
         """Clean up after the tree has been activated."""
@@ -132,13 +133,13 @@ class Destination:
         self._stage, told = self._stage.goodbye()
         return told
 
-    def settle(self) -> list[str]:
+    def settle(self) -> tuple[str, list[str]]:
         """Without the driver, or after a failure: leave what was given to us and runs, else remove everything.
 
-        :return: sentences: which, after the commit; what could not be undone.
+        :return: sentences: which, after the commit, else ""; what could not be undone.
         """
-        self._stage, said = self._stage.settle()
-        return said
+        self._stage, where, problems = self._stage.settle()
+        return where, problems
 
     def _hear(self, outcome: str, reason: str) -> None:
         """What the origin says of the end."""

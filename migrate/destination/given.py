@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 
 from migrate.destination import built
-from migrate.destination.stage import Ending, Left, Ready, Stage
+from migrate.destination.stage import Ending, Left, Ready, Settled, Stage
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import CriuError, ProtocolError
 from migrate.gap.packets import Segment
@@ -40,10 +40,10 @@ class Committed(Stands):
         self._note(State.ACTIVATED)
         return Activated(self.ready, self.tree, self._holders, self.root)
 
-    def settle(self) -> tuple[Stage, list[str]]:
+    def settle(self) -> Settled:
         """See :class:`migrate.destination.stage.Stage`."""
-        ended, problems = super().settle()
-        return ended, ["the process does not run on the destination", *problems]
+        ended, _, problems = super().settle()
+        return ended, "the process does not run on the destination", problems
 
     def _give_back(self) -> Sequence[bytes]:
         return self.ready.gate.give_back()
@@ -96,10 +96,10 @@ class Activated(Stage):
         """Nothing may: see :meth:`settle`."""
         raise ProtocolError("an abort after the commit")
 
-    def settle(self) -> tuple[Stage, list[str]]:
+    def settle(self) -> Settled:
         """See :class:`migrate.destination.stage.Stage`. Its origin may not have heard: it will ask."""
         arrived.keep(records.read(self._ready.trail.journal.directory))
-        return Left(), ["the process runs on the destination", *self._end()]
+        return Left(), "the process runs on the destination", self._end()
 
     def goodbye(self) -> tuple[Stage, pb.Goodbye]:
         """See :class:`migrate.destination.stage.Stage`."""

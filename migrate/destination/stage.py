@@ -22,6 +22,8 @@ from migrate.states import Outcome
 
 #: The state after an undo; what was undone and what could not be, as sentences.
 Ending = tuple["Stage", list[str], list[str]]
+#: The state after the driver has gone; where the process is after COMMIT, a sentence, or ""; what was not undone.
+Settled = tuple["Stage", str, list[str]]
 
 
 class Stage(Once):
@@ -50,10 +52,10 @@ class Stage(Once):
         """Undo everything; nothing of the migration is left here."""
         return self, [], []
 
-    def settle(self) -> tuple[Stage, list[str]]:
-        """Without the driver: leave what runs, else remove everything; sentences: which, what could not be."""
+    def settle(self) -> Settled:
+        """Without the driver: leave what runs, else remove everything."""
         ended, _, problems = self.undo()
-        return ended, problems
+        return ended, "", problems
 
     def goodbye(self) -> tuple[Stage, pb.Goodbye]:
         """The driver goes, and says so: clean up where the tree runs; how its tasks are then, and what is left."""

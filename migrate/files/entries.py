@@ -40,11 +40,13 @@ class Copied(Entry):
             if folder is None:
                 return f"{path}: its directory is gone"
             with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
+                made = Path(self.backup).name if self.backup else path.name
+                # Looked at first: of a file system that is read-only one hears that, and not that nothing is there.
+                os.stat(made, dir_fd=folder, follow_symlinks=False)
                 if self.backup:
-                    kept = Path(self.backup).name
-                    os.rename(kept, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+                    os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
                 else:
-                    os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
+                    os.unlink(made, dir_fd=folder)  # noqa: PTH108
         return f"{path} as before"
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from migrate import place
 from migrate.events import log
-from migrate.journal import lines
+from migrate.journal import lines, stored
 from migrate.journal.entry import Entry
 from migrate.journal.reach import Reach
 from migrate.processes import identity
@@ -35,12 +35,13 @@ class Journal:
     """The journal of a migration that this process owns.
 
     :raises FileExistsError: there is one of that id.
+    :raises stored.NotOurs: the directory of all journals is not root's alone.
     """
 
     def __init__(
         self, migration_id: str, *, role: str, pid: int, other_host: str, reach: Reach | None = None
     ) -> None:
-        place.STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stored.make()
         self.directory = place.home(migration_id)
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
@@ -106,10 +107,10 @@ def take_lock(directory: Path, *, wait: bool = False, create: bool = False) -> i
 
 @contextlib.contextmanager
 def owned(directory: Path) -> Generator[bool, None, None]:
-    """Hold the lock of a journal meanwhile; False when somebody else has it, or there is none."""
+    """Hold the lock of a journal meanwhile; False when somebody else has it, or there is none that can be held."""
     try:
         lock = take_lock(directory, create=_lost_its_lock(directory))
-    except (BlockingIOError, FileNotFoundError):
+    except OSError:
         yield False
         return
     try:
@@ -125,15 +126,20 @@ def _lost_its_lock(directory: Path) -> bool:
     """
     if (directory / "lock").exists() or not (directory / "journal").exists():
         return False
-    with contextlib.suppress(ValueError):  # one that is damaged has an owner that nobody knows
-        owner = lines.owner(lines.parse((directory / "journal").read_bytes().partition(b"\n")[0]))
+    with contextlib.suppress(
+        ValueError, stored.Damaged
+    ):  # one that is damaged has an owner that nobody knows
+        owner = lines.owner(lines.parse(stored.read(directory / "journal").partition(b"\n")[0]))
         return owner is None or not identity.alive(owner)
     return True
 
 
 def all_of_this_host() -> Iterator[Path]:
-    """The directories of every journal on this host, finished or not."""
-    if place.STATE.is_dir():
+    """The directories of every journal on this host, finished or not.
+
+    :raises stored.NotOurs: the directory of all of them is not root's alone.
+    """
+    if stored.is_there():
         for directory in sorted(place.STATE.iterdir()):
             if place.valid_id(directory.name) and (directory / "journal").exists():
                 yield directory

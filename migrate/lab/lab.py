@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from migrate.lab import enter, state, topology
+from migrate.lab import cgroups, enter, state, topology
 from migrate.lab.errors import LabError
 from migrate.lab.state import Init
 from migrate.lab.topology import Address
@@ -206,7 +206,9 @@ class Lab:
             return False
         with state.locked(self.name) as directory:
             inits = state.load(directory)
+            left = cgroups.of(inits.values())
             state.end(inits)
+            cgroups.remove(left)
             state.forget(directory)
         return bool(inits)
 

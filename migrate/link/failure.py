@@ -80,6 +80,7 @@ def from_failure(failure: Failure, role: str = "destination") -> errors.MigrateE
     kind = failure.kind if failure.kind in _OF_THE_SYSTEM else error.kind
     error.problem = dataclasses.replace(error.problem, kind=kind, phase=failure.phase, host=role)
     error.phases = list(failure.phases)
+    error.left = list(failure.left)
     error.not_there = failure.not_here
     return error
 

@@ -6,7 +6,7 @@ a guardian would do (:mod:`migrate.recovery.undo`). What cannot be done here is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from migrate import limits
 from migrate.errors import MigrateError
@@ -60,6 +60,8 @@ class Ending:
     def failed(self, error: BaseException) -> None:
         """A step failed with *error*."""
         self._report.fail(error)
+        if isinstance(error, MigrateError):
+            self._not_undone(error.left)
         if self._machine.state is State.COMMITTED and isinstance(error, MigrateError) and error.not_there:
             self._take_back()
         self._report.outcome = self._machine.failed()
@@ -144,8 +146,11 @@ class Ending:
         except MigrateError:
             return False
         self._keep(aborted.packets)
-        self._report.notes += [f"not undone on the destination: {problem}" for problem in aborted.problems]
+        self._not_undone(aborted.problems)
         return True
+
+    def _not_undone(self, problems: Iterable[str]) -> None:
+        self._report.notes += [f"not undone on the destination: {problem}" for problem in problems]
 
     def _see_to_the_other_side(self, record: Record, wanted: tuple[int, ...]) -> None:
         """The destination has not confirmed that it has cleaned up. A new agent there does it, and says so.

@@ -38,6 +38,7 @@ class Prepared(Stage):
         ready, move = self.ready, self.ready.move
         ready.guardian.check()
         move.patience.begin_gap()
+        ready.guardian.expect_end(move.patience.gap_until)
         attempt = self.attempt
         for number in range(FREEZES):
             move.account.report.notes += ready.hold.prepare(self._tasks)

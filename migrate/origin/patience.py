@@ -65,6 +65,11 @@ class Patience:
         self._gap_until = self._now() + self._gap_s
 
     @property
+    def gap_until(self) -> float:
+        """When ``--max-gap`` is over, on the clock; infinity before the gap."""
+        return self._gap_until
+
+    @property
     def until(self) -> float:
         """When the first of the limits is over, on the clock; infinity when none has begun."""
         return min(self._step_until, self._gap_until)

@@ -99,13 +99,14 @@ class Ping(_message.Message):
     def __init__(self) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases", "not_here")
+    __slots__ = ("phase", "kind", "message", "hint", "log_tail", "phases", "left", "not_here")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
     NOT_HERE_FIELD_NUMBER: _ClassVar[int]
     phase: str
     kind: str
@@ -113,8 +114,9 @@ class Failure(_message.Message):
     hint: str
     log_tail: _containers.RepeatedScalarFieldContainer[str]
     phases: _containers.RepeatedCompositeFieldContainer[PhaseTime]
+    left: _containers.RepeatedScalarFieldContainer[str]
     not_here: bool
-    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., not_here: _Optional[bool] = ...) -> None: ...
+    def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., left: _Optional[_Iterable[str]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system")

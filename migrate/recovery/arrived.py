@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from migrate import place
+from migrate.errors import MigrateError
+from migrate.journal import stored
 from migrate.processes import identity
 from migrate.recovery.entries import Tree
 from migrate.recovery.records import Record
@@ -37,19 +38,25 @@ def keep(record: Record) -> None:
 
 
 def find(migration_id: str) -> identity.Identity | None:
-    """The process that came here by that migration without its origin's last word; None: there is none."""
+    """The process that came here by that migration without its origin's last word; None: there is none.
+
+    :raises MigrateError: what was noted of it is damaged.
+    """
+    path = _directory() / migration_id
     try:
-        words = (_directory() / migration_id).read_text().split()
-        return int(words[0]), int(words[1])
+        words = stored.read(path).split()
     except FileNotFoundError:
         return None
+    try:
+        return int(words[0]), int(words[1])
+    except (IndexError, ValueError):
+        raise stored.Damaged(path, "it does not name a process") from None
 
 
-def all_of_this_host() -> Iterator[tuple[str, identity.Identity]]:
-    """All of them: the migration's id, and the process."""
-    for path in sorted(_directory().glob("*")) if _directory().is_dir() else ():
-        if place.valid_id(path.name) and (found := find(path.name)) is not None:
-            yield path.name, found
+def all_of_this_host() -> list[str]:
+    """The ids of the migrations of which one is noted."""
+    names = sorted(path.name for path in _directory().glob("*")) if _directory().is_dir() else []
+    return [*filter(place.valid_id, names)]
 
 
 def root(record: Record) -> identity.Identity:
@@ -59,10 +66,11 @@ def root(record: Record) -> identity.Identity:
 
 
 def _forget_old() -> None:
-    for migration_id, process in list(all_of_this_host()):
+    for migration_id in all_of_this_host():
         path = _directory() / migration_id
-        with contextlib.suppress(OSError):
-            if not identity.alive(process) and time.time() - path.stat().st_mtime > KEPT_S:
+        with contextlib.suppress(OSError, MigrateError):
+            process = find(migration_id)
+            if process and not identity.alive(process) and time.time() - path.stat().st_mtime > KEPT_S:
                 path.unlink()
 
 

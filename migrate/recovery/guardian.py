@@ -5,6 +5,9 @@ gives it away when the owner ends, however it ends. A journal that is gone by th
 becomes of another one is decided in :mod:`migrate.recovery.settle`. The descriptors are the packet sockets of
 the driver: they live as long as either of the two, so that what the peers sent while nobody could answer is
 there for whoever undoes.
+
+A driver that is stopped (SIGSTOP) ends no gap. So the guardian is told on its standard input when the gap has to
+be over, and from then on it continues the driver, which rolls back by itself.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrate import limits
+from migrate import limits, threads
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
+from migrate.processes import identity
 from migrate.recovery.entries import Switch
 from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict, settle_safely
@@ -50,7 +55,7 @@ class Guardian:
     def __init__(self, directory: Path, caught: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "migrate.recovery.guardian", str(directory), *map(str, caught)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
@@ -67,6 +72,12 @@ class Guardian:
             self._process.kill()
             raise MigrateError("the guardian did not start")
         stdout.close()
+
+    def expect_end(self, gap_until: float) -> None:
+        """The gap has to be over then, on the monotonic clock; whether the guardian lives shows :meth:`check`."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            os.write(self._process.stdin.fileno(), b"%f\n" % gap_until)
 
     def lives(self) -> bool:
         """Whether it has not ended."""
@@ -127,10 +138,24 @@ def _confirmed(record: Record) -> bool:
     return False
 
 
+def _keep_going(driver: identity.Identity) -> None:
+    """Continue *driver*, whenever it is stopped, from when its gap has to be over until it ends."""
+    if not (told := sys.stdin.buffer.readline()):
+        return
+    time.sleep(max(0.0, float(told) - time.monotonic()))
+    while identity.alive(driver):
+        with contextlib.suppress(ProcessLookupError):
+            if identity.state(driver[0]) == "T":
+                identity.send(driver, signal.SIGCONT)
+        time.sleep(limits.STOPPED_LOOK_S)
+
+
 def main() -> int:
     """The guardian's life."""
     directory = Path(sys.argv[1])
     log.called("migrate-guardian")
+    driver = identity.identity(os.getppid())
+    threads.start(threading.Thread(target=_keep_going, args=(driver,), daemon=True))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.write(1, READY)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from migrate import place
 from migrate.errors import MigrateError
-from migrate.journal import lines
+from migrate.journal import lines, stored
 from migrate.journal.entry import Entry, Unreadable
 from migrate.processes import identity
 from migrate.recovery.entries import KINDS, words
@@ -72,7 +72,7 @@ def read(directory: Path) -> Record:
     :raises FileNotFoundError: there is none (any more).
     :raises MigrateError: it is damaged, or was written by another version.
     """
-    return parse((directory / "journal").read_bytes(), directory.name)
+    return parse(stored.read(directory / "journal"), directory.name)
 
 
 def parse(data: bytes, migration_id: str) -> Record:

@@ -58,8 +58,8 @@ def _look(report: Report) -> None:
                 report.notes.append(f"migration {directory.name}: {_under_way(directory)}")
             elif settled := settle.settle_safely(directory):
                 _tell(_asked(directory, settled, report), report)
-    arrivals = [*arrived.all_of_this_host()]
-    for migration_id, _ in arrivals:
+    arrivals = arrived.all_of_this_host()
+    for migration_id in arrivals:
         said = whereabouts.sentence(whereabouts.find(migration_id, 0.0))
         report.notes.append(f"migration {migration_id} to here: {said}")
     if not here and not arrivals:

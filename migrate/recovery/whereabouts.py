@@ -55,7 +55,10 @@ def of(record: Record, *, owned: bool) -> pb.Answer:
 
 
 def _settled(migration_id: str) -> pb.Answer:
-    process = arrived.find(migration_id)
+    try:
+        process = arrived.find(migration_id)
+    except MigrateError:  # damaged: only a person can say
+        return pb.Answer(where=pb.Answer.UNDER_WAY)
     return pb.Answer(where=pb.Answer.NOT_HERE) if process is None else _of(process)
 
 

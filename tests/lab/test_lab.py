@@ -47,6 +47,20 @@ def test_down_leaves_nothing(name: str) -> None:
     assert migrate_lab(name, "down").returncode == 0
 
 
+def test_down_leaves_no_cgroup_of_a_migration_that_was_cut_off(name: str) -> None:
+    """The process is frozen in it, and killed with the lab."""
+    assert migrate_lab(name, "up").returncode == 0
+    host, migration_id = Lab(name).hosts["origin"], os.urandom(6).hex()
+    made = f"/sys/fs/cgroup/migrate-{migration_id}"
+    host.exec(["mkdir", "-p", made, f"/run/migrate/{migration_id}"])
+    pid = host.spawn(["sleep", "1000"])
+    host.exec(["sh", "-c", f"echo {pid} >{made}/cgroup.procs && echo 1 >{made}/cgroup.freeze"])
+    found = ["find", "/sys/fs/cgroup", "-name", f"migrate-{migration_id}"]
+    assert subprocess.run(found, capture_output=True, check=True).stdout
+    assert migrate_lab(name, "down").returncode == 0
+    assert not subprocess.run(found, capture_output=True, check=True).stdout
+
+
 def test_up_twice_changes_nothing(lab: Lab) -> None:
     before = lab.status()
     again = migrate_lab(lab.name, "up")

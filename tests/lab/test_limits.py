@@ -59,6 +59,25 @@ def test_frozen_no_longer_than_max_gap(bench: Bench) -> None:
     assert_goes_on_at_origin(bench)
 
 
+def test_a_terminal_does_not_stop_it_in_the_gap(bench: Bench) -> None:
+    migration = Migration(bench, "ISOLATED")
+    for signal in ("TSTP", "TTIN", "TTOU"):
+        migration.kill("driver", signal=signal)
+    migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (0, "MOVED")
+
+
+@pytest.mark.parametrize("state", ["ISOLATED", "SWITCHED"])
+def test_a_driver_that_is_stopped_in_the_gap(bench: Bench, state: str) -> None:
+    """It is continued when the gap has to be over, and rolls back."""
+    migration = Migration(bench, state, "--max-gap", "3")
+    migration.kill("driver", signal="STOP")
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert_goes_on_at_origin(bench)
+
+
 @contextlib.contextmanager
 def lock_held_there(bench: Bench, *options: str) -> Iterator[Migration]:
     """The migration of a process that holds a lock, which somebody on the destination took just after the check."""

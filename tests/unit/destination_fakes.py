@@ -116,7 +116,7 @@ class World:
             if kind == until:
                 return
 
-    def settle(self) -> tuple[list[str], list[str], list[str]]:
+    def settle(self) -> tuple[tuple[str, list[str]], list[str], list[str]]:
         """After a call has failed: what is said, what had been called without a failure, what is called now."""
         before, count = self.calls[: self.fail_at - 1], len(self.calls)
         return self.destination.settle(), before, self.calls[count:]

@@ -233,6 +233,16 @@ def test_second_signal_cannot_break_the_rollback() -> None:
     assert steps == ["not at once", "rolled back"]
 
 
+def test_a_terminal_stops_nothing_while_a_process_is_frozen() -> None:
+    before = [signal.getsignal(number) for number in interrupt.STOPS]
+    with interrupt.handled():
+        assert [signal.getsignal(number) for number in interrupt.STOPS] == before
+        with interrupt.at_checkpoints():
+            assert {signal.getsignal(number) for number in interrupt.STOPS} == {signal.SIG_IGN}
+        assert {signal.getsignal(number) for number in interrupt.STOPS} == {signal.SIG_IGN}
+    assert [signal.getsignal(number) for number in interrupt.STOPS] == before
+
+
 def test_signal_is_held_and_stays_pending() -> None:
     with interrupt.handled(), interrupt.at_checkpoints():
         with interrupt.held():

@@ -108,7 +108,7 @@ def test_any_call_fails(world: World, call: int) -> None:
     if "+ACTIVATED" in before:
         assert after == ["arrived.keep", "worker.close", "tidy", "+MOVED", "guardian.wait_end"]
         assert (world.stage, world.destination.not_here) == ("Left", False)
-        assert said == ["the process runs on the destination"]
+        assert said == ("the process runs on the destination", [])
     else:
         expected = (["worker.close"] if "called_off" in before else []) + ["roll_back"]
         expected += (["capture.take"] if "switch.switch" in before else []) + [
@@ -118,7 +118,7 @@ def test_any_call_fails(world: World, call: int) -> None:
         assert after == (expected if "guardian" in before else [])
         assert world.destination.not_here
         given = "+COMMITTED" in before
-        assert said == (["the process does not run on the destination"] if given else [])
+        assert said == ("the process does not run on the destination" if given else "", [])
     assert not place.home(ID).exists()
 
 
@@ -144,14 +144,14 @@ def test_nobody_calls_it_off_when_it_runs_here(world: World) -> None:
 
 def test_what_was_caught_is_told_after_the_failure(world: World) -> None:
     world.run("switch")
-    assert world.destination.settle() == []
+    assert world.destination.settle() == ("", [])
     assert world.destination.abort(pb.Abort()).packets == [b"caught"]
 
 
 def test_a_tree_that_cannot_be_killed_is_here(world: World) -> None:
     world.run("restore")
     world.gone, world.problems = False, ["could not kill 7"]
-    assert world.destination.settle() == ["could not kill 7"]
+    assert world.destination.settle() == ("", ["could not kill 7"])
     assert not world.destination.not_here
     assert (place.home(ID) / "journal").exists()  # for the guardian
     world.gone = True
@@ -162,13 +162,13 @@ def test_the_end_is_an_end(world: World) -> None:
     """A link that breaks behind it changes nothing."""
     for ended in (Undone(None, ()), Left()):
         assert (
-            ended.settle() == (ended, [])
+            ended.settle() == (ended, "", [])
             and ended.goodbye() == (ended, pb.Goodbye())
             and ended.undo()[0] is ended
         )
     world.run()
     world.calls.clear()
-    assert (world.destination.settle(), world.calls, world.destination.not_here) == ([], [], False)
+    assert (world.destination.settle(), world.calls, world.destination.not_here) == (("", []), [], False)
 
 
 def test_a_state_is_used_once(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def tidy(written: journal.Journal) -> None:
 def piece(path: Path, data: bytes = b"new", **more: object) -> Piece:
     fields = {"mode": stat.S_IFREG | 0o640, "uid": USER, "gid": USER, "last": True}
     return Piece(name=str(path), data=data, **(fields | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backup", ["", ".kept"])
+def test_what_was_never_made_is_undone_on_a_read_only_file_system(tmp_path: Path, backup: str) -> None:
+    """Of which unlink(2) says that it is read-only, also of a name that is not there."""
+    words = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(tmp_path)]
+    subprocess.run(words, check=True)
+    try:
+        Copied(str(tmp_path / "x"), str(tmp_path / backup) if backup else "").undo()
+        subprocess.run(["mount", "-o", "remount,rw", str(tmp_path)], check=True)
+        (tmp_path / (backup or "x")).write_text("")
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            Copied(str(tmp_path / "x"), str(tmp_path / backup) if backup else "").undo()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_users_link_leads_nowhere(tmp_path: Path, taker: FileTaker) -> None:

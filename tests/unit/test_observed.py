@@ -268,8 +268,8 @@ class Here:
     def __init__(self, *, not_here: bool) -> None:
         self.not_here = not_here
 
-    def settle(self) -> list[str]:
-        return ["settled"]
+    def settle(self) -> tuple[str, list[str]]:
+        return "it does not run", ["\udcff is left"]
 
 
 @pytest.mark.parametrize("not_here", [True, False])
@@ -279,7 +279,12 @@ def test_the_agent_says_whether_it_is_there(not_here: bool) -> None:
     agent._here = Here(not_here=not_here)
     agent._link = type("Link", (), {"send": lambda self, message: sent.append(message)})()
     agent._fail(CriuError("no"))
-    assert [(message.not_here, list(message.log_tail)) for message in sent] == [(not_here, ["settled"])]
+    (told,) = sent
+    assert (told.not_here, [*told.log_tail], [*told.left]) == (
+        not_here,
+        ["it does not run"],
+        ["\\udcff is left"],
+    )
 
 
 def test_criu_is_not_waited_for_in_vain() -> None:
