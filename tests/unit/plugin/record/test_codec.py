@@ -8,10 +8,9 @@ import itertools
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from golden_icis import GOLDEN
+from golden_icis import DIRECTORY, GOLDEN
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import damaged, icis
@@ -21,7 +20,6 @@ from tcpcp.pb import ici_pb2 as pb
 from tcpcp.record import checks, codec
 from tcpcp.record.ici import Endpoint, Ici, State
 
-DIRECTORY = Path(__file__).parent / "golden"
 PLAIN = GOLDEN["established"]
 
 

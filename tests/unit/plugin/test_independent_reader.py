@@ -12,13 +12,12 @@ from typing import Any
 
 import independent_reader
 import pytest
-from golden_icis import GOLDEN
+from golden_icis import DIRECTORY, GOLDEN
 from hypothesis import given
 from strategies import icis
 
 from tcpcp import Ici, dumps
 
-DIRECTORY = Path(__file__).parent / "golden"
 DERIVED = ("snd_una", "write_seq", "copied_seq")
 
 

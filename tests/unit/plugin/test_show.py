@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden_icis import GOLDEN
+from golden_icis import DIRECTORY, GOLDEN
 from hypothesis import given
 from strategies import icis
 
@@ -21,7 +21,6 @@ from tcpcp.record import codec, text
 from tcpcp.record.ici import Ici
 from tcpcp.version import VERSION
 
-DIRECTORY = Path(__file__).parent / "golden"
 GOOD = str(DIRECTORY / "established.ici")
 
 

@@ -11,8 +11,9 @@ import pytest
 from tcpcp.helper import DEFAULT_PATH
 from tcpcp.helper.server import MAX_WORKERS
 
-UNITS = Path(__file__).resolve().parents[2] / "plugin" / "systemd"
-RUNNING = Path(__file__).resolve().parents[1] / "facts" / "helpers.py"
+TESTS = Path(__file__).resolve().parents[3]
+UNITS = TESTS.parent / "plugin" / "systemd"
+RUNNING = TESTS / "facts" / "helpers.py"
 
 
 def values(name: str) -> dict[str, str]:

@@ -12,12 +12,11 @@ import dataclasses
 import ipaddress
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import criu_stream
 import pytest
-from golden_icis import GOLDEN
+from golden_icis import DIRECTORY, GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from pycriu import images
@@ -39,10 +38,10 @@ from tcpcp.record.ici import (
     Window,
 )
 
-DIRECTORY = Path(__file__).parent / "golden" / "criu"
-SOCKETS: dict[str, dict[str, Any]] = json.loads((DIRECTORY / "sockets.json").read_text())
-FILES = (DIRECTORY / "files.img").read_bytes()
-INVENTORY = (DIRECTORY / "inventory.img").read_bytes()
+WRITTEN = DIRECTORY / "criu"
+SOCKETS: dict[str, dict[str, Any]] = json.loads((WRITTEN / "sockets.json").read_text())
+FILES = (WRITTEN / "files.img").read_bytes()
+INVENTORY = (WRITTEN / "inventory.img").read_bytes()
 PLAIN = GOLDEN["established"]
 
 
@@ -95,7 +94,7 @@ def isk(files: bytes, inode: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("inode", sorted(SOCKETS))
 def test_same_bytes_as_criu(inode: str) -> None:
-    image = (DIRECTORY / criu_images.tcp_stream_name(int(inode))).read_bytes()
+    image = (WRITTEN / criu_images.tcp_stream_name(int(inode))).read_bytes()
     assert criu_images.tcp_stream(ici_of(SOCKETS[inode])) == image
 
 

@@ -31,7 +31,7 @@ from migrate.recovery.entries import (
 )
 from tcpcp.endpoint import isolation, same_path
 
-GOLDEN = Path(__file__).parent / "golden/journals"
+GOLDEN = Path(__file__).parents[1] / "golden/journals"
 IDS = {"origin": "0123456789ab", "destination": "ba9876543210"}
 TASKS = ((999998, 1111), (999996, 1112))
 ATTRIBUTES = {"scope": 0, "label": "eth0", "broadcast": "192.0.2.255"}
