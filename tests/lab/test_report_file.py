@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge import WORKLOADS, connect, move, processes, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.left import processes
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 from timeline_drawing import Element, Shown, assert_self_contained, read
 
 from migrate.lab import Lab
@@ -27,7 +31,7 @@ WAITS |= {"switch": {"switch"}}
 def start(lab: Lab) -> int:
     origin = lab.hosts["origin"]
     pid = spawn(origin, [sys.executable, NUMBERED, "serve", str(PORT)])
-    wait_for(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
+    eventually(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
     return pid
 
 
@@ -107,7 +111,10 @@ def test_a_timeline_of_a_move_that_fails_on_the_destination(lab: Lab) -> None:
     settle = bars(shown, "origin")["settle"]
     assert settle.number("data-start-ms") < spans["frozen"].end_ms < settle.end_ms
     assert "ROLLED_BACK" in shown.texts()
-    assert any(text.startswith("failed: build on destination: ") and "No space left" in text for text in shown.texts())
+    assert any(
+        text.startswith("failed: build on destination: ") and "No space left" in text
+        for text in shown.texts()
+    )
 
 
 def test_refused_before_anything_happens(lab: Lab) -> None:

@@ -8,11 +8,11 @@ import os
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.wait import eventually
 
 from migrate import place
 from migrate.checks.obstacles import WORDS
@@ -266,9 +266,7 @@ def test_who_uses_something_there_is_found(tmp_path: Path) -> None:
     ]
     running = [subprocess.Popen(words, cwd=cwd, stdout=subprocess.DEVNULL) for words, cwd in users]
     try:
-        deadline = time.monotonic() + 5
-        while len(there(tmp_path / "there").writers) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: len(there(tmp_path / "there").writers) == 2, "both use it")
         expected = {f"tail (PID {running[0].pid})", f"sleep (PID {running[1].pid})"}
         assert set(there(tmp_path / "there").writers) == expected
     finally:

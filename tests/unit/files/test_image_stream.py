@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness.wait import eventually
 
 from migrate.errors import ImageError, TransportError
 from migrate.files import images
@@ -28,13 +27,6 @@ def say(sender: Sender, directory: Path, files: dict[str, bytes]) -> None:
     write(directory, files)
     for name in files:
         sender.grew(name)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def read(directory: Path) -> dict[str, bytes]:
@@ -109,7 +101,7 @@ def test_an_image_that_is_written_anew_is_noticed(origin: Path) -> None:
     sender = Sender(origin, lambda _: None)
     write(origin, {"a.img": b"long"})
     sender.start()
-    until(lambda: sender.sent_bytes == 4)
+    eventually(lambda: sender.sent_bytes == 4, "all is sent")
     write(origin, {"a.img": b"x"})
     with pytest.raises(ImageError, match="written anew"):
         sender.finish(ID)
@@ -144,7 +136,7 @@ def test_what_we_write_is_not_looked_for(origin: Path, monkeypatch: pytest.Monke
     assert (looks, [(one.offset, one.data) for one in got]) == ([], [(n, b"%d" % n) for n in range(5)])
     write(origin, {"pages.img": b"0123456", "criu.img": b"x"})  # not told: not sent before the end
     sender.start()
-    until(lambda: len(looks) > 3)
+    eventually(lambda: len(looks) > 3, "it has looked")
     assert [one.name for one in got[5:]] == ["criu.img"]
     assert {one.name: one.size_bytes for one in sender.finish(ID).files} == {"criu.img": 1, "pages.img": 7}
 

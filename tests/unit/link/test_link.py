@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from harness.wait import eventually
 
 from migrate.errors import (
     CriuError,
@@ -311,9 +312,7 @@ def test_pending_does_not_take(pair: tuple[Link, Link]) -> None:
     origin, destination = pair
     assert origin.pending() is None
     destination.send(Abort())
-    deadline = time.monotonic() + DEADLINE_S
-    while origin.pending() is None and time.monotonic() < deadline:
-        threading.Event().wait(0.01)
+    eventually(origin.pending, "it has come")
     assert origin.pending() == "abort"
     origin.receive("abort", timeout_s=DEADLINE_S)
 
@@ -386,9 +385,7 @@ def test_failure_of_a_bug_and_of_a_refusal() -> None:
 def early(link: Link, other: socket.socket) -> None:
     """The other side has said "restored" before it is asked; then it is."""
     other.sendall(frames.encode(Frame(restored=Restored(destination_pid=7))))
-    deadline = time.monotonic() + DEADLINE_S
-    while link.pending() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    eventually(link.pending, "it has come", pause_s=0.001)
     link.send(Restore())
 
 

@@ -8,12 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.wait import eventually
 from pycriu.images import magic, pb
 
 from migrate.errors import Ended, Signalled
@@ -166,9 +166,7 @@ def test_a_timer_expires_again_there(
 def test_a_kill(frozen: Frozen, deaf: int, tmp_path: Path) -> None:
     assert frozen.running == frozen.tasks
     os.kill(deaf, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while identity.alive(frozen.tasks[0]) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: not identity.alive(frozen.tasks[0]), "it is dead")
     looks: list[Callable[[], None]] = [
         frozen.require,
         lambda: frozen.look(tmp_path),

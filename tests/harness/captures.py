@@ -1,29 +1,35 @@
-"""Captures of the peer, read by tshark, and what every direction of a connection in them must be like."""
+"""Captures of a host of a lab, and what every direction of a connection in them must be like."""
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from judge import DEADLINE_S, Moved
-
+from harness import pcap
+from harness.migrate import Ran
+from harness.pcap import ACK as ACK
+from harness.pcap import FIN as FIN
+from harness.pcap import RST
+from harness.pcap import SYN as SYN
+from harness.wait import DEADLINE_S
 from migrate.lab import Host
 
 
 class Packet(NamedTuple):
     """One TCP segment as the capturing host saw it.
 
-    :ivar stream: tshark's number of the connection.
+    :ivar stream: number of the connection, from 0; other numbers on the same ports begin a new one.
     :ivar at: seconds since the epoch.
     :ivar sender: address.port of who sent it.
     :ivar seq, ack: raw, modulo 2**32.
     :ivar flags: of the TCP header.
     :ivar tsval, tsecr: RFC 7323; None without the option.
     :ivar ttl: or hop limit.
-    :ivar notes: what tshark's analysis says, e.g. ``retransmission``.
+    :ivar window: in bytes, as its sender means it; unknown, and not scaled, where the handshake was not captured.
     """
 
     stream: int
@@ -36,26 +42,13 @@ class Packet(NamedTuple):
     tsval: int | None
     tsecr: int | None
     ttl: int
-    notes: frozenset[str]
+    window: int = 0
 
     def __repr__(self) -> str:
         flags = "".join(letter for bit, letter in enumerate("FSRPA.") if self.flags >> bit & 1)
         stamps = f"TSval {self.tsval} TSecr {self.tsecr}"
         where = f"{self.at:.6f} {self.sender}"
-        notes = " ".join(sorted(self.notes))
-        return f"<{where} [{flags}] {self.seq} +{len(self.payload)} ack {self.ack} {stamps} {notes}>"
-
-
-FIN, SYN, RST, ACK = 1, 2, 4, 16
-#: tshark's names of what is sent again, or sent with nothing new.
-SENT_AGAIN = frozenset({"retransmission", "fast_retransmission", "spurious_retransmission"})
-_NOTES = (*sorted(SENT_AGAIN), "lost_segment", "ack_lost_segment", "out_of_order")
-_FIELDS = (
-    *("tcp.stream", "frame.time_epoch", "ip.src", "ipv6.src", "tcp.srcport", "tcp.seq_raw", "tcp.ack_raw"),
-    *("tcp.payload", "tcp.flags", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr"),
-    *("ip.ttl", "ipv6.hlim"),
-    *(f"tcp.analysis.{note}" for note in _NOTES),
-)
+        return f"<{where} [{flags}] {self.seq} +{len(self.payload)} ack {self.ack} {stamps}>"
 
 
 class Capture:
@@ -81,6 +74,7 @@ class Capture:
             text=True,
         )
         said = []
+        assert self._process.stderr is not None
         for line in self._process.stderr:
             said.append(line)
             if "listening on" in line:
@@ -97,29 +91,47 @@ class Capture:
 
     def packets(self) -> list[Packet]:
         """All TCP segments, in the order in which they were seen."""
-        words = ["tshark", "-n", "-r", str(self._host.root / self._inside[1:]), "-Y", "tcp"]
-        words += ["-o", "tcp.relative_sequence_numbers:FALSE", "-T", "fields", "-E", "occurrence=f"]
-        for field in _FIELDS:
-            words += ["-e", field]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        return [_packet(line.split("\t")) for line in done.stdout.splitlines()]
+        path = self._host.root / self._inside[1:]
+        return in_streams(pcap.read(path))
 
 
-def _packet(fields: list[str]) -> Packet:
-    stream, at, ipv4, ipv6, port, seq, ack, payload, flags, tsval, tsecr, ttl, hops, *notes = fields
-    return Packet(
-        int(stream),
-        float(at),
-        f"{ipv4 or ipv6}.{port}",
-        int(seq),
-        int(ack or 0),
-        bytes.fromhex(payload.replace(":", "")),
-        int(flags, 16),
-        int(tsval) if tsval else None,
-        int(tsecr) if tsecr else None,
-        int(ttl or hops),
-        frozenset(note for note, found in zip(_NOTES, notes, strict=True) if found),
-    )
+def in_streams(found: Iterable[pcap.Packet]) -> list[Packet]:
+    """The packets of a file, each with its connection."""
+    streams: dict[frozenset[pcap.End], _Stream] = {}
+    numbers = itertools.count()
+    packets = []
+    for one in found:
+        key = frozenset((one.sender, one.receiver))
+        known = streams.get(key)
+        if known is None or known.begins_again(one):
+            known = streams[key] = _Stream(next(numbers))
+        packets.append(known.packet(one))
+    return packets
+
+
+class _Stream:
+    """One connection of a capture: its number, the numbers of its SYNs, and how far windows are shifted."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.first: dict[pcap.End, int] = {}
+        self.scales: dict[pcap.End, int | None] = {}
+
+    def begins_again(self, one: pcap.Packet) -> bool:
+        """Whether *one* is a SYN of another connection on the same ports."""
+        return bool(one.flags & SYN) and self.first.get(one.sender, one.seq) != one.seq
+
+    def packet(self, one: pcap.Packet) -> Packet:
+        """*one*, which is its next."""
+        self.first.setdefault(one.sender, one.seq)
+        if one.flags & SYN:
+            self.scales[one.sender] = one.scale
+        agreed = None not in (*self.scales.values(), None if len(self.scales) < 2 else 0)
+        scale = self.scales[one.sender] if agreed and not one.flags & SYN else 0
+        tsval, tsecr = one.timestamps or (None, None)
+        sender = f"{one.sender[0]}.{one.sender[1]}"
+        end = (one.seq, one.ack, one.payload, one.flags, tsval, tsecr, one.ttl, one.window << (scale or 0))
+        return Packet(self.number, one.at_s, sender, *end)
 
 
 def directions(packets: Iterable[Packet]) -> dict[tuple[int, str], list[Packet]]:
@@ -170,9 +182,18 @@ def assert_no_reset(packets: Iterable[Packet]) -> None:
     assert not resets, resets
 
 
-def sent_again(packets: Iterable[Packet]) -> list[Packet]:
-    """What tshark calls a retransmission of some kind."""
-    return [packet for packet in packets if packet.notes & SENT_AGAIN]
+def sent_again(packets: list[Packet]) -> list[Packet]:
+    """One direction: those with octets of which none is new."""
+    found, furthest = [], None
+    for packet in packets:
+        octets = len(packet.payload) + bool(packet.flags & SYN) + bool(packet.flags & FIN)
+        if not octets:
+            continue
+        if furthest is not None and distance(packet.seq + octets, furthest) <= 0:
+            found.append(packet)
+        else:
+            furthest = packet.seq + octets
+    return found
 
 
 def assert_sequence_never_back(packets: list[Packet], answers: list[Packet]) -> bytes:
@@ -258,7 +279,7 @@ def assert_echoes_never_back(packets: list[Packet]) -> int:
 _WARM_UP = 10
 
 
-def across(packets: list[Packet], moved: Moved) -> tuple[Packet, Packet]:
+def across(packets: list[Packet], moved: Ran) -> tuple[Packet, Packet]:
     """One direction: the two segments around the longest silence while *moved* was made."""
     during = [packet for packet in packets if moved.began <= packet.at <= moved.ended]
     pairs = zip(during, during[1:], strict=False)

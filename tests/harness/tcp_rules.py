@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from peer_view_pcap import ACK, FIN, PSH, RST, SYN, Packet
+from harness.pcap import ACK, FIN, PSH, RST, SYN, Packet
 
 _HALF = 2**31
 #: So many full segments must have been seen before their size means something.

@@ -1,4 +1,4 @@
-"""TCP packets out of a capture file, for :mod:`peer_view`. Uses nothing of the program that is judged.
+"""TCP packets out of a capture file, for the judges of captures. Uses nothing of the program that is judged.
 
 Source: draft-ietf-opsawg-pcap (the file), www.tcpdump.org/linktypes.html, RFC 791, 8200, 9293, 7323.
 """
@@ -20,6 +20,10 @@ _END, _NOP, _MSS, _SCALE, _TIMESTAMP = 0, 1, 2, 3, 8
 _EXTENSIONS = {0, 43, 60}
 
 
+#: An address and a port.
+End = tuple[str, int]
+
+
 class Unreadable(Exception):
     """Not a capture file that can be read here."""
 
@@ -38,8 +42,8 @@ class Packet:
 
     number: int
     at_s: float
-    sender: tuple[str, int]
-    receiver: tuple[str, int]
+    sender: End
+    receiver: End
     ttl: int
     dscp: int
     ecn: int

@@ -1,6 +1,6 @@
 """How a move looked to the peer: judges each connection of a capture that was taken there.
 
-    python tests/peer_view.py CAPTURE.pcap [--moves T1,T2] [--json FILE] [--tshark]
+    python tests/harness/peer_view.py CAPTURE.pcap [--moves T1,T2] [--json FILE] [--tshark]
                               [--most-silence-ms MS] [--most-retransmissions N]
 
 The capture holds whole packets (``tcpdump -w FILE -s 0``) and begins before the connections do, else the
@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path[0] = str(Path(__file__).parents[1])
 
-from peer_view_pcap import SYN, Packet, Unreadable, read
-from peer_view_rules import Connection, Direction
+from harness.pcap import SYN, Packet, Unreadable, read
+from harness.tcp_rules import Connection, Direction
 
 _COLUMNS = ("from", "to", "packets", "bytes", "retrans", "silence ms", "segment", "faults")
 
