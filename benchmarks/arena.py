@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -20,9 +18,14 @@ from typing import Any
 from migrate.lab import Host, Lab, LabError
 
 HERE = Path(__file__).resolve().parent
-WORKLOADS = HERE / "workloads"
+sys.path.insert(1, str(HERE.parent / "tests"))
+
+from harness import workloads  # noqa: E402
+from harness.hosts import listeners, use_pid  # noqa: E402
+from harness.wait import TooLate, eventually  # noqa: E402
+from harness.workloads import WORKLOADS, Silent  # noqa: E402
+
 PORT = 7000
-READY_S = 60.0
 ANSWER_S = 75.0
 #: PIDs on the origin begin here, so that none is taken on the destination: stock CRIU could not restore it.
 FIRST_PID = 5000
@@ -35,65 +38,19 @@ class RunFailed(Exception):
     """A run gave no figures; the text says why, with the output of what failed."""
 
 
-class Client:
-    """A program of ours inside a host: prints ``ready``, is told a line, prints a line of JSON."""
+class Client(workloads.Client):
+    """A program that measures, in a host."""
 
-    def __init__(self, host: Host, script: str, *words: object) -> None:
-        command = [sys.executable, str(WORKLOADS / script), *map(str, words)]
-        pipe = subprocess.PIPE
-        self.name = script
-        self._process = host.popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for line in self._process.stdout:  # type: ignore[union-attr]
-            self._lines.put(line)
-        self._lines.put("")
-
-    def line(self, deadline_s: float) -> str:
-        """The next line. :raises RunFailed: none came."""
-        try:
-            line = self._lines.get(timeout=deadline_s)
-        except queue.Empty:
-            raise RunFailed(f"{self.name} said nothing for {deadline_s:g} s") from None
-        if not line:
-            raise RunFailed(f"{self.name} ended early, status {self._process.wait(5)}")
-        return line
-
-    def ready(self) -> None:
-        """Wait until it measures. :raises RunFailed: it said something else."""
-        line = self.line(READY_S)
-        if line != "ready\n":
-            more = [line]
-            with contextlib.suppress(RunFailed):
-                while True:
-                    more.append(self.line(2))
-            raise RunFailed(f"{self.name}: {''.join(more)}")
-
-    def ask(self, word: str = "stop") -> dict[str, Any]:
-        """Say *word* and return the answer. :raises RunFailed: none came."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(word + "\n")  # type: ignore[union-attr]
-            self._process.stdin.flush()  # type: ignore[union-attr]
-        line = self.line(ANSWER_S)
-        try:
-            answer: dict[str, Any] = json.loads(line)
-        except ValueError:
-            raise RunFailed(f"{self.name}: {line}") from None
-        return answer
+    def told(self, word: str = "stop") -> dict[str, Any]:
+        """Say *word*; what it has measured."""
+        return self.ask(word, ANSWER_S)
 
     def measured(self, word: str = "stop") -> dict[str, Any]:
-        """:meth:`ask`, where an error that the client met means that the run gave no figures."""
-        answer = self.ask(word)
+        """:meth:`told`, where an error that the client met means that the run gave no figures."""
+        answer = self.told(word)
         if answer.get("error"):
             raise RunFailed(f"{self.name}: {answer['error']}")
         return answer
-
-    def close(self) -> None:
-        """End it, if it runs."""
-        self._process.kill()
-        self._process.wait(10)
 
 
 class Arena:
@@ -140,20 +97,16 @@ class Arena:
     def serve(self, *words: object) -> int:
         """Start the server on the origin; return its PID there, when it listens."""
         origin = self.host("origin")
-        origin.exec(["sh", "-c", f"echo {FIRST_PID} > /proc/sys/kernel/ns_last_pid"])
+        use_pid(origin, FIRST_PID)
         command = [sys.executable, "-I", "-S", str(WORKLOADS / "server.py"), str(PORT), *map(str, words)]
         pid = origin.spawn(command)
-        deadline = time.monotonic() + READY_S
-        while not origin.exec(["ss", "-tlnH", f"sport = {PORT}"]).stdout:
-            if time.monotonic() > deadline:
-                raise RunFailed("the server does not listen")
+        eventually(lambda: listeners(origin, PORT), "the server listens")
         return pid
 
     def client(self, script: str, *words: object, host: str = "peer") -> Client:
-        """Start a client that is ready to measure. :raises RunFailed: it is not."""
-        client = Client(self.host(host), script, *words)
+        """Start a client that is ready to measure. :raises Silent: it is not."""
+        client = Client.start(self.host(host), script, *words)
         self._clients.append(client)
-        client.ready()
         return client
 
     def peer(self, script: str, *words: object) -> Client:
@@ -207,6 +160,8 @@ class Plan:
             said = " ".join(f"{key}={value:.5g}" for key, value in series.runs[-1].items())
         except (
             RunFailed,
+            Silent,
+            TooLate,
             LabError,
             OSError,
             subprocess.SubprocessError,
@@ -220,7 +175,7 @@ class Plan:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, RunFailed):
+    if isinstance(error, (RunFailed, Silent, TooLate)):
         return str(error)
     output = "".join(str(getattr(error, name, None) or "") for name in ("stdout", "stderr"))
     where = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,4 +1,4 @@
-"""Takes a connection from passer.py and goes on sending: ``taker.py ADDRESS/BITS DEVICE PORT PEER``.
+"""Takes a connection from giver.py and goes on sending: ``taker.py ADDRESS/BITS DEVICE PORT PEER``.
 
 Before: the address is added here, mute (nothing of ARP for it goes in or out), and the way to the peer is
 used once, so that the next hop is known: asking for it from the mute address has no answer. Told that a
@@ -15,17 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import announce
 from body import Body
-from passer import HEAD
+from giver import HEAD
 from warm import pass_some
 
 import tcpcp
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import announce  # noqa: E402
 
 MUTE = """table arp passing {{
     chain in {{ type filter hook input priority 0; arp daddr ip {ip} drop; }}

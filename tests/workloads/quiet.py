@@ -1,6 +1,6 @@
 """Holds COUNT quiet connections, and one more that shows when the server's host was cut off.
 
-``many.py ADDRESS PORT COUNT [plain]``. On the one more it sends 100 bytes every millisecond, which the server
+``quiet.py ADDRESS PORT COUNT [plain]``. On the one more it sends 100 bytes every millisecond, which the server
 only reads, and watches for incoming segments: acknowledgements come as long as the server's *host* answers,
 whether or not the process runs. In the end every quiet connection must answer. With ``plain`` the server is
 another program, which just sends back: no probe, no questions.

@@ -1,6 +1,6 @@
 """Serves a file over HTTP, and in the middle passes the connection on, with the library alone.
 
-``passer.py ADDRESS/BITS DEVICE PORT TAKER_HOST TAKER_PORT TOTAL_BYTES RATE``. Prints ``ready`` when it
+``giver.py ADDRESS/BITS DEVICE PORT TAKER_HOST TAKER_PORT TOTAL_BYTES RATE``. Prints ``ready`` when it
 listens, and a line of JSON when the connection is gone. See taker.py for the order of things. It gives the
 connection up only when the taker says that it runs there, as a program should.
 """
