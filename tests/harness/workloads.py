@@ -88,8 +88,15 @@ class Client:
     def stop(self) -> dict[str, Any]:
         """Have it end; what it says last."""
         said = self.ask("stop")
-        self.process.wait(DEADLINE_S)
+        self.end()
         return said
+
+    def end(self) -> None:
+        """Nothing more is told to it; wait for its end."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait(DEADLINE_S)
 
     def close(self) -> None:
         """End it, if it runs."""

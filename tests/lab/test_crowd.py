@@ -9,7 +9,7 @@ from harness.captures import Capture
 from harness.hosts import MOVERS, spawn, ss
 from harness.left import processes
 from harness.migrate import move
-from harness.wait import DEADLINE_S, eventually
+from harness.wait import eventually
 from harness.workloads import WORKLOADS, Client
 
 from migrate.lab import Lab
@@ -47,7 +47,7 @@ def test_many_connections(lab: Lab, tasks: int, connections: int) -> None:
             assert moved.report["gap_dropped"] == 0
         result = client.ask("stop", HANGS_S)
     # Not before: the closing of all of them at once may draw a reset, as always with TIME_WAIT.
-    client.process.wait(DEADLINE_S)
+    client.end()
     print(result)
     assert result["errors"] == []
     assert result["answered"] == result["asked"] > 2 * connections
