@@ -83,6 +83,7 @@ lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/mypy tests/harness/*.py
 	@.venv/bin/mypy examples/*.py
 	@.venv/bin/mypy examples/switch_told/*.py
 	@.venv/bin/mypy benchmarks/*.py

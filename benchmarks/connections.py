@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 import movers
-from harness import Arena, Metrics, Plan
+from arena import Arena, Metrics, Plan
 from movers import MIGRATE, NFTABLES, Mover
 from rows import Row, Target, row
 
@@ -23,7 +23,7 @@ def move(count: int, mover: Mover) -> Metrics:
     """One move of *count* quiet connections and one that is watched."""
     with Arena() as lab:
         pid = lab.serve()
-        client = lab.peer("many.py", count)
+        client = lab.peer("quiet.py", count)
         told = mover(lab, pid)
         said = client.measured()
         measured = {"isolated_ms": said["gap_ms"], "frozen_ms": said["server"]["longest_ms"]}

@@ -6,7 +6,7 @@ import statistics
 from functools import partial
 
 import movers
-from harness import Arena, Metrics, Plan, Series
+from arena import Arena, Metrics, Plan, Series
 from movers import MIGRATE, Mover
 from rows import Row, Target, at_most, row
 
@@ -22,7 +22,7 @@ def move(mover: Mover) -> Metrics:
         pid = lab.serve()
         client = lab.peer("crowd.py", CLIENTS)
         told = mover(lab, pid)
-        said = client.ask()
+        said = client.told()
         keys = ("worst_ms", "worst_before_ms", "lost", *COUNTED)
         frozen_ms = said.get("server", {}).get("longest_ms")
         late = {} if frozen_ms is None else {"frozen_ms": frozen_ms, "late_ms": said["worst_ms"] - frozen_ms}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import movers
-from harness import Arena, Metrics, Plan
+from arena import Arena, Metrics, Plan
 from movers import MIGRATE, NFTABLES, Mover
 from rows import Medians, Row, Target, row
 

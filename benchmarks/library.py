@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness import PORT, Arena, Metrics, Plan
+from arena import PORT, Arena, Metrics, Plan
 from movers import MIGRATE
 from rows import Medians, Row, Target, at_most, row
 
@@ -21,8 +21,8 @@ def cost() -> Metrics:
     """All calls for all connections, once."""
     with Arena() as lab:
         holder = lab.client("cost.py", PORT, host="origin")
-        peer = lab.peer("many.py", CONNECTIONS, "plain")
-        spent = holder.ask("go")
+        peer = lab.peer("quiet.py", CONNECTIONS, "plain")
+        spent = holder.told("go")
         lost = peer.measured()["lost"]
         total = spent["get_us"] + spent["create_us"] + spent["activate_us"]
         return {key: float(value) for key, value in spent.items()} | {"total_us": total, "lost": float(lost)}
@@ -34,10 +34,10 @@ def passing(total_bytes: int, rate: int) -> Metrics:
         address = (f"{lab.address}/24", "eth0")
         lab.client("taker.py", *address, TAKER_PORT, lab.host("peer").ipv4, host="destination")
         where = (lab.host("destination").ipv4, TAKER_PORT)
-        passer = lab.client("passer.py", *address, PORT, *where, total_bytes, rate, host="origin")
+        giver = lab.client("giver.py", *address, PORT, *where, total_bytes, rate, host="origin")
         peer = lab.peer("download.py")
         said = peer.measured()
-        told = passer.ask("told")
+        told = giver.told("told")
         during = told.pop("began_s"), told.pop("ended_s")
         figures = {"gap_ms": gap_ms(said["silences_s"], *during), "longest_ms": said["gap_ms"]}
         return figures | {key: float(value) for key, value in told.items()}

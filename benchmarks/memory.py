@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import movers
-from harness import Arena, Metrics, Plan
+from arena import Arena, Metrics, Plan
 from movers import Mover
 from rows import Row, row
 
@@ -24,7 +24,7 @@ def move(memory_mb: int, writes_mb_per_s: int, mover: Mover) -> Metrics:
         wire = lab.client("wire.py", "eth0", host="destination")
         told = mover(lab, pid)
         said = client.measured()
-        moved = wire.ask(f"{said['began_s']} {said['ended_s']}")
+        moved = wire.told(f"{said['began_s']} {said['ended_s']}")
         return told | {
             "gap_ms": said["gap_ms"],
             "inside_bytes": float(moved["inside_bytes"]),

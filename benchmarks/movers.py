@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness import HERE, Arena, Metrics, RunFailed
+from arena import HERE, Arena, Metrics, RunFailed
+from harness.migrate import run_migrate
 
 MIGRATE, NFTABLES, IPTABLES = "migrate", "stock CRIU, nftables lock", "stock CRIU, iptables lock"
 DEADLINE_S = 90.0
@@ -19,13 +20,14 @@ Mover = Callable[[Arena, int], Metrics]
 
 def migrate(arena: Arena, pid: int) -> Metrics:
     """``migrate PID destination``. :raises RunFailed: it did not move."""
-    command = ["migrate", "--json", str(pid), "destination"]
-    done = _run(arena, command)
-    lines = done.stdout.splitlines()
-    report = json.loads(lines[-1]) if lines else {}
-    if done.returncode or report.get("outcome") != "MOVED":
+    try:
+        done = run_migrate(arena.host("origin"), pid, "destination", timeout_s=DEADLINE_S)
+    except subprocess.TimeoutExpired as error:
+        raise _hung("migrate", error) from None
+    report = done.report
+    if done.status or report["outcome"] != "MOVED":
         told = {key: report.get(key) for key in ("outcome", "error", "reasons", "notes", "phases_ms")}
-        raise RunFailed(f"migrate: status {done.returncode}\n{json.dumps(told, indent=1)}\n{done.stderr}")
+        raise RunFailed(f"migrate: status {done.status}\n{json.dumps(told, indent=1)}\n{done.stderr}")
     metrics = {
         "told_frozen_ms": report["frozen_ms"],
         "told_isolated_ms": report["isolated_ms"],
@@ -44,7 +46,11 @@ def stock(lock: str) -> Mover:
 
     def move(arena: Arena, pid: int) -> Metrics:
         script = [sys.executable, "-I", "-S", str(HERE / "stock.py")]
-        done = _run(arena, [*script, str(pid), "destination", f"{arena.address}/24", "eth0", lock])
+        command = [*script, str(pid), "destination", f"{arena.address}/24", "eth0", lock]
+        try:
+            done = arena.host("origin").exec(command, check=False, timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired as error:
+            raise _hung("stock CRIU", error) from None
         if done.returncode:
             raise RunFailed(f"stock CRIU: {done.stdout}{done.stderr}")
         said: dict[str, Any] = json.loads(done.stdout)
@@ -53,12 +59,9 @@ def stock(lock: str) -> Mover:
     return move
 
 
-def _run(arena: Arena, command: list[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return arena.host("origin").exec(command, check=False, timeout=DEADLINE_S)
-    except subprocess.TimeoutExpired as error:
-        output = b"".join(part for part in (error.stdout, error.stderr) if part)
-        raise RunFailed(f"{command[0]} did not end within {DEADLINE_S:g} s\n{output!r}") from None
+def _hung(program: str, error: subprocess.TimeoutExpired) -> RunFailed:
+    output = b"".join(part for part in (error.stdout, error.stderr) if part)
+    return RunFailed(f"{program} did not end within {DEADLINE_S:g} s\n{output!r}")
 
 
 def all_movers() -> dict[str, Mover]:

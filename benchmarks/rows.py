@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import Series
+from arena import Series
 from movers import IPTABLES, MIGRATE, NFTABLES
 
 STOCK = (NFTABLES, IPTABLES)

@@ -22,7 +22,7 @@ import host_facts
 import library
 import memory
 import throughput
-from harness import Arena, Plan, Series
+from arena import Arena, Plan, Series
 from movers import IPTABLES, all_movers
 from rows import Row, table
 

@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+WORKLOADS = HERE.parent / "tests" / "workloads"
 WORK = "/run/stock"
 IMAGES = f"{WORK}/images"
 SSH = [
@@ -79,7 +80,7 @@ def tail(name: str) -> str:
 
 def carry(destination: str, address: str, device: str, lock: str) -> str:
     """Copy the images and restore from them; return the times that the other side noted."""
-    restore = ["sh", str(HERE / "stock_restore.sh"), IMAGES, address, device, lock, str(HERE)]
+    restore = ["sh", str(HERE / "stock_restore.sh"), IMAGES, address, device, lock, str(HERE), str(WORKLOADS)]
     with subprocess.Popen(["tar", "-C", IMAGES, "-c", "."], stdout=subprocess.PIPE) as tar:
         done = subprocess.run(
             [*SSH, destination, *restore], stdin=tar.stdout, capture_output=True, text=True, check=False

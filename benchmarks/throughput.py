@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 import movers
-from harness import PORT, Arena, Metrics, Plan, RunFailed, Series
+from arena import PORT, Arena, Metrics, Plan, RunFailed, Series
 from movers import MIGRATE, Mover
 from rows import Row, Target, row
 

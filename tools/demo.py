@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from pathlib import Path
-from subprocess import PIPE
 
 from migrate.lab import Lab
 
-FREE_PID = 4709
-WORKLOADS = Path(__file__).resolve().parent.parent / "tests" / "workloads"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from harness.hosts import spawn  # noqa: E402
+from harness.wait import eventually  # noqa: E402
+from harness.workloads import Client  # noqa: E402
 
-def ask(client: object, word: str = "") -> dict[str, object]:
-    """What the client says of itself."""
-    client.stdin.write(word + "\n")  # type: ignore[attr-defined]
-    client.stdin.flush()  # type: ignore[attr-defined]
-    return dict(json.loads(client.stdout.readline()))  # type: ignore[attr-defined]
-
-
-def wait_for_redis(lab: Lab) -> None:
-    """Wait until the server answers."""
-    deadline = time.monotonic() + 10
-    ping = ["redis-cli", "-h", lab.service.ipv4, "ping"]
-    while "PONG" not in lab.hosts["peer"].exec(ping, check=False).stdout:
-        if time.monotonic() > deadline:
-            raise SystemExit("demo: redis-server did not start")
+#: A number that is free on a destination with so few processes too, as on hosts that have run for a while.
+FREE_PID = 4711
 
 
 def play(lab: Lab) -> int:
     """The demonstration; 0 when nothing was lost."""
     origin, destination, peer = (lab.hosts[name] for name in ("origin", "destination", "peer"))
     command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/"]
-    # A number that is free on a destination with so few processes too, as on hosts that have run for a while.
-    origin.exec(["sh", "-c", f"echo {FREE_PID} > /proc/sys/kernel/ns_last_pid"])
-    pid = origin.spawn(command)
-    wait_for_redis(lab)
+    pid = spawn(origin, command, first_pid=FREE_PID)
+    ping = ["redis-cli", "-h", lab.service.ipv4, "ping"]
+    eventually(lambda: "PONG" in peer.exec(ping, check=False).stdout, "redis-server answers")
     print(f"redis-server runs on origin as PID {pid} and serves {lab.service.ipv4}")
-    client = peer.popen(
-        [sys.executable, str(WORKLOADS / "redis_counter.py"), lab.service.ipv4],
-        stdin=PIPE,
-        stdout=PIPE,
-        text=True,
-    )
-    client.stdout.readline()
-    before = ask(client)
+    client = Client.start(peer, "redis_counter.py", lab.service.ipv4)
+    before = client.ask()
     print(f"a client on peer increments a counter without pause: {before['incremented']} so far")
     print(f"\norigin$ migrate {pid} destination", flush=True)
     moved = origin.popen(["migrate", str(pid), "destination"])
     status = moved.wait(timeout=60)
-    between = ask(client)
-    after = ask(client, "stop")
-    client.wait(timeout=10)
+    between = client.ask()
+    after = client.stop()
     counter = int(peer.exec(["redis-cli", "-h", lab.service.ipv4, "get", "counter"]).stdout)
     where = destination.exec(["pgrep", "-x", "redis-server"], check=False).stdout.split()
     print("\nwhat the client saw")
@@ -67,7 +46,7 @@ def play(lab: Lab) -> int:
     good = (
         status == 0
         and counter == after["incremented"]
-        and int(str(after["incremented"])) > int(str(between["incremented"]))
+        and after["incremented"] > between["incremented"]
         and not (after["error"] or after["wrong_answers"] or after["reconnected"])
         and len(where) == 1
     )

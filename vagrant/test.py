@@ -8,7 +8,6 @@ redis client never connected again and its counter is right, the download has th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -19,6 +18,11 @@ from migrate.lab import Host, Lab
 from migrate.lab.vm import box
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from harness.wait import eventually  # noqa: E402
+from harness.workloads import Client  # noqa: E402
+
 UP_DEADLINE_S = 1500
 COMMAND_DEADLINE_S = 300
 SERVICE = "10.77.1.100"
@@ -86,10 +90,12 @@ def start_libvirt(host: Host) -> None:
     host.exec(["sh", "-c", "cat > /etc/libvirt/qemu.conf"], input=QEMU_CONF)
     host.exec(["sh", "-c", LIBVIRT])
     is_there = ["virsh", "-q", "-c", "qemu:///system", "version"]
-    deadline = time.monotonic() + COMMAND_DEADLINE_S
-    while host.exec(is_there, check=False).returncode:
-        assert time.monotonic() < deadline, host.exec(["cat", "/var/log/libvirt/libvirtd.log"]).stdout
-        time.sleep(0.5)
+    eventually(
+        lambda: host.exec(is_there, check=False).returncode == 0,
+        lambda: host.exec(["cat", "/var/log/libvirt/libvirtd.log"]).stdout,
+        COMMAND_DEADLINE_S,
+        pause_s=0.5,
+    )
     virsh = "virsh -q -c qemu:///system"
     pool = (
         f"{virsh} pool-define-as default dir --target /var/lib/libvirt/images && {virsh} pool-start default"
@@ -103,17 +109,17 @@ def move_redis(machines: Machines) -> None:
     machines.run("origin", f"setsid -f redis-server {options} </dev/null >/dev/null 2>&1; sleep 2")
     pid = machines.run("origin", "pidof redis-server")
     counter = f"exec python3 /opt/migrate-source/tests/workloads/redis_counter.py {SERVICE}"
-    with machines.host.popen(
-        machines.command("peer", counter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as client:
-        assert client.stdout is not None and client.stdin is not None
-        assert client.stdout.readline() == "ready\n"
+    pipe = subprocess.PIPE
+    command = machines.command("peer", counter)
+    client = Client(machines.host.popen(command, stdin=pipe, stdout=pipe, text=True), "the counter")
+    try:
+        client.ready()
         say(f"moving redis, PID {pid}")
         print(machines.run("origin", f"migrate --max-gap 60 --timeout 120 {pid} destination 2>&1"))
         time.sleep(2)  # The client is to have counted on the destination, too.
-        client.stdin.write("stop\n")
-        client.stdin.flush()
-        said = json.loads(client.stdout.readline())
+        said = client.ask("stop")
+    finally:
+        client.close()
     stored = machines.run("peer", f"redis-cli -h {SERVICE} get counter")
     say(f"the client: {said}; redis: {stored}")
     assert (said["error"], said["wrong_answers"], said["reconnected"]) == ("", 0, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hosts
+from harness.wait import TooLate, eventually
 from trial import Trial
 from world import SIDES, World
 
@@ -106,12 +108,16 @@ def _settle(world: World, trial: Trial, verdict: Verdict) -> None:
 
 
 def _wait(world: World, trial: Trial, seconds: float) -> list[str]:
-    deadline = time.monotonic() + seconds
-    while True:
-        left = world.wrong(_where(world), trial.ids)
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.2)
+    """What is left after so many seconds; nothing as soon as that is so."""
+    left: list[str] = []
+
+    def is_clean() -> bool:
+        left[:] = world.wrong(_where(world), trial.ids)
+        return not left
+
+    with contextlib.suppress(TooLate):
+        eventually(is_clean, "clean", seconds, pause_s=0.2)
+    return left
 
 
 def _where(world: World) -> str:

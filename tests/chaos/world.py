@@ -14,11 +14,14 @@ from pathlib import Path
 from subprocess import PIPE
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "lab"), str(HERE.parent.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "lab"), str(HERE.parent.parent)]
 
 import hosts  # noqa: E402
 import kills  # noqa: E402
-from kills import DEADLINE_S, PORT, View, eventually  # noqa: E402
+from harness.hosts import listeners  # noqa: E402
+from harness.wait import eventually  # noqa: E402
+from harness.workloads import drive_numbered  # noqa: E402
+from kills import PORT  # noqa: E402
 
 from migrate.lab import Host, Lab  # noqa: E402
 
@@ -44,13 +47,8 @@ class Bench(kills.Bench):
         for host in (self.origin, self.destination):
             host.exec(["sh", "-c", "rm -rf /tmp/beats; mkdir -p /tmp/beats"])
         self.pid = self.origin.spawn([sys.executable, SERVER, "serve", str(PORT)])
-        listening = ["ss", "-Hltn", f"sport = :{PORT} or sport = :{PORT + 1}"]
-        eventually(lambda: self.origin.exec(listening).stdout.count("\n") == 3, "the server listens")
-        script = str(kills.WORKLOADS / "numbered.py")
-        where = [word for ip in self.lab.service for word in (ip, str(self.streams))]
-        command = [sys.executable, script, "drive", str(PORT), *where]
-        self.drive = self.peer.popen(command, stdin=PIPE, stdout=PIPE, text=True)
-        assert self.drive.stdout.readline() == "ready\n"
+        eventually(lambda: listeners(self.origin, PORT, PORT + 1) == 3, "the server listens")
+        self.drive = drive_numbered(self.lab, PORT, self.streams)
 
     def stop(self) -> None:
         """End both, wherever the server is, and put the service addresses back on origin."""
@@ -84,7 +82,7 @@ class World:
         """Leave nothing, by force."""
         drive = getattr(self.bench, "drive", None)
         if drive is not None:
-            drive.kill()
+            drive.close()
         with contextlib.suppress(Exception):  # cgroups outlive a lab
             self.bench._sweep()
         self.lab.down()
@@ -229,4 +227,4 @@ class World:
         return found
 
 
-__all__ = ["DEADLINE_S", "SIDES", "Bench", "NoVictim", "View", "World"]
+__all__ = ["SIDES", "Bench", "NoVictim", "World"]

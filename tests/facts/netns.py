@@ -7,8 +7,9 @@ import ctypes
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+
+from harness import wait
 
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -127,8 +128,5 @@ class Hosts:
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = 5.0) -> None:
-    """Wait until *condition* is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.002)
+    """As the waiter of all tests, in less time: what takes longer has needed a timer of TCP's."""
+    wait.eventually(condition, what, seconds, pause_s=0.002)

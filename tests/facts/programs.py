@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from netns import eventually
 
 #: What every test program may use; it says that it is ready by making a file, and waits to be killed.
 PRELUDE = """
@@ -33,9 +34,8 @@ def program(code: str, **more: object) -> Iterator[int]:
             **options,  # type: ignore[call-overload]
         )
         try:
-            deadline = time.monotonic() + 10
-            while not flag.exists():
-                assert process.poll() is None and time.monotonic() < deadline, "the test's program failed"
+            eventually(lambda: flag.exists() or process.poll() is not None, "the test's program is ready", 10)
+            assert process.poll() is None, "the test's program failed"
             yield process.pid
         finally:
             with contextlib.suppress(ProcessLookupError):

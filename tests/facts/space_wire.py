@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.pcap import FIN, RST, Packet, _ipv4, _ipv6
+from harness.tcp_rules import after
 from netns import Namespace
-from peer_view_pcap import FIN, RST, Packet, _ipv4, _ipv6
-from peer_view_rules import after
 
 SOL_PACKET, PACKET_STATISTICS, PACKET_OUTGOING = 263, 6, 4
 SO_RCVBUFFORCE, SO_ATTACH_FILTER = 33, 26

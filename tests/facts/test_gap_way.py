@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import peer_view
 import pytest
 from gap_hosts import PORT, SERVICE, GapHosts, Moving, end, receive_all, since, wait_caught
+from harness import peer_view
 from netns import eventually, ip
 
 from migrate.gap import capture as gap

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from harness import wait
 from netns import Namespace
 
 _ETH_P_ALL, _OUTGOING = 3, 4
@@ -44,11 +44,10 @@ class Wire:
 
     def wait_from(self, port: int, seconds: float) -> list[Segment]:
         """Segments from *port*, as soon as there is one; none after *seconds*."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if found := [one for one in self.segments() if one.sport == port]:
-                return found
-            time.sleep(0.002)
+        with contextlib.suppress(wait.TooLate):
+            return wait.eventually(
+                lambda: [one for one in self.segments() if one.sport == port], "", seconds, pause_s=0.002
+            )
         return []
 
 

@@ -6,61 +6,24 @@ A server is used through a connection from the peer, opened before, which must w
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bad_input_look import DEADLINE_S, changes, holder, in_network, listens, names, traces, wait_until
+from bad_input_look import holder, names
+from harness.hosts import connect, in_network, listeners
+from harness.left import View
+from harness.migrate import Held, Ran, run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Host, Lab
 
-ODD = Path(__file__).resolve().parents[1] / "workloads" / "odd.py"
-
-
-@dataclass
-class Answer:
-    """How a run of migrate ended.
-
-    :ivar report: the last of its JSON lines.
-    """
-
-    status: int
-    events: list[dict[str, Any]]
-    errors: str
-    seconds: float
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """The report."""
-        return self.events[-1]
-
-    @property
-    def said(self) -> list[str]:
-        """What it says to the operator."""
-        found = [f"{one['role']}: {one['text']} -> {one['remedy']}" for one in self.report["reasons"]]
-        error = self.report["error"]
-        if error and not found:
-            found = [f"{error['role']}: {error['phase']}: {error['message']} -> {error['hint']}"]
-        return found + self.report["notes"]
-
-    @property
-    def codes(self) -> set[tuple[str, str]]:
-        """The reasons, as code and host."""
-        return {(one["code"], one["role"]) for one in self.report["reasons"]}
-
-    def must_say(self, role: str, *words: str) -> None:
-        """One sentence about the host *role* has all of *words*, and says what to do."""
-        fitting = [one for one in self.said if one.startswith(f"{role}: ") and all(w in one for w in words)]
-        assert fitting, f"nothing about {role} with {words} in {self.said}"
-        assert len(fitting[0].partition(" -> ")[2]) > 10, f"no remedy: {fitting[0]}"
+ODD = WORKLOADS / "odd.py"
 
 
 @dataclass
@@ -89,52 +52,14 @@ class Server:
         assert got == word
 
 
-class Running:
-    """A migrate that runs, and stops where it was told to."""
-
-    def __init__(self, bench: Bench, state: str, server: Server, *words: str) -> None:
-        self._bench = bench
-        command = ["migrate", "--json", "--stop-at", state, *words, str(server.pid), "destination"]
-        self._process = bench.origin.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self._lines: list[str] = []
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line)
-            if f"stopped at {state}" in line:
-                return
-        raise AssertionError(self._lines)
-
-    def go(self) -> None:
-        """Let it go on."""
-        for name in names(self._bench.origin.root / "run/migrate"):
-            directory = self._bench.origin.root / "run/migrate" / name
-            if (directory / "journal").exists():
-                (directory / "go").touch()
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self._process.terminate()
-
-    def answer(self) -> Answer:
-        """Wait for its end."""
-        output, errors = self._process.communicate(timeout=60)
-        return answer(self._process.returncode, "".join(self._lines) + output, errors)
-
-    def end(self) -> None:
-        """Nothing of it runs afterwards."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            self._process.communicate(timeout=60)
-
-
 @contextlib.contextmanager
-def stopped_at(bench: Bench, state: str, server: Server, *words: str) -> Iterator[Running]:
-    """A migrate that has stopped at *state* of its machine."""
-    run = Running(bench, state, server, *words)
+def stopped_at(bench: Bench, state: str, server: Server, *words: str) -> Iterator[Held]:
+    """A migrate of *server* that has stopped at *state* of its machine."""
+    held = Held(bench.origin, state, *words, server.pid, "destination")
     try:
-        yield run
+        yield held
     finally:
-        run.end()
+        held.stop()
 
 
 class Bench:
@@ -168,7 +93,7 @@ class Bench:
         """An odd.py in *host*, see there; it serves when this returns."""
         with self.program(host, *wrap, sys.executable, str(ODD), where, *words) as pid:
             address, _, port = where.rpartition(":")
-            wait_until(lambda: listens(host, int(port)), f"odd.py on {where} {words}")
+            eventually(lambda: listeners(host, int(port)), f"odd.py on {where} {words}")
             yield pid
 
     @contextlib.contextmanager
@@ -214,14 +139,7 @@ class Bench:
     ) -> socket.socket:
         """A connection from the peer, or from *host*."""
 
-        def run() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
-            sock.settimeout(DEADLINE_S)
-            prepare(sock)
-            sock.connect((address, port))
-            return sock
-
-        return in_network(host or self.peer, run)
+        return connect(host or self.peer, address, port, protocol=protocol, prepare=prepare)
 
     @contextlib.contextmanager
     def address(self, host: Host, address: str, device: str = "eth0") -> Iterator[None]:
@@ -267,27 +185,24 @@ class Bench:
     def wait_for_program(host: Host, pid: int, name: str) -> None:
         """Wait until process *pid* of *host* executes *name*."""
         process = Path(f"/proc/{host.host_pid(pid)}/cmdline")
-        wait_until(lambda: name.encode() in process.read_bytes(), f"{name} as PID {pid}")
+        eventually(lambda: name.encode() in process.read_bytes(), f"{name} as PID {pid}")
 
     def wait_for_tracer(self, server: Server, tracer: int) -> None:
         """Wait until *server* is traced."""
         status = Path(f"/proc/{self.origin.host_pid(server.pid)}/status")
-        wait_until(lambda: "TracerPid:\t0\n" not in status.read_text(), f"traced by {tracer}")
+        eventually(lambda: "TracerPid:\t0\n" not in status.read_text(), f"traced by {tracer}")
 
     def wait_for_no_connection(self, server: Server) -> None:
         """Wait until nobody is connected to *server*."""
         command = ["ss", "-Htn", "state", "connected", f"sport = :{server.port}"]
         shown = lambda: subprocess.run(command, capture_output=True, text=True).stdout  # noqa: E731
-        wait_until(lambda: not in_network(self.origin, shown), "no connection")
+        eventually(lambda: not in_network(self.origin, shown), "no connection")
 
     # --- migrate -----------------------------------------------------------------------------------------
 
-    def migrate(self, *words: object, wrap: tuple[str, ...] = ()) -> Answer:
+    def migrate(self, *words: object, wrap: tuple[str, ...] = ()) -> Ran:
         """Run migrate on the origin to its end."""
-        began = time.monotonic()
-        command = [*wrap, "migrate", "--json", *map(str, words)]
-        done = self.origin.exec(command, check=False, timeout=60)
-        return answer(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+        return run_migrate(self.origin, *words, program=[*wrap, "migrate"])
 
     def refused(
         self,
@@ -296,7 +211,7 @@ class Bench:
         host: str = "destination",
         status: int = 3,
         wrap: tuple[str, ...] = (),
-    ) -> Answer:
+    ) -> Ran:
         """Try to move *server*; it must be refused, serve as before, and leave nothing anywhere."""
         with self.nothing_left():
             found = self.migrate(server.pid, host, *words, wrap=wrap)
@@ -315,7 +230,7 @@ class Bench:
         *words: object,
         then: Callable[[], None] = lambda: None,
         addresses: tuple[str, ...] = (),
-    ) -> Answer:
+    ) -> Ran:
         """Move *server*, which must serve its connection there; then end it, and put the addresses back.
 
         :param then: called while it runs there.
@@ -331,7 +246,7 @@ class Bench:
             self.end_there(found, *moving)
         return found
 
-    def end_there(self, found: Answer, *moving: str) -> None:
+    def end_there(self, found: Ran, *moving: str) -> None:
         """End the process that was moved, and put the addresses back that moved with it."""
         self.destination.exec(["kill", "-9", str(found.report["destination_pid"])], check=False)
         for address in moving:
@@ -343,19 +258,13 @@ class Bench:
     def nothing_left(self) -> Iterator[None]:
         """Afterwards both hosts are as they were."""
         hosts = (self.origin, self.destination)
-        before = [traces(host) for host in hosts]
+        before = [View(host) for host in hosts]
         yield
-        deadline = time.monotonic() + DEADLINE_S
-        while (after := [traces(host) for host in hosts]) != before and time.monotonic() < deadline:
-            threading.Event().wait(0.02)
-        found = [changes(*pair) for pair in zip(before, after, strict=True)]
-        assert found == [[], []], found
+        found: list[str] = []
 
+        def is_as_before() -> bool:
+            pairs = zip(hosts, before, strict=True)
+            found[:] = [f"{host.name}: {line}" for host, old in pairs for line in View(host).changes(old)]
+            return not found
 
-def answer(status: int, output: str, errors: str, seconds: float = 0.0) -> Answer:
-    """The answer in the output of a run: lines of JSON, the last one the report, and no traceback."""
-    assert "Traceback" not in output + errors, output + errors
-    events = [json.loads(line) for line in output.splitlines()]
-    assert events and events[-1]["event"] == "report", errors
-    assert not any(event["event"] == "report" for event in events[:-1])
-    return Answer(status, events, errors, seconds)
+        eventually(is_as_before, lambda: str(found))

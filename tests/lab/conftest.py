@@ -5,15 +5,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import judge
 import kills
 import pytest
 from bad_input_bench import Bench
+from harness.reset import clean, reset
 from passing_lab import remove_filters
 from ssh_server import Server
 
 from migrate.lab import Lab
 from migrate.ssh import config
+
+__all__ = ["clean"]
 
 
 @pytest.fixture(scope="session")
@@ -31,21 +33,12 @@ def bench() -> Iterator[Bench]:
 
 
 @pytest.fixture
-def clean(lab: Lab) -> Iterator[None]:
-    """The lab as it came up, before and after; what a migration leaves behind is an error."""
-    judge.reset(lab)
-    yield
-    judge.assert_nothing_left(lab)
-    judge.reset(lab)
-
-
-@pytest.fixture
 def no_filter_left(lab: Lab) -> Iterator[None]:
     """The lab as it came up, before and after, whatever a test of the library leaves."""
-    judge.reset(lab)
+    reset(lab)
     yield
     remove_filters(lab)
-    judge.reset(lab)
+    reset(lab)
 
 
 @pytest.fixture(scope="module")

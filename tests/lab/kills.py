@@ -6,82 +6,29 @@ The judges are ``ps``, ``ip``, ``nft``, ``ls`` and ``ss`` on the hosts, and the 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from subprocess import PIPE
+from collections.abc import Iterator
 from typing import Any
 
-from judge import is_kernels
-from patience import FACTOR, NUMBERED
+from harness.hosts import listeners, use_pid
+from harness.left import View
+from harness.migrate import Held, run_migrate
+from harness.reset import give_back
+from harness.wait import DEADLINE_S, eventually
+from harness.workloads import NUMBERED, WORKLOADS, Silent, drive_numbered
 
 from migrate.lab import Host, Lab
 
-WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PORT = 7400
 #: Connections of each IP version.
 CONNECTIONS = 3
-DEADLINE_S = 20.0 * FACTOR
 #: A PID that is free on both hosts.
 FIRST_PID = 20000
-OWN = ("init.py hold", "/usr/sbin/sshd", "sshd-session", "sshd:")
-KEEPER = "lab keeper"
-
-_LOOK = """
-ps -e -ww -o pid=,ppid=,stat=,args=; echo @@
-nft list tables; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all
-for ip in 10.77.1.254 fd77:1::fe; do ip -o route get $ip | sed 's/ uid .*//'; done; echo @@
-ip -o address | awk '{print $2, $4}'; echo @@
-ls -d /run/migrate/* /run/migrate-* /dev/shm/* /tmp/migrate* 2>/dev/null; true
-"""
-
-
-def eventually(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Wait until *condition* gives something true, and return it; *what* may be a function that explains."""
-    deadline = time.monotonic() + deadline_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.01)
-    return found
-
-
-class View:
-    """One host at one moment, as its own tools see it.
-
-    :ivar processes: PID -> (state letters, command line), without what belongs to the host itself.
-    :ivar network: tables of the packet filter, routing rules and routes.
-    :ivar addresses: "interface address/length".
-    :ivar files: what lies where migrations keep something.
-    """
-
-    def __init__(self, host: Host) -> None:
-        parts = host.exec(["sh", "-c", _LOOK]).stdout.split("@@\n")
-        self.processes: dict[int, tuple[str, str]] = {}
-        lines = [line.split(None, 3) for line in parts[0].splitlines()]
-        # What a test runs here, this look too, is the child of a keeper.
-        keepers = {pid for pid, _, _, words in lines if KEEPER in words}
-        for pid, parent, state, words in lines:
-            looking = words.startswith("ps -e") or is_kernels(words) or not {pid, parent}.isdisjoint(keepers)
-            if not looking and not any(word in words for word in OWN):
-                self.processes[int(pid)] = (state, words)
-        # Link-local ones come when duplicate address detection has ended.
-        self.network = {line for line in parts[1].splitlines() if line and "fe80:" not in line}
-        self.addresses = {line for line in parts[2].splitlines() if "fe80:" not in line}
-        self.files = set(parts[3].splitlines()) - {"/run/migrate/probe"}
-        for pid, parent, *_ in lines:  # an ssh program by which such a guardian asks
-            if self.reminds(self.processes.get(int(parent), ("", ""))):
-                self.processes.pop(int(pid), None)
-
-    def reminds(self, process: tuple[str, str]) -> bool:
-        """Whether it is a guardian that has settled everything and announces addresses a little longer."""
-        words = process[1].split()
-        return words[1:3] == ["-m", "migrate.recovery.guardian"] and words[3] not in self.files
 
 
 class Migration:
-    """``migrate --stop-at STATE``, waiting in that state when the constructor returns.
+    """``migrate --stop-at STATE`` of the bench's server, waiting in that state when the constructor returns.
 
     :ivar driver: its PID on the origin.
     :ivar id: the migration's name, "" before there is a journal.
@@ -91,20 +38,8 @@ class Migration:
         self.bench = bench
         # What a test does meanwhile counts as gap; where options repeat, the last one holds.
         options = ("--max-gap", str(DEADLINE_S), *options)
-        words = [program, "--json", "--stop-at", state, *options, str(bench.pid), "destination"]
-        self.process = bench.origin.popen(words, stdout=PIPE, stderr=PIPE, text=True)
-        self._lines: list[dict[str, Any]] = []
-        note = self._until(lambda line: line.get("text", "").startswith(f"stopped at {state}"))
-        self.driver = int(note["text"].split("(driver ")[1].rstrip(")"))
-        found = bench.origin.exec(["sh", "-c", "cd /run/migrate && ls -d [0-9a-f]*[0-9a-f]"]).stdout.split()
-        self.id = found[-1]
-
-    def _until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        for text in self.process.stdout:
-            self._lines.append(json.loads(text))
-            if wanted(self._lines[-1]):
-                return self._lines[-1]
-        raise AssertionError(f"{self._lines[-1:]} {self.process.stderr.read()}")
+        self._held = Held(bench.origin, state, *options, bench.pid, "destination", program=program)
+        self.process, self.driver, self.id = self._held.process, self._held.driver, self._held.id
 
     @property
     def agent(self) -> int:
@@ -144,17 +79,16 @@ class Migration:
 
     def go(self) -> None:
         """Let the driver go on."""
-        self.bench.origin.exec(["touch", f"/run/migrate/{self.id}/go"])
+        self._held.go()
 
     def end(self) -> tuple[int, dict[str, Any]]:
         """Wait for the driver's own end: its exit status and report."""
-        report = self._until(lambda line: line["event"] == "report")
-        return self.process.wait(timeout=DEADLINE_S), report
+        ran = self._held.end()
+        return ran.status, ran.report
 
     def killed(self) -> None:
         """The driver was killed; reap it."""
-        self.process.wait(timeout=DEADLINE_S)
-        self.process.stdout.close()
+        self._held.killed()
 
 
 class Bench:
@@ -212,22 +146,10 @@ class Bench:
     def start(self) -> None:
         """Start the server on origin, and its peer."""
         self.choose_pids()
-        script = str(WORKLOADS / "numbered.py")
-        self.pid = self.origin.spawn([*NUMBERED, sys.executable, script, "serve", str(PORT)])
-        listening = ["ss", "-Hltn", f"sport = :{PORT}"]
-        eventually(lambda: self.origin.exec(listening).stdout.count("\n") == 2, "the server listens")
-        where = [word for ip in self.lab.service for word in (ip, str(CONNECTIONS))]
-        command = [*NUMBERED, sys.executable, script, "drive", str(PORT), *where]
-        self.drive = self.peer.popen(command, stdin=PIPE, stdout=PIPE, text=True)
-        assert self.drive.stdout.readline() == "ready\n", self._network()
-
-    def _network(self) -> str:
-        """What each host knows of its neighbours, addresses and packet filter."""
-        script = "ip neigh; ip -br address; nft list ruleset"
-        names = ("origin", "destination", "gateway", "peer")
-        return "\n".join(
-            f"{name}: {self.lab.hosts[name].exec(['sh', '-c', script]).stdout}" for name in names
-        )
+        command = [*NUMBERED, sys.executable, str(WORKLOADS / "numbered.py"), "serve", str(PORT)]
+        self.pid = self.origin.spawn(command)
+        eventually(lambda: listeners(self.origin, PORT) == 2, "the server listens")
+        self.drive = drive_numbered(self.lab, PORT, CONNECTIONS)
 
     def choose_pids(self) -> None:
         """The server gets a number that nobody on destination gets by chance: what a test does to that number
@@ -241,25 +163,13 @@ class Bench:
         self.at = ""
         if not self.pid:
             return
-        self.drive.stdin.close()
-        self.drive.wait(timeout=DEADLINE_S)
+        with contextlib.suppress(Silent):
+            self.drive.stop()
+        self.drive.close()
         for host in (self.origin, self.destination):
             host.exec(["pkill", "-9", "-f", f"numbered.py serve {PORT}"], check=False)
         self.pid = 0
-        if not self.service <= View(self.origin).addresses:
-            self._give_addresses_back()
-        # Also where the origin has had them back: what a neighbour knows may be of before, and is kept for 10 s.
-        for host in ("gateway", "destination", "peer"):
-            self.lab.hosts[host].exec(["ip", "neigh", "flush", "all"])
-
-    def _give_addresses_back(self) -> None:
-        """The service addresses are on origin again."""
-        for ip, bits in zip(self.lab.service, (24, 64), strict=True):
-            self.destination.exec(["ip", "address", "del", f"{ip}/{bits}", "dev", "eth0"], check=False)
-            # An IPv6 address that is added comes first, and would be the host's own choice.
-            extra = ["nodad", "preferred_lft", "0"] if bits == 64 else []
-            words = ["ip", "address", "add", f"{ip}/{bits}", "dev", "eth0", *extra]
-            self.origin.exec(words, check=False)
+        give_back(self.lab)
 
     @contextlib.contextmanager
     def cut(self, hooks: tuple[str, ...] = ("input", "output")) -> Iterator[None]:
@@ -281,14 +191,12 @@ class Bench:
         self, *words: str, host: str = "origin", program: str = "migrate"
     ) -> tuple[int, dict[str, Any]]:
         """Run ``migrate --json`` with *words* to its end: exit status and report."""
-        done = self.lab.hosts[host].exec([program, "--json", *words], check=False)
-        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+        ran = run_migrate(self.lab.hosts[host], *words, program=program)
+        return ran.status, ran.report
 
     def ask(self) -> dict[str, Any]:
         """What the peer has seen so far."""
-        self.drive.stdin.write("\n")
-        self.drive.stdin.flush()
-        return dict(json.loads(self.drive.stdout.readline()))
+        return self.drive.ask()
 
     def assert_streams(self) -> float:
         """Every connection carries new numbers both ways, and none has seen a wrong one.
@@ -336,7 +244,7 @@ class Bench:
         """Start *command* on *host* as *pid*."""
 
         def tried() -> bool:
-            host.exec(["sh", "-c", f"echo {pid - 2} > /proc/sys/kernel/ns_last_pid"])
+            use_pid(host, pid)
             found = host.spawn(command)
             if found != pid:
                 host.exec(["kill", "-9", str(found)])
@@ -416,8 +324,12 @@ class Bench:
     def assert_alone(self, where: str, *, within_s: float = 5.0, doubt: str = "") -> float:
         """Within *within_s* the server runs on *where* alone and nothing else is left; seconds it took."""
         began = time.monotonic()
-        while wrong := self.wrong(where, doubt=doubt):
-            assert time.monotonic() - began < within_s, "\n".join(wrong)
-            time.sleep(0.02)
+        wrong: list[str] = []
+
+        def is_alone() -> bool:
+            wrong[:] = self.wrong(where, doubt=doubt)
+            return not wrong
+
+        eventually(is_alone, lambda: "\n".join(wrong), within_s, pause_s=0.02)
         self.at = where
         return time.monotonic() - began

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import patience
-from captures import ACK, FIN, SYN, Capture, Packet, distance
-from judge import MOVERS, WORKLOADS
+from harness.captures import ACK, FIN, SYN, Packet, distance
+from harness.hosts import MOVERS
+from harness.wait import DEADLINE_S
+from harness.workloads import PASSER as BEFORE
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Host, Lab
 
@@ -20,7 +22,6 @@ from passer import content as content  # noqa: E402
 
 PASSER = str(WORKLOADS / "passer.py")
 PASS_PORT = 7100
-DEADLINE_S = 20.0 * patience.FACTOR
 
 
 class Passer:
@@ -29,7 +30,7 @@ class Passer:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._process = host.popen(
-            [*patience.PASSER, sys.executable, PASSER],
+            [*BEFORE, sys.executable, PASSER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -124,37 +125,24 @@ def deaf(host: Host, ports: list[int]) -> Iterator[None]:
     host.exec(["nft", "delete table inet deaf"])
 
 
-class WindowCapture(Capture):
-    """A capture that also knows the windows."""
+def right_edges(packets: list[Packet], sender: str) -> dict[int, list[int]]:
+    """Of each connection, how far *sender* permitted its peer to send, relative to the first time.
 
-    def right_edges(self, sender: str) -> dict[int, list[int]]:
-        """Of each connection, how far *sender* permitted its peer to send, relative to the first time.
-
-        In the order of acknowledgement and timestamp: what two processors forward may be overtaken.
-        """
-        words = ["tshark", "-n", "-r", str(self._host.root / self._inside[1:]), "-Y", "tcp", "-T", "fields"]
-        words += ["-E", "occurrence=f"]
-        for name in ("tcp.stream", "ip.src", "ipv6.src", "tcp.srcport", *_WINDOW_FIELDS):
-            words += ["-e", name]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        found: dict[int, list[tuple[int, int, int]]] = {}
-        for line in done.stdout.splitlines():
-            stream, ipv4, ipv6, port, ack, window, stamp, flags = line.split("\t")
-            if f"{ipv4 or ipv6}.{port}" != sender or not int(flags, 16) & ACK or int(flags, 16) & SYN:
-                continue
-            mine = found.setdefault(int(stream), [])
-            first = mine[0] if mine else (int(ack), int(stamp), 0)
-            told = distance(int(ack), first[0]), distance(int(stamp), first[1]), int(window)
-            mine.append(told if mine else (int(ack), int(stamp), int(window)))
-        return {stream: _edges(told) for stream, told in found.items()}
-
-
-_WINDOW_FIELDS = ("tcp.ack_raw", "tcp.window_size", "tcp.options.timestamp.tsval", "tcp.flags")
+    In the order of acknowledgement and timestamp: what two processors forward may be overtaken.
+    """
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    first: dict[int, Packet] = {}
+    for packet in packets:
+        if packet.sender != sender or not packet.flags & ACK or packet.flags & SYN:
+            continue
+        begun = first.setdefault(packet.stream, packet)
+        told = distance(packet.ack, begun.ack), distance(packet.tsval or 0, begun.tsval or 0), packet.window
+        found.setdefault(packet.stream, []).append(told)
+    return {stream: _edges(told) for stream, told in found.items()}
 
 
 def _edges(told: list[tuple[int, int, int]]) -> list[int]:
-    relative = sorted([(0, 0, told[0][2]), *told[1:]])
-    return [ack + window for ack, _, window in relative]
+    return [ack + window for ack, _, window in sorted(told)]
 
 
 def assert_consistent(packets: list[Packet]) -> None:

@@ -13,7 +13,10 @@ import sys
 import threading
 from pathlib import Path
 
-import judge
+from harness.hosts import connect, spawn
+from harness.migrate import run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Lab
 from migrate.link.speech import NEWEST
@@ -25,7 +28,7 @@ _AGENT = "/root/recording-agent"
 def _server(lab: Lab) -> None:
     """The same program on both hosts."""
     program = lab.hosts["origin"].root / "opt/tiny"
-    source = str(judge.WORKLOADS / "tiny.c")
+    source = str(WORKLOADS / "tiny.c")
     options = ["-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-s"]
     subprocess.run(["cc", *options, "-o", str(program), source], check=True)
     copy = lab.hosts["destination"].root / "opt/tiny"
@@ -37,7 +40,7 @@ def _server(lab: Lab) -> None:
 def _talk(lab: Lab, over: threading.Event) -> None:
     """Two connections; something is always under way on the first."""
     address = str(lab.service.ipv4)
-    first, second = (judge.connect(lab.hosts["peer"], address, _PORT) for _ in range(2))
+    first, second = (connect(lab.hosts["peer"], address, _PORT) for _ in range(2))
     first.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that something comes in the gap, too
     second.sendall(b"nobody reads this")
     second.shutdown(socket.SHUT_WR)
@@ -52,15 +55,15 @@ def main(path: str) -> int:
     with Lab(f"record-{os.getpid()}") as lab:
         _server(lab)
         agent = lab.hosts["destination"].root / _AGENT[1:]
-        recorder = judge.WORKLOADS / "recording_agent.py"
+        recorder = WORKLOADS / "recording_agent.py"
         agent.write_text(f"#!/bin/sh\nexec {sys.executable} {recorder} /root/session\n")
         agent.chmod(0o755)
-        pid = judge.spawn(lab.hosts["origin"], ["/opt/tiny"])
+        pid = spawn(lab.hosts["origin"], ["/opt/tiny"])
         over = threading.Event()
         talk = threading.Thread(target=_talk, args=(lab, over), daemon=True)
         talk.start()
-        judge.wait_for(lambda: _connected(lab) >= 2, "two connections")
-        moved = judge.run_migrate(lab.hosts["origin"], "--agent", _AGENT, str(pid), "destination")
+        eventually(lambda: _connected(lab) >= 2, "two connections")
+        moved = run_migrate(lab.hosts["origin"], "--agent", _AGENT, str(pid), "destination")
         over.set()
         talk.join()
         assert moved.status == 0, moved

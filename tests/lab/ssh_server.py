@@ -7,12 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.wait import eventually
 
 from migrate.errors import TransportError
 from migrate.link.link import Link
@@ -94,7 +93,7 @@ SetEnv PATH={self.bin}:{os.environ["PATH"]}
         with (self.directory / "log").open("wb") as log:
             sshd = shutil.which("sshd") or ""
             process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
-        wait_listening(self.port)
+        eventually(lambda: listens(self.port), f"it listens on {self.port}")
         return process
 
 
@@ -103,13 +102,10 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_listening(port: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError(f"nothing listens on {port}")
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def refused(server: Server, host: str = "root@127.0.0.1", **options: object) -> TransportError:
@@ -137,10 +133,7 @@ def public_of(server: Server) -> str:
 def ssh_agent(sock: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
-    deadline = time.monotonic() + DEADLINE_S
-    while not sock.exists():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
+    eventually(sock.exists, "the agent listens")
     yield
     process.terminate()
     process.wait(DEADLINE_S)

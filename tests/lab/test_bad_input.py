@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_input_bench import ODD, Bench, answer, stopped_at
-from bad_input_look import in_network
+from bad_input_bench import ODD, Bench, stopped_at
+from harness.hosts import in_network
+from harness.migrate import ran
 
 TRACER = (
     "import ctypes, signal, sys; ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0); signal.pause()"
@@ -38,7 +39,7 @@ def test_check_of_a_bad_process(bench: Bench) -> None:
     assert found.codes == {("address-of-host", "origin")}
     assert [event["event"] for event in found.events[:2]] == ["phase", "phase"]
     assert set(found.report["reasons"][0]) == {"code", "role", "text", "remedy"}
-    assert found.errors == ""
+    assert found.stderr == ""
 
 
 def test_all_reasons_at_once(bench: Bench) -> None:
@@ -126,7 +127,7 @@ def test_init(bench: Bench) -> None:
 def test_own_ancestor(bench: Bench) -> None:
     with bench.nothing_left():
         done = bench.origin.exec(["sh", "-c", "migrate --json $$ destination; exit $?"], check=False)
-    found = answer(done.returncode, done.stdout, done.stderr)
+    found = ran(done.returncode, done.stdout, done.stderr)
     assert found.status == 3
     found.must_say("origin", "migrate itself runs inside process", "not a parent of your shell")
 
@@ -143,7 +144,7 @@ def test_kernel_thread(bench: Bench, tmp_path: Path) -> None:
         done = in_network(
             bench.origin, lambda: subprocess.run(command, capture_output=True, text=True, env=environment)
         )
-    found = answer(done.returncode, done.stdout, done.stderr)
+    found = ran(done.returncode, done.stdout, done.stderr)
     assert (found.status, found.codes) == (3, {("kernel-thread", "origin")})
     found.must_say("origin", "kthreadd (PID 2) is a thread of the kernel", "PID of a program")
 
@@ -222,7 +223,7 @@ def test_twice_at_once(bench: Bench) -> None:
             assert second.status == 3
             second.must_say("origin", "another migrate is moving this process", "Wait until it has ended")
             first.terminate()
-            found = first.answer()
+            found = first.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         assert "stopped by SIGTERM" in found.said[0]
         server.serves()

@@ -97,7 +97,7 @@ def test_space_ends(bench: Bench, role: str, said: str) -> None:
     with bench.server("memory=40") as server, bench.nothing_left():
         with stopped_at(bench, "FROZEN", server) as run, filled(bench.lab.hosts[role]):
             run.go()
-            found = run.answer()
+            found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         found.must_say(role, said, "No space left on device", "/dev/shm")
         server.serves()

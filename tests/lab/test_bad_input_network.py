@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bad_input_bench import Bench
-from bad_input_look import in_network
+from harness.hosts import in_network
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workloads"))
 import odd

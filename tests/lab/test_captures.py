@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from captures import ACK, FIN, Packet, assert_sequence_never_back
+from harness.captures import ACK, FIN, Packet, assert_sequence_never_back
 
 FIRST, PEERS_FIRST = 2**32 - 20, 5000
 
@@ -12,8 +12,7 @@ def segment(seq: int, size: int, ack: int, flags: int = ACK) -> Packet:
     """Octets *seq* to *seq* + *size*, counted from the first of each direction."""
     payload = bytes(number % 256 for number in range(seq, seq + size))
     return Packet(
-        0, 0.0, "10.77.1.100.80", (FIRST + seq) % 2**32, PEERS_FIRST + ack, payload, flags, None, None, 64,
-        frozenset(),
+        0, 0.0, "10.77.1.100.80", (FIRST + seq) % 2**32, PEERS_FIRST + ack, payload, flags, None, None, 64
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from clean_environment import build, install, required
-from judge import run_migrate, spawn
+from harness.hosts import spawn
+from harness.migrate import run_migrate
 
 from migrate.lab import Lab
 

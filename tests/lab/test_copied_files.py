@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from bad_input_bench import Bench, stopped_at
-from bad_input_look import wait_until
+from harness.migrate import run_migrate
+from harness.wait import eventually
 
 from migrate.lab import Host
 
@@ -37,9 +38,8 @@ def test_there_and_back_it_goes_on_with_its_own_data(bench: Bench) -> None:
         there = bench.migrate(server.pid, "destination", "--copy-files")
         assert there.status == 0, there
         bench.write(bench.destination, "/srv/copied/data", "SECOND")
-        command = ["migrate", "--json", "--copy-files", str(there.report["destination_pid"]), "origin"]
-        back = bench.destination.exec(command, check=False, timeout=60)
-        assert back.returncode == 0, back.stdout
+        back = run_migrate(bench.destination, "--copy-files", there.report["destination_pid"], "origin")
+        assert back.status == 0, back
         server.serves()
         assert bench.read(bench.origin, "/srv/copied/data") == "SECOND"
 
@@ -72,7 +72,7 @@ def test_a_link_that_is_made_after_the_check_is_not_followed(bench: Bench) -> No
             bench.write(bench.origin, "/srv/copied/d/victim.conf", "he writes")
             bench.destination.exec(["sh", "-c", "cd /srv/copied && mv d moved && ln -s /etc d"])
             run.go()
-            found = run.answer()
+            found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         found.must_say("destination", "/srv/copied/d is a symbolic link")
         server.serves()
@@ -87,7 +87,7 @@ def test_what_is_written_until_the_freeze_is_refused(bench: Bench) -> None:
         with stopped_at(bench, "CHECKED", server) as run:
             bench.write(bench.origin, "/srv/copied/data", "more")
             run.go()
-            found = run.answer()
+            found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         found.must_say("origin", "/srv/copied/data has changed since", "--copy-files")
         server.serves()
@@ -100,7 +100,7 @@ def test_what_is_written_until_the_freeze_is_copied(bench: Bench) -> None:
         with stopped_at(bench, "CHECKED", server, "--copy-files") as run:
             bench.write(bench.origin, "/srv/copied/data", "more")
             run.go()
-            found = run.answer()
+            found = run.end()
         try:
             assert found.status == 0, found
             assert bench.read(bench.destination, "/srv/copied/data") == "more"
@@ -166,7 +166,7 @@ def test_a_tree_comes_back_when_nothing_moves(bench: Bench) -> None:
         with stopped_at(bench, "DUMPED", server, "--copy-tree", "/srv/copied/db") as run:
             assert bench.read(bench.destination, "/srv/copied/db/log") == "log"
             run.terminate()
-            found = run.answer()
+            found = run.end()
         assert found.report["outcome"] == "ROLLED_BACK"
         server.serves()
     assert bench.names(bench.destination, "/srv/copied/db") == {"sub"}
@@ -189,7 +189,7 @@ def test_a_lease_is_not_broken(bench: Bench) -> None:
         " fcntl.F_WRLCK); open('/srv/copied/ready', 'w'); signal.pause()"
     )
     with bench.program(bench.origin, sys.executable, "-c", code) as pid:
-        wait_until(lambda: "ready" in bench.names(bench.origin, "/srv/copied"), "a lease")
+        eventually(lambda: "ready" in bench.names(bench.origin, "/srv/copied"), "a lease")
         found = bench.migrate(pid, "destination", "--copy-files")
         assert ("lease", "origin") in found.codes, found.said
         assert bench.origin.exec(["kill", "-0", str(pid)], check=False).returncode == 0
@@ -218,7 +218,7 @@ def test_a_lock_that_is_held_there(bench: Bench) -> None:
         bench.program(bench.origin, sys.executable, "-c", code) as pid,
     ):
         for host in both(bench):
-            wait_until(lambda host=host: "ready" in bench.names(host, "/srv/copied"), "a lock")
+            eventually(lambda host=host: "ready" in bench.names(host, "/srv/copied"), "a lock")
         found = bench.migrate(pid, "destination")
     assert ("lock-taken", "destination") in found.codes
     found.must_say("destination", "/srv/copied/lock", "is locked there by python")
@@ -265,7 +265,7 @@ def test_a_udp_port_that_is_taken_there(bench: Bench) -> None:
         bench.program(bench.origin, sys.executable, "-c", code) as pid,
     ):
         for host in both(bench):
-            wait_until(lambda host=host: "5353" in host.exec(["ss", "-ulnH"]).stdout, "UDP")
+            eventually(lambda host=host: "5353" in host.exec(["ss", "-ulnH"]).stdout, "UDP")
         found = bench.migrate(pid, "destination")
     found.must_say("destination", "UDP port 5353 is taken by python", f"(PID {other})")
 
@@ -289,7 +289,7 @@ def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
             script = "cd /srv/copied/.migrate-*/volume && mount -t tmpfs none . && touch ../volume/precious"
             bench.destination.exec(["sh", "-c", script])
             run.go()
-            found = run.answer()
+            found = run.end()
         try:
             assert (found.status, found.report["outcome"]) == (0, "MOVED"), found
             assert any("mounted" in note for note in found.report["notes"]), found.report["notes"]
@@ -343,7 +343,7 @@ def test_only_mode_owner_and_times_change(bench: Bench) -> None:
             script = "cd /srv/copied/own && chown 1000 data && chmod 0604 data && touch -d 2001-02-03 data"
             bench.origin.exec(["sh", "-c", script])
             run.go()
-            found = run.answer()
+            found = run.end()
         try:
             assert (found.status, found.report["outcome"]) == (0, "MOVED"), found
             assert look(bench.destination) == look(bench.origin)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
-import judge
 import pytest
-from captures import Capture
-from judge import WORKLOADS, ask, move, processes, spawn, ss, wait_for
+from harness.captures import Capture
+from harness.hosts import MOVERS, spawn, ss
+from harness.left import processes
+from harness.migrate import move
+from harness.wait import eventually
+from harness.workloads import WORKLOADS, Client
 
 from migrate.lab import Lab
 
@@ -28,16 +30,13 @@ def test_many_connections(lab: Lab, tasks: int, connections: int) -> None:
     """There and back, with half of them over IPv6."""
     origin, peer = lab.hosts["origin"], lab.hosts["peer"]
     pid = spawn(origin, [sys.executable, MANY, "serve", str(PORT), str(tasks)])
-    wait_for(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
-    wait_for(lambda: len(processes(origin)) == tasks, "all of its processes run")
+    eventually(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
+    eventually(lambda: len(processes(origin)) == tasks, "all of its processes run")
     half = str(connections // 2)
     words = ["drive", str(PORT), str(SEED), lab.service.ipv4, half, lab.service.ipv6, half]
     with Capture(peer, "eth0", RESETS) as capture:
-        client = peer.popen(
-            [sys.executable, MANY, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert client.stdout.readline() == "ready\n"
-        for start in judge.MOVERS:
+        client = Client.start(peer, "many.py", *words)
+        for start in MOVERS:
             moved = move(lab, pid, start=start, timeout_s=HANGS_S)
             assert moved.report["connections"] == connections
             report = {
@@ -46,9 +45,9 @@ def test_many_connections(lab: Lab, tasks: int, connections: int) -> None:
             print(report)
             assert moved.report["gap_packets"] > 0
             assert moved.report["gap_dropped"] == 0
-        result = ask(client, "stop")
+        result = client.ask("stop", HANGS_S)
     # Not before: the closing of all of them at once may draw a reset, as always with TIME_WAIT.
-    client.communicate(timeout=judge.DEADLINE_S)
+    client.end()
     print(result)
     assert result["errors"] == []
     assert result["answered"] == result["asked"] > 2 * connections

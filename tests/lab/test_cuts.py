@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from kills import Bench, Migration, eventually
+from harness.wait import eventually
+from kills import Bench, Migration
 from kills_outcomes import (
     AFTER,
     BEFORE,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kills import Bench, Migration, eventually
+from harness.wait import eventually
+from kills import Bench, Migration
 from kills_outcomes import assert_goes_on_at_origin, assert_moved
 
 from migrate.lab import Host

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import pytest
-from judge import wait_for
+from harness.wait import eventually
 
 from migrate.lab import Host, Lab
 
@@ -81,7 +81,7 @@ def shell(hosts: Lab) -> Iterator[Shell]:
 def reset(host: Host) -> list[str]:
     """Make *host* as it was; return what the examples have left there."""
     try:
-        wait_for(lambda: not programs(host), "no program of ours runs", 5)
+        eventually(lambda: not programs(host), "no program of ours runs", 5)
     except AssertionError:
         left = [f"{host.name}: {words}" for words in programs(host).values()]
         for pid in programs(host):
@@ -293,7 +293,7 @@ def test_many_downloads_at_once(shell: Shell, hosts: Lab) -> None:
     with Watch(peer, 8080) as watch:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         running = [peer.popen(["sh", "-c", words], **pipes) for words in curls]
-        wait_for(lambda: decided(log.read_text()) == len(curls), "the front has dealt with all", 90)
+        eventually(lambda: decided(log.read_text()) == len(curls), "the front has dealt with all", 90)
         sums = [curl.communicate("go\n", timeout=90)[0] for curl in running]
     shell.paste(stop)
     assert said and {one.strip() for one in sums} == {expected[0].strip()}
@@ -369,8 +369,8 @@ def test_load_shedding(shell: Shell, hosts: Lab) -> None:
     words += ["--connections", "40", "--numbers", "500"]
     with Watch(peer, 8083) as watch:
         client = peer.popen(words, stdout=subprocess.PIPE, text=True)
-        wait_for(lambda: established(hosts.hosts["destination"]) >= 15, "half of them are elsewhere")
-        wait_for(lambda: sum(map(established, movers(hosts))) == 40, "each is at one of the two")
+        eventually(lambda: established(hosts.hosts["destination"]) >= 15, "half of them are elsewhere")
+        eventually(lambda: sum(map(established, movers(hosts))) == 40, "each is at one of the two")
         report: dict[str, Any] = json.loads(client.communicate(timeout=60)[0])
     said = shell.paste(use)
     shell.paste(stop)

@@ -12,18 +12,20 @@ import subprocess
 import threading
 import time
 
-import captures
-import judge
 import pytest
-from captures import Capture
-from judge import connect, spawn, ss, wait_for
+from harness import captures
+from harness.captures import Capture
+from harness.hosts import MOVERS, connect, patient, spawn, ss
+from harness.left import addresses
+from harness.migrate import Held, move
+from harness.wait import DEADLINE_S, eventually
 
 from migrate.lab import Lab
 
 PORT = 7500
 CONNECTIONS = 20
 #: A request for a connection is sent again after this time (net/tcp.h TCP_TIMEOUT_INIT), whoever answers, and so
-#: is anything else after longer: see judge.patient.
+#: is anything else after longer: see patient.
 SYN_RTO_S = 1.0
 PATIENCE_S = 12
 TRIES = 5
@@ -36,7 +38,7 @@ def start(lab: Lab, address: str) -> int:
     """Start redis-server on origin."""
     words = ["redis-server", "--port", str(PORT), "--bind", address, "--save", "", "--protected-mode", "no"]
     pid = spawn(lab.hosts["origin"], words)
-    wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
+    eventually(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
     return pid
 
 
@@ -48,18 +50,8 @@ def counters(lab: Lab) -> dict[str, int]:
 
 
 def answer(sock: socket.socket) -> bytes:
-    sock.settimeout(judge.DEADLINE_S)
+    sock.settimeout(DEADLINE_S)
     return sock.recv(100)
-
-
-def stopped_in_the_gap(lab: Lab, pid: int, start: str) -> subprocess.Popen[str]:
-    """A migration whose gap has begun."""
-    end = judge.MOVERS[1 - judge.MOVERS.index(start)]
-    words = ["migrate", "--json", "--stop-at", "ISOLATED", str(pid), end]
-    migrating = lab.hosts[start].popen(words, stdout=subprocess.PIPE, text=True)
-    assert migrating.stdout is not None
-    wait_for(lambda: "stopped at ISOLATED" in migrating.stdout.readline(), "migrate has isolated")
-    return migrating
 
 
 def ask_in_the_gap(lab: Lab, pid: int, peers: list[socket.socket], start: str) -> float:
@@ -67,29 +59,30 @@ def ask_in_the_gap(lab: Lab, pid: int, peers: list[socket.socket], start: str) -
     address = peers[0].getpeername()[0]
     fresh = connect(lab.hosts["peer"], address, PORT)
     fresh.close()
-    with stopped_in_the_gap(lab, pid, start) as migrating:
-        newcomers: list[socket.socket] = []
-        coming = threading.Thread(
-            target=lambda: newcomers.append(connect(lab.hosts["peer"], address, PORT)), daemon=True
-        )
-        go = lab.hosts[start].popen(
-            ["sh", "-c", "read _; for one in /run/migrate/*/journal; do touch ${one%/*}/go; done"],
-            stdin=subprocess.PIPE,
-            text=True,
-        )
-        began = time.monotonic()
-        for peer in peers:
-            peer.sendall(b"PING\r\n")
-        coming.start()
-        go.communicate("go\n")
-        for peer in peers:
-            assert answer(peer) == b"+PONG\r\n"
-        coming.join(judge.DEADLINE_S)
-        took_s = time.monotonic() - began
-        newcomers[0].sendall(b"PING\r\n")
-        assert answer(newcomers[0]) == b"+PONG\r\n"
-        newcomers[0].close()
-        report = json.loads(migrating.stdout.readlines()[-1])  # type: ignore[union-attr]
+    end = MOVERS[1 - MOVERS.index(start)]
+    held = Held(lab.hosts[start], "ISOLATED", pid, end)
+    newcomers: list[socket.socket] = []
+    coming = threading.Thread(
+        target=lambda: newcomers.append(connect(lab.hosts["peer"], address, PORT)), daemon=True
+    )
+    go = lab.hosts[start].popen(
+        ["sh", "-c", f"read _; touch /run/migrate/{held.id}/go"],
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    began = time.monotonic()
+    for peer in peers:
+        peer.sendall(b"PING\r\n")
+    coming.start()
+    go.communicate("go\n")
+    for peer in peers:
+        assert answer(peer) == b"+PONG\r\n"
+    coming.join(DEADLINE_S)
+    took_s = time.monotonic() - began
+    newcomers[0].sendall(b"PING\r\n")
+    assert answer(newcomers[0]) == b"+PONG\r\n"
+    newcomers[0].close()
+    report = held.end().report
     assert report["outcome"] == "MOVED", report
     assert report["gap_packets"] >= len(peers) + 1
     assert report["gap_dropped"] == 0
@@ -102,13 +95,13 @@ def test_what_is_asked_in_the_gap_is_answered_after_it(lab: Lab, version: str) -
     address = getattr(lab.service, version)
     pid = start(lab, address)
     with (
-        judge.patient(lab, address, PATIENCE_S),
+        patient(lab, address, PATIENCE_S),
         Capture(lab.hosts["peer"], "eth0", f"tcp port {PORT}") as capture,
     ):
         peers = [connect(lab.hosts["peer"], address, PORT) for _ in range(CONNECTIONS)]
         for number in range(TRIES):
             before = counters(lab)
-            took_s = ask_in_the_gap(lab, pid, peers, judge.MOVERS[number % 2])
+            took_s = ask_in_the_gap(lab, pid, peers, MOVERS[number % 2])
             after = counters(lab)
             print(f"from the first question to the last answer: {1000 * took_s:.0f} ms")
             if took_s < SYN_RTO_S:
@@ -127,7 +120,7 @@ def test_late_packets_are_forwarded_and_draw_no_reset(lab: Lab, version: str) ->
     mac = lab.hosts["origin"].exec(["cat", "/sys/class/net/eth0/address"]).stdout.strip()
     device = json.loads(gateway.exec(["ip", "-json", "route", "get", address]).stdout)[0]["dev"]
     router = [
-        next(one for one in judge.addresses(gateway) if one.startswith(address[:7])),
+        next(one for one in addresses(gateway) if one.startswith(address[:7])),
         "lladdr",
         gateway.exec(["cat", f"/sys/class/net/{device}/address"]).stdout.strip(),
     ]
@@ -140,7 +133,7 @@ def test_late_packets_are_forwarded_and_draw_no_reset(lab: Lab, version: str) ->
     def ask() -> None:
         while not stop.is_set():
             peer.sendall(b"PING\r\n")
-            if not select.select([peer], [], [], judge.DEADLINE_S)[0] or peer.recv(100) != b"+PONG\r\n":
+            if not select.select([peer], [], [], DEADLINE_S)[0] or peer.recv(100) != b"+PONG\r\n":
                 return
             asked.append(time.time())
 
@@ -148,13 +141,13 @@ def test_late_packets_are_forwarded_and_draw_no_reset(lab: Lab, version: str) ->
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         try:
-            moved = judge.move(lab, pid)
+            moved = move(lab, pid)
         finally:
             gateway.exec(["ip", "neigh", "del", address, "dev", device])
             lab.hosts["destination"].exec(["ip", "neigh", "del", router[0], "dev", "eth0"])
-        wait_for(lambda: asked[-1] > moved.ended, "it goes on when the gateway has learned it")
+        eventually(lambda: asked[-1] > moved.ended, "it goes on when the gateway has learned it")
         stop.set()
-        asking.join(judge.DEADLINE_S)
+        asking.join(DEADLINE_S)
     assert not asking.is_alive()
     assert moved.report["gap_packets"] > 10
     captures.assert_no_reset(capture.packets())
@@ -170,25 +163,20 @@ def test_a_delayed_acknowledgement_is_due_in_the_gap(lab: Lab, version: str) -> 
     """
     address = getattr(lab.service, version)
     pid = start(lab, address)
-    with judge.patient(lab, address, PATIENCE_S):
+    with patient(lab, address, PATIENCE_S):
         peers = [connect(lab.hosts["peer"], address, PORT) for _ in range(10 * CONNECTIONS)]
         for peer in peers:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             peer.sendall(b"PING\r\n")
             assert answer(peer) == b"+PONG\r\n"  # from now on it delays its acknowledgements
-        words = ["migrate", "--json", "--stop-at", "DUMPED", "--max-gap", "60", str(pid), "destination"]
-        with lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True) as migrating:
-            assert migrating.stdout is not None
-            assert any("stopped at DUMPED" in line for line in migrating.stdout)
-            before = counters(lab)
-            lab.hosts["origin"].exec(
-                ["sh", "-c", "for one in /run/migrate/*/journal; do touch ${one%/*}/go; done"]
-            )
-            for peer in peers:
-                peer.sendall(b"*1\r\n$4\r\n")
-                peer.sendall(b"PING\r\n")
-                time.sleep(0.01)
-            for peer in peers:
-                assert answer(peer) == b"+PONG\r\n"
-            assert counters(lab) == before
-            assert '"outcome": "MOVED"' in migrating.stdout.readlines()[-1]
+        held = Held(lab.hosts["origin"], "DUMPED", "--max-gap", 60, pid, "destination")
+        before = counters(lab)
+        held.go()
+        for peer in peers:
+            peer.sendall(b"*1\r\n$4\r\n")
+            peer.sendall(b"PING\r\n")
+            time.sleep(0.01)
+        for peer in peers:
+            assert answer(peer) == b"+PONG\r\n"
+        assert counters(lab) == before
+        assert held.end().report["outcome"] == "MOVED"

@@ -8,22 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import captures
-import judge
 import pytest
-from captures import Capture
-from judge import connect, move, spawn, ss, wait_for
+from harness import captures
+from harness.captures import Capture
+from harness.hosts import connect, spawn, ss
+from harness.migrate import Held, move
+from harness.wait import DEADLINE_S, eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Lab
 
-OBEDIENT = judge.WORKLOADS / "obedient.py"
+OBEDIENT = WORKLOADS / "obedient.py"
 PORT = 7100
 LOG = "/tmp/obedient.log"
 MANY = 6_000_000
@@ -34,7 +35,7 @@ QUICKLY_S = 1.0
 FEW = 40_000
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
-sys.path.insert(0, str(judge.WORKLOADS))
+sys.path.insert(0, str(WORKLOADS))
 from obedient import content  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -60,7 +61,7 @@ class Peer:
                 self.sent += data[len(self.sent) : len(self.sent) + self.sock.send(data[len(self.sent) :])]
         except BlockingIOError:
             pass
-        self.sock.settimeout(judge.DEADLINE_S)
+        self.sock.settimeout(DEADLINE_S)
 
     def send(self, size_bytes: int) -> None:
         """Send so many bytes more."""
@@ -89,7 +90,7 @@ def question(lab: Lab, word: str) -> Any:
 def start(lab: Lab) -> int:
     """Start the process on origin."""
     pid = spawn(lab.hosts["origin"], [sys.executable, str(OBEDIENT), str(PORT)], log=LOG)
-    wait_for(lambda: len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 2, "the server listens")
+    eventually(lambda: len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 2, "the server listens")
     return pid
 
 
@@ -151,7 +152,7 @@ def test_every_state(lab: Lab, ipv6: bool) -> None:
     pid = start(lab)
     with Capture(lab.hosts["peer"], "eth0", f"tcp port {PORT}") as capture:
         peers = [bring(lab, case, ipv6) for case in CASES]
-        before = wait_for(lambda: settled(lab, peers), "every connection is in its state")
+        before = eventually(lambda: settled(lab, peers), "every connection is in its state")
         # The process listens on every address, and could be meant to serve either.
         move(lab, pid, "--copy-files", "--address", lab.service.ipv4, "--address", lab.service.ipv6)
         after = served(lab, "destination")
@@ -223,10 +224,10 @@ def test_no_stall(lab: Lab) -> None:
         if close:
             peer.sock.shutdown(socket.SHUT_WR)
         readers[state] = Reader(peer)
-        wait_for(lambda p=peer, s=state: served(lab, "origin")[p.port]["state"] == s, state)
+        eventually(lambda p=peer, s=state: served(lab, "origin")[p.port]["state"] == s, state)
     for reader in readers.values():
         reader.start()
-    wait_for(lambda: all(reader.chunks > 5 for reader in readers.values()), "the downloads are under way")
+    eventually(lambda: all(reader.chunks > 5 for reader in readers.values()), "the downloads are under way")
     moved = move(lab, pid, "--copy-files")
     assert not any(reader.ended for reader in readers.values())
     for state, reader in readers.items():
@@ -250,18 +251,17 @@ STALL_MS = 300
 
 def test_ends_after_the_dump(lab: Lab) -> None:
     """The last acknowledgement arrives when CRIU has seen the connection already: it is not rebuilt."""
-    origin = lab.hosts["origin"]
     pid = start(lab)
     ending, staying = Peer(lab, "ending", **SHUT), Peer(lab, "staying", **LATER)
     ending.sock.shutdown(socket.SHUT_WR)
-    wait_for(lambda: served(lab, "origin").get(ending.port, {}).get("state") == "LAST-ACK", "all is written")
-    words = ["migrate", "--json", "--copy-files", "--stop-at", "DUMPED", str(pid), "destination"]
-    with origin.popen(words, stdout=subprocess.PIPE, text=True) as migrating:
-        wait_for(lambda: "stopped at DUMPED" in migrating.stdout.readline(), "migrate has dumped")
-        ending.read_to_the_end()
-        wait_for(lambda: ending.port not in served(lab, "origin"), "the connection has ended")
-        origin.exec(["sh", "-c", "for one in /run/migrate/*/journal; do touch ${one%/*}/go; done"])
-        report = json.loads(migrating.stdout.readlines()[-1])
+    eventually(
+        lambda: served(lab, "origin").get(ending.port, {}).get("state") == "LAST-ACK", "all is written"
+    )
+    held = Held(lab.hosts["origin"], "DUMPED", "--copy-files", pid, "destination")
+    ending.read_to_the_end()
+    eventually(lambda: ending.port not in served(lab, "origin"), "the connection has ended")
+    held.go()
+    report = held.end().report
     assert report["outcome"] == "MOVED", report
     assert ending.received == content("ending", MANY)
     assert question(lab, "go") == "ok"
@@ -290,7 +290,7 @@ class Reader(threading.Thread):
     def finish(self) -> None:
         """The move is over: read the rest at full rate, to the end."""
         self._moved.set()
-        self.join(judge.DEADLINE_S)
+        self.join(DEADLINE_S)
 
     def run(self) -> None:
         """The thread."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from kills import Bench, Migration, View, eventually
+from harness.left import View
+from harness.wait import eventually
+from kills import Bench, Migration
 from kills_outcomes import assert_goes_on_at_origin
 
 

@@ -9,7 +9,9 @@ import threading
 import time
 
 import pytest
-from judge import Moved, connect, move, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.migrate import Ran, move, run_migrate
+from harness.wait import eventually
 
 from migrate.lab import Lab
 
@@ -46,7 +48,7 @@ def serve(lab: Lab, *more: str) -> int:
     origin = lab.hosts["origin"]
     words = [lab.service.ipv4, str(PORT), str(KEPT), *more]
     pid = spawn(origin, [sys.executable, "-c", SERVER, *words])
-    wait_for(lambda: ss(origin, "-l", f"sport = {KEPT}"), "the server listens")
+    eventually(lambda: ss(origin, "-l", f"sport = {KEPT}"), "the server listens")
     return pid
 
 
@@ -71,7 +73,7 @@ def read_all(sock: socket.socket, after_s: float = 0) -> int:
     return count
 
 
-def codes(moved: Moved) -> list[str]:
+def codes(moved: Ran) -> list[str]:
     return [one["code"] for one in moved.report["reasons"]]
 
 
@@ -81,7 +83,7 @@ def test_an_answer_that_nobody_reads(lab: Lab) -> None:
     with client(lab, KEPT) as kept, client(lab) as slow:
         slow.sendall(b"600000")
         assert answered(kept)
-        wait_for(lambda: unsent(lab), "the answer is the kernel's own")
+        eventually(lambda: unsent(lab), "the answer is the kernel's own")
         checked = run_migrate(lab.hosts["origin"], "--check", str(pid), "destination")
         assert checked.status == 0
         assert "1 connection that the process has closed" in " ".join(checked.report["notes"])
@@ -98,7 +100,7 @@ def test_an_answer_that_is_read_late(lab: Lab) -> None:
     with client(lab, KEPT) as kept, client(lab) as slow:
         slow.sendall(b"600000")
         assert answered(kept)
-        wait_for(lambda: unsent(lab), "the answer is the kernel's own")
+        eventually(lambda: unsent(lab), "the answer is the kernel's own")
         counts: list[int] = []
         reader = threading.Thread(target=lambda: counts.append(read_all(slow, after_s=6)))
         reader.start()
@@ -130,7 +132,7 @@ def test_answers_all_the_time(lab: Lab) -> None:
         )
         for _ in range(3)
     ]
-    wait_for(lambda: ss(origin, "state", "time-wait", "state", "fin-wait-1"), "clients have come")
+    eventually(lambda: ss(origin, "state", "time-wait", "state", "fin-wait-1"), "clients have come")
     move(lab, pid)
     said = [one.communicate(timeout=40) for one in asking]
     assert all(int(out) > 20 for out, _ in said), said
@@ -186,7 +188,7 @@ def test_a_raw_socket_of_tcp(lab: Lab) -> None:
     """It is no connection: CRIU knows all of it."""
     origin, destination = lab.hosts["origin"], lab.hosts["destination"]
     pid = spawn(origin, [sys.executable, "-c", RAW])
-    wait_for(lambda: origin.exec(["ss", "-Hwna"]).stdout, "the socket is there")
+    eventually(lambda: origin.exec(["ss", "-Hwna"]).stdout, "the socket is there")
     moved = run_migrate(origin, str(pid), "destination")
     assert (moved.status, moved.report["outcome"]) == (0, "MOVED"), moved.report
     assert ":tcp" in destination.exec(["ss", "-Hwa"]).stdout
@@ -207,9 +209,9 @@ def test_a_connection_on_its_way_between_processes(lab: Lab) -> None:
     peer, origin = lab.hosts["peer"], lab.hosts["origin"]
     listens = "import socket, time; one = socket.create_server(('', 7310)); time.sleep(1000)"
     spawn(peer, [sys.executable, "-c", listens])
-    wait_for(lambda: ss(peer, "-l", "sport = 7310"), "the peer listens")
+    eventually(lambda: ss(peer, "-l", "sport = 7310"), "the peer listens")
     words = IN_FLIGHT.format(address=peer.ipv4, port=7310, own=lab.service.ipv4)
     pid = spawn(origin, [sys.executable, "-c", words])
-    wait_for(lambda: ss(origin, "state", "established", "dport = 7310"), "it is connected")
+    eventually(lambda: ss(origin, "state", "established", "dport = 7310"), "it is connected")
     moved = run_migrate(origin, str(pid), "destination")
     assert (moved.status, codes(moved)) == (3, ["in-flight"])

@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from kills import Bench, Migration, View, eventually
+from harness.left import View
+from harness.wait import eventually
+from kills import Bench, Migration
 from kills_outcomes import (
     AFTER,
     BEFORE,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from judge import wait_for
+from harness.wait import eventually
 from lab_command import HOSTS, command, migrate_lab, processes_of
 
 from migrate.lab import Lab, LabError
@@ -93,7 +93,7 @@ def test_up_killed_in_its_middle(name: str, delay_ms: int) -> None:
     up.kill()
     up.wait()
     if not Lab(name).is_up():
-        wait_for(lambda: processes_of(name) == [] or saved(name), "its hosts end by themselves")
+        eventually(lambda: processes_of(name) == [] or saved(name), "its hosts end by themselves")
     assert migrate_lab(name, "up").returncode == 0
     assert migrate_lab(name, "exec", "origin", "--", "ssh", "peer", "true").returncode == 0
     assert len(processes_of(name)) == 5 + 4
@@ -111,7 +111,7 @@ def test_up_after_an_init_was_killed(name: str, host: str) -> None:
     lab = Lab(name)
     assert lab.up()
     os.kill(lab.hosts[host].init.pid, signal.SIGKILL)
-    wait_for(lambda: not lab.is_up(), "the init is gone")
+    eventually(lambda: not lab.is_up(), "the init is gone")
     with pytest.raises(LabError, match="not up"):
         lab.hosts[host].exec(["true"])
     assert lab.up()
@@ -124,7 +124,7 @@ def test_init_ends_on_sigterm(name: str) -> None:
     lab = Lab(name)
     lab.up()
     os.kill(lab.hosts["peer"].init.pid, signal.SIGTERM)
-    wait_for(lambda: not lab.is_up(), "the init is gone")
+    eventually(lambda: not lab.is_up(), "the init is gone")
 
 
 def test_many_at_once(name: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from judge import wait_for
+from harness.wait import eventually
 from lab_command import command, migrate_lab, read
 
 from migrate.lab import Lab, LabError
@@ -57,7 +57,7 @@ def test_exec_that_is_killed_takes_the_command_along(lab: Lab) -> None:
     run.kill()
     run.communicate(timeout=10)
     path = f"/proc/{pid}"
-    wait_for(
+    eventually(
         lambda: bool(lab.hosts["origin"].exec(["test", "-e", path], check=False).returncode), "it is gone"
     )
 
@@ -74,7 +74,7 @@ def test_exec_that_is_killed_leaves_no_zombie_to_a_machine_that_does_not_reap(la
         run.kill()
         run.communicate(timeout=10)
         shown = ["ps", "-o", "pid=", "-p", pid]
-        wait_for(lambda: not lab.hosts["origin"].exec(shown, check=False).stdout, "it is gone")
+        eventually(lambda: not lab.hosts["origin"].exec(shown, check=False).stdout, "it is gone")
     finally:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
@@ -91,8 +91,8 @@ def test_spawn_prints_the_pid_the_host_sees(lab: Lab) -> None:
         lab.name, "spawn", "origin", "--log", "/tmp/log", "--", "sh", "-c", "echo $$; exec sleep 1000"
     )
     pid = int(done.stdout)
-    wait_for(lambda: host.exec(["cat", "/tmp/log"]).stdout == f"{pid}\n", "it wrote its PID")
-    wait_for(lambda: host.exec(["ps", "-o", "comm=", "-p", str(pid)]).stdout == "sleep\n", "it sleeps")
+    eventually(lambda: host.exec(["cat", "/tmp/log"]).stdout == f"{pid}\n", "it wrote its PID")
+    eventually(lambda: host.exec(["ps", "-o", "comm=", "-p", str(pid)]).stdout == "sleep\n", "it sleeps")
     ids = host.exec(["ps", "-o", "ppid=,sid=,pgid=", "-p", str(pid)]).stdout.split()
     assert ids == ["1", str(pid), str(pid)]
     files = host.exec(
@@ -101,7 +101,7 @@ def test_spawn_prints_the_pid_the_host_sees(lab: Lab) -> None:
     assert files == ["0", "1", "2", "/dev/null", "/tmp/log", "/tmp/log", "/"]
     assert read(Path(f"/proc/{host.host_pid(pid)}/comm")) == b"sleep\n"
     host.exec(["kill", str(pid)])
-    wait_for(lambda: bool(host.exec(["ps", "-p", str(pid)], check=False).returncode), "it is reaped")
+    eventually(lambda: bool(host.exec(["ps", "-p", str(pid)], check=False).returncode), "it is reaped")
 
 
 def test_spawned_files_are_of_the_hosts_mounts(lab: Lab) -> None:
@@ -127,7 +127,7 @@ def test_spawn_that_fails_says_so(lab: Lab) -> None:
 def test_zombies_are_reaped(lab: Lab) -> None:
     host = lab.hosts["origin"]
     host.exec(["sh", "-c", "for i in 1 2 3; do (true &) ; (sleep 0.05 &) ; done"])
-    wait_for(lambda: "Z" not in host.exec(["ps", "-eo", "stat="]).stdout, "no zombie is left")
+    eventually(lambda: "Z" not in host.exec(["ps", "-eo", "stat="]).stdout, "no zombie is left")
 
 
 def test_shell(lab: Lab) -> None:

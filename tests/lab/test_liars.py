@@ -5,13 +5,14 @@ The process goes on at the origin, nothing is left on either host, and nobody el
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kills import WORKLOADS, Bench, View
+from harness.left import View
+from harness.migrate import Ran, run_migrate
+from harness.workloads import WORKLOADS
+from kills import Bench
 from kills_outcomes import assert_goes_on_at_origin, assert_moved
 
 
@@ -20,10 +21,9 @@ def bench(loaded: Bench) -> Bench:
     return loaded.ready()
 
 
-def report_of(done: Any) -> dict[str, Any]:
-    assert "Traceback" not in done.stderr, done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def assert_tame(ran: Ran) -> None:
+    """What a liar says steers no terminal."""
+    assert "\x1b" not in ran.output + ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,10 @@ def test_a_driver_that_lies(bench: Bench, lie: str, told: str) -> None:
     stranger = bench.destination.spawn(["sleep", "4747"])
     try:
         words = [sys.executable, str(WORKLOADS / "lying_driver.py"), lie, str(stranger), "--"]
-        done = bench.origin.exec([*words, "--json", str(bench.pid), "destination"], check=False)
-        report = report_of(done)
-        assert (done.returncode, report["outcome"]) in ((3, "UNTOUCHED"), (4, "ROLLED_BACK"))
+        ran = run_migrate(bench.origin, bench.pid, "destination", program=words)
+        assert_tame(ran)
+        report = ran.report
+        assert (ran.status, report["outcome"]) in ((3, "UNTOUCHED"), (4, "ROLLED_BACK"))
         assert told in report["error"]["message"], report["error"]
         assert View(bench.destination).processes[stranger][1] == "sleep 4747"
         assert {"eth0 10.77.1.2/24", "eth0 fd77:1::2/64"} <= View(bench.destination).addresses
@@ -79,12 +80,12 @@ def test_an_agent_that_lies(bench: Bench, lie: str, told: str) -> None:
     agent.write_text(f"#!/bin/sh\nexec {sys.executable} {WORKLOADS / 'lying_agent.py'} {lie}\n")
     agent.chmod(0o755)
     try:
-        words = ["migrate", "--json", "--agent", f"/root/{agent.name}", str(bench.pid), "destination"]
-        done = bench.origin.exec(words, check=False)
-        report = report_of(done)
-        assert (done.returncode, report["outcome"]) in ((3, "UNTOUCHED"), (4, "ROLLED_BACK")), report
+        ran = run_migrate(bench.origin, "--agent", f"/root/{agent.name}", bench.pid, "destination")
+        assert_tame(ran)
+        report = ran.report
+        assert (ran.status, report["outcome"]) in ((3, "UNTOUCHED"), (4, "ROLLED_BACK")), report
         assert any(word in report["error"]["message"] for word in told.split("|")), report["error"]
-        assert len(done.stdout) < 3_000_000
+        assert len(ran.output) < 3_000_000
     finally:
         Path(agent).unlink()
     assert_goes_on_at_origin(bench, within_s=20)
@@ -93,6 +94,5 @@ def test_an_agent_that_lies(bench: Bench, lie: str, told: str) -> None:
 def test_junk_among_the_packets_of_the_gap(bench: Bench) -> None:
     """It is given to nobody, and those among which it is arrive."""
     words = [sys.executable, str(WORKLOADS / "lying_driver.py"), "gap", "--"]
-    done = bench.origin.exec([*words, "--json", str(bench.pid), "destination"], check=False)
-    assert report_of(done)["outcome"] == "MOVED"
+    assert run_migrate(bench.origin, bench.pid, "destination", program=words).report["outcome"] == "MOVED"
     assert_moved(bench)

@@ -11,20 +11,20 @@ import socket
 import time
 from typing import Any, NamedTuple
 
-import captures
-import judge
 import pytest
-from captures import Packet, directions
 from drain import Drain
-from judge import ss, wait_for
+from harness import captures
+from harness.captures import Capture, Packet, directions
+from harness.hosts import connect, ss
+from harness.wait import eventually
 from passing_lab import (
     Passer,
-    WindowCapture,
     assert_consistent,
     content,
     deaf,
     hand_over,
     passers,
+    right_edges,
     service_on_both,
     switch,
 )
@@ -91,7 +91,7 @@ class Line:
 
     def __init__(self, lab: Lab, origin: Passer, address: str, name: str) -> None:
         self.name, self.shape = name, SHAPES[name]
-        self.sock = judge.connect(lab.hosts["peer"], address, PORT)
+        self.sock = connect(lab.hosts["peer"], address, PORT)
         self.port = self.sock.getsockname()[1]
         self.number = origin.ask("accept")
         self.to_server = self.to_peer = b""
@@ -156,7 +156,7 @@ def settled(lab: Lab) -> None:
         last[:] = now
         return unchanged
 
-    wait_for(same, "the connections are settled")
+    eventually(same, "the connections are settled")
 
 
 def connections(lab: Lab, host: str) -> list[dict[str, str]]:
@@ -175,7 +175,7 @@ def sizes(lab: Lab, host: str) -> dict[str, str]:
 )
 def test_every_state_and_queue(lab: Lab, kind: str, same_path: bool) -> None:
     peer = lab.hosts["peer"]
-    capture = WindowCapture(peer, "eth0", f"tcp port {PORT}")
+    capture = Capture(peer, "eth0", f"tcp port {PORT}")
     with service_on_both(lab), passers(lab) as (origin, destination), capture:
         lines = set_up(lab, origin, kind)
         mute = [line.number for line in lines if line.shape.server_is_mute]
@@ -206,12 +206,12 @@ def test_every_state_and_queue(lab: Lab, kind: str, same_path: bool) -> None:
     judge_capture(capture, lines, address, passed_at)
 
 
-def judge_capture(capture: WindowCapture, lines: list[Line], address: str, passed_at: float) -> None:
+def judge_capture(capture: Capture, lines: list[Line], address: str, passed_at: float) -> None:
     """No reset; no window taken back; an echo in every segment; nothing sent
     before the passing is sent again, but what was lost."""
     packets = capture.packets()
     captures.assert_no_reset(packets)
-    edges = capture.right_edges(f"{address}.{PORT}")
+    edges = right_edges(packets, f"{address}.{PORT}")
     both = directions(packets)
     by_port = {line.port: line for line in lines}
     assert len(both) == 2 * len(lines)
@@ -249,7 +249,7 @@ def test_speed_is_kept_where_the_path_is_the_same(lab: Lab, kind: str, algorithm
     address = lab.service.ipv6 if kind == "v6" else lab.service.ipv4
     with service_on_both(lab), passers(lab) as (origin, destination):
         origin.ask("listen", address=address, port=PORT, mapped=kind == "mapped", congestion=algorithm)
-        sock = judge.connect(lab.hosts["peer"], address, PORT)
+        sock = connect(lab.hosts["peer"], address, PORT)
         origin.ask("accept")
         sock.settimeout(20)
         lose_some(lab, sock, origin)

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from kills import PORT, Bench, Migration, eventually
+from harness.wait import eventually
+from kills import PORT, Bench, Migration
 from kills_outcomes import assert_goes_on_at_origin
 
 from migrate import limits

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
-from judge import run_migrate, spawn, wait_for
+from harness.hosts import spawn
+from harness.migrate import Held, run_migrate
+from harness.wait import eventually
 
 from migrate.lab import Lab
 from migrate.lab.lab import Host
@@ -50,7 +51,7 @@ ASK = "import socket; s = socket.socket(1); s.connect('/tmp/admin.sock'); print(
 def start(host: Host, *words: str) -> int:
     host.exec(["sh", "-c", "mkdir -p /run/watched && ip link add svc0 type veth peer name svc1"], check=False)
     pid = spawn(host, [sys.executable, "-c", NAMES, *words])
-    wait_for(lambda: host.exec(["test", "-e", "/tmp/seen.names"], check=False).returncode == 0, "it runs")
+    eventually(lambda: host.exec(["test", "-e", "/tmp/seen.names"], check=False).returncode == 0, "it runs")
     return pid
 
 
@@ -62,7 +63,7 @@ def hosts(lab: Lab) -> tuple[Host, Host]:
 def test_named_things_that_the_destination_cannot_give(hosts: tuple[Host, Host]) -> None:
     origin, destination = hosts
     login = spawn(destination, [sys.executable, "-c", "import os, time; os.openpty(); time.sleep(1000)"])
-    wait_for(
+    eventually(
         lambda: destination.exec(["ls", "/dev/pts"]).stdout.split() == ["0", "ptmx"],
         "a terminal is used there",
     )
@@ -100,7 +101,7 @@ def test_named_things_that_it_can_give(hosts: tuple[Host, Host]) -> None:
         assert (moved.status, moved.report["outcome"]) == (0, "MOVED"), moved.report
         destination.exec(["touch", "/run/watched/new"])
         seen = ["cat", "/tmp/seen.names"]
-        wait_for(lambda: destination.exec(seen, check=False).stdout.strip(), "it has seen that")
+        eventually(lambda: destination.exec(seen, check=False).stdout.strip(), "it has seen that")
         assert destination.exec(seen).stdout.split("\0")[0].split() == [
             "/dev/pts/0",
             "said",
@@ -122,16 +123,15 @@ def test_a_unix_socket_that_was_renamed(hosts: tuple[Host, Host]) -> None:
     """It is moved under the name that clients know; and a migration that is rolled back leaves none."""
     origin, destination = hosts
     pid = spawn(origin, [sys.executable, "-c", RENAMED])
-    wait_for(lambda: sockets(origin) == ["/tmp/admin.sock"], "the socket has its name")
+    eventually(lambda: sockets(origin) == ["/tmp/admin.sock"], "the socket has its name")
     try:
-        words = ["migrate", "--json", "--stop-at", "RESTORED", str(pid), "destination"]
-        driver = origin.popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        wait_for(lambda: sockets(destination), "it is built there")
-        driver.kill()
-        driver.communicate()
-        wait_for(lambda: not sockets(destination), "it is gone there")
-        wait_for(lambda: origin.exec([sys.executable, "-c", ASK]).stdout == "hello\n", "it answers here")
-        wait_for(
+        held = Held(origin, "RESTORED", pid, "destination")
+        assert sockets(destination)
+        held.signal("KILL")
+        held.killed()
+        eventually(lambda: not sockets(destination), "it is gone there")
+        eventually(lambda: origin.exec([sys.executable, "-c", ASK]).stdout == "hello\n", "it answers here")
+        eventually(
             lambda: not origin.exec(["ls", "/run/migrate"]).stdout.replace("probe", "").strip(), "all is over"
         )
         moved = run_migrate(origin, str(pid), "destination")

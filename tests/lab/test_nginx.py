@@ -7,10 +7,12 @@ import os
 import subprocess
 from pathlib import Path
 
-import judge
 import pytest
-from captures import Capture
-from judge import move, processes, spawn, wait_for
+from harness.captures import Capture
+from harness.hosts import MOVERS, spawn
+from harness.left import processes
+from harness.migrate import move
+from harness.wait import eventually
 
 from migrate.lab import Lab
 
@@ -49,7 +51,7 @@ def furnish(lab: Lab) -> str:
     digest = hashlib.sha256()
     for number in range(SIZE_BYTES // len(piece)):
         digest.update(number.to_bytes(8, "big") + piece[8:])
-    for name in judge.MOVERS:
+    for name in MOVERS:
         path = lab.hosts[name].root / FILE
         path.parent.mkdir()
         (path.parent / "nginx.conf").write_text(CONFIGURATION)
@@ -75,7 +77,7 @@ def test_downloads(lab: Lab) -> None:
     origin, destination, peer = (lab.hosts[name] for name in ("origin", "destination", "peer"))
     pid = spawn(origin, ["nginx", "-c", "/tmp/nginx/nginx.conf"])
     answers = ["curl", "-sS", "--head", f"http://{lab.service.ipv4}/file"]
-    wait_for(lambda: "200 OK" in peer.exec(answers, check=False).stdout, "nginx answers")
+    eventually(lambda: "200 OK" in peer.exec(answers, check=False).stdout, "nginx answers")
     served = sorted(words for words in processes(origin).values() if "nginx" in words)
     assert len(served) == 3
     targets = [peer.root / "tmp" / name for name in ("of-peer", "of-neighbour")]
@@ -86,7 +88,7 @@ def test_downloads(lab: Lab) -> None:
             download(lab, "neighbour", "/tmp/of-neighbour", "--interface", lab.hosts["neighbour"].ipv4),
         ]
         under_way = lambda: all(size(target) > SIZE_BYTES // 20 for target in targets)  # noqa: E731
-        wait_for(under_way, "the downloads are under way")
+        eventually(under_way, "the downloads are under way")
         moved = move(lab, pid, "--copy-files")
         middle = [size(target) for target in targets]
         assert max(middle) < SIZE_BYTES, middle
@@ -110,10 +112,10 @@ def assert_obeys(lab: Lab, pid: int) -> None:
     before = {pid for pid, words in processes(destination).items() if "worker" in words}
     destination.exec(["kill", "-HUP", str(pid)])
     after = lambda: {pid for pid, words in processes(destination).items() if "nginx: worker process" in words}  # noqa: E731
-    wait_for(lambda: len(after()) == 2 and not after() & before, "there are new workers")
+    eventually(lambda: len(after()) == 2 and not after() & before, "there are new workers")
     assert (
         "200 OK"
         in lab.hosts["peer"].exec(["curl", "-sS", "--head", f"http://{lab.service.ipv4}/file"]).stdout
     )
-    for name in judge.MOVERS:
+    for name in MOVERS:
         lab.hosts[name].exec(["rm", "-r", "/tmp/nginx"])

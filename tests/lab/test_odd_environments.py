@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from judge import WORKLOADS, connect, processes, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.left import processes
+from harness.migrate import run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Host, Lab
 
@@ -59,9 +63,9 @@ def crowd(lab: Lab) -> Iterator[tuple[int, int]]:
     """A server with more connections than most may open files: its PID and port."""
     origin, port = lab.hosts["origin"], next(PORTS)
     pid = spawn(origin, [sys.executable, str(WORKLOADS / "obedient.py"), str(port)])
-    wait_for(lambda: ss(origin, "-l", f"sport = {port}"), "it listens")
+    eventually(lambda: ss(origin, "-l", f"sport = {port}"), "it listens")
     socks = [connect(lab.hosts["peer"], lab.service.ipv4, port) for _ in range(CONNECTIONS)]
-    wait_for(lambda: established(origin, port) == CONNECTIONS, "all are accepted", 60)
+    eventually(lambda: established(origin, port) == CONNECTIONS, "all are accepted", 60)
     yield pid, port
     for sock in socks:
         sock.close()

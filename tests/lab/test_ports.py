@@ -11,12 +11,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-import captures
-import judge
 import pytest
-from captures import Capture
 from drain import Drain
-from judge import ss
+from harness import captures
+from harness.captures import Capture
+from harness.hosts import connect, ss
 from passing_lab import (
     Passer,
     content,
@@ -65,7 +64,7 @@ class Connected:
     def __init__(self, lab: Lab, origin: Passer, ipv6: bool) -> None:
         self.old = (lab.service.ipv6 if ipv6 else lab.service.ipv4, PORT)
         origin.ask("listen", address=self.old[0], port=PORT)
-        self.sock = judge.connect(lab.hosts["peer"], *self.old)
+        self.sock = connect(lab.hosts["peer"], *self.old)
         self.peer = self.sock.getsockname()[:2]
         self.number = origin.ask("accept")
         self.sock.sendall(content("waiting", 5_000))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 
 import pytest
-from judge import WORKLOADS, ask, connect, move, processes, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.left import processes
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS, Client, drive_numbered
 
 from migrate.lab import Lab
 
@@ -23,37 +26,16 @@ def start(lab: Lab, *command: str, first_pid: int | None = None, log: str | None
     """Start a server on origin and wait until it listens on both families."""
     origin = lab.hosts["origin"]
     pid = spawn(origin, [sys.executable, *command], first_pid=first_pid, log=log)
-    wait_for(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
+    eventually(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
     return pid
 
 
-def drive(lab: Lab, each: int) -> subprocess.Popen[str]:
-    """A client on peer with *each* IPv4 and IPv6 connections that carry numbers."""
-    client = lab.hosts["peer"].popen(
-        [
-            sys.executable,
-            NUMBERED,
-            "drive",
-            str(PORT),
-            lab.service.ipv4,
-            str(each),
-            lab.service.ipv6,
-            str(each),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout.readline() == "ready\n"
-    return client
-
-
-def assert_goes_on(client: subprocess.Popen[str]) -> None:
+def assert_goes_on(client: Client) -> None:
     """All streams go on without an error."""
-    before = ask(client)
+    before = client.ask()
     assert before["errors"] == []
-    wait_for(lambda: ask(client)["least_received"] > before["least_received"] + 20, "all streams go on")
-    assert ask(client, "stop")["errors"] == []
+    eventually(lambda: client.ask()["least_received"] > before["least_received"] + 20, "all streams go on")
+    assert client.stop()["errors"] == []
 
 
 def owners(lab: Lab, where: str) -> set[int]:
@@ -70,7 +52,7 @@ def threads_that_wait(lab: Lab, where: str) -> int:
 
 def test_threads(lab: Lab) -> None:
     pid = start(lab, NUMBERED, "serve", str(PORT), "5")
-    client = drive(lab, 6)
+    client = drive_numbered(lab, PORT, 6)
     threads = lab.hosts["origin"].exec(["ps", "-L", "-o", "lwp=", str(pid)]).stdout.split()
     assert len(threads) == 6
     moved = move(lab, pid)
@@ -83,8 +65,8 @@ def test_threads(lab: Lab) -> None:
 def test_tree(lab: Lab) -> None:
     pid = start(lab, NUMBERED, "serve", str(PORT), "1", "3")
     # Else those that are there first take all connections.
-    wait_for(lambda: threads_that_wait(lab, "origin") == 4 * 2, "all of them wait for connections")
-    client = drive(lab, 12)
+    eventually(lambda: threads_that_wait(lab, "origin") == 4 * 2, "all of them wait for connections")
+    client = drive_numbered(lab, PORT, 12)
     tree = lab.hosts["origin"].exec(["ps", "-e", "-o", "pid=,ppid=,args="]).stdout.splitlines()
     before = sorted(line.split() for line in tree if "numbered.py" in line)
     assert len(before) == 4
@@ -104,7 +86,7 @@ def test_pid_taken(lab: Lab) -> None:
     pid = start(lab, NUMBERED, "serve", str(PORT), "1", "1")
     other = spawn(lab.hosts["destination"], ["sleep", "1000"], first_pid=pid)
     assert other == pid
-    client = drive(lab, 3)
+    client = drive_numbered(lab, PORT, 3)
     moved = move(lab, pid)
     there = moved.report["destination_pid"]
     assert there != pid
@@ -124,7 +106,7 @@ def test_pid_taken(lab: Lab) -> None:
     back = run_migrate(destination, "--check", "--no-address", str(there), "origin")
     assert (back.status, [one["code"] for one in back.report["reasons"]]) == (3, ["moved-before"])
     destination.exec(["kill", "-9", *map(str, serving)])
-    wait_for(lambda: list(processes(destination)) == [other], "the namespace ends with its tree")
+    eventually(lambda: list(processes(destination)) == [other], "the namespace ends with its tree")
 
 
 def plan(sock: socket.socket, **words: object) -> None:
@@ -145,7 +127,7 @@ def test_listener_and_log(lab: Lab) -> None:
     pid = start(lab, OBEDIENT, str(PORT), LOG)
     with connect(lab.hosts["peer"], lab.service.ipv4, PORT) as sock:
         plan(sock, name="one")
-        wait_for(lambda: question(lab, "report"), "a connection is served")
+        eventually(lambda: question(lab, "report"), "a connection is served")
         before = origin.exec(["cat", LOG]).stdout
         refused = run_migrate(origin, str(pid), "destination")
         assert (refused.status, [one["code"] for one in refused.report["reasons"]]) == (3, ["no-file"])
@@ -154,7 +136,7 @@ def test_listener_and_log(lab: Lab) -> None:
         neighbour = lab.hosts["neighbour"].ipv4
         with connect(lab.hosts["peer"], lab.service.ipv4, PORT, source=neighbour) as new:
             plan(new, name="two")
-            wait_for(lambda: len(question(lab, "report")) == 2, "a new client is served")
+            eventually(lambda: len(question(lab, "report")) == 2, "a new client is served")
         after = destination.exec(["cat", LOG]).stdout
         assert after.startswith(before + f"accepted from {neighbour}\n")
         assert origin.exec(["cat", LOG]).stdout == before
@@ -225,7 +207,7 @@ def test_options(lab: Lab) -> None:
             wanted[f"{algorithm} {address}"] = sorted(map(list, options), key=lambda one: one[1] == 12)
             plan(sock, name=f"{algorithm} {address}", options=wanted[f"{algorithm} {address}"])
             socks.append(sock)
-    wait_for(lambda: len(question(lab, "report")) == len(wanted), "every connection is served")
+    eventually(lambda: len(question(lab, "report")) == len(wanted), "every connection is served")
     before = {one["peer"]: one for one in ss(lab.hosts["origin"], "-n", f"sport = {PORT}")}
     move(lab, pid)
     after = {one["peer"]: one for one in ss(lab.hosts["destination"], "-n", f"sport = {PORT}")}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import captures
 import pytest
-from captures import Capture, answers_to, directions
-from judge import WORKLOADS, ask, move, processes, spawn, wait_for
+from harness import captures
+from harness.captures import Capture, answers_to, directions
+from harness.hosts import spawn
+from harness.left import processes
+from harness.migrate import move
+from harness.wait import eventually
+from harness.workloads import Client
 
 from migrate.lab import Lab
 
@@ -26,23 +27,16 @@ def cli(lab: Lab, *words: str) -> str:
 
 def test_counter(lab: Lab) -> None:
     pid = spawn(lab.hosts["origin"], SERVER)
-    wait_for(lambda: cli(lab, "ping") == "PONG", "redis answers")
+    eventually(lambda: cli(lab, "ping") == "PONG", "redis answers")
     assert cli(lab, "set", "before", "the move") == "OK"
     run_id = run_id_of(lab)
     with Capture(lab.hosts["peer"], "eth0", f"tcp port {PORT}") as capture:
-        client = lab.hosts["peer"].popen(
-            [sys.executable, str(WORKLOADS / "redis_counter.py"), lab.service.ipv4],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert client.stdout.readline() == "ready\n"
-        before = ask(client)
+        client = Client.start(lab.hosts["peer"], "redis_counter.py", lab.service.ipv4)
+        before = client.ask()
         moved = move(lab, pid)
-        between = ask(client)
-        wait_for(lambda: ask(client)["incremented"] > between["incremented"] + 100, "the client goes on")
-        last = ask(client, "stop")
-        assert client.wait(timeout=10) == 0
+        between = client.ask()
+        eventually(lambda: client.ask()["incremented"] > between["incremented"] + 100, "the client goes on")
+        last = client.stop()
     assert between["incremented"] > before["incremented"]
     for said in (before, between, last):
         assert (said["error"], said["wrong_answers"], said["reconnected"]) == ("", 0, False)

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge import WORKLOADS, connect, move, processes, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.left import processes
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 from timeline_drawing import Element, Shown, assert_self_contained, read
 
 from migrate.lab import Lab
@@ -27,7 +31,7 @@ WAITS |= {"switch": {"switch"}}
 def start(lab: Lab) -> int:
     origin = lab.hosts["origin"]
     pid = spawn(origin, [sys.executable, NUMBERED, "serve", str(PORT)])
-    wait_for(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
+    eventually(lambda: len(ss(origin, "-l", f"sport = {PORT}")) == 2, "the server listens")
     return pid
 
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
-import judge
 import pytest
-from judge import connect, spawn, ss, wait_for
+from harness.hosts import MOVERS, connect, patient, spawn, ss
+from harness.migrate import Held, move
+from harness.wait import DEADLINE_S, eventually
 
 from migrate.lab import Host, Lab
 
@@ -93,7 +92,7 @@ class Clients:
     def end(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(judge.DEADLINE_S)
+            thread.join(DEADLINE_S)
 
     def last_answer_ms(self, host: Host, since: float) -> float:
         """From when the server on *host* ran again after its longest rest until all had their answers."""
@@ -110,15 +109,15 @@ class Clients:
 def asking(lab: Lab) -> Iterator[tuple[int, Clients]]:
     """A server on origin, and its clients."""
     pid = spawn(lab.hosts["origin"], [sys.executable, "-c", SERVER, lab.service.ipv4])
-    wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
+    eventually(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
     try:
-        with judge.patient(lab, lab.service.ipv4, PATIENCE_S):
+        with patient(lab, lab.service.ipv4, PATIENCE_S):
             clients = Clients(lab)
             time.sleep(0.5)
             yield pid, clients
             clients.end()
     finally:
-        for name in judge.MOVERS:
+        for name in MOVERS:
             lab.hosts[name].exec(["rm", "-f", THAWED])
 
 
@@ -126,9 +125,9 @@ def test_after_a_move(lab: Lab) -> None:
     took_ms = []
     with asking(lab) as (pid, clients):
         for number in range(TRIES):
-            began, start = time.time(), judge.MOVERS[number % 2]
-            judge.move(lab, pid, "--copy-files", start=start)
-            took_ms.append(clients.last_answer_ms(lab.hosts[judge.MOVERS[1 - number % 2]], began))
+            began, start = time.time(), MOVERS[number % 2]
+            move(lab, pid, "--copy-files", start=start)
+            took_ms.append(clients.last_answer_ms(lab.hosts[MOVERS[1 - number % 2]], began))
             if took_ms[-1] < MOVED_MS:
                 break
     print("last answer after", [f"{one:.1f} ms" for one in took_ms])
@@ -151,12 +150,8 @@ def test_after_a_rollback(lab: Lab, state: str) -> None:
 
 def roll_back(lab: Lab, pid: int, state: str) -> None:
     """Begin to move *pid*, and stop it in *state*."""
-    words = ["migrate", "--json", "--copy-files", "--stop-at", state, str(pid), "destination"]
-    with lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True) as migrating:
-        assert migrating.stdout is not None
-        note = next(line for line in migrating.stdout if "stopped at" in line)
-        time.sleep(LONG_S)
-        driver = json.loads(note)["text"].split("(driver ")[1].rstrip(")")
-        lab.hosts["origin"].exec(["kill", "-INT", driver])
-        report = json.loads(migrating.stdout.read().splitlines()[-1])
+    held = Held(lab.hosts["origin"], state, "--copy-files", pid, "destination")
+    time.sleep(LONG_S)
+    held.signal("INT")
+    report = held.end().report
     assert report["outcome"] == "ROLLED_BACK", report

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from bad_input_bench import Bench, Server, stopped_at
-from bad_input_look import wait_until
+from harness.wait import eventually
 
 from migrate.lab import Host
 
@@ -62,7 +62,7 @@ def obedient(bench: Bench, *words: str) -> Iterator[Server]:
 
 
 def said(bench: Bench, host: Host, name: str) -> None:
-    wait_until(lambda: name in bench.names(host, "/run/since"), name)
+    eventually(lambda: name in bench.names(host, "/run/since"), name)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_begun_between_check_and_freeze(
         bench.origin.exec(["kill", "-USR1", str(program.pid)])
         said(bench, bench.origin, "begun")
         run.go()
-        found = run.answer()
+        found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
         found.must_say("origin", *words, "not so when it was checked")
         bench.origin.exec(["kill", "-USR1", str(program.pid)])

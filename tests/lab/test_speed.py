@@ -10,11 +10,13 @@ import socket
 import sys
 from typing import Any
 
-import captures
-import judge
 import pytest
-from captures import Capture
-from judge import connect, move, spawn, ss, wait_for
+from harness import captures
+from harness.captures import Capture
+from harness.hosts import connect, spawn, ss
+from harness.migrate import move
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Lab
 
@@ -41,8 +43,8 @@ def download(lab: Lab, address: str, name: str, **plan: Any) -> socket.socket:
 @pytest.mark.parametrize("version", ["ipv4", "ipv6"])
 def test_what_is_known_of_the_path_is_kept(lab: Lab, version: str) -> None:
     address = getattr(lab.service, version)
-    pid = spawn(lab.hosts["origin"], [sys.executable, str(judge.WORKLOADS / "obedient.py"), str(PORT)])
-    wait_for(lambda: len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 2, "the server listens")
+    pid = spawn(lab.hosts["origin"], [sys.executable, str(WORKLOADS / "obedient.py"), str(PORT)])
+    eventually(lambda: len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 2, "the server listens")
     with Capture(lab.hosts["peer"], "eth0", f"tcp port {PORT}") as capture:
         peers = [
             download(lab, address, one, set=[[socket.IPPROTO_TCP, TCP_CONGESTION, one]]) for one in ALGORITHMS

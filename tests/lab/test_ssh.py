@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from harness.wait import eventually
 from ssh_server import DEADLINE_S, Server, ended, free_port, refused
 
 from migrate.errors import ProtocolError, TransportError
@@ -143,9 +144,7 @@ def test_lost_connection_ends_the_link_at_once(server: Server) -> None:
     with server.connect() as connection:
         stream = connection.start_agent(server.program("agent", "echo $PPID >&2; exec sleep 60"))
         link = Link(stream, explain=stream.explain)
-        deadline = time.monotonic() + DEADLINE_S
-        while not stream.stderr() and time.monotonic() < deadline:
-            threading.Event().wait(0.01)
+        eventually(stream.stderr, "the agent says who started it")
         os.kill(int(stream.stderr()[0]), signal.SIGKILL)  # the sshd of this connection
         assert link.lost.wait(4)
         assert "broke" in str(link.error)

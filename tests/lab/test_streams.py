@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import captures
-import judge
 import pytest
-from captures import Capture, answers_to, directions
-from judge import WORKLOADS, Moved, ask, move, spawn, ss, wait_for
+from harness import captures
+from harness.captures import Capture, answers_to, directions
+from harness.hosts import MOVERS
+from harness.migrate import Ran, move
+from harness.workloads import assert_streams, drive_numbered, serve_numbered
 
 from migrate.lab import Lab
 
-NUMBERED = str(WORKLOADS / "numbered.py")
 PORT = 7000
 CONNECTIONS_EACH = 10
 MOVES = 10
@@ -22,49 +19,25 @@ MOVES = 10
 pytestmark = pytest.mark.usefixtures("clean")
 
 
-def drive(lab: Lab, each: int) -> subprocess.Popen[str]:
-    """A client on peer with *each* IPv4 and as many IPv6 connections, all of them carrying numbers."""
-    listening = lambda: len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 2  # noqa: E731
-    wait_for(listening, "the server listens")
-    where = [lab.service.ipv4, str(each), lab.service.ipv6, str(each)]
-    client = lab.hosts["peer"].popen(
-        [sys.executable, NUMBERED, "drive", str(PORT), *where],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout.readline() == "ready\n"
-    return client
-
-
-def assert_streams(client: subprocess.Popen[str], before: dict[str, object]) -> dict[str, object]:
-    """Every connection has gone on since *before* without an error."""
-    after = ask(client)
-    assert after["errors"] == []
-    assert after["connections"] == before["connections"]
-    wait_for(lambda: ask(client)["least_received"] > before["least_received"] + 20, "all streams go on")
-    return after
-
-
 def test_ten_moves(lab: Lab) -> None:
-    pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
+    pid = serve_numbered(lab.hosts["origin"], PORT)
     with Capture(lab.hosts["peer"], "eth0", f"tcp port {PORT}") as capture:
-        client = drive(lab, CONNECTIONS_EACH)
+        client = drive_numbered(lab, PORT, CONNECTIONS_EACH)
         moves, silences = [], []
         for number in range(MOVES):
-            before = ask(client)
-            moves.append(move(lab, pid, start=judge.MOVERS[number % 2]))
+            before = client.ask()
+            moves.append(move(lab, pid, start=MOVERS[number % 2]))
             assert moves[-1].report["destination_pid"] == pid
             assert moves[-1].report["connections"] == 2 * CONNECTIONS_EACH
             silences.append(assert_streams(client, before)["longest_silence_ms"])
     # Not before: a client that ends resets connections on which it has not read everything.
-    last = ask(client, "stop")
+    last = client.stop()
     assert last["errors"] == []
     print("silences in ms:", silences)
     _judge_capture(lab, capture, moves)
 
 
-def _judge_capture(lab: Lab, capture: Capture, moves: list[Moved]) -> None:
+def _judge_capture(lab: Lab, capture: Capture, moves: list[Ran]) -> None:
     packets = capture.packets()
     captures.assert_no_reset(packets)
     both = directions(packets)

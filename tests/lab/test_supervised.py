@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
-from judge import WORKLOADS, move, processes, run_migrate, ss, wait_for
+from harness.hosts import ss
+from harness.left import processes
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Lab
 
@@ -20,7 +24,7 @@ def test_a_parent_that_starts_it_again(lab: Lab) -> None:
     origin, destination = lab.hosts["origin"], lab.hosts["destination"]
     server = [sys.executable, str(WORKLOADS / "obedient.py"), str(PORT)]
     parent = origin.spawn([sys.executable, "-c", SUPERVISOR, "setsid", *server])
-    wait_for(lambda: ss(origin, "-l", f"sport = {PORT}"), "it listens")
+    eventually(lambda: ss(origin, "-l", f"sport = {PORT}"), "it listens")
     (pid,) = (number for number, words in processes(origin).items() if words == " ".join(server))
     checked = run_migrate(origin, "--check", "--no-address", str(pid), "destination")
     (reason,) = checked.report["reasons"]
@@ -30,4 +34,6 @@ def test_a_parent_that_starts_it_again(lab: Lab) -> None:
     assert any(f"(PID {parent}) stays, and will see it die" in note for note in moved.report["notes"])
     assert pid in processes(destination)
     # That is what it is about.
-    wait_for(lambda: [w for w in processes(origin).values() if w == " ".join(server)], "another was started")
+    eventually(
+        lambda: [w for w in processes(origin).values() if w == " ".join(server)], "another was started"
+    )

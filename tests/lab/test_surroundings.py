@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from judge import WORKLOADS, connect, move, processes, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.left import processes
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
+from harness.workloads import WORKLOADS
 
 from migrate.lab import Host, Lab
 
@@ -49,7 +53,7 @@ def start(lab: Lab, *wrapper: str, **environment: str) -> int:
     origin = lab.hosts["origin"]
     words = ["env", "-i", "PATH=/usr/bin:/bin", *(f"{name}={value}" for name, value in environment.items())]
     pid = spawn(origin, [*wrapper, *words, sys.executable, SURROUNDED, str(PORT)])
-    wait_for(lambda: ss(origin, "-l", f"sport = {PORT}"), "the program listens")
+    eventually(lambda: ss(origin, "-l", f"sport = {PORT}"), "the program listens")
     return pid
 
 
@@ -107,7 +111,7 @@ def test_the_agent_is_restricted_and_the_process_is_not(lab: Lab) -> None:
     wrapper = "#!/bin/sh\nexec taskset 1 ionice -c 3 setarch -R migrate-agent\n"
     destination.exec(["sh", "-c", f"printf '%s' '{wrapper}' > /tmp/tuned; chmod +x /tmp/tuned"])
     pid = spawn(lab.hosts["origin"], [sys.executable, str(WORKLOADS / "obedient.py"), str(PORT)])
-    wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "it listens")
+    eventually(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "it listens")
     seen = from_outside(lab.hosts["origin"], pid)
     move(lab, pid, "--agent", "/tmp/tuned", "--address", lab.service.ipv4)
     assert from_outside(destination, pid) == seen
@@ -121,7 +125,7 @@ def test_nobody_sends_it_the_signal_of_its_parents_death(lab: Lab, number: str, 
     with talking(lab) as talk:
         moved = move(lab, pid)
         # CRIU, which was its parent, has ended by now.
-        wait_for(lambda: "criu" not in " ".join(processes(destination).values()), "CRIU has ended")
+        eventually(lambda: "criu" not in " ".join(processes(destination).values()), "CRIU has ended")
         assert talk.ask()["first"]["parent's death"] == 0
         assert pid in processes(destination)
     notes = [note for note in moved.report["notes"] if "PR_SET_PDEATHSIG" in note]

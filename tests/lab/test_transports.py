@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness.wait import eventually
 from ssh_server import DEADLINE_S, Server, free_port, keygen
 
 from migrate import transport
@@ -196,9 +197,7 @@ def test_a_shared_connection_is_used(server: Server, ssh_program: Path) -> None:
     words = ["ssh", "-M", "-N", "-p", str(server.port), "root@127.0.0.1"]
     master = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + DEADLINE_S
-        while not control.exists() and time.monotonic() < deadline:
-            threading.Event().wait(0.01)
+        eventually(control.exists, "the connection is there")
         server.authorized.write_text("")
         assert echoes(reach(server)) == ("", "")
     finally:
@@ -223,9 +222,7 @@ def test_a_connection_that_is_killed_ends_the_link_at_once(
     agent = server.program("agent", "echo $PPID >&2; exec sleep 60")
     with contextlib.closing(BySsh().open(reach(server, agent=agent))) as stream:
         link = Link(stream, explain=stream.explain)
-        deadline = time.monotonic() + DEADLINE_S
-        while not stream.stderr() and time.monotonic() < deadline:
-            threading.Event().wait(0.01)
+        eventually(stream.stderr, "the agent says who started it")
         pid = {"ssh": stream.pid, "sshd": int(stream.stderr()[0])}[victim]
         os.kill(pid, signal.SIGKILL)
         assert link.lost.wait(4)
@@ -239,9 +236,7 @@ def test_a_child_that_does_not_end_is_killed(server: Server, monkeypatch: pytest
     server.program("ssh", f"{asked}\ntrap '' TERM\nsleep 600 &\necho $! >&2\nsleep 600")
     monkeypatch.setenv("PATH", f"{server.bin}:{os.environ['PATH']}")
     stream = BySsh().open(reach(server))
-    deadline = time.monotonic() + DEADLINE_S
-    while not stream.stderr() and time.monotonic() < deadline:
-        threading.Event().wait(0.01)
+    eventually(stream.stderr, "it has started another")
     helper = int(stream.stderr()[0])
     began = time.monotonic()
     stream.close()

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kills import Bench, Migration, View, eventually
+from harness.left import View
+from harness.wait import eventually
+from kills import Bench, Migration
 
 from migrate.lab import Host
 

@@ -12,10 +12,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import judge
 import pytest
-from judge import ask, spawn
-from test_streams import NUMBERED, PORT, assert_streams, drive
+from harness.left import assert_service_on
+from harness.migrate import Held, run_migrate
+from harness.workloads import Client, assert_streams, drive_numbered, serve_numbered
 
 from migrate.lab import Host, Lab
 
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The last commit of protocol 2, that of `tests/unit/golden/session-2.txt`.
 BEFORE = "d05b337e58748cb456cecd3aabf9342641614ab9"
 EACH = 5
+PORT = 7000
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -48,28 +49,27 @@ def installed(host: Host, sources: bytes, module: str) -> str:
     return "/opt/before/run"
 
 
-def under_way(lab: Lab, sources: bytes, old: str) -> tuple[int, subprocess.Popen[str], str, dict[str, Any]]:
+def under_way(lab: Lab, sources: bytes, old: str) -> tuple[int, Client, str, dict[str, Any]]:
     """A server with streams: its PID, the client, the program of the version before on the host *old*, what the
     client has seen."""
-    pid = spawn(lab.hosts["origin"], [sys.executable, NUMBERED, "serve", str(PORT)])
-    client = drive(lab, EACH)
+    pid = serve_numbered(lab.hosts["origin"], PORT)
+    client = drive_numbered(lab, PORT, EACH)
     module = {"origin": "migrate.cli", "destination": "migrate.destination.agent"}[old]
-    return pid, client, installed(lab.hosts[old], sources, module), ask(client)
+    return pid, client, installed(lab.hosts[old], sources, module), client.ask()
 
 
 @pytest.mark.parametrize("old", ["origin", "destination"])
 def test_one_side_is_of_the_version_before(lab: Lab, sources: bytes, old: str) -> None:
     pid, client, program, before = under_way(lab, sources, old)
     if old == "origin":
-        moved = judge.run_migrate(lab.hosts["origin"], str(pid), "destination", program=program)
+        moved = run_migrate(lab.hosts["origin"], str(pid), "destination", program=program)
     else:
-        moved = judge.run_migrate(lab.hosts["origin"], "--agent", program, str(pid), "destination")
+        moved = run_migrate(lab.hosts["origin"], "--agent", program, str(pid), "destination")
     assert (moved.status, moved.report["outcome"]) == (0, "MOVED"), moved
     assert moved.report["connections"] == 2 * EACH
     assert_streams(client, before)
-    judge.assert_service_on(lab, "destination")
-    client.kill()
-    client.wait()
+    assert_service_on(lab, "destination")
+    client.close()
 
 
 @pytest.mark.parametrize("old", ["origin", "destination"])
@@ -77,14 +77,9 @@ def test_it_goes_on_at_the_origin_when_that_is_called_off(lab: Lab, sources: byt
     """In the gap, with connections and packets under way."""
     pid, client, program, before = under_way(lab, sources, old)
     words = [program] if old == "origin" else ["migrate", "--agent", program]
-    words += ["--json", "--stop-at", "RESTORED", str(pid), "destination"]
-    migrating = lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True)
-    assert migrating.stdout is not None
-    judge.wait_for(lambda: "stopped at RESTORED" in migrating.stdout.readline(), "migrate has stopped")
-    migrating.terminate()
-    output, _ = migrating.communicate(timeout=60)
-    assert '"outcome": "ROLLED_BACK"' in output.splitlines()[-1], output
+    held = Held(lab.hosts["origin"], "RESTORED", pid, "destination", program=words)
+    held.terminate()
+    assert held.end().report["outcome"] == "ROLLED_BACK"
     assert_streams(client, before)
-    judge.assert_service_on(lab, "origin")
-    client.kill()
-    client.wait()
+    assert_service_on(lab, "origin")
+    client.close()

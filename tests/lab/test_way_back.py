@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 
-import judge
 import pytest
-from judge import connect, spawn, ss, wait_for
+from harness.hosts import connect, patient, spawn, ss
+from harness.migrate import Event, Held
+from harness.wait import DEADLINE_S, eventually
 
 from migrate.lab import Lab
 
@@ -39,11 +39,8 @@ class Gap:
 
     def __init__(self, lab: Lab, pid: int, address: str, peers: list[socket.socket], state: str) -> None:
         self.lab, self.peers = lab, peers
-        words = ["migrate", "--json", "--stop-at", state, "--max-gap", "60", str(pid), "destination"]
-        self.process = lab.hosts["origin"].popen(words, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        note = self._until("stopped at")
-        self.driver = int(note["text"].split("(driver ")[1].rstrip(")"))
+        self.held = Held(lab.hosts["origin"], state, "--max-gap", 60, pid, "destination")
+        self.driver = self.held.driver
         for peer in peers:
             peer.sendall(b"PING\r\n")
         self.newcomers: list[socket.socket] = []
@@ -53,13 +50,6 @@ class Gap:
         self._coming.start()
         time.sleep(QUIET_S)
         self.before = counters(lab)
-
-    def _until(self, text: str) -> dict[str, str]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if text in line:
-                return dict(json.loads(line))
-        raise AssertionError(f"no {text}")
 
     def kill(self, *pids: int, signal: str) -> None:
         self.lab.hosts["origin"].exec(["kill", f"-{signal}", *map(str, pids)])
@@ -72,19 +62,17 @@ class Gap:
         """All are answered, and none of them had to repeat itself for it."""
         began = time.monotonic()
         for peer in self.peers:
-            peer.settimeout(judge.DEADLINE_S)
+            peer.settimeout(DEADLINE_S)
             assert peer.recv(100) == b"+PONG\r\n"
-        self._coming.join(2 * judge.DEADLINE_S)
+        self._coming.join(2 * DEADLINE_S)
         print(f"last answer after {1000 * (time.monotonic() - began):.0f} ms")
         assert counters(self.lab) == self.before
         self.newcomers[0].sendall(b"PING\r\n")
         assert self.newcomers[0].recv(100) == b"+PONG\r\n"
         self.newcomers[0].close()
 
-    def end(self) -> dict[str, str]:
-        report = self._until('"event": "report"')
-        self.process.wait(judge.DEADLINE_S)
-        return report
+    def end(self) -> Event:
+        return self.held.end().report
 
 
 def counters(lab: Lab) -> dict[str, int]:
@@ -99,18 +87,18 @@ def gap(lab: Lab, version: str, state: str) -> Iterator[Gap]:
     address = getattr(lab.service, version)
     words = ["redis-server", "--port", str(PORT), "--bind", address, "--save", "", "--protected-mode", "no"]
     pid = spawn(lab.hosts["origin"], words)
-    wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
+    eventually(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
     linear = ["sysctl", "-qw", "net.ipv4.tcp_syn_linear_timeouts=0"]
     lab.hosts["peer"].exec(linear, check=False)  # which older kernels have not
     try:
-        with judge.patient(lab, address, PATIENCE_S):
+        with patient(lab, address, PATIENCE_S):
             peers = [connect(lab.hosts["peer"], address, PORT) for _ in range(CONNECTIONS)]
             yield Gap(lab, pid, address, peers, state)
             for peer in peers:
                 peer.close()
     finally:
         look = ["pgrep", "-f", "migrate.recovery.guardian"]
-        wait_for(
+        eventually(
             lambda: not lab.hosts["origin"].exec(look, check=False).stdout,
             "no guardian announces any more",
             30,

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from kills import Bench, Migration, View, eventually
+from harness.left import View
+from harness.wait import eventually
+from kills import Bench, Migration
 from kills_outcomes import assert_goes_on_at_origin, assert_moved
 
 #: A process with a timer that expires all the time, and one that is no one's child for long.

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from judge import connect, move, run_migrate, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
 
 from migrate.lab import Host, Lab
 
@@ -68,7 +70,7 @@ def start(lab: Lab, code: str, look: str) -> tuple[int, Callable[[], str]]:
     """A server on origin; what it says when it is asked."""
     words = [sys.executable, "-c", code + SERVER.format(port=PORT, look=look), lab.service.ipv4]
     pid = spawn(lab.hosts["origin"], words)
-    wait_for(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
+    eventually(lambda: ss(lab.hosts["origin"], "-l", f"sport = {PORT}"), "the server listens")
     client = connect(lab.hosts["peer"], lab.service.ipv4, PORT)
 
     def ask() -> str:
@@ -128,4 +130,4 @@ def test_a_log_that_is_written_by_datagrams(lab: Lab) -> None:
 
 def syslog(host: Host) -> None:
     spawn(host, [sys.executable, "-c", SYSLOG])
-    wait_for(lambda: host.exec(["test", "-e", RECEIVED], check=False).returncode == 0, "it receives")
+    eventually(lambda: host.exec(["test", "-e", RECEIVED], check=False).returncode == 0, "it receives")

@@ -36,7 +36,9 @@ _ESTABLISHED = Ici(
     tag=15782,
 )
 
-#: name -> ICI; each name is a file in golden/.
+#: Has a file for each name.
+DIRECTORY = Path(__file__).parent / "golden"
+#: name -> ICI.
 GOLDEN = {
     "established": _ESTABLISHED,
     "wrapped": dataclasses.replace(
@@ -81,10 +83,9 @@ GOLDEN = {
 
 
 def main() -> None:
-    directory = Path(__file__).parent / "golden"
-    directory.mkdir(exist_ok=True)
+    DIRECTORY.mkdir(exist_ok=True)
     for name, ici in GOLDEN.items():
-        (directory / f"{name}.ici").write_bytes(codec.dumps(ici))
+        (DIRECTORY / f"{name}.ici").write_bytes(codec.dumps(ici))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from harness.wait import eventually
 
 from migrate import interrupt, limits
 from migrate.errors import FilterLost, MigrateError, TookTooLong
@@ -263,9 +264,7 @@ def test_a_sender_is_given_up_between_two_chunks(tmp_path: Path) -> None:
 
     sender = Sender(tmp_path, slow, interrupted)
     sender.start()
-    deadline = time.monotonic() + 10
-    while not sent and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: sent, "something is sent")
     began = time.monotonic()
     with pytest.raises(interrupt.Interrupted):
         sender.finish("ab12")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import peer_view
 import pytest
-from peer_view_pcap import ACK, FIN, PSH, RST, SYN, Unreadable
+from harness import peer_view
+from harness.pcap import ACK, FIN, PSH, RST, SYN, Unreadable
 
 SERVICE, PEER = "10.0.0.1", "10.0.0.9"
 MOVE_S = 1000.5

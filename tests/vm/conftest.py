@@ -16,11 +16,13 @@ import pytest
 os.environ.setdefault("LAB_PATIENCE", "12")
 sys.path.insert(0, str(Path(__file__).parent.parent / "lab"))
 
-import judge
 import kills
+from harness.reset import clean, reset
 
 from migrate.lab.vm import probe
 from migrate.lab.vm.lab import VmLab
+
+__all__ = ["clean"]
 
 OLD, NEW = "6.1", "6.12"
 HOUR_S = 3600
@@ -38,19 +40,10 @@ def lab() -> Iterator[VmLab]:
         yield lab
 
 
-@pytest.fixture
-def clean(lab: VmLab) -> Iterator[None]:
-    """The lab as it came up, before and after; what a migration leaves behind is an error."""
-    judge.reset(lab)
-    yield
-    judge.assert_nothing_left(lab)
-    judge.reset(lab)
-
-
 @pytest.fixture(scope="module")
 def loaded(lab: VmLab) -> Iterator[kills.Bench]:
     """A server under load, whose migrations meet a power cut."""
-    judge.reset(lab)
+    reset(lab)
     bench = kills.Bench(lab)
     yield bench
     bench.close()

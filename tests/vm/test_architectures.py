@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from judge import WORKLOADS
+from harness.workloads import WORKLOADS
 from passing_lab import content, hand_over, passers, service_on_both, switch
 
 from migrate.lab.vm import probe

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from judge import wait_for
+from harness.wait import eventually
 
 from migrate.lab import LabError
 from migrate.lab.vm.lab import VmLab
@@ -56,7 +56,7 @@ def test_much_data_both_ways(lab: VmLab) -> None:
 
 def test_a_signal_is_passed_on_and_an_end_by_one_told(lab: VmLab) -> None:
     run = lab.hosts["peer"].popen(["sleep", "1000"])
-    wait_for(lambda: lab.hosts["peer"].exec(["pgrep", "-x", "sleep"], check=False).stdout, "it sleeps")
+    eventually(lambda: lab.hosts["peer"].exec(["pgrep", "-x", "sleep"], check=False).stdout, "it sleeps")
     run.terminate()
     assert run.wait(60) == -signal.SIGTERM
 
@@ -64,20 +64,20 @@ def test_a_signal_is_passed_on_and_an_end_by_one_told(lab: VmLab) -> None:
 def test_a_caller_that_is_killed_takes_the_command_along(lab: VmLab) -> None:
     host = lab.hosts["peer"]
     run = host.popen(["sleep", "1001"])
-    wait_for(lambda: host.exec(["pgrep", "-f", "^sleep 1001"], check=False).stdout, "it sleeps")
+    eventually(lambda: host.exec(["pgrep", "-f", "^sleep 1001"], check=False).stdout, "it sleeps")
     run.kill()
     run.wait(60)
-    wait_for(lambda: not host.exec(["pgrep", "-f", "^sleep 1001"], check=False).stdout, "it is gone")
+    eventually(lambda: not host.exec(["pgrep", "-f", "^sleep 1001"], check=False).stdout, "it is gone")
 
 
 def test_spawn(lab: VmLab) -> None:
     host = lab.hosts["gateway"]
     pid = host.spawn(["sh", "-c", "echo $$; exec sleep 1000"], log="/tmp/log")
-    wait_for(lambda: host.exec(["cat", "/tmp/log"]).stdout == f"{pid}\n", "it wrote its PID")
+    eventually(lambda: host.exec(["cat", "/tmp/log"]).stdout == f"{pid}\n", "it wrote its PID")
     ids = host.exec(["ps", "-o", "ppid=,sid=,pgid=", "-p", str(pid)]).stdout.split()
     assert ids == ["1", str(pid), str(pid)]
     host.exec(["kill", str(pid)])
-    wait_for(lambda: host.exec(["ps", "-p", str(pid)], check=False).returncode, "it is reaped")
+    eventually(lambda: host.exec(["ps", "-p", str(pid)], check=False).returncode, "it is reaped")
     with pytest.raises(LabError, match="no-such-program"):
         host.spawn(["no-such-program"])
 
@@ -136,11 +136,11 @@ def test_an_up_that_is_killed_leaves_no_machine() -> None:
 
     found: list[Path] = []
     try:
-        found = wait_for(init, "its segment lives")
-        found_machines = wait_for(machines, "a machine runs")
+        found = eventually(init, "its segment lives")
+        found_machines = eventually(machines, "a machine runs")
         up.kill()
         up.wait(60)
-        wait_for(lambda: not init(), "its segment has ended")
+        eventually(lambda: not init(), "its segment has ended")
         assert not [path for path in found_machines if mine in _words(path)]
     finally:
         up.kill()

@@ -5,15 +5,14 @@ The redis client and the numbered streams are those of the lab of namespaces.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
-import judge
-import patience
 import pytest
 from conftest import AHEAD_S, HOUR_S, NEW, OLD
-from judge import WORKLOADS, ask, move, run_migrate, spawn, wait_for
+from harness.hosts import MOVERS, spawn
+from harness.migrate import move, run_migrate
+from harness.wait import eventually
+from harness.workloads import Client, drive_numbered, serve_numbered
 
 from migrate.lab.vm.lab import VmLab
 
@@ -23,7 +22,6 @@ REDIS = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save"
 #: An emulated machine is some twenty times slower.
 PATIENT = ("--max-gap", "120", "--timeout", "240")
 PORT = 7000
-NUMBERED = str(WORKLOADS / "numbered.py")
 
 
 def test_the_machines_are_what_was_asked_for(lab: VmLab) -> None:
@@ -38,58 +36,37 @@ def test_redis_from_an_old_kernel_to_a_new_one_and_back(lab: VmLab) -> None:
     pid = spawn(lab.hosts["origin"], REDIS)
     peer = lab.hosts["peer"]
     cli = ["redis-cli", "-h", lab.service.ipv4]
-    wait_for(lambda: peer.exec([*cli, "ping"], check=False).stdout == "PONG\n", "redis answers")
-    client = peer.popen(
-        [sys.executable, str(WORKLOADS / "redis_counter.py"), lab.service.ipv4],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout.readline() == "ready\n"
-    for start in judge.MOVERS:
-        before = ask(client)
+    eventually(lambda: peer.exec([*cli, "ping"], check=False).stdout == "PONG\n", "redis answers")
+    client = Client.start(lab.hosts["peer"], "redis_counter.py", lab.service.ipv4)
+    for start in MOVERS:
+        before = client.ask()
         moved = move(lab, pid, *PATIENT, start=start)
         pid = moved.report["destination_pid"]
-        after = ask(client)
+        after = client.ask()
         print(f"from {start}: frozen {moved.report['frozen_ms']} ms,", after)
         assert (after["error"], after["wrong_answers"], after["reconnected"]) == ("", 0, False)
         goal = before["incremented"] + 50
-        wait_for(lambda goal=goal: ask(client)["incremented"] > goal, "the client goes on")
-    last = ask(client, "stop")
-    assert client.wait(timeout=60) == 0
+        eventually(lambda goal=goal: client.ask()["incremented"] > goal, "the client goes on")
+    last = client.stop()
     assert peer.exec([*cli, "get", "counter"]).stdout == f"{last['incremented']}\n"
-
-
-def drive(lab: VmLab) -> subprocess.Popen[str]:
-    where = [lab.service.ipv4, "2", lab.service.ipv6, "2"]
-    client = lab.hosts["peer"].popen(
-        [*patience.NUMBERED, sys.executable, NUMBERED, "drive", str(PORT), *where],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout.readline() == "ready\n"
-    return client
 
 
 def test_streams_over_a_network_that_loses_delays_and_reorders(lab: VmLab) -> None:
     """netem between the peer and the server, both ways; every number comes once and in order."""
     gateway, origin = lab.hosts["gateway"], lab.hosts["origin"]
-    pid = spawn(origin, [*patience.NUMBERED, sys.executable, NUMBERED, "serve", str(PORT)])
-    listening = ["ss", "-Hltn", f"sport = :{PORT}"]
-    wait_for(lambda: origin.exec(listening).stdout.count("\n") == 2, "the server listens")
+    pid = serve_numbered(origin, PORT)
     for device in ("eth0", "eth1"):
         bad = ["delay", "20ms", "10ms", "loss", "2%", "reorder", "20%"]
         gateway.exec(["tc", "qdisc", "replace", "dev", device, "root", "netem", *bad])
     try:
-        client = drive(lab)
-        before = ask(client)
+        client = drive_numbered(lab, PORT, 2)
+        before = client.ask()
         move(lab, pid, *PATIENT)
-        after = ask(client)
+        after = client.ask()
         assert after["errors"] == []
         goal = before["least_received"] + 40
-        wait_for(lambda: ask(client)["least_received"] > goal, "all streams go on")
-        assert ask(client, "stop")["errors"] == []
+        eventually(lambda: client.ask()["least_received"] > goal, "all streams go on")
+        assert client.stop()["errors"] == []
         lost = gateway.exec(["tc", "-s", "qdisc", "show", "dev", "eth0"]).stdout
         assert "netem" in lost and "dropped 0," not in lost, lost
     finally:

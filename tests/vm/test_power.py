@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kills import Bench, Migration, eventually
+from harness.wait import eventually
+from kills import Bench, Migration
 
 from migrate.lab.vm.lab import VmLab
 
@@ -60,7 +61,7 @@ def test_origin_before_commit(lab: VmLab, loaded: Bench) -> None:
     )
     lab.power_on("origin")
     assert servers(lab) == {"origin": 0, "destination": 0}
-    bench.drive.kill()
+    bench.drive.close()
     bench.pid = 0
 
 

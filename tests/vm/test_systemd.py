@@ -5,13 +5,13 @@ Root has all its capabilities in a machine, CAP_SYS_RESOURCE too, which the lab 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
-import patience
 import pytest
-from judge import WORKLOADS, ask, run_migrate, wait_for
+from harness.migrate import run_migrate
+from harness.wait import eventually
+from harness.workloads import NUMBERED as BEFORE
+from harness.workloads import WORKLOADS, Client
 
 from migrate.lab.vm.lab import VmLab
 
@@ -58,16 +58,10 @@ def test_a_service_of_another_user(under_systemd: VmLab) -> None:
     origin.exec(["systemctl", "daemon-reload"])
     origin.exec(["systemctl", "start", "numbered"])
     pid = int(origin.exec(["systemctl", "show", "-P", "MainPID", "numbered"]).stdout)
-    wait_for(lambda: origin.exec(["ss", "-Hltn", f"sport = :{PORT}"]).stdout.count("\n") == 2, "it listens")
+    eventually(lambda: origin.exec(["ss", "-Hltn", f"sport = :{PORT}"]).stdout.count("\n") == 2, "it listens")
     before = status_of(lab, "origin", pid)
     assert before["CapEff"] == "0000000000000400"
-    client = lab.hosts["peer"].popen(
-        [*patience.NUMBERED, sys.executable, NUMBERED, "drive", str(PORT), lab.service.ipv4, "2"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout.readline() == "ready\n"
+    client = Client.start(lab.hosts["peer"], "numbered.py", "drive", PORT, lab.service.ipv4, 2, before=BEFORE)
     moved = run_migrate(origin, "--max-gap", "120", "--timeout", "240", str(pid), "destination")
     assert moved.status == 0, moved.report
     print(moved.report["notes"])
@@ -75,9 +69,11 @@ def test_a_service_of_another_user(under_systemd: VmLab) -> None:
     assert status_of(lab, "destination", there) == before
     limits = destination.exec(["grep", "open files", f"/proc/{there}/limits"]).stdout.split()
     assert limits[3:5] == ["5000", "5000"]
-    said = ask(client)
+    said = client.ask()
     assert said["errors"] == []
-    wait_for(lambda: ask(client)["least_received"] > said["least_received"] + 20, "all streams go on")
-    assert ask(client, "stop")["errors"] == []
+    eventually(lambda: client.ask()["least_received"] > said["least_received"] + 20, "all streams go on")
+    assert client.stop()["errors"] == []
     state = ["systemctl", "show", "-P", "ActiveState", "numbered"]
-    wait_for(lambda: origin.exec(state).stdout.strip() in ("inactive", "failed"), "systemd has seen its end")
+    eventually(
+        lambda: origin.exec(state).stdout.strip() in ("inactive", "failed"), "systemd has seen its end"
+    )

@@ -22,6 +22,8 @@ import time
 from collections import deque
 from typing import Any
 
+from numbered import listen
+
 QUESTIONS_PER_S = 1000
 #: So many questions at once when it finishes.
 UNDER_WAY = 100
@@ -36,16 +38,7 @@ def all_descriptors() -> None:
 
 def serve(port: int, processes: int) -> None:
     """Serve for ever."""
-    listening = []
-    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-        one = socket.socket(family, socket.SOCK_STREAM)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        one.bind((address, port))
-        one.listen(4096)
-        one.setblocking(False)
-        listening.append(one)
+    listening = listen(port, 4096)
     for _ in range(processes - 1):
         if os.fork() == 0:
             break

@@ -99,8 +99,8 @@ def serve(port: int, threads: int = 0, children: int = 0) -> None:
     accept(listeners)
 
 
-def listen(port: int) -> list[socket.socket]:
-    """Listen on every address of both families."""
+def listen(port: int, backlog: int = 1024) -> list[socket.socket]:
+    """Listen on every address of both families; nobody waits in accept."""
     listeners = []
     for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -108,7 +108,7 @@ def listen(port: int) -> list[socket.socket]:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((address, port))
-        listening.listen(1024)
+        listening.listen(backlog)
         listening.setblocking(False)
         listeners.append(listening)
     return listeners

@@ -23,6 +23,8 @@ import socket
 import sys
 from typing import Any
 
+from numbered import listen
+
 CHUNK_BYTES = 1 << 16
 
 
@@ -141,13 +143,7 @@ class Server:
         self.log = open(log, "a", buffering=1) if log else None  # noqa: SIM115, PTH123
         self.selector = selectors.DefaultSelector()
         self.connections: list[Connection] = []
-        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            listening = socket.socket(family, socket.SOCK_STREAM)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind((address, port))
-            listening.listen(1024)
+        for listening in listen(port):
             self.selector.register(listening, selectors.EVENT_READ, None)
 
     def run(self) -> None:

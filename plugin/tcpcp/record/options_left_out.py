@@ -1,6 +1,7 @@
 """The socket options that an ICI does not carry, by kernel name, and why: the rest of `option_names`.
 
-Together the two name every option that the kernel's headers have; tests/unit/test_option_names.py compares.
+Together the two name every option that the kernel's headers have; tests/unit/plugin/record/test_option_names.py
+compares.
 """
 
 from __future__ import annotations

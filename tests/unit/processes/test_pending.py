@@ -1,0 +1,177 @@
+"""Signals that wait for a process, and which of them would be lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.wait import eventually
+from pycriu.images import magic, pb
+
+from migrate.errors import Ended, Signalled
+from migrate.origin.frozen import Frozen
+from migrate.processes import identity, pending
+from migrate.processes.pending import Place
+
+STATUS = b"""Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\nSigBlk:\t0000000000000000
+SigIgn:\t0000000001001000\nSigCgt:\t0000000180004002\n"""
+
+
+def test_what_a_status_says() -> None:
+    found = pending.parse(STATUS)
+    assert found.own == {1} and found.shared == {2, 15}
+    assert found.ignored == {13, 25} and found.caught == {2, 15, 32, 33}
+
+
+@pytest.mark.parametrize("status", [b"", b"SigPnd:\t0\n", b"SigPnd: x\nShdPnd:\t0\nSigIgn: 0\nSigCgt: 0"])
+def test_what_is_no_status(status: bytes) -> None:
+    with pytest.raises(ValueError):
+        pending.parse(status)
+
+
+def test_what_is_new() -> None:
+    """What waited before is in the images; SIGSTOP is the driver's."""
+    before = {Place(7, 0): frozenset({15}), Place(7, 7): frozenset({2})}
+    now = {Place(7, 0): frozenset({15, 1, 19}), Place(7, 7): frozenset({2, 15}), Place(7, 8): frozenset({9})}
+    assert list(pending.new(before, now)) == [(7, 1), (7, 15), (7, 9)]
+    assert list(pending.new(now, now)) == []
+
+
+def test_names() -> None:
+    assert [pending.name(n) for n in (15, signal.SIGRTMIN, signal.SIGRTMIN + 3, 32)] == [
+        "SIGTERM",
+        "SIGRTMIN",
+        "SIGRTMIN+3",
+        "signal 32",
+    ]
+
+
+PROGRAM = """import signal, time
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.signal(signal.SIGWINCH, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 65))
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """The PID of a program that has blocked all signals, as one that is frozen takes none."""
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE) as made:
+        assert made.stdout is not None
+        made.stdout.readline()
+        yield made.pid
+        made.kill()
+
+
+@pytest.fixture
+def frozen(deaf: int) -> Iterator[Frozen]:
+    os.kill(deaf, signal.SIGHUP)  # before: it is dumped
+    made = Frozen([identity.identity(deaf)], frozenset())
+    yield made
+    made.close()
+
+
+def no_images(monkeypatch: pytest.MonkeyPatch, *of_timers: int) -> None:
+    monkeypatch.setattr(pending, "of_timers", lambda core: frozenset(of_timers))
+
+
+def test_nothing_new(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_images(monkeypatch)
+    frozen.look(tmp_path)
+    assert [(one.pid, one.state) for one in frozen.states()] == [(frozen.tasks[0][0], "S")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 1])
+def test_a_signal_that_came_afterwards(
+    frozen: Frozen, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_images(monkeypatch)
+    os.kill(deaf, number)
+    with pytest.raises(Signalled, match=f"process {deaf} was sent {pending.name(number).replace('+', '.')}"):
+        frozen.look(tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_sigcont_matters_to_who_was_stopped(
+    deaf: int, stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody else is kept still by what no signal ends."""
+    no_images(monkeypatch)
+    frozen = Frozen([identity.identity(deaf)], frozenset({deaf} if stopped else ()))
+    os.kill(deaf, signal.SIGCONT)
+    with pytest.raises(Signalled, match="SIGCONT") if stopped else contextlib.nullcontext():
+        frozen.look(tmp_path)
+    frozen.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_that_nobody_misses(
+    frozen: Frozen, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ignored, or waiting already."""
+    no_images(monkeypatch)
+    os.kill(deaf, number)
+    frozen.look(tmp_path)
+
+
+def image(entry: Any) -> bytes:
+    """An image with *entry*, in which every number that must be there and is not is 0."""
+    while missing := entry.FindInitializationErrors():
+        for path in missing:
+            *parents, name = re.findall(r"\w+(?:\[\d+\])?", path)
+            at = entry
+            for parent in parents:
+                word, _, index = parent.partition("[")
+                at = getattr(at, word)[int(index[:-1])] if index else getattr(at, word)
+            if at.DESCRIPTOR.fields_by_name[name].message_type:
+                getattr(at, name).SetInParent()
+            else:
+                setattr(at, name, getattr(at, name))
+    data = entry.SerializeToString()
+    numbers = (magic.by_name["IMG_COMMON"], magic.by_name["CORE"], len(data))
+    return b"".join(one.to_bytes(4, "little") for one in numbers) + data
+
+
+def test_signals_of_timers_in_an_image(tmp_path: Path) -> None:
+    entry, core = pb.core_entry(mtype=1), tmp_path / "core-7.img"
+    core.write_bytes(image(entry))
+    assert pending.of_timers(core) == set()
+    entry.tc.timers.SetInParent()
+    core.write_bytes(image(entry))
+    assert pending.of_timers(core) == set()  # none of them is set
+    entry.tc.timers.real.isec = entry.tc.timers.virt.vusec = 1
+    entry.tc.timers.posix.add(si_signo=34)
+    core.write_bytes(image(entry))
+    assert pending.of_timers(core) == {signal.SIGALRM, signal.SIGVTALRM, 34}
+
+
+def test_a_timer_expires_again_there(
+    frozen: Frozen, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_images(monkeypatch, signal.SIGALRM)
+    os.kill(deaf, signal.SIGALRM)
+    frozen.look(tmp_path)
+
+
+def test_a_kill(frozen: Frozen, deaf: int, tmp_path: Path) -> None:
+    assert frozen.running == frozen.tasks
+    os.kill(deaf, signal.SIGKILL)
+    eventually(lambda: not identity.alive(frozen.tasks[0]), "it is dead")
+    looks: list[Callable[[], None]] = [
+        frozen.require,
+        lambda: frozen.look(tmp_path),
+    ]
+    for look in looks:
+        with pytest.raises(Ended, match=f"process {deaf} was killed while it was frozen"):
+            look()
+    assert frozen.running == []

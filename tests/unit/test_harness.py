@@ -1,0 +1,43 @@
+"""The harness itself: what it takes for an answer, and that it does not wait for ever."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from harness.left import everybody
+from harness.migrate import ran
+from harness.wait import TooLate, eventually
+
+REPORT = json.dumps({"event": "report", "reasons": [], "error": None, "notes": ["done"]})
+NOTE = json.dumps({"event": "note", "text": "x"})
+
+
+def test_the_waiter_gives_what_it_found_and_does_not_wait_for_ever() -> None:
+    counted = iter(range(10))
+    assert eventually(lambda: next(counted), "counted", 5) == 1
+    told = []
+    with pytest.raises(TooLate, match=r"^not within 0.02 s: 3 looks$"):
+        eventually(lambda: told.append("look"), lambda: "3 looks", 0.02)
+    assert told
+
+
+@pytest.mark.parametrize(
+    "output",
+    [f"{REPORT}\n{NOTE}\n", f"{REPORT}\n{REPORT}\n", f"{NOTE}\n", "", f"Traceback\n{REPORT}\n"],
+    ids=["not the last", "two", "none", "nothing", "traceback"],
+)
+def test_a_run_has_one_report_which_comes_last(output: str) -> None:
+    with pytest.raises(AssertionError):
+        ran(0, output, "")
+    assert ran(0, f"{NOTE}\n{REPORT}\n", "").said == ["done"]
+
+
+def test_who_is_on_a_host() -> None:
+    lines = [
+        "    1     0 Ss   /usr/bin/python3 -I -S /x/init.py hold",
+        "    2     0 S    [kthreadd]",
+        "    7     1 Z    [sh] <defunct>",
+        "   99     7 R    ps -e -ww -o pid=,ppid=,stat=,args=",
+    ]
+    assert {pid: parent for pid, (parent, _) in everybody(lines).items()} == {1: 0, 7: 1}
