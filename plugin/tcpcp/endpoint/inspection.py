@@ -21,7 +21,7 @@ from tcpcp.errors import AlreadyGot, KernelError, Unsupported
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.kernel.tcp_repair import TCP
-from tcpcp.record import addresses
+from tcpcp.record import addresses, option_names
 from tcpcp.record.ici import FIN_IN, Endpoint, Ici, State
 
 #: States that an ICI can describe and `create` can rebuild. Not SYN_SENT: no call sets the time at which the
@@ -148,8 +148,10 @@ def _as_it_is_now(sock: socket.socket, known: Prepared) -> Prepared:
 
     That is what a sysctl decides, and what an interface or a congestion control is called.
     """
+    options = socket_options.read_decided(sock, known.options)
+    _require_passable(sock, options, known.ipv6_socket)
     return known._replace(
-        options=socket_options.read_decided(sock, known.options),
+        options=options,
         algorithm=tcp_repair.get_congestion(sock),
         device=device(sock),
     )
@@ -184,9 +186,10 @@ def _is_shut(sock: socket.socket, events: Mapping[int, int]) -> bool:
 def _prepare(sock: socket.socket, shut: bool) -> Prepared:
     local, peer, closed = ends(sock)
     ipv6_only = local.ip.version == 6
-    options = socket_options.read_all(sock, ipv6_only=ipv6_only, connected=True)
-    algorithm = tcp_repair.get_congestion(sock)
     ipv6_socket = ipv6_only or sock.family == socket.AF_INET6
+    options = socket_options.read_all(sock, ipv6_only=ipv6_only, connected=True)
+    _require_passable(sock, options, ipv6_socket)
+    algorithm = tcp_repair.get_congestion(sock)
     return Prepared(
         local,
         peer,
@@ -198,6 +201,12 @@ def _prepare(sock: socket.socket, shut: bool) -> Prepared:
         ipv6_socket,
         shut,
     )
+
+
+def _require_passable(sock: socket.socket, options: Mapping[str, int], ipv6_socket: bool) -> None:
+    """Refuse here what `create` would, when it is too late to go on here."""
+    if found := option_names.problems(options, ipv6_socket=ipv6_socket):
+        raise Unsupported(f"{_name(sock)}: no kernel known reports such options: {'; '.join(found)}")
 
 
 def ends(sock: socket.socket) -> tuple[Endpoint, Endpoint, bool]:
