@@ -165,16 +165,25 @@ def _has_a_kind(seen: Seen, found: Prepared) -> bool:
 def _prepare_asking(socks: Sequence[socket.socket]) -> list[Prepared]:
     for sock in socks:
         _check(sock)
-    _check_keys(socks)
+    _check_fields(socks)
     events = _events(socks)
     _check_events(socks, events)
     return [_prepare(sock, _is_shut(sock, events)) for sock in socks]
 
 
-def _check_keys(socks: Sequence[socket.socket]) -> None:
-    for sock, keyed in zip(socks, fields.keyed(socks), strict=True):
-        if keyed:
-            raise Unsupported(f"{_name(sock)}: TCP-MD5 or TCP-AO: its keys are not passed")
+def _check_fields(socks: Sequence[socket.socket]) -> None:
+    for sock, why in zip(socks, fields.refused(socks), strict=True):
+        if why:
+            raise Unsupported(f"{_name(sock)}: {why}")
+
+
+def check_listener(sock: socket.socket) -> None:
+    """Refuse a listener with something that its connections would have to have too.
+
+    :raises Unsupported: it has keys of TCP-MD5 or TCP-AO, or an IPsec policy of its own, as far as BPF tells.
+    """
+    if why := fields.read([sock])[0].refused:
+        raise Unsupported(f"{_name(sock)}: {why}")
 
 
 def _is_shut(sock: socket.socket, events: Mapping[int, int]) -> bool:
@@ -258,13 +267,14 @@ def inspect(sock: socket.socket) -> None:
     """Check that *sock* can be passed. Changes nothing and works on a socket in use.
 
     :param sock: a TCP socket, connected; not in repair mode.
-    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, keys of TCP-MD5 or TCP-AO, urgent
-        data or messages in its error queue not yet read, or is in a state that an ICI does not describe.
+    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, keys of TCP-MD5 or TCP-AO, an IPsec
+        policy of its own (as far as BPF tells), urgent data or messages in its error queue not yet read, or is in
+        a state that an ICI does not describe.
     :raises AlreadyGot: it is in repair mode.
     :raises KernelError: it is not a socket that can be asked.
     """
     _check(sock)
-    _check_keys([sock])
+    _check_fields([sock])
     _check_events([sock], _events([sock]))
 
 
