@@ -136,6 +136,7 @@ def inspect(sock: HasFileno) -> None:
 
     :raises Unsupported, AlreadyGot, KernelError: as :func:`tcpcp.endpoint.inspection.inspect`.
     """
+    inspection.require_no_files(sock)
     with Uninterrupted(), ExitStack() as stack:
         inspection.inspect(as_socket(sock, stack))
 
@@ -163,7 +164,8 @@ def get(sock: HasFileno) -> Ici:
 
     :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, an IPsec policy of the socket itself (lost in
         silence where BPF is not permitted), a state or an option's value that cannot be passed, an error or a
-        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes;
+        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes,
+        or a socket of Python's with such files still open (socketserver.StreamRequestHandler has one);
         another connection has the same two ends, by another interface (:mod:`tcpcp.endpoint.twins`).
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
@@ -184,6 +186,8 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     """
     entries = list(socks)
     checks.require_tags(entry[0] for entry in entries if isinstance(entry, tuple))
+    for entry in entries:
+        inspection.require_no_files(entry[1] if isinstance(entry, tuple) else entry)
     icis: list[Ici] = []
     try:
         with Uninterrupted():
