@@ -15,7 +15,7 @@ from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.inspection import READABLE
 from tcpcp.endpoint.reader import enter_repair, force_reuse, leave_repair
 from tcpcp.endpoint.socket_options import Fresh
-from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported
+from tcpcp.errors import AddressInUse, KernelError, Unfed, Unsupported, no_bind_service
 from tcpcp.kernel import socket_filter, tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 from tcpcp.record import seq
@@ -62,7 +62,7 @@ def begin(
     :param limits: of this host.
     :param fresh: what a fresh socket of that family has here, if that is known.
     :return: *sock*, or a fresh one, which is blocking whatever Python's default timeout is.
-    :raises AddressInUse: the local port is taken.
+    :raises AddressInUse: the local port is taken. :raises PermissionDenied: it is not for everybody.
     :raises KernelError: a socket made here is closed; one that was given has some options more.
     """
     if ici.state not in READABLE:
@@ -401,6 +401,8 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
     try:
         call(address)
     except OSError as exc:
+        if name == "bind" and exc.errno == errno.EACCES:
+            raise no_bind_service(address[1]) from exc
         # connect() says EADDRNOTAVAIL where the connection exists (__inet_check_established()).
         if exc.errno == errno.EADDRINUSE or (name == "connect" and exc.errno == errno.EADDRNOTAVAIL):
             ends = f"{tcp_repair.describe(sock)}: {name} {address[0]} port {address[1]}"
