@@ -76,7 +76,7 @@ from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
-from tcpcp.record import checks, codec, seq
+from tcpcp.record import checks, codec, seq, whole
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -357,6 +357,7 @@ def create_many(
     icis = list(icis)
     if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
         raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
+    whole.require(icis)
     given = list(socks) if socks is not None else [None] * len(icis)
     if len(given) != len(icis):
         raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
