@@ -115,9 +115,11 @@ def _device(index: int) -> str:
     if not index:
         return ""
     try:
-        return socket.if_indextoname(index)
-    except OSError:
+        name = socket.if_indextoname(index)
+        name.encode()  # to the kernel it is any bytes
+    except (OSError, UnicodeEncodeError):
         return f"interface {index}"
+    return name
 
 
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:

@@ -530,9 +530,19 @@ def check_state(sock: socket.socket, state: int) -> None:
 
 
 def device(sock: socket.socket) -> str:
-    """The interface that *sock* is bound to, or ""."""
+    """The interface that *sock* is bound to, or "".
+
+    :raises Unsupported: its name, which to the kernel is any bytes, is no text.
+    """
     raw = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16, "SO_BINDTODEVICE")
-    return raw.split(b"\0", 1)[0].decode()
+    name = raw.split(b"\0", 1)[0]
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise Unsupported(
+            f"{_name(sock)}: bound to the interface {name!r}, whose name is not UTF-8; give it another one "
+            "(ip link set)"
+        ) from None
 
 
 @lru_cache(65536)

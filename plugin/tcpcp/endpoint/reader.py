@@ -21,6 +21,7 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
 from tcpcp.kernel.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE
 from tcpcp.record import seq
+from tcpcp.record.checks import MAX_QUEUE_BYTES
 from tcpcp.record.ici import (
     FIN_ACKED,
     FIN_IN,
@@ -210,6 +211,7 @@ def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]
         return write_seq, _NO_SEND
     unsent = tcp_repair.get_outq_nsd(sock)
     snd_nxt = seq.add(write_seq, -unsent)
+    _require_room(sock, outstanding, "to send")
     fin = state in FIN_UNACKED
     fin_sent = fin and not unsent
     data = _peek_send_queue(sock, outstanding - fin)
@@ -228,11 +230,21 @@ def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
     return data
 
 
+def _require_room(sock: socket.socket, size_bytes: int, what: str) -> None:
+    """Refuse here what `create` would, before it is copied."""
+    if size_bytes > MAX_QUEUE_BYTES:
+        raise Unsupported(
+            f"{tcp_repair.describe(sock)}: {size_bytes} bytes wait {what}, an ICI holds {MAX_QUEUE_BYTES}; try "
+            "again when there are fewer"
+        )
+
+
 def _read_receive_queue(sock: socket.socket, state: State, known: Prepared) -> tuple[int, ReceiveQueue]:
     """``rcv_nxt`` and the receive queue; no queue is selected then."""
     with _whole_queue_readable(sock, known.options):
         rcv_nxt = tcp_repair.get_queue_seq(sock)
         waiting = tcp_repair.get_inq(sock)
+        _require_room(sock, waiting, "to be read")
         data = tcp_repair.peek(sock, waiting) if waiting else b""
     if len(data) != waiting:
         raise Unsupported(
