@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -126,7 +127,7 @@ def _interfaces(found: HostInventory) -> None:
     try:
         with IPRoute() as route:
             links = {
-                link["index"]: Interface(name=link.get_attr("IFLA_IFNAME"), up=link["state"] == "up")
+                link["index"]: Interface(name=_name_of(link), up=link["state"] == "up")
                 for link in route.get_links()
             }
             for message in route.get_addr():
@@ -136,6 +137,15 @@ def _interfaces(found: HostInventory) -> None:
         found.problems.append(f"the network interfaces cannot be listed: {error}")
         return
     found.interfaces.extend(links.values())
+
+
+def _name_of(link: Any) -> str:
+    """To the kernel a name is any bytes, which pyroute2 says as bytes, or not at all."""
+    try:
+        name = link.get_attr("IFLA_IFNAME")
+    except UnicodeDecodeError:
+        name = None
+    return name if isinstance(name, str) else f"interface {link['index']}"
 
 
 def _memory_available_bytes() -> int:

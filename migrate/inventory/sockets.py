@@ -13,8 +13,9 @@ from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
 from tcpcp.endpoint.calls import inspect
+from tcpcp.endpoint.inspection import check_listener
 from tcpcp.errors import KernelError, Unsupported
-from tcpcp.kernel import diag
+from tcpcp.kernel import diag, fields
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record import addresses
 from tcpcp.record.ici import State
@@ -114,9 +115,11 @@ def _device(index: int) -> str:
     if not index:
         return ""
     try:
-        return socket.if_indextoname(index)
-    except OSError:
+        name = socket.if_indextoname(index)
+        name.encode()  # to the kernel it is any bytes
+    except (OSError, UnicodeEncodeError):
         return f"interface {index}"
+    return name
 
 
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
@@ -126,21 +129,24 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
         found.problem = f"{ports.name(found)}: Multipath TCP refuses repair mode"
     elif entry.md5:
         found.problem = f"{ports.name(found)}: TCP-MD5, whose keys would be lost"
-    elif entry.state != State.LISTEN:
+    else:
         with lender.borrow(found.pid, found.fd) as borrowed:
             found.problem = _problem(borrowed, entry.state)
-            if not found.problem and (lost := untold.problem(borrowed)):
+            if entry.state != State.LISTEN and not found.problem and (lost := untold.problem(borrowed)):
                 found.problem = f"{ports.name(found)} has {lost}"
     return found
 
 
 def _problem(borrowed: socket.socket, state: int) -> str:
-    """Why a connection cannot be passed."""
-    if state != State.CLOSE:
-        try:
+    """Why a connection, or a listener, cannot be passed."""
+    fields.prepare()
+    try:
+        if state == State.LISTEN:
+            check_listener(borrowed)
+        elif state != State.CLOSE:
             inspect(borrowed)
-        except Unsupported as error:
-            return str(error)
+    except Unsupported as error:
+        return str(error)
     return ""
 
 

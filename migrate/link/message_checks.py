@@ -75,7 +75,8 @@ def _restore(message: pb.Restore) -> Iterator[str]:
     yield from _held(message.sockets)
     for one in message.listeners:
         for name, value in one.options.items():
-            if name not in option_names.OPTIONS or not -(1 << 31) <= value < 1 << 32:
+            option = option_names.OPTIONS.get(name)
+            if option is None or option.problem(value):
                 yield f"a socket option that is none: {name[:100]!r} = {value}"
         if not _ALGORITHM.fullmatch(one.congestion):
             yield f"a congestion control of no possible name: {one.congestion[:100]!r}"

@@ -51,18 +51,29 @@ class Unfed(Unsupported):
 
 
 class PermissionDenied(TcpcpError):
-    """CAP_NET_ADMIN (or CAP_NET_RAW, CAP_SYS_PTRACE where said) is missing."""
+    """CAP_NET_ADMIN (or CAP_NET_RAW, CAP_NET_BIND_SERVICE, CAP_SYS_PTRACE where said) is missing."""
 
-    hint = "Run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW."
+    hint = "Run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW, and CAP_NET_BIND_SERVICE for ports below 1024."
 
 
 #: For the message of a :class:`PermissionDenied`.
-REMEDY = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW (setcap(8), systemd.exec(5))"
+REMEDY = (
+    "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW, and CAP_NET_BIND_SERVICE to create "
+    "connections of ports below 1024 (setcap(8), systemd.exec(5))"
+)
 
 
 def no_net_admin() -> PermissionDenied:
     """What every call says that needs the capability, whichever part of it finds out."""
     return PermissionDenied(f"CAP_NET_ADMIN is missing in this network namespace: {REMEDY}")
+
+
+def no_bind_service(port: int) -> PermissionDenied:
+    """What bind() refuses with EACCES."""
+    return PermissionDenied(
+        f"local port {port} is below net.ipv4.ip_unprivileged_port_start, which takes CAP_NET_BIND_SERVICE: "
+        f"{REMEDY}"
+    )
 
 
 class KernelError(TcpcpError):

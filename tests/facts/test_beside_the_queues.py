@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import socketserver
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -78,12 +79,38 @@ def test_a_file_with_a_buffer(hosts: Hosts, mode: str) -> None:
     with hosts.here.entered():
         with pytest.raises(tcpcp.Unsupported, match="pass the socket that it was made of"):
             tcpcp.get(file)
+        for call in (tcpcp.get, tcpcp.inspect, lambda one: tcpcp.get_many([(7, one)])):
+            with pytest.raises(tcpcp.Unsupported, match="1 open file"):
+                call(sock)
         with sock.makefile("rb", buffering=0) as unbuffered:
             assert isinstance(unbuffered, io.RawIOBase)
             tcpcp.get(unbuffered)
             tcpcp.resume(unbuffered)
-    if "r" in mode:
-        assert file.readline() == b"two\n"
+        if "r" in mode:
+            assert file.readline() == b"two\n"
+        file.close()
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+
+
+def test_the_file_of_a_handler(hosts: Hosts) -> None:
+    """socketserver's: what it has read ahead is taken, and goes beside the ICI."""
+    sock, peer = hosts.connect()
+    peer.sendall(b"one\ntwo\n")
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            assert self.rfile.readline() == b"one\n"
+            with pytest.raises(tcpcp.Unsupported, match="peek"):
+                tcpcp.get(self.connection)
+            ahead = self.rfile.peek()  # type: ignore[attr-defined]
+            self.rfile.close()
+            ici = tcpcp.get(self.connection)
+            assert ahead + ici.receive_queue.data == b"two\n"
+            tcpcp.resume(self.connection)
+
+    with hosts.here.entered():
+        Handler(sock, None, None)  # type: ignore[arg-type]
 
 
 def fast_open(namespace: Namespace) -> None:

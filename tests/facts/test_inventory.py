@@ -295,6 +295,13 @@ a = socket.socket(); a.setsockopt(6, 14, key); a.bind(("127.0.0.1", 0)); a.liste
 """
     with program(md5) as pid:
         assert "MD5" in inventory.process(pid).sockets[0].problem
+    policy = """
+policy = struct.pack("=40xHBBB3xiI", 2, 0, 0, 0, 0, 0) + b"\\xff" * 32 + bytes(64)
+a = socket.socket(); a.setsockopt(0, 17, policy + struct.pack("=IIBBBB4x", 0, 0, 1, 1, 0, 0))
+a.bind(("127.0.0.1", 0)); a.listen(); ready()
+"""
+    with program(policy) as pid:
+        assert "IPsec" in inventory.process(pid).sockets[0].problem
     multipath = 'a = socket.socket(2, 1, 262); a.bind(("127.0.0.1", 0)); a.listen()'
     with program(multipath + "\nready()") as pid:
         assert "Multipath" in inventory.process(pid).sockets[0].problem

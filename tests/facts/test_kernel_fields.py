@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -16,13 +17,16 @@ import pytest
 from forking import ended, in_child
 from netns import Hosts, Namespace
 
+import tcpcp
 from tcpcp.errors import KernelError
 from tcpcp.kernel import bpf, diag, socket_layout, tcp_repair
 from tcpcp.kernel import fields as kernel_fields
-from tcpcp.kernel.fields import UNKNOWN
+from tcpcp.kernel.fields import KEYED, POLICED, UNKNOWN
 
 TCP_MD5SIG, TCP_AO_ADD_KEY = 14, 38
 IPPROTO_MPTCP = 262
+#: include/uapi/linux/in.h; XFRM_POLICY_IN, OUT, ALLOW and BLOCK of include/uapi/linux/xfrm.h.
+IP_XFRM_POLICY, INWARD, OUTWARD, ALLOW, BLOCK = 17, 0, 1, 0, 1
 KINDS = ("v4", "v6", "mapped")
 
 
@@ -273,7 +277,7 @@ def test_md5(hosts: Hosts, kind: str) -> None:
     plain, _ = hosts.connect(kind)
     with signed(hosts, kind) as (sock, peer):
         assert [one.keyed for one in kernel_fields.read([plain, sock, peer])] == [False, True, True]
-        assert kernel_fields.keyed([sock, plain]) == [True, False]
+        assert kernel_fields.refused([sock, plain]) == [KEYED, ""]
 
 
 @pytest.mark.parametrize("device", ("", "here0"))
@@ -282,9 +286,9 @@ def test_md5_without_bpf(hosts: Hosts, kind: str, device: str, without: None) ->
     plain, _ = hosts.connect(kind)
     with signed(hosts, kind, device) as (sock, peer):
         with hosts.here.entered():
-            assert kernel_fields.keyed([sock, plain]) == [True, False]
+            assert kernel_fields.refused([sock, plain]) == [KEYED, ""]
         with hosts.there.entered():
-            assert kernel_fields.keyed([peer]) == [True]
+            assert kernel_fields.refused([peer]) == [KEYED]
 
 
 def test_a_connection_that_has_ended_is_not_keyed(hosts: Hosts, without: None) -> None:
@@ -294,13 +298,13 @@ def test_a_connection_that_has_ended_is_not_keyed(hosts: Hosts, without: None) -
     peer.close()
     assert sock.recv(1) == b""
     with hosts.here.entered():
-        assert kernel_fields.keyed([sock]) == [False]
+        assert kernel_fields.refused([sock]) == [""]
 
 
 def test_of_another_namespace_nothing_is_said(hosts: Hosts, without: None) -> None:
     """Rather than that there were no keys."""
     with signed(hosts, "v4") as (sock, _), hosts.there.entered(), pytest.raises(KernelError):
-        kernel_fields.keyed([sock])
+        kernel_fields.refused([sock])
 
 
 def test_ao(hosts: Hosts) -> None:
@@ -312,7 +316,54 @@ def test_ao(hosts: Hosts) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_ADD_KEY, address + key)
         except OSError as exc:
             pytest.skip(f"this kernel has no TCP-AO: {exc}")
-        assert kernel_fields.keyed([sock]) == [True]
+        assert kernel_fields.refused([sock]) == [KEYED]
+
+
+def policy(direction: int, action: int) -> bytes:
+    """A policy of IPsec: struct xfrm_userpolicy_info. Source: include/uapi/linux/xfrm.h."""
+    selector = struct.pack("=40xHBBB3xiI", socket.AF_INET, 0, 0, 0, 0, 0)
+    lifetimes = b"\xff" * 32 + bytes(32)
+    return selector + lifetimes + bytes(32) + struct.pack("=IIBBBB4x", 0, 0, direction, action, 0, 0)
+
+
+@pytest.fixture
+def policed(hosts: Hosts) -> tuple[socket.socket, socket.socket]:
+    sock, peer = hosts.connect()
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, IP_XFRM_POLICY, policy(OUTWARD, BLOCK))
+    except OSError as exc:
+        if exc.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            pytest.skip("this kernel has no IPsec")
+        raise
+    return sock, peer
+
+
+def test_a_policy_of_its_own(hosts: Hosts, policed: tuple[socket.socket, socket.socket]) -> None:
+    """What must not leave stays here: the connection is not passed, and the socket is as before."""
+    sock, peer = policed
+    plain, _ = hosts.connect()
+    with hosts.here.entered():
+        assert kernel_fields.refused([sock, plain]) == [POLICED, ""]
+        for call in (tcpcp.get, tcpcp.inspect):
+            with pytest.raises(tcpcp.Unsupported, match="IPsec policy"):
+                call(sock)
+        tcpcp.get(plain)
+        tcpcp.resume(plain)
+    with pytest.raises(BlockingIOError):
+        peer.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_a_policy_that_a_listener_gave_it(hosts: Hosts) -> None:
+    """It is inherited (xfrm_sk_clone_policy()), and may be one for what comes in."""
+    inward = policy(INWARD, ALLOW)
+    try:
+        sock, _peer = hosts.connect(
+            setup=lambda listener: listener.setsockopt(socket.IPPROTO_IP, IP_XFRM_POLICY, inward)
+        )
+    except OSError as exc:
+        pytest.skip(f"this kernel has no IPsec: {exc}")
+    with hosts.here.entered():
+        assert kernel_fields.refused([sock]) == [POLICED]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -344,4 +395,4 @@ def test_a_kernel_built_without_keys(hosts: Hosts, monkeypatch: pytest.MonkeyPat
     with closing(kernel_fields.Reader()) as reader:
         (fields,) = reader.read([sock.fileno()])
     assert is_recent(fields.ts_recent, clock)
-    assert fields.keyed is False
+    assert (fields.keyed, fields.refused) == (False, "")

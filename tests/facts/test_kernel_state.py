@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,21 @@ def test_ecn_of_a_closed_connection(hosts: Hosts) -> None:
     _, made = pass_on(hosts, sock)
     assert tcp_repair.get_info(made).options & tcp_repair.HAS_ECN == before != 0
     assert made.recv(10) == b"unread"
+
+
+def test_accurate_ecn_is_refused(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kernels to come negotiate it; TCP_INFO says the same as of classic ECN. This one goes on here."""
+    numbers = fields.numbers
+
+    def accurate(socks: Sequence[socket.socket]) -> list[fields.Numbers | None]:
+        return [one and one._replace(ecn_flags=1 << 4) for one in numbers(socks)]
+
+    monkeypatch.setattr(fields, "numbers", accurate)
+    sock, peer = hosts.connect()
+    with hosts.here.entered(), pytest.raises(tcpcp.Unsupported, match="accurate ECN"):
+        tcpcp.get(sock)
+    peer.sendall(b"x")
+    assert sock.recv(10) == b"x"
 
 
 def read_of(hosts: Hosts, sock: socket.socket, algorithm: str) -> Ici:

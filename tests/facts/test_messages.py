@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import resource
 import socket
@@ -16,8 +17,9 @@ from netns import Hosts
 from passing import wait_state
 
 import tcpcp
+from migrate.inventory import of_host
 from tcpcp.criu import stages
-from tcpcp.endpoint import congestion, raw_segment, socket_options
+from tcpcp.endpoint import congestion, raw_segment, reader, socket_options
 from tcpcp.errors import IciError, KernelError, TcpcpError, Unfed, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Endpoint, State
@@ -198,3 +200,59 @@ def test_an_option_that_is_none(hosts: Hosts) -> None:
     with pytest.raises(IciError) as caught:
         socket_options.apply_all(sock, {"SO_NONE": 1})
     assert caught.value.problems[0].startswith(f"{name_of(hosts, sock, peer)}: ")
+
+
+def test_an_interface_whose_name_is_no_text(hosts: Hosts) -> None:
+    """To the kernel a name is any bytes (net/core/dev.c dev_valid_name())."""
+    name = b"a\xffb"
+    with hosts.here.entered():
+        subprocess.run([b"ip", b"link", b"set", b"here0", b"name", name], check=True)
+        subprocess.run([b"ip", b"link", b"set", name, b"up"], check=True)
+    sock, peer = hosts.connect()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name + b"\0")
+    with hosts.here.entered():
+        with pytest.raises(Unsupported) as caught:
+            tcpcp.get(sock)
+        assert str(caught.value).startswith(f"{name_of(hosts, sock, peer)}: ")
+        assert "not UTF-8" in str(caught.value)
+        (found,) = [
+            one for one in of_host.inspect(criu_problem=lambda path: "").interfaces if one.name != "lo"
+        ]
+        assert found.name.startswith("interface ")
+        assert f"{hosts.here_ip[4]}/24" in found.addresses
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"\0")
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+
+
+@pytest.mark.parametrize("queue", ("send", "receive"))
+def test_a_queue_that_is_longer_than_an_ici_holds(
+    hosts: Hosts, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As create() would refuse it: here, where it can go on."""
+    monkeypatch.setattr(reader, "MAX_QUEUE_BYTES", 5)
+    sock, peer = hosts.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    writer, other = (sock, peer) if queue == "send" else (peer, sock)
+    writer.sendall(b"6bytes")
+    if queue == "receive":
+        assert sock.recv(6, socket.MSG_PEEK | socket.MSG_WAITALL) == b"6bytes"
+    with hosts.here.entered():
+        with pytest.raises(Unsupported, match="an ICI holds 5") as caught:
+            tcpcp.get(sock)
+        assert str(caught.value).startswith(f"{name_of(hosts, sock, peer)}: 6 bytes")
+    assert not tcp_repair.get_repair(sock)
+    assert other.recv(10) == b"6bytes"
+
+
+@pytest.mark.parametrize(
+    "field", ("options", "local", "negotiated", "send_queue", "ipv6_socket", "state", "snd_nxt")
+)
+def test_a_field_that_is_none(hosts: Hosts, field: str) -> None:
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        broken = dataclasses.replace(ici, **{field: None})
+        with pytest.raises(IciError, match=field):
+            tcpcp.create(broken)
+        tcpcp.resume(sock)

@@ -268,11 +268,13 @@ def test_released_whoever_holds_it(hosts: Hosts, kind: str, held: str) -> None:
     poll.register(sock, select.POLLIN)
     calls = {"recv": lambda: sock.recv(100), "poll": lambda: poll.poll(5000)}
     thread, came = waiting_thread(calls[held]) if held in calls else (None, [])
-    kept = {"dup": sock.dup, "makefile": lambda: sock.makefile("rb")}.get(held, lambda: None)()
+    kept: object = sock.dup() if held == "dup" else None
     pid = forked_holder(sock) if held == "fork" else 0
     before = sent_by(hosts, hosts.here)
     with hosts.here.entered():
         ici = tcpcp.get(sock)
+        if held == "makefile":
+            kept = sock.makefile("rb")
         tcpcp.release(sock)
         assert held == "makefile" or sock.fileno() == -1
         assert hosts.ss(hosts.here, "-tnH") == ""

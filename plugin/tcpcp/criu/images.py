@@ -31,6 +31,7 @@ from tcpcp.record.ici import (
     Ici,
     State,
 )
+from tcpcp.record.option_names import OPTIONS
 
 try:
     from pycriu.images import magic, pb
@@ -51,6 +52,8 @@ RESTORABLE = FIN_OUT | FIN_IN | {State.ESTABLISHED, State.CLOSE}
 
 _AF_INET, _AF_INET6, _IPPROTO_TCP, _SOCK_STREAM = 2, 10, 6, 1
 _SHUTDOWN_BOTH = 3
+#: Fields of a sk_opts_entry; unsigned, so what is below 0 is a very large number.
+_FROM_SYSCTL = {name.lower(): OPTIONS[name] for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")}
 _U32 = struct.Struct("<I")
 
 
@@ -188,7 +191,11 @@ def _address(isk: Any, words: Collection[int]) -> ipaddress.IPv4Address | ipaddr
 
 
 def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[int] = ()) -> bytes:
-    """files.img with the states of its sockets replaced.
+    """files.img with the states of its sockets replaced, and without options that no socket can be given.
+
+    What a sysctl says is in CRIU's images as if the program had set it, and restore would set it, which the kernel
+    refuses where it is more than setsockopt() takes: so nothing could be restored. The sockets that it restores
+    start with what this host's sysctl says (:func:`tcpcp.endpoint.socket_options.put` sees to the rest).
 
     :param states: inode -> the state in the socket's ICI; CRIU's restore takes the state from here only.
     :param closed: inodes of sockets without a connection. One that had a connection at the dump, and has
@@ -199,11 +206,13 @@ def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[in
     left = set(states)
     parts, start = [], 0
     for end, entry in _records(files, "FILES", pb.file_entry):
-        if entry.HasField("isk") and (
+        known = entry.HasField("isk") and (
             entry.isk.ino in left or (entry.isk.ino in closed and entry.isk.dst_port)
-        ):
+        )
+        if known:
             left.discard(entry.isk.ino)
             _patch_socket(entry.isk, states, closed)
+        if (entry.HasField("isk") and _clear_unsettable(entry.isk.opts)) or known:
             message = entry.SerializeToString()
             parts.append(_U32.pack(len(message)) + message)
         else:
@@ -223,6 +232,18 @@ def _patch_socket(isk: Any, states: Mapping[int, State], closed: Collection[int]
     isk.src_port = isk.dst_port = 0
     for words in (isk.src_addr, isk.dst_addr):
         words[:] = [0] * len(words)
+
+
+def _clear_unsettable(opts: Any) -> bool:
+    """Whether there was one in a sk_opts_entry."""
+    found = [
+        field
+        for field, option in _FROM_SYSCTL.items()
+        if opts.HasField(field) and not option.is_settable(getattr(opts, field))
+    ]
+    for field in found:
+        opts.ClearField(field)
+    return bool(found)
 
 
 def patch_inventory(inventory: bytes) -> bytes:

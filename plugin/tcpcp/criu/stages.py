@@ -100,6 +100,7 @@ class Extract:
 
         CRIU may be at work in them, and opens and closes descriptors of its own there.
 
+        :raises Unsupported: a listener has keys, or a policy, that would be lost.
         :raises KernelError, PermissionDenied: nothing is kept.
         """
         known = {entry.inode: entry for entry in diag.tcp() if entry.inode}
@@ -122,6 +123,7 @@ class Extract:
     def _add(self, entry: diag.Entry, lender: Lender, one: tree.HeldSocket) -> None:
         if entry.state == State.LISTEN:
             with lender.borrow(*one.holders[0]) as listening:
+                inspection.check_listener(listening)
                 options, algorithm = socket_options.read_all(listening), entry.congestion
             self.listeners.append(
                 Listener(entry.inode, bound(entry), entry.receive_queue, options, algorithm)

@@ -46,7 +46,7 @@ def begin(
     :param limits: of this host.
     :param fresh: what a fresh socket of that family has here, if that is known.
     :return: *sock*, or a fresh one, which is blocking whatever Python's default timeout is.
-    :raises AddressInUse: the local port is taken.
+    :raises AddressInUse: the local port is taken. :raises PermissionDenied: it is not for everybody.
     :raises KernelError: a socket made here is closed; one that was given has some options more.
     """
     if ici.state not in READABLE:

@@ -80,7 +80,7 @@ from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
-from tcpcp.record import checks, codec, seq
+from tcpcp.record import checks, codec, seq, whole
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -140,6 +140,7 @@ def inspect(sock: HasFileno) -> None:
 
     :raises Unsupported, AlreadyGot, KernelError: as :func:`tcpcp.endpoint.inspection.inspect`.
     """
+    handed_in.require_no_files(sock)
     with Uninterrupted(), ExitStack() as stack:
         inspection.inspect(as_socket(sock, stack))
 
@@ -165,8 +166,10 @@ def get(sock: HasFileno) -> Ici:
     What the kernel would still have told of what was sent with MSG_ZEROCOPY it tells nobody: :func:`release` lets
     go of the memory, and the new socket counts from 0.
 
-    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, a state that cannot be passed, an error or a
-        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes;
+    :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, an IPsec policy of the socket itself (lost in
+        silence where BPF is not permitted), a state or an option's value that cannot be passed, an error or a
+        message in the error queue that has not been read; something with a buffer of its own, as makefile() makes,
+        or a socket of Python's with such files still open (socketserver.StreamRequestHandler has one);
         another connection has the same two ends, by another interface (:mod:`tcpcp.endpoint.twins`).
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
@@ -187,6 +190,8 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     """
     entries = list(socks)
     checks.require_tags(entry[0] for entry in entries if isinstance(entry, tuple))
+    for entry in entries:
+        handed_in.require_no_files(entry[1] if isinstance(entry, tuple) else entry)
     icis: list[Ici] = []
     try:
         with Uninterrupted():
@@ -336,6 +341,8 @@ def create(
     :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
     :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
+    :raises PermissionDenied: no CAP_NET_BIND_SERVICE for a local port below net.ipv4.ip_unprivileged_port_start,
+        1024 where nobody has changed it.
     :raises AddressInUse: the connection exists on this host, or its port is taken.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
@@ -354,6 +361,7 @@ def create_many(
     icis = list(icis)
     if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
         raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
+    whole.require(icis)
     given = list(socks) if socks is not None else [None] * len(icis)
     if len(given) != len(icis):
         raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from tcpcp.endpoint import feeding
-from tcpcp.errors import AddressInUse, KernelError
+from tcpcp.errors import AddressInUse, KernelError, no_bind_service
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 from tcpcp.record import seq
@@ -128,6 +128,8 @@ def _call(name: str, sock: socket.socket, call: Callable[[_Address], None], addr
     try:
         call(address)
     except OSError as exc:
+        if name == "bind" and exc.errno == errno.EACCES:
+            raise no_bind_service(address[1]) from exc
         # connect() says EADDRNOTAVAIL where the connection exists (__inet_check_established()).
         if exc.errno == errno.EADDRINUSE or (name == "connect" and exc.errno == errno.EADDRNOTAVAIL):
             ends = f"{tcp_repair.describe(sock)}: {name} {address[0]} port {address[1]}"

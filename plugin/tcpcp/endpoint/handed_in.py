@@ -50,10 +50,23 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     if isinstance(given, (io.BufferedIOBase, io.TextIOBase)):  # as makefile() returns
         raise Unsupported(
             f"{tcp_repair.describe(made)}: {type(given).__name__}: a file may have bytes in a buffer of its own, "
-            "which an ICI has not; pass the socket that it was made of, and beside the ICI what the file has read "
-            "ahead"
+            "which an ICI has not; take what it has read ahead (peek()), or flush() what it has not written, close "
+            "it, and pass the socket that it was made of"
         )
     return made
+
+
+def require_no_files(given: HasFileno) -> None:
+    """Refuse one of Python's sockets with open files made of it: nobody can see what they have in their buffers.
+
+    :raises Unsupported: makefile() was called more often than such a file was closed.
+    """
+    files = getattr(given, "_io_refs", 0) if isinstance(given, socket.socket) else 0  # the only trace of them
+    if files:
+        raise Unsupported(
+            f"{_name_of(given)}: {files} open file(s) made of it (makefile()), which may have bytes in a buffer of "
+            "their own that an ICI has not; take what they have read ahead (peek()), flush() and close them first"
+        )
 
 
 def _descriptor(given: HasFileno) -> int:

@@ -41,8 +41,9 @@ def inspect(sock: socket.socket) -> None:
     """Check that *sock* can be passed. Changes nothing and works on a socket in use.
 
     :param sock: a TCP socket, connected; not in repair mode.
-    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, keys of TCP-MD5 or TCP-AO, urgent
-        data or messages in its error queue not yet read, or is in a state that an ICI does not describe.
+    :raises Unsupported: it is MPTCP, has kTLS or another upper layer protocol, keys of TCP-MD5 or TCP-AO, an IPsec
+        policy of its own (as far as BPF tells), urgent data or messages in its error queue not yet read, or is in
+        a state that an ICI does not describe.
     :raises AlreadyGot: it is in repair mode.
     :raises KernelError: it is not a socket that can be asked.
     """
@@ -56,16 +57,25 @@ def inspect_many(socks: Sequence[socket.socket]) -> dict[int, int]:
     """
     for sock in socks:
         _check(sock)
-    _check_keys(socks)
+    _check_fields(socks)
     events = _events(socks)
     _check_events(socks, events)
     return events
 
 
-def _check_keys(socks: Sequence[socket.socket]) -> None:
-    for sock, keyed in zip(socks, fields.keyed(socks), strict=True):
-        if keyed:
-            raise Unsupported(f"{_name(sock)}: TCP-MD5 or TCP-AO: its keys are not passed")
+def _check_fields(socks: Sequence[socket.socket]) -> None:
+    for sock, why in zip(socks, fields.refused(socks), strict=True):
+        if why:
+            raise Unsupported(f"{_name(sock)}: {why}")
+
+
+def check_listener(sock: socket.socket) -> None:
+    """Refuse a listener with something that its connections would have to have too.
+
+    :raises Unsupported: it has keys of TCP-MD5 or TCP-AO, or an IPsec policy of its own, as far as BPF tells.
+    """
+    if why := fields.read([sock])[0].refused:
+        raise Unsupported(f"{_name(sock)}: {why}")
 
 
 def _check(sock: socket.socket) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tcpcp.endpoint import fingerprint, inspection, socket_ends, socket_options
+from tcpcp.errors import Unsupported
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
+from tcpcp.record import option_names
 from tcpcp.record.ici import FIN_IN, Endpoint
 
 
@@ -105,8 +107,10 @@ def _as_it_is_now(sock: socket.socket, known: Prepared) -> Prepared:
 
     That is what a sysctl decides, and what an interface or a congestion control is called.
     """
+    options = socket_options.read_decided(sock, known.options)
+    _require_passable(sock, options, known.ipv6_socket)
     return known._replace(
-        options=socket_options.read_decided(sock, known.options),
+        options=options,
         algorithm=tcp_repair.get_congestion(sock),
         device=socket_ends.device(sock),
     )
@@ -131,9 +135,10 @@ def _is_shut(sock: socket.socket, events: Mapping[int, int]) -> bool:
 def _prepare(sock: socket.socket, shut: bool) -> Prepared:
     local, peer, closed = socket_ends.ends(sock)
     ipv6_only = local.ip.version == 6
-    options = socket_options.read_all(sock, ipv6_only=ipv6_only, connected=True)
-    algorithm = tcp_repair.get_congestion(sock)
     ipv6_socket = ipv6_only or sock.family == socket.AF_INET6
+    options = socket_options.read_all(sock, ipv6_only=ipv6_only, connected=True)
+    _require_passable(sock, options, ipv6_socket)
+    algorithm = tcp_repair.get_congestion(sock)
     return Prepared(
         local,
         peer,
@@ -145,3 +150,10 @@ def _prepare(sock: socket.socket, shut: bool) -> Prepared:
         ipv6_socket,
         shut,
     )
+
+
+def _require_passable(sock: socket.socket, options: Mapping[str, int], ipv6_socket: bool) -> None:
+    """Refuse here what `create` would, when it is too late to go on here."""
+    if found := option_names.problems(options, ipv6_socket=ipv6_socket):
+        name = tcp_repair.describe(sock)
+        raise Unsupported(f"{name}: no kernel known reports such options: {'; '.join(found)}")

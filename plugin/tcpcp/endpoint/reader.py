@@ -21,6 +21,7 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
 from tcpcp.kernel.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE
 from tcpcp.record import seq
+from tcpcp.record.checks import MAX_QUEUE_BYTES
 from tcpcp.record.ici import (
     FIN_ACKED,
     FIN_IN,
@@ -39,6 +40,9 @@ FIN_UNACKED = frozenset({State.FIN_WAIT1, State.LAST_ACK, State.CLOSING})
 
 #: How often a socket that keeps moving is read again before we give up.
 MAX_READS = 5
+
+#: TCP_ECN_MODE_ACCECN (include/net/tcp.h): TCP_INFO says of it what it says of classic ECN (RFC 3168).
+ACCURATE_ECN = 1 << 4
 
 _STATES = {int(state): state for state in State}
 _NO_SEND = SendQueue()
@@ -145,6 +149,7 @@ def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]
         return write_seq, _NO_SEND
     unsent = tcp_repair.get_outq_nsd(sock)
     snd_nxt = seq.add(write_seq, -unsent)
+    _require_room(sock, outstanding, "to send")
     fin = state in FIN_UNACKED
     fin_sent = fin and not unsent
     data = _peek_send_queue(sock, outstanding - fin)
@@ -163,11 +168,21 @@ def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
     return data
 
 
+def _require_room(sock: socket.socket, size_bytes: int, what: str) -> None:
+    """Refuse here what `create` would, before it is copied."""
+    if size_bytes > MAX_QUEUE_BYTES:
+        raise Unsupported(
+            f"{tcp_repair.describe(sock)}: {size_bytes} bytes wait {what}, an ICI holds {MAX_QUEUE_BYTES}; try "
+            "again when there are fewer"
+        )
+
+
 def _read_receive_queue(sock: socket.socket, state: State, known: Prepared) -> tuple[int, ReceiveQueue]:
     """``rcv_nxt`` and the receive queue; no queue is selected then."""
     with _whole_queue_readable(sock, known.options):
         rcv_nxt = tcp_repair.get_queue_seq(sock)
         waiting = tcp_repair.get_inq(sock)
+        _require_room(sock, waiting, "to be read")
         data = tcp_repair.peek(sock, waiting) if waiting else b""
     if len(data) != waiting:
         raise Unsupported(
@@ -385,15 +400,23 @@ def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
         looks = kernel_fields.numbers(socks)
         moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i], looks[i])]
         if not moved:
-            _check_urgent(icis, looks)
+            _check_numbers(icis, looks)
             return
         for i in moved:
             icis[i] = read_again(socks[i], icis[i], _ahead_ns(looks[i]))
     raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")
 
 
-def _check_urgent(icis: Sequence[Ici], looks: Sequence[Numbers | None]) -> None:
-    """No call tells of a byte written with MSG_OOB; where BPF is not permitted, it goes as an ordinary one."""
+def _check_numbers(icis: Sequence[Ici], looks: Sequence[Numbers | None]) -> None:
+    """What no call tells of: a byte written with MSG_OOB, and that ECN is accurate ECN.
+
+    Where BPF is not permitted, the one goes as an ordinary byte, and the other is taken for classic ECN.
+    """
     for ici, numbers in zip(icis, looks, strict=True):
+        if numbers and numbers.ecn_flags & ACCURATE_ECN:
+            raise Unsupported(
+                f"{ici}: accurate ECN (AccECN): both ends count marks in each segment, and no call reads or sets "
+                "the counts; net.ipv4.tcp_ecn 0 to 2 does without"
+            )
         if numbers and numbers.snd_up != numbers.snd_una != numbers.write_seq:
             raise Unsupported(f"{ici}: urgent data waits to be acknowledged; try again when it has been")

@@ -8,6 +8,7 @@ import struct
 import sys
 from functools import lru_cache
 
+from tcpcp.errors import Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import addresses
 from tcpcp.record.ici import Endpoint
@@ -66,9 +67,19 @@ def last_peer(sock: socket.socket) -> Endpoint:
 
 
 def device(sock: socket.socket) -> str:
-    """The interface that *sock* is bound to, or ""."""
+    """The interface that *sock* is bound to, or "".
+
+    :raises Unsupported: its name, which to the kernel is any bytes, is no text.
+    """
     raw = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16, "SO_BINDTODEVICE")
-    return raw.split(b"\0", 1)[0].decode()
+    name = raw.split(b"\0", 1)[0]
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise Unsupported(
+            f"{tcp_repair.describe(sock)}: bound to the interface {name!r}, whose name is not UTF-8; give it "
+            "another one (ip link set)"
+        ) from None
 
 
 @lru_cache(65536)

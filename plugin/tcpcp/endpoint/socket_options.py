@@ -19,6 +19,7 @@ from tcpcp.record import option_names
 from tcpcp.record.option_names import (
     IPPROTO_IP,
     IPPROTO_IPV6,
+    LINGER_FOR_EVER,
     OPTIONS,
     RCVBUF_LOCK,
     SNDBUF_LOCK,
@@ -37,20 +38,25 @@ _LINGER = struct.Struct("=2i")
 _U32 = struct.Struct("=I")
 #: struct __kernel_old_timeval: two longs.
 _TIMEVAL = struct.Struct("@2l")
+_LONG = struct.Struct("@L")
 #: SO_TXREHASH, until something is chosen; since 6.3 the kernel chooses at once.
 _NOT_CHOSEN = 255
 _NO_TIME = bytes(_TIMEVAL.size)
+_NO_LIMIT = 2 ** (8 * _LONG.size) - 1
 SOL_SOCKET = socket.SOL_SOCKET
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
-_SERVICE_CLASSES, _ECN_BITS = ("IP_TOS", "IPV6_TCLASS"), 3
+_ECN_BITS = 3
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 #: Options that need more than one plain int, or are read only under a condition.
 _SIZES = (OPTIONS["SO_SNDBUF"], OPTIONS["SO_RCVBUF"])
 _TIMES = tuple(option for option in OPTIONS.values() if option.kernel_type == "timeval")
 _CLAMP = OPTIONS["TCP_WINDOW_CLAMP"]
-_SPECIAL = frozenset(option.name for option in (*_SIZES, *_TIMES, _CLAMP, OPTIONS["SO_LINGER"]))
+_RATE = OPTIONS["SO_MAX_PACING_RATE"]
+_SPECIAL = frozenset(option.name for option in (*_SIZES, *_TIMES, _CLAMP, _RATE, OPTIONS["SO_LINGER"]))
+#: TCP_TIMEOUT_MIN (include/net/tcp.h), two ticks of the clock, where a second has 1000, 300, 250 and 100; us.
+_SHORTEST_US = (2000, 6666, 8000, 20000)
 
 _Items = tuple[tuple[str, int], ...]
 _Plan = tuple[tuple[str, int, int, int | None, bool], ...]
@@ -101,20 +107,32 @@ def read_all(
                 raise tcp_repair.failed(f"getsockopt({name})", sock, exc) from exc
             _absent.add(name)
             continue
-        if unsigned:
-            value &= U32_MAX
+        value = _as_carried(name, value, unsigned)
         if value != default:
             found[name] = value
-    for name in _SERVICE_CLASSES:  # their two lowest bits are those of the packet sent last (ECN)
-        if name in found:
-            found[name] &= ~_ECN_BITS
-            if not found[name]:
-                del found[name]
     if found.get("SO_TXREHASH") == _NOT_CHOSEN:
         del found["SO_TXREHASH"]
     if only is None or not only.isdisjoint(_SPECIAL):
         _read_special(sock, found, connected)
     return found
+
+
+def _as_carried(name: str, value: int, unsigned: bool) -> int:
+    """What an ICI has where getsockopt() said *value*, as an int."""
+    if unsigned:
+        value &= U32_MAX
+    change = _CARRIED_AS.get(name)
+    return change(value) if change else value
+
+
+#: What is another way to say the same, or no value that can be chosen (`option_names`).
+_CARRIED_AS: dict[str, Callable[[int], int]] = {
+    "SO_RCVLOWAT": lambda value: value or 1,
+    "SO_PEEK_OFF": lambda value: max(value, -1),
+    "TCP_LINGER2": lambda value: value if value >= OPTIONS["TCP_LINGER2"].minimum else 0,
+    # Their two lowest bits are those of the packet sent last (ECN).
+    **dict.fromkeys(("IP_TOS", "IPV6_TCLASS"), lambda value: value & ~_ECN_BITS),
+}
 
 
 def read_tuned(sock: socket.socket, options: dict[str, int]) -> dict[str, int]:
@@ -164,6 +182,7 @@ def _with(sock: socket.socket, options: Mapping[str, int], again: Iterable[Optio
     found = dict(options)
     for option in again:
         value = tcp_repair.get_int(sock, option.level, option.number, option.name)
+        value = _as_carried(option.name, value, option.maximum == U32_MAX)
         if value != option.default:
             found[option.name] = value
         else:
@@ -221,6 +240,7 @@ def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -
     try:
         sizes = get(SOL_SOCKET, socket.SO_SNDBUF), get(SOL_SOCKET, socket.SO_RCVBUF)
         linger = get(SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+        rate = get(SOL_SOCKET, _RATE.number, _LONG.size)
         times = [get(SOL_SOCKET, option.number, _TIMEVAL.size) for option in _TIMES]
         clamp = get(socket.IPPROTO_TCP, _CLAMP.number)
     except OSError as exc:
@@ -230,7 +250,10 @@ def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -
             found[option.name] = size
     on, seconds = _LINGER.unpack(linger)
     if on:
-        found["SO_LINGER"] = seconds
+        found["SO_LINGER"] = seconds if seconds >= 0 else LINGER_FOR_EVER
+    (limit,) = _LONG.unpack(rate)
+    if limit != _NO_LIMIT:
+        found[_RATE.name] = min(limit, _RATE.maximum)
     for option, raw in zip(_TIMES, times, strict=True):
         if raw != _NO_TIME:
             whole, microseconds = _TIMEVAL.unpack(raw)
@@ -287,14 +310,23 @@ def _to_set(options: _Items, present: _Items, but_criu_saved: bool) -> tuple[tup
     known = dict(present)
     wanted = [(OPTIONS[name], value) for name, value in options if known.get(name) != value]
     wanted.sort(key=lambda one: _POSITION[one[0].name])
-    return tuple(one for one in wanted if not (but_criu_saved and one[0].saved_by_criu))
+    return tuple(one for one in wanted if not (but_criu_saved and _is_criu_s(*one)))
+
+
+def _is_criu_s(option: Option, value: int) -> bool:
+    """It sets what it saves as it was; what the kernel would refuse is taken out of its images before."""
+    return option.saved_by_criu and option.is_settable(value)
 
 
 def put(sock: socket.socket, option: Option, value: int) -> None:
-    """Set one option.
+    """Set one option, to the nearest value that the kernel takes where it is beyond, as a sysctl may have it.
 
     :raises OSError: it was refused.
     """
+    if not option.is_settable(value):
+        if sock.getsockopt(option.level, option.number) & U32_MAX == value & U32_MAX:
+            return  # the same sysctl here
+        value = option.settable(value)
     setter = _SETTERS.get(option.name)
     if setter:
         setter(sock, value)
@@ -305,7 +337,29 @@ def put(sock: socket.socket, option: Option, value: int) -> None:
 
 
 def _set_linger(sock: socket.socket, seconds: int) -> None:
-    sock.setsockopt(SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(seconds >= 0, max(seconds, 0)))
+    time = -1 if seconds == LINGER_FOR_EVER else max(seconds, 0)
+    sock.setsockopt(SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(seconds >= 0, time))
+
+
+def _set_rate(sock: socket.socket, bytes_a_second: int) -> None:
+    sock.setsockopt(SOL_SOCKET, _RATE.number, _LONG.pack(min(bytes_a_second, _NO_LIMIT)))
+
+
+def _set_short_time(number: int) -> Callable[[socket.socket, int], None]:
+    """For one that the kernel of the origin may have shorter than this one takes it, by a sysctl or its clock."""
+
+    def setter(sock: socket.socket, microseconds: int) -> None:
+        longer = [one for one in _SHORTEST_US if one > microseconds]
+        for time in (microseconds, *longer):
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, number, time)
+            except OSError as exc:
+                if exc.errno != errno.EINVAL or not longer or time == longer[-1]:
+                    raise
+            else:
+                return
+
+    return setter
 
 
 def _set_send_buffer(sock: socket.socket, reported_bytes: int) -> None:
@@ -337,6 +391,8 @@ def _set_timeout(number: int) -> Callable[[socket.socket, int], None]:
 _SETTERS = {
     "IPV6_V6ONLY": _set_v6only,
     "SO_LINGER": _set_linger,
+    "SO_MAX_PACING_RATE": _set_rate,
+    **{name: _set_short_time(OPTIONS[name].number) for name in ("TCP_RTO_MIN_US", "TCP_DELACK_MAX_US")},
     # Beyond the sysctl limits of this host, as it was on the other one.
     "SO_SNDBUF": _set_send_buffer,
     "SO_RCVBUF": _set_receive_buffer,

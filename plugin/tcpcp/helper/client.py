@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from tcpcp.endpoint.handed_in import HasFileno, as_socket
+from tcpcp.endpoint.handed_in import HasFileno, as_socket, require_no_files
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.helper import descriptors, protocol
@@ -105,6 +105,8 @@ class Client:
         """As :func:`tcpcp.get_many`."""
         pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
         checks.require_tags(tag for tag, _ in pairs)
+        for _, sock in pairs:
+            require_no_files(sock)
         if not pairs:
             return []
         icis: list[Ici] = []

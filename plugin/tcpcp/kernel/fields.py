@@ -40,13 +40,26 @@ class Fields(NamedTuple):
 
     :ivar ts_recent: the peer's last timestamp, in its ticks; says nothing without the option.
     :ivar keyed: keys of TCP-MD5 or TCP-AO are set on the socket.
+    :ivar policed: it has an IPsec policy of its own (IP_XFRM_POLICY), or inherited its listener's.
     """
 
     ts_recent: int | None = None
     keyed: bool | None = None
+    policed: bool | None = None
+
+    @property
+    def refused(self) -> str:
+        """Why such a socket cannot be passed, or ""."""
+        if self.keyed:
+            return KEYED
+        return POLICED if self.policed else ""
 
 
 UNKNOWN = Fields()
+KEYED = "TCP-MD5 or TCP-AO: its keys are not passed"
+POLICED = (
+    "an IPsec policy of its own: no call reads it, and without it, it would be sent what must not be sent"
+)
 _Answer = TypeVar("_Answer")
 
 
@@ -97,18 +110,21 @@ class Numbers(NamedTuple):
     ts_recent: int
     wstamp_ns: int
     clock_ns: int
+    ecn_flags: int
     md5: int
     ao: int
+    policy_in: int
+    policy_out: int
     agreed: bytes
 
 
 #: The descriptor asked for; then not 0 if it is a TCP socket of ours.
 _ASKED_BYTES = 8
-_SPECIAL_BYTES = 5 * SLOT_BYTES
+_SPECIAL_BYTES = 7 * SLOT_BYTES
 
 
 def is_special(seen: Seen) -> bool:
-    """Whether a direction is shut, there is a filter, urgent data or a key."""
+    """Whether a direction is shut, there is a filter, urgent data, a key or a policy."""
     return seen.settings[:_SPECIAL_BYTES] != bytes(_SPECIAL_BYTES)
 
 
@@ -125,7 +141,7 @@ class Reader:
         settings = [*layout.special, *layout.settings]
         settings_bytes = SLOT_BYTES * len([*settings, *layout.ipv6_settings])
         self._seen = struct.Struct(f"={_ASKED_BYTES}xQ{SLOT_BYTES * len(layout.ends)}s{settings_bytes}s")
-        numbers = [*layout.numbers, *layout.keys]
+        numbers = [*layout.numbers, *layout.keys, *layout.policies]
         self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}s")
         looking = program(layout, [*layout.cookie, *layout.ends, *settings], layout.ipv6_settings)
         self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed]))
@@ -167,7 +183,9 @@ class Reader:
         :raises KernelError: the program could not be run.
         """
         return [
-            Fields(one.ts_recent, bool(one.md5 or one.ao)) if one else UNKNOWN
+            Fields(one.ts_recent, bool(one.md5 or one.ao), bool(one.policy_in or one.policy_out))
+            if one
+            else UNKNOWN
             for one in self.numbers(descriptors)
         ]
 
@@ -285,11 +303,11 @@ def _asked(question: Callable[[Reader], list[_Answer]]) -> list[_Answer]:
     return []
 
 
-def keyed(socks: Iterable[socket.socket]) -> list[bool]:
-    """Whether keys of TCP-MD5, or TCP-AO, are set on each of *socks*, in the same order.
+def refused(socks: Iterable[socket.socket]) -> list[str]:
+    """Why each of *socks* cannot be passed, in the same order: :data:`KEYED`, :data:`POLICED`, or "".
 
     Where the program does not tell, the kernel's socket table is asked, which knows TCP-MD5 only; TCP-AO shows
-    in getsockopt(TCP_AO_INFO).
+    in getsockopt(TCP_AO_INFO). A policy shows nowhere else.
 
     :param socks: TCP sockets of the calling thread's network namespace; with CAP_NET_ADMIN, without which the
         table is silent about keys.
@@ -297,7 +315,7 @@ def keyed(socks: Iterable[socket.socket]) -> list[bool]:
     """
     asked = list(socks)
     return [
-        _keyed_by_table(sock) if fields.keyed is None else fields.keyed
+        KEYED * _keyed_by_table(sock) if fields.keyed is None else fields.refused
         for sock, fields in zip(asked, read(asked), strict=True)
     ]
 

@@ -31,6 +31,8 @@ _ENDS = _paths("""sock.__sk_common.skc_family inet_sock.inet_sport sock.__sk_com
 _IPV6 = frozenset({"sock.__sk_common.skc_v6_rcv_saddr", "sock.__sk_common.skc_v6_daddr"})
 #: A kernel that is built without the one or the other has no such member.
 KEYS = ("tcp_sock.md5sig_info", "tcp_sock.ao_info")
+#: Two pointers: what goes in, what goes out.
+POLICIES = "sock.sk_policy"
 #: What is 0 where there is nothing special.
 _SPECIAL = ("sock.sk_shutdown", "sock.sk_filter", "tcp_sock.urg_data")
 #: The fields of :class:`tcpcp.kernel.fields.Numbers`, in its order.
@@ -39,7 +41,8 @@ _NUMBERS = _paths("""tcp_sock.write_seq tcp_sock.snd_una tcp_sock.rcv_nxt
     tcp_sock.copied_seq tcp_sock.snd_wl1 tcp_sock.snd_wnd
     tcp_sock.max_window tcp_sock.rcv_wnd tcp_sock.rcv_wup tcp_sock.snd_cwnd tcp_sock.snd_ssthresh
     tcp_sock.srtt_us tcp_sock.mdev_us sock.sk_sndbuf sock.sk_rcvbuf tcp_sock.window_clamp
-    tcp_sock.rx_opt.ts_recent tcp_sock.tcp_wstamp_ns tcp_sock.tcp_clock_cache""")
+    tcp_sock.rx_opt.ts_recent tcp_sock.tcp_wstamp_ns tcp_sock.tcp_clock_cache
+    tcp_sock.ecn_flags""")
 #: What :class:`tcpcp.kernel.fields.Fields` cannot do without.
 _LEAST = frozenset({"tcp_sock.rx_opt.ts_recent"})
 #: What the handshake fixed.
@@ -89,6 +92,7 @@ class Layout:
     ipv6_settings: _Slots
     numbers: _Slots
     keys: _Slots
+    policies: _Slots
     agreed: _Slots
     whole: bool
 
@@ -107,8 +111,10 @@ def of_kernel() -> Layout:
         return _whole(types, way)
     except KernelError:
         numbers = [types.extent(path) if path in _LEAST else None for path in _NUMBERS]
-        keys = [_optional(types, path) for path in KEYS]
-        return Layout(way, [None], [None] * _ENDS_SLOTS, [], [], None, [], numbers, keys, [], whole=False)
+        keys, policies = _of_what_is_refused(types)
+        return Layout(
+            way, [None], [None] * _ENDS_SLOTS, [], [], None, [], numbers, keys, policies, [], whole=False
+        )
 
 
 #: The two addresses of IPv6 have two slots each.
@@ -116,7 +122,7 @@ _ENDS_SLOTS = len(_ENDS) + len(_IPV6)
 
 
 def _whole(types: Types, way: dict[str, Extent]) -> Layout:
-    keys = [_optional(types, path) for path in KEYS]
+    keys, policies = _of_what_is_refused(types)
     pinet6 = _optional(types, "inet_sock.pinet6")
     settings = [*_needed(types, _KIND), *(_optional(types, path) for path in _SETTINGS)]
     behind = [_optional(types, path) for path in _IPV6_SETTINGS] if pinet6 else []
@@ -124,15 +130,24 @@ def _whole(types: Types, way: dict[str, Extent]) -> Layout:
         way,
         _needed(types, ["sock.__sk_common.skc_cookie"]),
         _ends(types),
-        [*_needed(types, _SPECIAL), *keys],
+        [*_needed(types, _SPECIAL), *keys, *policies],
         _distinct(settings),
         pinet6,
         _distinct(behind),
         _needed(types, _NUMBERS),
         keys,
+        policies,
         _distinct(_needed(types, _AGREED)),
         whole=True,
     )
+
+
+def _of_what_is_refused(types: Types) -> tuple[_Slots, _Slots]:
+    """Keys, and policies of IPsec."""
+    found = _optional(types, POLICIES)
+    halves = (found.offset, found.offset + found.size // 2) if found else ()
+    policies: _Slots = [Extent(at, found.size // 2) for at in halves if found] or [None, None]
+    return [_optional(types, path) for path in KEYS], policies
 
 
 def _needed(types: Types, paths: Iterable[str]) -> _Slots:

@@ -26,7 +26,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tcpcp.errors import CodecError
 from tcpcp.pb import ici_pb2 as pb
-from tcpcp.record import addresses
+from tcpcp.record import addresses, whole
 from tcpcp.record import ici as model
 from tcpcp.record.ici import Endpoint, Ici
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 MAGIC = b"\x89ICI\r\n\x1a\n"
 #: magic, version, reserved (0), length of the message, CRC-32 of everything else in the record.
 HEADER = struct.Struct(">8sHHII")
-#: No queue of a socket can be longer than this: the kernel's limit of SO_SNDBUF and SO_RCVBUF is 2**31 - 1.
-MAX_MESSAGE_BYTES = 256 << 20
+#: Two queues (:data:`tcpcp.record.checks.MAX_QUEUE_BYTES`) and what is beside them.
+MAX_MESSAGE_BYTES = 257 << 20
 
 Buffer = bytes | bytearray | memoryview
 
@@ -53,7 +53,10 @@ def dumps(ici: Ici) -> bytes:
     """
     if not isinstance(ici, Ici):
         raise TypeError(f"not an Ici but {type(ici).__name__}: get() makes one of a socket")
-    payload = message(ici).SerializeToString(deterministic=True)
+    try:
+        payload = message(ici).SerializeToString(deterministic=True)
+    except (EncodeError, MemoryError):  # all fields are there, and fit: what it says is no help
+        raise CodecError(f"{ici}: cannot be written: there is not enough memory for it") from None
     if len(payload) > MAX_MESSAGE_BYTES:
         raise CodecError(f"{ici}: {len(payload)} bytes, a record holds at most {MAX_MESSAGE_BYTES}")
     crc = _crc(model.VERSION, 0, payload)
@@ -158,8 +161,10 @@ def _record_end(view: memoryview, offset: int) -> int:
 def message(ici: Ici) -> pb.Ici:
     """*ici* as a protobuf message, to be put into another one.
 
-    :raises CodecError: a value does not fit the format.
+    :raises CodecError: a value does not fit the format, is None or of another kind.
     """
+    if found := whole.problems(ici):  # protobuf would take None for not set, which is 0
+        raise CodecError(f"{ici}: cannot be written: {'; '.join(found)}")
     try:
         return _message(ici)
     except (ValueError, TypeError, OverflowError, EncodeError) as error:

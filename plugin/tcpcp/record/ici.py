@@ -77,7 +77,9 @@ class Endpoint(_Packed):
         return hash((self.packed, self.port))  # a fifth of the time of the address's own hash
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+        """Of one without an address too, for the message that says so."""
+        ipv6 = isinstance(self.ip, ipaddress.IPv6Address)
+        return f"[{self.ip}]:{self.port}" if ipv6 else f"{self.ip}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,10 @@ U32_MAX = 2**32 - 1
 class Option:
     """One option.
 
-    :ivar minimum: smallest, :ivar maximum: largest value the kernel takes and we carry.
-    :ivar default: what every kernel starts a socket with; None where a sysctl decides.
+    :ivar minimum: smallest, :ivar maximum: largest value that the kernel reports and we carry.
+    :ivar least: smallest, :ivar most: largest value that it takes, where a sysctl may say more: what a socket
+        that has chosen nothing reports is the sysctl's, and the two have limits of their own. None: the same.
+    :ivar default: what every kernel starts a socket with; None where a sysctl decides, or that is no number.
     :ivar ipv6_only: exists on AF_INET6 sockets only.
     :ivar listening_only: has no meaning, or cannot be set, once the socket is connected.
     :ivar kernel_type: how the kernel has it; a struct timeval is in an ICI as microseconds.
@@ -48,6 +50,18 @@ class Option:
     saved_by_criu: bool = False
     privileged: bool = False
     kernel_type: str = "int"
+    least: int | None = None
+    most: int | None = None
+
+    def settable(self, value: int) -> int:
+        """The value nearest to *value* that the kernel takes."""
+        least = self.minimum if self.least is None else self.least
+        most = self.maximum if self.most is None else self.most
+        return min(max(value, least), most)
+
+    def is_settable(self, value: int) -> bool:
+        """Whether the kernel takes *value*."""
+        return self.settable(value) == value
 
     def problem(self, value: int) -> str | None:
         """What is wrong with *value* for this option, or None."""
@@ -62,6 +76,11 @@ class Option:
 SNDBUF_LOCK, RCVBUF_LOCK = 1, 2
 #: Longest SO_RCVTIMEO and SO_SNDTIMEO carried, us: 146,000 years. What is longer becomes this.
 MAX_TIMEOUT_US = 2**62
+#: SO_LINGER without an end, one more than the most seconds: the kernel takes each number below 0 for it, and what
+#: it reports then is no time but the lower half of its largest number of clock ticks.
+LINGER_FOR_EVER = 2**31
+#: Of a time in seconds that a sysctl keeps as an int of clock ticks, of which a second has 100 at least.
+_MOST_S = INT_MAX // 100
 
 _TABLE = (
     # The kernel doubles what is set for the two buffers and reports it doubled; an ICI has what it reports.
@@ -78,12 +97,13 @@ _TABLE = (
     Option("SO_OOBINLINE", SOL_SOCKET, 10, 0, 1, 0, saved_by_criu=True),
     # Before SO_PRIORITY, which it sets too. CRIU saves it on AF_INET sockets only, and IP_TTL likewise.
     Option("IP_TOS", IPPROTO_IP, 1, 0, 255, 0),
-    Option("SO_PRIORITY", SOL_SOCKET, 12, 0, INT_MAX, 0, saved_by_criu=True, privileged=True),
-    # -1: off; else seconds.
-    Option("SO_LINGER", SOL_SOCKET, 13, -1, INT_MAX, -1),
+    Option("SO_PRIORITY", SOL_SOCKET, 12, 0, U32_MAX, 0, saved_by_criu=True, privileged=True),
+    # -1: off; else seconds, or for ever.
+    Option("SO_LINGER", SOL_SOCKET, 13, -1, LINGER_FOR_EVER, -1),
     # us, 0: for ever. The kernel rounds up to its clock tick.
     Option("SO_RCVTIMEO", SOL_SOCKET, 20, 0, MAX_TIMEOUT_US, 0, saved_by_criu=True, kernel_type="timeval"),
     Option("SO_SNDTIMEO", SOL_SOCKET, 21, 0, MAX_TIMEOUT_US, 0, saved_by_criu=True, kernel_type="timeval"),
+    # 0, as those have it that a listener of Multipath TCP accepts, means 1 (sock_rcvlowat()): so it is carried.
     Option("SO_RCVLOWAT", SOL_SOCKET, 18, 1, INT_MAX, 1, saved_by_criu=True),
     Option("SO_MARK", SOL_SOCKET, 36, 0, U32_MAX, 0, saved_by_criu=True, privileged=True),
     # Where the next MSG_PEEK begins, for TCP since 6.9; -1: off. A peek moves it, ours too.
@@ -100,18 +120,20 @@ _TABLE = (
     Option("SO_TIMESTAMPNS", SOL_SOCKET, 35, 0, 1, 0),
     Option("SO_TIMESTAMP_NEW", SOL_SOCKET, 63, 0, 1, 0),
     Option("SO_TIMESTAMPNS_NEW", SOL_SOCKET, 64, 0, 1, 0),
-    # Bytes a second; the largest value stands for no limit.
-    Option("SO_MAX_PACING_RATE", SOL_SOCKET, 47, 1, U32_MAX, U32_MAX),
+    # Bytes a second; it is not there where nothing limits it. 0: nothing is sent but what is sent again.
+    Option("SO_MAX_PACING_RATE", SOL_SOCKET, 47, 0, 2**63 - 1, kernel_type="unsigned long"),
     Option("SO_ZEROCOPY", SOL_SOCKET, 60, 0, 1, 0),
     Option("TCP_NODELAY", IPPROTO_TCP, 1, 0, 1, 0, saved_by_criu=True),
     # Of a listener: what its connections announce at most. Of a connection the ICI has what was agreed.
     Option("TCP_MAXSEG", IPPROTO_TCP, 2, 88, 32767, 536, listening_only=True),
     Option("TCP_CORK", IPPROTO_TCP, 3, 0, 1, 0, saved_by_criu=True),
-    Option("TCP_KEEPIDLE", IPPROTO_TCP, 4, 1, 32767, saved_by_criu=True),
-    Option("TCP_KEEPINTVL", IPPROTO_TCP, 5, 1, 32767, saved_by_criu=True),
-    Option("TCP_KEEPCNT", IPPROTO_TCP, 6, 1, 127, saved_by_criu=True),
+    # The sysctls take any number, below 0 too, and an octet.
+    Option("TCP_KEEPIDLE", IPPROTO_TCP, 4, -_MOST_S, _MOST_S, saved_by_criu=True, least=1, most=32767),
+    Option("TCP_KEEPINTVL", IPPROTO_TCP, 5, -_MOST_S, _MOST_S, saved_by_criu=True, least=1, most=32767),
+    Option("TCP_KEEPCNT", IPPROTO_TCP, 6, 0, 255, saved_by_criu=True, least=1, most=127),
     Option("TCP_SYNCNT", IPPROTO_TCP, 7, 1, 127, listening_only=True),
-    Option("TCP_LINGER2", IPPROTO_TCP, 8, -1, 120),
+    # -1: none; 0: as the sysctl says, which is how one below 0 is carried: set it would be none.
+    Option("TCP_LINGER2", IPPROTO_TCP, 8, -1, _MOST_S, most=120),
     Option("TCP_DEFER_ACCEPT", IPPROTO_TCP, 9, 0, 2**20, 0, listening_only=True),
     Option("TCP_WINDOW_CLAMP", IPPROTO_TCP, 10, 1, INT_MAX),
     # Whether the connection acknowledges at once; the kernel itself goes on adjusting it.
@@ -124,11 +146,11 @@ _TABLE = (
     Option("TCP_SAVE_SYN", IPPROTO_TCP, 27, 0, 2, 0, listening_only=True),
     Option("TCP_FASTOPEN_NO_COOKIE", IPPROTO_TCP, 34, 0, 1, 0, listening_only=True),
     Option("TCP_INQ", IPPROTO_TCP, 36, 0, 1, 0),
-    # us. The limit is the kernel's since 6.18.
-    Option("TCP_TX_DELAY", IPPROTO_TCP, 37, 0, 2**28 - 1, 0),
-    # Since 6.15; ms and us.
+    # us. The limit is the kernel's since 6.18; before there was none.
+    Option("TCP_TX_DELAY", IPPROTO_TCP, 37, 0, U32_MAX, 0, most=2**28 - 1),
+    # Since 6.15; ms and us. What it takes at least are two clock ticks, whose length it does not tell.
     Option("TCP_RTO_MAX_MS", IPPROTO_TCP, 44, 1000, 120000),
-    Option("TCP_RTO_MIN_US", IPPROTO_TCP, 45, 1, 200000),
+    Option("TCP_RTO_MIN_US", IPPROTO_TCP, 45, 1, U32_MAX, most=200000),
     Option("TCP_DELACK_MAX_US", IPPROTO_TCP, 46, 1, 200000, 200000),
     Option("IP_TTL", IPPROTO_IP, 2, 1, 255),
     Option("IP_MTU_DISCOVER", IPPROTO_IP, 10, 0, 5),

@@ -59,6 +59,7 @@ def at(address: str, length: int) -> pb.Prepare:
         held(pb.Descriptor(pid=100, fd=3)),
         listening(SO_KEEPALIVE=1, IPV6_V6ONLY=1),
         listening(congestion=""),
+        listening(SO_RCVTIMEO=7_200_000_000, TCP_KEEPIDLE=86400, TCP_FASTOPEN=5),
         surrounded(101, 0, 8191),
         pb.Activated(destination_pid=7, tasks=[*TASKS, pb.TaskState(pid=101, state="")]),
         on("10.0.0.1/24", "::1/128"),

@@ -208,6 +208,37 @@ def test_a_socket_that_never_had_a_connection_stays_as_it_is() -> None:
     assert criu_images.patch_files(unconnected, {}, closed=[inode, 0xABC]) == unconnected
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "stays"),
+    [
+        ("tcp_keepidle", 86400, False),
+        ("tcp_keepidle", 2**32 - 5, False),
+        ("tcp_keepidle", 32767, True),
+        ("tcp_keepintvl", 0, False),
+        ("tcp_keepcnt", 200, False),
+        ("tcp_keepcnt", 127, True),
+    ],
+)
+def test_what_no_socket_can_be_given_is_taken_out(field: str, value: int, stays: bool) -> None:
+    """As a sysctl had it: restore would set it, and fail, of listeners and others too."""
+    inode = next(one.inode for one in criu_images.inet_sockets(FILES) if one.state is State.LISTEN)
+    files = with_option(FILES, inode, field, value)
+    patched = criu_images.patch_files(files, {})
+    assert (field in isk(patched, inode)["opts"]) is stays
+    assert patched == files or not stays
+
+
+def with_option(files: bytes, inode: int, field: str, value: int) -> bytes:
+    """files.img with an option of one socket."""
+    parts = [files[:8]]
+    for _, entry in criu_images._records(files, "FILES", criu_images.pb.file_entry):
+        if entry.HasField("isk") and entry.isk.ino == inode:
+            setattr(entry.isk.opts, field, value)
+        message = entry.SerializeToString()
+        parts += [len(message).to_bytes(4, "little"), message]
+    return b"".join(parts)
+
+
 def test_an_inode_that_is_not_there() -> None:
     with pytest.raises(CodecError, match="no socket with inode abc"):
         criu_images.patch_files(FILES, {0xABC: State.ESTABLISHED})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from golden_icis import DIRECTORY, GOLDEN
+from google.protobuf.message import EncodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import damaged, icis
@@ -50,6 +51,30 @@ def test_round_trip_inside_another_message(ici: Ici) -> None:
 def test_one_value_has_one_image(ici: Ici) -> None:
     shuffled = dataclasses.replace(ici, options=dict(reversed(ici.options.items())))
     assert codec.dumps(shuffled) == codec.dumps(ici)
+
+
+@pytest.mark.parametrize("name", [one.name for one in dataclasses.fields(Ici) if one.name != "timestamp"])
+def test_a_field_that_is_none(name: str) -> None:
+    without = dataclasses.replace(PLAIN, **{name: None})
+    with pytest.raises(CodecError, match="cannot be written"):
+        codec.dumps(without)
+
+
+@pytest.mark.parametrize("error", (MemoryError(), EncodeError("Failed to serialize proto")))
+def test_no_memory_for_it(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What protobuf says then is EncodeError."""
+
+    class Full:
+        def SerializeToString(self, deterministic: bool) -> bytes:  # noqa: N802
+            raise error
+
+    monkeypatch.setattr(codec, "message", lambda ici: Full())
+    with pytest.raises(CodecError, match="not enough memory"):
+        codec.dumps(PLAIN)
+
+
+def test_two_full_queues_fit() -> None:
+    assert 2 * checks.MAX_QUEUE_BYTES + (1 << 16) < codec.MAX_MESSAGE_BYTES
 
 
 @given(st.lists(icis(), max_size=3))

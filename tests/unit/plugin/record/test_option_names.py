@@ -74,11 +74,31 @@ def test_defaults_are_in_range() -> None:
             assert option.problem(option.default) is None, option.name
 
 
+def test_what_can_be_set_can_be_reported() -> None:
+    for option in OPTIONS.values():
+        ends = [option.settable(option.minimum), option.settable(option.maximum)]
+        assert option.minimum <= ends[0] < ends[1] <= option.maximum, option.name
+        assert all(map(option.is_settable, ends)), option.name
+        assert {option.is_settable(option.minimum), option.is_settable(option.maximum)} == {True} or (
+            option.least is not None or option.most is not None
+        )
+
+
+def test_the_nearest_value_that_can_be_set() -> None:
+    idle = OPTIONS["TCP_KEEPIDLE"]
+    assert [idle.settable(value) for value in (-5, 0, 1, 7200, 32767, 86400)] == [1, 1, 1, 7200, 32767, 32767]
+    assert idle.problem(86400) is None
+    assert idle.problem(2**31 - 1) is not None
+
+
 @pytest.mark.parametrize(
     ("options", "ipv6_socket", "word"),
     (
         ({"TCP_NODELAY": 2}, False, "must be 0 to 1"),
         ({"TCP_NODELAY": -1}, False, "must be 0 to 1"),
+        ({"TCP_KEEPIDLE": 2**31 - 1}, False, "TCP_KEEPIDLE"),
+        ({"TCP_KEEPCNT": 256}, False, "must be 0 to 255"),
+        ({"SO_PRIORITY": 2**32}, False, "SO_PRIORITY"),
         ({"SO_PEEK_OFF": -2}, False, "must be -1 to"),
         ({"IPV6_TCLASS": 1}, False, "IPv4 socket"),
         ({"SO_ATTACH_FILTER": 1}, True, "not an option"),
