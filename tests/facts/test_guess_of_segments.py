@@ -5,13 +5,16 @@ Source: net/ipv4/tcp_input.c tcp_initialize_rcv_mss(), tcp_measure_rcv_mss(); tc
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from netns import Hosts, eventually
 from passing import pass_on
+from space_pairs import World
 
 from tcpcp.endpoint import (
     calls,
@@ -71,7 +74,7 @@ def test_as_after_a_handshake(hosts: Hosts, timestamps: int, size: int, before: 
 def test_timestamps_that_are_not_agreed_are_counted(hosts: Hosts, sysctl: int, guess: int) -> None:
     """By connect() in repair mode, which looks at nothing but the sysctl: no call mends that.
 
-    The walk over the space relies on it (space_judges.but_for_room()).
+    The walk over the space relies on it (space_judges.but_for_room()); what comes of it is shown below.
     """
     with hosts.there.entered():
         Path("/proc/sys/net/ipv4/tcp_timestamps").write_text("0")
@@ -81,6 +84,71 @@ def test_timestamps_that_are_not_agreed_are_counted(hosts: Hosts, sysctl: int, g
         Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(sysctl))
     _, sock = pass_on(hosts, sock)
     assert tcp_repair.get_info(sock).rcv_mss == guess
+
+
+@pytest.fixture
+def one_by_one() -> Iterator[World]:
+    """Hosts that send each segment alone."""
+    world = World(9000)
+    yield world
+    world.close()
+
+
+def warm_up(peer: socket.socket, sock: socket.socket) -> None:
+    """Read what the peer writes, until it may send a whole window at once."""
+    peer.setblocking(False)
+    read = 0
+    while read < 300_000:
+        with contextlib.suppress(BlockingIOError):
+            peer.send(bytes(5000))
+        with contextlib.suppress(BlockingIOError):
+            read += len(sock.recv(100_000, socket.MSG_DONTWAIT))
+    peer.settimeout(0.3)
+
+
+def fill(peer: socket.socket) -> None:
+    """Write until the peer's buffer and our own are full."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            peer.send(bytes(30_000))
+
+
+@pytest.mark.parametrize(
+    ("passed", "sysctl", "joined"), ((False, 1, True), (True, 0, True), (True, 1, False))
+)
+def test_what_waits_is_joined_where_the_guess_was_right(
+    one_by_one: World, passed: bool, sysctl: int, joined: bool
+) -> None:
+    """Else a full buffer shuts a window that it had promised, and drops what comes, and the peer sends it again.
+
+    Here full segments have 524 bytes, as was guessed after the handshake. connect() in repair mode takes off
+    the timestamps a second time, unless it is told by the sysctl that there are none: no call of ours does that.
+
+    :param joined: small segments in a full buffer are made larger ones, so that there is room again.
+    """
+
+    def small(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+
+    hosts = one_by_one
+    sock, peer = hosts.connect(setup=small)
+    warm_up(peer, sock)
+    before = clamp(sock)
+    with hosts.here.entered():
+        Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(sysctl))
+    if passed:
+        _, sock = pass_on(hosts, sock)
+    assert tcp_repair.get_info(sock).rcv_mss == (524 if joined else 512)
+    assert clamp(sock) == before
+    old = hosts.counters(hosts.here)
+    fill(peer)
+    assert (clamp(sock) == before) == joined
+    new = hosts.counters(hosts.here)
+    collapsed, dropped = (
+        new[f"TcpExtTCPRcv{name}"] > old[f"TcpExtTCPRcv{name}"] for name in ("Collapsed", "QDrop")
+    )
+    assert (collapsed, dropped) == (joined, not joined)
 
 
 def test_without_a_window_it_is_88(hosts: Hosts) -> None:
