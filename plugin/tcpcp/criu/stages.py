@@ -33,7 +33,16 @@ from functools import partial
 from typing import Literal
 
 from tcpcp.criu import tree
-from tcpcp.endpoint import beforehand, builder, inspection, raw_segment, reader, socket_options, waking
+from tcpcp.endpoint import (
+    asking,
+    beforehand,
+    builder,
+    inspection,
+    raw_segment,
+    reader,
+    socket_options,
+    waking,
+)
 from tcpcp.endpoint import congestion as congestion_state
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.isolation import Flow
@@ -243,9 +252,11 @@ def go_on(sock: socket.socket) -> bool:
     """
     if not tcp_repair.get_repair(sock):
         return False
-    segment = waking.old_segment(sock, tcp_repair.get_state(sock))
+    state = tcp_repair.get_state(sock)
+    waking.wake(sock, waking.old_segment(sock, state))
+    asked = asking.question(sock, state)
     reader.leave_repair(sock, tcp_repair.OFF)
-    waking.wake(sock, segment)
+    asking.ask(sock, asked)
     return True
 
 
@@ -322,10 +333,12 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
             with lender.borrow(*holders[ici.tag]) as restored:
                 reuse = _reuse(restored)
                 tcp_repair.set_repair(restored, tcp_repair.ON)
-                segment = waking.old_segment(restored, tcp_repair.get_state(restored))
+                state = tcp_repair.get_state(restored)
+                waking.wake(restored, waking.old_segment(restored, state))
+                asked = asking.question(restored, state)
                 tcp_repair.set_repair(restored, tcp_repair.OFF)
                 tcp_repair.set_int(restored, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-                waking.wake(restored, segment)
+                asking.ask(restored, asked)
 
 
 def _reuse(sock: socket.socket) -> int:
