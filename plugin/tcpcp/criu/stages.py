@@ -34,6 +34,7 @@ from typing import Literal
 
 from tcpcp.criu import tree
 from tcpcp.endpoint import (
+    asking,
     beforehand,
     inspection,
     preparation,
@@ -255,9 +256,11 @@ def go_on(sock: socket.socket) -> bool:
     """
     if not tcp_repair.get_repair(sock):
         return False
-    segment = waking.old_segment(sock, tcp_repair.get_state(sock))
+    state = tcp_repair.get_state(sock)
+    waking.wake(sock, waking.old_segment(sock, state))
+    asked = asking.question(sock, state)
     repair_mode.leave_repair(sock, tcp_repair.OFF)
-    waking.wake(sock, segment)
+    asking.ask(sock, asked)
     return True
 
 
@@ -334,10 +337,12 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
             with lender.borrow(*holders[ici.tag]) as connection:
                 reuse = _reuse(connection)
                 tcp_repair.set_repair(connection, tcp_repair.ON)
-                segment = waking.old_segment(connection, tcp_repair.get_state(connection))
+                state = tcp_repair.get_state(connection)
+                waking.wake(connection, waking.old_segment(connection, state))
+                asked = asking.question(connection, state)
                 tcp_repair.set_repair(connection, tcp_repair.OFF)
                 tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-                waking.wake(connection, segment)
+                asking.ask(connection, asked)
 
 
 def _reuse(sock: socket.socket) -> int:

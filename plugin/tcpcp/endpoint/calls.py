@@ -35,9 +35,9 @@ From ICI to socket (:func:`create`; `builder`)
     what else would have limited the queues. TCP_REPAIR_WINDOW. The segment size. No queue selected.
 
 Activate: introduce it to connection tracking; lift the isolation; TCP_REPAIR 0, which sends the window probe
-that wakes the peer, or where it does not, `waking`; SO_REUSEADDR as it was; where data waits unsent, TCP_CORK
-as it was, which pushes it. Release: connect(AF_UNSPEC), which in repair mode ends the connection without a
-packet for all who hold the socket; TCP_REPAIR -1; close; what arrives from now on stays unanswered.
+that wakes the peer, or where it does not, `waking` and `asking`; SO_REUSEADDR as it was; where data waits
+unsent, TCP_CORK as it was, which pushes it. Release: connect(AF_UNSPEC), which in repair mode ends the connection
+without a packet for all who hold the socket; TCP_REPAIR -1; close; what arrives from now on stays unanswered.
 
 Source: net/ipv4/tcp.c, net/ipv4/tcp_output.c of Linux 6.18; CRIU's soccr/soccr.c for the recipe.
 """
@@ -50,6 +50,7 @@ from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp.endpoint import (
+    asking,
     beforehand,
     builder,
     congestion,
@@ -76,7 +77,7 @@ from tcpcp.endpoint.reader import read, read_many
 from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
-from tcpcp.endpoint.waking import Known
+from tcpcp.endpoint.waking import Known, Overdue
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
@@ -510,22 +511,22 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
 def _activate(sock: socket.socket, one: Holding) -> None:
     _go_on(sock, one)
     state = tcp_repair.get_state(sock)
-    old = waking.old_segment(sock, state, one.known)
-    _, again = waking.overdue(sock, one.held_s)
-    _run(sock, tcp_repair.OFF, one, state)
-    local = one.known and one.known.local
-    waking.wake(sock, old, local)
-    waking.wake(sock, again, local)
+    # First: what is sent later may be all, and be acknowledged, and what meets no socket draws a reset.
+    waking.wake(sock, waking.old_segment(sock, state, one.known), one.known and one.known.local)
+    late = waking.overdue(sock, state, one.held_s)
+    _run(sock, late._replace(mode=tcp_repair.OFF), one, state)
 
 
 def resume(sock: HasFileno) -> None:
     """Undo :func:`get`: lift the isolation and leave repair mode. Nothing is sent for its own sake.
 
     Except that after a second and more what is not acknowledged is sent again at once, or asked for with a window
-    probe; the kernel would wait as long again. What the peer sent meanwhile it sends again by its own timer,
-    which may take as long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`). A reset
-    it does not send again: who waits to be sent something by a peer that has reset the connection in this time
-    waits for ever, without keepalive. :func:`activate` asks the peer, and so gets to know.
+    probe; the kernel would wait as long again. And that where bytes wait for a window which is shut, the peer
+    is asked with a window probe: should it have opened the window meanwhile, it has said so once
+    (:mod:`tcpcp.endpoint.asking`). What the peer sent meanwhile it sends again by its own timer, which may take as
+    long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`). A reset it does not send
+    again: who waits to be sent something by a peer that has reset the connection in this time waits for ever,
+    without keepalive. :func:`activate` asks the peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
     :raises IsolationError, PermissionDenied: nothing has changed.
@@ -546,10 +547,7 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         stack.enter_context(raw_segment.keeping())
         for sock, one in zip(plain, held, strict=True):
             try:
-                _go_on(sock, one)
-                mode, again = waking.overdue(sock, one.held_s)
-                _run(sock, mode, one, tcp_repair.get_state(sock))
-                waking.wake(sock, again)
+                _resume(sock, one)
             except TcpcpError as exc:
                 first = first or exc
     if first is not None:
@@ -558,10 +556,18 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         raise holding.ran_out(expired)
 
 
-def _run(sock: socket.socket, mode: int, one: Holding, state: int) -> None:
+def _resume(sock: socket.socket, one: Holding) -> None:
+    _go_on(sock, one)
+    state = tcp_repair.get_state(sock)
+    _run(sock, waking.overdue(sock, state, one.held_s), one, state)
+
+
+def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:
     """:param state: in which *sock* is."""
-    repair_mode.leave_repair(sock, mode)
+    repair_mode.leave_repair(sock, late.mode)
     holding.drop([one])
+    waking.wake(sock, late.fed, one.known and one.known.local)
+    asking.ask(sock, late.asked)
     if tcp_repair.get_outq_nsd(sock):
         _push(sock)
     if state == State.CLOSE and one.lives:

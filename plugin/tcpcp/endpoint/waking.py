@@ -12,6 +12,8 @@ What the peer itself had sent in the gap it sends again by its own timer, which 
 its attempts for under way, and no acknowledgement of ours but that of the data makes it think otherwise. So what
 it sent is late by as much as the gap was long, at most, and never by more than two minutes (TCP_RTO_MAX). An ICMP
 error would end the waiting (RFC 6069), but programs may be told of it, and nothing was unreachable.
+
+A peer whose window is shut is asked whether it has been opened meanwhile: `asking`, where the kernel does not.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tcpcp.endpoint import inspection, raw_segment, socket_ends
+from tcpcp.endpoint import asking, inspection, raw_segment, socket_ends
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import seq
@@ -94,25 +96,41 @@ def _known(sock: socket.socket) -> Known:
     return Known(tcp_repair.get_namespace(sock), local, peer, number, _acknowledged(sock))
 
 
-def overdue(sock: socket.socket, held_s: float) -> tuple[int, bytes]:
-    """How *sock*, which was isolated for *held_s* seconds, sends at once what is not acknowledged.
+class Overdue(NamedTuple):
+    """What has to be done so that what waits is sent at once.
+
+    :ivar mode: the value of TCP_REPAIR to leave repair mode by.
+    :ivar fed: for :func:`wake` after that, or b"". :ivar asked: for :func:`tcpcp.endpoint.asking.ask`.
+    """
+
+    mode: int = tcp_repair.OFF_NO_PROBE
+    fed: bytes = b""
+    asked: asking.Question | None = None
+
+
+def overdue(sock: socket.socket, state: int, held_s: float) -> Overdue:
+    """How *sock*, which was isolated for *held_s* seconds, sends at once what is not acknowledged, and what waits.
 
     Its attempts to send that again met our filter. The kernel counts them all the same, and waits twice as long
     after each (net/ipv4/tcp_timer.c tcp_retransmit_timer()). But it takes what it has not sent for lost, and
     whatever acknowledgement arrives then lets it go out (tcp_process_loss()). In ESTABLISHED the peer's answer to
     a window probe is one. Else the socket is fed the peer's last one again.
 
-    :return: the value of TCP_REPAIR to leave repair mode by, and what to feed it after that, or b"".
+    Where nothing is under way and the peer's window is shut, it may have been opened in the gap, however short
+    that was, and the kernel's probe may have backed off to two minutes: then the peer is asked.
+
+    :param state: in which *sock* is.
     """
-    if held_s < LATE_S:
-        return tcp_repair.OFF_NO_PROBE, b""
     with contextlib.suppress(TcpcpError):
-        if tcp_repair.get_outq(sock) == tcp_repair.get_outq_nsd(sock):
-            return tcp_repair.OFF_NO_PROBE, b""
-        if tcp_repair.get_state(sock) == State.ESTABLISHED:
-            return tcp_repair.OFF, b""
-        return tcp_repair.OFF_NO_PROBE, _last_again(sock)
-    return tcp_repair.OFF_NO_PROBE, b""  # it waits, but runs
+        if asking.waits(sock):
+            if state == State.ESTABLISHED:
+                return Overdue(tcp_repair.OFF)
+            return Overdue(asked=asking.question(sock, state))
+        if held_s >= LATE_S and tcp_repair.get_outq(sock) != tcp_repair.get_outq_nsd(sock):
+            if state == State.ESTABLISHED:
+                return Overdue(tcp_repair.OFF)
+            return Overdue(fed=_last_again(sock))
+    return Overdue()  # where it could not be found out, it waits, but runs
 
 
 def _last_again(sock: socket.socket) -> bytes:
@@ -158,9 +176,9 @@ def _is_reached(sock: socket.socket, local: Endpoint) -> bool:
 
 
 def wake(sock: socket.socket, segment: bytes, local: Endpoint | None = None) -> None:
-    """Have *sock*, which runs, acknowledge or send; best effort: where that fails the peer finds out later.
+    """Have *sock* acknowledge or send; best effort: where that fails the peer finds out later.
 
-    :param segment: from :func:`old_segment` or :func:`overdue`, before it ran.
+    :param segment: from :func:`old_segment`, also in repair mode, or from :func:`overdue`, after that.
     :param local: where it is bound, if that is known.
     """
     if not segment:

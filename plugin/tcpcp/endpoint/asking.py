@@ -1,0 +1,130 @@
+"""Asks a peer that had shut its window whether it is open again, where the kernel would wait for its own timer.
+
+That the window has been opened the peer says once. What said so in the gap is lost, and then it is for us to ask
+(RFC 9293 section 3.8.6.1). The timer for that has backed off while we held the connection, or begins anew, with
+three seconds. In ESTABLISHED the kernel asks when repair mode is switched off; in the other states it has no call
+for that (net/ipv4/tcp_output.c tcp_send_window_probe()). So the segment that it would send then is sent here by a
+raw socket: an acknowledgement from before the peer's window, without data, which any peer answers with one that
+tells its window, and makes nothing else of (section 3.10.7.4).
+
+Best effort: without CAP_NET_RAW it is left to the kernel's timer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import NamedTuple
+
+from tcpcp.endpoint import raw_segment, socket_ends
+from tcpcp.errors import TcpcpError
+from tcpcp.kernel import tcp_repair
+from tcpcp.record import seq
+from tcpcp.record.ici import Endpoint, State
+
+#: States in which something may wait to be sent, and the kernel does not ask by itself.
+_UNASKED = frozenset({State.FIN_WAIT1, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK})
+
+
+def waits(sock: socket.socket) -> bool:
+    """Whether only a larger window lets *sock*, which is in repair mode, go on sending.
+
+    What is under way will be acknowledged, and the window told along with that.
+    """
+    unsent = tcp_repair.get_outq_nsd(sock)
+    if not unsent or tcp_repair.get_outq(sock) != unsent:
+        return False
+    return tcp_repair.get_send_window(sock) < min(unsent, tcp_repair.get_info(sock).snd_mss)
+
+
+class Question(NamedTuple):
+    """The segment to :func:`ask` with, but for its timestamp; *window* as on the wire."""
+
+    local: Endpoint
+    peer: Endpoint
+    number: int
+    awaited: int
+    window: int
+    stamped: bool
+
+
+def question(sock: socket.socket, state: int) -> Question | None:
+    """What to :func:`ask` the peer of *sock*, which is in repair mode; None where there is nothing to be asked.
+
+    :param state: in which *sock* is.
+    """
+    with contextlib.suppress(TcpcpError):
+        if state in _UNASKED and waits(sock):
+            return _question(sock)
+    return None
+
+
+def _question(sock: socket.socket) -> Question:
+    """As tcp_xmit_probe_skb() makes it."""
+    local, peer, _ = socket_ends.ends(sock)
+    tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
+    awaited = tcp_repair.get_queue_seq(sock)
+    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
+    number = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock) - 1)
+    tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
+    info, ours = tcp_repair.get_info(sock), tcp_repair.get_window(sock)
+    room = seq.add(ours.rcv_wup, ours.rcv_wnd - awaited)
+    # Rounded up, as the kernel does, so that the right edge does not go back (tcp_select_window()).
+    window = min(-(-room >> info.rcv_wscale), 0xFFFF)
+    return Question(local, peer, number, awaited, window, bool(info.options & tcp_repair.HAS_TIMESTAMPS))
+
+
+def ask(sock: socket.socket, asked: Question | None) -> None:
+    """Send *asked* by the way of *sock*, which is not isolated any more; may take 2 ms.
+
+    Should it not leave, the kernel asks by its own timer.
+    """
+    if asked is None:
+        return
+    family = socket.AF_INET6 if len(asked.peer.packed) == 16 else socket.AF_INET
+    refused = contextlib.suppress(OSError, TcpcpError)
+    with refused, socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        if tcp_repair.get_namespace(raw) == tcp_repair.get_namespace(sock):
+            device = _go_its_way(raw, sock)
+            raw.sendto(_segment(sock, asked), _address(asked.peer, device))
+
+
+def _segment(sock: socket.socket, asked: Question) -> bytes:
+    # What is echoed is for nobody: the peer looks at no timestamp of a segment that acknowledges nothing.
+    return raw_segment.build(
+        asked.local,
+        asked.peer,
+        seq=asked.number,
+        ack=asked.awaited,
+        flags=raw_segment.ACK,
+        window=asked.window,
+        timestamp=(_later(sock), 0) if asked.stamped else None,
+    )
+
+
+def _later(sock: socket.socket) -> int:
+    """A time of the clock of *sock* that is after all it has stamped, and not after what it stamps from now on.
+
+    The kernel tells the clock without its last bit, in which it tells its unit.
+    """
+    begun = now = tcp_repair.get_timestamp(sock)
+    while now == begun:
+        time.sleep(0.0002)
+        now = tcp_repair.get_timestamp(sock)
+    return now
+
+
+def _go_its_way(raw: socket.socket, sock: socket.socket) -> str:
+    """Have *raw* take the route of *sock*; the interface that this is bound to, or ""."""
+    if mark := sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    if device := socket_ends.device(sock):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+    return device
+
+
+def _address(peer: Endpoint, device: str) -> tuple[str, int] | tuple[str, int, int, int]:
+    if peer.ip.version == 4:
+        return str(peer.ip), 0
+    return str(peer.ip), 0, 0, socket.if_nametoindex(device) if peer.is_link_local and device else 0

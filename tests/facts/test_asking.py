@@ -1,0 +1,174 @@
+"""A peer that has opened its window in the gap is asked at once, wherever something may wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+from netns import Hosts, eventually
+from passing import assert_no_reset, deaf, wait_state
+
+import tcpcp
+from tcpcp.criu import stages
+from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
+
+pytestmark = pytest.mark.alone
+
+DATA = Random(5).randbytes(8_000_000)
+STATES = (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT1, State.CLOSING, State.LAST_ACK)
+#: After so many attempts in vain the kernel's timer takes 3.2 s; that of a new connection takes 3 s. A peer answers
+#: a probe every half second (net.ipv4.tcp_invalid_ratelimit), and has answered the timer's.
+BACKED_OFF, ANSWERS_AGAIN_S, BEFORE_THE_TIMER_S = 4, 0.6, 1.5
+#: The peer's kernel counts what comes behind its window.
+BEYOND = "TcpExtBeyondWindow"
+
+
+def backoff(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 5)[4]
+
+
+def shut(
+    hosts: Hosts, kind: str, state: State, backed_off: int = 0
+) -> tuple[socket.socket, socket.socket, int]:
+    """An endpoint in *state* with bytes that wait and nothing under way, its peer, and how many it has written."""
+    sock, peer = hosts.connect(kind)
+    sock.setblocking(False)
+    written = 0
+    with contextlib.suppress(BlockingIOError):
+        while written < len(DATA):
+            written += sock.send(DATA[written : written + 5000])
+    if state in (State.CLOSE_WAIT, State.LAST_ACK):
+        peer.shutdown(socket.SHUT_WR)
+        wait_state(sock, State.CLOSE_WAIT)
+    if state not in (State.ESTABLISHED, State.CLOSE_WAIT):
+        sock.shutdown(socket.SHUT_WR)
+    if state == State.CLOSING:
+        peer.shutdown(socket.SHUT_WR)
+    wait_state(sock, state)
+    eventually(lambda: tcp_repair.get_outq(sock) == tcp_repair.get_outq_nsd(sock), "all acknowledged")
+    eventually(lambda: backoff(sock) == BACKED_OFF, "asked in vain", 20)
+    time.sleep(ANSWERS_AGAIN_S)
+    return sock, peer, written
+
+
+def read_all(peer: socket.socket) -> bytes:
+    """What has arrived."""
+    peer.setblocking(False)
+    got = bytearray()
+    with contextlib.suppress(BlockingIOError):
+        while some := peer.recv(1 << 20):
+            got += some
+    return bytes(got)
+
+
+def run(hosts: Hosts, sock: socket.socket, ici: tcpcp.Ici, how: str) -> socket.socket:
+    if how == "created":
+        tcpcp.release(sock)
+        sock = tcpcp.create(ici)
+    tcpcp.resume(sock) if how == "resumed" else tcpcp.activate(sock)
+    return sock
+
+
+def rest(peer: socket.socket, got: bytes, written: int) -> bytes:
+    """The first of it at once, the others as a small window lets them through."""
+    peer.settimeout(BEFORE_THE_TIMER_S)
+    whole = bytearray(got)
+    while len(whole) < written:
+        whole += peer.recv(1 << 20)
+        peer.settimeout(10)
+    return bytes(whole)
+
+
+@pytest.mark.parametrize("how", ("resumed", "activated", "created"))
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
+def test_opened_in_the_gap(hosts: Hosts, state: State, how: str) -> None:
+    asked_for(hosts, "v4", state, how)
+
+
+@pytest.mark.parametrize("how", ("resumed", "created"))
+@pytest.mark.parametrize("stamps", (1, 0), ids=("timestamps", "no timestamps"))
+@pytest.mark.parametrize("kind", ("v6", "mapped"))
+def test_by_other_ways(hosts: Hosts, kind: str, stamps: int, how: str) -> None:
+    for host in (hosts.here, hosts.there):
+        with host.entered():
+            Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(stamps))
+    asked_for(hosts, kind, State.CLOSE_WAIT, how)
+
+
+def asked_for(hosts: Hosts, kind: str, state: State, how: str) -> None:
+    sock, peer, written = shut(hosts, kind, state)
+    before = hosts.counters(hosts.there)[BEYOND]
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        assert ici.send_queue.unsent and not ici.send_queue.sent
+        got = read_all(peer)
+        sock = run(hosts, sock, ici, how)
+    assert rest(peer, got, written) == DATA[:written]
+    assert hosts.counters(hosts.there)[BEYOND] == before
+    assert_no_reset(hosts)
+    sock.close()
+
+
+@pytest.mark.parametrize("how", ("resumed", "activated", "created"))
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
+def test_shut_still(hosts: Hosts, state: State, how: str) -> None:
+    """The peer is asked, says so, and nothing is sent beyond its window."""
+    sock, peer, written = shut(hosts, "v4", state)
+    before = hosts.counters(hosts.there)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        sock = run(hosts, sock, ici, how)
+    time.sleep(0.3)
+    after = hosts.counters(hosts.there)
+    assert after[BEYOND] == before[BEYOND]
+    assert rest(peer, read_all(peer), written) == DATA[:written]
+    assert_no_reset(hosts)
+    sock.close()
+
+
+def test_by_the_way_of_the_socket(hosts: Hosts) -> None:
+    """Bound to an interface, its packets marked: what asks for it goes by that interface, and is marked so too."""
+    sock, peer, written = shut(hosts, "v4", State.CLOSE_WAIT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"here0\0")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+    with hosts.here.entered():
+        chain = "chain o { type filter hook output priority 0; meta l4proto tcp meta mark != 7 drop; }"
+        subprocess.run(["nft", f"table inet marked {{ {chain}; }}"], check=True)
+        tcpcp.get(sock)
+        got = read_all(peer)
+        tcpcp.resume(sock)
+    assert rest(peer, got, written) == DATA[:written]
+
+
+def restored(sock: socket.socket) -> tcpcp.Ici:
+    """An ICI of which only the tag is looked at."""
+    ici = tcpcp.get(sock)
+    tcpcp.resume(sock)
+    return dataclasses.replace(ici, tag=1)
+
+
+@pytest.mark.parametrize("where", ("origin", "destination"))
+def test_the_driver_s_wake_ups_ask_too(hosts: Hosts, where: str) -> None:
+    """A tree that goes on at the origin; one that CRIU has restored, and that has left repair mode once."""
+    sock, peer, written = shut(hosts, "v4", State.CLOSE_WAIT)
+    with hosts.here.entered():
+        ici = restored(sock)
+    with deaf(hosts.here):
+        got = read_all(peer)
+        time.sleep(ANSWERS_AGAIN_S)
+    with hosts.here.entered():
+        if where == "origin":
+            tcp_repair.set_repair(sock, tcp_repair.ON)
+            assert stages.go_on(sock)
+        else:
+            stages.wake([ici], {1: (os.getpid(), sock.fileno())})
+    assert rest(peer, got, written) == DATA[:written]
+    assert_no_reset(hosts)
