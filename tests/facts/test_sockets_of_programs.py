@@ -24,6 +24,9 @@ import tcpcp
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
 
+#: include/uapi/linux/in6.h
+IPV6_ADDRFORM = 1
+
 
 class Holder:
     """An object of a program's own that stands for a socket."""
@@ -33,6 +36,70 @@ class Holder:
 
     def fileno(self) -> int:
         return self._sock.fileno()
+
+
+# --- told the wrong family -------------------------------------------------------------------------------
+
+MISTOLD = {"v4": socket.AF_INET6, "v6": socket.AF_INET, "mapped": socket.AF_INET}
+
+
+@pytest.mark.parametrize("kind", MISTOLD)
+def test_told_the_wrong_family(hosts: Hosts, kind: str) -> None:
+    """Python believes the family given to fromfd(); what is read is the kernel's, of it and of all others alike."""
+    (sock, peer), (other, _) = hosts.connect(kind), hosts.connect(kind)
+    mistold = socket.fromfd(sock.fileno(), MISTOLD[kind], socket.SOCK_STREAM)
+    with hosts.here.entered():
+        icis = [tcpcp.get(one) for one in (mistold, other)]
+        assert [one.ipv6_socket for one in icis] == [kind != "v4"] * 2
+        assert icis[0].options == icis[1].options
+        assert {str(one.local.ip) for one in icis} == {hosts.here_ip[6 if kind == "v6" else 4]}
+        tcpcp.resume(other)
+        tcpcp.release(mistold)
+        assert mistold.fileno() == -1
+        with tcpcp.create(icis[0]) as made:
+            tcpcp.activate(made)
+            peer.sendall(b"x")
+            assert made.recv(1) == b"x"
+    sock.close()
+    assert_no_reset(hosts)
+
+
+def test_of_another_family_since(hosts: Hosts) -> None:
+    """IPV6_ADDRFORM makes an IPv4 socket of an IPv6 one with mapped addresses; no object is told."""
+    sock, peer = hosts.connect("mapped")
+    sock.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDRFORM, socket.AF_INET)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        assert not ici.ipv6_socket
+        tcpcp.resume(sock)
+    peer.sendall(b"x")
+    assert sock.recv(1) == b"x"
+
+
+def test_listener_told_the_wrong_family(hosts: Hosts) -> None:
+    """What it accepts would be told the same."""
+    with hosts.here.entered(), socket.create_server((hosts.here_ip[4], 0)) as listener:
+        mistold = socket.fromfd(listener.fileno(), socket.AF_INET6, socket.SOCK_STREAM)
+        with hosts.there.entered():
+            peer = socket.socket()
+        peer.connect(listener.getsockname())
+        (sock,) = tcpcp.drain(mistold)
+        assert sock.family == socket.AF_INET
+        mistold.close()
+
+
+@pytest.mark.parametrize("family", (socket.AF_INET, socket.AF_INET6))
+def test_created_with_one_told_the_wrong_family(hosts: Hosts, family: int) -> None:
+    sock, _ = hosts.connect()
+    with hosts.here.entered(), socket.socket(family) as given:
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        wrong = socket.AF_INET if family == socket.AF_INET6 else socket.AF_INET6
+        mistold = socket.fromfd(given.fileno(), wrong, socket.SOCK_STREAM)
+        with mistold, pytest.raises(tcpcp.Unsupported, match="family"):
+            tcpcp.create(ici, sock=mistold)
+        with tcpcp.create(ici) as made:
+            tcpcp.activate(made)
 
 
 # --- with a timeout -------------------------------------------------------------------------------------

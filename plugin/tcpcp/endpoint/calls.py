@@ -310,7 +310,7 @@ def max_size(sock: HasFileno) -> int:
     :raises Unsupported: no TCP socket. :raises KernelError: one that listens, or is closed.
     """
     with ExitStack() as stack:
-        plain = sock if isinstance(sock, socket.socket) else as_socket(sock, stack)
+        plain = as_socket(sock, stack)
         inspection.require_tcp(plain)
         queues = tcp_repair.get_outq(plain) + tcp_repair.get_inq(plain)
         return IMAGE_OVERHEAD_BYTES + queues + len(socket_filter.get(plain))
@@ -632,7 +632,8 @@ def release_many(socks: Iterable[HasFileno]) -> None:
                 first = first or exc
                 continue
             gone.append(one)
-            _close(given)
+            if given is not sock:
+                _close(given)
         holding.pass_on(gone)
         holding.drop(gone)
     if first is not None:
@@ -642,6 +643,6 @@ def release_many(socks: Iterable[HasFileno]) -> None:
 def _close(given: HasFileno) -> None:
     """Its connection has ended already, so whatever its own way to be closed does is no reason to stop."""
     close = getattr(given, "close", None)
-    if close is not None and not isinstance(given, socket.socket):
+    if close is not None:
         with contextlib.suppress(Exception):
             close()

@@ -9,12 +9,16 @@ import io
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 from tcpcp.endpoint import inspection, socket_ends
 from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
+
+#: The family that one of Python's sockets was told it has; not sock.family, which makes an enum of it.
+_declared: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
 
 class HasFileno(Protocol):
@@ -26,7 +30,11 @@ class HasFileno(Protocol):
 
 
 def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
-    """*given* as one of Python's sockets.
+    """*given* as one of Python's sockets, which knows its own family.
+
+    One of Python's believes what it was told (socket.fromfd() and socket.socket(fileno=) with a family, accept() of
+    one that was told wrong), and reads addresses and options by that. Where the kernel says another family it gets
+    a duplicate: what is read of a socket must not depend on the object by which it was given.
 
     :param stack: closes it at its end, where it is a duplicate.
     :raises Unsupported: it is closed, or no socket, or one that encrypts, or has a buffer of its own.
@@ -39,7 +47,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
             "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
         )
     number = _descriptor(given)
-    if isinstance(given, socket.socket):
+    if isinstance(given, socket.socket) and _is_of_declared_family(given):
         return given
     try:
         made = stack.enter_context(_duplicate(number))
@@ -54,6 +62,14 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
             "it, and pass the socket that it was made of"
         )
     return made
+
+
+def _is_of_declared_family(sock: socket.socket) -> bool:
+    """Also where *sock* is no socket any more, its number closed: whoever asks it something next says so."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, inspection.SO_DOMAIN) == _declared(sock)
+    except OSError:
+        return True
 
 
 def require_no_files(given: HasFileno) -> None:
@@ -85,11 +101,16 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
     """Make sure that *sock* can become the endpoint *ici*.
 
     :return: *sock*.
-    :raises Unsupported: it is closed, no TCP socket, of another family, in repair mode, connected or listening,
-        or bound to a port of every address: which one it gets is known when it connects, too late to isolate it.
+    :raises Unsupported: it is closed, no TCP socket, of another family than the ICI's or than its object was told,
+        in repair mode, connected or listening, or bound to a port of every address: which one it gets is known
+        when it connects, too late to isolate it.
     """
     with contextlib.ExitStack() as stack:
-        as_socket(sock, stack)
+        own = as_socket(sock, stack)
+        if own is not sock:
+            raise Unsupported(
+                f"{ici}: the socket given is of the family {own.family.name}, not {sock.family.name}"
+            )
     inspection.require_tcp(sock)
     if (sock.family == socket.AF_INET6) != ici.ipv6_socket:
         raise Unsupported(f"{ici}: cannot be created with a socket of the family {sock.family.name}")

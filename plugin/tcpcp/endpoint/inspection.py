@@ -34,7 +34,8 @@ _REMEDIES = {
 #: What this kernel has not got.
 _absent: set[str] = set()
 #: include/uapi/asm-generic/socket.h SO_TYPE, SO_DOMAIN, SO_PROTOCOL.
-_WHAT_IT_IS = ((3, "SO_TYPE"), (39, "SO_DOMAIN"), (38, "SO_PROTOCOL"))
+SO_DOMAIN = 39
+_WHAT_IT_IS = ((3, "SO_TYPE"), (SO_DOMAIN, "SO_DOMAIN"), (38, "SO_PROTOCOL"))
 
 
 def inspect(sock: socket.socket) -> None:

@@ -159,7 +159,7 @@ def bound(listener: socket.socket) -> list[Endpoint]:
 def _listening(given: HasFileno) -> Iterator[socket.socket]:
     """*given* as one of Python's sockets, which listens."""
     with contextlib.ExitStack() as stack:
-        sock = given if isinstance(given, socket.socket) else handed_in.as_socket(given, stack)
+        sock = handed_in.as_socket(given, stack)
         if tcp_repair.get_state(sock) != State.LISTEN:
             raise Unsupported(f"{tcp_repair.describe(sock)}: not a listening socket")
         yield sock
