@@ -33,6 +33,7 @@ _CLASSES: Mapping[str, type[errors.MigrateError]] = {
     "IsolationError": errors.KernelError,
     "Unfed": errors.KernelError,
     "Expired": errors.KernelError,
+    "Moved": errors.KernelError,
     "OtherNamespace": errors.KernelError,
     "AlreadyGot": errors.KernelError,
     "NotGot": errors.KernelError,

@@ -118,6 +118,15 @@ class Expired(TcpcpError):
     hint = "The host stood still, or somebody removed the filter: look who, and try again."
 
 
+class Moved(Expired):
+    """A call that had begun before :func:`tcpcp.get` has read from the connection, or written to it, since.
+
+    The ICI has what was read there, and lacks what was written; nothing has changed.
+    """
+
+    hint = "Have the program's threads leave that connection alone, and get it anew."
+
+
 class OtherNamespace(TcpcpError):
     """The socket is of another network namespace than the calling thread; nothing has changed."""
 

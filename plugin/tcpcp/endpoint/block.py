@@ -26,7 +26,8 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passi
         socket.
     :return: gives the ICIs to the body, in the same order.
     :raises TcpcpError: of :func:`tcpcp.get_many`, before the body: all are as before.
-    :raises Expired: at the end of the body: the isolation had run out, so the ICIs are void. All go on here that
+    :raises Expired: at the end of the body: the isolation had run out, or (:class:`tcpcp.Moved`, which is one) a
+        thread that was in the middle of a call has read or written since. So the ICIs are void: all go on here that
         the body has not dealt with itself; what was created from the ICIs must be released there.
     :raises KernelError: at the end of the body: one socket could not be released, its number closed meanwhile,
         say. All the others are released, and the destination may go on with all. Likewise the other errors

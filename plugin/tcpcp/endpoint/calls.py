@@ -151,9 +151,16 @@ def get(sock: HasFileno) -> Ici:
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it meanwhile
-        gets an error, but for splice(2) from it and shutdown(), which the kernel lets work and the ICI knows
-        nothing of. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
+        gets an error, but for splice(2) from it and shutdown(), which the kernel lets work. Keepalive is off
+        meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
+
+    A thread that sleeps in recv() or send() when this is called sleeps on: nothing arrives. But one that was woken
+    just before, and had no processor yet, goes on afterwards as if nothing was: the kernel looks at repair mode
+    when a call begins. The ICI has what such a thread has done until this returns. What it does later, as what
+    splice(2) and shutdown() do, the ICI does not have: :func:`release` looks, and refuses with ``Moved``;
+    :func:`resume` goes on with the connection here, and nothing is lost. A program with no thread in a call on the
+    socket never meets it.
 
     It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
     anew. After that packets reach the socket again and are acknowledged, so that the ICI does not describe
@@ -249,6 +256,8 @@ def _get_all(
     twins.require_none(flows, bound, namespace)
     _hold(held, wanted, namespace)
     icis = read_many(pairs, prepared)
+    for one, ici in zip(held, icis, strict=True):
+        one.left = reader.left_in(ici)
     try:
         _stand_still(plain, held, icis, wanted, namespace)
     except BaseException as exc:
@@ -610,6 +619,8 @@ def release(sock: HasFileno) -> None:
     :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
+    :raises Moved: likewise (it is an ``Expired``), for a thread has read from it or written to it since, or the
+        program has shut it down: see :func:`get`.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises KernelError: the socket is open still.
     """
@@ -623,6 +634,7 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         plain = [as_socket(sock, stack) for sock in socks]
         held = stack.enter_context(holding.letting_go(plain))
         holding.renew(held)
+        holding.require_unmoved(plain, held)
         gone: list[Holding] = []
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tcpcp.endpoint import reader
 from tcpcp.endpoint.flow_table import FlowTable
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.own_lock import OwnLock
+from tcpcp.endpoint.reader import Left
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, KernelError, Moved, NotGot
 from tcpcp.kernel import tcp_repair
 
 
@@ -33,6 +35,7 @@ class Holding:
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
     :ivar created: not got: the filter by which this host's connection tracking, which has not seen its connection
         begin, gets to know it; None: nobody needs to tell it, or can.
+    :ivar left: what its queues held when it was got; None: it was not.
     :ivar going: a thread is about to let it run or to end it.
     """
 
@@ -43,6 +46,7 @@ class Holding:
     known: Known | None = None
     before: bool = False
     created: FlowTable | None = None
+    left: Left | None = None
     going: bool = False
     since: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
@@ -267,8 +271,33 @@ def undo(holdings: Sequence[Holding]) -> None:
 
 def ran_out(names: Sequence[str]) -> Expired:
     """The error for the connections *names*."""
+    return Expired(f"{_some(names)}: the isolation has run out, or was removed by somebody")
+
+
+def require_unmoved(socks: Sequence[socket.socket], holdings: Sequence[Holding]) -> None:
+    """Make sure that no call has read from *socks*, or written to them, since they were got as *holdings*.
+
+    :raises Moved: of those named.
+    """
+    if moved := [
+        tcp_repair.describe(sock) for sock, one in zip(socks, holdings, strict=True) if _moved(sock, one)
+    ]:
+        raise Moved(
+            f"{_some(moved)}: a thread that was in the middle of a call has read or written since it was got, or "
+            "the program has shut it down: the ICI does not describe it any more"
+        )
+
+
+def _moved(sock: socket.socket, one: Holding) -> bool:
+    """A number that is closed meanwhile has nothing to tell; whoever uses it next says so."""
+    with contextlib.suppress(KernelError):
+        return one.left is not None and one.left != reader.left(sock)
+    return False
+
+
+def _some(names: Sequence[str]) -> str:
     more = f" and of {len(names) - 3} more" if len(names) > 3 else ""
-    return Expired(f"{', '.join(names[:3])}{more}: the isolation has run out, or was removed by somebody")
+    return f"{', '.join(names[:3])}{more}"
 
 
 def _opened(holdings: Iterable[Holding]) -> None:

@@ -7,10 +7,12 @@ only the application changes, :func:`read` the rest, once the connection is isol
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from tcpcp.endpoint import repair_mode, socket_options
 from tcpcp.endpoint.inspection import check_no_error, check_state
@@ -264,21 +266,48 @@ def _negotiated(options: int, snd_wscale: int, rcv_wscale: int, mss_clamp: int, 
     )
 
 
-def position(sock: socket.socket) -> tuple[int, int]:
-    """What a packet that arrives would move: ``rcv_nxt`` and the bytes not acknowledged."""
+class Left(NamedTuple):
+    """What waits in the queues of a socket, in bytes; a call of its program's moves it.
+
+    :ivar outgoing: not acknowledged, our FIN among it. :ivar incoming: not read, without the peer's FIN.
+    """
+
+    outgoing: int
+    incoming: int
+
+
+def left_in(ici: Ici) -> Left:
+    """What the socket has left that *ici* was read from, for as long as nothing moves it."""
+    queue = ici.send_queue
+    outgoing = len(queue.sent) + len(queue.unsent) + (ici.state in FIN_UNACKED)
+    return Left(outgoing, len(ici.receive_queue.data))
+
+
+def left(sock: socket.socket) -> Left:
+    """What *sock* has left now; waits for who has its lock."""
+    return Left(tcp_repair.get_outq(sock), tcp_repair.get_inq(sock))
+
+
+def position(sock: socket.socket) -> tuple[int, Left]:
+    """What a packet that arrives would move, ``rcv_nxt`` and what is not acknowledged, and what a call would."""
     tcp_repair.select_queue(sock, RECV_QUEUE)
     try:
-        return tcp_repair.get_queue_seq(sock), tcp_repair.get_outq(sock)
+        return tcp_repair.get_queue_seq(sock), left(sock)
     finally:
         tcp_repair.select_queue(sock, NO_QUEUE)
 
 
+def _position_in(numbers: Numbers, fin: int) -> tuple[int, Left]:
+    """As :func:`position`; *fin*: 1 where the peer's has arrived, which counts until it is read (tcp_inq())."""
+    incoming = numbers.rcv_nxt - numbers.copied_seq & seq.MASK
+    return numbers.rcv_nxt, Left(numbers.write_seq - numbers.snd_una & seq.MASK, max(incoming - fin, 0))
+
+
 def _has_moved(sock: socket.socket, ici: Ici, numbers: Numbers | None) -> bool:
     if ici.state is State.CLOSE:
-        return False
-    now = (numbers.rcv_nxt, numbers.write_seq - numbers.snd_una & seq.MASK) if numbers else position(sock)
-    outstanding = len(ici.send_queue.sent) + len(ici.send_queue.unsent) + (ici.state in FIN_UNACKED)
-    return now != (ici.rcv_nxt, outstanding)
+        return left(sock) != left_in(ici)
+    now = _position_in(numbers, ici.receive_queue.fin) if numbers else position(sock)
+    return now != (ici.rcv_nxt, left_in(ici))
 
 
 def read_many(
@@ -286,9 +315,11 @@ def read_many(
 ) -> list[Ici]:
     """Read several endpoints, as :func:`read` each, and make sure that none has moved since.
 
-    A packet that was past the filter's hook, on another processor, when the filter came into force may
-    arrive after the socket was read. So each is looked at again after all were read, and read again if its
-    ``rcv_nxt`` or ``snd_una`` is another.
+    A packet that was past the filter's hook, on another processor, when the filter came into force may arrive
+    after the socket was read. And recv() and send() look at repair mode when they begin only (net/ipv4/tcp.c
+    tcp_recvmsg_locked(), tcp_sendmsg_locked()): a thread that slept in one of them, and was woken by the last
+    packet before the isolation, goes on as soon as it gets a processor. So each is looked at again after all were
+    read, and read again if its ``rcv_nxt``, ``snd_una``, ``copied_seq`` or ``write_seq`` is another.
 
     :param socks: sockets, or pairs of tag and socket; all isolated.
     :param prepared: what :func:`prepare` has read of each.
@@ -395,7 +426,12 @@ def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers
 
 
 def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
-    """Read again what has moved, until nothing has."""
+    """Read again what has moved, until nothing has.
+
+    Where something waits to be read, or to be sent, a thread may be about to go on with it: that comes first.
+    """
+    if any(ici.receive_queue.data or ici.send_queue.unsent for ici in icis):
+        os.sched_yield()
     for _ in range(MAX_READS):
         looks = kernel_fields.numbers(socks)
         moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i], looks[i])]
