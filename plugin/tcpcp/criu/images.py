@@ -195,7 +195,7 @@ def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[in
 
     What a sysctl says is in CRIU's images as if the program had set it, and restore would set it, which the kernel
     refuses where it is more than setsockopt() takes: so nothing could be restored. The sockets that it restores
-    start with what this host's sysctl says (:func:`tcpcp.endpoint.socket_options.put` sees to the rest).
+    start with what this host's sysctl says (:func:`tcpcp.endpoint.option_setters.put` sees to the rest).
 
     :param states: inode -> the state in the socket's ICI; CRIU's restore takes the state from here only.
     :param closed: inodes of sockets without a connection. One that had a connection at the dump, and has

@@ -73,7 +73,7 @@ from tcpcp.endpoint import (
 from tcpcp.endpoint.handed_in import HasFileno, as_socket
 from tcpcp.endpoint.holding import Holding
 from tcpcp.endpoint.isolation import Flow
-from tcpcp.endpoint.reader import read, read_many
+from tcpcp.endpoint.reader import left_in, read, read_many
 from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
@@ -155,12 +155,10 @@ def get(sock: HasFileno) -> Ici:
         meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
-    A thread that sleeps in recv() or send() when this is called sleeps on: nothing arrives. But one that was woken
-    just before, and had no processor yet, goes on afterwards as if nothing was: the kernel looks at repair mode
-    when a call begins. The ICI has what such a thread has done until this returns. What it does later, as what
-    splice(2) and shutdown() do, the ICI does not have: :func:`release` looks, and refuses with ``Moved``;
-    :func:`resume` goes on with the connection here, and nothing is lost. A program with no thread in a call on the
-    socket never meets it.
+    A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,
+    goes on as if nothing was: the kernel looks at repair mode when a call begins. What it does after this returns,
+    as what splice(2) and shutdown() do, the ICI does not have: :func:`release` looks, and refuses with ``Moved``;
+    :func:`resume` goes on with the connection here, and nothing is lost.
 
     It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
     anew. After that packets reach the socket again and are acknowledged, so that the ICI does not describe
@@ -257,7 +255,7 @@ def _get_all(
     _hold(held, wanted, namespace)
     icis = read_many(pairs, prepared)
     for one, ici in zip(held, icis, strict=True):
-        one.left = reader.left_in(ici)
+        one.left = left_in(ici)
     try:
         _stand_still(plain, held, icis, wanted, namespace)
     except BaseException as exc:

@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from tcpcp.endpoint import socket_options
+from tcpcp.endpoint import option_setters
 from tcpcp.kernel import fields
 from tcpcp.record.option_names import OPTIONS, Option
 
@@ -83,7 +83,7 @@ def _values(sock: socket.socket, option: Option) -> Iterator[None]:
     for value in sorted({option.minimum, *_TRIED, option.maximum}):
         if option.minimum <= value <= option.maximum:
             try:
-                socket_options.put(sock, option, value)
+                option_setters.put(sock, option, value)
             except OSError:
                 continue
             yield

@@ -6,13 +6,11 @@ Source: getsockopt(2), socket(7), tcp(7), ip(7), ipv6(7).
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import struct
 from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache
 
-from tcpcp.endpoint import first_namespace
+from tcpcp.endpoint import first_namespace, option_setters
 from tcpcp.errors import IciError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import option_names
@@ -34,15 +32,9 @@ SO_BUF_LOCK = OPTIONS["SO_BUF_LOCK"].number
 #: :func:`set_last` are for the end.
 LAST = frozenset({"SO_SNDBUF", "SO_RCVBUF", "SO_BUF_LOCK", "TCP_NOTSENT_LOWAT", "SO_LOCK_FILTER"})
 
-_LINGER = struct.Struct("=2i")
-_U32 = struct.Struct("=I")
-#: struct __kernel_old_timeval: two longs.
-_TIMEVAL = struct.Struct("@2l")
-_LONG = struct.Struct("@L")
 #: SO_TXREHASH, until something is chosen; since 6.3 the kernel chooses at once.
 _NOT_CHOSEN = 255
-_NO_TIME = bytes(_TIMEVAL.size)
-_NO_LIMIT = 2 ** (8 * _LONG.size) - 1
+_NO_TIME = bytes(option_setters.TIMEVAL.size)
 SOL_SOCKET = socket.SOL_SOCKET
 #: The order in which options are set.
 _POSITION = {name: position for position, name in enumerate(OPTIONS)}
@@ -51,12 +43,11 @@ _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 #: Options that need more than one plain int, or are read only under a condition.
 _SIZES = (OPTIONS["SO_SNDBUF"], OPTIONS["SO_RCVBUF"])
-_TIMES = tuple(option for option in OPTIONS.values() if option.kernel_type == "timeval")
 _CLAMP = OPTIONS["TCP_WINDOW_CLAMP"]
-_RATE = OPTIONS["SO_MAX_PACING_RATE"]
-_SPECIAL = frozenset(option.name for option in (*_SIZES, *_TIMES, _CLAMP, _RATE, OPTIONS["SO_LINGER"]))
-#: TCP_TIMEOUT_MIN (include/net/tcp.h), two ticks of the clock, where a second has 1000, 300, 250 and 100; us.
-_SHORTEST_US = (2000, 6666, 8000, 20000)
+_SPECIAL = frozenset(
+    option.name
+    for option in (*_SIZES, *option_setters.TIMES, _CLAMP, option_setters.RATE, OPTIONS["SO_LINGER"])
+)
 
 _Items = tuple[tuple[str, int], ...]
 _Plan = tuple[tuple[str, int, int, int | None, bool], ...]
@@ -239,24 +230,26 @@ def _read_special(sock: socket.socket, found: dict[str, int], connected: bool) -
     get, locks = sock.getsockopt, found.get("SO_BUF_LOCK", 0)
     try:
         sizes = get(SOL_SOCKET, socket.SO_SNDBUF), get(SOL_SOCKET, socket.SO_RCVBUF)
-        linger = get(SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
-        rate = get(SOL_SOCKET, _RATE.number, _LONG.size)
-        times = [get(SOL_SOCKET, option.number, _TIMEVAL.size) for option in _TIMES]
+        linger = get(SOL_SOCKET, socket.SO_LINGER, option_setters.LINGER.size)
+        rate = get(SOL_SOCKET, option_setters.RATE.number, option_setters.LONG.size)
+        times = [
+            get(SOL_SOCKET, option.number, option_setters.TIMEVAL.size) for option in option_setters.TIMES
+        ]
         clamp = get(socket.IPPROTO_TCP, _CLAMP.number)
     except OSError as exc:
         raise tcp_repair.failed("getsockopt", sock, exc) from exc
     for option, bit, size in zip(_SIZES, (SNDBUF_LOCK, RCVBUF_LOCK), sizes, strict=True):
         if connected or locks & bit:
             found[option.name] = size
-    on, seconds = _LINGER.unpack(linger)
+    on, seconds = option_setters.LINGER.unpack(linger)
     if on:
         found["SO_LINGER"] = seconds if seconds >= 0 else LINGER_FOR_EVER
-    (limit,) = _LONG.unpack(rate)
-    if limit != _NO_LIMIT:
-        found[_RATE.name] = min(limit, _RATE.maximum)
-    for option, raw in zip(_TIMES, times, strict=True):
+    (limit,) = option_setters.LONG.unpack(rate)
+    if limit != option_setters.NO_LIMIT:
+        found[option_setters.RATE.name] = min(limit, option_setters.RATE.maximum)
+    for option, raw in zip(option_setters.TIMES, times, strict=True):
         if raw != _NO_TIME:
-            whole, microseconds = _TIMEVAL.unpack(raw)
+            whole, microseconds = option_setters.TIMEVAL.unpack(raw)
             found[option.name] = min(whole * 1_000_000 + microseconds, option.maximum)
     # The kernel clamps by itself, to the whole buffer or what the window field can hold, and where the
     # receive buffer is tuned moves the clamp along; an application's clamp stands out by being small. A
@@ -298,7 +291,7 @@ def _require_known(sock: socket.socket, options: Mapping[str, int]) -> None:
 def _set_each(sock: socket.socket, options: Iterable[tuple[Option, int]]) -> None:
     for option, value in options:
         try:
-            put(sock, option, value)
+            option_setters.put(sock, option, value)
         except OSError as exc:
             if exc.errno not in _ABSENT:
                 raise tcp_repair.failed(f"setsockopt({option.name}, {value})", sock, exc) from exc
@@ -316,87 +309,6 @@ def _to_set(options: _Items, present: _Items, but_criu_saved: bool) -> tuple[tup
 def _is_criu_s(option: Option, value: int) -> bool:
     """It sets what it saves as it was; what the kernel would refuse is taken out of its images before."""
     return option.saved_by_criu and option.is_settable(value)
-
-
-def put(sock: socket.socket, option: Option, value: int) -> None:
-    """Set one option, to the nearest value that the kernel takes where it is beyond, as a sysctl may have it.
-
-    :raises OSError: it was refused.
-    """
-    if not option.is_settable(value):
-        if sock.getsockopt(option.level, option.number) & U32_MAX == value & U32_MAX:
-            return  # the same sysctl here
-        value = option.settable(value)
-    setter = _SETTERS.get(option.name)
-    if setter:
-        setter(sock, value)
-    elif value > option_names.INT_MAX:
-        sock.setsockopt(option.level, option.number, _U32.pack(value))
-    else:
-        sock.setsockopt(option.level, option.number, value)
-
-
-def _set_linger(sock: socket.socket, seconds: int) -> None:
-    time = -1 if seconds == LINGER_FOR_EVER else max(seconds, 0)
-    sock.setsockopt(SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(seconds >= 0, time))
-
-
-def _set_rate(sock: socket.socket, bytes_a_second: int) -> None:
-    sock.setsockopt(SOL_SOCKET, _RATE.number, _LONG.pack(min(bytes_a_second, _NO_LIMIT)))
-
-
-def _set_short_time(number: int) -> Callable[[socket.socket, int], None]:
-    """For one that the kernel of the origin may have shorter than this one takes it, by a sysctl or its clock."""
-
-    def setter(sock: socket.socket, microseconds: int) -> None:
-        longer = [one for one in _SHORTEST_US if one > microseconds]
-        for time in (microseconds, *longer):
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, number, time)
-            except OSError as exc:
-                if exc.errno != errno.EINVAL or not longer or time == longer[-1]:
-                    raise
-            else:
-                return
-
-    return setter
-
-
-def _set_send_buffer(sock: socket.socket, reported_bytes: int) -> None:
-    _set_size(sock, "SO_SNDBUF", reported_bytes // 2)
-
-
-def _set_receive_buffer(sock: socket.socket, reported_bytes: int) -> None:
-    _set_size(sock, "SO_RCVBUF", reported_bytes // 2)
-
-
-def _set_size(sock: socket.socket, name: str, size_bytes: int) -> None:
-    if not first_namespace.set_size(sock, name, size_bytes):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-
-def _set_v6only(sock: socket.socket, value: int) -> None:
-    """Once the socket is bound the kernel refuses even the value it has."""
-    if sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) != value:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, value)
-
-
-def _set_timeout(number: int) -> Callable[[socket.socket, int], None]:
-    def setter(sock: socket.socket, microseconds: int) -> None:
-        sock.setsockopt(SOL_SOCKET, number, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
-
-    return setter
-
-
-_SETTERS = {
-    "IPV6_V6ONLY": _set_v6only,
-    "SO_LINGER": _set_linger,
-    "SO_MAX_PACING_RATE": _set_rate,
-    **{name: _set_short_time(OPTIONS[name].number) for name in ("TCP_RTO_MIN_US", "TCP_DELACK_MAX_US")},
-    # Beyond the sysctl limits of this host, as it was on the other one.
-    "SO_SNDBUF": _set_send_buffer,
-    "SO_RCVBUF": _set_receive_buffer,
-} | {option.name: _set_timeout(option.number) for option in _TIMES}
 
 
 def set_buffer_locks(sock: socket.socket, locks: int) -> None:
@@ -437,7 +349,7 @@ def set_last(sock: socket.socket, options: Mapping[str, int]) -> None:
     :raises KernelError: of the first call that failed.
     """
     lowat, lock = OPTIONS["TCP_NOTSENT_LOWAT"], OPTIONS["SO_LOCK_FILTER"]
-    raw = _U32.pack(options.get(lowat.name, 0))
+    raw = option_setters.U32.pack(options.get(lowat.name, 0))
     tcp_repair.set_bytes(sock, lowat.level, lowat.number, raw, lowat.name)
     if options.get(lock.name):
         tcp_repair.set_int(sock, lock.level, lock.number, 1, lock.name)

@@ -29,8 +29,8 @@ class Option:
     """One option.
 
     :ivar minimum: smallest, :ivar maximum: largest value that the kernel reports and we carry.
-    :ivar least: smallest, :ivar most: largest value that it takes, where a sysctl may say more: what a socket
-        that has chosen nothing reports is the sysctl's, and the two have limits of their own. None: the same.
+    :ivar takes: smallest and largest value that it takes, where a sysctl may say more: what a socket that has
+        chosen nothing reports is the sysctl's, and the two have limits of their own. None: the same.
     :ivar default: what every kernel starts a socket with; None where a sysctl decides, or that is no number.
     :ivar ipv6_only: exists on AF_INET6 sockets only.
     :ivar listening_only: has no meaning, or cannot be set, once the socket is connected.
@@ -50,13 +50,11 @@ class Option:
     saved_by_criu: bool = False
     privileged: bool = False
     kernel_type: str = "int"
-    least: int | None = None
-    most: int | None = None
+    takes: tuple[int, int] | None = None
 
     def settable(self, value: int) -> int:
         """The value nearest to *value* that the kernel takes."""
-        least = self.minimum if self.least is None else self.least
-        most = self.maximum if self.most is None else self.most
+        least, most = self.takes or (self.minimum, self.maximum)
         return min(max(value, least), most)
 
     def is_settable(self, value: int) -> bool:
@@ -128,12 +126,12 @@ _TABLE = (
     Option("TCP_MAXSEG", IPPROTO_TCP, 2, 88, 32767, 536, listening_only=True),
     Option("TCP_CORK", IPPROTO_TCP, 3, 0, 1, 0, saved_by_criu=True),
     # The sysctls take any number, below 0 too, and an octet.
-    Option("TCP_KEEPIDLE", IPPROTO_TCP, 4, -_MOST_S, _MOST_S, saved_by_criu=True, least=1, most=32767),
-    Option("TCP_KEEPINTVL", IPPROTO_TCP, 5, -_MOST_S, _MOST_S, saved_by_criu=True, least=1, most=32767),
-    Option("TCP_KEEPCNT", IPPROTO_TCP, 6, 0, 255, saved_by_criu=True, least=1, most=127),
+    Option("TCP_KEEPIDLE", IPPROTO_TCP, 4, -_MOST_S, _MOST_S, saved_by_criu=True, takes=(1, 32767)),
+    Option("TCP_KEEPINTVL", IPPROTO_TCP, 5, -_MOST_S, _MOST_S, saved_by_criu=True, takes=(1, 32767)),
+    Option("TCP_KEEPCNT", IPPROTO_TCP, 6, 0, 255, saved_by_criu=True, takes=(1, 127)),
     Option("TCP_SYNCNT", IPPROTO_TCP, 7, 1, 127, listening_only=True),
     # -1: none; 0: as the sysctl says, which is how one below 0 is carried: set it would be none.
-    Option("TCP_LINGER2", IPPROTO_TCP, 8, -1, _MOST_S, most=120),
+    Option("TCP_LINGER2", IPPROTO_TCP, 8, -1, _MOST_S, takes=(-1, 120)),
     Option("TCP_DEFER_ACCEPT", IPPROTO_TCP, 9, 0, 2**20, 0, listening_only=True),
     Option("TCP_WINDOW_CLAMP", IPPROTO_TCP, 10, 1, INT_MAX),
     # Whether the connection acknowledges at once; the kernel itself goes on adjusting it.
@@ -147,10 +145,10 @@ _TABLE = (
     Option("TCP_FASTOPEN_NO_COOKIE", IPPROTO_TCP, 34, 0, 1, 0, listening_only=True),
     Option("TCP_INQ", IPPROTO_TCP, 36, 0, 1, 0),
     # us. The limit is the kernel's since 6.18; before there was none.
-    Option("TCP_TX_DELAY", IPPROTO_TCP, 37, 0, U32_MAX, 0, most=2**28 - 1),
+    Option("TCP_TX_DELAY", IPPROTO_TCP, 37, 0, U32_MAX, 0, takes=(0, 2**28 - 1)),
     # Since 6.15; ms and us. What it takes at least are two clock ticks, whose length it does not tell.
     Option("TCP_RTO_MAX_MS", IPPROTO_TCP, 44, 1000, 120000),
-    Option("TCP_RTO_MIN_US", IPPROTO_TCP, 45, 1, U32_MAX, most=200000),
+    Option("TCP_RTO_MIN_US", IPPROTO_TCP, 45, 1, U32_MAX, takes=(1, 200000)),
     Option("TCP_DELACK_MAX_US", IPPROTO_TCP, 46, 1, 200000, 200000),
     Option("IP_TTL", IPPROTO_IP, 2, 1, 255),
     Option("IP_MTU_DISCOVER", IPPROTO_IP, 10, 0, 5),

@@ -80,7 +80,7 @@ def test_what_can_be_set_can_be_reported() -> None:
         assert option.minimum <= ends[0] < ends[1] <= option.maximum, option.name
         assert all(map(option.is_settable, ends)), option.name
         assert {option.is_settable(option.minimum), option.is_settable(option.maximum)} == {True} or (
-            option.least is not None or option.most is not None
+            option.takes is not None
         )
 
 
