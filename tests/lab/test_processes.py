@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 from harness.hosts import connect, spawn, ss
@@ -223,3 +224,23 @@ def test_options(lab: Lab) -> None:
     for name, options in wanted.items():
         assert report[name]["error"] == ""
         assert report[name]["options"] == options, name
+
+
+@pytest.fixture
+def beyond(lab: Lab) -> Iterator[None]:
+    """The origin's sysctls are more than any socket can be given (tcp(7))."""
+    names = {"tcp_keepalive_time": 86400, "tcp_keepalive_intvl": 40000, "tcp_keepalive_probes": 200}
+    names["tcp_fin_timeout"] = 180
+    origin = lab.hosts["origin"]
+    before = [origin.exec(["sysctl", f"net.ipv4.{name}"]).stdout.replace(" ", "").strip() for name in names]
+    origin.exec(["sysctl", "-qw", *(f"net.ipv4.{name}={value}" for name, value in names.items())])
+    yield
+    origin.exec(["sysctl", "-qw", *before])
+
+
+def test_sysctls_beyond_what_can_be_set(lab: Lab, beyond: None) -> None:
+    """CRIU's images have them as if they had been set, of listeners too, and to set them is refused."""
+    pid = start(lab, NUMBERED, "serve", str(PORT), "1")
+    client = drive(lab, 2)
+    move(lab, pid)
+    assert_goes_on(client)

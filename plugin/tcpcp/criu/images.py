@@ -31,7 +31,7 @@ from tcpcp.record.ici import (
     Ici,
     State,
 )
-from tcpcp.record.option_names import OPTIONS
+from tcpcp.record.option_names import OPTIONS, Option
 
 try:
     from pycriu.images import magic, pb
@@ -52,8 +52,12 @@ RESTORABLE = FIN_OUT | FIN_IN | {State.ESTABLISHED, State.CLOSE}
 
 _AF_INET, _AF_INET6, _IPPROTO_TCP, _SOCK_STREAM = 2, 10, 6, 1
 _SHUTDOWN_BOTH = 3
-#: Fields of a sk_opts_entry; unsigned, so what is below 0 is a very large number.
-_FROM_SYSCTL = {name.lower(): OPTIONS[name] for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")}
+#: Fields of an inet_sk_entry, where older CRIU has them and newer; unsigned, so what is below 0 is very large.
+_KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+_FROM_SYSCTL = {
+    "opts": {name.lower(): OPTIONS[name] for name in _KEEPALIVE},
+    "tcp_opts": {name.lower().removeprefix("tcp_"): OPTIONS[name] for name in _KEEPALIVE},
+}
 _U32 = struct.Struct("<I")
 
 
@@ -212,7 +216,7 @@ def patch_files(files: bytes, states: Mapping[int, State], closed: Collection[in
         if known:
             left.discard(entry.isk.ino)
             _patch_socket(entry.isk, states, closed)
-        if (entry.HasField("isk") and _clear_unsettable(entry.isk.opts)) or known:
+        if (entry.HasField("isk") and _clear_unsettable(entry.isk)) or known:
             message = entry.SerializeToString()
             parts.append(_U32.pack(len(message)) + message)
         else:
@@ -234,16 +238,24 @@ def _patch_socket(isk: Any, states: Mapping[int, State], closed: Collection[int]
         words[:] = [0] * len(words)
 
 
-def _clear_unsettable(opts: Any) -> bool:
-    """Whether there was one in a sk_opts_entry."""
+def _clear_unsettable(isk: Any) -> bool:
+    """Whether there was one."""
     found = [
-        field
-        for field, option in _FROM_SYSCTL.items()
-        if opts.HasField(field) and not option.is_settable(getattr(opts, field))
+        (part, field)
+        for part, options in _parts(isk)
+        for field, option in options.items()
+        if part.HasField(field) and not option.is_settable(getattr(part, field))
     ]
-    for field in found:
-        opts.ClearField(field)
+    for part, field in found:
+        part.ClearField(field)
     return bool(found)
+
+
+def _parts(isk: Any) -> Iterator[tuple[Any, dict[str, Option]]]:
+    """The parts with options from sysctls, as far as this version of CRIU has them."""
+    for name, options in _FROM_SYSCTL.items():
+        if name in isk.DESCRIPTOR.fields_by_name and isk.HasField(name):
+            yield getattr(isk, name), options
 
 
 def patch_inventory(inventory: bytes) -> bytes:

@@ -208,32 +208,38 @@ def test_a_socket_that_never_had_a_connection_stays_as_it_is() -> None:
     assert criu_images.patch_files(unconnected, {}, closed=[inode, 0xABC]) == unconnected
 
 
+@pytest.mark.parametrize(("part", "prefix"), [("opts", "tcp_"), ("tcp_opts", "")])
 @pytest.mark.parametrize(
     ("field", "value", "stays"),
     [
-        ("tcp_keepidle", 86400, False),
-        ("tcp_keepidle", 2**32 - 5, False),
-        ("tcp_keepidle", 32767, True),
-        ("tcp_keepintvl", 0, False),
-        ("tcp_keepcnt", 200, False),
-        ("tcp_keepcnt", 127, True),
+        ("keepidle", 86400, False),
+        ("keepidle", 2**32 - 5, False),
+        ("keepidle", 32767, True),
+        ("keepintvl", 0, False),
+        ("keepcnt", 200, False),
+        ("keepcnt", 127, True),
     ],
 )
-def test_what_no_socket_can_be_given_is_taken_out(field: str, value: int, stays: bool) -> None:
+def test_what_no_socket_can_be_given_is_taken_out(
+    part: str, prefix: str, field: str, value: int, stays: bool
+) -> None:
     """As a sysctl had it: restore would set it, and fail, of listeners and others too."""
     inode = next(one.inode for one in criu_images.inet_sockets(FILES) if one.state is State.LISTEN)
-    files = with_option(FILES, inode, field, value)
+    if part not in criu_images.pb.inet_sk_entry.DESCRIPTOR.fields_by_name:
+        pytest.skip("of newer CRIU")
+    field = prefix + field
+    files = with_option(FILES, inode, part, field, value)
     patched = criu_images.patch_files(files, {})
-    assert (field in isk(patched, inode)["opts"]) is stays
+    assert (field in isk(patched, inode)[part]) is stays
     assert patched == files or not stays
 
 
-def with_option(files: bytes, inode: int, field: str, value: int) -> bytes:
+def with_option(files: bytes, inode: int, part: str, field: str, value: int) -> bytes:
     """files.img with an option of one socket."""
     parts = [files[:8]]
     for _, entry in criu_images._records(files, "FILES", criu_images.pb.file_entry):
         if entry.HasField("isk") and entry.isk.ino == inode:
-            setattr(entry.isk.opts, field, value)
+            setattr(getattr(entry.isk, part), field, value)
         message = entry.SerializeToString()
         parts += [len(message).to_bytes(4, "little"), message]
     return b"".join(parts)
