@@ -241,6 +241,6 @@ def beyond(lab: Lab) -> Iterator[None]:
 def test_sysctls_beyond_what_can_be_set(lab: Lab, beyond: None) -> None:
     """CRIU's images have them as if they had been set, of listeners too, and to set them is refused."""
     pid = start(lab, NUMBERED, "serve", str(PORT), "1")
-    client = drive(lab, 2)
+    client = drive_numbered(lab, PORT, 2)
     move(lab, pid)
     assert_goes_on(client)

@@ -61,6 +61,7 @@ from tcpcp.endpoint import (
     holding,
     host,
     inspection,
+    patience,
     preparation,
     raw_segment,
     repair_mode,
@@ -278,6 +279,8 @@ def _stand_still(
             one.known = Known(namespace, flow.local, flow.peer, old, ici.snd_una)
             microseconds = ici.timestamp is not None and ici.timestamp.microseconds
             timers.stand_still(sock, ici.options, microseconds=microseconds)
+            if patience.is_needed(ici):
+                patience.begin(sock, one, ici)
 
 
 def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:

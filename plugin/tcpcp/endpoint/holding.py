@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tcpcp.endpoint import reader
+from tcpcp.endpoint import isolation, raw_segment, reader
 from tcpcp.endpoint.flow_table import FlowTable
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.reader import Left
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AlreadyGot, Expired, IsolationError, KernelError, Moved, NotGot
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, KernelError, Moved, NotGot, TcpcpError
 from tcpcp.kernel import tcp_repair
 
 
@@ -35,6 +35,8 @@ class Holding:
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
     :ivar created: not got: the filter by which this host's connection tracking, which has not seen its connection
         begin, gets to know it; None: nobody needs to tell it, or can.
+    :ivar last: what its peer has acknowledged last, to be fed to it again (`patience`); b"": nothing is.
+    :ivar renewed: when it was isolated, or its isolation renewed (time.monotonic()).
     :ivar left: what its queues held when it was got; None: it was not.
     :ivar going: a thread is about to let it run or to end it.
     """
@@ -47,8 +49,10 @@ class Holding:
     before: bool = False
     created: FlowTable | None = None
     left: Left | None = None
+    last: bytes = b""
     going: bool = False
     since: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=time.monotonic)
     table: FlowTable | None = None
 
     @property
@@ -193,8 +197,37 @@ def renew(holdings: Sequence[Holding]) -> None:
             filter_.renew(flows(theirs))
         except Expired:
             expired += _named(filter_.expired(flows(theirs)))
+        else:
+            _renewed(theirs)
     if expired:
         raise ran_out(expired)
+
+
+def _renewed(holdings: Iterable[Holding]) -> None:
+    now = time.monotonic()
+    for one in holdings:
+        one.renewed = now
+
+
+def repeat(namespace: int, alone: Holding | None = None) -> bool:
+    """Feed those in *namespace*, the calling thread's, what their peers have said last; or *alone* of them.
+
+    None that is let go, for there may be no socket any more, and the peer would get a reset; nor one whose
+    isolation has run out.
+
+    :return: whether there are any. Best effort: what is not heard is not missed now.
+    """
+    over = time.monotonic() - isolation.TIMEOUT_S
+    with _lock:
+        theirs = [alone] if alone else [one for one in _known.values() if one.last]
+        found = [
+            one for one in theirs if one.known and one.known.namespace == namespace and one.renewed > over
+        ]
+        for one in found:
+            with contextlib.suppress(TcpcpError):
+                if not one.going and one.known:
+                    raw_segment.feed(one.last, one.known.local)
+    return bool(found)
 
 
 def isolated(flows_: Sequence[Flow], namespace: int) -> list[Flow]:

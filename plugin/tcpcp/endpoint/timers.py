@@ -1,8 +1,9 @@
 """The clocks that must stand still while a connection is isolated: keepalive, and the limits of retransmission.
 
-Nothing of it arrives and nothing leaves, so the kernel counts probes and retransmissions that are not answered,
-and in the end takes the peer for dead. A user timeout of 21 days puts that off, whatever the limits are
-(net/ipv4/tcp_timer.c tcp_write_timeout(), tcp_probe_timer(), tcp_keepalive_timer()), and keepalive is off.
+Nothing of it arrives and nothing leaves, so the kernel counts retransmissions that are not answered, and in the end
+takes the peer for dead. A user timeout of 21 days puts that off, whatever the limits are (net/ipv4/tcp_timer.c
+tcp_write_timeout(), tcp_keepalive_timer()), and keepalive is off. Window probes are counted beside the user timeout
+(tcp_probe_timer()): those are seen to by `patience`.
 With timestamps in microseconds it is 31 minutes: the kernel multiplies it by 1000 in 32 bits and compares with
 a sign (retransmits_timed_out()). An eighth of what that could hold is left free, for what was sent may have been
 sent "later" than now: pacing dates it so, and we set the clock. 24 days would be over then, at once.

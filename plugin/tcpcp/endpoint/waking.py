@@ -77,7 +77,7 @@ def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> 
     if state not in _WAITED_FOR:
         return b""
     known = known or _known(sock)
-    if not _hears(sock, known.local, known.namespace):
+    if not hears(sock, known.local, known.namespace):
         return b""
     # A segment from before the window is answered before its acknowledgement is looked at.
     return raw_segment.build(
@@ -136,8 +136,8 @@ def overdue(sock: socket.socket, state: int, held_s: float) -> Overdue:
 def _last_again(sock: socket.socket) -> bytes:
     """What the peer has acknowledged last; says nothing new."""
     local, peer, _ = socket_ends.ends(sock)
-    hears = _hears(sock, local, tcp_repair.get_namespace(sock))
-    if tcp_repair.get_state(sock) not in _WAITED_FOR or not hears:
+    heard = hears(sock, local, tcp_repair.get_namespace(sock))
+    if tcp_repair.get_state(sock) not in _WAITED_FOR or not heard:
         return b""
     tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
     number = tcp_repair.get_queue_seq(sock)
@@ -155,7 +155,7 @@ def _acknowledged(sock: socket.socket) -> int:
     return found
 
 
-def _hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
+def hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
     """Whether what this thread feeds arrives at *sock*, which is of *namespace*.
 
     A socket bound to an interface hears nothing of it: that comes by the loopback interface, and what is not
