@@ -87,7 +87,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     held = sockets.collect(tree.held_in(tables.tables))
     for one, other in translated.find(held.tcp):
         one.problem = one.problem or translated.words(one, other)
-    found.files.extend(files.found)
+    found.files.extend([*files.found, *files.deleted])
     found.files.extend(names.directories(held.names))
     found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)

@@ -117,7 +117,7 @@ class Failure(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system")
+    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system", "stored_files", "free_files", "read_only", "closed_directory", "attributes")
     class Use(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         USE_UNSPECIFIED: _ClassVar[File.Use]
@@ -131,6 +131,7 @@ class File(_message.Message):
         COPIED_TREE: _ClassVar[File.Use]
         WATCHED: _ClassVar[File.Use]
         KERNEL_MADE: _ClassVar[File.Use]
+        DELETED: _ClassVar[File.Use]
     USE_UNSPECIFIED: File.Use
     OPEN: File.Use
     MAPPED: File.Use
@@ -142,6 +143,15 @@ class File(_message.Message):
     COPIED_TREE: File.Use
     WATCHED: File.Use
     KERNEL_MADE: File.Use
+    DELETED: File.Use
+    class Attribute(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ATTRIBUTE_UNSPECIFIED: _ClassVar[File.Attribute]
+        IMMUTABLE: _ClassVar[File.Attribute]
+        APPEND_ONLY: _ClassVar[File.Attribute]
+    ATTRIBUTE_UNSPECIFIED: File.Attribute
+    IMMUTABLE: File.Attribute
+    APPEND_ONLY: File.Attribute
     PATH_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +178,11 @@ class File(_message.Message):
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FILE_SYSTEM_FIELD_NUMBER: _ClassVar[int]
+    STORED_FILES_FIELD_NUMBER: _ClassVar[int]
+    FREE_FILES_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     path: str
     use: File.Use
     size_bytes: int
@@ -194,7 +209,12 @@ class File(_message.Message):
     stored_bytes: int
     free_bytes: int
     file_system: int
-    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ...) -> None: ...
+    stored_files: int
+    free_files: int
+    read_only: str
+    closed_directory: str
+    attributes: _containers.RepeatedScalarFieldContainer[File.Attribute]
+    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ..., stored_files: _Optional[int] = ..., free_files: _Optional[int] = ..., read_only: _Optional[str] = ..., closed_directory: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[File.Attribute, str]]] = ...) -> None: ...
 
 class Compare(_message.Message):
     __slots__ = ("files",)
