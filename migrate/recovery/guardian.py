@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrate import limits
+from migrate import interrupt, limits
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.gap.capture import Capture
@@ -131,7 +131,7 @@ def main() -> int:
     """The guardian's life."""
     directory = Path(sys.argv[1])
     log.called("migrate-guardian")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for number in (*interrupt.SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.write(1, READY)
     null = os.open("/dev/null", os.O_WRONLY)
