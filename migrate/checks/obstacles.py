@@ -123,6 +123,12 @@ WORDS = {
         " /proc, a deleted one, or one below another mount)",
         "Let the program close the descriptor (inotify, fanotify) before it is moved.",
     ),
+    "watch-overlay": Words(
+        "{descriptor} of {who} watches something for changes on overlayfs (file system {what}), where nobody can"
+        " tell which path that has",
+        "Put what it watches on a file system of another kind (a volume, a bind mount), or let the program close"
+        " the descriptor (inotify, fanotify) before it is moved.",
+    ),
     "watch-whole": Words(
         "{descriptor} of {who} watches a whole file system ({what}) by fanotify, which CRIU would forget",
         "Let the program watch a mount or directories, or close the descriptor before it is moved.",
