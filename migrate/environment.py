@@ -20,10 +20,12 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 #: Limits that say how much one may have, and end or break a program that wants more.
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU)
 _MOST_DESCRIPTORS = 1 << 20
-#: A file: an image of CRIU's, of a small process. Addresses: our threads, with the stack and arena of each.
+#: A file: an image of CRIU's, of a small process. Addresses: our threads, with the stack and arena of each. Time of
+#: a processor, at whose end the kernel kills: what reads, compares and copies very much memory.
 _LEAST = (
     (resource.RLIMIT_FSIZE, 64 << 20, "no file may be larger than {} bytes (ulimit -f)"),
     (resource.RLIMIT_AS, 1 << 30, "no process may have more than {} bytes of addresses (ulimit -v)"),
+    (resource.RLIMIT_CPU, 3600, "no process may have a processor for more than {} s (ulimit -t)"),
 )
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one clean error, raised where the driver can stand it.
+"""Ctrl-C, SIGTERM and the like as one clean error, raised where the driver can stand it.
 
     with handled():                # by cli.py; a signal raises Interrupted at once, wherever we are
         connect, check
@@ -21,7 +21,15 @@ from types import FrameType
 
 from migrate.errors import MigrateError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Those that end a program that does nothing about them, and that somebody sends: kill(1), a terminal, a manager.
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 #: What a terminal stops a job with. While a process is frozen for us, we do not stand still.
 STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 

@@ -17,6 +17,7 @@ from migrate.recovery.entries import (
     Images,
     Isolation,
     Keeper,
+    Limit,
     Repair,
     Routes,
     Sockets,
@@ -114,7 +115,7 @@ STEPS = (
         destination="take them as they grow",
         waits=("compared",),
         meanwhile=("compare", "copy", "image"),
-        here=(Stop, Keeper),
+        here=(Limit, Stop, Keeper),
         there=(Directory, Copied),
     ),
     Step(

@@ -13,9 +13,9 @@ _NOT_AFTER_SIGKILL = frozenset({"no", "on-success", "on-watchdog"})
 _LEAVE = "or pass --leave-supervisor if another one does no harm"
 
 
-def notes(process: ProcessInventory) -> list[str]:
+def notes(process: ProcessInventory, destination: HostInventory) -> list[str]:
     """Return what will be different although it is no reason to refuse."""
-    return [*_memory(process), *_waiting(process)]
+    return [*_memory(process), *_waiting(process), *_cgroups(process, destination)]
 
 
 def needs_new_pids(process: ProcessInventory, destination: HostInventory) -> bool:
@@ -86,6 +86,20 @@ def _waiting(process: ProcessInventory) -> Iterator[str]:
             f"systemd, which has it as {one.unit}," if one.unit else f"its parent {one.comm} (PID {one.pid})"
         )
         yield f"{name} stays, and will see it die by SIGKILL on origin"
+
+
+def _cgroups(process: ProcessInventory, destination: HostInventory) -> Iterator[str]:
+    """CRIU builds the tree in the cgroup of the agent."""
+    theirs = list(destination.cgroup.limits)
+    for one in process.cgroups:
+        if list(one.limits) != theirs:
+            there = (
+                f" under {', '.join(theirs)}" if theirs else " without these" * destination.HasField("cgroup")
+            )
+            yield (
+                f"its cgroup {one.path} stays here, with its limits ({', '.join(one.limits)}): on the destination"
+                f" it runs in the one of migrate-agent{there}"
+            )
 
 
 def _memory(process: ProcessInventory) -> Iterator[str]:

@@ -16,6 +16,9 @@ from migrate.errors import Reason
 from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory
 from migrate.units import size
 
+#: Nothing that CRIU opens by its path.
+_NOT_OPENED = frozenset({File.NEIGHBOUR, File.COPIED_TREE, File.DELETED})
+
 
 def files_there(subject: Subject) -> Iterator[Reason]:
     """Compare each file of the origin with what the destination has at its path."""
@@ -110,8 +113,16 @@ def pairs(process: ProcessInventory, destination: HostInventory) -> Iterator[tup
     """Each file that the process uses, with what the destination has at its path."""
     answers = {(one.path, one.use): one for one in destination.files}
     for here in process.files:
-        if here.use not in (File.NEIGHBOUR, File.COPIED_TREE):
+        if here.use not in _NOT_OPENED:
             yield here, answers.get((here.path, here.use), File(path=here.path, use=here.use))
+
+
+def asked_for_a_place(subject: Subject) -> Iterator[tuple[File, File]]:
+    """What is made there beside what is at its path, with what the destination says: trees, and deleted files."""
+    there = {(one.path, one.use): one for one in subject.destination.files}
+    for here in subject.process.files:
+        if here.use in (File.COPIED_TREE, File.DELETED) and (here.path, here.use) in there:
+            yield here, there[here.path, here.use]
 
 
 def appended(subject: Subject) -> Iterator[str]:

@@ -13,7 +13,7 @@ from migrate.units import size
 
 
 class Words(NamedTuple):
-    """Templates; {who} has {what} as {descriptor}, of {size}."""
+    """Templates; {who}, the process {pid}, has {what} as {descriptor}, of {size}."""
 
     text: str
     remedy: str
@@ -46,6 +46,17 @@ WORDS = {
         "{who} runs as user {what}, and this root has no CAP_SYS_RESOURCE, without which CRIU cannot read the"
         " resource limits of other users' processes",
         "Run migrate with that capability, or run the program as root (nginx: `user root;`).",
+    ),
+    "cramped-descriptors": Words(
+        "{who} has as many descriptors as it may have (ulimit -n), and CRIU needs a few in it while it dumps it",
+        "Raise its limits, prlimit --pid {pid} --nofile={what}:{what}, as a root with CAP_SYS_RESOURCE; or let it"
+        " close some.",
+    ),
+    "cramped-addresses": Words(
+        "{who} has as much memory mapped as it may have (ulimit -v), and CRIU needs a little in it while it dumps"
+        " it",
+        "Raise its limits, prlimit --pid {pid} --as={what}:{what}, as a root with CAP_SYS_RESOURCE; or let it give"
+        " back some.",
     ),
     "scheduling": Words(
         "{who} runs under {what}, which CRIU cannot set",
@@ -111,6 +122,12 @@ WORDS = {
         "{descriptor} of {who} watches something for changes to which no path leads (file system {what}: a file of"
         " /proc, a deleted one, or one below another mount)",
         "Let the program close the descriptor (inotify, fanotify) before it is moved.",
+    ),
+    "watch-overlay": Words(
+        "{descriptor} of {who} watches something for changes on overlayfs (file system {what}), where nobody can"
+        " tell which path that has",
+        "Put what it watches on a file system of another kind (a volume, a bind mount), or let the program close"
+        " the descriptor (inotify, fanotify) before it is moved.",
     ),
     "watch-whole": Words(
         "{descriptor} of {who} watches a whole file system ({what}) by fanotify, which CRIU would forget",
@@ -260,6 +277,7 @@ def _reason(subject: Subject, same: list[Obstacle]) -> Reason:
     fields = {
         "who": subject.who(one.pid),
         "what": one.what or "without a name",
+        "pid": one.pid,
         "descriptor": _descriptors([obstacle.fd for obstacle in same if obstacle.HasField("fd")]),
         "size": size(one.size_bytes),
     }

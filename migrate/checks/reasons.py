@@ -21,6 +21,7 @@ from migrate.checks.obstacles import ghost_bytes, obstacles
 from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
 from migrate.checks.wildcards import address_named, notes
+from migrate.checks.writable import attributes_lost, writable_there
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
 from migrate.units import size
@@ -71,7 +72,8 @@ def refusals(
 
 def notes_on_files(process: ProcessInventory, destination: HostInventory, options: Options) -> list[str]:
     """Return what the user should know about files although it is no reason to refuse."""
-    return list(appended(Subject(process, HostInventory(), destination, options)))
+    subject = Subject(process, HostInventory(), destination, options)
+    return [*appended(subject), *attributes_lost(subject)]
 
 
 def _shortened(reasons: list[Reason]) -> list[Reason]:
@@ -296,6 +298,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     locks_free,
     nothing_left_behind,
     trees_sound,
+    writable_there,
     room_for_copies,
     one_file,
     room,

@@ -132,6 +132,8 @@ class Worker:
                     # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
                     extra_groups=() if role == "destination" else None,
                     env=os.environ | dict([mark.split("=", 1)] if mark else []),
+                    # Ctrl-C is for the driver: a task may die of a CRIU that is killed while it works in it.
+                    process_group=0 if role == "origin" else None,
                 )
             self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:

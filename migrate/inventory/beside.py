@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from migrate.inventory import neighbours, storage
+from migrate.inventory import attributes, neighbours, storage
 from migrate.inventory.described import describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
@@ -27,8 +27,12 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
         tree = process.files[-1]
         left: list[str] = []
         for name, status in _below(path):
+            tree.stored_files += 1
             if stat.S_ISREG(status.st_mode):
                 tree.stored_bytes += stored_bytes(status)
+            if any(kind(status.st_mode) for kind in (stat.S_ISREG, stat.S_ISDIR)):
+                its = attributes.of(name)
+                tree.attributes.extend(one for one in its if one not in tree.attributes)
             if code := _obstacle(name, status):
                 shown = os.fsencode(name).decode(errors="replace")
                 process.obstacles.append(Obstacle(code=code, pid=process.root_pid, what=shown))

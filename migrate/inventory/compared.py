@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.locks import conflict
-from migrate.inventory import described, holders, watches
+from migrate.inventory import described, holders, room, watches
 from migrate.pb.session_pb2 import File
 
 
@@ -19,21 +18,11 @@ def there(wanted: list[File]) -> list[File]:
     found = list(described.there(wanted))
     _add_holders(wanted, found)
     for here in found:
-        _add_room(here)
+        room.add(here)
         if here.use == File.COPIED_TREE and here.directory:
             here.mounts.extend(_mounted(here.path))
             here.writers.extend(holders.below(here.path, besides={os.getpid()}))
     return found
-
-
-def _add_room(here: File) -> None:
-    """What is free where the file is, or would be; a tree is put beside the one that is there."""
-    places = [Path(here.path), *Path(here.path).parents]
-    for place in places[here.use == File.COPIED_TREE :]:
-        with contextlib.suppress(OSError, ValueError):
-            free = os.statvfs(place)
-            here.free_bytes, here.file_system = free.f_bavail * free.f_frsize, os.stat(place).st_dev  # noqa: PTH116
-            return
 
 
 def _mounted(top: str) -> list[str]:

@@ -104,7 +104,8 @@ class Descriptors:
         if watch.path:
             files.add_watched(pid, fd, watch.path)
         else:
-            code = "watch-whole" if watch.whole else "watch-nameless"
+            nameless = "watch-overlay" if watches.on_overlay(watch) else "watch-nameless"
+            code = "watch-whole" if watch.whole else nameless
             self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=watch.device))
 
     def terminals(self) -> Iterator[TakenName]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from migrate.inventory import storage
+from migrate.inventory import attributes, storage
 from migrate.pb.session_pb2 import File
 
 _SQLITE = b"SQLite format 3\0"
@@ -17,6 +17,7 @@ _LMDB_OFFSETS = (0, 16)
 
 def add(file: File, through: str) -> None:
     """Add to *file* what can be seen at *through*, a path below /proc/PID; nothing if it was closed since."""
+    file.attributes[:] = attributes.of(through)
     if file.build_id:
         return
     if not file.storage:

@@ -55,6 +55,12 @@ class Files:
         self._found: dict[tuple[str, int], File] = {}
         self.obstacles: list[Obstacle] = []
         self.renamed: dict[str, str] = {}
+        self._deleted: dict[str, File] = {}
+
+    @property
+    def deleted(self) -> list[File]:
+        """Files and directories without a name that CRIU makes again at their paths, and deletes."""
+        return list(self._deleted.values())
 
     @property
     def found(self) -> list[File]:
@@ -197,6 +203,9 @@ class Files:
         path = path.removesuffix(_DELETED)
         if path.startswith(_KERNEL_MADE):
             return None  # of a process that has ended
+        if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode):
+            stored = allocated_bytes(status)
+            self._deleted[path] = File(path=path, use=File.DELETED, stored_bytes=stored)
         if stat.S_ISDIR(status.st_mode):
             if path == proc.link(pid, "root").removesuffix(_DELETED):
                 self._obstacle("deleted-directory", pid, path, fd=fd)

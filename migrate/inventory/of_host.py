@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from migrate import environment, limits, place
 from migrate.criu import probe, worker
+from migrate.inventory import cgroups
 from migrate.pb.session_pb2 import HostInventory, Interface
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import nft
@@ -76,6 +78,8 @@ def inspect(
     _image_space(found)
     _packet_filter(found)
     _interfaces(found)
+    with contextlib.suppress(OSError):
+        found.cgroup.CopyFrom(cgroups.of(os.getpid()))
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from migrate.criu import pid_namespace
 from migrate.errors import KernelError
-from migrate.inventory import apart, names, proc, sockets, supervision, sysv, translated
+from migrate.inventory import apart, cgroups, cramped, names, proc, sockets, supervision, sysv, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -87,7 +87,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     held = sockets.collect(tree.held_in(tables.tables))
     for one, other in translated.find(held.tcp):
         one.problem = one.problem or translated.words(one, other)
-    found.files.extend(files.found)
+    found.files.extend([*files.found, *files.deleted])
     found.files.extend(names.directories(held.names))
     found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
@@ -97,6 +97,8 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(sysv.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))
+    found.obstacles.extend(cramped.obstacles(inside))
+    found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
     found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))
 

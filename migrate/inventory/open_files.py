@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from migrate.inventory import apart, sockets, sysv
+from migrate.inventory import apart, cramped, sockets, sysv
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -58,6 +58,7 @@ def _of_descriptors(tables: Descriptors, inside: set[int], tcp: Collection[int])
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
+    yield from cramped.obstacles(pids)
     for pid in pids:
         with contextlib.suppress(KernelError):  # it has ended, which others notice
             yield from apart.of_threads(Task(pid=pid, tids=tree.threads(pid)))

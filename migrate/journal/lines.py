@@ -50,7 +50,7 @@ def _reach(value: Any) -> bool:
 _TYPES: Mapping[str, _Test] = {
     "did": _text, "state": _text, "end": _text, "role": _text, "other_host": _text, "destination_pid": _pid,
     "path": _text, "backup": _text, "name": _text, "marked": _text, "folder": _text, "pid": _pid, "start": _number,
-    "runtime": _text,
+    "runtime": _text, "resource": _number, "soft": _number, "raised": _number,
     "tasks": _list(_task), "routes": _list(_text),
     "reuse": lambda value: value is True or _list(_number)(value),
     "reach": _reach, "owner": _task, "version": _number,

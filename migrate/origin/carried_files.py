@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable
 
-from migrate.checks import file_differences
+from migrate.checks import file_differences, writable
 from migrate.checks import files as checks_files
 from migrate.checks.subject import names
 from migrate.errors import MigrateError
@@ -190,8 +190,10 @@ class CarriedFiles:
                 changed.append(one)
             elif reason is not None:
                 problems.append(f"{reason.text} (it was opened since the check)")
+            _require_writable(one, there, made=one in changed)
         # Of those that have not changed here: has anybody changed them over there?
         for one, there in self._compared([one for one in same if one.path not in self._digests.sent]):
+            _require_writable(one, there, made=False)
             if there.content != self._digests.known(one.path):
                 changed.append(one)
         if not self._copying:
@@ -207,6 +209,11 @@ class CarriedFiles:
             return []
         answers = {one.path: one for one in self._ask(Compare(files=files), lambda: None).files}
         return [(one, answers.get(one.path, File(path=one.path, use=one.use))) for one in files]
+
+
+def _require_writable(one: File, there: File, *, made: bool) -> None:
+    if (reason := writable.unwritable(one, there, made=made)) is not None:
+        raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
 
 
 def _weight(one: File) -> tuple[bool, bool]:

@@ -116,7 +116,7 @@ def _plan(
     )
     trees = request.along.copy_trees
     copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
-    notes = checks.notes(process) + names.notes(process) + around.notes(process)
+    notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
     notes += around.notes_on_pids(process, there)
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))

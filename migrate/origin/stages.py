@@ -21,7 +21,7 @@ from migrate.origin.ready import Ready
 from migrate.origin.stage import Found, Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
-from migrate.processes import identity, surroundings
+from migrate.processes import identity, leeway, surroundings
 from migrate.recovery import entries
 from migrate.report.timeline import Span
 from migrate.states import State
@@ -49,11 +49,13 @@ class Frozen(Stage):
         """
         ready, tasks = self.ready, self._tree.tasks
         again = look_again.at(self._tree, ready.move.plan.process, ready.move.session.files.known)
+        lent = self._lend_limits()
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = threads.submit(beside, _look_at, self._tree, ready.move)
             self.attempt.dump(self._going)
             found = looked.result()
+        leeway.as_before(found.surroundings, lent)
         stopping = self._tree.running
         ready.journal.did(entries.Stop(tuple(stopping)))
         for one in stopping:
@@ -62,6 +64,15 @@ class Frozen(Stage):
         ready.hold.keep(tasks, stopping, self.attempt.worker)
         ready.move.session.files.settle(again)
         return Dumped(ready, self.attempt, found)
+
+    def _lend_limits(self) -> list[leeway.Narrow]:
+        """Raise those that leave CRIU too little in a task. They are as before when it runs, on either host."""
+        lent = [one for pid, _ in self._tree.tasks for one in leeway.narrow(pid)]
+        started = dict(self._tree.tasks)
+        for one in lent:
+            self.ready.journal.did(entries.Limit(one.pid, started[one.pid], one.kind, one.soft, one.needed))
+            leeway.raised(one)
+        return lent
 
 
 def _look_at(tree: Tree, move: Move) -> Found:

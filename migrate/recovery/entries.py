@@ -19,7 +19,7 @@ from migrate import limits, runtime, switch
 from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
-from migrate.processes import freezer, identity
+from migrate.processes import freezer, identity, leeway
 from migrate.processes.identity import Identity
 
 # What loads the library is imported where it is used: the table of the steps names these classes, and the agent
@@ -133,6 +133,26 @@ class Stop(Entry):
 
 
 @dataclass(frozen=True)
+class Limit(Entry):
+    """A soft limit of a task, raised for CRIU's part in it.
+
+    :ivar resource: which one, as for getrlimit(2). :ivar soft: what it was. :ivar raised: what it is meanwhile.
+    """
+
+    word: ClassVar[str] = "limit"
+    pid: int
+    start: int
+    resource: int
+    soft: int
+    raised: int
+
+    def undo(self) -> str:
+        """See :class:`Entry`. A task that has ended has no limits."""
+        leeway.put_back((self.pid, self.start), self.resource, now=self.raised, before=self.soft)
+        return f"limit {self.resource} of process {self.pid} as before"
+
+
+@dataclass(frozen=True)
 class Repair(Entry):
     """The TCP sockets of *tasks* in repair mode.
 
@@ -231,7 +251,7 @@ class Tree(Entry):
 
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
-    Images, Isolation, Criu, Freezer, Keeper, Stop, Repair, Switch, Routes, Sockets, Tree, Copied, Directory,
+    Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, Repair, Switch, Routes, Sockets, Tree, Copied, Directory,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
 STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory)

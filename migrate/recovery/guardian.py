@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrate import limits, threads
+from migrate import interrupt, limits, threads
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.gap.capture import Capture
@@ -156,7 +156,7 @@ def main() -> int:
     log.called("migrate-guardian")
     driver = identity.identity(os.getppid())
     threads.start(threading.Thread(target=_keep_going, args=(driver,), daemon=True))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for number in (*interrupt.SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.write(1, READY)
     null = os.open("/dev/null", os.O_WRONLY)

@@ -137,6 +137,15 @@ def kill(worker: Worker) -> None:
     worker.process.wait()
 
 
+def test_a_terminal_sends_its_signals_to_the_driver_and_not_to_criu() -> None:
+    """Ctrl-C goes to each process of the foreground group: see test_a_task_may_die_of_criu_being_killed."""
+    worker = Worker()
+    group, session = os.getpgid(worker.pid), os.getsid(worker.pid)
+    worker.close()
+    # The leader of a session could get a terminal that it opens for its own.
+    assert (group, session) == (worker.pid, os.getsid(0))
+
+
 def test_stages_of_a_dump_and_of_a_restore(ticker: Ticker) -> None:
     """Source: criu/action-scripts.c action_names[]; cr-dump.c cr_dump_tasks(), cr-restore.c restore_root_task().
     There is no network-lock without a network namespace in the tree."""

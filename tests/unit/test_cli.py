@@ -199,6 +199,12 @@ def test_recover() -> None:
     assert seen == [RecoverRequest(), RecoverRequest(release="ab12")]
 
 
+def test_whatever_somebody_may_send_is_heeded() -> None:
+    """Else the driver would end without a report: by Ctrl-\\ at a terminal, by kill -USR1 for its state."""
+    sent = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
+    assert {signal.Signals[name] for name in sent} <= set(interrupt.SIGNALS)
+
+
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_signal_before_the_freeze_is_raised_at_once(number: signal.Signals, capsys: Capture) -> None:
     def run(request: Request, observer: ui.Observer) -> Report:

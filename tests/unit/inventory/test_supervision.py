@@ -111,7 +111,9 @@ UNIT = {"pid": 1, "comm": "systemd", "unit": "a.service"}
 def told(leave: bool = False, **fields: Any) -> tuple[list[str], list[str]]:
     """Codes of refusals, and notes."""
     process = two.process(supervisors=[Supervisor(**fields)])
-    return [one.code for one in two.reasons(process, leave_supervisor=leave)], around.notes(process)
+    return [one.code for one in two.reasons(process, leave_supervisor=leave)], around.notes(
+        process, two.destination()
+    )
 
 
 @pytest.mark.parametrize(

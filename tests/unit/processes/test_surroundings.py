@@ -165,7 +165,9 @@ def test_what_is_no_image(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_memory_policy_is_told() -> None:
-    (note,) = around.notes(two.process(tasks=[two.task(memory_policy="bind:0"), two.task(101)]))
+    (note,) = around.notes(
+        two.process(tasks=[two.task(memory_policy="bind:0"), two.task(101)]), two.destination()
+    )
     assert note.startswith("the memory policy bind:0 of nginx (PID 100) does not move with it")
 
 

@@ -1,0 +1,44 @@
+"""What a host lets be made and written at the place of a file: free space, read-only mounts, attributes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from migrate.inventory import attributes, watches
+from migrate.pb.session_pb2 import File
+
+#: What is made is made beside what is at the path: the tree that is put aside, a name of CRIU's own.
+_BESIDE = frozenset({File.COPIED_TREE, File.DELETED})
+
+
+def add(here: File) -> None:
+    """Say in *here* what is so where the file is, or would be."""
+    here.attributes.extend(attributes.of(here.path))
+    beside = here.exists or here.use in _BESIDE
+    places = [Path(here.path), *Path(here.path).parents]
+    for place in places[here.use in _BESIDE :]:
+        with contextlib.suppress(OSError, ValueError):
+            _add_space(here, place)
+            folder = place.parent if beside and place == places[0] else place
+            here.closed_directory = str(folder) if attributes.of(str(folder)) else ""
+            return
+
+
+def _add_space(here: File, place: Path) -> None:
+    space = os.statvfs(place)
+    here.free_bytes, here.file_system = space.f_bavail * space.f_frsize, os.stat(place).st_dev  # noqa: PTH116
+    if space.f_files:  # there are file systems that do not count them
+        here.free_files = space.f_favail
+    if space.f_flag & os.ST_RDONLY:
+        here.read_only = _mount_of(os.path.realpath(place))
+
+
+def _mount_of(path: str) -> str:
+    """Where the file system is mounted that *path*, without links, is on."""
+    mounts = watches.parse_mounts(Path("/proc/self/mountinfo").read_bytes().decode(errors="replace"))
+    above = [
+        place for place, _ in mounts.values() if path == place or path.startswith(f"{place.rstrip('/')}/")
+    ]
+    return max(above, key=len, default="/")
