@@ -110,6 +110,26 @@ def test_held_after_create(hosts: Hosts) -> None:
     made.close()
 
 
+def test_an_acknowledgement_begins_the_count_anew(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source: net/ipv4/tcp_input.c tcp_ack(); tcp_timer.c tcp_probe_timer(), which no user timeout puts off."""
+    sock, peer, written = behind_a_shut_window(hosts)
+    begin, given = patience.begin, []
+    monkeypatch.setattr(patience, "begin", lambda *what: given.append(what))
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        eventually(lambda: probes(sock) >= 2, "two probes have not been answered")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 1_000_000
+        begin(*given[0])
+        eventually(lambda: probes(sock) == 0, "the count begins anew", 0.2)
+        tcpcp.resume(sock)
+    read_all(peer, written)
+
+
+def probes(sock: socket.socket) -> int:
+    """tcpi_probes."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)[3]
+
+
 def test_no_thread_without_need(hosts: Hosts) -> None:
     """Nothing to send, or something on its way: retransmissions keep to the user timeout."""
     (idle, _), (busy, _) = hosts.connect(), hosts.connect()
