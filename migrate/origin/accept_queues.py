@@ -1,7 +1,8 @@
 """Before the freeze: one migration a process at a time, and no connection lost in an accept queue.
 
 A connection that waits to be accepted belongs to no descriptor, so no dump can take it along. New ones are
-held off (their SYN is dropped, which their sender repeats), and the process empties its queues itself.
+held off (their SYN is dropped, which their sender repeats), and the process empties its queues itself. Where this
+host answers with SYN cookies it keeps nothing of a handshake under way: it waits as it would for one that it knows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from migrate import limits
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.gap.lease import Lease
 from tcpcp.criu import stages, tree
-from tcpcp.kernel import diag
+from tcpcp.kernel import diag, syn_cookies
 from tcpcp.record.ici import Endpoint, State
 
 POLL_S = 0.001
@@ -69,8 +70,11 @@ def drain(
         return inodes
     about_to_hold(_bound(listeners))
     lease.hold((), _bound(listeners), syn_only=True)
-    handshakes_until = time.monotonic() + limits.HANDSHAKE_S
-    while waiting := _waiting(listeners, handshakes=time.monotonic() < handshakes_until):
+    patient_until = time.monotonic() + limits.HANDSHAKE_S
+    unknown_until = min(patient_until, deadline) if syn_cookies.may_be_about() else 0.0
+    while (
+        waiting := _waiting(listeners, handshakes=time.monotonic() < patient_until)
+    ) or time.monotonic() < unknown_until:
         if time.monotonic() > deadline:
             raise _not_accepted(inodes, waiting)
         heed()

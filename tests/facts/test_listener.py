@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import subprocess
+import time
 from asyncio.trsock import TransportSocket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from netns import Hosts, eventually
 from passing import assert_no_reset, deaf
 
+from migrate.gap.lease import Lease
+from migrate.origin import accept_queues
 from tcpcp import drain, hold_new
 from tcpcp.endpoint import calls, listener
+from tcpcp.endpoint.isolation import Isolation
 from tcpcp.errors import Unsupported
 from tcpcp.kernel import diag
 from tcpcp.record.ici import State
@@ -171,3 +179,85 @@ def test_the_table_knows_handshakes(hosts: Hosts) -> None:
         connecting(hosts, "v4", old.getsockname()[1])
         with hosts.here.entered():
             eventually(lambda: diag.tcp(states=1 << State.SYN_RECV), "in the table")
+
+
+def set_cookies(hosts: Hosts, setting: str) -> None:
+    with hosts.here.entered():
+        Path("/proc/sys/net/ipv4/tcp_syncookies").write_text(setting)
+
+
+@contextlib.contextmanager
+def last_segments_lost(hosts: Hosts) -> Iterator[None]:
+    """A client takes itself for connected, and what says so does not leave its host."""
+    chain = "chain o { type filter hook output priority 0; tcp flags & (syn|ack) == ack drop; }"
+    with hosts.there.entered():
+        subprocess.run(["nft", f"table inet lost {{ {chain}; }}"], check=True)
+    yield
+    with hosts.there.entered():
+        subprocess.run(["nft", "delete table inet lost"], check=True)
+
+
+def test_a_handshake_that_only_the_client_knows_of(hosts: Hosts) -> None:
+    """SYN cookies: the listener does not move before it may have come, and who cannot wait is told."""
+    set_cookies(hosts, "2")
+    old = listening(hosts, "v4")
+    with last_segments_lost(hosts):
+        with hosts.there.entered():
+            peer = socket.create_connection(old.getsockname())
+        with hosts.here.entered():
+            held = hold_new(old)
+            waiting = drain(old, deadline_s=0.05)
+            assert (waiting, waiting.left, waiting.unknown) == ([], 0, True)
+    peer.sendall(b"GET")
+    with hosts.here.entered():
+        waiting = drain(old, deadline_s=3)
+        assert (len(waiting), waiting.left, waiting.unknown) == (1, 0, True)
+        held.release()
+    assert waiting[0].recv(10) == b"GET"
+    assert_no_reset(hosts)
+
+
+def test_a_queue_that_was_full(hosts: Hosts) -> None:
+    """Then a host gives cookies that else gives none; the kernel says how many, not when."""
+    old = listening(hosts, "v4")
+    with hosts.here.entered():
+        assert not drain(old, deadline_s=3).unknown
+    old.listen(1)
+    with deaf(hosts.there):
+        peers = [connecting(hosts, "v4", old.getsockname()[1]) for _ in range(4)]
+        eventually(lambda: hosts.counters(hosts.here)["TcpExtSyncookiesSent"], f"a cookie, of {len(peers)}")
+    with hosts.here.entered():
+        assert drain(old, deadline_s=0).unknown
+        set_cookies(hosts, "0")
+        assert not drain(old, deadline_s=0).unknown
+
+
+def test_no_need_to_wait(hosts: Hosts) -> None:
+    """Where it is known that there is no handshake, drain() is over at once, however long it might take."""
+    old = listening(hosts, "v4")
+    with hosts.here.entered():
+        begun = time.monotonic()
+        assert not drain(old, deadline_s=60).unknown
+    assert time.monotonic() - begun < 30
+
+
+def test_the_driver_waits_for_it_too(hosts: Hosts) -> None:
+    """Until the process has accepted what comes of a cookie in the time that a handshake is given."""
+    set_cookies(hosts, "2")
+    old, accepted = listening(hosts, "v4"), []
+    old.setblocking(False)
+    with last_segments_lost(hosts), hosts.there.entered():
+        peer = socket.create_connection(old.getsockname())
+
+    def heed() -> None:
+        if not accepted:
+            peer.sendall(b"G")
+            with contextlib.suppress(BlockingIOError):
+                accepted.append(old.accept()[0])
+
+    with hosts.here.entered():
+        isolation = Isolation("cookies")
+        isolation.prepare()
+        accept_queues.drain(Lease(isolation), [os.getpid()], time.monotonic() + 20, lambda _: None, heed)
+        isolation.release()
+    assert [one.getpeername() for one in accepted] == [peer.getsockname()]

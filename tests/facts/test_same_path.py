@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from pathlib import Path
 
 import pytest
-from netns import Hosts, ip
-from passing import assert_no_reset, comparable
+from netns import Hosts, eventually, ip
+from passing import assert_no_reset, comparable, deaf
 
 from tcpcp.endpoint import (
     builder,
@@ -50,15 +51,53 @@ def test_round_trip_time_and_window(hosts: Hosts, kind: str) -> None:
     assert_no_reset(hosts)
 
 
-def test_without_it_the_first_retransmission_takes_seconds(hosts: Hosts) -> None:
-    """Source: net/ipv4/tcp_metrics.c tcp_init_metrics(): TCP_TIMEOUT_FALLBACK where no time is known."""
+def created_elsewhere(hosts: Hosts, rtt_us: int) -> int:
+    """Until it would send for the second time, in us."""
     sock, _peer = hosts.connect()
     with hosts.here.entered():
         ici = calls.get(sock)
         calls.release(sock)
-        made = calls.create(ici)
-        assert tcp_repair.get_info(made).rto == 3_000_000
+        made = calls.create(faster(ici, rtt_us, 10))
+        found = tcp_repair.get_info(made).rto
         calls.release(made)
+    return found
+
+
+@pytest.mark.parametrize(("rtt_us", "most_us"), [(1000, 300_000), (200_000, 700_000), (990_000, 3_000_000)])
+def test_round_trip_time_on_another_path(hosts: Hosts, rtt_us: int, most_us: int) -> None:
+    assert rtt_us + 200_000 <= created_elsewhere(hosts, rtt_us) <= most_us
+
+
+@pytest.mark.parametrize("rtt_us", (0, 1_000_000, 60_000_000))
+def test_a_round_trip_time_of_no_use(hosts: Hosts, rtt_us: int) -> None:
+    """Source: net/ipv4/tcp_metrics.c tcp_init_metrics(): TCP_TIMEOUT_FALLBACK where no time is known."""
+    assert created_elsewhere(hosts, rtt_us) == 3_000_000
+
+
+def test_without_timestamps_the_first_retransmission_takes_seconds(hosts: Hosts) -> None:
+    with hosts.here.entered():
+        Path("/proc/sys/net/ipv4/tcp_timestamps").write_text("0")
+    assert created_elsewhere(hosts, 1000) == 3_000_000
+
+
+@pytest.mark.parametrize("same_path", (False, True))
+def test_passed_again_at_once_with_bytes_under_way(hosts: Hosts, same_path: bool) -> None:
+    """The peer answers one probe in half a second, so the second wake-up draws no acknowledgement."""
+    sock, peer = hosts.connect()
+    calls.prepare()
+    for _ in range(3):
+        with deaf(hosts.here):
+            sock.sendall(b"1")
+            assert peer.recv(1) == b"1"
+        with hosts.here.entered():
+            ici = calls.get(sock)
+            assert ici.send_queue.sent == b"1"
+            calls.release(sock)
+            sock = calls.create(ici, same_path=same_path)
+            calls.activate(sock)
+        eventually(lambda sock=sock: not tcp_repair.get_outq(sock), "acknowledged", 0.8)
+    assert hosts.counters(hosts.there)["TcpExtTCPACKSkippedSeq"], "all wake-ups were answered"
+    assert_no_reset(hosts)
 
 
 def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:

@@ -88,7 +88,7 @@ def complete(
     """The second half: the connection, its queues, its state, its window. It must be isolated; nothing is sent.
 
     :param sock: from :func:`begin`.
-    :param same_path: give the connection the round-trip time, window and threshold it had.
+    :param same_path: give the connection the window and threshold it had.
     :param may_feed: there is CAP_NET_RAW, so that the peer's timestamp and the round-trip time can be set.
     :param local: where *sock* is bound, if that is known.
     :param given: :func:`begin` was given *sock*; False: it made it, so that less has to be asked and set.
@@ -120,7 +120,7 @@ class _Way(NamedTuple):
 
 
 def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
-    teach = way.may_feed and way.same_path and same_path_.can_teach_rtt(ici)
+    teach = way.may_feed and same_path_.can_teach_rtt(ici, same_path=way.same_path)
     with connecting.Naming(ici):
         connecting.connect(sock, ici, extra_bytes=int(teach))
         connecting.choose_congestion(sock, ici)  # again: connect() takes the route's, where that has one

@@ -24,8 +24,8 @@ From ICI to socket (:func:`create`; `builder`)
     segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0: `connecting`. connect() sends nothing in repair mode,
     and leaves the send window 0.
 5.  TCP_REPAIR_OPTIONS, the window's shift always among them; where there is something to send the segment size
-    anew; TCP_TIMESTAMP. A segment fed through a raw socket, `feeding`: ``ts_recent``, and on the same path the
-    round-trip time.
+    anew; TCP_TIMESTAMP. A segment fed through a raw socket, `feeding`: ``ts_recent``, and with timestamps
+    the round-trip time.
 6.  Receive queue selected: send() puts data into it. Send queue selected: send() counts data as sent. `filling`.
 7.  TCP_REPAIR -1; send() and shutdown() queue what was not sent: the window of 0 keeps it here;
     TCP_REPAIR 1.

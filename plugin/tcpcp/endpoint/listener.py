@@ -4,7 +4,7 @@ An accept queue is not part of any endpoint: the connections in it are, each by 
 first and passed like all others. Three steps, on the origin::
 
     held = tcpcp.hold_new(listener)           # the first SYN of a new connection is dropped, not refused
-    waiting = tcpcp.drain(listener)           # waiting.left: handshakes that were not over in time
+    waiting = tcpcp.drain(listener)           # waiting.left: handshakes that were not over in time; .unknown
     icis = tcpcp.get_many([*connections, *waiting])
     listener.close()
     ...                                       # the destination listens, and packets arrive there
@@ -16,6 +16,10 @@ Where the listener has TCP_DEFER_ACCEPT, the kernel drops the last segment of th
 nothing with it, and waits for data. The client takes itself for connected; here there is a handshake under way,
 and once the listener is closed a reset. With the option off, which takes effect at once, its connection is there
 when the kernel repeats the SYN-ACK: when the client has waited for 1 s, 3 s, 7 s, ... (measured on 6.18).
+
+Where the host answers with SYN cookies, because it always does or because its queue was full, it keeps nothing of
+a handshake: whether one is under way nobody can know here (:mod:`tcpcp.kernel.syn_cookies`). So it is waited for as
+long as for any other, and :attr:`Drained.unknown` says so.
 
 Source: net/ipv4/tcp_minisocks.c tcp_check_req(); net/ipv4/inet_connection_sock.c reqsk_timer_handler(),
 syn_ack_recalc().
@@ -33,7 +37,7 @@ from tcpcp.endpoint import handed_in, socket_ends
 from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
 from tcpcp.errors import IsolationError, PermissionDenied, Unsupported
-from tcpcp.kernel import diag, tcp_repair
+from tcpcp.kernel import diag, syn_cookies, tcp_repair
 from tcpcp.record.ici import Endpoint, State
 
 #: How long a handshake may take whose SYN came before the hold: also where its SYN-ACK has to be repeated.
@@ -48,11 +52,13 @@ class Drained(list[socket.socket]):
     :ivar left: handshakes that were not over when it gave up, on the listener's port in this network namespace.
         Close the listener now and their clients, some of which may take themselves for connected, are refused
         or reset as soon as packets arrive; call :func:`drain` again to wait longer.
+    :ivar unknown: there may be more than *left*: this host has answered with SYN cookies, now or at any time since
+        it started.
     """
 
-    def __init__(self, accepted: Iterable[socket.socket], left: int) -> None:
+    def __init__(self, accepted: Iterable[socket.socket], left: int, unknown: bool = False) -> None:
         super().__init__(accepted)
-        self.left = left
+        self.left, self.unknown = left, unknown
 
 
 def hold_new(listener: HasFileno) -> NewConnections:
@@ -78,8 +84,9 @@ def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
 
     :param listener: listening; with :func:`hold_new` in force, else there may be no end. Its own blocking
         mode is not changed; TCP_DEFER_ACCEPT is off meanwhile, and then as it was.
-    :param deadline_s: seconds. It is over earlier when no handshake is under way. With TCP_DEFER_ACCEPT a
-        client that has sent nothing takes up to a second, or as long again as it has been connected.
+    :param deadline_s: seconds. It is over earlier when it is known that no handshake is under way. With
+        TCP_DEFER_ACCEPT a client that has sent nothing takes up to a second, or as long again as it has been
+        connected.
     :return: the connections, non-blocking, as accept() gives them, and how many handshakes are left.
     :raises Unsupported: it does not listen.
     :raises KernelError: of accept(), e.g. EMFILE; what had been accepted is closed.
@@ -87,22 +94,29 @@ def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
     accepted: list[socket.socket] = []
     try:
         with _listening(listener) as plain, _not_deferring(plain):
-            return Drained(accepted, _accept_until(plain, accepted, time.monotonic() + deadline_s))
+            unknown = syn_cookies.may_be_about()
+            until = time.monotonic() + deadline_s
+            return Drained(accepted, _accept_until(plain, accepted, until, unknown), unknown)
     except BaseException:
         for one in accepted:
             one.close()
         raise
 
 
-def _accept_until(listener: socket.socket, accepted: list[socket.socket], deadline: float) -> int:
-    """How many handshakes are under way still, none of which is among what was *accepted*."""
+def _accept_until(
+    listener: socket.socket, accepted: list[socket.socket], deadline: float, unknown: bool
+) -> int:
+    """How many handshakes are under way still, none of which is among what was *accepted*.
+
+    :param unknown: there may be others.
+    """
     while True:
         over = time.monotonic() > deadline
         under_way, before = handshakes(listener), len(accepted)
         _accept_all(listener, accepted)
-        if (over or not under_way) and len(accepted) == before:
+        if (over or not (under_way or unknown)) and len(accepted) == before:
             return under_way
-        if under_way:
+        if under_way or unknown:
             time.sleep(_PAUSE_S)
 
 

@@ -7,7 +7,14 @@ tcp_init_metrics()). Where the path is the same, as within one subnet:
 - `congestion_state` gives a connection its congestion window and threshold. Where the kernel does not let it:
 - :class:`InitialWindows` has connect() start with the congestion window the connections had, by routes to
   their peers with ``initcwnd`` that exist only meanwhile. Around :func:`tcpcp.create`, or CRIU's restore.
-- :func:`teach_rtt` gives a connection its round-trip time. :func:`tcpcp.create` does so by itself.
+
+Where it is another, too:
+
+- :func:`teach_rtt` gives a connection its round-trip time. :func:`tcpcp.create` does so by itself. No TCP
+  forgets it when the route changes under it either: nobody tells it. Where it is longer now by more than 0.2 s,
+  something is sent twice, once. Where it is not known, whatever was lost in the gap, the peer's acknowledgement
+  too, is a standstill of a second and more; for the peer does not answer more than two probes a second, and so
+  not every wake-up.
 
 Source: rtnetlink(7); net/ipv4/tcp_input.c tcp_init_transfer(), tcp_ack_update_rtt(), tcp_rtt_tsopt_us().
 """
@@ -32,6 +39,9 @@ MOST_SEGMENTS = 1000
 _INITIAL_SEGMENTS = 10
 #: How long a segment fed for the sake of speed may take to arrive.
 FEED_DEADLINE_S = 0.1
+
+#: From here on the timer would be longer than that of a connection that knows nothing, 3 s (TCP_TIMEOUT_FALLBACK).
+_LONG_US, _ANY_US = 1_000_000, 2**32
 
 _RTAX_INITCWND = 11
 #: Of the numbers the kernel leaves to programs (rtnetlink(7)); it marks our routes as ours.
@@ -120,9 +130,10 @@ def _copy(found: bytes, peer: bytes, segments: int) -> bytes:
     return routing.route(peer, _RT_TABLE_MAIN, _RTPROT_OURS, scope, hop + metrics)
 
 
-def can_teach_rtt(ici: Ici) -> bool:
-    """Whether *ici* has what :func:`teach_rtt` needs."""
-    return ici.timestamp is not None and ici.congestion.srtt_us > 0
+def can_teach_rtt(ici: Ici, *, same_path: bool = True) -> bool:
+    """Whether *ici* has what :func:`teach_rtt` needs, and on another path that would be better than nothing."""
+    most_us = _ANY_US if same_path else _LONG_US
+    return ici.timestamp is not None and 0 < ici.congestion.srtt_us < most_us
 
 
 def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int) -> None:
