@@ -159,6 +159,26 @@ WORDS = {
         "{descriptor} of {who} is a unix socket in which messages wait that come with who sent them (SO_PASSCRED)",
         "Try again when the program has read them.",
     ),
+    "unix-empty": Words(
+        "{descriptor} of {who} is a unix socket in which an empty message waits: CRIU would take it for the end,"
+        " and lose it with those behind it",
+        "Try again when the program has read it.",
+    ),
+    "unix-sender": Words(
+        "{descriptor} of {who} is a unix socket in which a datagram waits that comes with the name of its sender"
+        " ({what}), which CRIU would forget",
+        "Try again when the program has read it.",
+    ),
+    "unix-urgent": Words(
+        "{descriptor} of {who} is a unix socket in which an urgent byte waits (MSG_OOB), which would be an ordinary"
+        " one",
+        "Try again when the program has read it.",
+    ),
+    "unix-error": Words(
+        "{descriptor} of {who} is a unix socket with an error that the program has not been told, which CRIU"
+        " would forget",
+        "Try again when the program has read from it, or has closed it.",
+    ),
     "pidfd": Words(
         "{descriptor} of {who} refers to process {what}, which is not moved with it",
         "Name a parent of both processes, or let the program close the descriptor.",

@@ -29,7 +29,7 @@ def at(tree: Frozen, checked: ProcessInventory, known: Collection[str]) -> open_
     reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
     if reasons:
         raise MigrateError(
-            f"{reasons[0].text} (not so when it was checked)",
+            f"{reasons[0].text} (not seen when it was checked)",
             hint=reasons[0].remedy,
             details=[one.text for one in reasons],
         )

@@ -105,6 +105,19 @@ def found_in(code: str) -> set[str]:
             id="credentials that wait",
         ),
         pytest.param(
+            "a, b = socket.socketpair(1, 5); a.send(b''); a.send(b'x'); ready()",
+            "unix-empty",
+            id="an empty message",
+        ),
+        pytest.param(
+            "a, b = socket.socket(1, 2), socket.socket(1, 2); a.bind(''); b.bind('')\n"
+            "b.sendto(b'x', a.getsockname()); ready()",
+            "unix-sender",
+            id="a sender's name",
+        ),
+        pytest.param(UNIX + "a.send(b'!', socket.MSG_OOB); ready()", "unix-urgent", id="an urgent byte"),
+        pytest.param(UNIX + "b.send(b'x'); a.close(); ready()", "unix-error", id="an error not told"),
+        pytest.param(
             "folder = os.path.dirname(sys.argv[1]).encode(); libc = ctypes.CDLL(None); w = libc.inotify_init()\n"
             "libc.inotify_add_watch(w, folder, 0x100); open(folder + b'/new', 'w'); ready()",
             "watch-unread",

@@ -88,6 +88,6 @@ def test_begun_between_check_and_freeze(
         run.go()
         found = run.answer()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
-        found.must_say("origin", *words, "not so when it was checked")
+        found.must_say("origin", *words, "not seen when it was checked")
         bench.origin.exec(["kill", "-USR1", str(program.pid)])
         said(bench, bench.origin, "kept")
