@@ -57,6 +57,18 @@ WORDS = {
         "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
         " it close this before it is moved.",
     ),
+    "hidden-file": Words(
+        "{who} uses {what}, and that path leads to another file now, or to none: something is mounted over it",
+        "Unmount that (findmnt shows it), or start the program again, so that it opens what is there now.",
+    ),
+    "namespace-file": Words(
+        "{descriptor} of {who} is a namespace ({what}) that is not one of its own, or was opened at a path",
+        "Let the program close it before it is moved.",
+    ),
+    "proc-directory": Words(
+        "{who} has the working directory {what}, in which CRIU cannot have it work again",
+        "Let the program change to another directory, or start it in another one.",
+    ),
     "terminal": Words(
         "{descriptor} of {who} is the terminal {what}, which cannot be moved",
         "Start it without a terminal: setsid PROGRAM </dev/null >LOG 2>&1",
@@ -240,7 +252,7 @@ WORDS = {
 }
 
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
-_FOLLOWS = {"mnt": "foreign-mount", "net": "socket-namespace"}
+_FOLLOWS = {"mnt": {"foreign-mount", "hidden-file"}, "net": {"socket-namespace"}}
 
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
@@ -252,8 +264,9 @@ _REMEDIES = {
 def obstacles(subject: Subject) -> Iterator[Reason]:
     """Turn what the inventory found into reasons."""
     found = subject.process.obstacles
-    elsewhere = {_FOLLOWS.get(one.what) for one in found if one.code == "namespace"}
-    elsewhere |= {_FOLLOWS["mnt"]} if any(one.code == "moved-before" for one in found) else set()
+    others = {one.what for one in found if one.code == "namespace"}
+    others |= {"mnt"} if any(one.code == "moved-before" for one in found) else set()
+    elsewhere = {code for kind in others for code in _FOLLOWS.get(kind, ())}
     # A terminal or a log is often on several descriptors.
     same: dict[tuple[str, int, str], list[Obstacle]] = {}
     for one in found:

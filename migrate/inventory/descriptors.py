@@ -8,7 +8,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import epolls, holders, momentary, of_proc, proc, watches
+from migrate.inventory import epolls, holders, momentary, namespaces, of_proc, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
@@ -42,6 +42,8 @@ class Descriptors:
         self._watching: list[tuple[int, int, str]] = []
         self._terminals: dict[str, tuple[int, int]] = {}
         self._about: list[tuple[int, int, str]] = []
+        self._namespaces: list[tuple[int, int, str]] = []
+        self._directories: list[tuple[int, str]] = []
         self._fifos: dict[holders.Key, tuple[int, int, str]] = {}
         self._obstacles: list[Obstacle] = []
 
@@ -56,6 +58,7 @@ class Descriptors:
         except KernelError:
             raise Gone(f"process {pid}") from None
         mounts = proc.mount_ids(pid)
+        self._directories.append((pid, proc.link(pid, "cwd")))
         for fd, target in self.tables[pid].items():
             if target.startswith("socket:["):
                 continue  # there may be thousands
@@ -80,6 +83,10 @@ class Descriptors:
             if of_proc.about(target) is not None:
                 self._about.append((pid, fd, target))
             files.add_descriptor(pid, fd, target, mounts)
+        elif namespaces.is_one(target):
+            self._namespaces.append((pid, fd, target))
+        else:
+            self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
 
     def _add_anonymous(self, pid: int, fd: int, target: str, files: Files) -> None:
         kind = target.removeprefix(_ANONYMOUS)
@@ -127,6 +134,8 @@ class Descriptors:
         """Yield what cannot be dumped, or leads out of the tree with the PIDs *inside*."""
         yield from self._obstacles
         yield from of_proc.obstacles(self._about, inside)
+        yield from of_proc.directories(self._directories, inside)
+        yield from namespaces.opened(self._namespaces, inside)
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from migrate.criu import pid_namespace
 from migrate.errors import KernelError
-from migrate.inventory import apart, names, proc, sockets, supervision, sysv, translated
+from migrate.inventory import apart, names, namespaces, proc, sockets, supervision, sysv, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -19,9 +19,6 @@ from migrate.processes import freezer
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import TcpcpError
-
-#: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
-_MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
 
 _KILOBYTE = 1024
 #: include/uapi/linux/sched.h
@@ -54,8 +51,7 @@ def process(root_pid: int) -> ProcessInventory:
 def _inspect(root_pid: int) -> ProcessInventory:
     found = ProcessInventory(root_pid=root_pid, driver_pids=proc.ancestors(os.getpid()))
     files, tables = Files(), Descriptors()
-    own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
-    own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+    own, root = namespaces.expected(root_pid), proc.namespaces(root_pid)
     for pid in tree.tasks_now(root_pid):
         try:
             task, memory_bytes = _task(pid)
@@ -67,7 +63,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             if pid == root_pid and _moved_before(task):
                 found.obstacles.append(Obstacle(code="moved-before", pid=pid))
             else:
-                found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
+                found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
             _frozen(pid, found)
             _limits(task, found)
@@ -126,13 +122,6 @@ def _task(pid: int) -> tuple[Task, int]:
 def _bytes(status: dict[str, str], name: str) -> int:
     """Return a size of /proc/PID/status; zombies and kernel threads have none."""
     return int(status.get(name, "0 kB").split()[0]) * _KILOBYTE
-
-
-def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str]) -> list[Obstacle]:
-    kinds = {kind.removesuffix("_for_children") for kind in its if its[kind] != expected.get(kind, its[kind])}
-    if its.get("time") != its.get("time_for_children", its.get("time")):
-        kinds.add("time")  # CRIU dumps one for the tree, and none that only its children would have
-    return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
 
 
 def _moved_before(task: Task) -> bool:

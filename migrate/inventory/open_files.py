@@ -24,7 +24,7 @@ class Again(NamedTuple):
 
     :ivar files: open ones, and mapped ones but those that are known and only read.
     :ivar renamed: paths that are gone, of files that have another name: that one.
-    :ivar obstacles: what stands in the way of moving it, beside its files and TCP connections.
+    :ivar obstacles: what stands in the way of moving it, beside its TCP connections.
     """
 
     files: list[File]
@@ -46,7 +46,8 @@ def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> 
             files.add_process(pid)
         except Gone:
             continue
-    obstacles = [*_of_descriptors(tables, set(pids), tcp), *_of_tasks(pids)]
+    of_files = tables.inside_terminals(files.obstacles)
+    obstacles = [*of_files, *_of_descriptors(tables, set(pids), tcp), *_of_tasks(pids)]
     return Again(files.found, files.renamed, obstacles)
 
 

@@ -1,8 +1,8 @@
 """What waits in a unix socket, and would not come out of it after the move as it would here.
 
 CRIU reads a queue with a peek offset and takes an empty message for its end; it fills the new queue from a socket
-of its own, which has no name, and as ordinary bytes. An error that the
-program has not been told its peek takes away.
+of its own, which has no name, and as ordinary bytes. Its look at the queue takes away an error that the program has
+not been told.
 
 Source: criu/sk-queue.c dump_sk_queue(), restore_sk_queue(); net/unix/af_unix.c unix_poll(), manage_oob().
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,11 @@ r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1
 UNIX = "a, b = socket.socketpair()\n"
 GROUP = """
 a = socket.socket(%s, 2); a.setsockopt(%s, socket.inet_pton(a.family, "%s") + %s)
+"""
+MOUNT = """
+folder = "%s"
+def mount(what, where):
+    assert ctypes.CDLL(None).mount(what.encode(), where.encode(), None, 4096, None) == 0
 """
 SEMAPHORE = """
 libc = ctypes.CDLL(None); number = libc.semget(0, 2, 0o1600); libc.semctl(number, 1, 16, 5)
@@ -118,6 +124,14 @@ def found_in(code: str) -> set[str]:
         pytest.param(UNIX + "a.send(b'!', socket.MSG_OOB); ready()", "unix-urgent", id="an urgent byte"),
         pytest.param(UNIX + "b.send(b'x'); a.close(); ready()", "unix-error", id="an error not told"),
         pytest.param(
+            "libc = ctypes.CDLL(None); here = os.open('/proc/self/ns/net', 0); libc.unshare(0x40000000)\n"
+            "f = os.open('/proc/self/ns/net', 0); libc.setns(here, 0); ready()",
+            "namespace-file",
+            id="another network's namespace",
+        ),
+        pytest.param("os.chdir('/proc/self'); ready()", "proc-directory", id="in the directory of a process"),
+        pytest.param("os.chdir('/proc/1/net'); ready()", "proc-directory", id="in that of another process"),
+        pytest.param(
             "folder = os.path.dirname(sys.argv[1]).encode(); libc = ctypes.CDLL(None); w = libc.inotify_init()\n"
             "libc.inotify_add_watch(w, folder, 0x100); open(folder + b'/new', 'w'); ready()",
             "watch-unread",
@@ -141,9 +155,48 @@ def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind
     assert found_in(code) == {kind}
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """With a file in it; what is mounted on either is gone afterwards."""
+    (tmp_path / "file").touch()
+    yield tmp_path
+    for path in (tmp_path / "file", tmp_path):
+        subprocess.run(["umount", "-l", path], stderr=subprocess.DEVNULL, check=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (
+            "mount('/proc/self/ns/net', folder + '/file'); f = open(folder + '/file'); ready()",
+            "namespace-file",
+        ),
+        ("f = open(folder + '/file'); mount('/run', folder); ready()", "hidden-file"),
+        ("os.chdir(folder); mount('/run', folder); ready()", "hidden-file"),
+        (
+            "f = os.open(folder + '/file', os.O_PATH); mount('/etc/hostname', folder + '/file'); ready()",
+            "hidden-file",
+        ),
+    ],
+    ids=["a namespace at a path", "a file below a later mount", "a directory", "a file that is one itself"],
+)
+def test_what_is_mounted(namespace: Namespace, folder: Path, code: str, kind: str) -> None:
+    assert found_in(MOUNT % folder + code) == {kind}
+
+
+def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
+    """A link that is open itself leads to itself."""
+    code = "mount('/run', folder); f = os.open(folder, 0); os.chdir(folder)\n"
+    code += "os.symlink('x', sys.argv[1] + 'l'); g = os.open(sys.argv[1] + 'l', os.O_PATH | os.O_NOFOLLOW); ready()"
+    assert found_in(MOUNT % folder + code) == set()
+
+
 @pytest.mark.parametrize(
     "code",
     [
+        pytest.param(
+            "f = os.open('/proc/self/ns/net', 0); os.chdir('/proc/self/task'); ready()", id="its own"
+        ),
         pytest.param("threading.Thread(target=signal.pause, daemon=True).start(); ready()", id="threads"),
         pytest.param("if os.fork() == 0: signal.pause()\nready()", id="processes"),
         pytest.param(EPOLL + "ready()", id="both open"),

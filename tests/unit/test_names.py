@@ -16,7 +16,7 @@ import pytest
 from inventories import connection, destination, listener, only, process, reasons
 
 from migrate.checks import names as checks_names
-from migrate.inventory import momentary, names, of_process, proc, sockets, terminals, watches
+from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, watches
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
@@ -424,7 +424,7 @@ def test_words_for_these(code: str) -> None:
 def test_a_time_namespace_for_children_only() -> None:
     """CRIU restores a tree in one and dumps it again; another one for its children it does not."""
     its = {"time": "time:[1]", "time_for_children": "time:[1]", "net": "net:[5]"}
-    assert of_process._foreign_namespaces(100, its, its) == []
+    assert namespaces.foreign(100, its, its) == []
     its["time_for_children"] = "time:[2]"
-    assert [one.what for one in of_process._foreign_namespaces(100, its, its)] == ["time"]
+    assert [one.what for one in namespaces.foreign(100, its, its)] == ["time"]
     assert "time_for_children" in proc.namespaces(os.getpid())
