@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
-from migrate.pb.session_pb2 import Obstacle
+from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
 from migrate.units import size
 
 
@@ -146,6 +146,20 @@ WORDS = {
         " of it is open: CRIU cannot find the copy, or the epoll watches that as well",
         "Let the program take what it closes out of its epoll (EPOLL_CTL_DEL).",
     ),
+    "epoll-disarmed": Words(
+        "{descriptor} of {who} is an epoll that has told of descriptor {what} once (EPOLLONESHOT) and would tell of"
+        " its end at once after the move, although the program has not armed it again",
+        "Try again when the program has armed it again, or has closed it.",
+    ),
+    "eventfd-semaphore": Words(
+        "{descriptor} of {who} is an eventfd that counts down by one (EFD_SEMAPHORE), which CRIU would forget",
+        "Let the program close it before it is moved, or use a pipe.",
+    ),
+    "dnotify": Words(
+        "{descriptor} of {who} is the directory {what}, of which it is sent signals (F_NOTIFY), which CRIU would"
+        " forget",
+        "Let the program close it before it is moved, or use inotify.",
+    ),
     "thread-apart": Words(
         "a thread of {who} has its own {what}, which CRIU would forget",
         "Let the program end that thread before it is moved, or do it in a process of its own.",
@@ -251,6 +265,14 @@ WORDS = {
     ),
 }
 
+#: What is no reason to refuse, but different after the move; templates as those of reasons.
+NOTES = {
+    "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
+    " move it tells of an error or hang-up of that, even if the program has not armed it again",
+    "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
+    " given none (linkat)",
+}
+
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
 _FOLLOWS = {"mnt": {"foreign-mount", "hidden-file"}, "net": {"socket-namespace"}}
 
@@ -267,13 +289,24 @@ def obstacles(subject: Subject) -> Iterator[Reason]:
     others = {one.what for one in found if one.code == "namespace"}
     others |= {"mnt"} if any(one.code == "moved-before" for one in found) else set()
     elsewhere = {code for kind in others for code in _FOLLOWS.get(kind, ())}
-    # A terminal or a log is often on several descriptors.
+    against = [one for one in found if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)]
+    for group in _alike(against):
+        yield _reason(subject, group)
+
+
+def notes(process: ProcessInventory) -> list[str]:
+    """Return what the inventory found that will be different although it is no reason to refuse."""
+    subject = Subject(process, HostInventory(), HostInventory())
+    found = _alike(one for one in process.obstacles if one.code in NOTES)
+    return [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+
+
+def _alike(found: Iterable[Obstacle]) -> Iterable[list[Obstacle]]:
+    """A terminal or a log is often on several descriptors."""
     same: dict[tuple[str, int, str], list[Obstacle]] = {}
     for one in found:
-        if not _is_ghost(one) and one.code not in elsewhere:
-            same.setdefault((one.code, one.pid, one.what), []).append(one)
-    for group in same.values():
-        yield _reason(subject, group)
+        same.setdefault((one.code, one.pid, one.what), []).append(one)
+    return same.values()
 
 
 def _is_ghost(one: Obstacle) -> bool:
@@ -290,14 +323,18 @@ def ghost_bytes(subject: Subject) -> int:
 def _reason(subject: Subject, same: list[Obstacle]) -> Reason:
     one = same[0]
     words = WORDS.get(one.code, Words("{who} has {what}, which cannot be moved", "Let the program close it."))
-    fields = {
-        "who": subject.who(one.pid),
-        "what": one.what or "without a name",
-        "descriptor": _descriptors([obstacle.fd for obstacle in same if obstacle.HasField("fd")]),
-        "size": size(one.size_bytes),
-    }
+    fields = _fields(subject, same)
     remedy = _REMEDIES.get(one.what, words.remedy)
     return Reason(one.code, ORIGIN, words.text.format(**fields), remedy.format(**fields))
+
+
+def _fields(subject: Subject, same: list[Obstacle]) -> dict[str, str]:
+    return {
+        "who": subject.who(same[0].pid),
+        "what": same[0].what or "without a name",
+        "descriptor": _descriptors([one.fd for one in same if one.HasField("fd")]),
+        "size": size(same[0].size_bytes),
+    }
 
 
 def _descriptors(numbers: list[int]) -> str:

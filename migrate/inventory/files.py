@@ -19,6 +19,9 @@ from migrate.pb.session_pb2 import File, Obstacle
 
 _DELETED = " (deleted)"
 
+#: What O_TMPFILE has beside O_DIRECTORY.
+_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+
 #: The unit of st_blocks, whatever the file system's is. Source: man stat(3type).
 _BLOCK_BYTES = 512
 
@@ -212,6 +215,8 @@ class Files:
             if path == proc.link(pid, "root").removesuffix(_DELETED):
                 self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink == 0:
+            if fd is not None and proc.fdinfo(pid, fd).flags & _TMPFILE:
+                self._obstacle("tmpfile", pid, path, fd=fd)
             # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
             self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=status.st_blocks * _BLOCK_BYTES)
         else:

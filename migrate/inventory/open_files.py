@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from migrate.inventory import apart, sockets, sysv
+from migrate.inventory import apart, namespaces, proc, sockets, sysv
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -59,6 +59,17 @@ def _of_descriptors(tables: Descriptors, inside: set[int], tcp: Collection[int])
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
+    yield from _of_namespaces(pids)
     for pid in pids:
         with contextlib.suppress(KernelError):  # it has ended, which others notice
             yield from apart.of_threads(Task(pid=pid, tids=tree.threads(pid)))
+
+
+def _of_namespaces(pids: list[int]) -> Iterator[Obstacle]:
+    """As when the tree was checked: the root, the first of *pids*, is in ours, and the others are in the root's."""
+    with contextlib.suppress(Gone):
+        wanted = namespaces.expected(pids[0])
+        for pid in pids:
+            its = proc.namespaces(pid)
+            yield from namespaces.foreign(pid, its, wanted)
+            wanted = its if pid == pids[0] else wanted

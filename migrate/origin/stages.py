@@ -49,6 +49,7 @@ class Frozen(Stage):
         """
         ready, tasks = self.ready, self._tree.tasks
         again = look_again.at(self._tree, ready.move.plan.process, ready.move.session.files.known)
+        ready.move.account.report.notes += look_again.notes(again, ready.move.plan.process)
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = threads.submit(beside, _look_at, self._tree, ready.move)

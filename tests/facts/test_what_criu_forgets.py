@@ -13,7 +13,7 @@ from netns import Namespace
 from programs import program
 
 from migrate import inventory
-from migrate.checks.obstacles import WORDS
+from migrate.checks.obstacles import NOTES, WORDS
 from migrate.inventory import open_files
 from tcpcp.criu import tree
 
@@ -30,7 +30,7 @@ def other(flags):
 """
 EPOLL = """
 import select
-r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1)
+r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1); ONE = 4 | select.EPOLLONESHOT
 """
 UNIX = "a, b = socket.socketpair()\n"
 GROUP = """
@@ -75,7 +75,7 @@ def found_in(code: str) -> set[str]:
     with program(code) as pid:
         obstacles = inventory.process(pid).obstacles
         since = {one.code for one in open_files.again(tree.tasks(pid), (), ()).obstacles}
-    assert all(one.code in WORDS for one in obstacles)
+    assert all(one.code in {**WORDS, **NOTES} for one in obstacles)
     found = {one.code for one in obstacles}
     # What is found when the tree is looked at again, but what CRIU itself refuses.
     assert since == found - {"shared"}
@@ -129,6 +129,25 @@ def found_in(code: str) -> set[str]:
             "namespace-file",
             id="another network's namespace",
         ),
+        pytest.param("ctypes.CDLL(None).unshare(0x4000000); ready()", "namespace", id="another host name"),
+        pytest.param(
+            "if os.fork() == 0:\n    ctypes.CDLL(None).unshare(0x4000000); ready()\nsignal.pause()",
+            "namespace",
+            id="another host name of a child",
+        ),
+        pytest.param("os.eventfd(3, os.EFD_SEMAPHORE); ready()", "eventfd-semaphore", id="eventfd semaphore"),
+        pytest.param(
+            "d = os.open(os.path.dirname(sys.argv[1]), 0); fcntl.fcntl(d, fcntl.F_NOTIFY, fcntl.DN_CREATE)\n"
+            "signal.signal(signal.SIGIO, signal.SIG_IGN); ready()",
+            "dnotify",
+            id="dnotify",
+        ),
+        pytest.param(
+            EPOLL
+            + "epoll.register(w, ONE); os.write(w, b'x'); epoll.poll(); os.close(r); os.close(other); ready()",
+            "epoll-disarmed",
+            id="an event of what is disarmed",
+        ),
         pytest.param("os.chdir('/proc/self'); ready()", "proc-directory", id="in the directory of a process"),
         pytest.param("os.chdir('/proc/1/net'); ready()", "proc-directory", id="in that of another process"),
         pytest.param(
@@ -153,6 +172,22 @@ def found_in(code: str) -> set[str]:
 )
 def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind: str) -> None:
     assert found_in(code) == {kind}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        pytest.param(
+            EPOLL + "epoll.register(w, ONE); epoll.poll(); epoll.modify(r, ONE); ready()",
+            "epoll-oneshot",
+            id="disarmed",
+        ),
+        pytest.param("f = os.open('/tmp', os.O_TMPFILE | os.O_RDWR); ready()", "tmpfile", id="no name"),
+    ],
+)
+def test_what_is_noted(namespace: Namespace, code: str, kind: str) -> None:
+    assert found_in(code) - {"deleted-file"} == {kind}
+    assert kind in NOTES
 
 
 @pytest.fixture
@@ -200,6 +235,8 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
         pytest.param("threading.Thread(target=signal.pause, daemon=True).start(); ready()", id="threads"),
         pytest.param("if os.fork() == 0: signal.pause()\nready()", id="processes"),
         pytest.param(EPOLL + "ready()", id="both open"),
+        pytest.param(EPOLL + "epoll.register(w, ONE); ready()", id="armed"),
+        pytest.param("os.eventfd(3); d = os.open('/tmp', 0); ready()", id="a counter, a directory"),
         pytest.param(EPOLL + "os.close(r); ready()", id="copy that nobody watches"),
         pytest.param(UNIX + "a.setsockopt(1, 16, 1); ready()", id="nothing waits"),
         pytest.param(UNIX + "b.send(b'x'); ready()", id="nobody wants credentials"),
