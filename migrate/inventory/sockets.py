@@ -107,6 +107,7 @@ def message(entry: diag.Entry) -> TcpSocket:
         ipv6_socket=entry.family == socket.AF_INET6,
         ipv6_only=entry.v6only,
         device=_device(entry.interface),
+        backlog=entry.send_queue if entry.state == State.LISTEN else 0,
     )
 
 
@@ -156,7 +157,7 @@ def _collect_others(
                 _unix(one, unix, inside, found)
                 _in_flight(one, found)
                 _waiting(lender, one, unix[one.inode], found, still=still)
-                _name_of(lender, one, unix[one.inode].name, found)
+                _name_of(lender, one, unix[one.inode], found)
             else:
                 _other(lender, one, cookie, found)
 
@@ -200,15 +201,18 @@ def _waiting(
             found.obstacles.append(_obstacle(code, held, what))
 
 
-def _name_of(lender: Lender, held: HeldSocket, name: str, found: Sockets) -> None:
+def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found: Sockets) -> None:
     """Accepted connections have the name of their listener: it is asked for once."""
-    if not name or name in found.seen:
-        return
-    found.seen.add(name)
-    pid, fd = held.holders[0]
-    with lender.borrow(pid, fd) as borrowed:
-        if (taken := names.of_unix(borrowed, name, pid, fd)) is not None:
-            found.names.append(taken)
+    if row.name and row.name not in found.seen:
+        found.seen.add(row.name)
+        pid, fd = held.holders[0]
+        with lender.borrow(pid, fd) as borrowed:
+            if (taken := names.of_unix(borrowed, row.name, pid, fd)) is not None:
+                found.names.append(taken)
+    if row.listening:
+        for one in found.names:
+            if row.name in (one.name, one.bound_name):
+                one.backlog = row.unsent
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:

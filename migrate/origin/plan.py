@@ -117,6 +117,7 @@ def _plan(
     trees = request.copy_trees
     copy = checks.files_to_copy(process, there, trees) if request.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process)
+    notes += names.notes_on_backlogs(process, there)
     notes += obstacles.notes(process) + around.notes_on_pids(process, there)
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))

@@ -391,6 +391,22 @@ def test_answers_about_this_host(namespace: Namespace, tmp_path: Path) -> None:
     }
 
 
+def test_queues_of_listeners(namespace: Namespace) -> None:
+    """As for listen(2); the accepted end of a unix connection has its listener's name, and may be seen first."""
+    code = """
+a = socket.create_server(("127.0.0.1", 0), backlog=17)
+b = socket.socket(socket.AF_UNIX); b.bind("\\0backlog"); b.listen(18)
+c = socket.socket(socket.AF_UNIX); c.connect("\\0backlog"); d, _ = b.accept()
+number = b.fileno(); os.dup2(number, 100); os.dup2(d.fileno(), number); ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    assert [one.backlog for one in found.sockets] == [17]
+    assert [(one.name, one.backlog) for one in found.names] == [("@backlog", 18)]
+    most = inventory.host(process=found, criu_problem=works).most_backlog
+    assert most == int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
 def test_others_on_a_service_address(namespace: Namespace) -> None:
     subprocess.run(["ip", "addr", "add", "10.9.9.9/32", "dev", "lo"], check=True)
     listen = 'a = socket.create_server(("10.9.9.9", 0)); ready()'

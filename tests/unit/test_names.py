@@ -428,3 +428,15 @@ def test_a_time_namespace_for_children_only() -> None:
     its["time_for_children"] = "time:[2]"
     assert [one.what for one in namespaces.foreign(100, its, its)] == ["time"]
     assert "time_for_children" in proc.namespaces(os.getpid())
+
+
+def test_queues_of_listeners_that_the_destination_cuts() -> None:
+    """What listen(2) asks for beyond net.core.somaxconn is cut without a word; 0: an agent that does not say."""
+    unix = TakenName(kind=TakenName.PATH, name="/run/x", backlog=300)
+    found = process(sockets=[listener(backlog=511), connection()], names=[unix])
+    assert checks_names.notes_on_backlogs(found, destination(most_backlog=511)) == []
+    assert checks_names.notes_on_backlogs(found, destination()) == []
+    [note] = checks_names.notes_on_backlogs(found, destination(most_backlog=300))
+    assert "10.77.1.100:80" in note and "/run/x" not in note and "511" in note
+    [note] = checks_names.notes_on_backlogs(found, destination(most_backlog=128))
+    assert "10.77.1.100:80" in note and "/run/x" in note and "net.core.somaxconn=511" in note
