@@ -135,7 +135,7 @@ def _restore_message(
         sockets=[one for inode, one in found.held.items() if inode not in said],
         listeners=[
             pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
-            for one in extract.listeners
+            for one in (*extract.listeners, *extract.unconnected)
         ],
     )
 
