@@ -164,6 +164,10 @@ WORDS = {
         "a thread of {who} has its own {what}, which CRIU would forget",
         "Let the program end that thread before it is moved, or do it in a process of its own.",
     ),
+    "leader-ended": Words(
+        "the main thread of {who} has ended while others live, and CRIU dumps a process through that",
+        "Start the program again so that its main thread waits for the others (pthread_join).",
+    ),
     "shared": Words(
         "{who} shares {what} (clone(2), vfork(2)), which CRIU cannot dump",
         "Try again when it has executed its program or has ended.",

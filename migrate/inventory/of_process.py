@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.criu import pid_namespace
@@ -19,6 +20,9 @@ from migrate.processes import freezer
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import TcpcpError
+
+#: CRIU dumps what belongs to a process through its first thread.
+_LEADER_HINT = "Start the program again so that its main thread waits for the others (pthread_join)."
 
 _KILOBYTE = 1024
 #: include/uapi/linux/sched.h
@@ -49,6 +53,8 @@ def process(root_pid: int) -> ProcessInventory:
 
 
 def _inspect(root_pid: int) -> ProcessInventory:
+    if _leader_ended(proc.stat(root_pid).state, tree.threads(root_pid)):
+        raise KernelError(f"the main thread of process {root_pid} has ended, others live", hint=_LEADER_HINT)
     found = ProcessInventory(root_pid=root_pid, driver_pids=proc.ancestors(os.getpid()))
     files, tables = Files(), Descriptors()
     own, root = namespaces.expected(root_pid), proc.namespaces(root_pid)
@@ -56,6 +62,8 @@ def _inspect(root_pid: int) -> ProcessInventory:
         try:
             task, memory_bytes = _task(pid)
             found.tasks.append(task)
+            if _leader_ended("Z" if task.zombie else "", task.tids):
+                found.obstacles.append(Obstacle(code="leader-ended", pid=pid))
             if task.zombie or task.kernel_thread:
                 continue
             found.memory_bytes += memory_bytes
@@ -117,6 +125,11 @@ def _task(pid: int) -> tuple[Task, int]:
         memory_policy=proc.memory_policy(pid),
     )
     return task, sum(_bytes(status, name) for name in _IMAGE_PAGES)
+
+
+def _leader_ended(state: str, tids: Sequence[int]) -> bool:
+    """Whether the first thread has ended, as by pthread_exit(3), and others live: /proc shows nothing of them."""
+    return state in ("Z", "X") and len(tids) > 1
 
 
 def _bytes(status: dict[str, str], name: str) -> int:

@@ -391,6 +391,24 @@ def test_answers_about_this_host(namespace: Namespace, tmp_path: Path) -> None:
     }
 
 
+LEADER_ENDS = f"""
+threading.Thread(target=signal.pause).start()
+open(sys.argv[1], "w").close(); ctypes.CDLL(None).syscall({60 if os.uname().machine == "x86_64" else 93}, 0)
+"""
+
+
+def test_main_thread_that_has_ended(namespace: Namespace) -> None:
+    """It has not ended, though most of /proc says so."""
+    with program(LEADER_ENDS) as pid:
+        eventually(lambda: proc.stat(pid).state == "Z", "its main thread has ended")
+        with pytest.raises(KernelError, match="main thread of process .* has ended, others live"):
+            inventory.process(pid)
+    child = f"if os.fork() == 0:\n    sys.argv[1] += '2'\n{LEADER_ENDS.replace(chr(10), chr(10) + '    ')}\nready()"
+    with program(child) as pid:
+        eventually(lambda: any(proc.stat(one).state == "Z" for one in tree.tasks(pid)), "a child's has")
+        assert only_code(inventory.process(pid)) == "leader-ended"
+
+
 def test_queues_of_listeners(namespace: Namespace) -> None:
     """As for listen(2); the accepted end of a unix connection has its listener's name, and may be seen first."""
     code = """
