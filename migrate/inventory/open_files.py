@@ -7,10 +7,10 @@ checked, and a program may have begun to use it since.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from migrate.inventory import apart, namespaces, proc, sockets, sysv
+from migrate.inventory import apart, namespaces, plain_options, proc, sockets, sysv
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -25,11 +25,13 @@ class Again(NamedTuple):
     :ivar files: open ones, and mapped ones but those that are known and only read.
     :ivar renamed: paths that are gone, of files that have another name: that one.
     :ivar obstacles: what stands in the way of moving it, beside its TCP connections.
+    :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
     """
 
     files: list[File]
     renamed: dict[str, str]
     obstacles: list[Obstacle]
+    options: Sequence[plain_options.Held] = ()
 
 
 def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> Again:
@@ -47,14 +49,11 @@ def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> 
         except Gone:
             continue
     of_files = tables.inside_terminals(files.obstacles)
-    obstacles = [*of_files, *_of_descriptors(tables, set(pids), tcp), *_of_tasks(pids)]
-    return Again(files.found, files.renamed, obstacles)
-
-
-def _of_descriptors(tables: Descriptors, inside: set[int], tcp: Collection[int]) -> Iterator[Obstacle]:
-    yield from tables.obstacles(inside)
     held = tree.held_in(tables.tables)
-    yield from sockets.obstacles([one for one in held if one.inode not in tcp], {one.inode for one in held})
+    others = [one for one in held if one.inode not in tcp]
+    of_sockets = sockets.obstacles(others, {one.inode for one in held})
+    obstacles = [*of_files, *tables.obstacles(set(pids)), *of_sockets, *_of_tasks(pids)]
+    return Again(files.found, files.renamed, obstacles, plain_options.read(others))
 
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:

@@ -570,7 +570,7 @@ class TaskState(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed", "connections")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed", "others", "connections")
     class RenamedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -586,6 +586,7 @@ class Restore(_message.Message):
     TASKS_FIELD_NUMBER: _ClassVar[int]
     SURROUNDINGS_FIELD_NUMBER: _ClassVar[int]
     RENAMED_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
@@ -595,8 +596,9 @@ class Restore(_message.Message):
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
     surroundings: _containers.RepeatedCompositeFieldContainer[Surroundings]
     renamed: _containers.ScalarMap[str, str]
+    others: _containers.RepeatedCompositeFieldContainer[SocketOptions]
     connections: int
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ..., connections: _Optional[int] = ...) -> None: ...
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ..., others: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., connections: _Optional[int] = ...) -> None: ...
 
 class Surroundings(_message.Message):
     __slots__ = ("pid", "coredump_filter", "personality", "threads", "limits")
