@@ -271,6 +271,8 @@ WORDS = {
 
 #: What is no reason to refuse, but different after the move; templates as those of reasons.
 NOTES = {
+    "locked-on-fault": "{who} locks memory as it touches it (MLOCK_ONFAULT): after the move all of that is locked,"
+    " and takes {size} more",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
@@ -322,6 +324,11 @@ def ghost_bytes(subject: Subject) -> int:
     """How much the deleted files hold that go along, each counted once."""
     found = {one.what: one.size_bytes for one in subject.process.obstacles if _is_ghost(one)}
     return sum(found.values())
+
+
+def locked_bytes(subject: Subject) -> int:
+    """How much more memory the tree takes after the move, since all that is locked is made."""
+    return sum(one.size_bytes for one in subject.process.obstacles if one.code == "locked-on-fault")
 
 
 def _reason(subject: Subject, same: list[Obstacle]) -> Reason:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from migrate.criu import pid_namespace
 from migrate.errors import KernelError
-from migrate.inventory import apart, names, namespaces, proc, sockets, supervision, sysv, translated
+from migrate.inventory import apart, locked, names, namespaces, proc, sockets, supervision, sysv, translated
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -76,6 +76,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             _frozen(pid, found)
             _limits(task, found)
             _scheduling(task, found)
+            found.obstacles.extend(locked.on_fault(pid, proc.status(pid)))
             files.add_process(pid)
             tables.add_process(pid, files)
         except Gone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pty
 import signal
@@ -407,6 +408,19 @@ def test_main_thread_that_has_ended(namespace: Namespace) -> None:
     with program(child) as pid:
         eventually(lambda: any(proc.stat(one).state == "Z" for one in tree.tasks(pid)), "a child's has")
         assert only_code(inventory.process(pid)) == "leader-ended"
+
+
+@pytest.mark.parametrize("on_fault", [0, 1])
+def test_memory_that_is_locked(namespace: Namespace, on_fault: int) -> None:
+    code = f"""
+import mmap
+memory = mmap.mmap(-1, 1 << 20); memory[0] = 1
+libc = ctypes.CDLL(None); libc.mlock2.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint
+assert libc.mlock2(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 1 << 20, {on_fault}) == 0; ready()
+"""
+    with program(code) as pid:
+        found = [(one.code, one.size_bytes) for one in inventory.process(pid).obstacles]
+    assert found == ([("locked-on-fault", (1 << 20) - mmap.PAGESIZE)] if on_fault else [])
 
 
 def test_queues_of_listeners(namespace: Namespace) -> None:
