@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from migrate.checks.subject import DESTINATION, Subject
 from migrate.checks.subject import names as words
 from migrate.errors import Reason
-from migrate.pb.session_pb2 import ProcessInventory, TakenName
+from migrate.inventory import ports
+from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TakenName
 
 
 def names_free(subject: Subject) -> Iterator[Reason]:
@@ -61,12 +62,26 @@ def notes(process: ProcessInventory) -> list[str]:
     """Return what becomes of datagrams: to programs that stay, each name once; and of UDP."""
     names = dict.fromkeys(one.name for one in process.names if one.kind == TakenName.RECEIVER)
     found = [f"what the process sends to {name} goes to the destination's after the move" for name in names]
-    if ports := sorted({one.port for one in process.names if one.kind == TakenName.UDP}):
+    if udp := sorted({one.port for one in process.names if one.kind == TakenName.UDP}):
         found.append(
-            f"datagrams to UDP port {words(map(str, ports))} that the process has not read when it is frozen, or"
+            f"datagrams to UDP port {words(map(str, udp))} that the process has not read when it is frozen, or"
             " that arrive while it is, are lost: with UDP the sender has to expect that"
         )
     return found
+
+
+def notes_on_backlogs(process: ProcessInventory, destination: HostInventory) -> list[str]:
+    """Return which listeners get shorter queues there: the kernel cuts what listen(2) asks for."""
+    most = destination.most_backlog
+    wanted = [(ports.name(one), one.backlog) for one in process.sockets]
+    wanted += [(one.name, one.backlog) for one in process.names]
+    cut = {name: backlog for name, backlog in wanted if 0 < most < backlog}
+    if not cut:
+        return []
+    return [
+        f"at most {most} connections wait to be accepted on {words(cut)} after the move, here up to"
+        f" {max(cut.values())}: sysctl net.core.somaxconn={max(cut.values())} on the destination keeps that"
+    ]
 
 
 def interfaces_there(subject: Subject) -> Iterator[Reason]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
-from migrate.pb.session_pb2 import Obstacle
+from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
 from migrate.units import size
 
 
@@ -67,6 +67,18 @@ WORDS = {
         " namespace, or the kernel's own (a POSIX message queue, secret memory)",
         "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
         " it close this before it is moved.",
+    ),
+    "hidden-file": Words(
+        "{who} uses {what}, and that path leads to another file now, or to none: something is mounted over it",
+        "Unmount that (findmnt shows it), or start the program again, so that it opens what is there now.",
+    ),
+    "namespace-file": Words(
+        "{descriptor} of {who} is a namespace ({what}) that is not one of its own, or was opened at a path",
+        "Let the program close it before it is moved.",
+    ),
+    "proc-directory": Words(
+        "{who} has the working directory {what}, in which CRIU cannot have it work again",
+        "Let the program change to another directory, or start it in another one.",
     ),
     "terminal": Words(
         "{descriptor} of {who} is the terminal {what}, which cannot be moved",
@@ -151,9 +163,27 @@ WORDS = {
         " of it is open: CRIU cannot find the copy, or the epoll watches that as well",
         "Let the program take what it closes out of its epoll (EPOLL_CTL_DEL).",
     ),
+    "epoll-disarmed": Words(
+        "{descriptor} of {who} is an epoll that has told of descriptor {what} once (EPOLLONESHOT) and would tell of"
+        " its end at once after the move, although the program has not armed it again",
+        "Try again when the program has armed it again, or has closed it.",
+    ),
+    "eventfd-semaphore": Words(
+        "{descriptor} of {who} is an eventfd that counts down by one (EFD_SEMAPHORE), which CRIU would forget",
+        "Let the program close it before it is moved, or use a pipe.",
+    ),
+    "dnotify": Words(
+        "{descriptor} of {who} is the directory {what}, of which it is sent signals (F_NOTIFY), which CRIU would"
+        " forget",
+        "Let the program close it before it is moved, or use inotify.",
+    ),
     "thread-apart": Words(
         "a thread of {who} has its own {what}, which CRIU would forget",
         "Let the program end that thread before it is moved, or do it in a process of its own.",
+    ),
+    "leader-ended": Words(
+        "the main thread of {who} has ended while others live, and CRIU dumps a process through that",
+        "Start the program again so that its main thread waits for the others (pthread_join).",
     ),
     "shared": Words(
         "{who} shares {what} (clone(2), vfork(2)), which CRIU cannot dump",
@@ -175,6 +205,26 @@ WORDS = {
     "unix-credentials": Words(
         "{descriptor} of {who} is a unix socket in which messages wait that come with who sent them (SO_PASSCRED)",
         "Try again when the program has read them.",
+    ),
+    "unix-empty": Words(
+        "{descriptor} of {who} is a unix socket in which an empty message waits: CRIU would take it for the end,"
+        " and lose it with those behind it",
+        "Try again when the program has read it.",
+    ),
+    "unix-sender": Words(
+        "{descriptor} of {who} is a unix socket in which a datagram waits that comes with the name of its sender"
+        " ({what}), which CRIU would forget",
+        "Try again when the program has read it.",
+    ),
+    "unix-urgent": Words(
+        "{descriptor} of {who} is a unix socket in which an urgent byte waits (MSG_OOB), which would be an ordinary"
+        " one",
+        "Try again when the program has read it.",
+    ),
+    "unix-error": Words(
+        "{descriptor} of {who} is a unix socket with an error that the program has not been told, which CRIU"
+        " would forget",
+        "Try again when the program has read from it, or has closed it.",
     ),
     "pidfd": Words(
         "{descriptor} of {who} refers to process {what}, which is not moved with it",
@@ -236,8 +286,18 @@ WORDS = {
     ),
 }
 
+#: What is no reason to refuse, but different after the move; templates as those of reasons.
+NOTES = {
+    "locked-on-fault": "{who} locks memory as it touches it (MLOCK_ONFAULT): after the move all of that is locked,"
+    " and takes {size} more",
+    "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
+    " move it tells of an error or hang-up of that, even if the program has not armed it again",
+    "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
+    " given none (linkat)",
+}
+
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
-_FOLLOWS = {"mnt": "foreign-mount", "net": "socket-namespace"}
+_FOLLOWS = {"mnt": {"foreign-mount", "hidden-file"}, "net": {"socket-namespace"}}
 
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
@@ -249,15 +309,27 @@ _REMEDIES = {
 def obstacles(subject: Subject) -> Iterator[Reason]:
     """Turn what the inventory found into reasons."""
     found = subject.process.obstacles
-    elsewhere = {_FOLLOWS.get(one.what) for one in found if one.code == "namespace"}
-    elsewhere |= {_FOLLOWS["mnt"]} if any(one.code == "moved-before" for one in found) else set()
-    # A terminal or a log is often on several descriptors.
+    others = {one.what for one in found if one.code == "namespace"}
+    others |= {"mnt"} if any(one.code == "moved-before" for one in found) else set()
+    elsewhere = {code for kind in others for code in _FOLLOWS.get(kind, ())}
+    against = [one for one in found if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)]
+    for group in _alike(against):
+        yield _reason(subject, group)
+
+
+def notes(process: ProcessInventory) -> list[str]:
+    """Return what the inventory found that will be different although it is no reason to refuse."""
+    subject = Subject(process, HostInventory(), HostInventory())
+    found = _alike(one for one in process.obstacles if one.code in NOTES)
+    return [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+
+
+def _alike(found: Iterable[Obstacle]) -> Iterable[list[Obstacle]]:
+    """A terminal or a log is often on several descriptors."""
     same: dict[tuple[str, int, str], list[Obstacle]] = {}
     for one in found:
-        if not _is_ghost(one) and one.code not in elsewhere:
-            same.setdefault((one.code, one.pid, one.what), []).append(one)
-    for group in same.values():
-        yield _reason(subject, group)
+        same.setdefault((one.code, one.pid, one.what), []).append(one)
+    return same.values()
 
 
 def _is_ghost(one: Obstacle) -> bool:
@@ -271,18 +343,27 @@ def ghost_bytes(subject: Subject) -> int:
     return sum(found.values())
 
 
+def locked_bytes(subject: Subject) -> int:
+    """How much more memory the tree takes after the move, since all that is locked is made."""
+    return sum(one.size_bytes for one in subject.process.obstacles if one.code == "locked-on-fault")
+
+
 def _reason(subject: Subject, same: list[Obstacle]) -> Reason:
     one = same[0]
     words = WORDS.get(one.code, Words("{who} has {what}, which cannot be moved", "Let the program close it."))
-    fields = {
-        "who": subject.who(one.pid),
-        "what": one.what or "without a name",
-        "pid": one.pid,
-        "descriptor": _descriptors([obstacle.fd for obstacle in same if obstacle.HasField("fd")]),
-        "size": size(one.size_bytes),
-    }
+    fields = _fields(subject, same)
     remedy = _REMEDIES.get(one.what, words.remedy)
     return Reason(one.code, ORIGIN, words.text.format(**fields), remedy.format(**fields))
+
+
+def _fields(subject: Subject, same: list[Obstacle]) -> dict[str, str]:
+    return {
+        "who": subject.who(same[0].pid),
+        "what": same[0].what or "without a name",
+        "pid": str(same[0].pid),
+        "descriptor": _descriptors([one.fd for one in same if one.HasField("fd")]),
+        "size": size(same[0].size_bytes),
+    }
 
 
 def _descriptors(numbers: list[int]) -> str:

@@ -17,7 +17,7 @@ from migrate.checks.files import appended, databases, files_there, files_to_copy
 from migrate.checks.hard_links import one_file
 from migrate.checks.names import interfaces_there, names_free
 from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
-from migrate.checks.obstacles import ghost_bytes, obstacles
+from migrate.checks.obstacles import ghost_bytes, locked_bytes, obstacles
 from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
 from migrate.checks.wildcards import address_named, notes
@@ -195,7 +195,7 @@ def room(subject: Subject) -> Iterator[Reason]:
         if host.image_space_bytes < images:
             text = f"{size(images)} are needed for images in memory, {size(host.image_space_bytes)} are free"
             yield Reason("no-image-space", role, text, MAKE_ROOM)
-        needed = images if role == ORIGIN else images + memory
+        needed = images if role == ORIGIN else images + memory + locked_bytes(subject)
         if host.memory_available_bytes < needed:
             text = f"{size(needed)} of memory are needed, {size(host.memory_available_bytes)} are available"
             yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")

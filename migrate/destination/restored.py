@@ -9,6 +9,7 @@ from migrate.destination.stage import Ready
 from migrate.destination.tree import Holders, Stands, Tree
 from migrate.errors import ProtocolError
 from migrate.events import log
+from migrate.inventory import plain_options
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.states import State
@@ -35,7 +36,9 @@ class Standing(Stands):
             listeners = {one.inode: (dict(one.options), one.congestion) for one in restore.listeners}
             same_path = self.ready.request.same_path
             stages.finish(self.tree.icis, holders, listeners, same_path=same_path)
-            notes = self._notes + surroundings.put_back(restore.surroundings, self.tree.numbers)
+            others = {one.inode: one.options for one in restore.others}
+            notes = self._notes + plain_options.put_back(others, holders)
+            notes += surroundings.put_back(restore.surroundings, self.tree.numbers)
         self.ready.gate.lease.check()
         return Restored(self.ready, self.tree, holders, notes)
 
@@ -44,7 +47,10 @@ class Standing(Stands):
         if strangers := sorted({one.pid for one in held.values() if one.pid not in numbers}):
             text = f"sockets of processes that were not restored: {strangers[:5]}"
             raise ProtocolError(f"received {text}")
-        wanted = (*(ici.tag for ici in self.tree.icis), *(one.inode for one in restore.listeners))
+        wanted = (
+            *(ici.tag for ici in self.tree.icis),
+            *(one.inode for one in (*restore.listeners, *restore.others)),
+        )
         if unheld := sorted({inode for inode in wanted if inode not in held}):
             text = f"sockets that nobody holds: {unheld[:5]}"
             raise ProtocolError(f"received {text}")

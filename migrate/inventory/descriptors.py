@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import epolls, holders, momentary, of_proc, proc, watches
+from migrate.inventory import epolls, holders, momentary, namespaces, of_proc, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
@@ -42,6 +44,10 @@ class Descriptors:
         self._watching: list[tuple[int, int, str]] = []
         self._terminals: dict[str, tuple[int, int]] = {}
         self._about: list[tuple[int, int, str]] = []
+        self._folders: list[tuple[int, int, str]] = []
+        self._disarmed: list[tuple[int, int, set[int]]] = []
+        self._namespaces: list[tuple[int, int, str]] = []
+        self._directories: list[tuple[int, str]] = []
         self._fifos: dict[holders.Key, tuple[int, int, str]] = {}
         self._obstacles: list[Obstacle] = []
 
@@ -56,6 +62,7 @@ class Descriptors:
         except KernelError:
             raise Gone(f"process {pid}") from None
         mounts = proc.mount_ids(pid)
+        self._directories.append((pid, proc.link(pid, "cwd")))
         for fd, target in self.tables[pid].items():
             if target.startswith("socket:["):
                 continue  # there may be thousands
@@ -75,11 +82,18 @@ class Descriptors:
         elif target in _PTMX:
             self._terminals.setdefault(f"{_PTS}{proc.fdinfo(pid, fd).more.get('tty-index', '')}", (pid, fd))
         elif target.startswith("/"):
-            if (key := _fifo(pid, fd)) is not None:
-                self._fifos.setdefault(key, (pid, fd, target))
+            status = _status(pid, fd)
+            if stat.S_ISFIFO(status.st_mode):
+                self._fifos.setdefault((status.st_dev, status.st_ino), (pid, fd, target))
+            elif stat.S_ISDIR(status.st_mode):
+                self._folders.append((pid, fd, target))
             if of_proc.about(target) is not None:
                 self._about.append((pid, fd, target))
             files.add_descriptor(pid, fd, target, mounts)
+        elif namespaces.is_one(target):
+            self._namespaces.append((pid, fd, target))
+        else:
+            self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
 
     def _add_anonymous(self, pid: int, fd: int, target: str, files: Files) -> None:
         kind = target.removeprefix(_ANONYMOUS)
@@ -93,12 +107,21 @@ class Descriptors:
                 self._obstacles.append(
                     Obstacle(code="alarm-clock", pid=pid, fd=fd, what=_ALARM_CLOCKS[clock])
                 )
-        elif kind == "[eventpoll]" and (number := epolls.lost(pid, fd, self.tables[pid])) is not None:
-            self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
+        elif kind == "[eventpoll]":
+            self._add_epoll(pid, fd)
+        elif kind == "[eventfd]" and proc.fdinfo(pid, fd).more.get("eventfd-semaphore", "0") != "0":
+            self._obstacles.append(Obstacle(code="eventfd-semaphore", pid=pid, fd=fd))
         elif kind in _WATCHING:
             self._watching.append((pid, fd, target))
             for watch in watches.of(pid, fd):
                 self._add_watch(pid, fd, watch, files)
+
+    def _add_epoll(self, pid: int, fd: int) -> None:
+        content = proc.text(pid, f"fdinfo/{fd}")
+        if (number := epolls.lost(pid, fd, content, self.tables[pid])) is not None:
+            self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
+        if numbers := epolls.disarmed(content):
+            self._disarmed.append((pid, fd, numbers))
 
     def _add_watch(self, pid: int, fd: int, watch: watches.Watch, files: Files) -> None:
         if watch.path:
@@ -128,6 +151,8 @@ class Descriptors:
         """Yield what cannot be dumped, or leads out of the tree with the PIDs *inside*."""
         yield from self._obstacles
         yield from of_proc.obstacles(self._about, inside)
+        yield from of_proc.directories(self._directories, inside)
+        yield from namespaces.opened(self._namespaces, inside)
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
@@ -135,6 +160,8 @@ class Descriptors:
             pid, fd, path = self._fifos[key]
             yield Obstacle(code="fifo-outside", pid=pid, fd=fd, what=f"{path}, {others[0].who}")
         with Lender() as lender:
+            yield from self._of_folders(lender)
+            yield from self._of_disarmed(lender)
             for pid, fd, kind in self._watching:
                 if _has_events(lender, pid, fd):
                     yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)
@@ -145,35 +172,68 @@ class Descriptors:
                     code = "pipe-written" if mode == os.O_WRONLY else "pipe-read"
                     yield Obstacle(code=code, pid=pid, fd=fd, what=name)
 
+    def _of_folders(self, lender: Lender) -> Iterator[Obstacle]:
+        for pid, fd, path in self._folders:
+            if _has_owner(lender, pid, fd):
+                yield Obstacle(code="dnotify", pid=pid, fd=fd, what=path)
 
-def _fifo(pid: int, fd: int) -> holders.Key | None:
-    """What identifies the named pipe behind the descriptor; None for any other file."""
+    def _of_disarmed(self, lender: Lender) -> Iterator[Obstacle]:
+        """An event that waits would come at once over there; of the others it is a note that one may."""
+        for pid, fd, numbers in self._disarmed:
+            ended = [one for one in sorted(numbers) if _has_ended(lender, pid, one)]
+            code = "epoll-disarmed" if ended else "epoll-oneshot"
+            yield Obstacle(code=code, pid=pid, fd=fd, what=str(ended[0]) if ended else "")
+
+
+def _status(pid: int, fd: int) -> os.stat_result:
     with proc.looking():
-        status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
-    return (status.st_dev, status.st_ino) if stat.S_ISFIFO(status.st_mode) else None
+        return os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
+
+
+@contextlib.contextmanager
+def _borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
+    """A duplicate of the descriptor meanwhile; None: it was closed since."""
+    try:
+        borrowed = lender.descriptor(pid, fd)
+    except (KernelError, PermissionDenied):
+        yield None
+        return
+    try:
+        yield borrowed
+    finally:
+        os.close(borrowed)
+
+
+def _has_owner(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether somebody is sent signals for this directory, which nothing but dnotify does.
+
+    Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify().
+    """
+    with _borrowed(lender, pid, fd) as folder:
+        return folder is not None and fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
+
+
+def _has_ended(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether there is a hang-up or an error to be told of this descriptor."""
+    with _borrowed(lender, pid, fd) as file:
+        if file is None:
+            return False
+        poll = select.poll()
+        poll.register(file, 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
 
 
 def _has_events(lender: Lender, pid: int, fd: int) -> bool:
     """Whether the process has not read yet what happened to what this descriptor watches."""
-    try:
-        watching = lender.descriptor(pid, fd)
-    except (KernelError, PermissionDenied):
-        return False  # closed since
-    try:
-        return momentary.unread_bytes(watching) > 0
-    finally:
-        os.close(watching)
+    with _borrowed(lender, pid, fd) as watching:
+        return watching is not None and momentary.unread_bytes(watching) > 0
 
 
 def _is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
     """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
-    try:
-        pipe = lender.descriptor(pid, fd)
-    except (KernelError, PermissionDenied):
-        return True  # closed since
-    try:
+    with _borrowed(lender, pid, fd) as pipe:
+        if pipe is None:
+            return True
         poll = select.poll()
         poll.register(pipe, 0)
         return bool(poll.poll(0))
-    finally:
-        os.close(pipe)

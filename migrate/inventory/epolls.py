@@ -1,4 +1,7 @@
-"""Descriptors of epoll in which CRIU would not find, or find twice, what they watch.
+"""Descriptors of epoll in which CRIU would not find, or find twice, what they watch, or would arm it again.
+
+What an epoll has told once (EPOLLONESHOT) it tells no more, errors and hang-ups neither, until the program arms it
+again. To add it to another epoll arms it for those two.
 
 An epoll goes on watching a file whose number was closed, while a copy of the descriptor is open anywhere. CRIU
 looks for a copy in the same process and has the epoll watch that (criu/eventpoll.c): there has to be one, and one
@@ -12,9 +15,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
-from migrate.inventory import proc
 from migrate.inventory.apart import KCMP
 
+#: Bits of a mask that are no events: EPOLLEXCLUSIVE, EPOLLWAKEUP, EPOLLONESHOT, EPOLLET. Source: fs/eventpoll.c.
+_PRIVATE_BITS = 0xF << 28
 #: enum kcmp_type of include/uapi/linux/kcmp.h; struct kcmp_epoll_slot: the epoll, the number, which of that number.
 _EPOLL_TFD = 7
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,13 +28,13 @@ class _Slot(ctypes.Structure):
     _fields_ = (("efd", ctypes.c_uint32), ("tfd", ctypes.c_uint32), ("toff", ctypes.c_uint32))
 
 
-def lost(pid: int, fd: int, table: Mapping[int, str]) -> int | None:
+def lost(pid: int, fd: int, content: str, table: Mapping[int, str]) -> int | None:
     """The first number that *fd* of *pid* watches and CRIU would not get to watch again; None: there is none.
 
+    :param content: of the epoll's fdinfo.
     :param table: the descriptors of *pid*: number -> what /proc shows.
-    :raises Gone: the process has ended or the descriptor was closed.
     """
-    watched = parse(proc.text(pid, f"fdinfo/{fd}"))
+    watched = parse(content)
     taken = {tfd for tfd, _, inode in watched if _is(pid, tfd, inode, table)}
     for tfd, which, inode in watched:
         if _is(pid, tfd, inode, table):
@@ -41,6 +45,15 @@ def lost(pid: int, fd: int, table: Mapping[int, str]) -> int | None:
             return tfd
         taken |= copies
     return None
+
+
+def disarmed(content: str) -> set[int]:
+    """The numbers that an epoll watches without an event, since it has told one.
+
+    :param content: of its fdinfo, as for :func:`parse`.
+    """
+    rows = (line.split() for line in content.split("\n") if line.startswith("tfd:"))
+    return {int(row[1]) for row in rows if not int(row[3], 16) & ~_PRIVATE_BITS}
 
 
 def parse(content: str) -> list[tuple[int, int, int]]:

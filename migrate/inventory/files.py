@@ -13,17 +13,23 @@ import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import file_facts, proc
+from migrate.inventory import file_facts, namespaces, proc
 from migrate.inventory.described import allocated_bytes, build_id, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
 _DELETED = " (deleted)"
+
+#: What O_TMPFILE has beside O_DIRECTORY.
+_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 
 #: So many names of a directory, to find another one of a file.
 _MOST_LOOKED_AT = 10_000
 
 #: Regular files without a place in any file system; CRIU rebuilds them by their content.
 _NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/SYSV", "/anon_hugepage", "/[aio]")
+
+#: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
+_KERNELS_OWN = "["
 
 #: What is below these is made anew by the other kernel.
 _KERNEL_MADE = ("/proc/", "/sys/")
@@ -102,7 +108,9 @@ class Files:
         if path.startswith(_NAMELESS) or self._unnameable(pid, path, fd=fd):
             return
         info = proc.fdinfo(pid, fd)
-        if info.mount_id not in mounts:
+        if status.st_dev == namespaces.device():
+            self._obstacle("namespace-file", pid, path, fd=fd)
+        elif info.mount_id not in mounts:
             self._obstacle("foreign-mount", pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
@@ -152,7 +160,7 @@ class Files:
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
         if mapping.path.startswith("/SYSV"):
             self._obstacle("sysv-shm", pid, mapping.path.removesuffix(_DELETED))
-        elif mapping.path.startswith("anon_inode:"):
+        elif not mapping.path.startswith(("/", _KERNELS_OWN)):
             self._obstacle("anonymous", pid, mapping.path)
         elif mapping.path.startswith("/") and not mapping.path.startswith(_NAMELESS):
             self._add_mapped_file(pid, mapping)
@@ -199,7 +207,10 @@ class Files:
     def _place(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> str | None:
         """The path that leads to the file; None: none does, which is an obstacle, or CRIU makes it anew."""
         if not path.endswith(_DELETED) and status.st_nlink > 0:
-            return path
+            if path.startswith(_KERNEL_MADE) or _is_at(path, status):
+                return path
+            self._obstacle("hidden-file", pid, path, fd=fd)
+            return None
         path = path.removesuffix(_DELETED)
         if path.startswith(_KERNEL_MADE):
             return None  # of a process that has ended
@@ -210,6 +221,8 @@ class Files:
             if path == proc.link(pid, "root").removesuffix(_DELETED):
                 self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink == 0:
+            if fd is not None and proc.fdinfo(pid, fd).flags & _TMPFILE:
+                self._obstacle("tmpfile", pid, path, fd=fd)
             # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
             self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=allocated_bytes(status))
         else:
@@ -232,6 +245,13 @@ class Files:
 
     def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
         self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=shown(what), size_bytes=size_bytes))
+
+
+def _is_at(path: str, status: os.stat_result) -> bool:
+    """Whether *path* leads to that file: below a later mount, or beyond a bind mount of a part, none does."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.lstat(path), status)  # noqa: PTH116
+    return False
 
 
 def _other_name(path: str, status: os.stat_result) -> str:

@@ -70,6 +70,7 @@ def inspect(
         own_addresses=_own_addresses(),
         pid_max=int(_read("/proc/sys/kernel/pid_max") or 0),
         cpu_features=_cpu_features(),
+        most_backlog=_most_backlog(),
         most_descriptors=min(environment.most_descriptors(), 0xFFFFFFFF),
     )
     found.problems.extend(environment.problems())
@@ -155,6 +156,12 @@ def _name_of(link: Any) -> str:
 def _memory_available_bytes() -> int:
     match = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
     return int(match.group(1)) * 1024 if match else 0
+
+
+def _most_backlog() -> int:
+    """Source: man listen(2)."""
+    text = _read("/proc/sys/net/core/somaxconn").strip()
+    return int(text) if text.isdecimal() else 0
 
 
 def _congestion_algorithms() -> list[str]:

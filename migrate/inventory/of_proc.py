@@ -28,6 +28,21 @@ def about(path: str) -> About | None:
     return About(int(match[1]), int(match[2] or 0)) if match else None
 
 
+def directories(working: Iterable[tuple[int, str]], inside: Collection[int]) -> Iterator[Obstacle]:
+    """Yield those of *working* (process, its working directory) that CRIU cannot have it work in.
+
+    It cannot be the directory of a process itself (criu/files-reg.c spoils the path), but one below that can.
+
+    :param inside: PIDs of the tree.
+    """
+    for pid, path in working:
+        found = about(path)
+        if found is None:
+            continue
+        if found.pid not in inside or found.thread not in (0, found.pid) or path == f"/proc/{found.pid}":
+            yield Obstacle(code="proc-directory", pid=pid, what=path)
+
+
 def obstacles(files: Iterable[tuple[int, int, str]], inside: Collection[int]) -> Iterator[Obstacle]:
     """Yield those of *files* (process, descriptor, path) that another host lacks, or has of another process.
 

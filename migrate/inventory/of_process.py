@@ -6,11 +6,24 @@ import contextlib
 import errno
 import os
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.criu import pid_namespace
 from migrate.errors import KernelError
-from migrate.inventory import apart, cgroups, cramped, names, proc, sockets, supervision, sysv, translated
+from migrate.inventory import (
+    apart,
+    cgroups,
+    cramped,
+    locked,
+    names,
+    namespaces,
+    proc,
+    sockets,
+    supervision,
+    sysv,
+    translated,
+)
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -20,8 +33,8 @@ from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import TcpcpError
 
-#: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
-_MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
+#: CRIU dumps what belongs to a process through its first thread.
+_LEADER_HINT = "Start the program again so that its main thread waits for the others (pthread_join)."
 
 _KILOBYTE = 1024
 #: include/uapi/linux/sched.h
@@ -52,14 +65,17 @@ def process(root_pid: int) -> ProcessInventory:
 
 
 def _inspect(root_pid: int) -> ProcessInventory:
+    if _leader_ended(proc.stat(root_pid).state, tree.threads(root_pid)):
+        raise KernelError(f"the main thread of process {root_pid} has ended, others live", hint=_LEADER_HINT)
     found = ProcessInventory(root_pid=root_pid, driver_pids=proc.ancestors(os.getpid()))
     files, tables = Files(), Descriptors()
-    own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
-    own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+    own, root = namespaces.expected(root_pid), proc.namespaces(root_pid)
     for pid in tree.tasks_now(root_pid):
         try:
             task, memory_bytes = _task(pid)
             found.tasks.append(task)
+            if _leader_ended("Z" if task.zombie else "", task.tids):
+                found.obstacles.append(Obstacle(code="leader-ended", pid=pid))
             if task.zombie or task.kernel_thread:
                 continue
             found.memory_bytes += memory_bytes
@@ -67,11 +83,12 @@ def _inspect(root_pid: int) -> ProcessInventory:
             if pid == root_pid and _moved_before(task):
                 found.obstacles.append(Obstacle(code="moved-before", pid=pid))
             else:
-                found.obstacles.extend(_foreign_namespaces(pid, proc.namespaces(pid), expected))
+                found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
             _frozen(pid, found)
             _limits(task, found)
             _scheduling(task, found)
+            found.obstacles.extend(locked.on_fault(pid, proc.status(pid)))
             files.add_process(pid)
             tables.add_process(pid, files)
         except Gone:
@@ -125,16 +142,14 @@ def _task(pid: int) -> tuple[Task, int]:
     return task, sum(_bytes(status, name) for name in _IMAGE_PAGES)
 
 
+def _leader_ended(state: str, tids: Sequence[int]) -> bool:
+    """Whether the first thread has ended, as by pthread_exit(3), and others live: /proc shows nothing of them."""
+    return state in ("Z", "X") and len(tids) > 1
+
+
 def _bytes(status: dict[str, str], name: str) -> int:
     """Return a size of /proc/PID/status; zombies and kernel threads have none."""
     return int(status.get(name, "0 kB").split()[0]) * _KILOBYTE
-
-
-def _foreign_namespaces(pid: int, its: dict[str, str], expected: dict[str, str]) -> list[Obstacle]:
-    kinds = {kind.removesuffix("_for_children") for kind in its if its[kind] != expected.get(kind, its[kind])}
-    if its.get("time") != its.get("time_for_children", its.get("time")):
-        kinds.add("time")  # CRIU dumps one for the tree, and none that only its children would have
-    return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
 
 
 def _moved_before(task: Task) -> bool:

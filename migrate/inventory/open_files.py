@@ -7,10 +7,10 @@ checked, and a program may have begun to use it since.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from migrate.inventory import apart, cramped, sockets, sysv
+from migrate.inventory import apart, cramped, namespaces, plain_options, proc, sockets, sysv
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -24,12 +24,14 @@ class Again(NamedTuple):
 
     :ivar files: open ones, and mapped ones but those that are known and only read.
     :ivar renamed: paths that are gone, of files that have another name: that one.
-    :ivar obstacles: what stands in the way of moving it, beside its files and TCP connections.
+    :ivar obstacles: what stands in the way of moving it, beside its TCP connections.
+    :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
     """
 
     files: list[File]
     renamed: dict[str, str]
     obstacles: list[Obstacle]
+    options: Sequence[plain_options.Held] = ()
 
 
 def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> Again:
@@ -46,19 +48,28 @@ def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> 
             files.add_process(pid)
         except Gone:
             continue
-    obstacles = [*_of_descriptors(tables, set(pids), tcp), *_of_tasks(pids)]
-    return Again(files.found, files.renamed, obstacles)
-
-
-def _of_descriptors(tables: Descriptors, inside: set[int], tcp: Collection[int]) -> Iterator[Obstacle]:
-    yield from tables.obstacles(inside)
+    of_files = tables.inside_terminals(files.obstacles)
     held = tree.held_in(tables.tables)
-    yield from sockets.obstacles([one for one in held if one.inode not in tcp], {one.inode for one in held})
+    others = [one for one in held if one.inode not in tcp]
+    of_sockets = sockets.obstacles(others, {one.inode for one in held})
+    obstacles = [*of_files, *tables.obstacles(set(pids)), *of_sockets, *_of_tasks(pids)]
+    return Again(files.found, files.renamed, obstacles, plain_options.read(others))
 
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
     yield from cramped.obstacles(pids)
+    yield from _of_namespaces(pids)
     for pid in pids:
         with contextlib.suppress(KernelError):  # it has ended, which others notice
             yield from apart.of_threads(Task(pid=pid, tids=tree.threads(pid)))
+
+
+def _of_namespaces(pids: list[int]) -> Iterator[Obstacle]:
+    """As when the tree was checked: the root, the first of *pids*, is in ours, and the others are in the root's."""
+    with contextlib.suppress(Gone):
+        wanted = namespaces.expected(pids[0])
+        for pid in pids:
+            its = proc.namespaces(pid)
+            yield from namespaces.foreign(pid, its, wanted)
+            wanted = its if pid == pids[0] else wanted

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.inventory import momentary, multicast, names, ports, proc, untold
+from migrate.inventory import momentary, multicast, names, ports, proc, unix_queues, untold
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
@@ -69,19 +69,19 @@ def collect(held: list[HeldSocket]) -> Sockets:
             if one.inode in table:
                 with _unless_closed():
                     found.tcp.append(_tcp(lender, one, table[one.inode]))
-        _collect_others(lender, others, {one.inode for one in held}, found)
+        _collect_others(lender, others, {one.inode for one in held}, found, still=False)
     return found
 
 
 def obstacles(others: list[HeldSocket], inside: set[int]) -> list[Obstacle]:
-    """What speaks against moving *others*, which are no TCP sockets with a port.
+    """What speaks against moving *others*, which are no TCP sockets with a port; the tree is frozen.
 
     :param inside: inodes of all sockets of the tree.
     :raises KernelError, PermissionDenied: as :func:`collect`.
     """
     found = Sockets()
     with Lender() as lender:
-        _collect_others(lender, others, inside, found)
+        _collect_others(lender, others, inside, found, still=True)
     return found.obstacles
 
 
@@ -108,6 +108,7 @@ def message(entry: diag.Entry) -> TcpSocket:
         ipv6_socket=entry.family == socket.AF_INET6,
         ipv6_only=entry.v6only,
         device=_device(entry.interface),
+        backlog=entry.send_queue if entry.state == State.LISTEN else 0,
     )
 
 
@@ -150,7 +151,9 @@ def _problem(borrowed: socket.socket, state: int) -> str:
     return ""
 
 
-def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets) -> None:
+def _collect_others(
+    lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets, *, still: bool
+) -> None:
     unix = unix_diag.sockets() if others else {}
     cookie = _netns_cookie()
     found.groups = multicast.groups() if others else []
@@ -159,8 +162,8 @@ def _collect_others(lender: Lender, others: list[HeldSocket], inside: set[int], 
             if one.inode in unix:
                 _unix(one, unix, inside, found)
                 _in_flight(one, found)
-                _with_credentials(lender, one, unix[one.inode], found)
-                _name_of(lender, one, unix[one.inode].name, found)
+                _waiting(lender, one, unix[one.inode], found, still=still)
+                _name_of(lender, one, unix[one.inode], found)
             else:
                 _other(lender, one, cookie, found)
 
@@ -190,23 +193,32 @@ def _in_flight(held: HeldSocket, found: Sockets) -> None:
             found.obstacles.append(_obstacle("in-flight", held, waiting))
 
 
-def _with_credentials(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found: Sockets) -> None:
-    """Report a unix socket in which messages wait that would be read with who sent them."""
-    if row.unread and not row.listening:
-        with lender.borrow(*held.holders[0]) as borrowed:
-            if code := momentary.of_unix(borrowed):
-                found.obstacles.append(_obstacle(code, held, row.name))
-
-
-def _name_of(lender: Lender, held: HeldSocket, name: str, found: Sockets) -> None:
-    """Accepted connections have the name of their listener: it is asked for once."""
-    if not name or name in found.seen:
+def _waiting(
+    lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found: Sockets, *, still: bool
+) -> None:
+    """Report a unix socket in which something waits that would not be read there as it would be here."""
+    if not unix_queues.may_lose(row):
         return
-    found.seen.add(name)
-    pid, fd = held.holders[0]
-    with lender.borrow(pid, fd) as borrowed:
-        if (taken := names.of_unix(borrowed, name, pid, fd)) is not None:
-            found.names.append(taken)
+    with lender.borrow(*held.holders[0]) as borrowed:
+        if row.unread and (code := momentary.of_unix(borrowed)):
+            found.obstacles.append(_obstacle(code, held, row.name))
+        code, what = unix_queues.lost(borrowed, row, still=still)
+        if code:
+            found.obstacles.append(_obstacle(code, held, what))
+
+
+def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found: Sockets) -> None:
+    """Accepted connections have the name of their listener: it is asked for once."""
+    if row.name and row.name not in found.seen:
+        found.seen.add(row.name)
+        pid, fd = held.holders[0]
+        with lender.borrow(pid, fd) as borrowed:
+            if (taken := names.of_unix(borrowed, row.name, pid, fd)) is not None:
+                found.names.append(taken)
+    if row.listening:
+        for one in found.names:
+            if row.name in (one.name, one.bound_name):
+                one.backlog = row.unsent
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:

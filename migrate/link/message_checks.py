@@ -80,6 +80,10 @@ def _restore(message: pb.Restore) -> Iterator[str]:
                 yield f"a socket option that is none: {name[:100]!r} = {value}"
         if not _ALGORITHM.fullmatch(one.congestion):
             yield f"a congestion control of no possible name: {one.congestion[:100]!r}"
+    for one in message.others:
+        for name, value in one.options.items():
+            if not name.isidentifier() or not -(1 << 31) <= value < 1 << 31:
+                yield f"a socket option that is none: {name[:100]!r} = {value}"
     for process in message.surroundings:
         numbers = {process.pid, *(thread.tid for thread in process.threads)}
         if any(not 0 < number <= _MOST_PID for number in numbers):

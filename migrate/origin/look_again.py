@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
@@ -29,8 +30,15 @@ def at(tree: Frozen, checked: ProcessInventory, known: Collection[str]) -> open_
     reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
     if reasons:
         raise MigrateError(
-            f"{reasons[0].text} (not so when it was checked)",
+            f"{reasons[0].text} (not seen when it was checked)",
             hint=reasons[0].remedy,
             details=[one.text for one in reasons],
         )
     return found
+
+
+def notes(again: open_files.Again, checked: ProcessInventory) -> list[str]:
+    """What will be different since the check, and was not noted then."""
+    known = {(one.code, one.pid, one.fd) for one in checked.obstacles}
+    new = [one for one in again.obstacles if (one.code, one.pid, one.fd) not in known]
+    return obstacle_notes(ProcessInventory(tasks=checked.tasks, obstacles=new))

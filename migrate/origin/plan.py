@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, names
+from migrate.checks import around, names, obstacles
 from migrate.errors import Refused, SwitchError
 from migrate.inventory import beside, ports
 from migrate.link import message_checks
@@ -117,7 +117,8 @@ def _plan(
     trees = request.along.copy_trees
     copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
-    notes += around.notes_on_pids(process, there)
+    notes += names.notes_on_backlogs(process, there)
+    notes += obstacles.notes(process) + around.notes_on_pids(process, there)
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))
     return Plan(kept, process, prepare, addresses, copy=copy, notes=notes)

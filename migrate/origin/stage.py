@@ -8,10 +8,11 @@ What would be needed to undo a step is in the journal before it is done; what ha
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from migrate.inventory import plain_options
 from migrate.once import Once
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen
@@ -49,12 +50,14 @@ class Found:
     """The frozen tree, and what was found in it.
 
     :ivar extract: its TCP sockets. :ivar held: who holds which of them, by inode.
+    :ivar options: what its other sockets have that CRIU does not know.
     """
 
     tree: Frozen
     extract: Extract
     held: Mapping[int, pb.HeldSocket]
     surroundings: list[pb.Surroundings]
+    options: Sequence[plain_options.Held]
 
 
 class Still(Stage):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent import futures
 from typing import ClassVar, Literal
 
 from migrate import threads
 from migrate.criu.worker import Stage as CriuStage
-from migrate.inventory import translated, untold
+from migrate.inventory import plain_options, translated, untold
 from migrate.link import message_checks
 from migrate.origin import connections, look_again
 from migrate.origin.attempt import Attempt
@@ -50,9 +50,10 @@ class Frozen(Stage):
         ready, tasks = self.ready, self._tree.tasks
         again = look_again.at(self._tree, ready.move.plan.process, ready.move.session.files.known)
         lent = self._lend_limits()
+        ready.move.account.report.notes += look_again.notes(again, ready.move.plan.process)
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
-            looked = threads.submit(beside, _look_at, self._tree, ready.move)
+            looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options)
             self.attempt.dump(self._going)
             found = looked.result()
         leeway.as_before(found.surroundings, lent)
@@ -75,7 +76,7 @@ class Frozen(Stage):
         return lent
 
 
-def _look_at(tree: Tree, move: Move) -> Found:
+def _look_at(tree: Tree, move: Move, options: Sequence[plain_options.Held]) -> Found:
     """Look at the connections, and at what else is not in CRIU's images."""
     extract = Extract.collect(pid for pid, _ in tree.tasks)
     move.held.sockets.callback(extract.close)
@@ -83,7 +84,7 @@ def _look_at(tree: Tree, move: Move) -> Found:
     around = surroundings.read(pid for pid, _ in tree.tasks)
     translated.require_none(extract.flows, move.plan.process.sockets)
     untold.require_none(extract.connections, extract.zerocopy())
-    return Found(tree, extract, connections.holders(extract.held), around)
+    return Found(tree, extract, connections.holders(extract.held), around, options)
 
 
 class Dumped(Still):
@@ -136,16 +137,19 @@ def _restore_message(
     :param most_s: how long it may take to build the tree.
     """
     extract, said = found.extract, frozenset(found.extract.connections)
+    without = [one for inode, one in found.held.items() if inode not in said]
+    others = connections.holders(one.held for one in found.options)
     return pb.Restore(
         most_ms=int(most_s * 1000),
         manifest=manifest,
         tasks=tasks,
         closed=extract.closed,
         connections=len(said),
-        sockets=[one for inode, one in found.held.items() if inode not in said],
+        sockets=[*without, *others.values()],
+        others=[pb.SocketOptions(inode=one.held.inode, options=one.options) for one in found.options],
         listeners=[
             pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
-            for one in extract.listeners
+            for one in (*extract.listeners, *extract.unconnected)
         ],
     )
 

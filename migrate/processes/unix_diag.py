@@ -30,7 +30,7 @@ class UnixSocket(NamedTuple):
     :ivar kind: SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET.
     :ivar peer: inode of the socket at the other end, or of the listener that has not accepted it yet, or 0.
     :ivar file_inode: the lower 32 bits of the inode that it is bound to, or 0.
-    :ivar unsent: bytes that nobody has read at the other end.
+    :ivar unsent: bytes that nobody has read at the other end; of a listener how many connections may wait.
     :ivar waiting: nobody has accepted the connection yet.
     :ivar unread: bytes that wait to be read; of a listener connections that wait to be accepted.
     :ivar name: path, or abstract name with ``@`` in front, or "".

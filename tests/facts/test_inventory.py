@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pty
 import signal
@@ -396,6 +397,53 @@ def test_answers_about_this_host(namespace: Namespace, tmp_path: Path) -> None:
     assert {"no-file", "port-taken"} <= {
         one.code for one in checks.refusals(found, here, there, checks.Options())
     }
+
+
+LEADER_ENDS = f"""
+threading.Thread(target=signal.pause).start()
+open(sys.argv[1], "w").close(); ctypes.CDLL(None).syscall({60 if os.uname().machine == "x86_64" else 93}, 0)
+"""
+
+
+def test_main_thread_that_has_ended(namespace: Namespace) -> None:
+    """It has not ended, though most of /proc says so."""
+    with program(LEADER_ENDS) as pid:
+        eventually(lambda: proc.stat(pid).state == "Z", "its main thread has ended")
+        with pytest.raises(KernelError, match="main thread of process .* has ended, others live"):
+            inventory.process(pid)
+    child = f"if os.fork() == 0:\n    sys.argv[1] += '2'\n{LEADER_ENDS.replace(chr(10), chr(10) + '    ')}\nready()"
+    with program(child) as pid:
+        eventually(lambda: any(proc.stat(one).state == "Z" for one in tree.tasks(pid)), "a child's has")
+        assert only_code(inventory.process(pid)) == "leader-ended"
+
+
+@pytest.mark.parametrize("on_fault", [0, 1])
+def test_memory_that_is_locked(namespace: Namespace, on_fault: int) -> None:
+    code = f"""
+import mmap
+memory = mmap.mmap(-1, 1 << 20); memory[0] = 1
+libc = ctypes.CDLL(None); libc.mlock2.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint
+assert libc.mlock2(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 1 << 20, {on_fault}) == 0; ready()
+"""
+    with program(code) as pid:
+        found = [(one.code, one.size_bytes) for one in inventory.process(pid).obstacles]
+    assert found == ([("locked-on-fault", (1 << 20) - mmap.PAGESIZE)] if on_fault else [])
+
+
+def test_queues_of_listeners(namespace: Namespace) -> None:
+    """As for listen(2); the accepted end of a unix connection has its listener's name, and may be seen first."""
+    code = """
+a = socket.create_server(("127.0.0.1", 0), backlog=17)
+b = socket.socket(socket.AF_UNIX); b.bind("\\0backlog"); b.listen(18)
+c = socket.socket(socket.AF_UNIX); c.connect("\\0backlog"); d, _ = b.accept()
+number = b.fileno(); os.dup2(number, 100); os.dup2(d.fileno(), number); ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    assert [one.backlog for one in found.sockets] == [17]
+    assert [(one.name, one.backlog) for one in found.names] == [("@backlog", 18)]
+    most = inventory.host(process=found, criu_problem=works).most_backlog
+    assert most == int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
 def test_others_on_a_service_address(namespace: Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from netns import Namespace
 from programs import program
 
 from migrate import inventory
-from migrate.checks.obstacles import WORDS
+from migrate.checks.obstacles import NOTES, WORDS
 from migrate.inventory import open_files
 from tcpcp.criu import tree
 
@@ -29,11 +30,16 @@ def other(flags):
 """
 EPOLL = """
 import select
-r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1)
+r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1); ONE = 4 | select.EPOLLONESHOT
 """
 UNIX = "a, b = socket.socketpair()\n"
 GROUP = """
 a = socket.socket(%s, 2); a.setsockopt(%s, socket.inet_pton(a.family, "%s") + %s)
+"""
+MOUNT = """
+folder = "%s"
+def mount(what, where):
+    assert ctypes.CDLL(None).mount(what.encode(), where.encode(), None, 4096, None) == 0
 """
 SEMAPHORE = """
 libc = ctypes.CDLL(None); number = libc.semget(0, 2, 0o1600); libc.semctl(number, 1, 16, 5)
@@ -69,7 +75,7 @@ def found_in(code: str) -> set[str]:
     with program(code) as pid:
         obstacles = inventory.process(pid).obstacles
         since = {one.code for one in open_files.again(tree.tasks(pid), (), ()).obstacles}
-    assert all(one.code in WORDS for one in obstacles)
+    assert all(one.code in {**WORDS, **NOTES} for one in obstacles)
     found = {one.code for one in obstacles}
     # What is found when the tree is looked at again, but what CRIU itself refuses.
     assert since == found - {"shared"}
@@ -105,6 +111,46 @@ def found_in(code: str) -> set[str]:
             id="credentials that wait",
         ),
         pytest.param(
+            "a, b = socket.socketpair(1, 5); a.send(b''); a.send(b'x'); ready()",
+            "unix-empty",
+            id="an empty message",
+        ),
+        pytest.param(
+            "a, b = socket.socket(1, 2), socket.socket(1, 2); a.bind(''); b.bind('')\n"
+            "b.sendto(b'x', a.getsockname()); ready()",
+            "unix-sender",
+            id="a sender's name",
+        ),
+        pytest.param(UNIX + "a.send(b'!', socket.MSG_OOB); ready()", "unix-urgent", id="an urgent byte"),
+        pytest.param(UNIX + "b.send(b'x'); a.close(); ready()", "unix-error", id="an error not told"),
+        pytest.param(
+            "libc = ctypes.CDLL(None); here = os.open('/proc/self/ns/net', 0); libc.unshare(0x40000000)\n"
+            "f = os.open('/proc/self/ns/net', 0); libc.setns(here, 0); ready()",
+            "namespace-file",
+            id="another network's namespace",
+        ),
+        pytest.param("ctypes.CDLL(None).unshare(0x4000000); ready()", "namespace", id="another host name"),
+        pytest.param(
+            "if os.fork() == 0:\n    ctypes.CDLL(None).unshare(0x4000000); ready()\nsignal.pause()",
+            "namespace",
+            id="another host name of a child",
+        ),
+        pytest.param("os.eventfd(3, os.EFD_SEMAPHORE); ready()", "eventfd-semaphore", id="eventfd semaphore"),
+        pytest.param(
+            "d = os.open(os.path.dirname(sys.argv[1]), 0); fcntl.fcntl(d, fcntl.F_NOTIFY, fcntl.DN_CREATE)\n"
+            "signal.signal(signal.SIGIO, signal.SIG_IGN); ready()",
+            "dnotify",
+            id="dnotify",
+        ),
+        pytest.param(
+            EPOLL
+            + "epoll.register(w, ONE); os.write(w, b'x'); epoll.poll(); os.close(r); os.close(other); ready()",
+            "epoll-disarmed",
+            id="an event of what is disarmed",
+        ),
+        pytest.param("os.chdir('/proc/self'); ready()", "proc-directory", id="in the directory of a process"),
+        pytest.param("os.chdir('/proc/1/net'); ready()", "proc-directory", id="in that of another process"),
+        pytest.param(
             "folder = os.path.dirname(sys.argv[1]).encode(); libc = ctypes.CDLL(None); w = libc.inotify_init()\n"
             "libc.inotify_add_watch(w, folder, 0x100); open(folder + b'/new', 'w'); ready()",
             "watch-unread",
@@ -129,11 +175,68 @@ def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind
 
 
 @pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        pytest.param(
+            EPOLL + "epoll.register(w, ONE); epoll.poll(); epoll.modify(r, ONE); ready()",
+            "epoll-oneshot",
+            id="disarmed",
+        ),
+        pytest.param("f = os.open('/tmp', os.O_TMPFILE | os.O_RDWR); ready()", "tmpfile", id="no name"),
+    ],
+)
+def test_what_is_noted(namespace: Namespace, code: str, kind: str) -> None:
+    assert found_in(code) - {"deleted-file"} == {kind}
+    assert kind in NOTES
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """With a file in it; what is mounted on either is gone afterwards."""
+    (tmp_path / "file").touch()
+    yield tmp_path
+    for path in (tmp_path / "file", tmp_path):
+        subprocess.run(["umount", "-l", path], stderr=subprocess.DEVNULL, check=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (
+            "mount('/proc/self/ns/net', folder + '/file'); f = open(folder + '/file'); ready()",
+            "namespace-file",
+        ),
+        ("f = open(folder + '/file'); mount('/run', folder); ready()", "hidden-file"),
+        ("os.chdir(folder); mount('/run', folder); ready()", "hidden-file"),
+        (
+            "f = os.open(folder + '/file', os.O_PATH); mount('/etc/hostname', folder + '/file'); ready()",
+            "hidden-file",
+        ),
+    ],
+    ids=["a namespace at a path", "a file below a later mount", "a directory", "a file that is one itself"],
+)
+def test_what_is_mounted(namespace: Namespace, folder: Path, code: str, kind: str) -> None:
+    assert found_in(MOUNT % folder + code) == {kind}
+
+
+def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
+    """A link that is open itself leads to itself."""
+    code = "mount('/run', folder); f = os.open(folder, 0); os.chdir(folder)\n"
+    code += "os.symlink('x', sys.argv[1] + 'l'); g = os.open(sys.argv[1] + 'l', os.O_PATH | os.O_NOFOLLOW); ready()"
+    assert found_in(MOUNT % folder + code) == set()
+
+
+@pytest.mark.parametrize(
     "code",
     [
+        pytest.param(
+            "f = os.open('/proc/self/ns/net', 0); os.chdir('/proc/self/task'); ready()", id="its own"
+        ),
         pytest.param("threading.Thread(target=signal.pause, daemon=True).start(); ready()", id="threads"),
         pytest.param("if os.fork() == 0: signal.pause()\nready()", id="processes"),
         pytest.param(EPOLL + "ready()", id="both open"),
+        pytest.param(EPOLL + "epoll.register(w, ONE); ready()", id="armed"),
+        pytest.param("os.eventfd(3); d = os.open('/tmp', 0); ready()", id="a counter, a directory"),
         pytest.param(EPOLL + "os.close(r); ready()", id="copy that nobody watches"),
         pytest.param(UNIX + "a.setsockopt(1, 16, 1); ready()", id="nothing waits"),
         pytest.param(UNIX + "b.send(b'x'); ready()", id="nobody wants credentials"),

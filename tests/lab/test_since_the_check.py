@@ -77,6 +77,18 @@ def said(bench: Bench, host: Host, name: str) -> None:
             ["other descriptors wait"],
             id="in flight",
         ),
+        pytest.param(
+            'd = socket.socketpair(1, 2); [d[0].send(word) for word in (b"one", b"", b"two")]',
+            'assert [d[1].recv(9) for _ in range(3)] == [b"one", b"", b"two"]',
+            ["an empty message waits"],
+            id="empty message",
+        ),
+        pytest.param(
+            'assert libc.unshare(0x4000000) == 0; socket.sethostname("other")',
+            'assert socket.gethostname() == "other"',
+            ["another uts namespace"],
+            id="host name",
+        ),
     ],
 )
 def test_begun_between_check_and_freeze(
@@ -88,6 +100,6 @@ def test_begun_between_check_and_freeze(
         run.go()
         found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
-        found.must_say("origin", *words, "not so when it was checked")
+        found.must_say("origin", *words, "not seen when it was checked")
         bench.origin.exec(["kill", "-USR1", str(program.pid)])
         said(bench, bench.origin, "kept")

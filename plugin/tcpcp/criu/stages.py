@@ -66,7 +66,7 @@ _UNCONNECTED = frozenset({State.CLOSE, State.LISTEN})
 
 @dataclass(slots=True)
 class Listener:
-    """A listening socket, and the options that CRIU does not save for it.
+    """A socket that listens, or has no connection yet, and the options that CRIU does not save for it.
 
     :ivar waiting: connections in its accept queue.
     """
@@ -90,6 +90,8 @@ class Extract:
     connections: dict[int, socket.socket]
     flows: list[Flow]
     listeners: list[Listener]
+    #: Those that neither listen nor have a connection.
+    unconnected: list[Listener] = field(default_factory=list)
     #: Sockets without a connection, and nothing left to read: those that had one have lost it since the dump.
     closed: list[int] = field(default_factory=list)
     #: inode -> what was read before the isolation; those that could not be passed then are not in it.
@@ -132,6 +134,9 @@ class Extract:
         elif entry.peer_port:
             self.connections[entry.inode] = lender.borrow(*one.holders[0])
             self.flows.append(Flow(endpoint(entry.local_ip, entry.local_port), _peer(entry)))
+        elif entry.state == State.CLOSE:  # but bound
+            with lender.borrow(*one.holders[0]) as sock:
+                self._add_unconnected(one.inode, sock)
 
     def _add_closed(self, lender: Lender, one: tree.HeldSocket) -> None:
         """A TCP socket that the kernel's table has not got: CRIU may have seen it while it had a connection."""
@@ -151,6 +156,12 @@ class Extract:
                 return
             if tcp_repair.get_state(sock) == State.CLOSE:
                 self._set_closed(one.inode, sock)
+                self.held.append(one)
+                self._add_unconnected(one.inode, sock)
+
+    def _add_unconnected(self, inode: int, sock: socket.socket) -> None:
+        options, algorithm = socket_options.read_all(sock), tcp_repair.get_congestion(sock)
+        self.unconnected.append(Listener(inode, [], 0, options, algorithm))
 
     def prepare(self) -> None:
         """Read what only the tree changes, so that less is left for when the peers wait. Changes nothing.
@@ -297,7 +308,7 @@ def finish(
     """Set on restored sockets, which are in the caller's network namespace, what CRIU does not know.
 
     :param holders: inode -> (pid, fd) as this host numbers processes.
-    :param listeners: inode of a listening socket -> (options, congestion algorithm).
+    :param listeners: inode of a socket that listens or has no connection -> (options, congestion algorithm).
     :param same_path: the path to the peers is the same as the origin's.
     :raises TcpcpError: of the first socket that refused.
     """

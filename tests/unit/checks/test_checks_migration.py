@@ -191,3 +191,13 @@ def test_checks_touch_nothing() -> None:
     before = [one.SerializeToString() for one in inputs]
     refusals(*inputs, Options())
     assert [one.SerializeToString() for one in inputs] == before
+
+
+def test_memory_that_is_locked_on_fault() -> None:
+    """All of it is made after the move: a note says how much, and there must be room."""
+    locked = [Obstacle(code="locked-on-fault", pid=100, size_bytes=GB)]
+    assert reasons(process(obstacles=locked)) == []
+    [note] = obstacles.notes(process(obstacles=locked))
+    assert "MLOCK_ONFAULT" in note and "1.0 GiB" in note
+    locked[0].size_bytes = 8 * GB
+    assert only(reasons(process(obstacles=locked))).code == "no-memory"

@@ -16,7 +16,7 @@ import pytest
 from inventories import connection, destination, listener, only, process, reasons
 
 from migrate.checks import names as checks_names
-from migrate.inventory import momentary, names, of_process, proc, sockets, terminals, watches
+from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, watches
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
@@ -424,7 +424,19 @@ def test_words_for_these(code: str) -> None:
 def test_a_time_namespace_for_children_only() -> None:
     """CRIU restores a tree in one and dumps it again; another one for its children it does not."""
     its = {"time": "time:[1]", "time_for_children": "time:[1]", "net": "net:[5]"}
-    assert of_process._foreign_namespaces(100, its, its) == []
+    assert namespaces.foreign(100, its, its) == []
     its["time_for_children"] = "time:[2]"
-    assert [one.what for one in of_process._foreign_namespaces(100, its, its)] == ["time"]
+    assert [one.what for one in namespaces.foreign(100, its, its)] == ["time"]
     assert "time_for_children" in proc.namespaces(os.getpid())
+
+
+def test_queues_of_listeners_that_the_destination_cuts() -> None:
+    """What listen(2) asks for beyond net.core.somaxconn is cut without a word; 0: an agent that does not say."""
+    unix = TakenName(kind=TakenName.PATH, name="/run/x", backlog=300)
+    found = process(sockets=[listener(backlog=511), connection()], names=[unix])
+    assert checks_names.notes_on_backlogs(found, destination(most_backlog=511)) == []
+    assert checks_names.notes_on_backlogs(found, destination()) == []
+    [note] = checks_names.notes_on_backlogs(found, destination(most_backlog=300))
+    assert "10.77.1.100:80" in note and "/run/x" not in note and "511" in note
+    [note] = checks_names.notes_on_backlogs(found, destination(most_backlog=128))
+    assert "10.77.1.100:80" in note and "/run/x" in note and "net.core.somaxconn=511" in note

@@ -1,0 +1,57 @@
+"""The namespaces of a tree: which ones its tasks are in, and those of which it has descriptors.
+
+CRIU opens a namespace again that is one of the tree's own; it knows no others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from migrate.inventory import proc
+from migrate.pb.session_pb2 import Obstacle
+
+#: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
+_MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
+
+
+def expected(root_pid: int) -> dict[str, str]:
+    """The namespaces that the root of a tree should be in: ours, but of time its own.
+
+    :raises Gone: it has ended.
+    """
+    own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
+    return own | {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+
+
+def foreign(pid: int, its: Mapping[str, str], wanted: Mapping[str, str]) -> list[Obstacle]:
+    """Where *pid*, which is in the namespaces *its*, is in another one than in those of *wanted*."""
+    kinds = {kind.removesuffix("_for_children") for kind in its if its[kind] != wanted.get(kind, its[kind])}
+    if its.get("time") != its.get("time_for_children", its.get("time")):
+        kinds.add("time")  # CRIU dumps one for the tree, and none that only its children would have
+    return [Obstacle(code="namespace", pid=pid, what=kind) for kind in sorted(kinds)]
+
+
+def is_one(target: str) -> bool:
+    """Whether a descriptor is of a namespace, by what /proc shows: ``net:[4026531840]``."""
+    return target.partition(":[")[0] in proc.NAMESPACES
+
+
+def opened(files: Iterable[tuple[int, int, str]], inside: Collection[int]) -> Iterator[Obstacle]:
+    """Yield those of *files* (process, descriptor, namespace) that are of no task of the tree *inside*."""
+    files = list(files)
+    own: set[str] = set()
+    for pid in inside if files else ():
+        with contextlib.suppress(proc.Gone):
+            own.update(proc.namespaces(pid).values())
+    for pid, fd, target in files:
+        if target not in own:
+            yield Obstacle(code="namespace-file", pid=pid, fd=fd, what=target)
+
+
+@functools.cache
+def device() -> int:
+    """The device number of the file system that namespaces are files of."""
+    return os.stat("/proc/self/ns/mnt").st_dev  # noqa: PTH116
