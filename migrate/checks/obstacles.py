@@ -209,7 +209,7 @@ WORDS = {
     "unix-empty": Words(
         "{descriptor} of {who} is a unix socket in which an empty message waits: CRIU would take it for the end,"
         " and lose it with those behind it",
-        "Try again when the program has read it.",
+        "Try again when the program has read it, not sooner: behind other messages it shows only once.",
     ),
     "unix-sender": Words(
         "{descriptor} of {who} is a unix socket in which a datagram waits that comes with the name of its sender"
