@@ -120,21 +120,10 @@ class Worker:
             raise CriuError("criu is not installed", hint=GET_CRIU)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
+        command = [*_namespaced(avoid_pids), path, "swrk", str(theirs.fileno())]
         try:
             with theirs, with_personality(personality):
-                command = _namespaced(avoid_pids) + [path, "swrk", str(theirs.fileno())]
-                self.process = subprocess.Popen(
-                    command,
-                    pass_fds=[theirs.fileno(), *inherit],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE if avoid_pids else subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
-                    extra_groups=() if role == "destination" else None,
-                    env=os.environ | dict([mark.split("=", 1)] if mark else []),
-                    # Ctrl-C is for the driver: a task may die of a CRIU that is killed while it works in it.
-                    process_group=0 if role == "origin" else None,
-                )
+                self.process = _started(command, [theirs.fileno(), *inherit], role, mark, bool(avoid_pids))
             self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:
             ours.close()
@@ -367,6 +356,24 @@ def worker(binary: str | None = None, *, role: str = "origin") -> Generator[Work
         yield made
     finally:
         made.close()
+
+
+def _started(
+    command: list[str], descriptors: list[int], role: str, mark: str, says_init: bool
+) -> subprocess.Popen[bytes]:
+    """:param says_init: it writes to its standard output which process is the init of the namespace."""
+    return subprocess.Popen(
+        command,
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if says_init else subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
+        extra_groups=() if role == "destination" else None,
+        env=os.environ | dict([mark.split("=", 1)] if mark else []),
+        # Ctrl-C is for the driver: a task may die of a CRIU that is killed while it works in it.
+        process_group=0 if role == "origin" else None,
+    )
 
 
 def _namespaced(avoid_pids: list[int] | None) -> list[str]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import select
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import epolls, holders, momentary, namespaces, of_proc, proc, watches
+from migrate.inventory import borrowed, epolls, holders, namespaces, of_proc, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
 from tcpcp.criu import tree
-from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.errors import KernelError
 from tcpcp.kernel.pidfd import Lender
 
 #: Anonymous inodes that CRIU dumps (criu/files.c dump_one_file()).
@@ -163,24 +160,28 @@ class Descriptors:
             yield from self._of_folders(lender)
             yield from self._of_disarmed(lender)
             for pid, fd, kind in self._watching:
-                if _has_events(lender, pid, fd):
+                if borrowed.has_events(lender, pid, fd):
                     yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)
             for name, ends in self._pipes.items():
                 modes = {mode for _, _, mode in ends}
-                if len(modes) == 1 and os.O_RDWR not in modes and not _is_hung_up(lender, *ends[0][:2]):
+                if (
+                    len(modes) == 1
+                    and os.O_RDWR not in modes
+                    and not borrowed.is_hung_up(lender, *ends[0][:2])
+                ):
                     pid, fd, mode = ends[0]
                     code = "pipe-written" if mode == os.O_WRONLY else "pipe-read"
                     yield Obstacle(code=code, pid=pid, fd=fd, what=name)
 
     def _of_folders(self, lender: Lender) -> Iterator[Obstacle]:
         for pid, fd, path in self._folders:
-            if _has_owner(lender, pid, fd):
+            if borrowed.has_owner(lender, pid, fd):
                 yield Obstacle(code="dnotify", pid=pid, fd=fd, what=path)
 
     def _of_disarmed(self, lender: Lender) -> Iterator[Obstacle]:
         """An event that waits would come at once over there; of the others it is a note that one may."""
         for pid, fd, numbers in self._disarmed:
-            ended = [one for one in sorted(numbers) if _has_ended(lender, pid, one)]
+            ended = [one for one in sorted(numbers) if borrowed.has_ended(lender, pid, one)]
             code = "epoll-disarmed" if ended else "epoll-oneshot"
             yield Obstacle(code=code, pid=pid, fd=fd, what=str(ended[0]) if ended else "")
 
@@ -188,52 +189,3 @@ class Descriptors:
 def _status(pid: int, fd: int) -> os.stat_result:
     with proc.looking():
         return os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
-
-
-@contextlib.contextmanager
-def _borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
-    """A duplicate of the descriptor meanwhile; None: it was closed since."""
-    try:
-        borrowed = lender.descriptor(pid, fd)
-    except (KernelError, PermissionDenied):
-        yield None
-        return
-    try:
-        yield borrowed
-    finally:
-        os.close(borrowed)
-
-
-def _has_owner(lender: Lender, pid: int, fd: int) -> bool:
-    """Whether somebody is sent signals for this directory, which nothing but dnotify does.
-
-    Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify().
-    """
-    with _borrowed(lender, pid, fd) as folder:
-        return folder is not None and fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
-
-
-def _has_ended(lender: Lender, pid: int, fd: int) -> bool:
-    """Whether there is a hang-up or an error to be told of this descriptor."""
-    with _borrowed(lender, pid, fd) as file:
-        if file is None:
-            return False
-        poll = select.poll()
-        poll.register(file, 0)
-        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
-
-
-def _has_events(lender: Lender, pid: int, fd: int) -> bool:
-    """Whether the process has not read yet what happened to what this descriptor watches."""
-    with _borrowed(lender, pid, fd) as watching:
-        return watching is not None and momentary.unread_bytes(watching) > 0
-
-
-def _is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
-    """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
-    with _borrowed(lender, pid, fd) as pipe:
-        if pipe is None:
-            return True
-        poll = select.poll()
-        poll.register(pipe, 0)
-        return bool(poll.poll(0))

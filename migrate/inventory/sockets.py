@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.inventory import momentary, multicast, names, ports, proc, unix_queues, untold
+from migrate.inventory import momentary, multicast, names, ports, proc, socket_kinds, unix_queues, untold
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
@@ -19,18 +19,6 @@ from tcpcp.kernel import diag, fields
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record import addresses
 from tcpcp.record.ici import State
-
-_SO_NETNS_COOKIE = 71
-_IPPROTO_UDPLITE = 136
-_IPPROTO_MPTCP = 262
-
-#: Families whose sockets CRIU dumps (criu/sockets.c dump_socket()) and that mean the same on another host.
-_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK})
-#: criu/sk-inet.c can_dump_ipproto(); a raw socket may have any.
-_PROTOCOLS = frozenset(
-    {0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, _IPPROTO_UDPLITE, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6}
-)
-_PROTOCOL_NAMES = {132: "SCTP", 33: "DCCP", 115: "L2TP", 256: "SMC"}
 
 
 @dataclass(slots=True)
@@ -155,7 +143,7 @@ def _collect_others(
     lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets, *, still: bool
 ) -> None:
     unix = unix_diag.sockets() if others else {}
-    cookie = _netns_cookie()
+    cookie = socket_kinds.netns_cookie()
     found.groups = multicast.groups() if others else []
     for one in others:
         with _unless_closed():
@@ -225,10 +213,10 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
     """Report a socket in no table: of another kind, of another namespace, or a TCP socket without a port."""
     pid, fd = held.holders[0]
     with lender.borrow(pid, fd) as borrowed:
-        if _netns_cookie(borrowed) != cookie:
+        if socket_kinds.netns_cookie(borrowed) != cookie:
             found.obstacles.append(_obstacle("socket-namespace", held, borrowed.family.name))
             return
-        kind = _unsupported_kind(borrowed)
+        kind = socket_kinds.unsupported(borrowed)
         if kind:
             found.obstacles.append(_obstacle("socket-kind", held, kind))
             return
@@ -242,51 +230,16 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
             _add_address(borrowed, found)
             if group := multicast.joined(borrowed, found.groups):
                 found.obstacles.append(_obstacle("multicast", held, group))
-            if _is_tcp(borrowed) and (lost := untold.problem(borrowed)):
+            if socket_kinds.is_tcp(borrowed) and (lost := untold.problem(borrowed)):
                 found.obstacles.append(_obstacle("untold", held, lost))
             if (taken := names.of_udp(borrowed, pid, fd)) is not None:
                 found.names.append(taken)
-
-
-def _unsupported_kind(sock: socket.socket) -> str:
-    """Return the name of the protocol that CRIU cannot dump, or "" when it can."""
-    if sock.family not in _FAMILIES:
-        return f"{_name(sock.family)} (address family {int(sock.family)})"
-    if sock.family in (socket.AF_UNIX, socket.AF_NETLINK) or sock.type == socket.SOCK_RAW:
-        return ""
-    if sock.proto == _IPPROTO_MPTCP:
-        return "MPTCP"
-    if sock.proto not in _PROTOCOLS:
-        return _PROTOCOL_NAMES.get(sock.proto, f"IP protocol {sock.proto}")
-    return ""
-
-
-def _name(family: int) -> str:
-    return family.name if isinstance(family, socket.AddressFamily) else "a kind unknown here"
-
-
-def _is_tcp(sock: socket.socket) -> bool:
-    return sock.type == socket.SOCK_STREAM and sock.proto == socket.IPPROTO_TCP
 
 
 def _add_address(sock: socket.socket, found: Sockets) -> None:
     address = sock.getsockname()[0].partition("%")[0].removeprefix("::ffff:")
     if address not in ("0.0.0.0", "::", *found.other_addresses):
         found.other_addresses.append(address)
-
-
-def _netns_cookie(sock: socket.socket | None = None) -> bytes:
-    """Return what names the network namespace of *sock*, or our own; b"" where the kernel cannot say.
-
-    Source: kernel commit e8b9eab99232 (5.14).
-    """
-    if sock is None:
-        with socket.socket(socket.AF_UNIX) as own:
-            return _netns_cookie(own)
-    try:
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-    except OSError:
-        return b""
 
 
 def _obstacle(code: str, held: HeldSocket, what: str) -> Obstacle:

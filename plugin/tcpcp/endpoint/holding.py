@@ -25,6 +25,17 @@ from tcpcp.kernel import tcp_repair
 
 
 @dataclass(slots=True)
+class Times:
+    """By time.monotonic().
+
+    :ivar since: when it was got or created. :ivar renewed: when it was isolated, or its isolation renewed.
+    """
+
+    since: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
 class Holding:
     """One socket in repair mode.
 
@@ -36,7 +47,6 @@ class Holding:
     :ivar created: not got: the filter by which this host's connection tracking, which has not seen its connection
         begin, gets to know it; None: nobody needs to tell it, or can.
     :ivar last: what its peer has acknowledged last, to be fed to it again (`patience`); b"": nothing is.
-    :ivar renewed: when it was isolated, or its isolation renewed (time.monotonic()).
     :ivar left: what its queues held when it was got; None: it was not.
     :ivar going: a thread is about to let it run or to end it.
     """
@@ -51,14 +61,13 @@ class Holding:
     left: Left | None = None
     last: bytes = b""
     going: bool = False
-    since: float = field(default_factory=time.monotonic)
-    renewed: float = field(default_factory=time.monotonic)
+    times: Times = field(default_factory=Times)
     table: FlowTable | None = None
 
     @property
     def held_s(self) -> float:
         """For how long, in seconds."""
-        return time.monotonic() - self.since
+        return time.monotonic() - self.times.since
 
 
 #: From so many on, those that have been held for so long are forgotten.
@@ -118,7 +127,7 @@ def _forget_old() -> None:
     """Sockets that were closed instead of released or resumed; nobody tells when."""
     if len(_known) > _MANY:
         over = time.monotonic() - _LONG_S
-        for cookie in [cookie for cookie, one in _known.items() if one.since < over]:
+        for cookie in [cookie for cookie, one in _known.items() if one.times.since < over]:
             del _known[cookie]
 
 
@@ -206,7 +215,7 @@ def renew(holdings: Sequence[Holding]) -> None:
 def _renewed(holdings: Iterable[Holding]) -> None:
     now = time.monotonic()
     for one in holdings:
-        one.renewed = now
+        one.times.renewed = now
 
 
 def repeat(namespace: int, alone: Holding | None = None) -> bool:
@@ -221,7 +230,9 @@ def repeat(namespace: int, alone: Holding | None = None) -> bool:
     with _lock:
         theirs = [alone] if alone else [one for one in _known.values() if one.last]
         found = [
-            one for one in theirs if one.known and one.known.namespace == namespace and one.renewed > over
+            one
+            for one in theirs
+            if one.known and one.known.namespace == namespace and one.times.renewed > over
         ]
         for one in found:
             with contextlib.suppress(TcpcpError):

@@ -1,0 +1,62 @@
+"""What a descriptor of another process says of itself, when it is borrowed for a moment."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+from collections.abc import Iterator
+
+from migrate.inventory import momentary
+from tcpcp.errors import KernelError, PermissionDenied
+from tcpcp.kernel.pidfd import Lender
+
+
+@contextlib.contextmanager
+def _borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
+    """A duplicate of the descriptor meanwhile; None: it was closed since."""
+    try:
+        lent = lender.descriptor(pid, fd)
+    except (KernelError, PermissionDenied):
+        yield None
+        return
+    try:
+        yield lent
+    finally:
+        os.close(lent)
+
+
+def has_owner(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether somebody is sent signals for this directory, which nothing but dnotify does.
+
+    Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify().
+    """
+    with _borrowed(lender, pid, fd) as folder:
+        return folder is not None and fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
+
+
+def has_ended(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether there is a hang-up or an error to be told of this descriptor."""
+    with _borrowed(lender, pid, fd) as file:
+        if file is None:
+            return False
+        poll = select.poll()
+        poll.register(file, 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
+
+def has_events(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether the process has not read yet what happened to what this descriptor watches."""
+    with _borrowed(lender, pid, fd) as watching:
+        return watching is not None and momentary.unread_bytes(watching) > 0
+
+
+def is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
+    with _borrowed(lender, pid, fd) as pipe:
+        if pipe is None:
+            return True
+        poll = select.poll()
+        poll.register(pipe, 0)
+        return bool(poll.poll(0))
