@@ -80,6 +80,20 @@ def test_without_timestamps_the_first_retransmission_takes_seconds(hosts: Hosts)
     assert created_elsewhere(hosts, 1000) == 3_000_000
 
 
+def test_round_trip_time_at_another_address(hosts: Hosts) -> None:
+    """The socket that is given is bound elsewhere than the ICI says, and there it hears."""
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = calls.get(sock)
+        calls.release(sock)
+        ip("addr add 10.9.0.9/24 dev here0")
+        bound = socket.socket()
+        bound.bind(("10.9.0.9", 0))
+        made = calls.create(faster(ici, 40_000, 10), sock=bound)
+        assert 40_000 <= tcp_repair.get_info(made).rtt <= 42_000
+        calls.release(made)
+
+
 @pytest.mark.parametrize("same_path", (False, True))
 def test_passed_again_at_once_with_bytes_under_way(hosts: Hosts, same_path: bool) -> None:
     """The peer answers one probe in half a second, so the second wake-up draws no acknowledgement."""

@@ -27,11 +27,11 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-from tcpcp.endpoint import raw_segment
+from tcpcp.endpoint import inspection, raw_segment
 from tcpcp.errors import Unfed
 from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record import seq
-from tcpcp.record.ici import Endpoint, Ici, Window
+from tcpcp.record.ici import Ici, Window
 
 #: A window beyond this is not restored: it was measured, but a burst of it is a burst.
 MOST_SEGMENTS = 1000
@@ -156,7 +156,7 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int)
     # A segment behind rcv_wup leaves the kernel's ts_recent alone (tcp_replace_ts_recent()).
     wup = number if known else seq.add(number, -1)
     tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), wup))
-    local = Endpoint(ici.local.ip, sock.getsockname()[1])
+    local = inspection.local_end(sock)
     stamps = (ici.timestamp.ts_recent or 0, echo)
     flags = raw_segment.ACK
     packet = raw_segment.build(
