@@ -49,7 +49,7 @@ from tcpcp.endpoint import congestion as congestion_state
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import KernelError, TcpcpError, Unfed, Unsupported
-from tcpcp.kernel import diag, nft, tcp_repair
+from tcpcp.kernel import diag, fields, nft, tcp_repair
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record import addresses
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -269,7 +269,7 @@ def go_on(sock: socket.socket) -> bool:
         return False
     state = tcp_repair.get_state(sock)
     waking.wake(sock, waking.old_segment(sock, state))
-    asked = asking.question(sock, state)
+    asked = asking.question(sock, state, fields.read([sock])[0].ts_recent or 0)
     repair_mode.leave_repair(sock, tcp_repair.OFF)
     asking.ask(sock, asked)
     return True
@@ -350,7 +350,8 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
                 tcp_repair.set_repair(connection, tcp_repair.ON)
                 state = tcp_repair.get_state(connection)
                 waking.wake(connection, waking.old_segment(connection, state))
-                asked = asking.question(connection, state)
+                recent = (ici.timestamp and ici.timestamp.ts_recent) or 0
+                asked = asking.question(connection, state, recent)
                 tcp_repair.set_repair(connection, tcp_repair.OFF)
                 tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
                 asking.ask(connection, asked)

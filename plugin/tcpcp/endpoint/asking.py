@@ -39,28 +39,31 @@ def waits(sock: socket.socket) -> bool:
 
 
 class Question(NamedTuple):
-    """The segment to :func:`ask` with, but for its timestamp; *window* as on the wire."""
+    """The segment to :func:`ask` with, but for its own timestamp; *window* as on the wire.
+
+    :ivar echoed: the peer's last timestamp; None: none are sent.
+    """
 
     local: Endpoint
     peer: Endpoint
     number: int
     awaited: int
     window: int
-    stamped: bool
+    echoed: int | None
 
 
-def question(sock: socket.socket, state: int) -> Question | None:
+def question(sock: socket.socket, state: int, recent: int = 0) -> Question | None:
     """What to :func:`ask` the peer of *sock*, which is in repair mode; None where there is nothing to be asked.
 
-    :param state: in which *sock* is.
+    :param state: in which *sock* is. :param recent: the peer's last timestamp, where that is known.
     """
     with contextlib.suppress(TcpcpError):
         if state in _UNASKED and waits(sock):
-            return _question(sock)
+            return _question(sock, recent)
     return None
 
 
-def _question(sock: socket.socket) -> Question:
+def _question(sock: socket.socket, recent: int) -> Question:
     """As tcp_xmit_probe_skb() makes it."""
     local, peer, _ = socket_ends.ends(sock)
     tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
@@ -72,7 +75,8 @@ def _question(sock: socket.socket) -> Question:
     room = seq.add(ours.rcv_wup, ours.rcv_wnd - awaited)
     # Rounded up, as the kernel does, so that the right edge does not go back (tcp_select_window()).
     window = min(-(-room >> info.rcv_wscale), 0xFFFF)
-    return Question(local, peer, number, awaited, window, bool(info.options & tcp_repair.HAS_TIMESTAMPS))
+    stamped = bool(info.options & tcp_repair.HAS_TIMESTAMPS)
+    return Question(local, peer, number, awaited, window, recent if stamped else None)
 
 
 def ask(sock: socket.socket, asked: Question | None) -> None:
@@ -91,7 +95,6 @@ def ask(sock: socket.socket, asked: Question | None) -> None:
 
 
 def _segment(sock: socket.socket, asked: Question) -> bytes:
-    # What is echoed is for nobody: the peer looks at no timestamp of a segment that acknowledges nothing.
     return raw_segment.build(
         asked.local,
         asked.peer,
@@ -99,7 +102,7 @@ def _segment(sock: socket.socket, asked: Question) -> bytes:
         ack=asked.awaited,
         flags=raw_segment.ACK,
         window=asked.window,
-        timestamp=(_later(sock), 0) if asked.stamped else None,
+        timestamp=None if asked.echoed is None else (_later(sock), asked.echoed),
     )
 
 

@@ -276,7 +276,8 @@ def _stand_still(
         if ici.state is not State.CLOSE and flow is not None:
             one.options, one.lives = ici.options, True
             old = seq.add(ici.window.rcv_wup, -1)
-            one.known = Known(namespace, flow.local, flow.peer, old, ici.snd_una)
+            recent = (ici.timestamp and ici.timestamp.ts_recent) or 0
+            one.known = Known(namespace, flow.local, flow.peer, old, ici.snd_una, recent)
             microseconds = ici.timestamp is not None and ici.timestamp.microseconds
             timers.stand_still(sock, ici.options, microseconds=microseconds)
             if patience.is_needed(ici):
@@ -523,7 +524,7 @@ def _activate(sock: socket.socket, one: Holding) -> None:
     state = tcp_repair.get_state(sock)
     # First: what is sent later may be all, and be acknowledged, and what meets no socket draws a reset.
     waking.wake(sock, waking.old_segment(sock, state, one.known), one.known and one.known.local)
-    late = waking.overdue(sock, state, one.held_s)
+    late = waking.overdue(sock, state, one.held_s, one.known.recent if one.known else 0)
     _run(sock, late._replace(mode=tcp_repair.OFF), one, state)
 
 
@@ -569,7 +570,8 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
 def _resume(sock: socket.socket, one: Holding) -> None:
     _go_on(sock, one)
     state = tcp_repair.get_state(sock)
-    _run(sock, waking.overdue(sock, state, one.held_s), one, state)
+    recent = one.known.recent if one.known else 0
+    _run(sock, waking.overdue(sock, state, one.held_s, recent), one, state)
 
 
 def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:

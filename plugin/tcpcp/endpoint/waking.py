@@ -40,6 +40,7 @@ class Known(NamedTuple):
 
     :ivar namespace: the cookie of its network namespace.
     :ivar number: of a byte that the peer has sent long ago. :ivar acknowledged: ``snd_una`` then.
+    :ivar recent: the peer's last timestamp, 0 where it is not known.
     """
 
     namespace: int
@@ -47,6 +48,7 @@ class Known(NamedTuple):
     peer: Endpoint
     number: int
     acknowledged: int
+    recent: int = 0
 
 
 def prepare(known: Iterable[Known | None]) -> None:
@@ -108,7 +110,7 @@ class Overdue(NamedTuple):
     asked: asking.Question | None = None
 
 
-def overdue(sock: socket.socket, state: int, held_s: float) -> Overdue:
+def overdue(sock: socket.socket, state: int, held_s: float, recent: int = 0) -> Overdue:
     """How *sock*, which was isolated for *held_s* seconds, sends at once what is not acknowledged, and what waits.
 
     Its attempts to send that again met our filter. The kernel counts them all the same, and waits twice as long
@@ -119,13 +121,13 @@ def overdue(sock: socket.socket, state: int, held_s: float) -> Overdue:
     Where nothing is under way and the peer's window is shut, it may have been opened in the gap, however short
     that was, and the kernel's probe may have backed off to two minutes: then the peer is asked.
 
-    :param state: in which *sock* is.
+    :param state: in which *sock* is. :param recent: the peer's last timestamp, where that is known.
     """
     with contextlib.suppress(TcpcpError):
         if asking.waits(sock):
             if state == State.ESTABLISHED:
                 return Overdue(tcp_repair.OFF)
-            return Overdue(asked=asking.question(sock, state))
+            return Overdue(asked=asking.question(sock, state, recent))
         if held_s >= LATE_S and tcp_repair.get_outq(sock) != tcp_repair.get_outq_nsd(sock):
             if state == State.ESTABLISHED:
                 return Overdue(tcp_repair.OFF)
