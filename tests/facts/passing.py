@@ -40,11 +40,13 @@ def comparable(ici: Ici) -> Ici:
     """Without what is new in a rebuilt endpoint on purpose.
 
     Of the receive window the right edge counts, :func:`window_edge`: a delayed acknowledgement, though the filter
-    drops it, has told the window anew (net/ipv4/tcp_output.c tcp_select_window()).
+    drops it, has told the window anew (net/ipv4/tcp_output.c tcp_select_window()). And what is fed to one behind a
+    shut window has told that one anew (`tcpcp.endpoint.patience`), which changes ``snd_wl1`` alone.
     """
+    told_last = ici.rcv_nxt if ici.window.snd_wl1 == seq.add(ici.rcv_nxt, -1) else ici.window.snd_wl1
     return dataclasses.replace(
         ici,
-        window=dataclasses.replace(ici.window, rcv_wup=0, rcv_wnd=0),
+        window=dataclasses.replace(ici.window, rcv_wup=0, rcv_wnd=0, snd_wl1=told_last),
         timestamp=None,
         congestion=Congestion(ici.congestion.algorithm, 0, 0, 0, 0),
         negotiated=dataclasses.replace(ici.negotiated, advmss=0),

@@ -41,4 +41,4 @@ def test_none_is_kept(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
         one(end)
     time.sleep(2.1)  # what was released is isolated until then
     one("resume")
-    assert descriptors() == before
+    assert descriptors() <= before  # of other tests there may have been some still

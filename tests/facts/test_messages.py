@@ -92,8 +92,6 @@ def test_a_bound_socket() -> None:
 ASKED: tuple[Callable[[socket.socket], object], ...] = (
     tcp_repair.get_inq,
     tcp_repair.get_info,
-    tcpcp.max_size,
-    tcpcp.drain,
     lambda sock: tcp_repair.set_repair(sock, tcp_repair.ON),
     lambda sock: stages.Extract([], {1: sock}, [], []).reusing(),
 )
@@ -105,6 +103,14 @@ def test_a_closed_socket(ask: Callable[[socket.socket], object]) -> None:
         sock.close()
         with pytest.raises(KernelError, match="a closed socket: Bad file descriptor"):
             ask(sock)
+
+
+@pytest.mark.parametrize("call", (tcpcp.max_size, tcpcp.drain, tcpcp.hold_new))
+def test_a_closed_socket_of_a_program(call: Callable[[socket.socket], object]) -> None:
+    with fresh(socket.AF_INET) as sock:
+        sock.close()
+        with pytest.raises(Unsupported, match="the socket is closed"):
+            call(sock)
 
 
 def test_what_does_not_listen(hosts: Hosts) -> None:

@@ -318,7 +318,7 @@ def max_size(sock: HasFileno) -> int:
     """What the image of *sock* would need if it was read now, in bytes; more may arrive until it is isolated.
 
     Source: paper 3.1 TCP_MAXICISIZE.
-    :raises Unsupported: no TCP socket. :raises KernelError: one that listens, or is closed.
+    :raises Unsupported: no TCP socket, or closed. :raises KernelError: one that listens.
     """
     with ExitStack() as stack:
         plain = as_socket(sock, stack)

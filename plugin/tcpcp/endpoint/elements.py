@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from tcpcp.endpoint.isolation import TIMEOUT_S, Flow
+from tcpcp.endpoint import isolation
+from tcpcp.endpoint.isolation import Flow
 
 
 class Elements:
@@ -16,7 +17,7 @@ class Elements:
 
     def note(self, flows: Iterable[Flow]) -> None:
         """*flows* have been put there now, for a timeout."""
-        until = time.monotonic() + TIMEOUT_S + 1
+        until = time.monotonic() + isolation.TIMEOUT_S + 1
         self._until.update(dict.fromkeys([flow.key for flow in flows], until))
 
     def note_key(self, key: bytes, left_s: int) -> None:

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-from tcpcp.endpoint import inspection, raw_segment
+from tcpcp.endpoint import raw_segment, socket_ends
 from tcpcp.errors import Unfed
 from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record import seq
@@ -156,7 +156,7 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int)
     # A segment behind rcv_wup leaves the kernel's ts_recent alone (tcp_replace_ts_recent()).
     wup = number if known else seq.add(number, -1)
     tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), wup))
-    local = inspection.local_end(sock)
+    local = socket_ends.local_end(sock)
     stamps = (ici.timestamp.ts_recent or 0, echo)
     flags = raw_segment.ACK
     packet = raw_segment.build(
