@@ -50,7 +50,6 @@ from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp.endpoint import (
-    asking,
     beforehand,
     builder,
     congestion,
@@ -65,6 +64,7 @@ from tcpcp.endpoint import (
     preparation,
     raw_segment,
     repair_mode,
+    running,
     socket_ends,
     socket_options,
     timers,
@@ -78,7 +78,7 @@ from tcpcp.endpoint.reader import left_in, read, read_many
 from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
-from tcpcp.endpoint.waking import Known, Overdue
+from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AddressInUse, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
@@ -287,17 +287,10 @@ def _stand_still(
 def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: BaseException) -> None:
     for sock, one in zip(socks, held, strict=True):
         try:
-            _go_on(sock, one)
+            running.go_on(sock, one)
             repair_mode.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
         except TcpcpError as exc:
             error.add_note(f"and the socket could not be made to go on: {exc}")
-
-
-def _go_on(sock: socket.socket, one: Holding) -> None:
-    """Its clocks run again; does nothing the second time."""
-    if one.options is not None:
-        timers.go_on(sock, one.options)
-        one.options = None
 
 
 def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
@@ -516,16 +509,7 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
                 holding.introduce(held)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
-                _activate(sock, one)
-
-
-def _activate(sock: socket.socket, one: Holding) -> None:
-    _go_on(sock, one)
-    state = tcp_repair.get_state(sock)
-    # First: what is sent later may be all, and be acknowledged, and what meets no socket draws a reset.
-    waking.wake(sock, waking.old_segment(sock, state, one.known), one.known and one.known.local)
-    late = waking.overdue(sock, state, one.held_s, one.known.recent if one.known else 0)
-    _run(sock, late._replace(mode=tcp_repair.OFF), one, state)
+                running.activate(sock, one)
 
 
 def resume(sock: HasFileno) -> None:
@@ -558,39 +542,13 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
         stack.enter_context(raw_segment.keeping())
         for sock, one in zip(plain, held, strict=True):
             try:
-                _resume(sock, one)
+                running.resume(sock, one)
             except TcpcpError as exc:
                 first = first or exc
     if first is not None:
         raise first
     if expired:
         raise holding.ran_out(expired)
-
-
-def _resume(sock: socket.socket, one: Holding) -> None:
-    _go_on(sock, one)
-    state = tcp_repair.get_state(sock)
-    recent = one.known.recent if one.known else 0
-    _run(sock, waking.overdue(sock, state, one.held_s, recent), one, state)
-
-
-def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:
-    """:param state: in which *sock* is."""
-    repair_mode.leave_repair(sock, late.mode)
-    holding.drop([one])
-    waking.wake(sock, late.fed, one.known and one.known.local)
-    asking.ask(sock, late.asked)
-    if tcp_repair.get_outq_nsd(sock):
-        _push(sock)
-    if state == State.CLOSE and one.lives:
-        timers.require_no_error(sock)
-
-
-def _push(sock: socket.socket) -> None:
-    """Send what waits: a timer for what is held back knows no round-trip time yet, and would take seconds."""
-    corked = tcp_repair.get_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, "TCP_CORK")
-    for value in (0, corked) if corked else (0,):
-        tcp_repair.set_int(sock, tcp_repair.TCP, tcp_repair.TCP_CORK, value, "TCP_CORK")
 
 
 def renew(sock: HasFileno) -> None:
