@@ -14,16 +14,18 @@ host's; and none without CAP_NET_RAW.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
-import time
 from pathlib import Path
 
 from tcpcp.endpoint import holding, raw_segment, uninterrupted, waking
 from tcpcp.endpoint.holding import Holding
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.reader import left_in
+from tcpcp.errors import KernelError
+from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici
 
 _RETRIES = Path("/proc/sys/net/ipv4/tcp_retries2")
@@ -34,8 +36,8 @@ _FEWEST = 0
 _FIRST_S, _LONGEST_S = 0.2, 1.0
 
 _lock = OwnLock()
-#: The network namespaces with a thread.
-_watched: set[int] = set()
+#: The network namespaces with a thread, and what has it look anew: how long it may rest it found out before.
+_watched: dict[int, threading.Event] = {}
 
 
 def is_needed(ici: Ici) -> bool:
@@ -44,7 +46,10 @@ def is_needed(ici: Ici) -> bool:
 
 
 def begin(sock: socket.socket, one: Holding, ici: Ici) -> None:
-    """Keep *sock* alive, which is isolated and in repair mode, until *one* is let go. In its network namespace."""
+    """Keep *sock* alive, which is isolated and in repair mode, until *one* is let go. In its network namespace.
+
+    :raises KernelError: this host has no room for another thread.
+    """
     known = one.known
     if known is None or not waking.hears(sock, known.local, known.namespace):
         return
@@ -58,21 +63,26 @@ def begin(sock: socket.socket, one: Holding, ici: Ici) -> None:
     )
     holding.repeat(known.namespace, one)
     with _lock:
-        if known.namespace not in _watched:
-            _watched.add(known.namespace)
-            name = "tcpcp keeps alive"
-            uninterrupted.start(
-                threading.Thread(target=_run, args=(known.namespace,), name=name, daemon=True)
-            )
+        if anew := _watched.get(known.namespace):
+            anew.set()
+            return
+        anew = _watched[known.namespace] = threading.Event()
+        arguments, name = (known.namespace, anew), "tcpcp keeps alive"
+        try:
+            uninterrupted.start(threading.Thread(target=_run, args=arguments, name=name, daemon=True))
+        except RuntimeError as exc:
+            del _watched[known.namespace]
+            raise KernelError("pthread_create", errno.EAGAIN, tcp_repair.describe(sock)) from exc
 
 
-def _run(namespace: int) -> None:
+def _run(namespace: int, anew: threading.Event) -> None:
     """A new thread is in the network namespace of the one that starts it."""
     while True:
-        time.sleep(interval_s())
+        anew.wait(interval_s())
+        anew.clear()
         with _lock, raw_segment.keeping():
             if not holding.repeat(namespace):
-                _watched.discard(namespace)
+                del _watched[namespace]
                 return
 
 
