@@ -14,7 +14,9 @@ from pathlib import Path
 #: Seconds that files of so many seconds take on two processors with nothing else to do, roughly: only the order
 #: follows from it. What is not here takes a second for each of its tests, or less.
 SECONDS = {
+    "facts/test_asking.py": 160,
     "facts/test_space.py": 130,
+    "facts/test_patience.py": 50,
     "fuzz/test_fuzz.py": 45,
 }
 

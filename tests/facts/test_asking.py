@@ -20,8 +20,6 @@ from tcpcp.criu import stages
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
-pytestmark = pytest.mark.alone
-
 DATA = Random(5).randbytes(8_000_000)
 STATES = (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT1, State.CLOSING, State.LAST_ACK)
 #: After so many attempts in vain the kernel's timer takes 3.2 s; that of a new connection takes 3 s. A peer answers
