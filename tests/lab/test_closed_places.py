@@ -51,7 +51,7 @@ def test_closed_between_check_and_freeze(bench: Bench, how: str) -> None:
         with stopped_at(bench, "CHECKED", server) as run:
             close(bench, how)
             run.go()
-            found = run.answer()
+            found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         found.must_say("origin", DATA, "not so when it was checked")
         server.serves()

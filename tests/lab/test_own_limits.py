@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from bad_input_bench import Bench, Server, stopped_at
-from bad_input_look import wait_until
+from harness.wait import eventually
 
 from migrate.lab import Host
 
@@ -86,7 +86,7 @@ def test_it_has_come_to_its_limit_since_the_check(bench: Bench) -> None:
             bench.origin.exec(["kill", "-USR1", str(server.pid)])
             bench.origin.exec(["sh", "-c", "until [ -s /run/filled ]; do sleep 0.05; done"])
             run.go()
-            found = run.answer()
+            found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         found.must_say("origin", "as many descriptors as it may have", "not so when it was checked")
         server.serves()
@@ -101,5 +101,5 @@ def test_a_limit_that_was_lent_is_taken_back(bench: Bench, number: str) -> None:
             lent = limits(bench.origin, server.pid)
             bench.origin.exec(["pkill", number, "-f", "bin/migrate --json"])
             server.serves()
-        wait_until(lambda: limits(bench.origin, server.pid) == before, "the limits of before")
+        eventually(lambda: limits(bench.origin, server.pid) == before, "the limits of before")
         assert lent != before

@@ -7,7 +7,9 @@ import socket
 import sys
 
 import pytest
-from judge import connect, move, spawn, ss, wait_for
+from harness.hosts import connect, spawn, ss
+from harness.migrate import move
+from harness.wait import eventually
 
 from migrate.lab import Lab
 
@@ -44,7 +46,7 @@ def ask(sock: socket.socket) -> list[str]:
 def test_all_are_as_before(lab: Lab) -> None:
     origin = lab.hosts["origin"]
     pid = spawn(origin, [sys.executable, "-c", PROGRAM, lab.service.ipv4, str(PORT)])
-    wait_for(lambda: ss(origin, "-l", f"sport = {PORT}"), "the program listens")
+    eventually(lambda: ss(origin, "-l", f"sport = {PORT}"), "the program listens")
     with connect(lab.hosts["peer"], lab.service.ipv4, PORT) as sock:
         before = ask(sock)
         moved = move(lab, pid)
