@@ -8,8 +8,8 @@ PYTEST := $(PYTHON) -m pytest
 FILES := --dist loadfile --no-loadscope-reorder
 # A test in the lab waits for most of its time: four labs at once. Those of one file share one.
 LABS := -n 4 $(FILES)
-# What the kernel does has namespaces of its own in each test, and waits too.
-PAIR := -n 2 $(FILES)
+# What the kernel does has namespaces of its own in each test, and waits for half of its time.
+FACTS := -n 3 $(FILES)
 # REPORTS, a directory, gets what was run and skipped, as XML.
 report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 
@@ -22,7 +22,7 @@ demo: setup
 test: setup lint
 	@status=0; \
 	$(PYTEST) -n 2 $(PYTEST_OPTIONS) $(call report,unit) tests/unit || status=1; \
-	$(PYTEST) $(PAIR) -m "not alone" $(PYTEST_OPTIONS) $(call report,facts) tests/facts tests/fuzz || status=1; \
+	$(PYTEST) $(FACTS) -m "not alone" $(PYTEST_OPTIONS) $(call report,facts) tests/facts tests/fuzz || status=1; \
 	$(PYTEST) -m alone $(PYTEST_OPTIONS) $(call report,alone) tests/facts tests/fuzz || status=1; \
 	$(PYTEST) $(LABS) $(PYTEST_OPTIONS) $(call report,lab) tests/lab || status=1; \
 	$(PYTHON) tests/chaos/run.py --minutes 1 || status=1; \
