@@ -140,7 +140,8 @@ def _confirmed(record: Record) -> bool:
 
 def _keep_going(driver: identity.Identity) -> None:
     """Continue *driver*, whenever it is stopped, from when its gap has to be over until it ends."""
-    if not (told := sys.stdin.buffer.readline()):
+    # Not by sys.stdin, whose lock a thread that waits in it holds: the end of this program would wait for that.
+    if not (told := os.read(0, 64)):
         return
     time.sleep(max(0.0, float(told) - time.monotonic()))
     while identity.alive(driver):

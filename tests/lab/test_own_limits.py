@@ -88,7 +88,7 @@ def test_it_has_come_to_its_limit_since_the_check(bench: Bench) -> None:
             run.go()
             found = run.end()
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
-        found.must_say("origin", "as many descriptors as it may have", "not so when it was checked")
+        found.must_say("origin", "as many descriptors as it may have", "not seen when it was checked")
         server.serves()
 
 
