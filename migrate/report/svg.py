@@ -34,6 +34,8 @@ _FONTS = "system-ui, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 _BADGES = {"MOVED": "#2f855a", "READY": "#2f855a", "IN_DOUBT": "#c53030"}
 _OTHER_BADGE = "#b7791f"
 _LINE_CHARACTERS = 118
+#: Nothing shorter is drawn: no clock of ours tells it from nothing.
+_LEAST_MS = 0.001
 #: How much of the frozen time is shown before and after it.
 _AROUND = 0.03
 
@@ -107,14 +109,14 @@ def _uncertainty(report: Report) -> str:
 def _panels(svg: ET.Element, y: float, report: Report, hosts: Sequence[Host]) -> float:
     """The whole, and below it the time in which the process was frozen, larger."""
     times = report.times
-    end_ms = max([times.total_ms, 0.001, *(one.end_ms for one in [*times.phases, *times.spans])])
+    end_ms = max([times.total_ms, _LEAST_MS, *(one.end_ms for one in [*times.phases, *times.spans])])
     begin_ms = min([0.0, *(one.start_ms for one in times.phases)])
     whole = Panel(svg, y, "The whole migration", "ms since it began", Scale(begin_ms, end_ms))
     y = whole.draw(hosts, times.phases, times.spans)
     frozen = [one for one in times.spans if one.name == Span.FROZEN]
     begin_ms = min((one.start_ms for one in frozen), default=0.0)
     end_ms = max((one.end_ms for one in frozen), default=0.0)
-    if end_ms <= begin_ms:
+    if end_ms - begin_ms < _LEAST_MS:
         return y
     y += 40
     _lens(svg, whole, (begin_ms, end_ms), y)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timeline_drawing import Shown, assert_self_contained, read
 
@@ -146,6 +146,7 @@ parts = st.builds(
 
 @settings(max_examples=60)
 @given(st.lists(phases, max_size=20), st.lists(parts, max_size=4), st.floats(0, 1e6))
+@example([], [Interval("process", "frozen", 0.0, 5e-324)], 0.0)
 def test_whatever_was_measured_can_be_drawn(
     some: list[Interval], spans: list[Interval], total_ms: float
 ) -> None:
