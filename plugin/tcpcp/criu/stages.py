@@ -34,7 +34,6 @@ from typing import Literal
 
 from tcpcp.criu import tree
 from tcpcp.endpoint import (
-    asking,
     beforehand,
     inspection,
     preparation,
@@ -267,11 +266,8 @@ def go_on(sock: socket.socket) -> bool:
     """
     if not tcp_repair.get_repair(sock):
         return False
-    state = tcp_repair.get_state(sock)
-    waking.wake(sock, waking.old_segment(sock, state))
-    asked = asking.question(sock, state, fields.read([sock])[0].ts_recent or 0)
-    repair_mode.leave_repair(sock, tcp_repair.OFF)
-    asking.ask(sock, asked)
+    with waking.leaving(sock, fields.read([sock])[0].ts_recent or 0):
+        repair_mode.leave_repair(sock, tcp_repair.OFF)
     return True
 
 
@@ -348,13 +344,11 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
             with lender.borrow(*holders[ici.tag]) as connection:
                 reuse = _reuse(connection)
                 tcp_repair.set_repair(connection, tcp_repair.ON)
-                state = tcp_repair.get_state(connection)
-                waking.wake(connection, waking.old_segment(connection, state))
-                recent = (ici.timestamp and ici.timestamp.ts_recent) or 0
-                asked = asking.question(connection, state, recent)
-                tcp_repair.set_repair(connection, tcp_repair.OFF)
-                tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-                asking.ask(connection, asked)
+                with waking.leaving(connection, ici.timestamp.echo if ici.timestamp else 0):
+                    tcp_repair.set_repair(connection, tcp_repair.OFF)
+                    tcp_repair.set_int(
+                        connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR"
+                    )
 
 
 def _reuse(sock: socket.socket) -> int:

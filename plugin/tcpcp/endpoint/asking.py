@@ -17,7 +17,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from tcpcp.endpoint import raw_segment, socket_ends
+from tcpcp.endpoint import raw_segment, repair_mode, socket_ends
 from tcpcp.errors import TcpcpError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import seq
@@ -68,9 +68,7 @@ def _question(sock: socket.socket, recent: int) -> Question:
     local, peer, _ = socket_ends.ends(sock)
     tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
     awaited = tcp_repair.get_queue_seq(sock)
-    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
-    number = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock) - 1)
-    tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
+    number = seq.add(repair_mode.acknowledged(sock), -1)
     info, ours = tcp_repair.get_info(sock), tcp_repair.get_window(sock)
     room = seq.add(ours.rcv_wup, ours.rcv_wnd - awaited)
     # Rounded up, as the kernel does, so that the right edge does not go back (tcp_select_window()).
@@ -86,7 +84,7 @@ def ask(sock: socket.socket, asked: Question | None) -> None:
     """
     if asked is None:
         return
-    family = socket.AF_INET6 if len(asked.peer.packed) == 16 else socket.AF_INET
+    family = raw_segment.family(asked.peer)
     refused = contextlib.suppress(OSError, TcpcpError)
     with refused, socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         if tcp_repair.get_namespace(raw) == tcp_repair.get_namespace(sock):

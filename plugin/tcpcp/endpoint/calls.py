@@ -276,7 +276,7 @@ def _stand_still(
         if ici.state is not State.CLOSE and flow is not None:
             one.options, one.lives = ici.options, True
             old = seq.add(ici.window.rcv_wup, -1)
-            recent = (ici.timestamp and ici.timestamp.ts_recent) or 0
+            recent = ici.timestamp.echo if ici.timestamp else 0
             one.known = Known(namespace, flow.local, flow.peer, old, ici.snd_una, recent)
             microseconds = ici.timestamp is not None and ici.timestamp.microseconds
             timers.stand_still(sock, ici.options, microseconds=microseconds)

@@ -132,6 +132,11 @@ def _raw(family: int, packet: bytes) -> socket.socket:
     return raw
 
 
+def family(end: Endpoint) -> int:
+    """That of the packets from or to *end*."""
+    return socket.AF_INET6 if len(end.packed) == 16 else socket.AF_INET
+
+
 def namespace(family: int) -> int | None:
     """The network namespace whose stack this thread may feed segments to; None: it has not got CAP_NET_RAW.
 

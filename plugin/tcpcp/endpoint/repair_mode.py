@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError
 from tcpcp.kernel import tcp_repair
+from tcpcp.record import seq
 from tcpcp.record.ici import Ici
 
 
@@ -36,6 +37,14 @@ def force_reuse(sock: socket.socket) -> None:
         if exc.errno == errno.EPERM:
             raise PermissionDenied(f"{exc}; it needs CAP_NET_ADMIN in the socket's user namespace") from exc
         raise
+
+
+def acknowledged(sock: socket.socket) -> int:
+    """``snd_una`` of *sock*, which is in repair mode; then no queue is selected."""
+    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
+    found = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock))
+    tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
+    return found
 
 
 def leave_repair(sock: socket.socket, mode: int) -> None:

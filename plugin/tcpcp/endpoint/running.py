@@ -27,7 +27,8 @@ def activate(sock: socket.socket, one: Holding) -> None:
     state = tcp_repair.get_state(sock)
     # First: what is sent later may be all, and be acknowledged, and what meets no socket draws a reset.
     waking.wake(sock, waking.old_segment(sock, state, one.known), one.known and one.known.local)
-    late = waking.overdue(sock, state, one.held_s, one.known.recent if one.known else 0)
+    # In ESTABLISHED the window probe asks for all that is late.
+    late = Overdue() if state == State.ESTABLISHED else _overdue(sock, one, state)
     _run(sock, late._replace(mode=tcp_repair.OFF), one, state)
 
 
@@ -35,8 +36,11 @@ def resume(sock: socket.socket, one: Holding) -> None:
     """Let *sock* run, whose filter is lifted. :raises KernelError: it is still in repair mode."""
     go_on(sock, one)
     state = tcp_repair.get_state(sock)
-    recent = one.known.recent if one.known else 0
-    _run(sock, waking.overdue(sock, state, one.held_s, recent), one, state)
+    _run(sock, _overdue(sock, one, state), one, state)
+
+
+def _overdue(sock: socket.socket, one: Holding, state: int) -> Overdue:
+    return waking.overdue(sock, state, one.held_s, one.known.recent if one.known else 0)
 
 
 def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:

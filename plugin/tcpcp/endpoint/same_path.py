@@ -157,7 +157,7 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int)
     wup = number if known else seq.add(number, -1)
     tcp_repair.set_window(sock, Window(seq.add(number, -1), 0, 0, max(ici.window.rcv_wnd, 1), wup))
     local = socket_ends.local_end(sock)
-    stamps = (ici.timestamp.ts_recent or 0, echo)
+    stamps = (ici.timestamp.echo, echo)
     flags = raw_segment.ACK
     packet = raw_segment.build(
         ici.peer, local, seq=number, ack=ack, flags=flags, window=window, timestamp=stamps

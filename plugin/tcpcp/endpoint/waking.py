@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from tcpcp.endpoint import asking, inspection, raw_segment, socket_ends
+from tcpcp.endpoint import asking, inspection, raw_segment, repair_mode, socket_ends
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import seq
@@ -60,12 +60,8 @@ def prepare(known: Iterable[Known | None]) -> None:
     for local in locals_:
         if not local.is_link_local:
             raw_segment.stays_here(local)
-    for family in {_family(local) for local in locals_}:
+    for family in {raw_segment.family(local) for local in locals_}:
         raw_segment.namespace(family)
-
-
-def _family(local: Endpoint) -> int:
-    return socket.AF_INET6 if len(local.packed) == 16 else socket.AF_INET
 
 
 def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> bytes:
@@ -95,7 +91,7 @@ def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> 
 def _known(sock: socket.socket) -> Known:
     local, peer, _ = socket_ends.ends(sock)
     number = seq.add(tcp_repair.get_window(sock).rcv_wup, -1)
-    return Known(tcp_repair.get_namespace(sock), local, peer, number, _acknowledged(sock))
+    return Known(tcp_repair.get_namespace(sock), local, peer, number, repair_mode.acknowledged(sock))
 
 
 class Overdue(NamedTuple):
@@ -124,15 +120,19 @@ def overdue(sock: socket.socket, state: int, held_s: float, recent: int = 0) -> 
     :param state: in which *sock* is. :param recent: the peer's last timestamp, where that is known.
     """
     with contextlib.suppress(TcpcpError):
-        if asking.waits(sock):
-            if state == State.ESTABLISHED:
-                return Overdue(tcp_repair.OFF)
-            return Overdue(asked=asking.question(sock, state, recent))
-        if held_s >= LATE_S and tcp_repair.get_outq(sock) != tcp_repair.get_outq_nsd(sock):
-            if state == State.ESTABLISHED:
-                return Overdue(tcp_repair.OFF)
+        if state == State.ESTABLISHED:
+            asked = asking.waits(sock) or _is_under_way(sock, held_s)
+            return Overdue(tcp_repair.OFF) if asked else Overdue()
+        if question := asking.question(sock, state, recent):
+            return Overdue(asked=question)
+        if _is_under_way(sock, held_s):
             return Overdue(fed=_last_again(sock))
     return Overdue()  # where it could not be found out, it waits, but runs
+
+
+def _is_under_way(sock: socket.socket, held_s: float) -> bool:
+    """Whether something that was sent is not acknowledged, after so long that one would notice."""
+    return held_s >= LATE_S and tcp_repair.get_outq(sock) != tcp_repair.get_outq_nsd(sock)
 
 
 def _last_again(sock: socket.socket) -> bytes:
@@ -144,17 +144,23 @@ def _last_again(sock: socket.socket) -> bytes:
     tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
     number = tcp_repair.get_queue_seq(sock)
     window = tcp_repair.get_window(sock).told(tcp_repair.get_info(sock).snd_wscale)
+    acknowledged = repair_mode.acknowledged(sock)
     return raw_segment.build(
-        peer, local, seq=number, ack=_acknowledged(sock), flags=raw_segment.ACK, window=window
+        peer, local, seq=number, ack=acknowledged, flags=raw_segment.ACK, window=window
     )  # fmt: skip
 
 
-def _acknowledged(sock: socket.socket) -> int:
-    """``snd_una``; then no queue is selected."""
-    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
-    found = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock))
-    tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
-    return found
+@contextlib.contextmanager
+def leaving(sock: socket.socket, recent: int) -> Iterator[None]:
+    """Around the moment in which *sock*, isolated no more, leaves repair mode by TCP_REPAIR 0: its peer is woken.
+
+    :param recent: the peer's last timestamp, 0 where it is not known.
+    """
+    state = tcp_repair.get_state(sock)
+    wake(sock, old_segment(sock, state))
+    asked = asking.question(sock, state, recent)
+    yield
+    asking.ask(sock, asked)
 
 
 def hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
@@ -164,7 +170,7 @@ def hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
     heard would draw a reset.
     """
     try:
-        ours = raw_segment.namespace(_family(local))
+        ours = raw_segment.namespace(raw_segment.family(local))
         return ours == namespace and _is_reached(sock, local)
     except KernelError:  # no descriptor left
         return False

@@ -118,7 +118,7 @@ def _numbers(ici: Ici) -> Iterator[str]:
         congestion.srtt_us,
         congestion.rttvar_us,
         stamp.value if stamp else 0,
-        (stamp.ts_recent or 0) if stamp else 0,
+        stamp.echo if stamp else 0,
     )
     if min(values) >= 0 and max(values) <= _U32:
         return

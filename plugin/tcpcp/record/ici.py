@@ -175,6 +175,11 @@ class Timestamp:
     microseconds: bool = False
     ts_recent: int | None = None
 
+    @property
+    def echo(self) -> int:
+        """What is echoed; 0 where it is not known."""
+        return self.ts_recent or 0
+
 
 @dataclass(frozen=True, slots=True)
 class Congestion:
