@@ -19,6 +19,11 @@ MEMORY = (Path("/dev/shm"), Path("/run"))
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
+def is_ours_alone(status: os.stat_result) -> bool:
+    """Whether a directory is root's (ours), and nobody else may write to it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
 def is_absolute(name: str) -> bool:
     """Whether *name*, from the network, is a path that a file may have: absolute and without detours."""
     path = Path(name)

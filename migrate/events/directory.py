@@ -67,7 +67,7 @@ def _inside(above: int, name: str, path: str) -> int:
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
     status = os.fstat(found)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    if not place.is_ours_alone(status):
         os.close(found)
         raise OSError(errno.EPERM, "it is not root's, or others may write to it", path)
     return found

@@ -39,11 +39,7 @@ def has_owner(lender: Lender, pid: int, fd: int) -> bool:
 def has_ended(lender: Lender, pid: int, fd: int) -> bool:
     """Whether there is a hang-up or an error to be told of this descriptor."""
     with _borrowed(lender, pid, fd) as file:
-        if file is None:
-            return False
-        poll = select.poll()
-        poll.register(file, 0)
-        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+        return file is not None and _events(file) & (select.POLLHUP | select.POLLERR) != 0
 
 
 def has_events(lender: Lender, pid: int, fd: int) -> bool:
@@ -55,8 +51,11 @@ def has_events(lender: Lender, pid: int, fd: int) -> bool:
 def is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
     """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
     with _borrowed(lender, pid, fd) as pipe:
-        if pipe is None:
-            return True
-        poll = select.poll()
-        poll.register(pipe, 0)
-        return bool(poll.poll(0))
+        return pipe is None or _events(pipe) != 0
+
+
+def _events(descriptor: int) -> int:
+    """What poll() says of it unasked."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return next((events for _, events in poll.poll(0)), 0)

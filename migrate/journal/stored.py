@@ -69,7 +69,7 @@ def is_there() -> bool:
         return False
     if not stat.S_ISDIR(status.st_mode):
         raise NotOurs("is no directory")
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    if not place.is_ours_alone(status):
         raise NotOurs("is not root's alone to write to")
     return True
 
