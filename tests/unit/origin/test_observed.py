@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,14 +29,6 @@ from migrate.report.report import Outcome, Report
 from migrate.request import Request
 from migrate.states import State
 from migrate.watch import nothing
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    made = subprocess.Popen(["sleep", "1000"])
-    yield made
-    made.kill()
-    made.wait()
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:

@@ -7,20 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from migrate.errors import Ended, Refused
 from migrate.processes.chosen import Subject, stopped
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    made = subprocess.Popen(["sleep", "1000"])
-    yield made
-    made.kill()
-    made.wait()
 
 
 def test_one_that_runs(child: subprocess.Popen[bytes]) -> None:
