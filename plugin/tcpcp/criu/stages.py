@@ -48,7 +48,7 @@ from tcpcp.endpoint import congestion as congestion_state
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import KernelError, TcpcpError, Unfed, Unsupported
-from tcpcp.kernel import diag, fields, nft, tcp_repair
+from tcpcp.kernel import diag, nft, tcp_repair
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record import addresses
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -266,7 +266,7 @@ def go_on(sock: socket.socket) -> bool:
     """
     if not tcp_repair.get_repair(sock):
         return False
-    with waking.leaving(sock, fields.read([sock])[0].ts_recent or 0):
+    with waking.leaving(sock):
         repair_mode.leave_repair(sock, tcp_repair.OFF)
     return True
 

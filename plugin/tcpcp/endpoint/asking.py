@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tcpcp.endpoint import raw_segment, repair_mode, socket_ends
 from tcpcp.errors import TcpcpError
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import fields, tcp_repair
 from tcpcp.record import seq
 from tcpcp.record.ici import Endpoint, State
 
@@ -41,7 +41,7 @@ def waits(sock: socket.socket) -> bool:
 class Question(NamedTuple):
     """The segment to :func:`ask` with, but for its own timestamp; *window* as on the wire.
 
-    :ivar echoed: the peer's last timestamp; None: none are sent.
+    :ivar echoed: the peer's last timestamp until then; None: none are sent.
     """
 
     local: Endpoint
@@ -100,8 +100,13 @@ def _segment(sock: socket.socket, asked: Question) -> bytes:
         ack=asked.awaited,
         flags=raw_segment.ACK,
         window=asked.window,
-        timestamp=None if asked.echoed is None else (_later(sock), asked.echoed),
+        timestamp=None if asked.echoed is None else (_later(sock), _recent(sock) or asked.echoed),
     )
+
+
+def _recent(sock: socket.socket) -> int:
+    """The peer's last timestamp: one may have come, and been echoed, since the question; 0: it cannot be read."""
+    return fields.read([sock])[0].ts_recent or 0
 
 
 def _later(sock: socket.socket) -> int:

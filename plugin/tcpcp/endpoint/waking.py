@@ -151,7 +151,7 @@ def _last_again(sock: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def leaving(sock: socket.socket, recent: int) -> Iterator[None]:
+def leaving(sock: socket.socket, recent: int = 0) -> Iterator[None]:
     """Around the moment in which *sock*, isolated no more, leaves repair mode by TCP_REPAIR 0: its peer is woken.
 
     :param recent: the peer's last timestamp, 0 where it is not known.
