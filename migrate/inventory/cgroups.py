@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from migrate.inventory import proc
 from migrate.pb.session_pb2 import Cgroup
+from migrate.processes import mounts
+from migrate.processes.mounts import Mount
 
 #: File -> what is in it where nothing is limited, of version 2 and then of version 1.
 _UNLIMITED = {
@@ -38,8 +40,7 @@ def of(pid: int) -> Cgroup:
 
     :raises Gone: it has ended.
     """
-    mounts = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
-    return limits(proc.text(pid, "cgroup"), mounts)
+    return limits(proc.text(pid, "cgroup"), mounts.here())
 
 
 def of_tree(pids: Iterable[int]) -> list[Cgroup]:
@@ -52,14 +53,14 @@ def of_tree(pids: Iterable[int]) -> list[Cgroup]:
     return [one for one in found.values() if one.limits]
 
 
-def limits(cgroups: str, mountinfo: str) -> Cgroup:
-    """The same, by the contents of /proc/PID/cgroup and of /proc/PID/mountinfo."""
+def limits(cgroups: str, mounted: Sequence[Mount]) -> Cgroup:
+    """The same, by the content of /proc/PID/cgroup and what is mounted."""
     found: dict[str, str] = {}
     paths = []
     for line in cgroups.split("\n"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        place = _mount(controllers if number != "0" else "", mountinfo)
+        place = _place(controllers if number != "0" else "", mounted)
         if place is None or not path.startswith("/") or path.startswith("/.."):
             continue  # that of a cgroup namespace around ours
         more = {name: value for name, value in _set(place, path) if name not in found}
@@ -88,17 +89,8 @@ def _read(file: Path) -> str | None:
         return None
 
 
-def _mount(controllers: str, mountinfo: str) -> Path | None:
+def _place(controllers: str, mounted: Sequence[Mount]) -> Path | None:
     """Where the hierarchy with *controllers*, "" for that of version 2, is mounted as a whole."""
-    for line in mountinfo.split("\n"):
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(" "), after.split(" ")
-        if len(fields) < 5 or fields[3] != "/" or "\\" in fields[4]:
-            continue
-        options = set(kind[-1].split(","))
-        if (
-            kind[0] == ("cgroup" if controllers else "cgroup2")
-            and {*controllers.split(",")} - {""} <= options
-        ):
-            return Path(fields[4])
-    return None
+    kind, wanted = "cgroup" if controllers else "cgroup2", {*controllers.split(",")} - {""}
+    found = (one for one in mounted if one.kind == kind and one.root == "/" and wanted <= {*one.more})
+    return next((Path(one.place) for one in found), None)

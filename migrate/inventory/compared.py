@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.locks import conflict
-from migrate.inventory import described, holders, room, watches
+from migrate.inventory import described, holders, room
 from migrate.pb.session_pb2 import File
+from migrate.processes import mounts
 
 
 def there(wanted: list[File]) -> list[File]:
@@ -27,8 +27,8 @@ def there(wanted: list[File]) -> list[File]:
 
 def _mounted(top: str) -> list[str]:
     """Where something is mounted at or below the directory *top*."""
-    mounts = watches.parse_mounts(Path("/proc/self/mountinfo").read_bytes().decode(errors="replace"))
-    return sorted({place for place, _ in mounts.values() if place == top or place.startswith(f"{top}/")})
+    places = {one.shown for one in mounts.here()}
+    return sorted(place for place in places if place == top or place.startswith(f"{top}/"))
 
 
 def contents(wanted: list[File], digests: Digests) -> list[File]:

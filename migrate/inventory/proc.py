@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from migrate.errors import KernelError
+from migrate.processes import mounts
 from migrate.processes.stat import Stat, parse
 
 NAMESPACES = (
@@ -175,15 +176,7 @@ def _locks(content: str) -> Iterator[str]:
 def mount_ids(pid: int) -> set[int]:
     """Return the mounts of the mount namespace of *pid*, from /proc/PID/mountinfo."""
     with _as_expected(pid, "mountinfo"):
-        return parse_mount_ids(text(pid, "mountinfo"))
-
-
-def parse_mount_ids(content: str) -> set[int]:
-    """Parse the content of /proc/PID/mountinfo.
-
-    :raises ValueError: it is another text.
-    """
-    return {int(line.split(" ", 1)[0]) for line in content.split("\n") if line}
+        return {one.number for one in mounts.parse(text(pid, "mountinfo"))}
 
 
 def link(pid: int, name: str) -> str:

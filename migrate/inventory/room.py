@@ -6,8 +6,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from migrate.inventory import attributes, watches
+from migrate.inventory import attributes
 from migrate.pb.session_pb2 import File
+from migrate.processes import mounts
 
 #: What is made is made beside what is at the path: the tree that is put aside, a name of CRIU's own.
 _BESIDE = frozenset({File.COPIED_TREE, File.DELETED})
@@ -37,8 +38,6 @@ def _add_space(here: File, place: Path) -> None:
 
 def _mount_of(path: str) -> str:
     """Where the file system is mounted that *path*, without links, is on."""
-    mounts = watches.parse_mounts(Path("/proc/self/mountinfo").read_bytes().decode(errors="replace"))
-    above = [
-        place for place, _ in mounts.values() if path == place or path.startswith(f"{place.rstrip('/')}/")
-    ]
-    return max(above, key=len, default="/")
+    found = mounts.here()
+    above = [one for one in found if path == one.place or path.startswith(f"{one.place.rstrip('/')}/")]
+    return max(above, key=lambda one: len(one.place)).shown

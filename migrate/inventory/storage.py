@@ -17,6 +17,8 @@ import re
 import struct
 from pathlib import Path
 
+from migrate.processes import mounts
+
 #: Types of mountinfo whose source names a server, or a cluster, that other hosts mean as well.
 _SHARED = re.compile(
     r"nfs4?|cifs|smb3|ceph|lustre|gpfs|beegfs|afs|fuse\.(glusterfs|ceph\S*|juicefs|cephfs|mfs)"
@@ -48,22 +50,12 @@ def name(path: str) -> str:
 def _mount(file: int) -> tuple[str, str]:
     """Type and source of the file system that the descriptor *file* is on."""
     match = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{file}").read_text(), re.MULTILINE)
-    return _mount_of(match.group(1)) if match else ("", "")
+    return _mount_of(int(match.group(1))) if match else ("", "")
 
 
 @functools.lru_cache(maxsize=256)
-def _mount_of(number: str) -> tuple[str, str]:
-    return parse_mount(Path("/proc/self/mountinfo").read_bytes().decode(errors="replace"), number)
-
-
-def parse_mount(mountinfo: str, number: str) -> tuple[str, str]:
-    """Type and source of the mount *number* in the content of /proc/PID/mountinfo; empty when it is not there."""
-    for line in mountinfo.split("\n"):
-        before, found, after = line.partition(" - ")
-        if found and before.split(" ", 1)[0] == number:
-            kind, source, *_ = after.split(" ")
-            return kind, source
-    return "", ""
+def _mount_of(number: int) -> tuple[str, str]:
+    return next(((one.kind, one.source) for one in mounts.here() if one.number == number), ("", ""))
 
 
 def _handle(file: int) -> str:

@@ -10,10 +10,10 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from migrate.inventory import proc
+from migrate.processes import mounts
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _HANDLE = struct.Struct("=Ii")
@@ -48,8 +48,8 @@ def of(pid: int, fd: int) -> list[Watch]:
     :raises Gone: it was closed.
     """
     lines = [line for line in proc.text(pid, f"fdinfo/{fd}").split("\n") if line.startswith(("ino", "fan"))]
-    mounts = _mounts() if lines else {}
-    found = (_watch(parse(line), mounts) for line in lines)
+    mounted = {one.number: (one.place, one.device) for one in mounts.here()} if lines else {}
+    found = (_watch(parse(line), mounted) for line in lines)
     return list(dict.fromkeys(watch for watch in found if watch is not None))
 
 
@@ -127,41 +127,9 @@ def _hinted(device: int, inode: int) -> str:
     return ""
 
 
-def _mounts() -> dict[int, tuple[str, str]]:
-    return parse_mounts(_mountinfo())
-
-
-def parse_mounts(content: str) -> dict[int, tuple[str, str]]:
-    """Place and device of each mount, by its number. Source: man proc(5).
-
-    :raises ValueError, IndexError: it is another text.
-    """
-    lines = (line.split(" ") for line in content.split("\n") if line)
-    return {int(fields[0]): (_unescaped(fields[4]), fields[2]) for fields in lines}
-
-
-def _unescaped(path: str) -> str:
-    for character in " \t\n\\":
-        path = path.replace(f"\\{ord(character):03o}", character)
-    return path
-
-
-def file_system(device: str, content: str) -> str:
-    """The type of the file system with this number, in the content of /proc/PID/mountinfo; "": it is not there."""
-    for line in content.split("\n"):
-        before, _, after = line.partition(" - ")
-        if before.split(" ")[2:3] == [device]:
-            return after.split(" ")[0]
-    return ""
-
-
 def on_overlay(watch: Watch) -> bool:
     """Whether it is one of overlayfs, whose handles nobody can open, but by an option of the mount (nfs_export)."""
-    return file_system(watch.device, _mountinfo()) == "overlay"
-
-
-def _mountinfo() -> str:
-    return Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape")
+    return any(one.device == watch.device and one.kind == "overlay" for one in mounts.here())
 
 
 def _number(digits: str) -> int:

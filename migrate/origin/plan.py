@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
 from migrate.checks import around, names, obstacles
-from migrate.errors import Refused, SwitchError
+from migrate.errors import Refused
 from migrate.inventory import beside, ports
 from migrate.link import message_checks
 from migrate.origin import chronicle, patience
@@ -75,13 +75,8 @@ def check(session: Session) -> Plan:
 
 def _needed(session: Session, addresses: list[switch.Address]) -> dict[str, tuple[str, str]]:
     """Which of *addresses* this host cannot do without: why, and what to do."""
-    found = {}
-    for one in addresses:
-        try:
-            switch.make(session.request.switch, "origin", session.migration_id, [one]).choose()
-        except SwitchError as error:
-            found[one.ip] = (str(error), error.problem.hint)
-    return found
+    found = {one.ip: switch.problem(session.request.switch, session.migration_id, one) for one in addresses}
+    return {ip: (one.text, one.hint) for ip, one in found.items() if one is not None}
 
 
 def _plan(

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate import limits
 from migrate.errors import MigrateError
-from migrate.processes import identity
+from migrate.processes import identity, mounts
 from migrate.processes.identity import Identity
+from migrate.processes.mounts import Mount
 
 #: How often a running tree is looked at again for children that were forked while it was moved.
 ROUNDS = 20
@@ -75,7 +75,7 @@ class Freezer:
             raise Unavailable(said)
 
     def _gather(self, tasks: Callable[[], Iterable[int]]) -> None:
-        root = mount_point(Path("/proc/self/mountinfo").read_bytes())
+        root = mount_point()
         for _ in range(ROUNDS):
             outside = [pid for pid in tasks() if self._outside(root, pid)]
             if not outside:
@@ -102,21 +102,21 @@ class Freezer:
             (path / "cgroup.procs").write_text(str(pid))
 
 
-def mount_point(mountinfo: bytes) -> Path:
-    """Where the root of the cgroup v2 hierarchy is mounted and may be written, from /proc/PID/mountinfo.
+def mount_point() -> Path:
+    """Where the root of the cgroup v2 hierarchy is mounted and may be written.
 
     :raises Unavailable: nowhere.
-    Source: man proc_pid_mountinfo(5). On a host with v1 controllers it is often /sys/fs/cgroup/unified.
     """
-    read_only = False
-    for line in mountinfo.split(b"\n"):
-        fields, _, kind = (part.split(b" ") for part in line.partition(b" - "))
-        if kind[0] != b"cgroup2" or len(fields) < 6 or fields[3] != b"/":
-            continue
-        if b"rw" in fields[5].split(b",") and b"\\" not in fields[4]:  # it writes blanks otherwise
-            return Path(os.fsdecode(fields[4]))
-        read_only = True
-    raise Unavailable("cgroup v2 is mounted read-only" if read_only else "no cgroup v2 is mounted")
+    return mount_point_in(mounts.here())
+
+
+def mount_point_in(mounted: Iterable[Mount]) -> Path:
+    """The same, of what is mounted. On a host with v1 controllers it is often /sys/fs/cgroup/unified."""
+    whole = [one for one in mounted if one.kind == "cgroup2" and one.root == "/"]
+    for one in whole:
+        if "rw" in one.options:
+            return Path(one.place)
+    raise Unavailable("cgroup v2 is mounted read-only" if whole else "no cgroup v2 is mounted")
 
 
 def cgroup_of(root: Path, pid: int) -> Path:
@@ -139,7 +139,7 @@ def cgroup_of(root: Path, pid: int) -> Path:
 def frozen_by(pid: int) -> Path | None:
     """The cgroup that freezes *pid* now; None when there is none, or none to be seen."""
     with contextlib.suppress(Unavailable, OSError):
-        found = cgroup_of(mount_point(Path("/proc/self/mountinfo").read_bytes()), pid)
+        found = cgroup_of(mount_point(), pid)
         return found if "frozen 1" in (found / "cgroup.events").read_text().splitlines() else None
     return None
 

@@ -233,7 +233,7 @@ def _may_use(pid: int) -> set[int]:
     """The processors that *pid* may use as far as it has not chosen itself: those of its cgroup, or all."""
     online = _list(_ONLINE)
     with contextlib.suppress(OSError, freezer.Unavailable):
-        root = freezer.mount_point(Path("/proc/self/mountinfo").read_bytes())
+        root = freezer.mount_point()
         here = freezer.cgroup_of(root, pid)
         for cgroup in (here, *here.parents):
             if (file := cgroup / "cpuset.cpus.effective").exists():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from migrate import plugins
-from migrate.errors import SwitchError
+from migrate.errors import Problem, SwitchError
 
 GROUP = "migrate.switches"
 OWN = ("address",)
@@ -106,6 +106,15 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
         return address.make(role, migration_id, addresses, **more)
     made: Kind = plugins.load(GROUP, kind, OWN, SwitchError)
     return made(role, migration_id, addresses, **more)
+
+
+def problem(kind: str, migration_id: str, address: Address) -> Problem | None:
+    """Why the origin cannot give *address* away by the switch *kind*; None: it can. Changes nothing."""
+    try:
+        make(kind, "origin", migration_id, [address]).choose()
+    except SwitchError as error:
+        return error.problem
+    return None
 
 
 def from_details(details: Mapping[str, Any]) -> Switch:

@@ -52,7 +52,7 @@ NAME = "migrate-0123456789ab"
 def home() -> Iterator[Path]:
     """A cgroup of this test's own."""
     try:
-        root = freezer.mount_point(Path("/proc/self/mountinfo").read_bytes())
+        root = freezer.mount_point()
     except Unavailable as error:
         pytest.skip(str(error))
     path = root / f"facts-{os.getpid()}"
@@ -86,7 +86,7 @@ def made(paths: list[Path]) -> Freezer:
 
 
 def where(pid: int) -> Path:
-    return freezer.cgroup_of(freezer.mount_point(Path("/proc/self/mountinfo").read_bytes()), pid)
+    return freezer.cgroup_of(freezer.mount_point(), pid)
 
 
 # --- what the kernel does -----------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def kept(
 ) -> Iterator[tuple[Hold, Worker, journal.Journal]]:
     """A dumped ticker that a keeper keeps, because there is no cgroup."""
 
-    def nowhere(mountinfo: bytes) -> Path:
+    def nowhere() -> Path:
         raise Unavailable("not in this test")
 
     monkeypatch.setattr(place, "STATE", tmp_path)

@@ -52,7 +52,7 @@ from migrate.memory.page_server import PageServer
 from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import ImageFile, Manifest
-from migrate.processes import identity, stat, unix_diag
+from migrate.processes import identity, mounts, stat, unix_diag
 from migrate.recovery import hold, records
 from migrate.recovery.entries import Switch
 from migrate.recovery.instructions import in_doubt
@@ -786,7 +786,7 @@ def targets(directory: Path) -> list[Target]:
         "maps": (text(proc.parse_maps), texts, (plain, lines), same("maps", MAPS)),
         "mappings": (lambda data: void(sources.mappings_in(data)), (), (plain, lines), same("maps", MAPS)),
         "fdinfo": (text(proc.parse_fdinfo), texts, (plain, lines), same("fdinfo", FDINFO)),
-        "mountinfo": (text(proc.parse_mount_ids), texts, (plain, lines), same("mountinfo", MOUNTINFO)),
+        "mountinfo": (text(mounts.parse), (), (plain, lines), same("mountinfo", MOUNTINFO)),
         "mount_points": (
             lambda data: void(mount_points_in(data)),
             (),

@@ -10,6 +10,7 @@ import pytest
 from migrate.checks import around
 from migrate.inventory import cgroups
 from migrate.pb.session_pb2 import Cgroup
+from migrate.processes import mounts
 
 V2 = {
     "memory.max": "max\n",
@@ -21,8 +22,8 @@ V2 = {
 LIMITED = Cgroup(path="/lim", limits=["memory.max 209715200", "pids.max 50"])
 
 
-def mounted(place: Path, kind: str = "cgroup2 cgroup2 rw") -> str:
-    return f"31 23 0:28 / / rw - ext4 /dev/vda rw\n40 31 0:36 / {place} rw - {kind}\n"
+def mounted(place: Path, kind: str = "cgroup2 cgroup2 rw") -> list[mounts.Mount]:
+    return mounts.parse(f"31 23 0:28 / / rw - ext4 /dev/vda rw\n40 31 0:36 / {place} rw - {kind}\n")
 
 
 def write(folder: Path, **values: str) -> None:

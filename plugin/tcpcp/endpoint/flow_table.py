@@ -33,6 +33,8 @@ from tcpcp.record.ici import Endpoint
 
 #: Of a table's name; 16 hexadecimal digits follow, chosen at random.
 PREFIX = isolation.OWN_PREFIX
+#: What is said of a connection whose element of the table is not there any more.
+RAN_OUT = "the isolation has run out, or was removed by somebody"
 _UNTRACKED = nft_rules.not_tracked()
 
 
@@ -284,7 +286,7 @@ class FlowTable:
         except IsolationError as exc:
             if exc.errno != errno.ENOENT:
                 raise IsolationError(f"{_names(flows)}: {exc}", exc.errno) from exc
-            raise Expired(f"{_names(flows)}: the isolation has run out, or was removed by somebody") from None
+            raise Expired(f"{_names(flows)}: {RAN_OUT}") from None
 
     def _back_chain(self) -> list[Message]:
         return [] if self._has_back else self._rules.back()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tcpcp.endpoint import isolation, raw_segment, reader
-from tcpcp.endpoint.flow_table import FlowTable
+from tcpcp.endpoint.flow_table import RAN_OUT, FlowTable
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.reader import Left
@@ -315,7 +315,7 @@ def undo(holdings: Sequence[Holding]) -> None:
 
 def ran_out(names: Sequence[str]) -> Expired:
     """The error for the connections *names*."""
-    return Expired(f"{_some(names)}: the isolation has run out, or was removed by somebody")
+    return Expired(f"{_some(names)}: {RAN_OUT}")
 
 
 def require_unmoved(socks: Sequence[socket.socket], holdings: Sequence[Holding]) -> None:

@@ -21,7 +21,7 @@ from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
 from migrate.pb.session_pb2 import File, Obstacle, TakenName
-from migrate.processes import unix_diag
+from migrate.processes import mounts, unix_diag
 from tcpcp.criu.tree import HeldSocket
 
 PORT = 45353
@@ -318,7 +318,8 @@ def test_a_watched_inode_whose_handle_opens_nothing(tmp_path: Path) -> None:
 
 def test_mounts_with_strange_names() -> None:
     lines = "27 1 254:0 / / rw - ext4 /dev/vda rw\n30 27 0:26 / /a\\040b\\134 rw shared:1 - tmpfs none rw\n"
-    assert watches.parse_mounts(lines) == {27: ("/", "254:0"), 30: ("/a b\\", "0:26")}
+    found = [(one.number, one.place, one.device, one.kind) for one in mounts.parse(lines)]
+    assert found == [(27, "/", "254:0", "ext4"), (30, "/a b\\", "0:26", "tmpfs")]
 
 
 # --- files of /proc and /sys -----------------------------------------------------------------------------------

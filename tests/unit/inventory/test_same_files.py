@@ -27,6 +27,7 @@ from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
 from migrate.origin.carried_files import CarriedFiles
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory
+from migrate.processes import mounts
 
 DATA = "/var/lib/app/data"
 
@@ -370,5 +371,5 @@ def test_one_file_seen_twice_on_one_kernel(tmp_path: Path) -> None:
 def test_mounts_are_read_as_the_kernel_writes_them() -> None:
     nfs = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - nfs4 10.0.0.1:/export rw"
     text = f"{nfs}\n7 1 0:3 / / rw - ext4 /dev/a rw\n"
-    assert storage.parse_mount(text, "36") == ("nfs4", "10.0.0.1:/export")
-    assert storage.parse_mount(text, "6") == ("", "")
+    found = {one.number: (one.root, one.place, one.kind, one.source) for one in mounts.parse(text)}
+    assert found == {36: ("/mnt1", "/mnt2", "nfs4", "10.0.0.1:/export"), 7: ("/", "/", "ext4", "/dev/a")}

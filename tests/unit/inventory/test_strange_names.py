@@ -16,7 +16,7 @@ from migrate.lab import state
 from migrate.lab.host import mount_points_in
 from migrate.memory import sources
 from migrate.pb.session_pb2 import HostInventory
-from migrate.processes import identity
+from migrate.processes import identity, mounts
 
 #: What Python takes for the end of a line, and the kernel for a part of a name.
 ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"]
@@ -75,11 +75,10 @@ def test_fields(end: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_mounts(end: str) -> None:
-    assert proc.parse_mount_ids(
-        f"22 1 0:5 / /a{end}b rw - tmpfs none rw\n23 1 0:5 / /b rw - x none rw\n"
-    ) == {22, 23}
-    mounts = f"x /home/a{end}tmpfs{end}tmpfs fuse rw 0 0\ntmpfs /run tmpfs rw 0 0\nx /b{end}y\n"
-    assert place.tmpfs_in(mounts.encode()) == {"/run"}
+    lines = f"22 1 0:5 / /a{end}b rw - tmpfs none rw\n23 1 0:5 / /b rw - x none rw\n"
+    assert [(one.number, one.place) for one in mounts.parse(lines)] == [(22, f"/a{end}b"), (23, "/b")]
+    table = f"x /home/a{end}tmpfs{end}tmpfs fuse rw 0 0\ntmpfs /run tmpfs rw 0 0\nx /b{end}y\n"
+    assert place.tmpfs_in(table.encode()) == {"/run"}
 
 
 @pytest.mark.parametrize("end", [b"\r", b"\x0b", b"\x0c", b"\t"])

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from migrate.processes import freezer
+from migrate.processes import freezer, mounts
 from migrate.processes.freezer import Unavailable
 from migrate.recovery import hold, instructions
 from migrate.recovery.entries import Criu, Freezer, Keeper, Stop
 from migrate.recovery.records import Record
 
-UNIFIED = b"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
-HYBRID = b"38 30 0:26 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
-V1 = b"31 30 0:27 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer"
-READ_ONLY = UNIFIED.replace(b" rw,nosuid", b" ro,nosuid")
+UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+HYBRID = "38 30 0:26 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
+V1 = "31 30 0:27 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer"
+READ_ONLY = UNIFIED.replace(" rw,nosuid", " ro,nosuid")
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ READ_ONLY = UNIFIED.replace(b" rw,nosuid", b" ro,nosuid")
         ([READ_ONLY, HYBRID], "/sys/fs/cgroup/unified"),
     ],
 )
-def test_mounted(lines: list[bytes], expected: str) -> None:
-    assert freezer.mount_point(b"\n".join(lines)) == Path(expected)
+def test_mounted(lines: list[str], expected: str) -> None:
+    assert freezer.mount_point_in(mounts.parse("\n".join(lines))) == Path(expected)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_mounted(lines: list[bytes], expected: str) -> None:
     [
         ([V1], "no cgroup v2 is mounted"),
         ([], "no cgroup v2 is mounted"),
-        ([b"- -", b"1 2 - cgroup2", b" - ", b"\xff - cgroup2"], "no cgroup v2 is mounted"),
-        ([UNIFIED.replace(b" / /", b" /user.slice /")], "no cgroup v2 is mounted"),
+        (["- -", "1 2 - cgroup2", " - ", "\xff - cgroup2"], "no cgroup v2 is mounted"),
+        ([UNIFIED.replace(" / /", " /user.slice /")], "no cgroup v2 is mounted"),
         ([READ_ONLY], "cgroup v2 is mounted read-only"),
     ],
 )
-def test_not_mounted(lines: list[bytes], why: str) -> None:
+def test_not_mounted(lines: list[str], why: str) -> None:
     with pytest.raises(Unavailable, match=why):
-        freezer.mount_point(b"\n".join(lines))
+        freezer.mount_point_in(mounts.parse("\n".join(lines)))
 
 
 def test_whatever_is_not_there_holds_nothing(tmp_path: Path) -> None:
