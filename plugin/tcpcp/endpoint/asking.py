@@ -25,6 +25,11 @@ from tcpcp.record.ici import Endpoint, State
 
 #: States in which something may wait to be sent, and the kernel does not ask by itself.
 _UNASKED = frozenset({State.FIN_WAIT1, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK})
+#: How long is tried, s, on a busy machine, to have a segment leave with a timestamp that is not late by then.
+PATIENCE_S = 0.02
+#: So long ago, s, the clock may have been read when the segment is sent, and have moved on when it was read; and
+#: how often it is looked at. One of milliseconds is told to have moved on every second time it does.
+_AT_ONCE_S, _JUST_S, _LOOK_S = 0.0001, 0.0006, 0.0001
 
 
 def waits(sock: socket.socket) -> bool:
@@ -78,7 +83,7 @@ def _question(sock: socket.socket, recent: int) -> Question:
 
 
 def ask(sock: socket.socket, asked: Question | None) -> None:
-    """Send *asked* by the way of *sock*, which is not isolated any more; may take 2 ms.
+    """Send *asked* by the way of *sock*, which is not isolated any more; may take :data:`PATIENCE_S`.
 
     Should it not leave, the kernel asks by its own timer.
     """
@@ -88,11 +93,23 @@ def ask(sock: socket.socket, asked: Question | None) -> None:
     refused = contextlib.suppress(OSError, TcpcpError)
     with refused, socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         if tcp_repair.get_namespace(raw) == tcp_repair.get_namespace(sock):
-            device = _go_its_way(raw, sock)
-            raw.sendto(_segment(sock, asked), _address(asked.peer, device))
+            address = _address(asked.peer, _go_its_way(raw, sock))
+            raw.sendto(_segment(sock, asked), address)
 
 
 def _segment(sock: socket.socket, asked: Question) -> bytes:
+    """The segment, to be sent at once: the kernel stamps what it sends meanwhile, and that would be overtaken."""
+    if asked.echoed is None:
+        return _built(asked)
+    recent, deadline = _recent(sock) or asked.echoed, time.monotonic() + PATIENCE_S
+    while True:
+        now, read_at = _later(sock, deadline)
+        segment = _built(asked, (now, recent))
+        if (built_at := time.monotonic()) - read_at < _AT_ONCE_S or built_at > deadline:
+            return segment
+
+
+def _built(asked: Question, timestamp: tuple[int, int] | None = None) -> bytes:
     return raw_segment.build(
         asked.local,
         asked.peer,
@@ -100,7 +117,7 @@ def _segment(sock: socket.socket, asked: Question) -> bytes:
         ack=asked.awaited,
         flags=raw_segment.ACK,
         window=asked.window,
-        timestamp=None if asked.echoed is None else (_later(sock), _recent(sock) or asked.echoed),
+        timestamp=timestamp,
     )
 
 
@@ -109,16 +126,19 @@ def _recent(sock: socket.socket) -> int:
     return fields.read([sock])[0].ts_recent or 0
 
 
-def _later(sock: socket.socket) -> int:
+def _later(sock: socket.socket, deadline: float) -> tuple[int, float]:
     """A time of the clock of *sock* that is after all it has stamped, and not after what it stamps from now on.
 
-    The kernel tells the clock without its last bit, in which it tells its unit.
+    And when it was read. The kernel tells the clock without its last bit, in which it tells its unit: so it is read
+    when it has just moved on, or after *deadline*.
     """
-    begun = now = tcp_repair.get_timestamp(sock)
-    while now == begun:
-        time.sleep(0.0002)
-        now = tcp_repair.get_timestamp(sock)
-    return now
+    now, read_at = tcp_repair.get_timestamp(sock), time.monotonic()
+    while True:
+        before, looked_at = now, read_at
+        time.sleep(_LOOK_S)
+        now, read_at = tcp_repair.get_timestamp(sock), time.monotonic()
+        if now != before and (read_at - looked_at < _JUST_S or read_at > deadline):
+            return now, read_at
 
 
 def _go_its_way(raw: socket.socket, sock: socket.socket) -> str:

@@ -41,7 +41,7 @@ def _shut_down_last(sock: socket.socket, ici: Ici) -> None:
 
 
 def _receive_fin(sock: socket.socket, ici: Ici) -> None:
-    expected = {State.CLOSING: State.CLOSING}.get(ici.state, State.CLOSE_WAIT)
+    expected = State.CLOSING if ici.state is State.CLOSING else State.CLOSE_WAIT
     flags, number = raw_segment.FIN | raw_segment.ACK, seq.add(ici.rcv_nxt, -1)
     feeding.feed(sock, ici, flags, number, feeding.first_to_send(ici), expected)
     if expected is State.CLOSE_WAIT:
