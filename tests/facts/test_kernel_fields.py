@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import random
@@ -21,12 +22,14 @@ import tcpcp
 from tcpcp.errors import KernelError
 from tcpcp.kernel import bpf, diag, socket_layout, tcp_repair
 from tcpcp.kernel import fields as kernel_fields
-from tcpcp.kernel.fields import KEYED, POLICED, UNKNOWN
+from tcpcp.kernel.fields import KEYED, OWNED, POLICED, UNKNOWN
 
 TCP_MD5SIG, TCP_AO_ADD_KEY = 14, 38
 IPPROTO_MPTCP = 262
 #: include/uapi/linux/in.h; XFRM_POLICY_IN, OUT, ALLOW and BLOCK of include/uapi/linux/xfrm.h.
 IP_XFRM_POLICY, INWARD, OUTWARD, ALLOW, BLOCK = 17, 0, 1, 0, 1
+#: include/uapi/linux/bpf.h.
+MAP_CREATE, MAP_UPDATE, MAP_TYPE_SOCKMAP = 0, 2, 15
 KINDS = ("v4", "v6", "mapped")
 
 
@@ -364,6 +367,34 @@ def test_a_policy_that_a_listener_gave_it(hosts: Hosts) -> None:
         pytest.skip(f"this kernel has no IPsec: {exc}")
     with hosts.here.entered():
         assert kernel_fields.refused([sock]) == [POLICED]
+
+
+@pytest.fixture
+def in_a_map(hosts: Hosts) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection in a map of sockets, which a program may take its bytes by."""
+    sock, peer = hosts.connect()
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(struct.pack("=I", sock.fileno()))
+    try:
+        made = bpf._call(MAP_CREATE, "sockmap", struct.pack("=5I", MAP_TYPE_SOCKMAP, 4, 4, 1, 0))
+    except KernelError as exc:
+        pytest.skip(f"this kernel has no maps of sockets: {exc}")
+    both = struct.pack("=IxxxxQQQ", made, ctypes.addressof(key), ctypes.addressof(value), 0)
+    bpf._call(MAP_UPDATE, "update", both)
+    yield sock, peer
+    os.close(made)
+
+
+def test_in_a_map_of_sockets(hosts: Hosts, in_a_map: tuple[socket.socket, socket.socket]) -> None:
+    """What waits there is in no queue that can be read: refused, and the socket is as before."""
+    sock, peer = in_a_map
+    plain, _ = hosts.connect()
+    peer.sendall(b"waits")
+    with hosts.here.entered():
+        assert kernel_fields.refused([sock, plain]) == [OWNED, ""]
+        for call in (tcpcp.get, tcpcp.inspect):
+            with pytest.raises(tcpcp.Unsupported, match="sockmap"):
+                call(sock)
+    assert sock.recv(5, socket.MSG_WAITALL) == b"waits"
 
 
 @pytest.mark.parametrize("kind", KINDS)

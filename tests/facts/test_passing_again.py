@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 import pytest
 from drain import Drain
-from netns import Hosts, eventually
+from netns import Hosts, eventually, ip
 from passing import assert_no_reset, deaf, pass_on, state_of, wait_state
 from wire import captured
 
@@ -170,6 +170,23 @@ def test_everything_is_refused_before_the_first_call(hosts: Hosts, monkeypatch: 
         # One bad ICI, and none of the batch is built.
         with pytest.raises(IciError):
             tcpcp.create_many([ici, wrong["state is LISTEN"]])
+
+
+def test_an_address_that_the_host_is_not_sure_of_yet(hosts: Hosts) -> None:
+    """IPv6 addresses are looked for at the neighbours first; a service address is added with `nodad`."""
+    sock, _ = hosts.connect("v6")
+    ici = passed(hosts, sock)
+    address = f"{hosts.here_ip[6]}/64 dev here0"
+    with hosts.here.entered():
+        ip(f"addr del {address}")
+        with pytest.raises(IciError, match="does not exist"):
+            tcpcp.create(ici)
+        ip(f"addr add {address}")
+        with pytest.raises(IciError, match="is tentative.*nodad"):
+            tcpcp.create(ici)
+        ip(f"addr del {address}")
+        ip(f"addr add {address} nodad")
+        tcpcp.release(tcpcp.create(ici))
 
 
 UNPRIVILEGED = """

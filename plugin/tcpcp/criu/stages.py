@@ -35,6 +35,7 @@ from typing import Literal
 from tcpcp.criu import tree
 from tcpcp.endpoint import (
     beforehand,
+    connecting,
     inspection,
     preparation,
     raw_segment,
@@ -317,6 +318,8 @@ def finish(
                 restored.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
             )
             with lender.borrow(*holders[ici.tag]) as connection:
+                if ici.state is not State.CLOSE:
+                    connecting.require_ends(connection, ici)
                 try:
                     complete(connection, ici, may_feed=may_feed)
                 except Unfed:

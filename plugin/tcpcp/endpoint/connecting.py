@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 from functools import lru_cache
 
-from tcpcp.endpoint import feeding
-from tcpcp.errors import AddressInUse, KernelError, no_bind_service
-from tcpcp.kernel import tcp_repair
+from tcpcp.endpoint import feeding, socket_ends
+from tcpcp.errors import AddressInUse, KernelError, Unsupported, no_bind_service
+from tcpcp.kernel import diag, tcp_repair
 from tcpcp.kernel.tcp_repair import RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 from tcpcp.record import seq
 from tcpcp.record.ici import Endpoint, Ici, Negotiated
@@ -78,6 +78,30 @@ def connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     )
     tcp_repair.set_each(sock, settings)
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+    require_ends(sock, ici)
+
+
+def require_ends(sock: socket.socket, ici: Ici) -> None:
+    """Make sure that *sock* has got the ends of *ici*: a control group's BPF program may have made others of them.
+
+    What is sent would go to somebody else, and what the peer sends would be reset. Such a program may also make up
+    what is said of a socket, so only where the one or the other is different the kernel's table is asked.
+
+    :raises Unsupported: it has others.
+    """
+    found = socket_ends.local_end(sock), socket_ends.peer_end(sock)
+    wanted = ici.local if ici.local.port else found[0], ici.peer
+    if found == wanted:
+        return
+    try:
+        diag.one(sock, ((wanted[0].packed, wanted[0].port), (wanted[1].packed, wanted[1].port)))
+    except KernelError as exc:
+        if exc.errno not in diag.NOT_IN_TABLE:
+            raise
+        raise Unsupported(
+            f"{ici}: bind() or connect() led elsewhere, to {found[0]} and {found[1]}: a BPF program of this "
+            "program's control group does that (bpftool cgroup tree); create it in another group"
+        ) from None
 
 
 def _guessing_window(ici: Ici) -> tcp_repair.Setting:

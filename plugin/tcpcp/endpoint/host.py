@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence, Set
+from pathlib import Path
 
 from tcpcp.errors import REMEDY, IciError, KernelError, OtherNamespace, PermissionDenied, no_net_admin
 from tcpcp.kernel import routing, tcp_repair
@@ -19,6 +20,9 @@ from tcpcp.record.ici import Ici, State
 
 #: With one of these a socket may have an address that this host has not (ip(7)).
 _FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT", "IPV6_FREEBIND", "IPV6_TRANSPARENT")
+#: Those of the calling thread's network namespace, with their flags (include/uapi/linux/if_addr.h).
+_IPV6_ADDRESSES = Path("/proc/thread-self/net/if_inet6")
+_DAD_FAILED, _TENTATIVE = 0x08, 0x40
 
 
 def limits(icis: Sequence[Ici] | None = None, usual: Set[str] = frozenset()) -> checks.Limits:
@@ -211,7 +215,21 @@ def _absent(icis: Sequence[Ici], bound: Sequence[bool]) -> Iterator[str]:
     for packed, device in sorted(wanted):
         ip = ipaddress.ip_address(packed)
         if device not in missing and not _has(ip, device):
-            yield f"local address {ip} does not exist on this host; add it, or choose another with Ici.at()"
+            yield f"local address {ip} {_why_absent(packed)}, or choose another with Ici.at()"
+
+
+def _why_absent(packed: bytes) -> str:
+    """What the list of IPv6 addresses says of one that nobody can be bound to."""
+    flags = 0
+    with contextlib.suppress(OSError):
+        for line in _IPV6_ADDRESSES.read_text().splitlines():
+            ip, _, _, _, flagged, *_ = line.split()
+            flags |= int(flagged, 16) if ip == packed.hex() else 0
+    if flags & _DAD_FAILED:
+        return "is another host's too (duplicate address detection has failed): remove it there"
+    if flags & _TENTATIVE:
+        return "is tentative, until this host knows that it is no other's: add it with `nodad`, wait"
+    return "does not exist on this host; add it"
 
 
 def _devices() -> set[str]:

@@ -73,7 +73,8 @@ def _check_fields(socks: Sequence[socket.socket]) -> None:
 def check_listener(sock: socket.socket) -> None:
     """Refuse a listener with something that its connections would have to have too.
 
-    :raises Unsupported: it has keys of TCP-MD5 or TCP-AO, or an IPsec policy of its own, as far as BPF tells.
+    :raises Unsupported: it has keys of TCP-MD5 or TCP-AO, or an IPsec policy of its own, or is in a map of sockets,
+        as far as BPF tells.
     """
     if why := fields.read([sock])[0].refused:
         raise Unsupported(f"{_name(sock)}: {why}")

@@ -34,8 +34,8 @@ def finish_restored(
         :func:`tcpcp.endpoint.congestion.prepare` was called and succeeded.
     :param may_feed: give it the round-trip time it had, where its image had one byte more at the head of the
         sent part of the send queue, and the peer's last timestamp where it is known.
-    :raises KernelError: of the first call that failed; the connection stays usable, if slower or with
-        another option.
+    :raises KernelError: of the first call that failed; the connection stays usable, if slower or with another
+        option.
     """
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     if may_feed and ici.state is State.ESTABLISHED:

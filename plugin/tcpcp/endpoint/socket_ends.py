@@ -55,6 +55,14 @@ def local_end(sock: socket.socket) -> Endpoint:
         raise tcp_repair.failed("getsockname", sock, exc) from exc
 
 
+def peer_end(sock: socket.socket) -> Endpoint:
+    """What *sock* is connected to. :raises KernelError: it is not."""
+    try:
+        return _endpoint(sock.getpeername())
+    except OSError as exc:
+        raise tcp_repair.failed("getpeername", sock, exc) from exc
+
+
 def last_peer(sock: socket.socket) -> Endpoint:
     """The far end of *sock*, also after the connection has been closed, when getpeername() is refused.
 

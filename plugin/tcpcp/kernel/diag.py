@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from tcpcp.errors import KernelError
 from tcpcp.kernel import tcp_repair
+from tcpcp.record import addresses
 
 _NLM_F_REQUEST = 1
 _NETLINK_SOCK_DIAG = 4
@@ -56,6 +57,12 @@ _INET_DIAG_SKV6ONLY = 11
 _INET_DIAG_MD5SIG = 18
 _INET_DIAG_ULP_INFO = 19
 _INET_ULP_INFO_NAME = 1
+
+
+#: What :func:`one` says where there is no such connection, or it is another socket's.
+NOT_IN_TABLE = (errno.ENOENT, errno.ESTALE)
+#: Address, 4 or 16 bytes, and port.
+End = tuple[bytes, int]
 
 
 class Entry(NamedTuple):
@@ -105,14 +112,15 @@ def tcp(*, states: int = _ALL_STATES, details: bool = False) -> list[Entry]:
     return [_entry(*where) for family in _FAMILIES for where in _dump(family, extensions, states)]
 
 
-def one(sock: socket.socket) -> Entry:
+def one(sock: socket.socket, ends: tuple[End, End] | None = None) -> Entry:
     """What the table says of *sock*, with details; about 30 us.
 
     :param sock: a TCP socket with a connection, of the calling thread's network namespace.
+    :param ends: local and peer, by which it is looked for; None: those that it says it has.
     :raises KernelError: ENOENT, ESTALE: it is not in the table; ENOTCONN: it has no connection.
     Source: net/ipv4/inet_diag.c inet_diag_find_one_icsk().
     """
-    request = _exact(sock)
+    request = _exact(sock, ends or _ends(sock))
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
             header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
@@ -127,17 +135,22 @@ def one(sock: socket.socket) -> Entry:
     raise KernelError("sock_diag(TCP)", errno.EPROTO, tcp_repair.describe(sock))
 
 
-def _exact(sock: socket.socket) -> bytes:
-    """The request for *sock*; one bound to an interface is found only there."""
+def _ends(sock: socket.socket) -> tuple[End, End]:
     try:
         (local, local_port), (peer, peer_port) = sock.getsockname()[:2], sock.getpeername()[:2]
-        interface = sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
     except OSError as error:
         raise tcp_repair.failed("getpeername", sock, error) from None
+    here, there = (socket.inet_pton(sock.family, text.split("%", 1)[0]) for text in (local, peer))
+    return (here, local_port), (there, peer_port)
+
+
+def _exact(sock: socket.socket, ends: tuple[End, End]) -> bytes:
+    """The request for *sock*; one bound to an interface is found only there."""
+    interface = tcp_repair.get_int(sock, socket.SOL_SOCKET, _SO_BINDTOIFINDEX, "SO_BINDTOIFINDEX")
     cookie = tcp_repair.get_cookie(sock)
     words = (cookie & 0xFFFFFFFF, cookie >> 32)
-    ports = (local_port.to_bytes(2, "big"), peer_port.to_bytes(2, "big"))
-    ips = [socket.inet_pton(sock.family, text.split("%", 1)[0]) for text in (local, peer)]
+    ports = [port.to_bytes(2, "big") for _, port in ends]
+    ips = [addresses.in_family(ip, sock.family) for ip, _ in ends]
     extensions = 1 << (_INET_DIAG_CONG - 1) | 1 << (_INET_DIAG_INFO - 1)
     return _EXACT_REQUEST.pack(
         sock.family, socket.IPPROTO_TCP, extensions, _ALL_STATES, *ports, *ips, interface, *words

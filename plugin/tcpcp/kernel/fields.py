@@ -41,18 +41,22 @@ class Fields(NamedTuple):
     :ivar ts_recent: the peer's last timestamp, in its ticks; says nothing without the option.
     :ivar keyed: keys of TCP-MD5 or TCP-AO are set on the socket.
     :ivar policed: it has an IPsec policy of its own (IP_XFRM_POLICY), or inherited its listener's.
+    :ivar owned: it is in a map of sockets of a BPF program, which may take what comes for it.
     """
 
     ts_recent: int | None = None
     keyed: bool | None = None
     policed: bool | None = None
+    owned: bool | None = None
 
     @property
     def refused(self) -> str:
         """Why such a socket cannot be passed, or ""."""
         if self.keyed:
             return KEYED
-        return POLICED if self.policed else ""
+        if self.policed:
+            return POLICED
+        return OWNED if self.owned else ""
 
 
 UNKNOWN = Fields()
@@ -60,6 +64,7 @@ KEYED = "TCP-MD5 or TCP-AO: its keys are not passed"
 POLICED = (
     "an IPsec policy of its own: no call reads it, and without it, it would be sent what must not be sent"
 )
+OWNED = "in a map of sockets of a BPF program (sockmap), which would miss it and may have bytes of it; take it out"
 _Answer = TypeVar("_Answer")
 
 
@@ -115,16 +120,17 @@ class Numbers(NamedTuple):
     ao: int
     policy_in: int
     policy_out: int
+    owner: int
     agreed: bytes
 
 
 #: The descriptor asked for; then not 0 if it is a TCP socket of ours.
 _ASKED_BYTES = 8
-_SPECIAL_BYTES = 7 * SLOT_BYTES
+_SPECIAL_BYTES = 8 * SLOT_BYTES
 
 
 def is_special(seen: Seen) -> bool:
-    """Whether a direction is shut, there is a filter, urgent data, a key or a policy."""
+    """Whether a direction is shut, there is a filter, urgent data, a key or a policy, or it is in a map."""
     return seen.settings[:_SPECIAL_BYTES] != bytes(_SPECIAL_BYTES)
 
 
@@ -141,7 +147,7 @@ class Reader:
         settings = [*layout.special, *layout.settings]
         settings_bytes = SLOT_BYTES * len([*settings, *layout.ipv6_settings])
         self._seen = struct.Struct(f"={_ASKED_BYTES}xQ{SLOT_BYTES * len(layout.ends)}s{settings_bytes}s")
-        numbers = [*layout.numbers, *layout.keys, *layout.policies]
+        numbers = [*layout.numbers, *layout.refused]
         self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}s")
         looking = program(layout, [*layout.cookie, *layout.ends, *settings], layout.ipv6_settings)
         self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed]))
@@ -183,7 +189,12 @@ class Reader:
         :raises KernelError: the program could not be run.
         """
         return [
-            Fields(one.ts_recent, bool(one.md5 or one.ao), bool(one.policy_in or one.policy_out))
+            Fields(
+                one.ts_recent,
+                bool(one.md5 or one.ao),
+                bool(one.policy_in or one.policy_out),
+                bool(one.owner),
+            )
             if one
             else UNKNOWN
             for one in self.numbers(descriptors)
@@ -304,10 +315,10 @@ def _asked(question: Callable[[Reader], list[_Answer]]) -> list[_Answer]:
 
 
 def refused(socks: Iterable[socket.socket]) -> list[str]:
-    """Why each of *socks* cannot be passed, in the same order: :data:`KEYED`, :data:`POLICED`, or "".
+    """Why each of *socks* cannot be passed, in the same order: what :attr:`Fields.refused` says, or "".
 
     Where the program does not tell, the kernel's socket table is asked, which knows TCP-MD5 only; TCP-AO shows
-    in getsockopt(TCP_AO_INFO). A policy shows nowhere else.
+    in getsockopt(TCP_AO_INFO). A policy, or a map, shows nowhere else.
 
     :param socks: TCP sockets of the calling thread's network namespace; with CAP_NET_ADMIN, without which the
         table is silent about keys.
@@ -325,10 +336,6 @@ def _keyed_by_table(sock: socket.socket) -> bool:
         return diag.one(sock).md5
     except KernelError as exc:
         # A connection that has ended is in no table, and its socket will not send anything any more.
-        if exc.errno in _NOT_IN_TABLE and tcp_repair.get_state(sock) == State.CLOSE:
+        if exc.errno in (*diag.NOT_IN_TABLE, errno.ENOTCONN) and tcp_repair.get_state(sock) == State.CLOSE:
             return False
         raise
-
-
-#: There is no such connection, or it is another socket's; or the socket has none.
-_NOT_IN_TABLE = (errno.ENOENT, errno.ESTALE, errno.ENOTCONN)

@@ -33,6 +33,9 @@ _IPV6 = frozenset({"sock.__sk_common.skc_v6_rcv_saddr", "sock.__sk_common.skc_v6
 KEYS = ("tcp_sock.md5sig_info", "tcp_sock.ao_info")
 #: Two pointers: what goes in, what goes out.
 POLICIES = "sock.sk_policy"
+#: What part of the kernel has taken the socket over, such as a BPF program's map of sockets (include/net/sock.h
+#: SK_USER_DATA_PSOCK).
+OWNER = "sock.sk_user_data"
 #: What is 0 where there is nothing special.
 _SPECIAL = ("sock.sk_shutdown", "sock.sk_filter", "tcp_sock.urg_data")
 #: The fields of :class:`tcpcp.kernel.fields.Numbers`, in its order.
@@ -91,8 +94,7 @@ class Layout:
     pinet6: Extent | None
     ipv6_settings: _Slots
     numbers: _Slots
-    keys: _Slots
-    policies: _Slots
+    refused: _Slots
     agreed: _Slots
     whole: bool
 
@@ -111,10 +113,9 @@ def of_kernel() -> Layout:
         return _whole(types, way)
     except KernelError:
         numbers = [types.extent(path) if path in _LEAST else None for path in _NUMBERS]
-        keys, policies = _of_what_is_refused(types)
-        return Layout(
-            way, [None], [None] * _ENDS_SLOTS, [], [], None, [], numbers, keys, policies, [], whole=False
-        )
+        ends: _Slots = [None] * _ENDS_SLOTS
+        refused = _of_what_is_refused(types)
+        return Layout(way, [None], ends, [], [], None, [], numbers, refused, [], whole=False)
 
 
 #: The two addresses of IPv6 have two slots each.
@@ -122,7 +123,7 @@ _ENDS_SLOTS = len(_ENDS) + len(_IPV6)
 
 
 def _whole(types: Types, way: dict[str, Extent]) -> Layout:
-    keys, policies = _of_what_is_refused(types)
+    refused = _of_what_is_refused(types)
     pinet6 = _optional(types, "inet_sock.pinet6")
     settings = [*_needed(types, _KIND), *(_optional(types, path) for path in _SETTINGS)]
     behind = [_optional(types, path) for path in _IPV6_SETTINGS] if pinet6 else []
@@ -130,24 +131,23 @@ def _whole(types: Types, way: dict[str, Extent]) -> Layout:
         way,
         _needed(types, ["sock.__sk_common.skc_cookie"]),
         _ends(types),
-        [*_needed(types, _SPECIAL), *keys, *policies],
+        [*_needed(types, _SPECIAL), *refused],
         _distinct(settings),
         pinet6,
         _distinct(behind),
         _needed(types, _NUMBERS),
-        keys,
-        policies,
+        refused,
         _distinct(_needed(types, _AGREED)),
         whole=True,
     )
 
 
-def _of_what_is_refused(types: Types) -> tuple[_Slots, _Slots]:
-    """Keys, and policies of IPsec."""
+def _of_what_is_refused(types: Types) -> _Slots:
+    """Two keys, two policies of IPsec, and who has taken it over."""
     found = _optional(types, POLICIES)
     halves = (found.offset, found.offset + found.size // 2) if found else ()
     policies: _Slots = [Extent(at, found.size // 2) for at in halves if found] or [None, None]
-    return [_optional(types, path) for path in KEYS], policies
+    return [*(_optional(types, path) for path in KEYS), *policies, _optional(types, OWNER)]
 
 
 def _needed(types: Types, paths: Iterable[str]) -> _Slots:
