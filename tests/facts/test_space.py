@@ -62,12 +62,13 @@ class Walk:
     """One case from its beginning to its end, and all that was wrong.
 
     :ivar brought: the connection was made and brought to where it is to be passed.
+    :ivar pass_s: how long one pass took on average; of a control, how long it waits instead.
     """
 
-    def __init__(self, world: World, case: Case, passing: bool = True) -> None:
-        """:param passing: False: as a control, nothing is passed, and all else is the same."""
+    def __init__(self, world: World, case: Case, pass_s: float | None = None) -> None:
+        """:param pass_s: as a control, nothing is passed, and all else is the same, the time that it takes too."""
         self.world, self.case, self.wrong = world, case, []
-        self.passing, self.brought = passing, False
+        self.passing, self.brought, self.pass_s = pass_s is None, False, pass_s or 0.0
 
     def run(self) -> list[str]:
         """Sentences; none when all is well."""
@@ -115,6 +116,7 @@ class Walk:
             now = time.monotonic()
             with self.world.here.entered():
                 ici = self._pass(pair, ss=turn < 2)
+            self.pass_s += (time.monotonic() - now) / self.case.passes
             if last is not None:
                 self._note(turn, judges.ici_kept(last, ici, self.case, time.monotonic() - began))
             last, began = ici, now
@@ -128,6 +130,7 @@ class Walk:
         last = None
         for turn in range(self.case.passes):
             edge = judges.window_edge(pair.here)
+            time.sleep(self.pass_s)
             if last is not None:
                 self._note(turn, judges.edge_kept("ours", last, edge))
             last = edge
@@ -187,7 +190,7 @@ def walk(worlds: Worlds, case: Case) -> list[str]:
     it = Walk(world, case)
     if not it.run() or not it.brought:
         return it.wrong
-    known = {kind_of(one) for one in Walk(world, case, passing=False).run()}
+    known = {kind_of(one) for one in Walk(world, case, it.pass_s).run()}
     return [one for one in judges.but_for_room(it.wrong, case) if kind_of(one) not in known]
 
 
