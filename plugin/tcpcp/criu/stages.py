@@ -319,7 +319,7 @@ def finish(
             )
             with lender.borrow(*holders[ici.tag]) as connection:
                 if ici.state is not State.CLOSE:
-                    connecting.require_ends(connection, ici)
+                    connecting.require_ends(connection, ici, ici.local)
                 try:
                     complete(connection, ici, may_feed=may_feed)
                 except Unfed:

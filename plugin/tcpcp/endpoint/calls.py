@@ -176,9 +176,8 @@ def get(sock: HasFileno) -> Ici:
     :raises Unsupported: urgent data, MPTCP, TLS, TCP-MD5 or TCP-AO, an IPsec policy of the socket itself or a map
         of sockets that it is in (lost in silence where BPF is not permitted); a state or an option's value that
         cannot be passed, an error or a message in the error queue that has not been read; something with a buffer
-        of its own, as makefile() makes, or a socket of Python's with such files still open
-        (socketserver.StreamRequestHandler has one); another connection has the same two ends, by another
-        interface (:mod:`tcpcp.endpoint.twins`).
+        of its own, as makefile() makes, or a socket of Python's with such files still open; another connection
+        has the same two ends, by another interface (:mod:`tcpcp.endpoint.twins`).
     :raises AlreadyGot: it is in repair mode already.
     :raises OtherNamespace: it is of another network namespace.
     :raises PermissionDenied: no CAP_NET_ADMIN here.

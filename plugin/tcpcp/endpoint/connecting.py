@@ -61,8 +61,11 @@ class Naming:
             raise KernelError("if_nametoindex", error.errno or errno.ENODEV, str(self._ici)) from error
 
 
-def connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
-    """All that is decided by connect(); then the connection exists, and its queues are empty."""
+def connect(sock: socket.socket, ici: Ici, local: Endpoint, *, extra_bytes: int) -> None:
+    """All that is decided by connect(); then the connection exists, and its queues are empty.
+
+    :param local: where *sock* is bound.
+    """
     announced = max(ici.negotiated.advmss, _SETTABLE_MSS.start)
     if announced not in _SETTABLE_MSS:
         announced = 0
@@ -78,23 +81,24 @@ def connect(sock: socket.socket, ici: Ici, *, extra_bytes: int) -> None:
     )
     tcp_repair.set_each(sock, settings)
     _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
-    require_ends(sock, ici)
+    require_ends(sock, ici, local)
 
 
-def require_ends(sock: socket.socket, ici: Ici) -> None:
-    """Make sure that *sock* has got the ends of *ici*: a control group's BPF program may have made others of them.
+def require_ends(sock: socket.socket, ici: Ici, local: Endpoint) -> None:
+    """Make sure that *sock* has the end *local* and the peer of *ici*, of which BPF may have made others.
 
-    What is sent would go to somebody else, and what the peer sends would be reset. Such a program may also make up
-    what is said of a socket, so only where the one or the other is different the kernel's table is asked.
+    A program of the control group may take bind() and connect() elsewhere (BPF_CGROUP_INET4_CONNECT). What is sent
+    would go to somebody else, and what the peer sends would be reset. Such a program may also make up what is said
+    of a socket, so only where the one or the other is different the kernel's table is asked.
 
     :raises Unsupported: it has others.
     """
     found = socket_ends.local_end(sock), socket_ends.peer_end(sock)
-    wanted = ici.local if ici.local.port else found[0], ici.peer
+    wanted = local if any(local.packed) else found[0], ici.peer
     if found == wanted:
         return
     try:
-        diag.one(sock, ((wanted[0].packed, wanted[0].port), (wanted[1].packed, wanted[1].port)))
+        diag.one(sock, ((local.packed, local.port), (ici.peer.packed, ici.peer.port)))
     except KernelError as exc:
         if exc.errno not in diag.NOT_IN_TABLE:
             raise

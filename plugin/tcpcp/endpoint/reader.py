@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from tcpcp.endpoint import repair_mode, socket_options
+from tcpcp.endpoint import repair_mode, socket_options, unsent
 from tcpcp.endpoint.inspection import check_no_error, check_state
 from tcpcp.endpoint.preparation import Prepared, prepare, prepare_many
 from tcpcp.errors import Unsupported
@@ -79,7 +79,8 @@ def read(
     known = prepared or prepare(sock)
     repair_mode.enter_repair(sock, known.options.get("SO_REUSEADDR", 0))
     try:
-        return _read(sock, known, tag, ts_recent)
+        with unsent.kept([sock], [None]) as (window,):
+            return _read(sock, known, tag, ts_recent, window=window)
     except BaseException as exc:
         _undo(sock, exc)
         raise
@@ -106,17 +107,29 @@ def read_again(sock: socket.socket, ici: Ici, ahead_ns: int = 0) -> Ici:
         ici.ipv6_socket,
         shut=ici.receive_queue.shut,
     )
-    return _read(sock, known, ici.tag, ici.timestamp.ts_recent if ici.timestamp else None, ahead_ns)
+    recent = ici.timestamp.ts_recent if ici.timestamp else None
+    with unsent.kept([sock], [None]) as (window,):
+        return _read(sock, known, ici.tag, recent, ahead_ns, window)
 
 
-def _read(sock: socket.socket, known: Prepared, tag: int, ts_recent: int | None, ahead_ns: int = 0) -> Ici:
-    """Leaves no queue selected: whoever writes to the socket meanwhile gets an error (tcp_sendmsg_locked())."""
+def _read(
+    sock: socket.socket,
+    known: Prepared,
+    tag: int,
+    ts_recent: int | None,
+    ahead_ns: int = 0,
+    window: Window | None = None,
+) -> Ici:
+    """Leaves no queue selected: whoever writes to the socket meanwhile gets an error (tcp_sendmsg_locked()).
+
+    :param window: from :func:`tcpcp.endpoint.unsent.kept`.
+    """
     info = tcp_repair.get_info(sock)
     check_state(sock, info.state)
     state = _STATES[info.state]
     if state is State.CLOSE and not known.closed:
         raise Unsupported(f"{tcp_repair.describe(sock)}: was closed or reset in this moment")
-    window = tcp_repair.get_window(sock)
+    window = window or tcp_repair.get_window(sock)
     snd_nxt, send_queue = _read_send_queue(sock, state)
     rcv_nxt, receive_queue = _read_receive_queue(sock, state, known)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
@@ -149,13 +162,13 @@ def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]
     outstanding = tcp_repair.get_outq(sock)
     if not outstanding:
         return write_seq, _NO_SEND
-    unsent = tcp_repair.get_outq_nsd(sock)
-    snd_nxt = seq.add(write_seq, -unsent)
+    left_to_send = tcp_repair.get_outq_nsd(sock)
+    snd_nxt = seq.add(write_seq, -left_to_send)
     _require_room(sock, outstanding, "to send")
     fin = state in FIN_UNACKED
-    fin_sent = fin and not unsent
+    fin_sent = fin and not left_to_send
     data = _peek_send_queue(sock, outstanding - fin)
-    sent_bytes = outstanding - unsent - fin_sent
+    sent_bytes = outstanding - left_to_send - fin_sent
     return snd_nxt, SendQueue(data[:sent_bytes], data[sent_bytes:], fin, fin_sent)
 
 
@@ -349,16 +362,17 @@ def read_many(
 def _read_all(pairs: Sequence[tuple[int, socket.socket]], known: Sequence[Prepared]) -> list[Ici]:
     socks = [sock for _, sock in pairs]
     numbers = kernel_fields.numbers(socks)
-    if any(numbers):
+    with unsent.kept(socks, numbers) as windows:
+        if any(numbers):
+            return [
+                _reading.read(sock, one, tag, of_kernel, window)
+                for (tag, sock), one, of_kernel, window in zip(pairs, known, numbers, windows, strict=True)
+            ]
+        fields = kernel_fields.read(socks)
         return [
-            _reading.read(sock, one, tag, of_kernel)
-            for (tag, sock), one, of_kernel in zip(pairs, known, numbers, strict=True)
+            _read(sock, one, tag, of_kernel.ts_recent, window=window)
+            for (tag, sock), one, of_kernel, window in zip(pairs, known, fields, windows, strict=True)
         ]
-    fields = kernel_fields.read(socks)
-    return [
-        _read(sock, one, tag, of_kernel.ts_recent)
-        for (tag, sock), one, of_kernel in zip(pairs, known, fields, strict=True)
-    ]
 
 
 class _Reading:
@@ -372,9 +386,11 @@ class _Reading:
         self._agreed: dict[bytes, Negotiated] = {}
         self._trusted = True
 
-    def read(self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None) -> Ici:
+    def read(
+        self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None, window: Window | None
+    ) -> Ici:
         if numbers is None or not self._trusted or not _is_quiet(numbers):
-            return _read(sock, known, tag, numbers and numbers.ts_recent, _ahead_ns(numbers))
+            return _read(sock, known, tag, numbers and numbers.ts_recent, _ahead_ns(numbers), window)
         agreed = self._agreed.get(numbers.agreed)
         if agreed is not None:
             return _read_quiet(sock, known, tag, numbers, agreed)

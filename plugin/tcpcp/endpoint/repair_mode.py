@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import fields, tcp_repair
 from tcpcp.record import seq
 from tcpcp.record.ici import Ici
 
@@ -40,7 +40,13 @@ def force_reuse(sock: socket.socket) -> None:
 
 
 def acknowledged(sock: socket.socket) -> int:
-    """``snd_una`` of *sock*, which is in repair mode; then no queue is selected."""
+    """``snd_una`` of *sock*, which is in repair mode; then no queue is selected.
+
+    Where BPF tells no queue is selected meanwhile either: see `unsent`.
+    """
+    (numbers,) = fields.numbers([sock])
+    if numbers:
+        return numbers.snd_una
     tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
     found = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock))
     tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)

@@ -1,0 +1,80 @@
+"""What a socket has not sent yet stays unsent while its send queue is read.
+
+While the send queue is selected in repair mode, whatever makes the kernel send makes it count all that waits as
+sent, and sends nothing (net/ipv4/tcp_output.c tcp_write_xmit() "repair"). The ICI would say so too, or the socket
+that goes on would take for lost what nobody has sent, and wait for its timer. What makes it send although nothing
+arrives: the timer of pacing (BBR, SO_MAX_PACING_RATE), and the device that is done with an earlier segment
+(tcp_tsq_handler()). Both happen once more and not again where the send window is shut: nothing is sent then that
+could be paced, or done with. So the window is shut, and they are waited for, before any queue is selected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from tcpcp.kernel import tcp_repair
+from tcpcp.kernel.fields import Numbers
+from tcpcp.record.ici import Window
+
+#: How long a device may take for what it has got, and the most that is waited for a paced segment, s.
+PATIENCE_S = 0.05
+#: How long a paced segment may have to wait where BPF does not tell, s: they are made for a millisecond's worth
+#: (tcp_tso_autosize()), but of two segments at least.
+_PACED_S = 0.005
+_LOOK_S = 0.0001
+#: include/uapi/asm-generic/socket.h; include/uapi/linux/sock_diag.h SK_MEMINFO_WMEM_ALLOC, the third number.
+_SO_MAX_PACING_RATE, _SO_MEMINFO = 47, 55
+_MEMORY = struct.Struct("=3I")
+_UNPACED = b"\xff" * 8
+
+
+@contextlib.contextmanager
+def kept(socks: Sequence[socket.socket], numbers: Sequence[Numbers | None]) -> Iterator[list[Window | None]]:
+    """Around the reading of *socks*, which are isolated and in repair mode with no queue selected.
+
+    :param numbers: of each, if they are known.
+    :return: of each its windows, which are as before after the block; None where it may be asked for them.
+    :raises KernelError: of one of them; all are as before.
+    """
+    windows: list[Window | None] = [None] * len(socks)
+    try:
+        for i, (sock, one) in enumerate(zip(socks, numbers, strict=True)):
+            if (one is None or one.write_seq != one.snd_una) and tcp_repair.get_outq_nsd(sock):
+                open_ = windows[i] = tcp_repair.get_window(sock)
+                tcp_repair.set_window(sock, replace(open_, snd_wnd=0))
+        _wait([(sock, one) for sock, one, window in zip(socks, numbers, windows, strict=True) if window])
+        yield windows
+    finally:
+        for sock, window in zip(socks, windows, strict=True):
+            if window:
+                tcp_repair.set_window(sock, window)
+
+
+def _wait(shut: Sequence[tuple[socket.socket, Numbers | None]]) -> None:
+    """Until nothing that was sent may have the rest of *shut* sent."""
+    if not shut:
+        return
+    began = time.monotonic()
+    time.sleep(min(max(_paced_s(sock, one) for sock, one in shut), PATIENCE_S))
+    for sock, _ in shut:
+        while _on_its_way(sock) and time.monotonic() < began + PATIENCE_S:
+            time.sleep(_LOOK_S)
+
+
+def _paced_s(sock: socket.socket, numbers: Numbers | None) -> float:
+    if numbers:
+        return max(numbers.wstamp_ns - numbers.clock_ns, 0) / 1e9
+    rate = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 8, "SO_MAX_PACING_RATE")
+    paced = rate != _UNPACED[: len(rate)] or tcp_repair.get_congestion(sock).startswith("bbr")
+    return _PACED_S if paced else 0.0
+
+
+def _on_its_way(sock: socket.socket) -> int:
+    """Bytes of memory of segments that a device has still got."""
+    found = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size, "SO_MEMINFO")
+    return int(_MEMORY.unpack(found)[2])

@@ -1,0 +1,99 @@
+"""What is not sent yet stays unsent while the queues are read: the kernel would count all of it as sent.
+
+Source: net/ipv4/tcp_output.c tcp_write_xmit(), "repair".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from netns import Hosts, eventually
+from passing import assert_no_reset
+
+import tcpcp
+from tcpcp.kernel import fields, tcp_repair
+
+SO_MAX_PACING_RATE = 47
+RATE_BYTES_S, BUFFER_BYTES = 20_000_000, 1_000_000
+ROUNDS = 20
+
+
+@pytest.fixture(params=[True, False], ids=["with BPF", "without"])
+def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the kernel tells when the next segment may leave."""
+    fields.prepare()
+    if not request.param:
+        monkeypatch.setattr(fields, "_made", [])
+        monkeypatch.setattr(fields, "_refused", [OSError()])
+
+
+@contextlib.contextmanager
+def paced(hosts: Hosts) -> Iterator[tuple[list[socket.socket], bytearray]]:
+    """A connection with much to send, a little each millisecond, and what its peer has read; the last is ended."""
+    sock, peer = hosts.connect()
+    sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, RATE_BYTES_S)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    got = bytearray()
+
+    def read() -> None:
+        while part := peer.recv(1 << 16):
+            got.extend(part)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 16), socket.MSG_DONTWAIT)
+    time.sleep(0.003)
+    ours = [sock]
+    yield ours, got
+    ours[-1].shutdown(socket.SHUT_WR)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_it_stays_unsent(hosts: Hosts, told: None) -> None:
+    """In the ICI, and in the socket, which goes on."""
+    for _ in range(ROUNDS):
+        with paced(hosts) as (ours, got), hosts.here.entered():
+            ici = tcpcp.get(sock := ours[0])
+            assert ici.send_queue.unsent
+            assert tcp_repair.get_outq_nsd(sock) == len(ici.send_queue.unsent)
+            assert tcp_repair.get_window(sock) == ici.window
+            tcpcp.resume(sock)
+            whole = len(got) + tcp_repair.get_outq(sock)
+            eventually(lambda got=got, whole=whole: len(got) >= whole, "all of it")
+    assert_no_reset(hosts)
+
+
+def test_passed_on_it_goes_on_where_it_was(hosts: Hosts, told: None) -> None:
+    """What had not been sent is sent for the first time."""
+    for _ in range(ROUNDS):
+        with paced(hosts) as (ours, got), hosts.here.entered():
+            ici = tcpcp.get(sock := ours[0])
+            tcpcp.release(sock)
+            ours.append(made := tcpcp.create(ici))
+            assert tcp_repair.get_outq_nsd(made) == len(ici.send_queue.unsent) > 0
+            tcpcp.activate(made)
+            whole = len(got) + tcp_repair.get_outq(made)
+            eventually(lambda got=got, whole=whole: len(got) >= whole, "all of it")
+    assert_no_reset(hosts)
+
+
+def test_where_the_queue_is_selected_without_that(hosts: Hosts) -> None:
+    """The fact: some of twenty times all is sent, as far as the socket knows."""
+    found = []
+    for _ in range(ROUNDS):
+        with paced(hosts) as (ours, _), hosts.here.entered():
+            ici = tcpcp.get(sock := ours[0])
+            tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
+            time.sleep(0.005)
+            tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
+            found.append(tcp_repair.get_outq_nsd(sock) < len(ici.send_queue.unsent))
+            tcpcp.resume(sock)
+    assert any(found)
