@@ -12,7 +12,7 @@ from migrate.pb.session_pb2 import ProcessInventory, TcpSocket
 
 #: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
 _SOCKET_REMEDIES = (
-    ("translated", translated.REMEDY),
+    *translated.REMEDIES,
     ("MSG_ZEROCOPY", "Switch zero-copy sending off in the program (SO_ZEROCOPY)."),
     ("has not", "Try again when the program has read that, or has closed the connection."),
     ("state", "Wait a moment and try again: the connection is being opened or has just ended."),

@@ -15,6 +15,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.recovery import entries
 from tcpcp.criu import stages
 from tcpcp.endpoint.isolation import Flow, Isolation
+from tcpcp.kernel import netfilter, tracking
 from tcpcp.record.ici import Endpoint, Ici, State
 
 #: In one message, beside everything else.
@@ -40,6 +41,8 @@ class Gate:
         self.lease = Lease(self._isolation)
         stages.prepare()
         # Closing them takes long, so they end with the agent, which does one migration.
+        self._netlink = netfilter.Netlink()
+        tracking.load(self._netlink)
         self._capture = Capture(ipaddress.ip_address(one.ip) for one in addresses)
         self._injector = Injector()
         self.inlet = Inlet(self._injector)
@@ -59,7 +62,8 @@ class Gate:
         self._capture.everything()
 
     def open(self, icis: Sequence[Ici]) -> None:
-        """Give the connections what was kept for them, and let packets in."""
+        """Have this host's firewall know the connections, give them what was kept for them, and let packets in."""
+        tracking.introduce(self._netlink, ((ici.local, ici.peer) for ici in icis))
         self.inlet.add(self._capture.take())
         self.inlet.fill(_flow(ici) for ici in icis if ici.state is not State.ESTABLISHED)
         self._isolation.release()

@@ -1,10 +1,12 @@
-"""Connections whose addresses this host translates: DNAT, redirect, masquerading.
+"""Connections that this host translates: addresses (DNAT, redirect, masquerading), sequence numbers (SYNPROXY).
 
 The translation is an entry of this host's connection tracking, and no other host knows of it: the first packet from
-there would go out as it is, and the peer, which knows another address or port, would answer with a reset.
+there would go out as it is, and the peer, which knows another address or port, would answer with a reset. A peer
+that knows other sequence numbers would take it for one of long ago, and both repeat themselves until they give up.
 
 The kernel is asked for each connection by both of its ends; it knows the entry by either of its directions.
-Source: net/netfilter/nf_conntrack_netlink.c ctnetlink_get_conntrack(); enum ip_conntrack_status.
+Source: net/netfilter/nf_conntrack_netlink.c ctnetlink_get_conntrack(); enum ip_conntrack_status;
+nf_conntrack_seqadj.c nf_ct_seqadj_init().
 """
 
 from __future__ import annotations
@@ -43,14 +45,24 @@ REMEDY = (
     "Have its clients use the address and port that the program itself has (for a port below 1024: sysctl"
     " net.ipv4.ip_unprivileged_port_start), and try again when those that came by the translation have ended."
 )
+#: What is said of one whose numbers are translated, and what can be done about it.
+NUMBERS = "one with other sequence numbers"
+NUMBERS_REMEDY = (
+    "Take SYNPROXY from the program's port on this host (on a gateway in front it does no harm), and try again when"
+    " the connections that came by it have ended."
+)
+#: By a word of the problem.
+REMEDIES = ((NUMBERS, NUMBERS_REMEDY), ("translated", REMEDY))
 #: IPS_SRC_NAT | IPS_DST_NAT: the addresses or ports of the two directions differ.
 _TRANSLATED = 1 << 4 | 1 << 5
+#: IPS_SEQ_ADJUST. A helper of connection tracking that changes what is said (FTP's) changes addresses as well.
+_ADJUSTED = 1 << 6
 
 _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 
 def find(sockets: Iterable[TcpSocket]) -> Iterator[tuple[TcpSocket, str]]:
-    """Yield the connections that are translated, and how their peers address them, or are addressed.
+    """Yield the connections that are translated, and what they are on the way: other ends, or :data:`NUMBERS`.
 
     :param sockets: of this host, their addresses IPv4-mapped no more.
     :raises KernelError: connection tracking is in use here, and cannot be asked.
@@ -71,7 +83,8 @@ def require_none(flows: Iterable[Flow], known: Iterable[TcpSocket]) -> None:
     old = {(one.local_ip, one.local_port, one.peer_ip, one.peer_port) for one in known}
     new = (_socket(flow) for flow in flows)
     for one, other in find(n for n in new if (n.local_ip, n.local_port, n.peer_ip, n.peer_port) not in old):
-        raise MigrateError(f"{words(one, other)}; it has come since the check", hint=REMEDY)
+        hint = NUMBERS_REMEDY if other == NUMBERS else REMEDY
+        raise MigrateError(f"{words(one, other)}; it has come since the check", hint=hint)
 
 
 def words(one: TcpSocket, other: str) -> str:
@@ -132,11 +145,12 @@ def question(one: TcpSocket) -> bytes:
 
 
 def other_name(answer: bytes, one: TcpSocket) -> str:
-    """What an entry says of *one*: how its ends are called on the way; "" when as here."""
+    """What an entry says of *one*: how its ends are called on the way, or of its numbers; "" when as here."""
     begin = _HEADER.size + _GENERAL.size
     found = dict(diag.attributes(answer, begin, min(len(answer), _HEADER.unpack_from(answer)[0])))
-    if not int.from_bytes(found.get(_STATUS, b""), "big") & _TRANSLATED:
-        return ""
+    status = int.from_bytes(found.get(_STATUS, b""), "big")
+    if not status & _TRANSLATED:
+        return NUMBERS if status & _ADJUSTED else ""
     tuples = [_ends(found.get(kind, b"")) for kind in (_TUPLE_ORIG, _TUPLE_REPLY)]
     ours = text(one.local_ip, one.local_port), text(one.peer_ip, one.peer_port)
     # The direction that we sent, or receive, is as the socket has it; the other one is as the network has it.

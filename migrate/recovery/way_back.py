@@ -4,7 +4,8 @@ The filter has dropped what the peers sent meanwhile. Left to themselves they se
 so, and these have been doubled again and again: the silence would last for about as long again as the gap did. So
 the way back is that of the destination (:class:`migrate.gap.inject.Inlet`): what was caught is given to the
 stack while the filter still holds everything, then the filter goes, and everybody acknowledges. New
-connections, whose requests were held, are given back like that as well.
+connections, whose requests were held, are given back like that as well. Connection tracking does not see what is
+given in this way, and is told that there is something that it has missed.
 
 What was caught is in the packet sockets of the driver, which its guardian has too, and in the file of what was sent
 on to the destination (:mod:`migrate.gap.file`); ``--recover`` has only that.
@@ -28,7 +29,7 @@ from tcpcp.criu import stages, tree
 from tcpcp.criu.stages import endpoint
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import TcpcpError
-from tcpcp.kernel import diag
+from tcpcp.kernel import diag, netfilter, tracking
 from tcpcp.record.ici import State
 
 
@@ -45,6 +46,7 @@ class WayBack:
         self._injector: Injector | None = None
         self._inlet: Inlet | None = None
         self._here: set[bytes] = set()
+        self._netlink: netfilter.Netlink | None = None
 
     def fill(self) -> None:
         """The addresses are here again, and the filter still holds: give what was caught."""
@@ -60,6 +62,7 @@ class WayBack:
             entries = _sockets(self._record)
             connected = [(_flow(one), one) for one in entries if one.state != State.LISTEN and one.peer_port]
             bound = [where for one in entries if one.state == State.LISTEN for where in stages.bound(one)]
+            self._introduce(flow for flow, _ in connected)
             self._injector = Injector()
             self._injector.by_device(
                 {flow.local.ip: one.interface for flow, one in connected if one.interface}
@@ -69,6 +72,11 @@ class WayBack:
             inlet.add(self._to_here(caught))
             inlet.fill(flow for flow, one in connected if one.state != State.ESTABLISHED)
             self._inlet = inlet
+
+    def _introduce(self, flows: Iterable[Flow]) -> None:
+        with _harmless():
+            self._netlink = netfilter.Netlink()
+            tracking.introduce(self._netlink, ((flow.local, flow.peer) for flow in flows))
 
     def open(self) -> None:
         """The filter is gone: have it all acknowledged, and give what has come since."""
@@ -84,6 +92,8 @@ class WayBack:
         """Nothing is in a hurry any more."""
         if self._injector is not None:
             self._injector.close()
+        if self._netlink is not None:
+            self._netlink.close()
 
     def _taken(self) -> list[Segment]:
         with _harmless():

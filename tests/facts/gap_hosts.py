@@ -57,9 +57,20 @@ class GapHosts:
         with self.origin.entered():
             ip(f"addr del {SERVICE[version]}/{bits(version)} dev eth0")
 
+    def take_back(self, version: int) -> None:
+        """The service address is on origin again, and the peer sends there."""
+        with self.destination.entered():
+            ip(f"addr del {SERVICE[version]}/{bits(version)} dev eth0")
+        with self.origin.entered():
+            self.have(version)
+        self._announce(self.origin, version)
+
     def announce(self, version: int) -> None:
         """From now on the peer sends to the destination."""
-        with self.destination.entered():
+        self._announce(self.destination, version)
+
+    def _announce(self, host: Namespace, version: int) -> None:
+        with host.entered():
             mac = ip("-o link show eth0").split("link/ether ")[1].split()[0]
         with self.peer.entered():
             ip(f"neigh replace {SERVICE[version]} lladdr {mac} dev eth0 nud reachable")

@@ -11,15 +11,21 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import struct
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gap_hosts import GapHosts, Moving, receive_all
 from helpers import Helper
 from netns import Hosts, ip
 from passing import assert_no_reset, wait_state
 
 import tcpcp
+from migrate.inventory import translated
+from migrate.pb.session_pb2 import TcpSocket
 from tcpcp import helper
 from tcpcp.endpoint import (
     flow_table,
@@ -29,8 +35,8 @@ from tcpcp.endpoint import (
 )
 from tcpcp.endpoint.calls import flow_of
 from tcpcp.endpoint.isolation import Isolation
-from tcpcp.kernel import netfilter, nft_rules, tracking
-from tcpcp.record.ici import Endpoint, State
+from tcpcp.kernel import diag, netfilter, nft_rules, tracking
+from tcpcp.record.ici import Endpoint, Ici, State
 
 LOCAL, PEER = ipaddress.ip_address("10.9.0.1"), ipaddress.ip_address("10.9.0.2")
 
@@ -103,6 +109,43 @@ table inet test {
 }
 """
 
+REDIRECTED = """
+table inet test {
+    chain in {
+        type nat hook prerouting priority -100;
+        tcp dport 80 redirect to :7057
+    }
+}
+"""
+MASQUERADED = """
+table inet test {
+    chain out {
+        type nat hook postrouting priority 100;
+        tcp dport 7057 masquerade to :40000-40100
+    }
+}
+"""
+#: As hosts have it where a server runs: it may be called, and may answer.
+SERVER = """
+table inet test {
+    chain in {
+        type filter hook input priority 0; policy drop;
+        ct state invalid drop
+        ct state established accept
+        iif lo accept
+        tcp dport 7000 ct state new accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+    chain out {
+        type filter hook output priority 0; policy drop;
+        ct state invalid drop
+        ct state established accept
+        oif lo accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+}
+"""
+
 
 def passed(sock: socket.socket, rules: str) -> socket.socket:
     """*sock*, in the entered namespace, as it goes on at a destination that has *rules*."""
@@ -167,8 +210,7 @@ def test_refusals_that_nobody_reads(hosts: Hosts) -> None:
     """More of them than there is room for in the socket, so that some are lost: the next question is answered."""
     ends = [(Endpoint(LOCAL, port), Endpoint(PEER, port)) for port in range(1000, 5000)]
     with hosts.here.entered(), contextlib.closing(netfilter.Netlink()) as netlink:
-        for _ in range(2):  # what is there already is refused
-            tracking.introduce(netlink, ends)
+        tracking.introduce(netlink, ends, new=False)  # none of them is there
         assert netlink.tables() == []
         assert netlink.tables() == []
 
@@ -188,6 +230,156 @@ def test_not_for_a_user_of_the_helper(hosts: Hosts) -> None:
     made.sendall(b"a")
     with pytest.raises(TimeoutError):
         peer.recv(1)
+
+
+@pytest.fixture
+def three() -> Iterator[GapHosts]:
+    """The service's host has a firewall."""
+    made = GapHosts()
+    with made.origin.entered():
+        add(SERVER)
+    yield made
+    made.close()
+
+
+def elsewhere_and_back(
+    hosts: GapHosts, version: int, sock: socket.socket, peer: socket.socket, most: int = 200_000
+) -> Ici:
+    """*sock* goes to another host, where much is said, and is got there for its first one."""
+    return said_elsewhere(Moving.get(hosts, version, sock), peer, most)
+
+
+def said_elsewhere(moving: Moving, peer: socket.socket, most: int = 200_000) -> Ici:
+    """As :func:`elsewhere_and_back`, of one that was got already. :param most: bytes that the peer sends."""
+    moving.rebuild()
+    made = moving.activate()
+    made.sendall(b"x" * 200_000)
+    receive_all(peer, 200_000)
+    sender = threading.Thread(target=send_much, args=(peer, most))
+    sender.start()
+    skip(made, most)
+    sender.join()
+    with moving.hosts.destination.entered():
+        ici = tcpcp.get(made)
+        tcpcp.release(made)
+    moving.hosts.take_back(moving.version)
+    return ici
+
+
+def send_much(sock: socket.socket, count: int) -> None:
+    some = bytes(1 << 20)
+    while count > 0:
+        count -= sock.send(some[:count])
+
+
+def skip(sock: socket.socket, count: int) -> None:
+    """Receive so many bytes, which are not copied: tcp(7), MSG_TRUNC."""
+    room = bytearray(1 << 20)
+    while count > 0:
+        count -= sock.recv_into(room, 0, socket.MSG_TRUNC)
+
+
+def goes_on_at_home(hosts: GapHosts, ici: Ici) -> socket.socket:
+    with hosts.origin.entered():
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    hosts.sockets.append(made)
+    made.settimeout(5)
+    return made
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_back_on_a_host_where_it_has_lived(three: GapHosts, version: int) -> None:
+    """There is an entry still, which knows nothing of what was said elsewhere."""
+    sock, peer = three.connect(version)
+    made = goes_on_at_home(three, elsewhere_and_back(three, version, sock, peer))
+    assert_goes_on(made, peer, False)
+
+
+def test_back_by_the_helper(three: GapHosts) -> None:
+    """What the firewall knew of a user's connection it knows when it is back."""
+    sock, peer = three.connect(4)
+    ici = elsewhere_and_back(three, 4, sock, peer)
+    running = Helper(three.origin, "--user", "root")
+    with contextlib.closing(running), three.origin.entered(), helper.connect(running.path) as client:
+        made = client.create(ici)
+        client.activate(made)
+    assert_goes_on(made, peer, False)
+
+
+def test_a_reset_of_one_that_is_back_is_heard(three: GapHosts) -> None:
+    """More than 2 GiB were sent elsewhere, so that the peer's number now is one of before the last acknowledged."""
+    sock, peer = three.connect(4)
+    made = goes_on_at_home(three, elsewhere_and_back(three, 4, sock, peer, most=(1 << 31) + (64 << 20)))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    with pytest.raises(ConnectionResetError):
+        made.recv(1)
+
+
+def test_the_entry_of_one_that_is_back_stays(three: GapHosts) -> None:
+    """It left with bytes under way, for which connection tracking waits five minutes; now it may be silent."""
+    sock, peer = three.connect(4)
+    three.nft(three.peer, "table inet mute { chain in { type filter hook input priority 0; drop; }; }")
+    sock.sendall(b"under way")
+    flow = flow_of(sock)
+    with three.origin.entered():
+        assert timeout_s(flow) <= 300
+    moving = Moving.get(three, 4, sock)
+    three.nft(three.peer, "delete table inet mute")
+    ici = said_elsewhere(moving, peer)
+    made = goes_on_at_home(three, ici)
+    peer.sendall(b"yes")
+    assert receive_all(made, 3) == b"yes"
+    with three.origin.entered():
+        assert timeout_s(flow) > 3600
+
+
+def timeout_s(flow: isolation.Flow) -> int:
+    """For how long connection tracking keeps the entry of *flow*; 0: there is none."""
+    one = TcpSocket(
+        local_ip=flow.local.packed,
+        local_port=flow.local.port,
+        peer_ip=flow.peer.packed,
+        peer_port=flow.peer.port,
+    )
+    with contextlib.closing(netfilter.connect()) as netlink:
+        netlink.send(translated.question(one))
+        answer = netlink.recv(1 << 16)
+    found = dict(diag.attributes(answer, 20, len(answer)))
+    return int.from_bytes(found.get(7, b""), "big")
+
+
+@pytest.mark.parametrize("rules", (REDIRECTED, MASQUERADED))
+def test_a_translation_stays(hosts: Hosts, rules: str) -> None:
+    """Of a connection that is passed to another process of the same host."""
+    with hosts.here.entered():
+        add(rules)
+    sock, peer = translated_pair(hosts, rules is REDIRECTED)
+    for _ in range(2):
+        with hosts.here.entered():
+            ici = tcpcp.get(sock)
+            tcpcp.release(sock)
+            sock = tcpcp.create(ici)
+            tcpcp.activate(sock)
+        sock.settimeout(5)
+        peer.sendall(b"a" * 5000)
+        assert receive_all(sock, 5000) == b"a" * 5000
+    assert_goes_on(sock, peer, False)
+    assert_no_reset(hosts)
+
+
+def translated_pair(hosts: Hosts, incoming: bool) -> tuple[socket.socket, socket.socket]:
+    """The end here of a connection that is translated, and the other."""
+    server, client = (hosts.here, hosts.there) if incoming else (hosts.there, hosts.here)
+    with server.entered():
+        listener = socket.create_server(("", 7057))
+    with client.entered():
+        one = socket.create_connection(("10.9.0.1", 80) if incoming else ("10.9.0.2", 7057), timeout=5)
+    other, _ = listener.accept()
+    listener.close()
+    other.settimeout(5)
+    return (other, one) if incoming else (one, other)
 
 
 @pytest.mark.parametrize("loose", ("0", "1"))

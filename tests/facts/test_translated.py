@@ -1,4 +1,4 @@
-"""Connections that this host translates are known by both their names; others are not taken for such."""
+"""Connections that this host translates are known by both their names, or numbers; others are not taken for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from netns import Hosts
@@ -81,6 +82,36 @@ def test_masqueraded(hosts: Hosts, stack: contextlib.ExitStack) -> None:
     ((port, other),) = found(hosts).items()
     assert port == 7058
     assert f"10.9.0.1:{seen}" in other
+
+
+SYNPROXY = """
+table inet proxied {
+    chain raw {
+        type filter hook prerouting priority -300;
+        tcp dport 7059 tcp flags syn notrack
+    }
+    chain in {
+        type filter hook input priority 0;
+        tcp dport 7059 ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
+        ct state invalid drop
+    }
+}
+"""
+
+
+def test_behind_a_syn_proxy(hosts: Hosts, stack: contextlib.ExitStack) -> None:
+    """The proxy has answered the client with a number of its own."""
+    with hosts.here.entered():
+        subprocess.run(["nft", "-f", "-"], input=SYNPROXY, text=True, check=True)
+        Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose").write_text("0")
+        listening = stack.enter_context(socket.create_server(("", 7059)))
+    with hosts.there.entered():
+        peer = stack.enter_context(socket.create_connection((hosts.here_ip[4], 7059), timeout=5))
+    listening.settimeout(5)
+    stack.enter_context(listening.accept()[0])
+    ((port, other),) = found(hosts).items()
+    assert port == peer.getsockname()[1]
+    assert "sequence numbers" in other
 
 
 def test_without_connection_tracking(stack: contextlib.ExitStack) -> None:

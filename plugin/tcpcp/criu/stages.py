@@ -15,8 +15,8 @@ And at ``post-dump``::
 On the destination, before ``restore``:
 :class:`tcpcp.criu.completion.Completion`; around it :func:`restoring`; at
 ``post-restore`` (the tree is built, its sockets are in repair mode, nothing runs): :func:`finish`. At
-``pre-resume`` (the tree is whole, stopped, and goes on whoever dies now): remove the filter, then
-:func:`wake`.
+``pre-resume`` (the tree is whole, stopped, and goes on whoever dies now):
+:func:`tcpcp.kernel.tracking.introduce`, remove the filter, then :func:`wake`.
 
 The dump must have been made with ``tcp_close`` and ``network_lock = skip``: TCP is ours alone.
 """

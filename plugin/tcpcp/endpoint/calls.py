@@ -482,7 +482,8 @@ def activate(sock: HasFileno) -> None:
     """Let the endpoint run: lift its isolation, leave repair mode, wake the peer.
 
     Where this host tracks connections it gets to know one that was created, as if it had been here from the
-    begin (:mod:`tcpcp.kernel.tracking`): its firewall takes it for established.
+    begin, also when it was here once and comes back (:mod:`tcpcp.kernel.tracking`): its firewall takes it for
+    established.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
     :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
@@ -498,15 +499,15 @@ def activate(sock: HasFileno) -> None:
 def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None:
     """:func:`activate` for several sockets, their filters lifted first; an error stops at its socket.
 
-    :param introduce: False: this host's firewall is to decide on the connections as on any that begin.
+    :param introduce: False: this host's firewall is to decide on the connections as on any that begin; on one
+        that it knows already, as it did.
     """
     with Uninterrupted(), ExitStack() as stack:
         plain = [as_socket(sock, stack) for sock in socks]
         held = stack.enter_context(holding.letting_go(plain))
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
-            if introduce:
-                holding.introduce(held)
+            holding.introduce(held, new=introduce)
             holding.let_through(held)
             for sock, one in zip(plain, held, strict=True):
                 running.activate(sock, one)

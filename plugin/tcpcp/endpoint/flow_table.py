@@ -69,6 +69,7 @@ class FlowTable:
             self._pinned = True
             if not self._made:
                 self._make([])
+                tracking.load(self._netlink)
 
     def hold(self, flows: Sequence[Flow]) -> None:
         """Isolate *flows*, for :data:`tcpcp.endpoint.isolation.TIMEOUT_S` from now on.
@@ -175,11 +176,11 @@ class FlowTable:
             self._held.drop(flows)
             self._passed.drop(flows)
 
-    def introduce(self, ends: Iterable[tuple[Endpoint, Endpoint]]) -> None:
+    def introduce(self, ends: Iterable[tuple[Endpoint, Endpoint]], *, new: bool) -> None:
         """Let this host's connection tracking know connections, as :func:`tcpcp.kernel.tracking.introduce`."""
         with self._lock, contextlib.suppress(IsolationError):
             self._reconnect()
-            tracking.introduce(self._netlink, ends)
+            tracking.introduce(self._netlink, ends, new=new)
 
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""

@@ -264,14 +264,17 @@ def pass_on(holdings: Sequence[Holding]) -> None:
             filter_.pass_on(flows(theirs))
 
 
-def introduce(holdings: Iterable[Holding]) -> None:
-    """Let connection tracking know those that were created, in the network namespace that they were created in."""
+def introduce(holdings: Iterable[Holding], *, new: bool) -> None:
+    """Let connection tracking know those that were created, in the network namespace that they were created in.
+
+    :param new: as for :func:`tcpcp.kernel.tracking.introduce`.
+    """
     groups: dict[int, tuple[FlowTable, list[Known]]] = {}
     for one in holdings:
         if one.created is not None and one.known is not None:
             groups.setdefault(id(one.created), (one.created, []))[1].append(one.known)
     for filter_, theirs in groups.values():
-        filter_.introduce((one.local, one.peer) for one in theirs)
+        filter_.introduce(((one.local, one.peer) for one in theirs), new=new)
 
 
 def let_through(holdings: Sequence[Holding]) -> None:

@@ -14,7 +14,7 @@ from inventories import (
     reasons,
 )
 
-from migrate.inventory import ports
+from migrate.inventory import ports, translated
 from migrate.inventory.ports import service_addresses
 from migrate.pb.session_pb2 import (
     Interface,
@@ -109,6 +109,15 @@ def test_problems_of_sockets() -> None:
     reason = only(reasons(process(sockets=[connection(problem=problem)])))
     assert reason.code == "socket" and "descriptor 4 of nginx (PID 100)" in reason.text
     assert "Try again" in reason.remedy
+
+
+@pytest.mark.parametrize(
+    ("other", "remedy"),
+    (("10.77.1.100:8080 - 10.77.2.1:4000", "address and port"), (translated.NUMBERS, "SYNPROXY")),
+)
+def test_a_translation_has_its_own_remedy(other: str, remedy: str) -> None:
+    problem = translated.words(connection(), other)
+    assert remedy in only(reasons(process(sockets=[connection(problem=problem)]))).remedy
 
 
 def test_a_thousand_of_one_kind() -> None:
