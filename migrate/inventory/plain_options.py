@@ -22,6 +22,8 @@ from tcpcp.kernel.pidfd import Lender
 Values = dict[str, Value]
 
 _ORDER = {name: position for position, name in enumerate(ALL)}
+#: It tells of both kinds.
+_TIME_STAMPS = ALL["SO_TIMESTAMPING"][:2]
 #: SOF_TIMESTAMPING_OPT_ID. Source: include/uapi/linux/net_tstamp.h.
 _NUMBERED = 1 << 7
 
@@ -83,8 +85,11 @@ def of_tcp(
     """The same of TCP sockets, of those without a connection and of others, which are borrowed already."""
     found = _each(unconnected, Reader().unconnected)
     for held, sock in connections:
-        if options := {name: value for name, value in _all(sock, CONNECTED).items() if value}:
-            found.append(Held(held, options))
+        with contextlib.suppress(OSError):
+            if sock.getsockopt(*_TIME_STAMPS):  # of thousands of connections few have them: one call for each
+                found.append(
+                    Held(held, {name: value for name, value in _all(sock, CONNECTED).items() if value})
+                )
     return found
 
 
