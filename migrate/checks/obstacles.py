@@ -292,6 +292,11 @@ NOTES = {
     " and takes {size} more",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
+    "processor-time": "{who} may use {what} s of processor time (ulimit -t): counted from 0 after the move",
+    "memory-merge": "{who} has its memory merged with equal pages (PR_SET_MEMORY_MERGE): what it maps after the"
+    " move is not",
+    "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
+    " while it is, is lost",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
     " given none (linkat)",
 }

@@ -36,8 +36,7 @@ class Standing(Stands):
             listeners = {one.inode: (dict(one.options), one.congestion) for one in restore.listeners}
             same_path = self.ready.request.same_path
             stages.finish(self.tree.icis, holders, listeners, same_path=same_path)
-            others = {one.inode: one.options for one in restore.others}
-            notes = self._notes + plain_options.put_back(others, holders)
+            notes = self._notes + plain_options.put_back(map(_options, restore.others), holders)
             notes += surroundings.put_back(restore.surroundings, self.tree.numbers)
         self.ready.gate.lease.check()
         return Restored(self.ready, self.tree, holders, notes)
@@ -55,6 +54,11 @@ class Standing(Stands):
             text = f"sockets that nobody holds: {unheld[:5]}"
             raise ProtocolError(f"received {text}")
         return {inode: (numbers[one.pid], one.fd) for inode, one in held.items()}
+
+
+def _options(one: pb.SocketOptions) -> tuple[int, plain_options.Values]:
+    """A socket and all that it shall have."""
+    return one.inode, {**one.options, **one.values}
 
 
 class Restored(Stands):

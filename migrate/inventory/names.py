@@ -8,6 +8,7 @@ sends as datagrams to somebody else's unix socket (a log's), it sends to the one
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -28,6 +29,7 @@ _IPV6_V6ONLY = 26
 _CLOSE = 7
 _DELETED = " (deleted)"
 _WORD_BYTES = 4
+_SO_BINDTOIFINDEX = 62
 _IFNAMSIZ = 16
 _UNIX = frozenset({TakenName.PATH, TakenName.ABSTRACT, TakenName.RECEIVER})
 
@@ -89,8 +91,17 @@ def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:
 
 
 def of_interface(sock: socket.socket, pid: int, fd: int) -> TakenName | None:
-    """The interface that a socket is bound to, or None. Source: man socket(7), SO_BINDTODEVICE."""
-    name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _IFNAMSIZ).rstrip(b"\0")
+    """The interface that a socket is bound to, or None. Source: man socket(7), SO_BINDTODEVICE.
+
+    One that is gone has a number only, and here a name that no interface can have. Source: net/core/sock.c
+    sock_getbindtodevice().
+    """
+    try:
+        name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _IFNAMSIZ).rstrip(b"\0")
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        name = b"interface %d" % sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
     if not name:
         return None
     return TakenName(kind=TakenName.INTERFACE, name=name.decode(errors="replace"), pid=pid, fd=fd)

@@ -13,6 +13,7 @@ from migrate.criu import pid_namespace
 from migrate.errors import KernelError
 from migrate.inventory import (
     apart,
+    begun_anew,
     cgroups,
     cramped,
     locked,
@@ -115,6 +116,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.obstacles.extend(sysv.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(cramped.obstacles(inside))
+    found.obstacles.extend(begun_anew.obstacles(inside))
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
     found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from migrate.inventory import apart, cramped, namespaces, plain_options, proc, sockets, sysv
+from migrate.inventory import apart, begun_anew, cramped, namespaces, plain_options, proc, sockets, sysv
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -59,6 +59,7 @@ def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
     yield from cramped.obstacles(pids)
+    yield from begun_anew.obstacles(pids)
     yield from _of_namespaces(pids)
     for pid in pids:
         with contextlib.suppress(KernelError):  # it has ended, which others notice

@@ -38,6 +38,18 @@ def is_tcp(sock: socket.socket) -> bool:
     return sock.type == socket.SOCK_STREAM and sock.proto == socket.IPPROTO_TCP
 
 
+def forgetful(sock: socket.socket) -> str:
+    """What kind of socket without a port it is whose queue CRIU drops; "" for any other.
+
+    Source: criu/sk-inet.c can_dump_inet_sk().
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return ""
+    if sock.type == socket.SOCK_RAW:
+        return "a raw socket"
+    return "a socket for ping" if sock.proto in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6) else ""
+
+
 def netns_cookie(sock: socket.socket | None = None) -> bytes:
     """Return what names the network namespace of *sock*, or our own; b"" where the kernel cannot say.
 

@@ -224,6 +224,8 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
             found.obstacles.append(_obstacle(code, held, ""))
         if momentary.is_ping(borrowed):
             found.names.append(TakenName(kind=TakenName.PING, pid=pid, fd=fd))
+        if kind := socket_kinds.forgetful(borrowed):
+            found.obstacles.append(_obstacle("datagrams", held, kind))
         if (bound := names.of_interface(borrowed, pid, fd)) is not None:
             found.names.append(bound)
         if borrowed.family in (socket.AF_INET, socket.AF_INET6):

@@ -23,6 +23,8 @@ _MOST_PID = 1 << 22
 _MOST_PROCESSORS = 1 << 16
 #: A letter as in /proc/PID/stat, or nothing: it has ended.
 _STATE = re.compile(r"[A-Za-z]?")
+#: More than any socket option has that is no number.
+_MOST_OPTION_BYTES = 256
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
 
 
@@ -84,6 +86,9 @@ def _restore(message: pb.Restore) -> Iterator[str]:
         for name, value in one.options.items():
             if not name.isidentifier() or not -(1 << 31) <= value < 1 << 31:
                 yield f"a socket option that is none: {name[:100]!r} = {value}"
+        for name, content in one.values.items():
+            if not name.isidentifier() or len(content) > _MOST_OPTION_BYTES:
+                yield f"a socket option that is none: {name[:100]!r} = {content[:100]!r}"
     for process in message.surroundings:
         numbers = {process.pid, *(thread.tid for thread in process.threads)}
         if any(not 0 < number <= _MOST_PID for number in numbers):

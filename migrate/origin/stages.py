@@ -84,7 +84,14 @@ def _look_at(tree: Tree, move: Move, options: Sequence[plain_options.Held]) -> F
     around = surroundings.read(pid for pid, _ in tree.tasks)
     translated.require_none(extract.flows, move.plan.process.sockets)
     untold.require_none(extract.connections, extract.zerocopy())
+    options = [*options, *_of_tcp(extract)]
     return Found(tree, extract, connections.holders(extract.held), around, options)
+
+
+def _of_tcp(extract: Extract) -> list[plain_options.Held]:
+    held = {one.inode: one for one in extract.held}
+    unconnected = [held[one.inode] for one in (*extract.listeners, *extract.unconnected)]
+    return plain_options.of_tcp(unconnected, ((held[i], sock) for i, sock in extract.connections.items()))
 
 
 class Dumped(Still):
@@ -138,7 +145,7 @@ def _restore_message(
     """
     extract, said = found.extract, frozenset(found.extract.connections)
     without = [one for inode, one in found.held.items() if inode not in said]
-    others = connections.holders(one.held for one in found.options)
+    others = connections.holders(one.held for one in found.options if one.held.inode not in found.held)
     return pb.Restore(
         most_ms=int(most_s * 1000),
         manifest=manifest,
@@ -146,7 +153,10 @@ def _restore_message(
         closed=extract.closed,
         connections=len(said),
         sockets=[*without, *others.values()],
-        others=[pb.SocketOptions(inode=one.held.inode, options=one.options) for one in found.options],
+        others=[
+            pb.SocketOptions(inode=one.held.inode, options=one.numbers, values=one.values)
+            for one in found.options
+        ],
         listeners=[
             pb.SocketOptions(inode=one.inode, options=one.options, congestion=one.congestion)
             for one in (*extract.listeners, *extract.unconnected)

@@ -579,7 +579,7 @@ class Descriptor(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ...) -> None: ...
 
 class SocketOptions(_message.Message):
-    __slots__ = ("inode", "options", "congestion")
+    __slots__ = ("inode", "options", "congestion", "values")
     class OptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -587,13 +587,22 @@ class SocketOptions(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     INODE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     CONGESTION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     inode: int
     options: _containers.ScalarMap[str, int]
     congestion: str
-    def __init__(self, inode: _Optional[int] = ..., options: _Optional[_Mapping[str, int]] = ..., congestion: _Optional[str] = ...) -> None: ...
+    values: _containers.ScalarMap[str, bytes]
+    def __init__(self, inode: _Optional[int] = ..., options: _Optional[_Mapping[str, int]] = ..., congestion: _Optional[str] = ..., values: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class TaskState(_message.Message):
     __slots__ = ("pid", "state")

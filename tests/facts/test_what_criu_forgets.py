@@ -28,6 +28,8 @@ def other(flags):
     threading.Thread(target=own, daemon=True).start()
     time.sleep(0.1)
 """
+SOCKET = "s = socket.socket(socket.%s)\n"
+PING = "open('/proc/sys/net/ipv4/ping_group_range', 'w').write('0 100')\n"
 EPOLL = """
 import select
 r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1); ONE = 4 | select.EPOLLONESHOT
@@ -183,6 +185,15 @@ def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind
             id="disarmed",
         ),
         pytest.param("f = os.open('/tmp', os.O_TMPFILE | os.O_RDWR); ready()", "tmpfile", id="no name"),
+        pytest.param(
+            "import resource; resource.setrlimit(resource.RLIMIT_CPU, (900, -1)); ready()",
+            "processor-time",
+            id="RLIMIT_CPU",
+        ),
+        pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),
+        pytest.param(SOCKET % "AF_INET, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw"),
+        pytest.param(SOCKET % "AF_INET6, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw IPv6"),
+        pytest.param(PING + SOCKET % "AF_INET, socket.SOCK_DGRAM, 1" + "ready()", "datagrams", id="ping"),
     ],
 )
 def test_what_is_noted(namespace: Namespace, code: str, kind: str) -> None:

@@ -53,9 +53,16 @@ def finish_restored(
         tcp_repair.set_window(sock, ici.window)
     connecting.choose_congestion(sock, ici)
     congestion.restore(sock, ici, same_path=same_path)
-    socket_options.apply_all(sock, ici.options, but_criu_saved=True, present=present)
+    _set_options(sock, ici, present)
     if ici.receive_queue.shut:
         filling.shut_down(sock, socket.SHUT_RD)
+
+
+def _set_options(sock: socket.socket, ici: Ici, present: Mapping[str, int] | None) -> None:
+    socket_options.apply_all(sock, ici.options, but_criu_saved=True, present=present)
+    if "SO_REUSEPORT" not in ici.options:
+        # CRIU sets it to be able to bind, and takes it back of sockets without a connection only.
+        tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEPORT, 0, "SO_REUSEPORT")
 
 
 def _feed_restored(sock: socket.socket, ici: Ici) -> None:

@@ -20,7 +20,7 @@ from migrate.inventory import momentary, names, namespaces, proc, sockets, termi
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
-from migrate.pb.session_pb2 import File, Obstacle, TakenName
+from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 from migrate.processes import mounts, unix_diag
 from tcpcp.criu.tree import HeldSocket
 
@@ -255,9 +255,21 @@ def test_an_interface_that_is_not_there() -> None:
     assert bound is not None and (bound.kind, bound.name) == (TakenName.INTERFACE, "lo")
     assert reasons(process(names=[bound])) == []
     bound.name = "svc0"
-    for asked in (process(names=[bound]), process(sockets=[listener(device="svc0"), connection()])):
+    assert_missing("svc0", process(names=[bound]), process(sockets=[listener(device="svc0"), connection()]))
+
+
+def test_an_interface_that_is_gone() -> None:
+    """The kernel takes any number (SO_BINDTOIFINDEX), and knows no name for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 62, 99_999)
+        bound = names.of_interface(sock, 100, 5)
+    assert_missing("interface 99999", process(names=[bound]))
+
+
+def assert_missing(name: str, *processes: ProcessInventory) -> None:
+    for asked in processes:
         reason = only(reasons(asked))
-        assert (reason.code, reason.role) == ("no-interface", "destination") and "svc0" in reason.text
+        assert (reason.code, reason.role) == ("no-interface", "destination") and name in reason.text
 
 
 # --- what is watched -------------------------------------------------------------------------------------------

@@ -36,6 +36,10 @@ def listening(congestion: str = "cubic", **options: int) -> pb.Restore:
     )
 
 
+def others(**values: bytes) -> pb.Restore:
+    return pb.Restore(tasks=TASKS, others=[pb.SocketOptions(inode=5, values=values)])
+
+
 def surrounded(tid: int, *processors: int, pid: int = 100) -> pb.Restore:
     threads = [pb.ThreadSurroundings(tid=tid, processors=processors)]
     return pb.Restore(tasks=TASKS, surroundings=[pb.Surroundings(pid=pid, threads=threads)])
@@ -59,6 +63,7 @@ def at(address: str, length: int) -> pb.Prepare:
         held(pb.Descriptor(pid=100, fd=3)),
         listening(SO_KEEPALIVE=1, IPV6_V6ONLY=1),
         listening(congestion=""),
+        others(SO_TXTIME=bytes(8), IPV6_MULTICAST_IF=b"eth0"),
         listening(SO_RCVTIMEO=7_200_000_000, TCP_KEEPIDLE=86400, TCP_FASTOPEN=5),
         surrounded(101, 0, 8191),
         pb.Activated(destination_pid=7, tasks=[*TASKS, pb.TaskState(pid=101, state="")]),
@@ -81,6 +86,8 @@ def test_what_is_said(message: Any) -> None:
         at("10.0.0.1/8", 24),
         at("fe80::1%eth0", 64),
         held(),
+        others(SO_TXTIME=bytes(257)),
+        others(**{"not a name": b"x"}),
         listening(SO_WHATEVER=1),
         listening(SO_KEEPALIVE=2**40),
         listening(congestion="cubic\0"),
