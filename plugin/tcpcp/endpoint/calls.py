@@ -574,8 +574,14 @@ def release(sock: HasFileno) -> None:
     sockets does, is left open, as a socket without a connection. Whoever else holds the socket gets ECONNABORTED
     once, then ENOTCONN; a thread that waits wakes.
 
-    A new connection between the same two addresses and ports is met with the same silence for that minute: the
-    peer's SYN is dropped, and connects it after that.
+    A new connection between the same two addresses and ports works at once, whoever begins it, where the kernel has
+    the module nft_socket; without it, it is met with the same silence for that minute.
+
+    But where this host had begun the connection, it may choose the same port again for its next connect() to the
+    same server, which has the connection that lives elsewhere now, and so does not take another one: connect()
+    meets silence, and after the minute it *ends that connection*, by the reset with which the kernel answers what
+    the server says of it. Who passes such connections on, a proxy's to its database, keeps another socket bound
+    to their local address and port, no more, as long as they live: then connect() chooses other ports.
 
     :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
