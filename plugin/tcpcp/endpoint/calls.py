@@ -486,6 +486,7 @@ def activate(sock: HasFileno) -> None:
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
     :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
+    :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
@@ -524,6 +525,7 @@ def resume(sock: HasFileno) -> None:
     without keepalive. :func:`activate` asks the peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
+    :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
         describe it any more, and must not be used.
@@ -554,7 +556,8 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
 def renew(sock: HasFileno) -> None:
     """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    :raises NotGot: it was neither. :raises IsolationError, PermissionDenied: nothing has changed.
+    :raises NotGot: it was neither. :raises Unsupported: it is closed, or no socket.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation has run out already: see :func:`get`.
     """
     renew_many([sock])
@@ -584,6 +587,7 @@ def release(sock: HasFileno) -> None:
     to their local address and port, no more, as long as they live: then connect() chooses other ports.
 
     :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
+    :raises Unsupported: it is closed, as after the first release, or no socket; nothing has changed.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
     :raises Moved: likewise (it is an ``Expired``), for a thread has read from it or written to it since, or the
