@@ -23,8 +23,15 @@ what waits unsent, and then is what it was.
 Only what asyncio documents or names without an underscore is used, so another event loop than asyncio's own
 will do that keeps to it (tests/facts/test_aio.py has uvloop, where it is installed).
 
-Source: paper sections 4.6 and 4.7; CPython's asyncio/streams.py and selector_events.py; net/core/stream.c
-sk_stream_write_space() for what wakes the transport.
+An event loop does not keep tasks from the garbage collector; asyncio's server keeps the one that serves a
+connection until that connection ends, which for asyncio is when it is detached. So the task that calls ``detach``,
+``back`` or ``attach`` is kept from then on until it is done, and any task that waits in one of the new streams as
+long as their connection lives. Another one the program has to keep itself, as what ``asyncio.create_task`` returns:
+the handler of a connection that a task of another kind detaches. Such a task is also the one that
+``asyncio.wait_for`` makes before Python 3.12, and ``gather``: call ``detach`` under ``asyncio.timeout`` instead.
+
+Source: paper sections 4.6 and 4.7; CPython's asyncio/streams.py (StreamReaderProtocol.connection_lost() lets the
+task go) and selector_events.py; net/core/stream.c sk_stream_write_space() for what wakes the transport.
 """
 
 from __future__ import annotations
@@ -54,6 +61,9 @@ LIMIT_BYTES = 2**16
 _SEND_BUFFER, _LOCKS = OPTIONS["SO_SNDBUF"], OPTIONS["SO_BUF_LOCK"]
 _UNSENT_LIMIT = OPTIONS["TCP_NOTSENT_LOWAT"]
 _NO_LIMIT = -1
+
+#: Tasks that nobody else may have any more, until they are done.
+_kept: set[asyncio.Task[object]] = set()
 
 
 class Detached:
@@ -156,6 +166,7 @@ async def detach_many(streams: Sequence[Streams]) -> list[Detached]:
     unread = [_take_unread(reader) for reader, _ in streams]
     for _, writer in streams:
         writer.transport.abort()  # closes its number of the socket, which is open here still
+    _keep_task()
     return list(map(Detached, socks, icis, unread))
 
 
@@ -186,13 +197,37 @@ async def attach(source: Ici | socket.socket, *, limit: int = LIMIT_BYTES) -> St
 
 async def _open(sock: socket.socket, unread: bytes, limit: int) -> Streams:
     """What ``asyncio.open_connection(sock=sock)`` does, with bytes in the reader before the socket's."""
+    _keep_task()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit, loop)
     reader.feed_data(unread)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    protocol = _Protocol(reader, loop)
     sock.setblocking(False)
     transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Keeps the reader, and so whoever waits there, as long as the connection lives.
+
+    That of asyncio keeps the task of a server's connection, which we do not know, and the reader only weakly.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(reader, loop=loop)
+        self.kept_reader: asyncio.StreamReader | None = reader
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.kept_reader = None
+
+
+def _keep_task() -> None:
+    """Keep the calling task until it is done: perhaps only the connection that is detached here has kept it."""
+    task = asyncio.current_task()
+    if task is not None and task not in _kept:
+        _kept.add(task)
+        task.add_done_callback(_kept.discard)
 
 
 def _require_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

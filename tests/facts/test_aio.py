@@ -592,3 +592,110 @@ def test_expired(hosts: Hosts, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> N
 
     run(hosts, loop, body())
     assert_no_reset(hosts)
+
+
+class Collecting:
+    """What nobody keeps is collected again and again, as it is in a program that runs for long."""
+
+    async def __aenter__(self) -> None:
+        gc.freeze()  # so that it is quick
+        self._task = asyncio.create_task(self._collect())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        gc.unfreeze()
+
+    async def _collect(self) -> None:
+        while True:
+            gc.collect()
+            await asyncio.sleep(0.005)
+
+
+class Serving:
+    """A server whose handler passes its connection on, or not, and asks somebody else before each answer."""
+
+    def __init__(self, back: bool) -> None:
+        self.back = back
+        self.asked: tuple[str, int] = ("", 0)
+        self.handler: weakref.ref[asyncio.Task[None]] | None = None
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task: asyncio.Task[None] | None = asyncio.current_task()
+        assert task is not None
+        self.handler = weakref.ref(task)
+        leaving = await aio.detach(reader, writer)
+        await self.ask()
+        if self.back:
+            reader, writer = await leaving.back()
+        else:
+            leaving.release()
+            reader, writer = await aio.attach(leaving.ici)
+        del leaving, task
+        while line := await reader.readline():
+            await self.ask()
+            writer.write(line)
+            await writer.drain()
+        writer.close()
+
+    async def ask(self) -> None:
+        reader, writer = await asyncio.open_connection(*self.asked)
+        assert await reader.readline() == b"yes\n"
+        writer.close()
+
+    @staticmethod
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.05)
+        writer.write(b"yes\n")
+        writer.close()
+
+
+@pytest.mark.parametrize("back", (True, False), ids=("back", "attach"))
+def test_a_servers_handler_goes_on(hosts: Hosts, loop: Loop, back: bool) -> None:
+    """asyncio's server keeps the task of a connection as long as that is in its streams: from then on we do."""
+
+    async def body() -> None:
+        serving = Serving(back)
+        asked = await asyncio.start_server(serving.answer, "127.0.0.1", 0)
+        server = await asyncio.start_server(serving.handle, "127.0.0.1", 0)
+        serving.asked = asked.sockets[0].getsockname()
+        async with Collecting(), asked, server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for line in (b"one\n", b"two\n"):
+                writer.write(line)
+                assert await asyncio.wait_for(reader.readline(), 5) == line
+                await asyncio.sleep(0.02)
+            writer.close()
+            await soon(lambda: serving.handler is not None and serving.handler() is None)
+
+    run(hosts, loop, body())
+
+
+async def echo(pair: aio.Streams) -> None:
+    while line := await pair[0].readline():
+        pair[1].write(line)
+        await pair[1].drain()
+    pair[1].close()
+
+
+@pytest.mark.parametrize("back", (True, False), ids=("back", "attach"))
+def test_whoever_waits_in_the_new_streams_is_kept(hosts: Hosts, loop: Loop, back: bool) -> None:
+    """Another task than the one that made them, and nobody has it; not any more when the connection is over."""
+    sock, peer = hosts.connect()
+
+    async def body() -> None:
+        async with Collecting():
+            leaving = await aio.detach(*await streams(sock))
+            if not back:
+                leaving.release()
+            made = await leaving.back() if back else await aio.attach(leaving.ici)
+            serving = weakref.ref(asyncio.create_task(echo(made)))
+            del made, leaving
+            for line in (b"one\n", b"two\n"):
+                await asyncio.sleep(0.05)
+                peer.sendall(line)
+                assert await asyncio.to_thread(peer.recv, 100) == line
+            peer.shutdown(socket.SHUT_WR)
+            await soon(lambda: serving() is None)
+
+    run(hosts, loop, body())
+    assert_no_reset(hosts)

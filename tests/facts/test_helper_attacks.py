@@ -290,6 +290,22 @@ def test_held_sockets_are_bounded(hosts: Hosts, client: Client) -> None:
         client.get(socks[5])
 
 
+def test_released_sockets_are_bounded(hosts: Hosts, running: Helper, client: Client) -> None:
+    """Each is in the packet filter for another minute; to leave and come again does not help."""
+    socks = [hosts.connect()[0] for _ in range(6)]
+    client.get_many(socks[:3])
+    client.release_many(socks[:3])
+    with pytest.raises(HelperError, match="3 were released in the last 60 s, together the limit is 5"):
+        client.get_many(socks[3:])
+    client.get_many(socks[3:5])
+    client.resume_many(socks[3:5])
+    client.close()
+    with hosts.here.entered(), helper.connect(running.path) as again:
+        with pytest.raises(HelperError, match="3 were released"):
+            again.get_many(socks[3:])
+        again.get_many(socks[3:5])
+
+
 def test_sizes_are_bounded(hosts: Hosts, client: Client) -> None:
     sock, peer = hosts.connect()
     peer.sendall(bytes(200_000))

@@ -62,8 +62,32 @@ def test_a_worker_without_work_ends_after_a_while(hosts: Hosts) -> None:
             assert len(running.workers()) == 1  # the other holds something
         with user_program(running, COMES_AND_GOES, uid=FIRST) as again:
             assert line(again) == "in"
-        eventually(lambda: not running.workers(), "all end", 5)
+        eventually(lambda: len(running.workers()) == 1, "all end but that of who died with something", 5)
         assert "Traceback" not in running.log()
+
+
+RELEASES = """
+sock = socket.socket(fileno=numbers[0])
+with helper.connect(path) as passing:
+    passing.get(sock)
+    passing.release(sock)
+say("released")
+"""
+
+
+def test_a_worker_remembers_what_it_has_released(hosts: Hosts) -> None:
+    """For a minute; the next one of its user would let him release as many again."""
+    with helper_with(hosts, 64, 0.0, FIRST, NOBODY) as running:
+        sock, _ = hosts.connect()
+        with (
+            user_program(running, RELEASES, [sock.fileno()]) as releases,
+            user_program(running, COMES_AND_GOES, uid=FIRST) as other,
+        ):
+            assert (line(releases), line(other)) == ("released", "in")
+            tell(other)
+            eventually(lambda: len(running.workers()) == 1, "the other's ends", 5)
+            time.sleep(1)
+            assert len(running.workers()) == 1
 
 
 def test_users_one_after_another(hosts: Hosts) -> None:

@@ -129,10 +129,11 @@ def test_what_the_body_has_dealt_with_itself(hosts: Hosts, pairs: list[Pair]) ->
     alive(*pairs[2])
 
 
-DEALT: dict[str, Callable[[socket.socket], object]] = {
-    "resume": tcpcp.resume,
-    "release": tcpcp.release,
-    "close": lambda sock: sock.close(),
+#: What a body may do with one of its sockets, and what is said of that one at the end.
+DEALT: dict[str, tuple[Callable[[socket.socket], object], type[tcpcp.TcpcpError]]] = {
+    "resume": (tcpcp.resume, tcpcp.NotGot),
+    "release": (tcpcp.release, tcpcp.Unsupported),
+    "close": (lambda sock: sock.close(), tcpcp.Unsupported),
 }
 
 
@@ -142,12 +143,14 @@ def test_the_others_stay_isolated_when_the_body_has_dealt_with_one(
 ) -> None:
     monkeypatch.setattr(isolation, "TIMEOUT_S", 2)
     (one, _), (other, peer), _ = pairs
+    deal, says = DEALT[how]
     with hosts.here.entered():
-        with pytest.raises((tcpcp.NotGot, tcpcp.Unsupported)), tcpcp.passing([one, other]) as icis:
-            DEALT[how](one)
+        with pytest.raises(tcpcp.TcpcpError) as told, tcpcp.passing([one, other]) as icis:
+            deal(one)
             peer.sendall(b"late")
             time.sleep(2.8)
             assert tcp_repair.get_outq(peer) == 4
+        assert type(told.value) is says
         assert other.fileno() == -1
         made = tcpcp.create(icis[1])
         tcpcp.activate(made)

@@ -31,12 +31,13 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passi
         the body has not dealt with itself; what was created from the ICIs must be released there.
     :raises KernelError: at the end of the body: one socket could not be released, its number closed meanwhile,
         say. All the others are released, and the destination may go on with all. Likewise the other errors
-        of :func:`tcpcp.release_many` that are not :class:`Expired`.
+        of :func:`tcpcp.release_many` that are not :class:`Expired`: ``NotGot`` and ``Unsupported`` (below).
 
     While the body runs a thread renews the isolation every third of
     :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, so a body may take as long as the connections' peers have
     patience. A body may resume, release or close one of them itself: the others stay isolated, and are
-    released at the end, which says :class:`NotGot` of that one.
+    released at the end, which says of that one :class:`NotGot`, where it runs, or :class:`Unsupported`: it is
+    closed, which a socket is too that was released.
 
     After any exception of the body (a KeyboardInterrupt, a cancelled task, a closed generator too) all are
     resumed, none of them with a packet for its own sake, and the exception goes on. Where one could not be

@@ -487,6 +487,7 @@ def activate(sock: HasFileno) -> None:
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
     :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
+    :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
@@ -525,6 +526,7 @@ def resume(sock: HasFileno) -> None:
     without keepalive. :func:`activate` asks the peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
+    :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
         describe it any more, and must not be used.
@@ -555,7 +557,8 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
 def renew(sock: HasFileno) -> None:
     """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    :raises NotGot: it was neither. :raises IsolationError, PermissionDenied: nothing has changed.
+    :raises NotGot: it was neither. :raises Unsupported: it is closed, or no socket.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation has run out already: see :func:`get`.
     """
     renew_many([sock])
@@ -575,10 +578,17 @@ def release(sock: HasFileno) -> None:
     sockets does, is left open, as a socket without a connection. Whoever else holds the socket gets ECONNABORTED
     once, then ENOTCONN; a thread that waits wakes.
 
-    A new connection between the same two addresses and ports is met with the same silence for that minute: the
-    peer's SYN is dropped, and connects it after that.
+    A new connection between the same two addresses and ports works at once, whoever begins it, where the kernel has
+    the module nft_socket; without it, it is met with the same silence for that minute.
+
+    But where this host had begun the connection, it may choose the same port again for its next connect() to the
+    same server, which has the connection that lives elsewhere now, and so does not take another one: connect()
+    meets silence, and after the minute it *ends that connection*, by the reset with which the kernel answers what
+    the server says of it. Who passes such connections on, a proxy's to its database, keeps another socket bound
+    to their local address and port, no more, as long as they live: then connect() chooses other ports.
 
     :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
+    :raises Unsupported: it is closed, as after the first release, or no socket; nothing has changed.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
     :raises Moved: likewise (it is an ``Expired``), for a thread has read from it or written to it since, or the

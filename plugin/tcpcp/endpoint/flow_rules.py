@@ -2,11 +2,15 @@
 
 Sets of the table, each for IPv4 and IPv6:
 
-- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves.
+- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves. Their sockets are
+  there, so nobody else has the same two ends.
 - ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
-  draw no reset. Nothing of them arrives, unless it is a connection that has come back (below). And no bare reset
-  leaves: a packet for each processor may have been past the filter when it came into force, and may stay there,
-  with other filters behind ours or while a virtual processor does not run, until the socket is gone.
+  draw no reset. Nothing of them arrives, unless it is a connection that has come back (below), or there is a
+  socket for it: with the same two ends somebody connects, or listens, today. And no bare reset leaves: a packet
+  for each processor may have been past the filter when it came into force, and may stay there, with other filters
+  behind ours or while a virtual processor does not run, until the socket is gone. And it keeps silent a listener
+  that a late packet comes to, and a socket that connects in the place of one whose connection lives elsewhere:
+  the peer would take the reset for that host's. A SYN is answered by a listener, as every other SYN to it.
 - ``back``: connections that run here now while the table of another process still has them among those it
   has passed on. A chain before all others gives their packets' buffers a priority by which every table of
   ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
@@ -26,6 +30,7 @@ from tcpcp.kernel.nft_elements import Message, changes
 #: A priority that no program gives its packets.
 _BACK = 0x7C9C_C114
 _FIRST, _BEFORE_FIRST = -300, -301
+_GONE = "gone"
 _LENGTHS = {"4": 4, "6": 16}
 
 
@@ -34,23 +39,33 @@ def sets(*kinds: str) -> list[str]:
     return [f"{kind}{version}" for kind in kinds for version in _LENGTHS]
 
 
+class Optional(NamedTuple):
+    """What not every kernel has, expressions; empty: it is done without.
+
+    :ivar untracked: keeps connection tracking away from our own packets.
+    :ivar has_socket: tells whether there is a socket for a packet. Without it none of those with the two ends of
+        what was released gets any, whoever they are for.
+    """
+
+    untracked: list[bytes]
+    has_socket: list[bytes]
+
+
 class FlowRules(NamedTuple):
     """The messages that make the table *name*, and change it."""
 
     name: str
 
-    def table(self, flags: int, untracked: list[bytes]) -> list[Message]:
-        """The whole table, with all but what :meth:`back` adds.
-
-        :param untracked: what keeps connection tracking away from our own packets.
-        """
+    def table(self, flags: int, optional: Optional) -> list[Message]:
+        """The whole table, with all but what :meth:`back` adds."""
         messages = [nft_rules.table(self.name, flags)]
         for kind in ("flows", "passed"):
             for version, size in _LENGTHS.items():
                 messages.append(nft_rules.flow_set(self.name, f"{kind}{version}", len(messages), size))
+        messages += _gone(self.name, optional.has_socket)
         for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
             messages.append(nft_rules.chain(self.name, chain, hook, _FIRST))
-            messages += _rules(self.name, chain, untracked if hook == nft_rules.LOCAL_OUT else [])
+            messages += _rules(self.name, chain, optional.untracked if hook == nft_rules.LOCAL_OUT else [])
         return messages
 
     def back(self) -> list[Message]:
@@ -83,6 +98,13 @@ class FlowRules(NamedTuple):
         return [*self.added(kind, flows), *self.deleted(kind, flows)]
 
 
+def _gone(name: str, has_socket: list[bytes]) -> list[Message]:
+    """The chain for what arrives with the two ends of a connection that was released."""
+    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    spared = [nft_rules.rule(name, _GONE, has_socket, accept)] if has_socket else []
+    return [nft_rules.branch(name, _GONE), *spared, nft_rules.rule(name, _GONE, drop)]
+
+
 def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
     outward = chain == "output"
     accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
@@ -96,5 +118,5 @@ def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
         tests += [([*nft_rules.is_reset(), *test], drop) for test in passed]
     else:
         tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
-        tests += [(test, drop) for test in passed]
+        tests += [(test, nft_rules.goto(_GONE)) for test in passed]
     return [nft_rules.rule(name, chain, test, verdict) for test, verdict in tests]

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 
 from tcpcp.endpoint import flow_rules, isolation, new_connections
 from tcpcp.endpoint.elements import Elements
-from tcpcp.endpoint.flow_rules import FlowRules
+from tcpcp.endpoint.flow_rules import FlowRules, Optional
 from tcpcp.endpoint.isolation import Flow, flow_sets
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.errors import Expired, IsolationError, PermissionDenied
@@ -35,7 +35,7 @@ from tcpcp.record.ici import Endpoint
 PREFIX = isolation.OWN_PREFIX
 #: What is said of a connection whose element of the table is not there any more.
 RAN_OUT = "the isolation has run out, or was removed by somebody"
-_UNTRACKED = nft_rules.not_tracked()
+_UNTRACKED, _HAS_SOCKET = nft_rules.not_tracked(), nft_rules.has_socket()
 
 
 class FlowTable:
@@ -224,18 +224,27 @@ class FlowTable:
 
     def _make(self, added: list[Message]) -> None:
         self._reconnect()
+        optional = Optional(_UNTRACKED, _HAS_SOCKET)
         try:
-            self._make_with(_UNTRACKED, added)
+            self._make_with(optional, added)
         except IsolationError as exc:
             if exc.errno != errno.ENOENT:
                 raise
-            self._make_with([], added)  # a kernel that has no such expression
+            self._make_without(optional, added)
         self._made, self._has_back = True, False
         self._adopt()
 
-    def _make_with(self, untracked: list[bytes], added: list[Message]) -> None:
+    def _make_without(self, optional: Optional, added: list[Message]) -> None:
+        """On a kernel that has not all of *optional*."""
+        for fewer in (optional._replace(has_socket=[]), optional._replace(untracked=[])):
+            with contextlib.suppress(IsolationError):
+                self._make_with(fewer, added)
+                return
+        self._make_with(Optional([], []), added)
+
+    def _make_with(self, optional: Optional, added: list[Message]) -> None:
         owned_table.make(
-            self._netlink, self.name, lambda flags: [*self._rules.table(flags, untracked), *added]
+            self._netlink, self.name, lambda flags: [*self._rules.table(flags, optional), *added]
         )
 
     def _adopt(self) -> None:

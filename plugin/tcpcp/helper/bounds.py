@@ -9,7 +9,7 @@ class Bounds(NamedTuple):
     """How much one user may have at a time.
 
     :ivar connections: to the helper.
-    :ivar held: sockets got or created, and not finished with.
+    :ivar held: sockets got or created, and not finished with, or released within the last minute.
     :ivar image_bytes: of the ICIs of one request.
     """
 

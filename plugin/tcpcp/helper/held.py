@@ -1,11 +1,17 @@
-"""The sockets that one user has got or created through the helper, and not finished with."""
+"""The sockets that one user has got or created through the helper, and what he has released.
+
+Both are bounded together: what was released is in the packet filter for another minute, without a socket.
+"""
 
 from __future__ import annotations
 
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tcpcp.endpoint import isolation
 from tcpcp.errors import AlreadyGot, NotGot
 from tcpcp.helper import sockets, telling
 from tcpcp.helper.bounds import Bounds
@@ -47,10 +53,11 @@ class Held:
 
 @dataclass(eq=False)
 class Holding:
-    """Those of one user, by cookie."""
+    """Those of one user, by cookie; and when, by time.monotonic(), what was released will be forgotten."""
 
     bounds: Bounds = Bounds()
     _held: dict[int, Held] = field(default_factory=dict)
+    _silent: deque[float] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -82,11 +89,24 @@ class Holding:
         cookies = [sockets.cookie(sock) for sock in socks]
         if len(set(cookies)) < len(cookies) or not self._held.keys().isdisjoint(cookies):
             raise AlreadyGot("one of the sockets is there twice, or has been got or created already")
-        if len(self._held) + len(cookies) > self.bounds.held:
+        silent = self.silent()
+        if len(self._held) + silent + len(cookies) > self.bounds.held:
             raise HelperError(
-                f"{len(self._held)} sockets are held for this user, the limit is {self.bounds.held}"
+                f"{len(self._held)} sockets are held for this user and {silent} were released in the last "
+                f"{isolation.TIMEOUT_S} s, together the limit is {self.bounds.held}"
             )
         return cookies
+
+    def silent(self) -> int:
+        """How many were released, or ended otherwise, and are still in the packet filter."""
+        now = time.monotonic()
+        while self._silent and self._silent[0] <= now:
+            self._silent.popleft()
+        return len(self._silent)
+
+    def silent_s(self) -> float:
+        """Until there is none of those any more, in seconds; 0: there is none."""
+        return self._silent[-1] - time.monotonic() if self.silent() else 0.0
 
     def enter(
         self,
@@ -108,8 +128,7 @@ class Holding:
     def forget_running(self, one: Held) -> None:
         """What is not in repair mode any more, or closed, is not held."""
         if one.sock.fileno() < 0 or not sockets.in_repair(one.sock):
-            self._held.pop(one.cookie, None)
-            one.sock.close()
+            self._forget(one)
 
     def undo(self, one: Held, call: Call) -> None:
         """Be rid of *one*, by *call* if that works; if not, its connection ends."""
@@ -120,7 +139,13 @@ class Holding:
             telling.tell(f"user {one.caller.uid}: {one.ends[0]} - {one.ends[1]}: {name}: {error}")
         if one.sock.fileno() >= 0 and sockets.in_repair(one.sock):
             sockets.put_down(one.sock)
-        self._held.pop(one.cookie, None)
+            one.sock.close()
+        self._forget(one)
+
+    def _forget(self, one: Held) -> None:
+        """What is closed is in the filter without a socket from now on."""
+        if self._held.pop(one.cookie, None) and one.sock.fileno() < 0:
+            self._silent.append(time.monotonic() + isolation.TIMEOUT_S)
         one.sock.close()
 
 

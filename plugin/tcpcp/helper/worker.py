@@ -57,7 +57,7 @@ class Worker:
         woken = _wake_on_end()
         self._poll.register(woken, select.POLLIN)
         while not self._over():
-            for number, _ in self._poll.poll(None if self._until is None else 200):
+            for number, _ in self._poll.poll(self._pause_ms()):
                 if number == woken.fileno():
                     woken.recv(100)
                     self._end_soon()
@@ -65,6 +65,13 @@ class Worker:
                     self._attend(number)
             self._tell_idle()
         self._service.end()
+
+    def _pause_ms(self) -> float | None:
+        """Until there is something to look after although nothing comes."""
+        if self._until is not None:
+            return 200
+        silent_s = self._service.held.silent_s()
+        return silent_s * 1000 + 1 if silent_s else None
 
     def _attend(self, number: int) -> None:
         """Something came by the descriptor *number*. Whatever goes wrong, others may have sockets here."""
@@ -78,8 +85,12 @@ class Worker:
             time.sleep(_AFTER_ERROR_S)
 
     def _tell_idle(self) -> None:
-        """Let the server know that all the connections it has handed over have gone, and nothing is held."""
-        if self._callers or self._service.held or self._told == self._taken or self._until is not None:
+        """Let the server know that all the connections it has handed over have gone, and nothing is held.
+
+        Nor was anything released in the last minute: another worker would not know of that.
+        """
+        held = self._service.held
+        if self._callers or held or held.silent() or self._told == self._taken or self._until is not None:
             return
         with contextlib.suppress(OSError):  # it has gone, or does not listen: then it will not let us go
             self._server.send(str(self._taken).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

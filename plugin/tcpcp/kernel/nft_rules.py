@@ -22,12 +22,15 @@ NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 #: Hooks that see what reaches, or leaves, a socket of this host (include/uapi/linux/netfilter.h).
 LOCAL_IN, LOCAL_OUT = 1, 3
 DROP, ACCEPT = 0, 1
+_GOTO = -4
 #: Keys of the expression meta.
 PRIORITY, MARK, NFPROTO, L4PROTO = 2, 3, 15, 16
 
 _NEW_TABLE, GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, GET_ELEMENTS = 0, 1, 2, 3, 6, 9, 13
 _APPEND = 0x800
 _SET_TIMEOUT = 0x10
+#: A key of the expression socket.
+_TRANSPARENT = 0
 #: The first of the registers of four bytes.
 _REGISTER = 8
 _NETWORK, _TRANSPORT = 1, 2
@@ -98,6 +101,11 @@ def place_set(table_name: str, name: str, number: int, address_bytes: int) -> Me
 def _set(table_name: str, name: str, number: int, kind: int, size: int) -> Message:
     fields = _number(3, _SET_TIMEOUT) + _number(4, kind) + _number(5, size) + _number(10, number)
     return Message(_NEW_SET, CREATE, text(1, table_name) + text(2, name) + fields)
+
+
+def branch(table_name: str, name: str) -> Message:
+    """Makes a chain that only :func:`goto` leads to."""
+    return Message(_NEW_CHAIN, CREATE, text(1, table_name) + text(3, name))
 
 
 def chain(table_name: str, name: str, hook: int, priority: int) -> Message:
@@ -191,6 +199,21 @@ def _payload(base: int, offset: int, length: int, register: int) -> bytes:
 def verdict(code: int) -> list[bytes]:
     """Ends the chain: :data:`DROP` or :data:`ACCEPT`."""
     return [_expression("immediate", _number(1, 0), nest(2, nest(2, _number(1, code))))]
+
+
+def goto(chain_name: str) -> list[bytes]:
+    """Goes on in the chain *chain_name*, a :func:`branch` of the same table, and does not come back."""
+    where = nest(2, attribute(1, struct.pack("!i", _GOTO)), text(2, chain_name))
+    return [_expression("immediate", _number(1, 0), nest(2, where))]
+
+
+def has_socket() -> list[bytes]:
+    """Goes on where this host has a socket for the packet, a TCP segment that arrives: a listener too.
+
+    What is loaded, whether it has IP_TRANSPARENT, is there for a socket in any state, also for a handshake's.
+    Source: net/netfilter/nft_socket.c nft_socket_eval(), which is a module of its own.
+    """
+    return [_expression("socket", _number(1, _TRANSPARENT), _number(2, _REGISTER))]
 
 
 def not_tracked() -> list[bytes]:
