@@ -96,6 +96,9 @@ KEEPER_ANSWER_S = _limit("KEEPER_ANSWER_S", 2, "an answer of a keeper: rolled ba
 CGROUP_FROZEN_S = _limit(
     "CGROUP_FROZEN_S", 1, "tasks that a tracer lets go on their way to the freezer: said"
 )
+ENDED_CALL_S = _limit(
+    "ENDED_CALL_S", 1, "CRIU until it lets go of tasks whose system calls begin again: these end with EINTR"
+)
 CGROUP_EMPTY_S = _limit("CGROUP_EMPTY_S", 5, "tasks that are dying in a cgroup that is to be removed: said")
 CRIU_CLOSE_S = _limit("CRIU_CLOSE_S", 10, "a CRIU that dumped and was hung up: killed")
 CRIU_GIVE_UP_S = _limit("CRIU_GIVE_UP_S", 0.5, "a CRIU whose restore is given up: killed")

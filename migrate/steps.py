@@ -13,6 +13,7 @@ from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
 from migrate.recovery.entries import (
     Criu,
+    EndedCalls,
     Freezer,
     Images,
     Isolation,
@@ -115,7 +116,7 @@ STEPS = (
         destination="take them as they grow",
         waits=("compared",),
         meanwhile=("compare", "copy", "image"),
-        here=(Limit, Stop, Keeper),
+        here=(Limit, Stop, EndedCalls, Keeper),
         there=(Directory, Copied),
     ),
     Step(

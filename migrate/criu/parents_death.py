@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from migrate.criu import records
+from migrate.criu import core
 from migrate.processes import pending
 
 
@@ -31,18 +32,14 @@ def forget(images: Path, pid: int, tids: Iterable[int]) -> list[str]:
 
 
 def _forget_one(path: Path) -> int:
-    from pycriu.images import pb
+    found = []
 
-    if not path.exists():  # CRIU does not find it either, and says so
-        return 0
-    data = path.read_bytes()
-    first = next(records.read(data, pb.core_entry, path.name), None)
-    if first is None:
-        raise records.broken(path.name)
-    entry, before = first
-    number = int(entry.thread_core.pdeath_sig)
-    if number:
-        entry.thread_core.ClearField("pdeath_sig")
-        rest = data[len(records.with_messages(data, [before])) :]
-        path.write_bytes(records.with_messages(data, [entry.SerializePartialToString()]) + rest)
-    return number
+    def take(entry: Any) -> bool:
+        number = int(entry.thread_core.pdeath_sig)
+        if number:
+            found.append(number)
+            entry.thread_core.ClearField("pdeath_sig")
+        return bool(number)
+
+    core.change(path, take)
+    return found[0] if found else 0

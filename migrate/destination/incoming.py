@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import parents_death, renamed_files, unix_paths
+from migrate.criu import ended_calls, parents_death, renamed_files, unix_paths
 from migrate.errors import ImageError
 from migrate.events import log
 from migrate.files.images import Receiver
@@ -65,6 +65,10 @@ class Incoming:
     def rename(self, restore: pb.Restore) -> None:
         """Files whose name is gone are opened by their other name."""
         renamed_files.rename(self.directory, restore.renamed)
+
+    def begin_calls_again(self, restore: pb.Restore) -> None:
+        """System calls that the dump has ended begin again."""
+        ended_calls.begin_again(self.directory, restore.ended_calls)
 
     def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
         """They get the paths that they had last, and a rollback removes those that are not there yet."""

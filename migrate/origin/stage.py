@@ -18,6 +18,7 @@ from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import Frozen
 from migrate.origin.ready import Ready
 from migrate.pb import session_pb2 as pb
+from migrate.processes.waits import Wait
 from migrate.states import State
 from tcpcp.criu.stages import Extract
 
@@ -51,6 +52,7 @@ class Found:
 
     :ivar extract: its TCP sockets. :ivar held: who holds which of them, by inode.
     :ivar options: what its other sockets have that CRIU does not know.
+    :ivar waits: system calls that the dump has ended.
     """
 
     tree: Frozen
@@ -58,6 +60,7 @@ class Found:
     held: Mapping[int, pb.HeldSocket]
     surroundings: list[pb.Surroundings]
     options: Sequence[plain_options.Held]
+    waits: Sequence[Wait]
 
 
 class Still(Stage):

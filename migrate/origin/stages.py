@@ -21,7 +21,7 @@ from migrate.origin.ready import Ready
 from migrate.origin.stage import Found, Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
-from migrate.processes import identity, leeway, surroundings
+from migrate.processes import identity, leeway, surroundings, waits
 from migrate.recovery import entries
 from migrate.report.timeline import Span
 from migrate.states import State
@@ -49,11 +49,12 @@ class Frozen(Stage):
         """
         ready, tasks = self.ready, self._tree.tasks
         again = look_again.at(self._tree, ready.move.plan.process, ready.move.session.files.known)
+        waiting = waits.read(pid for pid, _ in tasks)
         lent = self._lend_limits()
         ready.move.account.report.notes += look_again.notes(again, ready.move.plan.process)
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
-            looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options)
+            looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options, waiting)
             self.attempt.dump(self._going)
             found = looked.result()
         leeway.as_before(found.surroundings, lent)
@@ -62,6 +63,8 @@ class Frozen(Stage):
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
             identity.send(one, signal.SIGSTOP)
+        if waiting:
+            ready.journal.did(entries.EndedCalls(tuple(tasks), tuple(waiting)))
         ready.hold.keep(tasks, stopping, self.attempt.worker)
         ready.move.session.files.settle(again)
         return Dumped(ready, self.attempt, found)
@@ -76,7 +79,9 @@ class Frozen(Stage):
         return lent
 
 
-def _look_at(tree: Tree, move: Move, options: Sequence[plain_options.Held]) -> Found:
+def _look_at(
+    tree: Tree, move: Move, options: Sequence[plain_options.Held], waiting: Sequence[waits.Wait]
+) -> Found:
     """Look at the connections, and at what else is not in CRIU's images."""
     extract = Extract.collect(pid for pid, _ in tree.tasks)
     move.held.sockets.callback(extract.close)
@@ -85,7 +90,7 @@ def _look_at(tree: Tree, move: Move, options: Sequence[plain_options.Held]) -> F
     translated.require_none(extract.flows, move.plan.process.sockets)
     untold.require_none(extract.connections, extract.zerocopy())
     options = [*options, *_of_tcp(extract)]
-    return Found(tree, extract, connections.holders(extract.held), around, options)
+    return Found(tree, extract, connections.holders(extract.held), around, options, waiting)
 
 
 def _of_tcp(extract: Extract) -> list[plain_options.Held]:
@@ -184,6 +189,7 @@ class Streamed(Still):
         most_s = move.patience.left_s * BUILDING
         message = _restore_message(self._manifest, found, seen.before, most_s)
         message.surroundings.extend(found.surroundings)
+        message.ended_calls.extend(pb.EndedCall(tid=one.tid, number=one.number) for one in found.waits)
         message.renamed.update(move.session.files.renamed)
         move.link.send(message)
         self.ready.packets.forwarder.start()

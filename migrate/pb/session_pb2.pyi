@@ -613,7 +613,7 @@ class TaskState(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed", "others", "connections")
+    __slots__ = ("manifest", "closed", "sockets", "listeners", "most_ms", "tasks", "surroundings", "renamed", "others", "ended_calls", "connections")
     class RenamedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -630,6 +630,7 @@ class Restore(_message.Message):
     SURROUNDINGS_FIELD_NUMBER: _ClassVar[int]
     RENAMED_FIELD_NUMBER: _ClassVar[int]
     OTHERS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_CALLS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     manifest: _manifest_pb2.Manifest
     closed: _containers.RepeatedScalarFieldContainer[int]
@@ -640,8 +641,17 @@ class Restore(_message.Message):
     surroundings: _containers.RepeatedCompositeFieldContainer[Surroundings]
     renamed: _containers.ScalarMap[str, str]
     others: _containers.RepeatedCompositeFieldContainer[SocketOptions]
+    ended_calls: _containers.RepeatedCompositeFieldContainer[EndedCall]
     connections: int
-    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ..., others: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., connections: _Optional[int] = ...) -> None: ...
+    def __init__(self, manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping[str, object]]] = ..., closed: _Optional[_Iterable[int]] = ..., sockets: _Optional[_Iterable[_Union[HeldSocket, _Mapping[str, object]]]] = ..., listeners: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., most_ms: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., surroundings: _Optional[_Iterable[_Union[Surroundings, _Mapping[str, object]]]] = ..., renamed: _Optional[_Mapping[str, str]] = ..., others: _Optional[_Iterable[_Union[SocketOptions, _Mapping[str, object]]]] = ..., ended_calls: _Optional[_Iterable[_Union[EndedCall, _Mapping[str, object]]]] = ..., connections: _Optional[int] = ...) -> None: ...
+
+class EndedCall(_message.Message):
+    __slots__ = ("tid", "number")
+    TID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    tid: int
+    number: int
+    def __init__(self, tid: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Surroundings(_message.Message):
     __slots__ = ("pid", "coredump_filter", "personality", "threads", "limits")

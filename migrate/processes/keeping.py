@@ -15,7 +15,6 @@ Source: man ptrace(2): PTRACE_SEIZE, PTRACE_INTERRUPT; only its tracer makes a t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -25,21 +24,15 @@ import sys
 import time
 from dataclasses import dataclass
 
-from migrate.processes import identity
+from migrate.processes import identity, ptrace
 from migrate.processes.identity import Identity
 from tcpcp.criu import tree
 from tcpcp.errors import TcpcpError
 
-PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
-WALL = 0x40000000
 #: How long after a SIGCONT the SIGSTOP may be missing.
 AGAIN_S = 0.05
 #: More than any tree's tasks take as JSON.
 MOST_BYTES = 1 << 24
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-_libc.ptrace.restype = ctypes.c_long
 
 
 @dataclass(slots=True)
@@ -94,15 +87,16 @@ def seize(tasks: list[Identity]) -> None:
     while found := {tid for task in tasks for tid in _threads(task)} - held:
         held |= found
         for tid in found:
-            if _ptrace(PTRACE_SEIZE, tid):
-                _ptrace(PTRACE_INTERRUPT, tid)
+            with contextlib.suppress(OSError):
+                ptrace.call(ptrace.SEIZE, tid)
+                ptrace.call(ptrace.INTERRUPT, tid)
 
 
 def hold(orders: Orders) -> None:
     """Let none of the threads go on, whatever they report, until all have ended."""
     with contextlib.suppress(ChildProcessError):
         while True:
-            while os.waitpid(-1, WALL | os.WNOHANG)[0]:
+            while os.waitpid(-1, ptrace.WALL | os.WNOHANG)[0]:
                 pass
             stop(orders.stopping)
             time.sleep(AGAIN_S)
@@ -112,10 +106,6 @@ def _threads(task: Identity) -> list[int]:
     with contextlib.suppress(TcpcpError):
         return tree.threads(task[0]) if identity.alive(task) else []
     return []
-
-
-def _ptrace(request: int, tid: int) -> bool:
-    return bool(_libc.ptrace(request, tid, None, None) == 0)
 
 
 def main() -> int:

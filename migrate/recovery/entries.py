@@ -19,8 +19,9 @@ from migrate import limits, runtime, switch
 from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
-from migrate.processes import freezer, identity, leeway
+from migrate.processes import ended_call, freezer, identity, leeway
 from migrate.processes.identity import Identity
+from migrate.processes.waits import Wait
 
 # What loads the library is imported where it is used: the table of the steps names these classes, and the agent
 # reads that before it says hello, which is waited for.
@@ -130,6 +131,26 @@ class Stop(Entry):
         going = [pid for pid, start in self.tasks if identity.send((pid, start), signal.SIGCONT)]
         ended = len(self.tasks) - len(going)
         return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
+
+
+@dataclass(frozen=True)
+class EndedCalls(Entry):
+    """System calls that CRIU's dump has ended, of *tasks*, which something but CRIU keeps still as well.
+
+    :ivar calls: of each a :class:`migrate.processes.waits.Wait`.
+    """
+
+    word: ClassVar[str] = "calls"
+    tasks: tuple[Identity, ...]
+    calls: tuple[tuple[int, int, int, int, int], ...]
+
+    def undo(self) -> str:
+        """See :class:`Entry`: they begin again. One that does not has ended with EINTR, which is nobody's fault."""
+        alive = {task[0] for task in self.tasks if identity.alive(task)}
+        deadline = time.monotonic() + limits.ENDED_CALL_S
+        living = [one for one in map(Wait._make, self.calls) if one.pid in alive]
+        count = sum(ended_call.begin_again(one, deadline) for one in living)
+        return f"{count} of {len(self.calls)} system calls begin again"
 
 
 @dataclass(frozen=True)
@@ -251,7 +272,8 @@ class Tree(Entry):
 
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
-    Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, Repair, Switch, Routes, Sockets, Tree, Copied, Directory,
+    Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes, Sockets, Tree,
+    Copied, Directory,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
 STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory)

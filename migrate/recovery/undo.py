@@ -15,7 +15,7 @@ from migrate.gap.capture import Capture
 from migrate.journal.entry import Entry
 from migrate.processes import identity
 from migrate.recovery import hold, way_back
-from migrate.recovery.entries import STAYS, Criu, Images, Isolation, Keeper, Repair, Stop, Switch
+from migrate.recovery.entries import STAYS, Criu, EndedCalls, Images, Isolation, Keeper, Repair, Stop, Switch
 from migrate.recovery.records import Record
 from tcpcp.errors import TcpcpError
 
@@ -45,7 +45,7 @@ def kill_origin(record: Record) -> list[str]:
     left = identity.end(tasks)
     problems = [f"could not kill {', '.join(str(pid) for pid, _ in left)}"] if left else []
     # A filter that lets through what a socket still sends would do harm.
-    return problems or _undo(record.but(Stop, Repair, Switch, Keeper))[1]
+    return problems or _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper))[1]
 
 
 def tidy_destination(record: Record) -> list[str]:

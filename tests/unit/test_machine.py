@@ -83,10 +83,10 @@ def test_undos_by_state() -> None:
     assert by_state[State.CHECKED] == ["isolation", "images"]
     first = ["criu", "freezer", "isolation", "images"]
     assert by_state[State.FROZEN] == first
-    assert by_state[State.DUMPED] == ["keeper", "stop", "limit", *first]
-    assert by_state[State.ISOLATED] == ["repair", "keeper", "stop", "limit", *first]
+    assert by_state[State.DUMPED] == ["keeper", "calls", "stop", "limit", *first]
+    assert by_state[State.ISOLATED] == ["repair", "keeper", "calls", "stop", "limit", *first]
     assert by_state[State.STREAMED] == by_state[State.RESTORED] == by_state[State.ISOLATED]
-    assert by_state[State.SWITCHED] == ["switch", "repair", "keeper", "stop", "limit", *first]
+    assert by_state[State.SWITCHED] == ["switch", "repair", "keeper", "calls", "stop", "limit", *first]
     assert by_state[State.COMMITTED] == by_state[State.RELEASED] == by_state[State.SWITCHED]
 
 

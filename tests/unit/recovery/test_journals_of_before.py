@@ -18,6 +18,7 @@ from migrate.recovery import records, undo
 from migrate.recovery.entries import (
     KINDS,
     Criu,
+    EndedCalls,
     Freezer,
     Images,
     Isolation,
@@ -61,6 +62,7 @@ NOTED: dict[str, list[Entry]] = {
         Criu(999997, 4242),
         Limit(999998, 1111, 7, 256, 261),
         Stop(TASKS),
+        EndedCalls(TASKS, ((999998, 999999, 7, 140732920755200, 139637976731650),)),
         Keeper(999995, 4243),
         Repair(TASKS, (71234, 71235)),
         Switch(WITHDRAWN),
@@ -87,6 +89,7 @@ SAID = {
         "packet filter removed",
         "0 connections resumed",
         "keeper ended",
+        "0 of 1 system calls begin again",
         "0 tasks continued, 2 had ended",
         "limit 7 of process 999998 as before",
         f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']} thawed and removed",
