@@ -29,6 +29,7 @@ from tcpcp.record.ici import State
 
 ROUNDS = int(os.environ.get("TCPCP_STRESS", "1"))
 _THREADS = 8
+pytestmark = pytest.mark.timeout(120 * ROUNDS)
 
 
 def total_retransmits(sock: socket.socket) -> int:
@@ -204,8 +205,8 @@ class Worker:
         self._chance.choice(self._others).send(image)
 
 
-def forked(work: Callable[[], object], keep_s: int = 60) -> int:
-    """A child that does *work*, and ends with 1 if that fails."""
+def forked(work: Callable[[], object], keep_s: int = 60 * ROUNDS) -> int:
+    """A child that does *work*, and ends with 1 if that fails; broken off, a test leaves it for *keep_s*."""
     pid = os.fork()
     if pid:
         return pid
