@@ -25,7 +25,8 @@ from harness.wait import eventually  # noqa: E402
 from harness.workloads import Client  # noqa: E402
 
 UP_DEADLINE_S = 1500
-COMMAND_DEADLINE_S = 300
+#: When to give up what hangs: emulated machines on a busy host are slow.
+COMMAND_DEADLINE_S = 900
 SERVICE = "10.77.1.100"
 SIZE_BYTES = 40_000_000
 #: However slow the machines are.
@@ -117,11 +118,11 @@ def start_libvirt(host: Host) -> None:
 
 
 def move_redis(machines: Machines) -> None:
-    """A counter that a client increments without pause."""
+    """A counter that a client increments all the time, with room for what moves it on an emulated processor."""
     options = '--bind 0.0.0.0 --protected-mode no --save "" --dir / --port 6379'
     machines.run("origin", f"setsid -f redis-server {options} </dev/null >/dev/null 2>&1; sleep 2")
     pid = machines.run("origin", "pidof redis-server")
-    counter = f"exec python3 /opt/migrate-source/tests/workloads/redis_counter.py {SERVICE}"
+    counter = f"exec python3 /opt/migrate-source/tests/workloads/redis_counter.py {SERVICE} 0.05"
     pipe = subprocess.PIPE
     command = machines.command("peer", counter)
     client = Client(machines.host.popen(command, stdin=pipe, stdout=pipe, text=True), "the counter")
