@@ -67,6 +67,7 @@ def test_an_origin_that_is_locked_down(lab: VmLab, locked_origin: Host) -> None:
     streams_go_on(lab, "origin")
 
 
+@pytest.mark.long
 def test_a_destination_without_btf(lab: VmLab, destination_without_btf: Host) -> None:
     assert not reads_sockets(destination_without_btf)
     assert reads_sockets(lab.hosts["origin"])

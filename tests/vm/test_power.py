@@ -68,6 +68,7 @@ def bench(lab: VmLab, loaded: Bench) -> Iterator[Bench]:
 # --- the destination's -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_destination_before_commit(lab: VmLab, bench: Bench) -> None:
     """It goes on at the origin, and a destination that comes back knows nothing of it."""
     migration = Migration(bench, "RESTORED")
@@ -82,6 +83,7 @@ def test_destination_before_commit(lab: VmLab, bench: Bench) -> None:
     bench.at = "origin"
 
 
+@pytest.mark.long
 def test_destination_that_was_given_the_process(lab: VmLab, bench: Bench) -> None:
     """It ran there, and the origin did not hear of it: in doubt. A host that has booted since is no witness."""
     migration = Migration(bench, "SWITCHED")
@@ -104,6 +106,7 @@ def test_destination_that_was_given_the_process(lab: VmLab, bench: Bench) -> Non
     assert bench.traces(bench.origin) == []
 
 
+@pytest.mark.long
 def test_destination_that_has_said_that_it_runs_there(lab: VmLab, bench: Bench) -> None:
     """It was moved, and is lost with its host: it does not run again at the origin as it was before."""
     migration = Migration(bench, "ACTIVATED")
