@@ -46,7 +46,7 @@ def test_a_process_whose_memory_criu_tracks(lab: VmLab) -> None:
     try:
         all_of_it, changed = pre_dump(origin, pid, 1), pre_dump(origin, pid, 2)
         print(f"CRIU: {all_of_it} bytes, then {changed}")
-        assert all_of_it > KEYS * VALUE_BYTES > 20 * changed
+        assert all_of_it > KEYS * VALUE_BYTES > 4 * changed
     finally:
         origin.exec(["rm", "-rf", WORK])
     before = digest(peer, lab.service.ipv4)
