@@ -78,7 +78,7 @@ class Prepared(Undoable):
         notes = self._images.forget_parent(ready.root, restore)
         self._images.place_unix_sockets(ready.request, self.trail.journal)
         if not ready.worker.namespace_init:
-            built.free(task.pid for task in restore.tasks)
+            built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         with timed("build"), self._initial_windows(icis):
             rest = self._build()
         pids = self._numbers([task.pid for task in restore.tasks])
