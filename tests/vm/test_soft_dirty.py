@@ -37,6 +37,7 @@ def digest(host: Host, address: str) -> str:
     return host.exec(["redis-cli", "-h", address, "debug", "digest"]).stdout.strip()
 
 
+@pytest.mark.long
 def test_a_process_whose_memory_criu_tracks(lab: VmLab) -> None:
     origin, peer = lab.hosts["origin"], lab.hosts["peer"]
     pid = spawn(origin, [*REDIS, "--enable-debug-command", "yes"])
