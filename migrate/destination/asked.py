@@ -11,6 +11,7 @@ from migrate.destination.prepared import Prepared
 from migrate.destination.stage import Ready, Stage, Undoable
 from migrate.destination.trail import Trail
 from migrate.pb import session_pb2 as pb
+from migrate.processes import numbers
 
 
 class Asked(Stage):
@@ -22,6 +23,8 @@ class Asked(Stage):
     def begin(self, request: pb.Prepare) -> Begun:
         """Begin the journal, and start who would carry it out."""
         self.use_up()
+        if not request.new_pid_namespace:
+            numbers.pass_over([*request.pids, *request.tids])
         return Begun(
             self._errand,
             request,

@@ -97,7 +97,9 @@ def free(numbers: Iterable[int]) -> None:
                 name = status.read_bytes().split(b"\n", 1)[0].partition(b":\t")[2].decode(errors="replace")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            text = f"PID {number}, which a task of the tree has, was taken by {name} since the check"
+            text = (
+                f"PID {number}, which a task or thread of the tree has, was taken by {name} since the check"
+            )
             raise _failed(text, "Try again: if it is still in use, the tree gets a PID namespace of its own.")
 
 

@@ -79,7 +79,7 @@ class Prepared(Undoable):
         self._images.begin_calls_again(restore)
         self._images.place_unix_sockets(ready.request, self.trail.journal)
         if not ready.worker.namespace_init:
-            built.free(task.pid for task in restore.tasks)
+            built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         with timed("build"), self._initial_windows(icis):
             rest = self._build()
         pids = self._numbers([task.pid for task in restore.tasks])

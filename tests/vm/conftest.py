@@ -28,6 +28,9 @@ OLD, NEW = "6.1", "6.12"
 HOUR_S = 3600
 #: The clock of the destination.
 AHEAD_S = 5 * HOUR_S
+#: An emulated machine is some twenty times slower.
+PATIENT = ("--max-gap", "120", "--timeout", "240")
+REDIS = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/"]
 
 
 @pytest.fixture(scope="session")

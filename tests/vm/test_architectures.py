@@ -24,7 +24,7 @@ SIZE_BYTES = 20_000
 MACHINES = {"arm64": ("aarch64", "6.12"), "s390x": ("s390x", "6.1")}
 
 
-@pytest.mark.parametrize("architecture", MACHINES)
+@pytest.mark.parametrize("architecture", [pytest.param("arm64", marks=pytest.mark.long), "s390x"])
 def test_a_connection_goes_there_and_back(architecture: str) -> None:
     if why := probe.problem_of(architecture):
         pytest.skip(f"machines of {architecture} cannot boot here: {why}")

@@ -1,7 +1,8 @@
 """A real redis client (redis-py) that increments a counter without pause over one connection.
 
-``redis_counter.py ADDRESS``: prints ``ready`` after the first hundred, then answers each line on standard
-input with a line of JSON; ``stop`` ends it. Reconnecting is off: an error is an error.
+``redis_counter.py ADDRESS [PAUSE_S]``: prints ``ready`` after the first hundred, then answers each line on
+standard input with a line of JSON; ``stop`` ends it. Reconnecting is off: an error is an error. With a pause it
+leaves room on an emulated machine, which has one processor for the server and for what moves it.
 """
 
 import json
@@ -24,6 +25,7 @@ def main() -> int:
     )
     client.delete("counter")
     port = client.connection._sock.getsockname()[1]
+    pause_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     count, wrong, longest_s, error = 0, 0, 0.0, ""
     while True:
         began = time.monotonic()
@@ -37,7 +39,7 @@ def main() -> int:
         longest_s = max(longest_s, time.monotonic() - began)
         if count == 100:
             print("ready", flush=True)
-        asked = select.select([0], [], [], 0)[0]
+        asked = select.select([0], [], [], pause_s)[0]
         if not (asked or error):
             continue
         line = sys.stdin.readline()

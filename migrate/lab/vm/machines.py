@@ -20,7 +20,8 @@ from migrate.lab.vm import client, network, qemu
 #: Within the segment: on a file system in memory that ends with it.
 RUN = Path("/run/vm")
 FILE = "machines.json"
-READY_DEADLINE_S = {"kvm": 90.0, "tcg": 300.0}
+#: Who panics or switches itself off is noticed at once; this is for one that is slow on a busy host.
+READY_DEADLINE_S = {"kvm": 90.0, "tcg": 600.0}
 POLL_S = 0.3
 START_DEADLINE_S = 30.0
 SAID_BYTES = 3000
