@@ -56,7 +56,8 @@ class AtDestination:
             for ip, prefix_length, index, _ in self.placed:
                 # The kernel must not choose it for new connections of others here: it may move on. An IPv4
                 # address of a network that is there already is a secondary one, and never chosen.
-                netlink.add(handle, index, ip, prefix_length, **(netlink.DEPRECATED if ":" in ip else {}))
+                attributes: dict[str, Any] = {**netlink.DEPRECATED} if ":" in ip else {}
+                netlink.add(handle, index, ip, prefix_length, **attributes)
 
     def switch(self) -> None:
         """Answer for the addresses from now on, and announce them.
@@ -115,6 +116,14 @@ class AtDestination:
 
     def remind(self) -> None:
         """Nothing to say: the address is not here any more."""
+
+    def notes(self) -> list[str]:
+        """Nothing."""
+        return []
+
+    def changed(self) -> list[str]:
+        """Nothing: the address was not here before."""
+        return []
 
     def verify(self) -> None:
         """Raise unless every address is here and not mute."""
