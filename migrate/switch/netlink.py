@@ -155,18 +155,19 @@ def _ends(ip: str, peer: str) -> dict[str, Any]:
     return {"family": family, "address": peer or ip} | ({"local": ip} if peer else {})
 
 
-def lease(netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER) -> None:
+def lease(
+    netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0
+) -> None:
     """Have an address, which may be there already, for *valid_s* from now: then the kernel removes it by itself.
 
     An IPv6 one is deprecated, see :data:`DEPRECATED`, and has no part in its network's route as long as it may
     end: that would end with it (net/ipv6/addrconf.c addrconf_prefix_route()).
     """
-    version = ipaddress.ip_address(ip).version
-    attributes: dict[str, Any] = {"family": socket.AF_INET, "preferred_lft": valid_s}
-    if version == 6:
-        route_flag = IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0
-        attributes = {"family": socket.AF_INET6, "preferred_lft": 0, "flags": IFA_F_NODAD | route_flag}
-    netlink.addr("replace", index=index, address=ip, prefixlen=prefix_length, valid_lft=valid_s, **attributes)
+    attributes: dict[str, Any] = {"preferred_lft": valid_s, "flags": flags}
+    if ":" in ip:
+        flags |= IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0)
+        attributes = {"preferred_lft": 0, "flags": flags}
+    change(netlink, index, ip, prefix_length, valid_lft=valid_s, **attributes)
 
 
 def remove(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "") -> None:
