@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from harness.network import Network
 from netns import Namespace, eventually, ip
 
 from migrate import switch
@@ -83,15 +84,6 @@ def host() -> Iterator[None]:
     namespace.close()
 
 
-def network() -> str:
-    """All addresses and routes; the kernel counts seconds down, of which hundreds are as good as others."""
-    shown = [ip("-d address"), ip("-d route show table all"), ip("-d -6 route show table all")]
-    lines = [
-        re.sub(r"(\d+)\d\dsec", r"\1..sec", line) for part in shown for line in sorted(part.splitlines())
-    ]
-    return "\n".join(line for line in lines if "fe80:" not in line)
-
-
 def origin(name: str) -> AtOrigin:
     version6 = name.startswith("v6")
     for command in SETUPS[name]:
@@ -111,15 +103,15 @@ def somebody_else(part: switch.Switch) -> switch.Switch:
 @pytest.mark.parametrize("name", SETUPS)
 def test_all_is_as_it_was(host: None, name: str) -> None:
     part = origin(name)
-    before = network()
+    before = Network(ip)
     part.choose()
     part.switch()
     part.verify()
     other = somebody_else(part)
     other.undo()
-    assert network() == before
+    assert Network(ip).changes(before) == []
     other.undo()
-    assert network() == before
+    assert Network(ip).changes(before) == []
     assert other.changed() == []
 
 
@@ -143,13 +135,13 @@ def test_a_lease_that_is_over(host: None, name: str, monkeypatch: pytest.MonkeyP
     part = origin(name)
     part.choose()
     part.switch()
-    away = network()
+    away = Network(ip)
     later = setup.now() + 5000
     monkeypatch.setattr(setup, "now", lambda: later)
     other = somebody_else(part)
     other.undo()
     other.remind()
-    assert network() == away
+    assert Network(ip).changes(away) == []
     assert ["lifetime" in said and "over" in said for said in other.changed()] == [True]
 
 
@@ -268,11 +260,11 @@ def test_the_only_address_of_an_interface_with_routes_is_refused(
     both = switch.make("address", "origin", ID, [Address(V4, 24, "eth1"), Address("10.8.0.1", 24, "eth1")])
     with pytest.raises(SwitchError, match="the only IPv4 address of eth1"):
         both.choose()
-    before = network()
+    before = Network(ip)
     part.choose()
     part.switch()
     part.undo()
-    assert network() == before
+    assert Network(ip).changes(before) == []
 
 
 def test_routes_by_another_interface_that_use_it_are_refused(host: None) -> None:

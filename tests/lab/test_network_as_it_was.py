@@ -6,12 +6,12 @@ programs do that lease addresses, or make routes of their own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
 from harness.hosts import spawn, ss
 from harness.migrate import Held
+from harness.network import Network
 from harness.wait import eventually
 
 from migrate.lab import Host, Lab
@@ -66,11 +66,8 @@ def server(lab: Lab) -> Iterator[int]:
             )
 
 
-def network(host: Host) -> list[str]:
-    """All addresses and routes of both families and all tables; of what the kernel counts down the hundreds."""
-    shown = sh(host, "ip -d address; ip -d -4 route show table all; ip -d -6 route show table all")
-    lines = (re.sub(r"(\d+)\d\dsec", r"\1..sec", line).strip() for line in shown.splitlines())
-    return sorted(line for line in lines if "fe80:" not in line)
+def network(host: Host) -> Network:
+    return Network(lambda words: host.exec(["ip", *words.split()]).stdout)
 
 
 def guardian(host: Host) -> int:
@@ -84,13 +81,13 @@ def wait_settled(host: Host, migration: str) -> None:
     eventually(gone, "the guardian has settled it")
 
 
-def held(lab: Lab, pid: int) -> tuple[Held, list[str]]:
+def held(lab: Lab, pid: int) -> tuple[Held, Network]:
     """A migration at SWITCHED, and the origin's network before it."""
     origin = lab.hosts["origin"]
     before = network(origin)
     stopped = Held(origin, "SWITCHED", "--max-gap", 60, pid, "destination")
-    away = set(network(origin))
-    assert not any(f"inet {ip}/" in line or f"inet6 {ip}/" in line for ip in MOVED for line in away)
+    changes = "\n".join(network(origin).changes(before))
+    assert all(f"gone: inet {ip}" in changes or f"gone: inet6 {ip}" in changes for ip in MOVED), changes
     return stopped, before
 
 
@@ -99,7 +96,7 @@ def test_the_driver_rolls_back(lab: Lab, server: int) -> None:
     stopped.signal("TERM")
     report = stopped.end().report
     assert report["outcome"] == "ROLLED_BACK"
-    assert network(lab.hosts["origin"]) == before
+    assert network(lab.hosts["origin"]).changes(before) == []
     assert not any("not as it was" in note or "a route by" in note for note in report["notes"]), report[
         "notes"
     ]
@@ -110,7 +107,7 @@ def test_the_guardian_rolls_back(lab: Lab, server: int) -> None:
     stopped, before = held(lab, server)
     stopped.signal("KILL")
     stopped.killed()
-    eventually(lambda: network(lab.hosts["origin"]) == before, "all is as it was")
+    eventually(lambda: not network(lab.hosts["origin"]).changes(before), "all is as it was")
     wait_settled(lab.hosts["origin"], stopped.id)
 
 
@@ -120,7 +117,7 @@ def test_recover_rolls_back(lab: Lab, server: int) -> None:
     origin.exec(["kill", "-KILL", str(stopped.driver), str(guardian(origin))])
     stopped.killed()
     said = origin.exec(["migrate", "--recover"]).stdout
-    assert network(origin) == before
+    assert network(origin).changes(before) == []
     assert "not as it was" not in said
 
 
