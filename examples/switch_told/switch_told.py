@@ -34,6 +34,7 @@ class Told:
         self._role, self._program, self._address = role, program, address
         self.prepare, self.renew, self.keep = address.prepare, address.renew, address.keep
         self.require_free, self.remind, self.verify = address.require_free, address.remind, address.verify
+        self.notes, self.changed = address.notes, address.changed
 
     def choose(self) -> None:
         """Refused before anything is touched if the program is not there."""

@@ -120,7 +120,9 @@ class Ending:
             self._see_to_the_other_side(record, (pb.Answer.NOT_HERE,))
 
     def _undo(self, record: Record) -> list[str]:
-        return undo.roll_back(record, self.caught())[1]
+        problems = undo.roll_back(record, self.caught())[1]
+        self._report.notes += [] if problems else undo.changed(record)  # else whoever tries again says so
+        return problems
 
     def _keep(self, packets: Sequence[bytes]) -> None:
         """What reached the destination while it had the addresses is for the process, too."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
 from migrate.checks import around, names, obstacles
-from migrate.errors import Refused
+from migrate.errors import Problem, Refused
 from migrate.inventory import beside, ports
 from migrate.link import message_checks
 from migrate.origin import chronicle, patience
@@ -66,17 +66,21 @@ def check(session: Session) -> Plan:
             leave_supervisor=request.along.leave_supervisor,
         )
         plan = _plan(request, kept, process, here, there)
-        reasons = checks.refusals(process, here, there, options, _needed(session, plan.addresses))
+        needed, lent = _needed(session, plan.addresses)
+        reasons = checks.refusals(process, here, there, options, needed)
         if reasons:
             raise Refused(reasons)
-        plan.notes += left + checks.notes_on_files(process, there, options)
+        plan.notes += left + lent + checks.notes_on_files(process, there, options)
         return plan
 
 
-def _needed(session: Session, addresses: list[switch.Address]) -> dict[str, tuple[str, str]]:
-    """Which of *addresses* this host cannot do without: why, and what to do."""
-    found = {one.ip: switch.problem(session.request.switch, session.migration_id, one) for one in addresses}
-    return {ip: (one.text, one.hint) for ip, one in found.items() if one is not None}
+def _needed(
+    session: Session, addresses: list[switch.Address]
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Which of *addresses* this host cannot do without: why, and what to do; and notes on the others."""
+    found = {one.ip: switch.look(session.request.switch, session.migration_id, one) for one in addresses}
+    needed = {ip: (one.text, one.hint) for ip, one in found.items() if isinstance(one, Problem)}
+    return needed, [note for one in found.values() if not isinstance(one, Problem) for note in one]
 
 
 def _plan(

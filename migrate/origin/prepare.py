@@ -35,6 +35,7 @@ def prepare(move: Move) -> Prepared:
         prepared = _prepare(move)
     with move.account.phase("ahead"):
         _send_ahead(move, prepared.ready.images)
+        prepared.ready.switch.choose()  # what is there to be had again may have changed since the check
     return prepared
 
 
@@ -48,7 +49,6 @@ def _prepare(move: Move) -> Prepared:
     images = _images(move, journal)
     attempt = Attempt(move, images, hold)
     switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
-    switching.choose()
     isolation = _isolation(move, journal)
     packets = Packets(caught, forwarder, isolation, Lease(isolation))
     move.watch.also(packets.lease.renew)

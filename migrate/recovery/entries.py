@@ -215,6 +215,10 @@ class Switch(Entry):
         switch.from_details(self.details).undo()
         return f"switch '{self.details['kind']}' undone"
 
+    def changed(self) -> list[str]:
+        """After the undo: see :meth:`migrate.switch.Switch.changed`."""
+        return switch.from_details(self.details).changed()
+
     def remind(self) -> None:
         """After the undo: see :meth:`migrate.switch.Switch.remind`."""
         switch.from_details(self.details).remind()

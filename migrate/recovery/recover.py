@@ -107,7 +107,7 @@ def _done(directory: Path, settled: Settled) -> Settled:
 
 
 def _tell(settled: Settled, report: Report) -> None:
-    report.notes.append(settled.text)
+    report.notes += [settled.text, *settled.changed]
     record = settled.record
     _name(record, report)
     if settled.verdict is Verdict.IN_DOUBT:
@@ -154,6 +154,7 @@ def _resume(directory: Path, record: Record, request: RecoverRequest, report: Re
         _permitted(record, (pb.Answer.NOT_HERE,), request, report)
     _, problems = undo.roll_back(record)
     _forget(directory, problems)
+    report.notes += undo.changed(record)
     if undo.root_ended(record):
         report.outcome, report.where = Outcome.ENDED, f"PID {record.pid} has ended on origin"
         return

@@ -62,11 +62,13 @@ class Settled:
     """A migration that was left alone, and what became of it.
 
     :ivar problems: for UNFINISHED: what could not be undone, sentences.
+    :ivar changed: what was undone and is not as it was before all the same, sentences.
     """
 
     record: Record
     verdict: Verdict
     problems: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -152,8 +154,11 @@ def _origin(record: Record, capture: Capture | None) -> Settled:
 def rolled_back(record: Record, capture: Capture | None = None) -> Settled:
     """Undo the origin's part, and say whether the process has ended meanwhile."""
     problems = undo.roll_back(record, capture)[1]
+    changed = [] if problems else undo.changed(record)  # else whoever tries again says so
     died = undo.root_ended(record) or undo.ended(record)
-    return _settled(record, Verdict.DIED if died else Verdict.ROLLED_BACK, problems)
+    settled = _settled(record, Verdict.DIED if died else Verdict.ROLLED_BACK, problems)
+    settled.changed = changed
+    return settled
 
 
 def _destination(record: Record) -> Settled:
@@ -196,6 +201,8 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
         if settled is None:
             continue
         note(f"an earlier {settled.text}")
+        for sentence in settled.changed:
+            note(sentence)
         if settled.verdict in (Verdict.IN_DOUBT, Verdict.UNFINISHED):
             left.append(settled)
     return left

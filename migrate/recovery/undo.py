@@ -31,6 +31,20 @@ def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str]
     return undone, problems
 
 
+def changed(record: Record) -> list[str]:
+    """After :func:`roll_back` on the origin: sentences, what of this host is not as it was before."""
+    found = []
+    for entry in record.entries:
+        if isinstance(entry, Switch):
+            try:
+                found += entry.changed()
+            except Exception as error:  # as in _undo(): whatever it holds, it stops nothing
+                found.append(f"whether all of the switch is as it was cannot be told: {error}")
+    if found:
+        log.tell("changed", what=found)
+    return found
+
+
 def kill_origin(record: Record) -> list[str]:
     """On the origin, once it runs on the destination: end the frozen tree, undo all but the switch.
 

@@ -41,6 +41,10 @@ class Switch(Protocol):
     def choose(self) -> None:
         """Find out what will have to be done and whether it can be; changes nothing."""
 
+    def notes(self) -> list[str]:
+        """After :meth:`choose`, on the origin: sentences, what the user should know although it is no reason to
+        refuse."""
+
     def require_free(self) -> None:
         """On the destination, right before :meth:`prepare`: nobody has added one of the addresses since.
 
@@ -71,6 +75,9 @@ class Switch(Protocol):
 
     def remind(self) -> None:
         """Tell the network again what :meth:`undo` has told it, as far as it still holds here."""
+
+    def changed(self) -> list[str]:
+        """After :meth:`undo`: sentences, what is not as it was before. It may be asked for some time later."""
 
     def verify(self) -> None:
         """Raise unless this host's part is in force."""
@@ -108,13 +115,14 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
     return made(role, migration_id, addresses, **more)
 
 
-def problem(kind: str, migration_id: str, address: Address) -> Problem | None:
-    """Why the origin cannot give *address* away by the switch *kind*; None: it can. Changes nothing."""
+def look(kind: str, migration_id: str, address: Address) -> Problem | list[str]:
+    """Why the origin cannot give *address* away by the switch *kind*; or what is to be known. Changes nothing."""
     try:
-        make(kind, "origin", migration_id, [address]).choose()
+        made = make(kind, "origin", migration_id, [address])
+        made.choose()
+        return made.notes()
     except SwitchError as error:
         return error.problem
-    return None
 
 
 def from_details(details: Mapping[str, Any]) -> Switch:

@@ -1,4 +1,4 @@
-"""Addresses and routes of this host, through pyroute2: one call each, no policy."""
+"""Addresses of this host, through pyroute2: one call each, no policy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,19 @@ from migrate.errors import SwitchError
 
 IFA_F_SECONDARY = 0x01
 IFA_F_NODAD = 0x02
+IFA_F_HOMEADDRESS = 0x10
 IFA_F_DEPRECATED = 0x20
+IFA_F_MANAGETEMPADDR = 0x100
 IFA_F_NOPREFIXROUTE = 0x200
+IFA_F_MCAUTOJOIN = 0x400
+#: Those that somebody gives an address, by their names; the others the kernel does.
+GIVEN = {
+    IFA_F_NODAD: "nodad",
+    IFA_F_HOMEADDRESS: "home",
+    IFA_F_MANAGETEMPADDR: "mngtmpaddr",
+    IFA_F_NOPREFIXROUTE: "noprefixroute",
+    IFA_F_MCAUTOJOIN: "autojoin",
+}
 
 #: A lifetime (include/net/addrconf.h INFINITY_LIFE_TIME).
 FOR_EVER = 0xFFFFFFFF
@@ -31,7 +42,9 @@ DEPRECATED = {"preferred_lft": 0, "valid_lft": FOR_EVER}
 class Present:
     """An address as it is on this host.
 
-    :ivar flags: IFA_F_* bits.
+    :ivar flags: IFA_F_* bits. :ivar peer: the other end, of an address that is for one other host alone, else "".
+    :ivar metric: of the route to its network, 0 for the usual one. :ivar protocol: who gave it, IFAPROT_*, or 0.
+    :ivar left: for how many seconds it is valid, and preferred, from now on; :data:`FOR_EVER` is no number.
     """
 
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -40,14 +53,27 @@ class Present:
     device: str
     flags: int
     scope: int
-    label: str
-    broadcast: str
-    deprecated: bool
+    label: str = ""
+    broadcast: str = ""
+    peer: str = ""
+    metric: int = 0
+    protocol: int = 0
+    left: tuple[int, int] = (FOR_EVER, FOR_EVER)
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return socket.AF_INET6 if self.ip.version == 6 else socket.AF_INET
+
+    @property
+    def deprecated(self) -> bool:
+        """Whether it is not chosen for new connections."""
+        return bool(self.flags & IFA_F_DEPRECATED)
 
     @property
     def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-        """The network the address is in."""
-        return ipaddress.ip_network((self.ip, self.prefix_length), strict=False)
+        """The network that it makes this host a part of."""
+        return ipaddress.ip_network((self.peer or self.ip, self.prefix_length), strict=False)
 
 
 @contextlib.contextmanager
@@ -73,23 +99,26 @@ def _socket_in(network: int) -> IPRoute:
 def addresses(netlink: Any) -> list[Present]:
     """Every address of this host."""
     names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
-    found = []
-    for message in netlink.get_addr():
-        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        found.append(
-            Present(
-                ipaddress.ip_address(text),
-                message["prefixlen"],
-                message["index"],
-                names.get(message["index"], ""),
-                message.get_attr("IFA_FLAGS") or message["flags"],
-                message["scope"],
-                message.get_attr("IFA_LABEL") or "",
-                message.get_attr("IFA_BROADCAST") or "",
-                bool((message.get_attr("IFA_FLAGS") or message["flags"]) & IFA_F_DEPRECATED),
-            )
-        )
-    return found
+    return [_present(message, names.get(message["index"], "")) for message in netlink.get_addr()]
+
+
+def _present(message: Any, device: str) -> Present:
+    told, local = message.get_attr("IFA_ADDRESS"), message.get_attr("IFA_LOCAL")
+    times = message.get_attr("IFA_CACHEINFO") or {"ifa_valid": FOR_EVER, "ifa_preferred": FOR_EVER}
+    return Present(
+        ipaddress.ip_address(local or told),
+        message["prefixlen"],
+        message["index"],
+        device,
+        message.get_attr("IFA_FLAGS") or message["flags"],
+        message["scope"],
+        message.get_attr("IFA_LABEL") or "",
+        message.get_attr("IFA_BROADCAST") or "",
+        told if local and told and told != local else "",
+        message.get_attr("IFA_RT_PRIORITY") or 0,
+        message.get_attr("IFA_PROTO") or 0,
+        (times["ifa_valid"], times["ifa_preferred"]),
+    )
 
 
 def here(netlink: Any, ips: Iterable[str]) -> set[str]:
@@ -100,51 +129,51 @@ def here(netlink: Any, ips: Iterable[str]) -> set[str]:
     return found & set(ips)
 
 
-def add(netlink: Any, index: int, ip: str, prefix_length: int, **attributes: Any) -> None:
+def add(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
     """Add an address, an IPv6 one without duplicate detection; one that is there is left as it is.
 
+    :param peer: see :class:`Present`.
     :param attributes: further ones of :meth:`pyroute2.IPRoute.addr`, e.g. ``preferred_lft=0``.
     """
-    version = ipaddress.ip_address(ip).version
-    family = socket.AF_INET6 if version == 6 else socket.AF_INET
-    if version == 6:
+    if ":" in ip:
         attributes["flags"] = attributes.get("flags", 0) | IFA_F_NODAD
     try:
-        netlink.addr("add", index=index, address=ip, prefixlen=prefix_length, family=family, **attributes)
+        netlink.addr("add", index=index, prefixlen=prefix_length, **_ends(ip, peer), **attributes)
     except NetlinkError as error:
         if error.code != 17:  # EEXIST
             raise
 
 
-def lease(netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER) -> None:
+def change(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
+    """Give an address that is there *attributes*, as :func:`add` has them, in place of those it has."""
+    netlink.addr("replace", index=index, prefixlen=prefix_length, **_ends(ip, peer), **attributes)
+
+
+def _ends(ip: str, peer: str) -> dict[str, Any]:
+    """Who has the address, and who is meant by the prefix; Source: net/ipv4/devinet.c rtm_to_ifaddr()."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    return {"family": family, "address": peer or ip} | ({"local": ip} if peer else {})
+
+
+def lease(
+    netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0
+) -> None:
     """Have an address, which may be there already, for *valid_s* from now: then the kernel removes it by itself.
 
     An IPv6 one is deprecated, see :data:`DEPRECATED`, and has no part in its network's route as long as it may
     end: that would end with it (net/ipv6/addrconf.c addrconf_prefix_route()).
     """
-    version = ipaddress.ip_address(ip).version
-    attributes: dict[str, Any] = {"family": socket.AF_INET, "preferred_lft": valid_s}
-    if version == 6:
-        route_flag = IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0
-        attributes = {"family": socket.AF_INET6, "preferred_lft": 0, "flags": IFA_F_NODAD | route_flag}
-    netlink.addr("replace", index=index, address=ip, prefixlen=prefix_length, valid_lft=valid_s, **attributes)
+    attributes: dict[str, Any] = {"preferred_lft": valid_s, "flags": flags}
+    if ":" in ip:
+        flags |= IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0)
+        attributes = {"preferred_lft": 0, "flags": flags}
+    change(netlink, index, ip, prefix_length, valid_lft=valid_s, **attributes)
 
 
-def remove(netlink: Any, index: int, ip: str, prefix_length: int) -> None:
+def remove(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "") -> None:
     """Remove an address; one that is not there is no error."""
     try:
-        netlink.addr("delete", index=index, address=ip, prefixlen=prefix_length)
+        netlink.addr("delete", index=index, prefixlen=prefix_length, **_ends(ip, peer))
     except NetlinkError as error:
         if error.code not in (99, 19):  # EADDRNOTAVAIL, ENODEV
             raise
-
-
-def routes_from(netlink: Any, ip: str) -> list[str]:
-    """Routes whose preferred source is *ip*: they would vanish with it."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    found = []
-    for message in netlink.get_routes(family=family):
-        local = message.get_attr("RTA_TABLE") == 255
-        if message.get_attr("RTA_PREFSRC") == ip and not local and message["proto"] != 2:
-            found.append(f"{message.get_attr('RTA_DST') or 'default'}/{message['dst_len']}")
-    return found

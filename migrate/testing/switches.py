@@ -68,6 +68,7 @@ class _Moved:
         before = self.case.states()
         with self.case.on("origin"):
             self.origin.choose()
+            assert all(isinstance(note, str) for note in self.origin.notes())
         with self.case.on("destination"):
             self.destination.choose()
             self.destination.require_free()
@@ -121,13 +122,17 @@ def it_is_undone_from_any_point_by_somebody_else(case: Case) -> None:
         moved = _Moved(case)
         for step in moved.steps[:count]:
             step()
+        said: list[str] = []
         for role, part in moved.parts():
             other = switch.from_details(json.loads(json.dumps(part.details())))
             with case.on(role):
                 other.undo()
                 other.undo()
+                changed = other.changed()
                 other.remind()
+            said += changed
         assert case.states() == before, f"undone after {count} steps"
+        assert said == [], "all is as it was"
 
 
 def it_is_wholly_described_by_its_details(case: Case) -> None:
@@ -152,6 +157,7 @@ def it_does_nothing_without_addresses(case: Case) -> None:
                 step()
             part.undo()
             part.remind()
+            assert [*part.notes(), *part.changed()] == []
     assert case.states() == before
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from netns import Namespace, eventually, ip
 
-from migrate.switch import netlink
+from migrate import switch
+from migrate.switch import Address, announce, netlink
 
 OWN = ("10.9.0.1/24", "fd09::1/64")
 SERVICE = (("10.9.0.100", 24), ("fd09::100", 64))
@@ -68,3 +69,36 @@ def test_a_lease_is_renewed_and_made_good(host: None) -> None:
     lease(netlink.FOR_EVER)
     assert ip("-o address show dev eth0") == shown
     assert routes() == before
+
+
+def test_the_destination_makes_no_route_beside_one_that_somebody_made(host: None) -> None:
+    announce.open_sender.cache_clear()
+    ip("address flush dev eth0 scope global")
+    for version, own, network in ((4, OWN[0], "10.9.0.0/24"), (6, OWN[1], "fd09::/64")):
+        ip(f"address add {own} dev eth0 noprefixroute" + (" nodad" if version == 6 else ""))
+        ip(f"-{version} route add {network} dev eth0 proto kernel metric 100")
+    before = routes()
+    part = switch.make("address", "destination", "0123456789ab", [Address(*one) for one in SERVICE])
+    part.choose()
+    for step in (part.prepare, part.switch, part.keep, part.undo):
+        step()
+        assert routes() == before, step
+    announce.open_sender.cache_clear()
+
+
+@pytest.mark.parametrize("lengths", [(16, 56), (25, 80), (24, 64)], ids=str)
+def test_the_destination_goes_on_using_its_own_address(host: None, lengths: tuple[int, int]) -> None:
+    """Also where its network is larger, or smaller, than the service address's is at the origin."""
+    announce.open_sender.cache_clear()
+    ip("address flush dev eth0 scope global")
+    for own, length in zip(OWN, lengths, strict=True):
+        ip(f"address add {own.split('/')[0]}/{length} dev eth0" + (" nodad" if ":" in own else ""))
+    before = routes()
+    part = switch.make("address", "destination", "0123456789ab", [Address(*one) for one in SERVICE])
+    part.choose()
+    for step in (part.prepare, part.switch, part.renew, part.keep, part.undo):
+        step()
+        assert routes() == before, step
+        assert " src 10.9.0.1 " in ip("route get 10.9.0.3"), step
+        assert here() == (set() if step == part.undo else {address for address, _ in SERVICE})
+    announce.open_sender.cache_clear()

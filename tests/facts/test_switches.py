@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from gap_hosts import SERVICE, GapHosts, bits
-from netns import ip
+from netns import eventually, ip
 
 from migrate.switch import Address, announce
 from migrate.switch.address import AtOrigin
@@ -23,11 +23,17 @@ ADDRESSES = [Address(SERVICE[version], bits(version), "eth0") for version in (4,
 
 
 def state() -> object:
-    """The addresses of this host, in the order in which they are chosen, and its packet filter."""
+    """The addresses of this host, in the order in which they are chosen, its routes, and its packet filter."""
     shown = json.loads(ip("-json address show dev eth0"))[0]["addr_info"]
-    kept = ("local", "prefixlen", "scope", "label", "deprecated", "preferred_life_time", "valid_life_time")
+    # The kernel makes the route to an IPv6 address a moment later.
+    eventually(lambda: all(f"local {one['local']} " in routes() for one in shown), "the addresses are used")
     tables = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
-    return [{key: one.get(key) for key in kept} for one in shown if one["scope"] != "link"], tables
+    addresses = [one for one in shown if one["scope"] != "link"]
+    return addresses, sorted(line for line in routes().splitlines() if "fe80:" not in line), tables
+
+
+def routes() -> str:
+    return "".join(ip(f"-{version} -d route show table all dev eth0") for version in (4, 6))
 
 
 def bindable() -> bool:

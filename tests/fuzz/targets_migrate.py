@@ -356,6 +356,18 @@ def _journals() -> dict[str, bytes]:
         "role": "origin",
         "migration_id": ID,
         "addresses": [["10.0.0.1", 24, "eth0"]],
+        "found": [
+            {
+                "ip": "10.0.0.1",
+                "prefix_length": 24,
+                "index": 2,
+                "device": "eth0",
+                "attributes": {"scope": 0, "flags": 512},
+                "peer": "10.0.0.2",
+                "until": [5000.5, None],
+                "routes": ["02180000fe02fd01000000000800010001020300"],
+            }
+        ],
     }
     lines: list[dict[str, Any]] = [
         {"id": ID, "role": "origin", "pid": 42, "other_host": "there"},

@@ -27,6 +27,8 @@ class AtDestination:
         self.migration_id = migration_id
         self.addresses = addresses
         self.placed = placed or []
+        #: Those to whose networks, as long as they are at the origin, the kernel has made no route here.
+        self._apart: set[str] = set()
         #: When the addresses were leased last (time.monotonic()); 0: they are there for good.
         self._leased_at = 0.0
 
@@ -37,6 +39,9 @@ class AtDestination:
         with netlink.route("look at this host's addresses") as handle:
             present = netlink.addresses(handle)
         self.placed = [self._place(address, present) for address in self.addresses]
+        own = (one for one in present if not one.flags & netlink.IFA_F_NOPREFIXROUTE)
+        networks = {(one.index, one.network) for one in own}
+        self._apart = {place[0] for place in self.placed if (place[2], _network(place)) not in networks}
         for *_, device in self.placed:
             open_sender(device)
 
@@ -56,7 +61,9 @@ class AtDestination:
             for ip, prefix_length, index, _ in self.placed:
                 # The kernel must not choose it for new connections of others here: it may move on. An IPv4
                 # address of a network that is there already is a secondary one, and never chosen.
-                netlink.add(handle, index, ip, prefix_length, **(netlink.DEPRECATED if ":" in ip else {}))
+                attributes: dict[str, Any] = {"flags": self._flags(ip)}
+                attributes |= netlink.DEPRECATED if ":" in ip else {}
+                netlink.add(handle, index, ip, prefix_length, **attributes)
 
     def switch(self) -> None:
         """Answer for the addresses from now on, and announce them.
@@ -94,10 +101,15 @@ class AtDestination:
         late = time.monotonic() - self._leased_at > LEASE_S
         with netlink.route("have the service address") as handle:
             for ip, prefix_length, index, _ in self.placed:
-                netlink.lease(handle, index, ip, prefix_length, valid_s)
+                netlink.lease(handle, index, ip, prefix_length, valid_s, self._flags(ip))
         self._leased_at, before = time.monotonic(), self._leased_at
         if before and late:
             self._announce()
+
+    def _flags(self, ip: str) -> int:
+        """No second route: where the host's own network is larger or smaller, it would use the address for what it
+        sends by that one."""
+        return netlink.IFA_F_NOPREFIXROUTE if ip in self._apart else 0
 
     def _announce(self) -> None:
         for ip, _, _, device in self.placed:
@@ -115,6 +127,14 @@ class AtDestination:
 
     def remind(self) -> None:
         """Nothing to say: the address is not here any more."""
+
+    def notes(self) -> list[str]:
+        """Nothing."""
+        return []
+
+    def changed(self) -> list[str]:
+        """Nothing: the address was not here before."""
+        return []
 
     def verify(self) -> None:
         """Raise unless every address is here and not mute."""
@@ -169,6 +189,11 @@ class AtDestination:
 
     def _tables(self) -> tuple[str, str]:
         return f"arp migrate-{self.migration_id}", f"inet migrate-{self.migration_id}"
+
+
+def _network(place: list[Any]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    ip, prefix_length, *_ = place
+    return ipaddress.ip_network((ip, prefix_length), strict=False)
 
 
 def _refuse_added(taken: set[str]) -> None:

@@ -31,13 +31,14 @@ from migrate.recovery.entries import (
     Switch,
     Tree,
 )
+from migrate.switch.address.setup import Setup, Until
 from tcpcp.endpoint import isolation, same_path
 
 GOLDEN = Path(__file__).parents[1] / "golden/journals"
 IDS = {"origin": "0123456789ab", "destination": "ba9876543210"}
 TASKS = ((999998, 1111), (999996, 1112))
 ATTRIBUTES = {"scope": 0, "label": "eth0", "broadcast": "192.0.2.255"}
-WITHDRAWN = {
+WITHDRAWN: dict[str, Any] = {
     "kind": "address",
     "role": "origin",
     "migration_id": IDS["origin"],
@@ -45,6 +46,30 @@ WITHDRAWN = {
     "found": [
         {"ip": "192.0.2.77", "prefix_length": 24, "index": 2, "device": "eth0", "attributes": ATTRIBUTES}
     ],
+}
+#: Since then all that is to be had again is noted.
+ALL_OF_IT = WITHDRAWN | {
+    "found": [
+        {
+            "ip": "192.0.2.77",
+            "prefix_length": 24,
+            "index": 2,
+            "device": "eth0",
+            "attributes": {
+                "scope": 0,
+                "flags": 512,
+                "label": "eth0:a",
+                "broadcast": "192.0.2.255",
+                "rt_priority": 100,
+            },
+            "peer": "",
+            "until": [70000.5, 69000.5],
+            "routes": [
+                "02180000fe02fd010000000008000100c00002000800040002000000080006006400000008000700c000024d08000f00"
+                "fe000000"
+            ],
+        }
+    ]
 }
 PLACED = {
     "kind": "address",
@@ -66,6 +91,7 @@ NOTED: dict[str, list[Entry]] = {
         Keeper(999995, 4243),
         Repair(TASKS, (71234, 71235)),
         Switch(WITHDRAWN),
+        Switch(ALL_OF_IT),
     ],
     "destination": [
         Isolation(IDS["destination"]),
@@ -85,6 +111,7 @@ NOTED: dict[str, list[Entry]] = {
 #: What is said of the undo, the last first; on the origin what everybody waits for comes before.
 SAID = {
     "origin": [
+        "switch 'address' undone",
         "switch 'address' undone",
         "packet filter removed",
         "0 connections resumed",
@@ -128,6 +155,15 @@ def test_read(role: str) -> None:
     assert (record.role, record.pid, record.owner) == (role, 999998, (999999, 5))
 
 
+def test_an_address_is_noted_as_it_was_read() -> None:
+    """In whichever version; the objects of this one say it again."""
+    for details in (WITHDRAWN, ALL_OF_IT):
+        assert switch.from_details(details).details() == details
+    (one,) = map(Setup.read, ALL_OF_IT["found"])
+    assert [str(route) for route in one.routes] == ["192.0.2.0/24 proto kernel metric 100 src 192.0.2.77"]
+    assert (one.until, one.unread) == (Until(70000.5, 69000.5), "")
+
+
 def test_what_else_it_says() -> None:
     origin, destination = read("origin"), read("destination")
     assert (origin.state, origin.destination_pid, origin.other_host) == ("SWITCHED", 999998, "root@there")
@@ -169,7 +205,8 @@ def test_undone(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = dict(one for one in asked if one[0] != "switch undo")
     assert network["isolation"] == IDS[role]
     if role == "origin":
-        assert network["switch"] == {"found": WITHDRAWN["found"]}
+        found = [one["found"] for name, one in asked if name == "switch"]
+        assert found == [ALL_OF_IT["found"], WITHDRAWN["found"]]
     else:
         assert network["switch"] == {"placed": PLACED["placed"]}
         assert network["routes"] == [bytes.fromhex("1c00000018000000"), b"\0\xff"]

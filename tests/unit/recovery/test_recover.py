@@ -46,6 +46,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(place, "STATE", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(doubt, "ask", unreachable)
+    monkeypatch.setattr(Switch, "changed", lambda entry: [])
     called: list[str] = []
     for kind in KINDS:
         monkeypatch.setattr(kind, "undo", lambda entry: called.append(entry.kind) or entry.kind)
@@ -176,6 +177,24 @@ def test_recover_tells_what_it_did() -> None:
     report = run()
     assert (report.outcome, report.exit_status, len(report.notes)) == (Outcome.UNTOUCHED, 0, 1)
     assert f"process {os.getpid()} goes on here" in report.notes[0]
+
+
+def test_what_is_not_as_it_was_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever undoes, last; that nobody can tell stops nothing."""
+    monkeypatch.setattr(Switch, "changed", lambda entry: ["an address is not as it was"])
+    left("origin")
+    assert run().notes[1:] == ["an address is not as it was"]
+    left("origin")
+    notes: list[str] = []
+    settle.clear_the_way(os.getpid(), notes.append)
+    assert notes[1:] == ["an address is not as it was"]
+    left("origin", State.COMMITTED)
+    assert run(resume=ID, force=True).notes[1:] == ["an address is not as it was"]
+    monkeypatch.setattr(Switch, "changed", lambda entry: 1 // 0)
+    directory = left("origin")
+    report = run()
+    assert "cannot be told" in report.notes[1] and report.exit_status == 0
+    assert not directory.exists()
 
 
 def test_recover_says_nothing_of_a_dead_process_but_that() -> None:
