@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,10 @@ NAMESPACES = (
     "user",
     "uts",
 )
+
+
+#: A line of /proc/PID/maps: addresses, mode with an ``s``, offset, device, inode, path.
+_SHARED = re.compile(rb"^(\S+) (...s) \S+ \S+ (\d+) +(.+)$", re.MULTILINE)
 
 
 class Gone(Exception):
@@ -61,6 +66,21 @@ class FdInfo(NamedTuple):
     mount_id: int
     more: dict[str, str]
     locks: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Whether it was opened for writing."""
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+    @property
+    def inode(self) -> int:
+        """What the file system is not asked for; -1 before Linux 5.14."""
+        return int(self.more.get("ino", "-1"))
+
+    @property
+    def reads(self) -> bool:
+        """Whether it was opened for reading."""
+        return self.flags & os.O_ACCMODE != os.O_WRONLY
 
 
 @contextmanager
@@ -136,6 +156,17 @@ def maps(pid: int) -> list[Mapping]:
         return parse_maps(text(pid, "maps"))
 
 
+def shared_mappings(pid: int) -> Iterator[Mapping]:
+    """The mappings of *pid* that it shares with whoever has the same file or memory (MAP_SHARED).
+
+    Other processes have thousands of mappings, and hardly any that are shared: only those are taken apart.
+    """
+    with looking():
+        content = Path(f"/proc/{pid}/maps").read_bytes()
+    for line in _SHARED.finditer(content):
+        yield Mapping(line[1].decode(), line[2].decode(), int(line[3]), os.fsdecode(line[4]))
+
+
 def parse_maps(content: str) -> list[Mapping]:
     """Parse the content of /proc/PID/maps.
 
@@ -193,6 +224,21 @@ def namespaces(pid: int) -> dict[str, str]:
             if kind in NAMESPACES:
                 found[kind] = os.readlink(f"/proc/{pid}/ns/{kind}")  # noqa: PTH115
     return found
+
+
+def pids() -> list[int]:
+    """The processes of this host that our PID namespace sees, those of namespaces below it too."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+
+
+def descends(pid: int, tree: Collection[int]) -> bool:
+    """Whether process *pid* is one of *tree*, or below it; not, if it has ended."""
+    try:
+        while pid > 0 and pid not in tree:
+            pid = stat(pid).ppid
+    except Gone:
+        return False
+    return pid > 0
 
 
 def ancestors(pid: int) -> list[int]:
