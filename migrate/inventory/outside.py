@@ -137,7 +137,7 @@ class Things:
         """Which of the tree's files it is. Only of those that may be one the file system is asked."""
         with contextlib.suppress(OSError, proc.Gone):  # closed since
             if one.target in self._paths or (
-                _may_be_shared(one.target) and proc.fdinfo(one.pid, one.fd).inode in self._inodes
+                _may_be_shared(one.target) and proc.inode(one.pid, one.fd) in self._inodes
             ):
                 return self._known(holders.key_of(place(one)))
         return None
@@ -161,8 +161,9 @@ def staying(found: Iterable[Hit], inside: Collection[int], moment_s: float) -> l
     :param inside: PIDs of the tree.
     :param moment_s: to wait, if there is anything at all.
     """
-    known = {*inside, os.getpid()}
-    hits = [one for one in found if not proc.descends(one.theirs.pid, known)]
+    found, known = list(found), {*inside, os.getpid()}
+    ours = {pid for pid in {one.theirs.pid for one in found} if proc.descends(pid, known)}
+    hits = [one for one in found if one.theirs.pid not in ours]
     if hits:
         time.sleep(moment_s)
     return [one for one in hits if _is_there(one.ours) and _is_there(one.theirs)]
