@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from migrate.checks.file_differences import difference, in_the_way, needs_content, same_place
-from migrate.checks.subject import DESTINATION, Subject, names
+from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory
 from migrate.units import size
@@ -34,6 +34,26 @@ def files_there(subject: Subject) -> Iterator[Reason]:
         if reason is not None:
             told.add(here.path)
             yield reason
+
+
+def written_here_alone(subject: Subject) -> Iterator[Reason]:
+    """Nobody who stays writes a file, too, that the process reads and writes: it would be two files."""
+    for path, writers in _written_by_others(subject).items():
+        text = f"{path}, which the process reads and writes, is written by {names(writers)} too, which stays here"
+        remedy = (
+            "End that process first, or name a parent of both, which moves both; or put the file on storage that"
+            " both hosts share."
+        )
+        yield Reason("file-outside", ORIGIN, text, remedy)
+
+
+def _written_by_others(subject: Subject) -> dict[str, list[str]]:
+    """Each path once: a file may be open and mapped."""
+    return {
+        here.path: list(here.writers)
+        for here, there in pairs(subject.process, subject.destination)
+        if here.writers and not same_place(here, there)
+    }
 
 
 def locks_free(subject: Subject) -> Iterator[Reason]:

@@ -19,6 +19,10 @@ class Words(NamedTuple):
     remedy: str
 
 
+_APART = (
+    "End that process first, or let one of the two close this; or name a parent of both, which moves both."
+)
+
 WORDS = {
     "namespace": Words(
         "{who} runs in another {what} namespace than migrate",
@@ -99,6 +103,27 @@ WORDS = {
     "fifo-outside": Words(
         "{descriptor} of {who} is a named pipe, and a process outside of the tree has it open as well: {what}",
         "Let that process close it, or name a parent of both processes.",
+    ),
+    "pipe-outside": Words(
+        "{descriptor} of {who} is a pipe, and a process outside of the tree has it open as well: {what}",
+        _APART,
+    ),
+    "socket-outside": Words(
+        "{descriptor} of {who} is a connection, and a process outside of the tree has it open as well: {what}",
+        _APART,
+    ),
+    "memory-outside": Words(
+        "{descriptor} of {who} is memory or a file without a name, and a process outside of the tree has it as"
+        " well: {what}",
+        _APART,
+    ),
+    "eventfd-outside": Words(
+        "{descriptor} of {who} is an eventfd, by which a process outside of the tree wakes it, or is woken: {what}",
+        _APART,
+    ),
+    "terminal-outside": Words(
+        "{descriptor} of {who} is the master of a terminal that a process outside of the tree has open: {what}",
+        _APART,
     ),
     "deleted-directory": Words(
         "{who} has the root directory {what}, which has been deleted",
@@ -299,6 +324,15 @@ NOTES = {
     " while it is, is lost",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
     " given none (linkat)",
+    "listener-outside": "{descriptor} of {who} is a socket that a process outside of the tree has as well ({what}):"
+    " it keeps it here, and has to itself who comes to it here after the move",
+    "descriptor-outside": "a process outside of the tree has {descriptor} of {who}, too ({what}): it keeps it here,"
+    " and after the move each has one of its own",
+    "offset-outside": "{descriptor} of {who} is one open file with a descriptor of a process that stays ({what}):"
+    " after the move each has a position and locks of its own in it, and a file of its own where it is not on"
+    " storage that both hosts share",
+    "writer-outside": "{descriptor} of {who} is a file that a process that stays writes, too ({what}): after the"
+    " move that goes to the file here, where it is not on storage that both hosts share",
 }
 
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.

@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import nothing_left_behind, trees_sound
-from migrate.checks.files import appended, databases, files_there, files_to_copy, locks_free
+from migrate.checks.files import (
+    appended,
+    databases,
+    files_there,
+    files_to_copy,
+    locks_free,
+    written_here_alone,
+)
 from migrate.checks.hard_links import one_file
 from migrate.checks.names import interfaces_there, names_free
 from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
@@ -295,6 +302,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     congestion_known,
     files_there,
     databases,
+    written_here_alone,
     locks_free,
     nothing_left_behind,
     trees_sound,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate.criu import probe
@@ -44,18 +43,8 @@ def _of_tree(one: TcpSocket, process: ProcessInventory) -> bool:
     or one of its listeners' that waits to be accepted.
     """
     if one.holder:
-        return _descends(one.pid, {task.pid for task in process.tasks})
+        return proc.descends(one.pid, {task.pid for task in process.tasks})
     return ports.is_connection(one) and any(ports.accepts(ours, one) for ours in process.sockets)
-
-
-def _descends(pid: int, tree: Collection[int]) -> bool:
-    """Whether process *pid* is one of *tree*, or below it."""
-    try:
-        while pid > 0 and pid not in tree:
-            pid = proc.stat(pid).ppid
-    except proc.Gone:
-        return False
-    return pid > 0
 
 
 def answer(
@@ -102,7 +91,7 @@ def _pids(process: ProcessInventory, found: HostInventory) -> None:
     """Add the numbers of *process* that are taken here, by a task or by a group or session without leader."""
     wanted = set(process.needed_pids)
     names: dict[int, str] = {}
-    for pid in _all_pids():
+    for pid in proc.pids():
         try:
             stat = proc.stat(pid)
         except proc.Gone:
@@ -116,7 +105,3 @@ def _pids(process: ProcessInventory, found: HostInventory) -> None:
         if number in names or Path(f"/proc/{number}").exists():
             found.taken_pids.append(number)
             found.taken_by[number] = names.get(number, "a thread")
-
-
-def _all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208

@@ -8,6 +8,7 @@ and directories, and refuses in the freeze where they are shared (criu/kerndat.c
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import itertools
 import os
@@ -50,14 +51,17 @@ def of_threads(task: Task) -> Iterator[Obstacle]:
         yield Obstacle(code="thread-apart", pid=task.pid, what=what)
 
 
-def compare(one: int, other: int, kind: int) -> int:
+def compare(one: int, other: int, kind: int, fds: tuple[int, int] = (0, 0)) -> int:
     """0 if the tasks have the same, 1 or 2 for an order between those that have not.
 
-    :raises Gone: a task has ended.
+    :param fds: their descriptors, where *kind* is of those.
+    :raises Gone: a task has ended, or has closed its descriptor.
     :raises OSError: the kernel has no kcmp(2), or does not let us.
     """
-    result = int(_libc.syscall(KCMP, one, other, kind, 0, 0))
+    result = int(_libc.syscall(KCMP, one, other, kind, *map(ctypes.c_ulong, fds)))
     if result < 0:
+        if ctypes.get_errno() == errno.EBADF:
+            raise Gone(f"a descriptor of {one} or {other}")
         with proc.looking():
             raise OSError(ctypes.get_errno(), f"kcmp of {one} and {other}")
     return result

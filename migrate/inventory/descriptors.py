@@ -7,7 +7,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import borrowed, epolls, holders, namespaces, of_proc, proc, watches
+from migrate.inventory import borrowed, epolls, holders, namespaces, of_proc, outside, proc, watches
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
@@ -32,10 +32,12 @@ class Descriptors:
     """Collects the descriptors of a tree.
 
     :ivar tables: what each descriptor points to, by PID and number.
+    :ivar files: those of regular files, memory and named pipes.
     """
 
     def __init__(self) -> None:
         self.tables: dict[int, dict[int, str]] = {}
+        self.files = outside.Opened()
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._pidfds: list[tuple[int, int, str]] = []
         self._watching: list[tuple[int, int, str]] = []
@@ -45,7 +47,6 @@ class Descriptors:
         self._disarmed: list[tuple[int, int, set[int]]] = []
         self._namespaces: list[tuple[int, int, str]] = []
         self._directories: list[tuple[int, str]] = []
-        self._fifos: dict[holders.Key, tuple[int, int, str]] = {}
         self._obstacles: list[Obstacle] = []
 
     def add_process(self, pid: int, files: Files) -> None:
@@ -80,9 +81,8 @@ class Descriptors:
             self._terminals.setdefault(f"{_PTS}{proc.fdinfo(pid, fd).more.get('tty-index', '')}", (pid, fd))
         elif target.startswith("/"):
             status = _status(pid, fd)
-            if stat.S_ISFIFO(status.st_mode):
-                self._fifos.setdefault((status.st_dev, status.st_ino), (pid, fd, target))
-            elif stat.S_ISDIR(status.st_mode):
+            self.files.add(holders.Held(pid, fd, target), status)
+            if stat.S_ISDIR(status.st_mode):
                 self._folders.append((pid, fd, target))
             if of_proc.about(target) is not None:
                 self._about.append((pid, fd, target))
@@ -140,6 +140,21 @@ class Descriptors:
             if one.code != "terminal" or one.what not in self._terminals:
                 yield one
 
+    def terminals_by_name(self) -> dict[str, holders.Held]:
+        """The masters of pseudo terminals, by what /proc shows of their other sides."""
+        return {
+            name: holders.Held(pid, fd, self.tables[pid][fd]) for name, (pid, fd) in self._terminals.items()
+        }
+
+    def is_whole(self, name: str) -> bool:
+        """Whether both ends of the pipe *name*, as /proc shows it, are in the tree."""
+        modes = {mode for _, _, mode in self._pipes[name]}
+        return len(modes) > 1 or os.O_RDWR in modes
+
+    def holds(self, target: str) -> bool:
+        """Whether any descriptor is *target*, as /proc shows it."""
+        return any(target in table.values() for table in self.tables.values())
+
     def ended(self) -> set[int]:
         """Processes that have ended, of which a file below /proc is open: CRIU needs their numbers for it."""
         return of_proc.ended(path for _, _, path in self._about)
@@ -153,9 +168,6 @@ class Descriptors:
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
-        for key, others in holders.of(self._fifos, besides=inside).items():
-            pid, fd, path = self._fifos[key]
-            yield Obstacle(code="fifo-outside", pid=pid, fd=fd, what=f"{path}, {others[0].who}")
         with Lender() as lender:
             yield from self._of_folders(lender)
             yield from self._of_disarmed(lender)
@@ -163,12 +175,7 @@ class Descriptors:
                 if borrowed.has_events(lender, pid, fd):
                     yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)
             for name, ends in self._pipes.items():
-                modes = {mode for _, _, mode in ends}
-                if (
-                    len(modes) == 1
-                    and os.O_RDWR not in modes
-                    and not borrowed.is_hung_up(lender, *ends[0][:2])
-                ):
+                if not self.is_whole(name) and not borrowed.is_hung_up(lender, *ends[0][:2]):
                     pid, fd, mode = ends[0]
                     code = "pipe-written" if mode == os.O_WRONLY else "pipe-read"
                     yield Obstacle(code=code, pid=pid, fd=fd, what=name)

@@ -6,14 +6,12 @@ which may name another file by now.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import file_facts, namespaces, proc
+from migrate.inventory import file_facts, namespaces, paths, proc
 from migrate.inventory.described import allocated_bytes, build_id, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
@@ -21,9 +19,6 @@ _DELETED = " (deleted)"
 
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
-
-#: So many names of a directory, to find another one of a file.
-_MOST_LOOKED_AT = 10_000
 
 #: Regular files without a place in any file system; CRIU rebuilds them by their content.
 _NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/SYSV", "/anon_hugepage", "/[aio]")
@@ -54,6 +49,7 @@ class Files:
     :ivar found: in the order in which they were seen.
     :ivar obstacles: what CRIU cannot dump, or not restore on another host.
     :ivar renamed: paths that are gone, of files that have another name: that one.
+    :ivar shared: mappings that others may have too (MAP_SHARED), with their PIDs.
     """
 
     def __init__(self, known: Collection[str] = ()) -> None:
@@ -61,6 +57,7 @@ class Files:
         self._found: dict[tuple[str, int], File] = {}
         self.obstacles: list[Obstacle] = []
         self.renamed: dict[str, str] = {}
+        self.shared: list[tuple[int, proc.Mapping]] = []
         self._deleted: dict[str, File] = {}
 
     @property
@@ -93,6 +90,8 @@ class Files:
         :raises Gone: the process has ended.
         """
         for mapping in proc.maps(pid):
+            if "s" in mapping.mode:
+                self.shared.append((pid, mapping))
             if mapping.path not in self._known or _writes(mapping):
                 self._add_mapping(pid, mapping)
 
@@ -130,6 +129,12 @@ class Files:
                 and not any(lock.startswith("LEASE") for lock in info.locks)
             ):
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
+
+    def add_writers(self, key: tuple[int, int], names: Collection[str]) -> None:
+        """Add to the file of that device and inode who writes it beside the tree."""
+        for file in self._found.values():
+            if (file.device, file.inode) == key and file.use in (File.OPEN, File.MAPPED):
+                file.writers.extend(name for name in names if name not in file.writers)
 
     def add_watched(self, pid: int, fd: int, path: str) -> None:
         """Add what is at *path*, which the descriptor *fd* of *pid* watches.
@@ -207,7 +212,7 @@ class Files:
     def _place(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> str | None:
         """The path that leads to the file; None: none does, which is an obstacle, or CRIU makes it anew."""
         if not path.endswith(_DELETED) and status.st_nlink > 0:
-            if path.startswith(_KERNEL_MADE) or _is_at(path, status):
+            if path.startswith(_KERNEL_MADE) or paths.leads_to(path, status):
                 return path
             self._obstacle("hidden-file", pid, path, fd=fd)
             return None
@@ -226,7 +231,7 @@ class Files:
             # As CRIU's criu/files-reg.c dump_ghost_file() counts: what is allocated, not how long it is.
             self._obstacle("deleted-file", pid, path, fd=fd, size_bytes=allocated_bytes(status))
         else:
-            other = _other_name(path, status)
+            other = paths.other_name(path, status)
             # Another file may have had the name, too, and only the names are known when it is opened again.
             if other and self.renamed.setdefault(path, other) == other:
                 return other
@@ -245,27 +250,6 @@ class Files:
 
     def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
         self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=shown(what), size_bytes=size_bytes))
-
-
-def _is_at(path: str, status: os.stat_result) -> bool:
-    """Whether *path* leads to that file: below a later mount, or beyond a bind mount of a part, none does."""
-    with contextlib.suppress(OSError):
-        return os.path.samestat(os.lstat(path), status)  # noqa: PTH116
-    return False
-
-
-def _other_name(path: str, status: os.stat_result) -> str:
-    """Another name of a file beside the one that is gone, as glibc's sem_open() leaves it; "": it has none there.
-
-    CRIU gives it one as well, for the time of its dump.
-    """
-    found = []
-    with contextlib.suppress(OSError), os.scandir(os.path.dirname(path)) as entries:  # noqa: PTH120
-        for entry in itertools.islice(entries, _MOST_LOOKED_AT):
-            if entry.inode() == status.st_ino and not entry.name.startswith("link_remap."):
-                found.append(entry)
-    same = (one.path for one in found if os.path.samestat(one.stat(follow_symlinks=False), status))
-    return min(same, default="")
 
 
 def _writes(mapping: proc.Mapping) -> bool:

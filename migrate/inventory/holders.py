@@ -1,4 +1,4 @@
-"""Who on this host has a file open, by what the file is and not by its name."""
+"""Who on this host has something open, by what it is and not by its name: every other process is looked at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from migrate.inventory import proc
+from tcpcp.criu import tree
+from tcpcp.errors import KernelError, PermissionDenied
 
 Key = tuple[int, int]
 
@@ -26,6 +28,17 @@ class Holder(NamedTuple):
     locks: tuple[str, ...]
 
 
+class Held(NamedTuple):
+    """A descriptor of some process.
+
+    :ivar target: what /proc shows, e.g. ``pipe:[123]`` or ``/etc/passwd``.
+    """
+
+    pid: int
+    fd: int
+    target: str
+
+
 class SocketHolder(NamedTuple):
     """A descriptor of a socket."""
 
@@ -34,49 +47,76 @@ class SocketHolder(NamedTuple):
     fd: int
 
 
+def everywhere(besides: Collection[int] = ()) -> Iterator[Held]:
+    """Yield every descriptor of the processes that our PID namespace sees, leaving out the processes *besides*.
+
+    They run on, and what has just ended or was closed is left out. None of it is asked of a file system, which
+    may be one that does not answer any more. Some 3 us each.
+    """
+    for pid in proc.pids():
+        if pid not in besides:
+            with contextlib.suppress(KernelError, PermissionDenied):
+                yield from _table(pid) or _of_threads(pid)
+
+
+def _table(pid: int) -> list[Held]:
+    return [Held(pid, fd, target) for fd, target in tree.descriptors(pid).items()]
+
+
+def _of_threads(pid: int) -> list[Held]:
+    """Of a process whose first thread has ended, while others live, by the number of one of those."""
+    others = (_table(tid) for tid in tree.threads(pid) if tid != pid)
+    return next((table for table in others if table), [])
+
+
+def named(pid: int) -> str:
+    """The process for people, e.g. ``redis-server (PID 812)``.
+
+    :raises Gone: it has ended.
+    """
+    return f"{proc.stat(pid).comm} (PID {pid})"
+
+
 def of_sockets(inodes: Collection[int]) -> dict[int, SocketHolder]:
     """Return who holds the sockets *inodes*: one holder of each, if it is in our PID namespace."""
     links = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, SocketHolder] = {}
-    for name in os.listdir("/proc") if links else ():  # noqa: PTH208
-        if not name.isdecimal():
-            continue
-        try:
-            for fd in Path(f"/proc/{name}/fd").iterdir():
-                inode = links.get(str(fd.readlink()))
-                if inode and inode not in found:
-                    who = f"{proc.stat(int(name)).comm} (PID {name})"
-                    found[inode] = SocketHolder(who, int(name), int(fd.name))
-        except (OSError, proc.Gone):
-            continue  # ended since, or closed since
+    for one in everywhere() if links else ():
+        inode = links.get(one.target)
+        if inode and inode not in found:
+            with contextlib.suppress(proc.Gone):
+                found[inode] = SocketHolder(named(one.pid), one.pid, one.fd)
     return found
 
 
 def of(wanted: Collection[Key], besides: Collection[int] = ()) -> dict[Key, list[Holder]]:
-    """Return who has open the files *wanted* (device and inode), leaving out the processes *besides*.
-
-    Every descriptor of the host is looked at: about 2 us each.
-    """
+    """Return who has open the files *wanted* (device and inode), leaving out the processes *besides*."""
     found: defaultdict[Key, list[Holder]] = defaultdict(list)
-    if not wanted:
-        return found
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdecimal() and int(name) not in besides:
-            _look(int(name), wanted, found)
+    for one in everywhere(besides) if wanted else ():
+        if one.target.startswith("/"):
+            with contextlib.suppress(OSError, proc.Gone):  # closed since
+                if (key := key_of(f"/proc/{one.pid}/fd/{one.fd}")) in wanted:
+                    info = proc.fdinfo(one.pid, one.fd)
+                    found[key].append(Holder(named(one.pid), info.writes, info.locks))
     return found
+
+
+def key_of(place: str) -> Key:
+    """The device and inode of the file to which *place*, in /proc, leads.
+
+    :raises OSError: it was closed.
+    """
+    status = os.stat(place)  # noqa: PTH116
+    return status.st_dev, status.st_ino
 
 
 def below(top: str, besides: Collection[int] = ()) -> list[str]:
     """Return who uses something at or below the directory *top*: has it open or mapped, or works or runs in it."""
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if not name.isdecimal() or int(name) in besides:
-            continue
-        try:
-            if any(path == top or path.startswith(f"{top}/") for path in _used(int(name))):
-                found.append(f"{proc.stat(int(name)).comm} (PID {name})")
-        except (OSError, proc.Gone):
-            continue  # ended since
+    for pid in proc.pids():
+        with contextlib.suppress(OSError, proc.Gone):  # ended since
+            if pid not in besides and any(path == top or path.startswith(f"{top}/") for path in _used(pid)):
+                found.append(named(pid))
     return found
 
 
@@ -89,19 +129,3 @@ def _used(pid: int) -> Iterator[str]:
         fields = line.split(maxsplit=5)
         if len(fields) > 5:
             yield os.fsdecode(fields[5])
-
-
-def _look(pid: int, wanted: Collection[Key], found: defaultdict[Key, list[Holder]]) -> None:
-    try:
-        numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
-    except OSError:
-        return  # ended since
-    for fd in numbers:
-        try:
-            status = Path(f"/proc/{pid}/fd/{fd}").stat()
-            if (key := (status.st_dev, status.st_ino)) in wanted:
-                info = proc.fdinfo(pid, int(fd))
-                who = f"{proc.stat(pid).comm} (PID {pid})"
-                found[key].append(Holder(who, info.flags & os.O_ACCMODE != os.O_RDONLY, info.locks))
-        except (OSError, proc.Gone):
-            continue  # closed since

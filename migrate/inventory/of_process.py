@@ -16,6 +16,7 @@ from migrate.inventory import (
     begun_anew,
     cgroups,
     cramped,
+    cut_in_two,
     locked,
     names,
     namespaces,
@@ -105,18 +106,19 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     held = sockets.collect(tree.held_in(tables.tables))
     for one, other in translated.find(held.tcp):
         one.problem = one.problem or translated.words(one, other)
-    found.files.extend([*files.found, *files.deleted])
-    found.files.extend(names.directories(held.names))
     found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
+    found.obstacles.extend(cut_in_two.look(tables, files, inside))
     found.obstacles.extend(sysv.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(cramped.obstacles(inside))
     found.obstacles.extend(begun_anew.obstacles(inside))
+    found.files.extend([*files.found, *files.deleted])
+    found.files.extend(names.directories(held.names))
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
     found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))

@@ -10,7 +10,17 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from migrate.inventory import apart, begun_anew, cramped, namespaces, plain_options, proc, sockets, sysv
+from migrate.inventory import (
+    apart,
+    begun_anew,
+    cramped,
+    cut_in_two,
+    namespaces,
+    plain_options,
+    proc,
+    sockets,
+    sysv,
+)
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -34,11 +44,14 @@ class Again(NamedTuple):
     options: Sequence[plain_options.Held] = ()
 
 
-def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> Again:
+def again(
+    pids: Iterable[int], known: Collection[str], tcp: Collection[int], bystanders: Collection[int] = ()
+) -> Again:
     """Look at the tasks *pids*, which are frozen.
 
     :param known: paths of files that are known.
     :param tcp: inodes of TCP sockets that are known: somebody else looks at them.
+    :param bystanders: as :func:`migrate.inventory.cut_in_two.look` has them.
     :raises KernelError, PermissionDenied: the kernel's tables or descriptors cannot be read.
     """
     files, tables, pids = Files(known), Descriptors(), list(pids)
@@ -52,7 +65,8 @@ def again(pids: Iterable[int], known: Collection[str], tcp: Collection[int]) -> 
     held = tree.held_in(tables.tables)
     others = [one for one in held if one.inode not in tcp]
     of_sockets = sockets.obstacles(others, {one.inode for one in held})
-    obstacles = [*of_files, *tables.obstacles(set(pids)), *of_sockets, *_of_tasks(pids)]
+    of_others = cut_in_two.look(tables, files, set(pids), bystanders)
+    obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
     return Again(files.found, files.renamed, obstacles, plain_options.read(others))
 
 

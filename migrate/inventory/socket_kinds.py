@@ -62,3 +62,18 @@ def netns_cookie(sock: socket.socket | None = None) -> bytes:
         return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
     except OSError:
         return b""
+
+
+def has_peer(sock: socket.socket) -> bool:
+    """Whether it is connected."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def has_name(sock: socket.socket) -> bool:
+    """Whether others can send to an IP or unix socket: it has a port, or a name."""
+    name = sock.getsockname()
+    return bool(name if sock.family == socket.AF_UNIX else name[1])

@@ -6,11 +6,11 @@ CRIU opens /dev/ptmx, which gives the lowest free number, until it has the one t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from migrate.inventory import proc
+from migrate.inventory import holders, proc
 from migrate.pb.session_pb2 import TakenName
 
 _PTS = "/dev/pts"
@@ -48,14 +48,11 @@ def _unreachable(wanted: list[TakenName], used: set[int]) -> Iterator[TakenName]
 def _holders(names: set[str]) -> dict[str, str]:
     """Who has the terminals *names* open, either side of them: one program for each."""
     found: dict[str, str] = {}
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdecimal()] if names else []:  # noqa: PTH208
-        try:
-            for fd in Path(f"/proc/{pid}/fd").iterdir():
-                target = str(fd.readlink())
-                if target.endswith("/ptmx"):
-                    target = f"{_PTS}/{proc.fdinfo(pid, int(fd.name)).more.get('tty-index', '')}"
-                if target in names and target not in found:
-                    found[target] = f"{proc.stat(pid).comm} (PID {pid})"
-        except (OSError, proc.Gone):
-            continue  # ended since, or closed since
+    for one in holders.everywhere() if names else ():
+        with contextlib.suppress(proc.Gone):  # ended since, or closed since
+            target = one.target
+            if target.endswith("/ptmx"):
+                target = f"{_PTS}/{proc.fdinfo(one.pid, one.fd).more.get('tty-index', '')}"
+            if target in names and target not in found:
+                found[target] = holders.named(one.pid)
     return found

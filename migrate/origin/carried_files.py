@@ -139,6 +139,7 @@ class CarriedFiles:
         :raises MigrateError: it has not, and they may not be copied.
         """
         found, self.renamed = again.files, again.renamed
+        self._require_written_alone(found)
         self._require_none_beside(found)
         for tree in self._trees:
             tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
@@ -166,6 +167,15 @@ class CarriedFiles:
                 f"{names(made)} was made since the check, beside files that the process writes, and is not copied",
                 hint=f"Pass --copy-tree {os.path.dirname(made[0])}, which copies all of it, or try again.",  # noqa: PTH120
             )
+
+    def _require_written_alone(self, found: list[File]) -> None:
+        for one in found:
+            if one.writers and one.path not in self._shared:
+                raise MigrateError(
+                    f"{one.path} is written by {names(one.writers)}, too, which stays here (not seen when it was"
+                    " checked)",
+                    hint="End that process first, or name a parent of both, which moves both.",
+                )
 
     def _other_since(self, path: str) -> bool:
         """Whether something of what was copied has changed: mode, owner, times or attributes, too."""

@@ -14,18 +14,20 @@ from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
 from migrate.inventory import open_files
 from migrate.origin.frozen import Frozen
+from migrate.origin.plan import Plan
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
 
 
-def at(tree: Frozen, checked: ProcessInventory, known: Collection[str]) -> open_files.Again:
+def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
     """Make sure that there is nothing that cannot be moved; what else was found.
 
-    :param checked: what it held when it was checked, and could be moved.
+    :param plan: has what it held when it was checked, and could be moved.
     :param known: paths of files that were compared.
     :raises MigrateError: there is.
     """
+    checked = plan.process
     tcp = {one.inode for one in checked.sockets}
-    found = open_files.again((pid for pid, _ in tree.tasks), known, tcp)
+    found = open_files.again((pid for pid, _ in tree.tasks), known, tcp, plan.bystanders)
     process = ProcessInventory(tasks=checked.tasks, obstacles=found.obstacles)
     reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
     if reasons:

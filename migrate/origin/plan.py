@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from migrate import checks, inventory, limits, runtime, switch
 from migrate.checks import around, names, obstacles
 from migrate.errors import Problem, Refused
-from migrate.inventory import beside, ports
+from migrate.inventory import beside, ports, proc
 from migrate.link import message_checks
 from migrate.origin import chronicle, patience
 from migrate.origin.session import Session
@@ -27,6 +27,7 @@ class Plan:
     :ivar runtime: what keeps the process on this host.
     :ivar copy: files to copy before the freeze.
     :ivar notes: what the user should know although it is no reason to refuse.
+    :ivar bystanders: the PIDs of all processes that were there when it was looked at who else holds what it holds.
     """
 
     runtime: Runtime
@@ -35,6 +36,7 @@ class Plan:
     addresses: list[switch.Address]
     copy: list[pb.File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    bystanders: frozenset[int] = frozenset()
 
 
 def check(session: Session) -> Plan:
@@ -45,6 +47,7 @@ def check(session: Session) -> Plan:
     request = session.request
     with session.account.phase("check"):
         kept = runtime.of(request.pid)
+        bystanders = frozenset(proc.pids())
         process = kept.inventory(request.pid)
         process.service_addresses.extend(request.along.addresses)
         process.service_addresses[:] = ports.service_addresses(process)
@@ -70,6 +73,7 @@ def check(session: Session) -> Plan:
         reasons = checks.refusals(process, here, there, options, needed)
         if reasons:
             raise Refused(reasons)
+        plan.bystanders = bystanders
         plan.notes += left + lent + checks.notes_on_files(process, there, options)
         return plan
 

@@ -41,6 +41,20 @@ kept.set()
 while not os.path.exists("/run/since/still"): time.sleep(0.01)
 """
 SEMAPHORE = "i = libc.semget(0, 1, 0o1600); libc.semctl(i, 0, 16, 5)"
+#: It is nobody's child, and has one end of a pipe of which the program has both.
+STRANGER = """
+r, w = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.closerange(3, w); open("/run/since/pid", "w").write(str(os.getpid()))
+        signal.pause()
+    os._exit(0)
+os.wait()
+while not os.path.exists("/run/since/pid"): time.sleep(0.01)
+"""
+STILL_THERE = """
+os.write(w, b"x"); assert os.read(r, 1) == b"x"; os.kill(int(open("/run/since/pid").read()), 9)
+"""
 GONE = "assert libc.semctl(i, 0, 12) == 5; libc.semctl(i, 0, 0)"
 
 
@@ -89,6 +103,7 @@ def said(bench: Bench, host: Host, name: str) -> None:
             ["another uts namespace"],
             id="host name",
         ),
+        pytest.param(STRANGER, STILL_THERE, ["is a pipe", "outside of the tree"], id="pipe of a stranger"),
     ],
 )
 def test_begun_between_check_and_freeze(

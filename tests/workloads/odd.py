@@ -7,18 +7,22 @@
 - ``connect=FROM>ADDRESS:PORT`` a connection; ``unix=@NAME`` one to the unix socket that another odd.py has
   with ``unixserver=@NAME``
 - ``read=PATH`` ``write=PATH`` an open file; ``map=PATH`` a file mapped as a library is; ``cwd=PATH``
+- ``stranger`` a process that is nobody's child and writes to a pipe of which both ends are here, too
 - ``memory=MB`` memory that is written, and no two pages are equal
 - ``mptcp`` ``md5=PEER`` ``tls`` of the listener, or of the connections it accepts
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import selectors
+import signal
 import socket
 import struct
 import sys
+import time
 
 IPPROTO_MPTCP = 262
 TCP_MD5SIG, TCP_ULP = 14, 31
@@ -84,6 +88,8 @@ class Server:
             os.chdir(value)
         elif name == "memory":
             self.kept.append(os.urandom(int(value) << 20))
+        elif name == "stranger":
+            stranger(*os.pipe())
         elif name == "tls":
             self.tls = True
 
@@ -123,6 +129,22 @@ class Server:
         else:
             self.selector.unregister(connection)
             connection.close()
+
+
+def stranger(read: int, write: int) -> None:
+    """It ends when nobody reads the pipe any more."""
+    os.set_blocking(write, False)
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.closerange(3, write)
+            os.closerange(write + 1, 64)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(write, b"x")
+                time.sleep(0.1)
+        os._exit(0)
+    os.wait()
 
 
 def main(where: str, words: list[str]) -> None:

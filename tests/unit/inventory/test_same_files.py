@@ -102,6 +102,17 @@ def test_databases_are_known_by_their_first_bytes() -> None:
     assert database(b"") == database(b"SQLite") == ""
 
 
+def test_who_stays_and_writes_what_the_process_reads_and_writes() -> None:
+    here = data(content=b"1", writers=["stats (PID 9)"])
+    for copying in (False, True):
+        reason = only(
+            reasons(process(files=[here]), None, destination(files=[data(content=b"1")]), copy_files=copying)
+        )
+        assert (reason.code, reason.role) == ("file-outside", "origin") and "stats (PID 9)" in reason.text
+    shared = data(storage="nfs4 s:/x 1 7", writers=["stats (PID 9)"])
+    assert reasons(process(files=[shared]), None, destination(files=[shared])) == []
+
+
 def test_locks_that_are_held_there() -> None:
     here = data(locks=["FLOCK WRITE 0 EOF"])
     reason = only(reasons(process(files=[here]), None, destination(files=[data(lockers=["flock (PID 9)"])])))
@@ -274,6 +285,17 @@ def test_what_is_made_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(MigrateError, match="second was made since the check") as caught:
         care.settle(now)
     assert f"--copy-tree {tmp_path}," in caught.value.problem.hint
+
+
+def test_who_begins_to_write_a_file_too_until_the_freeze(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, file = Destination(monkeypatch, same=b"1"), tmp_path / "same"
+    file.write_text("1")
+    care = carried(there, [opened(file)], copying=True)
+    care.settle(Again([opened(file)], {}, []))
+    with pytest.raises(MigrateError, match="same is written by stats"):
+        care.settle(Again([opened(file, writers=["stats (PID 9)"])], {}, []))
 
 
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
