@@ -41,10 +41,11 @@ def look(
         since only if it was sent to them, or if it has a name; only named pipes are looked for again.
     :raises KernelError, PermissionDenied: the kernel does not let us.
     """
-    things = Things(tables.tables, tables.files.by_key, files.shared, tables.terminals_by_name())
-    besides = {*inside} if tables.files.has_fifos else {*inside, *bystanders}
-    moment_s = outside.SHORT_MOMENT_S if bystanders else outside.MOMENT_S
-    hits = outside.staying(things.hits(besides), inside, moment_s)
+    things = Things(tables.tables, tables.files, files.shared, tables.terminals_by_name())
+    hits = [*things.hits({*inside, *bystanders})]
+    if bystanders and tables.files.fifos:
+        hits += Things({}, tables.files.named_pipes(), (), {}).hits(inside)
+    hits = outside.staying(hits, inside, outside.SHORT_MOMENT_S if bystanders else outside.MOMENT_S)
     return list(_Judge(things, tables, files).of(hits))
 
 

@@ -67,26 +67,33 @@ def place(one: Held) -> str:
 class Opened:
     """The tree's descriptors of what device and inode tell: regular files, memory (memfd) and named pipes.
 
-    :ivar has_fifos: one is a named pipe.
+    :ivar by_key: all of them, by device and inode; *fifos*: those of named pipes.
     """
 
     def __init__(self) -> None:
-        self.has_fifos = False
         self.by_key: defaultdict[Key, list[Held]] = defaultdict(list)
+        self.fifos: defaultdict[Key, list[Held]] = defaultdict(list)
+
+    def named_pipes(self) -> Opened:
+        """Only those."""
+        found = Opened()
+        found.by_key = found.fifos = self.fifos
+        return found
 
     def add(self, one: Held, status: os.stat_result) -> None:
         """Add a descriptor, if it is of these kinds."""
-        fifo = stat.S_ISFIFO(status.st_mode)
-        self.has_fifos |= fifo
-        if fifo or stat.S_ISREG(status.st_mode):
-            self.by_key[status.st_dev, status.st_ino].append(one)
+        key = status.st_dev, status.st_ino
+        if stat.S_ISFIFO(status.st_mode):
+            self.fifos[key].append(one)
+        if key in self.fifos or stat.S_ISREG(status.st_mode):
+            self.by_key[key].append(one)
 
 
 class Things:
     """What the tree holds, by what others could hold it by.
 
     :param tables: what each descriptor points to, by PID and number.
-    :param files: its descriptors of files, memory and named pipes, by what these are.
+    :param files: its descriptors of files, memory and named pipes.
     :param shared: its mappings that are shared (MAP_SHARED), with their PIDs.
     :param others: what else others may not have, by what /proc shows: terminals of which it has the master.
     :ivar mapped: files and memory that it has mapped so that others see what it writes, or it what others do.
@@ -95,11 +102,11 @@ class Things:
     def __init__(
         self,
         tables: Mapping[int, Mapping[int, str]],
-        files: Mapping[Key, list[Held]],
+        files: Opened,
         shared: Iterable[tuple[int, proc.Mapping]],
         others: Mapping[str, Held],
     ) -> None:
-        self.files = files
+        self.files = files.by_key
         self._named: dict[str, Held] = dict(others)
         self._alike: defaultdict[str, list[Held]] = defaultdict(list)
         for pid, table in tables.items():
@@ -109,8 +116,9 @@ class Things:
                 elif target in _ALIKE:
                     self._alike[target].append(Held(pid, fd, target))
         self.mapped = _of_mappings(shared)
-        self._paths = {one.target for several in files.values() for one in several}
-        self._inodes = {inode for _, inode in (*files, *self.mapped)}
+        self._paths = {one.target for several in self.files.values() for one in several}
+        self._inodes = {inode for _, inode in (*self.files, *self.mapped)}
+        self._may_be_mapped = bool(self._inodes - {inode for _, inode in files.fifos})
 
     def hits(self, besides: Collection[int]) -> Iterator[Hit]:
         """Yield what is held by processes other than *besides* at this moment."""
@@ -125,7 +133,7 @@ class Things:
                 yield Hit(self.first(key), one, key)
         for target, theirs in alike.items():
             yield from (Hit(*pair) for pair in one_opening.pairs(self._alike[target], theirs))
-        for pid in proc.pids() if self._inodes else ():
+        for pid in proc.pids() if self._may_be_mapped else ():
             if pid not in besides:
                 yield from self._mappings(pid)
 
