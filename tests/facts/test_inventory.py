@@ -280,7 +280,8 @@ c = socket.socket(); d = socket.socket(); d.bind(("127.0.0.1", 0)); e = socket.s
 """
     with program(code) as pid:
         found = inventory.process(pid)
-        assert not found.obstacles
+        # A raw socket hears what anybody on this host is sent.
+        assert set(codes(found)) <= {("datagrams", "a raw socket")}
         assert found.other_addresses == ["127.0.0.1"]
         # Bound and not connected: sock_diag shows it since Linux 6.8.
         assert [one.state for one in found.sockets] in ([7], [])

@@ -9,7 +9,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from netns import Hosts, eventually
@@ -33,12 +33,15 @@ def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @contextlib.contextmanager
-def paced(hosts: Hosts) -> Iterator[tuple[list[socket.socket], bytearray]]:
-    """A connection with much to send, a little each millisecond, and what its peer has read; the last is ended."""
+def paced(hosts: Hosts) -> Iterator[tuple[list[socket.socket], Callable[[], bool]]]:
+    """A connection with much to send, a little each millisecond, and whether its peer has read all of it.
+
+    The last of the sockets is ended.
+    """
     sock, peer = hosts.connect()
     sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, RATE_BYTES_S)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    got = bytearray()
+    got, written = bytearray(), 0
 
     def read() -> None:
         while part := peer.recv(1 << 16):
@@ -48,10 +51,10 @@ def paced(hosts: Hosts) -> Iterator[tuple[list[socket.socket], bytearray]]:
     thread.start()
     with contextlib.suppress(BlockingIOError):
         while True:
-            sock.send(bytes(1 << 16), socket.MSG_DONTWAIT)
+            written += sock.send(bytes(1 << 16), socket.MSG_DONTWAIT)
     time.sleep(0.003)
     ours = [sock]
-    yield ours, got
+    yield ours, lambda: len(got) == written
     ours[-1].shutdown(socket.SHUT_WR)
     thread.join(20)
     assert not thread.is_alive()
@@ -60,28 +63,26 @@ def paced(hosts: Hosts) -> Iterator[tuple[list[socket.socket], bytearray]]:
 def test_it_stays_unsent(hosts: Hosts, told: None) -> None:
     """In the ICI, and in the socket, which goes on."""
     for _ in range(ROUNDS):
-        with paced(hosts) as (ours, got), hosts.here.entered():
+        with paced(hosts) as (ours, is_read), hosts.here.entered():
             ici = tcpcp.get(sock := ours[0])
             assert ici.send_queue.unsent
             assert tcp_repair.get_outq_nsd(sock) == len(ici.send_queue.unsent)
             assert tcp_repair.get_window(sock) == ici.window
             tcpcp.resume(sock)
-            whole = len(got) + tcp_repair.get_outq(sock)
-            eventually(lambda got=got, whole=whole: len(got) >= whole, "all of it")
+            eventually(is_read, "all of it")
     assert_no_reset(hosts)
 
 
 def test_passed_on_it_goes_on_where_it_was(hosts: Hosts, told: None) -> None:
     """What had not been sent is sent for the first time."""
     for _ in range(ROUNDS):
-        with paced(hosts) as (ours, got), hosts.here.entered():
+        with paced(hosts) as (ours, is_read), hosts.here.entered():
             ici = tcpcp.get(sock := ours[0])
             tcpcp.release(sock)
             ours.append(made := tcpcp.create(ici))
             assert tcp_repair.get_outq_nsd(made) == len(ici.send_queue.unsent) > 0
             tcpcp.activate(made)
-            whole = len(got) + tcp_repair.get_outq(made)
-            eventually(lambda got=got, whole=whole: len(got) >= whole, "all of it")
+            eventually(is_read, "all of it")
     assert_no_reset(hosts)
 
 

@@ -103,7 +103,8 @@ def test_a_reset_while_it_is_frozen(hosts: Hosts) -> None:
 def test_a_raw_socket_of_tcp_is_no_connection(namespace: Namespace) -> None:
     code = "a = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP); ready()"
     with program(code) as pid:
-        assert not inventory.process(pid).obstacles
+        # It hears what anybody on this host is sent, and that is lost.
+        assert {one.code for one in inventory.process(pid).obstacles} <= {"datagrams"}
         extract = stages.Extract.collect([pid])
         assert extract.closed == []
         extract.close()
