@@ -20,7 +20,7 @@ from tcpcp.kernel import fields, tcp_repair
 
 SO_MAX_PACING_RATE = 47
 RATE_BYTES_S, BUFFER_BYTES = 20_000_000, 1_000_000
-ROUNDS = 20
+ROUNDS = 10
 
 
 @pytest.fixture(params=[True, False], ids=["with BPF", "without"])
@@ -87,7 +87,7 @@ def test_passed_on_it_goes_on_where_it_was(hosts: Hosts, told: None) -> None:
 
 
 def test_where_the_queue_is_selected_without_that(hosts: Hosts) -> None:
-    """The fact: some of twenty times all is sent, as far as the socket knows."""
+    """The fact: some of ten times all is sent, as far as the socket knows."""
     found = []
     for _ in range(ROUNDS):
         with paced(hosts) as (ours, _), hosts.here.entered():
