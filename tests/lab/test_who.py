@@ -95,7 +95,8 @@ def test_killed_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> No
     assert (status, report["outcome"]) == (6, "ENDED")
     assert report["where"] == f"PID {bench.pid} has ended on origin"
     assert "was killed while it was frozen" in report["error"]["message"]
-    assert report["notes"] == []
+    # An IPv6 address that comes back is not to be chosen for what the host begins itself.
+    assert [one for one in report["notes"] if "it is deprecated" not in one] == []
     assert not any(command_lines(bench, "numbered.py serve").values())
     eventually(lambda: bench.traces(bench.destination) == [], "nothing is left on destination")
     assert bench.migrate("--recover")[1]["notes"] == ["nothing was left here by a migration"]
