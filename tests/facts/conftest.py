@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from alarm import Alarm
 from gap_hosts import SERVICE, GapHosts
 from netns import Hosts, Namespace
 
@@ -64,15 +65,16 @@ def injector(gap_hosts: GapHosts) -> Iterator[Injector]:
 
 
 @pytest.fixture(params=(False, True), ids=("alone", "among threads"))
-def interrupting(request: pytest.FixtureRequest) -> Iterator[None]:
-    """SIGALRM raises KeyboardInterrupt; the kernel gives it to any thread that lets it through."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+def interrupting(request: pytest.FixtureRequest) -> Iterator[Alarm]:
+    """An alarm, which the kernel gives to any thread that lets it through."""
+    alarm = Alarm()
+    before = signal.signal(signal.SIGALRM, alarm.handle)
     over = threading.Event()
     others = [threading.Thread(target=over.wait) for _ in range(3 if request.param else 0)]
     for other in others:
         other.start()
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    yield alarm
+    alarm.over()
     over.set()
     for other in others:  # after that none of them can be in the midst of taking one
         other.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from actor import actor
+from alarm import Alarm
 from netns import Hosts, eventually, ip
 from passing import assert_no_reset, deaf, state_of, wait_state
 from traces import NOTHING, rules
@@ -159,21 +159,20 @@ def test_what_is_corked_goes_at_once(hosts: Hosts) -> None:
     assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1
 
 
-@pytest.mark.usefixtures("interrupting")
-def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
+def test_a_handler_raises_at_any_moment(hosts: Hosts, interrupting: Alarm) -> None:
     """Each call is done or not done: what was got can be resumed, and what is resumed works."""
     sock, peer = hosts.connect()
     with hosts.here.entered():
         tcpcp.prepare()
         for number in range(300):
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.00002 * (number % 100 + 1))
+                interrupting.set(0.00002 * (number % 100 + 1))
                 tcpcp.get(sock)
                 tcpcp.resume(sock)
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                interrupting.over()
             except KeyboardInterrupt:
                 pass
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            interrupting.over()
             if tcp_repair.get_repair(sock):
                 tcpcp.resume(sock)
             assert sock.getsockopt(socket.IPPROTO_TCP, 18) == 0

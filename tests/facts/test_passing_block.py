@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from alarm import Alarm
 from forking import ended
 from netns import Hosts
 from passing import assert_no_reset
@@ -244,23 +245,22 @@ def test_a_renewal_that_comes_too_late(
     alive(*pairs[0])
 
 
-def fate(sock: socket.socket, after_s: float) -> str:
+def fate(sock: socket.socket, alarm: Alarm, after_s: float) -> str:
     """What became of *sock* after a block that a handler interrupts after *after_s* seconds, or not at all."""
     try:
-        signal.setitimer(signal.ITIMER_REAL, after_s)
+        alarm.set(after_s)
         with tcpcp.passing([sock]):
             pass
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        alarm.over()
     except KeyboardInterrupt:
         pass
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    alarm.over()
     if sock.fileno() == -1:
         return "released"
     return "got" if tcp_repair.get_repair(sock) else "runs"
 
 
-@pytest.mark.usefixtures("interrupting")
-def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
+def test_a_handler_raises_at_any_moment(hosts: Hosts, interrupting: Alarm) -> None:
     """Where the block begins and ends too: all run or all are released, and nothing is between."""
     chance, fates, longest = Random(1), Counter[str](), 0.01
     with hosts.here.entered():
@@ -268,7 +268,7 @@ def test_a_handler_raises_at_any_moment(hosts: Hosts) -> None:
         for _ in range(400):
             sock, peer = hosts.connect()
             began = time.monotonic()
-            what = fate(sock, chance.uniform(0.00002, longest))
+            what = fate(sock, interrupting, chance.uniform(0.00002, longest))
             longest = 0.9 * longest + 0.1 * 1.3 * (time.monotonic() - began)
             fates[what] += 1
             if what == "runs":
