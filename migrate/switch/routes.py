@@ -14,7 +14,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tcpcp.kernel import routing
@@ -23,13 +23,11 @@ from tcpcp.kernel import routing
 KERNEL = 2
 MAIN, LOCAL = 254, 255
 
-_RTA_PRIORITY, _RTA_PREFSRC, _RTA_CACHEINFO, _RTA_TABLE, _RTA_EXPIRES = 6, 7, 12, 15, 23
+_RTA_PRIORITY, _RTA_PREFSRC, _RTA_CACHEINFO, _RTA_TABLE = 6, 7, 12, 15
 _ONLINK = 4
-_APPEND, _DUMP, _DUMP_INTR = 0x800, 0x300, 0x10
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLMSGHDR, _RTMSG = struct.Struct("=IHHII"), struct.Struct("=8BI")
-#: Of struct rta_cacheinfo: when the route ends, in hundredths of a second, 0 for never.
-_EXPIRES_AT, _CLOCK_TICKS = 8, 100
+_APPEND = 0x800
+#: Where in struct rta_cacheinfo it is told when the route ends, 0 for never.
+_EXPIRES_AT = 8
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _ATTEMPTS = 5
 _NAMES = {KERNEL: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
@@ -103,7 +101,7 @@ def from_hex(text: str) -> Route:
     :raises ValueError: it is none.
     """
     body = bytes.fromhex(text)
-    if len(body) < _RTMSG.size or body[0] not in (socket.AF_INET, socket.AF_INET6):
+    if len(body) < routing.RTMSG.size or body[0] not in (socket.AF_INET, socket.AF_INET6):
         raise ValueError("not a route")
     found = Route(body)
     if _told(body) != found or len(found.source) not in (0, 4, 16):
@@ -120,11 +118,12 @@ def present(family: int, having: Collection[bytes], index: int = 0) -> list[Rout
     :param index: of the interface whose routes are wanted; 0 for all.
     :raises OSError: the kernel does not say.
     """
+    question = routing.RTMSG.pack(family, *[0] * 8) + (by(index) if index else b"")
     with routing.netlink() as asking:
         with contextlib.suppress(OSError):  # then the kernel looks at the interface itself, if it can
             asking.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         for _ in range(_ATTEMPTS):
-            found = _dump(asking, family, index)
+            found = routing.dump(asking, question)
             if found is not None:
                 some = (body for body in found if any(one in body for one in having))
                 routes = (_told(body) for body in some if not _ends(body))
@@ -163,10 +162,10 @@ def _change(kind: int, flags: int, route: Route, harmless: tuple[int, ...]) -> N
 
 def _told(body: bytes) -> Route:
     """Without what the kernel does not take back, such as that the interface has no link at the moment."""
-    *fields, flags = _RTMSG.unpack_from(body)
+    *fields, flags = routing.RTMSG.unpack_from(body)
     kept = sorted(one for one in routing.attributes(body) if one[0] != _RTA_CACHEINFO)
     pieces = (routing.attribute(kind, value + bytes(-len(value) % 4)) for kind, value in kept)
-    return Route(_RTMSG.pack(*fields, flags & _ONLINK) + b"".join(pieces))
+    return Route(routing.RTMSG.pack(*fields, flags & _ONLINK) + b"".join(pieces))
 
 
 def _ends(body: bytes) -> bool:
@@ -175,29 +174,3 @@ def _ends(body: bytes) -> bool:
         if kind == _RTA_CACHEINFO and len(value) >= _EXPIRES_AT + 4:
             return bool(struct.unpack_from("=i", value, _EXPIRES_AT)[0])
     return False
-
-
-def _dump(asking: socket.socket, family: int, index: int) -> list[bytes] | None:
-    """All bodies; None: they have changed meanwhile, so that some may be missing."""
-    header = _RTMSG.pack(family, *[0] * 7, 0) + (by(index) if index else b"")
-    asking.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(header), routing.RTM_GETROUTE, 1 | _DUMP, 1, 0) + header)
-    bodies: list[bytes] = []
-    whole = True
-    while True:
-        for kind, flags, body in _messages(asking.recv(1 << 17)):
-            if kind == _NLMSG_ERROR:
-                number = -struct.unpack_from("=i", body)[0]
-                raise OSError(number, os.strerror(number))
-            whole = whole and not flags & _DUMP_INTR
-            if kind == _NLMSG_DONE:
-                return bodies if whole else None
-            bodies.append(body)
-
-
-def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, flags and body of each."""
-    offset = 0
-    while offset + _NLMSGHDR.size <= len(datagram):
-        length, kind, flags, _, _ = _NLMSGHDR.unpack_from(datagram, offset)
-        yield kind, flags, datagram[offset + _NLMSGHDR.size : offset + length]
-        offset += max((length + 3) & ~3, _NLMSGHDR.size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,11 +20,14 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, _RTA_MARK = 1, 4, 5, 8, 16
 UNICAST, _LOCAL = 1, 2
 U32 = struct.Struct("=I")
 
+#: struct rtmsg, with which the body of every message begins.
+RTMSG = struct.Struct("=8BI")
 _NLMSGHDR = struct.Struct("=IHHII")
-_RTMSG = struct.Struct("=8BI")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
-_NLMSG_ERROR, _REQUEST = 2, 0x1
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_REQUEST, _DUMP, _CHANGED = 0x1, 0x300, 0x10
+_DUMP_BYTES = 1 << 17
 _ANSWER_S = 1.0
 
 
@@ -66,7 +70,7 @@ def route(destination: bytes, table: int, protocol: int, scope: int, rest: bytes
     """A message's body: a unicast route to one host, or where *table* is 0 the question for it."""
     family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     kind = UNICAST if table else 0
-    header = _RTMSG.pack(family, len(destination) * 8, 0, 0, table, protocol, scope, kind, 0)
+    header = RTMSG.pack(family, len(destination) * 8, 0, 0, table, protocol, scope, kind, 0)
     return header + attribute(RTA_DST, destination) + rest
 
 
@@ -77,7 +81,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(found: bytes) -> Iterator[tuple[int, bytes]]:
     """Those of a route, up to the first that makes no sense."""
-    offset = _RTMSG.size
+    offset = RTMSG.size
     while offset + _ATTRIBUTE.size <= len(found):
         length, kind = _ATTRIBUTE.unpack_from(found, offset)
         if length < _ATTRIBUTE.size or offset + length > len(found):
@@ -104,4 +108,34 @@ def answer(datagram: bytes) -> bytes | int:
     if kind == _NLMSG_ERROR:
         return -int(_ERROR.unpack_from(datagram, _NLMSGHDR.size)[0])
     body = datagram[_NLMSGHDR.size : length]
-    return body if len(body) >= _RTMSG.size else errno.EBADMSG
+    return body if len(body) >= RTMSG.size else errno.EBADMSG
+
+
+def dump(asking: socket.socket, question: bytes) -> list[bytes] | None:
+    """The bodies of all routes that *question*, a body itself, asks for.
+
+    :return: None: they have changed meanwhile, so that some may be missing.
+    :raises OSError: the kernel does not say.
+    """
+    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(question), RTM_GETROUTE, _REQUEST | _DUMP, 1, 0)
+    asking.send(header + question)
+    bodies: list[bytes] = []
+    whole = True
+    while True:
+        for kind, flags, body in _messages(asking.recv(_DUMP_BYTES)):
+            if kind == _NLMSG_ERROR:
+                number = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else errno.EBADMSG
+                raise OSError(number, os.strerror(number))
+            whole = whole and not flags & _CHANGED
+            if kind == _NLMSG_DONE:
+                return bodies if whole else None
+            bodies.append(body)
+
+
+def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and body of each."""
+    offset = 0
+    while offset + _NLMSGHDR.size <= len(datagram):
+        length, kind, flags, _, _ = _NLMSGHDR.unpack_from(datagram, offset)
+        yield kind, flags, datagram[offset + _NLMSGHDR.size : offset + length]
+        offset += max((length + 3) & ~3, _NLMSGHDR.size)
