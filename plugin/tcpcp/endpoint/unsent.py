@@ -42,23 +42,21 @@ def kept(socks: Sequence[socket.socket], numbers: Sequence[Numbers | None]) -> I
     :raises KernelError: of one of them; all are as before.
     """
     windows: list[Window | None] = [None] * len(socks)
-    try:
+    shut = []
+    with contextlib.ExitStack() as undo:
         for i, (sock, one) in enumerate(zip(socks, numbers, strict=True)):
             if (one is None or one.write_seq != one.snd_una) and tcp_repair.get_outq_nsd(sock):
-                open_ = windows[i] = tcp_repair.get_window(sock)
-                tcp_repair.set_window(sock, replace(open_, snd_wnd=0))
-        _wait([(sock, one) for sock, one, window in zip(socks, numbers, windows, strict=True) if window])
+                window = windows[i] = tcp_repair.get_window(sock)
+                undo.callback(tcp_repair.set_window, sock, window)
+                tcp_repair.set_window(sock, replace(window, snd_wnd=0))
+                shut.append((sock, one))
+        if shut:
+            _wait(shut)
         yield windows
-    finally:
-        for sock, window in zip(socks, windows, strict=True):
-            if window:
-                tcp_repair.set_window(sock, window)
 
 
 def _wait(shut: Sequence[tuple[socket.socket, Numbers | None]]) -> None:
     """Until nothing that was sent may have the rest of *shut* sent."""
-    if not shut:
-        return
     began = time.monotonic()
     time.sleep(min(max(_paced_s(sock, one) for sock, one in shut), PATIENCE_S))
     for sock, _ in shut:
