@@ -21,7 +21,7 @@ import pytest
 from gap_hosts import GapHosts, Moving, receive_all
 from helpers import Helper
 from netns import Hosts, ip
-from passing import assert_no_reset, wait_state
+from passing import assert_no_reset, pass_on, wait_state
 
 import tcpcp
 from migrate.inventory import translated
@@ -357,11 +357,7 @@ def test_a_translation_stays(hosts: Hosts, rules: str) -> None:
         add(rules)
     sock, peer = translated_pair(hosts, rules is REDIRECTED)
     for _ in range(2):
-        with hosts.here.entered():
-            ici = tcpcp.get(sock)
-            tcpcp.release(sock)
-            sock = tcpcp.create(ici)
-            tcpcp.activate(sock)
+        _, sock = pass_on(hosts, sock)
         sock.settimeout(5)
         peer.sendall(b"a" * 5000)
         assert receive_all(sock, 5000) == b"a" * 5000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -47,6 +48,14 @@ def helper_with(
         running.close()
 
 
+def assert_one_stays(running: Helper, done: subprocess.Popen[str]) -> None:
+    """*done* is told to end, and the worker of its user goes; that of the other one does not."""
+    tell(done)
+    eventually(lambda: len(running.workers()) == 1, "it ends", 5)
+    time.sleep(1)
+    assert len(running.workers()) == 1
+
+
 def test_a_worker_without_work_ends_after_a_while(hosts: Hosts) -> None:
     with helper_with(hosts, 64, 0.5, FIRST, NOBODY) as running:
         sock, peer = hosts.connect()
@@ -56,10 +65,7 @@ def test_a_worker_without_work_ends_after_a_while(hosts: Hosts) -> None:
         ):
             assert (line(holds), line(program)) == ("got", "in")
             assert len(running.workers()) == 2
-            tell(program)
-            eventually(lambda: len(running.workers()) == 1, "it ends", 5)
-            time.sleep(1)
-            assert len(running.workers()) == 1  # the other holds something
+            assert_one_stays(running, program)  # the other holds something
         with user_program(running, COMES_AND_GOES, uid=FIRST) as again:
             assert line(again) == "in"
         eventually(lambda: len(running.workers()) == 1, "all end but that of who died with something", 5)
@@ -84,10 +90,7 @@ def test_a_worker_remembers_what_it_has_released(hosts: Hosts) -> None:
             user_program(running, COMES_AND_GOES, uid=FIRST) as other,
         ):
             assert (line(releases), line(other)) == ("released", "in")
-            tell(other)
-            eventually(lambda: len(running.workers()) == 1, "the other's ends", 5)
-            time.sleep(1)
-            assert len(running.workers()) == 1
+            assert_one_stays(running, other)
 
 
 def test_users_one_after_another(hosts: Hosts) -> None:
