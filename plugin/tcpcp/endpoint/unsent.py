@@ -21,11 +21,11 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
 from tcpcp.record.ici import Window
 
-#: How long a device may take for what it has got, and the most that is waited for a paced segment, s.
+#: How long a device may take for what it has got, and the most that is waited for a paced segment, s. One that
+#: leaves later does not leave while queues are read, but where nobody knows when it may.
 PATIENCE_S = 0.05
-#: How long a paced segment may have to wait where BPF does not tell, s: they are made for a millisecond's worth
-#: (tcp_tso_autosize()), but of two segments at least.
-_PACED_S = 0.005
+#: sk_gso_max_size of all devices but BIG TCP's, bytes; net.ipv4.tcp_tso_rtt_log's default.
+_LARGEST, _RTT_LOG = 1 << 16, 9
 _LOOK_S = 0.0001
 #: include/uapi/asm-generic/socket.h; include/uapi/linux/sock_diag.h SK_MEMINFO_WMEM_ALLOC, the third number.
 _SO_MAX_PACING_RATE, _SO_MEMINFO = 47, 55
@@ -65,11 +65,23 @@ def _wait(shut: Sequence[tuple[socket.socket, Numbers | None]]) -> None:
 
 
 def _paced_s(sock: socket.socket, numbers: Numbers | None) -> float:
+    """How long to wait for the time of *sock*'s next segment."""
     if numbers:
-        return max(numbers.wstamp_ns - numbers.clock_ns, 0) / 1e9
-    rate = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 8, "SO_MAX_PACING_RATE")
-    paced = rate != _UNPACED[: len(rate)] or tcp_repair.get_congestion(sock).startswith("bbr")
-    return _PACED_S if paced else 0.0
+        left_s = max(numbers.wstamp_ns - numbers.clock_ns, 0) / 1e9
+        return left_s if left_s <= PATIENCE_S else 0.0
+    limit = tcp_repair.get_bytes(sock, socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 8, "SO_MAX_PACING_RATE")
+    paced = limit != _UNPACED[: len(limit)] or tcp_repair.get_congestion(sock).startswith("bbr")
+    return min(longest_pause_s(*tcp_repair.get_pacing(sock)), PATIENCE_S) if paced else 0.0
+
+
+def longest_pause_s(rate_bytes_s: int, min_rtt_us: int) -> float:
+    """How long a segment waits at most for the one before it, which is paced, s.
+
+    That one is made for a millisecond's worth, and the larger the nearer the peer is
+    (net/ipv4/tcp_output.c tcp_tso_autosize(), tcp_update_skb_after_send()).
+    """
+    size_bytes = (rate_bytes_s >> 10) + (_LARGEST >> (min_rtt_us >> _RTT_LOG))
+    return min(size_bytes, _LARGEST) / max(rate_bytes_s, 1)
 
 
 def _on_its_way(sock: socket.socket) -> int:

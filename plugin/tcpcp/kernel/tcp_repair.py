@@ -69,6 +69,8 @@ _OPTIONS = {n: struct.Struct(f"={2 * n}I") for n in range(5)}
 _INFO = struct.Struct("=8B24I")
 #: tcpi_segs_in, since Linux 4.2.
 _SEGMENTS_IN = struct.Struct("=140xI")
+#: tcpi_pacing_rate and tcpi_min_rtt, since Linux 4.6.
+_PACING = struct.Struct("=104xQ36xI")
 _INT = b"\0\0\0\0"
 #: What is given as an int with a sign, and means one without: no error shows it.
 _UNSIGNED = frozenset({"TCP_QUEUE_SEQ", "TCP_TIMESTAMP"})
@@ -334,6 +336,13 @@ def get_segments_in(sock: socket.socket) -> int:
     """``tcpi_segs_in``: how many segments have arrived for the socket."""
     raw = get_bytes(sock, TCP, TCP_INFO, _SEGMENTS_IN.size, "TCP_INFO")
     return int(_SEGMENTS_IN.unpack(raw)[0])
+
+
+def get_pacing(sock: socket.socket) -> tuple[int, int]:
+    """``tcpi_pacing_rate``, bytes/s, and ``tcpi_min_rtt``, us; 0 where the kernel does not tell."""
+    raw = get_bytes(sock, TCP, TCP_INFO, _PACING.size, "TCP_INFO")
+    rate, min_rtt = _PACING.unpack(raw.ljust(_PACING.size, b"\0"))
+    return rate, min_rtt
 
 
 def get_congestion(sock: socket.socket) -> str:
