@@ -19,7 +19,7 @@ import tcpcp
 from tcpcp.kernel import fields, tcp_repair
 
 SO_MAX_PACING_RATE = 47
-#: As many bytes as a segment may have leave every 33 ms; all that the buffer takes, wmem_max at most, in 0.1 s or more.
+#: As many bytes as a segment may have leave every 33 ms; all that the buffer takes in 0.1 s or more.
 RATE_BYTES_S, BUFFER_BYTES = 2_000_000, 1_000_000
 LONG_S = 0.05
 AT_ONCE = -1  # ~0U, "no rate"
