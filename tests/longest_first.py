@@ -18,6 +18,20 @@ SECONDS = {
     "facts/test_space.py": 130,
     "facts/test_patience.py": 50,
     "fuzz/test_fuzz.py": 45,
+    "lab/test_kills.py": 340,
+    "lab/test_cuts.py": 280,
+    "lab/test_two_copies.py": 270,
+    "lab/test_copied_files.py": 200,
+    "lab/test_doubt.py": 160,
+    "lab/test_by_ssh.py": 155,
+    "lab/test_limits.py": 146,
+    "lab/test_who.py": 110,
+    "lab/test_way_back.py": 109,
+    "lab/test_kernels_own.py": 103,
+    "lab/test_firewalls.py": 80,
+    "lab/test_crowd.py": 76,
+    "lab/test_gap.py": 70,
+    "lab/test_network_as_it_was.py": 56,
 }
 
 

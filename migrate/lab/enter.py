@@ -1,8 +1,8 @@
 """Runs a program inside a host of the lab: in the foreground, or detached.
 
-A program of its own as well (``python -I -S enter.py exec|spawn ...``); the command imports it and calls
-:func:`run` or :func:`spawn` directly. Tests call it hundreds of times, so it imports little: pathlib and
-typing would double its 25 ms.
+A program of its own as well (``python -I -S enter.py exec|spawn|serve ...``); the command imports it and calls
+:func:`run` or :func:`spawn` directly. It is started often, so it imports little: pathlib and typing would double
+its 25 ms.
 
 All namespaces are entered at once through a pidfd of the host's init, and its start time is compared
 after the pidfd is open, so a reused PID is never entered. Source: setns(2), since Linux 5.8.
@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
@@ -150,32 +151,44 @@ def keep(command: list[str], orders: int, answer: int) -> None:
     os.write(answer, os.waitpid(child, 0)[1].to_bytes(2, "big"))
 
 
-def start_kept(command: list[str]) -> tuple[int, int]:
-    """Start *command* in the PID namespace entered; return what takes signals for it and what tells its end.
+def start_keeper(command: list[str], orders: int, answer: int, orders_end: int = -1) -> None:
+    """In the PID namespace entered: have the host's init adopt a keeper of *command*.
 
-    It is the child of a keeper, and that of the host's init. Were it ours, it would fall to the machine's
-    init if we are killed; and one that does not reap, as in many containers, would leave a zombie that
-    keeps the host's PID namespace for ever (kernel/pid_namespace.c zap_pid_ns_processes()).
+    Were it ours, it would fall to the machine's init if we are killed; and one that does not reap, as in many
+    containers, would leave a zombie that keeps the host's PID namespace for ever
+    (kernel/pid_namespace.c zap_pid_ns_processes()).
+
+    :param orders_end: to be closed there, so that its end is the end of whoever gives orders.
     """
-    orders, orders_end = os.pipe()
-    answer, answer_end = os.pipe()
     between = os.fork()
     if between == 0:
         try:
             if os.fork() == 0:
-                os.close(orders_end)
-                os.close(answer)
-                keep(command, orders, answer_end)
+                if orders_end >= 0:
+                    os.close(orders_end)
+                keep(command, orders, answer)
         except BrokenPipeError:  # nobody asks any more
             pass
         finally:
             os._exit(0)
+    os.waitpid(between, 0)
+
+
+def start_kept(command: list[str]) -> tuple[int, int]:
+    """Start *command* in the PID namespace entered; return what takes signals for it and what tells its end."""
+    orders, orders_end = os.pipe()
+    answer, answer_end = os.pipe()
+    start_keeper(command, orders, answer_end, orders_end)
     os.close(orders)
     os.close(answer_end)
-    os.waitpid(between, 0)
     # Only now: whoever hears of the command may kill us, and what stands between would fall to that init, too.
     os.write(orders_end, BEGIN)
     return orders_end, answer
+
+
+def status_in(answer: bytes) -> int:
+    """Return the wait status in a keeper's *answer*; of one that was killed there is none, nor of its command."""
+    return int.from_bytes(answer, "big") if answer else signal.SIGKILL
 
 
 def forward_until_end(orders: int, answer: int) -> int:
@@ -191,7 +204,7 @@ def forward_until_end(orders: int, answer: int) -> int:
         except BlockingIOError:
             info = signal.sigwaitinfo(FORWARDED | {signal.SIGIO})
         else:
-            return int.from_bytes(status, "big") if status else signal.SIGKILL  # a keeper that was killed
+            return status_in(status)
         if info.si_signo in FORWARDED and info.si_code != SI_KERNEL:
             os.write(orders, bytes([info.si_signo]))
 
@@ -277,18 +290,68 @@ def spawn(init_pid: int, init_ticks: int, log: str | None, command: list[str]) -
     return 0
 
 
-def main() -> int:
-    """``exec PID TICKS COMMAND...`` or ``spawn PID TICKS LOG COMMAND...`` (empty LOG: none)."""
-    mode, pid, ticks, *rest = sys.argv[1:]
+def begin_kept(init_pid: int, init_ticks: int, command: list[str], descriptors: list[int]) -> None:
+    """In a child of :func:`serve`: start *command* with a keeper as its *descriptors* say, and end."""
+    *streams, orders, answer = descriptors
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    problem = entering(lambda: enter(init_pid, init_ticks))
+    if problem:
+        os.write(answer, (problem << 8).to_bytes(2, "big"))
+    else:
+        start_keeper(command, orders, answer)
+
+
+def serve(requests: int) -> int:
+    """Run commands in hosts for whoever has the other end of the socket *requests*, until that is closed.
+
+    A request is in JSON: PID and start of the host's init, the command; with it come five descriptors: standard
+    streams, where orders to its keeper come from and where the wait status goes, see :func:`keep`. It is answered
+    by a byte once the first order, to begin, may be given.
+    """
+    import json
+    import socket
+
+    asked = socket.socket(fileno=requests)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(asked, 1 << 20, 5, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return 0
+        child = os.fork()
+        if child == 0:
+            try:
+                asked.close()
+                pid, ticks, command = json.loads(data)
+                begin_kept(pid, ticks, command, descriptors)
+            finally:
+                os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        os.waitpid(child, 0)
+        asked.send(BEGIN)
+
+
+def entering(act: Callable[[], int | None]) -> int:
+    """Do *act*; return what it returns, or the exit status of a host that cannot be entered, said why."""
     try:
-        if mode == "spawn":
-            return spawn(int(pid), int(ticks), rest[0] or None, rest[1:])
-        return run(int(pid), int(ticks), rest)
+        return act() or 0
     except ProcessLookupError:
         sys.stderr.write("migrate-lab: the host has ended; migrate-lab up starts the lab anew\n")
     except PermissionError as error:
         sys.stderr.write(f"migrate-lab: {error}; entering a host needs root\n")
+    sys.stderr.flush()
     return EXIT_LAB
+
+
+def main() -> int:
+    """``exec PID TICKS COMMAND...``, ``spawn PID TICKS LOG COMMAND...`` (empty LOG: none) or ``serve SOCKET``."""
+    mode, *rest = sys.argv[1:]
+    if mode == "serve":
+        return serve(int(rest[0]))
+    pid, ticks = map(int, rest[:2])
+    if mode == "spawn":
+        return entering(lambda: spawn(pid, ticks, rest[2] or None, rest[3:]))
+    return entering(lambda: run(pid, ticks, rest[2:]))
 
 
 if __name__ == "__main__":

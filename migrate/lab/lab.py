@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from migrate.lab import cgroups, enter, state, topology
+from migrate.lab import cgroups, enter, entrance, state, topology
 from migrate.lab.errors import LabError
 from migrate.lab.state import Init
 from migrate.lab.topology import Address
 
-ENTER = Path(enter.__file__)
 UP_DEADLINE_S = 30.0
 SPAWN_DEADLINE_S = 20.0
 
@@ -58,7 +57,16 @@ class Host:
 
     def _argv(self, mode: str, *words: str) -> list[str]:
         init = self.init
-        return [sys.executable, "-I", "-S", str(ENTER), mode, str(init.pid), str(init.start_ticks), *words]
+        return [
+            sys.executable,
+            "-I",
+            "-S",
+            str(entrance.ENTER),
+            mode,
+            str(init.pid),
+            str(init.start_ticks),
+            *words,
+        ]
 
     def exec(
         self,
@@ -73,15 +81,19 @@ class Host:
         :param timeout: seconds; then the command is killed and subprocess.TimeoutExpired raised.
         :param check: raise subprocess.CalledProcessError unless the exit status is 0.
         """
-        stdin = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
-        return subprocess.run(
-            self._argv("exec", *command),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=check,
-            **stdin,
+        given = (input or "").encode()
+        done = self._run_to_end(command, given, timeout)
+        text = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
+        if check:
+            text.check_returncode()
+        return text
+
+    def _run_to_end(
+        self, command: Sequence[str], given: bytes, timeout: float | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        return entrance.of_this_process().run(self.init, command, given, timeout)
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start *command* as subprocess.Popen does with *options*; a signal to it is passed on."""

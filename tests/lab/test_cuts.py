@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from harness.checkered import checkered
 from harness.wait import eventually
 from kills import Bench, Migration
 from kills_outcomes import (
@@ -28,7 +29,7 @@ def bench(loaded: Bench) -> Bench:
 # --- the link --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", BEFORE)
+@pytest.mark.parametrize("state", checkered(BEFORE))
 def test_link_cut_before_commit(bench: Bench, state: str) -> None:
     """Both sides notice by the silence, at about the same time, and neither hears of the other."""
     migration = Migration(bench, state)
@@ -89,7 +90,7 @@ def decide_by_force(bench: Bench, migration: Migration) -> None:
 # --- signals, and a second migration ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", BEFORE)
+@pytest.mark.parametrize("state", checkered(BEFORE))
 def test_interrupted_before_commit(bench: Bench, state: str) -> None:
     """Ctrl-C, and SIGTERM."""
     migration = Migration(bench, state)

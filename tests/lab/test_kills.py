@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from harness.checkered import checkered
 from harness.left import View
 from harness.wait import eventually
 from kills import Bench, Migration
@@ -30,7 +31,7 @@ def bench(loaded: Bench) -> Bench:
 # --- kill -9 of one --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", BEFORE)
+@pytest.mark.parametrize("state", checkered(BEFORE))
 def test_driver_killed_before_commit(bench: Bench, state: str) -> None:
     """The guardians undo, on both hosts."""
     migration = Migration(bench, state)
@@ -56,7 +57,7 @@ def test_driver_killed_when_it_runs_there(bench: Bench) -> None:
     assert_moved(bench)
 
 
-@pytest.mark.parametrize("state", BEFORE)
+@pytest.mark.parametrize("state", checkered(BEFORE))
 def test_agent_killed_before_commit(bench: Bench, state: str) -> None:
     """The driver rolls back, the destination's guardian cleans up."""
     migration = Migration(bench, state)
@@ -87,7 +88,7 @@ def test_criu_killed_on_origin_before_the_dump(bench: Bench, state: str) -> None
     assert_goes_on_at_origin(bench)
 
 
-@pytest.mark.parametrize("state", [*BEFORE[2:], *AFTER])
+@pytest.mark.parametrize("state", checkered([*BEFORE[2:], *AFTER]))
 def test_criu_killed_on_origin_after_the_dump(bench: Bench, state: str) -> None:
     """It is not needed any more: the tree stays stopped by the signal that was pending."""
     migration = Migration(bench, state)
@@ -96,7 +97,7 @@ def test_criu_killed_on_origin_after_the_dump(bench: Bench, state: str) -> None:
     assert_moved(bench)
 
 
-@pytest.mark.parametrize("state", BEFORE)
+@pytest.mark.parametrize("state", checkered(BEFORE))
 def test_criu_killed_on_destination(bench: Bench, state: str) -> None:
     """The agent notices, kills what CRIU had built, and says so to the driver."""
     migration = Migration(bench, state)

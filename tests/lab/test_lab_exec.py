@@ -1,9 +1,12 @@
 """Running things in a host of a lab: streams, statuses, signals, processes that stay."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,6 +125,59 @@ def test_spawn_that_fails_says_so(lab: Lab) -> None:
     assert migrate_lab(lab.name, "spawn", "origin", "--log", "/no/dir", "--", "true").returncode == 127
     with pytest.raises(LabError, match="no-such-program"):
         lab.hosts["origin"].spawn(["no-such-program"])
+
+
+def test_exec_of_what_takes_too_long(lab: Lab) -> None:
+    """It is killed, and what it had written is told."""
+    host = lab.hosts["origin"]
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        host.exec(["sh", "-c", "echo $$; exec sleep 1000"], timeout=0.5)
+    pid = int(caught.value.stdout)
+    assert host.exec(["test", "-e", f"/proc/{pid}"], check=False).returncode == 1
+
+
+def test_exec_reads_and_writes_much(lab: Lab) -> None:
+    """More than a pipe holds, both ways."""
+    text = "0123456789abcde\n" * 100_000
+    done = lab.hosts["origin"].exec(["sh", "-c", "tee /dev/stderr"], input=text)
+    assert (done.stdout, done.stderr) == (text, text)
+
+
+def test_exec_by_many_threads(lab: Lab) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = [["origin", "destination"][number % 2] for number in range(40)]
+        found = list(pool.map(lambda name: lab.hosts[name].exec(["hostname"]).stdout, names))
+    assert found == [f"{name}\n" for name in names]
+
+
+def test_exec_of_one_that_has_forked(lab: Lab) -> None:
+    """A child of ours enters hosts by a process of its own, and leaves us ours."""
+    host = lab.hosts["origin"]
+    host.exec(["true"])
+    child = os.fork()
+    if child == 0:
+        status = 99
+        with contextlib.suppress(Exception):
+            status = host.exec(["sh", "-c", "exit 3"], check=False).returncode
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert host.exec(["echo", "here"]).stdout == "here\n"
+
+
+def test_who_ends_leaves_no_command(lab: Lab) -> None:
+    """Killed in the middle of exec: what enters hosts for it ends, and the command does."""
+    program = f"from migrate.lab import Lab; Lab({lab.name!r}).hosts['origin'].exec(['sleep', '4321'])"
+    origin = lab.hosts["origin"]
+    sleeps = ["pgrep", "-fx", "sleep 4321"]
+    run = subprocess.Popen([sys.executable, "-c", program])
+    eventually(lambda: not origin.exec(sleeps, check=False).returncode, "it runs")
+    servers = subprocess.run(
+        ["pgrep", "-P", str(run.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    run.kill()
+    run.wait()
+    eventually(lambda: bool(origin.exec(sleeps, check=False).returncode), "it has ended")
+    eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in servers), "nobody enters for it")
 
 
 def test_zombies_are_reaped(lab: Lab) -> None:

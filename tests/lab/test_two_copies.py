@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from harness.checkered import checkered
 from harness.left import View
 from harness.wait import eventually
 from kills import Bench, Migration
@@ -33,6 +34,8 @@ threading.Thread(target=beat, args=('b',), daemon=True).start()
 beat('a')
 """
 HOLDS = ["freezer", "keeper"]
+BEFORE = ["FROZEN", "DUMPED", "ISOLATED", "RESTORED", "SWITCHED"]
+VICTIMS = [("driver",), ("driver", "guardian origin"), ("driver", "guardian origin", "criu origin")]
 WATCH_S = 0.5
 
 
@@ -120,7 +123,7 @@ def processes_of(bench: Bench) -> list[str]:
     return [words for _, words in View(bench.origin).processes.values() if "/tmp/beats" in words]
 
 
-@pytest.mark.parametrize("state", ["FROZEN", "DUMPED", "ISOLATED", "RESTORED", "SWITCHED"])
+@pytest.mark.parametrize(("hold", "state"), checkered(HOLDS, BEFORE), indirect=["hold"])
 def test_sigcont_before_commit(bench: Bench, hold: str, state: str) -> None:
     """Rolled back by the guardian: it had not run in between, and does again, where it was."""
     migration = Migration(bench, state)
@@ -135,7 +138,7 @@ def test_sigcont_before_commit(bench: Bench, hold: str, state: str) -> None:
     assert bench.origin.exec(["cat", f"/proc/{bench.pid}/cgroup"]).stdout.splitlines()[-1] == "0::/"
 
 
-@pytest.mark.parametrize("state", ["DUMPED", "SWITCHED"])
+@pytest.mark.parametrize(("hold", "state"), checkered(HOLDS, ["DUMPED", "SWITCHED"]), indirect=["hold"])
 def test_sigcont_and_moved(bench: Bench, hold: str, state: str) -> None:
     migration = Migration(bench, state)
     with sigcont(bench):
@@ -147,9 +150,8 @@ def test_sigcont_and_moved(bench: Bench, hold: str, state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "victims", [("driver",), ("driver", "guardian origin"), ("driver", "guardian origin", "criu origin")]
+    ("hold", "victims", "word"), checkered(HOLDS, VICTIMS, ["--release", "--resume"]), indirect=["hold"]
 )
-@pytest.mark.parametrize("word", ["--release", "--resume"])
 def test_sigcont_in_doubt(bench: Bench, hold: str, victims: tuple[str, ...], word: str) -> None:
     """The driver dies just after it has given the process away, and others with it."""
     migration = Migration(bench, "COMMITTED")
@@ -168,6 +170,7 @@ def test_sigcont_in_doubt(bench: Bench, hold: str, victims: tuple[str, ...], wor
     only(*expected)
 
 
+@pytest.mark.parametrize("hold", checkered(HOLDS), indirect=True)
 def test_link_lost(bench: Bench, hold: str) -> None:
     """The driver itself is in doubt, and ends."""
     migration = Migration(bench, "SWITCHED")
