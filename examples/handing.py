@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from common import Application, Connection, State, in_background, stop, stopped
-from redirect import Nft, Redirect, Taker
+from redirect import Nft, Redirect, Taker, host_and_port
 
 import tcpcp.aio
 
@@ -160,12 +160,12 @@ async def take(
     :param check: looks at a state; ValueError, KeyError or OSError refuses it.
     """
     tcpcp.prepare()
-    host, port = at.rsplit(":", 1)
+    host, port = host_and_port(at)
 
     async def taken(*link: *tcpcp.aio.Streams) -> None:
         await _take_over(link, services, application, check)
 
-    await asyncio.start_server(taken, host, int(port), limit=MAX_LINE_BYTES)
+    await asyncio.start_server(taken, host, port, limit=MAX_LINE_BYTES)
     print("listening", flush=True)
     await stopped()
 

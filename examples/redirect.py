@@ -21,6 +21,14 @@ Peer = tuple[str, int]
 Nft = asyncio.subprocess.Process
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Of ``HOST:PORT``; an IPv6 address is in brackets. :raises ValueError: it is not that."""
+    host, _, port = text.rpartition(":")
+    if not host:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 @dataclass(frozen=True)
 class Taker:
     """Where a program listens for connections that are handed to it.
@@ -35,9 +43,9 @@ class Taker:
     @classmethod
     def parse(cls, text: str) -> Taker:
         """From ``HOST:PORT``. Asks the resolver, so: before the event loop runs."""
-        host, port = text.rsplit(":", 1)
+        host, port = host_and_port(text)
         found = [ipaddress.ip_address(entry[4][0]) for entry in socket.getaddrinfo(host, None)]
-        return cls(host, int(port), {ip.version: str(ip) for ip in found})
+        return cls(host, port, {ip.version: str(ip) for ip in found})
 
 
 class Redirect:
