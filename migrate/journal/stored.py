@@ -46,9 +46,11 @@ def read(path: Path) -> bytes:
     """
     try:
         with os.fdopen(os.open(path, _FLAGS), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise Damaged(path, "it is no file")
-            data = file.read(MOST_BYTES + 1)
+            # Room is made for as much as is asked for, at once.
+            data = file.read(min(status.st_size, MOST_BYTES) + 1)
     except FileNotFoundError:
         raise
     except OSError as error:

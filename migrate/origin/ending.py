@@ -6,6 +6,7 @@ a guardian would do (:mod:`migrate.recovery.undo`). What cannot be done here is 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from migrate import limits
@@ -19,6 +20,7 @@ from migrate.link.link import Link
 from migrate.machine import Machine
 from migrate.origin import observed
 from migrate.pb import session_pb2 as pb
+from migrate.problems import of as told_of
 from migrate.processes import identity
 from migrate.recovery import doubt, hold, records, settle, undo, way_back
 from migrate.recovery.guardian import Guardian
@@ -214,18 +216,29 @@ class Ending:
         if self.journal is None:
             return
         journal, self.journal = self.journal, None
-        if problems := clean_up(records.read(journal.directory)):
+        if problems := self._not_cleaned_up(clean_up, journal):
             self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
             self._report.notes.append("try again with migrate --recover")
-            settle.note_problems(journal.directory, problems)
+            with contextlib.suppress(OSError):
+                settle.note_problems(journal.directory, problems)
             journal.abandon()
             return
-        journal.end(self._report.outcome.value)
         if remind and self._somebody_reminds(journal):
             journal.abandon()
         else:
             journal.remove()
             self.removed = True
+
+    def _not_cleaned_up(self, clean_up: Callable[[Record], list[str]], journal: Journal) -> list[str]:
+        """Clean up and note the end; what could not be done. Where the process runs is settled, whatever fails."""
+        try:
+            left = clean_up(records.read(journal.directory))
+            if not left:
+                journal.end(self._report.outcome.value)
+        except Exception as error:  # no memory or disk left, for example
+            log.error(error)
+            return [told_of(error).text]
+        return left
 
     def _somebody_reminds(self, journal: Journal) -> bool:
         """Whether a guardian is there that announces the addresses, and removes the journal; if ours was killed,

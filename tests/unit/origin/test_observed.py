@@ -7,16 +7,18 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from migrate import limits
+from migrate import limits, place
 from migrate.criu.worker import Worker
 from migrate.destination import built
 from migrate.destination.agent import Agent
 from migrate.destination.built import Built
 from migrate.errors import CriuError, Ended, Refused, Signalled
+from migrate.journal import journal, stored
 from migrate.link.failure import from_failure, to_failure
 from migrate.machine import STEPS, Machine
 from migrate.origin import observed
@@ -25,6 +27,8 @@ from migrate.pb.session_pb2 import Activated, Failure, TaskState
 from migrate.processes import identity
 from migrate.processes.chosen import Subject
 from migrate.processes.watched import Watched
+from migrate.recovery import settle, undo
+from migrate.recovery.records import Record
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
 from migrate.states import State
@@ -241,6 +245,31 @@ def test_it_is_in_doubt_when_the_destination_does_not_say_so(monkeypatch: pytest
     ending, _, report, done = ending_after_commit(monkeypatch)
     ending.failed(CriuError("killed"))
     assert (done, report.outcome) == (["in doubt"], Outcome.IN_DOUBT)
+
+
+def test_what_is_not_cleaned_up_for_any_reason_is_left_to_recover(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The process runs there, whatever becomes of what is left here."""
+    monkeypatch.setattr(place, "STATE", tmp_path / "migrate")
+
+    def no_memory(record: Record) -> list[str]:
+        raise MemoryError
+
+    monkeypatch.setattr(undo, "kill_origin", no_memory)
+    stored.make()
+    report, machine = Report(outcome=Outcome.MOVED), Machine()
+    link: Any = None
+    ending = Ending(Request(pid=7, host="b"), report, link, machine, lambda: None)
+    ending.journal = journal.Journal("0123456789ab", role="origin", pid=os.getpid(), other_host="there")
+    ending.moved()
+    assert (report.outcome, report.error) == (Outcome.MOVED, None)
+    assert report.notes[-2:] == [
+        "not undone on the origin: MemoryError()",
+        "try again with migrate --recover",
+    ]
+    assert not settle.sweep(lambda note: None)  # nobody has its lock any more, and it is settled
+    assert not list(place.STATE.glob("0*"))
 
 
 @pytest.mark.parametrize("state", [step.before for step in STEPS if step.before is not State.COMMITTED])
