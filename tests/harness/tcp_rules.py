@@ -30,6 +30,7 @@ class Direction:
     :ivar lossless: all that is sent is seen, in its order: what is left out is a fault even if it comes later.
     :ivar stamped: it is known to use timestamps.
     :ivar fresh: its last packet had something new. :ivar up_to: the number after the last that was new.
+    :ivar fin: the number of its FIN.
     :ivar acked: what it has acknowledged; :ivar acks: all such numbers.
     :ivar told: ends of its segments with something new, and what these acknowledged.
     :ivar heard: what of its own it must know to be acknowledged.
@@ -57,6 +58,7 @@ class Direction:
     first_seq: int | None = None
     up_to: int = 0
     fresh: bool = False
+    fin: int | None = None
     acked: int | None = None
     acks: set[int] = field(default_factory=set)
     told: deque[tuple[int, int]] = field(default_factory=deque)
@@ -181,6 +183,7 @@ def of_numbers(mine: Direction, other: Direction, packet: Packet) -> None:
     _hear(mine, other, packet)
     _sequence(mine, other, packet)
     _content(mine, packet)
+    _end(mine, packet)
     _acknowledgement(mine, other, packet)
 
 
@@ -262,6 +265,20 @@ def _content(mine: Direction, packet: Packet) -> None:
         mine.data_bytes = max(mine.data_bytes, end)
     if packet.flags & FIN:
         mine.known[end] = 1
+
+
+def _end(mine: Direction, packet: Packet) -> None:
+    """A FIN is behind all that is sent, and always at the same place."""
+    of_fin = bool(packet.flags & FIN)
+    last = (packet.end - of_fin) % 2**32
+    if of_fin and mine.fin is None:
+        mine.fin, behind = last, distance(mine.up_to, packet.end)
+    elif mine.fin is not None and packet.octets:
+        behind = distance(last, mine.fin)
+    else:
+        return
+    if behind > 0 or (of_fin and behind):
+        mine.wrong(packet, "its FIN is not behind all that it sends")
 
 
 def _acknowledgement(mine: Direction, other: Direction, packet: Packet) -> None:

@@ -121,6 +121,20 @@ def test_what_is_sent_again() -> None:
     assert one.sent_by(SERVICE) == [packet for packet in packets if packet.sender == SERVICE]
 
 
+@pytest.mark.parametrize(
+    "packets",
+    [
+        (segment(100, 0, 20, ACK | FIN), segment(101, 1, 20)),
+        (segment(100, 0, 20, ACK | FIN), segment(99, 2, 20)),
+        (segment(100, 0, 20, ACK | FIN), segment(99, 0, 20, ACK | FIN)),
+        (segment(100, 0, 20, ACK | FIN), segment(101, 0, 20, ACK | FIN)),
+        (segment(60, 30, 20, ACK | FIN),),
+    ],
+)
+def test_an_end_that_is_none(packets: tuple[Packet, ...]) -> None:
+    assert "its FIN is not behind all that it sends" in judged(*EXCHANGE, *packets)
+
+
 def test_acknowledgements() -> None:
     assert "went back" in judged(*EXCHANGE, answer(20, 0, 99))[0]
     assert "of which only" in judged(*EXCHANGE, answer(20, 0, 101))[0]
