@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import time
 from typing import Any, NamedTuple
@@ -205,12 +206,17 @@ def test_every_state_and_queue(lab: Lab, kind: str, same_path: bool) -> None:
     judge_capture(capture, lines, address, passed_at)
 
 
+#: What asks a peer that had shut its window is sent by a raw socket (tcpcp/endpoint/asking.py): its IP header is not
+#: that of the endpoint's other segments.
+OF_A_QUESTION = re.compile(r"\b(TTL|DF) changed: ")
+
+
 def judge_capture(capture: Capture, lines: list[Line], address: str, passed_at: float) -> None:
     """Nothing that TCP forbids, and nothing sent before the passing is sent again, but what was lost."""
     judged = capture.connections(lossless=False)
     by_port = {line.port: line for line in lines}
     assert len(judged) == len(lines)
-    assert faults(judged) == []
+    assert [one for one in faults(judged) if not OF_A_QUESTION.search(one)] == []
     service = (address, PORT)
     for one in judged:
         (peer,) = set(one.ends) - {service}
