@@ -91,12 +91,12 @@ class Packet:
     @property
     def tsval(self) -> int | None:
         """When it was sent, by its sender's clock."""
-        return self.timestamps[0] if self.timestamps else None
+        return stamps[0] if (stamps := self.timestamps) else None
 
     @property
     def tsecr(self) -> int | None:
         """The other's TSval, which it has heard."""
-        return self.timestamps[1] if self.timestamps else None
+        return stamps[1] if (stamps := self.timestamps) else None
 
     @property
     def mss(self) -> int | None:

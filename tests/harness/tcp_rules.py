@@ -314,27 +314,29 @@ def window(mine: Direction, packet: Packet) -> None:
 
 def timestamp(mine: Direction, other: Direction, packet: Packet) -> None:
     """It never goes back, and is in every packet or in none."""
-    if packet.tsval is None:
+    tsval = packet.tsval
+    if tsval is None:
         if mine.stamped or (mine.tsval is not None and other.tsval is not None):
             mine.wrong(packet, "no timestamp, though both ends have agreed on them")
         return
-    if mine.tsval is not None and distance(packet.tsval, mine.tsval) < 0:
-        mine.wrong(packet, f"its timestamp went back from {mine.tsval} to {packet.tsval}")
-    mine.tsval = packet.tsval
+    if mine.tsval is not None and distance(tsval, mine.tsval) < 0:
+        mine.wrong(packet, f"its timestamp went back from {mine.tsval} to {tsval}")
+    mine.tsval = tsval
 
 
 def echo(mine: Direction, other: Direction, packet: Packet) -> None:
     """The timestamp that it echoes never goes back, is there, and was sent."""
-    if packet.tsecr is None or not packet.flags & ACK:
+    tsecr = packet.tsecr
+    if tsecr is None or not packet.flags & ACK:
         return
-    if not packet.tsecr and other.tsval:
+    if not tsecr and other.tsval:
         mine.wrong(packet, "it echoes no timestamp")
         return
-    if mine.tsecr is not None and distance(packet.tsecr, mine.tsecr) < 0:
-        mine.wrong(packet, f"the timestamp it echoes went back from {mine.tsecr} to {packet.tsecr}")
-    elif other.tsval is not None and distance(packet.tsecr, other.tsval) > 0:
-        mine.wrong(packet, f"it echoes timestamp {packet.tsecr}, and only {other.tsval} was sent")
-    mine.tsecr = packet.tsecr
+    if mine.tsecr is not None and distance(tsecr, mine.tsecr) < 0:
+        mine.wrong(packet, f"the timestamp it echoes went back from {mine.tsecr} to {tsecr}")
+    elif other.tsval is not None and distance(tsecr, other.tsval) > 0:
+        mine.wrong(packet, f"it echoes timestamp {tsecr}, and only {other.tsval} was sent")
+    mine.tsecr = tsecr
 
 
 def _clock(mine: Direction, packet: Packet) -> None:
@@ -343,12 +345,13 @@ def _clock(mine: Direction, packet: Packet) -> None:
     A segment may reach the capture late, so a clock that goes on shows up as TSval minus time staying at or below
     its highest value so far.
     """
-    if packet.tsval is None:
+    tsval = packet.tsval
+    if tsval is None:
         return
     if mine.clock is None:
-        mine.clock = packet.tsval, packet.at_s
+        mine.clock = tsval, packet.at_s
     first, at_s = mine.clock
-    now_ms = distance(packet.tsval, first) - 1000 * (packet.at_s - at_s)
+    now_ms = distance(tsval, first) - 1000 * (packet.at_s - at_s)
     ahead_ms = now_ms - mine.clock_ms
     mine.clock_ms = max(mine.clock_ms, now_ms)
     if mine.packets > _WARM_UP:

@@ -206,8 +206,8 @@ def test_every_state_and_queue(lab: Lab, kind: str, same_path: bool) -> None:
     judge_capture(capture, lines, address, passed_at)
 
 
-#: What asks a peer that had shut its window is sent by a raw socket (tcpcp/endpoint/asking.py): its IP header is not
-#: that of the endpoint's other segments.
+#: What asks a peer that had shut its window is sent by a raw socket (tcpcp/endpoint/asking.py), and its IP header
+#: is not that of the endpoint's other segments.
 OF_A_QUESTION = re.compile(r"\b(TTL|DF) changed: ")
 
 
