@@ -10,10 +10,11 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.pcap import FIN, RST, Packet, _ipv4, _ipv6
-from harness.tcp_rules import after
+from harness import tcp_rules
+from harness.pcap import FIN, RST, SYN, Packet, of_ip
+from harness.tcp_rules import Direction
 from netns import Namespace
 
 SOL_PACKET, PACKET_STATISTICS, PACKET_OUTGOING = 263, 6, 4
@@ -46,7 +47,7 @@ class Wire:
             if self._loopback and direction != PACKET_OUTGOING:
                 continue  # the same once more
             self.raw.append(data)
-            packet = _ipv6(data, number, 0.0) if kind == 0x86DD else _ipv4(data, number, 0.0)
+            packet = of_ip(kind, data, number, 0.0)
             if packet is not None:
                 yield packet
         dropped = struct.unpack("=II", self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
@@ -79,20 +80,26 @@ class Side:
     shift: int
     largest: int
     judged: bool
-    edge: int | None = None
-    tsval: int | None = None
-    acked: int | None = None
-    up_to: int | None = None
+    direction: Direction = field(init=False)
     again: int = 0
     fin: int | None = None
     over: bool = False
     late: int = 0
 
+    def __post_init__(self) -> None:
+        self.direction = Direction("here" if self.judged else "there")
+        self.direction.shift = self.shift if self.judged else None
+
 
 def faults(packets: list[Packet], sides: dict[tuple[str, int], Side], stamps: bool) -> Iterator[str]:
     """What is wrong: of each kind the first, and how often. The peer's windows are its own affair."""
+    for packet in packets:
+        side, other = sides.get(packet.sender), sides.get(packet.receiver)
+        if side is not None and other is not None and not packet.flags & SYN:
+            _judge(packet, side, other, stamps)
     found: dict[str, list[str]] = {}
-    for fault in _each(packets, sides, stamps):
+    each = [f"{one.direction.name}: {fault}" for one in sides.values() for fault in one.direction.faults]
+    for fault in each:
         found.setdefault(kind_of(fault), []).append(fault)
     for same in found.values():
         yield same[0] + (f" (and {len(same) - 1} like it)" if len(same) > 1 else "")
@@ -103,68 +110,41 @@ def kind_of(fault: str) -> str:
     return re.sub(r"\d+", "N", fault.split(" (and ")[0])
 
 
-def _each(packets: list[Packet], sides: dict[tuple[str, int], Side], stamps: bool) -> Iterator[str]:
-    for packet in packets:
-        side = sides.get(packet.sender)
-        if side is None or packet.receiver not in sides or packet.flags & 2:
-            continue
-        if all(one.over for one in sides.values()):
-            side.late += bool(packet.flags & RST)  # an answer to what was on its way still
-            continue
-        for fault in _of_packet(packet, side, stamps):
-            name = "here" if side is next(iter(sides.values())) else "there"
-            yield f"packet {packet.number} from {name}: {fault}"
-        _ended(packet, side, sides[packet.receiver])
-
-
-def _ended(packet: Packet, side: Side, other: Side) -> None:
-    """Notes a FIN, and that the other's is acknowledged."""
+def _judge(packet: Packet, side: Side, other: Side, stamps: bool) -> None:
+    if side.over and other.over:
+        side.late += bool(packet.flags & RST)  # an answer to what was on its way still
+        return
+    if not tcp_rules.reset(side.direction, packet):
+        _by_rules(packet, side, other)
+        _by_case(packet, side, stamps)
     if packet.flags & FIN:
-        side.fin = (packet.seq + packet.size + 1) % 2**32
+        side.fin = packet.end
     if other.fin is not None and packet.ack == other.fin:
         other.over = True
 
 
-def _of_packet(packet: Packet, side: Side, stamps: bool) -> Iterator[str]:
-    if packet.flags & RST:
-        yield "a reset"
-        return
-    yield from _window(packet, side)
-    yield from _timestamps(packet, side, stamps)
-    yield from _payload(packet, side)
+def _by_rules(packet: Packet, side: Side, other: Side) -> None:
+    """As any connection. The peer's timestamps may have come late."""
+    mine, its = side.direction, other.direction
+    tcp_rules.of_numbers(mine, its, packet)
+    tcp_rules.window(mine, packet)
+    if side.judged:
+        tcp_rules.timestamp(mine, its, packet)
+        tcp_rules.echo(mine, its, packet)
 
 
-def _window(packet: Packet, side: Side) -> Iterator[str]:
-    if side.acked is not None and after(side.acked, packet.ack):
-        yield f"its acknowledgement went back by {(side.acked - packet.ack) % 2**32}"
-    side.acked = packet.ack
-    edge = (packet.ack + (packet.window << side.shift)) % 2**32
-    if side.judged and side.edge is not None and after(side.edge, (edge + (1 << side.shift) - 1) % 2**32):
-        yield f"its window's right edge went back by {(side.edge - edge) % 2**32}, the field is {packet.window}"
-        return
-    side.edge = edge
-
-
-def _timestamps(packet: Packet, side: Side, stamps: bool) -> Iterator[str]:
+def _by_case(packet: Packet, side: Side, stamps: bool) -> None:
+    """As this one, of which more is known."""
+    mine = side.direction
     if (packet.timestamps is not None) != stamps:
-        yield f"timestamps {packet.timestamps}, agreed: {stamps}"
-        return
-    if packet.timestamps:
-        if side.judged and side.tsval is not None and after(side.tsval, packet.timestamps[0]):
-            yield f"its timestamp went back by {(side.tsval - packet.timestamps[0]) % 2**32}"
-        side.tsval = packet.timestamps[0]
-
-
-def _payload(packet: Packet, side: Side) -> Iterator[str]:
+        mine.wrong(packet, f"timestamps {packet.timestamps}, agreed: {stamps}")
     if packet.size > side.largest:
-        yield f"{packet.size} bytes, at most {side.largest} were agreed"
+        mine.wrong(packet, f"{packet.size} bytes, at most {side.largest} were agreed")
     start = (packet.seq - side.isn) % 2**32
     if packet.size and packet.payload != bytes(side.wrote[start : start + packet.size]):
-        yield f"bytes that were not written at {start}"
-    end = (packet.seq + packet.size + bool(packet.flags & FIN)) % 2**32
+        mine.wrong(packet, f"bytes that were not written at {start}")
     if packet.flags & FIN and start + packet.size != len(side.wrote):
-        yield f"a FIN at {start + packet.size} of {len(side.wrote)} bytes"
-    if side.up_to is None or after(end, side.up_to):
-        side.up_to = end
-    elif packet.size:  # a FIN alone is said again where its acknowledgement is delayed: a loss probe
+        mine.wrong(packet, f"a FIN at {start + packet.size} of {len(side.wrote)} bytes")
+    # A FIN alone is said again where its acknowledgement is delayed: a loss probe.
+    if packet.size and not mine.fresh:
         side.again += 1

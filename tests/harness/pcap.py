@@ -24,6 +24,16 @@ _EXTENSIONS = {0, 43, 60}
 End = tuple[str, int]
 
 
+def distance(new: int, old: int) -> int:
+    """How far the 32-bit number *new* is ahead of *old*; negative if it is behind."""
+    return (new - old + 2**31) % 2**32 - 2**31
+
+
+def shown(end: End) -> str:
+    """An end, for people."""
+    return f"[{end[0]}]:{end[1]}" if ":" in end[0] else f"{end[0]}:{end[1]}"
+
+
 class Unreadable(Exception):
     """Not a capture file that can be read here."""
 
@@ -56,16 +66,37 @@ class Packet:
     size: int
     options: dict[int, bytes] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        flags = "".join(letter for bit, letter in enumerate("FSRPA.") if self.flags >> bit & 1)
+        stamps = f"TSval {self.tsval} TSecr {self.tsecr}"
+        where = f"{self.number} {self.at_s:.6f} {shown(self.sender)}"
+        return f"<{where} [{flags}] {self.seq} +{self.size} ack {self.ack} {stamps}>"
+
+    @property
+    def octets(self) -> int:
+        """How many sequence numbers it takes; SYN and FIN count."""
+        return self.size + bool(self.flags & SYN) + bool(self.flags & FIN)
+
     @property
     def end(self) -> int:
-        """The sequence number after it; SYN and FIN count."""
-        return (self.seq + self.size + bool(self.flags & SYN) + bool(self.flags & FIN)) % 2**32
+        """The sequence number after it."""
+        return (self.seq + self.octets) % 2**32
 
     @property
     def timestamps(self) -> tuple[int, int] | None:
         """TSval and TSecr."""
         value = self.options.get(_TIMESTAMP)
         return struct.unpack("!II", value) if value is not None and len(value) == 8 else None
+
+    @property
+    def tsval(self) -> int | None:
+        """When it was sent, by its sender's clock."""
+        return stamps[0] if (stamps := self.timestamps) else None
+
+    @property
+    def tsecr(self) -> int | None:
+        """The other's TSval, which it has heard."""
+        return stamps[1] if (stamps := self.timestamps) else None
 
     @property
     def mss(self) -> int | None:
@@ -110,11 +141,19 @@ def _file_header(data: memoryview) -> tuple[str, float, int]:
 def _packet(frame: bytes, link: int, number: int, at_s: float) -> Packet | None:
     try:
         kind, start = _link(frame, link)
-        if kind == _IPV4:
-            return _ipv4(frame[start:], number, at_s)
-        return _ipv6(frame[start:], number, at_s) if kind == _IPV6 else None
+        return of_ip(kind, frame[start:], number, at_s)
     except (struct.error, IndexError):
         return None  # cut within its headers
+
+
+def of_ip(kind: int, data: bytes, number: int, at_s: float) -> Packet | None:
+    """The TCP packet that an IP packet is; None if it is something else.
+
+    :param kind: EtherType.
+    """
+    if kind == _IPV4:
+        return _ipv4(data, number, at_s)
+    return _ipv6(data, number, at_s) if kind == _IPV6 else None
 
 
 def _link(frame: bytes, link: int) -> tuple[int, int]:

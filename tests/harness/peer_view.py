@@ -4,11 +4,9 @@
                               [--most-silence-ms MS] [--most-retransmissions N]
 
 The capture holds whole packets (``tcpdump -w FILE -s 0``) and begins before the connections do, else the
-window's edge cannot be known. Moves are in seconds since the epoch. Checked for both directions: no reset;
-sequence, acknowledgement and timestamp never go back; no byte is sent twice with different content, none is
-left out; the window's right edge never goes back; TTL, DF, DSCP, ECN and segment size are kept. Silence and
-retransmissions are reported, and judged if a limit is given. Exit status: 0 all is well, 1 something is
-wrong, 2 the file cannot be read or holds no connection.
+window's edge cannot be known. Moves are in seconds since the epoch. Both directions are judged by the rules of
+:mod:`harness.tcp_rules`. Silence and retransmissions are reported, and judged if a limit is given. Exit status:
+0 all is well, 1 something is wrong, 2 the file cannot be read or holds no connection.
 
 Segment sizes are seen only where offload joins nothing: ``ip link set DEVICE gso_max_segs 1`` at the sender.
 With --tshark a second opinion, that of Wireshark's TCP analysis, stands beside; it decides nothing.
@@ -21,38 +19,17 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
-from harness.pcap import SYN, Packet, Unreadable, read
-from harness.tcp_rules import Connection, Direction
+from harness.pcap import Unreadable, read
+from harness.tcp_rules import Connection, Direction, connections
 
 _COLUMNS = ("from", "to", "packets", "bytes", "retrans", "silence ms", "segment", "faults")
-
-
-def connections(packets: Iterable[Packet], moves: Sequence[float] = ()) -> list[Connection]:
-    """The connections of *packets*, judged. A SYN with another number begins a new one on the same ports."""
-    current: dict[frozenset[tuple[str, int]], Connection] = {}
-    done = []
-    for packet in packets:
-        key = frozenset((packet.sender, packet.receiver))
-        known = current.get(key)
-        if known is None or _begins_again(known, packet):
-            known = current[key] = Connection(packet, moves)
-            done.append(known)
-        known.take(packet)
-    for one in done:
-        one.finish()
-    return done
-
-
-def _begins_again(known: Connection, packet: Packet) -> bool:
-    first = known.sides[packet.sender].first_seq
-    return bool(packet.flags & SYN) and first is not None and first != packet.seq
 
 
 def tshark_flags(path: Path) -> dict[str, int]:

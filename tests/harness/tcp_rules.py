@@ -1,4 +1,4 @@
-"""What a TCP connection may not do, seen from one end of it; for :mod:`peer_view`.
+"""What a TCP connection may not do, seen in a capture: the one set of rules by which all tests judge packets.
 
 Each rule holds for any endpoint that was never moved, and for both directions, so nobody has to know which
 end was. A fault names the packet at which it shows.
@@ -6,20 +6,20 @@ end was. A fault names the packet at which it shows.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness.pcap import ACK, FIN, PSH, RST, SYN, Packet
+from harness.pcap import ACK, FIN, PSH, RST, SYN, End, Packet, distance, shown
+from harness.streams import streams
 
 _HALF = 2**31
 #: So many full segments must have been seen before their size means something.
 _ENOUGH = 3
-
-
-def after(a: int, b: int) -> bool:
-    """Whether the 32-bit number *a* comes after *b*."""
-    return 0 < (a - b) % 2**32 < _HALF
+#: So many segments are needed to see one that was not late.
+_WARM_UP = 12
+#: So far ahead of time a clock of 1 ms may seem to be.
+_SLACK_MS = 3.0
 
 
 @dataclass(slots=True)
@@ -27,9 +27,23 @@ class Direction:
     """What one end has sent so far, and what is wrong with it.
 
     :ivar faults: sentences. :ivar sizes: full segments' payloads, by number of moves before them.
+    :ivar lossless: all that is sent is seen, in its order: what is left out is a fault even if it comes later.
+    :ivar stamped: it is known to use timestamps.
+    :ivar fresh: its last packet had something new. :ivar up_to: the number after the last that was new.
+    :ivar fin: the number of its FIN.
+    :ivar acked: what it has acknowledged; :ivar acks: all such numbers.
+    :ivar told: ends of its segments with something new, and what these acknowledged.
+    :ivar heard: what of its own it must know to be acknowledged.
+    :ivar shift: of its windows; None if it is not known. :ivar edge: the furthest right edge of them.
+    :ivar edge_of_syn: it is a SYN's, which can be told more exactly than later ones.
+    :ivar rounded: how far a later one was behind it, within the unit of windows.
+    :ivar clock: the first TSval, and when it was seen. :ivar clock_ms: how much more TSval went on than time.
+    :ivar ahead_ms: the most by which it did so at once.
     """
 
     name: str
+    lossless: bool = False
+    stamped: bool = False
     faults: list[str] = field(default_factory=list)
     packets: int = 0
     data_bytes: int = 0
@@ -37,17 +51,27 @@ class Direction:
     joined: int = 0
     longest_silence_ms: float = 0.0
     silence_at_s: float = 0.0
+    last_at_s: float | None = None
+    syn_seen: bool = False
     scale: int | None = None
     mss: int | None = None
     first_seq: int | None = None
-    sent_up_to: int = 0
+    up_to: int = 0
+    fresh: bool = False
+    fin: int | None = None
     acked: int | None = None
     acks: set[int] = field(default_factory=set)
+    told: deque[tuple[int, int]] = field(default_factory=deque)
+    heard: int | None = None
+    shift: int | None = None
     edge: int | None = None
+    edge_of_syn: bool = False
+    rounded: int = 0
     tsval: int | None = None
     tsecr: int | None = None
-    last_at_s: float | None = None
-    syn_seen: bool = False
+    clock: tuple[int, float] | None = None
+    clock_ms: float = 0.0
+    ahead_ms: float = 0.0
     stream: bytearray = field(default_factory=bytearray)
     known: bytearray = field(default_factory=bytearray)
     marks: dict[tuple[str, int], set[object]] = field(default_factory=dict)
@@ -59,77 +83,152 @@ class Direction:
 
 
 class Connection:
-    """One connection: takes its packets in the order of the capture.
+    """One connection, judged.
 
+    :param packets: of :func:`harness.streams.streams`.
     :param moves: times (seconds since the epoch) at which an end moved; marks may be compared across them.
+    :param lossless, stamped: of both directions.
     """
 
-    def __init__(self, first: Packet, moves: Sequence[float] = ()) -> None:
-        self.ends = (first.sender, first.receiver)
-        self._moves = sorted(moves)
-        names = [f"{a}:{p}" if ":" not in a else f"[{a}]:{p}" for a, p in self.ends]
-        self.sides = {end: Direction(name) for end, name in zip(self.ends, names, strict=True)}
+    def __init__(
+        self,
+        packets: Sequence[Packet],
+        moves: Sequence[float] = (),
+        *,
+        lossless: bool = False,
+        stamped: bool = False,
+    ) -> None:
+        self.packets = packets
+        self.ends = (packets[0].sender, packets[0].receiver)
+        self.sides = {end: Direction(shown(end), lossless, stamped) for end in self.ends}
+        for packet in packets:
+            self._take(packet, sum(packet.at_s >= move for move in moves))
+        for side in self.sides.values():
+            _whole(side)
 
-    def take(self, packet: Packet) -> None:
-        """Judge *packet*, which is the connection's next."""
+    def sent_by(self, end: End) -> list[Packet]:
+        """One direction."""
+        return [packet for packet in self.packets if packet.sender == end]
+
+    def _take(self, packet: Packet, moved: int) -> None:
+        """Judge *packet*, which is the next, after so many moves."""
         mine, other = self.sides[packet.sender], self.sides[packet.receiver]
         mine.packets += 1
-        self._silence(mine, packet)
-        if packet.flags & RST:
-            mine.wrong(packet, "a reset")
+        _silence(mine, packet)
+        _agreed(mine, other, packet)
+        if reset(mine, packet):
             return
-        if packet.flags & SYN:
-            mine.syn_seen, mine.scale, mine.mss = True, packet.scale, packet.mss
-        moved = sum(packet.at_s >= move for move in self._moves)
-        fresh = _sequence(mine, other, packet)
-        _content(mine, packet)
-        _acknowledgement(mine, other, packet)
-        _window(mine, other, packet)
-        _timestamps(mine, other, packet)
-        _marks(mine, packet, moved, fresh)
-        _size(mine, other, packet, moved, fresh)
-
-    @staticmethod
-    def _silence(mine: Direction, packet: Packet) -> None:
-        if mine.last_at_s is not None and (silence_ms := 1000 * (packet.at_s - mine.last_at_s)) > (
-            mine.longest_silence_ms
-        ):
-            mine.longest_silence_ms, mine.silence_at_s = silence_ms, mine.last_at_s
-        mine.last_at_s = packet.at_s
-
-    def finish(self) -> None:
-        """No more packets: judge what only the whole shows."""
-        for side in self.sides.values():
-            hole = side.known.find(0)
-            if hole >= 0:
-                missing = side.known.count(0)
-                side.faults.append(f"{missing} bytes were never sent, the first at relative {hole}")
-            for name, values in _kept(side.marks):
-                shown = " -> ".join(str(sorted(map(str, one))) for one in values)
-                side.faults.append(f"{name} changed: {shown}")
-            side.faults += _sizes_kept(side.sizes)
+        of_numbers(mine, other, packet)
+        window(mine, packet)
+        timestamp(mine, other, packet)
+        echo(mine, other, packet)
+        _clock(mine, packet)
+        _marks(mine, packet, moved)
+        _size(mine, other, packet, moved)
 
 
-def _sequence(mine: Direction, other: Direction, packet: Packet) -> bool:
-    """Whether the packet carries something new. Counts retransmissions."""
+def connections(
+    packets: Iterable[Packet],
+    moves: Sequence[float] = (),
+    *,
+    overtaking_s: float = 0.0,
+    lossless: bool = False,
+    stamped: bool = False,
+) -> list[Connection]:
+    """Those of *packets*, see :func:`harness.streams.streams`, judged."""
+    return [
+        Connection(one, moves, lossless=lossless, stamped=stamped) for one in streams(packets, overtaking_s)
+    ]
+
+
+def faults(judged: Iterable[Connection]) -> list[str]:
+    """Of all of them, with who it was."""
+    return [f"{side.name}: {fault}" for one in judged for side in one.sides.values() for fault in side.faults]
+
+
+def resets(packets: Iterable[Packet]) -> list[Packet]:
+    """Nobody may reset anything."""
+    return [packet for packet in packets if packet.flags & RST]
+
+
+def reset(mine: Direction, packet: Packet) -> bool:
+    """The same of one packet, whose numbers say nothing then."""
+    if packet.flags & RST:
+        mine.wrong(packet, "a reset")
+    return bool(packet.flags & RST)
+
+
+def _silence(mine: Direction, packet: Packet) -> None:
+    if mine.last_at_s is not None and (silence_ms := 1000 * (packet.at_s - mine.last_at_s)) > (
+        mine.longest_silence_ms
+    ):
+        mine.longest_silence_ms, mine.silence_at_s = silence_ms, mine.last_at_s
+    mine.last_at_s = packet.at_s
+
+
+def _agreed(mine: Direction, other: Direction, packet: Packet) -> None:
+    """What a SYN says; windows are shifted if both do."""
+    if not packet.flags & SYN:
+        return
+    mine.syn_seen, mine.scale, mine.mss = True, packet.scale, packet.mss
+    if other.syn_seen:
+        scaled = mine.scale is not None and other.scale is not None
+        mine.shift, other.shift = (mine.scale or 0, other.scale or 0) if scaled else (0, 0)
+
+
+def of_numbers(mine: Direction, other: Direction, packet: Packet) -> None:
+    """All rules of sequence and acknowledgement numbers, and of what is sent under them."""
     if mine.first_seq is None:
-        mine.first_seq = mine.sent_up_to = packet.seq
-    if after(mine.first_seq, packet.seq) and (packet.seq + 1) % 2**32 != mine.first_seq:
+        mine.first_seq = mine.up_to = packet.seq
+    _hear(mine, other, packet)
+    _sequence(mine, other, packet)
+    _content(mine, packet)
+    _end(mine, packet)
+    _acknowledgement(mine, other, packet)
+
+
+def _hear(mine: Direction, other: Direction, packet: Packet) -> None:
+    """What it knows to be acknowledged: who acknowledges new octets knows the acknowledgement that came with them.
+
+    Of other acknowledgements nobody can say whether they were lost; a migration loses some. What is sent again
+    says more than what may have arrived before.
+    """
+    while packet.flags & ACK and other.told and distance(other.told[0][0], packet.ack) <= 0:
+        mine.heard = other.told.popleft()[1]
+
+
+def _sequence(mine: Direction, other: Direction, packet: Packet) -> None:
+    """It goes on where the last one ended, or says again what was said. Counts retransmissions."""
+    mine.fresh = False
+    if mine.first_seq is not None and distance(packet.seq, mine.first_seq) < -1:
         mine.wrong(packet, f"sequence number {packet.seq} from before the connection's first")
-        return False
-    if packet.end == packet.seq:
-        probe = (packet.seq + 1) % 2**32 in other.acks or (packet.seq + 1) % 2**32 == mine.first_seq
-        if after(mine.sent_up_to, packet.seq) and not probe:
-            mine.wrong(packet, f"an empty segment whose sequence number went back to {packet.seq}")
-        if after(packet.seq, mine.sent_up_to):
-            _grow(mine, packet.seq)
-        return False
-    fresh = after(packet.end, mine.sent_up_to)
-    if fresh:
+        return
+    ahead = distance(packet.seq, mine.up_to)
+    if mine.lossless and ahead > 0:
+        mine.wrong(packet, f"a gap of {ahead} before it")
+    if not packet.octets and ahead < 0:
+        _early(mine, other, packet)
+    if distance(packet.end, mine.up_to) > 0:
         _grow(mine, packet.end)
-    elif not _is_probe(packet, other):
+        mine.fresh = packet.octets > 0
+    elif packet.octets and not _is_probe(packet, other):
         mine.retransmitted += 1
-    return fresh
+    if mine.fresh and packet.flags & ACK:
+        mine.told.append((packet.end, packet.ack))
+
+
+def _early(mine: Direction, other: Direction, packet: Packet) -> None:
+    """Without octets it may begin earlier only as a keepalive or window probe.
+
+    That has the number before the oldest octet that is not acknowledged (RFC 9293 section 3.8.4;
+    net/ipv4/tcp_output.c tcp_xmit_probe_skb()), so the next one is what was once acknowledged, and is not behind
+    what its sender must have heard.
+    """
+    following = (packet.seq + 1) % 2**32
+    if following not in other.acks and following != mine.first_seq:
+        mine.wrong(packet, f"an empty segment whose sequence number went back to {packet.seq}")
+    elif mine.heard is not None and distance(following, mine.heard) < 0:
+        mine.wrong(packet, f"a probe before {following}, and it knows that {mine.heard} is acknowledged")
 
 
 def _is_probe(packet: Packet, other: Direction) -> bool:
@@ -139,7 +238,7 @@ def _is_probe(packet: Packet, other: Direction) -> bool:
 
 def _grow(mine: Direction, end: int) -> None:
     assert mine.first_seq is not None
-    mine.sent_up_to = end
+    mine.up_to = end
     length = (end - mine.first_seq) % 2**32
     for store in (mine.stream, mine.known):
         store.extend(bytes(length - len(store)))
@@ -154,79 +253,149 @@ def _content(mine: Direction, packet: Packet) -> None:
     if packet.flags & SYN:
         mine.known[start] = 1
         start += 1
-    end = start + len(packet.payload)
+    end = start + packet.size
     seen, old = mine.known[start:end], mine.stream[start:end]
-    if seen.count(0) < len(seen):
+    if seen.count(0) < len(seen) and old != packet.payload:
         differs = [i for i, byte in enumerate(packet.payload) if seen[i] and old[i] != byte]
         if differs:
             mine.wrong(packet, f"other content than before at relative {start + differs[0]}")
     mine.stream[start:end] = packet.payload
-    mine.known[start : start + packet.size] = b"\1" * packet.size
+    mine.known[start:end] = b"\1" * packet.size
     if packet.size:
-        mine.data_bytes = max(mine.data_bytes, start + packet.size)
+        mine.data_bytes = max(mine.data_bytes, end)
     if packet.flags & FIN:
-        mine.known[start + packet.size] = 1
+        mine.known[end] = 1
+
+
+def _end(mine: Direction, packet: Packet) -> None:
+    """A FIN is behind all that is sent, and always at the same place."""
+    of_fin = bool(packet.flags & FIN)
+    last = (packet.end - of_fin) % 2**32
+    if of_fin and mine.fin is None:
+        mine.fin, behind = last, distance(mine.up_to, packet.end)
+    elif mine.fin is not None and packet.octets:
+        behind = distance(last, mine.fin)
+    else:
+        return
+    if behind > 0 or (of_fin and behind):
+        mine.wrong(packet, "its FIN is not behind all that it sends")
 
 
 def _acknowledgement(mine: Direction, other: Direction, packet: Packet) -> None:
+    """It never goes back, and is of what was sent."""
     if not packet.flags & ACK:
         return
-    if mine.acked is not None and after(mine.acked, packet.ack):
+    if mine.acked is not None and distance(packet.ack, mine.acked) < 0:
         mine.wrong(packet, f"its acknowledgement went back from {mine.acked} to {packet.ack}")
         return
-    if other.first_seq is not None and after(packet.ack, other.sent_up_to):
-        mine.wrong(packet, f"it acknowledges {packet.ack}, of which only {other.sent_up_to} was sent")
+    if other.first_seq is not None and distance(packet.ack, other.up_to) > 0:
+        mine.wrong(packet, f"it acknowledges {packet.ack}, of which only {other.up_to} was sent")
     mine.acked = packet.ack
     mine.acks.add(packet.ack)
 
 
-def _window(mine: Direction, other: Direction, packet: Packet) -> None:
+def window(mine: Direction, packet: Packet) -> None:
     """The right edge never moves back, but for rounding to the window's unit (RFC 7323 section 2.4).
 
     Unknown where the handshake was not captured.
     """
-    if not (packet.flags & ACK and mine.syn_seen and other.syn_seen):
+    if not packet.flags & ACK or mine.shift is None:
         return
-    scaled = mine.scale is not None and other.scale is not None and not packet.flags & SYN
-    edge = (packet.ack + (packet.window << (mine.scale or 0) if scaled else packet.window)) % 2**32
-    if mine.edge is not None and after(mine.edge, (edge + (1 << (mine.scale or 0)) - 1) % 2**32):
-        mine.wrong(packet, f"its window's right edge went back by {(mine.edge - edge) % 2**32}")
-        return
-    mine.edge = edge
+    of_syn = bool(packet.flags & SYN)
+    edge = (packet.ack + (packet.window << (0 if of_syn else mine.shift))) % 2**32
+    back = distance(mine.edge, edge) if mine.edge is not None else 0
+    if back >= 1 << mine.shift:
+        mine.wrong(packet, f"its window's right edge went back by {back}, the field is {packet.window}")
+    elif back > 0 and not mine.edge_of_syn:
+        mine.rounded = max(mine.rounded, back)
+    else:
+        mine.edge, mine.edge_of_syn = edge, of_syn
 
 
-def _timestamps(mine: Direction, other: Direction, packet: Packet) -> None:
-    if packet.timestamps is None:
-        if mine.tsval is not None and other.tsval is not None:
+def timestamp(mine: Direction, other: Direction, packet: Packet) -> None:
+    """It never goes back, and is in every packet or in none."""
+    tsval = packet.tsval
+    if tsval is None:
+        if mine.stamped or (mine.tsval is not None and other.tsval is not None):
             mine.wrong(packet, "no timestamp, though both ends have agreed on them")
         return
-    tsval, tsecr = packet.timestamps
-    if mine.tsval is not None and after(mine.tsval, tsval):
+    if mine.tsval is not None and distance(tsval, mine.tsval) < 0:
         mine.wrong(packet, f"its timestamp went back from {mine.tsval} to {tsval}")
     mine.tsval = tsval
-    if not packet.flags & ACK:
+
+
+def echo(mine: Direction, other: Direction, packet: Packet) -> None:
+    """The timestamp that it echoes never goes back, is there, and was sent."""
+    tsecr = packet.tsecr
+    if tsecr is None or not packet.flags & ACK:
         return
-    if mine.tsecr is not None and after(mine.tsecr, tsecr):
+    if not tsecr and other.tsval:
+        mine.wrong(packet, "it echoes no timestamp")
+        return
+    if mine.tsecr is not None and distance(tsecr, mine.tsecr) < 0:
         mine.wrong(packet, f"the timestamp it echoes went back from {mine.tsecr} to {tsecr}")
-    elif other.tsval is not None and after(tsecr, other.tsval):
+    elif other.tsval is not None and distance(tsecr, other.tsval) > 0:
         mine.wrong(packet, f"it echoes timestamp {tsecr}, and only {other.tsval} was sent")
     mine.tsecr = tsecr
 
 
-def _marks(mine: Direction, packet: Packet, moved: int, fresh: bool) -> None:
-    """TTL and IP flags; congestion marks only of fresh data, the kernel sends all else without."""
-    if packet.flags & SYN:
+def _clock(mine: Direction, packet: Packet) -> None:
+    """TSval does not run ahead of time. Of clocks of 1 ms, as Linux's, or slower ones.
+
+    A segment may reach the capture late, so a clock that goes on shows up as TSval minus time staying at or below
+    its highest value so far.
+    """
+    tsval = packet.tsval
+    if tsval is None:
         return
-    values: dict[str, object] = {"TTL": packet.ttl, "DSCP": packet.dscp}
-    if packet.df is not None:
-        values["DF"] = packet.df
-    if fresh and packet.size:
-        values["ECN"] = bool(packet.ecn)
+    if mine.clock is None:
+        mine.clock = tsval, packet.at_s
+    first, at_s = mine.clock
+    now_ms = distance(tsval, first) - 1000 * (packet.at_s - at_s)
+    ahead_ms = now_ms - mine.clock_ms
+    mine.clock_ms = max(mine.clock_ms, now_ms)
+    if mine.packets > _WARM_UP:
+        mine.ahead_ms = max(mine.ahead_ms, ahead_ms)
+        if ahead_ms > _SLACK_MS:
+            mine.wrong(packet, f"its timestamp is {ahead_ms:.1f} ms ahead of time")
+
+
+def _marks(mine: Direction, packet: Packet, moved: int) -> None:
+    """TTL and IP flags; congestion marks only of fresh data, the kernel sends all else without."""
+    values: dict[str, object] = {"TTL": packet.ttl}
+    if not packet.flags & SYN:
+        values["DSCP"] = packet.dscp
+        if packet.df is not None:
+            values["DF"] = packet.df
+        if mine.fresh and packet.size:
+            values["ECN"] = bool(packet.ecn)
     for name, value in values.items():
         mine.marks.setdefault((name, moved), set()).add(value)
 
 
-def _kept(marks: dict[tuple[str, int], set[object]]) -> list[tuple[str, list[set[object]]]]:
+def _size(mine: Direction, other: Direction, packet: Packet, moved: int) -> None:
+    """A fresh segment that is not the last of a write (no PSH) is a full one, unless offload joined some."""
+    if not mine.fresh or not packet.size or packet.flags & (PSH | FIN | SYN):
+        return
+    if other.mss is not None and packet.size > other.mss:
+        mine.joined += 1
+        return
+    mine.sizes.setdefault(moved, Counter())[packet.size] += 1
+
+
+def _whole(side: Direction) -> None:
+    """What only the whole shows: bytes that were left out, marks and sizes that a move has changed."""
+    hole = side.known.find(0)
+    if hole >= 0:
+        missing = side.known.count(0)
+        side.faults.append(f"{missing} bytes were never sent, the first at relative {hole}")
+    for name, values in _changed(side.marks):
+        each = " -> ".join(str(sorted(map(str, one))) for one in values)
+        side.faults.append(f"{name} changed: {each}")
+    side.faults += _sizes_kept(side.sizes)
+
+
+def _changed(marks: dict[tuple[str, int], set[object]]) -> list[tuple[str, list[set[object]]]]:
     """Those of which there is, from one move to the next, a value that was not there before."""
     found = []
     for name in sorted({name for name, _ in marks}):
@@ -235,16 +404,6 @@ def _kept(marks: dict[tuple[str, int], set[object]]) -> list[tuple[str, list[set
         if new or (len(values) == 1 and len(values[0]) > 1 and name != "DSCP"):
             found.append((name, values))
     return found
-
-
-def _size(mine: Direction, other: Direction, packet: Packet, moved: int, fresh: bool) -> None:
-    """A fresh segment that is not the last of a write (no PSH) is a full one, unless offload joined some."""
-    if not fresh or not packet.size or packet.flags & (PSH | FIN | SYN):
-        return
-    if other.mss is not None and packet.size > other.mss:
-        mine.joined += 1
-        return
-    mine.sizes.setdefault(moved, Counter())[packet.size] += 1
 
 
 def _sizes_kept(sizes: dict[int, Counter[int]]) -> list[str]:

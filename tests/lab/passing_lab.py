@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from harness.captures import ACK, FIN, SYN, Packet, distance
 from harness.hosts import MOVERS
 from harness.wait import DEADLINE_S
 from harness.workloads import PASSER as BEFORE
@@ -123,40 +122,3 @@ def deaf(host: Host, ports: list[int]) -> Iterator[None]:
     host.exec(["nft", f"table inet deaf {{ chain c {{ {chain} tcp dport {{ {chosen} }} drop; }}; }}"])
     yield
     host.exec(["nft", "delete table inet deaf"])
-
-
-def right_edges(packets: list[Packet], sender: str) -> dict[int, list[int]]:
-    """Of each connection, how far *sender* permitted its peer to send, relative to the first time.
-
-    In the order of acknowledgement and timestamp: what two processors forward may be overtaken.
-    """
-    found: dict[int, list[tuple[int, int, int]]] = {}
-    first: dict[int, Packet] = {}
-    for packet in packets:
-        if packet.sender != sender or not packet.flags & ACK or packet.flags & SYN:
-            continue
-        begun = first.setdefault(packet.stream, packet)
-        told = distance(packet.ack, begun.ack), distance(packet.tsval or 0, begun.tsval or 0), packet.window
-        found.setdefault(packet.stream, []).append(told)
-    return {stream: _edges(told) for stream, told in found.items()}
-
-
-def _edges(told: list[tuple[int, int, int]]) -> list[int]:
-    return [ack + window for ack, _, window in sorted(told)]
-
-
-def assert_consistent(packets: list[Packet]) -> None:
-    """One direction, from SYN to FIN: nothing is left out, and what is said again is the same."""
-    first = packets[0]
-    assert first.flags & SYN
-    said: dict[int, bytes] = {}
-    for packet in packets:
-        octets = b"S" * bool(packet.flags & SYN) + packet.payload + b"F" * bool(packet.flags & FIN)
-        place = distance(packet.seq, first.seq)
-        said[place] = max(said.get(place, b""), octets, key=len)
-    stream = bytearray()
-    for place, octets in sorted(said.items()):
-        assert place <= len(stream), f"a gap of {place - len(stream)} at {place}"
-        again = stream[place : place + len(octets)]
-        assert again == octets[: len(again)], f"something else at the same place, {place}"
-        stream += octets[len(again) :]

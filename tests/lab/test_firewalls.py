@@ -11,10 +11,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from harness import captures
 from harness.captures import Capture
 from harness.hosts import MOVERS, connect, patient, spawn, ss
 from harness.migrate import Held, move
+from harness.tcp_rules import resets
 from harness.wait import DEADLINE_S, eventually
 from harness.workloads import assert_streams, drive_numbered, serve_numbered
 from test_way_back import counters
@@ -88,7 +88,7 @@ def test_there_and_back_under_traffic(lab: Lab, loose: int) -> None:
                 move(lab, pid, start=start)
                 print("silence in ms:", assert_streams(client, before)["longest_silence_ms"])
         assert client.stop()["errors"] == []
-    captures.assert_no_reset(capture.packets())
+    assert resets(capture.packets()) == []
 
 
 @pytest.mark.parametrize(("version", "loose"), (("ipv4", 1), ("ipv6", 0)))

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from harness import captures
 from harness.captures import Capture
 from harness.hosts import connect, spawn, ss
 from harness.migrate import Held, move
+from harness.tcp_rules import resets
 from harness.wait import DEADLINE_S, eventually
 from harness.workloads import WORKLOADS
 
@@ -165,7 +165,7 @@ def test_every_state(lab: Lab, ipv6: bool) -> None:
     assert max(took.values()) < QUICKLY_S, took
     for case, peer in peers:
         judge_content(case, peer, report[case.name])
-    captures.assert_no_reset(capture.packets())
+    assert resets(capture.packets()) == []
 
 
 def bring(lab: Lab, case: Case, ipv6: bool) -> tuple[Case, Peer]:

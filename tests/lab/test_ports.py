@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from drain import Drain
-from harness import captures
 from harness.captures import Capture
 from harness.hosts import connect, ss
+from harness.tcp_rules import resets
 from passing_lab import (
     Passer,
     content,
@@ -98,10 +98,9 @@ def pass_translated(lab: Lab, ipv6: bool, how: dict[str, Any], new_ip: str) -> i
             assert found["local"] in (f"{new_ip}:{port}", f"[{new_ip}]:{port}")
             connected.goes_on(destination)
     packets = capture.packets()
-    captures.assert_no_reset(packets)
+    assert resets(packets) == []
     # The peer has only ever seen the one it connected to.
-    ends = {f"{connected.old[0]}.{PORT}", f"{connected.peer[0]}.{connected.peer[1]}"}
-    assert {packet.sender for packet in packets} == ends
+    assert {packet.sender for packet in packets} == {connected.old, connected.peer}
     return port
 
 
