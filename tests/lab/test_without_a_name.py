@@ -109,6 +109,8 @@ def test_a_semaphore_with_a_name_there_and_back(lab: Lab) -> None:
 def test_a_log_that_is_written_by_datagrams(lab: Lab) -> None:
     """Each host has its own; where there is none it is refused, before anything is touched."""
     hosts = [lab.hosts["origin"], lab.hosts["destination"]]
+    for host in hosts:
+        host.exec(["rm", "-f", "/dev/log", RECEIVED])
     syslog(hosts[0])
     try:
         pid, ask = start(lab, LOGGING, LOOK_LOGGING)

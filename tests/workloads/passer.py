@@ -14,6 +14,7 @@ import random
 import socket
 import sys
 import threading
+import time
 from typing import Any
 
 import tcpcp
@@ -76,13 +77,18 @@ class Passer:
         """Get all connections and give them to the passer at *address*; they stay here, isolated."""
         bounds = [tcpcp.size(one) for one in self.connections]
         icis = tcpcp.get_many(self.connections)
+        isolated_at_s = time.time()
         images = [tcpcp.dumps(ici) for ici in icis]
         assert all(len(image) <= bound for image, bound in zip(images, bounds, strict=True))
         with socket.create_connection((address, port), DEADLINE_S) as other:
             other.sendall(b"".join(len(image).to_bytes(4, "big") + image for image in images))
             other.shutdown(socket.SHUT_WR)
             assert other.recv(10) == b"built"
-        return {"sizes": [len(image) for image in images], "states": [ici.state.name for ici in icis]}
+        return {
+            "sizes": [len(image) for image in images],
+            "states": [ici.state.name for ici in icis],
+            "isolated_at_s": isolated_at_s,
+        }
 
     def take(
         self,

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 
 from tcpcp.endpoint.isolation import MARK
 from tcpcp.errors import KernelError, PermissionDenied, Unfed
@@ -38,10 +39,25 @@ _IPV6 = struct.Struct("!IHBB16s16s")
 _PSEUDO = struct.Struct("!II")
 #: Two NOPs, then kind 8, length 10 (RFC 7323 appendix A).
 _TIMESTAMP = struct.Struct("!BBBBII")
-#: The largest: a socket may have been told to hear nobody who is further away (IP_MINTTL, IPV6_MINHOPCOUNT).
-_HOP_LIMIT = 255
+_DF = 0x4000
 #: Source: netdevice(7).
 _SIOCGIFFLAGS, _IFF_UP, _LOOPBACK = 0x8913, 1, "lo"
+
+
+class Marks(NamedTuple):
+    """What of an IP header is its sender's to choose.
+
+    :ivar hops: TTL or hop limit. :ivar traffic_class: TOS or traffic class. :ivar df: IPv4, "don't fragment".
+    """
+
+    hops: int
+    traffic_class: int = 0
+    df: bool = False
+
+
+#: For what is fed. The most hops: a socket may have been told to hear nobody who is further away (IP_MINTTL,
+#: IPV6_MINHOPCOUNT).
+FED = Marks(255)
 
 
 def build(
@@ -53,6 +69,7 @@ def build(
     flags: int,
     window: int,
     timestamp: tuple[int, int] | None = None,
+    marks: Marks = FED,
 ) -> bytes:
     """An IP packet with one TCP segment without data.
 
@@ -66,18 +83,20 @@ def build(
     options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
     size = _TCP.size + len(options)
     header = (sender.port, receiver.port, seq, ack, size // 4 << 4, flags, window)
-    ip, pseudo = _ip_headers(sender.packed, receiver.packed, size)
+    ip, pseudo = _ip_headers(sender.packed, receiver.packed, size, marks)
     sum_ = checksum(pseudo + _TCP.pack(*header, 0, 0) + options)
     return ip + _TCP.pack(*header, sum_, 0) + options
 
 
 @lru_cache(256)  # thousands of segments are from one peer to one address
-def _ip_headers(source: bytes, destination: bytes, size: int) -> tuple[bytes, bytes]:
+def _ip_headers(source: bytes, destination: bytes, size: int, marks: Marks) -> tuple[bytes, bytes]:
     """The header of a packet with a segment of *size* bytes, and the one that the segment's checksum is of too."""
     pseudo = source + destination + _PSEUDO.pack(size, socket.IPPROTO_TCP)
     if len(source) == 16:
-        return _IPV6.pack(6 << 28, size, socket.IPPROTO_TCP, _HOP_LIMIT, source, destination), pseudo
-    fields = (0x45, 0, _IPV4.size + size, 0, 0, _HOP_LIMIT, socket.IPPROTO_TCP)
+        first = 6 << 28 | marks.traffic_class << 20
+        return _IPV6.pack(first, size, socket.IPPROTO_TCP, marks.hops, source, destination), pseudo
+    fragment = _DF if marks.df else 0
+    fields = (0x45, marks.traffic_class, _IPV4.size + size, 0, fragment, marks.hops, socket.IPPROTO_TCP)
     sum_ = checksum(_IPV4.pack(*fields, 0, source, destination))
     return _IPV4.pack(*fields, sum_, source, destination), pseudo
 
