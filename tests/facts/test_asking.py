@@ -146,6 +146,31 @@ def test_by_the_way_of_the_socket(hosts: Hosts) -> None:
     assert rest(peer, got, written) == DATA[:written]
 
 
+MARKED = {
+    "v4": "meta l4proto tcp ip ttl != 77 drop; ip dscp != 18 drop; meta l4proto tcp ip frag-off & 0x4000 == 0 drop",
+    "v6": "meta l4proto tcp ip6 hoplimit != 77 drop; meta l4proto tcp ip6 dscp != 18 drop",
+}
+
+
+@pytest.mark.parametrize("kind", MARKED)
+def test_with_the_marks_of_the_socket(hosts: Hosts, kind: str) -> None:
+    """Hops, traffic class and DF of what asks are those of all that the socket sends."""
+    sock, peer, written = shut(hosts, kind, State.CLOSE_WAIT)
+    if kind == "v4":
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 77)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 18 << 2)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 77)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 18 << 2)
+    with hosts.here.entered():
+        chain = f"chain o {{ type filter hook output priority 0; {MARKED[kind]}; }}"
+        subprocess.run(["nft", f"table inet marked {{ {chain}; }}"], check=True)
+        tcpcp.get(sock)
+        got = read_all(peer)
+        tcpcp.resume(sock)
+    assert rest(peer, got, written) == DATA[:written]
+
+
 def restored(sock: socket.socket) -> tcpcp.Ici:
     """An ICI of which only the tag is looked at."""
     ici = tcpcp.get(sock)
