@@ -6,7 +6,6 @@ a guardian would do (:mod:`migrate.recovery.undo`). What cannot be done here is 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from migrate import limits
@@ -18,11 +17,10 @@ from migrate.journal.journal import Journal
 from migrate.link import failure
 from migrate.link.link import Link
 from migrate.machine import Machine
-from migrate.origin import observed
+from migrate.origin import closing, observed
 from migrate.pb import session_pb2 as pb
-from migrate.problems import of as told_of
 from migrate.processes import identity
-from migrate.recovery import doubt, hold, records, settle, undo, way_back
+from migrate.recovery import doubt, hold, records, undo, way_back
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.instructions import in_doubt, look
 from migrate.recovery.records import Record
@@ -216,40 +214,14 @@ class Ending:
         if self.journal is None:
             return
         journal, self.journal = self.journal, None
-        if problems := self._not_cleaned_up(clean_up, journal):
+        if problems := closing.clean_up(journal, clean_up, self._report.outcome.value):
             self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
             self._report.notes.append("try again with migrate --recover")
-            with contextlib.suppress(OSError):
-                settle.note_problems(journal.directory, problems)
-            journal.abandon()
-            return
-        if remind and self._somebody_reminds(journal):
+        elif remind and closing.somebody_reminds(self.guardian, journal):
             journal.abandon()
         else:
             journal.remove()
             self.removed = True
-
-    def _not_cleaned_up(self, clean_up: Callable[[Record], list[str]], journal: Journal) -> list[str]:
-        """Clean up and note the end; what could not be done. Where the process runs is settled, whatever fails."""
-        try:
-            left = clean_up(records.read(journal.directory))
-            if not left:
-                journal.end(self._report.outcome.value)
-        except Exception as error:  # no memory or disk left, for example
-            log.error(error)
-            return [told_of(error).text]
-        return left
-
-    def _somebody_reminds(self, journal: Journal) -> bool:
-        """Whether a guardian is there that announces the addresses, and removes the journal; if ours was killed,
-        another one."""
-        if self.guardian is not None and self.guardian.lives():
-            return True
-        try:
-            Guardian(journal.directory).wait_ready()
-        except (MigrateError, OSError):
-            return False
-        return True
 
 
 def _said(found: pb.Answer | MigrateError, host: str) -> str:
