@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate.inventory import holders, ports, terminals
+from migrate.inventory import holders, ports, storage, terminals
 from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
 from migrate.processes import unix_diag, unix_file
@@ -134,7 +134,9 @@ def directories(names: Iterable[TakenName]) -> Iterator[File]:
     paths = (one.name for one in names if one.kind == TakenName.PATH and one.mode)
     for folder in dict.fromkeys(str(Path(path).parent) for path in paths):
         with contextlib.suppress(OSError):
-            yield describe(folder, File.SOCKET_DIRECTORY, os.stat(folder))  # noqa: PTH116
+            found = describe(folder, File.SOCKET_DIRECTORY, os.stat(folder))  # noqa: PTH116
+            found.storage = storage.name(folder)
+            yield found
 
 
 def taken(wanted: Iterable[TakenName]) -> list[TakenName]:

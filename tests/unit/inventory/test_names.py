@@ -17,6 +17,7 @@ from inventories import connection, destination, listener, only, process, reason
 
 from migrate.checks import names as checks_names
 from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, watches
+from migrate.inventory.described import there as describe_there
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
@@ -92,6 +93,20 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     )
     folder = next(names.directories([name, name]))
     assert (folder.path, folder.use, folder.directory) == (str(tmp_path), File.SOCKET_DIRECTORY, True)
+
+
+@pytest.mark.parametrize("copying", [False, True])
+def test_a_socket_on_storage_that_both_hosts_share(tmp_path: Path, copying: bool) -> None:
+    """Both would have one file, which CRIU replaces there, and which is missing here after a rollback."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "app.sock"))
+        here = [*names.directories(of_sockets(bound).names)]
+    there = [*describe_there(here)]
+    ours = process(files=[*process().files, *here])
+    reason = only(reasons(ours, None, destination(files=[*destination().files, *there]), copy_files=copying))
+    assert reason.code == "unix-path-shared" and str(tmp_path) in reason.text and reason.remedy
+    there[0].storage = "another one"
+    assert reasons(ours, None, destination(files=[*destination().files, *there]), copy_files=copying) == []
 
 
 def test_a_file_that_was_renamed_since(tmp_path: Path) -> None:
