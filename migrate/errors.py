@@ -165,6 +165,10 @@ class ImageError(MigrateError):
     """Images are missing, cut or changed."""
 
 
+class Taken(MigrateError):
+    """Somebody on the destination has a name or a port that the process needs, since the check said it was free."""
+
+
 class TookTooLong(MigrateError):
     """A limit of time was over before COMMIT: --timeout or --max-gap."""
 

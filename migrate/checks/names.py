@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from migrate.checks.file_differences import same_place
+from migrate.checks.files import pairs
 from migrate.checks.subject import DESTINATION, Subject
 from migrate.checks.subject import names as words
 from migrate.errors import Reason
 from migrate.inventory import ports
-from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TakenName
+from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory, TakenName
 
 
 def names_free(subject: Subject) -> Iterator[Reason]:
@@ -56,6 +58,20 @@ def _terminal(one: TakenName) -> Reason:
     text = f"the pseudo terminal {one.name} of the process is in use there by {holder}"
     remedy = f"End that session there (fuser -v {one.name} shows it), or let the process open another one."
     return Reason("terminal-taken", DESTINATION, text, remedy)
+
+
+def sockets_apart(subject: Subject) -> Iterator[Reason]:
+    """CRIU replaces a socket file that is there, and a rollback would find none here if both hosts have the one."""
+    for here, there in pairs(subject.process, subject.destination):
+        if here.use == File.SOCKET_DIRECTORY and same_place(here, there):
+            text = (
+                f"{here.path}, in which the process has a unix socket, is one directory for both hosts: the socket"
+                " would be replaced while the process may still have to go on at the origin"
+            )
+            remedy = (
+                "Let the program have its socket where each host has a directory of its own, as below /run."
+            )
+            yield Reason("unix-path-shared", DESTINATION, text, remedy)
 
 
 def notes(process: ProcessInventory) -> list[str]:

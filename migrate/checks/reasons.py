@@ -22,7 +22,7 @@ from migrate.checks.files import (
     written_here_alone,
 )
 from migrate.checks.hard_links import one_file
-from migrate.checks.names import interfaces_there, names_free
+from migrate.checks.names import interfaces_there, names_free, sockets_apart
 from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
 from migrate.checks.obstacles import ghost_bytes, locked_bytes, obstacles
 from migrate.checks.space import room_for_copies
@@ -298,6 +298,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     addresses_movable,
     ports_free,
     names_free,
+    sockets_apart,
     interfaces_there,
     congestion_known,
     files_there,

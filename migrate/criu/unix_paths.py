@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from migrate.criu import records
+from migrate.errors import Taken
 from migrate.files import beneath
 from migrate.pb.session_pb2 import TakenName
-from migrate.processes import unix_diag
+from migrate.processes import unix_file
 
-_INODE_BITS = (1 << 32) - 1
+#: Of a socket that stays: CRIU connects to the one there. Source: criu/sk-unix.c USK_EXTERN.
+_EXTERNAL = 1
 
 
 def place(images: Path, wanted: Iterable[TakenName]) -> None:
@@ -52,6 +54,48 @@ def patched(files: bytes, renamed: Mapping[str, TakenName]) -> bytes:
     return records.with_messages(files, messages)
 
 
+def require_free(images: Path) -> None:
+    """Have CRIU take no socket from anybody here: see :func:`in_use`.
+
+    :raises Taken: somebody has one.
+    """
+    for path in in_use(images):
+        text = (
+            f"the unix socket {ascii(path)[1:-1]}, which the process has as well, is in use by somebody else"
+        )
+        raise Taken(text, hint="End that program, or let one of the two use another path; ss -xap shows it.")
+
+
+def in_use(images: Path) -> list[str]:
+    """Paths at which CRIU would bind sockets of *images*, and where somebody has one here; it would remove that.
+
+    Also names of files that were deleted at the origin, whatever the origin has said of them.
+
+    :raises ProtocolError: the image is not CRIU's.
+    """
+    files = images / "files.img"
+    return sorted(path for path in bound(files.read_bytes()) if _is_used(path)) if files.exists() else []
+
+
+def bound(files: bytes) -> set[str]:
+    """The paths that CRIU binds sockets of files.img to. Source: CRIU's criu/sk-unix.c unlink_sk().
+
+    :raises ProtocolError: it is not an image of CRIU's.
+    """
+    from pycriu.images import pb
+
+    sockets = (one.usk for one, _ in records.read(files, pb.file_entry, "files.img") if one.HasField("usk"))
+    named = (one for one in sockets if one.name[:1] not in (b"", b"\0") and not one.uflags & _EXTERNAL)
+    return {str(Path(one.name_dir or "/", os.fsdecode(one.name.rstrip(b"\0")))) for one in named}
+
+
+def _is_used(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode) and unix_file.is_used_at(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False  # there is nothing, nor can there be
+
+
 def absent(wanted: Iterable[TakenName]) -> list[str]:
     """Paths of *wanted* at which this host has nothing yet."""
     return [one.name for one in wanted if not os.path.lexists(one.name)]
@@ -59,19 +103,26 @@ def absent(wanted: Iterable[TakenName]) -> list[str]:
 
 def remove(paths: Iterable[str]) -> str:
     """Remove the sockets that a restore has left at *paths*, unless somebody uses them; no link is followed."""
-    used = {one.file_inode for one in unix_diag.sockets().values()}
-    removed = sum(_remove(Path(path), used) for path in paths)
+    removed = sum(_remove(Path(path)) for path in paths)
     return f"{removed} unix sockets removed"
 
 
-def _remove(path: Path, used: set[int]) -> bool:
+def _remove(path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError, beneath.LinkInPath), beneath.directory(path.parent) as folder:
-        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISSOCK(status.st_mode) and status.st_ino & _INODE_BITS not in used:
+        if _is_dead(path.name, folder):
             with beneath.acting_as_owner(folder):
                 os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
             return True
     return False
+
+
+def _is_dead(name: str, folder: int) -> bool:
+    """Whether *name* in *folder* is a socket that nobody has any more."""
+    file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return stat.S_ISSOCK(os.fstat(file).st_mode) and not unix_file.is_used(file)
+    finally:
+        os.close(file)
 
 
 def _text(name: bytes) -> str:

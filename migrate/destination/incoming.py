@@ -71,9 +71,13 @@ class Incoming:
         ended_calls.begin_again(self.directory, restore.ended_calls)
 
     def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
-        """They get the paths that they had last, and a rollback removes those that are not there yet."""
+        """They get the paths that they had last, and a rollback removes those that are not there yet.
+
+        :raises Taken: somebody has a socket there.
+        """
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
+        unix_paths.require_free(self.directory)
 
     def forget_parent(self, root: int, restore: pb.Restore) -> list[str]:
         """The parent of *root* is not here. Sentences: what that means."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterable
 
 from migrate.criu import worker
-from migrate.destination import announced, built
+from migrate.destination import announced, built, still_free
 from migrate.destination.incoming import Incoming
 from migrate.destination.restored import Standing
 from migrate.destination.stage import Ready, Undoable
@@ -80,6 +80,7 @@ class Prepared(Undoable):
         self._images.place_unix_sockets(ready.request, self.trail.journal)
         if not ready.worker.namespace_init:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
+        still_free.require(listening)
         with timed("build"), self._initial_windows(icis):
             rest = self._build()
         pids = self._numbers([task.pid for task in restore.tasks])

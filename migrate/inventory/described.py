@@ -73,7 +73,7 @@ def _there(one: File) -> File:
     try:
         status = os.stat(one.path)  # noqa: PTH116
         found = describe(one.path, one.use, status)
-        if found.regular and not one.build_id:
+        if (found.regular and not one.build_id) or one.use == File.SOCKET_DIRECTORY:
             found.storage = storage.name(one.path)
     except (OSError, ValueError):
         return File(path=one.path, use=one.use)

@@ -16,10 +16,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate.inventory import holders, ports, terminals
+from migrate.inventory import holders, ports, storage, terminals
 from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
-from migrate.processes import unix_diag
+from migrate.processes import unix_diag, unix_file
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel.pidfd import Lender
 
@@ -38,6 +38,7 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
     """The name of a unix socket; None if it has none that another host could have as well.
 
     :param name: as the kernel's table has it.
+    :return: without mode and owner if its file has been deleted.
     """
     kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     try:
@@ -51,9 +52,13 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
         status = os.fstat(file)
     finally:
         os.close(file)
-    if path.endswith(_DELETED) or not path.startswith("/") or not path.isprintable():
-        return None
+    if deleted := path.endswith(_DELETED):
+        path = name if name.startswith("/") else path.removesuffix(_DELETED)
+    if not path.startswith("/") or not path.isprintable():
+        return None  # the destination looks at the images, too
     found = TakenName(kind=TakenName.PATH, name=path, pid=pid, fd=fd, socket_type=kind)
+    if deleted:  # CRIU binds to it and removes it; first it removes what is there
+        return found
     found.mode, found.uid, found.gid = status.st_mode, status.st_uid, status.st_gid
     found.bound_name = name if _renamed(name, path, status, pid) else ""
     return found
@@ -125,10 +130,13 @@ def _is_at(one: unix_diag.UnixSocket, path: str) -> bool:
 
 
 def directories(names: Iterable[TakenName]) -> Iterator[File]:
-    """The directories that paths of unix sockets are in, each once."""
-    for folder in dict.fromkeys(str(Path(one.name).parent) for one in names if one.kind == TakenName.PATH):
+    """The directories that paths of unix sockets are in, each once; not of those that have been deleted."""
+    paths = (one.name for one in names if one.kind == TakenName.PATH and one.mode)
+    for folder in dict.fromkeys(str(Path(path).parent) for path in paths):
         with contextlib.suppress(OSError):
-            yield describe(folder, File.SOCKET_DIRECTORY, os.stat(folder))  # noqa: PTH116
+            found = describe(folder, File.SOCKET_DIRECTORY, os.stat(folder))  # noqa: PTH116
+            found.storage = storage.name(folder)
+            yield found
 
 
 def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
@@ -175,13 +183,13 @@ def _unix_taken(
     wanted: list[TakenName], table: Iterable[unix_diag.UnixSocket]
 ) -> Iterator[tuple[TakenName, int]]:
     abstract = {(one.name, one.kind): one.inode for one in table if one.name.startswith("@")}
-    paths = {one.name: one.inode for one in table if one.name.startswith("/")}
     files = {one.file_inode: one.inode for one in table if one.file_inode}
     for one in wanted:
         if one.kind == TakenName.ABSTRACT and (one.name, one.socket_type) in abstract:
             yield one, abstract[one.name, one.socket_type]
-        elif one.kind == TakenName.PATH:
-            yield from _path_taken(one, paths, files)
+    # Two sockets have the same path where the file of the first was deleted.
+    for one in {one.name: one for one in wanted if one.kind == TakenName.PATH}.values():
+        yield from _path_taken(one, files)
 
 
 def _deaf(wanted: list[TakenName], table: Iterable[unix_diag.UnixSocket]) -> Iterator[TakenName]:
@@ -195,19 +203,17 @@ def _deaf(wanted: list[TakenName], table: Iterable[unix_diag.UnixSocket]) -> Ite
             yield _named(name, None)
 
 
-def _path_taken(
-    one: TakenName, paths: dict[str, int], files: dict[int, int]
-) -> Iterator[tuple[TakenName, int]]:
+def _path_taken(one: TakenName, files: dict[int, int]) -> Iterator[tuple[TakenName, int]]:
     try:
         status = os.lstat(one.name)
+        used = stat.S_ISSOCK(status.st_mode) and unix_file.is_used_at(one.name)
     except (OSError, ValueError):
         return  # there is nothing, nor can there be
-    inode = paths.get(one.name) or files.get(status.st_ino & 0xFFFFFFFF)
     if not stat.S_ISSOCK(status.st_mode):
         one.occupied = True
         yield one, 0
-    elif inode:  # else a socket of a program that has ended, which CRIU replaces
-        yield one, inode
+    elif used:  # else a socket of a program that has ended, which CRIU replaces
+        yield one, files.get(status.st_ino & 0xFFFFFFFF, 0)
 
 
 def _udp_taken(

@@ -36,7 +36,7 @@ class Sockets:
     obstacles: list[Obstacle] = field(default_factory=list)
     names: list[TakenName] = field(default_factory=list)
     other_addresses: list[str] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
+    seen: set[tuple[str, int]] = field(default_factory=set)
     groups: list[multicast.Group] = field(default_factory=list)
 
 
@@ -196,9 +196,12 @@ def _waiting(
 
 
 def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found: Sockets) -> None:
-    """Accepted connections have the name of their listener: it is asked for once."""
-    if row.name and row.name not in found.seen:
-        found.seen.add(row.name)
+    """Accepted connections have the name and file of their listener: it is asked for once.
+
+    Two sockets of one name may have two files: one was deleted since, or they were bound in two directories.
+    """
+    if row.name and (row.name, row.file_inode) not in found.seen:
+        found.seen.add((row.name, row.file_inode))
         pid, fd = held.holders[0]
         with lender.borrow(pid, fd) as borrowed:
             if (taken := names.of_unix(borrowed, row.name, pid, fd)) is not None:

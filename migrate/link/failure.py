@@ -21,6 +21,7 @@ _CLASSES: Mapping[str, type[errors.MigrateError]] = {
         errors.CriuError,
         errors.SwitchError,
         errors.ImageError,
+        errors.Taken,
         errors.TookTooLong,
         errors.FilterLost,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from migrate.criu import records, unix_paths
-from migrate.errors import ProtocolError
+from migrate.errors import ProtocolError, Taken
 from migrate.pb.session_pb2 import TakenName
 
 NEW = TakenName(kind=TakenName.PATH, name="/run/a", bound_name="/run/a.new", mode=0o140606, uid=3, gid=4)
@@ -24,7 +27,7 @@ def entry(number: int, name: bytes, **more: object) -> bytes:
         "type": 1,
         "state": 10,
         "flags": 2,
-        "uflags": 0,
+        "uflags": more.pop("uflags", 0),
         "backlog": 1,
         "peer": 0,
     }
@@ -79,3 +82,34 @@ def test_removed_are_sockets_that_nobody_uses(tmp_path: Path) -> None:
     assert said == "1 unix sockets removed"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "kept", "link"]
     kept.close()
+
+
+def test_where_criu_would_take_a_socket_from_somebody(tmp_path: Path) -> None:
+    """Whatever the origin has said of its names: also those of deleted files, relative ones and strange ones."""
+    images = tmp_path / "images"
+    images.mkdir()
+    assert unix_paths.in_use(images) == []
+    folder = bytes(tmp_path)
+    ours = [
+        entry(1, folder + b"/live\0", deleted=True),
+        entry(2, b"strange\n\xff", name_dir=str(tmp_path)),
+        entry(3, folder + b"/dead\0"),
+        entry(4, folder + b"/file"),
+        entry(5, folder + b"/none"),
+        entry(6, b"\0abstract"),
+        entry(7, b""),
+        entry(8, folder + b"/stays", uflags=1),
+    ]
+    (images / "files.img").write_bytes(b"magic123" + b"".join(ours))
+    (tmp_path / "file").write_text("a program's own")
+    with ExitStack() as kept:
+        for name in (b"live", b"strange\n\xff", b"stays", b"dead"):
+            sock = kept.enter_context(socket.socket(socket.AF_UNIX))
+            sock.bind(folder + b"/" + name)
+        sock.close()
+        found = unix_paths.in_use(images)
+        assert found == sorted([f"{tmp_path}/live", os.fsdecode(folder + b"/strange\n\xff")])
+        with pytest.raises(Taken, match=re.escape(f"unix socket {tmp_path}/live, ")) as raised:
+            unix_paths.require_free(images)
+        assert raised.value.problem.hint
+    unix_paths.require_free(images)

@@ -17,6 +17,7 @@ from inventories import connection, destination, listener, only, process, reason
 
 from migrate.checks import names as checks_names
 from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, watches
+from migrate.inventory.described import there as describe_there
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.of_proc import about
@@ -94,6 +95,20 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     assert (folder.path, folder.use, folder.directory) == (str(tmp_path), File.SOCKET_DIRECTORY, True)
 
 
+@pytest.mark.parametrize("copying", [False, True])
+def test_a_socket_on_storage_that_both_hosts_share(tmp_path: Path, copying: bool) -> None:
+    """Both would have one file, which CRIU replaces there, and which is missing here after a rollback."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "app.sock"))
+        here = [*names.directories(of_sockets(bound).names)]
+    there = [*describe_there(here)]
+    ours = process(files=[*process().files, *here])
+    reason = only(reasons(ours, None, destination(files=[*destination().files, *there]), copy_files=copying))
+    assert reason.code == "unix-path-shared" and str(tmp_path) in reason.text and reason.remedy
+    there[0].storage = "another one"
+    assert reasons(ours, None, destination(files=[*destination().files, *there]), copy_files=copying) == []
+
+
 def test_a_file_that_was_renamed_since(tmp_path: Path) -> None:
     first, now = tmp_path / "app.sock.new", tmp_path / "app.sock"
     with socket.socket(socket.AF_UNIX) as bound:
@@ -114,7 +129,39 @@ def test_a_path_that_was_bound_by_another_name(tmp_path: Path, monkeypatch: pyte
         assert name is not None and name.name == str(tmp_path / "app.sock")
         assert len(names.taken([name])) == 1
         (tmp_path / "app.sock").unlink()
-        assert names.of_unix(bound, "app.sock", 1, 2) is None
+        deleted = names.of_unix(bound, "app.sock", 1, 2)
+        assert deleted is not None and (deleted.name, deleted.mode) == (name.name, 0)
+
+
+def test_a_deleted_file_is_made_again_where_somebody_else_may_have_one(tmp_path: Path) -> None:
+    """CRIU binds to it and removes it then, and removes first whatever socket is there."""
+    path = tmp_path / "app.sock"
+    with socket.socket(socket.AF_UNIX) as deleted, socket.socket(socket.AF_UNIX) as theirs:
+        deleted.bind(str(path))
+        path.unlink()
+        found = of_sockets(deleted).names
+        assert names.taken(found) == [] and list(names.directories(found)) == []
+        theirs.bind(str(path))
+        reason = only(reasons(None, None, destination(taken_names=names.taken(found))))
+        assert reason.code == "unix-path-taken" and f"PID {os.getpid()}" in reason.text
+
+
+def test_two_sockets_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "app.sock"
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        first.bind(str(path))
+        path.unlink()
+        second.bind(str(path))
+        found = of_sockets(first, second).names
+        assert [(one.name, bool(one.mode)) for one in found] == [(str(path), False), (str(path), True)]
+        assert len(names.taken(found)) == 1
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for sock, folder in ((first, "a"), (second, "b")):
+            (tmp_path / folder).mkdir()
+            monkeypatch.chdir(tmp_path / folder)
+            sock.bind("svc.sock")
+        found = of_sockets(first, second).names
+        assert [one.name for one in found] == [f"{tmp_path}/a/svc.sock", f"{tmp_path}/b/svc.sock"]
 
 
 def test_abstract_names_go_with_the_kind_of_socket() -> None:

@@ -1,0 +1,44 @@
+"""Whether the ports of the listening sockets are free here, just before they are built; the check said so long ago.
+
+A program that has begun to listen since can share the port with ours (SO_REUSEPORT), and would have half of its
+clients; without that option CRIU's bind fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from migrate.errors import Taken
+from migrate.inventory import holders, ports
+from migrate.inventory.sockets import message
+from migrate.pb.session_pb2 import TcpSocket
+from tcpcp.kernel import diag
+from tcpcp.record.ici import Endpoint, State
+
+
+def require(listening: Iterable[Endpoint]) -> None:
+    """Make sure that nobody here listens where the tree will.
+
+    :param listening: as :func:`tcpcp.criu.completion.listeners_of_images` has it.
+    :raises Taken: somebody does. :raises KernelError: the kernel's table cannot be read.
+    """
+    claims = ports.Claims(map(_claim, listening))
+    for theirs in _listening() if claims else ():
+        if claims.clash(theirs):
+            held = holders.of_sockets({theirs.inode}).get(theirs.inode)
+            who = held.who if held else "a socket of another namespace"
+            text = f"port {theirs.local_port} is taken by {who} on {ports.name(theirs)}, since the check"
+            raise Taken(
+                text, hint=f"End what uses it there; ss -tlnp 'sport = :{theirs.local_port}' shows it."
+            )
+
+
+def _claim(one: Endpoint) -> TcpSocket:
+    """One that takes IPv4 connections too is there for both families."""
+    return TcpSocket(local_ip=one.packed, local_port=one.port, state=State.LISTEN, ipv6_only=True)
+
+
+def _listening() -> Iterator[TcpSocket]:
+    """Those of this host, but not those of one interface: an endpoint does not say which is its own."""
+    entries = (one for one in diag.tcp(states=1 << State.LISTEN) if not one.interface)
+    return map(message, entries)
