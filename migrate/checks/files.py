@@ -145,6 +145,26 @@ def asked_for_a_place(subject: Subject) -> Iterator[tuple[File, File]]:
             yield here, there[here.path, here.use]
 
 
+def deleted_names_free(subject: Subject) -> Iterator[Reason]:
+    """No deleted directory has a name that is taken there. A tree that is copied has what it has here."""
+    for here, there in asked_for_a_place(subject):
+        taken = here if within(here.path, subject.options.trees) else there
+        if (reason := deleted_name_taken(here, taken)) is not None:
+            yield reason
+
+
+def deleted_name_taken(here: File, there: File) -> Reason | None:
+    """CRIU makes a deleted directory under its old name, dresses it and removes it: another one, if there is one.
+
+    Source: criu/files-reg.c create_ghost_dentry(), ghost_apply_metadata().
+    """
+    if here.use != File.DELETED or not here.directory or not there.exists:
+        return None
+    text = f"{here.path}, a deleted directory that the process uses, has a namesake there, which would be removed"
+    remedy = "Rename that one there meanwhile; or restart the program, or let it leave the deleted directory."
+    return Reason("deleted-name-taken", DESTINATION, text, remedy)
+
+
 def appended(subject: Subject) -> Iterator[str]:
     """Notes about logs that go on in another file than they began in."""
     for here, there in pairs(subject.process, subject.destination):

@@ -155,6 +155,12 @@ class CarriedFiles:
         changed += [one for one in files.values() if one.path not in told and self._other_since(one.path)]
         told.update(one.path for one in changed)
         self._bring(late, changed, [one for one in written if one.path not in told])
+        self._require_names_free([one for one in again.deleted if one.directory])
+
+    def _require_names_free(self, deleted: list[File]) -> None:
+        for one, there in self._compared(deleted):
+            if (reason := checks_files.deleted_name_taken(one, there)) is not None:
+                raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
 
     def _require_none_beside(self, found: list[File]) -> None:
         """What was made since the check beside a file that the process writes, it may want later."""

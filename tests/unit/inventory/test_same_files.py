@@ -341,6 +341,17 @@ def test_directories_and_watched_paths_since_the_check(
     assert [one.name for one in there.sent if one.name == str(folder)] and there.contents["file"] == b"1"
 
 
+def test_a_directory_that_was_deleted_since_and_has_a_namesake_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    care = carried(there := Destination(monkeypatch), [], copying=False)
+    gone = File(path=str(tmp_path / "gone"), use=File.DELETED, directory=True)
+    care.settle(now := Again([], {}, [], deleted=[gone]))
+    there.contents["gone"] = b""
+    with pytest.raises(MigrateError, match="gone, a deleted directory .* namesake there"):
+        care.settle(now)
+
+
 def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, tree = Destination(monkeypatch), tmp_path / "tree"
     (tree / "below").mkdir(parents=True)
