@@ -137,6 +137,13 @@ def pairs(process: ProcessInventory, destination: HostInventory) -> Iterator[tup
             yield here, answers.get((here.path, here.use), File(path=here.path, use=here.use))
 
 
+def shared_beside(process: ProcessInventory, destination: HostInventory) -> set[str]:
+    """Return the paths of those files beside open ones of which both hosts see one and the same."""
+    there = {one.path: one for one in destination.files if one.use == File.NEIGHBOUR}
+    beside = [one for one in process.files if one.use == File.NEIGHBOUR]
+    return {one.path for one in beside if one.path in there and same_place(one, there[one.path])}
+
+
 def asked_for_a_place(subject: Subject) -> Iterator[tuple[File, File]]:
     """What is made there beside what is at its path, with what the destination says: trees, and deleted files."""
     there = {(one.path, one.use): one for one in subject.destination.files}
