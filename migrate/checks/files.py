@@ -63,6 +63,23 @@ def locks_free(subject: Subject) -> Iterator[Reason]:
             text = f"{here.path}, on which the process has a lock, is locked there by {names(there.lockers)}"
             remedy = "End that program there, or let the process give its lock back before the move."
             yield Reason("lock-taken", DESTINATION, text, remedy)
+        elif (reason := locked_here(here, shared=same_place(here, there))) is not None:
+            yield reason
+
+
+def locked_here(here: File, *, shared: bool) -> Reason | None:
+    """Why nobody can have the lock there that the process has: it has it itself, here, until it has been moved.
+
+    :param shared: both hosts see one and the same file, and its locks.
+    """
+    if not shared or not any(" WRITE " in lock for lock in here.locks):
+        return None
+    text = f"{here.path}, on which the process has a write lock, is on storage that both hosts share"
+    remedy = (
+        "Let the process give the lock back before the move (a database: end its transaction); it cannot be taken"
+        " there while the process waits here with it."
+    )
+    return Reason("lock-on-shared", DESTINATION, text, remedy)
 
 
 def databases(subject: Subject) -> Iterator[Reason]:

@@ -141,6 +141,7 @@ class CarriedFiles:
         """
         found, self.renamed = again.files, again.renamed
         found_different.require_written_alone(found, self._shared)
+        found_different.require_no_lock(found, self._shared)
         self._require_none_beside(found)
         mapped = {one.path for one in (*found, *self._known.values()) if one.mapped_shared}
         for tree in self._trees:

@@ -25,6 +25,13 @@ def require_names_free(pairs: Iterable[tuple[File, File]]) -> None:
             raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
 
 
+def require_no_lock(found: Iterable[File], shared: Collection[str]) -> None:
+    """None of *found* that both hosts see has a lock that it cannot have twice. :raises MigrateError: one has."""
+    for one in found:
+        if (reason := checks_files.locked_here(one, shared=one.path in shared)) is not None:
+            raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
+
+
 def require_written_alone(found: Iterable[File], shared: Collection[str]) -> None:
     """Nobody who stays writes one of *found*, too, but what both hosts see. :raises MigrateError: one does."""
     for one in found:

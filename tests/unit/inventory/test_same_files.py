@@ -119,6 +119,15 @@ def test_locks_that_are_held_there() -> None:
     assert reason.code == "lock-taken" and "flock (PID 9)" in reason.text
 
 
+def test_locks_on_shared_storage() -> None:
+    """The frozen process has it here, so that nobody gets it there."""
+    shared = data(storage="nfs4 s:/x 1 7", locks=["POSIX WRITE 0 EOF"])
+    reason = only(reasons(process(files=[shared]), None, destination(files=[data(storage=shared.storage)])))
+    assert reason.code == "lock-on-shared" and shared.path in reason.text
+    shared.locks[:] = ["POSIX READ 0 EOF"]
+    assert reasons(process(files=[shared]), None, destination(files=[data(storage=shared.storage)])) == []
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "meet"),
     [
@@ -382,6 +391,17 @@ def test_who_begins_to_write_a_file_too_until_the_freeze(
     care.settle(Again([opened(file)], {}, []))
     with pytest.raises(MigrateError, match="same is written by stats"):
         care.settle(Again([opened(file, writers=["stats (PID 9)"])], {}, []))
+
+
+def test_a_lock_on_shared_storage_until_the_freeze(tmp_path: Path) -> None:
+    file = opened_new(tmp_path / "file")
+    file.storage = storage.name(file.path)
+    care = CarriedFiles(lambda *_: Compared(), lambda _: None, copying=False)
+    care.compare(process(files=[file]), HostInventory(files=[file]))
+    care.settle(Again([file], {}, []))
+    file.locks.append("FLOCK WRITE 0 EOF")
+    with pytest.raises(MigrateError, match="write lock, is on storage that both hosts share"):
+        care.settle(Again([file], {}, []))
 
 
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
