@@ -356,6 +356,18 @@ def test_a_file_with_several_names_is_one(copy: Copy) -> None:
     copy.settle()
 
 
+def test_names_that_criu_makes_are_left_out(copy: Copy) -> None:
+    """While it dumps; a file of that name that was there before, or has no other name, is the program's."""
+    for name in ("one", "link_remap.1"):
+        (copy.here / name).write_text(name)
+    copy.begin()
+    (copy.here / "link_remap.2").write_text("2")
+    (copy.here / "link_remap.3").hardlink_to(copy.here / "one")
+    copy.tree.copy_changed(copy.send, ())
+    (copy.here / "link_remap.3").unlink()
+    assert {one.name for one in copy.there.iterdir()} == {one.name for one in copy.here.iterdir()}
+
+
 def test_what_is_written_through_a_mapping_reaches_all_names(copy: Copy) -> None:
     (copy.here / "one").write_bytes(b"x" * mmap.PAGESIZE)
     (copy.here / "two").hardlink_to(copy.here / "one")

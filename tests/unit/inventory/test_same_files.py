@@ -382,6 +382,16 @@ def test_a_tree_with_what_is_mapped_no_more(tmp_path: Path, monkeypatch: pytest.
     assert there.contents["file"][:1] == b"3"
 
 
+def test_what_criu_makes_beside_in_the_freeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, file = Destination(monkeypatch), opened_new(tmp_path / "file")
+    care = carried(there, [file], copying=True)
+    (tmp_path / "link_remap.7").hardlink_to(file.path)
+    care.settle(Again([file], {}, []))
+    (tmp_path / "link_remap.8").write_text("the program's")
+    with pytest.raises(MigrateError, match=r"link_remap\.8 was made"):
+        care.settle(Again([file], {}, []))
+
+
 def test_who_begins_to_write_a_file_too_until_the_freeze(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
