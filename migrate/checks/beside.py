@@ -83,8 +83,10 @@ def _tree_there(here: File, there: File) -> Iterator[Reason]:
         text = f"--copy-tree {here.path} is on storage that both hosts share"
         yield Reason("tree-shared", DESTINATION, text, "Leave the option out.")
     elif there.mounts:
-        text = f"{here.path} is to be replaced, and {names(there.mounts)} is a file system of its own there"
-        remedy = "Unmount it there; or copy the directory yourself, and leave the option out."
+        text = f"{here.path} is to be replaced, and it or something in it is mounted there: {names(there.mounts)}"
+        remedy = (
+            "Unmount it there, or end that container; or copy the directory yourself, without the option."
+        )
         yield Reason("tree-mounted", DESTINATION, text, remedy)
     elif there.writers:
         text = f"{here.path} is to be replaced, and is used there by {names(there.writers)}"

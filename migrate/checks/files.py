@@ -63,6 +63,23 @@ def locks_free(subject: Subject) -> Iterator[Reason]:
             text = f"{here.path}, on which the process has a lock, is locked there by {names(there.lockers)}"
             remedy = "End that program there, or let the process give its lock back before the move."
             yield Reason("lock-taken", DESTINATION, text, remedy)
+        elif (reason := locked_here(here, shared=same_place(here, there))) is not None:
+            yield reason
+
+
+def locked_here(here: File, *, shared: bool) -> Reason | None:
+    """Why nobody can have the lock there that the process has: it has it itself, here, until it has been moved.
+
+    :param shared: both hosts see one and the same file, and its locks.
+    """
+    if not shared or not any(" WRITE " in lock for lock in here.locks):
+        return None
+    text = f"{here.path}, on which the process has a write lock, is on storage that both hosts share"
+    remedy = (
+        "Let the process give the lock back before the move (a database: end its transaction); it cannot be taken"
+        " there while the process waits here with it."
+    )
+    return Reason("lock-on-shared", DESTINATION, text, remedy)
 
 
 def databases(subject: Subject) -> Iterator[Reason]:
@@ -137,12 +154,39 @@ def pairs(process: ProcessInventory, destination: HostInventory) -> Iterator[tup
             yield here, answers.get((here.path, here.use), File(path=here.path, use=here.use))
 
 
+def shared_beside(process: ProcessInventory, destination: HostInventory) -> set[str]:
+    """Return the paths of those files beside open ones of which both hosts see one and the same."""
+    there = {one.path: one for one in destination.files if one.use == File.NEIGHBOUR}
+    beside = [one for one in process.files if one.use == File.NEIGHBOUR]
+    return {one.path for one in beside if one.path in there and same_place(one, there[one.path])}
+
+
 def asked_for_a_place(subject: Subject) -> Iterator[tuple[File, File]]:
     """What is made there beside what is at its path, with what the destination says: trees, and deleted files."""
     there = {(one.path, one.use): one for one in subject.destination.files}
     for here in subject.process.files:
         if here.use in (File.COPIED_TREE, File.DELETED) and (here.path, here.use) in there:
             yield here, there[here.path, here.use]
+
+
+def deleted_names_free(subject: Subject) -> Iterator[Reason]:
+    """No deleted directory has a name that is taken there. A tree that is copied has what it has here."""
+    for here, there in asked_for_a_place(subject):
+        taken = here if within(here.path, subject.options.trees) else there
+        if (reason := deleted_name_taken(here, taken)) is not None:
+            yield reason
+
+
+def deleted_name_taken(here: File, there: File) -> Reason | None:
+    """CRIU makes a deleted directory under its old name, dresses it and removes it: another one, if there is one.
+
+    Source: criu/files-reg.c create_ghost_dentry(), ghost_apply_metadata().
+    """
+    if here.use != File.DELETED or not here.directory or not there.exists:
+        return None
+    text = f"{here.path}, a deleted directory that the process uses, has a namesake there, which would be removed"
+    remedy = "Rename that one there meanwhile; or restart the program, or let it leave the deleted directory."
+    return Reason("deleted-name-taken", DESTINATION, text, remedy)
 
 
 def appended(subject: Subject) -> Iterator[str]:

@@ -16,6 +16,7 @@ from migrate.checks.beside import nothing_left_behind, trees_sound
 from migrate.checks.files import (
     appended,
     databases,
+    deleted_names_free,
     files_there,
     files_to_copy,
     locks_free,
@@ -303,6 +304,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     congestion_known,
     files_there,
     databases,
+    deleted_names_free,
     written_here_alone,
     locks_free,
     nothing_left_behind,

@@ -18,6 +18,7 @@ from typing import ClassVar
 from migrate.errors import MigrateError
 from migrate.files import beneath
 from migrate.journal.entry import Entry
+from migrate.processes import users
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,21 @@ class Directory(Entry):
 
 def _remove(name: str, folder: int) -> None:
     if stat.S_ISDIR(beneath.mode(folder, name)):
-        _require_one_file_system(name, folder)
+        _require_unused(name, folder)
         shutil.rmtree(name, dir_fd=folder)
     else:
         os.unlink(name, dir_fd=folder)  # noqa: PTH108
 
 
-def _require_one_file_system(name: str, folder: int) -> None:
-    """What is mounted in a directory is not the directory's, and does not go with it."""
-    device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
-    for directory, _, _, fd in os.fwalk(name, dir_fd=folder):
-        if os.fstat(fd).st_dev != device:
-            raise MigrateError(
-                f"something is mounted on {directory}: it was left as it is, with all that is beside it"
-            )
+def _require_unused(name: str, folder: int) -> None:
+    """What somebody uses there since, or has mounted in it or from it, stays: it would lose its files."""
+    path = os.path.realpath(f"/proc/self/fd/{folder}/{name}")
+    if mounts := users.mounted(path):
+        raise MigrateError(
+            f"something is mounted: {', '.join(mounts[:3])}; it was left as it is, with all in it"
+        )
+    if found := users.of(path):
+        raise MigrateError(f"it is used by {', '.join(found[:3])}: it was left as it is, with all in it")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from migrate.errors import MigrateError
-from migrate.files import copies
+from migrate.files import copies, link_remap
 from migrate.files.content import Digests
 from migrate.link.payloads import Piece
 
@@ -62,12 +62,12 @@ class Tree:
         self._send_directories(now, send)
 
     def copy_changed(self, send: Send, mapped_shared: Collection[str]) -> None:
-        """Send what is new or has changed since, and say what is gone.
+        """Send what is new or has changed since, and say what is gone; without names that CRIU's dump has made.
 
         :param mapped_shared: files whose times do not tell whether they have changed.
         :raises MigrateError: as :meth:`copy`.
         """
-        now = dict(_walk(self.path))
+        now = {path: status for path, status in _walk(self.path) if not self._of_criu(path, status)}
         gone = sorted(self._sent.keys() - now.keys(), key=len, reverse=True)
         for path in gone:
             self._remove(path, send)
@@ -83,6 +83,9 @@ class Tree:
         touched = {*gone, *changed}
         above = {os.path.dirname(path) for path in touched}  # noqa: PTH120
         self._send_directories([path for path in now if path in above or path in changed], send)
+
+    def _of_criu(self, path: str, status: os.stat_result) -> bool:
+        return path not in self._sent and link_remap.is_one(os.path.basename(path), status)  # noqa: PTH119
 
     def _with_all_names(
         self, changed: dict[str, os.stat_result], now: dict[str, os.stat_result]

@@ -10,7 +10,7 @@ from migrate.files.content import Digests
 from migrate.files.locks import conflict
 from migrate.inventory import described, holders, room
 from migrate.pb.session_pb2 import File
-from migrate.processes import mounts
+from migrate.processes import users
 
 
 def there(wanted: list[File]) -> list[File]:
@@ -20,15 +20,9 @@ def there(wanted: list[File]) -> list[File]:
     for here in found:
         room.add(here)
         if here.use == File.COPIED_TREE and here.directory:
-            here.mounts.extend(_mounted(here.path))
-            here.writers.extend(holders.below(here.path, besides={os.getpid()}))
+            here.mounts.extend(users.mounted(here.path))
+            here.writers.extend(users.of(here.path, besides={os.getpid()}))
     return found
-
-
-def _mounted(top: str) -> list[str]:
-    """Where something is mounted at or below the directory *top*."""
-    places = {one.shown for one in mounts.here()}
-    return sorted(place for place in places if place == top or place.startswith(f"{top}/"))
 
 
 def contents(wanted: list[File], digests: Digests) -> list[File]:

@@ -46,6 +46,17 @@ def describe(path: str, use: File.Use, status: os.stat_result) -> File:
     )
 
 
+def deleted(path: str, status: os.stat_result) -> File:
+    """Return what *status* says about a file or directory without a name; ``exists``: another one has it by now."""
+    return File(
+        path=path,
+        use=File.DELETED,
+        stored_bytes=allocated_bytes(status),
+        directory=stat.S_ISDIR(status.st_mode),
+        exists=os.path.lexists(path),
+    )
+
+
 def build_id(path: str) -> bytes:
     """Return the build-id of the file at *path*; b"" when it has none or cannot be read."""
     try:

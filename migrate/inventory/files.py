@@ -12,7 +12,7 @@ import stat
 from collections.abc import Collection
 
 from migrate.inventory import file_facts, namespaces, paths, proc
-from migrate.inventory.described import allocated_bytes, build_id, describe, shown
+from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
 _DELETED = " (deleted)"
@@ -220,8 +220,7 @@ class Files:
         if path.startswith(_KERNEL_MADE):
             return None  # of a process that has ended
         if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode):
-            stored = allocated_bytes(status)
-            self._deleted[path] = File(path=path, use=File.DELETED, stored_bytes=stored)
+            self._deleted[path] = deleted(path, status)
         if stat.S_ISDIR(status.st_mode):
             if path == proc.link(pid, "root").removesuffix(_DELETED):
                 self._obstacle("deleted-directory", pid, path, fd=fd)

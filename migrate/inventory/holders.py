@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from migrate.inventory import proc
@@ -108,24 +107,3 @@ def key_of(place: str) -> Key:
     """
     status = os.stat(place)  # noqa: PTH116
     return status.st_dev, status.st_ino
-
-
-def below(top: str, besides: Collection[int] = ()) -> list[str]:
-    """Return who uses something at or below the directory *top*: has it open or mapped, or works or runs in it."""
-    found = []
-    for pid in proc.pids():
-        with contextlib.suppress(OSError, proc.Gone):  # ended since
-            if pid not in besides and any(path == top or path.startswith(f"{top}/") for path in _used(pid)):
-                found.append(named(pid))
-    return found
-
-
-def _used(pid: int) -> Iterator[str]:
-    """The paths of all files that a process holds."""
-    for name in ("cwd", "root", "exe", *(f"fd/{one}" for one in os.listdir(f"/proc/{pid}/fd"))):  # noqa: PTH208
-        with contextlib.suppress(OSError):
-            yield os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115
-    for line in Path(f"/proc/{pid}/maps").read_bytes().split(b"\n"):
-        fields = line.split(maxsplit=5)
-        if len(fields) > 5:
-            yield os.fsdecode(fields[5])

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from migrate.files import link_remap
 from migrate.inventory import storage
 from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File
@@ -66,5 +67,5 @@ def _below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if stat.S_ISREG(status.st_mode):
+            if stat.S_ISREG(status.st_mode) and not link_remap.is_one(name, status):
                 yield f"{directory}/{name}", status

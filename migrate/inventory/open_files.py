@@ -35,6 +35,7 @@ class Again(NamedTuple):
     :ivar files: open ones, and mapped ones but those that are known and only read.
     :ivar renamed: paths that are gone, of files that have another name: that one.
     :ivar obstacles: what stands in the way of moving it, beside its TCP connections.
+    :ivar deleted: as :attr:`Files.deleted` has them.
     :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
     """
 
@@ -42,6 +43,7 @@ class Again(NamedTuple):
     renamed: dict[str, str]
     obstacles: list[Obstacle]
     options: Sequence[plain_options.Held] = ()
+    deleted: Sequence[File] = ()
 
 
 def again(
@@ -67,7 +69,7 @@ def again(
     of_sockets = sockets.obstacles(others, {one.inode for one in held})
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
     obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
-    return Again(files.found, files.renamed, obstacles, plain_options.read(others))
+    return Again(files.found, files.renamed, obstacles, plain_options.read(others), files.deleted)
 
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:

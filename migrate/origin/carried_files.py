@@ -10,9 +10,8 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable
 
-from migrate.checks import file_differences, writable
+from migrate.checks import file_differences
 from migrate.checks import files as checks_files
-from migrate.checks.subject import names
 from migrate.errors import MigrateError
 from migrate.files import copies
 from migrate.files import trees as tree_copy
@@ -20,6 +19,7 @@ from migrate.files.content import Digests
 from migrate.inventory import neighbours
 from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
+from migrate.origin import found_different
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 
 Ask = Callable[[Compare, Callable[[], None]], Compared]
@@ -91,12 +91,13 @@ class CarriedFiles:
             raise MigrateError(f"cannot read {one.path}: {error.strerror}") from error
 
     def _remember(self, process: ProcessInventory, there: HostInventory) -> None:
-        for here, its in checks_files.pairs(process, there):
+        for here, its in sorted(checks_files.pairs(process, there), key=lambda pair: _weight(pair[0])):
             self._known[here.path] = here
             if here.written and file_differences.same_place(here, its):
                 self._shared.add(here.path)
             if here.append_only and its.exists and not self._copying:
                 self._logs.add(here.path)
+        self._shared |= checks_files.shared_beside(process, there)
 
     def copy(self, files: Iterable[File]) -> None:
         """Copy *files*, and the trees, to their places on the destination, while the process runs.
@@ -139,43 +140,67 @@ class CarriedFiles:
         :raises MigrateError: it has not, and they may not be copied.
         """
         found, self.renamed = again.files, again.renamed
-        self._require_written_alone(found)
+        found_different.require_written_alone(found, self._shared)
+        found_different.require_no_lock(found, self._shared)
         self._require_none_beside(found)
+        mapped = {one.path for one in (*found, *self._known.values()) if one.mapped_shared}
         for tree in self._trees:
-            tree.copy_changed(self._send, {one.path for one in found if one.mapped_shared})
+            tree.copy_changed(self._send, mapped)
         now = [one for one in found if not checks_files.within(one.path, self._paths)]
         # A path is looked at once: in the use that writes, and not in the one that only watches.
         files = {one.path: one for one in sorted(now, key=_weight)}
         late = [one for one in files.values() if one.path not in self._known]
+        files |= self._closed_since(files)
         for path in self._shared & files.keys():
             _flush(path)
         written = [one for one in files.values() if self._may_differ(one)]
-        changed = [one for one in written if self._digests.changed(one.path, mapped_shared=one.mapped_shared)]
+        changed = [
+            one for one in written if self._digests.changed(one.path, mapped_shared=one.path in mapped)
+        ]
         told = {one.path for one in changed}
         changed += [one for one in files.values() if one.path not in told and self._other_since(one.path)]
         told.update(one.path for one in changed)
         self._bring(late, changed, [one for one in written if one.path not in told])
+        gone = [one for one in again.deleted if one.directory]
+        found_different.require_names_free(self._compared(gone))
 
     def _require_none_beside(self, found: list[File]) -> None:
-        """What was made since the check beside a file that the process writes, it may want later."""
+        """What was made or changed since the check beside a file that the process writes, it may want later."""
         if not self._copying:
             return
         known = self._beside | self._known.keys()
-        made = [one.path for one in neighbours.of(found, self._paths) if one.path not in known]
-        if made:
-            raise MigrateError(
-                f"{names(made)} was made since the check, beside files that the process writes, and is not copied",
-                hint=f"Pass --copy-tree {os.path.dirname(made[0])}, which copies all of it, or try again.",  # noqa: PTH120
-            )
+        # Also beside those that it has closed since: it may have given them another name.
+        beside = neighbours.of([*found, *self._known.values()], self._paths)
+        made = [one.path for one in beside if one.path not in known]
+        found_different.require_none_beside(made, "was made")
+        opened = {one.path for one in found}
+        found_different.require_none_beside(
+            filter(self._other_beside, self._beside - self._shared - opened), "has changed or is gone"
+        )
 
-    def _require_written_alone(self, found: list[File]) -> None:
-        for one in found:
-            if one.writers and one.path not in self._shared:
-                raise MigrateError(
-                    f"{one.path} is written by {names(one.writers)}, too, which stays here (not seen when it was"
-                    " checked)",
-                    hint="End that process first, or name a parent of both, which moves both.",
-                )
+    def _other_beside(self, path: str) -> bool:
+        return not os.path.isfile(path) or self._digests.changed(path)  # noqa: PTH113
+
+    def _closed_since(self, files: Collection[str]) -> dict[str, File]:
+        """What was compared or copied, and is not open any more: it may have been written before it was closed.
+
+        What was copied and is gone goes there, too.
+
+        :param files: paths of those that are open now.
+        :raises MigrateError: one is gone that the destination had before.
+        """
+        found = {}
+        for path, one in self._known.items():
+            sent = one.regular and path in self._sent_at
+            if path in files or checks_files.within(path, self._paths) or not (self._may_differ(one) or sent):
+                continue
+            if os.path.isfile(path):  # noqa: PTH113
+                found[path] = one
+            elif sent:
+                self._send(Piece(name=path, removed=True))
+            else:
+                raise found_different.gone(path)
+        return found
 
     def _other_since(self, path: str) -> bool:
         """Whether something of what was copied has changed: mode, owner, times or attributes, too."""
@@ -184,8 +209,8 @@ class CarriedFiles:
     def _may_differ(self, one: File) -> bool:
         return (
             one.regular
-            and one.written
             and one.path in self._known
+            and (one.written or self._known[one.path].written)
             and one.path not in self._shared
             and one.path not in self._logs
         )
@@ -200,17 +225,17 @@ class CarriedFiles:
                 changed.append(one)
             elif reason is not None:
                 problems.append(f"{reason.text} (it was opened since the check)")
-            _require_writable(one, there, made=one in changed)
+            found_different.require_writable(one, there, made=one in changed)
         # Of those that have not changed here: has anybody changed them over there?
         for one, there in self._compared([one for one in same if one.path not in self._digests.sent]):
-            _require_writable(one, there, made=False)
+            found_different.require_writable(one, there, made=False)
             if there.content != self._digests.known(one.path):
                 changed.append(one)
         if not self._copying:
             problems += [f"{one.path} has changed since it was compared" for one in changed]
             changed = []
         if problems:
-            raise _changed(problems)
+            raise found_different.changed(problems)
         for one in changed:
             self._copy_one(one.path)
 
@@ -221,23 +246,8 @@ class CarriedFiles:
         return [(one, answers.get(one.path, File(path=one.path, use=one.use))) for one in files]
 
 
-def _require_writable(one: File, there: File, *, made: bool) -> None:
-    if (reason := writable.unwritable(one, there, made=made)) is not None:
-        raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
-
-
 def _weight(one: File) -> tuple[bool, bool]:
     return one.use != File.WATCHED, one.mapped_shared
-
-
-def _changed(problems: list[str]) -> MigrateError:
-    more = f" and {len(problems) - 3} more of this kind" if len(problems) > 3 else ""
-    return MigrateError(
-        "; ".join(problems[:3]) + more,
-        hint="Pass --copy-files, which copies what the process writes, or put these files on storage that both"
-        " hosts share.",
-        details=problems,
-    )
 
 
 def _flush(path: str) -> None:

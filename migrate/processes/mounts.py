@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Mount(NamedTuple):
     """One mount, as the process sees it that was asked.
 
-    :ivar number: of the mount, as ``mnt_id`` of a descriptor.
+    :ivar number: of the mount, as ``mnt_id`` of a descriptor. :ivar parent: of the mount that it is mounted on.
     :ivar device: ``major:minor`` of the file system.
     :ivar root: which directory of the file system is mounted; "/": the whole of it.
     :ivar place: where.
@@ -19,6 +19,7 @@ class Mount(NamedTuple):
     """
 
     number: int
+    parent: int
     device: str
     root: str
     place: str
@@ -47,12 +48,13 @@ def parse(content: str) -> list[Mount]:
 def _mount(line: str) -> Mount | None:
     before, _, after = line.partition(" - ")
     fields, rest = before.split(" "), after.split(" ")
-    if len(fields) < 6 or len(rest) < 3 or not (fields[0].isascii() and fields[0].isdigit()):
+    if len(fields) < 6 or len(rest) < 3 or not all(one.isascii() and one.isdigit() for one in fields[:2]):
         return None
-    number, _, device, root, place, options, *_ = fields
+    number, parent, device, root, place, options, *_ = fields
     kind, source, more, *_ = rest
     return Mount(
         int(number[:18]),
+        int(parent[:18]),
         device,
         _unescaped(root),
         _unescaped(place),

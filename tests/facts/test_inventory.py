@@ -188,6 +188,9 @@ ready()
         ("deleted-file", f"{tmp_path}/small"),
         ("renamed-file", f"{tmp_path}/linked"),
     ]
+    gone = {one.path: one for one in found.files if one.use == File.DELETED}
+    assert gone[f"{tmp_path}/gone"].directory and not gone[f"{tmp_path}/small"].directory
+    assert not gone[f"{tmp_path}/gone"].exists
     sizes = {one.what: one.size_bytes for one in found.obstacles}
     assert sizes[f"{tmp_path}/large"] >= 3 << 20 > sizes[f"{tmp_path}/small"]
 

@@ -89,6 +89,18 @@ def test_room_for_deleted_files() -> None:
     assert two.only(check(GHOST, room)).code == "no-file-space"
 
 
+def test_a_deleted_directory_whose_name_is_taken_there() -> None:
+    """CRIU would take that one for it, and remove it."""
+    gone = GHOST | {"directory": True}
+    reason = two.only(check(gone, {"exists": True}))
+    assert (reason.code, reason.role) == ("deleted-name-taken", "destination") and "/srv/it" in reason.text
+    assert check(gone, {}) == []
+    assert check(GHOST, {"exists": True}) == []
+    # A tree is copied with what has the name here, and what is there is put aside.
+    assert check(gone, {"exists": True}, trees=("/srv",)) == []
+    assert two.only(check(gone | {"exists": True}, {}, trees=("/srv",))).code == "deleted-name-taken"
+
+
 def test_a_note_about_attributes_that_stay_behind() -> None:
     mine = File(path="/srv/log", attributes=[File.APPEND_ONLY], **WRITTEN)
     there = two.destination(files=[File(path="/srv/log", use=File.OPEN)])

@@ -28,7 +28,7 @@ MIGRATE: dict[str, str] = {
     "runtime": "inventory processes",
     "inventory": "criu files processes",
     "criu": "files processes",
-    "files": "journal link",
+    "files": "journal link processes",
     "transport": "journal link ssh",
     "journal": "events processes",
     "memory": "processes",

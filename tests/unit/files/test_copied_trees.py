@@ -275,6 +275,55 @@ def test_who_uses_something_there_is_found(tmp_path: Path) -> None:
             one.wait()
 
 
+@contextlib.contextmanager
+def container(source: Path, place: Path, *, own_namespace: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that has *source* mounted at *place*, has a file of it open, and does not know its name here."""
+    place.mkdir(exist_ok=True)
+    script = 'mount --bind "$0" "$1" && cd / && exec 7>>"$1/file" && echo >&7 && exec sleep 99'
+    words = ["unshare", "-m"] * own_namespace + ["sh", "-c", script, str(source), str(place)]
+    with subprocess.Popen(words) as running:
+        try:
+            eventually(lambda: (source / "file").exists(), "it has mounted it")
+            yield running
+        finally:
+            running.kill()
+            running.wait()
+            subprocess.run(["umount", str(place)], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("own_namespace", [True, False])
+@pytest.mark.parametrize("mounts", ["there", "there/sub", "."])
+def test_who_has_it_under_another_name(tmp_path: Path, mounts: str, own_namespace: bool) -> None:
+    top, place, shown = tmp_path / "there", tmp_path / "elsewhere", tmp_path / "there/sub" / "file"
+    (top / "sub").mkdir(parents=True)
+    with container(tmp_path / mounts, place, own_namespace=own_namespace) as running:
+        found = there(top)
+        where = f" in the mount namespace of sleep (PID {running.pid})" if own_namespace else ""
+        inside = mounts != "."
+        assert found.mounts == [f"{place}{where}"] * inside
+        assert found.writers == [f"sleep (PID {running.pid})"] * inside
+        assert shown.exists() is (mounts == "there/sub")
+    assert (there(top).mounts, there(top).writers) == ([], [])
+
+
+def test_what_a_container_uses_since_is_not_removed_with_what_was_replaced(
+    copy: Copy, tmp_path: Path
+) -> None:
+    copy.there.mkdir()
+    (copy.there / "precious").write_text("somebody's")
+    copy.begin()
+    aside = next(one for one in tmp_path.iterdir() if ".migrate-" in one.name)
+    entry = next(one for one in records.read(copy.journal.directory).of(Copied) if one.backup == str(aside))
+    with container(aside, tmp_path / "elsewhere", own_namespace=True):
+        with pytest.raises(MigrateError, match="mounted: .*elsewhere in the mount namespace of sleep"):
+            entry.forget()
+        assert (aside / "precious").read_text() == "somebody's"
+    with (aside / "precious").open(), pytest.raises(MigrateError, match="is used by"):
+        entry.forget()
+    entry.forget()
+    assert not aside.exists()
+
+
 def test_what_was_mounted_later_is_not_removed_with_what_was_replaced(copy: Copy, tmp_path: Path) -> None:
     (copy.there / "sub").mkdir(parents=True)
     copy.begin()
@@ -305,6 +354,18 @@ def test_a_file_with_several_names_is_one(copy: Copy) -> None:
     copy.settle()
     (copy.here / "sub/two").unlink()
     copy.settle()
+
+
+def test_names_that_criu_makes_are_left_out(copy: Copy) -> None:
+    """While it dumps; a file of that name that was there before, or has no other name, is the program's."""
+    for name in ("one", "link_remap.1"):
+        (copy.here / name).write_text(name)
+    copy.begin()
+    (copy.here / "link_remap.2").write_text("2")
+    (copy.here / "link_remap.3").hardlink_to(copy.here / "one")
+    copy.tree.copy_changed(copy.send, ())
+    (copy.here / "link_remap.3").unlink()
+    assert {one.name for one in copy.there.iterdir()} == {one.name for one in copy.here.iterdir()}
 
 
 def test_what_is_written_through_a_mapping_reaches_all_names(copy: Copy) -> None:

@@ -119,6 +119,15 @@ def test_locks_that_are_held_there() -> None:
     assert reason.code == "lock-taken" and "flock (PID 9)" in reason.text
 
 
+def test_locks_on_shared_storage() -> None:
+    """The frozen process has it here, so that nobody gets it there."""
+    shared = data(storage="nfs4 s:/x 1 7", locks=["POSIX WRITE 0 EOF"])
+    reason = only(reasons(process(files=[shared]), None, destination(files=[data(storage=shared.storage)])))
+    assert reason.code == "lock-on-shared" and shared.path in reason.text
+    shared.locks[:] = ["POSIX READ 0 EOF"]
+    assert reasons(process(files=[shared]), None, destination(files=[data(storage=shared.storage)])) == []
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "meet"),
     [
@@ -255,6 +264,11 @@ def opened(path: Path, **more: Any) -> File:
     return data(str(path), size_bytes=path.stat().st_size, **more)
 
 
+def opened_new(path: Path) -> File:
+    path.write_text("1")
+    return opened(path)
+
+
 def test_what_changes_until_the_freeze_is_copied_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +301,97 @@ def test_what_is_made_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytes
     assert f"--copy-tree {tmp_path}," in caught.value.problem.hint
 
 
+@pytest.mark.parametrize("how", ["write", "mapping", "remove", "same"])
+def test_what_was_copied_and_is_closed_before_the_freeze(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    there, path = Destination(monkeypatch), tmp_path / "file"
+    path.write_bytes(b"1" * mmap.PAGESIZE)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 50
+        os.utime(path, ns=(1, 1))
+        # Opened as well, and watched: of all uses the one counts in which it is written.
+        files = [opened(path, use=File.MAPPED, mapped_shared=True), opened(path)]
+        files.append(opened(path, use=File.WATCHED, written=False))
+        care = carried(there, files, copying=True)
+        there.sent.clear()
+        if how == "write":
+            path.write_bytes(b"2")
+        elif how == "mapping":
+            memory[0] = 51
+        elif how == "remove":
+            path.unlink()
+    care.settle(Again([], {}, []))
+    assert [one.removed for one in there.sent] == {"same": [], "remove": [True]}.get(how, [False])
+    if how != "remove":
+        assert there.contents["file"] == path.read_bytes()
+
+
+def test_what_is_closed_and_was_not_to_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Destination(monkeypatch, written=b"1", removed=b"1", read=b"1", log=b"1")
+    paths = {name: tmp_path / name for name in there.contents}
+    for path in paths.values():
+        path.write_text("1")
+    files = [opened(paths["written"]), opened(paths["read"], written=False)]
+    files += [opened(paths["log"], append_only=True), opened(paths["removed"])]
+    care = carried(there, files, copying=False)
+    paths["read"].unlink()
+    paths["log"].unlink()
+    care.settle(Again([], {}, []))
+    paths["written"].write_text("2")
+    with pytest.raises(MigrateError, match="written has changed since it was compared"):
+        care.settle(Again([], {}, []))
+    # Also where it is open again, for reading.
+    with pytest.raises(MigrateError, match="written has changed since it was compared"):
+        care.settle(Again([opened(paths["written"], written=False)], {}, []))
+    paths["written"].write_text("1")
+    paths["removed"].unlink()
+    with pytest.raises(MigrateError, match="removed was removed"):
+        care.settle(Again([], {}, []))
+    assert not there.sent
+
+
+def test_what_has_changed_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, files = Destination(monkeypatch, log=b"1", base=b"1"), [opened_new(tmp_path / "log")]
+    base = tmp_path / "base"
+    base.write_text("1")
+    files.append(File(path=str(base), use=File.NEIGHBOUR, regular=True, size_bytes=1))
+    care = carried(there, files, copying=True)
+    care.settle(Again([], {}, []))
+    base.write_text("2")
+    with pytest.raises(MigrateError, match="base has changed or is gone since the check, beside"):
+        care.settle(Again([], {}, []))
+    base.rename(tmp_path / "other")
+    with pytest.raises(MigrateError, match="other was made since the check, beside"):
+        care.settle(Again([], {}, []))
+
+
+def test_a_tree_with_what_is_mapped_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, path = Destination(monkeypatch), tmp_path / "tree/file"
+    path.parent.mkdir()
+    path.write_bytes(b"1" * mmap.PAGESIZE)
+    care = CarriedFiles(there.ask, there.send, copying=False, trees=[str(path.parent)])
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 50
+        files = [opened(path, use=File.MAPPED, mapped_shared=True)]
+        care.compare(process(files=files), HostInventory())
+        time.sleep(3)  # so long that its times are trusted
+        care.copy([])
+        memory[0] = 51
+    care.settle(Again([], {}, []))
+    assert there.contents["file"][:1] == b"3"
+
+
+def test_what_criu_makes_beside_in_the_freeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, file = Destination(monkeypatch), opened_new(tmp_path / "file")
+    care = carried(there, [file], copying=True)
+    (tmp_path / "link_remap.7").hardlink_to(file.path)
+    care.settle(Again([file], {}, []))
+    (tmp_path / "link_remap.8").write_text("the program's")
+    with pytest.raises(MigrateError, match=r"link_remap\.8 was made"):
+        care.settle(Again([file], {}, []))
+
+
 def test_who_begins_to_write_a_file_too_until_the_freeze(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +401,17 @@ def test_who_begins_to_write_a_file_too_until_the_freeze(
     care.settle(Again([opened(file)], {}, []))
     with pytest.raises(MigrateError, match="same is written by stats"):
         care.settle(Again([opened(file, writers=["stats (PID 9)"])], {}, []))
+
+
+def test_a_lock_on_shared_storage_until_the_freeze(tmp_path: Path) -> None:
+    file = opened_new(tmp_path / "file")
+    file.storage = storage.name(file.path)
+    care = CarriedFiles(lambda *_: Compared(), lambda _: None, copying=False)
+    care.compare(process(files=[file]), HostInventory(files=[file]))
+    care.settle(Again([file], {}, []))
+    file.locks.append("FLOCK WRITE 0 EOF")
+    with pytest.raises(MigrateError, match="write lock, is on storage that both hosts share"):
+        care.settle(Again([file], {}, []))
 
 
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +455,17 @@ def test_directories_and_watched_paths_since_the_check(
         carried(there, [], copying=False).settle(now)
     carried(there, [], copying=True).settle(now)
     assert [one.name for one in there.sent if one.name == str(folder)] and there.contents["file"] == b"1"
+
+
+def test_a_directory_that_was_deleted_since_and_has_a_namesake_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    care = carried(there := Destination(monkeypatch), [], copying=False)
+    gone = File(path=str(tmp_path / "gone"), use=File.DELETED, directory=True)
+    care.settle(now := Again([], {}, [], deleted=[gone]))
+    there.contents["gone"] = b""
+    with pytest.raises(MigrateError, match="gone, a deleted directory .* namesake there"):
+        care.settle(now)
 
 
 def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
