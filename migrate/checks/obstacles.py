@@ -37,6 +37,10 @@ WORDS = {
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
     ),
+    "tracing": Words(
+        "{who} traces {what}, which is not moved with it, and would be let go or killed when it has moved",
+        "Let it detach, or end it, if it is a debugger or strace: kill -INT {pid}.",
+    ),
     "held": Words(
         "{who} is held still by process {what}: it is being dumped or moved already",
         "Wait until that has ended, and leave process {what} alone: the process could end with it. If a migration"

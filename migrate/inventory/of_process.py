@@ -24,6 +24,7 @@ from migrate.inventory import (
     sockets,
     supervision,
     sysv,
+    tracing,
     translated,
 )
 from migrate.inventory.descriptors import Descriptors
@@ -114,6 +115,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
     found.obstacles.extend(sysv.obstacles(inside))
+    found.obstacles.extend(tracing.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(cramped.obstacles(inside))
     found.obstacles.extend(begun_anew.obstacles(inside))

@@ -20,6 +20,7 @@ from migrate.inventory import (
     proc,
     sockets,
     sysv,
+    tracing,
 )
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -72,6 +73,7 @@ def again(
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
+    yield from tracing.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)
     yield from _of_namespaces(pids)

@@ -19,7 +19,7 @@ from programs import program
 
 from migrate import checks, inventory
 from migrate.errors import KernelError, Refused
-from migrate.inventory import proc
+from migrate.inventory import open_files, proc
 from migrate.pb.session_pb2 import File, ProcessInventory
 from migrate.processes.chosen import Subject
 from tcpcp.criu import tree
@@ -350,6 +350,19 @@ def test_traced(namespace: Namespace, become: str, code: str) -> None:
     trace = f"ctypes.CDLL(None).ptrace(0x4206, {{}}, 0, 0); open(sys.argv[1], 'w').close()\n{become}\nready()"
     with program("ready()") as pid, program(wait + trace.format(pid)) as tracer:
         eventually(lambda: codes(inventory.process(pid)) == [(code, str(tracer))], "its tracer is told")
+
+
+def test_a_tracer(namespace: Namespace) -> None:
+    """Whom it traces stays, one thread of it may be all; when it is frozen it is looked at again."""
+    threads = "threading.Thread(target=signal.pause, daemon=True).start()\nready()"
+    trace = "ctypes.CDLL(None).ptrace(0x4206, {}, 0, 0x100000); ready()"
+    with program(threads) as pid:
+        before = [one.code for one in open_files.again([pid], (), ()).obstacles]
+        with program(trace.format(tree.threads(pid)[-1])) as tracer:
+            [(code, what)] = codes(inventory.process(tracer))
+            again = [one for one in open_files.again([tracer], (), ()).obstacles if one.code == "tracing"]
+    assert (code, f"(PID {pid})" in what, before) == ("tracing", True, [])
+    assert [(one.pid, one.what) for one in again] == [(tracer, what)]
 
 
 def test_anonymous_descriptors(namespace: Namespace) -> None:
