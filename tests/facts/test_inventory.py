@@ -379,6 +379,13 @@ d = libc.inotify_init(); e = libc.timerfd_create(1, 0)
         assert codes(inventory.process(pid)) == [("anonymous", "anon_inode:[userfaultfd]")]
 
 
+def test_a_directory_that_is_only_a_place(namespace: Namespace) -> None:
+    """Nobody can ask who owns a descriptor of O_PATH, as systemd, container runtimes and servers of files have."""
+    with program("d = os.open('/tmp', os.O_PATH | os.O_DIRECTORY); ready()") as pid:
+        assert not inventory.process(pid).obstacles
+        assert not open_files.again([pid], (), ()).obstacles
+
+
 def test_system_v_memory(namespace: Namespace) -> None:
     code = """
 libc = ctypes.CDLL(None, use_errno=True); libc.shmat.restype = ctypes.c_void_p
