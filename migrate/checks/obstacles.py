@@ -335,6 +335,8 @@ NOTES = {
     "offset-outside": "{descriptor} of {who} is one open file with a descriptor of a process that stays ({what}):"
     " after the move each has a position and locks of its own in it, and a file of its own where it is not on"
     " storage that both hosts share",
+    "lock-awaited": "{what}, which stays, waits for a lock that {who} has by {descriptor}: it gets it here when the"
+    " process has moved, as a standby that becomes active, and then both run",
     "writer-outside": "{descriptor} of {who} is a file that a process that stays writes, too ({what}): after the"
     " move that goes to the file here, where it is not on storage that both hosts share",
 }

@@ -26,6 +26,7 @@ from migrate.inventory import (
     sysv,
     tracing,
     translated,
+    waiters,
 )
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -114,6 +115,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
+    found.obstacles.extend(waiters.obstacles(tables.tables, inside))
     found.obstacles.extend(sysv.obstacles(inside))
     found.obstacles.extend(tracing.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))

@@ -21,6 +21,7 @@ from migrate.inventory import (
     sockets,
     sysv,
     tracing,
+    waiters,
 )
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -68,6 +69,7 @@ def again(
     of_sockets = sockets.obstacles(others, {one.inode for one in held})
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
     obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
+    obstacles.extend(waiters.obstacles(tables.tables, set(pids)))
     return Again(files.found, files.renamed, obstacles, plain_options.read(others))
 
 

@@ -352,6 +352,21 @@ def test_traced(namespace: Namespace, become: str, code: str) -> None:
         eventually(lambda: codes(inventory.process(pid)) == [(code, str(tracer))], "its tracer is told")
 
 
+@pytest.mark.parametrize("lock", ["fcntl.flock(f, 2)", "fcntl.lockf(f, 2, 10, 5)"])
+def test_who_waits_for_a_lock(namespace: Namespace, tmp_path: Path, lock: str) -> None:
+    """Who waits gets it here, and a note says so."""
+    code = f"f = open('{tmp_path}/lock', 'w'); "
+    wait = f"threading.Thread(target=lambda: {lock}, daemon=True).start(); ready()"
+    with program(f"{code}{lock}; ready()") as pid:
+        assert not inventory.process(pid).obstacles
+        with program(code + wait) as waiter:
+            eventually(lambda: "->" in Path("/proc/locks").read_text(), "it waits")
+            found = [one for one in inventory.process(pid).obstacles if one.code == "lock-awaited"]
+            again = [one for one in open_files.again([pid], (), ()).obstacles if one.code == "lock-awaited"]
+            assert not [one for one in inventory.process(waiter).obstacles if one.code == "lock-awaited"]
+    assert [(one.pid, f"(PID {waiter})" in one.what) for one in found] == [(pid, True)] and again == found
+
+
 def test_a_tracer(namespace: Namespace) -> None:
     """Whom it traces stays, one thread of it may be all; when it is frozen it is looked at again."""
     threads = "threading.Thread(target=signal.pause, daemon=True).start()\nready()"
