@@ -214,6 +214,11 @@ WORDS = {
         "the main thread of {who} has ended while others live, and CRIU dumps a process through that",
         "Start the program again so that its main thread waits for the others (pthread_join).",
     ),
+    "exit-signal": Words(
+        "{who} tells its parent of its end by {what} (clone(2)), which CRIU would make SIGCHLD",
+        "Let the program make that process by fork(2), or clone(2) with SIGCHLD; or let it execute a program, after"
+        " which it is SIGCHLD.",
+    ),
     "shared": Words(
         "{who} shares {what} (clone(2), vfork(2)), which CRIU cannot dump",
         "Try again when it has executed its program or has ended.",

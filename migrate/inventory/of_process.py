@@ -17,6 +17,7 @@ from migrate.inventory import (
     cgroups,
     cramped,
     cut_in_two,
+    exit_signals,
     locked,
     names,
     namespaces,
@@ -116,6 +117,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
     found.obstacles.extend(waiters.obstacles(tables.tables, inside))
+    found.obstacles.extend(exit_signals.obstacles(inside))
     found.obstacles.extend(sysv.obstacles(inside))
     found.obstacles.extend(tracing.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))

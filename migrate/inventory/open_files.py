@@ -15,6 +15,7 @@ from migrate.inventory import (
     begun_anew,
     cramped,
     cut_in_two,
+    exit_signals,
     namespaces,
     plain_options,
     proc,
@@ -76,6 +77,7 @@ def again(
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
     yield from tracing.obstacles(pids)
+    yield from exit_signals.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)
     yield from _of_namespaces(pids)

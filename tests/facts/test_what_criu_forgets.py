@@ -137,6 +137,12 @@ def found_in(code: str) -> set[str]:
             "namespace",
             id="another host name of a child",
         ),
+        pytest.param(
+            "if ctypes.CDLL(None).syscall(56, 0, 0, 0, 0, 0) == 0: signal.pause()\nready()",
+            "exit-signal",
+            id="a child that ends without a signal",
+            marks=x86,
+        ),
         pytest.param("os.eventfd(3, os.EFD_SEMAPHORE); ready()", "eventfd-semaphore", id="eventfd semaphore"),
         pytest.param(
             "d = os.open(os.path.dirname(sys.argv[1]), 0); fcntl.fcntl(d, fcntl.F_NOTIFY, fcntl.DN_CREATE)\n"
