@@ -302,6 +302,10 @@ WORDS = {
         "{descriptor} of {who} is a socket of another network namespace ({what})",
         "Let the program close it, or run migrate in the namespace with the connections.",
     ),
+    "socket-filter": Words(
+        "{descriptor} of {who} is a socket with an eBPF filter (SO_ATTACH_BPF), which nobody can read",
+        "Let the program take the filter off (SO_DETACH_FILTER) before it is moved, or use one of classic BPF.",
+    ),
     "socket-kind": Words(
         "{descriptor} of {who} is a socket of a kind that CRIU cannot dump: {what}",
         "Configure the program to use TCP, UDP or unix sockets.",
