@@ -37,6 +37,10 @@ WORDS = {
         "{who} is being traced by process {what}, and only one program can trace",
         "End the debugger or strace with PID {what}.",
     ),
+    "tracing": Words(
+        "{who} traces {what}, which is not moved with it, and would be let go or killed when it has moved",
+        "Let it detach, or end it, if it is a debugger or strace: kill -INT {pid}.",
+    ),
     "held": Words(
         "{who} is held still by process {what}: it is being dumped or moved already",
         "Wait until that has ended, and leave process {what} alone: the process could end with it. If a migration"
@@ -210,6 +214,11 @@ WORDS = {
         "the main thread of {who} has ended while others live, and CRIU dumps a process through that",
         "Start the program again so that its main thread waits for the others (pthread_join).",
     ),
+    "exit-signal": Words(
+        "{who} tells its parent of its end by {what} (clone(2)), which CRIU would make SIGCHLD",
+        "Let the program make that process by fork(2), or clone(2) with SIGCHLD; or let it execute a program, after"
+        " which it is SIGCHLD.",
+    ),
     "shared": Words(
         "{who} shares {what} (clone(2), vfork(2)), which CRIU cannot dump",
         "Try again when it has executed its program or has ended.",
@@ -293,6 +302,10 @@ WORDS = {
         "{descriptor} of {who} is a socket of another network namespace ({what})",
         "Let the program close it, or run migrate in the namespace with the connections.",
     ),
+    "socket-filter": Words(
+        "{descriptor} of {who} is a socket with an eBPF filter (SO_ATTACH_BPF), which nobody can read",
+        "Let the program take the filter off (SO_DETACH_FILTER) before it is moved, or use one of classic BPF.",
+    ),
     "socket-kind": Words(
         "{descriptor} of {who} is a socket of a kind that CRIU cannot dump: {what}",
         "Configure the program to use TCP, UDP or unix sockets.",
@@ -331,6 +344,8 @@ NOTES = {
     "offset-outside": "{descriptor} of {who} is one open file with a descriptor of a process that stays ({what}):"
     " after the move each has a position and locks of its own in it, and a file of its own where it is not on"
     " storage that both hosts share",
+    "lock-awaited": "{what}, which stays, waits for a lock that {who} has by {descriptor}: it gets it here when the"
+    " process has moved, as a standby that becomes active, and then both run",
     "writer-outside": "{descriptor} of {who} is a file that a process that stays writes, too ({what}): after the"
     " move that goes to the file here, where it is not on storage that both hosts share",
 }

@@ -30,10 +30,12 @@ def _borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
 def has_owner(lender: Lender, pid: int, fd: int) -> bool:
     """Whether somebody is sent signals for this directory, which nothing but dnotify does.
 
-    Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify().
+    One of O_PATH has nothing to tell of it. Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify(); man open(2).
     """
     with _borrowed(lender, pid, fd) as folder:
-        return folder is not None and fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
+        if folder is None or fcntl.fcntl(folder, fcntl.F_GETFL) & os.O_PATH:
+            return False
+        return fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
 
 
 def has_ended(lender: Lender, pid: int, fd: int) -> bool:

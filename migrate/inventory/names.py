@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import stat
@@ -226,14 +227,26 @@ def _udp_taken(
 
 
 def _shared(lender: Lender, one: TakenName, holder: holders.SocketHolder | None) -> bool:
-    """Whether both can have the port: receivers of multicast share it, and IPv6 may leave IPv4 alone."""
+    """Whether both can have the port: IPv6 may leave IPv4 alone, and where both permit it nobody loses anything."""
     if one.kind != TakenName.UDP or holder is None:
         return False
     try:
         with lender.borrow(holder.pid, holder.fd) as sock:
-            return (one.shares and _shares(sock)) or (len(one.ip) == _WORD_BYTES and _only_six(sock))
+            both = one.shares and _shares(sock) and _beside(one.ip, ports.packed(sock.getsockname()[0]))
+            return both or (len(one.ip) == _WORD_BYTES and _only_six(sock))
     except (KernelError, PermissionDenied):
         return False
+
+
+def _beside(ours: bytes, theirs: bytes) -> bool:
+    """Whether a UDP socket bound to *ours* gets all that it would get without one bound to *theirs*.
+
+    A datagram to a group is given to each socket, any other one to a single socket: that of its very address
+    before that of all addresses, and of several alike to any (SO_REUSEPORT) or the last one (SO_REUSEADDR).
+    Source: net/ipv4/udp.c __udp4_lib_lookup(), __udp4_lib_mcast_deliver().
+    """
+    groups = any(ipaddress.ip_address(one).is_multicast for one in (ours, theirs))
+    return groups or (any(ours) and not any(theirs))
 
 
 def _only_six(sock: socket.socket) -> bool:

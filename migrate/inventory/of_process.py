@@ -17,6 +17,7 @@ from migrate.inventory import (
     cgroups,
     cramped,
     cut_in_two,
+    exit_signals,
     locked,
     names,
     namespaces,
@@ -24,7 +25,9 @@ from migrate.inventory import (
     sockets,
     supervision,
     sysv,
+    tracing,
     translated,
+    waiters,
 )
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -113,7 +116,10 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
+    found.obstacles.extend(waiters.obstacles(tables.tables, inside))
+    found.obstacles.extend(exit_signals.obstacles(inside))
     found.obstacles.extend(sysv.obstacles(inside))
+    found.obstacles.extend(tracing.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(cramped.obstacles(inside))
     found.obstacles.extend(begun_anew.obstacles(inside))

@@ -15,11 +15,14 @@ from migrate.inventory import (
     begun_anew,
     cramped,
     cut_in_two,
+    exit_signals,
     namespaces,
     plain_options,
     proc,
     sockets,
     sysv,
+    tracing,
+    waiters,
 )
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -69,11 +72,14 @@ def again(
     of_sockets = sockets.obstacles(others, {one.inode for one in held})
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
     obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
+    obstacles.extend(waiters.obstacles(tables.tables, set(pids)))
     return Again(files.found, files.renamed, obstacles, plain_options.read(others), files.deleted)
 
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
+    yield from tracing.obstacles(pids)
+    yield from exit_signals.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)
     yield from _of_namespaces(pids)

@@ -8,7 +8,17 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.inventory import momentary, multicast, names, ports, proc, socket_kinds, unix_queues, untold
+from migrate.inventory import (
+    momentary,
+    multicast,
+    names,
+    ports,
+    proc,
+    socket_filters,
+    socket_kinds,
+    unix_queues,
+    untold,
+)
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
@@ -121,6 +131,10 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
     else:
         with lender.borrow(found.pid, found.fd) as borrowed:
             found.problem = _problem(borrowed, entry.state)
+            if socket_filters.is_unreadable(borrowed):
+                found.problem = (
+                    f"{ports.name(found)} has an eBPF filter (SO_ATTACH_BPF), which nobody can read"
+                )
             if entry.state != State.LISTEN and not found.problem and (lost := untold.problem(borrowed)):
                 found.problem = f"{ports.name(found)} has {lost}"
     return found
@@ -150,6 +164,7 @@ def _collect_others(
             if one.inode in unix:
                 _unix(one, unix, inside, found)
                 _in_flight(one, found)
+                _filtered(lender, one, found)
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
             else:
@@ -179,6 +194,12 @@ def _in_flight(held: HeldSocket, found: Sockets) -> None:
         waiting = proc.fdinfo(*held.holders[0]).more.get("scm_fds", "0")
         if waiting != "0":
             found.obstacles.append(_obstacle("in-flight", held, waiting))
+
+
+def _filtered(lender: Lender, held: HeldSocket, found: Sockets) -> None:
+    with lender.borrow(*held.holders[0]) as borrowed:
+        if socket_filters.is_unreadable(borrowed):
+            found.obstacles.append(_obstacle("socket-filter", held, ""))
 
 
 def _waiting(
@@ -223,6 +244,8 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
         if kind:
             found.obstacles.append(_obstacle("socket-kind", held, kind))
             return
+        if socket_filters.is_unreadable(borrowed):
+            found.obstacles.append(_obstacle("socket-filter", held, ""))
         if code := momentary.of_other(borrowed):
             found.obstacles.append(_obstacle(code, held, ""))
         if momentary.is_ping(borrowed):

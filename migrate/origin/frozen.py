@@ -62,8 +62,8 @@ class Frozen:
         """
         now = pending.read(pid for pid, _ in self._alive)
         self.require()
-        for pid, number in pending.new(self._pending, now):
-            matters = pending.matters(pid, number, stopped=pid in self.stopped)
+        for pid, number, blocked in pending.new(self._pending, now):
+            matters = pending.matters(pid, number, stopped=pid in self.stopped, blocked=blocked)
             if matters and number not in _of_timers(images, pid):
                 raise Signalled(
                     f"process {pid} was sent {pending.name(number)} while it was frozen",

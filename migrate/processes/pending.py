@@ -3,8 +3,8 @@
 A frozen task takes no signal. What came before CRIU wrote it is in the images; what comes afterwards is not,
 and would be lost with the origin's copy.
 
-Source: man proc(5) for SigPnd, ShdPnd, SigIgn and SigCgt; kernel/signal.c sig_ignored(): a traced task is sent
-even what it ignores.
+Source: man proc(5) for SigPnd, ShdPnd, SigBlk, SigIgn and SigCgt; kernel/signal.c sig_ignored(): a traced task is
+sent even what it ignores, and any task what it blocks, for it may take that by sigwait(3) or signalfd(2).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import NamedTuple
 _OURS = frozenset({signal.SIGSTOP})
 #: Without a handler nothing comes of these; of SIGCONT only that what is stopped runs.
 _IGNORED_BY_DEFAULT = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
+#: Of /proc/PID/status, as :class:`Signals` has them.
+_MASKS = (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn", b"SigCgt")
 
 
 class Place(NamedTuple):
@@ -34,8 +36,16 @@ class Signals(NamedTuple):
 
     own: frozenset[int]
     shared: frozenset[int]
+    blocked: frozenset[int]
     ignored: frozenset[int]
     caught: frozenset[int]
+
+
+class Waiting(NamedTuple):
+    """What waits at a place, and what is blocked there: for a process, what its first thread blocks."""
+
+    signals: frozenset[int]
+    blocked: frozenset[int] = frozenset()
 
 
 def parse(status: bytes) -> Signals:
@@ -43,45 +53,46 @@ def parse(status: bytes) -> Signals:
     masks = {}
     for line in status.split(b"\n"):
         name, _, value = line.partition(b":")
-        if name in (b"SigPnd", b"ShdPnd", b"SigIgn", b"SigCgt"):
+        if name in _MASKS:
             masks[name] = frozenset(_numbers(int(value, 16)))
     try:
-        return Signals(masks[b"SigPnd"], masks[b"ShdPnd"], masks[b"SigIgn"], masks[b"SigCgt"])
+        return Signals(*(masks[one] for one in _MASKS))
     except KeyError as error:
         raise ValueError(f"/proc/PID/status without {error.args[0].decode()}") from None
 
 
-def read(pids: Iterable[int]) -> dict[Place, frozenset[int]]:
+def read(pids: Iterable[int]) -> dict[Place, Waiting]:
     """The signals that wait for each thread of *pids*; those of a process that is gone are not in it."""
     found = {}
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for name in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
                 signals = parse(Path(f"/proc/{pid}/task/{name}/status").read_bytes())
-                found[Place(pid, int(name))] = signals.own
-                found[Place(pid, 0)] = signals.shared
+                found[Place(pid, int(name))] = Waiting(signals.own, signals.blocked)
+                if int(name) == pid:
+                    found[Place(pid, 0)] = Waiting(signals.shared, signals.blocked)
     return found
 
 
-def new(
-    before: Mapping[Place, frozenset[int]], now: Mapping[Place, frozenset[int]]
-) -> Iterator[tuple[int, int]]:
-    """(pid, signal) of what came in between, the driver's own apart."""
+def new(before: Mapping[Place, Waiting], now: Mapping[Place, Waiting]) -> Iterator[tuple[int, int, bool]]:
+    """(pid, signal, whether it was blocked before) of what came in between, the driver's own apart."""
     for place, waiting in now.items():
-        for number in sorted(waiting - before.get(place, frozenset()) - _OURS):
-            yield place.pid, number
+        known = before.get(place, Waiting(frozenset()))
+        for number in sorted(waiting.signals - known.signals - _OURS):
+            yield place.pid, number, number in known.blocked
 
 
-def matters(pid: int, number: int, *, stopped: bool) -> bool:
-    """Whether the process would do anything on that signal: it is not ignored.
+def matters(pid: int, number: int, *, stopped: bool, blocked: bool = False) -> bool:
+    """Whether the process would do anything on that signal: it is not ignored, or is taken by who blocks it.
 
+    :param blocked: before the dump, in which CRIU blocks all.
     :param stopped: it had been stopped before the freeze, so that SIGCONT lets it run, even if it is ignored.
     """
     try:
         signals = parse(Path(f"/proc/{pid}/status").read_bytes())
     except (FileNotFoundError, ProcessLookupError):
         return True
-    if number == signal.SIGCONT and stopped:
+    if blocked or (number == signal.SIGCONT and stopped):
         return True
     return number not in signals.ignored and (number in signals.caught or number not in _IGNORED_BY_DEFAULT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import NamedTuple
 
 #: Of the flags: the kernel made it for itself (include/linux/sched.h).
@@ -12,6 +13,7 @@ class Stat(NamedTuple):
     """Those that we use.
 
     :ivar starttime: clock ticks since boot.
+    :ivar exit_signal: what its parent gets when it ends, 0 for nothing.
     """
 
     state: str
@@ -22,6 +24,7 @@ class Stat(NamedTuple):
     kernel_thread: bool
     starttime: int
     comm: str
+    exit_signal: int = signal.SIGCHLD
 
 
 def parse(line: str) -> Stat:
@@ -32,4 +35,5 @@ def parse(line: str) -> Stat:
     fields = line[line.rindex(")") + 2 :].split()
     state, ppid, pgrp, session, tty = fields[0], *map(int, fields[1:5])
     name = line[line.index("(") + 1 : line.rindex(")")]
-    return Stat(state, ppid, pgrp, session, tty, bool(int(fields[6]) & _PF_KTHREAD), int(fields[19]), name)
+    kernel_thread, started = bool(int(fields[6]) & _PF_KTHREAD), int(fields[19])
+    return Stat(state, ppid, pgrp, session, tty, kernel_thread, started, name, int(fields[35]))

@@ -19,7 +19,7 @@ from programs import program
 
 from migrate import checks, inventory
 from migrate.errors import KernelError, Refused
-from migrate.inventory import proc
+from migrate.inventory import open_files, proc
 from migrate.pb.session_pb2 import File, ProcessInventory
 from migrate.processes.chosen import Subject
 from tcpcp.criu import tree
@@ -355,6 +355,34 @@ def test_traced(namespace: Namespace, become: str, code: str) -> None:
         eventually(lambda: codes(inventory.process(pid)) == [(code, str(tracer))], "its tracer is told")
 
 
+@pytest.mark.parametrize("lock", ["fcntl.flock(f, 2)", "fcntl.lockf(f, 2, 10, 5)"])
+def test_who_waits_for_a_lock(namespace: Namespace, tmp_path: Path, lock: str) -> None:
+    """Who waits gets it here, and a note says so."""
+    code = f"f = open('{tmp_path}/lock', 'w'); "
+    wait = f"threading.Thread(target=lambda: {lock}, daemon=True).start(); ready()"
+    with program(f"{code}{lock}; ready()") as pid:
+        assert not inventory.process(pid).obstacles
+        with program(code + wait) as waiter:
+            eventually(lambda: "->" in Path("/proc/locks").read_text(), "it waits")
+            found = [one for one in inventory.process(pid).obstacles if one.code == "lock-awaited"]
+            again = [one for one in open_files.again([pid], (), ()).obstacles if one.code == "lock-awaited"]
+            assert not [one for one in inventory.process(waiter).obstacles if one.code == "lock-awaited"]
+    assert [(one.pid, f"(PID {waiter})" in one.what) for one in found] == [(pid, True)] and again == found
+
+
+def test_a_tracer(namespace: Namespace) -> None:
+    """Whom it traces stays, one thread of it may be all; when it is frozen it is looked at again."""
+    threads = "threading.Thread(target=signal.pause, daemon=True).start()\nready()"
+    trace = "ctypes.CDLL(None).ptrace(0x4206, {}, 0, 0x100000); ready()"
+    with program(threads) as pid:
+        before = [one.code for one in open_files.again([pid], (), ()).obstacles]
+        with program(trace.format(tree.threads(pid)[-1])) as tracer:
+            [(code, what)] = codes(inventory.process(tracer))
+            again = [one for one in open_files.again([tracer], (), ()).obstacles if one.code == "tracing"]
+    assert (code, f"(PID {pid})" in what, before) == ("tracing", True, [])
+    assert [(one.pid, one.what) for one in again] == [(tracer, what)]
+
+
 def test_anonymous_descriptors(namespace: Namespace) -> None:
     code = """
 import select
@@ -367,6 +395,13 @@ d = libc.inotify_init(); e = libc.timerfd_create(1, 0)
         assert codes(inventory.process(pid)) == [("pidfd", "1")]
     with program("ctypes.CDLL(None).syscall(323, 1)\nready()") as pid:
         assert codes(inventory.process(pid)) == [("anonymous", "anon_inode:[userfaultfd]")]
+
+
+def test_a_directory_that_is_only_a_place(namespace: Namespace) -> None:
+    """Nobody can ask who owns a descriptor of O_PATH, as systemd, container runtimes and servers of files have."""
+    with program("d = os.open('/tmp', os.O_PATH | os.O_DIRECTORY); ready()") as pid:
+        assert not inventory.process(pid).obstacles
+        assert not open_files.again([pid], (), ()).obstacles
 
 
 def test_system_v_memory(namespace: Namespace) -> None:

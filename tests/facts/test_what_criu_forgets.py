@@ -55,6 +55,14 @@ if ctypes.CDLL(None).syscall(56, %s | 17, 0, 0, 0, 0) == 0: time.sleep(1000)
 x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
 
 
+EBPF = """
+from tcpcp.kernel import bpf
+drop = bpf._load(1, 0, 0, struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
+def filtered(sock):
+    sock.setsockopt(1, 50, drop); os.close(drop); ready()
+"""
+
+
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """Semaphores and message queues do not end with a program."""
@@ -137,6 +145,15 @@ def found_in(code: str) -> set[str]:
             "namespace",
             id="another host name of a child",
         ),
+        pytest.param(
+            "if ctypes.CDLL(None).syscall(56, 0, 0, 0, 0, 0) == 0: signal.pause()\nready()",
+            "exit-signal",
+            id="a child that ends without a signal",
+            marks=x86,
+        ),
+        pytest.param(EBPF + "filtered(socket.socket(2, 2))", "socket-filter", id="eBPF filter, UDP"),
+        pytest.param(EBPF + UNIX + "filtered(a)", "socket-filter", id="eBPF filter, unix"),
+        pytest.param(EBPF + "filtered(socket.socket(2, 1))", "socket-filter", id="eBPF filter, TCP unbound"),
         pytest.param("os.eventfd(3, os.EFD_SEMAPHORE); ready()", "eventfd-semaphore", id="eventfd semaphore"),
         pytest.param(
             "d = os.open(os.path.dirname(sys.argv[1]), 0); fcntl.fcntl(d, fcntl.F_NOTIFY, fcntl.DN_CREATE)\n"
@@ -174,6 +191,19 @@ def found_in(code: str) -> set[str]:
 )
 def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind: str) -> None:
     assert found_in(code) == {kind}
+
+
+def test_a_listener_with_a_filter_that_cannot_be_read(namespace: Namespace) -> None:
+    """Of classic BPF the kernel gives the text."""
+    with program(EBPF + "filtered(socket.create_server(('', 0)))") as pid:
+        [found] = inventory.process(pid).sockets
+    assert "eBPF filter" in found.problem
+    classic = "text = ctypes.create_string_buffer(struct.pack('=HBBI', 6, 0, 0, 9))\n"
+    classic += "s = socket.create_server(('', 0))\n"
+    attach = "s.setsockopt(1, 26, struct.pack('=HxxxxxxQ', 1, ctypes.addressof(text))); ready()"
+    with program(classic + attach) as pid:
+        [found] = inventory.process(pid).sockets
+    assert not found.problem
 
 
 @pytest.mark.parametrize(

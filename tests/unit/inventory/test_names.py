@@ -46,13 +46,20 @@ def udp(
         ("127.0.0.1", {"family": socket.AF_INET, "address": "127.0.0.2"}, False),
         ("127.0.0.1", {"family": socket.AF_INET6, "address": "::"}, True),
         ("127.0.0.1", {"family": socket.AF_INET6, "address": "::", "six_only": True}, False),
-        ("127.0.0.1", {"family": socket.AF_INET, "address": "127.0.0.1", "reuse": True}, False),
+        ("127.0.0.1", {"family": socket.AF_INET, "address": "127.0.0.1", "reuse": True}, True),
+        ("0.0.0.0", {"family": socket.AF_INET, "address": "0.0.0.0", "reuse": True}, True),
+        ("0.0.0.0", {"family": socket.AF_INET6, "address": "::", "reuse": True}, True),
+        ("0.0.0.0", {"family": socket.AF_INET, "address": "127.0.0.1", "reuse": True}, True),
+        ("127.0.0.1", {"family": socket.AF_INET, "address": "0.0.0.0", "reuse": True}, False),
+        ("127.0.0.1", {"family": socket.AF_INET6, "address": "::", "reuse": True}, False),
+        ("0.0.0.0", {"family": socket.AF_INET, "address": "224.0.0.251", "reuse": True}, False),
+        ("224.0.0.251", {"family": socket.AF_INET, "address": "224.0.0.251", "reuse": True}, False),
     ],
 )
 def test_udp_ports(address: str, theirs: dict[str, object], taken: bool) -> None:
     with udp(socket.AF_INET, address, reuse=True) as ours:
         name = names.of_udp(ours, 1, 2)
-    assert name is not None and (name.port, name.name) == (PORT, f"{address}:{PORT}")
+    assert name is not None and (name.port, name.name) == (PORT, f"{address.replace('0.0.0.0', '*')}:{PORT}")
     with udp(**theirs):  # type: ignore[arg-type]
         found = names.taken([name])
     assert bool(found) is taken

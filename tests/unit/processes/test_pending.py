@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,30 +19,36 @@ from pycriu.images import magic, pb
 
 from migrate.errors import Ended, Signalled
 from migrate.origin.frozen import Frozen
-from migrate.processes import identity, pending
+from migrate.processes import identity, pending, ptrace
 from migrate.processes.pending import Place
 
-STATUS = b"""Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\nSigBlk:\t0000000000000000
+STATUS = b"""Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\nSigBlk:\t0000000000000004
 SigIgn:\t0000000001001000\nSigCgt:\t0000000180004002\n"""
 
 
 def test_what_a_status_says() -> None:
     found = pending.parse(STATUS)
-    assert found.own == {1} and found.shared == {2, 15}
+    assert found.own == {1} and found.shared == {2, 15} and found.blocked == {3}
     assert found.ignored == {13, 25} and found.caught == {2, 15, 32, 33}
 
 
-@pytest.mark.parametrize("status", [b"", b"SigPnd:\t0\n", b"SigPnd: x\nShdPnd:\t0\nSigIgn: 0\nSigCgt: 0"])
+@pytest.mark.parametrize(
+    "status", [b"", b"SigPnd:\t0\n", b"SigPnd: x\nShdPnd:\t0\nSigBlk: 0\nSigIgn: 0\nSigCgt: 0"]
+)
 def test_what_is_no_status(status: bytes) -> None:
     with pytest.raises(ValueError):
         pending.parse(status)
 
 
+def waiting(*numbers: int, blocked: int = 64) -> pending.Waiting:
+    return pending.Waiting(frozenset(numbers), frozenset({blocked}))
+
+
 def test_what_is_new() -> None:
     """What waited before is in the images; SIGSTOP is the driver's."""
-    before = {Place(7, 0): frozenset({15}), Place(7, 7): frozenset({2})}
-    now = {Place(7, 0): frozenset({15, 1, 19}), Place(7, 7): frozenset({2, 15}), Place(7, 8): frozenset({9})}
-    assert list(pending.new(before, now)) == [(7, 1), (7, 15), (7, 9)]
+    before = {Place(7, 0): waiting(15, blocked=1), Place(7, 7): waiting(2)}
+    now = {Place(7, 0): waiting(15, 1, 19), Place(7, 7): waiting(2, 15, blocked=15), Place(7, 8): waiting(9)}
+    assert list(pending.new(before, now)) == [(7, 1, True), (7, 15, False), (7, 9, False)]
     assert list(pending.new(now, now)) == []
 
 
@@ -54,23 +61,42 @@ def test_names() -> None:
     ]
 
 
-PROGRAM = """import signal, time
+PROGRAM = """import signal, sys, time
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 signal.signal(signal.SIGWINCH, lambda *_: None)
-signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 65))
+taken = set(range(1, 65)) - {int(one) for one in sys.argv[1:]}
+signal.pthread_sigmask(signal.SIG_SETMASK, taken)
 print(flush=True)
 time.sleep(1000)
 """
 
 
-@pytest.fixture
-def deaf() -> Iterator[int]:
-    """The PID of a program that has blocked all signals, as one that is frozen takes none."""
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE) as made:
+@contextlib.contextmanager
+def program(*heard: int) -> Iterator[int]:
+    """The PID of a program that has blocked all signals but those."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, heard)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as made:
         assert made.stdout is not None
         made.stdout.readline()
         yield made.pid
         made.kill()
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """The PID of a program that has blocked all signals, as one that is frozen takes none."""
+    with program() as pid:
+        yield pid
+
+
+@pytest.fixture
+def held() -> Iterator[int]:
+    """One that hears these, and is held: what it is sent waits, even what it ignores."""
+    with (
+        program(signal.SIGCHLD, signal.SIGUSR1, signal.SIGCONT) as pid,
+        ptrace.holding(pid, time.monotonic() + 10),
+    ):
+        yield pid
 
 
 @pytest.fixture
@@ -91,10 +117,13 @@ def test_nothing_new(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [(one.pid, one.state) for one in frozen.states()] == [(frozen.tasks[0][0], "S")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 1, signal.SIGURG, signal.SIGUSR1]
+)
 def test_a_signal_that_came_afterwards(
     frozen: Frozen, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What a program blocks it takes by sigwait(3) or signalfd(2), also what does nothing else, or is ignored."""
     no_images(monkeypatch)
     os.kill(deaf, number)
     with pytest.raises(Signalled, match=f"process {deaf} was sent {pending.name(number).replace('+', '.')}"):
@@ -103,24 +132,35 @@ def test_a_signal_that_came_afterwards(
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_sigcont_matters_to_who_was_stopped(
-    deaf: int, stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held: int, stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody else is kept still by what no signal ends."""
     no_images(monkeypatch)
-    frozen = Frozen([identity.identity(deaf)], frozenset({deaf} if stopped else ()))
-    os.kill(deaf, signal.SIGCONT)
+    frozen = Frozen([identity.identity(held)], frozenset({held} if stopped else ()))
+    os.kill(held, signal.SIGCONT)
     with pytest.raises(Signalled, match="SIGCONT") if stopped else contextlib.nullcontext():
         frozen.look(tmp_path)
     frozen.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGUSR1])
 def test_a_signal_that_nobody_misses(
-    frozen: Frozen, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ignored, or waiting already."""
+    """It waits, for the program is traced, and does nothing."""
     no_images(monkeypatch)
-    os.kill(deaf, number)
+    frozen = Frozen([identity.identity(held)], frozenset())
+    os.kill(held, number)
+    assert number in pending.read([held])[Place(held, 0)].signals
+    frozen.look(tmp_path)
+    frozen.close()
+
+
+def test_a_signal_that_waits_already(
+    frozen: Frozen, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_images(monkeypatch)
+    os.kill(deaf, signal.SIGHUP)
     frozen.look(tmp_path)
 
 
