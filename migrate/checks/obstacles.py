@@ -179,6 +179,12 @@ WORDS = {
         " another one's, or missing",
         "Let the program close it, or name a parent of both processes.",
     ),
+    "pressure": Words(
+        "{descriptor} of {who} is {what}, opened for writing: it may have asked to be woken under pressure (PSI),"
+        " which CRIU would forget",
+        "Let the program close it before it is moved (a service of systemd: MemoryPressureWatch=off), or open it"
+        " for reading.",
+    ),
     "watch-unread": Words(
         "{descriptor} of {who} has events ({what}) that it has not read yet, which CRIU would forget",
         "Try again when the program has read them.",

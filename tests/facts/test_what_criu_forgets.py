@@ -15,6 +15,7 @@ from programs import program
 from migrate import inventory
 from migrate.checks.obstacles import NOTES, WORDS
 from migrate.inventory import open_files
+from migrate.processes import mounts
 from tcpcp.criu import tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
@@ -159,6 +160,11 @@ def found_in(code: str) -> set[str]:
             id="events that wait",
         ),
         pytest.param(
+            "p = os.open('/proc/pressure/memory', os.O_RDWR); os.write(p, b'some 50000 2000000\\0'); ready()",
+            "pressure",
+            id="a trigger of pressure",
+        ),
+        pytest.param(
             GROUP % (2, "0, 35", "239.1.2.3", 'socket.inet_aton("127.0.0.1")') + "ready()",
             "multicast",
             id="IPv4 group",
@@ -174,6 +180,14 @@ def found_in(code: str) -> set[str]:
 )
 def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind: str) -> None:
     assert found_in(code) == {kind}
+
+
+def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
+    found = (Path(one.place, "memory.pressure") for one in mounts.here() if one.kind == "cgroup2")
+    path = next((one for one in found if one.exists()), None)
+    if path is None:
+        pytest.skip("no cgroups of version 2 with pressure")
+    assert found_in(f"p = os.open({str(path)!r}, os.O_RDWR); ready()") == {"pressure"}
 
 
 @pytest.mark.parametrize(
@@ -255,6 +269,8 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
         pytest.param(
             "a = socket.socket(2, 2); a.bind(('', 0)); b = socket.socket(10, 2); ready()", id="no group"
         ),
+        pytest.param("p = os.open('/proc/pressure/memory', 0); ready()", id="pressure that is only read"),
+        pytest.param("p = open(sys.argv[1] + '.memory.pressure', 'w'); ready()", id="a file of such a name"),
         pytest.param("import subprocess; subprocess.run(['true']); ready()", id="a child that has ended"),
     ],
 )
