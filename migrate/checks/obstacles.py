@@ -170,6 +170,11 @@ WORDS = {
         "{descriptor} of {who} watches a whole file system ({what}) by fanotify, which CRIU would forget",
         "Let the program watch a mount or directories, or close the descriptor before it is moved.",
     ),
+    "watch-once": Words(
+        "{descriptor} of {who} watches {what} for one event only (IN_ONESHOT), which CRIU would forget: it would be"
+        " told of all",
+        "Try again when that event has come, or let the program close the descriptor before it is moved.",
+    ),
     "proc-thread": Words(
         "{descriptor} of {who} is {what}, of one thread: CRIU opens it before there are threads",
         "Let the program close it, or open it anew whenever it reads it.",
@@ -328,6 +333,8 @@ NOTES = {
     " move is not",
     "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
     " while it is, is lost",
+    "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
+    " there and still open (IN_EXCL_UNLINK): after the move it is told of that, too",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
     " given none (linkat)",
     "listener-outside": "{descriptor} of {who} is a socket that a process outside of the tree has as well ({what}):"

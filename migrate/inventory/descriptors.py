@@ -108,7 +108,9 @@ class Descriptors:
         elif kind in _WATCHING:
             self._watching.append((pid, fd, target))
             for watch in watches.of(pid, fd):
-                self._add_watch(pid, fd, watch, files)
+                self._obstacles.extend(watches.obstacles(pid, fd, watch))
+                if watch.path:
+                    files.add_watched(pid, fd, watch.path)
 
     def _add_epoll(self, pid: int, fd: int) -> None:
         content = proc.text(pid, f"fdinfo/{fd}")
@@ -116,14 +118,6 @@ class Descriptors:
             self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
         if numbers := epolls.disarmed(content):
             self._disarmed.append((pid, fd, numbers))
-
-    def _add_watch(self, pid: int, fd: int, watch: watches.Watch, files: Files) -> None:
-        if watch.path:
-            files.add_watched(pid, fd, watch.path)
-        else:
-            nameless = "watch-overlay" if watches.on_overlay(watch) else "watch-nameless"
-            code = "watch-whole" if watch.whole else nameless
-            self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=watch.device))
 
     def terminals(self) -> Iterator[TakenName]:
         """Yield the pseudo terminals whose master is in the tree, in the order in which CRIU makes them again."""

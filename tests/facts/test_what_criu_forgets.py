@@ -39,6 +39,10 @@ UNIX = "a, b = socket.socketpair()\n"
 GROUP = """
 a = socket.socket(%s, 2); a.setsockopt(%s, socket.inet_pton(a.family, "%s") + %s)
 """
+WATCH = """
+libc = ctypes.CDLL(None); w = libc.inotify_init(); folder = os.path.dirname(sys.argv[1]).encode() + b"/watched"
+os.mkdir(folder); assert libc.inotify_add_watch(w, folder, ctypes.c_uint(%s)) > 0
+"""
 MOUNT = """
 folder = "%s"
 def mount(what, where):
@@ -154,8 +158,7 @@ def found_in(code: str) -> set[str]:
         pytest.param("os.chdir('/proc/self'); ready()", "proc-directory", id="in the directory of a process"),
         pytest.param("os.chdir('/proc/1/net'); ready()", "proc-directory", id="in that of another process"),
         pytest.param(
-            "folder = os.path.dirname(sys.argv[1]).encode(); libc = ctypes.CDLL(None); w = libc.inotify_init()\n"
-            "libc.inotify_add_watch(w, folder, 0x100); open(folder + b'/new', 'w'); ready()",
+            WATCH % "0x100" + "open(folder + b'/new', 'w'); ready()",
             "watch-unread",
             id="events that wait",
         ),
@@ -164,6 +167,7 @@ def found_in(code: str) -> set[str]:
             "pressure",
             id="a trigger of pressure",
         ),
+        pytest.param(WATCH % "0x80000100" + "ready()", "watch-once", id="a watch for one event"),
         pytest.param(
             GROUP % (2, "0, 35", "239.1.2.3", 'socket.inet_aton("127.0.0.1")') + "ready()",
             "multicast",
@@ -204,6 +208,7 @@ def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
             "processor-time",
             id="RLIMIT_CPU",
         ),
+        pytest.param(WATCH % "0x4000100" + "ready()", "watch-unlinked", id="a watch without deleted files"),
         pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),
         pytest.param(SOCKET % "AF_INET, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw"),
         pytest.param(SOCKET % "AF_INET6, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw IPv6"),
@@ -269,6 +274,7 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
         pytest.param(
             "a = socket.socket(2, 2); a.bind(('', 0)); b = socket.socket(10, 2); ready()", id="no group"
         ),
+        pytest.param(WATCH % "0x1000fff" + "ready()", id="a watch for all events"),
         pytest.param("p = os.open('/proc/pressure/memory', 0); ready()", id="pressure that is only read"),
         pytest.param("p = open(sys.argv[1] + '.memory.pressure', 'w'); ready()", id="a file of such a name"),
         pytest.param("import subprocess; subprocess.run(['true']); ready()", id="a child that has ended"),
