@@ -151,6 +151,11 @@ WORDS = {
         "{who} uses {what}, which CRIU cannot dump",
         "Configure the program to do without it (for io_uring most have a switch).",
     ),
+    "mapping-sparse": Words(
+        "{who} has a private mapping of {size}, as programs built with AddressSanitizer have: CRIU cannot build one"
+        " of 8 TiB or more",
+        "Start the program with less address space reserved, or built without a sanitizer.",
+    ),
     "alarm-clock": Words(
         "{descriptor} of {who} is a timer of the clock {what}, which CRIU does not know",
         "Let the program close it before it is moved, or use a clock without _ALARM.",

@@ -19,6 +19,7 @@ from migrate.inventory import (
     plain_options,
     proc,
     sockets,
+    sparse,
     sysv,
 )
 from migrate.inventory.descriptors import Descriptors
@@ -74,6 +75,7 @@ def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)
+    yield from sparse.obstacles(pids)
     yield from _of_namespaces(pids)
     for pid in pids:
         with contextlib.suppress(KernelError):  # it has ended, which others notice

@@ -39,6 +39,10 @@ UNIX = "a, b = socket.socketpair()\n"
 GROUP = """
 a = socket.socket(%s, 2); a.setsockopt(%s, socket.inet_pton(a.family, "%s") + %s)
 """
+LARGE = """
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
+assert libc.mmap(None, ctypes.c_long(%d), %d, 0x4022, -1, ctypes.c_long(0)) > 0
+"""
 WATCH = """
 libc = ctypes.CDLL(None); w = libc.inotify_init(); folder = os.path.dirname(sys.argv[1]).encode() + b"/watched"
 os.mkdir(folder); assert libc.inotify_add_watch(w, folder, ctypes.c_uint(%s)) > 0
@@ -167,6 +171,7 @@ def found_in(code: str) -> set[str]:
             "pressure",
             id="a trigger of pressure",
         ),
+        pytest.param(LARGE % (8 << 40, 3) + "ready()", "mapping-sparse", id="8 TiB"),
         pytest.param(WATCH % "0x80000100" + "ready()", "watch-once", id="a watch for one event"),
         pytest.param(
             GROUP % (2, "0, 35", "239.1.2.3", 'socket.inet_aton("127.0.0.1")') + "ready()",
@@ -274,6 +279,7 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
         pytest.param(
             "a = socket.socket(2, 2); a.bind(('', 0)); b = socket.socket(10, 2); ready()", id="no group"
         ),
+        pytest.param(LARGE % ((8 << 40) - 4096, 3) + LARGE % (9 << 40, 0) + "ready()", id="less than 8 TiB"),
         pytest.param(WATCH % "0x1000fff" + "ready()", id="a watch for all events"),
         pytest.param("p = os.open('/proc/pressure/memory', 0); ready()", id="pressure that is only read"),
         pytest.param("p = open(sys.argv[1] + '.memory.pressure', 'w'); ready()", id="a file of such a name"),
