@@ -338,6 +338,8 @@ NOTES = {
     " move is not",
     "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
     " while it is, is lost",
+    "unix-peer": "{descriptor} of {who} is a unix socket that tells of {what} (user:group) at its other end"
+    " (SO_PEERCRED): after the move it tells of root, also to new clients of a listener",
     "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
     " there and still open (IN_EXCL_UNLINK): after the move it is told of that, too",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"

@@ -8,7 +8,17 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.inventory import momentary, multicast, names, ports, proc, socket_kinds, unix_queues, untold
+from migrate.inventory import (
+    momentary,
+    multicast,
+    names,
+    peer_user,
+    ports,
+    proc,
+    socket_kinds,
+    unix_queues,
+    untold,
+)
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu.tree import HeldSocket
@@ -152,6 +162,7 @@ def _collect_others(
                 _in_flight(one, found)
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
+                _other_side(lender, one, found)
             else:
                 _other(lender, one, cookie, found)
 
@@ -207,6 +218,13 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         for one in found.names:
             if row.name in (one.name, one.bound_name):
                 one.backlog = row.unsent
+
+
+def _other_side(lender: Lender, held: HeldSocket, found: Sockets) -> None:
+    """Report who is at the other end, if that is told differently after the move."""
+    with lender.borrow(*held.holders[0]) as borrowed:
+        if who := peer_user.other_than_root(borrowed):
+            found.obstacles.append(_obstacle("unix-peer", held, who))
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:

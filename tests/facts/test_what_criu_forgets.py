@@ -43,6 +43,8 @@ LARGE = """
 libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
 assert libc.mmap(None, ctypes.c_long(%d), %d, 0x4022, -1, ctypes.c_long(0)) > 0
 """
+PEER = "os.chmod(os.path.dirname(sys.argv[1]), 0o777); os.setegid(1234); os.seteuid(1234)\n"
+BACK = "\nos.seteuid(0); os.setegid(0); ctypes.CDLL(None).prctl(4, 1, 0, 0, 0); ready()"
 WATCH = """
 libc = ctypes.CDLL(None); w = libc.inotify_init(); folder = os.path.dirname(sys.argv[1]).encode() + b"/watched"
 os.mkdir(folder); assert libc.inotify_add_watch(w, folder, ctypes.c_uint(%s)) > 0
@@ -213,6 +215,12 @@ def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
             "processor-time",
             id="RLIMIT_CPU",
         ),
+        pytest.param(PEER + UNIX + BACK, "unix-peer", id="a pair of another user"),
+        pytest.param(
+            PEER + "a = socket.socket(1); a.bind(sys.argv[1] + 's'); a.listen()" + BACK,
+            "unix-peer",
+            id="a listener of another user",
+        ),
         pytest.param(WATCH % "0x4000100" + "ready()", "watch-unlinked", id="a watch without deleted files"),
         pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),
         pytest.param(SOCKET % "AF_INET, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw"),
@@ -280,6 +288,7 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
             "a = socket.socket(2, 2); a.bind(('', 0)); b = socket.socket(10, 2); ready()", id="no group"
         ),
         pytest.param(LARGE % ((8 << 40) - 4096, 3) + LARGE % (9 << 40, 0) + "ready()", id="less than 8 TiB"),
+        pytest.param(UNIX + "c = socket.socket(1, 2); ready()", id="a pair of root, a socket of nobody"),
         pytest.param(WATCH % "0x1000fff" + "ready()", id="a watch for all events"),
         pytest.param("p = os.open('/proc/pressure/memory', 0); ready()", id="pressure that is only read"),
         pytest.param("p = open(sys.argv[1] + '.memory.pressure', 'w'); ready()", id="a file of such a name"),
