@@ -338,6 +338,8 @@ NOTES = {
     " move is not",
     "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
     " while it is, is lost",
+    "terminal-line": "{descriptor} of {who} is the master of {what}, where input is taken by lines: one that is"
+    " half typed when the process is frozen is lost, and output that waits may come with an echo or line end twice",
     "unix-peer": "{descriptor} of {who} is a unix socket that tells of {what} (user:group) at its other end"
     " (SO_PEERCRED): after the move it tells of root, also to new clients of a listener",
     "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
