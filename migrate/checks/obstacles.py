@@ -155,6 +155,11 @@ WORDS = {
         "{who} uses {what}, which CRIU cannot dump",
         "Configure the program to do without it (for io_uring most have a switch).",
     ),
+    "mapping-sparse": Words(
+        "{who} has a private mapping of {size}, as programs built with AddressSanitizer have: CRIU cannot build one"
+        " of 8 TiB or more",
+        "Start the program with less address space reserved, or built without a sanitizer.",
+    ),
     "alarm-clock": Words(
         "{descriptor} of {who} is a timer of the clock {what}, which CRIU does not know",
         "Let the program close it before it is moved, or use a clock without _ALARM.",
@@ -174,6 +179,11 @@ WORDS = {
         "{descriptor} of {who} watches a whole file system ({what}) by fanotify, which CRIU would forget",
         "Let the program watch a mount or directories, or close the descriptor before it is moved.",
     ),
+    "watch-once": Words(
+        "{descriptor} of {who} watches {what} for one event only (IN_ONESHOT), which CRIU would forget: it would be"
+        " told of all",
+        "Try again when that event has come, or let the program close the descriptor before it is moved.",
+    ),
     "proc-thread": Words(
         "{descriptor} of {who} is {what}, of one thread: CRIU opens it before there are threads",
         "Let the program close it, or open it anew whenever it reads it.",
@@ -182,6 +192,12 @@ WORDS = {
         "{descriptor} of {who} is {what}, which tells of a process that is not moved with it: there it would be"
         " another one's, or missing",
         "Let the program close it, or name a parent of both processes.",
+    ),
+    "pressure": Words(
+        "{descriptor} of {who} is {what}, opened for writing: it may have asked to be woken under pressure (PSI),"
+        " which CRIU would forget",
+        "Let the program close it before it is moved (a service of systemd: MemoryPressureWatch=off), or open it"
+        " for reading.",
     ),
     "watch-unread": Words(
         "{descriptor} of {who} has events ({what}) that it has not read yet, which CRIU would forget",
@@ -335,6 +351,12 @@ NOTES = {
     " move is not",
     "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
     " while it is, is lost",
+    "terminal-line": "{descriptor} of {who} is the master of {what}, where input is taken by lines: one that is"
+    " half typed when the process is frozen is lost, and output that waits may come with an echo or line end twice",
+    "unix-peer": "{descriptor} of {who} is a unix socket that tells of {what} (user:group) at its other end"
+    " (SO_PEERCRED): after the move it tells of root, also to new clients of a listener",
+    "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
+    " there and still open (IN_EXCL_UNLINK): after the move it is told of that, too",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
     " given none (linkat)",
     "listener-outside": "{descriptor} of {who} is a socket that a process outside of the tree has as well ({what}):"

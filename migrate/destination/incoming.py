@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import ended_calls, parents_death, renamed_files, unix_paths
+from migrate.criu import absolute_timers, ended_calls, parents_death, renamed_files, unix_paths
 from migrate.errors import ImageError
 from migrate.events import log
 from migrate.files.images import Receiver
@@ -69,6 +69,10 @@ class Incoming:
     def begin_calls_again(self, restore: pb.Restore) -> None:
         """System calls that the dump has ended begin again."""
         ended_calls.begin_again(self.directory, restore.ended_calls)
+
+    def set_timers(self) -> None:
+        """Those that were set to a time of day fire when that has come."""
+        absolute_timers.be_relative(self.directory)
 
     def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
         """They get the paths that they had last, and a rollback removes those that are not there yet.

@@ -77,6 +77,7 @@ class Prepared(Undoable):
         self._images.rename(restore)
         notes = self._images.forget_parent(ready.root, restore)
         self._images.begin_calls_again(restore)
+        self._images.set_timers()
         self._images.place_unix_sockets(ready.request, self.trail.journal)
         if not ready.worker.namespace_init:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])

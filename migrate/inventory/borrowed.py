@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import select
+import termios
 from collections.abc import Iterator
 
 from migrate.inventory import momentary
@@ -48,6 +49,13 @@ def has_events(lender: Lender, pid: int, fd: int) -> bool:
     """Whether the process has not read yet what happened to what this descriptor watches."""
     with _borrowed(lender, pid, fd) as watching:
         return watching is not None and momentary.unread_bytes(watching) > 0
+
+
+def by_lines(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether the terminal of which this is the master gives what is typed line by line (ICANON)."""
+    with _borrowed(lender, pid, fd) as master, contextlib.suppress(termios.error):
+        return master is not None and bool(termios.tcgetattr(master)[3] & termios.ICANON)
+    return False
 
 
 def is_hung_up(lender: Lender, pid: int, fd: int) -> bool:

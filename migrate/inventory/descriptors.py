@@ -7,7 +7,18 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 
-from migrate.inventory import borrowed, epolls, holders, namespaces, of_proc, outside, proc, watches
+from migrate.inventory import (
+    anonymous,
+    borrowed,
+    epolls,
+    holders,
+    namespaces,
+    of_proc,
+    outside,
+    pressure,
+    proc,
+    watches,
+)
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
@@ -15,14 +26,6 @@ from tcpcp.criu import tree
 from tcpcp.errors import KernelError
 from tcpcp.kernel.pidfd import Lender
 
-#: Anonymous inodes that CRIU dumps (criu/files.c dump_one_file()).
-_SUPPORTED = frozenset(
-    {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]"}
-)
-_ANONYMOUS = "anon_inode:"
-#: Clocks of timerfd_create(2) that wake the machine, which CRIU does not know (criu/include/timerfd.h). Source:
-#: include/uapi/linux/time.h.
-_ALARM_CLOCKS = {"8": "CLOCK_REALTIME_ALARM", "9": "CLOCK_BOOTTIME_ALARM"}
 _WATCHING = frozenset({"inotify", "[fanotify]"})
 _PTMX = ("/dev/ptmx", "/dev/pts/ptmx", "/ptmx")
 _PTS = "/dev/pts/"
@@ -75,7 +78,7 @@ class Descriptors:
             self._pipes[target].append((pid, fd, flags & os.O_ACCMODE))
             if flags & os.O_DIRECT:
                 self._obstacles.append(Obstacle(code="pipe-packets", pid=pid, fd=fd, what=target))
-        elif target.startswith(_ANONYMOUS):
+        elif target.startswith(anonymous.PREFIX):
             self._add_anonymous(pid, fd, target, files)
         elif target in _PTMX:
             self._terminals.setdefault(f"{_PTS}{proc.fdinfo(pid, fd).more.get('tty-index', '')}", (pid, fd))
@@ -86,6 +89,8 @@ class Descriptors:
                 self._folders.append((pid, fd, target))
             if of_proc.about(target) is not None:
                 self._about.append((pid, fd, target))
+            if pressure.is_one(target, status) and pressure.may_wake(proc.fdinfo(pid, fd).flags):
+                self._obstacles.append(Obstacle(code="pressure", pid=pid, fd=fd, what=target))
             files.add_descriptor(pid, fd, target, mounts)
         elif namespaces.is_one(target):
             self._namespaces.append((pid, fd, target))
@@ -93,25 +98,19 @@ class Descriptors:
             self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
 
     def _add_anonymous(self, pid: int, fd: int, target: str, files: Files) -> None:
-        kind = target.removeprefix(_ANONYMOUS)
+        kind = target.removeprefix(anonymous.PREFIX)
         if kind == "[pidfd]":
             self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
-        elif kind not in _SUPPORTED:
-            self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
-        elif kind == "[timerfd]":
-            clock = proc.fdinfo(pid, fd).more.get("clockid", "")
-            if clock in _ALARM_CLOCKS:
-                self._obstacles.append(
-                    Obstacle(code="alarm-clock", pid=pid, fd=fd, what=_ALARM_CLOCKS[clock])
-                )
         elif kind == "[eventpoll]":
             self._add_epoll(pid, fd)
-        elif kind == "[eventfd]" and proc.fdinfo(pid, fd).more.get("eventfd-semaphore", "0") != "0":
-            self._obstacles.append(Obstacle(code="eventfd-semaphore", pid=pid, fd=fd))
+        elif (found := anonymous.obstacle(pid, fd, kind)) is not None:
+            self._obstacles.append(found)
         elif kind in _WATCHING:
             self._watching.append((pid, fd, target))
             for watch in watches.of(pid, fd):
-                self._add_watch(pid, fd, watch, files)
+                self._obstacles.extend(watches.obstacles(pid, fd, watch))
+                if watch.path:
+                    files.add_watched(pid, fd, watch.path)
 
     def _add_epoll(self, pid: int, fd: int) -> None:
         content = proc.text(pid, f"fdinfo/{fd}")
@@ -119,14 +118,6 @@ class Descriptors:
             self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
         if numbers := epolls.disarmed(content):
             self._disarmed.append((pid, fd, numbers))
-
-    def _add_watch(self, pid: int, fd: int, watch: watches.Watch, files: Files) -> None:
-        if watch.path:
-            files.add_watched(pid, fd, watch.path)
-        else:
-            nameless = "watch-overlay" if watches.on_overlay(watch) else "watch-nameless"
-            code = "watch-whole" if watch.whole else nameless
-            self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=watch.device))
 
     def terminals(self) -> Iterator[TakenName]:
         """Yield the pseudo terminals whose master is in the tree, in the order in which CRIU makes them again."""
@@ -171,6 +162,9 @@ class Descriptors:
         with Lender() as lender:
             yield from self._of_folders(lender)
             yield from self._of_disarmed(lender)
+            for name, (pid, fd) in self._terminals.items():
+                if borrowed.by_lines(lender, pid, fd):
+                    yield Obstacle(code="terminal-line", pid=pid, fd=fd, what=name)
             for pid, fd, kind in self._watching:
                 if borrowed.has_events(lender, pid, fd):
                     yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)

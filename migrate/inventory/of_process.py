@@ -23,6 +23,7 @@ from migrate.inventory import (
     namespaces,
     proc,
     sockets,
+    sparse,
     supervision,
     sysv,
     tracing,
@@ -123,6 +124,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(cramped.obstacles(inside))
     found.obstacles.extend(begun_anew.obstacles(inside))
+    found.obstacles.extend(sparse.obstacles(inside))
     found.files.extend([*files.found, *files.deleted])
     found.files.extend(names.directories(held.names))
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))

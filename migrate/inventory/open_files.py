@@ -20,6 +20,7 @@ from migrate.inventory import (
     plain_options,
     proc,
     sockets,
+    sparse,
     sysv,
     tracing,
     waiters,
@@ -82,6 +83,7 @@ def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from exit_signals.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)
+    yield from sparse.obstacles(pids)
     yield from _of_namespaces(pids)
     for pid in pids:
         with contextlib.suppress(KernelError):  # it has ended, which others notice

@@ -12,6 +12,7 @@ from migrate.inventory import (
     momentary,
     multicast,
     names,
+    peer_user,
     ports,
     proc,
     socket_filters,
@@ -167,6 +168,7 @@ def _collect_others(
                 _filtered(lender, one, found)
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
+                _other_side(lender, one, found)
             else:
                 _other(lender, one, cookie, found)
 
@@ -231,6 +233,13 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         for one in found.names:
             if row.name in (one.name, one.bound_name):
                 one.backlog = row.unsent
+
+
+def _other_side(lender: Lender, held: HeldSocket, found: Sockets) -> None:
+    """Report who is at the other end, if that is told differently after the move."""
+    with lender.borrow(*held.holders[0]) as borrowed:
+        if who := peer_user.other_than_root(borrowed):
+            found.obstacles.append(_obstacle("unix-peer", held, who))
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:

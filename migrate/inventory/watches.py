@@ -13,11 +13,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from migrate.inventory import proc
+from migrate.inventory.described import shown
+from migrate.pb.session_pb2 import Obstacle
 from migrate.processes import mounts
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _HANDLE = struct.Struct("=Ii")
 _MINOR_BITS = 20
+#: What an obstacle is called of bits of a watch that CRIU masks out: it would tell of more. Source:
+#: criu/fsnotify.c restore_one_inotify(); include/uapi/linux/inotify.h IN_ONESHOT, IN_EXCL_UNLINK.
+_FORGOTTEN = {1 << 31: "watch-once", 1 << 26: "watch-unlinked"}
 #: Where CRIU looks for an inode whose handle cannot be opened, as on overlayfs (criu/irmap.c hints).
 _HINTS = (
     "/etc",
@@ -35,11 +40,13 @@ class Watch(NamedTuple):
     :ivar path: what is watched; "" where no path leads to it.
     :ivar device: number of its file system, as mountinfo has it.
     :ivar whole: all of a file system is watched (FAN_MARK_FILESYSTEM).
+    :ivar forgotten: codes of obstacles, of what it would be after the move.
     """
 
     path: str
     device: str
     whole: bool = False
+    forgotten: tuple[str, ...] = ()
 
 
 def of(pid: int, fd: int) -> list[Watch]:
@@ -75,7 +82,8 @@ def _watch(fields: dict[str, str], mounts: dict[int, tuple[str, str]]) -> Watch 
     path = next(_paths(fields, points), "") or _hinted(
         os.makedev(*map(int, device.split(":"))), _number(fields["ino"])
     )
-    return Watch(path, device)
+    mask = _number(fields.get("mask", "0"))
+    return Watch(path, device, forgotten=tuple(code for bit, code in _FORGOTTEN.items() if mask & bit))
 
 
 def _paths(fields: dict[str, str], points: Iterator[str]) -> Iterator[str]:
@@ -127,7 +135,16 @@ def _hinted(device: int, inode: int) -> str:
     return ""
 
 
-def on_overlay(watch: Watch) -> bool:
+def obstacles(pid: int, fd: int, watch: Watch) -> Iterator[Obstacle]:
+    """Yield what is against one watch of the descriptor."""
+    for code in watch.forgotten:
+        yield Obstacle(code=code, pid=pid, fd=fd, what=shown(watch.path))
+    if not watch.path:
+        nameless = "watch-overlay" if _on_overlay(watch) else "watch-nameless"
+        yield Obstacle(code="watch-whole" if watch.whole else nameless, pid=pid, fd=fd, what=watch.device)
+
+
+def _on_overlay(watch: Watch) -> bool:
     """Whether it is one of overlayfs, whose handles nobody can open, but by an option of the mount (nfs_export)."""
     return any(one.device == watch.device and one.kind == "overlay" for one in mounts.here())
 

@@ -15,6 +15,7 @@ from programs import program
 from migrate import inventory
 from migrate.checks.obstacles import NOTES, WORDS
 from migrate.inventory import open_files
+from migrate.processes import mounts
 from tcpcp.criu import tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
@@ -37,6 +38,16 @@ r, w = os.pipe(); other = os.dup(r); epoll = select.epoll(); epoll.register(r, 1
 UNIX = "a, b = socket.socketpair()\n"
 GROUP = """
 a = socket.socket(%s, 2); a.setsockopt(%s, socket.inet_pton(a.family, "%s") + %s)
+"""
+LARGE = """
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
+assert libc.mmap(None, ctypes.c_long(%d), %d, 0x4022, -1, ctypes.c_long(0)) > 0
+"""
+PEER = "os.chmod(os.path.dirname(sys.argv[1]), 0o777); os.setegid(1234); os.seteuid(1234)\n"
+BACK = "\nos.seteuid(0); os.setegid(0); ctypes.CDLL(None).prctl(4, 1, 0, 0, 0); ready()"
+WATCH = """
+libc = ctypes.CDLL(None); w = libc.inotify_init(); folder = os.path.dirname(sys.argv[1]).encode() + b"/watched"
+os.mkdir(folder); assert libc.inotify_add_watch(w, folder, ctypes.c_uint(%s)) > 0
 """
 MOUNT = """
 folder = "%s"
@@ -170,11 +181,17 @@ def found_in(code: str) -> set[str]:
         pytest.param("os.chdir('/proc/self'); ready()", "proc-directory", id="in the directory of a process"),
         pytest.param("os.chdir('/proc/1/net'); ready()", "proc-directory", id="in that of another process"),
         pytest.param(
-            "folder = os.path.dirname(sys.argv[1]).encode(); libc = ctypes.CDLL(None); w = libc.inotify_init()\n"
-            "libc.inotify_add_watch(w, folder, 0x100); open(folder + b'/new', 'w'); ready()",
+            WATCH % "0x100" + "open(folder + b'/new', 'w'); ready()",
             "watch-unread",
             id="events that wait",
         ),
+        pytest.param(
+            "p = os.open('/proc/pressure/memory', os.O_RDWR); os.write(p, b'some 50000 2000000\\0'); ready()",
+            "pressure",
+            id="a trigger of pressure",
+        ),
+        pytest.param(LARGE % (8 << 40, 3) + "ready()", "mapping-sparse", id="8 TiB"),
+        pytest.param(WATCH % "0x80000100" + "ready()", "watch-once", id="a watch for one event"),
         pytest.param(
             GROUP % (2, "0, 35", "239.1.2.3", 'socket.inet_aton("127.0.0.1")') + "ready()",
             "multicast",
@@ -206,6 +223,14 @@ def test_a_listener_with_a_filter_that_cannot_be_read(namespace: Namespace) -> N
     assert not found.problem
 
 
+def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
+    found = (Path(one.place, "memory.pressure") for one in mounts.here() if one.kind == "cgroup2")
+    path = next((one for one in found if one.exists()), None)
+    if path is None:
+        pytest.skip("no cgroups of version 2 with pressure")
+    assert found_in(f"p = os.open({str(path)!r}, os.O_RDWR); ready()") == {"pressure"}
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
@@ -220,6 +245,14 @@ def test_a_listener_with_a_filter_that_cannot_be_read(namespace: Namespace) -> N
             "processor-time",
             id="RLIMIT_CPU",
         ),
+        pytest.param(PEER + UNIX + BACK, "unix-peer", id="a pair of another user"),
+        pytest.param(
+            PEER + "a = socket.socket(1); a.bind(sys.argv[1] + 's'); a.listen()" + BACK,
+            "unix-peer",
+            id="a listener of another user",
+        ),
+        pytest.param("m, s = os.openpty(); ready()", "terminal-line", id="a terminal with lines"),
+        pytest.param(WATCH % "0x4000100" + "ready()", "watch-unlinked", id="a watch without deleted files"),
         pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),
         pytest.param(SOCKET % "AF_INET, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw"),
         pytest.param(SOCKET % "AF_INET6, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw IPv6"),
@@ -285,6 +318,12 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
         pytest.param(
             "a = socket.socket(2, 2); a.bind(('', 0)); b = socket.socket(10, 2); ready()", id="no group"
         ),
+        pytest.param(LARGE % ((8 << 40) - 4096, 3) + LARGE % (9 << 40, 0) + "ready()", id="less than 8 TiB"),
+        pytest.param(UNIX + "c = socket.socket(1, 2); ready()", id="a pair of root, a socket of nobody"),
+        pytest.param("import tty; m, s = os.openpty(); tty.setraw(s); ready()", id="a raw terminal"),
+        pytest.param(WATCH % "0x1000fff" + "ready()", id="a watch for all events"),
+        pytest.param("p = os.open('/proc/pressure/memory', 0); ready()", id="pressure that is only read"),
+        pytest.param("p = open(sys.argv[1] + '.memory.pressure', 'w'); ready()", id="a file of such a name"),
         pytest.param("import subprocess; subprocess.run(['true']); ready()", id="a child that has ended"),
     ],
 )
