@@ -165,10 +165,9 @@ def _collect_others(
             if one.inode in unix:
                 _unix(one, unix, inside, found)
                 _in_flight(one, found)
-                _filtered(lender, one, found)
+                _asked(lender, one, found)
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
-                _other_side(lender, one, found)
             else:
                 _other(lender, one, cookie, found)
 
@@ -198,10 +197,14 @@ def _in_flight(held: HeldSocket, found: Sockets) -> None:
             found.obstacles.append(_obstacle("in-flight", held, waiting))
 
 
-def _filtered(lender: Lender, held: HeldSocket, found: Sockets) -> None:
+def _asked(lender: Lender, held: HeldSocket, found: Sockets) -> None:
+    """Report a filter of a unix socket that cannot be read, and who its other end is, if that is told differently
+    after the move."""
     with lender.borrow(*held.holders[0]) as borrowed:
         if socket_filters.is_unreadable(borrowed):
             found.obstacles.append(_obstacle("socket-filter", held, ""))
+        if who := peer_user.other_than_root(borrowed):
+            found.obstacles.append(_obstacle("unix-peer", held, who))
 
 
 def _waiting(
@@ -233,13 +236,6 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         for one in found.names:
             if row.name in (one.name, one.bound_name):
                 one.backlog = row.unsent
-
-
-def _other_side(lender: Lender, held: HeldSocket, found: Sockets) -> None:
-    """Report who is at the other end, if that is told differently after the move."""
-    with lender.borrow(*held.holders[0]) as borrowed:
-        if who := peer_user.other_than_root(borrowed):
-            found.obstacles.append(_obstacle("unix-peer", held, who))
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
