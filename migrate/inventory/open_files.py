@@ -22,7 +22,6 @@ from migrate.inventory import (
     sockets,
     sparse,
     sysv,
-    tracing,
     waiters,
 )
 from migrate.inventory.descriptors import Descriptors
@@ -79,7 +78,6 @@ def again(
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
-    yield from tracing.obstacles(pids)
     yield from exit_signals.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)

@@ -1,7 +1,7 @@
 """Whom the tree traces (ptrace(2)): a process that stays would be let go, or killed, with the tracer's copy here.
 
 Source: man proc(5), TracerPid, which is the number of a thread and shows for each thread; man ptrace(2),
-PTRACE_O_EXITKILL.
+PTRACE_O_EXITKILL. Every thread of the host is asked, some 30 us each: not in the freeze.
 """
 
 from __future__ import annotations
