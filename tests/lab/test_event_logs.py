@@ -118,9 +118,13 @@ def test_a_refusal(bench: Bench) -> None:
     bench.assert_alone("origin")
 
 
-def occupy_port(host: Host) -> str:
-    """Somebody else listens there; its PID."""
-    script = "import socket, time; s = socket.create_server(('', 7400)); time.sleep(100)"
+def occupy_port(host: Host, interface: str = "") -> str:
+    """Somebody else listens there, on all interfaces or on one; its PID."""
+    script = (
+        "import socket, time; s = socket.socket()\n"
+        f"s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'{interface}')\n"
+        "s.bind(('', 7400)); s.listen(); time.sleep(100)"
+    )
     pid = host.spawn(["/usr/bin/env", "python3", "-c", script])
     eventually(lambda: host.exec(["ss", "-Hltn", "sport = :7400"]).stdout, "it listens")
     return str(pid)
@@ -129,7 +133,7 @@ def occupy_port(host: Host) -> str:
 def test_a_rollback(bench: Bench) -> None:
     """A CRIU that fails on the destination: what it wrote is beside the log."""
     migration = Migration(bench, "STREAMED")
-    busy = occupy_port(bench.destination)
+    busy = occupy_port(bench.destination, "lo")  # which is not looked at just before CRIU builds
     migration.go()
     status, report = migration.end()
     bench.destination.exec(["kill", "-9", busy])
