@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.wait import eventually
 
 from migrate import limits, place
 from migrate.errors import CriuError, Reason, Refused
@@ -266,13 +267,19 @@ def test_a_disk_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     """Nor is what does not fit into memory meanwhile kept."""
     monkeypatch.setattr(limits, "LOG_CLOSE_S", 0.05)
     monkeypatch.setattr(writer, "_MOST_WAITING", 10)
-    hangs = threading.Event()
-    monkeypatch.setattr(writer.directory, "of", lambda _: hangs.wait())
+    hangs, threads = threading.Event(), threading.active_count()
+
+    def of(_: str) -> int:
+        hangs.wait()
+        raise OSError("late")  # no number: the writer would close that descriptor, of whomever it is
+
+    monkeypatch.setattr(writer.directory, "of", of)
     with log.kept(ID, "origin") as kept:
         for _ in range(20):
             log.tell("x")
     assert "there was too much to write" in kept.problem
     hangs.set()
+    eventually(lambda: threading.active_count() <= threads, "its thread ends")
 
 
 def test_a_host_without_room_for_a_thread(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
