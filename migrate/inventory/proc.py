@@ -17,6 +17,7 @@ from typing import NamedTuple
 from migrate.errors import KernelError
 from migrate.processes import mounts
 from migrate.processes.stat import Stat, parse
+from migrate.processes.stat import pids as pids
 
 NAMESPACES = (
     "cgroup",
@@ -237,11 +238,6 @@ def namespaces(pid: int) -> dict[str, str]:
             if kind in NAMESPACES:
                 found[kind] = os.readlink(f"/proc/{pid}/ns/{kind}")  # noqa: PTH115
     return found
-
-
-def pids() -> list[int]:
-    """The processes of this host that our PID namespace sees, those of namespaces below it too."""
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
 
 
 def descends(pid: int, tree: Collection[int]) -> bool:

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +62,7 @@ def _start_sshd(inits: Mapping[str, Init], deadline: float) -> None:
 
 
 def _run(init: Init, command: list[str]) -> subprocess.Popen[str]:
-    words = [sys.executable, "-I", "-S", enter.__file__, "exec", str(init.pid), str(init.start_ticks)]
+    words = [*enter.PROGRAM, "exec", str(init.pid), str(init.start_ticks)]
     return subprocess.Popen(
         words + command,
         stdin=subprocess.DEVNULL,

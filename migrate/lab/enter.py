@@ -23,6 +23,9 @@ ALL_NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLON
 PR_SET_PDEATHSIG = 1
 SI_KERNEL = 0x80
 
+#: What starts this as a program of its own.
+PROGRAM = [sys.executable, "-I", "-S", __file__]
+
 #: The first order to a keeper; the others are numbers of signals.
 BEGIN = b"\0"
 

@@ -11,16 +11,13 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from migrate.lab import enter
 from migrate.lab.errors import LabError
 from migrate.lab.state import Init
 
-ENTER = Path(enter.__file__)
 #: How long a command that is killed may take to end, s.
 END_DEADLINE_S = 10.0
 
@@ -35,7 +32,7 @@ class Entrance:
         with theirs:
             # In a session of its own: what a terminal sends is for us, and we end the command.
             self._server = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(ENTER), "serve", str(theirs.fileno())],
+                [*enter.PROGRAM, "serve", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -100,17 +97,10 @@ class Entrance:
             raise LabError("what enters hosts for this process has ended")
 
 
-@contextlib.contextmanager
-def _closing(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _file(files: contextlib.ExitStack, name: str, content: bytes = b"") -> int:
     """A file in memory: whoever writes much to it waits for nobody."""
-    descriptor = files.enter_context(_closing(os.memfd_create(name)))
+    descriptor = os.memfd_create(name)
+    files.callback(os.close, descriptor)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)

@@ -1,7 +1,6 @@
 """A lab: bringing it up and down, and running programs in its hosts."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,16 +56,7 @@ class Host:
 
     def _argv(self, mode: str, *words: str) -> list[str]:
         init = self.init
-        return [
-            sys.executable,
-            "-I",
-            "-S",
-            str(entrance.ENTER),
-            mode,
-            str(init.pid),
-            str(init.start_ticks),
-            *words,
-        ]
+        return [*enter.PROGRAM, mode, str(init.pid), str(init.start_ticks), *words]
 
     def exec(
         self,

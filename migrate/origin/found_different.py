@@ -8,28 +8,30 @@ from collections.abc import Collection, Iterable
 from migrate.checks import files as checks_files
 from migrate.checks import writable
 from migrate.checks.subject import names
-from migrate.errors import MigrateError
+from migrate.errors import MigrateError, Reason
 from migrate.pb.session_pb2 import File
+
+
+def _require_no(reason: Reason | None) -> None:
+    if reason is not None:
+        raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
 
 
 def require_writable(one: File, there: File, *, made: bool) -> None:
     """What the process writes can be written there. :raises MigrateError: it cannot."""
-    if (reason := writable.unwritable(one, there, made=made)) is not None:
-        raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
+    _require_no(writable.unwritable(one, there, made=made))
 
 
 def require_names_free(pairs: Iterable[tuple[File, File]]) -> None:
     """No deleted directory of the process has a namesake there. :raises MigrateError: one has."""
     for one, there in pairs:
-        if (reason := checks_files.deleted_name_taken(one, there)) is not None:
-            raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
+        _require_no(checks_files.deleted_name_taken(one, there))
 
 
 def require_no_lock(found: Iterable[File], shared: Collection[str]) -> None:
     """None of *found* that both hosts see has a lock that it cannot have twice. :raises MigrateError: one has."""
     for one in found:
-        if (reason := checks_files.locked_here(one, shared=one.path in shared)) is not None:
-            raise MigrateError(f"{reason.text} (not so when it was checked)", hint=reason.remedy)
+        _require_no(checks_files.locked_here(one, shared=one.path in shared))
 
 
 def require_written_alone(found: Iterable[File], shared: Collection[str]) -> None:

@@ -1,7 +1,8 @@
-"""/proc/PID/stat: its fields, named as in man proc(5)."""
+"""Which processes there are, and /proc/PID/stat: its fields, named as in man proc(5)."""
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import NamedTuple
 
@@ -37,3 +38,8 @@ def parse(line: str) -> Stat:
     name = line[line.index("(") + 1 : line.rindex(")")]
     kernel_thread, started = bool(int(fields[6]) & _PF_KTHREAD), int(fields[19])
     return Stat(state, ppid, pgrp, session, tty, kernel_thread, started, name, int(fields[35]))
+
+
+def pids() -> list[int]:
+    """The processes of this host that our PID namespace sees, those of namespaces below it too."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208

@@ -44,7 +44,7 @@ def of(top: str, besides: Collection[int] = ()) -> list[str]:
     used: defaultdict[_Key, set[int]] = defaultdict(set)
     users: set[int] = set()
     ours = _namespace("self")
-    for pid in _pids():
+    for pid in stat.pids():
         with contextlib.suppress(OSError):  # ended since
             if pid not in besides:
                 paths = _open(pid, used)
@@ -69,10 +69,6 @@ def mounted(top: str) -> list[str]:
 
 def _within(path: str, top: str) -> bool:
     return path == top or path.startswith(f"{top.rstrip('/')}/")
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
 
 
 def _name(pid: int) -> str:
@@ -132,7 +128,7 @@ def _namespaces() -> dict[int, str]:
     """A process of each, with how its mounts are told; those with another root see other ones."""
     found: dict[tuple[str, str], tuple[int, str]] = {}
     ours = _namespace("self")
-    for pid in _pids():
+    for pid in stat.pids():
         with contextlib.suppress(OSError):
             key = _namespace(str(pid)), os.readlink(f"/proc/{pid}/root")  # noqa: PTH115
             name = "" if key[0] == ours else f" in the mount namespace of {_name(pid)}"

@@ -30,17 +30,9 @@ PATIENCE_S = 0.02
 #: So long ago, s, the clock may have been read when the segment is sent, and have moved on when it was read; and
 #: how often it is looked at. One of milliseconds is told to have moved on every second time it does.
 _AT_ONCE_S, _JUST_S, _LOOK_S = 0.0001, 0.0006, 0.0001
-#: Where a socket tells what its IP headers have: hops (those of its route, where nobody has set them), traffic
-#: class, whether to fragment; include/uapi/linux/in.h, in6.h.
-_IPV4_MARKS = {socket.IP_TTL: "IP_TTL", socket.IP_TOS: "IP_TOS", 10: "IP_MTU_DISCOVER"}
-_IPV6_MARKS = {
-    socket.IPV6_UNICAST_HOPS: "IPV6_UNICAST_HOPS",
-    socket.IPV6_TCLASS: "IPV6_TCLASS",
-    23: "IPV6_MTU_DISCOVER",
-}
 _WITHOUT_ECN = 0xFC
-#: IP_PMTUDISC_WANT, IP_PMTUDISC_DO.
-_NOT_TO_FRAGMENT = frozenset({1, 2})
+#: include/uapi/linux/in.h; of its values IP_PMTUDISC_WANT and IP_PMTUDISC_DO.
+_IP_MTU_DISCOVER, _NOT_TO_FRAGMENT = 10, frozenset({1, 2})
 
 
 def waits(sock: socket.socket) -> bool:
@@ -97,12 +89,14 @@ def _question(sock: socket.socket, recent: int) -> Question:
 
 def _marks(sock: socket.socket, *, ipv4: bool) -> raw_segment.Marks:
     """Those of all that *sock* sends without data (net/ipv4/ip_output.c __ip_queue_xmit(), ip_dont_fragment())."""
-    level = socket.IPPROTO_IP if ipv4 else socket.IPPROTO_IPV6
-    hops, class_, discover = (
-        tcp_repair.get_int(sock, level, number, name)
-        for number, name in (_IPV4_MARKS if ipv4 else _IPV6_MARKS).items()
-    )
-    return raw_segment.Marks(hops, class_ & _WITHOUT_ECN, ipv4 and discover in _NOT_TO_FRAGMENT)
+    if not ipv4:
+        hops = tcp_repair.get_int(sock, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS")
+        class_ = tcp_repair.get_int(sock, socket.IPPROTO_IPV6, socket.IPV6_TCLASS, "IPV6_TCLASS")
+        return raw_segment.Marks(hops, class_ & _WITHOUT_ECN)
+    hops = tcp_repair.get_int(sock, socket.IPPROTO_IP, socket.IP_TTL, "IP_TTL")
+    tos = tcp_repair.get_int(sock, socket.IPPROTO_IP, socket.IP_TOS, "IP_TOS")
+    discover = tcp_repair.get_int(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, "IP_MTU_DISCOVER")
+    return raw_segment.Marks(hops, tos & _WITHOUT_ECN, discover in _NOT_TO_FRAGMENT)
 
 
 def ask(sock: socket.socket, asked: Question | None) -> None:

@@ -58,14 +58,14 @@ def kept(socks: Sequence[socket.socket], numbers: Sequence[Numbers | None]) -> I
 def _wait(shut: Sequence[tuple[socket.socket, Numbers | None]]) -> None:
     """Until nothing that was sent may have the rest of *shut* sent."""
     began = time.monotonic()
-    time.sleep(min(max(_paced_s(sock, one) for sock, one in shut), PATIENCE_S))
+    time.sleep(max(_paced_s(sock, one) for sock, one in shut))
     for sock, _ in shut:
         while _on_its_way(sock) and time.monotonic() < began + PATIENCE_S:
             time.sleep(_LOOK_S)
 
 
 def _paced_s(sock: socket.socket, numbers: Numbers | None) -> float:
-    """How long to wait for the time of *sock*'s next segment."""
+    """How long to wait for the time of *sock*'s next segment, :data:`PATIENCE_S` at most."""
     if numbers:
         left_s = max(numbers.wstamp_ns - numbers.clock_ns, 0) / 1e9
         return left_s if left_s <= PATIENCE_S else 0.0
