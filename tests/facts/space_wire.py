@@ -88,7 +88,7 @@ class Side:
 
     def __post_init__(self) -> None:
         self.direction = Direction("here" if self.judged else "there")
-        self.direction.shift = self.shift if self.judged else None
+        self.direction.shift = self.shift
 
 
 def faults(packets: list[Packet], sides: dict[tuple[str, int], Side], stamps: bool) -> Iterator[str]:
@@ -127,8 +127,8 @@ def _by_rules(packet: Packet, side: Side, other: Side) -> None:
     """As any connection. The peer's timestamps may have come late."""
     mine, its = side.direction, other.direction
     tcp_rules.of_numbers(mine, its, packet)
-    tcp_rules.window(mine, packet)
     if side.judged:
+        tcp_rules.window(mine, packet)
         tcp_rules.timestamp(mine, its, packet)
         tcp_rules.echo(mine, its, packet)
 

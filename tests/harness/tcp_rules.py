@@ -32,6 +32,7 @@ class Direction:
     :ivar fresh: its last packet had something new. :ivar up_to: the number after the last that was new.
     :ivar fin: the number of its FIN.
     :ivar acked: what it has acknowledged; :ivar acks: all such numbers.
+    :ivar edges: right edges of its windows, all of them, as far as their unit is known.
     :ivar told: ends of its segments with something new, and what these acknowledged.
     :ivar heard: what of its own it must know to be acknowledged.
     :ivar shift: of its windows; None if it is not known. :ivar edge: the furthest right edge of them.
@@ -61,6 +62,7 @@ class Direction:
     fin: int | None = None
     acked: int | None = None
     acks: set[int] = field(default_factory=set)
+    edges: set[int] = field(default_factory=set)
     told: deque[tuple[int, int]] = field(default_factory=deque)
     heard: int | None = None
     shift: int | None = None
@@ -218,17 +220,21 @@ def _sequence(mine: Direction, other: Direction, packet: Packet) -> None:
 
 
 def _early(mine: Direction, other: Direction, packet: Packet) -> None:
-    """Without octets it may begin earlier only as a keepalive or window probe.
+    """Without octets it may begin earlier only as a keepalive or window probe, or where a window has shrunk.
 
-    That has the number before the oldest octet that is not acknowledged (RFC 9293 section 3.8.4;
-    net/ipv4/tcp_output.c tcp_xmit_probe_skb()), so the next one is what was once acknowledged, and is not behind
-    what its sender must have heard.
+    A probe has the number before the oldest octet that is not acknowledged (RFC 9293 section 3.8.4;
+    net/ipv4/tcp_output.c tcp_xmit_probe_skb()), so the next one is what was once acknowledged. What has shrunk a
+    window behind what was sent would drop all after it: an acknowledgement has the number of its edge then
+    (tcp_acceptable_seq()). Neither is behind what its sender must have heard.
     """
     following = (packet.seq + 1) % 2**32
-    if following not in other.acks and following != mine.first_seq:
+    if packet.seq in other.edges:
+        following = packet.seq
+    elif following not in other.acks and following != mine.first_seq:
         mine.wrong(packet, f"an empty segment whose sequence number went back to {packet.seq}")
-    elif mine.heard is not None and distance(following, mine.heard) < 0:
-        mine.wrong(packet, f"a probe before {following}, and it knows that {mine.heard} is acknowledged")
+        return
+    if mine.heard is not None and distance(following, mine.heard) < 0:
+        mine.wrong(packet, f"a segment at {packet.seq}, and it knows that {mine.heard} is acknowledged")
 
 
 def _is_probe(packet: Packet, other: Direction) -> bool:
@@ -292,6 +298,8 @@ def _acknowledgement(mine: Direction, other: Direction, packet: Packet) -> None:
         mine.wrong(packet, f"it acknowledges {packet.ack}, of which only {other.up_to} was sent")
     mine.acked = packet.ack
     mine.acks.add(packet.ack)
+    if mine.shift is not None or not packet.window:
+        mine.edges.add(_edge(mine, packet))
 
 
 def window(mine: Direction, packet: Packet) -> None:
@@ -301,8 +309,7 @@ def window(mine: Direction, packet: Packet) -> None:
     """
     if not packet.flags & ACK or mine.shift is None:
         return
-    of_syn = bool(packet.flags & SYN)
-    edge = (packet.ack + (packet.window << (0 if of_syn else mine.shift))) % 2**32
+    of_syn, edge = bool(packet.flags & SYN), _edge(mine, packet)
     back = distance(mine.edge, edge) if mine.edge is not None else 0
     if back >= 1 << mine.shift:
         mine.wrong(packet, f"its window's right edge went back by {back}, the field is {packet.window}")
@@ -310,6 +317,12 @@ def window(mine: Direction, packet: Packet) -> None:
         mine.rounded = max(mine.rounded, back)
     else:
         mine.edge, mine.edge_of_syn = edge, of_syn
+
+
+def _edge(mine: Direction, packet: Packet) -> int:
+    """Of its window. Of SYNs they are never shifted, and an empty one is the same in any unit."""
+    shift = 0 if packet.flags & SYN else mine.shift or 0
+    return (packet.ack + (packet.window << shift)) % 2**32
 
 
 def timestamp(mine: Direction, other: Direction, packet: Packet) -> None:

@@ -96,6 +96,25 @@ def test_a_probe_of_what_was_sent_before_the_capture() -> None:
     assert "before the connection's first" in judged(*EXCHANGE[:1], segment(-2, 0, 0))[0]
 
 
+SHRUNK = [*EXCHANGE[:3], answer(10, 0, 30, window=0)]
+
+
+def test_at_the_edge_of_a_window_that_has_shrunk() -> None:
+    """The peer has taken 30 octets, 60 were sent, and it takes no more; a window's unit does not matter then."""
+    assert judged(*SHRUNK, segment(30, 0, 10)) == judged(*SHRUNK, segment(29, 0, 10)) == []
+    assert "went back" in judged(*SHRUNK, segment(40, 0, 10))[0]
+    assert "it knows that" in judged(*SHRUNK, answer(10, 10, 60), segment(60, 1, 20), segment(30, 0, 20))[0]
+
+
+@pytest.mark.parametrize(("scale", "edge"), [(0, 35), (2, 50)])
+def test_at_the_edge_of_a_window_in_units(scale: int, edge: int) -> None:
+    """That it shrinks is the peer's fault, and not that of who heeds it."""
+    heard = [*handshake(scale), *SHRUNK[:3], answer(10, 0, 30, window=5)]
+    for seq in range(30, 60):
+        found = judged(*heard, segment(seq, 0, 10))
+        assert any("whose sequence number went back" in one for one in found) == (seq != edge), seq
+
+
 def test_a_gap() -> None:
     """Where all that is sent is seen it is a fault at once; elsewhere it may be filled."""
     late = [*EXCHANGE, segment(101, 5, 20)]
