@@ -8,6 +8,7 @@ import socket
 from tcpcp.endpoint import first_namespace, repair_mode, socket_options
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import RECV_QUEUE, SEND_QUEUE
+from tcpcp.record import seq
 from tcpcp.record.ici import Ici, State
 
 _NO_LOWAT = 2**32 - 1
@@ -39,6 +40,7 @@ def fill_send_queue(sock: socket.socket, ici: Ici) -> None:
         return
     # The kernel counts whole buffers, in which a small segment is alone; what the size was is set afterwards.
     first_namespace.set_size(sock, "SO_SNDBUF", first_namespace.LARGEST_BUFFER)
+    _tell_largest_window(sock, ici)
     if queue.sent:
         tcp_repair.select_queue(sock, SEND_QUEUE)
         write(sock, queue.sent, "send(sent part)")
@@ -52,6 +54,19 @@ def fill_send_queue(sock: socket.socket, ici: Ici) -> None:
         write(sock, queue.unsent, "send(unsent part)")
         if fin_first:
             shut_down(sock)
+
+
+def _tell_largest_window(sock: socket.socket, ici: Ici) -> None:
+    """The window stays shut, and the kernel lays out what is written as for a peer that once had a large one.
+
+    Of a buffer it takes half the largest window at most (tcp_bound_to_half_wnd()), and pushes as much
+    (forced_push()); where there was none, each segment has a buffer of its own and a PSH.
+    """
+    window = ici.window
+    shut = tcp_repair.window_of(
+        seq.add(ici.copied_seq, -1), 0, window.max_window, max(window.rcv_wnd, 1), ici.copied_seq
+    )
+    tcp_repair.set_each(sock, [shut])
 
 
 def write(sock: socket.socket, data: bytes, name: str) -> None:
