@@ -14,9 +14,11 @@ from random import Random
 import pytest
 from netns import Hosts, eventually
 from passing import assert_no_reset, deaf, wait_state
+from space_wire import Wire
 
 import tcpcp
 from tcpcp.criu import stages
+from tcpcp.endpoint import asking, isolation
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
@@ -169,6 +171,31 @@ def test_with_the_marks_of_the_socket(hosts: Hosts, kind: str) -> None:
         got = read_all(peer)
         tcpcp.resume(sock)
     assert rest(peer, got, written) == DATA[:written]
+
+
+def test_it_echoes_what_has_come_last(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer speaks, and is answered, while the clock is waited for."""
+    sock, peer, _ = shut(hosts, "v4", State.FIN_WAIT1)
+    later = asking._later
+
+    def spoken_to(ours: socket.socket, deadline: float) -> tuple[int, float]:
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        unread = tcp_repair.get_inq(ours)
+        time.sleep(0.003)  # another time of the peer's clock
+        peer.send(b"x")
+        eventually(lambda: tcp_repair.get_inq(ours) > unread, "it has come")
+        return later(ours, deadline)
+
+    monkeypatch.setattr(asking, "_later", spoken_to)
+    wire = Wire(hosts.here, "here0", isolation.MARK)
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+    ours = [one for one in wire.packets() if one.sender[1] == sock.getsockname()[1]]
+    wire.close()
+    echoed = [one.tsecr for one in ours if one.tsecr is not None]
+    assert len(echoed) > 1  # the answer, and what asks
+    assert echoed == sorted(echoed)
 
 
 def restored(sock: socket.socket) -> tcpcp.Ici:

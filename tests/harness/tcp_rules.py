@@ -228,12 +228,12 @@ def _early(mine: Direction, other: Direction, packet: Packet) -> None:
     (tcp_acceptable_seq()). Neither is behind what its sender must have heard.
     """
     following = (packet.seq + 1) % 2**32
-    if packet.seq in other.edges:
-        following = packet.seq
-    elif following not in other.acks and following != mine.first_seq:
+    first = [packet.seq] if packet.seq in other.edges else []
+    if following in other.acks or following == mine.first_seq:
+        first.append(following)
+    if not first:
         mine.wrong(packet, f"an empty segment whose sequence number went back to {packet.seq}")
-        return
-    if mine.heard is not None and distance(following, mine.heard) < 0:
+    elif mine.heard is not None and all(distance(one, mine.heard) < 0 for one in first):
         mine.wrong(packet, f"a segment at {packet.seq}, and it knows that {mine.heard} is acknowledged")
 
 

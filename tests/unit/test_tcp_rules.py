@@ -103,6 +103,8 @@ def test_at_the_edge_of_a_window_that_has_shrunk() -> None:
     """The peer has taken 30 octets, 60 were sent, and it takes no more; a window's unit does not matter then."""
     assert judged(*SHRUNK, segment(30, 0, 10)) == judged(*SHRUNK, segment(29, 0, 10)) == []
     assert "went back" in judged(*SHRUNK, segment(40, 0, 10))[0]
+    at_both = [*SHRUNK, answer(10, 10, 31, window=0), segment(60, 1, 20), answer(20, 10, 61)]
+    assert judged(*at_both[:-1], segment(30, 0, 20)) == []  # before the 31st, and once the edge
     assert "it knows that" in judged(*SHRUNK, answer(10, 10, 60), segment(60, 1, 20), segment(30, 0, 20))[0]
 
 

@@ -118,10 +118,10 @@ def _segment(sock: socket.socket, asked: Question) -> bytes:
     """The segment, to be sent at once: the kernel stamps what it sends meanwhile, and that would be overtaken."""
     if asked.echoed is None:
         return _built(asked)
-    recent, deadline = _recent(sock) or asked.echoed, time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         now, read_at = _later(sock, deadline)
-        segment = _built(asked, (now, recent))
+        segment = _built(asked, (now, _recent(sock) or asked.echoed))
         if (built_at := time.monotonic()) - read_at < _AT_ONCE_S or built_at > deadline:
             return segment
 
