@@ -51,12 +51,13 @@ class Frozen(Stage):
         again = look_again.at(self._tree, ready.move.plan, ready.move.session.files.known)
         waiting = waits.read(pid for pid, _ in tasks)
         lent = self._lend_limits()
-        ready.move.account.report.notes += look_again.notes(again, ready.move.plan.process)
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options, waiting)
+            waiters = threads.submit(beside, look_again.awaited, again, self._tree)
             self.attempt.dump(self._going)
-            found = looked.result()
+            found, new = looked.result(), [*again.obstacles, *waiters.result()]
+        ready.move.account.report.notes += look_again.notes(new, ready.move.plan.process)
         leeway.as_before(found.surroundings, lent)
         stopping = self._tree.running
         ready.journal.did(entries.Stop(tuple(stopping)))

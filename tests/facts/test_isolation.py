@@ -127,7 +127,9 @@ def test_whether_it_holds_is_asked_with_one_socket(hosts: Hosts) -> None:
     """To close one after a deletion waits for the kernel, 10 ms and more: a frozen process would wait for it."""
     made: list[str] = []
     watching = [False]
-    sys.addaudithook(lambda event, _: made.append(event) if watching[0] and event == "socket.__new__" else None)
+    sys.addaudithook(
+        lambda event, _: made.append(event) if watching[0] and event == "socket.__new__" else None
+    )
     with hosts.here.entered():
         filter_ = Isolation("asked")
         filter_.hold()
