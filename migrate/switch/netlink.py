@@ -1,11 +1,13 @@
-"""Addresses of this host, through pyroute2: one call each, no policy."""
+"""Addresses of this host, through pyroute2 where nobody is in a hurry: one call each, no policy."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import ipaddress
 import socket
+import struct
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from migrate.errors import SwitchError
+from tcpcp.kernel import routing
 
 IFA_F_SECONDARY = 0x01
 IFA_F_NODAD = 0x02
@@ -31,6 +34,11 @@ GIVEN = {
     IFA_F_NOPREFIXROUTE: "noprefixroute",
     IFA_F_MCAUTOJOIN: "autojoin",
 }
+
+#: struct ifaddrmsg, with which the kernel begins what it tells of an address, and two of the attributes behind it.
+_IFADDRMSG = struct.Struct("=4BI")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_ATTEMPTS = 5
 
 #: A lifetime (include/net/addrconf.h INFINITY_LIFE_TIME).
 FOR_EVER = 0xFFFFFFFF
@@ -121,12 +129,28 @@ def _present(message: Any, device: str) -> Present:
     )
 
 
-def here(netlink: Any, ips: Iterable[str]) -> set[str]:
-    """Which of *ips* this host has."""
-    found = {
-        message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in netlink.get_addr()
-    }
-    return found & set(ips)
+def places() -> list[tuple[str, int]]:
+    """Every address of this host, and the index of its interface; in a tenth of the time of :func:`addresses`.
+
+    :raises OSError: the kernel does not say.
+    """
+    with routing.netlink() as asking:
+        for _ in range(_ATTEMPTS):
+            found = routing.dump(asking, bytes(_IFADDRMSG.size), routing.RTM_GETADDR)
+            if found is not None:
+                return [_place(body) for body in found]
+    raise OSError(errno.EINTR, "the addresses change all the time")
+
+
+def _place(body: bytes) -> tuple[str, int]:
+    family, _, _, _, index = _IFADDRMSG.unpack_from(body)
+    told = dict(routing.attributes(body, _IFADDRMSG.size))
+    return socket.inet_ntop(family, told.get(_IFA_LOCAL) or told[_IFA_ADDRESS]), index
+
+
+def here(ips: Iterable[str]) -> set[str]:
+    """Which of *ips* this host has. :raises OSError: as :func:`places`."""
+    return {ip for ip, _ in places()}.intersection(ips)
 
 
 def add(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
