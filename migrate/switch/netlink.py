@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Generator, Iterable
@@ -35,9 +36,9 @@ GIVEN = {
     IFA_F_MCAUTOJOIN: "autojoin",
 }
 
-#: struct ifaddrmsg, with which the kernel begins what it tells of an address, and two of the attributes behind it.
+#: struct ifaddrmsg, with which the kernel begins what it tells of an address, and attributes behind it.
 _IFADDRMSG = struct.Struct("=4BI")
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _ATTEMPTS = 5
 
 #: A lifetime (include/net/addrconf.h INFINITY_LIFE_TIME).
@@ -179,25 +180,46 @@ def _ends(ip: str, peer: str) -> dict[str, Any]:
     return {"family": family, "address": peer or ip} | ({"local": ip} if peer else {})
 
 
-def lease(
-    netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0
-) -> None:
+def lease(index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0) -> None:
     """Have an address, which may be there already, for *valid_s* from now: then the kernel removes it by itself.
 
     An IPv6 one is deprecated, see :data:`DEPRECATED`, and has no part in its network's route as long as it may
     end: that would end with it (net/ipv6/addrconf.c addrconf_prefix_route()).
+
+    :raises OSError: the kernel refuses it.
     """
-    attributes: dict[str, Any] = {"preferred_lft": valid_s, "flags": flags}
+    preferred_s = valid_s
     if ":" in ip:
         flags |= IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0)
-        attributes = {"preferred_lft": 0, "flags": flags}
-    change(netlink, index, ip, prefix_length, valid_lft=valid_s, **attributes)
+        preferred_s = 0
+    more = routing.attribute(_IFA_FLAGS, routing.U32.pack(flags))
+    more += routing.attribute(_IFA_CACHEINFO, struct.pack("=4I", preferred_s, valid_s, 0, 0))
+    _ask(routing.RTM_NEWADDR, routing.CREATE | routing.REPLACE, index, prefix_length, (ip, ip), more)
 
 
-def remove(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "") -> None:
-    """Remove an address; one that is not there is no error."""
+def remove(index: int, ip: str, prefix_length: int, peer: str = "") -> None:
+    """Remove an address; one that is not there is no error.
+
+    :raises OSError: the kernel refuses to.
+    """
     try:
-        netlink.addr("delete", index=index, prefixlen=prefix_length, **_ends(ip, peer))
-    except NetlinkError as error:
-        if error.code not in (99, 19):  # EADDRNOTAVAIL, ENODEV
+        _ask(routing.RTM_DELADDR, 0, index, prefix_length, (ip, peer or ip))
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
             raise
+
+
+def _ask(
+    kind: int, flags: int, index: int, prefix_length: int, ends: tuple[str, str], more: bytes = b""
+) -> None:
+    """The same as pyroute2 would, in a tenth of its time: while a process is frozen."""
+    family = socket.AF_INET6 if ":" in ends[0] else socket.AF_INET
+    local, far = (socket.inet_pton(family, one) for one in ends)
+    body = _IFADDRMSG.pack(family, prefix_length, 0, 0, index) + routing.attribute(_IFA_ADDRESS, far)
+    if family == socket.AF_INET or local != far:
+        body += routing.attribute(_IFA_LOCAL, local)
+    with routing.netlink() as asking:
+        answer = routing.ask(asking, kind, flags | routing.ACK, body + more)
+    number = answer if isinstance(answer, int) else errno.EBADMSG
+    if number:
+        raise OSError(number, os.strerror(number))

@@ -32,7 +32,7 @@ def lease(valid_s: int) -> None:
     with netlink.route("lease") as handle:
         index = handle.link_lookup(ifname="eth0")[0]
         for address, length in SERVICE:
-            netlink.lease(handle, index, address, length, valid_s)
+            netlink.lease(index, address, length, valid_s)
 
 
 def here() -> set[str]:

@@ -99,9 +99,9 @@ class AtDestination:
         if not self.placed:
             return
         late = time.monotonic() - self._leased_at > LEASE_S
-        with netlink.route("have the service address") as handle:
+        with netlink.route("have the service address"):
             for ip, prefix_length, index, _ in self.placed:
-                netlink.lease(handle, index, ip, prefix_length, valid_s, self._flags(ip))
+                netlink.lease(index, ip, prefix_length, valid_s, self._flags(ip))
         self._leased_at, before = time.monotonic(), self._leased_at
         if before and late:
             self._announce()
@@ -120,9 +120,9 @@ class AtDestination:
 
     def undo(self) -> None:
         """Remove the addresses, and the mute after them."""
-        with netlink.route("remove the service address") as handle:
+        with netlink.route("remove the service address"):
             for ip, prefix_length, index, _ in self.placed:
-                netlink.remove(handle, index, ip, prefix_length)
+                netlink.remove(index, ip, prefix_length)
         nft.run(self._unmute())
 
     def remind(self) -> None:

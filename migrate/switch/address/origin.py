@@ -50,9 +50,9 @@ class AtOrigin:
 
     def switch(self) -> None:
         """Withdraw the addresses."""
-        with netlink.route("withdraw the service address") as handle:
+        with netlink.route("withdraw the service address"):
             for one in self._found:
-                netlink.remove(handle, one.index, one.ip, one.prefix_length, one.peer)
+                netlink.remove(one.index, one.ip, one.prefix_length, one.peer)
 
     def renew(self) -> None:
         """Nothing to do here."""
