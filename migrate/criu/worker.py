@@ -29,7 +29,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from migrate import limits
-from migrate.criu import log
+from migrate.criu import breakpoints, log
 from migrate.criu.setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
 from migrate.processes import identity
@@ -128,6 +128,7 @@ class Worker:
         except OSError as error:
             ours.close()
             raise CriuError(f"cannot start {path}: {error.strerror}") from error
+        self._event = breakpoints.ready()
         if role == "origin":
             self._spare()
         if avoid_pids:
@@ -239,9 +240,10 @@ class Worker:
         self._forget_end()
 
     def _forget_end(self) -> None:
-        if self._ended >= 0:
-            os.close(self._ended)
-            self._ended = -1
+        for one in (self._ended, self._event):
+            if one >= 0:
+                os.close(one)
+        self._ended = self._event = -1
 
     def _fill(self, opts: Any, options: Options) -> None:
         rpc = _rpc()

@@ -81,7 +81,9 @@ class Descriptors:
         elif target.startswith(anonymous.PREFIX):
             self._add_anonymous(pid, fd, target, files)
         elif target in _PTMX:
-            self._terminals.setdefault(f"{_PTS}{proc.fdinfo(pid, fd).more.get('tty-index', '')}", (pid, fd))
+            info = proc.fdinfo(pid, fd)
+            files.locks[pid, fd] = info.locks
+            self._terminals.setdefault(f"{_PTS}{info.more.get('tty-index', '')}", (pid, fd))
         elif target.startswith("/"):
             status = _status(pid, fd)
             self.files.add(holders.Held(pid, fd, target), status)

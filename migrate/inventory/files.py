@@ -50,6 +50,7 @@ class Files:
     :ivar obstacles: what CRIU cannot dump, or not restore on another host.
     :ivar renamed: paths that are gone, of files that have another name: that one.
     :ivar shared: mappings that others may have too (MAP_SHARED), with their PIDs.
+    :ivar locks: of each process's descriptors with a path.
     """
 
     def __init__(self, known: Collection[str] = ()) -> None:
@@ -58,6 +59,7 @@ class Files:
         self.obstacles: list[Obstacle] = []
         self.renamed: dict[str, str] = {}
         self.shared: list[tuple[int, proc.Mapping]] = []
+        self.locks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._deleted: dict[str, File] = {}
 
     @property
@@ -104,9 +106,10 @@ class Files:
         """
         with proc.looking():
             status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
+        info = proc.fdinfo(pid, fd)
+        self.locks[pid, fd] = info.locks
         if path.startswith(_NAMELESS) or self._unnameable(pid, path, fd=fd):
             return
-        info = proc.fdinfo(pid, fd)
         if status.st_dev == namespaces.device():
             self._obstacle("namespace-file", pid, path, fd=fd)
         elif info.mount_id not in mounts:

@@ -117,7 +117,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
-    found.obstacles.extend(waiters.obstacles(tables.tables, inside))
+    found.obstacles.extend(waiters.obstacles(files.locks, inside))
     found.obstacles.extend(exit_signals.obstacles(inside))
     found.obstacles.extend(sysv.obstacles(inside))
     found.obstacles.extend(tracing.obstacles(inside))

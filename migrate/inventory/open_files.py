@@ -7,7 +7,8 @@ checked, and a program may have begun to use it since.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from migrate.inventory import (
@@ -22,7 +23,6 @@ from migrate.inventory import (
     sockets,
     sparse,
     sysv,
-    waiters,
 )
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -40,6 +40,7 @@ class Again(NamedTuple):
     :ivar obstacles: what stands in the way of moving it, beside its TCP connections.
     :ivar deleted: as :attr:`Files.deleted` has them.
     :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
+    :ivar locks: for :func:`migrate.inventory.waiters.obstacles`, which takes long: none of it is among these.
     """
 
     files: list[File]
@@ -47,6 +48,7 @@ class Again(NamedTuple):
     obstacles: list[Obstacle]
     options: Sequence[plain_options.Held] = ()
     deleted: Sequence[File] = ()
+    locks: Mapping[tuple[int, int], Sequence[str]] = MappingProxyType({})
 
 
 def again(
@@ -72,8 +74,8 @@ def again(
     of_sockets = sockets.obstacles(others, {one.inode for one in held})
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
     obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
-    obstacles.extend(waiters.obstacles(tables.tables, set(pids)))
-    return Again(files.found, files.renamed, obstacles, plain_options.read(others), files.deleted)
+    options = plain_options.read(others)
+    return Again(files.found, files.renamed, obstacles, options, files.deleted, files.locks)
 
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:

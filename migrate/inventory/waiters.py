@@ -2,12 +2,15 @@
 
 Source: man proc(5), /proc/locks: who waits for a lock (``->``) stands below it, with the same number.
 For locks of an open file (F_OFD_SETLKW) it does not say who waits, which may be the tree itself: nothing is noted.
+
+To read it waits for all processors, some 10 ms (fs/locks.c locks_start(), percpu_down_write()): it is read only for
+a tree that has a lock, and in the freeze while something else is waited for.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,16 +28,15 @@ class Lock(NamedTuple):
     last: str
 
 
-def obstacles(tables: Mapping[int, Mapping[int, str]], inside: Collection[int]) -> Iterator[Obstacle]:
+def obstacles(locked: Mapping[tuple[int, int], Sequence[str]], inside: Collection[int]) -> Iterator[Obstacle]:
     """Yield a note for each process but those *inside* that waits for a lock of theirs.
 
-    :param tables: what each descriptor of the tree points to, by PID and number.
+    :param locked: processes of the tree and their descriptors, with the locks that each has.
     """
-    waiting = [one for one in parse(Path("/proc/locks").read_text()) if one[1] not in inside and one[1] > 0]
-    held = _held(tables) if waiting else {}
-    for lock, waiter in waiting:
-        if lock in held:
-            pid, fd = held[lock]
+    locks = _of(where for where, has in locked.items() if has)
+    for lock, waiter in parse(Path("/proc/locks").read_text()) if locks else ():
+        if lock in locks and waiter not in inside and waiter > 0:
+            pid, fd = locks[lock]
             with contextlib.suppress(proc.Gone):
                 yield Obstacle(code="lock-awaited", pid=pid, fd=fd, what=holders.named(waiter))
 
@@ -55,13 +57,12 @@ def _lock(fields: list[str]) -> Lock:
     return Lock(kind, mode, file, first, last)
 
 
-def _held(tables: Mapping[int, Mapping[int, str]]) -> dict[Lock, tuple[int, int]]:
-    """The locks of the tree, each with a descriptor that has it."""
+def _of(held: Iterable[tuple[int, int]]) -> dict[Lock, tuple[int, int]]:
+    """The locks, each with a descriptor that has it."""
     found: dict[Lock, tuple[int, int]] = {}
-    for pid, table in tables.items():
-        for fd in (fd for fd, target in table.items() if target.startswith("/")):
-            with contextlib.suppress(proc.Gone):
-                for line in proc.text(pid, f"fdinfo/{fd}").split("\n"):
-                    if line.startswith("lock:") and len(fields := line.split()) == 9:
-                        found.setdefault(_lock(fields[2:]), (pid, fd))
+    for pid, fd in held:
+        with contextlib.suppress(proc.Gone):
+            for line in proc.text(pid, f"fdinfo/{fd}").split("\n"):
+                if line.startswith("lock:") and len(fields := line.split()) == 9:
+                    found.setdefault(_lock(fields[2:]), (pid, fd))
     return found

@@ -315,9 +315,9 @@ class Link:
             self._changed.notify_all()
 
     def _write(self) -> None:
-        while (parts := self._next_to_write()) is not None:
+        while (pieces := self._next_to_write()) is not None:
             try:
-                for data in filter(None, parts):
+                for data in pieces:
                     self._stream.write(data)
             except OSError as error:
                 # The reader sees the end of the stream too, and may know better why.
@@ -325,7 +325,7 @@ class Link:
                 self._finish(self._end.broken(error), lost=True)
                 return
 
-    def _next_to_write(self) -> Parts | None:
+    def _next_to_write(self) -> list[bytes] | None:
         with self._changed:
             self._sending.written()
             self._changed.notify_all()
@@ -334,10 +334,10 @@ class Link:
             )
             if self._end.error is not None:
                 return None
-            if (parts := self._sending.take()) is not None:
+            if pieces := self._sending.take_some():
                 self._changed.notify_all()  # there may be room now
-                return parts
-        return frames.encode(Frame(ping=Ping(), stamp=self.clocks.stamp())), b""
+                return pieces
+        return [frames.encode(Frame(ping=Ping(), stamp=self.clocks.stamp()))]
 
     def _watch(self) -> None:
         left_s = self._quiet.silence_s

@@ -17,6 +17,8 @@ CONTROL, CONNECTIONS, FILES = range(3)
 LANES = {"connections": CONNECTIONS, "image": FILES, "copy": FILES}
 MOST_BULK = 4
 MOST_RECEIVED = 64
+#: Frames are written together up to this size, that of a packet of SSH.
+TOGETHER_BYTES = 32 << 10
 
 
 #: A frame, and what stands behind it.
@@ -53,6 +55,21 @@ class SendQueue:
         self._writing = True
         lane = next(filter(None, self._lanes), None)
         return lane.popleft() if lane else None
+
+    def take_some(self) -> list[bytes]:
+        """As :meth:`take`: what to write, one after the other; nothing when none waits.
+
+        Small frames are written together: each piece costs a packet of SSH, its encryption on either host, and who
+        waits for it a wake-up, and CRIU's images are dozens of small files.
+        """
+        taken = [*(self.take() or ())]
+        left = TOGETHER_BYTES - sum(map(len, taken))
+        while taken and (lane := next(filter(None, self._lanes), None)):
+            left -= sum(map(len, lane[0]))
+            if left < 0:
+                break
+            taken += lane.popleft()
+        return [b"".join(taken)] if 0 < sum(map(len, taken)) <= TOGETHER_BYTES else [*filter(None, taken)]
 
     def written(self) -> None:
         """What was taken has been handed to the stream."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator
+from concurrent import futures
 
+from migrate import threads
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.errors import CriuError
 from migrate.journal.journal import Journal
@@ -13,6 +15,7 @@ from migrate.origin.ready import Images
 from migrate.recovery import entries
 from migrate.recovery.hold import Hold
 from migrate.report.timeline import Span
+from migrate.watch import nothing
 
 #: CRIU waits for our answer, with every task stopped.
 FROZEN, DUMPED = "query-ext-files", "post-dump"
@@ -26,10 +29,15 @@ class Attempt:
     runs again. In doubt that does not happen, and CRIU may be left to who keeps the tree still.
 
     :ivar worker: CRIU.
+    :ivar beside: a thread that runs already, for what is looked at while CRIU dumps: to start one takes a moment,
+        for which CRIU would wait.
     """
 
     def __init__(self, move: Move, images: Images, hold: Hold) -> None:
         self._move, self._images = move, images
+        self.beside = futures.ThreadPoolExecutor(1)
+        move.ours.callback(self.beside.shutdown)
+        threads.submit(self.beside, nothing)
         self._pages = images.memory.at_dump()
         self._page_fd = self._pages.descriptor
         try:

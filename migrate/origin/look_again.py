@@ -6,16 +6,16 @@ tasks with descriptors of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
-from migrate.inventory import open_files
+from migrate.inventory import open_files, waiters
 from migrate.origin.frozen import Frozen
 from migrate.origin.plan import Plan
-from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
 
 
 def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
@@ -39,8 +39,13 @@ def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
     return found
 
 
-def notes(again: open_files.Again, checked: ProcessInventory) -> list[str]:
-    """What will be different since the check, and was not noted then."""
+def notes(obstacles: Iterable[Obstacle], checked: ProcessInventory) -> list[str]:
+    """What of *obstacles* will be different since the check, and was not noted then."""
     known = {(one.code, one.pid, one.fd) for one in checked.obstacles}
-    new = [one for one in again.obstacles if (one.code, one.pid, one.fd) not in known]
+    new = [one for one in obstacles if (one.code, one.pid, one.fd) not in known]
     return obstacle_notes(ProcessInventory(tasks=checked.tasks, obstacles=new))
+
+
+def awaited(again: open_files.Again, tree: Frozen) -> list[Obstacle]:
+    """Who waits for a lock of the tree: no more than a note; it takes long, and CRIU may be at work meanwhile."""
+    return list(waiters.obstacles(again.locks, {pid for pid, _ in tree.tasks}))

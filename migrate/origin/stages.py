@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Sequence
-from concurrent import futures
 from typing import ClassVar, Literal
 
 from migrate import threads
@@ -51,12 +50,17 @@ class Frozen(Stage):
         again = look_again.at(self._tree, ready.move.plan, ready.move.session.files.known)
         waiting = waits.read(pid for pid, _ in tasks)
         lent = self._lend_limits()
-        ready.move.account.report.notes += look_again.notes(again, ready.move.plan.process)
         ready.images.sender.start()
-        with futures.ThreadPoolExecutor(1) as beside:
-            looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options, waiting)
+        beside = self.attempt.beside
+        looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options, waiting)
+        waiters = threads.submit(beside, look_again.awaited, again, self._tree)
+        try:
             self.attempt.dump(self._going)
-            found = looked.result()
+        finally:  # whatever becomes of the dump, what they borrow is given back when they are done
+            looked.exception()
+            waiters.exception()
+        found, new = looked.result(), [*again.obstacles, *waiters.result()]
+        ready.move.account.report.notes += look_again.notes(new, ready.move.plan.process)
         leeway.as_before(found.surroundings, lent)
         stopping = self._tree.running
         ready.journal.did(entries.Stop(tuple(stopping)))

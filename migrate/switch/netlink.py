@@ -1,11 +1,14 @@
-"""Addresses of this host, through pyroute2: one call each, no policy."""
+"""Addresses of this host, through pyroute2 where nobody is in a hurry: one call each, no policy."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import ipaddress
+import os
 import socket
+import struct
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from migrate.errors import SwitchError
+from tcpcp.kernel import routing
 
 IFA_F_SECONDARY = 0x01
 IFA_F_NODAD = 0x02
@@ -31,6 +35,11 @@ GIVEN = {
     IFA_F_NOPREFIXROUTE: "noprefixroute",
     IFA_F_MCAUTOJOIN: "autojoin",
 }
+
+#: struct ifaddrmsg, with which the kernel begins what it tells of an address, and attributes behind it.
+_IFADDRMSG = struct.Struct("=4BI")
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_ATTEMPTS = 5
 
 #: A lifetime (include/net/addrconf.h INFINITY_LIFE_TIME).
 FOR_EVER = 0xFFFFFFFF
@@ -121,12 +130,28 @@ def _present(message: Any, device: str) -> Present:
     )
 
 
-def here(netlink: Any, ips: Iterable[str]) -> set[str]:
-    """Which of *ips* this host has."""
-    found = {
-        message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in netlink.get_addr()
-    }
-    return found & set(ips)
+def places() -> list[tuple[str, int]]:
+    """Every address of this host, and the index of its interface; in a tenth of the time of :func:`addresses`.
+
+    :raises OSError: the kernel does not say.
+    """
+    with routing.netlink() as asking:
+        for _ in range(_ATTEMPTS):
+            found = routing.dump(asking, bytes(_IFADDRMSG.size), routing.RTM_GETADDR)
+            if found is not None:
+                return [_place(body) for body in found]
+    raise OSError(errno.EINTR, "the addresses change all the time")
+
+
+def _place(body: bytes) -> tuple[str, int]:
+    family, _, _, _, index = _IFADDRMSG.unpack_from(body)
+    told = dict(routing.attributes(body, _IFADDRMSG.size))
+    return socket.inet_ntop(family, told.get(_IFA_LOCAL) or told[_IFA_ADDRESS]), index
+
+
+def here(ips: Iterable[str]) -> set[str]:
+    """Which of *ips* this host has. :raises OSError: as :func:`places`."""
+    return {ip for ip, _ in places()}.intersection(ips)
 
 
 def add(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
@@ -155,25 +180,46 @@ def _ends(ip: str, peer: str) -> dict[str, Any]:
     return {"family": family, "address": peer or ip} | ({"local": ip} if peer else {})
 
 
-def lease(
-    netlink: Any, index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0
-) -> None:
+def lease(index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0) -> None:
     """Have an address, which may be there already, for *valid_s* from now: then the kernel removes it by itself.
 
     An IPv6 one is deprecated, see :data:`DEPRECATED`, and has no part in its network's route as long as it may
     end: that would end with it (net/ipv6/addrconf.c addrconf_prefix_route()).
+
+    :raises OSError: the kernel refuses it.
     """
-    attributes: dict[str, Any] = {"preferred_lft": valid_s, "flags": flags}
+    preferred_s = valid_s
     if ":" in ip:
         flags |= IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0)
-        attributes = {"preferred_lft": 0, "flags": flags}
-    change(netlink, index, ip, prefix_length, valid_lft=valid_s, **attributes)
+        preferred_s = 0
+    more = routing.attribute(_IFA_FLAGS, routing.U32.pack(flags))
+    more += routing.attribute(_IFA_CACHEINFO, struct.pack("=4I", preferred_s, valid_s, 0, 0))
+    _ask(routing.RTM_NEWADDR, routing.CREATE | routing.REPLACE, index, prefix_length, (ip, ip), more)
 
 
-def remove(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "") -> None:
-    """Remove an address; one that is not there is no error."""
+def remove(index: int, ip: str, prefix_length: int, peer: str = "") -> None:
+    """Remove an address; one that is not there is no error.
+
+    :raises OSError: the kernel refuses to.
+    """
     try:
-        netlink.addr("delete", index=index, prefixlen=prefix_length, **_ends(ip, peer))
-    except NetlinkError as error:
-        if error.code not in (99, 19):  # EADDRNOTAVAIL, ENODEV
+        _ask(routing.RTM_DELADDR, 0, index, prefix_length, (ip, peer or ip))
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
             raise
+
+
+def _ask(
+    kind: int, flags: int, index: int, prefix_length: int, ends: tuple[str, str], more: bytes = b""
+) -> None:
+    """The same as pyroute2 would, in a tenth of its time: while a process is frozen."""
+    family = socket.AF_INET6 if ":" in ends[0] else socket.AF_INET
+    local, far = (socket.inet_pton(family, one) for one in ends)
+    body = _IFADDRMSG.pack(family, prefix_length, 0, 0, index) + routing.attribute(_IFA_ADDRESS, far)
+    if family == socket.AF_INET or local != far:
+        body += routing.attribute(_IFA_LOCAL, local)
+    with routing.netlink() as asking:
+        answer = routing.ask(asking, kind, flags | routing.ACK, body + more)
+    number = answer if isinstance(answer, int) else errno.EBADMSG
+    if number:
+        raise OSError(number, os.strerror(number))

@@ -146,6 +146,20 @@ def test_a_terminal_sends_its_signals_to_the_driver_and_not_to_criu() -> None:
     assert (group, session) == (worker.pid, os.getsid(0))
 
 
+def test_nobody_waits_for_the_first_breakpoint() -> None:
+    """As long as there is a worker the kernel has an event, so that it is ready for the breakpoints of any CRIU."""
+
+    def events() -> int:
+        targets = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+        return [str(one) for one in targets].count("anon_inode:[perf_event]")
+
+    before = events()
+    worker = Worker()
+    held = events()
+    worker.close()
+    assert (before, held, events()) == (0, 1, 0)
+
+
 def test_stages_of_a_dump_and_of_a_restore(ticker: Ticker) -> None:
     """Source: criu/action-scripts.c action_names[]; cr-dump.c cr_dump_tasks(), cr-restore.c restore_root_task().
     There is no network-lock without a network namespace in the tree."""

@@ -19,7 +19,7 @@ from programs import program
 
 from migrate import checks, inventory
 from migrate.errors import KernelError, Refused
-from migrate.inventory import open_files, proc
+from migrate.inventory import open_files, proc, waiters
 from migrate.pb.session_pb2 import File, ProcessInventory
 from migrate.processes.chosen import Subject
 from tcpcp.criu import tree
@@ -365,9 +365,28 @@ def test_who_waits_for_a_lock(namespace: Namespace, tmp_path: Path, lock: str) -
         with program(code + wait) as waiter:
             eventually(lambda: "->" in Path("/proc/locks").read_text(), "it waits")
             found = [one for one in inventory.process(pid).obstacles if one.code == "lock-awaited"]
-            again = [one for one in open_files.again([pid], (), ()).obstacles if one.code == "lock-awaited"]
+            again = list(waiters.obstacles(open_files.again([pid], (), ()).locks, [pid]))
             assert not [one for one in inventory.process(waiter).obstacles if one.code == "lock-awaited"]
     assert [(one.pid, f"(PID {waiter})" in one.what) for one in found] == [(pid, True)] and again == found
+
+
+def test_locks_are_looked_at_only_of_a_tree_that_has_one(namespace: Namespace, tmp_path: Path) -> None:
+    """To read /proc/locks waits for all processors: some 10 ms, for which a frozen process would wait."""
+    read: list[object] = []
+    watching = [False]
+    sys.addaudithook(lambda event, of: read.append(of[0]) if watching[0] and event == "open" else None)
+    code = f"f = open('{tmp_path}/lock', 'w'); import fcntl; {{}}; ready()"
+    for lock, count in (("0", 0), ("fcntl.flock(f, 2)", 1)):
+        with program(code.format(lock)) as pid:
+            watching[0] = True
+            again = open_files.again([pid], (), ())
+            assert "/proc/locks" not in map(str, read), (
+                "it is looked at before anything that takes as long begins"
+            )
+            assert not list(waiters.obstacles(again.locks, [pid]))
+            watching[0] = False
+        assert [*map(str, read)].count("/proc/locks") == count
+        read.clear()
 
 
 def test_a_tracer(namespace: Namespace) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import resource
 import socket
+import sys
 import threading
 
 import pytest
@@ -120,6 +121,25 @@ def test_many(hosts: Hosts) -> None:
         assert nft.run("list set inet tcpcp-many flows4").count("10.9.0.1") == 12000
         filter_.drop_flows(flows[1:])
         assert nft.run("list set inet tcpcp-many flows4").count("10.9.0.1") == 1
+
+
+def test_whether_it_holds_is_asked_with_one_socket(hosts: Hosts) -> None:
+    """To close one after a deletion waits for the kernel, 10 ms and more: a frozen process would wait for it."""
+    made: list[str] = []
+    watching = [False]
+    sys.addaudithook(
+        lambda event, _: made.append(event) if watching[0] and event == "socket.__new__" else None
+    )
+    with hosts.here.entered():
+        filter_ = Isolation("asked")
+        filter_.hold()
+        assert filter_.in_force()
+        watching[0] = True
+        assert filter_.in_force()
+        filter_.release()
+        assert not filter_.in_force()
+        watching[0] = False
+    assert made == []
 
 
 def test_nothing_in_force_after_an_error(hosts: Hosts) -> None:

@@ -32,12 +32,11 @@ def lease(valid_s: int) -> None:
     with netlink.route("lease") as handle:
         index = handle.link_lookup(ifname="eth0")[0]
         for address, length in SERVICE:
-            netlink.lease(handle, index, address, length, valid_s)
+            netlink.lease(index, address, length, valid_s)
 
 
 def here() -> set[str]:
-    with netlink.route("look") as handle:
-        return netlink.here(handle, [address for address, _ in SERVICE])
+    return netlink.here([address for address, _ in SERVICE])
 
 
 def routes() -> list[str]:
@@ -45,6 +44,16 @@ def routes() -> list[str]:
     lines = (ip("route show dev eth0") + ip("-6 route show dev eth0")).splitlines()
     assert not any("expires" in line for line in lines if not line.startswith("fe80")), lines
     return sorted(line.strip() for line in lines if not line.startswith("fe80"))
+
+
+def test_addresses_are_the_same_however_they_are_asked_for(host: None) -> None:
+    """By the kernel's own bytes, and by pyroute2; also one that is for one other host alone."""
+    ip("address add 192.0.2.77 peer 198.51.100.7 dev eth0")
+    with netlink.route("look") as handle:
+        slowly = [(str(one.ip), one.index) for one in netlink.addresses(handle)]
+    assert netlink.places() == slowly
+    assert "192.0.2.77" in dict(slowly) and any(":" in address for address, _ in slowly)
+    assert netlink.here(["192.0.2.77", "198.51.100.7"]) == {"192.0.2.77"}
 
 
 def test_a_lease_ends_by_itself_and_takes_no_route_along(host: None) -> None:

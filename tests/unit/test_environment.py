@@ -36,6 +36,13 @@ def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_thread_that_computes_keeps_no_other_one_waiting_for_long() -> None:
+    show = (
+        "from migrate import environment; environment.prepare(); import sys; print(sys.getswitchinterval())"
+    )
+    assert float(shell(f"{sys.executable} -c '{show}'").stdout) == pytest.approx(0.0005)
+
+
 def closing(closed: tuple[int, ...]) -> str:
     return " ".join({0: "<&-", 1: ">&-", 2: "2>&-"}[number] for number in closed)
 

@@ -49,8 +49,8 @@ class AtDestination:
         """Raise if one of the addresses is here."""
         if not self.placed:
             return
-        with netlink.route("look at this host's addresses") as handle:
-            _refuse_added(netlink.here(handle, [ip for ip, *_ in self.placed]))
+        with netlink.route("look at this host's addresses"):
+            _refuse_added(netlink.here([ip for ip, *_ in self.placed]))
 
     def prepare(self) -> None:
         """Add the addresses, mute."""
@@ -79,10 +79,10 @@ class AtDestination:
         self._announce()
 
     def _require_ours_alone(self) -> None:
-        with netlink.route("look at this host's addresses") as handle:
-            present = netlink.addresses(handle)
-        places = {ip: index for ip, _, index, _ in self.placed}
-        _refuse_added({str(one.ip) for one in present if places.get(str(one.ip), one.index) != one.index})
+        with netlink.route("look at this host's addresses"):
+            present = netlink.places()
+        ours = {ip: index for ip, _, index, _ in self.placed}
+        _refuse_added({ip for ip, index in present if ours.get(ip, index) != index})
 
     def renew(self) -> None:
         """Have the addresses for some seconds more, if that is due."""
@@ -99,9 +99,9 @@ class AtDestination:
         if not self.placed:
             return
         late = time.monotonic() - self._leased_at > LEASE_S
-        with netlink.route("have the service address") as handle:
+        with netlink.route("have the service address"):
             for ip, prefix_length, index, _ in self.placed:
-                netlink.lease(handle, index, ip, prefix_length, valid_s, self._flags(ip))
+                netlink.lease(index, ip, prefix_length, valid_s, self._flags(ip))
         self._leased_at, before = time.monotonic(), self._leased_at
         if before and late:
             self._announce()
@@ -120,9 +120,9 @@ class AtDestination:
 
     def undo(self) -> None:
         """Remove the addresses, and the mute after them."""
-        with netlink.route("remove the service address") as handle:
+        with netlink.route("remove the service address"):
             for ip, prefix_length, index, _ in self.placed:
-                netlink.remove(handle, index, ip, prefix_length)
+                netlink.remove(index, ip, prefix_length)
         nft.run(self._unmute())
 
     def remind(self) -> None:
@@ -138,9 +138,9 @@ class AtDestination:
 
     def verify(self) -> None:
         """Raise unless every address is here and not mute."""
-        with netlink.route("look at this host's addresses") as handle:
+        with netlink.route("look at this host's addresses"):
             wanted = {address.ip for address in self.addresses}
-            missing = wanted - netlink.here(handle, wanted)
+            missing = wanted - netlink.here(wanted)
         if missing or f"migrate-{self.migration_id}" in nft.run("list tables"):
             raise SwitchError(
                 f"this host does not answer for {', '.join(missing) or 'the service address'}",

@@ -50,9 +50,9 @@ class AtOrigin:
 
     def switch(self) -> None:
         """Withdraw the addresses."""
-        with netlink.route("withdraw the service address") as handle:
+        with netlink.route("withdraw the service address"):
             for one in self._found:
-                netlink.remove(handle, one.index, one.ip, one.prefix_length, one.peer)
+                netlink.remove(one.index, one.ip, one.prefix_length, one.peer)
 
     def renew(self) -> None:
         """Nothing to do here."""
@@ -63,7 +63,7 @@ class AtOrigin:
     def undo(self) -> None:
         """Have the addresses again and announce them, if they had been withdrawn."""
         with netlink.route("give the service address back to this host") as handle:
-            here = netlink.here(handle, [one.ip for one in self._found])
+            here = netlink.here([one.ip for one in self._found])
             had = [one for one in self._found if one.ip in here or not one.ended]
             for one in had:
                 if one.ip not in here:
@@ -76,8 +76,8 @@ class AtOrigin:
 
     def remind(self) -> None:
         """Announce those of the addresses that are here."""
-        with netlink.route("look at this host's addresses") as handle:
-            here = netlink.here(handle, [one.ip for one in self._found])
+        with netlink.route("look at this host's addresses"):
+            here = netlink.here([one.ip for one in self._found])
         for one in self._found:
             if one.ip in here:
                 announce(one.device, ipaddress.ip_address(one.ip))
@@ -95,8 +95,8 @@ class AtOrigin:
 
     def verify(self) -> None:
         """Raise if an address is still here."""
-        with netlink.route("look at this host's addresses") as handle:
-            left = netlink.here(handle, [address.ip for address in self.addresses])
+        with netlink.route("look at this host's addresses"):
+            left = netlink.here([address.ip for address in self.addresses])
         if left:
             raise SwitchError(f"{', '.join(left)} still on this host")
 

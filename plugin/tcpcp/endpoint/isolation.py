@@ -28,7 +28,6 @@ Source: nft(8); net/netfilter/nf_tables_api.c; CRIU's soccr.h for the mark.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import struct
@@ -215,8 +214,7 @@ class Isolation:
 
     def in_force(self) -> bool:
         """Whether it holds now: it was told to, has not expired, and nobody has removed it."""
-        with contextlib.closing(netfilter.Netlink()) as netlink:
-            return netlink.has(self.table_name, "armed", _TCP)
+        return nft.has_element(self.table_name, "armed", _TCP)
 
     def keep(self) -> None:
         """Hold without limit, until :meth:`release` or :meth:`refresh`."""

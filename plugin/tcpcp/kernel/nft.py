@@ -95,6 +95,7 @@ class _Contexts:
         self.context: int | None = None
         self.namespace: tuple[int, int] | None = None
         self.socket: socket.socket | None = None
+        self.asking: netfilter.Netlink | None = None
         self.reserved = _reserve()
         #: Of the context and of the socket; None where that is not known.
         self.of_context: Kept | None = None
@@ -117,9 +118,16 @@ class _Contexts:
             self.of_socket = Kept(self.socket.fileno())
         return self.socket
 
+    def questions(self) -> netfilter.Netlink:
+        """One for questions, in the same namespace."""
+        self.get()
+        if self.asking is None:
+            self.asking = netfilter.Netlink()
+        return self.asking
+
     def _is_ours(self) -> bool:
         """Whether the program has closed none of the descriptors."""
-        return all(one is None or one.is_ours for one in (self.of_context, self.of_socket))
+        return all(one is None or one.is_ours for one in (self.of_context, self.of_socket, self.asking))
 
     def close(self) -> None:
         """What is somebody else's by now stays open; a context around such a number is left as it is."""
@@ -129,6 +137,9 @@ class _Contexts:
             else:
                 self.socket.detach()
             self.socket = self.of_socket = None
+        if self.asking is not None:
+            self.asking.close()
+            self.asking = None
         if self.context is not None:
             if self.of_context is None or self.of_context.is_ours:
                 _library().nft_ctx_free(self.context)
@@ -206,6 +217,15 @@ def change_elements(verb: str, table: str, sets: Mapping[str, Sequence[bytes]]) 
         except OSError as exc:
             _contexts.close()  # answers may still be under way
             raise IsolationError(f"cannot {verb} elements of table {table}: {exc}") from exc
+
+
+def has_element(table: str, set_: str, key: bytes) -> bool:
+    """As :meth:`tcpcp.kernel.netfilter.Netlink.has`, in the calling thread's network namespace.
+
+    :raises IsolationError, PermissionDenied: the kernel does not say.
+    """
+    with _lock:
+        return _contexts.questions().has(table, set_, key)
 
 
 def close() -> None:

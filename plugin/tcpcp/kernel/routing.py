@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from tcpcp.errors import KernelError
 
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-ACK, EXCL, CREATE = 0x4, 0x200, 0x400
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 20, 21, 22, 24, 25, 26
+ACK, REPLACE, EXCL, CREATE = 0x4, 0x100, 0x200, 0x400
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, _RTA_MARK = 1, 4, 5, 8, 16
 UNICAST, _LOCAL = 1, 2
 U32 = struct.Struct("=I")
@@ -79,9 +79,12 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(value), kind) + value
 
 
-def attributes(found: bytes) -> Iterator[tuple[int, bytes]]:
-    """Those of a route, up to the first that makes no sense."""
-    offset = RTMSG.size
+def attributes(found: bytes, begin: int = RTMSG.size) -> Iterator[tuple[int, bytes]]:
+    """Those of a route, up to the first that makes no sense.
+
+    :param begin: where they begin in something else than a route.
+    """
+    offset = begin
     while offset + _ATTRIBUTE.size <= len(found):
         length, kind = _ATTRIBUTE.unpack_from(found, offset)
         if length < _ATTRIBUTE.size or offset + length > len(found):
@@ -111,23 +114,23 @@ def answer(datagram: bytes) -> bytes | int:
     return body if len(body) >= RTMSG.size else errno.EBADMSG
 
 
-def dump(asking: socket.socket, question: bytes) -> list[bytes] | None:
-    """The bodies of all routes that *question*, a body itself, asks for.
+def dump(asking: socket.socket, question: bytes, kind: int = RTM_GETROUTE) -> list[bytes] | None:
+    """The bodies of all routes that *question*, a body itself, asks for; or of what else *kind* does.
 
     :return: None: they have changed meanwhile, so that some may be missing.
     :raises OSError: the kernel does not say.
     """
-    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(question), RTM_GETROUTE, _REQUEST | _DUMP, 1, 0)
+    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(question), kind, _REQUEST | _DUMP, 1, 0)
     asking.send(header + question)
     bodies: list[bytes] = []
     whole = True
     while True:
-        for kind, flags, body in _messages(asking.recv(_DUMP_BYTES)):
-            if kind == _NLMSG_ERROR:
+        for told, flags, body in _messages(asking.recv(_DUMP_BYTES)):
+            if told == _NLMSG_ERROR:
                 number = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else errno.EBADMSG
                 raise OSError(number, os.strerror(number))
             whole = whole and not flags & _CHANGED
-            if kind == _NLMSG_DONE:
+            if told == _NLMSG_DONE:
                 return bodies if whole else None
             bodies.append(body)
 

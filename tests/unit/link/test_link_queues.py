@@ -7,7 +7,16 @@ import pytest
 from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
 from migrate.link.end import End
 from migrate.link.heartbeat import Heartbeat
-from migrate.link.queues import CONNECTIONS, CONTROL, FILES, MOST_BULK, MOST_RECEIVED, ReceiveQueue, SendQueue
+from migrate.link.queues import (
+    CONNECTIONS,
+    CONTROL,
+    FILES,
+    MOST_BULK,
+    MOST_RECEIVED,
+    TOGETHER_BYTES,
+    ReceiveQueue,
+    SendQueue,
+)
 from migrate.pb.session_pb2 import Aborted, Commit, Failure, Restored
 
 FAILURE = Failure(kind="CriuError", message="no", phase="restore")
@@ -31,6 +40,19 @@ def test_each_lane_keeps_its_order_and_the_more_urgent_one_goes_first() -> None:
         put(queue, b"n" + data, CONNECTIONS)
         put(queue, b"c" + data)
     assert [take(queue) for _ in range(7)] == [b"c1", b"c2", b"n1", b"n2", b"f1", b"f2", None]
+
+
+def test_small_frames_are_written_together_and_large_ones_as_they_are() -> None:
+    queue = SendQueue()
+    half = bytes(TOGETHER_BYTES // 2)
+    for data in (b"f1", b"f2", half, half, b"f3"):
+        queue.put((data[:1], data[1:]), FILES)
+    put(queue, b"c")
+    assert [queue.take_some(), queue.take_some()] == [[b"cf1f2" + half], [half + b"f3"]]
+    assert queue.take_some() == [] and not queue.flushed
+    queue.put((b"head", large := bytes(TOGETHER_BYTES)), FILES)
+    put(queue, b"f4", FILES)
+    assert [queue.take_some(), queue.take_some(), queue.take_some()] == [[b"head", large], [b"f4"], []]
 
 
 @pytest.mark.parametrize("lane", [CONNECTIONS, FILES])
