@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Sequence
 from concurrent import futures
 from typing import ClassVar, Literal
@@ -21,7 +20,7 @@ from migrate.origin.ready import Ready
 from migrate.origin.stage import Found, Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
-from migrate.processes import identity, leeway, surroundings, waits
+from migrate.processes import leeway, second_line, surroundings, waits
 from migrate.recovery import entries
 from migrate.report.timeline import Span
 from migrate.states import State
@@ -55,14 +54,15 @@ class Frozen(Stage):
         ready.images.sender.start()
         with futures.ThreadPoolExecutor(1) as beside:
             looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options, waiting)
-            self.attempt.dump(self._going)
+            with self._tree.dumped():
+                self.attempt.dump(self._going)
             found = looked.result()
         leeway.as_before(found.surroundings, lent)
         stopping = self._tree.running
         ready.journal.did(entries.Stop(tuple(stopping)))
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
-            identity.send(one, signal.SIGSTOP)
+            second_line.hold(one)
         if waiting:
             ready.journal.did(entries.EndedCalls(tuple(tasks), tuple(waiting)))
         ready.hold.keep(tasks, stopping, self.attempt.worker)
