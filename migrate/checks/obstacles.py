@@ -366,6 +366,10 @@ NOTES = {
     "offset-outside": "{descriptor} of {who} is one open file with a descriptor of a process that stays ({what}):"
     " after the move each has a position and locks of its own in it, and a file of its own where it is not on"
     " storage that both hosts share",
+    "pidfd-stays": "{what}, which stays, has a pidfd of {who}: it is told that the process has ended when it has"
+    " moved",
+    "session-stays": "{what}: of a session or process group of {who}, but not below it (their parent has ended):"
+    " they stay here, and run on",
     "lock-awaited": "{what}, which stays, waits for a lock that {who} has by {descriptor}: it gets it here when the"
     " process has moved, as a standby that becomes active, and then both run",
     "writer-outside": "{descriptor} of {who} is a file that a process that stays writes, too ({what}): after the"
