@@ -261,6 +261,11 @@ WORDS = {
         " and lose it with those behind it",
         "Try again when the program has read it, not sooner: behind other messages it shows only once.",
     ),
+    "terminal-unread": Words(
+        "{descriptor} of {who} is a side of {what} at which something waits to be read: CRIU would change its line"
+        " ends and echo it again, and lose it if the move fails",
+        "Try again when the program has read it.",
+    ),
     "unix-sender": Words(
         "{descriptor} of {who} is a unix socket in which a datagram waits that comes with the name of its sender"
         " ({what}), which CRIU would forget",
@@ -352,7 +357,7 @@ NOTES = {
     "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
     " while it is, is lost",
     "terminal-line": "{descriptor} of {who} is the master of {what}, where input is taken by lines: one that is"
-    " half typed when the process is frozen is lost, and output that waits may come with an echo or line end twice",
+    " half typed when the process is frozen is lost",
     "unix-peer": "{descriptor} of {who} is a unix socket that tells of {what} (user:group) at its other end"
     " (SO_PEERCRED): after the move it tells of root, also to new clients of a listener",
     "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
