@@ -261,6 +261,11 @@ WORDS = {
         " and lose it with those behind it",
         "Try again when the program has read it, not sooner: behind other messages it shows only once.",
     ),
+    "terminal-unread": Words(
+        "{descriptor} of {who} is a side of {what} at which something waits to be read: CRIU would change its line"
+        " ends and echo it again, and lose it if the move fails",
+        "Try again when the program has read it.",
+    ),
     "unix-sender": Words(
         "{descriptor} of {who} is a unix socket in which a datagram waits that comes with the name of its sender"
         " ({what}), which CRIU would forget",
@@ -352,7 +357,7 @@ NOTES = {
     "datagrams": "{descriptor} of {who} is {what}: what it has not read when the process is frozen, or what arrives"
     " while it is, is lost",
     "terminal-line": "{descriptor} of {who} is the master of {what}, where input is taken by lines: one that is"
-    " half typed when the process is frozen is lost, and output that waits may come with an echo or line end twice",
+    " half typed when the process is frozen is lost",
     "unix-peer": "{descriptor} of {who} is a unix socket that tells of {what} (user:group) at its other end"
     " (SO_PEERCRED): after the move it tells of root, also to new clients of a listener",
     "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
@@ -366,6 +371,10 @@ NOTES = {
     "offset-outside": "{descriptor} of {who} is one open file with a descriptor of a process that stays ({what}):"
     " after the move each has a position and locks of its own in it, and a file of its own where it is not on"
     " storage that both hosts share",
+    "pidfd-stays": "{what}, which stays, has a pidfd of {who}: it is told that the process has ended when it has"
+    " moved",
+    "session-stays": "{what}: of a session or process group of {who}, but not below it (their parent has ended):"
+    " they stay here, and run on",
     "lock-awaited": "{what}, which stays, waits for a lock that {who} has by {descriptor}: it gets it here when the"
     " process has moved, as a standby that becomes active, and then both run",
     "writer-outside": "{descriptor} of {who} is a file that a process that stays writes, too ({what}): after the"

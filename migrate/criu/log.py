@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 LOG_LINES = 12
@@ -37,3 +39,16 @@ def sentence(lines: list[str]) -> str:
         if "Error" in line
     ]
     return next((line for line in said if not _SAYS_NOTHING.match(line)), (said or [""])[-1])
+
+
+#: Source: compel/src/lib/infect.c parasite_trap(), criu/parasite-syscall.c sigchld_handler(). In the calls that
+#: CRIU makes in a task all signals are blocked that can be, and their code was written into memory just before.
+_STOPPED = re.compile(
+    rf"\b(?:Unexpected (\d+) task interruption|(\d+) was stopped by {int(signal.SIGSTOP)} unexpectedly)"
+)
+
+
+def stopped(lines: Iterable[str]) -> frozenset[int]:
+    """The threads that got a SIGSTOP while CRIU worked in them: its dump ends with that, and the signal is lost."""
+    found = (match for line in lines for match in _STOPPED.finditer(line))
+    return frozenset(int(match[1] or match[2]) for match in found)

@@ -58,14 +58,25 @@ def by_lines(lender: Lender, pid: int, fd: int) -> bool:
     return False
 
 
+def has_input(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether something waits to be read from this side of a terminal; half typed lines do not show.
+
+    What was just written is on its way until poll(2) looks for it, which by itself may want more bytes than there
+    are (VMIN). Source: drivers/tty/n_tty.c n_tty_poll(), n_tty_ioctl().
+    """
+    with _borrowed(lender, pid, fd) as side, contextlib.suppress(OSError):
+        return side is not None and (_events(side, select.POLLIN) != 0 or momentary.unread_bytes(side) > 0)
+    return False
+
+
 def is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
     """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
     with _borrowed(lender, pid, fd) as pipe:
         return pipe is None or _events(pipe) != 0
 
 
-def _events(descriptor: int) -> int:
-    """What poll() says of it unasked."""
+def _events(descriptor: int, asked: int = 0) -> int:
+    """What poll() says of it, by default unasked."""
     poll = select.poll()
-    poll.register(descriptor, 0)
+    poll.register(descriptor, asked)
     return next((events for _, events in poll.poll(0)), 0)

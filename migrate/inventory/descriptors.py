@@ -17,6 +17,7 @@ from migrate.inventory import (
     outside,
     pressure,
     proc,
+    typed,
     watches,
 )
 from migrate.inventory.files import Files
@@ -164,9 +165,7 @@ class Descriptors:
         with Lender() as lender:
             yield from self._of_folders(lender)
             yield from self._of_disarmed(lender)
-            for name, (pid, fd) in self._terminals.items():
-                if borrowed.by_lines(lender, pid, fd):
-                    yield Obstacle(code="terminal-line", pid=pid, fd=fd, what=name)
+            yield from typed.obstacles(lender, self._terminals, self.tables)
             for pid, fd, kind in self._watching:
                 if borrowed.has_events(lender, pid, fd):
                     yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)

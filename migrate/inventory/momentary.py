@@ -36,7 +36,7 @@ def of_unix(sock: socket.socket) -> str:
 
 
 def unread_bytes(descriptor: int) -> int:
-    """What waits to be read from inotify or fanotify. Source: man inotify(7), FIONREAD."""
+    """What waits to be read from inotify, fanotify, or a terminal. Source: inotify(7), ioctl_tty(2), FIONREAD."""
     found = array.array("i", [0])
     fcntl.ioctl(descriptor, termios.FIONREAD, found)
     return found[0]

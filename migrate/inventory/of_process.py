@@ -21,6 +21,8 @@ from migrate.inventory import (
     locked,
     names,
     namespaces,
+    of_its_session,
+    pidfds,
     proc,
     sockets,
     sparse,
@@ -101,7 +103,10 @@ def _inspect(root_pid: int) -> ProcessInventory:
             if pid == root_pid:
                 raise
     _finish(found, files, tables)
-    found.supervisors.extend(supervision.supervisors(root_pid, {task.pid for task in found.tasks}))
+    inside = {task.pid for task in found.tasks}
+    found.supervisors.extend(supervision.supervisors(root_pid, inside))
+    found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
+    found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
     return found
 
 

@@ -8,14 +8,18 @@ had written those before must not be lost: then the tree goes on here, and gets 
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from migrate.errors import Ended, Signalled
+from migrate.criu import log
+from migrate.errors import CriuError, Ended, Signalled
 from migrate.machine import Machine
 from migrate.pb.session_pb2 import TaskState
 from migrate.processes import identity, pending
 from migrate.processes.watched import DEAD, Watched
+from tcpcp.criu import tree
+from tcpcp.errors import TcpcpError
 
 
 class Frozen:
@@ -65,10 +69,25 @@ class Frozen:
         for pid, number, blocked in pending.new(self._pending, now):
             matters = pending.matters(pid, number, stopped=pid in self.stopped, blocked=blocked)
             if matters and number not in _of_timers(images, pid):
-                raise Signalled(
-                    f"process {pid} was sent {pending.name(number)} while it was frozen",
-                    hint="It gets it here. If it goes on after that, try again.",
-                )
+                raise _signalled(pid, number)
+
+    @contextlib.contextmanager
+    def dumped(self) -> Iterator[None]:
+        """CRIU dumps it meanwhile.
+
+        :raises Signalled: it could not, for a task was sent a SIGSTOP, the one signal that gets to what CRIU does
+            in it. It is sent again.
+        """
+        try:
+            yield
+        except CriuError as error:
+            stopped = log.stopped(error.problem.details)
+            ours = [one for one in self._alive if stopped.intersection(_threads(one))]
+            for one in ours:
+                identity.send(one, signal.SIGSTOP)
+            if ours:
+                raise _signalled(ours[0][0], signal.SIGSTOP) from error
+            raise
 
     def close(self) -> None:
         """Watch no more."""
@@ -102,6 +121,17 @@ class NoneKilled:
         if self._machine.step is not None:
             for tree in self._trees:
                 tree.require()
+
+
+def _signalled(pid: int, number: int) -> Signalled:
+    hint = "It gets it here. If it goes on after that, try again."
+    return Signalled(f"process {pid} was sent {pending.name(number)} while it was frozen", hint=hint)
+
+
+def _threads(task: identity.Identity) -> list[int]:
+    with contextlib.suppress(TcpcpError):
+        return tree.threads(task[0])
+    return []
 
 
 def _of_timers(images: Path, pid: int) -> frozenset[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Sequence
 from typing import ClassVar, Literal
 
@@ -20,7 +19,7 @@ from migrate.origin.ready import Ready
 from migrate.origin.stage import Found, Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.pb.manifest_pb2 import Manifest
-from migrate.processes import identity, leeway, surroundings, waits
+from migrate.processes import leeway, second_line, surroundings, waits
 from migrate.recovery import entries
 from migrate.report.timeline import Span
 from migrate.states import State
@@ -55,7 +54,8 @@ class Frozen(Stage):
         looked = threads.submit(beside, _look_at, self._tree, ready.move, again.options, waiting)
         waiters = threads.submit(beside, look_again.awaited, again, self._tree)
         try:
-            self.attempt.dump(self._going)
+            with self._tree.dumped():
+                self.attempt.dump(self._going)
         finally:  # whatever becomes of the dump, what they borrow is given back when they are done
             looked.exception()
             waiters.exception()
@@ -66,7 +66,7 @@ class Frozen(Stage):
         ready.journal.did(entries.Stop(tuple(stopping)))
         for one in stopping:
             # Pending while CRIU holds the task: should CRIU die, it stops instead of running on.
-            identity.send(one, signal.SIGSTOP)
+            second_line.hold(one)
         if waiting:
             ready.journal.did(entries.EndedCalls(tuple(tasks), tuple(waiting)))
         ready.hold.keep(tasks, stopping, self.attempt.worker)

@@ -24,7 +24,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from migrate.processes import identity, ptrace
+from migrate.processes import identity, ptrace, second_line
 from migrate.processes.identity import Identity
 from tcpcp.criu import tree
 from tcpcp.errors import TcpcpError
@@ -78,7 +78,7 @@ def watch_criu(orders: Orders, watched: int, channel: socket.socket) -> None:
 def stop(tasks: list[Identity]) -> None:
     """Have a SIGSTOP pending, or in force, for each."""
     for task in tasks:
-        identity.send(task, signal.SIGSTOP)
+        second_line.hold(task)
 
 
 def seize(tasks: list[Identity]) -> None:

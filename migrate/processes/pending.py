@@ -16,7 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-#: What the driver itself sends to keep the tree still.
+#: What stops a process. SIGCONT takes back those of them that wait.
+STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+#: What the driver itself sends to threads to keep the tree still; what others send waits for the process.
 _OURS = frozenset({signal.SIGSTOP})
 #: Without a handler nothing comes of these; of SIGCONT only that what is stopped runs.
 _IGNORED_BY_DEFAULT = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
@@ -78,7 +80,8 @@ def new(before: Mapping[Place, Waiting], now: Mapping[Place, Waiting]) -> Iterat
     """(pid, signal, whether it was blocked before) of what came in between, the driver's own apart."""
     for place, waiting in now.items():
         known = before.get(place, Waiting(frozenset()))
-        for number in sorted(waiting.signals - known.signals - _OURS):
+        ours = _OURS if place.tid else frozenset()
+        for number in sorted(waiting.signals - known.signals - ours):
             yield place.pid, number, number in known.blocked
 
 
@@ -86,8 +89,11 @@ def matters(pid: int, number: int, *, stopped: bool, blocked: bool = False) -> b
     """Whether the process would do anything on that signal: it is not ignored, or is taken by who blocks it.
 
     :param blocked: before the dump, in which CRIU blocks all.
-    :param stopped: it had been stopped before the freeze, so that SIGCONT lets it run, even if it is ignored.
+    :param stopped: it had been stopped before the freeze, so that SIGCONT lets it run, even if it is ignored, and
+        takes back what would stop it once more.
     """
+    if stopped and number in STOPS:
+        return False
     try:
         signals = parse(Path(f"/proc/{pid}/status").read_bytes())
     except (FileNotFoundError, ProcessLookupError):

@@ -7,7 +7,6 @@ Those of files that were copied are in :mod:`migrate.files.entries`. The driver,
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from migrate import limits, runtime, switch
 from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
-from migrate.processes import ended_call, freezer, identity, leeway
+from migrate.processes import ended_call, freezer, identity, leeway, second_line
 from migrate.processes.identity import Identity
 from migrate.processes.waits import Wait
 
@@ -128,7 +127,7 @@ class Stop(Entry):
         SIGCONT also takes back a SIGSTOP that was not delivered because CRIU still holds the task. One that has
         ended meanwhile, killed by its owner, has nothing to be continued.
         """
-        going = [pid for pid, start in self.tasks if identity.send((pid, start), signal.SIGCONT)]
+        going = [pid for pid, start in self.tasks if second_line.take_back((pid, start))]
         ended = len(self.tasks) - len(going)
         return f"{len(going)} tasks continued" + (f", {ended} had ended" if ended else "")
 

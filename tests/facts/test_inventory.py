@@ -18,6 +18,7 @@ from netns import Namespace, eventually
 from programs import program
 
 from migrate import checks, inventory
+from migrate.checks.obstacles import NOTES
 from migrate.errors import KernelError, Refused
 from migrate.inventory import open_files, proc, waiters
 from migrate.pb.session_pb2 import File, ProcessInventory
@@ -387,6 +388,46 @@ def test_locks_are_looked_at_only_of_a_tree_that_has_one(namespace: Namespace, t
             watching[0] = False
         assert [*map(str, read)].count("/proc/locks") == count
         read.clear()
+
+
+@pytest.mark.parametrize("thread", [0, -1], ids=["a process", "a child"])
+def test_who_has_a_pidfd(namespace: Namespace, thread: int) -> None:
+    """It will be told that the process has ended, and a note says so; the driver's own is none."""
+    with program("if os.fork() == 0: signal.pause()\nready()") as pid:
+        other = tree.tasks(pid)[thread]
+        own = os.pidfd_open(other)
+        assert not inventory.process(pid).obstacles
+        with program(f"a = os.pidfd_open({other}); b = os.dup(a); os.pidfd_open(1); ready()") as holder:
+            [found] = inventory.process(pid).obstacles
+            assert {code for code, _ in codes(inventory.process(holder))} == {"pidfd"}
+        os.close(own)
+    assert (found.code, found.pid, f"(PID {holder})" in found.what) == ("pidfd-stays", other, True)
+    assert found.code in NOTES
+
+
+@pytest.mark.parametrize("own", [0, 1], ids=["in its group", "in a group of their own"])
+def test_workers_whose_parent_has_ended(namespace: Namespace, own: int) -> None:
+    """They are of its session, but not below it: a note names them."""
+    worker = f"(os.setpgid(0, 0) if {own} else 0, open(sys.argv[1] + 'w', 'w').write(str(os.getpid())))"
+    code = f"""
+if os.fork() == 0:
+    if os.fork() == 0:
+        {worker}; signal.pause()
+    os._exit(0)
+os.wait()
+while not os.path.exists(sys.argv[1] + 'w') or not open(sys.argv[1] + 'w').read(): time.sleep(0.01)
+print(open(sys.argv[1] + 'w').read(), flush=True)
+ready()
+"""
+    read, write = os.pipe()
+    with program(code, stdout=write) as pid:
+        worker_pid = int(os.read(read, 100))
+        found = [one for one in inventory.process(pid).obstacles if one.code == "session-stays"]
+        assert not [one for one in inventory.process(worker_pid).obstacles if one.code == "session-stays"]
+        os.kill(worker_pid, 9)
+    os.close(read), os.close(write)
+    assert [(one.pid, f"(PID {worker_pid})" in one.what) for one in found] == [(pid, True)]
+    assert found[0].code in NOTES
 
 
 def test_a_tracer(namespace: Namespace) -> None:

@@ -43,6 +43,7 @@ LARGE = """
 libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
 assert libc.mmap(None, ctypes.c_long(%d), %d, 0x4022, -1, ctypes.c_long(0)) > 0
 """
+RAW = "import termios, tty; m, s = os.openpty(); tty.setraw(s)\n"
 PEER = "os.chmod(os.path.dirname(sys.argv[1]), 0o777); os.setegid(1234); os.seteuid(1234)\n"
 BACK = "\nos.seteuid(0); os.setegid(0); ctypes.CDLL(None).prctl(4, 1, 0, 0, 0); ready()"
 WATCH = """
@@ -190,6 +191,14 @@ def found_in(code: str) -> set[str]:
             "pressure",
             id="a trigger of pressure",
         ),
+        pytest.param(RAW + "os.write(s, b'out'); ready()", "terminal-unread", id="output of a terminal"),
+        pytest.param(RAW + "os.write(m, b'in'); ready()", "terminal-unread", id="input of a terminal"),
+        pytest.param(
+            RAW + "a = termios.tcgetattr(s); a[6][termios.VMIN] = 9; termios.tcsetattr(s, 0, a)\n"
+            "os.write(m, b'in'); ready()",
+            "terminal-unread",
+            id="less input of a terminal than wanted",
+        ),
         pytest.param(LARGE % (8 << 40, 3) + "ready()", "mapping-sparse", id="8 TiB"),
         pytest.param(WATCH % "0x80000100" + "ready()", "watch-once", id="a watch for one event"),
         pytest.param(
@@ -251,7 +260,9 @@ def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
             "unix-peer",
             id="a listener of another user",
         ),
-        pytest.param("m, s = os.openpty(); ready()", "terminal-line", id="a terminal with lines"),
+        pytest.param(
+            "m, s = os.openpty(); os.write(m, b'half'); os.read(m, 9); ready()", "terminal-line", id="a line"
+        ),
         pytest.param(WATCH % "0x4000100" + "ready()", "watch-unlinked", id="a watch without deleted files"),
         pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),
         pytest.param(SOCKET % "AF_INET, socket.SOCK_RAW, 89" + "ready()", "datagrams", id="raw"),
@@ -320,7 +331,7 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
         ),
         pytest.param(LARGE % ((8 << 40) - 4096, 3) + LARGE % (9 << 40, 0) + "ready()", id="less than 8 TiB"),
         pytest.param(UNIX + "c = socket.socket(1, 2); ready()", id="a pair of root, a socket of nobody"),
-        pytest.param("import tty; m, s = os.openpty(); tty.setraw(s); ready()", id="a raw terminal"),
+        pytest.param(RAW + "os.write(m, b'in'); os.read(s, 9); ready()", id="a raw terminal"),
         pytest.param(WATCH % "0x1000fff" + "ready()", id="a watch for all events"),
         pytest.param("p = os.open('/proc/pressure/memory', 0); ready()", id="pressure that is only read"),
         pytest.param("p = open(sys.argv[1] + '.memory.pressure', 'w'); ready()", id="a file of such a name"),

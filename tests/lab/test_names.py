@@ -30,7 +30,7 @@ if "thread" in sys.argv:
     kept += [open(f"/proc/self/task/{thread.native_id}/stat"), open("/proc/1/stat")]
 while True:
     os.write(master, b"said in it\\n")
-    said = os.read(slave, 100).decode().strip()
+    said = os.read(slave, 100).decode().strip(); os.read(master, 100)
     with open("/tmp/seen.names", "a") as log:
         print(os.ttyname(slave), said, sock.getsockopt(socket.SOL_SOCKET, 25, 16).decode(), file=log)
     os.read(watch, 1000)

@@ -86,6 +86,12 @@ def said(bench: Bench, host: Host, name: str) -> None:
         pytest.param(THREAD, STILL, ["its own table of open files"], id="thread"),
         pytest.param(SEMAPHORE, GONE, ["System V IPC"], id="semaphore"),
         pytest.param(
+            "m, s = os.openpty(); os.write(s, b'x\\n')",
+            "assert os.read(m, 9) == b'x\\r\\n'; os.close(s)",
+            ["/dev/pts/", "waits to be read"],
+            id="terminal",
+        ),
+        pytest.param(
             'socket.send_fds(a, [b"x"], [0])',
             "assert len(socket.recv_fds(b, 1, 1)[1]) == 1",
             ["other descriptors wait"],

@@ -138,6 +138,23 @@ def test_sigcont_before_commit(bench: Bench, hold: str, state: str) -> None:
     assert bench.origin.exec(["cat", f"/proc/{bench.pid}/cgroup"]).stdout.splitlines()[-1] == "0::/"
 
 
+@pytest.mark.parametrize("hold", HOLDS, indirect=True)
+def test_a_child_that_is_stopped_before_commit(bench: Bench, hold: str) -> None:
+    """By somebody else than the driver: it is stopped where it was, the others run, and it waits for SIGCONT."""
+    migration = Migration(bench, "DUMPED")
+    child = bench.origin.exec(["pgrep", "-P", str(bench.pid)]).stdout.strip()
+    bench.origin.exec(["kill", "-STOP", child])
+    migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert f"process {child} was sent SIGSTOP" in report["error"]["message"]
+    only(bench.origin, bench.destination)
+    state = ["ps", "-o", "s=", "-p", child]
+    assert bench.origin.exec(state).stdout == "T\n"
+    bench.origin.exec(["kill", "-CONT", child])
+    eventually(lambda: bench.origin.exec(state).stdout != "T\n", "it goes on")
+
+
 @pytest.mark.parametrize(("hold", "state"), checkered(HOLDS, ["DUMPED", "SWITCHED"]), indirect=["hold"])
 def test_sigcont_and_moved(bench: Bench, hold: str, state: str) -> None:
     migration = Migration(bench, state)

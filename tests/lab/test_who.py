@@ -114,6 +114,20 @@ def test_asked_to_end_by_its_owner_while_it_was_frozen(bench: Bench, state: str)
     assert not any(command_lines(bench, "numbered.py serve").values())
 
 
+@pytest.mark.parametrize("state", ["FROZEN", "DUMPED", "SWITCHED"])
+def test_stopped_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> None:
+    """It is stopped here, by a SIGSTOP that is not the driver's own, and goes on by SIGCONT as it would have."""
+    migration = Migration(bench, state)
+    hit(bench, "origin", bench.pid, "STOP")
+    migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert f"process {bench.pid} was sent SIGSTOP" in report["error"]["message"]
+    assert report["where"] == f"is stopped on origin as PID {bench.pid}"
+    hit(bench, "origin", bench.pid, "CONT")
+    assert_goes_on_at_origin(bench)
+
+
 def test_signals_that_it_ignores_do_not_keep_it_here(bench: Bench) -> None:
     migration = Migration(bench, "SWITCHED")
     hit(bench, "origin", bench.pid, "WINCH")

@@ -78,3 +78,12 @@ def test_a_log_without_a_clock() -> None:
     bare = [line.partition(")")[2].strip() for line in (LIMIT, PEER, END)]
     assert all(line[0] in "E2" for line in bare)
     assert log.sentence(bare) == "unix: FATAL: Peer 578557 unresolved for 576969"
+
+
+def test_who_was_stopped_while_criu_worked_in_it() -> None:
+    lines = [
+        "Error (compel/src/lib/infect.c:608): Unexpected 20513 task interruption, aborting",
+        "Error (criu/parasite-syscall.c:94): 20514 was stopped by 19 unexpectedly",
+        "Error (criu/parasite-syscall.c:94): 20515 was stopped by 5 unexpectedly",
+    ]
+    assert log.stopped([*lines, PEER, END]) == {20513, 20514}

@@ -19,7 +19,7 @@ from pycriu.images import magic, pb
 
 from migrate.errors import Ended, Signalled
 from migrate.origin.frozen import Frozen
-from migrate.processes import identity, pending, ptrace
+from migrate.processes import identity, pending, ptrace, second_line
 from migrate.processes.pending import Place
 
 STATUS = b"""Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\nSigBlk:\t0000000000000004
@@ -45,10 +45,14 @@ def waiting(*numbers: int, blocked: int = 64) -> pending.Waiting:
 
 
 def test_what_is_new() -> None:
-    """What waited before is in the images; SIGSTOP is the driver's."""
+    """What waited before is in the images; the SIGSTOP of a thread is the driver's, that of a process is not."""
     before = {Place(7, 0): waiting(15, blocked=1), Place(7, 7): waiting(2)}
-    now = {Place(7, 0): waiting(15, 1, 19), Place(7, 7): waiting(2, 15, blocked=15), Place(7, 8): waiting(9)}
-    assert list(pending.new(before, now)) == [(7, 1, True), (7, 15, False), (7, 9, False)]
+    now = {
+        Place(7, 0): waiting(15, 1, 19),
+        Place(7, 7): waiting(2, 15, 19, blocked=15),
+        Place(7, 8): waiting(9),
+    }
+    assert list(pending.new(before, now)) == [(7, 1, True), (7, 19, False), (7, 15, False), (7, 9, False)]
     assert list(pending.new(now, now)) == []
 
 
@@ -154,6 +158,27 @@ def test_a_signal_that_nobody_misses(
     assert number in pending.read([held])[Place(held, 0)].signals
     frozen.look(tmp_path)
     frozen.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTSTP])
+def test_what_stops_it_beside_our_own_sigstop(
+    held: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It matters, but for what was stopped anyway, and waits on when ours is taken back."""
+    no_images(monkeypatch)
+    task = identity.identity(held)
+    running, stopped = (Frozen([task], frozenset(pids)) for pids in ((), (held,)))
+    second_line.hold(task)
+    running.look(tmp_path)
+    os.kill(held, number)
+    stopped.look(tmp_path)
+    with pytest.raises(Signalled, match=f"process {held} was sent {pending.name(number)}"):
+        running.look(tmp_path)
+    assert second_line.take_back(task)
+    now = pending.read([held])
+    assert number in now[Place(held, 0)].signals and now[Place(held, held)].signals == set()
+    for one in (running, stopped):
+        one.close()
 
 
 def test_a_signal_that_waits_already(

@@ -1,0 +1,45 @@
+"""Processes of a session or group of the tree that are not below it: helpers whose parent has ended, which stay.
+
+Only of a session or group that is led by a process of the tree, or by nobody any more: others are of a shell that
+stays, with all else that it has started. Every process of the host is asked, some 20 us each: not in the freeze.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+
+from migrate.inventory import proc
+from migrate.pb.session_pb2 import Obstacle, Task
+
+#: So many are named; the others are counted.
+_NAMED = 5
+
+
+def obstacles(root_pid: int, tasks: Iterable[Task]) -> Iterator[Obstacle]:
+    """Yield a note on all of them, if there are any.
+
+    :param tasks: the tree. Its ancestors and those of the driver are told elsewhere, or know of the migration.
+    """
+    tasks = list(tasks)
+    inside = {one.pid for one in tasks}
+    groups = {number for one in tasks for number in (one.sid, one.pgid) if _is_its_own(number, inside)}
+    besides = {*inside, *proc.ancestors(root_pid), *proc.ancestors(os.getpid())}
+    found = [pid for pid in proc.pids() if pid not in besides] if groups else []
+    if names := [name for pid in found if (name := _named_if_in(groups, pid))]:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield Obstacle(code="session-stays", pid=root_pid, what=", ".join(names[:_NAMED]) + more)
+
+
+def _is_its_own(number: int, inside: set[int]) -> bool:
+    return number > 0 and (number in inside or not os.path.exists(f"/proc/{number}"))  # noqa: PTH110
+
+
+def _named_if_in(groups: set[int], pid: int) -> str:
+    """The name of *pid* if it lives in one of *groups*, else ""."""
+    with contextlib.suppress(proc.Gone):
+        stat = proc.stat(pid)
+        if stat.state not in "ZX" and {stat.session, stat.pgrp} & groups:
+            return f"{stat.comm} (PID {pid})"
+    return ""
