@@ -82,6 +82,8 @@ class Prepared(Undoable):
         if not ready.worker.namespace_init:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         still_free.require(listening)
+        still_free.require_udp(self._images.directory)
+        self._files.require_unwritten()
         with timed("build"), self._initial_windows(icis):
             rest = self._build()
         pids = self._numbers([task.pid for task in restore.tasks])

@@ -1,15 +1,17 @@
-"""Whether the ports of the listening sockets are free here, just before they are built; the check said so long ago.
+"""Whether the ports of the sockets are free here, just before they are built; the check said so long ago.
 
 A program that has begun to listen since can share the port with ours (SO_REUSEPORT), and would have half of its
-clients; without that option CRIU's bind fails.
+clients; without that option CRIU's bind fails. Of UDP ports the one that was bound last gets all with SO_REUSEADDR.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from migrate.criu import udp_ports
 from migrate.errors import Taken
-from migrate.inventory import holders, ports
+from migrate.inventory import holders, names, ports
 from migrate.inventory.sockets import message
 from migrate.pb.session_pb2 import TcpSocket
 from tcpcp.kernel import diag
@@ -31,6 +33,21 @@ def require(listening: Iterable[Endpoint]) -> None:
             raise Taken(
                 text, hint=f"End what uses it there; ss -tlnp 'sport = :{theirs.local_port}' shows it."
             )
+
+
+def require_udp(images: Path) -> None:
+    """Make sure that nobody here has a UDP port to which CRIU will bind a socket of *images*.
+
+    :raises Taken: somebody does. :raises KernelError: the kernel's table cannot be read.
+    :raises ProtocolError: the image is not CRIU's.
+    """
+    if contested := names.contested(udp_ports.of_images(images)):
+        for one in names.taken(contested):
+            who, where = one.holder or "a socket of another namespace", ports.text(one.ip, one.port)
+            text = (
+                f"UDP port {one.port}, which the process has on {where}, is taken by {who}, since the check"
+            )
+            raise Taken(text, hint=f"End what uses it there; ss -uanp 'sport = :{one.port}' shows it.")
 
 
 def _claim(one: Endpoint) -> TcpSocket:

@@ -17,13 +17,17 @@ def require_none(path: str) -> None:
     :raises MigrateError: somebody has a lease on it.
     :raises OSError: there is no such file.
     """
-    status = os.stat(path)  # noqa: PTH116
-    where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    if any(where == place for place in parse(_text())):
+    if is_held(os.stat(path)):  # noqa: PTH116
         raise MigrateError(
             f"{path} has a lease (F_SETLEASE), which reading it would break",
             hint="Let the program give the lease back (Samba: `oplocks = no`), or put the file there yourself.",
         )
+
+
+def is_held(status: os.stat_result) -> bool:
+    """Whether somebody has a lease on the file that *status* is about."""
+    where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return any(where == place for place in parse(_text()))
 
 
 def parse(text: str) -> list[str]:

@@ -13,12 +13,13 @@ import stat
 from pathlib import Path
 
 from migrate import place
-from migrate.errors import MigrateError
-from migrate.files import beneath
+from migrate.errors import MigrateError, Taken
+from migrate.files import beneath, opened
 from migrate.files.copies import ATTRIBUTES
 from migrate.files.entries import Copied, Directory
 from migrate.journal.journal import Journal
 from migrate.link.payloads import Piece
+from migrate.processes import users
 from tcpcp.kernel.writing import write_all
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,7 +37,8 @@ class FileTaker:
         self._file = -1
         self._new = ""
         self._path = Path()
-        self._kept: set[Path] = set()
+        #: What was there before, under which name it is kept; "": nothing was, or it was a link.
+        self._kept: dict[Path, str] = {}
         self._made: dict[Path, str] = {}
         self._put_here: dict[Path, str] = {}
 
@@ -103,6 +105,7 @@ class FileTaker:
 
     def _into_place(self, folder: int, made: str, path: Path) -> None:
         """Let *made*, in *folder*, take the place of *path*, of which what is there is kept."""
+        self._require_unwritten(folder, path)
         self._keep(folder, path)
         with self._acting(folder, path):
             os.rename(made, path.name, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
@@ -116,10 +119,30 @@ class FileTaker:
         if there and not stat.S_ISREG(there) and not stat.S_ISLNK(there):
             raise self._error(f"{path} is no regular file there: it is not replaced", "Remove it there.")
         self._did(folder, path, backup=str(path.with_name(kept)) if there else "")
-        self._kept.add(path)
+        self._kept[path] = kept if stat.S_ISREG(there) else ""
         if there:
             # As root: an owner of a directory may not link what others own in it (fs.protected_hardlinks).
             os.link(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+
+    def require_unwritten(self) -> None:
+        """Make sure, when all has arrived, that nobody here writes what was replaced, or what was put in its place.
+
+        Nobody knows yet what is in directories that we have made.
+
+        :raises Taken: somebody does. An undo puts back the very file that was there.
+        """
+        for path, kept in self._kept.items():
+            if path.parent not in self._made:
+                with contextlib.suppress(FileNotFoundError), beneath.directory(path.parent) as folder:
+                    self._require_unwritten(folder, path)
+                    if kept:
+                        opened.require_unwritten(kept, folder, path)
+
+    @staticmethod
+    def _require_unwritten(folder: int, path: Path) -> None:
+        """Nobody here shall go on with a file that is none any more."""
+        if stat.S_ISREG(beneath.mode(folder, path.name)):
+            opened.require_unwritten(path.name, folder, path)
 
     def _make_hard_link(self, path: Path, first: Path) -> None:
         """One more name of a file that we have put in its place, and of no other."""
@@ -154,12 +177,16 @@ class FileTaker:
             if stat.S_ISDIR(beneath.mode(folder, path.name)):
                 self._put_aside(folder, path)
                 return
+            self._require_unwritten(folder, path)
             self._keep(folder, path)
             with self._acting(folder, path):
                 os.unlink(path.name, dir_fd=folder)  # noqa: PTH108
 
     def _put_aside(self, folder: int, path: Path) -> None:
         """A directory with all that is in it."""
+        if path not in self._made and (found := users.of(str(path), besides={os.getpid()})):
+            text = f"{path} is to be replaced there, and is used by {', '.join(found[:3])} since the check"
+            raise Taken(text, hint="End that program there, or let one of the two use another directory.")
         kept = next(self._names)
         self._did(folder, path, backup=str(path.with_name(kept)))
         with self._acting(folder, path):

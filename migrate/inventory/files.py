@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import file_facts, namespaces, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, paths, proc
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
@@ -31,12 +31,6 @@ _KERNEL_MADE = ("/proc/", "/sys/")
 #: Below this also for a PID that is the same there.
 _OF_A_PROCESS = re.compile(r"/proc/\d+([/ ].*)?")
 
-#: Major number of /dev/null, zero, full, random, urandom, kmsg (Documentation/admin-guide/devices.txt).
-_MEM_MAJOR = 1
-#: /dev/mem, kmem and port are of that major too, and reach this host's hardware.
-_HARDWARE_MINORS = frozenset({1, 2, 4})
-#: /dev/ttyN, /dev/tty and console and ptmx, pseudo terminals (eight majors).
-_TTY_MAJORS = frozenset({4, 5, *range(136, 144)})
 _DEV_ZERO = os.makedev(1, 5)
 #: What is in these files means nothing: they have to be there.
 _ONLY_THERE = frozenset({File.WATCHED, File.KERNEL_MADE})
@@ -125,12 +119,7 @@ class Files:
                 file.append_only = appending and (file.append_only or not file.written)
             file.written |= writing != os.O_RDONLY
             self._add_locks(pid, fd, file, info)
-            if (
-                file.regular
-                and file.use != File.KERNEL_MADE
-                and path not in self._known
-                and not any(lock.startswith("LEASE") for lock in info.locks)
-            ):
+            if file.regular and file.use != File.KERNEL_MADE and path not in self._known and not info.leased:
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
 
     def add_writers(self, key: tuple[int, int], names: Collection[str]) -> None:
@@ -151,7 +140,7 @@ class Files:
 
     def _add_locks(self, pid: int, fd: int, file: File, info: proc.FdInfo) -> None:
         file.locks.extend(lock for lock in info.locks if lock not in file.locks)
-        if any(lock.startswith("LEASE") for lock in info.locks):
+        if info.leased:
             self._obstacle("lease", pid, file.path, fd=fd)
 
     def _add_link(self, pid: int, name: str, use: File.Use) -> None:
@@ -162,6 +151,7 @@ class Files:
             status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
         if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
             file = self._file(place, use, status)
+            file.executed |= use == File.EXECUTABLE
             if use == File.EXECUTABLE and not file.build_id:
                 file.build_id = build_id(f"/proc/{pid}/{name}")
 
@@ -187,11 +177,14 @@ class Files:
                 return
             place = self._place(pid, mapping.path, status)
             if place is None:
+                if gone := self._deleted.get(mapping.path.removesuffix(_DELETED)):
+                    gone.executed |= "x" in mapping.mode
                 return
             known = self._file(place, File.MAPPED, status)
             if place not in self._known:
                 known.build_id = build_id(through)
                 file_facts.add(known, through)
+        known.executed |= "x" in mapping.mode
         if _writes(mapping):
             known.written = known.mapped_shared = True
 
@@ -223,7 +216,7 @@ class Files:
         if path.startswith(_KERNEL_MADE):
             return None  # of a process that has ended
         if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode):
-            self._deleted[path] = deleted(path, status)
+            self._deleted.setdefault(path, deleted(path, status))
         if stat.S_ISDIR(status.st_mode):
             if path == proc.link(pid, "root").removesuffix(_DELETED):
                 self._obstacle("deleted-directory", pid, path, fd=fd)
@@ -241,11 +234,9 @@ class Files:
         return None
 
     def _device(self, pid: int, fd: int, path: str, status: os.stat_result) -> None:
-        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        block = stat.S_ISBLK(status.st_mode)
-        if not block and major in _TTY_MAJORS:
+        if devices.is_terminal(status):
             self._obstacle("terminal", pid, path.removesuffix(_DELETED), fd=fd)
-        elif not block and major == _MEM_MAJOR and minor not in _HARDWARE_MINORS:
+        elif devices.is_everywhere(status):
             self._file(path, File.OPEN, status)
         else:
             self._obstacle("device", pid, path, fd=fd)

@@ -217,13 +217,32 @@ def _path_taken(one: TakenName, files: dict[int, int]) -> Iterator[tuple[TakenNa
         yield one, files.get(status.st_ino & 0xFFFFFFFF, 0)
 
 
+def contested(wanted: Iterable[TakenName]) -> list[TakenName]:
+    """Return those UDP ports of *wanted* that somebody has here, but where both permit that nobody loses anything.
+
+    For this one no process is looked at, so whether theirs permits it is not known: if not, no socket can be bound
+    beside it.
+
+    :raises KernelError: the kernel's table cannot be read.
+    """
+    wanted = list(wanted)
+    found = _udp_clashes(wanted, udp_table() if wanted else [])
+    return [one for one, theirs, _ in found if not (one.shares and _beside(one.ip, theirs.local_ip))]
+
+
 def _udp_taken(
     wanted: list[TakenName], table: list[tuple[TcpSocket, int]]
 ) -> Iterator[tuple[TakenName, int]]:
+    yield from ((one, inode) for one, _, inode in _udp_clashes(wanted, table))
+
+
+def _udp_clashes(
+    wanted: list[TakenName], table: list[tuple[TcpSocket, int]]
+) -> Iterator[tuple[TakenName, TcpSocket, int]]:
     for one in wanted:
         if one.kind == TakenName.UDP:
             ours = TcpSocket(local_ip=one.ip, local_port=one.port, ipv6_only=one.ipv6_only, state=_CLOSE)
-            yield from ((one, inode) for theirs, inode in table if ports.clash(ours, theirs))
+            yield from ((one, theirs, inode) for theirs, inode in table if ports.clash(ours, theirs))
 
 
 def _shared(lender: Lender, one: TakenName, holder: holders.SocketHolder | None) -> bool:

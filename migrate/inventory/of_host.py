@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from migrate import environment, limits, place
 from migrate.criu import probe, worker
-from migrate.inventory import cgroups
+from migrate.inventory import cgroups, kernel_limits
 from migrate.pb.session_pb2 import HostInventory, Interface
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import nft
@@ -89,6 +89,7 @@ def _privileges(found: HostInventory) -> None:
     effective = int(status.get("CapEff", "0"), 16)
     missing = [name for bit, name in CAPABILITIES.items() if not effective >> bit & 1]
     found.root = os.geteuid() == 0 and not missing
+    kernel_limits.of_host(found, effective)
     if os.geteuid() == 0 and missing:
         found.problems.append(f"root has no {', '.join(missing)} here")
 

@@ -18,6 +18,7 @@ from migrate.inventory import (
     cramped,
     cut_in_two,
     exit_signals,
+    kernel_limits,
     locked,
     names,
     namespaces,
@@ -82,6 +83,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
         try:
             task, memory_bytes = _task(pid)
             found.tasks.append(task)
+            task = found.tasks[-1]
             if _leader_ended("Z" if task.zombie else "", task.tids):
                 found.obstacles.append(Obstacle(code="leader-ended", pid=pid))
             if task.zombie or task.kernel_thread:
@@ -98,7 +100,9 @@ def _inspect(root_pid: int) -> ProcessInventory:
             _scheduling(task, found)
             found.obstacles.extend(locked.on_fault(pid, proc.status(pid)))
             files.add_process(pid)
+            kernel_limits.of_task(task, proc.text(pid, "maps"))
             tables.add_process(pid, files)
+            task.highest_descriptor = max(tables.tables[pid], default=0)
         except Gone:
             if pid == root_pid:
                 raise

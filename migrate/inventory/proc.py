@@ -78,6 +78,11 @@ class FdInfo(NamedTuple):
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
     @property
+    def leased(self) -> bool:
+        """Whether it has a lease."""
+        return any(lock.startswith("LEASE") for lock in self.locks)
+
+    @property
     def reads(self) -> bool:
         """Whether it was opened for reading."""
         return self.flags & os.O_ACCMODE != os.O_WRONLY

@@ -1,4 +1,4 @@
-"""What a host lets be made and written at the place of a file: free space, read-only mounts, attributes."""
+"""What a host permits at the place of a file: to make, write or execute it. Free space, mounts, attributes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ def _add_space(here: File, place: Path) -> None:
     here.free_bytes, here.file_system = space.f_bavail * space.f_frsize, os.stat(place).st_dev  # noqa: PTH116
     if space.f_files:  # there are file systems that do not count them
         here.free_files = space.f_favail
-    if space.f_flag & os.ST_RDONLY:
-        here.read_only = _mount_of(os.path.realpath(place))
+    flags = space.f_flag & (os.ST_RDONLY | os.ST_NOEXEC | os.ST_NODEV)
+    mount = _mount_of(os.path.realpath(place)) if flags else ""
+    here.read_only = mount if flags & os.ST_RDONLY else ""
+    here.no_exec = mount if flags & os.ST_NOEXEC else ""
+    here.no_devices = mount if flags & os.ST_NODEV else ""
 
 
 def _mount_of(path: str) -> str:

@@ -119,7 +119,7 @@ class Failure(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., left: _Optional[_Iterable[str]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system", "stored_files", "free_files", "read_only", "closed_directory", "attributes")
+    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system", "stored_files", "free_files", "read_only", "closed_directory", "attributes", "executed", "no_exec", "no_devices")
     class Use(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         USE_UNSPECIFIED: _ClassVar[File.Use]
@@ -185,6 +185,9 @@ class File(_message.Message):
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
     CLOSED_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_FIELD_NUMBER: _ClassVar[int]
+    NO_EXEC_FIELD_NUMBER: _ClassVar[int]
+    NO_DEVICES_FIELD_NUMBER: _ClassVar[int]
     path: str
     use: File.Use
     size_bytes: int
@@ -216,7 +219,10 @@ class File(_message.Message):
     read_only: str
     closed_directory: str
     attributes: _containers.RepeatedScalarFieldContainer[File.Attribute]
-    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ..., stored_files: _Optional[int] = ..., free_files: _Optional[int] = ..., read_only: _Optional[str] = ..., closed_directory: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[File.Attribute, str]]] = ...) -> None: ...
+    executed: bool
+    no_exec: str
+    no_devices: str
+    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ..., stored_files: _Optional[int] = ..., free_files: _Optional[int] = ..., read_only: _Optional[str] = ..., closed_directory: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[File.Attribute, str]]] = ..., executed: _Optional[bool] = ..., no_exec: _Optional[str] = ..., no_devices: _Optional[str] = ...) -> None: ...
 
 class Compare(_message.Message):
     __slots__ = ("files",)
@@ -319,7 +325,7 @@ class TcpSocket(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., inode: _Optional[int] = ..., state: _Optional[int] = ..., local_ip: _Optional[bytes] = ..., local_port: _Optional[int] = ..., peer_ip: _Optional[bytes] = ..., peer_port: _Optional[int] = ..., congestion: _Optional[str] = ..., problem: _Optional[str] = ..., ipv6_socket: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., device: _Optional[str] = ..., holder: _Optional[str] = ..., backlog: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "kernel_thread", "uid", "zombie", "memory_policy")
+    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "kernel_thread", "uid", "zombie", "memory_policy", "mappings", "private_bytes", "highest_descriptor")
     PID_FIELD_NUMBER: _ClassVar[int]
     PPID_FIELD_NUMBER: _ClassVar[int]
     SID_FIELD_NUMBER: _ClassVar[int]
@@ -330,6 +336,9 @@ class Task(_message.Message):
     UID_FIELD_NUMBER: _ClassVar[int]
     ZOMBIE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_POLICY_FIELD_NUMBER: _ClassVar[int]
+    MAPPINGS_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
     pid: int
     ppid: int
     sid: int
@@ -340,7 +349,10 @@ class Task(_message.Message):
     uid: int
     zombie: bool
     memory_policy: str
-    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., kernel_thread: _Optional[bool] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ...) -> None: ...
+    mappings: int
+    private_bytes: int
+    highest_descriptor: int
+    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., kernel_thread: _Optional[bool] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ..., mappings: _Optional[int] = ..., private_bytes: _Optional[int] = ..., highest_descriptor: _Optional[int] = ...) -> None: ...
 
 class Obstacle(_message.Message):
     __slots__ = ("code", "pid", "fd", "what", "size_bytes")
@@ -421,7 +433,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -453,6 +465,9 @@ class HostInventory(_message.Message):
     MOST_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     CGROUP_FIELD_NUMBER: _ClassVar[int]
     MOST_BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    MOST_MAPPINGS_FIELD_NUMBER: _ClassVar[int]
+    END_OF_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    UNPROMISED_BYTES_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -477,7 +492,10 @@ class HostInventory(_message.Message):
     most_descriptors: int
     cgroup: Cgroup
     most_backlog: int
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ...) -> None: ...
+    most_mappings: int
+    end_of_descriptors: int
+    unpromised_bytes: int
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets", "runtime")

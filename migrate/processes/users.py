@@ -17,6 +17,8 @@ from typing import NamedTuple
 from migrate.processes import mounts, stat
 
 _Key = tuple[int, int]
+#: Of the link to an open file: it was opened for writing.
+_WRITABLE_LINK = 0o200
 
 
 class _Place(NamedTuple):
@@ -54,6 +56,19 @@ def of(top: str, besides: Collection[int] = ()) -> list[str]:
     return [name for name in map(_name, sorted(users)) if name]
 
 
+def writing(file: tuple[int, int]) -> list[str]:
+    """Return who has the file of that device and inode open for writing, or has mapped it so.
+
+    :return: as :func:`of`; processes that our PID namespace does not see are not there.
+    """
+    found = []
+    for pid in stat.pids():
+        with contextlib.suppress(OSError):  # ended since
+            if _writes(pid, file):
+                found.append(_name(pid))
+    return [name for name in found if name]
+
+
 def mounted(top: str) -> list[str]:
     """Where *top*, or something at or below it, is mounted, or something on it, in any mount namespace."""
     here = mounts.here()
@@ -80,6 +95,27 @@ def _name(pid: int) -> str:
 
 
 # --- open files --------------------------------------------------------------------------------------------
+
+
+def _writes(pid: int, file: _Key) -> bool:
+    """The link of a descriptor has the mode in which it was opened (fs/proc/fd.c proc_fd_link())."""
+    for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            link = f"/proc/{pid}/fd/{number}"
+            if _key(link) == file and os.lstat(link).st_mode & _WRITABLE_LINK:
+                return True
+    return any(_key(f"/proc/{pid}/map_files/{one}") == file for one in _mapped_for_writing(pid))
+
+
+def _key(link: str) -> _Key:
+    status = os.stat(link)  # noqa: PTH116
+    return status.st_dev, status.st_ino
+
+
+def _mapped_for_writing(pid: int) -> list[str]:
+    """Ranges of files that are mapped shared, and may be written."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/maps").read_bytes().split(b"\n"))
+    return [one[0].decode() for one in lines if len(one) > 5 and one[1][1:2] + one[1][3:4] == b"ws"]
 
 
 def _open(pid: int, used: defaultdict[_Key, set[int]]) -> list[str]:

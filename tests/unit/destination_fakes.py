@@ -193,6 +193,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(prepared.announced, "addresses", made.function("announced.addresses"))
     patch(prepared.built, "free", made.function("built.free"))
     patch(prepared.still_free, "require", made.function("still_free"))
+    patch(prepared.still_free, "require_udp", made.function("still_free.udp"))
     patch(prepared.built, "not_listening", made.function("not_listening", []))
     built = made.fake("built", seen=TASKS)
     built.gone = lambda self: made.gone

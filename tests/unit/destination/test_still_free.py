@@ -7,8 +7,10 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from criu_entries import udp_entry
 from destination_fakes import World, world
 
 from migrate.destination import still_free
@@ -70,8 +72,22 @@ def test_both_can_be_there(address: str, there: str, more: dict[str, bool]) -> N
         still_free.require([])
 
 
+def test_a_udp_port(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        (tmp_path / "files.img").write_bytes(b"magic123" + udp_entry(port=port))
+        with pytest.raises(Taken, match=rf"UDP port {port}, .* 127.0.0.1:{port}, .*\(PID {os.getpid()}\)"):
+            still_free.require_udp(tmp_path)
+    still_free.require_udp(tmp_path)
+
+
 def test_it_is_looked_at_just_before_the_build(world: World) -> None:
     world.run(until="restore")
     assert (
-        world.calls.index("listeners") < world.calls.index("still_free") < world.calls.index("worker.restore")
+        world.calls.index("listeners")
+        < world.calls.index("still_free")
+        < world.calls.index("still_free.udp")
+        < world.calls.index("worker.restore")
     )

@@ -1,0 +1,83 @@
+"""What somebody on the destination takes after the check stays theirs, and the process goes on where it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from bad_input_bench import Bench, Server, stopped_at
+from harness.wait import eventually
+
+#: Binds a UDP socket, which lets others have the port if a second word says so.
+DATAGRAMS = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if sys.argv[1:]: s.setsockopt(socket.SOL_SOCKET, getattr(socket, sys.argv[1]), 1)
+s.bind(("0.0.0.0", 5353))
+while True: time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("option", ["SO_REUSEADDR", "SO_REUSEPORT"])
+def test_a_udp_port(bench: Bench, option: str) -> None:
+    """CRIU binds with both options, so the other one alone has to permit it."""
+    with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", DATAGRAMS) as pid:
+        program = Server(pid, "", 0, server.connection, "")
+        with (
+            stopped_at(bench, "CHECKED", program) as run,
+            bench.program(bench.destination, sys.executable, "-c", DATAGRAMS, option) as other,
+        ):
+            eventually(lambda: "5353" in bench.destination.exec(["ss", "-ulnH"]).stdout, "UDP")
+            run.go()
+            found = run.end()
+        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
+        found.must_say("destination", "UDP port 5353", f"(PID {other})", "since the check", "ss -uanp")
+
+
+#: Opens the file that is named, in the way that is named.
+OPENS = """
+import os, signal, sys
+os.open(sys.argv[1], getattr(os, sys.argv[2]))
+signal.pause()
+"""
+
+
+def test_a_file_that_is_copied(bench: Bench, copied: str) -> None:
+    """The copy is in its place by then, and would be the file of the process and of somebody else."""
+    with bench.server(f"write={copied}") as server:
+        with (
+            stopped_at(bench, "CHECKED", server, "--copy-files") as run,
+            bench.program(bench.destination, sys.executable, "-c", OPENS, copied, "O_RDWR") as other,
+        ):
+            eventually(lambda: has_open(bench, other, copied), "open")
+            run.go()
+            found = run.end()
+        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
+        found.must_say("destination", f"{copied} is copied there", f"(PID {other}) has opened it")
+        server.serves()
+    assert bench.read(bench.destination, copied) == "theirs"
+    assert bench.names(bench.destination, "/srv/copied") == {"data"}
+
+
+def test_a_file_that_somebody_only_reads_there(bench: Bench, copied: str) -> None:
+    """As by the check, which does not look for readers either."""
+    with (
+        bench.server(f"write={copied}") as server,
+        bench.program(bench.destination, sys.executable, "-c", OPENS, copied, "O_RDONLY") as other,
+    ):
+        eventually(lambda: has_open(bench, other, copied), "open")
+        bench.moved(server, "--copy-files")
+
+
+@pytest.fixture
+def copied(bench: Bench) -> Iterator[str]:
+    bench.write(bench.origin, "/srv/copied/data", "mine!")
+    bench.write(bench.destination, "/srv/copied/data", "theirs")
+    yield "/srv/copied/data"
+    for host in (bench.origin, bench.destination):
+        host.exec(["rm", "-rf", "/srv/copied"])
+
+
+def has_open(bench: Bench, pid: int, path: str) -> bool:
+    return path in bench.destination.exec(["sh", "-c", f"ls -l /proc/{pid}/fd"], check=False).stdout
