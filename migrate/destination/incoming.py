@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import absolute_timers, ended_calls, parents_death, renamed_files, unix_paths
+from migrate.criu import absolute_timers, ended_calls, ghosts, parents_death, renamed_files, unix_paths
 from migrate.errors import ImageError
 from migrate.events import log
 from migrate.files.images import Receiver
@@ -82,6 +82,14 @@ class Incoming:
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
         unix_paths.require_free(self.directory)
+
+    def note_ghosts(self, journal: Journal) -> None:
+        """Directories that CRIU will make on the way to deleted ones are removed when all is over.
+
+        :raises ProtocolError: the images are not CRIU's.
+        """
+        if missing := ghosts.missing(self.directory):
+            journal.did(entries.OnTheWay(tuple(missing)))
 
     def forget_parent(self, root: int, restore: pb.Restore) -> list[str]:
         """The parent of *root* is not here. Sentences: what that means."""

@@ -79,6 +79,7 @@ class Prepared(Undoable):
         self._images.begin_calls_again(restore)
         self._images.set_timers()
         self._images.place_unix_sockets(ready.request, self.trail.journal)
+        self._images.note_ghosts(self.trail.journal)
         if not ready.worker.namespace_init:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         still_free.require(listening)
