@@ -19,6 +19,7 @@ from migrate.recovery.entries import (
     Isolation,
     Keeper,
     Limit,
+    OnTheWay,
     Repair,
     Routes,
     Sockets,
@@ -145,7 +146,7 @@ STEPS = (
         sends=("restore",),
         waits=("restored",),
         meanwhile=("gap",),
-        there=(Switch, Sockets, Routes, Tree, Criu),
+        there=(Switch, Sockets, OnTheWay, Routes, Tree, Criu),
     ),
     Step(
         State.RESTORED,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,27 @@ def bound(files: bytes) -> set[str]:
 
     :raises ProtocolError: it is not an image of CRIU's.
     """
+    return {path for path, _ in _bound(files)}
+
+
+def bound_once(images: Path) -> set[str]:
+    """Those of :func:`bound` at which CRIU makes one file: where one was deleted it makes and renames several.
+
+    :raises ProtocolError: the image is not CRIU's.
+    """
+    files = images / "files.img"
+    found = set(_bound(files.read_bytes())) if files.exists() else set()
+    return {path for path, deleted in found if not deleted} - {path for path, deleted in found if deleted}
+
+
+def _bound(files: bytes) -> Iterator[tuple[str, bool]]:
+    """Each path, and whether the socket's file has been deleted."""
     from pycriu.images import pb
 
     sockets = (one.usk for one, _ in records.read(files, pb.file_entry, "files.img") if one.HasField("usk"))
-    named = (one for one in sockets if one.name[:1] not in (b"", b"\0") and not one.uflags & _EXTERNAL)
-    return {str(Path(one.name_dir or "/", os.fsdecode(one.name.rstrip(b"\0")))) for one in named}
+    for one in sockets:
+        if one.name[:1] not in (b"", b"\0") and not one.uflags & _EXTERNAL:
+            yield str(Path(one.name_dir or "/", os.fsdecode(one.name.rstrip(b"\0")))), one.deleted
 
 
 def _is_used(path: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import absolute_timers, ended_calls, parents_death, renamed_files, unix_paths
+from migrate.criu import absolute_timers, ended_calls, ghosts, parents_death, renamed_files, unix_paths
+from migrate.criu.made_meanwhile import Meanwhile
 from migrate.errors import ImageError
 from migrate.events import log
 from migrate.files.images import Receiver
@@ -74,14 +75,29 @@ class Incoming:
         """Those that were set to a time of day fire when that has come."""
         absolute_timers.be_relative(self.directory)
 
-    def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> None:
+    def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> Meanwhile:
         """They get the paths that they had last, and a rollback removes those that are not there yet.
 
+        :return: hears of those that others make there from now on.
         :raises Taken: somebody has a socket there.
         """
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
-        unix_paths.require_free(self.directory)
+        meanwhile = Meanwhile(unix_paths.bound_once(self.directory))
+        try:
+            unix_paths.require_free(self.directory)
+        except BaseException:
+            meanwhile.close()
+            raise
+        return meanwhile
+
+    def note_ghosts(self, journal: Journal) -> None:
+        """Directories that CRIU will make on the way to deleted ones are removed when all is over.
+
+        :raises ProtocolError: the images are not CRIU's.
+        """
+        if missing := ghosts.missing(self.directory):
+            journal.did(entries.OnTheWay(tuple(missing)))
 
     def forget_parent(self, root: int, restore: pb.Restore) -> list[str]:
         """The parent of *root* is not here. Sentences: what that means."""

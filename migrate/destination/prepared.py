@@ -78,7 +78,9 @@ class Prepared(Undoable):
         notes = self._images.forget_parent(ready.root, restore)
         self._images.begin_calls_again(restore)
         self._images.set_timers()
-        self._images.place_unix_sockets(ready.request, self.trail.journal)
+        meanwhile = self._images.place_unix_sockets(ready.request, self.trail.journal)
+        self.trail.first.callback(meanwhile.close)
+        self._images.note_ghosts(self.trail.journal)
         if not ready.worker.namespace_init:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         still_free.require(listening)
@@ -86,6 +88,8 @@ class Prepared(Undoable):
         self._files.require_unwritten()
         with timed("build"), self._initial_windows(icis):
             rest = self._build()
+        meanwhile.require_none()
+        meanwhile.close()
         pids = self._numbers([task.pid for task in restore.tasks])
         held = [*self._images.held, *restore.sockets]
         return Standing(

@@ -253,6 +253,20 @@ class Sockets(Entry):
 
 
 @dataclass(frozen=True)
+class OnTheWay(Entry):
+    """Directories that a restore makes on the way to deleted ones, where nothing was; the uppermost comes first."""
+
+    word: ClassVar[str] = "on-the-way"
+    paths: tuple[str, ...]
+
+    def undo(self) -> str:
+        """See :class:`Entry`: those go in which nothing is. A tree that runs has no need of them."""
+        for path in reversed(self.paths):
+            Directory(path).undo()
+        return f"{len(self.paths)} directories removed if they were empty"
+
+
+@dataclass(frozen=True)
 class Tree(Entry):
     """A tree that CRIU builds.
 
@@ -276,7 +290,7 @@ class Tree(Entry):
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
     Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes, Sockets, Tree,
-    Copied, Directory,
+    Copied, Directory, OnTheWay,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
 STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory)

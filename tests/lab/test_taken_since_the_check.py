@@ -81,3 +81,39 @@ def copied(bench: Bench) -> Iterator[str]:
 
 def has_open(bench: Bench, pid: int, path: str) -> bool:
     return path in bench.destination.exec(["sh", "-c", f"ls -l /proc/{pid}/fd"], check=False).stdout
+
+
+#: Has a unix socket.
+HAS = """
+import socket, time
+s = socket.socket(socket.AF_UNIX); s.bind("/srv/meanwhile"); s.listen()
+while True: time.sleep(1000)
+"""
+#: Takes the path as soon as CRIU has begun to build, and has it in its images' directory to log to.
+TAKES = """
+import ctypes, glob, os, socket, time
+while not glob.glob("/dev/shm/migrate-*/restore.log") and not glob.glob("/run/migrate-*/restore.log"): pass
+s = socket.socket(socket.AF_UNIX); s.bind("/srv/meanwhile"); s.listen()
+open("/run/taken", "w").close()
+while True: time.sleep(1000)
+"""
+
+
+def test_a_unix_socket_that_is_made_as_criu_removes_it(bench: Bench) -> None:
+    """CRIU gives no chance to keep it, but the process does not take its place without a word."""
+    with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", HAS) as pid:
+        program = Server(pid, "", 0, server.connection, "")
+        with (
+            stopped_at(bench, "CHECKED", program) as run,
+            bench.program(bench.destination, sys.executable, "-c", TAKES),
+        ):
+            run.go()
+            found = run.end()
+        taken = "taken" in bench.names(bench.destination, "/run")
+        bench.destination.exec(["rm", "-f", "/run/taken", "/srv/meanwhile"])
+        bench.origin.exec(["rm", "-f", "/srv/meanwhile"])
+        if not taken:  # it was too slow: the process has the path, and the other program none
+            bench.end_there(found)
+            pytest.skip("CRIU was faster")
+        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
+        found.must_say("destination", "somebody else has made /srv/meanwhile", "ss -xap")
