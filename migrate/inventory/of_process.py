@@ -96,7 +96,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             _frozen(pid, found)
             _limits(task, found)
             _scheduling(task, found)
-            found.obstacles.extend(locked.on_fault(pid, proc.status(pid)))
+            found.obstacles.extend(locked.obstacles(pid, proc.status(pid)))
             files.add_process(pid)
             tables.add_process(pid, files)
         except Gone:

@@ -15,7 +15,7 @@ from migrate.lab import Host
 
 #: Opens all that it may when SIGUSR1 comes, and says how many that were; a server beside.
 PROGRAM = """
-import os, resource, signal, socket, sys, threading
+import ctypes, os, resource, signal, socket, struct, sys, threading
 def fill(*_):
     found = 0
     try:
@@ -29,6 +29,13 @@ connection, _ = listener.accept()
 if sys.argv[3] == "addresses":
     size = int(open("/proc/self/statm").read().split()[0]) * 4096 + (64 << 10)
     resource.setrlimit(resource.RLIMIT_AS, (size, int(sys.argv[4]) or size))
+if sys.argv[3] == "locked":
+    # MCL_FUTURE, or MCL_CURRENT as well; then without CAP_IPC_LOCK, as most users.
+    libc, most = ctypes.CDLL(None), resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    assert libc.mlockall(2 if int(sys.argv[4]) else 3) == 0
+    assert libc.capset(struct.pack("2I", 0x20080522, 0), bytes(24)) == 0
+    size = 1024 * int(open("/proc/self/status").read().split("VmLck:")[1].split()[0]) + (64 << 10)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, most) if int(sys.argv[4]) else (most, most))
 if sys.argv[3] == "descriptors":
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[4])))
 if sys.argv[3] == "descriptors" and sys.argv[5] == "now": fill()
@@ -53,11 +60,12 @@ def at_its_limit(bench: Bench, kind: str, hard: str, when: str = "now") -> Itera
 
 def limits(host: Host, pid: int) -> list[tuple[int, int]]:
     return [
-        resource.prlimit(host.host_pid(pid), kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
+        resource.prlimit(host.host_pid(pid), kind)
+        for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_MEMLOCK)
     ]
 
 
-@pytest.mark.parametrize(("kind", "hard"), [("descriptors", "128"), ("addresses", LARGE)])
+@pytest.mark.parametrize(("kind", "hard"), [("descriptors", "128"), ("addresses", LARGE), ("locked", "1")])
 def test_what_the_hard_limit_allows_is_lent(bench: Bench, kind: str, hard: str) -> None:
     with at_its_limit(bench, kind, hard) as server:
         before = limits(bench.origin, server.pid)
@@ -72,7 +80,7 @@ def compare(before: object, after: object) -> None:
     assert after == before
 
 
-@pytest.mark.parametrize("kind", ["descriptors", "addresses"])
+@pytest.mark.parametrize("kind", ["descriptors", "addresses", "locked"])
 def test_refused_before_the_freeze(bench: Bench, kind: str) -> None:
     with at_its_limit(bench, kind, "64" if kind == "descriptors" else "0") as server:
         found = bench.refused(server, "--copy-files")
