@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import nothing_left_behind, trees_sound
+from migrate.checks.counted import descriptors, queued_signals
 from migrate.checks.files import (
     appended,
     databases,
@@ -41,8 +42,6 @@ OLDEST_CRIU = (4, 2)
 
 #: CRIU's small files and our own, beside the pages.
 _SPARE_BYTES = 32 << 20
-#: What driver and agent have open themselves.
-_SPARE_DESCRIPTORS = 200
 _GET_CRIU = (
     "Install CRIU 4.2 or newer with its pycriu, for the Python that runs migrate there; migrate-criu, which comes"
     " with migrate, does that."
@@ -209,21 +208,6 @@ def room(subject: Subject) -> Iterator[Reason]:
             yield Reason("no-memory", role, text, "End what is not needed there, or choose a larger host.")
 
 
-def descriptors(subject: Subject) -> Iterator[Reason]:
-    """Every socket of the tree is borrowed at once, beside what we and a library that is loaded have open."""
-    needed = len(subject.process.sockets) + _SPARE_DESCRIPTORS
-    for role, host in subject.hosts():
-        if 0 < host.most_descriptors < needed:
-            text = (
-                f"migrate may open {host.most_descriptors} files there and needs {needed}, for"
-                f" {len(subject.process.sockets)} sockets of the process"
-            )
-            remedy = (
-                f"Raise the hard limit of root there to {needed}: ulimit -Hn; LimitNOFILE= of sshd's unit."
-            )
-            yield Reason("descriptors", role, text, remedy)
-
-
 def congestion_known(subject: Subject) -> Iterator[Reason]:
     """Every connection keeps its congestion control."""
     used = {one.congestion for one in subject.process.sockets} - {""}
@@ -314,4 +298,5 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     one_file,
     room,
     descriptors,
+    queued_signals,
 )

@@ -24,6 +24,7 @@ from migrate.inventory import (
     of_its_session,
     pidfds,
     proc,
+    queued,
     sockets,
     sparse,
     supervision,
@@ -104,6 +105,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 raise
     _finish(found, files, tables)
     inside = {task.pid for task in found.tasks}
+    found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
