@@ -76,3 +76,17 @@ def promised(subject: Subject) -> Iterator[Reason]:
         )
         remedy = "Let it promise more: sysctl -w vm.overcommit_memory=0, or a larger vm.overcommit_ratio."
         yield Reason("not-promised", DESTINATION, text, remedy)
+
+
+def queued_signals(subject: Subject) -> Iterator[Reason]:
+    """CRIU sends the real-time signals that wait once more, in the place of the user there."""
+    needed, most = subject.process.queued_signals, subject.destination.most_signals
+    if 0 < most < needed:
+        text = (
+            f"signals wait for the process ({needed} of its user), and {most} may be queued there (ulimit -i)"
+        )
+        remedy = (
+            f"Let the program take them, or raise the limit of sshd there: prlimit --pid PID --sigpending={needed},"
+            " LimitSIGPENDING= of its unit."
+        )
+        yield Reason("queued-signals", DESTINATION, text, remedy)

@@ -66,6 +66,12 @@ WORDS = {
         "Raise its limits, prlimit --pid {pid} --as={what}:{what}, as a root with CAP_SYS_RESOURCE; or let it give"
         " back some.",
     ),
+    "cramped-locked": Words(
+        "{who} has as much memory locked as it may have (ulimit -l), all that it has (mlockall), and so is what"
+        " CRIU needs in it while it dumps it",
+        "Raise its limits, prlimit --pid {pid} --memlock={what}:{what}, as a root with CAP_SYS_RESOURCE; or let it"
+        " unlock some.",
+    ),
     "scheduling": Words(
         "{who} runs under {what}, which CRIU cannot set",
         "Give it another policy while it is moved: chrt --all-tasks --other --pid 0 PID, or --fifo.",
@@ -349,6 +355,8 @@ WORDS = {
 NOTES = {
     "locked-on-fault": "{who} locks memory as it touches it (MLOCK_ONFAULT): after the move all of that is locked,"
     " and takes {size} more",
+    "locked-future": "{who} has all of its memory locked (mlockall): what it maps after the move is not, even if it"
+    " has asked for that (MCL_FUTURE)",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
     "processor-time": "{who} may use {what} s of processor time (ulimit -t): counted from 0 after the move",

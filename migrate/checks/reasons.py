@@ -23,7 +23,13 @@ from migrate.checks.files import (
     written_here_alone,
 )
 from migrate.checks.hard_links import one_file
-from migrate.checks.kernel_limits import descriptors, mappings, numbers_of_descriptors, promised
+from migrate.checks.kernel_limits import (
+    descriptors,
+    mappings,
+    numbers_of_descriptors,
+    promised,
+    queued_signals,
+)
 from migrate.checks.mounted import mounts_permit
 from migrate.checks.names import interfaces_there, names_free, sockets_apart
 from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
@@ -303,4 +309,5 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     numbers_of_descriptors,
     mappings,
     promised,
+    queued_signals,
 )

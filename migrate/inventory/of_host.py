@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from migrate import environment, limits, place
 from migrate.criu import probe, worker
-from migrate.inventory import cgroups, kernel_limits
+from migrate.inventory import cgroups, kernel_limits, queued
 from migrate.pb.session_pb2 import HostInventory, Interface
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import nft
@@ -71,6 +71,7 @@ def inspect(
         pid_max=int(_read("/proc/sys/kernel/pid_max") or 0),
         cpu_features=_cpu_features(),
         most_backlog=_most_backlog(),
+        most_signals=min(queued.most(os.getpid()), 0xFFFFFFFF),
         most_descriptors=min(environment.most_descriptors(), 0xFFFFFFFF),
     )
     found.problems.extend(environment.problems())

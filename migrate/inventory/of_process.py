@@ -25,6 +25,7 @@ from migrate.inventory import (
     of_its_session,
     pidfds,
     proc,
+    queued,
     sockets,
     sparse,
     supervision,
@@ -98,7 +99,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             _frozen(pid, found)
             _limits(task, found)
             _scheduling(task, found)
-            found.obstacles.extend(locked.on_fault(pid, proc.status(pid)))
+            found.obstacles.extend(locked.obstacles(pid, proc.status(pid)))
             files.add_process(pid)
             kernel_limits.of_task(task, proc.text(pid, "maps"))
             tables.add_process(pid, files)
@@ -108,6 +109,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 raise
     _finish(found, files, tables)
     inside = {task.pid for task in found.tasks}
+    found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))

@@ -75,7 +75,7 @@ class Frozen(Stage):
 
     def _lend_limits(self) -> list[leeway.Narrow]:
         """Raise those that leave CRIU too little in a task. They are as before when it runs, on either host."""
-        lent = [one for pid, _ in self._tree.tasks for one in leeway.narrow(pid)]
+        lent = [one for pid, _ in self._tree.tasks for one in leeway.narrow(pid) if one.can_be_raised]
         started = dict(self._tree.tasks)
         for one in lent:
             self.ready.journal.did(entries.Limit(one.pid, started[one.pid], one.kind, one.soft, one.needed))

@@ -1,5 +1,7 @@
 """What CRIU needs in a task that it dumps, under the task's own limits: a few descriptors and some addresses.
 
+These are locked in memory where the task has asked for that, for all that it maps (mlockall(2)).
+
 CRIU has the task itself open and map things, and one that has come to its limits cannot. A soft limit can be raised
 for that time, up to the hard one, while the task stands still.
 
@@ -25,6 +27,8 @@ DESCRIPTORS = 5
 #: Its code, stack and arguments: measured, less than 256 KiB; and what a task with very many mappings needs more.
 ADDRESS_BYTES = 2 << 20
 _KILOBYTE = 1024
+#: include/uapi/linux/capability.h; mm/mmap.c mlock_future_ok()
+_CAP_IPC_LOCK = 14
 
 
 class Narrow(NamedTuple):
@@ -98,8 +102,20 @@ def _addresses(pid: int, soft: int) -> int:
     return 0  # it has ended
 
 
+def _locked(pid: int, soft: int) -> int:
+    """Whether it locks what will be mapped (MCL_FUTURE) shows nowhere: so every process is lent what that takes."""
+    status = Path(f"/proc/{pid}/status").read_bytes()
+    found = dict(
+        line.split(b":", 1) for line in status.split(b"\n") if line.startswith((b"VmLck:", b"CapEff:"))
+    )
+    if b"VmLck" not in found or int(found[b"CapEff"], 16) >> _CAP_IPC_LOCK & 1:
+        return 0  # it has ended, or may lock all
+    return int(found[b"VmLck"].split()[0]) * _KILOBYTE + ADDRESS_BYTES
+
+
 #: Limit -> what it has to be for a process, of which the soft one is given.
 _NEEDED: Mapping[int, Callable[[int, int], int]] = {
     resource.RLIMIT_NOFILE: _descriptors,
     resource.RLIMIT_AS: _addresses,
+    resource.RLIMIT_MEMLOCK: _locked,
 }

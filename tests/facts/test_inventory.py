@@ -512,6 +512,14 @@ def test_main_thread_that_has_ended(namespace: Namespace) -> None:
         assert only_code(inventory.process(pid)) == "leader-ended"
 
 
+def test_all_memory_is_locked(namespace: Namespace) -> None:
+    """Whether what it maps later is to be locked as well shows nowhere."""
+    with program("ctypes.CDLL(None).mlockall(3); ready()") as pid:
+        assert codes(inventory.process(pid)) == [("locked-future", "")] and "locked-future" in NOTES
+    with program("ctypes.CDLL(None).mlockall(3); ctypes.CDLL(None).munlockall(); ready()") as pid:
+        assert not inventory.process(pid).obstacles
+
+
 @pytest.mark.parametrize("on_fault", [0, 1])
 def test_memory_that_is_locked(namespace: Namespace, on_fault: int) -> None:
     code = f"""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from bad_input_bench import Bench, Server, stopped_at
+from harness.migrate import Ran
 from harness.wait import eventually
 
 #: Binds a UDP socket, which lets others have the port if a second word says so.
@@ -89,6 +90,8 @@ import socket, time
 s = socket.socket(socket.AF_UNIX); s.bind("/srv/meanwhile"); s.listen()
 while True: time.sleep(1000)
 """
+TRIES = 10
+TRIES = 10
 #: Takes the path as soon as CRIU has begun to build, and has it in its images' directory to log to.
 TAKES = """
 import ctypes, glob, os, socket, time
@@ -101,6 +104,14 @@ while True: time.sleep(1000)
 
 def test_a_unix_socket_that_is_made_as_criu_removes_it(bench: Bench) -> None:
     """CRIU gives no chance to keep it, but the process does not take its place without a word."""
+    found = next((one for one in (beaten_by_criu(bench) for _ in range(TRIES)) if one), None)
+    assert found, f"the other program was too slow {TRIES} times"
+    assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
+    found.must_say("destination", "somebody else has made /srv/meanwhile", "ss -xap")
+
+
+def beaten_by_criu(bench: Bench) -> Ran | None:
+    """A move in which the other program has made its socket, and CRIU removed that; None where it was too slow."""
     with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", HAS) as pid:
         program = Server(pid, "", 0, server.connection, "")
         with (
@@ -112,8 +123,6 @@ def test_a_unix_socket_that_is_made_as_criu_removes_it(bench: Bench) -> None:
         taken = "taken" in bench.names(bench.destination, "/run")
         bench.destination.exec(["rm", "-f", "/run/taken", "/srv/meanwhile"])
         bench.origin.exec(["rm", "-f", "/srv/meanwhile"])
-        if not taken:  # it was too slow: the process has the path, and the other program none
+        if not taken:
             bench.end_there(found)
-            pytest.skip("CRIU was faster")
-        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
-        found.must_say("destination", "somebody else has made /srv/meanwhile", "ss -xap")
+        return found if taken else None
