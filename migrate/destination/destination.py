@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from migrate import environment
 from migrate.destination.asked import Asked
 from migrate.destination.errand import Errand
 from migrate.destination.prepared import Prepared
@@ -95,6 +96,7 @@ class Destination:
         with self._errand.timed("prepare"):
             self._stage = begun = self._now(Asked).begin(request)
             self._stage = begun.prepare()
+            environment.settled()
         return pb.Prepared()
 
     def restore(self, request: pb.Restore) -> pb.Restored:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 
-from migrate import interrupt, limits, memory, place, switch
+from migrate import environment, interrupt, limits, memory, place, switch
 from migrate.events import log
 from migrate.files.images import Sender
 from migrate.gap import capture
@@ -36,6 +36,7 @@ def prepare(move: Move) -> Prepared:
     with move.account.phase("ahead"):
         _send_ahead(move, prepared.ready.images)
         prepared.ready.switch.choose()  # what is there to be had again may have changed since the check
+    environment.settled()
     return prepared
 
 
