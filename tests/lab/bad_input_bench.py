@@ -63,14 +63,17 @@ def stopped_at(bench: Bench, state: str, server: Server, *words: str) -> Iterato
 
 
 class Bench:
-    """A lab of its own, on which everything can be broken."""
+    """A lab of its own, on which everything can be broken.
+
+    :ivar pid_there: on the destination, of what was moved last: another one where its own was not free.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.origin, self.destination = lab.hosts["origin"], lab.hosts["destination"]
         self.peer = lab.hosts["peer"]
         self.service = lab.service.ipv4
-        self._port = 7000
+        self._port, self.pid_there = 7000, 0
 
     def free_port(self) -> int:
         """A port that no other test uses."""
@@ -233,7 +236,7 @@ class Bench:
     ) -> Ran:
         """Move *server*, which must serve its connection there; then end it, and put the addresses back.
 
-        :param then: called while it runs there.
+        :param then: called while it runs there, as :attr:`pid_there`.
         :param addresses: that move, beside the server's.
         """
         found = self.migrate(server.pid, "destination", *words)
@@ -241,6 +244,7 @@ class Bench:
         try:
             assert (found.status, found.report["outcome"]) == (0, "MOVED"), found
             server.serves()
+            self.pid_there = found.report["destination_pid"]
             then()
         finally:
             self.end_there(found, *moving)

@@ -79,7 +79,7 @@ def test_what_the_hard_limit_allows_is_lent(bench: Bench, kind: str, hard: str) 
         bench.moved(
             server,
             "--copy-files",
-            then=lambda: compare(before, limits(bench.destination, server.pid)),
+            then=lambda: compare(before, limits(bench.destination, bench.pid_there)),
         )
 
 
@@ -129,7 +129,7 @@ def test_signals_that_wait(bench: Bench) -> None:
         found = bench.refused(server, "--copy-files", "--agent", agent)
         assert found.codes == {("queued-signals", "destination")}
         found.must_say("destination", "--sigpending=2")
-        bench.moved(server, "--copy-files", then=lambda: drained(bench.destination, server.pid))
+        bench.moved(server, "--copy-files", then=lambda: drained(bench.destination, bench.pid_there))
     bench.destination.exec(["rm", agent])
 
 
