@@ -6,6 +6,7 @@ a guardian would do (:mod:`migrate.recovery.undo`). What cannot be done here is 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from migrate import limits
@@ -72,7 +73,7 @@ class Ending:
             self._runs_there()
             self._close(undo.kill_origin)
             if record is not None:
-                self._see_to_the_other_side(record, doubt.THERE)
+                self._heed(self._see_to_the_other_side(record, doubt.THERE))
         elif self._report.outcome is Outcome.IN_DOUBT:
             self._in_doubt()
         else:
@@ -88,9 +89,12 @@ class Ending:
         if found is not None:
             self._report.destination_pid = found.destination_pid
         observed.on_destination(self._report, self._request.host, self.seen)
+        self._heed(found)
+
+    def _heed(self, found: pb.Answer | None) -> None:
+        """The destination has looked since it said that the process runs."""
         if found is not None and found.where == pb.Answer.ENDED:
-            pid = self._report.destination_pid
-            self._report.where = f"ran on {self._request.host} as PID {pid}, and has ended there"
+            observed.ended_there(self._report, self._request.host)
 
     @staticmethod
     def _kill_here(record: Record | None) -> None:
@@ -154,21 +158,21 @@ class Ending:
     def _not_undone(self, problems: Iterable[str]) -> None:
         self._report.notes += [f"not undone on the destination: {problem}" for problem in problems]
 
-    def _see_to_the_other_side(self, record: Record, wanted: tuple[int, ...]) -> None:
+    def _see_to_the_other_side(self, record: Record, wanted: tuple[int, ...]) -> pb.Answer | None:
         """The destination has not confirmed that it has cleaned up. A new agent there does it, and says so.
 
         If there can be none, or somebody is still at work, the user is told what to do.
         """
         self._link.close(flush_s=0.0)
-        try:
-            if doubt.ask(record).where in wanted:
-                return
-        except (MigrateError, OSError):
-            pass
+        with contextlib.suppress(MigrateError, OSError):
+            found = doubt.ask(record)
+            if found.where in wanted:
+                return found
         self._report.notes.append(
             f"{record.other_host} has not confirmed that it has cleaned up. It does that by itself, unless its "
             f"agent and guardian were killed or stand still; to be sure, run later:  {look(record)}"
         )
+        return None
 
     def _in_doubt(self) -> None:
         """Only the destination knows whether it has begun to run it, so it is asked, in a session of its own."""

@@ -63,17 +63,22 @@ def on_destination(report: Report, host: str, seen: Seen) -> None:
     report.notes += seen.notes
 
 
+def ended_there(report: Report, host: str) -> None:
+    """It ran on the destination, and has ended."""
+    report.outcome = Outcome.ENDED
+    report.where = f"was moved to {host} and has ended there"
+    hint = "Look for its last words in its log there, and for an out-of-memory kill (dmesg)."
+    error = Ended("the process has ended since it runs there", hint=hint)
+    error.stamp("", "destination")
+    report.fail(error)
+
+
 def _compare(report: Report, host: str, before: list[TaskState], after: list[TaskState]) -> None:
     now = {task.pid: task.state for task in after}
     root, *others = before
     state = now.get(root.pid, "")
     if not state or state in DEAD:
-        report.outcome = Outcome.ENDED
-        report.where = f"was moved to {host} and has ended there"
-        hint = "Look for its last words in its log there, and for an out-of-memory kill (dmesg)."
-        error = Ended("the process has ended since it runs there", hint=hint)
-        error.stamp("", "destination")
-        report.fail(error)
+        ended_there(report, host)
     elif state in STOPPED and root.state not in STOPPED:
         report.notes.append(
             f"it was stopped there by a signal; to let it run: kill -CONT {report.destination_pid}"

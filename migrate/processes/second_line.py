@@ -19,7 +19,8 @@ from migrate.processes import identity, pending
 from migrate.processes.identity import Identity
 
 #: Number of tgkill(2), for which not every C library has a function. Source: man syscalls(2).
-_TGKILL = 234 if os.uname().machine == "x86_64" else 131
+_NUMBERS = {"x86_64": 234, "aarch64": 131, "riscv64": 131, "loongarch64": 131, "s390x": 241, "ppc64le": 250}
+_TGKILL = _NUMBERS.get(os.uname().machine, -1)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +67,8 @@ def _report(trial: Trial, verdict: Verdict) -> None:
     if said is None:
         _no_report(trial, verdict)
         return
-    if STATUS.get(said["outcome"]) != trial.status:
+    killed_since = trial.status == -signal.SIGKILL and trial.hit("kill", "driver")
+    if STATUS.get(said["outcome"]) != trial.status and not killed_since:
         text = f"exit status {trial.status} with outcome {said['outcome']}"
         verdict.findings.append(f"{text}: {(said['error'] or {}).get('message')}")
     if said["error"] and said["error"].get("bug"):

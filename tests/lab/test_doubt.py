@@ -135,6 +135,19 @@ def test_process_that_has_ended_there_does_not_run_again_here(bench: Bench) -> N
     bench.assert_alone("origin")
 
 
+def test_process_that_has_ended_since_it_was_said_to_run(bench: Bench) -> None:
+    """Who asks whether the destination has cleaned up hears of it, and says so."""
+    with bench.other(bench.origin.spawn(["sleep", "1000"])):
+        migration = Migration(bench, "ACTIVATED")
+        bench.destination.exec(["kill", "-9", str(bench.pid)])
+        kill_sshd(bench)
+        migration.go()
+        status, report = migration.end()
+        assert (status, report["outcome"]) == (6, "ENDED")
+        assert report["where"] == "was moved to destination and has ended there"
+    bench.assert_alone("origin")
+
+
 # --- an address that its host no longer answers for well -------------------------------------------------
 
 
