@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 from migrate.errors import Taken
@@ -20,14 +21,14 @@ from migrate.processes import mounts, users
 _ASK_A_SERVER = ("nfs", "cifs", "smb")
 
 
-def require_unwritten(name: str, folder: int, shown: Path) -> None:
+def require_unwritten(name: str, folder: int, shown: Path, leased: Collection[str]) -> None:
     """Make sure that nobody here has *name* in *folder* open for writing, or has a lease on it.
 
-    :param shown: what it is called in the message.
+    :param shown: what it is called in the message. :param leased: see :func:`migrate.files.leases.held`.
     :raises Taken: somebody has. :raises OSError: there is no such file.
     """
     hint = "End that program there, or let one of the two use another file; fuser -v shows who has it."
-    if leases.is_held(os.stat(name, dir_fd=folder, follow_symlinks=False)):
+    if leases.is_on(os.stat(name, dir_fd=folder, follow_symlinks=False), leased):
         text = f"{shown} is copied there, and somebody there has a lease on it (F_SETLEASE) since the check"
         raise Taken(text, hint=hint)
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)

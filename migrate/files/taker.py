@@ -10,11 +10,12 @@ import contextlib
 import itertools
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from migrate import place
 from migrate.errors import MigrateError, Taken
-from migrate.files import beneath, opened
+from migrate.files import beneath, leases, opened
 from migrate.files.copies import ATTRIBUTES
 from migrate.files.entries import Copied, Directory
 from migrate.journal.journal import Journal
@@ -39,6 +40,8 @@ class FileTaker:
         self._path = Path()
         #: What was there before, under which name it is kept; "": nothing was, or it was a link.
         self._kept: dict[Path, str] = {}
+        #: Which files have a lease, as far as has been asked.
+        self._leased: Collection[str] | None = None
         self._made: dict[Path, str] = {}
         self._put_here: dict[Path, str] = {}
 
@@ -131,18 +134,23 @@ class FileTaker:
 
         :raises Taken: somebody does. An undo puts back the very file that was there.
         """
+        self._leased = None
         for path, kept in self._kept.items():
             if path.parent not in self._made:
                 with contextlib.suppress(FileNotFoundError), beneath.directory(path.parent) as folder:
                     self._require_unwritten(folder, path)
                     if kept:
-                        opened.require_unwritten(kept, folder, path)
+                        self._require_unwritten(folder, path, kept)
 
-    @staticmethod
-    def _require_unwritten(folder: int, path: Path) -> None:
-        """Nobody here shall go on with a file that is none any more."""
-        if stat.S_ISREG(beneath.mode(folder, path.name)):
-            opened.require_unwritten(path.name, folder, path)
+    def _require_unwritten(self, folder: int, path: Path, kept: str = "") -> None:
+        """Nobody here shall go on with a file that is none any more.
+
+        :param kept: the name that the file has now which was at *path* before.
+        """
+        if stat.S_ISREG(beneath.mode(folder, kept or path.name)):
+            if self._leased is None:
+                self._leased = leases.held()
+            opened.require_unwritten(kept or path.name, folder, path, self._leased)
 
     def _make_hard_link(self, path: Path, first: Path) -> None:
         """One more name of a file that we have put in its place, and of no other."""
