@@ -46,6 +46,8 @@ class Bench(kills.Bench):
         self.choose_pids()
         for host in (self.origin, self.destination):
             host.exec(["sh", "-c", "rm -rf /tmp/beats; mkdir -p /tmp/beats"])
+            # What the kernel has yet to end of the run before: a client may get the same port again.
+            host.exec(["ss", "-K", "-t", "-a", f"sport = :{PORT} or sport = :{PORT + 1}"])
         self.pid = self.origin.spawn([sys.executable, SERVER, "serve", str(PORT)])
         eventually(lambda: listeners(self.origin, PORT, PORT + 1) == 3, "the server listens")
         self.drive = drive_numbered(self.lab, PORT, self.streams)
