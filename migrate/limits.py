@@ -77,6 +77,10 @@ UNSENT_S = _limit("UNSENT_S", 15, "closed connections that still send, before an
 DEFERRED_S = _limit("DEFERRED_S", 35, "clients that TCP_DEFER_ACCEPT hides, before anything is held: refused")
 HANDSHAKE_S = _limit("HANDSHAKE_S", 1, "handshakes under way when new connections are held: left to them")
 
+INSIDE_S = _limit(
+    "INSIDE_S", 2, "accept queues that connections from the same host keep filling: these are held, too"
+)
+
 # --- from the freeze on ----------------------------------------------------------------------------------
 
 FILTER_MARGIN_S = _limit(

@@ -27,6 +27,7 @@ class Lease:
     def __init__(self, isolation: Isolation, now: Callable[[], float] = time.monotonic) -> None:
         self._isolation, self._now = isolation, now
         self._renewed_at: float | None = None
+        self._inside = False
 
     def hold(
         self, flows: Iterable[Flow] = (), listeners: Iterable[Endpoint] = (), *, syn_only: bool = False
@@ -39,6 +40,21 @@ class Lease:
         began = self._now()
         self._isolation.hold(flows, listeners, syn_only=syn_only)
         self._renewed_at = began
+
+    @property
+    def lets_inside(self) -> bool:
+        """Programs of this host may connect although SYNs are held."""
+        return self._inside
+
+    def let_inside(self, *, connect: bool) -> None:
+        """See :meth:`tcpcp.endpoint.isolation.Isolation.let_inside`.
+
+        :raises FilterLost: what was held before was not in force all the time.
+        """
+        if connect != self._inside:
+            self.check()
+            self._isolation.let_inside(connect=connect)
+            self._inside = connect
 
     def renew(self) -> None:
         """Renew it if it is time to; to be called often.

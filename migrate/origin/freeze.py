@@ -19,6 +19,9 @@ from tcpcp.criu import stages
 
 #: How often a freeze is tried when connections slip into an accept queue.
 FREEZES = 5
+#: In so many of these, the first ones, programs of this host may connect until the tree is frozen: it may be the
+#: tree itself. In the others somebody else has been too quick for us, who can be held off.
+INSIDE = 3
 
 
 class Prepared(Stage):
@@ -39,7 +42,8 @@ class Prepared(Stage):
         ready.guardian.check()
         move.patience.begin_gap()
         ready.guardian.expect_end(move.patience.gap_until)
-        attempt = self.attempt
+        attempt, lease = self.attempt, ready.packets.lease
+        lease.let_inside(connect=True)
         for number in range(FREEZES):
             move.account.report.notes += ready.hold.prepare(self._tasks)
             listeners = self._drained()
@@ -51,14 +55,35 @@ class Prepared(Stage):
             tree = Tree(move.subject.frozen(), were_stopped)
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
+            inside = self._hold_inside(listeners) and number + 1 < INSIDE
             if not stages.accept_queues(listeners) and self._unowned.none_left():
                 return Frozen(ready, attempt, tree, going)
+            # While the tree stands still: what it begins next shall not meet the filter.
+            lease.let_inside(connect=inside)
             move.held.freeze.close()
         raise CriuError(
             "connections keep arriving in an accept queue that the process does not empty, or being closed with"
             " data that is still to be sent",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
+
+    def _hold_inside(self, listeners: list[int]) -> bool:
+        """The tree is frozen: hold what comes from this host, too.
+
+        :return: it was not held until now, so that the tree waits for no answer that the filter keeps away.
+        :raises CriuError: it was, and the tree waits for one.
+        """
+        lease = self.ready.packets.lease
+        if lease.lets_inside:
+            lease.let_inside(connect=False)
+            return True
+        if own := accept_queues.own_attempts(self._tasks(), listeners):
+            raise CriuError(
+                f"the process connects to its own listener at {', '.join(own)} all the time, and cannot be frozen"
+                " without a connection that is only begun, or not accepted yet",
+                hint="Have its workers, or what checks its health, pause for a moment, and try again.",
+            )
+        return False
 
     def _tasks(self) -> list[int]:
         return self.ready.move.subject.tasks()

@@ -99,6 +99,30 @@ def test_listener(hosts: Hosts, address: str) -> None:
         filter_.release()
 
 
+@pytest.mark.parametrize(
+    ("bound", "asked"), (("10.9.0.1", "10.9.0.1"), ("0.0.0.0", "10.9.0.1"), ("0.0.0.0", "127.0.0.1"))
+)
+def test_programs_of_this_host_may_connect(hosts: Hosts, bound: str, asked: str) -> None:
+    """Where that is let: they alone, until it is let no more."""
+    with hosts.here.entered():
+        listener = socket.create_server((bound, 0))
+        port = listener.getsockname()[1]
+        filter_ = Isolation("inside")
+        filter_.prepare()
+        filter_.let_inside(connect=True)
+        filter_.hold(listeners=[Endpoint(ipaddress.ip_address(bound), port)], syn_only=True)
+        socket.create_connection((asked, port), timeout=1).close()
+    with hosts.there.entered(), pytest.raises(TimeoutError):
+        socket.create_connection(("10.9.0.1", port), timeout=0.3)
+    with hosts.here.entered():
+        filter_.let_inside(connect=False)
+        with pytest.raises(TimeoutError):
+            socket.create_connection((asked, port), timeout=0.3)
+        filter_.let_inside(connect=True)
+        socket.create_connection((asked, port), timeout=1).close()
+        filter_.release()
+
+
 def test_marked_packets_pass(hosts: Hosts) -> None:
     sock, peer = hosts.connect()
     with hosts.here.entered():

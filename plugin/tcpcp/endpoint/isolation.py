@@ -22,6 +22,8 @@ One table ``inet tcpcp-NAME`` for each :class:`Isolation`. Why it looks as it do
   reset it. The hook's priority is before that of tracking, -200, and what is not tracked on its way out is not
   either on its way in (net/netfilter/nf_conntrack_core.c nf_conntrack_in()).
 - Only TCP is looked at.
+- The set ``inside`` has an element while programs of this host may connect although SYNs are dropped: their packets
+  come by the loopback interface, and it is for whoever waits for a program that connects to itself.
 
 Source: nft(8); net/netfilter/nf_tables_api.c; CRIU's soccr.h for the mark.
 """
@@ -47,7 +49,7 @@ MARK = 0xC114
 #: How long a filter holds when nobody renews it.
 TIMEOUT_S = 60
 
-#: The element of the set "armed".
+#: The element of the sets "armed" and "inside".
 _TCP = bytes([socket.IPPROTO_TCP])
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -100,7 +102,9 @@ add set {t} syn4 {{ type ipv4_addr . inet_service; }}
 add set {t} syn6 {{ type ipv6_addr . inet_service; }}
 add set {t} wildsyn4 {{ type inet_service; }}
 add set {t} wildsyn6 {{ type inet_service; }}
+add set {t} inside {{ type inet_proto; }}
 add chain {t} syns
+add rule {t} syns meta iiftype loopback meta l4proto @inside return
 add rule {t} syns ip daddr . tcp dport @syn4 drop
 add rule {t} syns ip6 daddr . tcp dport @syn6 drop
 add rule {t} syns meta nfproto ipv4 tcp dport @wildsyn4 drop
@@ -203,6 +207,15 @@ class Isolation:
     ) -> None:
         """As :meth:`hold`, on a filter that holds already; its timeout is not renewed."""
         nft.change_elements("add", self.table_name, _sets(flows, listeners, syn_only, except_flows))
+
+    def let_inside(self, *, connect: bool) -> None:
+        """Let programs of this host connect to listeners whose SYNs are held (*syn_only*), or hold theirs, too.
+
+        At first these are held. The filter must be prepared.
+
+        :raises IsolationError: nothing has changed; to hold them when they are held is an error, too.
+        """
+        nft.change_elements("add" if connect else "delete", self.table_name, {"inside": [_TCP]})
 
     def drop_flows(self, flows: Iterable[Flow]) -> None:
         """Let *flows*, which are held, through again; the others stay held."""
