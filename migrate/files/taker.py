@@ -14,13 +14,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from migrate import place
-from migrate.errors import MigrateError, Taken
-from migrate.files import beneath, leases, opened
+from migrate.errors import MigrateError
+from migrate.files import aside, beneath, leases, opened
 from migrate.files.copies import ATTRIBUTES
 from migrate.files.entries import Copied, Directory
 from migrate.journal.journal import Journal
 from migrate.link.payloads import Piece
-from migrate.processes import users
 from tcpcp.kernel.writing import write_all
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -192,13 +191,12 @@ class FileTaker:
 
     def _put_aside(self, folder: int, path: Path) -> None:
         """A directory with all that is in it."""
-        if path not in self._made and (found := users.of(str(path), besides={os.getpid()})):
-            text = f"{path} is to be replaced there, and is used by {', '.join(found[:3])} since the check"
-            raise Taken(text, hint="End that program there, or let one of the two use another directory.")
+        if path not in self._made:
+            aside.require_unused(path)
         kept = next(self._names)
         self._did(folder, path, backup=str(path.with_name(kept)))
         with self._acting(folder, path):
-            os.rename(path.name, kept, src_dir_fd=folder, dst_dir_fd=folder)  # noqa: PTH104
+            aside.rename(path, kept, folder)
 
     # --- directories -------------------------------------------------------------------------------------
 

@@ -411,3 +411,36 @@ def test_a_name_is_made_only_of_what_was_copied(copy: Copy, tmp_path: Path) -> N
     with pytest.raises(MigrateError, match="not what was copied"):
         copy.send(Piece(name=f"{copy.there}/two", hard_link=first, last=True))
     assert not (copy.there / "two").exists() and (tmp_path / "secret").stat().st_nlink == 2
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Iterator[Path]:
+    """An overlay with a directory of its lower layer, it and another one in that: of the upper one."""
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    run = subprocess.check_call
+    run(["mount", "-t", "tmpfs", "none", layers])
+    for name in ("lower/a dir/sub", "upper/a dir/made", "work", "merged"):
+        (layers / name).mkdir(parents=True)
+    (layers / "lower/a dir/sub/file").write_text("below")
+    (layers / "upper/a dir/made/file").write_text("above")
+    options = f"redirect_dir=off,lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+    run(["mount", "-t", "overlay", "-o", options, "none", layers / "merged"])
+    yield layers / "merged"
+    run(["umount", "-R", layers])
+
+
+def test_a_directory_of_a_lower_layer(layers: Path, copy: Copy) -> None:
+    """It cannot be renamed, which is said; by either remedy it can."""
+    taker, tree = FileTaker(copy.journal), layers / "a dir"
+    before = look(tree)
+    with pytest.raises(MigrateError, match="lower layer of an overlay") as caught:
+        taker.take(Piece(str(tree), removed=True))
+    assert look(tree) == before
+    taker.take(Piece(str(tree / "made"), removed=True))
+    assert not (tree / "made").exists()
+    command = caught.value.problem.hint.split("`")[1]
+    subprocess.check_call(["sh", "-c", command])
+    assert (tree / "sub/file").read_text() == "below"
+    taker.take(Piece(str(tree), removed=True))
+    assert not tree.exists()
