@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.locks import conflict
-from migrate.inventory import described, holders, room
+from migrate.inventory import described, holders, replaced, room
 from migrate.pb.session_pb2 import File
 from migrate.processes import users
 
@@ -22,6 +22,7 @@ def there(wanted: list[File]) -> list[File]:
         if here.use == File.COPIED_TREE and here.directory:
             here.mounts.extend(users.mounted(here.path))
             here.writers.extend(users.of(here.path, besides={os.getpid()}))
+            replaced.add(here)
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from migrate import checks, inventory, limits, runtime, switch
 from migrate.checks import around, names, obstacles
 from migrate.errors import Problem, Refused
-from migrate.inventory import beside, ports, proc
+from migrate.inventory import beside, ports, proc, replaced
 from migrate.link import message_checks
 from migrate.origin import chronicle, patience
 from migrate.origin.session import Session
@@ -74,7 +74,9 @@ def check(session: Session) -> Plan:
         if reasons:
             raise Refused(reasons)
         plan.bystanders = bystanders
-        plan.notes += left + lent + checks.notes_on_files(process, there, options)
+        plan.notes += (
+            left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, options)
+        )
         return plan
 
 

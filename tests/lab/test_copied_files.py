@@ -173,6 +173,27 @@ def test_a_tree_comes_back_when_nothing_moves(bench: Bench) -> None:
     assert bench.names(bench.destination, "/srv/copied") == {"db"}
 
 
+def test_what_goes_with_the_tree_there_is_told(bench: Bench) -> None:
+    """By the check, and in the report."""
+    bench.write(bench.origin, "/srv/copied/db/log", "log")
+    for name in ("log", "sub/stale"):
+        bench.write(bench.destination, f"/srv/copied/db/{name}", "its")
+    told = (
+        "1 file in /srv/copied/db on the destination is not in the one here, and goes with it when the process has"
+        " moved: sub/stale"
+    )
+    with bench.server("write=/srv/copied/db/log") as server:
+        checked = bench.migrate(server.pid, "destination", "--copy-tree", "/srv/copied/db", "--check")
+        assert told in checked.report["notes"]
+        assert bench.names(bench.destination, "/srv/copied/db") == {"log", "sub"}
+        moved = bench.migrate(server.pid, "destination", "--copy-tree", "/srv/copied/db")
+        try:
+            assert (moved.status, told in moved.report["notes"]) == (0, True), moved
+            assert bench.names(bench.destination, "/srv/copied/db") == {"log"}
+        finally:
+            bench.end_there(moved, server.address)
+
+
 def test_an_open_database_is_not_copied(bench: Bench) -> None:
     bench.origin.exec(["mkdir", "-p", "/srv/copied"])
     bench.origin.exec([sys.executable, "-c", SQLITE.format("/srv/copied/app.db")])

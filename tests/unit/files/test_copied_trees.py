@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from migrate.files.content import Digests
 from migrate.files.entries import Copied
 from migrate.files.taker import FileTaker
 from migrate.files.trees import Tree
-from migrate.inventory import beside, compared
+from migrate.inventory import beside, compared, replaced
 from migrate.journal import journal
 from migrate.link import payloads
 from migrate.link.payloads import Piece
@@ -252,6 +253,35 @@ def test_what_is_mounted_there_is_found(tmp_path: Path, below: str) -> None:
     with mounted(tmp_path / "there" / below):
         assert there(tmp_path / "there").mounts == [str(tmp_path / "there" / below)]
     assert there(tmp_path / "there").mounts == []
+
+
+def test_what_only_the_destination_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = tmp_path / "it"
+    for name in ("same", "sub/same", "d", "c", "sub/b", "a"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text("1")
+    (top / "link").symlink_to(top / "sub")
+    its = there(top)
+    assert not its.more_below
+    assert replaced.notes([its]) == []
+    for name in ("a", "sub/b", "c", "d", "link"):
+        (top / name).unlink()
+    (note,) = replaced.notes([its])
+    assert note == (
+        f"5 files in {top} on the destination are not in the one here, and go with it when the process has moved:"
+        " a, c, d, ..."
+    )
+    (top / "other").write_text("1")
+    monkeypatch.setattr(replaced, "MOST_NAMES", 3)
+    its = there(top)
+    assert (set(its.below), its.more_below) == ({"same", "sub/same", "other"}, False)
+    monkeypatch.setattr(replaced, "MOST_NAMES", 2)
+    its = there(top)
+    assert (len(its.below), its.more_below) == (2, True)
+    shutil.rmtree(top)
+    (note,) = replaced.notes([its])
+    assert note.startswith("at least 2 files in ")
+    assert note.endswith(", ...")
 
 
 def test_who_uses_something_there_is_found(tmp_path: Path) -> None:
