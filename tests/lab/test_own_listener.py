@@ -1,15 +1,17 @@
 """A tree that connects to its own listener all the time: a proxy and what is behind it, a health check, a worker.
 
-The judge is the tree: a worker of it ends at the first connection that fails.
+What others on the same host ask for is lost no more than what comes from elsewhere. The judges are the tree, a
+worker of which ends at the first connection that fails, and who asks.
 """
 
 from __future__ import annotations
 
 import sys
+from subprocess import PIPE
 
 import pytest
 from harness.hosts import MOVERS, connect, spawn, ss
-from harness.migrate import run_migrate
+from harness.migrate import move, run_migrate
 from harness.wait import eventually
 
 from migrate.lab import Host, Lab
@@ -46,6 +48,18 @@ while True:
             asked.sendall(b"taken")
 """
 
+#: Asks from the address of its host until its input ends, and says how often: ASKING HOST'S SERVICE'S.
+ASKING = f"""
+import select, socket, sys
+count = 0
+while not select.select([sys.stdin], [], [], 0.001)[0]:
+    with socket.create_connection((sys.argv[2], {PORT}), timeout=20, source_address=(sys.argv[1], 0)) as asking:
+        asking.sendall(b"?")
+        assert asking.recv(9)
+    count += 1
+print(count)
+"""
+
 pytestmark = pytest.mark.usefixtures("clean")
 
 
@@ -54,7 +68,8 @@ def start(lab: Lab, address: str, *, workers: int = 1, pause_s: float = OFTEN_S,
     origin = lab.hosts["origin"]
     pid = spawn(origin, [sys.executable, "-c", TREE, address, *map(str, (workers, pause_s, slow_s))])
     eventually(lambda: ss(origin, "-l", f"sport = {PORT}"), "it listens")
-    assert_it_counts(origin, address)
+    if workers:
+        assert_it_counts(origin, address)
     return pid
 
 
@@ -96,3 +111,14 @@ def test_one_that_never_waits_stays(lab: Lab) -> None:
     assert "pause" in stayed.report["error"]["hint"]
     assert_it_counts(lab.hosts["origin"], "127.0.0.1")
     assert len(ss(lab.hosts["origin"], "-l", f"sport = {PORT}")) == 1
+
+
+def test_who_asks_from_the_same_host_gets_an_answer(lab: Lab) -> None:
+    """As often as it can, also while the tree is frozen: there or here, none of its connections fails."""
+    pid, origin = start(lab, lab.service.ipv4, workers=0), lab.hosts["origin"]
+    words = [sys.executable, "-c", ASKING, origin.ipv4, lab.service.ipv4]
+    with origin.popen(words, stdin=PIPE, stdout=PIPE, text=True) as asking:
+        move(lab, pid, "--address", lab.service.ipv4)
+        told, _ = asking.communicate("")
+    assert asking.returncode == 0
+    assert int(told) > 100
