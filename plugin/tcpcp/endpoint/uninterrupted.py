@@ -13,12 +13,16 @@ The mask is changed by libc's own function: Python's gives the mask of before as
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import errno
 import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
+
+from tcpcp.errors import KernelError
 
 #: sigset_t of glibc and of musl; the kernel's has 8 or 16.
 _MASK_BYTES = 128
@@ -242,11 +246,26 @@ class Uninterrupted:
                 self._put_off.hold()
 
 
-def start(thread: threading.Thread) -> None:
-    """Start *thread*, which no signal is given to: else its handler would run in the middle all the same."""
+def start(run: Callable[[], object]) -> None:
+    """Begin *run* in another thread, which no signal is given to: else its handler would run in the middle all the
+    same, in a program of one thread until now.
+
+    It does not wait for the thread: with all signals held off nobody could end that. One whose first lines find no
+    memory is gone without a word.
+
+    :raises KernelError: this host has no room for another thread.
+    Source: CPython thread_PyThread_start_new_thread(): a bare RuntimeError; man pthread_create(3) EAGAIN.
+    """
     before = _current()
-    _set(_ALL)
     try:
-        thread.start()
+        _set(_ALL)
+        _begin(run)
     finally:
         _set(before)
+
+
+def _begin(run: Callable[[], object]) -> None:
+    try:
+        _thread.start_new_thread(run, ())
+    except (RuntimeError, MemoryError) as exc:
+        raise KernelError("pthread_create", errno.EAGAIN) from exc
