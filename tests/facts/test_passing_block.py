@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from random import Random
 import pytest
 from alarm import Alarm
 from forking import ended
+from helpers import environment
 from netns import Hosts, eventually
 from passing import assert_no_reset
 from programs import threads_named
@@ -409,3 +411,39 @@ def test_dropped_in_the_middle_of_another_call(hosts: Hosts, pairs: list[Pair], 
     assert how_it_ended == 0
     alive(*pairs[0])
     alive(*pairs[1])
+
+
+#: Its last call comes upon a block that nobody ends; then it ends itself.
+DROPS_AND_ENDS = """
+import gc, socket, sys, tcpcp
+from tcpcp.endpoint import flow_rules
+lost, sock = (socket.socket(fileno=int(one)) for one in sys.argv[1:])
+tcpcp.prepare()
+gc.disable()
+block = tcpcp.passing([lost])
+block.__enter__()
+around = [block]
+around.append(around)
+del block, around
+make = flow_rules.flow_sets
+def collecting(*given):
+    gc.collect()
+    return make(*given)
+flow_rules.flow_sets = collecting
+sys.setswitchinterval(60)
+try:
+    tcpcp.get(sock)
+finally:
+    flow_rules.flow_sets = make
+"""
+
+
+def test_dropped_before_the_program_ends(hosts: Hosts, pairs: list[Pair]) -> None:
+    """What is done beside the call is done before that."""
+    lost, other = pairs[0][0], pairs[1][0]
+    numbers = [one.fileno() for one in (lost, other)]
+    with hosts.here.entered():
+        command = [sys.executable, "-c", DROPS_AND_ENDS, *map(str, numbers)]
+        subprocess.run(command, env=environment(), pass_fds=numbers, check=True, timeout=30)
+    assert not tcp_repair.get_repair(lost) and tcp_repair.get_repair(other)
+    alive(*pairs[0])
