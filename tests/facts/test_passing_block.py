@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -19,8 +20,10 @@ from random import Random
 import pytest
 from alarm import Alarm
 from forking import ended
-from netns import Hosts
+from helpers import environment
+from netns import Hosts, eventually
 from passing import assert_no_reset
+from programs import threads_named
 
 import tcpcp
 from tcpcp.endpoint import block, calls, flow_rules, isolation
@@ -196,8 +199,9 @@ def test_one_cannot_be_released(hosts: Hosts, pairs: list[Pair]) -> None:
     assert_no_reset(hosts)
 
 
-def threads() -> int:
-    return sum(one.name == "tcpcp renews" for one in threading.enumerate())
+def threads(count: int) -> None:
+    """Wait until there are so many that renew: the kernel has one a moment longer than who waits for its end."""
+    eventually(lambda: len(threads_named("tcpcp renews")) == count, f"threads that renew: {count}")
 
 
 def test_renewed_while_the_body_runs(
@@ -210,9 +214,9 @@ def test_renewed_while_the_body_runs(
         peer.sendall(b"late")
         time.sleep(5)
         assert tcp_repair.get_outq(peer) == 4
-        assert threads() == 1
+        threads(1)
         raise Wrong
-    assert threads() == 0
+    threads(0)
     sock.settimeout(3)
     assert sock.recv(100) == b"late"
 
@@ -275,7 +279,7 @@ def test_a_handler_raises_at_any_moment(hosts: Hosts, interrupting: Alarm) -> No
                 alive(sock, peer)
                 sock.close()
             peer.close()
-        assert threads() == 0
+        threads(0)
     assert fates["got"] == 0 and fates["runs"] > 10 and fates["released"] > 10, fates
 
 
@@ -329,8 +333,9 @@ def test_interrupted_again_and_again(
 def test_no_signal_is_given_to_the_thread_that_renews(pairs: list[Pair], hosts: Hosts) -> None:
     """Python would run the handler in the main thread, which holds them off, all the same."""
     with hosts.here.entered(), pytest.raises(Wrong), tcpcp.passing([pairs[0][0]]):
-        [thread] = [one for one in threading.enumerate() if one.name == "tcpcp renews"]
-        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
+        threads(1)
+        [thread] = threads_named("tcpcp renews")
+        status = Path(f"/proc/self/task/{thread}/status").read_text().splitlines()
         [blocked] = [int(line.split()[1], 16) for line in status if line.startswith("SigBlk:")]
         assert all(blocked >> one - 1 & 1 for one in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM))
         assert signal.SIGALRM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -342,9 +347,10 @@ def test_what_never_ended_is_resumed_when_it_is_dropped(hosts: Hosts, pairs: lis
     with hosts.here.entered():
         block = tcpcp.passing([sock for sock, _ in pairs])
         block.__enter__()
-        assert tcp_repair.get_repair(pairs[0][0]) and threads() == 1
+        assert tcp_repair.get_repair(pairs[0][0])
+        threads(1)
         del block
-        assert threads() == 0
+        threads(0)
     for pair in pairs:
         alive(*pair)
 
@@ -405,3 +411,39 @@ def test_dropped_in_the_middle_of_another_call(hosts: Hosts, pairs: list[Pair], 
     assert how_it_ended == 0
     alive(*pairs[0])
     alive(*pairs[1])
+
+
+#: Its last call comes upon a block that nobody ends; then it ends itself.
+DROPS_AND_ENDS = """
+import gc, socket, sys, tcpcp
+from tcpcp.endpoint import flow_rules
+lost, sock = (socket.socket(fileno=int(one)) for one in sys.argv[1:])
+tcpcp.prepare()
+gc.disable()
+block = tcpcp.passing([lost])
+block.__enter__()
+around = [block]
+around.append(around)
+del block, around
+make = flow_rules.flow_sets
+def collecting(*given):
+    gc.collect()
+    return make(*given)
+flow_rules.flow_sets = collecting
+sys.setswitchinterval(60)
+try:
+    tcpcp.get(sock)
+finally:
+    flow_rules.flow_sets = make
+"""
+
+
+def test_dropped_before_the_program_ends(hosts: Hosts, pairs: list[Pair]) -> None:
+    """What is done beside the call is done before that."""
+    lost, other = pairs[0][0], pairs[1][0]
+    numbers = [one.fileno() for one in (lost, other)]
+    with hosts.here.entered():
+        command = [sys.executable, "-c", DROPS_AND_ENDS, *map(str, numbers)]
+        subprocess.run(command, env=environment(), pass_fds=numbers, check=True, timeout=30)
+    assert not tcp_repair.get_repair(lost) and tcp_repair.get_repair(other)
+    alive(*pairs[0])

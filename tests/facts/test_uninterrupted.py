@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from forking import ended, in_child
 
+from tcpcp.endpoint import uninterrupted
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 
 
@@ -81,3 +86,149 @@ def test_one_that_raises_does_not_keep_the_others_from_it() -> None:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+# --- children that another thread forks meanwhile -----------------------------------------------------------
+
+
+class Came(Exception):
+    """What the handler raises."""
+
+
+def _raise(number: int, frame: object) -> None:
+    raise Came
+
+
+def _handled() -> bool:
+    """Whether this process runs the program's handler, now and after a call of its own; and takes all signals."""
+    for _ in range(2):
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(1)
+        except Came:
+            pass
+        else:
+            return False
+        with Uninterrupted():
+            pass
+    return signal.getsignal(signal.SIGUSR1) is _raise and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def _handled_here_and_below() -> bool:
+    return _handled() and ended(in_child(_handled)) == 0
+
+
+@pytest.fixture
+def raising() -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, _raise)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def _from_another(fork: Callable[[], int]) -> int:
+    """What *fork* says in another thread, while the main one is at work."""
+    said: list[int] = []
+    middle = threading.Event()
+
+    def run() -> None:
+        middle.wait()
+        said.append(fork())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    with Uninterrupted():
+        middle.set()
+        thread.join()
+    return said[0]
+
+
+@pytest.mark.usefixtures("raising")
+def test_a_child_of_another_thread_has_the_handlers() -> None:
+    for _ in range(5):
+        assert _from_another(lambda: ended(in_child(_handled_here_and_below))) == 0
+
+
+def _worker() -> None:
+    sys.exit(0 if _handled() else 1)
+
+
+@pytest.mark.usefixtures("raising")
+def test_so_has_a_worker_of_multiprocessing() -> None:
+    def fork() -> int:
+        worker = multiprocessing.get_context("fork").Process(target=_worker)
+        worker.start()
+        worker.join(20)
+        return worker.exitcode if worker.exitcode is not None else -1
+
+    assert _from_another(fork) == 0
+
+
+@pytest.mark.usefixtures("raising")
+def test_what_came_to_the_parent_does_not_come_to_the_child() -> None:
+    """Also where the main thread forks in the middle; and the child's own comes when the context ends."""
+    waits = threading.Event()
+    thread = threading.Thread(target=waits.wait)
+    thread.start()
+    pid = -1
+    with pytest.raises(Came), Uninterrupted():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.05)
+        pid = os.fork()
+        if not pid:
+            _leave_in_the_middle()
+    waits.set()
+    thread.join()
+    assert ended(pid) == 0
+
+
+def _leave_in_the_middle() -> None:
+    """In the child, which has the parent's context."""
+    try:
+        [context] = uninterrupted._begun
+        context.let()
+        context.call()
+        context.hold()
+        context(signal.SIGUSR1, None)
+        context.end()
+        context.call()
+    except Came:
+        os._exit(0 if signal.getsignal(signal.SIGUSR1) is _raise else 2)
+    finally:
+        os._exit(1)
+
+
+def _flags(number: int) -> bytes:
+    """SA_RESTART and the others of the kernel's; in struct sigaction behind the handler and the mask."""
+    action = ctypes.create_string_buffer(8 + 128 + 16)
+    assert ctypes.CDLL(None).sigaction(number, None, action) == 0
+    return action.raw[136:140]
+
+
+@pytest.mark.usefixtures("raising")
+def test_a_child_forked_while_a_handler_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's part too: a call that the program wants to be gone on with is."""
+    signal.siginterrupt(signal.SIGUSR1, False)
+    flags = _flags(signal.SIGUSR1)
+    real, parent = signal.signal, os.getpid()
+    forked: list[int] = []
+
+    def fork() -> None:
+        forked.append(ended(in_child(lambda: _flags(signal.SIGUSR1) == flags)))
+
+    def forking(number: int, handler: object) -> None:
+        real(number, handler)  # type: ignore[arg-type]
+        if number == signal.SIGUSR1 and os.getpid() == parent:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+
+    waits = threading.Event()
+    other = threading.Thread(target=waits.wait)
+    other.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(uninterrupted.signal, "signal", forking)
+        with Uninterrupted():
+            pass
+    waits.set()
+    other.join()
+    assert forked == [0, 0]

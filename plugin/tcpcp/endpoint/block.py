@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import socket
 import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
 
-from tcpcp.endpoint import calls, isolation, own_lock, uninterrupted
+from tcpcp.endpoint import calls, isolation, own_lock
+from tcpcp.endpoint.own_thread import OwnThread
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.errors import Expired, IsolationError, TcpcpError
 from tcpcp.record.ici import Ici
@@ -25,7 +28,8 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passi
     :param socks: what :func:`tcpcp.get_many` takes: sockets, also when there is only one, or pairs of tag and
         socket.
     :return: gives the ICIs to the body, in the same order.
-    :raises TcpcpError: of :func:`tcpcp.get_many`, before the body: all are as before.
+    :raises TcpcpError: of :func:`tcpcp.get_many`, before the body: all are as before. Likewise ``KernelError`` with
+        EAGAIN: this host has no room for the thread below.
     :raises Expired: at the end of the body: the isolation had run out, or (:class:`tcpcp.Moved`, which is one) a
         thread that was in the middle of a call has read or written since. So the ICIs are void: all go on here that
         the body has not dealt with itself; what was created from the ICIs must be released there.
@@ -103,10 +107,17 @@ class Passing:
         middle of another call, which has what this needs: so it is done beside that, as soon as it can be.
         """
         if own_lock.is_held():
-            later = threading.Thread(target=self._back_now, args=(error,), name="tcpcp resumes")
-            uninterrupted.start(later)
+            self._later = OwnThread("tcpcp resumes", partial(self._back_later, error))
+            atexit.register(self._later.finish)
+            self._later.start()
         else:
             self._back_now(error)
+
+    def _back_later(self, error: BaseException) -> None:
+        try:
+            self._back_now(error)
+        finally:
+            atexit.unregister(self._later.finish)
 
     def _back_now(self, error: BaseException) -> None:
         self._quiet.hold()
@@ -192,15 +203,15 @@ class Renewal:
         self._socks = socks
         self._over = threading.Event()
         self._expired: Expired | None = None
-        self._thread = threading.Thread(target=self._run, name="tcpcp renews", daemon=True)
+        self._thread = OwnThread("tcpcp renews", self._run)
 
     def start(self) -> None:
-        uninterrupted.start(self._thread)
+        """:raises KernelError: this host has no room for another thread."""
+        self._thread.start()
 
     def stop(self) -> None:
         self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
 
     def end(self) -> None:
         """:raises Expired: for once it could not, and packets came through."""

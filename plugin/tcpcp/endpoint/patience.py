@@ -14,15 +14,16 @@ host's; and none without CAP_NET_RAW.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 
-from tcpcp.endpoint import holding, raw_segment, uninterrupted, waking
+from tcpcp.endpoint import holding, raw_segment, waking
 from tcpcp.endpoint.holding import Holding
 from tcpcp.endpoint.own_lock import OwnLock
+from tcpcp.endpoint.own_thread import OwnThread
 from tcpcp.endpoint.reader import left_in
 from tcpcp.errors import KernelError
 from tcpcp.kernel import tcp_repair
@@ -67,12 +68,11 @@ def begin(sock: socket.socket, one: Holding, ici: Ici) -> None:
             anew.set()
             return
         anew = _watched[known.namespace] = threading.Event()
-        arguments, name = (known.namespace, anew), "tcpcp keeps alive"
         try:
-            uninterrupted.start(threading.Thread(target=_run, args=arguments, name=name, daemon=True))
-        except RuntimeError as exc:
+            OwnThread("tcpcp keepalive", partial(_run, known.namespace, anew)).start()
+        except KernelError as exc:
             del _watched[known.namespace]
-            raise KernelError("pthread_create", errno.EAGAIN, tcp_repair.describe(sock)) from exc
+            raise KernelError(exc.call, exc.errno, tcp_repair.describe(sock)) from exc
 
 
 def _run(namespace: int, anew: threading.Event) -> None:

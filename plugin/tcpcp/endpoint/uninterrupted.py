@@ -4,7 +4,8 @@ An exception of a handler in its middle would leave a socket changed that nobody
 
 Only in the main thread, where Python runs handlers. Its mask is enough in a program of one thread. Among several
 the kernel gives a signal to another one, and Python runs the handler in the main thread all the same: there the
-handlers are put off as well (:class:`_PutOff`). The library's own threads take no signals: :func:`start`.
+handlers are put off as well (:class:`_PutOff`). The library's own threads take no signals: :func:`start`. A child
+that another thread forks meanwhile has the program's handlers: :func:`_in_child`.
 
 The mask is changed by libc's own function: Python's gives the mask of before as a set with an object for each of
 60 signals, which takes 30 us of the time for which a connection stands still.
@@ -12,12 +13,16 @@ The mask is changed by libc's own function: Python's gives the mask of before as
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import errno
 import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
+
+from tcpcp.errors import KernelError
 
 #: sigset_t of glibc and of musl; the kernel's has 8 or 16.
 _MASK_BYTES = 128
@@ -68,15 +73,23 @@ def _alone() -> bool:
         return False
 
 
-def _swap(number: int, handler: Callable[[int, FrameType | None], object]) -> None:
-    """Make *handler* Python's for signal *number*, and leave the kernel's part of it as it is.
+_Handler = Callable[[int, FrameType | None], object]
+
+
+def _action(number: int) -> bytes:
+    """The kernel's part of signal *number*: flags and mask."""
+    action = ctypes.create_string_buffer(_ACTION_BYTES)
+    _libc.sigaction(number, None, action)
+    return action.raw
+
+
+def _swap(number: int, handler: _Handler, action: bytes) -> None:
+    """Make *handler* Python's for signal *number*, and leave the kernel's part of it as it is: *action*.
 
     ``signal.signal`` alone forgets SA_RESTART (signal.siginterrupt()) and the mask.
     """
-    action = ctypes.create_string_buffer(_ACTION_BYTES)
-    _libc.sigaction(number, None, action)
     signal.signal(number, handler)
-    _libc.sigaction(number, action.raw, None)
+    _libc.sigaction(number, action, None)
 
 
 class _PutOff:
@@ -87,16 +100,23 @@ class _PutOff:
     through would wait in this one for ever.
 
     One that could not be given back (a handler raised just then) calls the program's own until the next context.
+
+    :ivar thread: whose context it is.
     """
 
     def __init__(self) -> None:
-        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
-        self._came: dict[int, FrameType | None] = {}
+        self._handlers: dict[int, _Handler] = {}
+        #: What the kernel had of each: a child may be forked between the two calls that give a handler back.
+        self._actions: dict[int, bytes] = {}
+        #: With the process that each came to: a child has its parent's copied.
+        self._came: dict[int, tuple[int, FrameType | None]] = {}
         self._waits = False
+        self.thread = threading.get_ident()
 
     def begin(self) -> None:
         """A handler that is not put off yet may raise here; then :meth:`end` is due all the same."""
         self._waits = True
+        _begun.append(self)
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if isinstance(handler, _PutOff):
@@ -104,12 +124,12 @@ class _PutOff:
                     continue
                 handler = handler._handlers[number]
             if callable(handler) and not isinstance(handler, signal.Handlers):
-                self._handlers[number] = handler
-                _swap(number, self)
+                self._handlers[number], self._actions[number] = handler, _action(number)
+                _swap(number, self, self._actions[number])
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._waits:
-            self._came[number] = frame
+            self._came[number] = os.getpid(), frame
         else:
             self._handlers[number](number, frame)
 
@@ -124,19 +144,49 @@ class _PutOff:
     def end(self) -> None:
         """Give all handlers back; :meth:`call` is due as after :meth:`let`."""
         self.let()
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) is self:
-                _swap(number, handler)
+        try:
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) is self:
+                    _swap(number, handler, _action(number))
+        finally:
+            _begun.remove(self)
 
     def call(self) -> None:
         """Call the handlers of what came: all of them, also where one raises."""
         try:
             while self._came:
-                number, frame = self._came.popitem()
-                self._handlers[number](number, frame)
+                number, (process, frame) = self._came.popitem()
+                if process == os.getpid():
+                    self._handlers[number](number, frame)
         finally:
             if self._came:
                 self.call()
+
+    def leave_to_child(self) -> None:
+        """All signals are the program's again, as they were when this began."""
+        self.let()
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) in (self, handler):
+                _swap(number, handler, self._actions[number])
+        self.call()
+
+
+#: Those that have begun and not ended.
+_begun: list[_PutOff] = []
+
+
+def _in_child() -> None:
+    """A context of a thread that is not there any more would never end. That of the one that forked goes on.
+
+    The mask is that of the thread that forked, as always: no context of another one has changed it.
+    """
+    others = [one for one in _begun if one.thread != threading.get_ident()]
+    for one in reversed(others):
+        _begun.remove(one)
+        one.leave_to_child()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class Uninterrupted:
@@ -196,11 +246,26 @@ class Uninterrupted:
                 self._put_off.hold()
 
 
-def start(thread: threading.Thread) -> None:
-    """Start *thread*, which no signal is given to: else its handler would run in the middle all the same."""
+def start(run: Callable[[], object]) -> None:
+    """Begin *run* in another thread, which no signal is given to: else its handler would run in the middle all the
+    same, in a program of one thread until now.
+
+    It does not wait for the thread: with all signals held off nobody could end that. One whose first lines find no
+    memory is gone without a word.
+
+    :raises KernelError: this host has no room for another thread.
+    Source: CPython thread_PyThread_start_new_thread(): a bare RuntimeError; man pthread_create(3) EAGAIN.
+    """
     before = _current()
-    _set(_ALL)
     try:
-        thread.start()
+        _set(_ALL)
+        _begin(run)
     finally:
         _set(before)
+
+
+def _begin(run: Callable[[], object]) -> None:
+    try:
+        _thread.start_new_thread(run, ())
+    except (RuntimeError, MemoryError) as exc:
+        raise KernelError("pthread_create", errno.EAGAIN) from exc

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 from tcpcp.endpoint.handed_in import HasFileno, as_socket, require_no_files
@@ -265,7 +265,7 @@ class Client:
         except TcpcpError:
             raise
         except BaseException:  # whatever it is, the reply is still to come
-            self._connection.close()
+            self._hang_up()
             raise
 
     def _receive(self) -> list[int]:
@@ -284,9 +284,15 @@ class Client:
 
     def _lost(self, error: OSError | None) -> HelperError:
         """Whatever the helper says later would be the answer to something else."""
-        self._connection.close()
+        self._hang_up()
         reason = "it has closed the connection" if error is None else error.strerror or str(error)
         return HelperError(f"the helper is gone: {reason}")
+
+    def _hang_up(self) -> None:
+        """So that the helper begins nothing more of what was asked, also where a child has the descriptor too."""
+        with suppress(OSError):  # it is gone already
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
 
 
 @contextmanager

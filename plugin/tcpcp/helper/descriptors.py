@@ -13,7 +13,9 @@ import array
 import errno
 import fcntl
 import os
+import select
 import socket
+import termios
 from collections.abc import Iterable, Sequence
 
 from tcpcp.errors import KernelError
@@ -71,6 +73,23 @@ def receive(connection: socket.socket, *, wait: bool = True) -> tuple[bytes, lis
             raise Shortage(packet)
         raise ProtocolError("a packet that was too long, or had too many descriptors")
     return packet, descriptors
+
+
+def has_hung_up(connection: socket.socket) -> bool:
+    """Whether the other side reads nothing more."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
+
+
+def is_unread(connection: socket.socket) -> bool:
+    """Whether the other side, which has shut its end, has left a packet unread.
+
+    Source: net/unix/af_unix.c unix_outq_len(); unix_release_sock(), which sets ECONNRESET before it drops them.
+    """
+    waits = bytearray(_INT_BYTES)
+    fcntl.ioctl(connection, termios.TIOCOUTQ, waits)
+    return any(waits) or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
 
 
 def close(descriptors: Iterable[int]) -> None:

@@ -29,11 +29,13 @@ class Caller:
     """One connection to the helper.
 
     :ivar rights: what the user may claim who made it.
+    :ivar last_got: what its last request has got.
     """
 
     connection: socket.socket
     uid: int
     rights: Rights
+    last_got: Sequence[Held] = ()
 
 
 @dataclass(eq=False, slots=True)

@@ -71,6 +71,7 @@ class Service:
     ) -> list[int]:
         if self.ending and operation not in _WHILE_ENDING:
             raise HelperError("the helper is about to end: it begins nothing new")
+        caller.last_got = ()
         telling.note(caller.uid, operation.name, [tcp_repair.describe(sock) for sock in socks])
         if operation is Operation.GET:
             return [self._get(caller, socks)]
@@ -80,15 +81,16 @@ class Service:
             self._finish(socks, _FINISHING[operation])
         return []
 
-    def leave(self, caller: Caller, *, orderly: bool) -> None:
+    def leave(self, caller: Caller, *, orderly: bool, unread: bool) -> None:
         """*caller* has gone: undo what was begun through it and not finished.
 
         :param orderly: it has said so: what was got runs again. Else its program has died, perhaps after it
             gave an ICI away: what was got ends silently, for two endpoints of one connection are worse than
             none. What was created and has not run ends silently either way.
+        :param unread: nobody has read the last reply: what its request has got runs again, for nobody has its ICI.
         """
         for one in [one for one in self.held if one.caller is caller]:
-            resume = orderly and not one.created
+            resume = not one.created and (orderly or (unread and one in caller.last_got))
             self.held.undo(one, calls.resume_many if resume else calls.release_many)
 
     def end(self) -> None:
@@ -111,6 +113,7 @@ class Service:
         held = self.held.enter(caller, socks, cookies, ends, created=False)
         try:
             calm(held, icis)
+            caller.last_got = held
             return descriptors.seal(b"".join(codec.dumps(ici) for ici in icis))
         except BaseException:
             for one in held:

@@ -32,6 +32,9 @@ from tcpcp.helper.service import Service
 
 #: What the server sends begins with it, so that it is never empty; the rights follow, a connection is beside.
 HAND_OVER = b"R"
+#: What the client takes for failed when it hangs up before the reply, and may have told others so. To release or
+#: resume is what it wanted to become of a connection, and renewing harms nobody.
+_NOT_FOR_NOBODY = frozenset({Operation.GET, Operation.CREATE, Operation.ACTIVATE})
 #: So that an error that comes again and again does not take the whole processor.
 _AFTER_ERROR_S = 0.1
 
@@ -141,12 +144,15 @@ class Worker:
             refusal = HelperError(f"the helper: {shortage}; nothing has changed")
             self._say(caller, failure_of(refusal))
             return
+        except ConnectionResetError:
+            self._drop(caller, orderly=False, unread=True)
+            return
         except (OSError, ProtocolError) as error:
             self._refuse(caller, error)
             return
         if not packet:
             descriptors.close(received)
-            self._drop(caller, orderly=False)
+            self._drop(caller, orderly=False, unread=descriptors.is_unread(caller.connection))
             return
         try:
             request = protocol.parse_request(packet)
@@ -157,6 +163,10 @@ class Worker:
         if request.operation is Operation.LEAVE:
             descriptors.close(received)
             self._drop(caller, orderly=True)
+            return
+        if request.operation in _NOT_FOR_NOBODY and descriptors.has_hung_up(caller.connection):
+            descriptors.close(received)
+            self._drop(caller, orderly=False)
             return
         self._answer(caller, request, received)
 
@@ -177,15 +187,15 @@ class Worker:
 
     def _say(self, caller: Caller, failure: Failure | None, with_it: Sequence[int] = ()) -> None:
         if not _reply(caller.connection, failure, with_it):
-            self._drop(caller, orderly=False)
+            self._drop(caller, orderly=False, unread=True)
 
     def _refuse(self, caller: Caller, error: Exception) -> None:
         """What came cannot be understood; perhaps its sender wants to know why."""
         _reply(caller.connection, failure_of(ProtocolError(str(error))))
         self._drop(caller, orderly=False)
 
-    def _drop(self, caller: Caller, *, orderly: bool) -> None:
-        self._service.leave(caller, orderly=orderly)
+    def _drop(self, caller: Caller, *, orderly: bool, unread: bool = False) -> None:
+        self._service.leave(caller, orderly=orderly, unread=unread)
         if orderly:
             _reply(caller.connection, None)
         self._poll.unregister(caller.connection)

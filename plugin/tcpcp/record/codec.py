@@ -40,6 +40,8 @@ HEADER = struct.Struct(">8sHHII")
 #: Two queues (:data:`tcpcp.record.checks.MAX_QUEUE_BYTES`) and what is beside them.
 MAX_MESSAGE_BYTES = 257 << 20
 
+_NO_MEMORY = "there is not enough memory for it"
+
 Buffer = bytes | bytearray | memoryview
 
 _REQUIRED = ("local", "peer", "negotiated", "window", "congestion", "send_queue", "receive_queue")
@@ -56,7 +58,7 @@ def dumps(ici: Ici) -> bytes:
     try:
         payload = message(ici).SerializeToString(deterministic=True)
     except (EncodeError, MemoryError):  # all fields are there, and fit: what it says is no help
-        raise CodecError(f"{ici}: cannot be written: there is not enough memory for it") from None
+        raise CodecError(f"{ici}: cannot be written: {_NO_MEMORY}") from None
     if len(payload) > MAX_MESSAGE_BYTES:
         raise CodecError(f"{ici}: {len(payload)} bytes, a record holds at most {MAX_MESSAGE_BYTES}")
     crc = _crc(model.VERSION, 0, payload)
@@ -74,7 +76,8 @@ def size(ici: Ici) -> int:
 def loads(data: Buffer) -> Ici:
     """The ICI in *data*, which holds exactly one record.
 
-    :raises CodecError: it does not; the message names the offset and what was expected there.
+    :raises CodecError: it does not; the message names the offset and what was expected there. Or there is
+        not enough memory for it.
     """
     view = memoryview(data).cast("B")
     ici, end = _record(view, 0)
@@ -86,7 +89,8 @@ def loads(data: Buffer) -> Ici:
 def loads_many(data: Buffer) -> Iterator[Ici]:
     """Every ICI of an image, in order; none for no bytes.
 
-    :raises CodecError: at the first malformed record, after the ICIs before it have been yielded.
+    :raises CodecError: at the first malformed record, after the ICIs before it have been yielded; or as
+        :func:`loads`.
     """
     view = memoryview(data).cast("B")
     offset = 0
@@ -129,8 +133,12 @@ def _record(view: memoryview, offset: int) -> tuple[Ici, int]:
     try:
         msg.ParseFromString(bytes(payload))
         return from_message(msg), end
-    except DecodeError:
-        raise CodecError(f"offset {start}: expected a protobuf message of {end - start} bytes") from None
+    except MemoryError:
+        raise CodecError(f"offset {start}: {_NO_MEMORY}") from None
+    except DecodeError:  # upb has no other for want of memory
+        raise CodecError(
+            f"offset {start}: expected a protobuf message of {end - start} bytes, or {_NO_MEMORY}"
+        ) from None
     except CodecError as error:
         raise CodecError(f"offset {start}: {error}") from None
 
@@ -303,12 +311,11 @@ def _options(msg: pb.Ici) -> dict[str, int]:
 
 
 def _refuse_unknown(msg: pb.Ici) -> None:
-    """Refuse fields that this version does not have, in *msg* or any of its parts."""
-    known = pb.Ici()
-    known.CopyFrom(msg)
-    known.DiscardUnknownFields()
-    if known.ByteSize() == msg.ByteSize():
-        return  # only to name one, each part has to be looked at
+    """Refuse fields that this version does not have, in *msg* or any of its parts.
+
+    Each part is looked at: a copy without them, to compare with, takes the queues' memory once more, and upb may
+    crash where there is none.
+    """
     parts = [getattr(msg, name) for name in (*_REQUIRED, "timestamp")]
     for part in (msg, *parts, *msg.options):
         unknown = UnknownFieldSet(part)

@@ -6,6 +6,8 @@ import dataclasses
 import ipaddress
 import itertools
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 
@@ -19,7 +21,7 @@ from strategies import damaged, icis
 from tcpcp.errors import CodecError, IciError
 from tcpcp.pb import ici_pb2 as pb
 from tcpcp.record import checks, codec
-from tcpcp.record.ici import Endpoint, Ici, State
+from tcpcp.record.ici import Endpoint, Ici, ReceiveQueue, State
 
 PLAIN = GOLDEN["established"]
 
@@ -71,6 +73,33 @@ def test_no_memory_for_it(error: Exception, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(codec, "message", lambda ici: Full())
     with pytest.raises(CodecError, match="not enough memory"):
         codec.dumps(PLAIN)
+
+
+#: Reads an image with a little more memory each time; says each outcome.
+LITTLE = """
+import resource, sys
+from tcpcp.errors import CodecError
+from tcpcp.record import codec
+data = sys.stdin.buffer.read()
+for room in range(0, 48 << 20, 1 << 19):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, resource.RLIM_INFINITY))
+    try:
+        codec.loads(data)
+        said = "read"
+    except CodecError as error:
+        said = "not enough memory" if "not enough memory" in str(error) else str(error)
+    except BaseException as error:
+        said = type(error).__name__
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(said)
+"""
+
+
+def test_no_memory_to_read_it() -> None:
+    data = codec.dumps(dataclasses.replace(PLAIN, receive_queue=ReceiveQueue(b"r" * (8 << 20))))
+    said = subprocess.run([sys.executable, "-c", LITTLE], input=data, capture_output=True, check=True)
+    assert set(said.stdout.decode().splitlines()) == {"not enough memory", "read"}
 
 
 def test_two_full_queues_fit() -> None:
