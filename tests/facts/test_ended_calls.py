@@ -25,7 +25,7 @@ from migrate.criu import ended_calls
 from migrate.criu.worker import Worker
 from migrate.journal import journal
 from migrate.pb.session_pb2 import EndedCall
-from migrate.processes import freezer, identity, waits
+from migrate.processes import freezer, identity, second_line, waits
 from migrate.processes.freezer import Unavailable
 from migrate.recovery import records, undo
 from migrate.recovery.entries import Criu, EndedCalls, Stop
@@ -148,7 +148,7 @@ def test_on_the_way_back(
         elif stage.name == "post-dump":
             break
     written.did(Stop(tuple(tasks)))
-    os.kill(waiting.pid, signal.SIGSTOP)
+    second_line.hold(tasks[0])
     written.did(EndedCalls(tuple(tasks), tuple(found)))
     hold.keep(tasks, tasks, worker)
     worker.leave()
