@@ -282,6 +282,11 @@ WORDS = {
         " one",
         "Try again when the program has read it.",
     ),
+    "unix-relative": Words(
+        "{descriptor} of {who} is a unix socket bound to {what}: CRIU finds no relative name that has .., // or a"
+        " link in it, or whose file was renamed",
+        "Let the program bind it to an absolute path, or to a name without any of these, and start it again.",
+    ),
     "unix-error": Words(
         "{descriptor} of {who} is a unix socket with an error that the program has not been told, which CRIU"
         " would forget",

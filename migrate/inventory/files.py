@@ -169,8 +169,8 @@ class Files:
             through = f"/proc/{pid}/map_files/{mapping.range}"
             try:
                 status = os.stat(through)  # noqa: PTH116
-            except FileNotFoundError:
-                return  # unmapped since; a process that has ended is noticed by the next reader
+            except (FileNotFoundError, ProcessLookupError):
+                return  # unmapped since; a process that has ended, or is just ending, is noticed by the next reader
             if not stat.S_ISREG(status.st_mode):
                 if status.st_rdev != _DEV_ZERO:
                     self._obstacle("mapped-device", pid, mapping.path)

@@ -71,7 +71,7 @@ def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
     Of a process with another root directory we do not know how CRIU reads its names.
     """
     if not name.startswith("/"):
-        return Path(name).name != Path(path).name
+        return False  # see cannot_be_cut()
     with contextlib.suppress(OSError):
         there = os.lstat(name)
         if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
@@ -79,6 +79,18 @@ def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/root") == "/"  # noqa: PTH115
     return False
+
+
+def cannot_be_cut(name: str, path: str) -> bool:
+    """Whether CRIU's dump fails of a socket that was bound to *name*, a relative one, and whose file is at *path*.
+
+    It keeps the directory that was worked in then: what is in *path* before *name*. One with ``..``, ``//`` or a
+    link in it is not the end of its path, nor is that of a file that was renamed since.
+    Source: criu/util.c cut_path_ending().
+    """
+    if name.startswith(("/", "@")):
+        return False
+    return not path.endswith("/" + name.removeprefix("./"))
 
 
 def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:

@@ -27,7 +27,7 @@ def obstacles(root_pid: int, tasks: Iterable[Task]) -> Iterator[Obstacle]:
     groups = {number for one in tasks for number in (one.sid, one.pgid) if _is_its_own(number, inside)}
     besides = {*inside, *proc.ancestors(root_pid), *proc.ancestors(os.getpid())}
     found = [pid for pid in proc.pids() if pid not in besides] if groups else []
-    if names := [name for pid in found if (name := _named_if_in(groups, pid))]:
+    if names := [name for pid in found if (name := _named_if_in(groups, pid, inside))]:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         yield Obstacle(code="session-stays", pid=root_pid, what=", ".join(names[:_NAMED]) + more)
 
@@ -36,10 +36,15 @@ def _is_its_own(number: int, inside: set[int]) -> bool:
     return number > 0 and (number in inside or not os.path.exists(f"/proc/{number}"))  # noqa: PTH110
 
 
-def _named_if_in(groups: set[int], pid: int) -> str:
-    """The name of *pid* if it lives in one of *groups*, else ""."""
+def _named_if_in(groups: set[int], pid: int, inside: set[int]) -> str:
+    """The name of *pid* if it lives in one of *groups*, else "".
+
+    Nor of one below *inside*: a child that was made after the tree was listed, or that has ended by now.
+    """
     with contextlib.suppress(proc.Gone):
         stat = proc.stat(pid)
-        if stat.state not in "ZX" and {stat.session, stat.pgrp} & groups:
+        if not {stat.session, stat.pgrp} & groups or proc.descends(stat.ppid, inside):
+            return ""
+        if proc.stat(pid).state not in "ZX":
             return f"{stat.comm} (PID {pid})"
     return ""

@@ -232,6 +232,8 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         with lender.borrow(pid, fd) as borrowed:
             if (taken := names.of_unix(borrowed, row.name, pid, fd)) is not None:
                 found.names.append(taken)
+                if names.cannot_be_cut(row.name, taken.name):
+                    found.obstacles.append(_obstacle("unix-relative", held, f"{row.name} ({taken.name})"))
     if row.listening:
         for one in found.names:
             if row.name in (one.name, one.bound_name):

@@ -88,4 +88,5 @@ def _compare(report: Report, host: str, before: list[TaskState], after: list[Tas
     lost = [one.pid for one in others if one.state not in DEAD and now.get(one.pid, "") in ("", *DEAD)]
     if lost:
         named = ", ".join(map(str, lost[:_NAMED])) + (", ..." if len(lost) > _NAMED else "")
-        report.notes.append(f"{len(lost)} of its child processes have ended on {host} since: {named}")
+        have = "has" if len(lost) == 1 else "have"
+        report.notes.append(f"{len(lost)} of its child processes {have} ended on {host} since: {named}")

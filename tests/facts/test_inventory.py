@@ -20,8 +20,8 @@ from programs import program
 from migrate import checks, inventory
 from migrate.checks.obstacles import NOTES
 from migrate.errors import KernelError, Refused
-from migrate.inventory import open_files, proc, waiters
-from migrate.pb.session_pb2 import File, ProcessInventory
+from migrate.inventory import of_its_session, open_files, proc, waiters
+from migrate.pb.session_pb2 import File, ProcessInventory, Task
 from migrate.processes.chosen import Subject
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
@@ -428,6 +428,14 @@ ready()
     os.close(read), os.close(write)
     assert [(one.pid, f"(PID {worker_pid})" in one.what) for one in found] == [(pid, True)]
     assert found[0].code in NOTES
+
+
+def test_children_that_were_made_after_the_tree_was_listed(namespace: Namespace) -> None:
+    """They are below it, and no helpers that stay: no note names them."""
+    with program("if os.fork() == 0: (os.fork(), signal.pause())\nready()") as pid:
+        listed = [Task(pid=pid, sid=os.getsid(pid), pgid=os.getpgid(pid))]
+        children = [one for one in tree.tasks(pid) if one != pid]
+        assert children and not [*of_its_session.obstacles(pid, listed)]
 
 
 def test_a_tracer(namespace: Namespace) -> None:

@@ -109,6 +109,12 @@ def said(bench: Bench, host: Host, name: str) -> None:
             ["another uts namespace"],
             id="host name",
         ),
+        pytest.param(
+            'n = socket.socket(1); os.chdir("/run/since"); n.bind("../since/n"); n.listen(); os.chdir("/")',
+            'c = socket.socket(1); c.connect("/run/since/n"); n.accept()',
+            ["../since/n", "(/run/since/n)", "CRIU finds no relative name"],
+            id="relative name",
+        ),
         pytest.param(STRANGER, STILL_THERE, ["is a pipe", "outside of the tree"], id="pipe of a stranger"),
     ],
 )

@@ -144,6 +144,42 @@ def test_a_path_that_was_bound_by_another_name(tmp_path: Path, monkeypatch: pyte
         assert deleted is not None and (deleted.name, deleted.mode) == (name.name, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "fails"),
+    [
+        ("r.sock", False),
+        ("./r.sock", False),
+        ("sub/r.sock", False),
+        ("../here/r.sock", True),
+        ("sub/../r.sock", True),
+    ]
+    + [("sub//r.sock", True), ("link/r.sock", True), ("r.sock.new", True)],
+)
+def test_relative_names_that_criu_cannot_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fails: bool
+) -> None:
+    """Its dump fails of them: the check, and the look in the freeze, refuse them. No absolute path is one."""
+    (tmp_path / "here/sub").mkdir(parents=True)
+    (tmp_path / "here/link").symlink_to("sub")
+    monkeypatch.chdir(tmp_path / "here")
+    with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX) as absolute:
+        bound.bind(name)
+        absolute.bind(f"{tmp_path}/here/../here/other")
+        if name.endswith(".new"):
+            Path(name).rename("r.sock")
+        found = of_sockets(bound, absolute)
+        frozen = sockets.obstacles([*map(held, (bound, absolute))], set())
+        Path(found.names[0].name).unlink()
+        deleted = of_sockets(bound)
+    wanted = ["unix-relative"] * fails
+    assert [one.code for one in found.obstacles] == [one.code for one in frozen] == wanted
+    assert [one.code for one in deleted.obstacles] == wanted
+    assert all(name in one.what for one in frozen)
+    if fails:
+        reason = only(reasons(process(obstacles=found.obstacles), None, destination()))
+        assert found.names[0].name in reason.text and "absolute path" in reason.remedy
+
+
 def test_a_deleted_file_is_made_again_where_somebody_else_may_have_one(tmp_path: Path) -> None:
     """CRIU binds to it and removes it then, and removes first whatever socket is there."""
     path = tmp_path / "app.sock"
@@ -245,11 +281,13 @@ def dgram() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-def of_sockets(*held: socket.socket) -> sockets.Sockets:
+def of_sockets(*socks: socket.socket) -> sockets.Sockets:
     """What the inventory says of a process that has these sockets, and only these."""
-    return sockets.collect(
-        [HeldSocket(os.fstat(one.fileno()).st_ino, [(os.getpid(), one.fileno())]) for one in held]
-    )
+    return sockets.collect([*map(held, socks)])
+
+
+def held(sock: socket.socket) -> HeldSocket:
+    return HeldSocket(os.fstat(sock.fileno()).st_ino, [(os.getpid(), sock.fileno())])
 
 
 def test_a_path_from_the_network_that_can_be_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -23,6 +24,7 @@ from migrate.files.content import Digests
 from migrate.files.leases import parse
 from migrate.inventory import compared, neighbours, storage
 from migrate.inventory.file_facts import database
+from migrate.inventory.files import Files
 from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
 from migrate.origin.carried_files import CarriedFiles
@@ -522,3 +524,16 @@ def test_mounts_are_read_as_the_kernel_writes_them() -> None:
     text = f"{nfs}\n7 1 0:3 / / rw - ext4 /dev/a rw\n"
     found = {one.number: (one.root, one.place, one.kind, one.source) for one in mounts.parse(text)}
     assert found == {36: ("/mnt1", "/mnt2", "nfs4", "10.0.0.1:/export"), 7: ("/", "/", "ext4", "/dev/a")}
+
+
+def test_a_mapping_of_a_process_that_is_just_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says ESRCH of it then, for a moment that cannot be had on demand."""
+
+    def ending(path: str) -> os.stat_result:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path)
+
+    found = Files()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", ending)
+        found.add_mappings(os.getpid())
+    assert found.found == [] and found.obstacles == []

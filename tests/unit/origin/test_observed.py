@@ -131,7 +131,7 @@ def test_it_has_ended_there(state: str) -> None:
 
 
 def test_what_else_was_seen_there_is_noted() -> None:
-    assert "1 of its child processes have ended on b since: 8" in moved(_7="S", _8="Z").notes
+    assert "1 of its child processes has ended on b since: 8" in moved(_7="S", _8="Z").notes
     assert "nothing listens" in moved(_7="S", _8="S", x="").notes
     assert any("kill -CONT 7" in note for note in moved(_7="T", _8="S").notes)
     stopped = [TaskState(pid=7, state="T")]
