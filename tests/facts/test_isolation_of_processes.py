@@ -33,7 +33,15 @@ class Child:
         theirs.close()
 
     def step(self) -> None:
+        self.send()
+        self.wait()
+
+    def send(self) -> None:
+        """Tell it to take its next step."""
         self._ours.send(b".")
+
+    def wait(self) -> None:
+        """Until it has."""
         assert self._ours.recv(1) == b".", "the child failed"
 
     def end(self) -> None:

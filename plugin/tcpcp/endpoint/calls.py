@@ -79,7 +79,7 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AddressInUse, TcpcpError
+from tcpcp.errors import AddressInUse, AlreadyGot, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, seq, whole
@@ -178,7 +178,7 @@ def get(sock: HasFileno) -> Ici:
         cannot be passed, an error or a message in the error queue that has not been read; something with a buffer
         of its own, as makefile() makes, or a socket of Python's with such files still open; another connection
         has the same two ends, by another interface (:mod:`tcpcp.endpoint.twins`).
-    :raises AlreadyGot: it is in repair mode already.
+    :raises AlreadyGot: it is in repair mode already, or another process gets it at this moment: so may both hear.
     :raises OtherNamespace: it is of another network namespace.
     :raises PermissionDenied: no CAP_NET_ADMIN here.
     :raises IsolationError: the filter could not be made.
@@ -254,6 +254,7 @@ def _get_all(
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
     twins.require_none(flows, bound, namespace)
     _hold(held, wanted, namespace)
+    _require_ours(held, namespace)
     icis = read_many(pairs, prepared)
     for one, ici in zip(held, icis, strict=True):
         one.left = left_in(ici)
@@ -263,6 +264,16 @@ def _get_all(
         _undo_get(plain, held, exc)
         raise
     return icis
+
+
+def _require_ours(held: Sequence[Holding], namespace: int) -> None:
+    """Refuse what another process that has the sockets too gets at this moment.
+
+    Each looks after it has isolated, so one of them sees the other; where both do, both refuse. Repair mode does
+    not tell: the kernel takes it twice, and both looked before.
+    """
+    if taken := holding.table(namespace).held_elsewhere(holding.flows(held)):
+        raise AlreadyGot(f"{taken[0]}: another program that has the socket too is getting it, or has got it")
 
 
 def _stand_still(

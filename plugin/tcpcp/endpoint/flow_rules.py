@@ -13,7 +13,9 @@ Sets of the table, each for IPv4 and IPv6:
   the peer would take the reset for that host's. A SYN is answered by a listener, as every other SYN to it.
 - ``back``: connections that run here now while the table of another process still has them among those it
   has passed on. A chain before all others gives their packets' buffers a priority by which every table of
-  ours knows them. Nothing else looks at that on a packet's way to a socket of this host.
+  ours knows them. Nothing else looks at that on a packet's way to a socket of this host. A bare reset of theirs
+  is owed: the peer sends to a socket that has been closed since. No other table may keep it back, so the highest
+  byte of its buffer's priority tells them, until the last of them has seen it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ from tcpcp.kernel.nft_elements import Message, changes
 
 #: A priority that no program gives its packets.
 _BACK = 0x7C9C_C114
-_FIRST, _BEFORE_FIRST = -300, -301
+#: In that of a bare reset which may leave. The other bits stay as they are: they may name a class of a queueing
+#: discipline. This byte is 0 but for one with a handle of 100: or more.
+_LET_OUT = nft_rules.Part(0x7C00_0000, among=0xFF00_0000)
+_BEFORE_FIRST, _FIRST, _AFTER_FIRST = -301, -300, -299
 _GONE = "gone"
 _LENGTHS = {"4": 4, "6": 16}
 
@@ -69,21 +74,29 @@ class FlowRules(NamedTuple):
         return messages
 
     def back(self) -> list[Message]:
-        """The chain before all others, and its sets."""
+        """The chains before all others and behind them, and their sets."""
         sets = [
             nft_rules.flow_set(self.name, f"back{v}", n, size)
             for n, (v, size) in enumerate(_LENGTHS.items(), 1)
         ]
-        rules = [
-            nft_rules.rule(
-                self.name,
-                "back",
-                nft_rules.is_flow(f"back{version}", size, outward=False),
-                nft_rules.set_priority(_BACK),
-            )
-            for version, size in _LENGTHS.items()
+        tcp = nft_rules.is_equal(nft_rules.L4PROTO, b"\x06")
+        bare = [*tcp, *nft_rules.is_reset()]
+        return [
+            *sets,
+            nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST),
+            *self._each_back("back", [], nft_rules.set_priority(_BACK), outward=False),
+            nft_rules.chain(self.name, "let_out", nft_rules.LOCAL_OUT, _BEFORE_FIRST),
+            *self._each_back("let_out", bare, _LET_OUT.put(), outward=True),
+            nft_rules.chain(self.name, "as_before", nft_rules.LOCAL_OUT, _AFTER_FIRST),
+            nft_rules.rule(self.name, "as_before", bare, _LET_OUT.is_there(), _LET_OUT.clear()),
         ]
-        return [*sets, nft_rules.chain(self.name, "back", nft_rules.LOCAL_IN, _BEFORE_FIRST), *rules]
+
+    def _each_back(self, chain: str, test: list[bytes], done: list[bytes], *, outward: bool) -> list[Message]:
+        """Rules for the connections that are back, of both IP versions."""
+        return [
+            nft_rules.rule(self.name, chain, test, nft_rules.is_flow(f"back{v}", size, outward=outward), done)
+            for v, size in _LENGTHS.items()
+        ]
 
     def added(self, kind: str, flows: Sequence[Flow]) -> list[Message]:
         """Put *flows* into the sets of that *kind*, for a timeout."""
@@ -115,7 +128,7 @@ def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
     ]
     passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
     if outward:  # one that has come back may send
-        tests += [([*nft_rules.is_reset(), *test], drop) for test in passed]
+        tests += [([*nft_rules.is_reset(), *_LET_OUT.is_missing(), *test], drop) for test in passed]
     else:
         tests.append((nft_rules.is_equal(nft_rules.PRIORITY, struct.pack("=I", _BACK)), accept))
         tests += [(test, nft_rules.goto(_GONE)) for test in passed]

@@ -35,6 +35,8 @@ from tcpcp.record.ici import Endpoint
 PREFIX = isolation.OWN_PREFIX
 #: What is said of a connection whose element of the table is not there any more.
 RAN_OUT = "the isolation has run out, or was removed by somebody"
+#: So many are asked for one by one.
+_FEW = 4
 _UNTRACKED, _HAS_SOCKET = nft_rules.not_tracked(), nft_rules.has_socket()
 
 
@@ -102,12 +104,24 @@ class FlowTable:
     def held_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
         """Those of *flows* that another program isolates, which lives; what the dead isolated is ours now."""
         with self._lock:
-            others = self._others()
-            if not others:
-                return []
-            sets = flow_rules.sets("flows")
-            keys = {e.key for name in others for one in sets for e in self._netlink.elements(name, one)}
-            return [flow for flow in flows if flow.key in keys]
+            return self._elsewhere("flows", flows)
+
+    def _elsewhere(self, kind: str, flows: Sequence[Flow]) -> list[Flow]:
+        """Those of *flows* that are in the sets of that *kind* of another program."""
+        wanted = {name: keys for name, keys in flow_sets(kind, flows).items() if keys}
+        found = {
+            key
+            for table in self._others()
+            for name, keys in wanted.items()
+            for key in self._there(table, name, keys)
+        }
+        return [flow for flow in flows if flow.key in found] if found else []
+
+    def _there(self, table: str, name: str, keys: Sequence[bytes]) -> Iterable[bytes]:
+        """What is in a set of another program's, which may hold thousands: of few, *keys* and no others."""
+        if len(keys) > _FEW:
+            return [one.key for one in self._netlink.elements(table, name)]
+        return [key for key in keys if self._netlink.has(table, name, key)]
 
     def _others(self) -> list[str]:
         """Names of the tables of other programs. What programs that have ended have left becomes ours."""
@@ -142,19 +156,11 @@ class FlowTable:
             ]
             gone = self._rules.erased("back", self._back.among(flows))
             # What another process let through outweighs what is passed on here, but not what is isolated.
-            marked = self._rules.added("flows", self._back_elsewhere(flows))
+            marked = self._rules.added("flows", self._elsewhere("back", flows))
             self._change_held(flows, [*fresh, *gone, *marked])
             self._passed.note(flows)
             self._held.drop(flows)
             self._back.drop(flows)
-
-    def _back_elsewhere(self, flows: Sequence[Flow]) -> list[Flow]:
-        others = self._others()
-        return [flow for flow in flows if any(self._is_back_in(name, flow) for name in others)]
-
-    def _is_back_in(self, table: str, flow: Flow) -> bool:
-        sets = flow_sets("back", [flow])
-        return any(self._netlink.has(table, name, key) for name, keys in sets.items() for key in keys)
 
     def let_through(self, flows: Sequence[Flow]) -> None:
         """*flows* run here from now on, whoever has passed them on before.

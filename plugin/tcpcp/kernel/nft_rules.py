@@ -185,10 +185,15 @@ def is_for(set_name: str, address_bytes: int, *, any_address: bool) -> list[byte
 
 def has_tcp_flags(flags: int, among: int) -> list[bytes]:
     """Goes on where of the flags *among*, a mask, the TCP segment has just *flags*."""
-    data = [nest(kind, attribute(1, bytes([value]))) for kind, value in ((4, among), (5, 0))]
-    registers = _number(1, _REGISTER), _number(2, _REGISTER), _number(3, 1)
-    mask = _expression("bitwise", *registers, *data)
-    return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), mask, _compare(0, bytes([flags]))]
+    masked = _bitwise(bytes([among]), bytes(1))
+    return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), masked, _compare(0, bytes([flags]))]
+
+
+def _bitwise(mask: bytes, other: bytes) -> bytes:
+    """What is loaded and *mask*, exclusive or *other*."""
+    data = [nest(kind, attribute(1, value)) for kind, value in ((4, mask), (5, other))]
+    registers = _number(1, _REGISTER), _number(2, _REGISTER), _number(3, len(mask))
+    return _expression("bitwise", *registers, *data)
 
 
 def _payload(base: int, offset: int, length: int, register: int) -> bytes:
@@ -225,4 +230,39 @@ def set_priority(value: int) -> list[bytes]:
     """Gives the packet's buffer the priority *value*."""
     data = nest(2, attribute(1, struct.pack("=I", value)))
     load = _expression("immediate", _number(1, _REGISTER), data)
-    return [load, _expression("meta", _number(2, PRIORITY), _number(3, _REGISTER))]
+    return [load, _store_priority()]
+
+
+def _store_priority() -> bytes:
+    return _expression("meta", _number(2, PRIORITY), _number(3, _REGISTER))
+
+
+class Part(NamedTuple):
+    """A value in some bits of the priority of a packet's buffer: those of *among*, a mask."""
+
+    value: int
+    among: int
+
+    def is_there(self) -> list[bytes]:
+        """Goes on where it is there."""
+        return self._test(0)
+
+    def is_missing(self) -> list[bytes]:
+        """Goes on where another value is there."""
+        return self._test(1)
+
+    def _test(self, operator: int) -> list[bytes]:
+        masked = _bitwise(struct.pack("=I", self.among), bytes(4))
+        return [_load(PRIORITY), masked, _compare(operator, struct.pack("=I", self.value))]
+
+    def put(self) -> list[bytes]:
+        """Puts it there; the other bits stay as they are."""
+        return self._put(self.value)
+
+    def clear(self) -> list[bytes]:
+        """Puts 0 there."""
+        return self._put(0)
+
+    def _put(self, value: int) -> list[bytes]:
+        others = struct.pack("=I", self.among ^ 0xFFFF_FFFF)
+        return [_load(PRIORITY), _bitwise(others, struct.pack("=I", value)), _store_priority()]
