@@ -260,7 +260,7 @@ class OnTheWay(Entry):
     paths: tuple[str, ...]
 
     def undo(self) -> str:
-        """See :class:`Entry`: those go in which nothing is. A tree that runs has no need of them."""
+        """See :class:`Entry`: those go in which nothing is."""
         for path in reversed(self.paths):
             Directory(path).undo()
         return f"{len(self.paths)} directories removed if they were empty"
@@ -293,7 +293,7 @@ KINDS: tuple[type[Entry], ...] = (
     Copied, Directory, OnTheWay,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
-STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory)
+STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory, OnTheWay)
 
 
 def words(kinds: Iterable[type[Entry]]) -> set[str]:

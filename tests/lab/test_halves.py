@@ -124,6 +124,8 @@ def _push_and_close(peer: Peer) -> None:
     peer.sock.shutdown(socket.SHUT_WR)
 
 
+#: So long nothing has moved.
+STILL_S = 1.5
 LATER = {"send_then": SOME, "shut_then": True}
 #: Buffers so large that the process need not read, and can write everything at once.
 LARGE = {"set": [[1, SO_RCVBUFFORCE, 2 * MANY], [1, SO_SNDBUFFORCE, 2 * MANY]]}
@@ -176,8 +178,13 @@ def bring(lab: Lab, case: Case, ipv6: bool) -> tuple[Case, Peer]:
 
 
 def settled(lab: Lab, peers: list[tuple[Case, Peer]]) -> dict[str, dict[str, str]]:
-    """What ``ss`` on origin shows, once every end is in its state and nothing moves any more."""
-    now, later = served(lab, "origin"), served(lab, "origin")
+    """What ``ss`` on origin shows, once every end is in its state and nothing moves any more.
+
+    Who waits behind a window asks again and again, and gets a part of it now and then.
+    """
+    now = served(lab, "origin")
+    time.sleep(STILL_S)
+    later = served(lab, "origin")
     for case, peer in peers:
         for shown in (now.get(peer.port, {}), later.get(peer.port, {})):
             if shown.get("state") != case.state or any(
