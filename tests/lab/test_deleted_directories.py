@@ -41,7 +41,7 @@ def test_after_a_rollback(bench: Bench, program: Server, by: str) -> None:
 
 
 def test_after_a_move(bench: Bench, program: Server) -> None:
-    """The deleted one is deleted there; those that it was in are of use to the process, as here if they are there."""
+    """The deleted one is deleted there; those that it was in may be of use to the process."""
     found = bench.migrate(program.pid, "destination")
     bench.end_there(found)
     assert found.report["outcome"] == "MOVED", found
