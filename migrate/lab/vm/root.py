@@ -34,6 +34,9 @@ PACKAGES = (
     *("openssh-server", "openssh-client", "python3", "python3-venv", "redis-server", "nginx-light"),
     *("patchelf", "binutils", "debian-archive-keyring", "python3-setuptools", "python3-wheel"),
 )
+#: It mounts this machine's /dev/shm and more in the tree that it makes: in a namespace of its own, so that whoever
+#: removes the tree later, of a build that was killed too, removes nothing of the machine's.
+_MMDEBSTRAP = ("unshare", "--mount", "--propagation", "private", "--fork", "--kill-child", "mmdebstrap")
 
 
 def requirements(text: str) -> list[str]:
@@ -94,7 +97,7 @@ def _make_foreign(architecture: str, directory: Path) -> None:
     options = ["--mode=root", "--variant=extract", f"--architectures={architecture}", f"--aptopt={settings}"]
     options += [f"--include={','.join(FOREIGN_PACKAGES)}", f"--setup-hook={FOREIGN_HOOK}"]
     sources = debian.sources((debian.SUITE,), architecture)
-    cache.run(["mmdebstrap", *options, debian.SUITE, tree, *sources])
+    cache.run([*_MMDEBSTRAP, *options, debian.SUITE, tree, *sources])
     shutil.copytree(python, tree / f"usr/local/lib/python{PYTHON}/dist-packages")
     disks.make(tree, directory / "image", "root", SIZE_BYTES)
     shutil.rmtree(tree)
@@ -132,7 +135,7 @@ def _make(directory: Path) -> None:
     settings = directory / "apt.conf"
     settings.write_text(debian.acquire_settings())
     options = ["--mode=root", "--variant=minbase", "--skip=essential/unlink", f"--aptopt={settings}"]
-    command = ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *hooks, debian.SUITE, str(tree)]
+    command = [*_MMDEBSTRAP, *options, f"--include={','.join(PACKAGES)}", *hooks, debian.SUITE, str(tree)]
     cache.run([*command, *debian.sources((debian.SUITE,))])
     (directory / "packages").write_text(_installed(tree))
     disks.make(tree, directory / "image", "root", SIZE_BYTES)
