@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import os
 import socket
 import struct
 from collections.abc import Collection
@@ -29,7 +28,6 @@ _APPEND = 0x800
 #: Where in struct rta_cacheinfo it is told when the route ends, 0 for never.
 _EXPIRES_AT = 8
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_ATTEMPTS = 5
 _NAMES = {KERNEL: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -122,13 +120,10 @@ def present(family: int, having: Collection[bytes], index: int = 0) -> list[Rout
     with routing.netlink() as asking:
         with contextlib.suppress(OSError):  # then the kernel looks at the interface itself, if it can
             asking.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        for _ in range(_ATTEMPTS):
-            found = routing.dump(asking, question)
-            if found is not None:
-                some = (body for body in found if any(one in body for one in having))
-                routes = (_told(body) for body in some if not _ends(body))
-                return [one for one in routes if index in (0, one.index)]
-    raise OSError(errno.EINTR, "the routes change all the time")
+        found = routing.whole(asking, question, routing.RTM_GETROUTE, "routes")
+    some = (body for body in found if any(one in body for one in having))
+    routes = (_told(body) for body in some if not _ends(body))
+    return [one for one in routes if index in (0, one.index)]
 
 
 def by(index: int) -> bytes:
@@ -141,7 +136,7 @@ def make(route: Route) -> None:
 
     :raises OSError: the kernel refuses it.
     """
-    _change(routing.RTM_NEWROUTE, routing.CREATE | _APPEND, route, (errno.EEXIST,))
+    routing.change(routing.RTM_NEWROUTE, routing.CREATE | _APPEND, route.body, (errno.EEXIST,))
 
 
 def remove(route: Route) -> None:
@@ -149,15 +144,7 @@ def remove(route: Route) -> None:
 
     :raises OSError: the kernel refuses to.
     """
-    _change(routing.RTM_DELROUTE, 0, route, (errno.ESRCH,))
-
-
-def _change(kind: int, flags: int, route: Route, harmless: tuple[int, ...]) -> None:
-    with routing.netlink() as asking:
-        found = routing.ask(asking, kind, routing.ACK | flags, route.body)
-    number = found if isinstance(found, int) else errno.EBADMSG
-    if number and number not in harmless:
-        raise OSError(number, os.strerror(number))
+    routing.change(routing.RTM_DELROUTE, 0, route.body, (errno.ESRCH,))
 
 
 def _told(body: bytes) -> Route:

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tcpcp.errors import KernelError
 
@@ -29,6 +29,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _DUMP, _CHANGED = 0x1, 0x300, 0x10
 _DUMP_BYTES = 1 << 17
 _ANSWER_S = 1.0
+_ATTEMPTS = 5
 
 
 def netlink() -> socket.socket:
@@ -133,6 +134,29 @@ def dump(asking: socket.socket, question: bytes, kind: int = RTM_GETROUTE) -> li
             if told == _NLMSG_DONE:
                 return bodies if whole else None
             bodies.append(body)
+
+
+def whole(asking: socket.socket, question: bytes, kind: int, what: str) -> list[bytes]:
+    """As :func:`dump`, again if they have changed meanwhile.
+
+    :param what: they are called in an error. :raises OSError: the kernel does not say, or they change all the time.
+    """
+    for _ in range(_ATTEMPTS):
+        if (found := dump(asking, question, kind)) is not None:
+            return found
+    raise OSError(errno.EINTR, f"the {what} change all the time")
+
+
+def change(kind: int, flags: int, body: bytes, harmless: Collection[int] = ()) -> None:
+    """Have the kernel make or remove something, in the calling thread's network namespace.
+
+    :param harmless: refusals that are none. :raises OSError: the kernel refuses it.
+    """
+    with netlink() as asking:
+        found = ask(asking, kind, ACK | flags, body)
+    number = found if isinstance(found, int) else errno.EBADMSG
+    if number and number not in harmless:
+        raise OSError(number, os.strerror(number))
 
 
 def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
