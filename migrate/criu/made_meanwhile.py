@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from migrate.errors import Taken
+from migrate.errors import CriuError, Taken
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MADE = 0x00000100 | 0x00000080  # IN_CREATE | IN_MOVED_TO
@@ -50,15 +51,22 @@ class Meanwhile:
         if number > 0:
             self._names[number][os.fsencode(path.name)] = shown
 
-    def require_none(self) -> None:
-        """Make sure that nobody else has made one. :raises Taken: somebody has."""
-        made = Counter(self._made())
-        for path, times in made.items():
+    @contextlib.contextmanager
+    def require_none(self) -> Iterator[None]:
+        """Make sure that nobody else makes one within, where CRIU binds.
+
+        :raises Taken: somebody has; also where CRIU came too late to remove it, and failed.
+        """
+        try:
+            yield
+        except CriuError as error:
+            for path in set(self._made()):
+                if any(line.endswith(_in_use(path)) for line in error.problem.details):
+                    raise _taken(path) from error
+            raise
+        for path, times in Counter(self._made()).items():
             if times > 1:
-                shown = ascii(path)[1:-1]
-                text = f"somebody else has made {shown} while the process was about to have its socket there"
-                hint = "Look there whether that program still has its socket (ss -xap), or start it again."
-                raise Taken(text, hint=hint)
+                raise _taken(path)
 
     def _made(self) -> Iterator[str]:
         """The paths that were made, as often as they were."""
@@ -85,3 +93,16 @@ class Meanwhile:
         if self._inotify >= 0:
             os.close(self._inotify)
         self._inotify = -1
+
+
+def _in_use(path: str) -> str:
+    """How CRIU's log ends the line of a bind that failed because somebody was there."""
+    return f" addr {os.fsencode(path).decode(errors='replace')}: {os.strerror(errno.EADDRINUSE)}"
+
+
+def _taken(path: str) -> Taken:
+    shown = ascii(path)[1:-1]
+    text = f"somebody else has made {shown} while the process was about to have its socket there"
+    return Taken(
+        text, hint="Look there whether that program still has its socket (ss -xap), or start it again."
+    )

@@ -91,7 +91,6 @@ s = socket.socket(socket.AF_UNIX); s.bind("/srv/meanwhile"); s.listen()
 while True: time.sleep(1000)
 """
 TRIES = 10
-TRIES = 10
 #: Takes the path as soon as CRIU has begun to build, and has it in its images' directory to log to.
 TAKES = """
 import ctypes, glob, os, socket, time
