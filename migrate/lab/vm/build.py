@@ -19,6 +19,7 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
     :param deadline: on the monotonic clock; what has to be downloaded has limits of its own.
     :raises LabError: no machine of it lives on. Nor does one if this process is killed meanwhile.
     """
+    qemu.words(seed.INIT, PROJECT)  # Refused at once, not after the minutes that an image takes.
     prepared, images = {}, {}
     for host in topology.HOSTS:
         architecture = wish.architectures.get(host, qemu.OWN)

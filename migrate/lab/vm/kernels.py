@@ -30,7 +30,7 @@ COMPRESSED = {
 ELF = b"\x7fELF"
 INIT = Path(__file__).with_name("first-init")
 #: Counted up when what is made of a package changes.
-FORMAT = 5
+FORMAT = 6
 
 
 class Kernel(NamedTuple):

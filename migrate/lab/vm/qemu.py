@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from migrate.lab.errors import LabError
+
 #: Of each machine; what it does not touch is not taken.
 MEMORY_MB = 1024
 #: Kernel's words: no colours of boot, no mitigations, which TCG does not need, and interfaces called eth0, eth1.
@@ -76,7 +78,12 @@ class Machine(NamedTuple):
 
 
 def words(init: str, project: Path, architecture: str = OWN) -> str:
-    """Return the kernel's command line. *init*: the program."""
+    """Return the kernel's command line. *init*: the program.
+
+    :raises LabError: the project's path has blanks, which end a word there.
+    """
+    if len(str(project).split()) != 1:
+        raise LabError(f"{project}: machines cannot have the project at a path with blanks in it")
     return WORDS.format(init=init, project=project, console=ARCHITECTURES[architecture].console)
 
 
