@@ -2,8 +2,8 @@
 
 mmdebstrap has apt verify every package and runs the packages' scripts in a directory with devices of its own, so
 that nothing of this machine is touched. It mounts this machine's /dev/shm and more there, in a namespace of its
-own: who removes the directory later, of a build that was killed too, removes nothing of the machine's. The packages'
-files are kept: a second image needs no download.
+own: who removes the directory later, of a build that was killed too, removes nothing of the machine's. The
+packages' files are kept: a second image needs no download.
 """
 
 import hashlib

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,58 @@ def test_an_architecture_without_cloud_kernels_has_the_others() -> None:
 def test_what_is_no_kernel_is_refused_with_those_that_are(wanted: str) -> None:
     with pytest.raises(LabError, match=r"6\.1, 6\.12"):
         debian.newest(NAMES, wanted, "amd64")
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted", "meant"),
+    [
+        (["6.12.118+deb13-rt-amd64"], "6.12", None),
+        (["6.12.118+deb13-rt-amd64"], "6.12.118", None),
+        (["6.12.118+deb13-rt-amd64"], "6.12.118+deb13-rt-amd64", "6.12.118+deb13-rt-amd64"),
+        (["6.12.118+deb13-amd64"], "linux-image-6.12.118+deb13-amd64", "6.12.118+deb13-amd64"),
+        (["6.12.118+deb13-amd64"], "6.12", None),
+        (["6.12.118+deb13-rt-amd64", "6.12.9+deb13-cloud-amd64"], "6.12", "6.12.9+deb13-cloud-amd64"),
+        ([], "6.12", None),
+    ],
+)
+def test_a_kernel_that_is_kept_is_not_taken_for_another_one(
+    kept: list[str], wanted: str, meant: str | None
+) -> None:
+    """A version means a cloud kernel, of which the others, made for somebody who named them, are no part."""
+    found = debian.settled(["linux-image-" + release for release in kept], wanted, "amd64")
+    assert found == (meant and "linux-image-" + meant)
+
+
+def test_what_is_kept_for_an_architecture_without_cloud_kernels_is_taken() -> None:
+    assert debian.settled(["linux-image-6.1.0-50-s390x"], "6.1", "s390x") == "linux-image-6.1.0-50-s390x"
+
+
+def test_a_plain_kernel_goes_before_a_real_time_one() -> None:
+    names = ["linux-image-6.12.9+deb13-rt-amd64", "linux-image-6.12.9+deb13-amd64"]
+    assert debian.newest(names, "6.12", "amd64") == names[1]
+    assert debian.newest(names, "6.12.9+deb13-rt", "amd64") == names[0]
+
+
+def test_a_package_that_only_depends_on_a_kernel_means_that() -> None:
+    """As apt-cache shows it: the first version of it is the newest."""
+    shown = (
+        "Package: linux-image-cloud-amd64\nDepends: linux-image-6.12.118+deb13-cloud-amd64 (= 6.12.118-1)\n"
+    )
+    assert debian.behind(NAMES[-1], shown) == "linux-image-6.12.118+deb13-cloud-amd64"
+    assert debian.behind(NAMES[0], "") == NAMES[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("linux-image-6.1.0-9-amd64-dbg", ""),
+        ("linux-image-amd64-dbg", "Depends: linux-image-6.1.0-9-amd64-dbg (= 6.1)\n"),
+        ("linux-image-amd64-signed-template", "Depends: make\n"),
+    ],
+)
+def test_a_package_without_a_kernel_is_refused(name: str, shown: str) -> None:
+    with pytest.raises(LabError, match=f"{name} has no kernel in it"):
+        debian.behind(name, shown)
 
 
 MODULES_DEP = """\
@@ -182,6 +235,12 @@ def test_a_seed_has_all_that_the_guest_reads() -> None:
 )
 def test_emulated_processors_have_no_cmpxchg16b(accelerator: str, cpu: str, model: str) -> None:
     assert qemu.model(accelerator, cpu) == model
+
+
+def test_a_checkout_with_a_blank_in_its_path_is_refused() -> None:
+    assert "lab.project=/srv/a/b" in qemu.words("/init", Path("/srv/a/b"))
+    with pytest.raises(LabError, match="/srv/a b: .* blanks"):
+        qemu.words("/init", Path("/srv/a b"))
 
 
 def test_a_clock_that_is_ahead() -> None:
