@@ -141,3 +141,27 @@ def test_a_probe_of_the_accelerator_that_is_ended(tmp_path: Path, number: signal
 def test_what_is_not_installed_is_told() -> None:
     with pytest.raises(LabError, match="no-such-program is not installed"):
         cache.run(["no-such-program"])
+
+
+#: As each of these is run by itself: the cache's place is read once.
+COMMANDS = [
+    ["migrate.lab", "--vm", "--name", "no-cache", "up"],
+    ["migrate.lab.vm.box"],
+    ["migrate.lab.vm.probe"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("place", ["a file", "below a file"])
+def test_a_cache_that_cannot_be_used_is_told(tmp_path: Path, words: list[str], place: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    kept = file if place == "a file" else file / "below"
+    surroundings = os.environ | {"MIGRATE_LAB_CACHE": str(kept)}
+    run = subprocess.run(
+        [sys.executable, "-m", *words], env=surroundings, capture_output=True, text=True, timeout=100
+    )
+    said = run.stdout + run.stderr
+    assert run.returncode == 1
+    assert "Traceback" not in said
+    assert f"is kept in {kept}: MIGRATE_LAB_CACHE names another directory" in said

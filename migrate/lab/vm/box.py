@@ -108,7 +108,8 @@ def main() -> int:
     """The command."""
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     try:
-        make(file.absolute())
+        with cache.filling():
+            make(file.absolute())
     except LabError as error:
         print(f"vagrant-box: {error}", file=sys.stderr)
         return 1

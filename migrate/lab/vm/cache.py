@@ -18,7 +18,7 @@ from typing import Any
 from migrate.lab import enter
 from migrate.lab.errors import LabError
 
-CACHE = Path(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab")
+CACHE = Path(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab").absolute()
 #: Who builds may have to download a few hundred megabytes and to unpack them on a busy machine.
 BUILD_DEADLINE_S = 1800.0
 RETRY_S = 0.2
@@ -67,6 +67,21 @@ def end_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return prepare
+
+
+@contextlib.contextmanager
+def filling() -> Iterator[None]:
+    """A ``with`` block that reads the cache, and makes what is missing in it.
+
+    :raises LabError: the cache cannot be used as it is, or what is in it; the message says where and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename or CACHE}: {error.strerror}"
+        raise LabError(
+            f"{where}; what machines are made of is kept in {CACHE}: MIGRATE_LAB_CACHE names another directory"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
 from migrate.lab import LabError, topology
-from migrate.lab.cli import by_host, main
+from migrate.lab.cli import by_host, in_a_word, main
 from migrate.lab.vm import cpio, debian, frames, modules, network, project, qemu, root, routed, seed
 
 NAMES = [
@@ -279,7 +280,7 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
 def test_values_by_host() -> None:
     assert by_host("origin=6.1,peer=6.12") == {"origin": "6.1", "peer": "6.12"}
     for bad in ("", "origin", "origin=", "=6.1", "origin=1,,"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ArgumentTypeError):
             by_host(bad)
 
 
@@ -291,12 +292,39 @@ def test_values_by_host() -> None:
         ["--vm", "--kernel", "origin", "up"],
         ["--vm", "--clock", "origin=soon", "up"],
         ["--vm", "power", "origin", "sideways"],
+        ["--arch", "origin=arm64", "up"],
+        ["--systemd", "up"],
     ],
 )
-def test_usage_errors(words: list[str]) -> None:
+def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
+    assert "_host value" not in capsys.readouterr().err  # A name of ours.
+
+
+@pytest.mark.parametrize("seconds", ["9999999999999999", "-9999999999", "99999999999", "9" * 400])
+def test_a_clock_that_no_machine_can_have_is_refused(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--vm", "--name", "none", "--clock", f"origin={seconds}", "status"]) == 1
+    assert "between the years 1970 and 2099" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["segment", "nobody"])
+def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vm", "--name", "none", "power", host, "on"]) == 1
+    assert f"{host} is no machine" in (said := capsys.readouterr().err) or f"no host '{host}'" in said
+
+
+def test_a_status_says_which_machines_are_off() -> None:
+    def status(up: bool, **on: bool) -> dict[str, object]:
+        return {"up": up, "hosts": {host: {"machine": {"on": one}} for host, one in on.items()}}
+
+    assert in_a_word(status(True, origin=True, peer=True)) == "up"
+    assert in_a_word(status(False, origin=True, peer=False)).startswith("up in part: peer is off")
+    assert in_a_word(status(False, origin=False, peer=False)).startswith("up in part: origin, peer are off")
+    assert in_a_word({"up": False, "hosts": {"origin": {}}}) == "down"
 
 
 def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
