@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from migrate.lab import LabError, topology
 from migrate.lab.cli import by_host, in_a_word, main
-from migrate.lab.vm import cpio, debian, frames, modules, network, project, qemu, root, routed, seed
+from migrate.lab.vm import box, cpio, debian, frames, modules, network, project, qemu, root, routed, seed
 
 NAMES = [
     "linux-image-6.1.0-9-cloud-amd64",
@@ -330,3 +332,22 @@ def test_a_status_says_which_machines_are_off() -> None:
 def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--vm", "--kernel", "nobody=6.1", "status"]) == 1
     assert "no host 'nobody'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["FILE"]])
+def test_what_comes_after_a_box_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    file = tmp_path / (words[0] if words else "default")
+    monkeypatch.setattr(box, "make", lambda file: file.write_text(""))
+    monkeypatch.setattr(box, "DEFAULT", file)
+    monkeypatch.setattr(sys, "argv", ["box", *(str(file) for _ in words)])
+    assert box.main() == 0
+    assert f"vagrant box add --name migrate-lab {file}\n" in capsys.readouterr().out
+
+
+def test_a_box_has_the_key_of_vagrant_without_vagrant() -> None:
+    """By its fingerprint it is the one that Vagrant tries first in a new machine, as ssh-keygen -l says it."""
+    kind, data, _ = box.KEY.read_text().split(maxsplit=2)
+    found = base64.b64encode(hashlib.sha256(base64.b64decode(data)).digest())
+    assert (kind, found) == ("ssh-rsa", b"1M4RzhMyWuFS/86uPY/ce2prh/dVTHW7iD2RhpquOZA=")
