@@ -152,14 +152,19 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
-@pytest.mark.parametrize("place", ["a file", "below a file"])
+@pytest.mark.parametrize("place", ["a file", "below a file", "relative"])
 def test_a_cache_that_cannot_be_used_is_told(tmp_path: Path, words: list[str], place: str) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    kept = file if place == "a file" else file / "below"
-    surroundings = os.environ | {"MIGRATE_LAB_CACHE": str(kept)}
+    kept = file / "below" if place == "below a file" else file
+    surroundings = os.environ | {"MIGRATE_LAB_CACHE": file.name if place == "relative" else str(kept)}
     run = subprocess.run(
-        [sys.executable, "-m", *words], env=surroundings, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", *words],
+        env=surroundings,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     said = run.stdout + run.stderr
     assert run.returncode == 1
