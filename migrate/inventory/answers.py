@@ -92,14 +92,12 @@ def _pids(process: ProcessInventory, found: HostInventory) -> None:
     wanted = set(process.needed_pids)
     names: dict[int, str] = {}
     for pid in proc.pids():
-        try:
+        with proc.passing_over():
             stat = proc.stat(pid)
-        except proc.Gone:
-            continue
-        names[pid] = stat.comm
-        for number, kind in ((stat.pgrp, "process group"), (stat.session, "session")):
-            if number in wanted:
-                names.setdefault(number, f"{kind} of {stat.comm} (PID {pid})")
+            names[pid] = stat.comm
+            for number, kind in ((stat.pgrp, "process group"), (stat.session, "session")):
+                if number in wanted:
+                    names.setdefault(number, f"{kind} of {stat.comm} (PID {pid})")
     # Threads are not listed in /proc, but can be looked up in it.
     for number in sorted(wanted):
         if number in names or Path(f"/proc/{number}").exists():

@@ -134,14 +134,14 @@ class _Judge:
 
 
 def _only_keeps(pid: int) -> bool:
-    with contextlib.suppress(proc.Gone):
+    with proc.passing_over():
         return proc.stat(pid).comm == _KEEPER
     return False
 
 
 def _names(hits: Iterable[Hit]) -> Iterator[str]:
     for pid in sorted({one.theirs.pid for one in hits}):
-        with contextlib.suppress(proc.Gone):
+        with proc.passing_over():
             yield holders.named(pid)
 
 

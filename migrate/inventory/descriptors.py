@@ -149,5 +149,5 @@ class Descriptors:
 
 
 def _status(pid: int, fd: int) -> os.stat_result:
-    with proc.looking():
+    with proc.looking(pid):
         return os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116

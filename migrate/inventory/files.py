@@ -98,7 +98,7 @@ class Files:
         :param mounts: mounts that the process can see.
         :raises Gone: the descriptor was closed.
         """
-        with proc.looking():
+        with proc.looking(pid):
             status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
         info = proc.fdinfo(pid, fd)
         self.locks[pid, fd] = info.locks
@@ -147,7 +147,7 @@ class Files:
         path = proc.link(pid, name)
         if path in self._known:
             return
-        with proc.looking():
+        with proc.looking(pid):
             status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
         if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
             file = self._file(place, use, status)

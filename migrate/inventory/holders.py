@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from migrate.inventory import proc
 from tcpcp.criu import tree
-from tcpcp.errors import KernelError, PermissionDenied
 
 Key = tuple[int, int]
 
@@ -54,7 +53,7 @@ def everywhere(besides: Collection[int] = ()) -> Iterator[Held]:
     """
     for pid in proc.pids():
         if pid not in besides:
-            with contextlib.suppress(KernelError, PermissionDenied):
+            with proc.passing_over():
                 yield from _table(pid) or _of_threads(pid)
 
 
@@ -64,8 +63,11 @@ def _table(pid: int) -> list[Held]:
 
 def _of_threads(pid: int) -> list[Held]:
     """Of a process whose first thread has ended, while others live, by the number of one of those."""
-    others = (_table(tid) for tid in tree.threads(pid) if tid != pid)
-    return next((table for table in others if table), [])
+    for tid in tree.threads(pid):
+        with proc.passing_over():  # a thread ends, and the next one has the same
+            if tid != pid and (table := _table(tid)):
+                return table
+    return []
 
 
 def named(pid: int) -> str:
@@ -83,7 +85,7 @@ def of_sockets(inodes: Collection[int]) -> dict[int, SocketHolder]:
     for one in everywhere() if links else ():
         inode = links.get(one.target)
         if inode and inode not in found:
-            with contextlib.suppress(proc.Gone):
+            with proc.passing_over():
                 found[inode] = SocketHolder(named(one.pid), one.pid, one.fd)
     return found
 

@@ -6,7 +6,6 @@ stays, with all else that it has started. Every process of the host is asked, so
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
@@ -41,7 +40,7 @@ def _named_if_in(groups: set[int], pid: int, inside: set[int]) -> str:
 
     Nor of one below *inside*: a child that was made after the tree was listed, or that has ended by now.
     """
-    with contextlib.suppress(proc.Gone):
+    with proc.passing_over():
         stat = proc.stat(pid)
         if not {stat.session, stat.pgrp} & groups or proc.descends(stat.ppid, inside):
             return ""

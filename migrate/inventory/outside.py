@@ -151,13 +151,13 @@ class Things:
         return None
 
     def _mappings(self, pid: int) -> Iterator[Hit]:
-        with contextlib.suppress(OSError, proc.Gone):  # unmapped, or ended since
+        with proc.passing_over():
             for mapping in proc.shared_mappings(pid):
-                one = mapped(pid, mapping)
                 if mapping.inode in self._inodes:
-                    key = self._known(holders.key_of(place(one)))
-                    if key is not None:
-                        yield Hit(self.first(key), one, key)
+                    one = mapped(pid, mapping)
+                    with contextlib.suppress(OSError):  # unmapped since
+                        if (key := self._known(holders.key_of(place(one)))) is not None:
+                            yield Hit(self.first(key), one, key)
 
     def _known(self, key: Key) -> Key | None:
         return key if key in self.files or key in self.mapped else None

@@ -28,7 +28,7 @@ def obstacles(inside: Collection[int], besides: Collection[int]) -> Iterator[Obs
     known = set()
     for one in holders.everywhere({*inside, *besides, os.getpid()}):
         if one.target == PIDFD:
-            with contextlib.suppress(proc.Gone):  # ended since, or closed since
+            with proc.passing_over():  # ended since, or closed since
                 pid = ours.get(proc.fdinfo(one.pid, one.fd).more.get("Pid", ""), 0)
                 if pid and (one.pid, pid) not in known:
                     known.add((one.pid, pid))

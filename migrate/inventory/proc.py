@@ -16,8 +16,11 @@ from typing import NamedTuple
 
 from migrate.errors import KernelError
 from migrate.processes import mounts
+from migrate.processes import stat as stats
 from migrate.processes.stat import Stat, parse
 from migrate.processes.stat import pids as pids
+from tcpcp.errors import KernelError as TcpcpKernelError
+from tcpcp.errors import PermissionDenied
 
 NAMESPACES = (
     "cgroup",
@@ -89,15 +92,33 @@ class FdInfo(NamedTuple):
 
 
 @contextmanager
-def looking() -> Iterator[None]:
-    """Turn the ways in which /proc says that something is gone into :class:`Gone`."""
+def looking(pid: int = 0) -> Iterator[None]:
+    """Turn the ways in which /proc says that something is gone into :class:`Gone`.
+
+    :param pid: whose links or memory are read: when it is gone that may seem not to be permitted.
+    """
     try:
         yield
     except OSError as error:
         # EINVAL: the mounts of a process that is just ending (fs/proc_namespace.c mounts_open_common()).
-        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL) and not (
+            isinstance(error, PermissionError) and pid and not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
+        ):
             raise
         raise Gone(str(error.filename or "process")) from None
+
+
+@contextmanager
+def passing_over() -> Iterator[None]:
+    """As :func:`migrate.processes.stat.passing_over`, also of what this module and :mod:`tcpcp.criu.tree` raise."""
+    try:
+        with stats.passing_over():
+            yield
+    except (Gone, PermissionDenied):
+        pass
+    except TcpcpKernelError as error:
+        if error.errno not in stats.OF_ONE:
+            raise
 
 
 @contextmanager
@@ -110,7 +131,7 @@ def _as_expected(pid: int, name: str) -> Iterator[None]:
 
 def text(pid: int, name: str) -> str:
     """Read /proc/PID/*name*."""
-    with looking():
+    with looking(pid):
         return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
 
 
@@ -166,7 +187,7 @@ def shared_mappings(pid: int) -> Iterator[Mapping]:
 
     Other processes have thousands of mappings, and hardly any that are shared: only those are taken apart.
     """
-    with looking():
+    with looking(pid):
         content = Path(f"/proc/{pid}/maps").read_bytes()
     for line in _SHARED.finditer(content):
         yield Mapping(line[1].decode(), line[2].decode(), int(line[3]), os.fsdecode(line[4]))
@@ -190,7 +211,7 @@ def inode(pid: int, fd: int) -> int:
 
     There may be tens of thousands on a host, so it does without the rest of :func:`fdinfo`: some 10 us.
     """
-    with looking():
+    with looking(pid):
         info = os.open(f"/proc/{pid}/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _, _, behind = os.read(info, _FIRST_LINES).partition(b"\nino:")
@@ -231,14 +252,14 @@ def mount_ids(pid: int) -> set[int]:
 
 def link(pid: int, name: str) -> str:
     """Return what /proc/PID/*name* points to, e.g. ``cwd`` or ``exe``."""
-    with looking():
+    with looking(pid):
         return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115
 
 
 def namespaces(pid: int) -> dict[str, str]:
     """Return the namespaces of *pid* by kind, each as e.g. ``net:[4026531840]``; those the kernel has."""
     found = {}
-    with looking():
+    with looking(pid):
         for kind in os.listdir(f"/proc/{pid}/ns"):  # noqa: PTH208
             if kind in NAMESPACES:
                 found[kind] = os.readlink(f"/proc/{pid}/ns/{kind}")  # noqa: PTH115
@@ -246,13 +267,12 @@ def namespaces(pid: int) -> dict[str, str]:
 
 
 def descends(pid: int, tree: Collection[int]) -> bool:
-    """Whether process *pid* is one of *tree*, or below it; not, if it has ended."""
-    try:
+    """Whether process *pid* is one of *tree*, or below it; not, if it has ended or cannot be read."""
+    with passing_over():
         while pid > 0 and pid not in tree:
             pid = stat(pid).ppid
-    except Gone:
-        return False
-    return pid > 0
+        return pid > 0
+    return False
 
 
 def ancestors(pid: int) -> list[int]:

@@ -6,7 +6,6 @@ CRIU opens /dev/ptmx, which gives the lowest free number, until it has the one t
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
@@ -49,7 +48,7 @@ def _holders(names: set[str]) -> dict[str, str]:
     """Who has the terminals *names* open, either side of them: one program for each."""
     found: dict[str, str] = {}
     for one in holders.everywhere() if names else ():
-        with contextlib.suppress(proc.Gone):  # ended since, or closed since
+        with proc.passing_over():  # ended since, or closed since
             target = one.target
             if target.endswith("/ptmx"):
                 target = f"{_PTS}/{proc.fdinfo(one.pid, one.fd).more.get('tty-index', '')}"

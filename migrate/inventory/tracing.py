@@ -24,7 +24,7 @@ def obstacles(inside: Collection[int]) -> Iterator[Obstacle]:
     tracers = {str(tid).encode(): pid for pid in inside for tid in _threads(pid)}
     for pid in proc.pids():
         if pid not in inside:
-            with contextlib.suppress(proc.Gone):
+            with proc.passing_over():
                 tracer = next((tracers[one] for one in _tracers(pid) if one in tracers), None)
                 if tracer is not None:
                     yield Obstacle(code="tracing", pid=tracer, what=holders.named(pid))
@@ -38,11 +38,11 @@ def _threads(pid: int) -> list[int]:
 
 def _tracers(pid: int) -> Iterator[bytes]:
     """Who traces each thread of *pid*, b"0" for nobody. Most processes have one thread: then nothing is listed."""
-    with proc.looking():
-        status = Path(f"/proc/{pid}/status").read_bytes()
-        yield _tracer(status)
-        if _ALONE not in status:
-            for name in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+    status = Path(f"/proc/{pid}/status").read_bytes()
+    yield _tracer(status)
+    if _ALONE not in status:
+        for name in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            with proc.passing_over():  # a thread ends, and the others are asked all the same
                 yield _tracer(Path(f"/proc/{pid}/task/{name}/status").read_bytes())
 
 

@@ -37,7 +37,7 @@ def obstacles(locked: Mapping[tuple[int, int], Sequence[str]], inside: Collectio
     for lock, waiter in parse(Path("/proc/locks").read_text()) if locks else ():
         if lock in locks and waiter not in inside and waiter > 0:
             pid, fd = locks[lock]
-            with contextlib.suppress(proc.Gone):
+            with proc.passing_over():
                 yield Obstacle(code="lock-awaited", pid=pid, fd=fd, what=holders.named(waiter))
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 #: Of the flags: the kernel made it for itself (include/linux/sched.h).
 _PF_KTHREAD = 0x00200000
+
+#: What /proc answers of a process that ends meanwhile, or that not even root may look into. EINVAL: its mounts
+#: (fs/proc_namespace.c mounts_open_common()); EACCES: its namespaces (fs/proc/namespaces.c proc_ns_readlink()).
+#: What is short here, as descriptors are (EMFILE), is none of these: then nothing at all would be seen.
+OF_ONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EIO, errno.EACCES, errno.EPERM})
 
 
 class Stat(NamedTuple):
@@ -43,3 +51,16 @@ def parse(line: str) -> Stat:
 def pids() -> list[int]:
     """The processes of this host that our PID namespace sees, those of namespaces below it too."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+
+
+@contextmanager
+def passing_over() -> Iterator[None]:
+    """Around the look at one of all processes: go on with the next one if this has ended, or cannot be read.
+
+    Never around one that is moved: a reason against the move would be lost.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OF_ONE:
+            raise

@@ -47,7 +47,7 @@ def of(top: str, besides: Collection[int] = ()) -> list[str]:
     users: set[int] = set()
     ours = _namespace("self")
     for pid in stat.pids():
-        with contextlib.suppress(OSError):  # ended since
+        with stat.passing_over():
             if pid not in besides:
                 paths = _open(pid, used)
                 if _namespace(str(pid)) == ours and any(_within(path, top) for path in paths):
@@ -63,7 +63,7 @@ def writing(file: tuple[int, int]) -> list[str]:
     """
     found = []
     for pid in stat.pids():
-        with contextlib.suppress(OSError):  # ended since
+        with stat.passing_over():
             if _writes(pid, file):
                 found.append(_name(pid))
     return [name for name in found if name]

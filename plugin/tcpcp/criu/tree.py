@@ -177,4 +177,7 @@ def _process(pid: int, call: str) -> Iterator[None]:
     except (FileNotFoundError, ProcessLookupError):
         raise KernelError(call, errno.ESRCH, f"process {pid}") from None
     except PermissionError:
+        # A process that is gone may say so as well.
+        if not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
+            raise KernelError(call, errno.ESRCH, f"process {pid}") from None
         raise PermissionDenied(f"{call} for process {pid}: not permitted; run as root") from None
