@@ -74,11 +74,9 @@ def mounted(top: str) -> list[str]:
     here = mounts.here()
     wanted, found = _place(os.path.realpath(top), here), set[str]()
     found.update(one.shown for one in here if _within(one.place, top))
-    for pid, name in _namespaces().items():
-        with contextlib.suppress(OSError):
-            its = mounts.parse(os.fsdecode(Path(f"/proc/{pid}/mountinfo").read_bytes()))
-            touching = {one.shown for one in its if wanted is not None and _touches(one, its, wanted)}
-            found.update(f"{one}{name}" for one in touching)
+    for name, its in _seen_elsewhere():
+        touching = {one.shown for one in its if wanted is not None and _touches(one, its, wanted)}
+        found.update(f"{one}{name}" for one in touching)
     return sorted(found)
 
 
@@ -160,16 +158,20 @@ def _namespace(pid: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115
 
 
-def _namespaces() -> dict[int, str]:
-    """A process of each, with how its mounts are told; those with another root see other ones."""
-    found: dict[tuple[str, str], tuple[int, str]] = {}
+def _seen_elsewhere() -> Iterator[tuple[str, list[mounts.Mount]]]:
+    """The mounts of each namespace, and how they are told; who has another root sees other ones.
+
+    They are read at once: of a process that has ended since they could not be, while others live there.
+    """
+    known: set[tuple[str, str]] = set()
     ours = _namespace("self")
     for pid in stat.pids():
-        with contextlib.suppress(OSError):
+        with stat.passing_over():
             key = _namespace(str(pid)), os.readlink(f"/proc/{pid}/root")  # noqa: PTH115
-            name = "" if key[0] == ours else f" in the mount namespace of {_name(pid)}"
-            found.setdefault(key, (pid, name))
-    return dict(found.values())
+            if key not in known:
+                its = mounts.parse(os.fsdecode(Path(f"/proc/{pid}/mountinfo").read_bytes()))
+                known.add(key)
+                yield "" if key[0] == ours else f" in the mount namespace of {_name(pid)}", its
 
 
 def _place(path: str, seen: list[mounts.Mount]) -> _Place | None:

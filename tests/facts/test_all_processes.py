@@ -103,6 +103,23 @@ print(*(one.target for one in holders.everywhere() if "eventfd" in one.target an
 os.kill(victim, 9)
 """
 
+#: Two processes with something mounted on the directory of the first argument, in a namespace of theirs.
+OF_MOUNTS = """
+libc, place = ctypes.CDLL(None, use_errno=True), sys.argv[1]
+first = os.fork()
+if first == 0:
+    assert libc.prctl(1, 9) == 0 and libc.unshare(0x20000) == 0
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    os.fork(); libc.prctl(1, 9)
+    libc.prctl(15, b"here"); signal.pause()
+def here(pid): return open(f"/proc/{pid}/comm").read() == "here\\n"
+def children(): return open(f"/proc/{first}/task/{first}/children").read().split()
+while not here(first) or not children() or not here(children()[0]): time.sleep(0.01)
+subprocess.run(["mount", "--bind", f"/proc/{first}/mem", f"/proc/{first}/mountinfo"], check=True)
+print(any(one.startswith(place + " in the mount namespace of") for one in users.mounted(place)))
+os.kill(first, 9)
+"""
+
 #: A process with what the looks are about, of which *name* in /proc reads as EIO: its memory, from address 0 on.
 UNREADABLE = """
 victim = os.fork()
@@ -163,6 +180,11 @@ def test_one_that_cannot_be_read(tmp_path: Path, name: str) -> None:
 def test_a_thread_that_cannot_be_read_hides_no_other_one() -> None:
     assert failed(OF_THREADS) == ["tracing"]
     assert failed(OF_A_THREAD) == ["anon_inode:[eventfd]"]
+
+
+def test_a_process_that_cannot_be_read_hides_no_mounts_of_others(tmp_path: Path) -> None:
+    """Two in a mount namespace of their own, of which the first cannot be read, or has just ended."""
+    assert failed(OF_MOUNTS, str(tmp_path)) == ["True"]
 
 
 def test_many_that_end() -> None:
