@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from migrate.criu import records
 from migrate.errors import Taken
@@ -23,6 +23,13 @@ from migrate.processes import bound_places, unix_file
 
 #: Of a socket that stays: CRIU connects to the one there. Source: criu/sk-unix.c USK_EXTERN.
 _EXTERNAL = 1
+
+
+class Bind(NamedTuple):
+    """A socket that CRIU will bind to a path. :ivar deleted: that file was deleted at the origin."""
+
+    path: str
+    deleted: bool
 
 
 def place(images: Path, wanted: Iterable[TakenName]) -> None:
@@ -54,12 +61,12 @@ def patched(files: bytes, renamed: Mapping[str, TakenName]) -> bytes:
     return records.with_messages(files, messages)
 
 
-def require_free(images: Path) -> None:
+def require_free(binds: Iterable[Bind]) -> None:
     """Have CRIU take no socket from anybody here: see :func:`in_use`.
 
     :raises Taken: somebody has one.
     """
-    for path in in_use(images):
+    for path in in_use(binds):
         text = (
             f"the unix socket {ascii(path)[1:-1]}, which the process has as well, is in use by somebody else"
         )
@@ -78,15 +85,21 @@ def require_same_places(wanted: Iterable[TakenName]) -> None:
             raise Taken(text, hint="Have the same symbolic links on the way to it as on the origin.")
 
 
-def in_use(images: Path) -> list[str]:
-    """Paths at which CRIU would bind sockets of *images*, and where somebody has one here; it would remove that.
-
-    Also names of files that were deleted at the origin, whatever the origin has said of them.
+def binds(images: Path) -> set[Bind]:
+    """Where CRIU will bind sockets of *images*.
 
     :raises ProtocolError: the image is not CRIU's.
     """
     files = images / "files.img"
-    return sorted(path for path in bound(files.read_bytes()) if _is_used(path)) if files.exists() else []
+    return set(_bound(files.read_bytes())) if files.exists() else set()
+
+
+def in_use(binds: Iterable[Bind]) -> list[str]:
+    """Paths at which CRIU would bind sockets, and where somebody has one here; it would remove that.
+
+    Also names of files that were deleted at the origin, whatever the origin has said of them.
+    """
+    return sorted(path for path in {one.path for one in binds} if _is_used(path))
 
 
 def bound(files: bytes) -> set[str]:
@@ -94,27 +107,21 @@ def bound(files: bytes) -> set[str]:
 
     :raises ProtocolError: it is not an image of CRIU's.
     """
-    return {path for path, _ in _bound(files)}
+    return {one.path for one in _bound(files)}
 
 
-def bound_once(images: Path) -> set[str]:
-    """Those of :func:`bound` at which CRIU makes one file: where one was deleted it makes and renames several.
-
-    :raises ProtocolError: the image is not CRIU's.
-    """
-    files = images / "files.img"
-    found = set(_bound(files.read_bytes())) if files.exists() else set()
-    return {path for path, deleted in found if not deleted} - {path for path, deleted in found if deleted}
+def bound_once(binds: Collection[Bind]) -> set[str]:
+    """Paths at which CRIU makes one file: where one was deleted it makes and renames several."""
+    return {one.path for one in binds if not one.deleted} - {one.path for one in binds if one.deleted}
 
 
-def _bound(files: bytes) -> Iterator[tuple[str, bool]]:
-    """Each path, and whether the socket's file has been deleted."""
+def _bound(files: bytes) -> Iterator[Bind]:
     from pycriu.images import pb
 
     sockets = (one.usk for one, _ in records.read(files, pb.file_entry, "files.img") if one.HasField("usk"))
     for one in sockets:
         if one.name[:1] not in (b"", b"\0") and not one.uflags & _EXTERNAL:
-            yield str(Path(one.name_dir or "/", os.fsdecode(one.name.rstrip(b"\0")))), one.deleted
+            yield Bind(str(Path(one.name_dir or "/", os.fsdecode(one.name.rstrip(b"\0")))), one.deleted)
 
 
 def _is_used(path: str) -> bool:

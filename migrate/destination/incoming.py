@@ -84,9 +84,10 @@ class Incoming:
         unix_paths.require_same_places(request.unix_sockets)
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
-        meanwhile = Meanwhile(unix_paths.bound_once(self.directory))
+        binds = unix_paths.binds(self.directory)  # read once: there may be thousands of other files
+        meanwhile = Meanwhile(unix_paths.bound_once(binds))
         try:
-            unix_paths.require_free(self.directory)
+            unix_paths.require_free(binds)
         except BaseException:
             meanwhile.close()
             raise

@@ -88,7 +88,7 @@ def test_where_criu_would_take_a_socket_from_somebody(tmp_path: Path) -> None:
     """Whatever the origin has said of its names: also those of deleted files, relative ones and strange ones."""
     images = tmp_path / "images"
     images.mkdir()
-    assert unix_paths.in_use(images) == []
+    assert unix_paths.in_use(unix_paths.binds(images)) == []
     folder = bytes(tmp_path)
     ours = [
         entry(1, folder + b"/live\0", deleted=True),
@@ -107,9 +107,9 @@ def test_where_criu_would_take_a_socket_from_somebody(tmp_path: Path) -> None:
             sock = kept.enter_context(socket.socket(socket.AF_UNIX))
             sock.bind(folder + b"/" + name)
         sock.close()
-        found = unix_paths.in_use(images)
+        found = unix_paths.in_use(unix_paths.binds(images))
         assert found == sorted([f"{tmp_path}/live", os.fsdecode(folder + b"/strange\n\xff")])
         with pytest.raises(Taken, match=re.escape(f"unix socket {tmp_path}/live, ")) as raised:
-            unix_paths.require_free(images)
+            unix_paths.require_free(unix_paths.binds(images))
         assert raised.value.problem.hint
-    unix_paths.require_free(images)
+    unix_paths.require_free(unix_paths.binds(images))

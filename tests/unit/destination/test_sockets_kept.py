@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from destination_fakes import World, world
 
@@ -16,8 +14,8 @@ __all__ = ["world"]
 def test_nothing_is_built_where_a_socket_would_be_taken(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(unix_paths, "in_use", lambda images: asked.append(images) or ["/run/svc.sock"])
+    asked: list[object] = []
+    monkeypatch.setattr(unix_paths, "in_use", lambda binds: asked.append(binds) or ["/run/svc.sock"])
     with pytest.raises(Taken, match=r"/run/svc\.sock"):
         world.run(until="restore")
     assert asked and "+sockets" in world.calls and "worker.restore" not in world.calls
