@@ -10,20 +10,43 @@ import functools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from migrate.inventory import proc
+from migrate.criu import own_namespace
+from migrate.inventory import holders, proc
 from migrate.pb.session_pb2 import Obstacle
 
 #: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
 _MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
+#: So many processes are named.
+_NAMED = 5
 
 
 def expected(root_pid: int) -> dict[str, str]:
-    """The namespaces that the root of a tree should be in: ours, but of time its own.
+    """The namespaces that the root of a tree should be in: ours, but of time its own, and of PIDs and mounts those
+    that an earlier move has given it.
 
     :raises Gone: it has ended.
     """
     own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
-    return own | {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+    own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+    if own["pid"] != root["pid"] and (given := own_namespace.of(root_pid)):
+        own |= {**given.names, "pid_for_children": given.names["pid"]}
+    return own
+
+
+def beside(root_pid: int, inside: Collection[int]) -> Iterator[Obstacle]:
+    """Yield who else is in the PID namespace that a move has given the tree *inside*: it would end with that."""
+    if (given := own_namespace.of(root_pid)) is None:
+        return
+    if named := list(
+        _named(pid for pid in own_namespace.others(given, inside) if not proc.descends(pid, inside))
+    ):
+        yield Obstacle(code="namespace-beside", pid=root_pid, what=", ".join(named[:_NAMED]))
+
+
+def _named(pids: Iterable[int]) -> Iterator[str]:
+    for pid in pids:
+        with contextlib.suppress(proc.Gone):
+            yield holders.named(pid)
 
 
 def foreign(pid: int, its: Mapping[str, str], wanted: Mapping[str, str]) -> list[Obstacle]:
