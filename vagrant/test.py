@@ -1,21 +1,26 @@
 """``make vagrant-test``: brings the lab up with Vagrant, moves two servers in it, and leaves nothing.
 
 All of it (libvirt, QEMU, the networks, Vagrant's files) lives in the namespaces of one host of the lab of
-namespaces, so the end of that host is the end of it, however the test ends. What is judged is what clients saw: the
-redis client never connected again and its counter is right, the download has the digest of the file.
+namespaces, so the end of that host is the end of it, however the test ends: see libvirt_lab.py. Judged is what
+clients saw: the redis client never connected again and its counter is right, the download has the file's digest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from migrate.lab import Host, Lab
+from libvirt_lab import own_lab, start_libvirt
+
+from migrate.lab import Host
 from migrate.lab.vm import box
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,13 +41,6 @@ DOWNLOAD = (
     f"rm -f /tmp/go; curl -sS --fail http://{SERVICE}/file | {{ while [ ! -e /tmp/go ]; do"
     " dd bs=64k count=1 iflag=fullblock status=none; sleep 0.5; done; cat; } | sha256sum"
 )
-QEMU_CONF = 'user = "root"\ngroup = "root"\nremember_owner = 0\nnamespaces = []\nsecurity_driver = "none"\n'
-#: What the package libvirt-daemon-system would make, and the two daemons.
-LIBVIRT = """
-groupadd -f -r kvm; groupadd -f -r libvirt-qemu; id libvirt-qemu >/dev/null 2>&1 || useradd -r -g kvm libvirt-qemu
-mkdir -p /run/libvirt /var/log/libvirt/qemu /var/lib/libvirt/images /var/cache/libvirt/qemu
-virtlogd -d && libvirtd -d
-"""
 VAGRANT = (
     "VAGRANT_HOME=/tmp/vagrant-home VAGRANT_DOTFILE_PATH=/tmp/vagrant-state VAGRANT_CHECKPOINT_DISABLE=1"
     " VAGRANT_DEFAULT_PROVIDER=libvirt VAGRANT_BOX=migrate-lab LIBVIRT_DEFAULT_URI=qemu:///system"
@@ -93,28 +91,19 @@ class Machines:
             sys.exit(f"{machine}: {script}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout.strip()
 
+    @contextlib.contextmanager
+    def started(self, machine: str, script: str, **options: Any) -> Iterator[subprocess.Popen[Any]]:
+        """*script* runs on *machine* inside the block, at the longest: who leaves it early does not wait."""
+        with self.host.popen(self.command(machine, script), **options) as run:
+            try:
+                yield run
+            finally:
+                run.kill()
+
     def write(self, machine: str, path: str, content: bytes) -> None:
         """Make the file *path* there."""
-        with self.host.popen(self.command(machine, f"cat > {path}"), stdin=subprocess.PIPE) as run:
+        with self.started(machine, f"cat > {path}", stdin=subprocess.PIPE) as run:
             run.communicate(content, timeout=COMMAND_DEADLINE_S)
-
-
-def start_libvirt(host: Host) -> None:
-    """Start libvirt's daemons in the host, with no help of systemd; users and directories are the host's alone."""
-    host.exec(["sh", "-c", "cat > /etc/libvirt/qemu.conf"], input=QEMU_CONF)
-    host.exec(["sh", "-c", LIBVIRT])
-    is_there = ["virsh", "-q", "-c", "qemu:///system", "version"]
-    eventually(
-        lambda: host.exec(is_there, check=False).returncode == 0,
-        lambda: host.exec(["cat", "/var/log/libvirt/libvirtd.log"]).stdout,
-        COMMAND_DEADLINE_S,
-        pause_s=0.5,
-    )
-    virsh = "virsh -q -c qemu:///system"
-    pool = (
-        f"{virsh} pool-define-as default dir --target /var/lib/libvirt/images && {virsh} pool-start default"
-    )
-    host.exec(["sh", "-c", f"{virsh} pool-info default 2>/dev/null || {{ {pool}; }}"])
 
 
 def move_redis(machines: Machines) -> None:
@@ -153,8 +142,8 @@ def move_nginx(machines: Machines) -> None:
         machines.run(name, "touch -d @0 /srv/nginx/file /srv/nginx/conf; touch /srv/nginx/error.log")
     machines.run("destination", "setsid nginx -c /srv/nginx/conf </dev/null >/dev/null 2>&1")
     pid = machines.run("destination", "cat /srv/nginx/pid")
-    with machines.host.popen(
-        machines.command("peer", DOWNLOAD), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    with machines.started(
+        "peer", DOWNLOAD, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as client:
         connected = "ss -Htn state established sport = :80"
         eventually(
@@ -176,7 +165,7 @@ def main() -> None:
     say("box")
     if "--old-box" not in sys.argv:
         box.make(box.DEFAULT)
-    with Lab(f"vagrant-{os.getpid()}") as lab:
+    with own_lab() as lab:
         machines = Machines(lab.hosts["segment"])
         start_libvirt(machines.host)
         machines.vagrant("box", "add", "--name", "migrate-lab", str(box.DEFAULT))

@@ -5,6 +5,7 @@ Unix sockets, UDP ports and pseudo terminals; interfaces that sockets are bound 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from migrate.checks.file_differences import same_place
@@ -34,6 +35,8 @@ def names_free(subject: Subject) -> Iterator[Reason]:
             text = f"nobody receives on {one.name} there, where {subject.who(one.pid)} sends datagrams"
             remedy = "Start the service there that does (for /dev/log: rsyslog, or systemd-journald)."
             yield Reason("no-receiver", DESTINATION, text, remedy)
+        elif one.elsewhere:
+            yield _elsewhere(one)
         elif one.occupied:
             text = f"{one.name}, where the process has a unix socket, is something else there"
             yield Reason("unix-path-occupied", DESTINATION, text, "Remove or rename what is there.")
@@ -44,6 +47,18 @@ def names_free(subject: Subject) -> Iterator[Reason]:
         else:
             text = f"the abstract name {one.name} of a unix socket is taken there by {holder}"
             yield Reason("unix-name-taken", DESTINATION, text, "End that program there; ss -xap shows it.")
+
+
+def _elsewhere(one: TakenName) -> Reason:
+    name = one.linked_name or one.name
+    text = (
+        f"the unix socket {name} of the process would be made at {one.elsewhere} there, and is at {one.name} here:"
+        " symbolic links on the way lead elsewhere, or are missing"
+    )
+    remedy = (
+        f"Have the same links on both hosts (namei -l {shlex.quote(name)} shows them), or bind it elsewhere."
+    )
+    return Reason("unix-path-elsewhere", DESTINATION, text, remedy)
 
 
 def _terminal(one: TakenName) -> Reason:

@@ -19,7 +19,7 @@ from migrate.criu import records
 from migrate.errors import Taken
 from migrate.files import beneath
 from migrate.pb.session_pb2 import TakenName
-from migrate.processes import unix_file
+from migrate.processes import bound_places, unix_file
 
 #: Of a socket that stays: CRIU connects to the one there. Source: criu/sk-unix.c USK_EXTERN.
 _EXTERNAL = 1
@@ -64,6 +64,18 @@ def require_free(images: Path) -> None:
             f"the unix socket {ascii(path)[1:-1]}, which the process has as well, is in use by somebody else"
         )
         raise Taken(text, hint="End that program, or let one of the two use another path; ss -xap shows it.")
+
+
+def require_same_places(wanted: Iterable[TakenName]) -> None:
+    """Have CRIU bind no socket of *wanted* anywhere but where it is at the origin: see :mod:`bound_places`.
+
+    :raises Taken: a symbolic link leads elsewhere.
+    """
+    for one in wanted:
+        if place := bound_places.elsewhere(one):
+            name = one.linked_name or one.name
+            text = f"the unix socket {name} would be made at {place}, and not at {one.name}"
+            raise Taken(text, hint="Have the same symbolic links on the way to it as on the origin.")
 
 
 def in_use(images: Path) -> list[str]:

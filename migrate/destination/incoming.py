@@ -79,8 +79,9 @@ class Incoming:
         """They get the paths that they had last, and a rollback removes those that are not there yet.
 
         :return: hears of those that others make there from now on.
-        :raises Taken: somebody has a socket there.
+        :raises Taken: somebody has a socket there, or a symbolic link leads elsewhere.
         """
+        unix_paths.require_same_places(request.unix_sockets)
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)
         meanwhile = Meanwhile(unix_paths.bound_once(self.directory))

@@ -20,7 +20,7 @@ from pathlib import Path
 from migrate.inventory import holders, ports, storage, terminals
 from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File, TakenName, TcpSocket
-from migrate.processes import unix_diag, unix_file
+from migrate.processes import bound_places, unix_diag, unix_file
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel.pidfd import Lender
 
@@ -62,6 +62,7 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
         return found
     found.mode, found.uid, found.gid = status.st_mode, status.st_uid, status.st_gid
     found.bound_name = name if _renamed(name, path, status, pid) else ""
+    found.linked_name = name if bound_places.is_linked(name, path) else ""
     return found
 
 
@@ -172,8 +173,9 @@ def taken(wanted: Iterable[TakenName]) -> list[TakenName]:
             _named(one, held.get(inode)) for one, inode in found if not _shared(lender, one, held.get(inode))
         ]
     pings = [_named(one, None) for one in wanted if one.kind == TakenName.PING and not _may_ping()]
+    apart = [_named(one, None, place) for one in wanted if (place := bound_places.elsewhere(one))]
     held_terminals = terminals.taken(one for one in wanted if one.kind == TakenName.TERMINAL)
-    return [*sockets, *held_terminals, *pings, *missing]
+    return [*sockets, *apart, *held_terminals, *pings, *missing]
 
 
 def _may_ping() -> bool:
@@ -185,10 +187,11 @@ def _may_ping() -> bool:
     return int(first) <= 0 <= int(last)
 
 
-def _named(one: TakenName, holder: holders.SocketHolder | None) -> TakenName:
+def _named(one: TakenName, holder: holders.SocketHolder | None, elsewhere: str = "") -> TakenName:
     found = TakenName()
     found.CopyFrom(one)
     found.holder = holder.who if holder else ""
+    found.elsewhere = elsewhere
     return found
 
 

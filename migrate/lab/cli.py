@@ -61,16 +61,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def by_host(text: str) -> dict[str, str]:
-    """Return ``HOST=VALUE,HOST=VALUE`` as a dictionary. :raises ValueError: it is something else."""
+    """Return ``HOST=VALUE,HOST=VALUE`` as a dictionary. :raises ArgumentTypeError: it is something else."""
     pairs = [one.partition("=") for one in text.split(",")]
     if not all(host and equals and value for host, equals, value in pairs):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HOST=VALUE, or several of them with commas between"
+        )
     return {host: value for host, _, value in pairs}
 
 
 def seconds_by_host(text: str) -> dict[str, int]:
-    """Return the same with whole numbers. :raises ValueError: it is something else."""
-    return {host: int(seconds) for host, seconds in by_host(text).items()}
+    """Return the same with whole numbers. :raises ArgumentTypeError: it is something else."""
+    try:
+        return {host: int(seconds) for host, seconds in by_host(text).items()}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: the clock is ahead by a whole number of seconds"
+        ) from None
 
 
 def make_lab(options: argparse.Namespace) -> Lab:
@@ -90,11 +97,19 @@ def print_status(lab: Lab, as_json: bool) -> int:
     if as_json:
         print(json.dumps(status))
     else:
-        print(f"lab {lab.name!r} is {'up' if status['up'] else 'down'}")
+        print(f"lab {lab.name!r} is {in_a_word(status)}")
         rows = {**status["hosts"], "service": status["service"]}
         for name, row in rows.items():
             print(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10}", what_runs(row))
     return 0 if status["up"] else 1
+
+
+def in_a_word(status: dict[str, Any]) -> str:
+    """Return whether the lab is up; of machines, of which each may be off, which are."""
+    off = [name for name, row in status["hosts"].items() if row.get("machine", {"on": True})["on"] is False]
+    if status["up"] or not off:
+        return "up" if status["up"] else "down"
+    return f"up in part: {', '.join(off)} {'is' if len(off) == 1 else 'are'} off, and started by `up`"
 
 
 def what_runs(row: dict[str, Any]) -> str:
@@ -163,8 +178,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[split + 1 :]
     if (options.verb in ("exec", "spawn")) != bool(command):
         parser.error("exec and spawn, and only they, need: -- CMD")
-    if not options.vm and (options.verb == "power" or options.kernel or options.cpu or options.clock):
-        parser.error("only machines have kernels, processors, clocks and power of their own: add --vm")
+    wishes = (options.kernel, options.cpu, options.clock, options.arch, options.systemd)
+    if not options.vm and (options.verb == "power" or any(wishes)):
+        parser.error(
+            "only machines have kernels, processors, clocks, systemd and power of their own: add --vm"
+        )
     try:
         return dispatch(options, command)
     except LabError as error:

@@ -241,7 +241,7 @@ class Compared(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ...) -> None: ...
 
 class TakenName(_message.Message):
-    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied", "socket_type", "bound_name", "mode", "uid", "gid", "backlog")
+    __slots__ = ("kind", "name", "pid", "fd", "holder", "port", "ip", "shares", "ipv6_only", "occupied", "socket_type", "bound_name", "mode", "uid", "gid", "backlog", "linked_name", "elsewhere")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[TakenName.Kind]
@@ -276,6 +276,8 @@ class TakenName(_message.Message):
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    LINKED_NAME_FIELD_NUMBER: _ClassVar[int]
+    ELSEWHERE_FIELD_NUMBER: _ClassVar[int]
     kind: TakenName.Kind
     name: str
     pid: int
@@ -292,7 +294,9 @@ class TakenName(_message.Message):
     uid: int
     gid: int
     backlog: int
-    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ..., bound_name: _Optional[str] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., backlog: _Optional[int] = ...) -> None: ...
+    linked_name: str
+    elsewhere: str
+    def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ..., bound_name: _Optional[str] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., backlog: _Optional[int] = ..., linked_name: _Optional[str] = ..., elsewhere: _Optional[str] = ...) -> None: ...
 
 class TcpSocket(_message.Message):
     __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "ipv6_socket", "ipv6_only", "device", "holder", "backlog")

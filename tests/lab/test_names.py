@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 from harness.hosts import spawn
@@ -141,6 +142,68 @@ def test_a_unix_socket_that_was_renamed(hosts: tuple[Host, Host]) -> None:
     finally:
         for host in hosts:
             host.exec(["sh", "-c", "rm -f /tmp/admin.sock*"])
+
+
+#: Binds a unix socket by a name that goes through a symbolic link.
+LINKED = """import os, socket, sys
+os.makedirs("/run/one"); os.symlink("one", "/run/link")
+server = socket.socket(socket.AF_UNIX)
+server.bind("/run/link/app.sock"); server.listen()
+while True:
+    client, _ = server.accept()
+    client.sendall(b"hello"); client.close()
+"""
+ASK_LINKED = ASK.replace("/tmp/admin.sock", "/run/link/app.sock")
+
+
+@pytest.fixture
+def linked(hosts: tuple[Host, Host]) -> Iterator[int]:
+    """A process that has done so; the destination has both directories."""
+    pid = spawn(hosts[0], [sys.executable, "-c", LINKED])
+    eventually(lambda: hosts[0].exec(["test", "-S", "/run/one/app.sock"], check=False).returncode == 0, "it")
+    hosts[1].exec(["mkdir", "/run/one", "/run/other"])
+    yield pid
+    for host in hosts:
+        host.exec(["rm", "-rf", "/run/one", "/run/other", "/run/link"])
+
+
+def made_there(destination: Host) -> list[str]:
+    return destination.exec(["find", "/run/one", "/run/other", "-type", "s"]).stdout.split()
+
+
+def test_a_link_that_is_the_same_there(hosts: tuple[Host, Host], linked: int) -> None:
+    """The socket is where it was, and a migration that is rolled back leaves none."""
+    origin, destination = hosts
+    destination.exec(["ln", "-s", "one", "/run/link"])
+    held = Held(origin, "RESTORED", linked, "destination")
+    assert made_there(destination) == ["/run/one/app.sock"]
+    held.signal("KILL")
+    held.killed()
+    eventually(lambda: not made_there(destination), "it is gone there")
+    eventually(lambda: origin.exec([sys.executable, "-c", ASK_LINKED]).stdout == "hello\n", "it answers here")
+    eventually(
+        lambda: not origin.exec(["ls", "/run/migrate"]).stdout.replace("probe", "").strip(), "all is over"
+    )
+    moved = run_migrate(origin, str(linked), "destination")
+    assert moved.report["outcome"] == "MOVED", moved.report
+    assert made_there(destination) == ["/run/one/app.sock"]
+    assert destination.exec([sys.executable, "-c", ASK_LINKED]).stdout == "hello\n"
+
+
+@pytest.mark.parametrize("there", ["ln -s other /run/link", "true", "mkdir /run/link"])
+@pytest.mark.parametrize("options", [(), ("--copy-files",)])
+def test_a_link_that_is_not_the_same_there(
+    hosts: tuple[Host, Host], linked: int, there: str, options: tuple[str, ...]
+) -> None:
+    origin, destination = hosts
+    destination.exec(["sh", "-c", there])
+    checked = run_migrate(origin, "--check", *options, str(linked), "destination")
+    assert (checked.status, [one["code"] for one in checked.report["reasons"]]) == (
+        3,
+        ["unix-path-elsewhere"],
+    )
+    reason = checked.report["reasons"][0]
+    assert "/run/link/app.sock" in reason["text"] and "namei -l" in reason["remedy"]
 
 
 def clean_up(hosts: tuple[Host, Host]) -> None:

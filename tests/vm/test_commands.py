@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness.wait import eventually
 
-from migrate.lab import LabError
+from migrate.lab import LabError, topology
 from migrate.lab.vm.lab import VmLab
 
 
@@ -115,6 +115,34 @@ def _link(path: Path) -> Path | None:
         return path.readlink()
     except OSError:
         return None
+
+
+def boots(lab: VmLab) -> dict[str, str]:
+    """Which boot of its each machine is in."""
+    command = ["cat", "/proc/sys/kernel/random/boot_id"]
+    return {name: lab.hosts[name].exec(command).stdout for name in topology.HOSTS}
+
+
+def test_up_starts_the_machine_that_is_off_and_no_other(lab: VmLab) -> None:
+    before = boots(lab)
+    lab.power_off("peer")
+    status = migrate_lab(lab, "status")
+    assert (status.returncode, status.stdout.splitlines()[0]) == (
+        1,
+        f"lab {lab.name!r} is up in part: peer is off, and started by `up`",
+    )
+    assert [line.split()[-1] for line in status.stdout.splitlines() if line.startswith("peer")] == ["off"]
+    for words in (["exec"], ["spawn"]):
+        done = migrate_lab(lab, *words, "neighbour", "--", "true")
+        assert (done.returncode, done.stderr) == (
+            125,
+            f"migrate-lab: peer is off: migrate-lab --vm --name {lab.name} power peer on starts it\n",
+        )
+    up = migrate_lab(lab, "up")
+    assert (up.returncode, up.stderr) == (0, "")
+    after = boots(lab)
+    assert [name for name in before if before[name] != after[name]] == ["peer"]
+    assert "was up already" in migrate_lab(lab, "up").stderr
 
 
 @pytest.mark.usefixtures("lab")

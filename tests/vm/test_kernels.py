@@ -14,6 +14,8 @@ from harness.migrate import move, run_migrate
 from harness.wait import eventually
 from harness.workloads import Client
 
+from migrate.lab import LabError
+from migrate.lab.vm import kernels
 from migrate.lab.vm.lab import VmLab
 
 #: Of the redis client, which would else take the machine's one processor from what moves the server.
@@ -61,3 +63,10 @@ def test_a_processor_that_lacks_features_is_refused_with_their_list(lab: VmLab) 
     print(reasons)
     assert checked.status == 3
     assert any("avx2" in reason["text"] for reason in reasons.values())
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_package_that_depends_on_a_kernel_means_the_newest() -> None:
+    assert kernels.kernel("linux-image-cloud-amd64").release == kernels.kernel(NEW).release
+    with pytest.raises(LabError, match="linux-image-amd64-dbg has no kernel in it"):
+        kernels.kernel("linux-image-amd64-dbg")

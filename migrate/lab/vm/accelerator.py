@@ -3,6 +3,7 @@
 That /dev/kvm is there does not mean that it works: within some machines QEMU hangs with it, so there is a limit.
 """
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,11 +46,17 @@ def boots(name: str, kernel: Kernel) -> bool:
     command += ["-kernel", str(kernel.image), "-initrd", str(kernel.first), "-serial", "stdio"]
     command += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off lab.probe"]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=cache.end_with(os.getpid()),
     ) as run:
         try:
             said, _ = run.communicate(timeout=DEADLINES_S[name])
         except subprocess.TimeoutExpired:
             run.kill()
             said, _ = run.communicate()
+        finally:
+            run.kill()  # Also when a signal ends us: a machine that hangs would be waited for.
     return GOOD in said

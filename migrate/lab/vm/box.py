@@ -16,10 +16,13 @@ from migrate.lab.errors import LabError
 from migrate.lab.vm import accelerator, cache, debian, disks, kernels, root
 
 DEFAULT = cache.CACHE / "migrate-lab.box"
+#: What Vagrant is to call it.
+NAME = "migrate-lab"
 SIZE_BYTES = 3 << 30
 METADATA = {"provider": "libvirt", "format": "qcow2", "virtual_size": SIZE_BYTES >> 30}
-#: Vagrant's well-known key, as its package has it.
-KEY_PATTERN = "share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub"
+#: The public half of Vagrant's well-known key, by which it comes into a new machine, to give it another one.
+#: Source: Vagrant, keys/vagrant.pub.
+KEY = Path(__file__).with_name("vagrant.pub")
 NETWORK = "[Match]\nName=eth0\n[Network]\nDHCP=yes\n"
 WORDS = "console=ttyS0 quiet audit=0 mitigations=off net.ifnames=0 panic=-1 lab.alone lab.init=/sbin/init"
 #: QEMU 7.2's TCG: see qemu.py.
@@ -38,13 +41,6 @@ VAGRANTFILE = """Vagrant.configure("2") do |config|
   end
 end
 """
-
-
-def key() -> str:
-    """Return the public half of Vagrant's well-known key. :raises LabError: Vagrant is not installed."""
-    for path in Path("/usr").glob(KEY_PATTERN):
-        return path.read_text()
-    raise LabError("vagrant is not installed: tools/setup vagrant installs it")
 
 
 def make(file: Path) -> None:
@@ -78,7 +74,7 @@ def _furnish(tree: Path, release: str) -> None:
     cache.run(["depmod", "-b", tree, release])
     cache.run(["chroot", tree, "useradd", "-m", "-s", "/bin/bash", "vagrant"])
     _write(tree / "etc/sudoers.d/vagrant", "vagrant ALL=(ALL) NOPASSWD: ALL\n", 0o440)
-    _write(tree / "home/vagrant/.ssh/authorized_keys", key(), 0o600)
+    _write(tree / "home/vagrant/.ssh/authorized_keys", KEY.read_text(), 0o600)
     cache.run(["chroot", tree, "chown", "-R", "vagrant:vagrant", "/home/vagrant"])
     _write(tree / "etc/systemd/network/50-vagrant.network", NETWORK, 0o644)
     _write(tree / "etc/hosts", "127.0.0.1 localhost\n127.0.1.1 migrate-lab\n::1 localhost\n", 0o644)
@@ -108,11 +104,14 @@ def main() -> int:
     """The command."""
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     try:
-        make(file.absolute())
+        with cache.filling():
+            make(file.absolute())
     except LabError as error:
         print(f"vagrant-box: {error}", file=sys.stderr)
         return 1
-    print(f"vagrant-box: {file}, {file.stat().st_size >> 20} MB")
+    print(f"vagrant-box: {file}, {file.stat().st_size >> 20} MB; what comes next:")
+    print(f"vagrant box add --name {NAME} {file}")
+    print(f"VAGRANT_BOX={NAME} vagrant up --provider libvirt")
     return 0
 
 

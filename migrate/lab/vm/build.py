@@ -19,12 +19,9 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
     :param deadline: on the monotonic clock; what has to be downloaded has limits of its own.
     :raises LabError: no machine of it lives on. Nor does one if this process is killed meanwhile.
     """
-    prepared, images = {}, {}
-    for host in topology.HOSTS:
-        architecture = wish.architectures.get(host, qemu.OWN)
-        prepared[host] = kernels.kernel(wish.kernels.get(host, kernels.DEFAULT), architecture)
-        images[host] = root.of(architecture) / "image"
-    chosen = accelerator.accelerator(kernels.kernel())
+    qemu.words(seed.INIT, PROJECT)  # Refused at once, not after the minutes that an image takes.
+    with cache.filling():
+        prepared, images, chosen = _prepare(wish)
     spec = make_spec(name, topology.SEGMENT, directory, {})
     spec = spec._replace(binds=[*spec.binds, str(cache.CACHE)])
     builder = Builder(spec, deadline)
@@ -43,6 +40,16 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
             builder.go()
     finally:
         builder.close()
+
+
+def _prepare(wish: Wish) -> tuple[dict[str, kernels.Kernel], dict[str, Path], str]:
+    """What of a lab is kept between labs: kernels and images by host, and the accelerator."""
+    prepared, images = {}, {}
+    for host in topology.HOSTS:
+        architecture = wish.architectures.get(host, qemu.OWN)
+        prepared[host] = kernels.kernel(wish.kernels.get(host, kernels.DEFAULT), architecture)
+        images[host] = root.of(architecture) / "image"
+    return prepared, images, accelerator.accelerator(kernels.kernel())
 
 
 def _describe(

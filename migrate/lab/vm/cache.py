@@ -8,45 +8,80 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from migrate.lab import enter
 from migrate.lab.errors import LabError
 
-CACHE = Path(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab")
+CACHE = Path(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab").absolute()
 #: Who builds may have to download a few hundred megabytes and to unpack them on a busy machine.
 BUILD_DEADLINE_S = 1800.0
 RETRY_S = 0.2
 SAID_BYTES = 1500
+#: Its child is PID 1 of what runs there, so the end of that, by the end of this one for one, is the end of all.
+#: /proc stays the machine's: paths through it are given.
+_ALONE = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--")
 
 
 def run(command: Sequence[str | Path], *, timeout_s: float = BUILD_DEADLINE_S, **options: Any) -> str:
-    """Run a program to its end; return its output.
+    """Run a program to its end, in a mount and a PID namespace of its own; return its output.
+
+    Nothing that it mounts is mounted here, and nothing that it has started outlives it, or this process, be that
+    killed.
 
     :raises LabError: it is missing, failed or took too long; the message ends with what it said.
     """
     words = [str(word) for word in command]
+    if shutil.which(words[0]) is None:
+        raise LabError(f"{words[0]} is not installed: tools/setup vm installs what machines need")
     try:
         done: subprocess.CompletedProcess[str] = subprocess.run(
-            words,
+            [*_ALONE, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
+            preexec_fn=end_with(os.getpid()),
             **options,
         )
-    except FileNotFoundError:
-        raise LabError(f"{words[0]} is not installed: tools/setup vm installs what machines need") from None
     except subprocess.TimeoutExpired:
         raise LabError(f"{words[0]} did not end within {timeout_s:g} s") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-SAID_BYTES:]
         raise LabError(f"{words[0]} failed with status {done.returncode}: {said}")
     return done.stdout
+
+
+def end_with(parent: int) -> Callable[[], None]:
+    """Return what a child of *parent* calls, before it executes a program, to be killed when *parent* ends."""
+
+    def prepare() -> None:
+        enter.libc.prctl(enter.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # It ended before that.
+            os._exit(1)
+
+    return prepare
+
+
+@contextlib.contextmanager
+def filling() -> Iterator[None]:
+    """A ``with`` block that reads the cache, and makes what is missing in it.
+
+    :raises LabError: the cache cannot be used as it is, or what is in it; the message says where and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename or CACHE}: {error.strerror}"
+        raise LabError(
+            f"{where}; what machines are made of is kept in {CACHE}: MIGRATE_LAB_CACHE names another directory"
+        ) from error
 
 
 @contextlib.contextmanager

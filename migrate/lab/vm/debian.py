@@ -19,6 +19,11 @@ DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 LISTS_AGE_S = 86_400.0
 DOWNLOAD_DEADLINE_S = 600.0
+#: How the names of kernels' packages begin, and of those that have one in them.
+PREFIX = "linux-image-"
+VERSIONED = re.compile(rf"{PREFIX}\d+\.\d+\.\d+")
+#: Whose kernels Debian builds for machines in clouds, too: smaller ones.
+CLOUD = ("amd64", "arm64")
 
 
 def mirrors() -> tuple[str, str]:
@@ -107,6 +112,15 @@ class Packages:
         self.update()
         return cache.run(["apt-cache", *self._options(), "pkgnames", beginning]).split()
 
+    def kernel_behind(self, name: str) -> str:
+        """Return the kernel that package *name* is, or that it depends on: linux-image-amd64 has none itself.
+
+        :raises LabError: it is neither.
+        """
+        if VERSIONED.match(name):
+            return behind(name, "")
+        return behind(name, cache.run(["apt-cache", *self._options(), "show", "--no-all-versions", name]))
+
     def download(self, name: str) -> Path:
         """Return the newest package *name* as a file, verified by apt when it came.
 
@@ -131,21 +145,48 @@ def newest(names: list[str], wanted: str, architecture: str) -> str:
     """Return the kernel package among *names* that *wanted* means.
 
     :param wanted: a version or the beginning of one (``6.1``, ``6.12.107``), which means the newest of Debian's
-        cloud kernels, or of all where it has none; or all that follows ``linux-image-`` (``6.1.0-56-amd64``).
+        cloud kernels, or of the plain ones where it has none; or all that follows ``linux-image-``
+        (``6.1.0-56-amd64``).
     :raises LabError: none is meant; the message names some.
     """
-    prefix = "linux-image-"
-    exact = prefix + wanted.removeprefix(prefix)
+    exact = PREFIX + wanted.removeprefix(PREFIX)
     if exact in names:
         return exact
-    number = re.compile(rf"{prefix}{re.escape(wanted)}(?![0-9])")
-    full = [name for name in names if number.match(name) and re.match(rf"{prefix}\d+\.\d+\.\d+", name)]
-    # Not every architecture has kernels for machines in clouds, which are smaller.
-    for ending in (f"-cloud-{architecture}", f"-{architecture}"):
-        if found := [name for name in full if name.endswith(ending)]:
+    number = re.compile(rf"{PREFIX}{re.escape(wanted)}(?![0-9])")
+    full = [name for name in names if number.match(name) and VERSIONED.match(name)]
+    for kind in _kinds(architecture):
+        if found := [name for name in full if kind.search(name)]:
             return max(found, key=_numbers)
-    known = sorted({m[1] for name in names if (m := re.match(rf"{prefix}(\d+\.\d+)\.\d", name))})
+    known = sorted({m[1] for name in names if (m := re.match(rf"{PREFIX}(\d+\.\d+)\.\d", name))})
     raise LabError(f"Debian has no kernel {wanted!r}: give one of {', '.join(known)}, or a package's name")
+
+
+def _kinds(architecture: str) -> list[re.Pattern[str]]:
+    """Kernels of which a version means the newest: those for clouds, plain ones, then any, as real-time ones."""
+    plain = rf"^{VERSIONED.pattern}[^-]*(-\d+)?-{architecture}$"
+    return [re.compile(end) for end in (f"-cloud-{architecture}$", plain, f"-{architecture}$")]
+
+
+def settled(names: list[str], wanted: str, architecture: str) -> str | None:
+    """Return what *wanted* means if *names* alone say so, whatever there is beside them; else None."""
+    try:
+        found = newest(names, wanted, architecture)
+    except LabError:
+        return None
+    best = _kinds(architecture)[0 if architecture in CLOUD else 1]
+    return found if best.search(found) or found.removeprefix(PREFIX) == wanted.removeprefix(PREFIX) else None
+
+
+def behind(name: str, shown: str) -> str:
+    """Return the kernel that package *name* is, or that it depends on as ``apt-cache show`` has *shown* it.
+
+    :raises LabError: it is neither.
+    """
+    needed = re.search(rf"^Depends: .*?({VERSIONED.pattern}[^ ,]*)", shown, re.MULTILINE)
+    found = name if VERSIONED.match(name) else needed[1] if needed else ""
+    if not found or found.endswith("-dbg"):
+        raise LabError(f"{name} has no kernel in it: give a version, or the name of a package that has one")
+    return found
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -43,20 +43,26 @@ def run(*command: str, text: str | None = None) -> None:
 
 
 def mount_all() -> None:
-    """Mount what an init has to; /run is there already."""
+    """Mount what an init has to; /run is there already, and what the project lies in."""
     safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", "/proc", "proc", safe)
     mount("sysfs", "/sys", "sysfs", safe)
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", safe)
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    mount_memory("/tmp")
     for name in ("pts", "shm", "mqueue"):
         Path("/dev", name).mkdir(exist_ok=True)
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5")
-    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    mount_memory("/dev/shm")
     mount("mqueue", "/dev/mqueue", "mqueue", safe)
     for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         if not Path("/dev", name).is_symlink():
             Path("/dev", name).symlink_to(target)
+
+
+def mount_memory(directory: str) -> None:
+    """Mount a file system in memory on *directory*, unless there is one: with the project in it, see first-init."""
+    if not Path(directory).is_mount():
+        mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
 
 
 def name_interfaces(wanted: dict[str, str]) -> None:

@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from migrate.lab.errors import LabError
 from migrate.lab.vm import cache, cpio, debian, disks, modules
 
 #: The kernel of Debian's stable release.
@@ -30,7 +29,7 @@ COMPRESSED = {
 ELF = b"\x7fELF"
 INIT = Path(__file__).with_name("first-init")
 #: Counted up when what is made of a package changes.
-FORMAT = 5
+FORMAT = 6
 
 
 class Kernel(NamedTuple):
@@ -49,10 +48,10 @@ def kernel(version: str = DEFAULT, architecture: str = "amd64") -> Kernel:
     :raises LabError: there is none, or apt cannot get it.
     """
     packages = debian.Packages(architecture)
-    name = _known(version, architecture) or debian.newest(
-        packages.names("linux-image-"), version, architecture
+    name = _known(version, architecture) or packages.kernel_behind(
+        debian.newest(packages.names("linux-image-"), version, architecture)
     )
-    release = name.removeprefix("linux-image-")
+    release = name.removeprefix("linux-image-").removesuffix("-unsigned")
     path = cache.built(
         f"kernel-{FORMAT}-{release}", lambda directory: _make(packages, name, release, directory)
     )
@@ -70,10 +69,7 @@ def _known(version: str, architecture: str) -> str | None:
         for path in cache.CACHE.glob(prefix + "*")
         if path.suffix != ".new"
     ]
-    try:
-        return debian.newest(names, version, architecture)
-    except LabError:
-        return None
+    return debian.settled(names, version, architecture)
 
 
 def _make(packages: debian.Packages, name: str, release: str, directory: Path) -> None:

@@ -55,6 +55,12 @@ class VmHost(Host):
         log, command = (words[0], words[1:]) if mode == "spawn" else ("", words)
         return client.argv(mode, self.init, self.control, log, list(command))
 
+    def _need_power(self) -> None:
+        """:raises LabError: the machine is off, and would be waited for."""
+        if not self.lab.machines.is_on(self.node):
+            how = f"migrate-lab --vm --name {self.lab.name} power {self.node} on"
+            raise LabError(f"{self.node} is off: {how} starts it")
+
     def _run_to_end(
         self, command: Sequence[str], given: bytes, timeout: float | None
     ) -> subprocess.CompletedProcess[bytes]:
@@ -63,6 +69,7 @@ class VmHost(Host):
 
     def run(self, command: list[str], *, terminal: bool = False) -> int:
         """Run *command* with this process's standard streams; the caller changes its network for good."""
+        self._need_power()
         try:
             return client.run(self.init, self.control, command, terminal=terminal)
         except client.Gone as error:
@@ -70,6 +77,7 @@ class VmHost(Host):
 
     def run_detached(self, log: str | None, command: list[str]) -> int:
         """Start *command*, print its PID in the machine; the caller changes its network for good."""
+        self._need_power()
         try:
             return client.spawn(self.init, self.control, log or "", command)
         except client.Gone as error:
@@ -100,6 +108,8 @@ class VmLab(Lab):
         for architecture in set(self.wish.architectures.values()) - set(qemu.ARCHITECTURES):
             raise LabError(f"no architecture {architecture!r}: there are {', '.join(qemu.ARCHITECTURES)}")
         names = (*topology.HOSTS, *(alias for alias in topology.ALIASES))
+        for seconds in self.wish.clocks.values():
+            qemu.clock(seconds, time.time())
         machines: dict[str, Host] = {host: VmHost(self, host) for host in names}
         self.hosts = machines | {topology.SEGMENT: Host(self, topology.SEGMENT)}
 
@@ -115,25 +125,34 @@ class VmLab(Lab):
         """What starts and stops them. :raises LabError: the lab is not up."""
         return Machines(self.directory, self.init_of(topology.SEGMENT))
 
+    def off(self) -> list[str]:
+        """Return the machines of a lab that was brought up that do not run. :raises LabError: it is not up."""
+        machines = self.machines
+        return [name for name in topology.HOSTS if not machines.is_on(name)]
+
     def is_up(self) -> bool:
         """Return whether every machine runs."""
         try:
-            machines = self.machines
+            return not self.off()
         except LabError:
             return False
-        return all(machines.is_on(name) for name in topology.HOSTS)
 
     def up(self) -> bool:
         """Bring the lab up; what an earlier, broken one left is removed first.
 
+        Of one that is up, the machines that are off are switched on, as they were made; the others go on.
+
         :return: False if it was up already; then nothing is changed, whatever it was made of.
-        :raises LabError: it cannot be; nothing is left behind.
+        :raises LabError: it cannot be; nothing is left behind, of one that was up what ran.
         """
         from migrate.lab.vm import build
 
         with state.locked(self.name, KIND) as directory:
             if self.is_up():
                 return False
+            if self._stands():
+                self._switch_on(self.off())
+                return True
             state.end(state.load(directory))
             state.empty(directory)
             try:
@@ -142,6 +161,20 @@ class VmLab(Lab):
                 state.forget(directory)
                 raise
         return True
+
+    def _stands(self) -> bool:
+        """Whether the segment lives, and what the machines are made of is known."""
+        try:
+            return set(self.machines.load()) == set(topology.HOSTS)
+        except LabError:
+            return False
+
+    def _switch_on(self, names: Sequence[str]) -> None:
+        machines = self.machines
+        for name in names:
+            machines.power_on(name)
+        for name in names:
+            machines.wait_ready(name)
 
     def down(self) -> bool:
         """End every machine and remove all that was its; return whether there was one."""
@@ -154,8 +187,18 @@ class VmLab(Lab):
         return bool(inits)
 
     def power_off(self, host: str) -> None:
-        """Cut the power of *host*."""
+        """Cut the power of *host*. :raises LabError: it is no machine."""
+        self._need_machine(host)
         self.machines.power_off(host)
+
+    def power_on(self, host: str) -> None:
+        """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine, or fails."""
+        self._need_machine(host)
+        self._switch_on([host])
+
+    def _need_machine(self, host: str) -> None:
+        if host not in topology.HOSTS:
+            raise LabError(f"{host} is no machine: the machines are {', '.join(topology.HOSTS)}")
 
     def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
         """Cut the power of *host* and boot it anew, with systemd or without.
@@ -167,12 +210,6 @@ class VmLab(Lab):
         words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT)
         machines.change(host, words=words, **fields)
         self.power_on(host)
-
-    def power_on(self, host: str) -> None:
-        """Switch *host* on and wait until it runs commands."""
-        machines = self.machines
-        machines.power_on(host)
-        machines.wait_ready(host)
 
     def link(self, port: str, up: bool) -> None:
         """Cut a link, or mend it, from outside. *port*: its end in the segment, e.g. ``origin0``."""

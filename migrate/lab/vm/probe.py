@@ -25,9 +25,10 @@ def problem() -> str:
     if missing := [name for name in needed if shutil.which(name) is None]:
         return f"{', '.join(missing)} not installed: tools/setup vm"
     try:
-        if not root.is_built():
-            _reach_archive()
-        accelerator.accelerator(kernels.kernel())
+        with cache.filling():
+            if not root.is_built():
+                _reach_archive()
+            accelerator.accelerator(kernels.kernel())
     except LabError as error:
         return str(error)
     return ""

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from migrate.lab.errors import LabError
+
 #: Of each machine; what it does not touch is not taken.
 MEMORY_MB = 1024
 #: Kernel's words: no colours of boot, no mitigations, which TCG does not need, and interfaces called eth0, eth1.
@@ -15,6 +17,8 @@ WORDS = (
     "console={console} quiet loglevel=4 audit=0 mitigations=off net.ifnames=0 panic=0"
     " lab.init={init} lab.project={project}"
 )
+#: The year 2100, in seconds since the epoch: an x86's clock has two digits for the year.
+CLOCK_ENDS = 4_102_444_800
 ACCELERATORS = {"tcg": "tcg,thread=multi,tb-size=256", "kvm": "kvm"}
 
 
@@ -76,7 +80,12 @@ class Machine(NamedTuple):
 
 
 def words(init: str, project: Path, architecture: str = OWN) -> str:
-    """Return the kernel's command line. *init*: the program."""
+    """Return the kernel's command line. *init*: the program.
+
+    :raises LabError: the project's path has blanks, which end a word there.
+    """
+    if len(str(project).split()) != 1:
+        raise LabError(f"{project}: machines cannot have the project at a path with blanks in it")
     return WORDS.format(init=init, project=project, console=ARCHITECTURES[architecture].console)
 
 
@@ -88,9 +97,16 @@ def model(accelerator: str, cpu: str, architecture: str = OWN) -> str:
 
 
 def clock(ahead_s: int, now: float) -> str:
-    """Return what -rtc takes for a clock that is *ahead_s* ahead of *now*, seconds since the epoch."""
+    """Return what -rtc takes for a clock that is *ahead_s* ahead of *now*, seconds since the epoch.
+
+    :raises LabError: a machine's clock cannot tell that time.
+    """
     if not ahead_s:
         return "base=utc"
+    if not -now <= ahead_s < CLOCK_ENDS - now:
+        raise LabError(
+            f"a clock that is {ahead_s} s ahead: it must tell a time between the years 1970 and 2099"
+        )
     return "base=" + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now + ahead_s))
 
 

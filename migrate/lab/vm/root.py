@@ -1,7 +1,9 @@
 """The root file system of the machines: Debian's packages, the Python packages that the project pins, and CRIU.
 
 mmdebstrap has apt verify every package and runs the packages' scripts in a directory with devices of its own, so
-that nothing of this machine is touched. The packages' files are kept: a second image needs no download.
+that nothing of this machine is touched. It mounts this machine's /dev/shm and more there, in a namespace of its
+own: who removes the directory later, of a build that was killed too, removes nothing of the machine's. The
+packages' files are kept: a second image needs no download.
 """
 
 import hashlib
@@ -34,9 +36,6 @@ PACKAGES = (
     *("openssh-server", "openssh-client", "python3", "python3-venv", "redis-server", "nginx-light"),
     *("patchelf", "binutils", "debian-archive-keyring", "python3-setuptools", "python3-wheel"),
 )
-#: It mounts this machine's /dev/shm and more in the tree that it makes: in a namespace of its own, so that whoever
-#: removes the tree later, of a build that was killed too, removes nothing of the machine's.
-_MMDEBSTRAP = ("unshare", "--mount", "--propagation", "private", "--fork", "--kill-child", "mmdebstrap")
 
 
 def requirements(text: str) -> list[str]:
@@ -97,7 +96,7 @@ def _make_foreign(architecture: str, directory: Path) -> None:
     options = ["--mode=root", "--variant=extract", f"--architectures={architecture}", f"--aptopt={settings}"]
     options += [f"--include={','.join(FOREIGN_PACKAGES)}", f"--setup-hook={FOREIGN_HOOK}"]
     sources = debian.sources((debian.SUITE,), architecture)
-    cache.run([*_MMDEBSTRAP, *options, debian.SUITE, tree, *sources])
+    cache.run(["mmdebstrap", *options, debian.SUITE, tree, *sources])
     shutil.copytree(python, tree / f"usr/local/lib/python{PYTHON}/dist-packages")
     disks.make(tree, directory / "image", "root", SIZE_BYTES)
     shutil.rmtree(tree)
@@ -135,7 +134,7 @@ def _make(directory: Path) -> None:
     settings = directory / "apt.conf"
     settings.write_text(debian.acquire_settings())
     options = ["--mode=root", "--variant=minbase", "--skip=essential/unlink", f"--aptopt={settings}"]
-    command = [*_MMDEBSTRAP, *options, f"--include={','.join(PACKAGES)}", *hooks, debian.SUITE, str(tree)]
+    command = ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *hooks, debian.SUITE, str(tree)]
     cache.run([*command, *debian.sources((debian.SUITE,))])
     (directory / "packages").write_text(_installed(tree))
     disks.make(tree, directory / "image", "root", SIZE_BYTES)

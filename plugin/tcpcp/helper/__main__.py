@@ -52,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--user", action="append", default=[], metavar=grant, help="who may ask, and claim")
     parser.add_argument("--group", action="append", default=[], metavar=grant, help="likewise, its members")
     parser.add_argument("--socket", default=DEFAULT_PATH, metavar="PATH", help="default: %(default)s")
-    parser.add_argument("--mode", type=lambda text: int(text, 8), default=0o660, help="of it; default: 0660")
-    parser.add_argument("--socket-owner", type=_uid, default=-1, metavar="USER")
-    parser.add_argument("--socket-group", type=_gid, default=-1, metavar="GROUP")
+    parser.add_argument("--mode", type=_told(_mode), default=0o660, help="of it; default: 0660")
+    parser.add_argument("--socket-owner", type=_told(_uid), default=-1, metavar="USER")
+    parser.add_argument("--socket-group", type=_told(_gid), default=-1, metavar="GROUP")
     for name, value in zip(Bounds._fields, Bounds(), strict=True):
         option = f"--max-{name.replace('_', '-')}"
         parser.add_argument(option, type=int, default=value, metavar="N", help="for each user; %(default)s")
@@ -90,6 +90,25 @@ def _by_number(grants: Sequence[str], number: Callable[[str], int]) -> dict[int,
         one = number(name)
         found[one] = found.get(one, Rights()) | rights
     return found
+
+
+def _told(read: Callable[[str], int]) -> Callable[[str], int]:
+    """Return *read* for argparse, which would say the function's name in place of what its ValueError says."""
+
+    def told(text: str) -> int:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return told
+
+
+def _mode(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ValueError(f"{text!r} is no file's mode: give it in octal digits") from None
 
 
 def _uid(name: str) -> int:

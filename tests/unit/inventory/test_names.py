@@ -16,6 +16,8 @@ import pytest
 from inventories import connection, destination, listener, only, process, reasons
 
 from migrate.checks import names as checks_names
+from migrate.criu import unix_paths
+from migrate.errors import Taken
 from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, watches
 from migrate.inventory.described import there as describe_there
 from migrate.inventory.descriptors import Descriptors
@@ -191,6 +193,46 @@ def test_a_deleted_file_is_made_again_where_somebody_else_may_have_one(tmp_path:
         theirs.bind(str(path))
         reason = only(reasons(None, None, destination(taken_names=names.taken(found))))
         assert reason.code == "unix-path-taken" and f"PID {os.getpid()}" in reason.text
+
+
+@pytest.mark.parametrize("there", ["one", "other", "", "a directory", "nowhere"])
+def test_a_socket_bound_through_a_link(tmp_path: Path, there: str) -> None:
+    """CRIU follows it, to a place at which nobody has looked, and which a rollback does not know."""
+    link = tmp_path / "link"
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("one")
+    bound_name, path = str(link / "app.sock"), str(tmp_path / "one/app.sock")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(bound_name)
+        name = only(of_sockets(bound).names)
+    assert (name.name, name.linked_name, name.bound_name) == (path, bound_name, "")
+    if there != "one":
+        link.unlink()
+        link.mkdir() if there == "a directory" else link.symlink_to(there) if there else None
+    found = names.taken([name])
+    if there == "one":
+        assert found == []
+        unix_paths.require_same_places([name])
+        return
+    reason = only(reasons(None, None, destination(taken_names=found)))
+    led_to = tmp_path / there if there in ("other", "nowhere") else link
+    assert reason.code == "unix-path-elsewhere" and bound_name in reason.text
+    assert f"made at {led_to}/app.sock there, and is at {path} here" in reason.text
+    with pytest.raises(Taken, match="would be made at"):
+        unix_paths.require_same_places([name])
+
+
+def test_a_directory_of_a_socket_that_is_a_link_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(folder / "app.sock"))
+        found = of_sockets(bound).names
+    assert only(found).linked_name == "" and names.taken(found) == []
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to("moved")
+    assert only(names.taken(found)).elsewhere == str(tmp_path / "moved/app.sock")
 
 
 def test_two_sockets_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

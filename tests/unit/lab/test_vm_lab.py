@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 import sys
+from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
 
 from migrate.lab import LabError, topology
-from migrate.lab.cli import by_host, main
-from migrate.lab.vm import cpio, debian, frames, modules, network, project, qemu, root, routed, seed
+from migrate.lab.cli import by_host, in_a_word, main
+from migrate.lab.vm import box, cpio, debian, frames, modules, network, project, qemu, root, routed, seed
 
 NAMES = [
     "linux-image-6.1.0-9-cloud-amd64",
@@ -48,6 +52,58 @@ def test_an_architecture_without_cloud_kernels_has_the_others() -> None:
 def test_what_is_no_kernel_is_refused_with_those_that_are(wanted: str) -> None:
     with pytest.raises(LabError, match=r"6\.1, 6\.12"):
         debian.newest(NAMES, wanted, "amd64")
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted", "meant"),
+    [
+        (["6.12.118+deb13-rt-amd64"], "6.12", None),
+        (["6.12.118+deb13-rt-amd64"], "6.12.118", None),
+        (["6.12.118+deb13-rt-amd64"], "6.12.118+deb13-rt-amd64", "6.12.118+deb13-rt-amd64"),
+        (["6.12.118+deb13-amd64"], "linux-image-6.12.118+deb13-amd64", "6.12.118+deb13-amd64"),
+        (["6.12.118+deb13-amd64"], "6.12", None),
+        (["6.12.118+deb13-rt-amd64", "6.12.9+deb13-cloud-amd64"], "6.12", "6.12.9+deb13-cloud-amd64"),
+        ([], "6.12", None),
+    ],
+)
+def test_a_kernel_that_is_kept_is_not_taken_for_another_one(
+    kept: list[str], wanted: str, meant: str | None
+) -> None:
+    """A version means a cloud kernel, of which the others, made for somebody who named them, are no part."""
+    found = debian.settled(["linux-image-" + release for release in kept], wanted, "amd64")
+    assert found == (meant and "linux-image-" + meant)
+
+
+def test_what_is_kept_for_an_architecture_without_cloud_kernels_is_taken() -> None:
+    assert debian.settled(["linux-image-6.1.0-50-s390x"], "6.1", "s390x") == "linux-image-6.1.0-50-s390x"
+
+
+def test_a_plain_kernel_goes_before_a_real_time_one() -> None:
+    names = ["linux-image-6.12.9+deb13-rt-amd64", "linux-image-6.12.9+deb13-amd64"]
+    assert debian.newest(names, "6.12", "amd64") == names[1]
+    assert debian.newest(names, "6.12.9+deb13-rt", "amd64") == names[0]
+
+
+def test_a_package_that_only_depends_on_a_kernel_means_that() -> None:
+    """As apt-cache shows it: the first version of it is the newest."""
+    shown = (
+        "Package: linux-image-cloud-amd64\nDepends: linux-image-6.12.118+deb13-cloud-amd64 (= 6.12.118-1)\n"
+    )
+    assert debian.behind(NAMES[-1], shown) == "linux-image-6.12.118+deb13-cloud-amd64"
+    assert debian.behind(NAMES[0], "") == NAMES[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("linux-image-6.1.0-9-amd64-dbg", ""),
+        ("linux-image-amd64-dbg", "Depends: linux-image-6.1.0-9-amd64-dbg (= 6.1)\n"),
+        ("linux-image-amd64-signed-template", "Depends: make\n"),
+    ],
+)
+def test_a_package_without_a_kernel_is_refused(name: str, shown: str) -> None:
+    with pytest.raises(LabError, match=f"{name} has no kernel in it"):
+        debian.behind(name, shown)
 
 
 MODULES_DEP = """\
@@ -184,6 +240,12 @@ def test_emulated_processors_have_no_cmpxchg16b(accelerator: str, cpu: str, mode
     assert qemu.model(accelerator, cpu) == model
 
 
+def test_a_checkout_with_a_blank_in_its_path_is_refused() -> None:
+    assert "lab.project=/srv/a/b" in qemu.words("/init", Path("/srv/a/b"))
+    with pytest.raises(LabError, match="/srv/a b: .* blanks"):
+        qemu.words("/init", Path("/srv/a b"))
+
+
 def test_a_clock_that_is_ahead() -> None:
     assert qemu.clock(0, 0.0) == "base=utc"
     assert qemu.clock(7200, 0.0) == "base=1970-01-01T02:00:00"
@@ -220,7 +282,7 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
 def test_values_by_host() -> None:
     assert by_host("origin=6.1,peer=6.12") == {"origin": "6.1", "peer": "6.12"}
     for bad in ("", "origin", "origin=", "=6.1", "origin=1,,"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ArgumentTypeError):
             by_host(bad)
 
 
@@ -232,14 +294,60 @@ def test_values_by_host() -> None:
         ["--vm", "--kernel", "origin", "up"],
         ["--vm", "--clock", "origin=soon", "up"],
         ["--vm", "power", "origin", "sideways"],
+        ["--arch", "origin=arm64", "up"],
+        ["--systemd", "up"],
     ],
 )
-def test_usage_errors(words: list[str]) -> None:
+def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
+    assert "_host value" not in capsys.readouterr().err  # A name of ours.
+
+
+@pytest.mark.parametrize("seconds", ["9999999999999999", "-9999999999", "99999999999", "9" * 400])
+def test_a_clock_that_no_machine_can_have_is_refused(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--vm", "--name", "none", "--clock", f"origin={seconds}", "status"]) == 1
+    assert "between the years 1970 and 2099" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["segment", "nobody"])
+def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vm", "--name", "none", "power", host, "on"]) == 1
+    assert f"{host} is no machine" in (said := capsys.readouterr().err) or f"no host '{host}'" in said
+
+
+def test_a_status_says_which_machines_are_off() -> None:
+    def status(up: bool, **on: bool) -> dict[str, object]:
+        return {"up": up, "hosts": {host: {"machine": {"on": one}} for host, one in on.items()}}
+
+    assert in_a_word(status(True, origin=True, peer=True)) == "up"
+    assert in_a_word(status(False, origin=True, peer=False)).startswith("up in part: peer is off")
+    assert in_a_word(status(False, origin=False, peer=False)).startswith("up in part: origin, peer are off")
+    assert in_a_word({"up": False, "hosts": {"origin": {}}}) == "down"
 
 
 def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--vm", "--kernel", "nobody=6.1", "status"]) == 1
     assert "no host 'nobody'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["FILE"]])
+def test_what_comes_after_a_box_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    file = tmp_path / (words[0] if words else "default")
+    monkeypatch.setattr(box, "make", lambda file: file.write_text(""))
+    monkeypatch.setattr(box, "DEFAULT", file)
+    monkeypatch.setattr(sys, "argv", ["box", *(str(file) for _ in words)])
+    assert box.main() == 0
+    assert f"vagrant box add --name migrate-lab {file}\n" in capsys.readouterr().out
+
+
+def test_a_box_has_the_key_of_vagrant_without_vagrant() -> None:
+    """By its fingerprint it is the one that Vagrant tries first in a new machine, as ssh-keygen -l says it."""
+    kind, data, _ = box.KEY.read_text().split(maxsplit=2)
+    found = base64.b64encode(hashlib.sha256(base64.b64decode(data)).digest())
+    assert (kind, found) == ("ssh-rsa", b"1M4RzhMyWuFS/86uPY/ce2prh/dVTHW7iD2RhpquOZA=")
