@@ -30,9 +30,14 @@ WORDS = {
         " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
     ),
     "namespace-beside": Words(
-        "{who} has a PID namespace of its own since it was moved here, and {what} is in it, too: it would end when"
+        "{who} has a PID namespace of its own since it was moved here, and {what} has joined it: it would end when"
         " the process has moved",
-        "End that process first (a shell of nsenter, a helper whose parent has ended).",
+        "End that process first (a shell of nsenter, a debugger).",
+    ),
+    "namespace-mounts": Words(
+        "{who} has the mounts of when it was moved here, and among them is not {what}, which has been mounted since"
+        " and would have to work in there",
+        "Have migrate use a CRIU of the host's own file system, by MIGRATE_CRIU.",
     ),
     "traced": Words(
         "{who} is being traced by process {what}, and only one program can trace",

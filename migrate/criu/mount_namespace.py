@@ -1,8 +1,8 @@
 """Starts a program in a mount namespace: that of a tree that was moved here, whose /proc CRIU needs.
 
 ``python -I -S mount_namespace.py DESCRIPTOR PROGRAM ARGUMENT...``. The process remains the same. The
-program is looked up in there by its path, and has to be the same file as here: something else may be mounted over it,
-although nobody but root can have done that (:mod:`migrate.criu.own_namespace`).
+program is looked up in there by its path, and has to be the same file as here: something else may be mounted over
+it, although nobody but root can have done that (:mod:`migrate.criu.own_namespace`).
 
 Uses nothing but the standard library, all of it loaded before.
 """

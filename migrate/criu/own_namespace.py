@@ -1,9 +1,9 @@
 """The PID and the mount namespace that a tree got by an earlier move, found again when it is to be moved on.
 
-They are entered as root, so it matters who has made them: anybody may make namespaces (user_namespaces(7)), and call
-a program as ours. These here are owned by our own user namespace, so root has made them; their init runs as root, as
-what :mod:`migrate.criu.pid_namespace` is; and the tree is in the same. What is asked is asked of one opened
-directory of /proc, which is of this process or of none.
+They are entered as root, so it matters who has made them: anybody may make namespaces (user_namespaces(7)), and
+call a program as ours. These here are owned by our own user namespace, so root has made them; their init runs as
+root, as what :mod:`migrate.criu.pid_namespace` is; and the tree is in the same. What is asked is asked of one
+opened directory of /proc, which is of this process or of none.
 
 Source: man ioctl_ns(2), pid_namespaces(7), setns(2); kernel/pid.c pidns_install().
 """
@@ -14,7 +14,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,13 +63,21 @@ def of(root_pid: int) -> Namespace | None:
         return found._replace(descriptors={}) if found else None
 
 
-def others(found: Namespace, tree: Collection[int]) -> list[int]:
-    """Processes in that namespace, or one below it, that are neither its init nor of *tree*.
+def members(found: Namespace) -> list[int]:
+    """The processes in that namespace, its init too; not those of one below it.
 
     Every process of this host is asked: not in the freeze.
     """
-    besides = {found.init, *tree}
-    return [pid for pid in stat.pids() if pid not in besides and _is_in(found, pid)]
+    return [pid for pid in stat.pids() if _is_in(found, pid)]
+
+
+def sees(found: Namespace, path: str) -> bool:
+    """Whether *path* is the same file in its mounts, which are those of when it was made, as in ours."""
+    with contextlib.suppress(OSError):
+        real = os.path.realpath(path)
+        theirs = f"/proc/{found.init}/root{real}"
+        return os.path.samestat(os.stat(real), os.stat(theirs))  # noqa: PTH116
+    return False
 
 
 def _is_in(found: Namespace, pid: int) -> bool:

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from migrate.criu import own_namespace
+from migrate.criu import own_namespace, worker
 from migrate.inventory import holders, proc
 from migrate.pb.session_pb2 import Obstacle
 
@@ -28,18 +28,23 @@ def expected(root_pid: int) -> dict[str, str]:
     """
     own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
     own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
-    if own["pid"] != root["pid"] and (given := own_namespace.of(root_pid)):
-        own |= {**given.names, "pid_for_children": given.names["pid"]}
+    if own["pid"] != root["pid"] and (found := own_namespace.of(root_pid)):
+        own |= {**found.names, "pid_for_children": found.names["pid"]}
     return own
 
 
-def beside(root_pid: int, inside: Collection[int]) -> Iterator[Obstacle]:
-    """Yield who else is in the PID namespace that a move has given the tree *inside*: it would end with that."""
-    if (given := own_namespace.of(root_pid)) is None:
+def given(root_pid: int) -> Iterator[Obstacle]:
+    """Yield what is in the way of moving a tree on with the namespaces that a move has given it.
+
+    Who has joined them would end with the tree, which their init waits for; not what the tree has left there, whose
+    parent the init is. And CRIU has to be there, since it works in there.
+    """
+    if (found := own_namespace.of(root_pid)) is None:
         return
-    if named := list(
-        _named(pid for pid in own_namespace.others(given, inside) if not proc.descends(pid, inside))
-    ):
+    if (criu := worker.program()) and not own_namespace.sees(found, criu):
+        yield Obstacle(code="namespace-mounts", pid=root_pid, what=criu)
+    joined = (pid for pid in own_namespace.members(found) if not proc.descends(pid, {found.init}))
+    if named := list(_named(joined)):
         yield Obstacle(code="namespace-beside", pid=root_pid, what=", ".join(named[:_NAMED]))
 
 

@@ -114,7 +114,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
-    found.obstacles.extend(namespaces.beside(root_pid, inside))
+    found.obstacles.extend(namespaces.given(root_pid))
     return found
 
 

@@ -134,8 +134,8 @@ def test_driver_killed_when_it_runs_there(bench: Bench) -> None:
     assert_moved(bench)
 
 
-def test_check_says_what_else_is_in_the_namespace(bench: Bench) -> None:
-    """It would end with the tree, although it is not of it; and nothing is in the way of the tree itself."""
+def test_check_says_who_has_joined_the_namespace(bench: Bench) -> None:
+    """He would end with the tree, although he is not of it; and nothing is in the way of the tree itself."""
     assert bench.migrate("--check", str(bench.pid), "destination")[0] == 0
     helper = bench.origin.spawn(["nsenter", "-t", str(bench.pid), "-p", "-m", "sleep", "3000"])
     inside = bench.origin.exec(["pgrep", "-fx", "sleep 3000"]).stdout.split()
