@@ -259,7 +259,7 @@ class Worker:
     def _fill(self, opts: Any, options: Options) -> None:
         rpc = _rpc()
         opts.images_dir_fd = -1
-        # Not by the option of that name: it would take a number of ours, by our PID, which it may not see.
+        # Not by images_dir_fd: it looks for that in /proc by our PID, which it may not see (criu/cr-service.c).
         fd = options.images_fd
         opts.images_dir = str(options.images) if fd is None else f"/proc/self/fd/{fd}"
         opts.log_file = options.log_file

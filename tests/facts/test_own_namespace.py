@@ -15,6 +15,7 @@ import pytest
 from netns import eventually
 
 from migrate.criu import own_namespace, pid_namespace
+from migrate.criu.worker import Options, Worker
 from migrate.processes import identity
 
 SCRIPT = str(Path(pid_namespace.__file__))
@@ -33,6 +34,10 @@ if os.fork() == 0:
     {action}
 """
 SLEEP = "time.sleep(1000)"
+#: A daemon.
+ALONE = (
+    "os.setsid(); [os.dup2(os.open('/dev/null', os.O_RDWR), fd) for fd in (0, 1, 2)]; os.closerange(3, 99)"
+)
 #: A process that gets the number that the program had, and ends as a child of the init; a file says that it has.
 SAME_NUMBER = """
     if os.fork() == 0:
@@ -76,6 +81,24 @@ def test_the_init_survives_a_process_with_the_number_of_the_program(tmp_path: Pa
     with namespace(SAME_NUMBER.format(done=str(done)).strip()) as (init, child):
         eventually(done.exists, "a process had the number, and was reaped")
         assert identity.alive(identity.identity(init)) and identity.alive(identity.identity(child))
+
+
+def test_criu_in_it_writes_the_numbers_that_are_seen_in_it(tmp_path: Path) -> None:
+    """It is asked for the process by such a number, and waits for us as any worker; the directory of its images it
+    has inherited.
+    """
+    with namespace(f"{ALONE}; {SLEEP}") as (init, child), own_namespace.opened(child) as found:
+        own, images = identity.innermost(child), os.open(tmp_path, os.O_RDONLY)
+        assert own != child
+        worker = Worker(within=found, inherit=[images])
+        os.close(images)
+        assert identity.innermost(worker.pid) not in (own, worker.pid)
+        stages = [one.name for one in worker.dump(own, Options(tmp_path, "criu.log", images_fd=images))]
+        worker.close()
+        assert "post-dump" in stages
+        assert (tmp_path / f"core-{own}.img").exists()
+        assert not (tmp_path / f"core-{child}.img").exists()
+        eventually(lambda: not Path(f"/proc/{init}").exists() or identity.state(init) == "Z", "the init ends")
 
 
 def pid_namespace_of(pid: int) -> str:
