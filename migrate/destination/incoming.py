@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import absolute_timers, ended_calls, ghosts, parents_death, renamed_files, unix_paths
+from migrate.criu import ended_calls, ghosts, parents_death, renamed_files, timerfds, unix_paths
 from migrate.criu.made_meanwhile import Meanwhile
 from migrate.errors import ImageError
 from migrate.events import log
@@ -72,8 +72,8 @@ class Incoming:
         ended_calls.begin_again(self.directory, restore.ended_calls)
 
     def set_timers(self) -> None:
-        """Those that were set to a time of day fire when that has come."""
-        absolute_timers.be_relative(self.directory)
+        """Those of timerfd_create(2) fire when they would have."""
+        timerfds.set_right(self.directory)
 
     def place_unix_sockets(self, request: pb.Prepare, journal: Journal) -> Meanwhile:
         """They get the paths that they had last, and a rollback removes those that are not there yet.

@@ -2,31 +2,94 @@
 
 from __future__ import annotations
 
-from migrate.inventory import proc
+from collections.abc import Collection, Iterator, Mapping
+
+from migrate.inventory import borrowed, epolls, expired_timers, proc, watches
+from migrate.inventory.files import Files
 from migrate.pb.session_pb2 import Obstacle
+from tcpcp.kernel.pidfd import Lender
 
 #: What begins the name of one, as /proc/PID/fd/FD points to it.
 PREFIX = "anon_inode:"
-#: Those that CRIU dumps (criu/files.c dump_one_file()).
-_SUPPORTED = frozenset(
-    {"[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]"}
-)
 #: Clocks of timerfd_create(2) that wake the machine, which CRIU does not know (criu/include/timerfd.h). Source:
 #: include/uapi/linux/time.h.
 _ALARM_CLOCKS = {"8": "CLOCK_REALTIME_ALARM", "9": "CLOCK_BOOTTIME_ALARM"}
 
 
-def obstacle(pid: int, fd: int, kind: str) -> Obstacle | None:
-    """What is against this descriptor because of its kind, what /proc shows behind the prefix; None: nothing.
+class Anonymous:
+    """Collects those of a tree.
 
-    :raises Gone: it was closed.
+    :ivar expired: for :func:`migrate.inventory.expired_timers.count_on`: PID and descriptor.
     """
-    if kind not in _SUPPORTED:
-        return Obstacle(code="anonymous", pid=pid, fd=fd, what=PREFIX + kind)
-    if kind == "[timerfd]":
-        clock = proc.fdinfo(pid, fd).more.get("clockid", "")
-        if clock in _ALARM_CLOCKS:
-            return Obstacle(code="alarm-clock", pid=pid, fd=fd, what=_ALARM_CLOCKS[clock])
-    if kind == "[eventfd]" and proc.fdinfo(pid, fd).more.get("eventfd-semaphore", "0") != "0":
-        return Obstacle(code="eventfd-semaphore", pid=pid, fd=fd)
-    return None
+
+    def __init__(self) -> None:
+        self.expired: list[tuple[int, int]] = []
+        self._pidfds: list[tuple[int, int, str]] = []
+        self._watching: list[tuple[int, int, str]] = []
+        self._disarmed: list[tuple[int, int, set[int]]] = []
+        self._obstacles: list[Obstacle] = []
+
+    def add(self, pid: int, fd: int, target: str, table: Mapping[int, str], files: Files) -> None:
+        """Look at one, and hand those with a path to *files*.
+
+        :param target: what /proc/PID/fd/FD points to. :param table: where each descriptor of *pid* does.
+        :raises Gone: it was closed.
+        """
+        match target.removeprefix(PREFIX):
+            case "[pidfd]":
+                self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
+            case "[eventpoll]":
+                self._add_epoll(pid, fd, table)
+            case "[timerfd]":
+                self._add_timer(pid, fd)
+            case "[eventfd]":
+                if proc.fdinfo(pid, fd).more.get("eventfd-semaphore", "0") != "0":
+                    self._stands_in_the_way("eventfd-semaphore", pid, fd)
+            case "inotify" | "[fanotify]":
+                self._add_watching(pid, fd, target, files)
+            case "[signalfd]":
+                pass
+            case _:
+                self._stands_in_the_way("anonymous", pid, fd, target)
+
+    def _stands_in_the_way(self, code: str, pid: int, fd: int, what: str = "") -> None:
+        self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=what))
+
+    def _add_epoll(self, pid: int, fd: int, table: Mapping[int, str]) -> None:
+        content = proc.text(pid, f"fdinfo/{fd}")
+        if (number := epolls.lost(pid, fd, content, table)) is not None:
+            self._stands_in_the_way("epoll-closed", pid, fd, str(number))
+        if numbers := epolls.disarmed(content):
+            self._disarmed.append((pid, fd, numbers))
+
+    def _add_timer(self, pid: int, fd: int) -> None:
+        info = proc.fdinfo(pid, fd)
+        if clock := _ALARM_CLOCKS.get(info.more.get("clockid", "")):
+            self._stands_in_the_way("alarm-clock", pid, fd, clock)
+        elif expired_timers.is_one(info):
+            self.expired.append((pid, fd))
+
+    def _add_watching(self, pid: int, fd: int, target: str, files: Files) -> None:
+        self._watching.append((pid, fd, target))
+        for watch in watches.of(pid, fd):
+            self._obstacles.extend(watches.obstacles(pid, fd, watch))
+            if watch.path:
+                files.add_watched(pid, fd, watch.path)
+
+    def obstacles(self, lender: Lender, inside: Collection[int]) -> Iterator[Obstacle]:
+        """Yield what CRIU does not dump, or makes again as another thing.
+
+        :param inside: PIDs of the tree.
+        """
+        yield from self._obstacles
+        for pid, fd, other in self._pidfds:
+            if int(other) > 0 and int(other) not in inside:
+                yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
+        for pid, fd, numbers in self._disarmed:
+            # An event that waits would come at once over there; of the others it is a note that one may.
+            ended = [one for one in sorted(numbers) if borrowed.has_ended(lender, pid, one)]
+            code = "epoll-disarmed" if ended else "epoll-oneshot"
+            yield Obstacle(code=code, pid=pid, fd=fd, what=str(ended[0]) if ended else "")
+        for pid, fd, kind in self._watching:
+            if borrowed.has_events(lender, pid, fd):
+                yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)

@@ -15,7 +15,7 @@ from tcpcp.kernel.pidfd import Lender
 
 
 @contextlib.contextmanager
-def _borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
+def borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
     """A duplicate of the descriptor meanwhile; None: it was closed since."""
     try:
         lent = lender.descriptor(pid, fd)
@@ -33,7 +33,7 @@ def has_owner(lender: Lender, pid: int, fd: int) -> bool:
 
     One of O_PATH has nothing to tell of it. Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify(); man open(2).
     """
-    with _borrowed(lender, pid, fd) as folder:
+    with borrowed(lender, pid, fd) as folder:
         if folder is None or fcntl.fcntl(folder, fcntl.F_GETFL) & os.O_PATH:
             return False
         return fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
@@ -41,19 +41,19 @@ def has_owner(lender: Lender, pid: int, fd: int) -> bool:
 
 def has_ended(lender: Lender, pid: int, fd: int) -> bool:
     """Whether there is a hang-up or an error to be told of this descriptor."""
-    with _borrowed(lender, pid, fd) as file:
+    with borrowed(lender, pid, fd) as file:
         return file is not None and _events(file) & (select.POLLHUP | select.POLLERR) != 0
 
 
 def has_events(lender: Lender, pid: int, fd: int) -> bool:
     """Whether the process has not read yet what happened to what this descriptor watches."""
-    with _borrowed(lender, pid, fd) as watching:
+    with borrowed(lender, pid, fd) as watching:
         return watching is not None and momentary.unread_bytes(watching) > 0
 
 
 def by_lines(lender: Lender, pid: int, fd: int) -> bool:
     """Whether the terminal of which this is the master gives what is typed line by line (ICANON)."""
-    with _borrowed(lender, pid, fd) as master, contextlib.suppress(termios.error):
+    with borrowed(lender, pid, fd) as master, contextlib.suppress(termios.error):
         return master is not None and bool(termios.tcgetattr(master)[3] & termios.ICANON)
     return False
 
@@ -64,14 +64,14 @@ def has_input(lender: Lender, pid: int, fd: int) -> bool:
     What was just written is on its way until poll(2) looks for it, which by itself may want more bytes than there
     are (VMIN). Source: drivers/tty/n_tty.c n_tty_poll(), n_tty_ioctl().
     """
-    with _borrowed(lender, pid, fd) as side, contextlib.suppress(OSError):
+    with borrowed(lender, pid, fd) as side, contextlib.suppress(OSError):
         return side is not None and (_events(side, select.POLLIN) != 0 or momentary.unread_bytes(side) > 0)
     return False
 
 
 def is_hung_up(lender: Lender, pid: int, fd: int) -> bool:
     """Whether nobody has the other end of this pipe any more; then it stays so on the other host."""
-    with _borrowed(lender, pid, fd) as pipe:
+    with borrowed(lender, pid, fd) as pipe:
         return pipe is None or _events(pipe) != 0
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from migrate.inventory import (
     anonymous,
     borrowed,
-    epolls,
     holders,
     namespaces,
     of_proc,
@@ -18,7 +17,6 @@ from migrate.inventory import (
     pressure,
     proc,
     typed,
-    watches,
 )
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
@@ -28,7 +26,6 @@ from tcpcp.criu import tree
 from tcpcp.errors import KernelError
 from tcpcp.kernel.pidfd import Lender
 
-_WATCHING = frozenset({"inotify", "[fanotify]"})
 _PTMX = ("/dev/ptmx", "/dev/pts/ptmx", "/ptmx")
 _PTS = "/dev/pts/"
 
@@ -46,13 +43,11 @@ class Descriptors:
         self.tables: dict[int, dict[int, str]] = {}
         self.files = outside.Opened()
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
-        self._pidfds: list[tuple[int, int, str]] = []
-        self._watching: list[tuple[int, int, str]] = []
         self._terminals: dict[str, tuple[int, int]] = {}
         self._folders: list[tuple[int, int, str]] = []
-        self._disarmed: list[tuple[int, int, set[int]]] = []
         self._namespaces: list[tuple[int, int, str]] = []
         self._obstacles: list[Obstacle] = []
+        self.anonymous = anonymous.Anonymous()
 
     def add_process(self, pid: int, files: Files) -> None:
         """Read the descriptors of *pid*, and hand those with a path to *files*.
@@ -81,7 +76,7 @@ class Descriptors:
             if flags & os.O_DIRECT:
                 self._obstacles.append(Obstacle(code="pipe-packets", pid=pid, fd=fd, what=target))
         elif target.startswith(anonymous.PREFIX):
-            self._add_anonymous(pid, fd, target, files)
+            self.anonymous.add(pid, fd, target, self.tables[pid], files)
         elif target in _PTMX:
             info = proc.fdinfo(pid, fd)
             files.locks[pid, fd] = info.locks
@@ -100,28 +95,6 @@ class Descriptors:
             self._namespaces.append((pid, fd, target))
         else:
             self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
-
-    def _add_anonymous(self, pid: int, fd: int, target: str, files: Files) -> None:
-        kind = target.removeprefix(anonymous.PREFIX)
-        if kind == "[pidfd]":
-            self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
-        elif kind == "[eventpoll]":
-            self._add_epoll(pid, fd)
-        elif (found := anonymous.obstacle(pid, fd, kind)) is not None:
-            self._obstacles.append(found)
-        elif kind in _WATCHING:
-            self._watching.append((pid, fd, target))
-            for watch in watches.of(pid, fd):
-                self._obstacles.extend(watches.obstacles(pid, fd, watch))
-                if watch.path:
-                    files.add_watched(pid, fd, watch.path)
-
-    def _add_epoll(self, pid: int, fd: int) -> None:
-        content = proc.text(pid, f"fdinfo/{fd}")
-        if (number := epolls.lost(pid, fd, content, self.tables[pid])) is not None:
-            self._obstacles.append(Obstacle(code="epoll-closed", pid=pid, fd=fd, what=str(number)))
-        if numbers := epolls.disarmed(content):
-            self._disarmed.append((pid, fd, numbers))
 
     def terminals(self) -> Iterator[TakenName]:
         """Yield the pseudo terminals whose master is in the tree, in the order in which CRIU makes them again."""
@@ -159,16 +132,10 @@ class Descriptors:
         yield from self._obstacles
         yield from self._of_proc.obstacles(inside)
         yield from namespaces.opened(self._namespaces, inside)
-        for pid, fd, other in self._pidfds:
-            if int(other) > 0 and int(other) not in inside:
-                yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
         with Lender() as lender:
             yield from self._of_folders(lender)
-            yield from self._of_disarmed(lender)
+            yield from self.anonymous.obstacles(lender, inside)
             yield from typed.obstacles(lender, self._terminals, self.tables)
-            for pid, fd, kind in self._watching:
-                if borrowed.has_events(lender, pid, fd):
-                    yield Obstacle(code="watch-unread", pid=pid, fd=fd, what=kind)
             for name, ends in self._pipes.items():
                 if not self.is_whole(name) and not borrowed.is_hung_up(lender, *ends[0][:2]):
                     pid, fd, mode = ends[0]
@@ -179,13 +146,6 @@ class Descriptors:
         for pid, fd, path in self._folders:
             if borrowed.has_owner(lender, pid, fd):
                 yield Obstacle(code="dnotify", pid=pid, fd=fd, what=path)
-
-    def _of_disarmed(self, lender: Lender) -> Iterator[Obstacle]:
-        """An event that waits would come at once over there; of the others it is a note that one may."""
-        for pid, fd, numbers in self._disarmed:
-            ended = [one for one in sorted(numbers) if borrowed.has_ended(lender, pid, one)]
-            code = "epoll-disarmed" if ended else "epoll-oneshot"
-            yield Obstacle(code=code, pid=pid, fd=fd, what=str(ended[0]) if ended else "")
 
 
 def _status(pid: int, fd: int) -> os.stat_result:

@@ -42,6 +42,7 @@ class Again(NamedTuple):
     :ivar deleted: as :attr:`Files.deleted` has them.
     :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
     :ivar locks: for :func:`migrate.inventory.waiters.obstacles`, which takes long: none of it is among these.
+    :ivar expired: for :func:`migrate.inventory.expired_timers.count_on`.
     """
 
     files: list[File]
@@ -50,6 +51,7 @@ class Again(NamedTuple):
     options: Sequence[plain_options.Held] = ()
     deleted: Sequence[File] = ()
     locks: Mapping[tuple[int, int], Sequence[str]] = MappingProxyType({})
+    expired: Sequence[tuple[int, int]] = ()
 
 
 def again(
@@ -81,7 +83,9 @@ def again(
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
     obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
     options = plain_options.read(others)
-    return Again(files.found, files.renamed, obstacles, options, files.deleted, files.locks)
+    return Again(
+        files.found, files.renamed, obstacles, options, files.deleted, files.locks, tables.anonymous.expired
+    )
 
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:

@@ -12,14 +12,14 @@ from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
-from migrate.inventory import open_files, waiters
+from migrate.inventory import expired_timers, open_files, waiters
 from migrate.origin.frozen import Frozen
 from migrate.origin.plan import Plan
 from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
 
 
 def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
-    """Make sure that there is nothing that cannot be moved; what else was found.
+    """Make sure that there is nothing that cannot be moved; what else was found. Expired timers count on.
 
     :param plan: has what it held when it was checked, and could be moved.
     :param known: paths of files that were compared.
@@ -37,6 +37,7 @@ def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
             hint=reasons[0].remedy,
             details=[one.text for one in reasons],
         )
+    expired_timers.count_on(found.expired)
     return found
 
 
