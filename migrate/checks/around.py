@@ -23,11 +23,14 @@ def needs_new_pids(process: ProcessInventory, destination: HostInventory) -> boo
     return bool(destination.taken_pids) or max(process.needed_pids, default=0) >= destination.pid_max
 
 
-def notes_on_pids(process: ProcessInventory, destination: HostInventory) -> list[str]:
-    """Return what it means that the tree cannot have its PIDs there: it keeps them, but only for itself."""
+def notes_on_pids(process: ProcessInventory, destination: HostInventory, root: int) -> list[str]:
+    """Return what it means that the tree cannot have its PIDs there: it keeps them, but only for itself.
+
+    :param root: the PID that its root takes for its own.
+    """
     if not needs_new_pids(process, destination):
         return []
-    root, taken = process.root_pid, sorted(destination.taken_pids)
+    taken = sorted(destination.taken_pids)
     why = (
         f"{taken[0]} is taken there by {destination.taken_by[taken[0]] or 'another'}"
         if taken
@@ -35,7 +38,7 @@ def notes_on_pids(process: ProcessInventory, destination: HostInventory) -> list
     )
     return [
         f"the process has other PIDs on the destination ({why}): it goes on taking itself for {root}, but a PID"
-        f" file or script that says {root} means another process there; and it cannot be moved on from there"
+        f" file or script that says {root} means another process there"
     ]
 
 

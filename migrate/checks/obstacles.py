@@ -29,9 +29,15 @@ WORDS = {
         "Move containers with their runtime and the plug-in; start a service without PrivateTmp,"
         " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
     ),
-    "moved-before": Words(
-        "{who} has a PID namespace of its own since it was moved here, where its PID was taken",
-        "Start the program again here: then it has a PID of this host, and can be moved.",
+    "namespace-beside": Words(
+        "{who} has a PID namespace of its own since it was moved here, and {what} has joined it: it would end when"
+        " the process has moved",
+        "End that process first (a shell of nsenter, a debugger).",
+    ),
+    "namespace-mounts": Words(
+        "{who} has the mounts of when it was moved here, and among them is not {what}, which has been mounted since"
+        " and would have to work in there",
+        "Have migrate use a CRIU of the host's own file system, by MIGRATE_CRIU.",
     ),
     "traced": Words(
         "{who} is being traced by process {what}, and only one program can trace",
@@ -408,7 +414,6 @@ def obstacles(subject: Subject) -> Iterator[Reason]:
     """Turn what the inventory found into reasons."""
     found = subject.process.obstacles
     others = {one.what for one in found if one.code == "namespace"}
-    others |= {"mnt"} if any(one.code == "moved-before" for one in found) else set()
     elsewhere = {code for kind in others for code in _FOLLOWS.get(kind, ())}
     against = [one for one in found if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)]
     for group in _alike(against):

@@ -65,6 +65,7 @@ def _init(libc: ctypes.CDLL, last_pid: int, command: list[str], tell: int) -> No
         if pid == program:
             os.write(tell, b"%d" % (os.waitstatus_to_exitcode(status) & 0xFF))
             os.close(tell)
+            program = 0  # whoever gets its number later is another one
 
 
 if __name__ == "__main__":

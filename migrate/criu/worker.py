@@ -19,7 +19,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from migrate import limits
-from migrate.criu import breakpoints, log
+from migrate.criu import breakpoints, log, own_namespace, starting
+from migrate.criu.own_namespace import Namespace
 from migrate.criu.setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
 from migrate.processes import identity
@@ -79,6 +79,7 @@ class Options:
 
     :ivar images: directory of the images; private to root.
     :ivar timeout_s: for each stage; CRIU's own limit for freezing as well.
+    :ivar images_fd: it has inherited this as a descriptor of that directory, whose path it may not see.
     :ivar page_server_fd: of a dump: where CRIU sends the pages instead of writing them; it has inherited it.
     :ivar more: fills in what else the request's criu_opts are to say; called last.
     """
@@ -86,6 +87,7 @@ class Options:
     images: Path
     log_file: str
     timeout_s: int = 60
+    images_fd: int | None = None
     page_server_fd: int | None = None
     more: Callable[[Any], None] = _no_more
 
@@ -94,6 +96,7 @@ class Worker:
     """One ``criu swrk`` process, started before it is needed.
 
     :param avoid_pids: run in a new PID namespace, whose own processes stay off these numbers.
+    :param within: run in that namespace, of a tree that is to be dumped.
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
     :param personality: for it and what it restores, None: ours; see :mod:`migrate.processes.surroundings`.
@@ -108,6 +111,7 @@ class Worker:
         *,
         role: str = "origin",
         avoid_pids: list[int] | None = None,
+        within: Namespace | None = None,
         mark: str = "",
         inherit: Sequence[int] = (),
         personality: int | None = None,
@@ -120,10 +124,17 @@ class Worker:
             raise CriuError("criu is not installed", hint=GET_CRIU)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
-        command = [*_namespaced(avoid_pids), path, "swrk", str(theirs.fileno())]
+        command = [
+            *starting.namespaced(avoid_pids),
+            *starting.entering(within),
+            path,
+            "swrk",
+            str(theirs.fileno()),
+        ]
+        inherit = [theirs.fileno(), *inherit, *([within.descriptors["mnt"]] if within else [])]
         try:
-            with theirs, with_personality(personality):
-                self.process = _started(command, [theirs.fileno(), *inherit], role, mark, bool(avoid_pids))
+            with theirs, with_personality(personality), own_namespace.children_in(within):
+                self.process = starting.started(command, inherit, role, mark, bool(avoid_pids))
             self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:
             ours.close()
@@ -248,7 +259,9 @@ class Worker:
     def _fill(self, opts: Any, options: Options) -> None:
         rpc = _rpc()
         opts.images_dir_fd = -1
-        opts.images_dir = str(options.images)
+        # Not by images_dir_fd: it looks for that in /proc by our PID, which it may not see (criu/cr-service.c).
+        fd = options.images_fd
+        opts.images_dir = str(options.images) if fd is None else f"/proc/self/fd/{fd}"
         opts.log_file = options.log_file
         opts.log_level = _LOG_LEVEL
         opts.notify_scripts = True
@@ -358,35 +371,6 @@ def worker(binary: str | None = None, *, role: str = "origin") -> Generator[Work
         yield made
     finally:
         made.close()
-
-
-def _started(
-    command: list[str], descriptors: list[int], role: str, mark: str, says_init: bool
-) -> subprocess.Popen[bytes]:
-    """:param says_init: it writes to its standard output which process is the init of the namespace."""
-    return subprocess.Popen(
-        command,
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if says_init else subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
-        extra_groups=() if role == "destination" else None,
-        env=os.environ | dict([mark.split("=", 1)] if mark else []),
-        # Ctrl-C is for the driver: a task may die of a CRIU that is killed while it works in it.
-        process_group=0 if role == "origin" else None,
-    )
-
-
-def _namespaced(avoid_pids: list[int] | None) -> list[str]:
-    """The beginning of a command that runs in a new PID namespace."""
-    if not avoid_pids:
-        return []
-    script = Path(__file__).with_name("pid_namespace.py")
-    pid_max = int(Path("/proc/sys/kernel/pid_max").read_text())
-    room = 1000
-    last = max(avoid_pids) + 1 if max(avoid_pids) + room < pid_max else 300
-    return [sys.executable, "-I", "-S", str(script), str(last)]
 
 
 def bindings_problem() -> str:

@@ -21,6 +21,7 @@ from migrate.inventory import (
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, TakenName
+from migrate.processes.own_numbers import Numbers
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError
 from tcpcp.kernel.pidfd import Lender
@@ -32,19 +33,19 @@ _PTS = "/dev/pts/"
 class Descriptors:
     """Collects the descriptors of a tree.
 
+    :param numbers: those that it sees itself; None: ours.
     :ivar tables: what each descriptor points to, by PID and number.
     :ivar files: those of regular files, memory and named pipes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Numbers | None = None) -> None:
+        self._of_proc = of_proc.Found(numbers or Numbers())
         self.tables: dict[int, dict[int, str]] = {}
         self.files = outside.Opened()
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._terminals: dict[str, tuple[int, int]] = {}
-        self._about: list[tuple[int, int, str]] = []
         self._folders: list[tuple[int, int, str]] = []
         self._namespaces: list[tuple[int, int, str]] = []
-        self._directories: list[tuple[int, str]] = []
         self._obstacles: list[Obstacle] = []
         self.anonymous = anonymous.Anonymous()
 
@@ -59,7 +60,7 @@ class Descriptors:
         except KernelError:
             raise Gone(f"process {pid}") from None
         mounts = proc.mount_ids(pid)
-        self._directories.append((pid, proc.link(pid, "cwd")))
+        self._of_proc.working.append((pid, proc.link(pid, "cwd")))
         for fd, target in self.tables[pid].items():
             if target.startswith("socket:["):
                 continue  # there may be thousands
@@ -86,7 +87,7 @@ class Descriptors:
             if stat.S_ISDIR(status.st_mode):
                 self._folders.append((pid, fd, target))
             if of_proc.about(target) is not None:
-                self._about.append((pid, fd, target))
+                self._of_proc.files.append((pid, fd, target))
             if pressure.is_one(target, status) and pressure.may_wake(proc.fdinfo(pid, fd).flags):
                 self._obstacles.append(Obstacle(code="pressure", pid=pid, fd=fd, what=target))
             files.add_descriptor(pid, fd, target, mounts)
@@ -124,13 +125,12 @@ class Descriptors:
 
     def ended(self) -> set[int]:
         """Processes that have ended, of which a file below /proc is open: CRIU needs their numbers for it."""
-        return of_proc.ended(path for _, _, path in self._about)
+        return self._of_proc.ended()
 
     def obstacles(self, inside: set[int]) -> Iterator[Obstacle]:
         """Yield what cannot be dumped, or leads out of the tree with the PIDs *inside*."""
         yield from self._obstacles
-        yield from of_proc.obstacles(self._about, inside)
-        yield from of_proc.directories(self._directories, inside)
+        yield from self._of_proc.obstacles(inside)
         yield from namespaces.opened(self._namespaces, inside)
         with Lender() as lender:
             yield from self._of_folders(lender)

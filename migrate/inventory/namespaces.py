@@ -10,20 +10,48 @@ import functools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from migrate.inventory import proc
+from migrate.criu import own_namespace, worker
+from migrate.inventory import holders, proc
 from migrate.pb.session_pb2 import Obstacle
 
 #: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
 _MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
+#: So many processes are named.
+_NAMED = 5
 
 
 def expected(root_pid: int) -> dict[str, str]:
-    """The namespaces that the root of a tree should be in: ours, but of time its own.
+    """The namespaces that the root of a tree should be in: ours, but of time its own, and of PIDs and mounts those
+    that an earlier move has given it.
 
     :raises Gone: it has ended.
     """
     own, root = proc.namespaces(os.getpid()), proc.namespaces(root_pid)
-    return own | {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+    own |= {kind: name for kind, name in root.items() if kind in _MOVED_WITH_THE_TREE}
+    if own["pid"] != root["pid"] and (found := own_namespace.of(root_pid)):
+        own |= {**found.names, "pid_for_children": found.names["pid"]}
+    return own
+
+
+def given(root_pid: int) -> Iterator[Obstacle]:
+    """Yield what is in the way of moving a tree on with the namespaces that a move has given it.
+
+    Who has joined them would end with the tree, which their init waits for; not what the tree has left there, whose
+    parent the init is. And CRIU has to be there, since it works in there.
+    """
+    if (found := own_namespace.of(root_pid)) is None:
+        return
+    if (criu := worker.program()) and not own_namespace.sees(found, criu):
+        yield Obstacle(code="namespace-mounts", pid=root_pid, what=criu)
+    joined = (pid for pid in own_namespace.members(found) if not proc.descends(pid, {found.init}))
+    if named := list(_named(joined)):
+        yield Obstacle(code="namespace-beside", pid=root_pid, what=", ".join(named[:_NAMED]))
+
+
+def _named(pids: Iterable[int]) -> Iterator[str]:
+    for pid in pids:
+        with contextlib.suppress(proc.Gone):
+            yield holders.named(pid)
 
 
 def foreign(pid: int, its: Mapping[str, str], wanted: Mapping[str, str]) -> list[Obstacle]:

@@ -9,7 +9,7 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrate.criu import pid_namespace
+from migrate.criu import own_namespace
 from migrate.errors import KernelError
 from migrate.inventory import (
     apart,
@@ -22,6 +22,7 @@ from migrate.inventory import (
     locked,
     names,
     namespaces,
+    needed_pids,
     of_its_session,
     pidfds,
     proc,
@@ -39,6 +40,7 @@ from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import Obstacle, ProcessInventory, Task
 from migrate.processes import freezer
+from migrate.processes.own_numbers import Numbers
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import TcpcpError
@@ -78,9 +80,11 @@ def _inspect(root_pid: int) -> ProcessInventory:
     if _leader_ended(proc.stat(root_pid).state, tree.threads(root_pid)):
         raise KernelError(f"the main thread of process {root_pid} has ended, others live", hint=_LEADER_HINT)
     found = ProcessInventory(root_pid=root_pid, driver_pids=proc.ancestors(os.getpid()))
-    files, tables = Files(), Descriptors()
+    pids = tree.tasks_now(root_pid)
+    numbers = own_namespace.numbers(root_pid, pids)
+    files, tables = Files(), Descriptors(numbers)
     own, root = namespaces.expected(root_pid), proc.namespaces(root_pid)
-    for pid in tree.tasks_now(root_pid):
+    for pid in pids:
         try:
             task, memory_bytes = _task(pid)
             found.tasks.append(task)
@@ -91,10 +95,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 continue
             found.memory_bytes += memory_bytes
             expected = own if pid == root_pid else root
-            if pid == root_pid and _moved_before(task):
-                found.obstacles.append(Obstacle(code="moved-before", pid=pid))
-            else:
-                found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
+            found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
             _frozen(pid, found)
             _limits(task, found)
@@ -107,16 +108,17 @@ def _inspect(root_pid: int) -> ProcessInventory:
         except Gone:
             if pid == root_pid:
                 raise
-    _finish(found, files, tables)
+    _finish(found, files, tables, numbers)
     inside = {task.pid for task in found.tasks}
     found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
+    found.obstacles.extend(namespaces.given(root_pid))
     return found
 
 
-def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
+def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers: Numbers) -> None:
     """Add what only the whole tree shows: what leads out of it."""
     held = sockets.collect(tree.held_in(tables.tables))
     for one, other in translated.find(held.tcp):
@@ -140,7 +142,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors) -> None:
     found.files.extend(names.directories(held.names))
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
-    found.needed_pids.extend(sorted({*_needed_pids(found), *tables.ended()}))
+    found.needed_pids.extend(sorted({*needed_pids.of(found.tasks, numbers), *tables.ended()}))
 
 
 def _task(pid: int) -> tuple[Task, int]:
@@ -173,15 +175,6 @@ def _leader_ended(state: str, tids: Sequence[int]) -> bool:
 def _bytes(status: dict[str, str], name: str) -> int:
     """Return a size of /proc/PID/status; zombies and kernel threads have none."""
     return int(status.get(name, "0 kB").split()[0]) * _KILOBYTE
-
-
-def _moved_before(task: Task) -> bool:
-    """Whether an earlier move gave the task a namespace: its parent is the init of
-    :mod:`migrate.criu.pid_namespace`."""
-    words: list[str] = []
-    with contextlib.suppress(Gone):
-        words = proc.text(task.ppid, "cmdline").split("\0")
-    return any(Path(word).name == Path(pid_namespace.__file__).name for word in words[:5])
 
 
 def _tracer(pid: int, found: ProcessInventory) -> None:
@@ -225,17 +218,6 @@ def _scheduling(task: Task, found: ProcessInventory) -> None:
         if policy == _SCHED_DEADLINE:
             found.obstacles.append(Obstacle(code="scheduling", pid=task.pid, what="SCHED_DEADLINE"))
             return
-
-
-def _needed_pids(found: ProcessInventory) -> list[int]:
-    """Return the numbers that the tree needs: of tasks and threads, and of groups and sessions left behind.
-
-    A session or group whose leader lives outside the tree is not rebuilt: CRIU puts the tree into its own.
-    """
-    numbers = {task.pid for task in found.tasks} | {tid for task in found.tasks for tid in task.tids}
-    for task in found.tasks:
-        numbers |= {number for number in (task.sid, task.pgid) if not os.path.exists(f"/proc/{number}")}  # noqa: PTH110
-    return sorted(numbers - {0})
 
 
 def _ended(pid: int) -> KernelError:

@@ -28,6 +28,7 @@ from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
 from migrate.pb.session_pb2 import File, Obstacle, Task
+from migrate.processes.own_numbers import Numbers
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError
 
@@ -54,16 +55,21 @@ class Again(NamedTuple):
 
 
 def again(
-    pids: Iterable[int], known: Collection[str], tcp: Collection[int], bystanders: Collection[int] = ()
+    pids: Iterable[int],
+    known: Collection[str],
+    tcp: Collection[int],
+    bystanders: Collection[int] = (),
+    numbers: Numbers | None = None,
 ) -> Again:
     """Look at the tasks *pids*, which are frozen.
 
     :param known: paths of files that are known.
     :param tcp: inodes of TCP sockets that are known: somebody else looks at them.
     :param bystanders: as :func:`migrate.inventory.cut_in_two.look` has them.
+    :param numbers: as they see them; None: as we do.
     :raises KernelError, PermissionDenied: the kernel's tables or descriptors cannot be read.
     """
-    files, tables, pids = Files(known), Descriptors(), list(pids)
+    files, tables, pids = Files(known), Descriptors(numbers), list(pids)
     for pid in pids:
         try:
             tables.add_process(pid, files)

@@ -38,7 +38,7 @@ def supervisors(root_pid: int, tree: Collection[int]) -> list[Supervisor]:
     """
     parent = proc.stat(root_pid).ppid
     if proc.link(root_pid, "ns/pid") != proc.link(os.getpid(), "ns/pid"):
-        return []  # its parent is who keeps that namespace; it is refused for it
+        return []  # its parent is who keeps that namespace: our own, which starts nothing, or it is refused for it
     unit, by_user = unit_of(proc.text(root_pid, "cgroup"))
     if unit:
         found = _of_unit(unit, by_user, root_pid, tree)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from collections.abc import Generator
 from concurrent import futures
 
 from migrate import threads
+from migrate.criu import own_namespace
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.errors import CriuError
 from migrate.journal.journal import Journal
 from migrate.origin.move import Move
 from migrate.origin.ready import Images
+from migrate.processes import identity
 from migrate.recovery import entries
 from migrate.recovery.hold import Hold
 from migrate.report.timeline import Span
@@ -40,9 +44,9 @@ class Attempt:
         threads.submit(self.beside, nothing)
         self._pages = images.memory.at_dump()
         self._page_fd = self._pages.descriptor
+        self._images_fd: int | None = None
         try:
-            inherit = [] if self._page_fd is None else [self._page_fd]
-            self.worker = Worker(inherit=inherit, heed=move.watch)
+            self.worker = self._started()
         except BaseException:
             self._pages.close()
             raise
@@ -51,6 +55,20 @@ class Attempt:
         move.held.freeze.callback(self._pages.close)
         move.ours.callback(self._put_away, hold)
         self._pages.start()
+
+    def _started(self) -> Worker:
+        """CRIU, in the namespaces of the tree if an earlier move has given it some.
+
+        There it may not see the directory of the images by its path: it inherits it.
+        """
+        inherit = [] if self._page_fd is None else [self._page_fd]
+        with contextlib.ExitStack() as stack:
+            within = stack.enter_context(own_namespace.opened(self._move.request.pid))
+            if within:
+                self._images_fd = os.open(self._images.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, self._images_fd)
+                inherit.append(self._images_fd)
+            return Worker(inherit=inherit, heed=self._move.watch, within=within)
 
     def _put_away(self, hold: Hold) -> None:
         """Reap it; in doubt the tree stays held, perhaps by a CRIU that waits on without us."""
@@ -69,10 +87,11 @@ class Attempt:
             self._images.directory,
             "dump.log",
             timeout_s=max(1, int(move.patience.left_s)),
+            images_fd=self._images_fd,
             page_server_fd=self._page_fd,
             more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.along.shell_job),
         )
-        going = self.worker.dump(move.request.pid, options)
+        going = self.worker.dump(_inside(move.request.pid), options)
         move.held.freeze.callback(going.close)
         for stage in going:
             if stage.name == _ABOUT_TO_FREEZE:
@@ -93,3 +112,10 @@ class Attempt:
         else:
             raise CriuError("CRIU ended before its dump was used")
         self._pages.finish(self._move.timeout_s, self._move.watch)
+
+
+def _inside(pid: int) -> int:
+    """The number of *pid* for a CRIU in its namespace; one that has ended CRIU will not find either."""
+    with contextlib.suppress(ProcessLookupError):
+        return identity.innermost(pid)
+    return pid

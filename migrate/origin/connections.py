@@ -7,16 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from migrate.link.payloads import CHUNK_BYTES, Connections
 from migrate.origin.move import Move
 from migrate.pb import session_pb2 as pb
+from migrate.processes.own_numbers import Numbers
 from tcpcp.criu.tree import HeldSocket
 from tcpcp.record import codec
 from tcpcp.record.ici import Ici
 
 
-def holders(held: Iterable[HeldSocket]) -> dict[int, pb.HeldSocket]:
-    """By inode, as they are said; best made before somebody waits."""
+def holders(held: Iterable[HeldSocket], numbers: Numbers) -> dict[int, pb.HeldSocket]:
+    """By inode, as they are said; best made before somebody waits.
+
+    :param numbers: of the tree, as it sees them.
+    """
+    inside = numbers.inside
     return {
         one.inode: pb.HeldSocket(
-            inode=one.inode, holders=[pb.Descriptor(pid=pid, fd=fd) for pid, fd in one.holders]
+            inode=one.inode, holders=[pb.Descriptor(pid=inside(pid), fd=fd) for pid, fd in one.holders]
         )
         for one in held
     }

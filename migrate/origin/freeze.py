@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from migrate.criu import own_namespace
 from migrate.errors import CriuError
 from migrate.events import log
 from migrate.origin import accept_queues
@@ -52,7 +53,7 @@ class Prepared(Stage):
                 log.tell("retry", freeze=number + 1, why="a connection slipped in")
                 attempt = Attempt(move, ready.images, ready.hold)
             going = attempt.freeze(ready.journal)
-            tree = Tree(move.subject.frozen(), were_stopped)
+            tree = self._frozen(were_stopped)
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             inside = self._hold_inside(listeners) and number + 1 < INSIDE
@@ -66,6 +67,12 @@ class Prepared(Stage):
             " data that is still to be sent",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
+
+    def _frozen(self, were_stopped: frozenset[int]) -> Tree:
+        """The tree, which CRIU holds."""
+        tasks = self.ready.move.subject.frozen()
+        numbers = own_namespace.numbers(tasks[0][0], (pid for pid, _ in tasks))
+        return Tree(tasks, were_stopped, numbers)
 
     def _hold_inside(self, listeners: list[int]) -> bool:
         """The tree is frozen: hold what comes from this host, too.

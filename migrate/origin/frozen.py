@@ -17,6 +17,7 @@ from migrate.errors import CriuError, Ended, Signalled
 from migrate.machine import Machine
 from migrate.pb.session_pb2 import TaskState
 from migrate.processes import identity, pending
+from migrate.processes.own_numbers import Numbers
 from migrate.processes.watched import DEAD, Watched
 from tcpcp.criu import tree
 from tcpcp.errors import TcpcpError
@@ -27,10 +28,13 @@ class Frozen:
 
     :param tasks: all of them, the root first.
     :param stopped: PIDs of those that had been stopped before.
+    :param numbers: their own and their threads', as they see them; None: as we do.
     """
 
-    def __init__(self, tasks: list[identity.Identity], stopped: frozenset[int]) -> None:
-        self.tasks, self.stopped = tasks, stopped
+    def __init__(
+        self, tasks: list[identity.Identity], stopped: frozenset[int], numbers: Numbers | None = None
+    ) -> None:
+        self.tasks, self.stopped, self.numbers = tasks, stopped, numbers or Numbers()
         self._alive = [one for one in tasks if identity.alive(one)]
         self._watched = Watched(self._alive)
         self._pending = pending.read(pid for pid, _ in self._alive)
@@ -41,10 +45,12 @@ class Frozen:
         return [one for one in self._alive if one[0] not in self.stopped and identity.alive(one)]
 
     def states(self) -> list[TaskState]:
-        """Each task and how it was before the freeze: dead (``Z``), stopped (``T``), or neither (``S``)."""
+        """Each task, by its own number, and how it was before the freeze: dead (``Z``), stopped (``T``), or neither
+        (``S``)."""
         alive = {pid for pid, _ in self._alive}
         letters = {pid: "T" if pid in self.stopped else "S" for pid in alive}
-        return [TaskState(pid=pid, state=letters.get(pid, DEAD[0])) for pid, _ in self.tasks]
+        inside = self.numbers.inside
+        return [TaskState(pid=inside(pid), state=letters.get(pid, DEAD[0])) for pid, _ in self.tasks]
 
     def require(self) -> None:
         """Make sure that no task has been killed.
@@ -81,7 +87,7 @@ class Frozen:
         try:
             yield
         except CriuError as error:
-            stopped = log.stopped(error.problem.details)
+            stopped = {*map(self.numbers.here, log.stopped(error.problem.details))}
             ours = [one for one in self._alive if stopped.intersection(_threads(one))]
             for one in ours:
                 identity.send(one, signal.SIGSTOP)

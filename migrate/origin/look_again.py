@@ -27,7 +27,8 @@ def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
     """
     checked = plan.process
     tcp = {one.inode for one in checked.sockets}
-    found = open_files.again((pid for pid, _ in tree.tasks), known, tcp, plan.bystanders)
+    pids = [pid for pid, _ in tree.tasks]
+    found = open_files.again(pids, known, tcp, plan.bystanders, tree.numbers)
     process = ProcessInventory(tasks=checked.tasks, obstacles=found.obstacles)
     reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
     if reasons:

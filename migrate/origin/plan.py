@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
 from migrate.checks import around, names, obstacles
-from migrate.errors import Problem, Refused
+from migrate.criu import own_namespace
+from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
 from migrate.link import message_checks
 from migrate.origin import chronicle, patience
@@ -102,6 +103,7 @@ def _plan(
             ip, _, length = text.partition("/")
             placed[ip] = switch.Address(ip, int(length), interface.name)
     addresses = [placed[ip] for ip in process.service_addresses if ip in placed]
+    pids, tids = _numbers(process)
     prepare = pb.Prepare(
         switch_kind=request.switch,
         addresses=[
@@ -110,8 +112,8 @@ def _plan(
         ],
         shell_job=request.along.shell_job,
         new_pid_namespace=around.needs_new_pids(process, there),
-        pids=[task.pid for task in process.tasks],
-        tids=[tid for task in process.tasks for tid in task.tids],
+        pids=pids,
+        tids=tids,
         timeout_s=int(request.timeout_s),
         same_path=True,  # both hosts are on the service address's network: the checks made sure
         personality=surroundings.personality(process.root_pid),
@@ -123,7 +125,18 @@ def _plan(
     copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
     notes += names.notes_on_backlogs(process, there)
-    notes += obstacles.notes(process) + around.notes_on_pids(process, there)
+    notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))
     return Plan(kept, process, prepare, addresses, copy=copy, notes=notes)
+
+
+def _numbers(process: pb.ProcessInventory) -> tuple[list[int], list[int]]:
+    """Those of its tasks, the root first, and of their threads, as they see them."""
+    numbers = own_namespace.numbers(process.root_pid, (task.pid for task in process.tasks))
+    if not numbers.those_inside([process.root_pid]):
+        raise Ended(f"process {process.root_pid} has ended")
+    return (
+        numbers.those_inside(task.pid for task in process.tasks),
+        numbers.those_inside(tid for task in process.tasks for tid in task.tids),
+    )

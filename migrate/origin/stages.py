@@ -94,7 +94,7 @@ def _look_at(
     translated.require_none(extract.flows, move.plan.process.sockets)
     untold.require_none(extract.connections, extract.zerocopy())
     options = [*options, *_of_tcp(extract)]
-    return Found(tree, extract, connections.holders(extract.held), around, options, waiting)
+    return Found(tree, extract, connections.holders(extract.held, tree.numbers), around, options, waiting)
 
 
 def _of_tcp(extract: Extract) -> list[plain_options.Held]:
@@ -154,7 +154,8 @@ def _restore_message(
     """
     extract, said = found.extract, frozenset(found.extract.connections)
     without = [one for inode, one in found.held.items() if inode not in said]
-    others = connections.holders(one.held for one in found.options if one.held.inode not in found.held)
+    sockets = (one.held for one in found.options if one.held.inode not in found.held)
+    others = connections.holders(sockets, found.tree.numbers)
     return pb.Restore(
         most_ms=int(most_s * 1000),
         manifest=manifest,
@@ -192,8 +193,11 @@ class Streamed(Still):
         seen.before = found.tree.states()
         most_s = move.patience.left_s * BUILDING
         message = _restore_message(self._manifest, found, seen.before, most_s)
-        message.surroundings.extend(found.surroundings)
-        message.ended_calls.extend(pb.EndedCall(tid=one.tid, number=one.number) for one in found.waits)
+        numbers = found.tree.numbers
+        message.surroundings.extend(numbers.surroundings(found.surroundings))
+        message.ended_calls.extend(
+            pb.EndedCall(tid=numbers.inside(one.tid), number=one.number) for one in found.waits
+        )
         message.renamed.update(move.session.files.renamed)
         move.link.send(message)
         self.ready.packets.forwarder.start()

@@ -255,6 +255,10 @@ class Bench:
 
     # --- what is left --------------------------------------------------------------------------------------
 
+    def number_on(self, host: Host) -> int:
+        """What the server's PID is, or would be, there."""
+        return self.pid
+
     def wrong(self, where: str, *, doubt: str = "") -> list[str]:
         """What is not as it should be when the server runs on *where* and nothing else is left.
 
@@ -266,7 +270,8 @@ class Bench:
             mine = {pid: state for pid, (state, words) in now.processes.items() if f"serve {PORT}" in words}
             frozen = doubt and host is self.origin
             if host.name == where:
-                found += [] if list(mine) == [self.pid] else [f"{host.name}: {mine} runs, not {self.pid}"]
+                wanted = self.number_on(host)
+                found += [] if list(mine) == [wanted] else [f"{host.name}: {mine} runs, not {wanted}"]
                 found += [f"{host.name}: {pid} is {s}" for pid, s in mine.items() if s[0] not in "RS"]
             elif frozen:
                 found += [

@@ -36,7 +36,10 @@ def decide_in_doubt(bench: Bench, migration: Migration, *, runs_on: str) -> None
     status, report = bench.migrate("--recover")
     assert (status, report["outcome"]) == (0, "UNTOUCHED"), report
     if runs_on == "destination":
-        assert f"destination was asked: it runs there as PID {bench.pid}" in report["notes"]
+        assert (
+            f"destination was asked: it runs there as PID {bench.number_on(bench.destination)}"
+            in report["notes"]
+        )
         assert_moved(bench)
     else:
         assert "destination was asked: it does not run there" in report["notes"]

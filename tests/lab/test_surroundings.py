@@ -95,13 +95,17 @@ def test_all_is_as_it_was(lab: Lab, groups: str) -> None:
 
 
 def test_in_a_pid_namespace(lab: Lab) -> None:
-    """The threads have other numbers on the destination."""
+    """The threads have other numbers on the destination, and their own again at home."""
     pid = start(lab, GROUPS_WANTED="")
     assert spawn(lab.hosts["destination"], ["sleep", "1000"], first_pid=pid) == pid
     with talking(lab) as talk:
         before = talk.ask()
         moved = move(lab, pid)
-        assert moved.report["destination_pid"] != pid
+        there = moved.report["destination_pid"]
+        assert there != pid
+        assert different(before, talk.ask()) == {}
+        home = move(lab, there, start="destination")
+        assert home.report["destination_pid"] == pid
         assert different(before, talk.ask()) == {}
 
 

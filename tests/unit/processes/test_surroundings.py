@@ -116,11 +116,13 @@ def test_personality_comes_by_descent(wanted: int | None) -> None:
 
 
 def test_what_other_pids_mean_is_said() -> None:
-    assert around.notes_on_pids(two.process(), two.destination()) == []
-    (note,) = around.notes_on_pids(two.process(), two.destination(taken_pids=[100], taken_by={100: "cron"}))
-    assert "100 is taken there by cron" in note and "cannot be moved on" in note
-    (note,) = around.notes_on_pids(two.process(), two.destination(pid_max=100))
-    assert "end below" in note
+    """By the number that the process takes for its own, which may be another one than here."""
+    assert around.notes_on_pids(two.process(), two.destination(), 100) == []
+    cron = two.destination(taken_pids=[100], taken_by={100: "cron"})
+    (note,) = around.notes_on_pids(two.process(), cron, 77)
+    assert "100 is taken there by cron" in note and "script that says 77 means another" in note
+    (note,) = around.notes_on_pids(two.process(), two.destination(pid_max=100), 100)
+    assert "end below 100" in note
 
 
 # --- the parent's death ----------------------------------------------------------------------------------
