@@ -7,6 +7,7 @@ return the command's own status; 125, 126 and 127 are the lab's: no such lab, ca
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,7 +123,7 @@ def what_runs(row: dict[str, Any]) -> str:
 def up(lab: Lab) -> int:
     """Bring *lab* up and print it."""
     if not lab.up():
-        print(f"lab {lab.name!r} was up already", file=sys.stderr)
+        print(f"lab {lab.name!r} was up already, and is as it was made", file=sys.stderr)
     return print_status(lab, as_json=False)
 
 
@@ -188,6 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         print(f"migrate-lab: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("migrate-lab: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1

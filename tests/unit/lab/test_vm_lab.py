@@ -246,6 +246,14 @@ def test_a_checkout_with_a_blank_in_its_path_is_refused() -> None:
         qemu.words("/init", Path("/srv/a b"))
 
 
+def test_a_path_with_a_comma() -> None:
+    """QEMU has commas between options, and doubled ones in them."""
+    disks = ((Path("/a,b/root"), False), (Path("/run/vm/disk"), True))
+    machine = qemu.Machine("m", Path("/k"), Path("/f"), "", disks, (), Path("/run/vm/m"))
+    drives = [one for one in qemu.arguments(machine, 0.0) if one.startswith("file=/")]
+    assert [one.split(",if=")[0] for one in drives] == ["file=/a,,b/root", "file=/run/vm/disk"]
+
+
 def test_a_clock_that_is_ahead() -> None:
     assert qemu.clock(0, 0.0) == "base=utc"
     assert qemu.clock(7200, 0.0) == "base=1970-01-01T02:00:00"
