@@ -77,11 +77,16 @@ def mounted(directory: Path) -> list[str]:
     return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line]
 
 
+#: Whoever runs the tests may have it ignored, as a shell has for what it runs in the background.
+HEEDS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 @contextmanager
-def begun(tmp_path: Path, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """*command* in Python, which has come so far that there is the file ``ready``; all ends with the block."""
+def begun(tmp_path: Path, program: str, *words: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """*program* in Python, which has come so far that there is the file ``ready``; all ends with the block."""
     surroundings = os.environ | environment
-    process = subprocess.Popen([sys.executable, "-c", *command], env=surroundings, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", HEEDS_CTRL_C + program, *words]
+    process = subprocess.Popen(command, env=surroundings, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: (tmp_path / "ready").exists() and sleepers(), "it is under way")
         yield process

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from migrate.lab import LabError, topology
-from migrate.lab.cli import by_host, in_a_word, main
+from migrate.lab.arguments import by_host
+from migrate.lab.cli import in_a_word, main
 from migrate.lab.vm import box, cpio, debian, frames, modules, network, project, qemu, root, routed, seed
 
 NAMES = [
