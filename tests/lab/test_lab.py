@@ -96,7 +96,7 @@ def test_up_killed_in_its_middle(name: str, delay_ms: int) -> None:
         eventually(lambda: processes_of(name) == [] or saved(name), "its hosts end by themselves")
     assert migrate_lab(name, "up").returncode == 0
     assert migrate_lab(name, "exec", "origin", "--", "ssh", "peer", "true").returncode == 0
-    assert len(processes_of(name)) == 5 + 4
+    eventually(lambda: len(processes_of(name)) == 5 + 4, "the end of that session")
     assert migrate_lab(name, "down").returncode == 0
     assert_nothing_left(name)
 
@@ -115,7 +115,7 @@ def test_up_after_an_init_was_killed(name: str, host: str) -> None:
     with pytest.raises(LabError, match="not up"):
         lab.hosts[host].exec(["true"])
     assert lab.up()
-    assert len(processes_of(name)) == 5 + 4
+    eventually(lambda: len(processes_of(name)) == 5 + 4, "the end of that session")
     lab.down()
     assert_nothing_left(name)
 
@@ -135,7 +135,7 @@ def test_many_at_once(name: str) -> None:
         run.wait(60) in ((0, 1) if verb == "up" else (0,)) for verb, run in zip(verbs, runs, strict=True)
     )
     assert migrate_lab(name, "up").returncode == 0
-    assert len(processes_of(name)) == 5 + 4
+    eventually(lambda: len(processes_of(name)) == 5 + 4, "the end of that session")
     assert migrate_lab(name, "down").returncode == 0
     assert_nothing_left(name)
 

@@ -96,7 +96,7 @@ def test_it_moves(lab: Lab, what: str) -> None:
         here, there = MOVERS[number % 2], MOVERS[1 - number % 2]
         before = counted(lab.hosts[here], address)
         moved = run_migrate(lab.hosts[here], *options, pid, there)
-        assert moved.report["outcome"] == "MOVED", moved.report["error"]
+        assert moved.report["outcome"] == "MOVED", (number, moved.report["error"], moved.report["reasons"])
         pid = moved.report["destination_pid"]
         assert counted(lab.hosts[there], address) >= before
         assert_it_counts(lab.hosts[there], address)

@@ -87,7 +87,7 @@ def has_open(bench: Bench, pid: int, path: str) -> bool:
 #: Has a unix socket, bound by a name with a symbolic link in it.
 LINKED = """
 import os, signal, socket
-os.makedirs("/srv/one"); os.symlink("one", "/srv/link")
+os.makedirs("/srv/bound-one"); os.symlink("bound-one", "/srv/link")
 s = socket.socket(socket.AF_UNIX); s.bind("/srv/link/app"); s.listen()
 signal.pause()
 """
@@ -95,22 +95,26 @@ signal.pause()
 
 def test_a_link_on_the_way_to_a_unix_socket(bench: Bench) -> None:
     """Nothing is made where it leads now; root follows nobody's link."""
-    bench.destination.exec(["sh", "-c", "mkdir -p /srv/one /srv/other && ln -s one /srv/link"])
+    bench.destination.exec(
+        ["sh", "-c", "mkdir -p /srv/bound-one /srv/bound-other && ln -s bound-one /srv/link"]
+    )
     try:
         with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", LINKED) as pid:
             program = Server(pid, "", 0, server.connection, "")
-            eventually(lambda: bench.names(bench.origin, "/srv/one") == {"app"}, "its socket")
+            eventually(lambda: bench.names(bench.origin, "/srv/bound-one") == {"app"}, "its socket")
             with stopped_at(bench, "CHECKED", program) as run:
-                bench.destination.exec(["ln", "-sfn", "other", "/srv/link"])
+                bench.destination.exec(["ln", "-sfn", "bound-other", "/srv/link"])
                 run.go()
                 found = run.end()
             assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
-            found.must_say("destination", "/srv/link/app would be made at /srv/other/app", "/srv/one/app")
-            for folder in ("/srv/one", "/srv/other"):
+            found.must_say(
+                "destination", "/srv/link/app would be made at /srv/bound-other/app", "/srv/bound-one/app"
+            )
+            for folder in ("/srv/bound-one", "/srv/bound-other"):
                 assert bench.names(bench.destination, folder) == set()
     finally:
         for host in (bench.origin, bench.destination):
-            host.exec(["rm", "-rf", "/srv/one", "/srv/other", "/srv/link"])
+            host.exec(["rm", "-rf", "/srv/bound-one", "/srv/bound-other", "/srv/link"])
 
 
 #: Has a unix socket.
