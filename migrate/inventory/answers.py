@@ -76,15 +76,32 @@ def _names(found: HostInventory, process: ProcessInventory) -> None:
 def _sockets(found: HostInventory, wanted: Callable[[TcpSocket], bool]) -> None:
     """Add the sockets of this host that are *wanted*, each with its holder."""
     try:
-        taken = [one for one in map(message, diag.tcp()) if wanted(one)]
+        taken, held = _with_holders(wanted)
     except KernelError as error:
         found.problems.append(f"the sockets of this host cannot be listed: {error}")
         return
-    held = holders.of_sockets({one.inode for one in taken} - {0})
     for one in taken:
         if one.inode in held:
             one.holder, one.pid, one.fd = held[one.inode]
     found.taken_ports.extend(taken)
+
+
+def _with_holders(
+    wanted: Callable[[TcpSocket], bool],
+) -> tuple[list[TcpSocket], dict[int, holders.SocketHolder]]:
+    """The sockets that are *wanted*, and by inode who holds them; nobody what is on its way between two processes.
+
+    One of which no process is found may have been closed since: it is looked for again.
+
+    :raises KernelError: they cannot be listed.
+    """
+    taken = [one for one in map(message, diag.tcp()) if wanted(one)]
+    held = holders.of_sockets({one.inode for one in taken} - {0})
+    if unheld := {one.inode for one in taken} - {0, *held}:
+        there = {one.inode for one in diag.tcp()}
+        taken = [one for one in taken if one.inode not in unheld or one.inode in there]
+        held |= holders.of_sockets(unheld & there)
+    return taken, held
 
 
 def _pids(process: ProcessInventory, found: HostInventory) -> None:
