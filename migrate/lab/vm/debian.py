@@ -5,6 +5,7 @@ and that the hash of each package. The mirror is the one that the machine's own 
 """
 
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -87,9 +88,17 @@ class Packages:
 
     def update(self) -> None:
         """Get the lists, unless they are of today. :raises LabError: there are none and they cannot be had."""
-        stamp = self.directory / "updated"
-        if stamp.exists() and abs(time.time() - stamp.stat().st_mtime) < LISTS_AGE_S:
+        if self._is_of_today():
             return
+        with cache.locked(f"lists-{self.architecture}"):
+            if not self._is_of_today():
+                self._get_lists(self.directory / "updated")
+
+    def _is_of_today(self) -> bool:
+        stamp = self.directory / "updated"
+        return stamp.exists() and abs(time.time() - stamp.stat().st_mtime) < LISTS_AGE_S
+
+    def _get_lists(self, stamp: Path) -> None:
         for name in ("state/lists/partial", "cache/archives/partial", "downloads"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / "status").write_text("")
@@ -129,12 +138,21 @@ class Packages:
         self.update()
         pattern = f"{name}_*_{self.architecture}.deb"
         if not (found := list(self.downloads.glob(pattern))):
-            command = ["apt-get", *self._options(), "download", name]
-            cache.run(command, timeout_s=DOWNLOAD_DEADLINE_S, cwd=self.downloads)
-            found = list(self.downloads.glob(pattern))
+            found = self._fetch(name, pattern)
         if not found:
-            raise LabError(f"apt-get downloaded {name} and left no file {self.downloads / pattern}")
+            raise LabError(f"apt-get downloaded {name} and left no file {pattern}")
         return max(found, key=lambda path: path.stat().st_mtime)
+
+    def _fetch(self, name: str, pattern: str) -> list[Path]:
+        """Have apt download it, in a directory of its own: what has its name in ours is whole."""
+        under_way = self.downloads / "new"
+        shutil.rmtree(under_way, ignore_errors=True)
+        under_way.mkdir()
+        command = ["apt-get", *self._options(), "download", name]
+        cache.run(command, timeout_s=DOWNLOAD_DEADLINE_S, cwd=under_way)
+        found = [path.rename(self.downloads / path.name) for path in under_way.glob(pattern)]
+        shutil.rmtree(under_way)
+        return found
 
     def unpack(self, name: str, directory: Path) -> None:
         """Unpack the newest package *name* into *directory*, without running any of its scripts."""
