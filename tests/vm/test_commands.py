@@ -175,20 +175,3 @@ def test_an_up_that_is_killed_leaves_no_machine() -> None:
         up.wait(60)
         lab.down()
     assert not lab.directory.exists()
-
-
-FILL = "dd if=/dev/zero bs=1M count=2400 2>/dev/null | tr '\\0' x > /big; sync; stat -c %s /big"
-
-
-@pytest.mark.long
-def test_machines_that_have_no_room_any_more_hear_of_it(lab: VmLab) -> None:
-    """And go on; what is deleted can be used again."""
-    hosts = [lab.hosts[name] for name in ("origin", "destination")]
-    for host in hosts:
-        host.exec(["sh", "-c", FILL], check=False, timeout=600)
-    said = [host.exec(["dmesg"]).stdout for host in hosts]
-    assert any("I/O error" in one for one in said)
-    for host in hosts:
-        host.exec(["sh", "-c", "rm /big; sync; fstrim /"], check=False, timeout=120)
-    room = lab.hosts["segment"].exec(["df", "--output=avail", "-B1M", "/run"]).stdout.split()[1]
-    assert int(room) > 2000

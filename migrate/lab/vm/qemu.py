@@ -18,7 +18,7 @@ WORDS = (
     " lab.init={init} lab.project={project}"
 )
 #: A disk. All that is written is in memory that the machines share. If that is full the machine hears of an error:
-#: QEMU would stop it without a word. What it deletes it gives back (fstrim).
+#: QEMU would stop it without a word.
 READ = "format=raw,readonly=on"
 WRITTEN = "format=qcow2,cache=unsafe,werror=report,discard=unmap,detect-zeroes=unmap"
 #: The year 2100, in seconds since the epoch: an x86's clock has two digits for the year.
