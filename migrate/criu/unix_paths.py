@@ -86,7 +86,7 @@ def require_same_places(wanted: Iterable[TakenName]) -> None:
 
 
 def binds(images: Path) -> set[Bind]:
-    """Where CRIU will bind sockets of *images*.
+    """Where CRIU will bind sockets of *images*. Source: CRIU's criu/sk-unix.c unlink_sk().
 
     :raises ProtocolError: the image is not CRIU's.
     """
@@ -100,14 +100,6 @@ def in_use(binds: Iterable[Bind]) -> list[str]:
     Also names of files that were deleted at the origin, whatever the origin has said of them.
     """
     return sorted(path for path in {one.path for one in binds} if _is_used(path))
-
-
-def bound(files: bytes) -> set[str]:
-    """The paths that CRIU binds sockets of files.img to. Source: CRIU's criu/sk-unix.c unlink_sk().
-
-    :raises ProtocolError: it is not an image of CRIU's.
-    """
-    return {one.path for one in _bound(files)}
 
 
 def bound_once(binds: Collection[Bind]) -> set[str]:
