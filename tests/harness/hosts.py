@@ -19,6 +19,21 @@ MOVERS = ("origin", "destination")
 #: PIDs of programs, far enough from each other that none is in use on another host.
 _PIDS = itertools.count(20_000, 200)
 
+#: A program begins so, with a child in a group whose leader has ended: CRIU forks a helper for that number.
+GROUP_WITHOUT_LEADER = """
+import os, time
+told, tell = os.pipe()
+leader = os.fork()
+if leader == 0:
+    os.close(tell); os.read(told, 1); os._exit(0)
+os.setpgid(leader, leader)
+child = os.fork()
+if child == 0:
+    time.sleep(10000)
+os.setpgid(child, leader)
+os.write(tell, b"x"); os.waitpid(leader, 0)
+"""
+
 T = TypeVar("T")
 
 

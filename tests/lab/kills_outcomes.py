@@ -25,6 +25,20 @@ def assert_moved(bench: Bench) -> None:
     bench.assert_streams()
 
 
+def killed_in(bench: Bench, state: str, *victims: str) -> Migration:
+    """A migration of which *victims*, the driver among them, were killed in *state*: as :meth:`Migration.kill`."""
+    migration = Migration(bench, state)
+    migration.kill(*victims)
+    migration.killed()
+    return migration
+
+
+def assert_decided_in_doubt(bench: Bench, migration: Migration) -> None:
+    """It runs on the destination, and the origin's copy stays frozen until somebody decides."""
+    bench.assert_alone("destination", doubt=migration.id)
+    decide_in_doubt(bench, migration, runs_on="destination")
+
+
 def decide_in_doubt(bench: Bench, migration: Migration, *, runs_on: str) -> None:
     """In doubt: one copy is frozen, nothing begins anew, and --recover asks the destination and does the rest."""
     status, report = bench.migrate(str(bench.pid), "destination")

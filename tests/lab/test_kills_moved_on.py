@@ -11,7 +11,7 @@ import pytest
 from harness.left import View, processes
 from harness.migrate import move, run_migrate
 from kills import Bench, Migration
-from kills_outcomes import assert_goes_on_at_origin, assert_moved, decide_in_doubt
+from kills_outcomes import assert_decided_in_doubt, assert_goes_on_at_origin, assert_moved, killed_in
 
 from migrate.lab import Host, Lab
 
@@ -62,9 +62,7 @@ def bench(within: Within) -> Bench:
 
 @pytest.mark.parametrize("state", ["CHECKED", "FROZEN", "ISOLATED", "SWITCHED"])
 def test_driver_killed_before_commit(bench: Bench, state: str) -> None:
-    migration = Migration(bench, state)
-    migration.kill("driver")
-    migration.killed()
+    killed_in(bench, state, "driver")
     assert_goes_on_at_origin(bench)
 
 
@@ -102,9 +100,7 @@ def test_the_restore_fails(bench: Bench) -> None:
 
 
 def test_driver_and_guardian_killed(bench: Bench) -> None:
-    migration = Migration(bench, "SWITCHED")
-    migration.kill("guardian origin", "driver", "criu origin")
-    migration.killed()
+    killed_in(bench, "SWITCHED", "guardian origin", "driver", "criu origin")
     status, report = bench.migrate("--recover")
     assert (status, report["outcome"]) == (0, "UNTOUCHED")
     assert f"process {bench.pid} goes on here" in " ".join(report["notes"])
@@ -120,17 +116,11 @@ def test_criu_killed_after_the_dump(bench: Bench) -> None:
 
 def test_driver_killed_after_commit(bench: Bench) -> None:
     """In doubt the tree stays frozen in its namespace, until somebody decides."""
-    migration = Migration(bench, "COMMITTED")
-    migration.kill("driver")
-    migration.killed()
-    bench.assert_alone("destination", doubt=migration.id)
-    decide_in_doubt(bench, migration, runs_on="destination")
+    assert_decided_in_doubt(bench, killed_in(bench, "COMMITTED", "driver"))
 
 
 def test_driver_killed_when_it_runs_there(bench: Bench) -> None:
-    migration = Migration(bench, "ACTIVATED")
-    migration.kill("driver")
-    migration.killed()
+    killed_in(bench, "ACTIVATED", "driver")
     assert_moved(bench)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from harness.hosts import MOVERS, listeners, spawn
+from harness.hosts import GROUP_WITHOUT_LEADER, MOVERS, listeners, spawn
 from harness.left import processes
 from harness.migrate import Ran, move, run_migrate
 from harness.wait import eventually
@@ -105,18 +105,11 @@ def test_a_ring_and_home(lab: Lab, threads: int, children: int) -> None:
 
 
 #: All that it knows by a number: its parts, and descriptors and owners of them. SIGUSR1: it says so in a file.
-KNOWS = """
+KNOWS = (
+    GROUP_WITHOUT_LEADER
+    + """
 import ctypes, fcntl, json, os, signal, socket, struct, sys, threading, time
-told, tell = os.pipe()
-leader = os.fork()
-if leader == 0:
-    os.close(tell); os.read(told, 1); os._exit(0)
-os.setpgid(leader, leader)
-child = os.fork()
-if child == 0:
-    time.sleep(10000)
-os.setpgid(child, leader)
-os.write(tell, b"x"); os.waitpid(leader, 0); os.close(told); os.close(tell)
+os.close(told); os.close(tell)
 ended = os.fork()
 if ended == 0:
     os._exit(3)
@@ -152,6 +145,7 @@ say()
 while True:
     time.sleep(1000)
 """
+)
 
 
 def says(host: Host, pid: int) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from harness.hosts import spawn
@@ -120,25 +120,36 @@ def sockets(host: Host) -> list[str]:
     return host.exec(words, check=False).stdout.split()
 
 
+def rolled_back_and_moved(
+    hosts: tuple[Host, Host], pid: int, paths: list[str], made: Callable[[Host], list[str]], ask: str
+) -> None:
+    """A migration that is rolled back leaves none of the sockets there, the next one all of them, answering.
+
+    :param paths: of the sockets. :param made: which of them a host has. :param ask: prints what one answers.
+    """
+    origin, destination = hosts
+    held = Held(origin, "RESTORED", pid, "destination")
+    assert made(destination) == paths
+    held.signal("KILL")
+    held.killed()
+    eventually(lambda: not made(destination), "it is gone there")
+    eventually(lambda: origin.exec([sys.executable, "-c", ask]).stdout == "hello\n", "it answers here")
+    eventually(
+        lambda: not origin.exec(["ls", "/run/migrate"]).stdout.replace("probe", "").strip(), "all is over"
+    )
+    moved = run_migrate(origin, str(pid), "destination")
+    assert moved.report["outcome"] == "MOVED", moved.report
+    assert made(destination) == paths
+    assert destination.exec([sys.executable, "-c", ask]).stdout == "hello\n"
+
+
 def test_a_unix_socket_that_was_renamed(hosts: tuple[Host, Host]) -> None:
     """It is moved under the name that clients know; and a migration that is rolled back leaves none."""
     origin, destination = hosts
     pid = spawn(origin, [sys.executable, "-c", RENAMED])
     eventually(lambda: sockets(origin) == ["/tmp/admin.sock"], "the socket has its name")
     try:
-        held = Held(origin, "RESTORED", pid, "destination")
-        assert sockets(destination)
-        held.signal("KILL")
-        held.killed()
-        eventually(lambda: not sockets(destination), "it is gone there")
-        eventually(lambda: origin.exec([sys.executable, "-c", ASK]).stdout == "hello\n", "it answers here")
-        eventually(
-            lambda: not origin.exec(["ls", "/run/migrate"]).stdout.replace("probe", "").strip(), "all is over"
-        )
-        moved = run_migrate(origin, str(pid), "destination")
-        assert moved.report["outcome"] == "MOVED", moved.report
-        assert sockets(destination) == ["/tmp/admin.sock"]
-        assert destination.exec([sys.executable, "-c", ASK]).stdout == "hello\n"
+        rolled_back_and_moved(hosts, pid, ["/tmp/admin.sock"], sockets, ASK)
     finally:
         for host in hosts:
             host.exec(["sh", "-c", "rm -f /tmp/admin.sock*"])
@@ -175,19 +186,7 @@ def test_a_link_that_is_the_same_there(hosts: tuple[Host, Host], linked: int) ->
     """The socket is where it was, and a migration that is rolled back leaves none."""
     origin, destination = hosts
     destination.exec(["ln", "-s", "one", "/run/link"])
-    held = Held(origin, "RESTORED", linked, "destination")
-    assert made_there(destination) == ["/run/one/app.sock"]
-    held.signal("KILL")
-    held.killed()
-    eventually(lambda: not made_there(destination), "it is gone there")
-    eventually(lambda: origin.exec([sys.executable, "-c", ASK_LINKED]).stdout == "hello\n", "it answers here")
-    eventually(
-        lambda: not origin.exec(["ls", "/run/migrate"]).stdout.replace("probe", "").strip(), "all is over"
-    )
-    moved = run_migrate(origin, str(linked), "destination")
-    assert moved.report["outcome"] == "MOVED", moved.report
-    assert made_there(destination) == ["/run/one/app.sock"]
-    assert destination.exec([sys.executable, "-c", ASK_LINKED]).stdout == "hello\n"
+    rolled_back_and_moved(hosts, linked, ["/run/one/app.sock"], made_there, ASK_LINKED)
 
 
 @pytest.mark.parametrize("there", ["ln -s other /run/link", "true", "mkdir /run/link"])
