@@ -8,9 +8,11 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from harness import wait
 
+T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -127,6 +129,6 @@ class Hosts:
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = 5.0) -> None:
+def eventually(condition: Callable[[], T], what: str, seconds: float = 5.0) -> T:
     """As the waiter of all tests, in less time: what takes longer has needed a timer of TCP's."""
-    wait.eventually(condition, what, seconds, pause_s=0.002)
+    return wait.eventually(condition, what, seconds, pause_s=0.002)

@@ -66,9 +66,7 @@ def namespace(action: str, *before: str) -> Iterator[tuple[int, int]]:
     try:
         assert process.wait(20) == 0
         process.stdout.close()
-        children = Path(f"/proc/{init}/task/{init}/children")
-        eventually(lambda: len(children.read_text().split()) == 1, "the program has left its child")
-        yield init, int(children.read_text())
+        yield init, eventually(lambda: _only_child(init), "the program has left its child")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(init, signal.SIGKILL)
@@ -172,10 +170,12 @@ def test_a_thread_starts_children_in_it_and_goes_back() -> None:
                 assert one.wait(10) == -signal.SIGKILL
 
 
+def _only_child(pid: int) -> int:
+    """0 where there is none, or another with it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if len(children) == 1 else 0
+
+
 def _grandchild(pid: int) -> int:
-    for _ in range(2):
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if not found:
-            return 0
-        pid = int(found[0])
-    return pid
+    child = _only_child(pid)
+    return child and _only_child(child)

@@ -21,6 +21,7 @@ KINDS = ("v4", "v6")
 JUDGE = """
 add table inet judge
 add chain inet judge output {{ type filter hook output priority 0; policy accept; }}
+add rule inet judge output meta l4proto != tcp accept
 add rule inet judge output tcp flags != rst accept
 add rule inet judge output meta priority {usual} counter comment "as before"
 add rule inet judge output meta priority != {usual} counter
