@@ -2,8 +2,12 @@
 
 Sets of the table, each for IPv4 and IPv6:
 
-- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves. Their sockets are
-  there, so nobody else has the same two ends.
+- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves. As long as their
+  sockets are there nobody else has the same two ends. But one may have been closed, which nobody tells us: then
+  somebody may connect with these ends. So a first SYN is let in: a socket that is there answers it with an
+  acknowledgement, which does not leave (net/ipv4/tcp_input.c tcp_send_challenge_ack()), and no socket with a reset,
+  which does not either. And a SYN that leaves is of a new connection, for a socket that is held sends none: a
+  listener answers, or somebody connects. From then on these ends are nobody's here.
 - ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
   draw no reset. Nothing of them arrives, unless it is a connection that has come back (below), or there is a
   socket for it: with the same two ends somebody connects, or listens, today. And no bare reset leaves: a packet
@@ -35,7 +39,9 @@ _BACK = 0x7C9C_C114
 #: discipline. This byte is 0 but for one with a handle of 100: or more.
 _LET_OUT = nft_rules.Part(0x7C00_0000, among=0xFF00_0000)
 _BEFORE_FIRST, _FIRST, _AFTER_FIRST = -301, -300, -299
-_GONE = "gone"
+_GONE, _HELD_IN, _HELD_OUT = "gone", "held_in", "held_out"
+#: In a TCP header.
+_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _LENGTHS = {"4": 4, "6": 16}
 
 
@@ -67,7 +73,7 @@ class FlowRules(NamedTuple):
         for kind in ("flows", "passed"):
             for version, size in _LENGTHS.items():
                 messages.append(nft_rules.flow_set(self.name, f"{kind}{version}", len(messages), size))
-        messages += _gone(self.name, optional.has_socket)
+        messages += [*_gone(self.name, optional.has_socket), *_held(self.name)]
         for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
             messages.append(nft_rules.chain(self.name, chain, hook, _FIRST))
             messages += _rules(self.name, chain, optional.untracked if hook == nft_rules.LOCAL_OUT else [])
@@ -118,13 +124,34 @@ def _gone(name: str, has_socket: list[bytes]) -> list[Message]:
     return [nft_rules.branch(name, _GONE), *spared, nft_rules.rule(name, _GONE, drop)]
 
 
+def _held(name: str) -> list[Message]:
+    """The chains for what arrives with the two ends of a connection that is held, and for what leaves."""
+    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    first = nft_rules.has_tcp_flags(_SYN, _FIN | _SYN | _RST | _ACK)
+    begins = nft_rules.has_tcp_flags(_SYN, _SYN)
+    return [
+        nft_rules.branch(name, _HELD_IN),
+        nft_rules.rule(name, _HELD_IN, first, accept),
+        nft_rules.rule(name, _HELD_IN, drop),
+        nft_rules.branch(name, _HELD_OUT),
+        *(
+            nft_rules.rule(
+                name, _HELD_OUT, begins, nft_rules.forget_flow(f"flows{v}", size, outward=True), accept
+            )
+            for v, size in _LENGTHS.items()
+        ),
+        nft_rules.rule(name, _HELD_OUT, drop),
+    ]
+
+
 def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
     outward = chain == "output"
     accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    held = nft_rules.goto(_HELD_OUT if outward else _HELD_IN)
     tests = [
         (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
         (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), [*untracked, *accept]),
-        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
+        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), held) for v, n in _LENGTHS.items()),
     ]
     passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
     if outward:  # one that has come back may send
