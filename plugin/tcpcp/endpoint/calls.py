@@ -359,7 +359,8 @@ def create(
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises PermissionDenied: no CAP_NET_BIND_SERVICE for a local port below net.ipv4.ip_unprivileged_port_start,
         1024 where nobody has changed it.
-    :raises AddressInUse: the connection exists on this host, or its port is taken.
+    :raises AddressInUse: the connection exists on this host, or its port is taken. Or one between the same two ends
+        has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no timestamps.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
     """
