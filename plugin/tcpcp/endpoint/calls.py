@@ -533,9 +533,10 @@ def resume(sock: HasFileno) -> None:
     probe; the kernel would wait as long again. And that where bytes wait for a window which is shut, the peer
     is asked with a window probe: should it have opened the window meanwhile, it has said so once
     (:mod:`tcpcp.endpoint.asking`). What the peer sent meanwhile it sends again by its own timer, which may take as
-    long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`). A reset it does not send
-    again: who waits to be sent something by a peer that has reset the connection in this time waits for ever,
-    without keepalive. :func:`activate` asks the peer, and so gets to know.
+    long again, or 3 s where it has measured no round trip yet, and which nobody but the peer can shorten
+    (:mod:`tcpcp.endpoint.waking`). A reset it does not send again: who waits to be sent something by a peer that
+    has reset the connection in this time waits for ever, without keepalive. :func:`activate` asks the
+    peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
