@@ -60,6 +60,7 @@ from tcpcp.endpoint import (
     holding,
     host,
     inspection,
+    left_open,
     patience,
     preparation,
     raw_segment,
@@ -79,7 +80,7 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AddressInUse, AlreadyGot, TcpcpError
+from tcpcp.errors import AlreadyGot, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, seq, whole
@@ -402,9 +403,9 @@ def _create_all(
             for one in held:
                 one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
-            if isolate:
-                _hold_created(held, flows, namespace)
+            left = _hold_created(held, flows, namespace) if isolate else []
             _complete_all(icis, made, flows, given, limits, same_path)
+            left_open.take_over(holding.table(namespace), flows, icis, left)
             _stand_still(made, held, icis, flows, namespace)
     except BaseException as exc:
         _discard_after(made, exc)
@@ -439,15 +440,18 @@ def _require(
     return limits, namespace
 
 
-def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> None:
-    """As :func:`_hold`; what was isolated already stays so, should this come to nothing."""
+def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> list[Flow]:
+    """As :func:`_hold`; what was isolated already stays so, should this come to nothing.
+
+    :return: those that are to be taken over from another program.
+    """
     table = holding.table(namespace)
-    if taken := table.held_elsewhere(flows):
-        raise AddressInUse(f"{taken[0]}: another program on this host has got, or created, this connection")
+    left = left_open.find(table, flows)
     before = set(table.held(flows))
     for one, flow in zip(held, flows, strict=True):
         one.before = flow in before
     _hold(held, flows, namespace)
+    return left
 
 
 def _complete_all(

@@ -41,6 +41,15 @@ def require_none(flows: Sequence[Flow], bound: Iterable[Flow], namespace: int) -
                 raise _refused(flow)
 
 
+def with_socket(flows: Sequence[Flow]) -> list[Flow]:
+    """Those of *flows* of which this host has a socket.
+
+    :raises KernelError: the kernel does not tell.
+    """
+    there = {_key(one) for one in diag.tcp(states=_STATES)}
+    return [flow for flow in flows if flow.key in there]
+
+
 def _key(one: diag.Entry) -> bytes:
     """As :attr:`tcpcp.endpoint.isolation.Flow.key`."""
     return flow_key(plain(one.local_ip), one.local_port, plain(one.peer_ip), one.peer_port)

@@ -210,6 +210,11 @@ def has_tcp_flags(flags: int, among: int) -> list[bytes]:
     return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), masked, _compare(0, bytes([flags]))]
 
 
+def is_other_acknowledgement(number: int) -> list[bytes]:
+    """Goes on where the acknowledgement number of the packet, a TCP segment, is not *number*."""
+    return [_payload(_TRANSPORT, 8, 4, _REGISTER), _compare(1, struct.pack("!I", number))]
+
+
 def _bitwise(mask: bytes, other: bytes) -> bytes:
     """What is loaded and *mask*, exclusive or *other*."""
     data = [nest(kind, attribute(1, value)) for kind, value in ((4, mask), (5, other))]
