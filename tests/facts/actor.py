@@ -30,6 +30,8 @@ def obey(command, *rest):
         return sock.recv(100).hex()
     elif command == "send":
         sock.sendall(bytes.fromhex(rest[0]))
+    elif command == "close":
+        sock.close()
     elif command == "prepare":
         tcpcp.prepare()
     else:

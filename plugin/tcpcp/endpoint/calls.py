@@ -60,6 +60,7 @@ from tcpcp.endpoint import (
     holding,
     host,
     inspection,
+    left_open,
     patience,
     preparation,
     raw_segment,
@@ -79,7 +80,7 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AddressInUse, AlreadyGot, TcpcpError
+from tcpcp.errors import AlreadyGot, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, seq, whole
@@ -359,7 +360,8 @@ def create(
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises PermissionDenied: no CAP_NET_BIND_SERVICE for a local port below net.ipv4.ip_unprivileged_port_start,
         1024 where nobody has changed it.
-    :raises AddressInUse: the connection exists on this host, or its port is taken.
+    :raises AddressInUse: the connection exists on this host, or its port is taken. Or one between the same two ends
+        has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no timestamps.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
     """
@@ -401,9 +403,9 @@ def _create_all(
             for one in held:
                 one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
-            if isolate:
-                _hold_created(held, flows, namespace)
+            left = _hold_created(held, flows, namespace) if isolate else []
             _complete_all(icis, made, flows, given, limits, same_path)
+            left_open.take_over(holding.table(namespace), flows, icis, left)
             _stand_still(made, held, icis, flows, namespace)
     except BaseException as exc:
         _discard_after(made, exc)
@@ -438,15 +440,18 @@ def _require(
     return limits, namespace
 
 
-def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> None:
-    """As :func:`_hold`; what was isolated already stays so, should this come to nothing."""
+def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> list[Flow]:
+    """As :func:`_hold`; what was isolated already stays so, should this come to nothing.
+
+    :return: those that are to be taken over from another program.
+    """
     table = holding.table(namespace)
-    if taken := table.held_elsewhere(flows):
-        raise AddressInUse(f"{taken[0]}: another program on this host has got, or created, this connection")
+    left = left_open.find(table, flows)
     before = set(table.held(flows))
     for one, flow in zip(held, flows, strict=True):
         one.before = flow in before
     _hold(held, flows, namespace)
+    return left
 
 
 def _complete_all(
@@ -532,9 +537,10 @@ def resume(sock: HasFileno) -> None:
     probe; the kernel would wait as long again. And that where bytes wait for a window which is shut, the peer
     is asked with a window probe: should it have opened the window meanwhile, it has said so once
     (:mod:`tcpcp.endpoint.asking`). What the peer sent meanwhile it sends again by its own timer, which may take as
-    long again, and which nobody but the peer can shorten (:mod:`tcpcp.endpoint.waking`). A reset it does not send
-    again: who waits to be sent something by a peer that has reset the connection in this time waits for ever,
-    without keepalive. :func:`activate` asks the peer, and so gets to know.
+    long again, or 3 s where it has measured no round trip yet, and which nobody but the peer can shorten
+    (:mod:`tcpcp.endpoint.waking`). A reset it does not send again: who waits to be sent something by a peer that
+    has reset the connection in this time waits for ever, without keepalive. :func:`activate` asks the
+    peer, and so gets to know.
 
     :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.

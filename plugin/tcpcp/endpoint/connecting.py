@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +13,7 @@ from tcpcp.errors import AddressInUse, KernelError, Unsupported, no_bind_service
 from tcpcp.kernel import diag, tcp_repair
 from tcpcp.kernel.tcp_repair import RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
 from tcpcp.record import seq
-from tcpcp.record.ici import Endpoint, Ici, Negotiated
+from tcpcp.record.ici import Endpoint, Ici, Negotiated, State
 from tcpcp.record.option_names import OPTIONS
 
 #: What connect() was told is not for what comes after.
@@ -80,8 +81,39 @@ def connect(sock: socket.socket, ici: Ici, local: Endpoint, *, extra_bytes: int)
         (TCP, TCP_MAXSEG, announced, "TCP_MAXSEG"),
     )
     tcp_repair.set_each(sock, settings)
-    _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+    try:
+        _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
+    except AddressInUse as exc:
+        _make_room(sock, ici, local, exc)
+        _call("connect", sock, sock.connect, _sockaddr(ici, ici.peer))
     require_ends(sock, ici, local)
+
+
+def _make_room(sock: socket.socket, ici: Ici, local: Endpoint, error: AddressInUse) -> None:
+    """Have the kernel forget that the connection has ended here, so that *sock* can become what is left of it.
+
+    With timestamps connect() takes the place of a TIME_WAIT by itself (net/ipv4/tcp_ipv4.c tcp_twsk_unique()).
+    Without them only what has ended itself may, for that TIME_WAIT is its own. Should the peer repeat its FIN,
+    nobody acknowledges it then, as nobody does on another host. A connection that runs is another one than that
+    which ended here, or its ICI is of before the end; nothing tells which.
+
+    :raises AddressInUse: it does not, or must not; says why *sock* cannot connect.
+    """
+    ends = (local.packed, local.port), (ici.peer.packed, ici.peer.port)
+    try:
+        found = diag.lingering(sock, ends)
+        if found and ici.state is State.CLOSE:
+            diag.forget(sock, ends, found)
+            return
+    except KernelError as exc:
+        if exc.errno in diag.NOT_IN_TABLE:  # this moment
+            return
+    if found is None:
+        raise error
+    raise AddressInUse(
+        f"{ici}: a connection with the same two ends has ended on this host, which remembers that for"
+        f" {math.ceil(found.left_s)} s more (TIME_WAIT)"
+    ) from error
 
 
 def require_ends(sock: socket.socket, ici: Ici, local: Endpoint) -> None:

@@ -2,8 +2,13 @@
 
 Sets of the table, each for IPv4 and IPv6:
 
-- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves. Their sockets are
-  there, so nobody else has the same two ends.
+- ``flows``: connections that were got or created here. Nothing of them arrives, nothing leaves. As long as their
+  sockets are there nobody else has the same two ends. But one may have been closed, which nobody tells us: then
+  somebody may connect with these ends. So a first SYN is let in: a socket that is there answers it with an
+  acknowledgement, which does not leave (net/ipv4/tcp_input.c tcp_send_challenge_ack()), and no socket with a reset,
+  which does not either. And a SYN that leaves is of a new connection, for a socket that is held sends none: a
+  listener answers, or somebody connects. From then on these ends are nobody's here. A program that creates that
+  connection anew says so to the tables of the others (`left_open`).
 - ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
   draw no reset. Nothing of them arrives, unless it is a connection that has come back (below), or there is a
   socket for it: with the same two ends somebody connects, or listens, today. And no bare reset leaves: a packet
@@ -35,7 +40,11 @@ _BACK = 0x7C9C_C114
 #: discipline. This byte is 0 but for one with a handle of 100: or more.
 _LET_OUT = nft_rules.Part(0x7C00_0000, among=0xFF00_0000)
 _BEFORE_FIRST, _FIRST, _AFTER_FIRST = -301, -300, -299
-_GONE = "gone"
+_GONE, _HELD_IN, _HELD_OUT, _FED = "gone", "held_in", "held_out", "fed"
+#: In a TCP header.
+_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
+#: Those of a segment that is fed to have all tables but one forget its connection (`left_open`).
+FORGET = _FIN | _SYN | _RST
 _LENGTHS = {"4": 4, "6": 16}
 
 
@@ -57,9 +66,13 @@ class Optional(NamedTuple):
 
 
 class FlowRules(NamedTuple):
-    """The messages that make the table *name*, and change it."""
+    """The messages that make the table *name*, and change it.
+
+    :ivar number: of this table alone, 32 bits: what :data:`FORGET` has as its acknowledgement number is not for it.
+    """
 
     name: str
+    number: int
 
     def table(self, flags: int, optional: Optional) -> list[Message]:
         """The whole table, with all but what :meth:`back` adds."""
@@ -67,7 +80,7 @@ class FlowRules(NamedTuple):
         for kind in ("flows", "passed"):
             for version, size in _LENGTHS.items():
                 messages.append(nft_rules.flow_set(self.name, f"{kind}{version}", len(messages), size))
-        messages += _gone(self.name, optional.has_socket)
+        messages += [*_gone(self.name, optional.has_socket), *_held(self.name), *_fed(self.name, self.number)]
         for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
             messages.append(nft_rules.chain(self.name, chain, hook, _FIRST))
             messages += _rules(self.name, chain, optional.untracked if hook == nft_rules.LOCAL_OUT else [])
@@ -118,13 +131,49 @@ def _gone(name: str, has_socket: list[bytes]) -> list[Message]:
     return [nft_rules.branch(name, _GONE), *spared, nft_rules.rule(name, _GONE, drop)]
 
 
+def _held(name: str) -> list[Message]:
+    """The chains for what arrives with the two ends of a connection that is held, and for what leaves."""
+    accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    first = nft_rules.has_tcp_flags(_SYN, _FIN | _SYN | _RST | _ACK)
+    begins = nft_rules.has_tcp_flags(_SYN, _SYN)
+    return [
+        nft_rules.branch(name, _HELD_IN),
+        nft_rules.rule(name, _HELD_IN, first, accept),
+        nft_rules.rule(name, _HELD_IN, drop),
+        nft_rules.branch(name, _HELD_OUT),
+        *(
+            nft_rules.rule(
+                name, _HELD_OUT, begins, nft_rules.forget_flow(f"flows{v}", size, outward=True), accept
+            )
+            for v, size in _LENGTHS.items()
+        ),
+        nft_rules.rule(name, _HELD_OUT, drop),
+    ]
+
+
+def _fed(name: str, number: int) -> list[Message]:
+    """The chain for what is fed."""
+    told = [*nft_rules.has_tcp_flags(FORGET, 0xFF), *nft_rules.is_other_acknowledgement(number)]
+    forgotten = [
+        nft_rules.rule(name, _FED, told, nft_rules.forget_flow(f"flows{v}", size, outward=False))
+        for v, size in _LENGTHS.items()
+    ]
+    return [
+        nft_rules.branch(name, _FED),
+        *forgotten,
+        nft_rules.rule(name, _FED, nft_rules.verdict(nft_rules.ACCEPT)),
+    ]
+
+
 def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
     outward = chain == "output"
     accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
+    held = nft_rules.goto(_HELD_OUT if outward else _HELD_IN)
+    fed = [*untracked, *accept] if outward else nft_rules.goto(_FED)
     tests = [
         (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
-        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), [*untracked, *accept]),
-        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), drop) for v, n in _LENGTHS.items()),
+        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), fed),
+        *((nft_rules.is_flow(f"flows{v}", n, outward=outward), held) for v, n in _LENGTHS.items()),
     ]
     passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]
     if outward:  # one that has come back may send

@@ -43,6 +43,8 @@ _UNTRACKED, _HAS_SOCKET = nft_rules.not_tracked(), nft_rules.has_socket()
 class FlowTable:
     """The table, in the network namespace of the calling thread; it is made when it is needed first.
 
+    :ivar number: for :mod:`tcpcp.endpoint.left_open`.
+
     Every change is one batch: it is in force whole or not at all. All methods raise
     :class:`tcpcp.errors.IsolationError` or :class:`tcpcp.errors.PermissionDenied`, and may be called from any
     thread.
@@ -50,7 +52,8 @@ class FlowTable:
 
     def __init__(self) -> None:
         self.name = f"{PREFIX}{secrets.token_hex(8)}"
-        self._rules = FlowRules(self.name)
+        self.number = int(self.name[-8:], 16)
+        self._rules = FlowRules(self.name, self.number)
         self._netlink = netfilter.Netlink()
         self._lock = OwnLock()
         self._made = self._has_back = self._pinned = False

@@ -128,7 +128,7 @@ def _read(
     check_state(sock, info.state)
     state = _STATES[info.state]
     if state is State.CLOSE and not known.closed:
-        raise Unsupported(f"{tcp_repair.describe(sock)}: was closed or reset in this moment")
+        raise Unsupported(f"{tcp_repair.describe(sock)}: its connection has ended in this moment")
     window = window or tcp_repair.get_window(sock)
     snd_nxt, send_queue = _read_send_queue(sock, state)
     rcv_nxt, receive_queue = _read_receive_queue(sock, state, known)

@@ -33,13 +33,21 @@ def require_none(flows: Sequence[Flow], bound: Iterable[Flow], namespace: int) -
     """
     if len(set(flows)) < len(flows):
         raise _refused(Counter(flows).most_common(1)[0][0])
-    if taken := holding.isolated(flows, namespace):
-        raise _refused(taken[0])
-    if asked := list(bound):
+    # One that is isolated here already is a twin's, or was of a socket that has been closed since.
+    if asked := [*bound, *holding.isolated(flows, namespace)]:
         there = Counter(_key(one) for one in diag.tcp(states=_STATES))
         for flow in asked:
             if there[flow.key] > 1:
                 raise _refused(flow)
+
+
+def with_socket(flows: Sequence[Flow]) -> list[Flow]:
+    """Those of *flows* of which this host has a socket.
+
+    :raises KernelError: the kernel does not tell.
+    """
+    there = {_key(one) for one in diag.tcp(states=_STATES)}
+    return [flow for flow in flows if flow.key in there]
 
 
 def _key(one: diag.Entry) -> bytes:

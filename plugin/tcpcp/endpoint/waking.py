@@ -10,7 +10,9 @@ net/ipv4/tcp_input.c tcp_validate_incoming(), tcp_send_dupack()).
 
 What the peer itself had sent in the gap it sends again by its own timer, which has backed off: it took each of
 its attempts for under way, and no acknowledgement of ours but that of the data makes it think otherwise. So what
-it sent is late by as much as the gap was long, at most, and never by more than two minutes (TCP_RTO_MAX). An ICMP
+it sent is late by as much as the gap was long, at most, and never by more than two minutes (TCP_RTO_MAX). Or by 3 s
+if that is more, where the peer has measured no round trip yet, as without timestamps one whose SYN had to be sent
+again or asked for a cookie of Fast Open (RFC 6298 section 5.7, net/ipv4/tcp_metrics.c tcp_init_metrics()). An ICMP
 error would end the waiting (RFC 6069), but programs may be told of it, and nothing was unreachable.
 
 A peer whose window is shut is asked whether it has been opened meanwhile: `asking`, where the kernel does not.

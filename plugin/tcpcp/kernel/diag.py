@@ -19,9 +19,9 @@ from tcpcp.errors import KernelError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import addresses
 
-_NLM_F_REQUEST = 1
+_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
 _NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
+_SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _NLM_F_REQUEST_DUMP = 0x301
 #: include/linux/err.h MAX_ERRNO
 _MOST_ERRNO = 4095
@@ -31,7 +31,9 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _ALL_STATES = 0xFFFFFFFF
 #: TCP_BOUND_INACTIVE exists only in sock_diag; for everybody else that socket is in CLOSE.
 _BOUND_INACTIVE = 13
-_CLOSE = 7
+_TIME_WAIT, _CLOSE = 6, 7
+#: INET_DIAG_NOCOOKIE: whichever socket has these ends.
+_ANY_COOKIE = 0xFFFFFFFF_FFFFFFFF
 
 _HEADER = struct.Struct("=IHHII")
 #: struct inet_diag_req_v2 with an empty struct inet_diag_sockid.
@@ -120,19 +122,61 @@ def one(sock: socket.socket, ends: tuple[End, End] | None = None) -> Entry:
     :raises KernelError: ENOENT, ESTALE: it is not in the table; ENOTCONN: it has no connection.
     Source: net/ipv4/inet_diag.c inet_diag_find_one_icsk().
     """
-    request = _exact(sock, ends or _ends(sock))
+    request = _exact(sock, ends or _ends(sock), tcp_repair.get_cookie(sock))
+    if found := _ask(sock, _SOCK_DIAG_BY_FAMILY, request):
+        return _entry(found, 0, len(found))
+    raise KernelError("sock_diag(TCP)", errno.EPROTO, tcp_repair.describe(sock))
+
+
+class Lingering(NamedTuple):
+    """What the kernel remembers of a connection that has ended: TIME_WAIT. :ivar left_s: how long it will."""
+
+    left_s: float
+    cookie: int
+
+
+def lingering(sock: socket.socket, ends: tuple[End, End]) -> Lingering | None:
+    """What is remembered of a connection with *ends*, local and peer, that would be in the way of *sock*.
+
+    :raises KernelError: the kernel does not tell.
+    """
+    try:
+        found = _ask(sock, _SOCK_DIAG_BY_FAMILY, _exact(sock, ends, _ANY_COOKIE))
+    except KernelError as exc:
+        if exc.errno not in NOT_IN_TABLE:
+            raise
+        return None
+    if not found:
+        return None
+    _, state, *_, low, high, left_ms, _, _, _, _ = _MESSAGE.unpack_from(found)
+    return Lingering(left_ms / 1000, low | high << 32) if state == _TIME_WAIT else None
+
+
+def forget(sock: socket.socket, ends: tuple[End, End], one: Lingering) -> None:
+    """Have the kernel forget *one*, from :func:`lingering`, without a packet.
+
+    :raises KernelError: ENOENT, ESTALE: it has by itself; EOPNOTSUPP: it cannot (Linux 6.0,
+        CONFIG_INET_DIAG_DESTROY); EPERM: no CAP_NET_ADMIN.
+    Source: net/ipv4/tcp.c tcp_abort().
+    """
+    _ask(sock, _SOCK_DESTROY, _exact(sock, ends, one.cookie))
+
+
+def _ask(sock: socket.socket, kind: int, request: bytes) -> bytes:
+    """The kernel's message about one socket; b"" where it acknowledges, or says something else."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-            header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-            netlink.send(header + request)
+            netlink.send(
+                _HEADER.pack(_HEADER.size + len(request), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0) + request
+            )
             part = netlink.recv(1 << 16)
-            kind, begin, end = next(_messages(part))
-            if kind == _SOCK_DIAG_BY_FAMILY and end - begin >= _MESSAGE.size:
-                return _entry(part, begin, end)
+            answer, begin, end = next(_messages(part))
+            if answer == _SOCK_DIAG_BY_FAMILY and end - begin >= _MESSAGE.size:
+                return part[begin:end]
             _finish(part, begin, end)
     except OSError as error:
         raise tcp_repair.failed("sock_diag(TCP)", sock, error) from None
-    raise KernelError("sock_diag(TCP)", errno.EPROTO, tcp_repair.describe(sock))
+    return b""
 
 
 def _ends(sock: socket.socket) -> tuple[End, End]:
@@ -144,10 +188,9 @@ def _ends(sock: socket.socket) -> tuple[End, End]:
     return (here, local_port), (there, peer_port)
 
 
-def _exact(sock: socket.socket, ends: tuple[End, End]) -> bytes:
-    """The request for *sock*; one bound to an interface is found only there."""
+def _exact(sock: socket.socket, ends: tuple[End, End], cookie: int) -> bytes:
+    """The request for *sock*, or for what has its *ends*; one bound to an interface is found only there."""
     interface = tcp_repair.get_int(sock, socket.SOL_SOCKET, _SO_BINDTOIFINDEX, "SO_BINDTOIFINDEX")
-    cookie = tcp_repair.get_cookie(sock)
     words = (cookie & 0xFFFFFFFF, cookie >> 32)
     ports = [port.to_bytes(2, "big") for _, port in ends]
     ips = [addresses.in_family(ip, sock.family) for ip, _ in ends]

@@ -33,6 +33,12 @@ _SET_TIMEOUT = 0x10
 _TRANSPARENT = 0
 #: The first of the registers of four bytes.
 _REGISTER = 8
+#: How many elements a set of connections takes. A set that rules delete from has a limit, 65535 where none is named
+#: (nft_dynset_init()). Of a number that is named the lower 16 bits say how much room is taken at once: 3, as where
+#: none is (nft_rhash_init(), struct rhashtable_params).
+_MOST_FLOWS = 1 << 24 | 3
+#: NFT_DYNSET_OP_DELETE.
+_DELETE = 2
 _NETWORK, _TRANSPORT = 1, 2
 #: Where the flags are in a TCP header.
 _FLAGS = 13
@@ -85,7 +91,8 @@ def flow_set(table_name: str, name: str, number: int, address_bytes: int) -> Mes
     """
     address = _ADDRESS_TYPES[address_bytes]
     kind = ((address << 6 | _PORT_TYPE) << 6 | address) << 6 | _PORT_TYPE
-    return _set(table_name, name, number, kind, 2 * (address_bytes + 4))
+    most = nest(9, _number(1, _MOST_FLOWS))
+    return _set(table_name, name, number, kind, 2 * (address_bytes + 4), most)
 
 
 def place_set(table_name: str, name: str, number: int, address_bytes: int) -> Message:
@@ -98,8 +105,8 @@ def place_set(table_name: str, name: str, number: int, address_bytes: int) -> Me
     return _set(table_name, name, number, _ADDRESS_TYPES[address_bytes] << 6 | _PORT_TYPE, address_bytes + 4)
 
 
-def _set(table_name: str, name: str, number: int, kind: int, size: int) -> Message:
-    fields = _number(3, _SET_TIMEOUT) + _number(4, kind) + _number(5, size) + _number(10, number)
+def _set(table_name: str, name: str, number: int, kind: int, size: int, most: bytes = b"") -> Message:
+    fields = _number(3, _SET_TIMEOUT) + _number(4, kind) + _number(5, size) + most + _number(10, number)
     return Message(_NEW_SET, CREATE, text(1, table_name) + text(2, name) + fields)
 
 
@@ -153,6 +160,21 @@ def is_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[bytes]:
 
     :param outward: this host is the sender.
     """
+    lookup = _expression("lookup", text(1, set_name), _number(2, _REGISTER))
+    return [*_load_flow(address_bytes, outward=outward), lookup]
+
+
+def forget_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[bytes]:
+    """Takes the connection of the packet, a TCP segment of that IP version, out of the set *set_name*.
+
+    Source: net/netfilter/nft_dynset.c nft_dynset_eval(); Linux 5.4.
+    """
+    deletion = _expression("dynset", text(1, set_name), _number(3, _DELETE), _number(4, _REGISTER))
+    return [*_load_flow(address_bytes, outward=outward), deletion]
+
+
+def _load_flow(address_bytes: int, *, outward: bool) -> list[bytes]:
+    """Loads what tells connections apart; goes on where the packet is of that IP version."""
     ends = [(_SOURCE[address_bytes], 0), (_DESTINATION[address_bytes], 2)]
     register, loads = _REGISTER, []
     for address, port in ends if outward else reversed(ends):
@@ -160,8 +182,7 @@ def is_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[bytes]:
         register += address_bytes // 4
         loads.append(_payload(_TRANSPORT, port, 2, register))
         register += 1
-    lookup = _expression("lookup", text(1, set_name), _number(2, _REGISTER))
-    return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads, lookup]
+    return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads]
 
 
 def is_reset() -> list[bytes]:
@@ -187,6 +208,11 @@ def has_tcp_flags(flags: int, among: int) -> list[bytes]:
     """Goes on where of the flags *among*, a mask, the TCP segment has just *flags*."""
     masked = _bitwise(bytes([among]), bytes(1))
     return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), masked, _compare(0, bytes([flags]))]
+
+
+def is_other_acknowledgement(number: int) -> list[bytes]:
+    """Goes on where the acknowledgement number of the packet, a TCP segment, is not *number*."""
+    return [_payload(_TRANSPORT, 8, 4, _REGISTER), _compare(1, struct.pack("!I", number))]
 
 
 def _bitwise(mask: bytes, other: bytes) -> bytes:

@@ -40,6 +40,8 @@ HEADER = struct.Struct(">8sHHII")
 #: Two queues (:data:`tcpcp.record.checks.MAX_QUEUE_BYTES`) and what is beside them.
 MAX_MESSAGE_BYTES = 257 << 20
 
+#: A message has room for more.
+_MAX_PORT = 65535
 _NO_MEMORY = "there is not enough memory for it"
 
 Buffer = bytes | bytearray | memoryview
@@ -217,6 +219,8 @@ def _endpoint_values(endpoint: Endpoint) -> dict[str, Any]:
             raise ValueError(f"{endpoint.ip}: the scope belongs into Ici.device")
         if endpoint.ip.packed.startswith(addresses.MAPPED):
             raise ValueError(f"{endpoint.ip}: an IPv4-mapped address is written as IPv4")
+    if not 0 <= endpoint.port <= _MAX_PORT:
+        raise ValueError(f"port {endpoint.port}: must be 0 to {_MAX_PORT}")
     return {"ip": endpoint.ip.packed, "port": endpoint.port}
 
 

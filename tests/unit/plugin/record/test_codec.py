@@ -269,6 +269,13 @@ def test_a_record_that_can_never_be_whole_is_given_out_to_be_refused() -> None:
     assert codec.whole_records(head) == len(head)
 
 
+@pytest.mark.parametrize("port", (70000, 65536, -1))
+@pytest.mark.parametrize("write", (codec.dumps, codec.size))
+def test_what_is_no_port(write: Callable[[Ici], object], port: int) -> None:
+    with pytest.raises(CodecError, match=f"port {port}: must be 0 to 65535"):
+        write(PLAIN.at(port=port))
+
+
 @pytest.mark.parametrize("strange", (None, [PLAIN], b"ICI"))
 def test_what_is_no_ici(strange: object) -> None:
     with pytest.raises(TypeError, match=f"not an Ici but {type(strange).__name__}"):
