@@ -405,7 +405,8 @@ def _create_all(
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
             left = _hold_created(held, flows, namespace) if isolate else []
             _complete_all(icis, made, flows, given, limits, same_path)
-            left_open.take_over(holding.table(namespace), flows, icis, left)
+            if left:
+                left_open.take_over(holding.table(namespace), flows, icis, left)
             _stand_still(made, held, icis, flows, namespace)
     except BaseException as exc:
         _discard_after(made, exc)

@@ -42,8 +42,6 @@ def take_over(table: FlowTable, flows: Sequence[Flow], icis: Sequence[Ici], left
 
     :raises AddressInUse: another does still; what is needed, as CAP_NET_RAW, is missing.
     """
-    if not left:
-        return
     with contextlib.suppress(TcpcpError):
         for flow, ici in zip(flows, icis, strict=True):
             if flow in left:
