@@ -34,6 +34,7 @@ from typing import Literal
 
 from tcpcp.criu import tree
 from tcpcp.endpoint import (
+    asking,
     beforehand,
     connecting,
     inspection,
@@ -267,8 +268,9 @@ def go_on(sock: socket.socket) -> bool:
     """
     if not tcp_repair.get_repair(sock):
         return False
-    with waking.leaving(sock):
-        repair_mode.leave_repair(sock, tcp_repair.OFF)
+    asked = waking.begin(sock)
+    repair_mode.leave_repair(sock, tcp_repair.OFF)
+    asking.ask(sock, asked)
     return True
 
 
@@ -317,7 +319,7 @@ def finish(
             complete = partial(
                 restored.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
             )
-            with lender.borrow(*holders[ici.tag]) as connection:
+            with lender.borrow(*holders[ici.tag], _family(ici)) as connection:
                 if ici.state is not State.CLOSE:
                     connecting.require_ends(connection, ici, ici.local)
                 try:
@@ -344,14 +346,25 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     """
     with Lender() as lender, raw_segment.keeping():
         for ici in icis:
-            with lender.borrow(*holders[ici.tag]) as connection:
+            with lender.borrow(*holders[ici.tag], _family(ici)) as connection:
                 reuse = _reuse(connection)
                 tcp_repair.set_repair(connection, tcp_repair.ON)
-                with waking.leaving(connection, ici.timestamp.echo if ici.timestamp else 0):
-                    tcp_repair.set_repair(connection, tcp_repair.OFF)
-                    tcp_repair.set_int(
-                        connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR"
-                    )
+                asked = waking.begin(connection, _known(ici))
+                tcp_repair.set_repair(connection, tcp_repair.OFF)
+                tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+                asking.ask(connection, asked)
+
+
+def _family(ici: Ici) -> int:
+    return socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET
+
+
+def _known(ici: Ici) -> waking.Known | None:
+    """Of its socket, restored in this network namespace, which nobody has changed; within a ``keeping()``."""
+    with contextlib.suppress(KernelError):  # no descriptor left
+        if namespace := raw_segment.namespace(raw_segment.family(ici.local)):
+            return waking.Known.of(ici, namespace, ici.local, ici.peer, ici.device)
+    return None
 
 
 def _reuse(sock: socket.socket) -> int:

@@ -83,7 +83,7 @@ from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
-from tcpcp.record import checks, codec, seq, whole
+from tcpcp.record import checks, codec, whole
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -287,9 +287,7 @@ def _stand_still(
     for sock, one, ici, flow in zip(socks, held, icis, flows, strict=True):
         if ici.state is not State.CLOSE and flow is not None:
             one.options, one.lives = ici.options, True
-            old = seq.add(ici.window.rcv_wup, -1)
-            recent = ici.timestamp.echo if ici.timestamp else 0
-            one.known = Known(namespace, flow.local, flow.peer, old, ici.snd_una, recent)
+            one.known = Known.of(ici, namespace, flow.local, flow.peer)
             microseconds = ici.timestamp is not None and ici.timestamp.microseconds
             timers.stand_still(sock, ici.options, microseconds=microseconds)
             if patience.is_needed(ici):

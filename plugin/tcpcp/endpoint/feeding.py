@@ -58,7 +58,7 @@ def feed_last(sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack: 
     """Let the kernel see the peer's timestamp, so that the first segment sent echoes it and not 0, and its window.
 
     :param number: ``rcv_nxt`` now; :param ack: ``snd_una``. The send window is 0.
-    :param before: how many segments have arrived for *sock* so far.
+    :param before: how many segments have arrived for *sock* so far; of no use where a window is told.
     """
     stamp, window, stamps = ici.timestamp, window_field(ici), None
     if stamp is not None and stamp.ts_recent is not None:

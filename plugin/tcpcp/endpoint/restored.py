@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from tcpcp.endpoint import congestion, connecting, feeding, filling, socket_ends, socket_options
+from tcpcp.endpoint import congestion, connecting, feeding, filling, socket_options
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE
@@ -76,8 +76,8 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
     elif feeding.is_to_be_fed(ici):
         tcp_repair.select_queue(sock, NO_QUEUE)
         feeding.open_window(sock, ici, ici.rcv_nxt)
-        before = tcp_repair.get_segments_in(sock)
-        feeding.feed_last(sock, ici, socket_ends.local_end(sock), ici.rcv_nxt, ici.snd_una, before)
+        before = 0 if feeding.window_field(ici) else tcp_repair.get_segments_in(sock)
+        feeding.feed_last(sock, ici, ici.local, ici.rcv_nxt, ici.snd_una, before)
     else:
         return
     tcp_repair.set_window(sock, ici.window)

@@ -22,14 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tcpcp.endpoint import asking, inspection, raw_segment, repair_mode, socket_ends
 from tcpcp.errors import KernelError, TcpcpError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import seq
-from tcpcp.record.ici import Endpoint, State
+from tcpcp.record.ici import Endpoint, Ici, State
 
 #: From here on a timer may have backed off so far that one would notice.
 LATE_S = 1.0
@@ -43,6 +43,7 @@ class Known(NamedTuple):
     :ivar namespace: the cookie of its network namespace.
     :ivar number: of a byte that the peer has sent long ago. :ivar acknowledged: ``snd_una`` then.
     :ivar recent: the peer's last timestamp, 0 where it is not known.
+    :ivar device: that it is bound to, or ""; None: it is asked, for the program may have bound it to another.
     """
 
     namespace: int
@@ -51,6 +52,16 @@ class Known(NamedTuple):
     number: int
     acknowledged: int
     recent: int = 0
+    device: str | None = None
+
+    @classmethod
+    def of(
+        cls, ici: Ici, namespace: int, local: Endpoint, peer: Endpoint, device: str | None = None
+    ) -> Known:
+        """What *ici* says of a connection between *local* and *peer*, in the network namespace *namespace*."""
+        old = seq.add(ici.window.rcv_wup, -1)
+        recent = ici.timestamp.echo if ici.timestamp else 0
+        return cls(namespace, local, peer, old, ici.snd_una, recent, device)
 
 
 def prepare(known: Iterable[Known | None]) -> None:
@@ -77,7 +88,7 @@ def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> 
     if state not in _WAITED_FOR:
         return b""
     known = known or _known(sock)
-    if not hears(sock, known.local, known.namespace):
+    if not hears(sock, known.local, known.namespace, known.device):
         return b""
     # A segment from before the window is answered before its acknowledgement is looked at.
     return raw_segment.build(
@@ -152,34 +163,35 @@ def _last_again(sock: socket.socket) -> bytes:
     )  # fmt: skip
 
 
-@contextlib.contextmanager
-def leaving(sock: socket.socket, recent: int = 0) -> Iterator[None]:
-    """Around the moment in which *sock*, isolated no more, leaves repair mode by TCP_REPAIR 0: its peer is woken.
+def begin(sock: socket.socket, known: Known | None = None) -> asking.Question | None:
+    """Wake the peer of *sock*, isolated no more, which leaves repair mode next, by TCP_REPAIR 0.
 
-    :param recent: the peer's last timestamp, 0 where it is not known.
+    :param known: of it; None: it is asked.
+    :return: for :func:`tcpcp.endpoint.asking.ask` after that.
     """
     state = tcp_repair.get_state(sock)
-    wake(sock, old_segment(sock, state))
-    asked = asking.question(sock, state, recent)
-    yield
-    asking.ask(sock, asked)
+    wake(sock, old_segment(sock, state, known), known and known.local)
+    return asking.question(sock, state, known.recent if known else 0)
 
 
-def hears(sock: socket.socket, local: Endpoint, namespace: int) -> bool:
+def hears(sock: socket.socket, local: Endpoint, namespace: int, device: str | None = None) -> bool:
     """Whether what this thread feeds arrives at *sock*, which is of *namespace*.
 
     A socket bound to an interface hears nothing of it: that comes by the loopback interface, and what is not
     heard would draw a reset.
+
+    :param device: the interface that it is bound to, or ""; None: it is asked.
     """
     try:
         ours = raw_segment.namespace(raw_segment.family(local))
-        return ours == namespace and _is_reached(sock, local)
+        return ours == namespace and _is_reached(
+            local, socket_ends.device(sock) if device is None else device
+        )
     except KernelError:  # no descriptor left
         return False
 
 
-def _is_reached(sock: socket.socket, local: Endpoint) -> bool:
-    device = socket_ends.device(sock)
+def _is_reached(local: Endpoint, device: str) -> bool:
     if local.is_link_local:
         return raw_segment.stays_here(local, device)
     return not device and raw_segment.stays_here(local)

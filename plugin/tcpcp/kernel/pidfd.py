@@ -73,15 +73,19 @@ class Lender:
             raise _error("pidfd_getfd", ctypes.get_errno(), f"descriptor {fd} of process {pid}")
         return duplicate
 
-    def borrow(self, pid: int, fd: int) -> socket.socket:
+    def borrow(self, pid: int, fd: int, tcp_family: int = -1) -> socket.socket:
         """Duplicate the socket *fd* of process *pid*; the caller closes it.
 
         The socket's blocking mode is not touched, for it is the owner's; use MSG_DONTWAIT.
+
+        :param tcp_family: of what is known to be a TCP socket, so that Python need not ask the kernel what it is.
 
         :raises PermissionDenied, KernelError: as :meth:`descriptor`; also ENOTSOCK, it is no socket.
         """
         duplicate = self.descriptor(pid, fd)
         try:
+            if tcp_family >= 0:
+                return socket.socket(tcp_family, socket.SOCK_STREAM, socket.IPPROTO_TCP, duplicate)
             return socket.socket(fileno=duplicate)
         except OSError as error:
             os.close(duplicate)
