@@ -8,11 +8,14 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from pathlib import Path
 
-from netns import Hosts
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tcpcp.endpoint import calls
-from tcpcp.kernel import nft
+from netns import Hosts  # noqa: E402
+
+from tcpcp.endpoint import calls  # noqa: E402
+from tcpcp.kernel import nft  # noqa: E402
 
 
 def main(connections: int = 1000, size_bytes: int = 0) -> None:
