@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate.checks.file_differences import difference, same_place
-from migrate.checks.files import pairs, within
+from migrate.checks.files import copied, pairs, within
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File
@@ -43,6 +43,24 @@ def nothing_left_behind(subject: Subject) -> Iterator[Reason]:
             f"Pass --copy-tree {folder}, which copies all of it, or put it on storage that both hosts share."
         )
         yield Reason("files-beside", DESTINATION, text, remedy)
+
+
+def no_directory_emptied(subject: Subject) -> Iterator[Reason]:
+    """Of a missing directory ``--copy-files`` makes only itself: the process would find nothing in it."""
+    for here in copied(subject):
+        if here.below:
+            yield emptied(here.path, here.below)
+
+
+def emptied(path: str, below: Iterable[str]) -> Reason:
+    """What is said of the directory *path*, which is missing there and has *below* in it here."""
+    return Reason(
+        "directory-emptied",
+        DESTINATION,
+        f"--copy-files makes the directory {path}, which the process uses, without {names(below)} in it, which the"
+        " process may want and does not have open",
+        f"Pass --copy-tree {path}, which copies all of it, or make it there yourself with what is needed of it.",
+    )
 
 
 def _beside(path: str, subject: Subject) -> str:

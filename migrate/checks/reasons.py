@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
-from migrate.checks.beside import nothing_left_behind, trees_sound
+from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
 from migrate.checks.files import (
     appended,
     databases,
@@ -299,6 +299,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     written_here_alone,
     locks_free,
     nothing_left_behind,
+    no_directory_emptied,
     trees_sound,
     writable_there,
     mounts_permit,

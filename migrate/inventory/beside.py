@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from migrate.inventory import attributes, neighbours, storage
+from migrate.inventory import attributes, inside, neighbours, storage
 from migrate.inventory.described import describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
@@ -15,7 +15,8 @@ _PATH_BYTES = 4096
 
 
 def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> list[str]:
-    """Add the directories *trees*, and with *copying* the neighbours of files that the process writes.
+    """Add the directories *trees*, and with *copying* the neighbours of files that the process writes, and what is
+    in directories that it uses.
 
     :return: notes: what is in the directories and does not go along.
     """
@@ -40,6 +41,7 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
                 left.append(name)
         notes += _left(path, left)
     if copying:
+        inside.add(process.files)
         process.files.extend(list(neighbours.of(process.files, trees)))
     return notes
 

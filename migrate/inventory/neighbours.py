@@ -23,7 +23,8 @@ _COMMON = re.compile(
     r"/|/(srv|opt|root|run|tmp|home|mnt|media|data|etc|var|var/(lib|run|tmp|cache|spool))|/home/[^/]+"
     r"|/(var/log|dev|proc|sys|usr|run/user)(/.*)?"
 )
-_NO_DATA = re.compile(r"\..*|.*\.(log|pid|lock|sock|tmp|swp|gz|bz2|xz|zst|bak|old|orig|pyc)(\.\d+)?|.*~")
+#: Of what is of no use to a program that begins to use it.
+NO_DATA = re.compile(r"\..*|.*\.(log|pid|lock|sock|tmp|swp|gz|bz2|xz|zst|bak|old|orig|pyc)(\.\d+)?|.*~")
 _MOST = 1000
 
 
@@ -52,7 +53,7 @@ def _folders(files: list[File]) -> dict[str, int]:
     found: dict[str, int] = {}
     for one in files:
         folder = str(Path(one.path).parent)
-        log = one.append_only and _NO_DATA.fullmatch(Path(one.path).name)
+        log = one.append_only and NO_DATA.fullmatch(Path(one.path).name)
         if one.written and one.regular and not log and not _COMMON.fullmatch(folder):
             found[folder] = one.uid
     return found
@@ -61,7 +62,7 @@ def _folders(files: list[File]) -> dict[str, int]:
 def _below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     for directory, _, names, fd in os.fwalk(folder):
         for name in sorted(names):
-            if _NO_DATA.fullmatch(name) or not f"{directory}/{name}".isprintable():
+            if NO_DATA.fullmatch(name) or not f"{directory}/{name}".isprintable():
                 continue
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)

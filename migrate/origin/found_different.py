@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable
 
+from migrate.checks import beside, writable
 from migrate.checks import files as checks_files
-from migrate.checks import writable
 from migrate.checks.subject import names
 from migrate.errors import MigrateError, Reason
+from migrate.inventory import inside
 from migrate.pb.session_pb2 import File
 
 
@@ -52,6 +53,13 @@ def require_none_beside(paths: Iterable[str], what: str) -> None:
             f"{names(others)} {what} since the check, beside files that the process writes, and is not copied",
             hint=f"Pass --copy-tree {os.path.dirname(others[0])}, which copies all of it, or try again.",  # noqa: PTH120
         )
+
+
+def require_none_emptied(made: Iterable[File], known: Collection[str]) -> None:
+    """None of the directories *made* there has something in it here but *known*. :raises MigrateError: one has."""
+    for one in made:
+        if one.directory and (below := inside.of(one.path, known)):
+            _require_no(beside.emptied(one.path, below))
 
 
 def gone(path: str) -> MigrateError:

@@ -140,6 +140,26 @@ def test_another_mode_is_refused_before_the_freeze(bench: Bench) -> None:
     found.must_say("destination", "/srv/copied/cwd has the mode 0755 there and 0700", "chmod 0700")
 
 
+def test_a_directory_that_it_works_in_is_not_emptied(bench: Bench) -> None:
+    """A server of files, say: it has none of them open. Also where something came into it since the check."""
+    bench.origin.exec(["mkdir", "-p", "/srv/copied/www"])
+    with bench.server("cwd=/srv/copied/www") as server:
+        with stopped_at(bench, "CHECKED", server, "--copy-files") as run:
+            bench.write(bench.origin, "/srv/copied/www/sub/index.html", "x")
+            run.go()
+            found = run.end()
+        found.must_say("origin", "sub/index.html", "--copy-tree /srv/copied/www")
+        assert found.report["outcome"] == "ROLLED_BACK"
+        found = bench.refused(server, "--copy-files")
+        assert found.codes == {("directory-emptied", "destination")}
+        found.must_say("destination", "sub/index.html", "--copy-tree /srv/copied/www")
+
+        def copied() -> None:
+            assert bench.read(bench.destination, "/srv/copied/www/sub/index.html") == "x"
+
+        bench.moved(server, "--copy-tree", "/srv/copied/www", then=copied)
+
+
 def test_data_beside_the_open_file_is_not_left_behind(bench: Bench) -> None:
     """Copied as a tree, with what was written meanwhile; what was there before is gone with it."""
     bench.write(bench.origin, "/srv/copied/db/log", "log")

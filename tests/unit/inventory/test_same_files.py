@@ -22,7 +22,7 @@ from migrate.errors import MigrateError
 from migrate.files import locks
 from migrate.files.content import Digests
 from migrate.files.leases import parse
-from migrate.inventory import compared, neighbours, storage
+from migrate.inventory import compared, inside, neighbours, storage
 from migrate.inventory.file_facts import database
 from migrate.inventory.files import Files
 from migrate.inventory.open_files import Again
@@ -166,6 +166,32 @@ def test_what_lies_beside(tmp_path: Path) -> None:
     assert f"--copy-tree {folder}" in reason.remedy
     assert reasons(*moving) == []
     assert reasons(*moving, copy_files=True, trees=(str(folder),)) == []
+
+
+def test_what_a_directory_has_inside(tmp_path: Path) -> None:
+    """Also in those below it, and these themselves where there is nothing in them."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in ("known", ".env", "app.log", "sub/page", "sub/known"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link").symlink_to("known")
+    known = {str(tmp_path / name) for name in ("known", "sub/known")}
+    assert sorted(inside.of(str(tmp_path), {*known, str(tmp_path / "sub/page")})) == [".env", "empty", "link"]
+    assert len(inside.of(str(tmp_path), known)) == 3
+    assert inside.of(str(tmp_path / "empty"), known) == []
+
+
+def test_a_directory_is_not_made_empty(tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("x")
+    here = File(path=str(tmp_path), use=File.WORKING_DIRECTORY, directory=True, exists=True, mode=0o40755)
+    inside.add([here])
+    missing = process(files=[here]), None, destination()
+    reason = only(reasons(*missing, copy_files=True))
+    assert reason.code == "directory-emptied" and "page" in reason.text
+    assert f"--copy-tree {tmp_path}" in reason.remedy
+    assert reasons(*missing, copy_files=True, trees=(str(tmp_path),)) == []
+    there = process(files=[here]), None, destination(files=[here])
+    assert reasons(*there, copy_files=True) == []
 
 
 @pytest.mark.parametrize(
