@@ -145,6 +145,21 @@ def test_up_starts_the_machine_that_is_off_and_no_other(lab: VmLab) -> None:
     assert "was up already" in migrate_lab(lab, "up").stderr
 
 
+def test_machines_that_are_switched_on_at_once(lab: VmLab) -> None:
+    """The same one twice, and another: each runs once, and can be switched off."""
+    names = ("peer", "peer", "gateway")
+    for name in set(names):
+        lab.power_off(name)
+    words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", lab.name, "power"]
+    runs = [subprocess.Popen([*words, name, "on"], stderr=subprocess.PIPE, text=True) for name in names]
+    said = [(run.communicate(timeout=240)[1], run.returncode) for run in runs]
+    assert said == [("", 0)] * len(names)
+    assert lab.off() == []
+    lab.power_off("peer")
+    assert lab.off() == ["peer"]
+    lab.power_on("peer")
+
+
 @pytest.mark.usefixtures("lab")
 def test_an_up_that_is_killed_leaves_no_machine() -> None:
     """Also the next ``down`` finds and removes the little that is left."""

@@ -7,9 +7,10 @@
 It needs root and QEMU; with KVM where that boots a machine, else by emulation, some 20 times slower.
 """
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,30 +187,45 @@ class VmLab(Lab):
             state.forget(directory)
         return bool(inits)
 
+    @contextlib.contextmanager
+    def _changing(self, host: str) -> Iterator[Machines]:
+        """Hold the lab's lock: what is written down of the machines is changed by one at a time.
+
+        :raises LabError: *host* is no machine, the lab is not up, or another process changes it for too long.
+        """
+        if host not in topology.HOSTS:
+            raise LabError(f"{host} is no machine: the machines are {', '.join(topology.HOSTS)}")
+        self.init_of(topology.SEGMENT)  # The lock of a lab that is not up would be made.
+        with state.locked(self.name, KIND) as directory:
+            try:
+                yield self.machines
+            except LabError:
+                with contextlib.suppress(OSError):  # Unless `down` was quicker, there is something in it.
+                    directory.rmdir()
+                raise
+
     def power_off(self, host: str) -> None:
         """Cut the power of *host*. :raises LabError: it is no machine."""
-        self._need_machine(host)
-        self.machines.power_off(host)
+        with self._changing(host) as machines:
+            machines.power_off(host)
 
     def power_on(self, host: str) -> None:
         """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine, or fails."""
-        self._need_machine(host)
-        self._switch_on([host])
-
-    def _need_machine(self, host: str) -> None:
-        if host not in topology.HOSTS:
-            raise LabError(f"{host} is no machine: the machines are {', '.join(topology.HOSTS)}")
+        with self._changing(host) as machines:
+            machines.power_on(host)
+        machines.wait_ready(host)
 
     def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
         """Cut the power of *host* and boot it anew, with systemd or without.
 
         :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
         """
-        machines = self.machines
-        machines.power_off(host)
         words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT)
-        machines.change(host, words=words, **fields)
-        self.power_on(host)
+        with self._changing(host) as machines:
+            machines.power_off(host)
+            machines.change(host, words=words, **fields)
+            machines.power_on(host)
+        machines.wait_ready(host)
 
     def link(self, port: str, up: bool) -> None:
         """Cut a link, or mend it, from outside. *port*: its end in the segment, e.g. ``origin0``."""
