@@ -85,6 +85,13 @@ class VmHost(Host):
             raise LabError(str(error)) from None
 
 
+def _need_systemd(host: str, architecture: str) -> None:
+    """:raises LabError: a machine of *architecture* has none."""
+    if architecture != qemu.OWN:
+        has = f"a machine of {architecture} has Python and the library alone"
+        raise LabError(f"{host} cannot boot systemd: {has}, so --systemd does not go with it")
+
+
 class VmLab(Lab):
     """The lab of machines called *name*; as a context manager it is up inside and down afterwards.
 
@@ -108,6 +115,9 @@ class VmLab(Lab):
             raise LabError(f"no host {host!r}: the lab has {', '.join(topology.HOSTS)}")
         for architecture in set(self.wish.architectures.values()) - set(qemu.ARCHITECTURES):
             raise LabError(f"no architecture {architecture!r}: there are {', '.join(qemu.ARCHITECTURES)}")
+        if systemd:
+            for host, architecture in self.wish.architectures.items():
+                _need_systemd(host, architecture)
         names = (*topology.HOSTS, *(alias for alias in topology.ALIASES))
         for seconds in self.wish.clocks.values():
             qemu.clock(seconds, time.time())
@@ -220,8 +230,11 @@ class VmLab(Lab):
 
         :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
         """
-        words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT)
         with self._changing(host) as machines:
+            architecture = machines.load()[host]["machine"]["architecture"]
+            if systemd:
+                _need_systemd(host, architecture)
+            words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT, architecture)
             machines.power_off(host)
             machines.change(host, words=words, **fields)
             machines.power_on(host)

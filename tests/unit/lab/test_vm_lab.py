@@ -16,6 +16,7 @@ from migrate.lab import LabError, topology
 from migrate.lab.arguments import by_host
 from migrate.lab.cli import in_a_word, main
 from migrate.lab.vm import box, cpio, debian, frames, modules, network, project, qemu, root, routed, seed
+from migrate.lab.vm.lab import VmLab
 
 NAMES = [
     "linux-image-6.1.0-9-cloud-amd64",
@@ -293,6 +294,8 @@ def test_values_by_host() -> None:
     for bad in ("", "origin", "origin=", "=6.1", "origin=1,,"):
         with pytest.raises(ArgumentTypeError):
             by_host(bad)
+    with pytest.raises(ArgumentTypeError, match="origin is in it twice"):
+        by_host("origin=6.1,peer=6.12,origin=6.12")
 
 
 @pytest.mark.parametrize(
@@ -341,6 +344,15 @@ def test_a_status_says_which_machines_are_off() -> None:
 def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--vm", "--kernel", "nobody=6.1", "status"]) == 1
     assert "no host 'nobody'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["up", "status"])
+def test_systemd_of_another_architecture_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vm", "--name", "none", "--arch", "origin=amd64,peer=s390x", "--systemd", verb]) == 1
+    assert (
+        "peer cannot boot systemd: a machine of s390x has Python and the library" in capsys.readouterr().err
+    )
+    VmLab(architectures={"origin": "amd64"}, systemd=True)
 
 
 @pytest.mark.parametrize("words", [[], ["FILE"]])
