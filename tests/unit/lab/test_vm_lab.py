@@ -66,6 +66,8 @@ def test_what_is_no_kernel_is_refused_with_those_that_are(wanted: str) -> None:
         (["6.12.118+deb13-amd64"], "6.12", None),
         (["6.12.118+deb13-rt-amd64", "6.12.9+deb13-cloud-amd64"], "6.12", "6.12.9+deb13-cloud-amd64"),
         ([], "6.12", None),
+        (["6.1.0-50-s390x"], "6.1.0-50-s390x", None),
+        (["6.1.0-50-s390x", "6.1.0-50-arm64-16k"], "linux-image-6.1.0-50-arm64-16k", None),
     ],
 )
 def test_a_kernel_that_is_kept_is_not_taken_for_another_one(
@@ -78,6 +80,11 @@ def test_a_kernel_that_is_kept_is_not_taken_for_another_one(
 
 def test_what_is_kept_for_an_architecture_without_cloud_kernels_is_taken() -> None:
     assert debian.settled(["linux-image-6.1.0-50-s390x"], "6.1", "s390x") == "linux-image-6.1.0-50-s390x"
+
+
+def test_a_kernel_for_another_size_of_pages_is_of_its_architecture() -> None:
+    name = "linux-image-6.12.118+deb13-arm64-16k"
+    assert debian.settled([name], name, "arm64") == name
 
 
 def test_a_plain_kernel_goes_before_a_real_time_one() -> None:
@@ -227,6 +234,17 @@ def test_a_seed_has_all_that_the_guest_reads() -> None:
     assert spec["control_address"].startswith(network.control_address("origin"))
     assert found["lab/spec.json"][0] == 0o100600  # It holds a key.
     assert found["lab/init"][0] & 0o111
+
+
+@pytest.mark.parametrize("name", ["plain", "it's", '"$HOME"', "`x`\\", "a\\nb{0}"])
+def test_a_seed_starts_the_guest_of_a_checkout_of_any_name(tmp_path: Path, name: str) -> None:
+    """By sh and Python, in both of which a path may mean something else."""
+    guest = tmp_path / name / "migrate/lab/vm/guest.py"
+    guest.parent.mkdir(parents=True)
+    guest.write_text("import sys\n\n\ndef main():\n    print(sys.argv[1:])\n")
+    script = seed.script(tmp_path / name, "serve")
+    done = subprocess.run(["sh"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['serve']\n"
 
 
 @pytest.mark.parametrize(
