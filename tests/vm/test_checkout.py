@@ -1,4 +1,4 @@
-"""A checkout may lie in a file system that a machine has in memory, and have an odd name: it is at that path there."""
+"""A checkout may lie in a file system that a machine has in memory, and have an odd name: it is there at that path."""
 
 from __future__ import annotations
 

@@ -78,6 +78,9 @@ def test_spawn(lab: VmLab) -> None:
     assert ids == ["1", str(pid), str(pid)]
     host.exec(["kill", str(pid)])
     eventually(lambda: host.exec(["ps", "-p", str(pid)], check=False).returncode, "it is reaped")
+    done = migrate_lab(lab, "spawn", "gateway", "--log", "/no/dir", "--", "sleep", "1000")
+    wanted = "migrate-lab: cannot write its output to /no/dir: No such file or directory\n"
+    assert (done.returncode, done.stderr) == (125, wanted)
     with pytest.raises(LabError, match="no-such-program"):
         host.spawn(["no-such-program"])
 

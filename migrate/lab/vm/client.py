@@ -82,10 +82,9 @@ def spawn(init: tuple[int, int], address: tuple[str, int], log: str, command: li
             if not data:
                 raise Gone("the machine ended the connection")
             found = reader.add(data)
-    text = found[0][1].decode()
+    text = os.fsdecode(found[0][1])
     if text.startswith("!") or not text:
-        number, _, what = text[1:].partition(" ")
-        return enter.failure([what or command[0]], int(number or 5))
+        return enter.not_detached(text, command)
     print(text, flush=True)
     return 0
 

@@ -71,7 +71,7 @@ def specification(host: str, ssh_files: dict[str, tuple[int, str]]) -> dict[str,
 
 
 def script(directory: Path, mode: str) -> str:
-    """Return the program that does *mode* of the guest, which is in the project's *directory*, whatever its name."""
+    """Return the program that does *mode* of the guest, in the project's *directory*, whatever its name."""
     words = [project.PYTHON, "-I", "-S", "-c", _PROGRAM.format(str(directory)), mode]
     return f"#!/bin/sh\nexec {shlex.join(words)}\n"
 
