@@ -235,7 +235,7 @@ def run(init_pid: int, init_ticks: int, command: list[str]) -> int:
 
 
 def become_detached(log: str | None, command: list[str], errors: int) -> None:
-    """In the process to be: nothing of the caller's stays open; on failure write errno, and a file's name, to *errors*."""
+    """In the process to be: nothing of the caller's stays open; *errors* gets errno, and the name of a file."""
     try:
         os.setsid()
         for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

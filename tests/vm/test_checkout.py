@@ -1,4 +1,4 @@
-"""A checkout may lie in a file system that a machine has in memory, and have an odd name: it is there at that path."""
+"""A checkout may lie in a file system that a machine has in memory, or have an odd name: it is at its path."""
 
 from __future__ import annotations
 

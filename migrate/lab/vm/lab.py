@@ -20,6 +20,7 @@ from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
 from migrate.lab.vm import client, network, qemu, seed
+from migrate.lab.vm.exchange import Gone
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
 
@@ -73,7 +74,7 @@ class VmHost(Host):
         self._need_power()
         try:
             return client.run(self.init, self.control, command, terminal=terminal)
-        except client.Gone as error:
+        except Gone as error:
             raise LabError(str(error)) from None
 
     def run_detached(self, log: str | None, command: list[str]) -> int:
@@ -81,7 +82,7 @@ class VmHost(Host):
         self._need_power()
         try:
             return client.spawn(self.init, self.control, log or "", command)
-        except client.Gone as error:
+        except Gone as error:
             raise LabError(str(error)) from None
 
 
