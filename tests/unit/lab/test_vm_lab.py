@@ -385,6 +385,30 @@ def test_what_comes_after_a_box_is_told(
     assert f"vagrant box add --name migrate-lab {file}\n" in capsys.readouterr().out
 
 
+def test_two_boxes_are_made_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits: its directory is the first one's. What one that was killed left is gone."""
+    monkeypatch.setattr(box.cache, "CACHE", tmp_path)
+    monkeypatch.setattr(box.cache, "BUILD_DEADLINE_S", 0.1)
+    monkeypatch.setattr(box.accelerator, "accelerator", lambda _: "tcg")
+    monkeypatch.setattr(box.root, "root", lambda: tmp_path)
+    monkeypatch.setattr(box.kernels, "kernel", lambda: None)
+    work = tmp_path / "file.work"
+
+    def first(*_: object) -> None:
+        (work / "of the first").touch()
+        with pytest.raises(LabError, match="another process has been building"):
+            box.make(tmp_path / "file")
+        assert list(work.iterdir()) == [work / "of the first"]
+        raise LabError("enough of it")
+
+    monkeypatch.setattr(box.cache, "run", first)
+    work.mkdir()
+    (work / "of one that was killed").touch()
+    with pytest.raises(LabError, match="enough of it"):
+        box.make(tmp_path / "file")
+    assert not work.exists()
+
+
 def test_a_box_has_the_key_of_vagrant_without_vagrant() -> None:
     """By its fingerprint it is the one that Vagrant tries first in a new machine, as ssh-keygen -l says it."""
     kind, data, _ = box.KEY.read_text().split(maxsplit=2)
