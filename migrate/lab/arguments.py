@@ -53,6 +53,9 @@ def by_host(text: str) -> dict[str, str]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not HOST=VALUE, or several of them with commas between"
         )
+    hosts = [host for host, _, _ in pairs]
+    if twice := sorted({host for host in hosts if hosts.count(host) > 1}):
+        raise argparse.ArgumentTypeError(f"{text!r}: {', '.join(twice)} is in it twice")
     return {host: value for host, _, value in pairs}
 
 

@@ -235,7 +235,7 @@ def run(init_pid: int, init_ticks: int, command: list[str]) -> int:
 
 
 def become_detached(log: str | None, command: list[str], errors: int) -> None:
-    """In the process to be: nothing of the caller's stays open; write errno to *errors* on failure."""
+    """In the process to be: nothing of the caller's stays open; *errors* gets errno, and the name of a file."""
     try:
         os.setsid()
         for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -247,11 +247,20 @@ def become_detached(log: str | None, command: list[str], errors: int) -> None:
         os.dup2(output, 2)
         os.closerange(3, errors)
         os.closerange(errors + 1, 65536)
-        number = execute(command)
-        os.write(errors, f"{number} {command[0]}".encode())
+        os.write(errors, str(execute(command)).encode())
     except OSError as error:
-        os.write(errors, f"{error.errno} {error.filename or command[0]}".encode())
+        os.write(errors, f"{error.errno} ".encode() + os.fsencode(error.filename or ""))
     os._exit(1)
+
+
+def not_detached(said: str, command: list[str]) -> int:
+    """Say why *command* was not started, as :func:`detach` has *said* it; return the exit status."""
+    number, _, file = said[1:].partition(" ")
+    if not file:
+        return failure(command, int(number or 5))
+    sys.stderr.write(f"migrate-lab: cannot write its output to {file}: {os.strerror(int(number))}\n")
+    sys.stderr.flush()
+    return EXIT_LAB
 
 
 def detach(log: str | None, command: list[str], answer: int) -> None:
@@ -275,7 +284,7 @@ def spawn(init_pid: int, init_ticks: int, log: str | None, command: list[str]) -
     """Start *command* detached in the host and print its PID there, once it has been executed.
 
     :param log: file in the host for standard output and error, emptied first; None is /dev/null.
-    :return: 0; 126 or 127 if it cannot be executed, with a message on standard error.
+    :return: 0; 126 or 127 if it cannot be executed, 125 if there is no such log, with a message on standard error.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     enter(init_pid, init_ticks)
@@ -284,11 +293,10 @@ def spawn(init_pid: int, init_ticks: int, log: str | None, command: list[str]) -
     if child == 0:
         detach(log, command, answer_end)
     os.close(answer_end)
-    text = os.read(answer, 4096).decode()
+    text = os.fsdecode(os.read(answer, 4096))
     os.waitpid(child, 0)
     if text.startswith("!") or not text:
-        number, _, what = text[1:].partition(" ")
-        return failure([what or command[0]], int(number or 5))
+        return not_detached(text, command)
     print(text, flush=True)
     return 0
 

@@ -122,7 +122,13 @@ def test_spawn_that_fails_says_so(lab: Lab) -> None:
         done = migrate_lab(lab.name, "spawn", "origin", "--", *words)
         assert (done.returncode, done.stdout) == (status, "")
         assert "cannot execute" in done.stderr
-    assert migrate_lab(lab.name, "spawn", "origin", "--log", "/no/dir", "--", "true").returncode == 127
+    for log, why in (("/no/dir", "No such file or directory"), ("/tmp/\udcff/", "Is a directory")):
+        done = migrate_lab(lab.name, "spawn", "origin", "--log", log, "--", "true")
+        shown = log.encode("ascii", "backslashreplace").decode()
+        assert (done.returncode, done.stderr) == (
+            125,
+            f"migrate-lab: cannot write its output to {shown}: {why}\n",
+        )
     with pytest.raises(LabError, match="no-such-program"):
         lab.hosts["origin"].spawn(["no-such-program"])
 

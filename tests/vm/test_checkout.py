@@ -1,4 +1,4 @@
-"""A checkout may lie in a file system that a machine has in memory: the project is at the same path there."""
+"""A checkout may lie in a file system that a machine has in memory, or have an odd name: it is at its path."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import pytest
 from migrate.lab.host import PROJECT
 from migrate.lab.vm import probe, project
 
+#: What a shell, Python, QEMU and the kernel's command line may take for something else.
+ODD = 'it\'s-"$HOME",`x`\\'
 SEES = "import sys, migrate.cli, tcpcp; print(migrate.cli.__file__)"
 
 
 @pytest.fixture
 def checkout(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A copy of what a checkout has, in the directory that is asked for."""
-    with tempfile.TemporaryDirectory(dir=request.param) as made:
+    with tempfile.TemporaryDirectory(dir=request.param, prefix=ODD) as made:
         for name in project.PARTS:
             if (PROJECT / name).is_dir():
                 shutil.copytree(

@@ -78,6 +78,9 @@ def test_spawn(lab: VmLab) -> None:
     assert ids == ["1", str(pid), str(pid)]
     host.exec(["kill", str(pid)])
     eventually(lambda: host.exec(["ps", "-p", str(pid)], check=False).returncode, "it is reaped")
+    done = migrate_lab(lab, "spawn", "gateway", "--log", "/no/dir", "--", "sleep", "1000")
+    wanted = "migrate-lab: cannot write its output to /no/dir: No such file or directory\n"
+    assert (done.returncode, done.stderr) == (125, wanted)
     with pytest.raises(LabError, match="no-such-program"):
         host.spawn(["no-such-program"])
 
@@ -143,6 +146,21 @@ def test_up_starts_the_machine_that_is_off_and_no_other(lab: VmLab) -> None:
     after = boots(lab)
     assert [name for name in before if before[name] != after[name]] == ["peer"]
     assert "was up already" in migrate_lab(lab, "up").stderr
+
+
+def test_machines_that_are_switched_on_at_once(lab: VmLab) -> None:
+    """The same one twice, and another: each runs once, and can be switched off."""
+    names = ("peer", "peer", "gateway")
+    for name in set(names):
+        lab.power_off(name)
+    words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", lab.name, "power"]
+    runs = [subprocess.Popen([*words, name, "on"], stderr=subprocess.PIPE, text=True) for name in names]
+    said = [(run.communicate(timeout=240)[1], run.returncode) for run in runs]
+    assert said == [("", 0)] * len(names)
+    assert lab.off() == []
+    lab.power_off("peer")
+    assert lab.off() == ["peer"]
+    lab.power_on("peer")
 
 
 @pytest.mark.usefixtures("lab")

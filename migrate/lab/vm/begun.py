@@ -44,9 +44,21 @@ def on_terminal(request: dict[str, Any]) -> Begun:
     pid, terminal = pty.fork()
     if pid == 0:
         _become(request)
-    rows, columns = request["tty"]
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    resize(terminal, *request["tty"])
     return Begun(pid, terminal, {terminal: frames.OUTPUT})
+
+
+def resize(terminal: int, rows: int, columns: int) -> None:
+    """Give a terminal another size; who runs in it is told by the kernel."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def capacity(source: int) -> int:
+    """Return how many bytes at most wait at once in one of the sources of a :class:`Begun`."""
+    try:
+        return fcntl.fcntl(source, fcntl.F_GETPIPE_SZ)
+    except OSError:  # A terminal. Source: drivers/tty/tty_buffer.c, TTYB_DEFAULT_MEM_LIMIT.
+        return 2 * 65536
 
 
 def detached(request: dict[str, Any]) -> bytes:

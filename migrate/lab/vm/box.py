@@ -5,11 +5,13 @@ lie in the cache, which the box's own Vagrantfile names, so it is good on this m
 Source: vagrant-libvirt's documentation of its box format.
 """
 
+import contextlib
 import io
 import json
 import shutil
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from migrate.lab.errors import LabError
@@ -44,13 +46,10 @@ end
 
 
 def make(file: Path) -> None:
-    """Make the box *file*. :raises LabError: it cannot be made; an older one is left."""
+    """Make the box *file*, one at a time. :raises LabError: it cannot be made; an older one is left."""
     image, kernel = root.root(), kernels.kernel()
     chosen = accelerator.accelerator(kernel)
-    work = file.with_name(file.name + ".work")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with _working(file) as work:
         tree = work / "tree"
         cache.run(["cp", "-a", "--reflink=auto", image / "tree", tree])
         _furnish(tree, kernel.release)
@@ -59,8 +58,19 @@ def make(file: Path) -> None:
         cache.run(["qemu-img", "convert", "-O", "qcow2", work / "raw", work / "box.img"])
         _pack(work, VAGRANTFILE.format(processor=PROCESSORS[chosen], kernel=kernel, words=WORDS))
         (work / "box").rename(file)
-    finally:
+
+
+@contextlib.contextmanager
+def _working(file: Path) -> Iterator[Path]:
+    """A directory beside *file* to make it in, empty and ours alone; what one that was killed left is removed."""
+    with cache.locked("box.lock"):
+        work = file.with_name(file.name + ".work")
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _furnish(tree: Path, release: str) -> None:

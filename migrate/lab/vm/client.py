@@ -5,13 +5,9 @@ interfaces are, connects, and from then on only passes bytes and signals on.
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import select
-import signal
 import socket
-import struct
 import sys
 import termios
 import tty
@@ -20,18 +16,14 @@ from typing import Any
 
 from migrate.lab import enter
 from migrate.lab.host import PROJECT
-from migrate.lab.vm import frames
+from migrate.lab.vm import exchange, frames
+from migrate.lab.vm.exchange import Gone
 
 CONNECT_DEADLINE_S = 10.0
 #: A machine that is switched off does not say so: after this time without a sign of it a command is given up.
 SILENCE_S = 30
 CHUNK = 65536
-ENOUGH = 1 << 18
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from migrate.lab.vm.client import main; sys.exit(main())"
-
-
-class Gone(Exception):
-    """The machine does not answer."""
 
 
 def argv(
@@ -82,10 +74,9 @@ def spawn(init: tuple[int, int], address: tuple[str, int], log: str, command: li
             if not data:
                 raise Gone("the machine ended the connection")
             found = reader.add(data)
-    text = found[0][1].decode()
+    text = os.fsdecode(found[0][1])
     if text.startswith("!") or not text:
-        number, _, what = text[1:].partition(" ")
-        return enter.failure([what or command[0]], int(number or 5))
+        return enter.not_detached(text, command)
     print(text, flush=True)
     return 0
 
@@ -97,22 +88,14 @@ def run(
 
     :param terminal: give it a terminal if standard input is one.
     """
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
-    for number in enter.FORWARDED:
-        signal.signal(number, lambda *_: None)
-    size = _size() if terminal and os.isatty(0) else None
-    with connect(init, address) as connection, _raw(size is not None):
-        connection.sendall(request("exec", "", command, size))
-        status = Exchange(connection, woken).run()
-    signal.set_wakeup_fd(-1)
+    terminal = terminal and os.isatty(0)
+    with connect(init, address) as connection:
+        told = exchange.signals()
+        size = exchange.size_of_terminal() if terminal else None
+        with _raw(terminal):
+            connection.sendall(request("exec", "", command, size))
+            status = exchange.Exchange(connection, told, terminal=terminal).run()
     return enter.end_like(status)
-
-
-def _size() -> tuple[int, int]:
-    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))
-    return rows, columns
 
 
 @contextlib.contextmanager
@@ -127,70 +110,6 @@ def _raw(wanted: bool) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
-
-
-class Exchange:
-    """The bytes on their way between a command in a machine and this process's streams."""
-
-    def __init__(self, connection: socket.socket, woken: int) -> None:
-        self.connection, self.woken = connection, woken
-        self.reader = frames.Reader()
-        self.waiting = bytearray()
-        self.reads_input = True
-        self.status: int | None = None
-        connection.setblocking(False)
-
-    def run(self) -> int:
-        """Return the command's wait status. :raises Gone: the machine went away before it said it."""
-        while self.status is None:
-            self._step()
-        return self.status
-
-    def _step(self) -> None:
-        poll = select.poll()
-        poll.register(self.woken, select.POLLIN)
-        poll.register(self.connection, select.POLLIN | (select.POLLOUT if self.waiting else 0))
-        if self.reads_input and len(self.waiting) < ENOUGH:
-            poll.register(0, select.POLLIN)
-        ready = dict(poll.poll())
-        if self.woken in ready:
-            for number in os.read(self.woken, 64):
-                self.waiting += frames.frame(frames.SIGNAL, bytes([number]))
-        if 0 in ready:
-            self._read_input()
-        if ready.get(self.connection.fileno(), 0) & ~select.POLLOUT:
-            self._receive()
-        if self.waiting:
-            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-                del self.waiting[: self.connection.send(self.waiting)]
-
-    def _read_input(self) -> None:
-        try:
-            data = os.read(0, CHUNK)
-        except OSError:  # A standard input that cannot be read, or a terminal that is gone.
-            data = b""
-        self.waiting += frames.frame(frames.INPUT, data)
-        self.reads_input = bool(data)
-
-    def _receive(self) -> None:
-        try:
-            data = self.connection.recv(CHUNK)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise Gone(f"the machine does not answer any more: {error}") from None
-        if not data:
-            raise Gone("the machine ended the connection")
-        for kind, content in self.reader.add(data):
-            if kind == frames.STATUS:
-                self.status = int(content)
-            else:
-                _write(1 if kind == frames.OUTPUT else 2, content)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def main() -> int:

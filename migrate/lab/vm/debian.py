@@ -186,9 +186,13 @@ def _kinds(architecture: str) -> list[re.Pattern[str]]:
 
 
 def settled(names: list[str], wanted: str, architecture: str) -> str | None:
-    """Return what *wanted* means if *names* alone say so, whatever there is beside them; else None."""
+    """Return what *wanted* means if *names* alone say so, whatever there is beside them; else None.
+
+    :param names: also of kernels of other architectures, none of which is meant.
+    """
+    own = re.compile(f"-{architecture}(-|$)")  # arm64 has kernels called arm64-16k, too.
     try:
-        found = newest(names, wanted, architecture)
+        found = newest([name for name in names if own.search(name)], wanted, architecture)
     except LabError:
         return None
     best = _kinds(architecture)[0 if architecture in CLOUD else 1]

@@ -4,11 +4,14 @@ Pure. The first frame of the asking end is a REQUEST, a JSON object::
 
     {"mode": "exec" | "spawn", "command": [...], "log": FILE or "", "term": NAME or "",
      "tty": [rows, columns] or null}
+
+An INPUT is sent when the command has read the one before, as TAKEN tells: so it never stands in a SIGNAL's way, and
+what the command does not read is not taken from whoever gave it.
 """
 
 import struct
 
-REQUEST, INPUT, SIGNAL, OUTPUT, ERRORS, STATUS, SPAWNED = range(1, 8)
+REQUEST, INPUT, SIGNAL, OUTPUT, ERRORS, STATUS, SPAWNED, TAKEN, SIZE = range(1, 10)
 _HEADER = struct.Struct(">BI")
 #: Of one frame's bytes; who sends more is not one of the two ends.
 LONGEST = 1 << 20
@@ -19,7 +22,11 @@ class Unexpected(Exception):
 
 
 def frame(kind: int, data: bytes = b"") -> bytes:
-    """Return one frame. For INPUT no *data* means the end of the input."""
+    """Return one frame.
+
+    :param data: of INPUT: nothing is the end of the input. SIGNAL: number, whether a terminal sent it. STATUS: the
+        wait status, TAKEN: how many bytes, both in decimal digits. SIZE: rows and columns, 16 bits each.
+    """
     return _HEADER.pack(kind, len(data)) + data
 
 

@@ -7,9 +7,10 @@
 It needs root and QEMU; with KVM where that boots a machine, else by emulation, some 20 times slower.
 """
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
 from migrate.lab.vm import client, network, qemu, seed
+from migrate.lab.vm.exchange import Gone
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
 
@@ -72,7 +74,7 @@ class VmHost(Host):
         self._need_power()
         try:
             return client.run(self.init, self.control, command, terminal=terminal)
-        except client.Gone as error:
+        except Gone as error:
             raise LabError(str(error)) from None
 
     def run_detached(self, log: str | None, command: list[str]) -> int:
@@ -80,8 +82,15 @@ class VmHost(Host):
         self._need_power()
         try:
             return client.spawn(self.init, self.control, log or "", command)
-        except client.Gone as error:
+        except Gone as error:
             raise LabError(str(error)) from None
+
+
+def _need_systemd(host: str, architecture: str) -> None:
+    """:raises LabError: a machine of *architecture* has none."""
+    if architecture != qemu.OWN:
+        has = f"a machine of {architecture} has Python and the library alone"
+        raise LabError(f"{host} cannot boot systemd: {has}, so --systemd does not go with it")
 
 
 class VmLab(Lab):
@@ -107,6 +116,9 @@ class VmLab(Lab):
             raise LabError(f"no host {host!r}: the lab has {', '.join(topology.HOSTS)}")
         for architecture in set(self.wish.architectures.values()) - set(qemu.ARCHITECTURES):
             raise LabError(f"no architecture {architecture!r}: there are {', '.join(qemu.ARCHITECTURES)}")
+        if systemd:
+            for host, architecture in self.wish.architectures.items():
+                _need_systemd(host, architecture)
         names = (*topology.HOSTS, *(alias for alias in topology.ALIASES))
         for seconds in self.wish.clocks.values():
             qemu.clock(seconds, time.time())
@@ -186,30 +198,48 @@ class VmLab(Lab):
             state.forget(directory)
         return bool(inits)
 
+    @contextlib.contextmanager
+    def _changing(self, host: str) -> Iterator[Machines]:
+        """Hold the lab's lock: what is written down of the machines is changed by one at a time.
+
+        :raises LabError: *host* is no machine, the lab is not up, or another process changes it for too long.
+        """
+        if host not in topology.HOSTS:
+            raise LabError(f"{host} is no machine: the machines are {', '.join(topology.HOSTS)}")
+        self.init_of(topology.SEGMENT)  # The lock of a lab that is not up would be made.
+        with state.locked(self.name, KIND) as directory:
+            try:
+                yield self.machines
+            except LabError:
+                with contextlib.suppress(OSError):  # Unless `down` was quicker, there is something in it.
+                    directory.rmdir()
+                raise
+
     def power_off(self, host: str) -> None:
         """Cut the power of *host*. :raises LabError: it is no machine."""
-        self._need_machine(host)
-        self.machines.power_off(host)
+        with self._changing(host) as machines:
+            machines.power_off(host)
 
     def power_on(self, host: str) -> None:
         """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine, or fails."""
-        self._need_machine(host)
-        self._switch_on([host])
-
-    def _need_machine(self, host: str) -> None:
-        if host not in topology.HOSTS:
-            raise LabError(f"{host} is no machine: the machines are {', '.join(topology.HOSTS)}")
+        with self._changing(host) as machines:
+            machines.power_on(host)
+        machines.wait_ready(host)
 
     def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
         """Cut the power of *host* and boot it anew, with systemd or without.
 
         :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
         """
-        machines = self.machines
-        machines.power_off(host)
-        words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT)
-        machines.change(host, words=words, **fields)
-        self.power_on(host)
+        with self._changing(host) as machines:
+            architecture = machines.load()[host]["machine"]["architecture"]
+            if systemd:
+                _need_systemd(host, architecture)
+            words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT, architecture)
+            machines.power_off(host)
+            machines.change(host, words=words, **fields)
+            machines.power_on(host)
+        machines.wait_ready(host)
 
     def link(self, port: str, up: bool) -> None:
         """Cut a link, or mend it, from outside. *port*: its end in the segment, e.g. ``origin0``."""

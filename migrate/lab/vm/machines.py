@@ -93,7 +93,9 @@ class Machines:
 
     def wait_ready(self, name: str) -> None:
         """Wait until the machine runs commands. :raises LabError: it does not; with its last words."""
-        deadline = time.monotonic() + READY_DEADLINE_S[self.load()[name]["machine"]["accelerator"]]
+        if not (known := self.load()):
+            raise LabError(f"{name} has ended with its lab")
+        deadline = time.monotonic() + READY_DEADLINE_S[known[name]["machine"]["accelerator"]]
         address = (network.control_address(name), network.CONTROL_PORT)
         while True:
             words = client.argv("exec", self.init, address, "", ["true"])

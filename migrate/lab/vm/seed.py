@@ -4,6 +4,8 @@ Pure. :mod:`migrate.lab.vm.guest` reads it.
 """
 
 import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 from migrate.lab import topology
@@ -21,10 +23,7 @@ DIRECTORIES = {
     "/run/lock": 0o1777,
     "/usr/local/bin": 0o755,
 }
-_SCRIPT = """#!/bin/sh
-exec {python} -I -S -c "import sys; sys.path.insert(0, '{project}'); from migrate.lab.vm.guest import main; \\
-    sys.exit(main())" {mode}
-"""
+_PROGRAM = "import sys; sys.path.insert(0, {!r}); from migrate.lab.vm.guest import main; sys.exit(main())"
 #: Delegate and KillMode: what commands start there is theirs, and is no business of the service.
 _UNIT = """[Unit]
 Description=This machine as a host of the lab
@@ -71,6 +70,12 @@ def specification(host: str, ssh_files: dict[str, tuple[int, str]]) -> dict[str,
     }
 
 
+def script(directory: Path, mode: str) -> str:
+    """Return the program that does *mode* of the guest, in the project's *directory*, whatever its name."""
+    words = [project.PYTHON, "-I", "-S", "-c", _PROGRAM.format(str(directory)), mode]
+    return f"#!/bin/sh\nexec {shlex.join(words)}\n"
+
+
 def archive(host: str, ssh_files: dict[str, tuple[int, str]]) -> bytes:
     """Return the archive to be put behind the kernel's first file system."""
     entries = {name: cpio.Entry(None) for name in ("lab", "lab/systemd", "lab/systemd/system")}
@@ -78,7 +83,6 @@ def archive(host: str, ssh_files: dict[str, tuple[int, str]]) -> bytes:
     entries["lab/systemd/system/migrate-lab.service"] = cpio.Entry(_UNIT.encode(), 0o644)
     entries["lab/systemd/system/multi-user.target.d/lab.conf"] = cpio.Entry(_WANTED.encode(), 0o644)
     for mode in ("init", "serve"):
-        text = _SCRIPT.format(python=project.PYTHON, project=PROJECT, mode=mode)
-        entries[f"lab/{mode}"] = cpio.Entry(text.encode())
+        entries[f"lab/{mode}"] = cpio.Entry(script(PROJECT, mode).encode())
     entries["lab/spec.json"] = cpio.Entry(json.dumps(specification(host, ssh_files)).encode(), 0o600)
     return cpio.archive(entries)

@@ -11,7 +11,8 @@ class Wish(NamedTuple):
     :ivar cpus: host -> QEMU's name of a processor's model.
     :ivar clocks: host -> seconds by which its clock is ahead.
     :ivar architectures: host -> Debian's name of it; such a host has Python and the library, no sshd and no CRIU.
-    :ivar systemd: the machines boot systemd: half a minute where they are emulated, not five seconds.
+    :ivar systemd: the machines boot systemd, all of this machine's architecture: half a minute where they are
+        emulated, not five seconds.
     """
 
     kernels: Mapping[str, str]

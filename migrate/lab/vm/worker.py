@@ -10,9 +10,12 @@ import os
 import select
 import signal
 import socket
+import struct
 from typing import Any
 
+from migrate.lab import enter
 from migrate.lab.vm import begun, frames
+from migrate.lab.vm.feed import Feed
 
 CHUNK = 65536
 #: Bytes that wait for the other end; who has more is not read from meanwhile.
@@ -56,23 +59,25 @@ class Command:
 
     def __init__(self, connection: socket.socket, reader: frames.Reader, request: dict[str, Any]) -> None:
         self.connection, self.reader = connection, reader
-        self.to_connection, self.to_input = bytearray(), bytearray()
-        self.input_ends = False
+        self.to_connection = bytearray()
+        os.setsid()  # A group of the command's own, for what a terminal would send to all of it.
         start = begun.on_terminal if request["tty"] else begun.on_pipes
-        self.pid, self.input, self.sources = start(request)
+        self.pid, given, self.sources = start(request)
+        for number in enter.FORWARDED:  # We are in that group, too.
+            signal.signal(number, signal.SIG_IGN)
+        self.feed = Feed(given, terminal=bool(request["tty"]))
         self.end = os.pidfd_open(self.pid)
-        os.set_blocking(self.input, False)
         connection.setblocking(False)
 
     def run(self, early: list[tuple[int, bytes]]) -> None:
         """Serve the command until it has ended and all that it wrote is on its way."""
         self._take(early)
+        self._tell_taken(self.feed.give())
         while not self._ended():
             self._step()
         for source in list(self.sources):
-            os.set_blocking(source, False)
-            while source in self.sources and self._read(source):
-                pass
+            self._read_rest(source)
+        self._tell_taken(self.feed.give())
         status = os.waitpid(self.pid, 0)[1]
         self.connection.setblocking(True)
         self.connection.sendall(bytes(self.to_connection) + frames.frame(frames.STATUS, str(status).encode()))
@@ -80,39 +85,48 @@ class Command:
     def _ended(self) -> bool:
         return bool(select.select([self.end], [], [], 0)[0])
 
+    def _wanted(self) -> dict[int, int]:
+        """What to wait for: descriptor -> events. The asking end is always heard: it may send a signal."""
+        own = self.connection.fileno()
+        found = {self.end: select.POLLIN, own: select.POLLIN | select.POLLRDHUP}
+        found[own] |= select.POLLOUT if self.to_connection else 0
+        if len(self.to_connection) < ENOUGH:
+            found |= dict.fromkeys(self.sources, select.POLLIN)
+        if self.feed.is_wanted():
+            found[self.feed.descriptor] = found.get(self.feed.descriptor, 0) | select.POLLOUT
+        return found
+
     def _step(self) -> None:
         """Wait for something to happen, and move bytes on."""
         poll = select.poll()
-        poll.register(self.end, select.POLLIN)
-        wanted = select.POLLRDHUP
-        wanted |= select.POLLIN if len(self.to_input) < ENOUGH else 0
-        wanted |= select.POLLOUT if self.to_connection else 0
-        poll.register(self.connection, wanted)
-        if len(self.to_connection) < ENOUGH:
-            for source in self.sources:
-                poll.register(source, select.POLLIN)
-        writing = self.to_input and self.input >= 0 and self.input not in self.sources
-        if writing:
-            poll.register(self.input, select.POLLOUT)
+        for descriptor, events in self._wanted().items():
+            poll.register(descriptor, events)
         ready = dict(poll.poll())
         for source in [one for one in self.sources if one in ready]:
             self._read(source)
         self._exchange(ready.get(self.connection.fileno(), 0))
-        self._feed()
+        self._tell_taken(self.feed.give(ready.get(self.feed.descriptor, 0)))
 
-    def _read(self, source: int) -> bool:
-        """Take what the command wrote; return whether there may be more."""
+    def _read(self, source: int, most: int = CHUNK) -> int:
+        """Take what the command wrote, *most* bytes of it; return how many there were."""
         try:
-            data = os.read(source, CHUNK)
+            data = os.read(source, most)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # A terminal without anybody at its other side.
             data = b""
-        if not data:
+        if data:
+            self.to_connection += frames.frame(self.sources[source], data)
+        else:
             del self.sources[source]
-            return False
-        self.to_connection += frames.frame(self.sources[source], data)
-        return True
+        return len(data)
+
+    def _read_rest(self, source: int) -> None:
+        """Take what a command that has ended has left. What it has started may go on to write, for ever."""
+        os.set_blocking(source, False)
+        left = begun.capacity(source)
+        while left > 0 and (size := self._read(source, min(left, CHUNK))):
+            left -= size
 
     def _exchange(self, events: int) -> None:
         if self.to_connection and events & select.POLLOUT:
@@ -134,25 +148,20 @@ class Command:
     def _take(self, found: list[tuple[int, bytes]]) -> None:
         for kind, data in found:
             if kind == frames.SIGNAL:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self.end, data[0])
+                self._pass(*data)
             elif kind == frames.INPUT:
-                self.to_input += data
-                self.input_ends = self.input_ends or not data
+                self.feed.add(data)
+            elif kind == frames.SIZE and self.feed.terminal:
+                begun.resize(self.feed.descriptor, *struct.unpack(">HH", data))
 
-    def _feed(self) -> None:
-        """Give the command what there is for it, and the end of it."""
-        if self.input < 0:
-            self.to_input.clear()
-            return
-        if self.to_input:
-            try:
-                del self.to_input[: os.write(self.input, self.to_input)]
-            except BlockingIOError:
-                return
-            except OSError:  # It does not read any more.
-                self.to_input.clear()
-                self.input_ends = True
-        if self.input_ends and not self.to_input and self.input not in self.sources:
-            os.close(self.input)
-            self.input = -1
+    def _pass(self, number: int, to_all: int) -> None:
+        """Send the command a signal; one that a terminal sent its whole group, unless it has a terminal itself."""
+        with contextlib.suppress(ProcessLookupError):
+            if to_all and not self.feed.terminal:
+                os.kill(0, number)
+            else:
+                signal.pidfd_send_signal(self.end, number)
+
+    def _tell_taken(self, size: int) -> None:
+        if size:
+            self.to_connection += frames.frame(frames.TAKEN, str(size).encode())

@@ -16,6 +16,7 @@ from migrate.lab import LabError, topology
 from migrate.lab.arguments import by_host
 from migrate.lab.cli import in_a_word, main
 from migrate.lab.vm import box, cpio, debian, frames, modules, network, project, qemu, root, routed, seed
+from migrate.lab.vm.lab import VmLab
 
 NAMES = [
     "linux-image-6.1.0-9-cloud-amd64",
@@ -65,6 +66,8 @@ def test_what_is_no_kernel_is_refused_with_those_that_are(wanted: str) -> None:
         (["6.12.118+deb13-amd64"], "6.12", None),
         (["6.12.118+deb13-rt-amd64", "6.12.9+deb13-cloud-amd64"], "6.12", "6.12.9+deb13-cloud-amd64"),
         ([], "6.12", None),
+        (["6.1.0-50-s390x"], "6.1.0-50-s390x", None),
+        (["6.1.0-50-s390x", "6.1.0-50-arm64-16k"], "linux-image-6.1.0-50-arm64-16k", None),
     ],
 )
 def test_a_kernel_that_is_kept_is_not_taken_for_another_one(
@@ -77,6 +80,11 @@ def test_a_kernel_that_is_kept_is_not_taken_for_another_one(
 
 def test_what_is_kept_for_an_architecture_without_cloud_kernels_is_taken() -> None:
     assert debian.settled(["linux-image-6.1.0-50-s390x"], "6.1", "s390x") == "linux-image-6.1.0-50-s390x"
+
+
+def test_a_kernel_for_another_size_of_pages_is_of_its_architecture() -> None:
+    name = "linux-image-6.12.118+deb13-arm64-16k"
+    assert debian.settled([name], name, "arm64") == name
 
 
 def test_a_plain_kernel_goes_before_a_real_time_one() -> None:
@@ -228,6 +236,17 @@ def test_a_seed_has_all_that_the_guest_reads() -> None:
     assert found["lab/init"][0] & 0o111
 
 
+@pytest.mark.parametrize("name", ["plain", "it's", '"$HOME"', "`x`\\", "a\\nb{0}"])
+def test_a_seed_starts_the_guest_of_a_checkout_of_any_name(tmp_path: Path, name: str) -> None:
+    """By sh and Python, in both of which a path may mean something else."""
+    guest = tmp_path / name / "migrate/lab/vm/guest.py"
+    guest.parent.mkdir(parents=True)
+    guest.write_text("import sys\n\n\ndef main():\n    print(sys.argv[1:])\n")
+    script = seed.script(tmp_path / name, "serve")
+    done = subprocess.run(["sh"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['serve']\n"
+
+
 @pytest.mark.parametrize(
     ("accelerator", "cpu", "model"),
     [
@@ -293,6 +312,8 @@ def test_values_by_host() -> None:
     for bad in ("", "origin", "origin=", "=6.1", "origin=1,,"):
         with pytest.raises(ArgumentTypeError):
             by_host(bad)
+    with pytest.raises(ArgumentTypeError, match="origin is in it twice"):
+        by_host("origin=6.1,peer=6.12,origin=6.12")
 
 
 @pytest.mark.parametrize(
@@ -343,6 +364,15 @@ def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "no host 'nobody'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["up", "status"])
+def test_systemd_of_another_architecture_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vm", "--name", "none", "--arch", "origin=amd64,peer=s390x", "--systemd", verb]) == 1
+    assert (
+        "peer cannot boot systemd: a machine of s390x has Python and the library" in capsys.readouterr().err
+    )
+    VmLab(architectures={"origin": "amd64"}, systemd=True)
+
+
 @pytest.mark.parametrize("words", [[], ["FILE"]])
 def test_what_comes_after_a_box_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
@@ -353,6 +383,30 @@ def test_what_comes_after_a_box_is_told(
     monkeypatch.setattr(sys, "argv", ["box", *(str(file) for _ in words)])
     assert box.main() == 0
     assert f"vagrant box add --name migrate-lab {file}\n" in capsys.readouterr().out
+
+
+def test_two_boxes_are_made_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits: its directory is the first one's. What one that was killed left is gone."""
+    monkeypatch.setattr(box.cache, "CACHE", tmp_path)
+    monkeypatch.setattr(box.cache, "BUILD_DEADLINE_S", 0.1)
+    monkeypatch.setattr(box.accelerator, "accelerator", lambda _: "tcg")
+    monkeypatch.setattr(box.root, "root", lambda: tmp_path)
+    monkeypatch.setattr(box.kernels, "kernel", lambda: None)
+    work = tmp_path / "file.work"
+
+    def first(*_: object) -> None:
+        (work / "of the first").touch()
+        with pytest.raises(LabError, match="another process has been building"):
+            box.make(tmp_path / "file")
+        assert list(work.iterdir()) == [work / "of the first"]
+        raise LabError("enough of it")
+
+    monkeypatch.setattr(box.cache, "run", first)
+    work.mkdir()
+    (work / "of one that was killed").touch()
+    with pytest.raises(LabError, match="enough of it"):
+        box.make(tmp_path / "file")
+    assert not work.exists()
 
 
 def test_a_box_has_the_key_of_vagrant_without_vagrant() -> None:

@@ -1,0 +1,163 @@
+"""The bytes and signals on their way between a command in a machine and the standard streams of its asking end.
+
+Nothing here waits for one of them alone: a signal reaches a command that does not read, and one whose output nobody
+reads.
+"""
+
+import _thread
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+
+from migrate.lab import enter
+from migrate.lab.vm import frames
+from migrate.lab.vm.given import Given
+
+CHUNK = 65536
+#: Bytes of output that wait for their reader; with more, no more is asked for.
+ENOUGH = 1 << 18
+
+
+class Gone(Exception):
+    """The machine does not answer."""
+
+
+def signals() -> int:
+    """Return a descriptor from which come the signals that this process gets: number, whether its terminal sent it.
+
+    What it ignores it goes on to ignore.
+    """
+    wanted = {number for number in enter.FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    told, end = os.pipe()
+
+    def tell() -> None:
+        while True:
+            info = signal.sigwaitinfo(wanted)
+            os.write(end, bytes([info.si_signo, info.si_code == enter.SI_KERNEL]))
+
+    _thread.start_new_thread(tell, ())
+    return told
+
+
+def size_of_terminal() -> tuple[int, int]:
+    """Return rows and columns of the terminal that standard input is."""
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))
+    return rows, columns
+
+
+class Written:
+    """What the command has written, until standard output and error take it."""
+
+    def __init__(self) -> None:
+        self._waiting = {1: bytearray(), 2: bytearray()}
+
+    def __len__(self) -> int:
+        return sum(len(data) for data in self._waiting.values())
+
+    def add(self, descriptor: int, data: bytes) -> None:
+        """*data* is to be written to *descriptor*."""
+        self._waiting[descriptor] += data
+
+    def wanted(self) -> list[int]:
+        """Return the descriptors for which something waits."""
+        return [descriptor for descriptor, data in self._waiting.items() if data]
+
+    def write(self, ready: dict[int, int]) -> None:
+        """Write to one that is *ready* what it takes without waiting; the other may be the same pipe."""
+        for descriptor in [one for one in self.wanted() if one in ready][:1]:
+            data = self._waiting[descriptor]
+            with contextlib.suppress(BlockingIOError):
+                del data[: os.write(descriptor, data[: select.PIPE_BUF])]
+
+
+class Exchange:
+    """All of that for one command.
+
+    :param told: see :func:`signals`.
+    :param terminal: the command has a terminal, whose size is that of ours.
+    """
+
+    def __init__(self, connection: socket.socket, told: int, *, terminal: bool = False) -> None:
+        self.connection, self.told, self.terminal = connection, told, terminal
+        self.given, self.written = Given(), Written()
+        self.reader = frames.Reader()
+        self.waiting = bytearray()
+        self.status: int | None = None
+        self.hurried = self.signalled_since = False
+        connection.setblocking(False)
+
+    def run(self) -> int:
+        """Return the command's wait status, when all that it has written is.
+
+        Of one that a signal of ours has ended, what nobody reads is dropped; of others after one more signal.
+
+        :raises Gone: the machine went away before it said it.
+        """
+        while self.status is None:
+            self._step(None)
+        while self.written.wanted():
+            drops = self.hurried and os.WIFSIGNALED(self.status)
+            if not self._step(0 if drops else None) or self.signalled_since:
+                break
+        return self.status
+
+    def _wanted(self) -> dict[int, int]:
+        """What to wait for: descriptor -> events."""
+        found = dict.fromkeys(self.written.wanted(), select.POLLOUT) | {self.told: select.POLLIN}
+        if self.status is None:
+            reads = select.POLLIN if self.hurried or len(self.written) < ENOUGH else 0
+            found[self.connection.fileno()] = reads | (select.POLLOUT if self.waiting else 0)
+            if self.given.is_wanted():
+                found[self.given.descriptor] = select.POLLIN
+        return found
+
+    def _step(self, timeout_ms: int | None) -> bool:
+        """Move bytes on; return whether any could be."""
+        poll = select.poll()
+        for descriptor, events in self._wanted().items():
+            poll.register(descriptor, events)
+        ready = dict(poll.poll(timeout_ms))
+        if self.told in ready:
+            self._pass_signals()
+        if self.given.descriptor in ready and (data := self.given.offer()) is not None:
+            self.waiting += frames.frame(frames.INPUT, data)
+        if ready.get(self.connection.fileno(), 0) & ~select.POLLOUT:
+            self._receive()
+        if self.waiting:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                del self.waiting[: self.connection.send(self.waiting)]
+        self.written.write(ready)
+        return bool(ready)
+
+    def _pass_signals(self) -> None:
+        said = os.read(self.told, 2)
+        self.signalled_since = self.status is not None and said[0] != signal.SIGWINCH
+        if self.terminal and said[0] == signal.SIGWINCH:
+            size = struct.pack(">HH", *size_of_terminal())
+            self.waiting += frames.frame(frames.SIZE, size)
+            return
+        self.hurried = self.hurried or said[0] != signal.SIGWINCH
+        self.waiting += frames.frame(frames.SIGNAL, said)
+
+    def _receive(self) -> None:
+        try:
+            data = self.connection.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Gone(f"the machine does not answer any more: {error}") from None
+        if not data:
+            raise Gone("the machine ended the connection")
+        for kind, content in self.reader.add(data):
+            if kind == frames.STATUS:
+                self.status = int(content)
+            elif kind == frames.TAKEN:
+                self.given.take(int(content))
+            else:
+                self.written.add(1 if kind == frames.OUTPUT else 2, content)
