@@ -19,7 +19,7 @@ from netns import Hosts, eventually
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp.endpoint import reader
+from tcpcp.endpoint import reader, repair_mode
 from tcpcp.kernel import fields, tcp_repair
 
 _TRIES = 10
@@ -232,3 +232,31 @@ def send_is_refused(hosts: Hosts) -> bool:
         received += len(data)
     assert received == written[0]
     return refused
+
+
+def test_created_while_it_is_released(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread of the program, as soon as the socket is gone: it is isolated until it is activated."""
+    real, made = repair_mode.discard, list[socket.socket]()
+
+    def discard_then_create(sock: socket.socket) -> None:
+        real(sock)
+        with monkeypatch.context() as others:
+            others.setattr(repair_mode, "discard", real)
+            made.append(tcpcp.create(ici))
+
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        with monkeypatch.context() as patched:
+            patched.setattr(repair_mode, "discard", discard_then_create)
+            tcpcp.release(sock)
+        peer.sendall(b"early")
+        time.sleep(0.05)
+        assert tcp_repair.get_inq(made[0]) == 0
+        tcpcp.activate(made[0])
+        made[0].settimeout(5)
+        assert made[0].recv(5) == b"early"
+        again = tcpcp.get(made[0])
+        tcpcp.release(made[0])
+        tcpcp.activate(tcpcp.create(again))
+    assert_no_reset(hosts)

@@ -446,9 +446,7 @@ def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int
     """
     table = holding.table(namespace)
     left = left_open.find(table, flows)
-    before = set(table.held(flows))
-    for one, flow in zip(held, flows, strict=True):
-        one.before = flow in before
+    holding.take_over(held, flows, table)
     _hold(held, flows, namespace)
     return left
 

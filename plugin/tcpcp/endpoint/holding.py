@@ -40,7 +40,7 @@ class Holding:
     """One socket in repair mode.
 
     :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
-    :ivar before: its connection was isolated by this process before.
+    :ivar before: its connection, where that was isolated by this process before.
     :ivar lives: it had a connection when it was got or created.
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
@@ -56,7 +56,7 @@ class Holding:
     options: Mapping[str, int] | None = None
     lives: bool = False
     known: Known | None = None
-    before: bool = False
+    before: Flow | None = None
     created: FlowTable | None = None
     left: Left | None = None
     last: bytes = b""
@@ -75,6 +75,8 @@ _MANY, _LONG_S = 10_000, 3600.0
 
 _lock = OwnLock()
 _known: dict[int, Holding] = {}
+#: Connections whose isolation is another socket's by now than the one that it was for.
+_taken_over: set[Flow | None] = set()
 #: By the cookie of the network namespace.
 _tables: dict[int, FlowTable] = {}
 
@@ -174,11 +176,24 @@ def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
             table_.rest()
 
 
+def take_over(holdings: Iterable[Holding], flows_: Sequence[Flow], filter_: FlowTable) -> None:
+    """Note of *holdings* which of their *flows_* are isolated already: for sockets that have been closed, or that
+    other threads are releasing, which leave it to these from now on.
+    """
+    there = set(filter_.held(flows_))
+    with _lock:
+        for one, flow in zip(holdings, flows_, strict=True):
+            if flow in there:
+                one.before = flow
+                _taken_over.add(flow)
+
+
 def drop(holdings: Iterable[Holding]) -> None:
     """Forget *holdings*: they run, or are gone."""
     with _lock:
         for one in holdings:
             _known.pop(one.cookie, None)
+            _taken_over.discard(one.before)
 
 
 def by_table(holdings: Iterable[Holding]) -> list[tuple[FlowTable, list[Holding]]]:
@@ -257,11 +272,12 @@ def isolated(flows_: Sequence[Flow], namespace: int) -> list[Flow]:
 def pass_on(holdings: Sequence[Holding]) -> None:
     """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
 
-    Where that cannot be changed they stay isolated for as long, which is as silent.
+    Where that cannot be changed they stay isolated for as long, which is as silent. So do those that another thread
+    has created since their sockets are gone.
     """
     for filter_, theirs in by_table(holdings):
-        with contextlib.suppress(Expired, IsolationError):
-            filter_.pass_on(flows(theirs))
+        with contextlib.suppress(Expired, IsolationError), _lock:
+            filter_.pass_on([flow for flow in flows(theirs) if flow not in _taken_over])
 
 
 def introduce(holdings: Iterable[Holding], *, new: bool) -> None:
@@ -360,6 +376,7 @@ def _after_fork() -> None:
     global _lock
     _lock = OwnLock()
     _known.clear()
+    _taken_over.clear()
     for one in _tables.values():
         one.abandon()
     _tables.clear()
