@@ -196,6 +196,7 @@ def appended(subject: Subject) -> Iterator[str]:
             here.append_only
             and there.exists
             and not subject.options.copy_files
+            and not within(here.path, subject.options.trees)
             and not same_place(here, there)
         ):
             yield (

@@ -84,9 +84,11 @@ WORDS = {
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
-        " namespace, or the kernel's own (a POSIX message queue, secret memory)",
-        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
-        " it close this before it is moved.",
+        " namespace or before it changed its root directory (chroot), or the kernel's own (a POSIX message queue,"
+        " secret memory)",
+        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; where it"
+        " changes its root (`chroot` in the configuration of HAProxy), let it not; else let it close this before it"
+        " is moved.",
     ),
     "hidden-file": Words(
         "{who} uses {what}, and that path leads to another file now, or to none: something is mounted over it",
@@ -161,7 +163,8 @@ WORDS = {
     ),
     "sysv-shm": Words(
         "{who} uses System V shared memory ({what}), which belongs to this host",
-        "Configure the program for POSIX shared memory or mmap.",
+        "Configure the program for POSIX shared memory or mmap. PostgreSQL has such a segment however it is"
+        " configured: set up a replica of it there and promote that.",
     ),
     "anonymous": Words(
         "{who} uses {what}, which CRIU cannot dump",

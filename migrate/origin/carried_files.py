@@ -236,8 +236,7 @@ class CarriedFiles:
             changed = []
         if problems:
             raise found_different.changed(problems)
-        made = [one for one in self._known.values() if one.path in self._sent_at]
-        found_different.require_none_emptied([*made, *changed], {*self._known, *(one.path for one in late)})
+        found_different.require_none_emptied([*self._known.values(), *changed], self._sent_at, late)
         for one in changed:
             self._copy_one(one.path)
 

@@ -55,10 +55,14 @@ def require_none_beside(paths: Iterable[str], what: str) -> None:
         )
 
 
-def require_none_emptied(made: Iterable[File], known: Collection[str]) -> None:
-    """None of the directories *made* there has something in it here but *known*. :raises MigrateError: one has."""
-    for one in made:
-        if one.directory and (below := inside.of(one.path, known)):
+def require_none_emptied(known: Collection[File], made: Collection[str], late: Iterable[File]) -> None:
+    """None of the directories *made* there has something in it here but what is copied.
+
+    :param made: paths. :param late: beside *known*, what is copied. :raises MigrateError: one has.
+    """
+    paths = {one.path for one in (*known, *late)}
+    for one in (*known, *late):
+        if one.directory and (one.path in made) and (below := inside.of(one.path, paths)):
             _require_no(beside.emptied(one.path, below))
 
 

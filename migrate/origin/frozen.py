@@ -70,12 +70,33 @@ class Frozen:
         :raises Ended: a task has been killed.
         :raises Signalled: one was sent a signal that the destination would not know of.
         """
-        now = pending.read(pid for pid, _ in self._alive)
+        sent = self._sent(images)
         self.require()
-        for pid, number, blocked in pending.new(self._pending, now):
-            matters = pending.matters(pid, number, stopped=pid in self.stopped, blocked=blocked)
-            if matters and number not in _of_timers(images, pid):
-                raise _signalled(pid, number)
+        for pid, number in sent:
+            raise _signalled(pid, number)
+
+    def _sent(self, images: Path) -> list[tuple[int, int]]:
+        """Each task that was sent a signal since it was frozen that the destination does not know of, and which."""
+        now = pending.read(pid for pid, _ in self._alive)
+        return [
+            (pid, number)
+            for pid, number, blocked in pending.new(self._pending, now)
+            if pending.matters(pid, number, stopped=pid in self.stopped, blocked=blocked)
+            and number not in _of_timers(images, pid)
+        ]
+
+    def too_late(self, images: Path) -> list[str]:
+        """What somebody has sent to the copy here since it was given away, or done to it: sentences for a report.
+
+        :param images: as for :meth:`look`.
+        """
+        sent = {(pid, pending.name(number)) for pid, number in self._sent(images)}
+        sent |= {(pid, "SIGKILL") for pid in self._watched.ended()}
+        return [
+            f"process {pid} was sent {name} here when it had been given away, which the one that runs on the"
+            f" destination does not get: send it there if it is still wanted"
+            for pid, name in sorted(sent)
+        ]
 
     @contextlib.contextmanager
     def dumped(self) -> Iterator[None]:

@@ -87,6 +87,7 @@ class Activated(Still):
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
         move, packets = self.ready.move, self.ready.packets
         self._found.extract.close()
+        move.account.report.notes += self._found.tree.too_late(self.ready.images.directory)
         killed = identity.kill(self._found.tree.tasks)
         self.ready.hold.let_go()
         self.attempt.worker.close()  # before the wait: CRIU traces them

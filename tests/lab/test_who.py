@@ -114,6 +114,20 @@ def test_asked_to_end_by_its_owner_while_it_was_frozen(bench: Bench, state: str)
     assert not any(command_lines(bench, "numbered.py serve").values())
 
 
+@pytest.mark.parametrize("state", ["COMMITTED", "ACTIVATED"])
+@pytest.mark.parametrize("name", ["TERM", "KILL"])
+def test_asked_to_end_by_its_owner_when_it_was_given_away(bench: Bench, state: str, name: str) -> None:
+    """What goes to the copy that is about to end is for nobody: whoever sent it is told."""
+    migration = Migration(bench, state)
+    hit(bench, "origin", bench.pid, name)
+    migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (0, "MOVED")
+    told = [one for one in report["notes"] if f"was sent SIG{name} here when it had been given away" in one]
+    assert len(told) == 1 and f"process {bench.pid} " in told[0]
+    assert_moved(bench)
+
+
 @pytest.mark.parametrize("state", ["FROZEN", "DUMPED", "SWITCHED"])
 def test_stopped_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> None:
     """It is stopped here, by a SIGSTOP that is not the driver's own, and goes on by SIGCONT as it would have."""

@@ -17,7 +17,8 @@ import pytest
 from inventories import destination, only, process, reasons
 
 from migrate import checks
-from migrate.checks.files import files_to_compare
+from migrate.checks.files import appended, files_to_compare
+from migrate.checks.subject import Options, Subject
 from migrate.errors import MigrateError
 from migrate.files import locks
 from migrate.files.content import Digests
@@ -59,6 +60,15 @@ def test_only_the_necessary_is_read() -> None:
     # A log goes on behind what is there, unless it is to be the same.
     assert wanted(data(append_only=True), data()) == 0
     assert wanted(data(append_only=True), data(), copying=True) == 1
+
+
+def test_a_log_in_a_tree_that_is_copied_goes_along() -> None:
+    """It is as it was here: nothing is told of the one there."""
+    log = data(append_only=True)
+    folder = str(Path(log.path).parent)
+    for trees, told in (((), 1), ((folder,), 0)):
+        subject = Subject(process(files=[log]), destination(), destination(files=[log]), Options(trees=trees))
+        assert len(list(appended(subject))) == told
 
 
 def test_a_file_on_shared_storage_is_the_same() -> None:
