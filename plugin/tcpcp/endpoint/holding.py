@@ -129,7 +129,7 @@ def _forget_old() -> None:
     """Sockets that were closed instead of released or resumed; nobody tells when."""
     if len(_known) > _MANY:
         over = time.monotonic() - _LONG_S
-        for cookie in [cookie for cookie, one in _known.items() if one.times.since < over]:
+        for cookie in [cookie for cookie, one in _known.items() if one.times.renewed < over]:
             del _known[cookie]
 
 
