@@ -163,6 +163,20 @@ def test_machines_that_are_switched_on_at_once(lab: VmLab) -> None:
     lab.power_on("peer")
 
 
+def test_a_power_on_that_is_killed_loses_no_machine(lab: VmLab) -> None:
+    """As soon as QEMU runs: it is seen to run, and can be switched off, and on again."""
+    lab.power_off("peer")
+    words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", lab.name, "power", "peer", "on"]
+    with subprocess.Popen(words) as switching:
+        eventually(lambda: lab.off() == [], "QEMU runs", pause_s=0.001)
+        switching.kill()
+    assert lab.off() == []
+    lab.power_off("peer")
+    assert lab.off() == ["peer"]
+    lab.power_on("peer")
+    assert lab.hosts["peer"].exec(["true"]).returncode == 0
+
+
 @pytest.mark.usefixtures("lab")
 def test_an_up_that_is_killed_leaves_no_machine() -> None:
     """Also the next ``down`` finds and removes the little that is left."""

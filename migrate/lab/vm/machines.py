@@ -4,6 +4,7 @@ The segment's init is PID 1 of their PID namespace and owns their network and th
 nothing of them is left. What each was started with is written down beside the lab's state, to start it anew.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class Machines:
         self.directory, self.init = directory, init
 
     def load(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each machine: its description and QEMU's PID in the segment, 0 if it is off."""
+        """Return what is known of each machine: its description."""
         try:
             found: dict[str, dict[str, Any]] = json.loads((self.directory / FILE).read_text())
         except (FileNotFoundError, ValueError):
@@ -55,7 +56,7 @@ class Machines:
 
     def describe(self, machines: Mapping[str, qemu.Machine]) -> None:
         """Write the machines down, all of them off."""
-        self.save({name: {"machine": one._asdict(), "pid": 0} for name, one in machines.items()})
+        self.save({name: {"machine": one._asdict()} for name, one in machines.items()})
 
     def change(self, name: str, **fields: Any) -> None:
         """Give a machine that is off another processor, clock or kernel's words; see :class:`qemu.Machine`."""
@@ -65,26 +66,28 @@ class Machines:
 
     def is_on(self, name: str) -> bool:
         """Return whether QEMU runs."""
-        pid = self.load().get(name, {}).get("pid", 0)
-        command = outside(self.init, Path(f"/proc/{pid}/cmdline"))
-        try:
-            return pid != 0 and command.read_bytes().split(b"\0")[1:3] == [b"-name", name.encode()]
-        except OSError:
-            return False
+        return self._pid(name) != 0
+
+    def _pid(self, name: str) -> int:
+        """QEMU's PID in the segment, 0 if it is off.
+
+        Looked for and not written down: whoever starts it may be killed before that, or the disk be full.
+        """
+        for path in outside(self.init, Path("/proc")).glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or the segment has
+                if (path / "cmdline").read_bytes().split(b"\0")[1:3] == [b"-name", name.encode()]:
+                    return int(path.name)
+        return 0
 
     def power_on(self, name: str) -> None:
         """Start QEMU for a machine that is off; it boots from its disks as they are."""
-        if self.is_on(name):
-            return
-        known = self.load()
-        machine = _machine(known[name]["machine"])
-        known[name]["pid"] = self._spawn(machine)
-        self.save(known)
+        if not self.is_on(name):
+            self._spawn(_machine(self.load()[name]["machine"]))
 
     def power_off(self, name: str) -> None:
         """End QEMU at once: a cut of the power. What the machine's kernel had not written yet is lost."""
-        if self.is_on(name):
-            self._inside("kill", "-9", str(self.load()[name]["pid"]))
+        if pid := self._pid(name):
+            self._inside("kill", "-9", str(pid))
         deadline = time.monotonic() + START_DEADLINE_S
         while self.is_on(name):
             if time.monotonic() > deadline:
@@ -124,9 +127,8 @@ class Machines:
                 continue
         return said.strip()
 
-    def _spawn(self, machine: qemu.Machine) -> int:
-        log = str(machine.run / "log")
-        return int(self._enter("spawn", log, *qemu.arguments(machine, time.time())))
+    def _spawn(self, machine: qemu.Machine) -> None:
+        self._enter("spawn", str(machine.run / "log"), *qemu.arguments(machine, time.time()))
 
     def _inside(self, *words: str) -> str:
         return self._enter("exec", *words)
