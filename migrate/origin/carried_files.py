@@ -236,7 +236,8 @@ class CarriedFiles:
             changed = []
         if problems:
             raise found_different.changed(problems)
-        found_different.require_none_emptied([*self._known.values(), *changed], self._sent_at, late)
+        made = self._sent_at.keys() | {one.path for one in changed}
+        found_different.require_none_emptied([*self._known.values(), *late], made)
         for one in changed:
             self._copy_one(one.path)
 

@@ -55,14 +55,14 @@ def require_none_beside(paths: Iterable[str], what: str) -> None:
         )
 
 
-def require_none_emptied(known: Collection[File], made: Collection[str], late: Iterable[File]) -> None:
-    """None of the directories *made* there has something in it here but what is copied.
+def require_none_emptied(carried: Collection[File], made: Collection[str]) -> None:
+    """None of the directories *made* there has something in it here that is not *carried*.
 
-    :param made: paths. :param late: beside *known*, what is copied. :raises MigrateError: one has.
+    :param made: paths, of those carried. :raises MigrateError: one has.
     """
-    paths = {one.path for one in (*known, *late)}
-    for one in (*known, *late):
-        if one.directory and (one.path in made) and (below := inside.of(one.path, paths)):
+    paths = {one.path for one in carried}
+    for one in carried:
+        if one.directory and one.path in made and (below := inside.of(one.path, paths)):
             _require_no(beside.emptied(one.path, below))
 
 

@@ -72,8 +72,8 @@ class Frozen:
         """
         sent = self._sent(images)
         self.require()
-        for pid, number in sent:
-            raise _signalled(pid, number)
+        if sent:
+            raise _signalled(*sent[0])
 
     def _sent(self, images: Path) -> list[tuple[int, int]]:
         """Each task that was sent a signal since it was frozen that the destination does not know of, and which."""

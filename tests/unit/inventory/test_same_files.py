@@ -477,6 +477,19 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     assert not there.sent
 
 
+def test_a_directory_opened_since_the_check_is_not_made_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, folder = Destination(monkeypatch), tmp_path / "folder"
+    care = carried(there, [], copying=True)
+    folder.mkdir()
+    (folder / "page").write_text("x")
+    late = File(path=str(folder), use=File.OPEN, directory=True, exists=True, mode=0o40755)
+    with pytest.raises(MigrateError, match="folder, which the process uses, without page in it"):
+        care.settle(Again([late], {}, []))
+    assert not there.sent
+
+
 def test_directories_and_watched_paths_since_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
