@@ -319,7 +319,7 @@ def finish(
             complete = partial(
                 restored.finish_restored, present=fresh[ici.ipv6_socket].options, same_path=same_path
             )
-            with lender.borrow(*holders[ici.tag], _family(ici)) as connection:
+            with lender.borrow(*holders[ici.tag], ici.family) as connection:
                 if ici.state is not State.CLOSE:
                     connecting.require_ends(connection, ici, ici.local)
                 try:
@@ -346,17 +346,13 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     """
     with Lender() as lender, raw_segment.keeping():
         for ici in icis:
-            with lender.borrow(*holders[ici.tag], _family(ici)) as connection:
+            with lender.borrow(*holders[ici.tag], ici.family) as connection:
                 reuse = _reuse(connection)
                 tcp_repair.set_repair(connection, tcp_repair.ON)
                 asked = waking.begin(connection, _known(ici))
                 tcp_repair.set_repair(connection, tcp_repair.OFF)
                 tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
                 asking.ask(connection, asked)
-
-
-def _family(ici: Ici) -> int:
-    return socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET
 
 
 def _known(ici: Ici) -> waking.Known | None:

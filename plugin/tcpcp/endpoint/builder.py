@@ -53,9 +53,8 @@ def begin(
         raise Unsupported(f"{ici}: an endpoint in state {ici.state.name} cannot be built")
     made = sock
     if made is None:
-        family = socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET
         with connecting.Naming(ici):
-            made = tcp_repair.opened(family, socket.SOCK_STREAM)
+            made = tcp_repair.opened(ici.family, socket.SOCK_STREAM)
         if made.gettimeout() is not None:
             made.settimeout(None)
     try:

@@ -306,6 +306,6 @@ def _typed(call: str) -> Iterator[None]:
 
 def _fresh(ici: Ici) -> socket.socket:
     """Made here and not by the helper: the owner, the control group, the label of this program go with it."""
-    sock = tcp_repair.opened(socket.AF_INET6 if ici.ipv6_socket else socket.AF_INET, socket.SOCK_STREAM)
+    sock = tcp_repair.opened(ici.family, socket.SOCK_STREAM)
     sock.settimeout(None)  # whatever socket.setdefaulttimeout() was told
     return sock

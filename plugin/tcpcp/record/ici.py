@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import socket
 from dataclasses import dataclass, field, replace
 
 from tcpcp.record import seq
@@ -244,6 +245,11 @@ class Ici:
         """
         address = self.local.ip if ip is None else ipaddress.ip_address(ip)
         return replace(self, local=Endpoint(address, self.local.port if port is None else port))
+
+    @property
+    def family(self) -> int:
+        """Address family of its socket, which for an IPv4 connection may be AF_INET6."""
+        return socket.AF_INET6 if self.ipv6_socket else socket.AF_INET
 
     @property
     def snd_una(self) -> int:
