@@ -119,6 +119,7 @@ def test_a_handler_may_have_been_waited_for(directory: Path) -> None:
     try:
         assert dump_and_end(program) == []
         restore(program)
+        eventually(lambda: "poll" in program.long_ones(), "it has ended")
         assert program.long_ones()["poll"][:2] == [-1, errno.EINTR]
     finally:
         program.end()
