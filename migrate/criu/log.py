@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LOG_LINES = 12
+#: The two signals that get to a task while CRIU works in it.
+STOP_OR_CONT = frozenset({signal.SIGSTOP, signal.SIGCONT})
 
 
 def errors(log: Path) -> list[str]:
@@ -43,12 +45,15 @@ def sentence(lines: list[str]) -> str:
 
 #: Source: compel/src/lib/infect.c parasite_trap(), criu/parasite-syscall.c sigchld_handler(). In the calls that
 #: CRIU makes in a task all signals are blocked that can be, and their code was written into memory just before.
-_STOPPED = re.compile(
-    rf"\b(?:Unexpected (\d+) task interruption|(\d+) was stopped by {int(signal.SIGSTOP)} unexpectedly)"
-)
+_INTERRUPTED = re.compile(r"\b(?:Unexpected (\d+) task interruption|(\d+) was stopped by (\d+) unexpectedly)")
+#: SIGCONT has a traced task stop once more, to tell who traces it. Source: kernel/signal.c ptrace_trap_notify().
+_WHICH = {"19": frozenset({signal.SIGSTOP}), "5": frozenset({signal.SIGCONT}), None: STOP_OR_CONT}
 
 
-def stopped(lines: Iterable[str]) -> frozenset[int]:
-    """The threads that got a SIGSTOP while CRIU worked in them: its dump ends with that, and the signal is lost."""
-    found = (match for line in lines for match in _STOPPED.finditer(line))
-    return frozenset(int(match[1] or match[2]) for match in found)
+def interrupted(lines: Iterable[str]) -> dict[int, frozenset[signal.Signals]]:
+    """The threads that CRIU's dump ended for, as it worked in them: which of two signals each may have been sent.
+
+    A SIGSTOP is lost with that. SIGCONT has had all of its effect.
+    """
+    found = (match.groups() for line in lines for match in _INTERRUPTED.finditer(line))
+    return {int(trapped or stopped): _WHICH[number] for trapped, stopped, number in found if number in _WHICH}

@@ -102,19 +102,35 @@ class Frozen:
     def dumped(self) -> Iterator[None]:
         """CRIU dumps it meanwhile.
 
-        :raises Signalled: it could not, for a task was sent a SIGSTOP, the one signal that gets to what CRIU does
-            in it. It is sent again.
+        :raises Signalled: it could not, or could not have, for a task was sent SIGSTOP or SIGCONT, which get to
+            what CRIU does in it. A SIGSTOP that waits stops it when CRIU lets go; one that CRIU has lost is sent
+            again.
         """
+        if waiting := self._interrupting():
+            raise _signalled(*waiting[0])
         try:
             yield
         except CriuError as error:
-            stopped = {*map(self.numbers.here, log.stopped(error.problem.details))}
-            ours = [one for one in self._alive if stopped.intersection(_threads(one))]
-            for one in ours:
-                identity.send(one, signal.SIGSTOP)
+            sent = log.interrupted(error.problem.details)
+            which = {self.numbers.here(tid): signals for tid, signals in sent.items()}
+            ours = [(one, which[tid]) for one in self._alive for tid in _threads(one) if tid in which]
+            for one, signals in ours:
+                if signals == {signal.SIGSTOP}:
+                    identity.send(one, signal.SIGSTOP)
             if ours:
-                raise _signalled(ours[0][0], signal.SIGSTOP) from error
+                (pid, _), signals = ours[0]
+                raise (_signalled(pid, *signals) if len(signals) == 1 else _either(pid)) from error
             raise
+
+    def _interrupting(self) -> list[tuple[int, int]]:
+        """The processes for which a signal waits that would interrupt CRIU's work in them, and which."""
+        waiting = pending.read(pid for pid, _ in self._alive)
+        return [
+            (place.pid, number)
+            for place, signals in waiting.items()
+            for number in sorted(signals.signals & log.STOP_OR_CONT)
+            if number == signal.SIGCONT or place.pid not in self.stopped
+        ]
 
     def close(self) -> None:
         """Watch no more."""
@@ -153,6 +169,14 @@ class NoneKilled:
 def _signalled(pid: int, number: int) -> Signalled:
     hint = "It gets it here. If it goes on after that, try again."
     return Signalled(f"process {pid} was sent {pending.name(number)} while it was frozen", hint=hint)
+
+
+def _either(pid: int) -> Signalled:
+    hint = (
+        "CRIU, which worked in it, does not say which of the two. The process goes on here: if it was to stop,"
+        " send it SIGSTOP now; else try again."
+    )
+    return Signalled(f"process {pid} was sent SIGSTOP or SIGCONT while it was frozen", hint=hint)
 
 
 def _threads(task: identity.Identity) -> list[int]:

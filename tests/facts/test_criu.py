@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from netns import eventually
 
+from migrate.criu import log
 from migrate.criu.worker import Options, Worker
 from migrate.errors import CriuError
 from migrate.processes import identity
@@ -247,6 +248,20 @@ def test_pending_sigstop_keeps_a_task_stopped_when_criu_ends(ticker: Ticker, end
     ticker.runs()
     worker.close()
     del stages
+
+
+@pytest.mark.parametrize("number", log.STOP_OR_CONT)
+def test_what_interrupts_a_dump(ticker: Ticker, number: signal.Signals) -> None:
+    """It does not say which of the two it was; what can be blocked, or is ignored, lets it work in the task.
+    Source: kernel/signal.c ptrace_trap_notify(); compel/src/lib/infect.c parasite_trap()."""
+    worker = Worker()
+    stages = ticker.dumped_at(worker, "query-ext-files")
+    os.kill(ticker.pid, number)
+    with pytest.raises(CriuError) as caught:
+        list(stages)
+    assert log.interrupted(caught.value.problem.details) == {ticker.pid: log.STOP_OR_CONT}
+    worker.close()
+    ticker.runs()  # a SIGSTOP is lost
 
 
 def test_sigcont_takes_back_a_pending_sigstop(ticker: Ticker) -> None:

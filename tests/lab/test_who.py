@@ -142,6 +142,17 @@ def test_stopped_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> N
     assert_goes_on_at_origin(bench)
 
 
+def test_told_to_go_on_before_it_is_dumped(bench: Bench) -> None:
+    """As systemctl stop does after SIGTERM: CRIU cannot work in it then. It goes on, and is not stopped."""
+    migration = Migration(bench, "FROZEN")
+    hit(bench, "origin", bench.pid, "CONT")
+    migration.go()
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (4, "ROLLED_BACK")
+    assert f"process {bench.pid} was sent SIGCONT" in report["error"]["message"]
+    assert_goes_on_at_origin(bench)
+
+
 def test_signals_that_it_ignores_do_not_keep_it_here(bench: Bench) -> None:
     migration = Migration(bench, "SWITCHED")
     hit(bench, "origin", bench.pid, "WINCH")

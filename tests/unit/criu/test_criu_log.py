@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,15 @@ def test_a_log_without_a_clock() -> None:
     assert log.sentence(bare) == "unix: FATAL: Peer 578557 unresolved for 576969"
 
 
-def test_who_was_stopped_while_criu_worked_in_it() -> None:
+def test_who_was_interrupted_while_criu_worked_in_it() -> None:
     lines = [
         "Error (compel/src/lib/infect.c:608): Unexpected 20513 task interruption, aborting",
         "Error (criu/parasite-syscall.c:94): 20514 was stopped by 19 unexpectedly",
         "Error (criu/parasite-syscall.c:94): 20515 was stopped by 5 unexpectedly",
+        "Error (criu/parasite-syscall.c:94): 20516 was stopped by 11 unexpectedly",
     ]
-    assert log.stopped([*lines, PEER, END]) == {20513, 20514}
+    assert log.interrupted([*lines, PEER, END]) == {
+        20513: {signal.SIGSTOP, signal.SIGCONT},
+        20514: {signal.SIGSTOP},
+        20515: {signal.SIGCONT},
+    }
