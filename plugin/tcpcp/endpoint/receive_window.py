@@ -38,6 +38,14 @@ def around(ici: Ici) -> tuple[_Settings, _Settings]:
     return (lower, opened, back), ()
 
 
+def again(ici: Ici) -> _Settings:
+    """The same for a socket that has the window of *ici* already, and has it afterwards."""
+    before, after = around(ici)
+    if after or not before:
+        return before + after
+    return (*before, tcp_repair.window_(ici.window))
+
+
 def least_bytes(ici: Ici) -> int:
     """What the window may open to in any case, up to its clamp."""
     return _LEAST_SEGMENTS * ici.negotiated.advmss

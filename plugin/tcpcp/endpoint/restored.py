@@ -54,8 +54,7 @@ def finish_restored(
     connecting.choose_congestion(sock, ici)
     congestion.restore(sock, ici, same_path=same_path)
     _set_options(sock, ici, present)
-    lower, back = receive_window.around(ici)
-    tcp_repair.set_each(sock, (*lower, tcp_repair.window_(ici.window), *back))
+    tcp_repair.set_each(sock, receive_window.again(ici))
     if ici.receive_queue.shut:
         filling.shut_down(sock, socket.SHUT_RD)
 
