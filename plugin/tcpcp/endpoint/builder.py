@@ -13,6 +13,7 @@ from tcpcp.endpoint import (
     first_namespace,
     halves,
     raw_segment,
+    receive_window,
     repair_mode,
     socket_ends,
     socket_options,
@@ -22,11 +23,10 @@ from tcpcp.endpoint.inspection import READABLE
 from tcpcp.endpoint.socket_options import Fresh
 from tcpcp.errors import Unfed, Unsupported
 from tcpcp.kernel import socket_filter, tcp_repair
-from tcpcp.kernel.tcp_repair import NO_QUEUE, TCP
+from tcpcp.kernel.tcp_repair import NO_QUEUE
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import Endpoint, Ici, State
 
-_TCP_WINDOW_CLAMP = 10
 #: Options that are set before the others, or after the queues have been filled.
 _SET_ELSEWHERE = socket_options.LAST | {"SO_REUSEADDR", "TCP_WINDOW_CLAMP"}
 #: Options of :func:`tcpcp.endpoint.socket_options.set_last`.
@@ -141,7 +141,7 @@ def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
     if not closed:
         congestion.restore(sock, ici, same_path=way.same_path)
     _set_sizes(sock, ici, way)
-    lower, clamp = _clamps(ici)
+    lower, clamp = receive_window.around(ici)
     last = (
         # First, or an acknowledgement that was delayed would tell a window as large as connect() has made it.
         *lower,
@@ -195,19 +195,6 @@ def _prepare(sock: socket.socket, ici: Ici, limits: Limits, fresh: Fresh | None)
     size = min(ici.options.get("SO_RCVBUF", 0), limits.max_receive_buffer_bytes)
     if size:
         first_namespace.set_size(sock, "SO_RCVBUF", size // 2)
-
-
-def _clamps(ici: Ici) -> tuple[list[tcp_repair.Setting], list[tcp_repair.Setting]]:
-    """The window's clamp, and with it what the window grows from: not less than what was promised.
-
-    :return: what is set before the window, and what after it: the kernel looks at the window only where the
-        clamp changes (tcp_set_window_clamp()).
-    """
-    clamp = ici.options.get("TCP_WINDOW_CLAMP", 0)
-    if clamp <= 1:
-        return [], []
-    name = "TCP_WINDOW_CLAMP"
-    return [(TCP, _TCP_WINDOW_CLAMP, clamp - 1, name)], [(TCP, _TCP_WINDOW_CLAMP, clamp, name)]
 
 
 def _set_sizes(sock: socket.socket, ici: Ici, way: _Way) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from tcpcp.endpoint import congestion, connecting, feeding, filling, socket_options
+from tcpcp.endpoint import congestion, connecting, feeding, filling, receive_window, socket_options
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE
@@ -54,6 +54,7 @@ def finish_restored(
     connecting.choose_congestion(sock, ici)
     congestion.restore(sock, ici, same_path=same_path)
     _set_options(sock, ici, present)
+    tcp_repair.set_each(sock, receive_window.again(ici))
     if ici.receive_queue.shut:
         filling.shut_down(sock, socket.SHUT_RD)
 
