@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ STUB = """#!/bin/sh
 tree=; for word; do case $word in */tree) tree=$word ;; esac; done
 mkdir -p "$tree/dev/shm"
 mount --bind /dev/shm "$tree/dev/shm"
+mktemp -d -t of-the-build-{seconds}.XXXXXX
 sleep {seconds} &
 touch {ready}
 wait
@@ -129,6 +131,10 @@ def test_a_build_of_the_image_that_is_killed(tmp_path: Path) -> None:
         assert not mounted(tmp_path)
         assert [list(one.iterdir()) for one in kept.glob("root-*.new/tree/dev/shm")] == [[]]
         eventually(lambda: not sleepers(), "nothing of it runs")
+        elsewhere = list(Path(tempfile.gettempdir()).glob(f"of-the-build-{seconds()}*"))
+        for one in elsewhere:
+            one.rmdir()
+        assert (len(list(kept.glob("root-*.new/temporary/of-the-build*"))), elsewhere) == (1, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
