@@ -15,7 +15,7 @@ import pytest
 from harness.wait import eventually
 
 from migrate.lab.errors import LabError
-from migrate.lab.vm import cache
+from migrate.lab.vm import cache, root
 
 #: A program with children of its own, one in a session of its own, that has mounted something.
 DEEP = """
@@ -135,6 +135,18 @@ def test_a_build_of_the_image_that_is_killed(tmp_path: Path) -> None:
         for one in elsewhere:
             one.rmdir()
         assert (len(list(kept.glob("root-*.new/temporary/of-the-build*"))), elsewhere) == (1, [])
+
+
+def test_what_an_image_is_made_with_has_its_temporary_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip too: of one that ends badly they stay there, for the next build to remove."""
+    monkeypatch.setattr(sys, "executable", tmp_path / "pip")
+    (tmp_path / "pip").write_text("#!/bin/sh\nmktemp -d -t of-pip.XXXXXX\nexit 1\n")
+    (tmp_path / "pip").chmod(0o755)
+    with pytest.raises(LabError, match="pip failed"):
+        root._python_packages(tmp_path / "python")
+    assert len(list((tmp_path / "temporary").glob("of-pip.*"))) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
