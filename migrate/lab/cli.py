@@ -16,8 +16,12 @@ from typing import Any
 from migrate import standard_streams
 from migrate.lab import enter
 from migrate.lab.arguments import make_parser
+from migrate.lab.ends import cleaning_up, complain
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
+
+#: Verbs that run a command, whose exit status is theirs.
+RUNS = ("exec", "spawn", "shell")
 
 
 def make_lab(options: argparse.Namespace) -> Lab:
@@ -28,7 +32,15 @@ def make_lab(options: argparse.Namespace) -> Lab:
 
     wishes = {"kernels": options.kernel, "cpus": options.cpu, "clocks": options.clock}
     wishes["architectures"] = options.arch
-    return VmLab(options.name, **wishes, systemd=options.systemd)
+    lab = VmLab(options.name, **wishes, systemd=options.systemd)
+    if os.geteuid() != 0:
+        raise LabError("machines need root, also to be looked at")
+    return lab
+
+
+def has_wishes(options: argparse.Namespace) -> bool:
+    """Return whether something was said of what machines are made of."""
+    return any((options.kernel, options.cpu, options.clock, options.arch, options.systemd))
 
 
 def print_status(lab: Lab, as_json: bool) -> int:
@@ -46,23 +58,34 @@ def print_status(lab: Lab, as_json: bool) -> int:
 
 def in_a_word(status: dict[str, Any]) -> str:
     """Return whether the lab is up; of machines, of which each may be off, which are."""
-    off = [name for name, row in status["hosts"].items() if row.get("machine", {"on": True})["on"] is False]
-    if status["up"] or not off:
+    machines = {name: row["machine"] for name, row in status["hosts"].items() if "machine" in row}
+    off = [name for name, machine in machines.items() if not machine["on"]]
+    silent = [name for name, machine in machines.items() if machine["on"] and not machine["answers"]]
+    if status["up"] or not off + silent:
         return "up" if status["up"] else "down"
-    return f"up in part: {', '.join(off)} {'is' if len(off) == 1 else 'are'} off, and started by `up`"
+    said = [f"{', '.join(off)} {'is' if len(off) == 1 else 'are'} off, and started by `up`"] if off else []
+    said += [f"{name} does not answer: `power {name} off`, then `on`, boots it anew" for name in silent]
+    return f"up in part: {'; '.join(said)}"
 
 
 def what_runs(row: dict[str, Any]) -> str:
     """Return what a line of the status ends with: a host's init, or a machine's kernel."""
     if machine := row.get("machine"):
-        return f"Linux {machine['kernel']}, {machine['accelerator']}" if machine["on"] else "off"
+        if not machine["answers"]:
+            return "does not answer" if machine["on"] else "off"
+        return f"Linux {machine['kernel']}, {machine['accelerator']}"
     return f"init {row['init_pid']}" if row.get("init_pid") else ""
 
 
-def up(lab: Lab) -> int:
-    """Bring *lab* up and print it."""
-    if not lab.up():
+def up(lab: Lab, *, wishes: bool) -> int:
+    """Bring *lab* up and print it. *wishes*: there are some about what it is made of."""
+    stood = wishes and lab.stands()
+    with cleaning_up():
+        made = lab.up()
+    if not made:
         print(f"lab {lab.name!r} was up already, and is as it was made", file=sys.stderr)
+    elif stood:
+        print(f"lab {lab.name!r} was up in part, and every machine is as it was made", file=sys.stderr)
     return print_status(lab, as_json=False)
 
 
@@ -84,7 +107,7 @@ def inside(lab: Lab, host: str, action: Callable[[Host], int]) -> int:
     try:
         return action(lab.host(host))
     except (LabError, ProcessLookupError, PermissionError) as error:
-        print(f"migrate-lab: {error}", file=sys.stderr)
+        complain(str(error))
         return enter.EXIT_LAB
 
 
@@ -93,7 +116,7 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
     lab = make_lab(options)
     match options.verb:
         case "up":
-            return up(lab)
+            return up(lab, wishes=has_wishes(options))
         case "down":
             return down(lab)
         case "status":
@@ -118,18 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[split + 1 :]
     if (options.verb in ("exec", "spawn")) != bool(command):
         parser.error("exec and spawn, and only they, need: -- CMD")
-    wishes = (options.kernel, options.cpu, options.clock, options.arch, options.systemd)
-    if not options.vm and (options.verb == "power" or any(wishes)):
+    if not options.vm and (options.verb == "power" or has_wishes(options)):
         parser.error(
             "only machines have kernels, processors, clocks, systemd and power of their own: add --vm"
         )
     try:
         return dispatch(options, command)
     except LabError as error:
-        print(f"migrate-lab: {error}", file=sys.stderr)
-        return 1
+        complain(str(error))
+        return enter.EXIT_LAB if options.verb in RUNS else 1
     except KeyboardInterrupt:
-        print("migrate-lab: interrupted", file=sys.stderr)
+        complain("interrupted")
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

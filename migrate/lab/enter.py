@@ -9,6 +9,7 @@ after the pidfd is open, so a reused PID is never entered. Source: setns(2), sin
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -110,6 +111,8 @@ def enter(init_pid: int, init_ticks: int) -> None:
 
 def execute(command: list[str]) -> int:
     """Execute *command* in this process; returns only on failure, with the errno."""
+    if not command[0]:
+        return errno.ENOENT  # As for a shell; Python has another error for it.
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # Python ignores these two, and a program that is executed would go on ignoring them.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

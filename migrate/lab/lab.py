@@ -179,6 +179,10 @@ class Lab:
         inits = state.load(self.directory)
         return set(inits) == set(topology.NODES) and all(init.alive() for init in inits.values())
 
+    def stands(self) -> bool:
+        """Return whether :meth:`up` of a lab that is up in part goes on with that; it makes it anew."""
+        return False
+
     def up(self) -> bool:
         """Bring the lab up; what an earlier, broken one left is removed first.
 

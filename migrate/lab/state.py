@@ -116,7 +116,7 @@ def load(path: Path) -> dict[str, Init]:
 def end(inits: Mapping[str, Init]) -> None:
     """Kill the *inits* that live and wait until they, and all that ran in their hosts, are gone.
 
-    :raises LabError: one is still there after the deadline.
+    :raises LabError: one is still there after the deadline, or not ours to end.
     """
     pidfds = {node: pidfd for node, init in inits.items() if (pidfd := _killed(init)) is not None}
     try:
@@ -132,7 +132,7 @@ def end(inits: Mapping[str, Init]) -> None:
 
 
 def _killed(init: Init) -> int | None:
-    """Kill one init; return its pidfd, None if it had gone."""
+    """Kill one init; return its pidfd, None if it had gone. :raises LabError: it is not ours to kill."""
     try:
         pidfd = os.pidfd_open(init.pid)
     except ProcessLookupError:
@@ -140,8 +140,13 @@ def _killed(init: Init) -> int | None:
     if not init.alive():
         os.close(pidfd)
         return None
-    with contextlib.suppress(ProcessLookupError):
+    try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        os.close(pidfd)
+        raise LabError("to bring a lab down needs root") from None
     return pidfd
 
 

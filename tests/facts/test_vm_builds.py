@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from harness.wait import eventually
 
 from migrate.lab.errors import LabError
-from migrate.lab.vm import cache
+from migrate.lab.vm import cache, root
 
 #: A program with children of its own, one in a session of its own, that has mounted something.
 DEEP = """
@@ -40,6 +41,7 @@ STUB = """#!/bin/sh
 tree=; for word; do case $word in */tree) tree=$word ;; esac; done
 mkdir -p "$tree/dev/shm"
 mount --bind /dev/shm "$tree/dev/shm"
+mktemp -d -t of-the-build-{seconds}.XXXXXX
 sleep {seconds} &
 touch {ready}
 wait
@@ -129,6 +131,22 @@ def test_a_build_of_the_image_that_is_killed(tmp_path: Path) -> None:
         assert not mounted(tmp_path)
         assert [list(one.iterdir()) for one in kept.glob("root-*.new/tree/dev/shm")] == [[]]
         eventually(lambda: not sleepers(), "nothing of it runs")
+        elsewhere = list(Path(tempfile.gettempdir()).glob(f"of-the-build-{seconds()}*"))
+        for one in elsewhere:
+            one.rmdir()
+        assert (len(list(kept.glob("root-*.new/temporary/of-the-build*"))), elsewhere) == (1, [])
+
+
+def test_what_an_image_is_made_with_has_its_temporary_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip too: of one that ends badly they stay there, for the next build to remove."""
+    monkeypatch.setattr(sys, "executable", tmp_path / "pip")
+    (tmp_path / "pip").write_text("#!/bin/sh\nmktemp -d -t of-pip.XXXXXX\nexit 1\n")
+    (tmp_path / "pip").chmod(0o755)
+    with pytest.raises(LabError, match="pip failed"):
+        root._python_packages(tmp_path / "python")
+    assert len(list((tmp_path / "temporary").glob("of-pip.*"))) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -96,10 +96,21 @@ def test_a_detached_command_has_a_pid_and_its_output_in_the_log(tmp_path: Path) 
     assert int(log.read_text()) == pid
 
 
-@pytest.mark.parametrize("mode", ["exec", "spawn"])
-def test_a_command_that_is_not_there(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "status"), [(["true", *["x" * 120_000] * 12], 0), (["true", "x" * 200_000], 126)]
+)
+def test_a_command_of_more_than_a_megabyte(words: list[str], status: int) -> None:
+    """Is executed, unless the kernel does not: one word of more than 128 KB is too long, as it is everywhere."""
     with served() as connection:
-        connection.sendall(client.request(mode, "", ["/no/such"]))
+        connection.sendall(client.request("exec", "", words))
+        assert int(told(connection)[frames.STATUS]) == status << 8
+
+
+@pytest.mark.parametrize("name", ["/no/such", ""])
+@pytest.mark.parametrize("mode", ["exec", "spawn"])
+def test_a_command_that_is_not_there(mode: str, name: str) -> None:
+    with served() as connection:
+        connection.sendall(client.request(mode, "", [name]))
         if mode == "exec":
             assert int(told(connection)[frames.STATUS]) == 127 << 8
         else:

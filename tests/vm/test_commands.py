@@ -177,6 +177,56 @@ def test_a_power_on_that_is_killed_loses_no_machine(lab: VmLab) -> None:
     assert lab.hosts["peer"].exec(["true"]).returncode == 0
 
 
+def test_whoever_serves_commands_may_be_killed(lab: VmLab) -> None:
+    """Another one goes on, in the same boot; the command that ran is the one that is lost."""
+    before = boots(lab)
+    killed = migrate_lab(lab, "exec", "peer", "--", "killall", "-9", "python3")
+    assert (killed.returncode, killed.stderr) == (125, "migrate-lab: the machine ended the connection\n")
+    assert migrate_lab(lab, "exec", "peer", "--", "hostname").stdout == "peer\n"
+    assert boots(lab) == before
+    lab.hosts["peer"].exec(["sh", "-c", "kill 1; kill -INT 1; kill -HUP 1"])
+    assert boots(lab) == before
+
+
+def test_a_machine_whose_kernel_has_stopped(lab: VmLab) -> None:
+    """Nothing waits for it; all say so, and what helps."""
+    panic = "sysctl -q kernel.sysrq=1; (sleep 1; echo c > /proc/sysrq-trigger) < /dev/null > /dev/null 2>&1 &"
+    lab.hosts["peer"].exec(["sh", "-c", panic])
+    eventually(lambda: lab.machines.silent(["peer"]), "it has stopped")
+    helps = f"`migrate-lab --vm --name {lab.name} power peer off`, then `on`, boots it anew\n"
+    status = migrate_lab(lab, "status")
+    assert (status.returncode, "peer does not answer: `power peer off`" in status.stdout) == (1, True)
+    for status_of, words in (
+        (1, ["up"]),
+        (1, ["power", "peer", "on"]),
+        (125, ["exec", "peer", "--", "true"]),
+    ):
+        done = migrate_lab(lab, *words)
+        assert (done.returncode, done.stderr.endswith(helps)) == (status_of, True), done.stderr
+    lab.power_off("peer")
+    lab.power_on("peer")
+    assert migrate_lab(lab, "status").returncode == 0
+
+
+def test_a_command_ends_with_its_machine(lab: VmLab) -> None:
+    """At once: the network does not tell, and a silent machine is waited for for half a minute."""
+    run = lab.hosts["peer"].popen(["sleep", "1002"], stderr=subprocess.PIPE, text=True)
+    eventually(
+        lambda: lab.hosts["peer"].exec(["pgrep", "-f", "^sleep 1002"], check=False).stdout, "it sleeps"
+    )
+    lab.power_off("peer")
+    said = run.communicate(timeout=15)[1]
+    assert (run.returncode, said) == (
+        125,
+        "migrate-lab: the machine has ended: its power was cut, or it switched itself off\n",
+    )
+    up = migrate_lab(lab, "--kernel", "peer=6.1", "up")
+    assert (up.returncode, up.stderr) == (
+        0,
+        f"lab {lab.name!r} was up in part, and every machine is as it was made\n",
+    )
+
+
 @pytest.mark.usefixtures("lab")
 def test_an_up_that_is_killed_leaves_no_machine() -> None:
     """Also the next ``down`` finds and removes the little that is left."""

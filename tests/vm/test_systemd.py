@@ -35,7 +35,7 @@ StandardError=null
 KEPT = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def under_systemd(lab: VmLab) -> Iterator[VmLab]:
     """Both machines have booted systemd."""
     for name in ("origin", "destination"):
@@ -75,3 +75,13 @@ def test_a_service_of_another_user(under_systemd: VmLab) -> None:
     eventually(
         lambda: origin.exec(state).stdout.strip() in ("inactive", "failed"), "systemd has seen its end"
     )
+
+
+def test_whoever_serves_commands_may_be_killed(under_systemd: VmLab) -> None:
+    """systemd starts another one, with the socket; the limit of its starts is none."""
+    host = under_systemd.hosts["destination"]
+    boot = ["cat", "/proc/sys/kernel/random/boot_id"]
+    before = host.exec(boot).stdout
+    for _ in range(6):
+        assert host.exec(["killall", "-9", "python3"], check=False).returncode == 125
+        assert host.exec(boot).stdout == before

@@ -26,8 +26,10 @@ def accelerator(kernel: Kernel) -> str:
     if shutil.which(qemu.PROGRAM) is None:
         raise LabError(f"{qemu.PROGRAM} is not installed: tools/setup vm installs what machines need")
     known = cache.CACHE / "accelerator"
-    if known.exists() and (words := known.read_text().split())[1:] == [state.boot_id()]:
-        return words[0]
+    if known.exists():
+        name, _, boot = known.read_text(errors="replace").strip().partition(" ")
+        if name in qemu.ACCELERATORS and boot == state.boot_id():
+            return name
     found = next((name for name in ("kvm", "tcg") if _possible(name) and boots(name, kernel)), None)
     if found is None:
         raise LabError("no machine boots here, neither with KVM nor without")

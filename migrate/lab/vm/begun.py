@@ -66,7 +66,7 @@ def detached(request: dict[str, Any]) -> bytes:
     answer, answer_end = os.pipe()
     child = os.fork()
     if child == 0:
-        _back_home()
+        os.chdir("/")
         enter.detach(request["log"] or None, request["command"], answer_end)
     os.close(answer_end)
     said = os.read(answer, 4096)
@@ -74,17 +74,9 @@ def detached(request: dict[str, Any]) -> bytes:
     return said
 
 
-def _back_home() -> None:
-    """Enter the machine's own network namespace; this process is in the control's."""
-    descriptor = os.open("/proc/1/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    enter.setns(descriptor, enter.CLONE_NEWNET)
-    os.close(descriptor)
-    os.chdir("/")
-
-
 def _become(request: dict[str, Any]) -> None:
-    """In the process to be: the command, in the machine's own network, and dead if its keeper is."""
-    _back_home()
+    """In the process to be: the command, dead if its keeper is."""
+    os.chdir("/")
     os.closerange(3, _MOST_DESCRIPTORS)
     enter.libc.prctl(enter.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.environ.pop("TERM", None)

@@ -18,7 +18,8 @@ from typing import Any
 from migrate.lab import enter
 from migrate.lab.errors import LabError
 
-CACHE = Path(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab").absolute()
+#: As it is called without symbolic links: where they lead need not be seen in the segment.
+CACHE = Path(os.path.realpath(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab"))
 #: Who builds may have to download a few hundred megabytes and to unpack them on a busy machine.
 BUILD_DEADLINE_S = 1800.0
 RETRY_S = 0.2
@@ -75,13 +76,21 @@ def filling() -> Iterator[None]:
 
     :raises LabError: the cache cannot be used as it is, or what is in it; the message says where and why.
     """
+    complete_path()
+    other = f"what machines are made of is kept in {CACHE}: MIGRATE_LAB_CACHE names another directory"
+    if len(str(CACHE).split()) != 1:  # mmdebstrap's hooks take it for two.
+        raise LabError(f"{CACHE} has a blank in it; {other}")
     try:
         yield
     except OSError as error:
-        where = f"{error.filename or CACHE}: {error.strerror}"
-        raise LabError(
-            f"{where}; what machines are made of is kept in {CACHE}: MIGRATE_LAB_CACHE names another directory"
-        ) from error
+        raise LabError(f"{error.filename or CACHE}: {error.strerror}; {other}") from error
+
+
+def complete_path() -> None:
+    """Have programs looked for where only root's PATH leads, too: su(1) leaves that of a user."""
+    known = [one for one in os.environ.get("PATH", "").split(":") if one]
+    more = [one for one in enter.PATH.split(":") if one not in known]
+    os.environ["PATH"] = ":".join([*known, *more])
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import struct
 import termios
 
 from migrate.lab import enter
+from migrate.lab.errors import LabError
 from migrate.lab.vm import frames
 from migrate.lab.vm.given import Given
 
@@ -24,6 +25,10 @@ ENOUGH = 1 << 18
 
 
 class Gone(Exception):
+    """The machine has ended, or who served the command there."""
+
+
+class Silent(Gone):
     """The machine does not answer."""
 
 
@@ -69,11 +74,22 @@ class Written:
         return [descriptor for descriptor, data in self._waiting.items() if data]
 
     def write(self, ready: dict[int, int]) -> None:
-        """Write to one that is *ready* what it takes without waiting; the other may be the same pipe."""
+        """Write to one that is *ready* what it takes without waiting; the other may be the same pipe.
+
+        :raises BrokenPipeError: nobody reads it.
+        :raises LabError: it does not take it, its disk being full for one.
+        """
         for descriptor in [one for one in self.wanted() if one in ready][:1]:
             data = self._waiting[descriptor]
-            with contextlib.suppress(BlockingIOError):
+            try:
                 del data[: os.write(descriptor, data[: select.PIPE_BUF])]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                name = {1: "output", 2: "error"}[descriptor]
+                raise LabError(f"standard {name}: {error.strerror}") from None
 
 
 class Exchange:
@@ -81,10 +97,13 @@ class Exchange:
 
     :param told: see :func:`signals`.
     :param terminal: the command has a terminal, whose size is that of ours.
+    :param end: can be read once the machine is no more, which the network does not tell; -1: none.
     """
 
-    def __init__(self, connection: socket.socket, told: int, *, terminal: bool = False) -> None:
-        self.connection, self.told, self.terminal = connection, told, terminal
+    def __init__(
+        self, connection: socket.socket, told: int, *, terminal: bool = False, end: int = -1
+    ) -> None:
+        self.connection, self.told, self.terminal, self.end = connection, told, terminal, end
         self.given, self.written = Given(), Written()
         self.reader = frames.Reader()
         self.waiting = bytearray()
@@ -113,6 +132,8 @@ class Exchange:
         if self.status is None:
             reads = select.POLLIN if self.hurried or len(self.written) < ENOUGH else 0
             found[self.connection.fileno()] = reads | (select.POLLOUT if self.waiting else 0)
+            if self.end >= 0:
+                found[self.end] = select.POLLIN
             if self.given.is_wanted():
                 found[self.given.descriptor] = select.POLLIN
         return found
@@ -129,6 +150,8 @@ class Exchange:
             self.waiting += frames.frame(frames.INPUT, data)
         if ready.get(self.connection.fileno(), 0) & ~select.POLLOUT:
             self._receive()
+        elif self.end in ready:  # What it has sent before has come.
+            raise Gone("the machine has ended: its power was cut, or it switched itself off")
         if self.waiting:
             with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
                 del self.waiting[: self.connection.send(self.waiting)]
@@ -151,7 +174,7 @@ class Exchange:
         except BlockingIOError:
             return
         except OSError as error:
-            raise Gone(f"the machine does not answer any more: {error}") from None
+            raise Silent(f"the machine does not answer any more: {error}") from None
         if not data:
             raise Gone("the machine ended the connection")
         for kind, content in self.reader.add(data):

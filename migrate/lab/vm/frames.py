@@ -13,8 +13,9 @@ import struct
 
 REQUEST, INPUT, SIGNAL, OUTPUT, ERRORS, STATUS, SPAWNED, TAKEN, SIZE = range(1, 10)
 _HEADER = struct.Struct(">BI")
-#: Of one frame's bytes; who sends more is not one of the two ends.
-LONGEST = 1 << 20
+#: Of one frame's bytes; who sends more is not one of the two ends. A command may have words of 6 MB, in JSON six
+#: characters for each byte at worst. Source: fs/exec.c bprm_stack_limits().
+LONGEST = 40 << 20
 
 
 class Unexpected(Exception):

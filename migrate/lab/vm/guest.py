@@ -1,7 +1,7 @@
 """What runs in a machine of the lab: it makes the machine a host of the topology, and runs the commands it is told.
 
 As PID 1 (``init``), or as a service under systemd (``serve``); the specification is in /run/lab/spec.json. Commands
-come over an interface that lives in a network namespace of this process alone, so that no program of the machine
+come over an interface that lives in a network namespace in which no process is, so that no program of the machine
 sees it, and no link that a test cuts is missed. Its asking end is :mod:`migrate.lab.vm.client`.
 """
 
@@ -35,6 +35,12 @@ MODULES = (
 BACKLOG = 64
 SSHD = "/usr/sbin/sshd"
 DEADLINE_S = 60.0
+#: On the console, once commands can be run.
+READY = "LAB READY"
+#: Between two that serve: what kills them at once might go on to do so.
+AGAIN_S = 0.1
+#: The first descriptor that systemd passes on. Source: sd_listen_fds(3).
+KEPT = 3
 
 
 def run(*command: str, text: str | None = None) -> None:
@@ -93,39 +99,71 @@ def set_up(spec: dict[str, Any]) -> None:
 
 
 def listen(spec: dict[str, Any]) -> socket.socket:
-    """Move this process and the control interface into a network namespace, and listen there."""
+    """Move the control interface into a network namespace of its own, and listen there; this process is back then.
+
+    Nothing but the socket, and what is accepted from it, keeps that namespace.
+    """
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     enter.libc.unshare(enter.CLONE_NEWNET)
-    run("nsenter", "-t", "1", "-n", "ip", "link", "set", "control", "netns", str(os.getpid()))
+    own = str(os.getpid())
+    run("nsenter", f"--net=/proc/{own}/fd/{home}", "ip", "link", "set", "control", "netns", own)
     run("ip", "address", "add", spec["control_address"], "dev", "control")
     run("ip", "link", "set", "control", "up")
-    return socket.create_server(("", spec["control_port"]), backlog=BACKLOG)
+    listener = socket.create_server(("", spec["control_port"]), backlog=BACKLOG)
+    enter.setns(home, enter.CLONE_NEWNET)
+    os.close(home)
+    return listener
 
 
-def serve(spec: dict[str, Any]) -> None:
+def serve(listener: socket.socket) -> None:
     """Run commands for ever, each in a process of its own."""
     enter.be_called(b"lab keeper")
-    with listen(spec) as listener:
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                serve_one(connection)
-            connection.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            serve_one(connection)
+        connection.close()
 
 
 def be_init(spec: dict[str, Any]) -> None:
-    """Be PID 1: set the machine up, have another process serve, and let the kernel reap what comes here."""
+    """Be PID 1: set the machine up, have another process serve, and reap what comes here.
+
+    Who serves may be killed, by ``killall python3`` for one. The socket is ours, so another one goes on with it.
+    """
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # Which the kernel does not deliver to PID 1; Python would end.
     mount_all()
     set_up(spec)
-    if os.fork() == 0:
-        os.setsid()
-        serve(spec)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    print("LAB READY", flush=True)
+    listener = listen(spec)
+    print(READY, flush=True)
     enter.be_called(b"lab keeper init")
     while True:
-        signal.pause()
+        serving = os.fork()
+        if serving == 0:
+            os.setsid()
+            serve(listener)
+        while os.wait()[0] != serving:
+            pass
+        time.sleep(AGAIN_S)
+
+
+def be_service(spec: dict[str, Any]) -> None:
+    """Be systemd's service, which keeps the socket for us: one that is started again goes on with it.
+
+    Source: sd_notify(3), FDSTORE=1; sd_listen_fds(3).
+    """
+    if os.environ.get("LISTEN_FDS"):
+        serve(socket.socket(fileno=KEPT))
+    set_up(spec)
+    listener = listen(spec)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.connect(os.environ["NOTIFY_SOCKET"])
+        socket.send_fds(systemd, [b"FDSTORE=1"], [listener.fileno()])
+    print(READY, file=sys.stderr, flush=True)
+    serve(listener)
 
 
 def main() -> int:
@@ -136,8 +174,7 @@ def main() -> int:
         spec = json.loads(SPEC.read_text())
         if sys.argv[1] == "init":
             be_init(spec)
-        set_up(spec)
-        serve(spec)
+        be_service(spec)
     except Exception as error:
         print(f"LAB: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         time.sleep(5)  # Before the kernel's panic, which PID 1's end is, hides it.

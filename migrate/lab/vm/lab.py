@@ -19,8 +19,8 @@ from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
-from migrate.lab.vm import client, network, qemu, seed
-from migrate.lab.vm.exchange import Gone
+from migrate.lab.vm import client, qemu, seed
+from migrate.lab.vm.exchange import Gone, Silent
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
 
@@ -33,11 +33,6 @@ class VmHost(Host):
     """One machine of a lab that is up."""
 
     lab: "VmLab"
-
-    @property
-    def control(self) -> tuple[str, int]:
-        """Where its agent listens, in the segment's network namespace."""
-        return network.control_address(self.node), network.CONTROL_PORT
 
     @property
     def netns(self) -> Path:
@@ -55,7 +50,7 @@ class VmHost(Host):
 
     def _argv(self, mode: str, *words: str) -> list[str]:
         log, command = (words[0], words[1:]) if mode == "spawn" else ("", words)
-        return client.argv(mode, self.init, self.control, log, list(command))
+        return client.argv(mode, self.init, self.node, log, list(command))
 
     def _need_power(self) -> None:
         """:raises LabError: the machine is off, and would be waited for."""
@@ -73,17 +68,26 @@ class VmHost(Host):
         """Run *command* with this process's standard streams; the caller changes its network for good."""
         self._need_power()
         try:
-            return client.run(self.init, self.control, command, terminal=terminal)
+            return client.run(self.init, self.node, command, terminal=terminal)
         except Gone as error:
-            raise LabError(str(error)) from None
+            raise self._gone(error) from None
 
     def run_detached(self, log: str | None, command: list[str]) -> int:
         """Start *command*, print its PID in the machine; the caller changes its network for good."""
         self._need_power()
         try:
-            return client.spawn(self.init, self.control, log or "", command)
+            return client.spawn(self.init, self.node, log or "", command)
         except Gone as error:
-            raise LabError(str(error)) from None
+            raise self._gone(error) from None
+
+    def _gone(self, error: Gone) -> LabError:
+        """Why it did not answer, and what helps, if it runs."""
+        try:
+            machines = self.lab.machines
+        except LabError:
+            return LabError(f"{error}; the lab was taken down")
+        helps = isinstance(error, Silent) and machines.is_on(self.node)
+        return LabError(f"{error}: {machines.remedy(self.node)}" if helps else str(error))
 
 
 def _need_systemd(host: str, architecture: str) -> None:
@@ -161,9 +165,11 @@ class VmLab(Lab):
 
         with state.locked(self.name, KIND) as directory:
             if self.is_up():
+                self._need_answers()
                 return False
-            if self._stands():
+            if self.stands():
                 self._switch_on(self.off())
+                self._need_answers()
                 return True
             state.end(state.load(directory))
             state.empty(directory)
@@ -174,12 +180,18 @@ class VmLab(Lab):
                 raise
         return True
 
-    def _stands(self) -> bool:
-        """Whether the segment lives, and what the machines are made of is known."""
+    def stands(self) -> bool:
+        """Return whether :meth:`up` goes on with what there is: a segment, and machines that are known."""
         try:
             return set(self.machines.load()) == set(topology.HOSTS)
         except LabError:
             return False
+
+    def _need_answers(self) -> None:
+        """:raises LabError: one of the machines, all of which run, runs no commands."""
+        if silent := self.machines.silent(topology.HOSTS):
+            said = [f"{name} does not answer: {self.machines.remedy(name)}" for name in silent]
+            raise LabError("\n".join(said))
 
     def _switch_on(self, names: Sequence[str]) -> None:
         machines = self.machines
@@ -232,7 +244,7 @@ class VmLab(Lab):
         :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
         """
         with self._changing(host) as machines:
-            architecture = machines.load()[host]["machine"]["architecture"]
+            architecture = machines.load()[host]["architecture"]
             if systemd:
                 _need_systemd(host, architecture)
             words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT, architecture)
@@ -252,10 +264,13 @@ class VmLab(Lab):
             known, machines = self.machines.load(), self.machines
         except LabError:
             return status
-        for name, row in known.items():
-            machine = row["machine"]
+        off = self.off()
+        silent = machines.silent([name for name in known if name not in off])
+        status["up"] = status["up"] and not silent
+        for name, machine in known.items():
             status["hosts"][name]["machine"] = {
-                "on": machines.is_on(name),
+                "on": name not in off,
+                "answers": name not in (*off, *silent),
                 "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[2],
                 "accelerator": machine["accelerator"],
                 "cpu": machine["cpu"] or "the best there is",

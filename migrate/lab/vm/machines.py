@@ -9,14 +9,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from migrate.lab import enter
 from migrate.lab.errors import LabError
 from migrate.lab.state import Init
-from migrate.lab.vm import client, network, qemu
+from migrate.lab.vm import client, guest, qemu
 
 #: Within the segment: on a file system in memory that ends with it.
 RUN = Path("/run/vm")
@@ -25,6 +25,8 @@ FILE = "machines.json"
 READY_DEADLINE_S = {"kvm": 90.0, "tcg": 600.0}
 POLL_S = 0.3
 START_DEADLINE_S = 30.0
+#: Of a machine that is asked whether it answers: longer than it takes to connect, on a busy host.
+ANSWER_DEADLINE_S = 60.0
 SAID_BYTES = 3000
 PANIC = "Kernel panic"
 
@@ -56,12 +58,12 @@ class Machines:
 
     def describe(self, machines: Mapping[str, qemu.Machine]) -> None:
         """Write the machines down, all of them off."""
-        self.save({name: {"machine": one._asdict()} for name, one in machines.items()})
+        self.save({name: one._asdict() for name, one in machines.items()})
 
     def change(self, name: str, **fields: Any) -> None:
         """Give a machine that is off another processor, clock or kernel's words; see :class:`qemu.Machine`."""
         known = self.load()
-        known[name]["machine"] |= fields
+        known[name] |= fields
         self.save(known)
 
     def is_on(self, name: str) -> bool:
@@ -75,14 +77,16 @@ class Machines:
         """
         for path in outside(self.init, Path("/proc")).glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended, or the segment has
-                if (path / "cmdline").read_bytes().split(b"\0")[1:3] == [b"-name", name.encode()]:
+                if qemu.is_machine((path / "cmdline").read_bytes(), name):
                     return int(path.name)
         return 0
 
     def power_on(self, name: str) -> None:
         """Start QEMU for a machine that is off; it boots from its disks as they are."""
         if not self.is_on(name):
-            self._spawn(_machine(self.load()[name]["machine"]))
+            # Of another boot, until QEMU begins it anew.
+            outside(self.init, RUN / name / "console").unlink(missing_ok=True)
+            self._spawn(_machine(self.load()[name]))
 
     def power_off(self, name: str) -> None:
         """End QEMU at once: a cut of the power. What the machine's kernel had not written yet is lost."""
@@ -95,37 +99,53 @@ class Machines:
             time.sleep(POLL_S / 10)
 
     def wait_ready(self, name: str) -> None:
-        """Wait until the machine runs commands. :raises LabError: it does not; with its last words."""
+        """Wait until the machine runs commands. :raises LabError: it does not; with its last words.
+
+        One that ran commands before, and does not any more, is not waited for.
+        """
         if not (known := self.load()):
             raise LabError(f"{name} has ended with its lab")
-        deadline = time.monotonic() + READY_DEADLINE_S[known[name]["machine"]["accelerator"]]
-        address = (network.control_address(name), network.CONTROL_PORT)
+        deadline = time.monotonic() + READY_DEADLINE_S[known[name]["accelerator"]]
         while True:
-            words = client.argv("exec", self.init, address, "", ["true"])
-            done = subprocess.run(
-                words,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=START_DEADLINE_S * 2,
-                check=False,
-            )
-            if done.returncode == 0:
+            was_ready = guest.READY in self._said(name, "console")
+            if not self.silent([name]):
                 return
             if not self.is_on(name):
                 raise LabError(f"{name} has switched itself off: {self.last_words(name)}")
-            if time.monotonic() > deadline or PANIC in self.last_words(name):
-                raise LabError(f"{name} does not come up: {self.last_words(name)}")
+            if PANIC in self.last_words(name) or (time.monotonic() > deadline and not was_ready):
+                raise LabError(f"{name} does not come up: {self.last_words(name)}\n{self.remedy(name)}")
+            if was_ready:
+                raise LabError(f"{name} runs and does not answer any more: {self.remedy(name)}")
             time.sleep(POLL_S)
+
+    def remedy(self, name: str) -> str:
+        """Return what helps a machine that does not answer."""
+        how = f"migrate-lab --vm --name {self.directory.stem} power {name}"
+        return f"`{how} off`, then `on`, boots it anew"
+
+    def silent(self, names: Sequence[str]) -> list[str]:
+        """Return those of *names* that run no command now; all are asked at once."""
+        with contextlib.ExitStack() as ended:
+            asked = {name: self._ask(name) for name in names}
+            for process in asked.values():
+                ended.callback(process.wait)
+                ended.callback(process.kill)
+            deadline = time.monotonic() + ANSWER_DEADLINE_S
+            return [name for name, process in asked.items() if not _is_good(process, deadline)]
+
+    def _ask(self, name: str) -> subprocess.Popen[bytes]:
+        words, nothing = client.argv("exec", self.init, name, "", ["true"]), subprocess.DEVNULL
+        return subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing)
 
     def last_words(self, name: str) -> str:
         """Return the end of the machine's console and of QEMU's messages."""
-        said = ""
-        for file in (RUN / name / "log", RUN / name / "console"):
-            try:
-                said += outside(self.init, file).read_text(errors="replace")[-SAID_BYTES:]
-            except OSError:
-                continue
-        return said.strip()
+        return "".join(self._said(name, file)[-SAID_BYTES:] for file in ("log", "console")).strip()
+
+    def _said(self, name: str, file: str) -> str:
+        try:
+            return outside(self.init, RUN / name / file).read_text(errors="replace")
+        except OSError:
+            return ""
 
     def _spawn(self, machine: qemu.Machine) -> None:
         self._enter("spawn", str(machine.run / "log"), *qemu.arguments(machine, time.time()))
@@ -154,6 +174,14 @@ class Machines:
         if done.returncode:
             raise LabError(f"{words[0]}: {done.stderr.strip()}")
         return done.stdout
+
+
+def _is_good(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Whether it ends well by *deadline*, on the monotonic clock."""
+    try:
+        return process.wait(max(0.0, deadline - time.monotonic())) == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _machine(fields: dict[str, Any]) -> qemu.Machine:

@@ -19,6 +19,7 @@ ARCHIVE_DEADLINE_S = 30.0
 
 def problem() -> str:
     """Return why no machine can boot here, as a sentence; "" if one can."""
+    cache.complete_path()
     if os.geteuid() != 0:
         return "it needs root"
     needed = PROGRAMS if root.is_built() else (*PROGRAMS, *BUILDERS)
@@ -36,6 +37,7 @@ def problem() -> str:
 
 def problem_of(architecture: str) -> str:
     """Return why no machine of *architecture* can be had here; "" if one can, as far as is known beforehand."""
+    cache.complete_path()
     program = qemu.ARCHITECTURES[architecture].program
     if shutil.which(program) is None:
         return f"{program} is not installed: tools/setup vm"

@@ -135,6 +135,11 @@ def arguments(machine: Machine, now: float) -> list[str]:
     return [*command, "-device", kind.random]
 
 
+def is_machine(command_line: bytes, name: str) -> bool:
+    """Return whether that, as /proc/PID/cmdline has it, runs the machine *name*: as :func:`arguments` begins."""
+    return command_line.split(b"\0")[1:3] == [b"-name", name.encode()]
+
+
 def _in_list(path: Path) -> str:
     """As QEMU takes it among other options."""
     return str(path).replace(",", ",,")

@@ -7,8 +7,10 @@ packages' files are kept: a second image needs no download.
 """
 
 import hashlib
+import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.lab.errors import LabError
@@ -92,11 +94,11 @@ def _make_foreign(architecture: str, directory: Path) -> None:
         "--no-compile",
     ]
     pip += ["--only-binary=:all:", "--python-version", PYTHON, "--platform", "any", "--target", str(python)]
-    cache.run([*pip, *_foreign_pins()])
+    _build([*pip, *_foreign_pins()], directory)
     options = ["--mode=root", "--variant=extract", f"--architectures={architecture}", f"--aptopt={settings}"]
     options += [f"--include={','.join(FOREIGN_PACKAGES)}", f"--setup-hook={FOREIGN_HOOK}"]
     sources = debian.sources((debian.SUITE,), architecture)
-    cache.run(["mmdebstrap", *options, debian.SUITE, tree, *sources])
+    _build(["mmdebstrap", *options, debian.SUITE, tree, *sources], directory)
     shutil.copytree(python, tree / f"usr/local/lib/python{PYTHON}/dist-packages")
     disks.make(tree, directory / "image", "root", SIZE_BYTES)
     shutil.rmtree(tree)
@@ -135,10 +137,18 @@ def _make(directory: Path) -> None:
     settings.write_text(debian.acquire_settings())
     options = ["--mode=root", "--variant=minbase", "--skip=essential/unlink", f"--aptopt={settings}"]
     command = ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *hooks, debian.SUITE, str(tree)]
-    cache.run([*command, *debian.sources((debian.SUITE,))])
+    _build([*command, *debian.sources((debian.SUITE,))], directory)
     (directory / "packages").write_text(_installed(tree))
     disks.make(tree, directory / "image", "root", SIZE_BYTES)
     shutil.rmtree(python)
+
+
+def _build(command: Sequence[str | Path], directory: Path) -> None:
+    """Run mmdebstrap or pip. If it is killed the next build removes what it has left, with *directory*."""
+    temporary = directory / "temporary"
+    temporary.mkdir(exist_ok=True)
+    cache.run(command, env=os.environ | {"TMPDIR": str(temporary)})
+    shutil.rmtree(temporary)
 
 
 def _python_packages(directory: Path) -> None:
@@ -156,7 +166,7 @@ def _python_packages(directory: Path) -> None:
     for name in ("manylinux_2_36_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64"):
         target += ["--platform", name]
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
-    cache.run([*command, "--only-binary=:all:", *target, *pins])
+    _build([*command, "--only-binary=:all:", *target, *pins], directory.parent)
 
 
 def _installed(tree: Path) -> str:

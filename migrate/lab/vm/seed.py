@@ -24,14 +24,19 @@ DIRECTORIES = {
     "/usr/local/bin": 0o755,
 }
 _PROGRAM = "import sys; sys.path.insert(0, {!r}); from migrate.lab.vm.guest import main; sys.exit(main())"
-#: Delegate and KillMode: what commands start there is theirs, and is no business of the service.
+#: Delegate and KillMode: what commands start there is theirs, and is no business of the service. Whatever kills the
+#: service, it is started again, with the socket that systemd has kept for it.
 _UNIT = """[Unit]
 Description=This machine as a host of the lab
 After=systemd-sysctl.service systemd-tmpfiles-setup.service dbus.socket
 DefaultDependencies=no
 Conflicts=shutdown.target
+StartLimitIntervalSec=0
 [Service]
 ExecStart=/run/lab/serve
+Restart=always
+NotifyAccess=main
+FileDescriptorStoreMax=1
 KillMode=process
 Delegate=yes
 TasksMax=infinity

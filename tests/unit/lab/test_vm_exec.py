@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from harness.wait import eventually
 
+from migrate.lab.vm import frames
+from migrate.lab.vm.exchange import Exchange, Gone
 from migrate.lab.vm.given import CHUNK
 
 PROGRAM = [sys.executable, "-I", str(Path(__file__).with_name("without_a_machine.py"))]
@@ -171,6 +173,38 @@ def test_what_goes_on_in_the_background_is_not_waited_for() -> None:
     assert shell("$EXEC sh -c 'yes & sleep 0.1; exit 0' | tail -c 2; echo ${PIPESTATUS[0]}").endswith(
         "y\n0\n"
     )
+
+
+# --- ends -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", ["", "2"])
+def test_an_output_that_takes_nothing_ends_the_command(tmp_path: Path, stream: str) -> None:
+    other = tmp_path / "other"
+    script = f"$EXEC sh -c 'while :; do echo for {tmp_path}; echo >&2; done' {{}} {stream}>/dev/full; echo $?"
+    assert shell(script.format(f"2>{other}" if not stream else ">/dev/null")) == "125\n"
+    eventually(lambda: not pids(f"sh -c .*{tmp_path}.*"), "it has ended")
+    if not stream:
+        assert other.read_text().strip() == "migrate-lab: standard output: No space left on device"
+
+
+@pytest.mark.parametrize("said", [b"", frames.frame(frames.STATUS, b"0")])
+def test_the_end_of_the_machine_is_the_end(said: bytes) -> None:
+    """What it had said before is heard; the network does not tell its end."""
+    ours, theirs = socket.socketpair()
+    end, machine = os.pipe()
+    told, teller = os.pipe()
+    with ours, theirs:
+        theirs.sendall(said)
+        os.close(machine)
+        passing = Exchange(ours, told, end=end)
+        if said:
+            assert passing.run() == 0
+        else:
+            with pytest.raises(Gone, match="the machine has ended"):
+                passing.run()
+    for descriptor in (end, told, teller):
+        os.close(descriptor)
 
 
 # --- terminals ----------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from argparse import ArgumentTypeError
@@ -12,10 +15,26 @@ from pathlib import Path
 
 import pytest
 
-from migrate.lab import LabError, topology
+from migrate.lab import LabError, enter, state, topology
 from migrate.lab.arguments import by_host
-from migrate.lab.cli import in_a_word, main
-from migrate.lab.vm import box, cpio, debian, frames, modules, network, project, qemu, root, routed, seed
+from migrate.lab.cli import in_a_word, main, what_runs
+from migrate.lab.vm import (
+    accelerator,
+    box,
+    cache,
+    client,
+    cpio,
+    debian,
+    frames,
+    kernels,
+    modules,
+    network,
+    project,
+    qemu,
+    root,
+    routed,
+    seed,
+)
 from migrate.lab.vm.lab import VmLab
 
 NAMES = [
@@ -290,6 +309,11 @@ def test_frames_come_whole_however_they_are_cut() -> None:
         assert found == [(frames.OUTPUT, b"abc"), (frames.INPUT, b""), (frames.STATUS, b"0")]
 
 
+def test_a_command_that_is_too_long_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(LabError, match="no more than"):
+        client.request("exec", "", ["x" * frames.LONGEST])
+
+
 def test_a_frame_that_is_too_long_is_refused() -> None:
     with pytest.raises(frames.Unexpected):
         frames.Reader().add(b"\4\x7f\xff\xff\xff")
@@ -351,12 +375,134 @@ def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixtur
 
 def test_a_status_says_which_machines_are_off() -> None:
     def status(up: bool, **on: bool) -> dict[str, object]:
-        return {"up": up, "hosts": {host: {"machine": {"on": one}} for host, one in on.items()}}
+        machines = {host: {"machine": {"on": one, "answers": one}} for host, one in on.items()}
+        return {"up": up, "hosts": machines}
 
     assert in_a_word(status(True, origin=True, peer=True)) == "up"
     assert in_a_word(status(False, origin=True, peer=False)).startswith("up in part: peer is off")
     assert in_a_word(status(False, origin=False, peer=False)).startswith("up in part: origin, peer are off")
     assert in_a_word({"up": False, "hosts": {"origin": {}}}) == "down"
+
+
+def test_a_status_says_which_machines_do_not_answer() -> None:
+    machines = {
+        "origin": {"on": True, "answers": False},
+        "gateway": {"on": True, "answers": True},
+        "peer": {"on": False, "answers": False},
+    }
+    status = {"up": False, "hosts": {name: {"machine": one} for name, one in machines.items()}}
+    assert in_a_word(status) == (
+        "up in part: peer is off, and started by `up`;"
+        " origin does not answer: `power origin off`, then `on`, boots it anew"
+    )
+    assert what_runs(status["hosts"]["origin"]) == "does not answer"  # type: ignore[index]
+
+
+#: Once all is imported: Python itself may be root's alone.
+AS_NOBODY = """
+import os, sys
+from migrate.lab import cli, errors, state
+import migrate.lab.vm.lab
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+
+
+def as_nobody(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", AS_NOBODY + program, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("status", 1),
+        ("down", 1),
+        ("power peer off", 1),
+        ("exec peer -- true", 125),
+        ("spawn peer -- true", 125),
+    ],
+)
+def test_machines_are_refused_without_root(words: str, status: int) -> None:
+    done = as_nobody("sys.exit(cli.main(['--vm', '--name', 'none', *sys.argv[1:]]))", *words.split())
+    said = "migrate-lab: machines need root, also to be looked at\n"
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_a_lab_is_not_ended_without_root() -> None:
+    program = (
+        "try: state.end({'x': state.Init(int(sys.argv[1]), int(sys.argv[2]))})\n"
+        "except errors.LabError as error: print(error)"
+    )
+    with subprocess.Popen(["sleep", "600"]) as init:
+        done = as_nobody(program, str(init.pid), str(enter.start_ticks(init.pid)))
+        init.kill()
+    assert (done.stdout, done.stderr) == ("to bring a lab down needs root\n", "")
+
+
+def test_a_complaint_that_cannot_be_written_changes_no_status() -> None:
+    words = f"{sys.executable} -m migrate.lab --vm --name none exec origin -- true 2>/dev/full"
+    assert subprocess.run(["sh", "-c", words], timeout=60).returncode == 125
+
+
+CLEANS_UP = """
+import signal
+from migrate.lab.ends import cleaning_up
+with cleaning_up():
+    try:
+        print("begun", flush=True)
+        signal.pause()
+    finally:
+        print("cleaned", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_up_that_is_ended_cleans_up(number: signal.Signals) -> None:
+    """And ends by the signal."""
+    with subprocess.Popen([sys.executable, "-c", CLEANS_UP], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(number)
+        assert (run.stdout.read(), run.wait(60)) == ("cleaned\n", -number)
+
+
+def test_programs_are_found_where_only_root_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert shutil.which("mkfs.ext4") is None
+    with cache.filling():
+        assert shutil.which("mkfs.ext4")
+
+
+def test_a_cache_with_a_blank_in_its_path_is_refused(tmp_path: Path) -> None:
+    surroundings = os.environ | {"MIGRATE_LAB_CACHE": str(tmp_path / "a b")}
+    words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", "none", "up"]
+    done = subprocess.run(words, env=surroundings, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "has a blank in it" in done.stderr) == (1, True)
+    assert not (tmp_path / "a b").exists()
+
+
+def test_a_cache_is_meant_by_its_own_name(tmp_path: Path) -> None:
+    """A link is a name that the segment may not know."""
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    surroundings = os.environ | {"MIGRATE_LAB_CACHE": str(tmp_path / "link")}
+    words = [sys.executable, "-c", "from migrate.lab.vm import cache; print(cache.CACHE)"]
+    done = subprocess.run(words, env=surroundings, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str((tmp_path / "real").resolve())
+
+
+@pytest.mark.parametrize("kept", [b"\xff\xfe", b"", b"nothing BOOT", b"kvm", b"tcg BOOT\n"])
+def test_a_note_of_the_accelerator_that_says_nothing_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bytes
+) -> None:
+    monkeypatch.setattr(accelerator.cache, "CACHE", tmp_path)
+    monkeypatch.setattr(qemu, "PROGRAM", "true")
+    monkeypatch.setattr(accelerator, "boots", lambda name, _: name == "tcg")
+    note = tmp_path / "accelerator"
+    note.write_bytes(kept.replace(b"BOOT", state.boot_id().encode()))
+    assert accelerator.accelerator(kernels.Kernel("", note, note, note)) == "tcg"
+    assert note.read_text() == f"tcg {state.boot_id()}\n"
 
 
 def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

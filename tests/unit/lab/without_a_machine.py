@@ -10,7 +10,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[3])]
 
 from migrate import standard_streams  # noqa: E402
-from migrate.lab.vm import begun, client, worker  # noqa: E402
+from migrate.lab import LabError, enter  # noqa: E402
+from migrate.lab.ends import complain  # noqa: E402
+from migrate.lab.vm import client, worker  # noqa: E402
 
 
 def main() -> int:
@@ -18,12 +20,15 @@ def main() -> int:
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         ours.close()
-        begun._back_home = lambda: None  # type: ignore[assignment]  # Of a machine's network there is none.
         worker.serve_one(theirs)
     theirs.close()
     client.connect = lambda *_: ours  # type: ignore[assignment]
     terminal = sys.argv[1] == "-t"
-    return client.run((0, 0), ("", 0), sys.argv[1 + terminal :], terminal=terminal)
+    try:
+        return client.run((0, 0), "", sys.argv[1 + terminal :], terminal=terminal)
+    except LabError as error:
+        complain(str(error))
+        return enter.EXIT_LAB
 
 
 sys.exit(main())

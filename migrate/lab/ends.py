@@ -1,0 +1,40 @@
+"""How ``migrate-lab`` ends when it is broken off, or has something to complain of."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+
+def complain(text: str) -> None:
+    """Say it on standard error; what cannot be said there is dropped."""
+    try:
+        print(f"migrate-lab: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Where Python will try again.
+
+
+@contextlib.contextmanager
+def cleaning_up() -> Iterator[None]:
+    """A ``with`` block that SIGTERM and SIGHUP break off like Ctrl-C, and end this process after it."""
+    ends = [signal.SIGTERM, signal.SIGHUP]
+    got: list[int] = []
+
+    def break_off(number: int, _: object) -> None:
+        for each in ends:
+            signal.signal(each, signal.SIG_IGN)
+        got.append(number)
+        raise KeyboardInterrupt
+
+    before = {each: signal.getsignal(each) for each in ends}
+    for each, how in before.items():
+        if how is signal.SIG_DFL:
+            signal.signal(each, break_off)
+    try:
+        yield
+    finally:
+        for each, how in before.items():
+            signal.signal(each, how)
+        for number in got:
+            os.kill(os.getpid(), number)
