@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def program(code: str, **more: object) -> Iterator[int]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.communicate()
+
+
+#: The number of futex(2), in which a thread waits for a lock; one that is about to begin for the interpreter's.
+_FUTEX = "202" if os.uname().machine == "x86_64" else "98"
+
+
+def is_in_a_call(thread: threading.Thread) -> bool:
+    """Whether it sleeps in a system call of its own, and not for a lock."""
+    number = Path(f"/proc/self/task/{thread.native_id}/syscall").read_text().split()[0]
+    return number not in ("running", "-1", _FUTEX)
 
 
 def threads_named(name: str) -> list[str]:

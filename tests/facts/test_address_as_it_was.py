@@ -77,6 +77,9 @@ def host() -> Iterator[None]:
         ip("link add eth1 type veth peer name far1")
         for one in ("eth0", "eth1", "far0", "far1"):
             ip(f"link set {one} up")
+        # A link that has come up is told to everybody a moment later, and gets its IPv6 routes then.
+        eventually(lambda: ip("-o link").count("state UP") == 4, "the links are up")
+        eventually(lambda: ip("-6 route show table local").count("ff00::/8") == 4, "they have their routes")
         ip("addr add 10.9.0.1/24 dev eth0")
         announce.open_sender.cache_clear()
         yield

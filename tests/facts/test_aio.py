@@ -11,6 +11,7 @@ import dataclasses
 import gc
 import importlib.util
 import random
+import select
 import socket
 import ssl
 import subprocess
@@ -398,7 +399,7 @@ def test_many_at_once_or_none(hosts: Hosts, loop: Loop) -> None:
         for number, (_, peer) in enumerate(pairs):
             peer.sendall(b"%d" % number)
         bad_peer.send(b"u", socket.MSG_OOB)
-        await asyncio.sleep(0.05)
+        await soon(lambda: select.select([], [], [bad], 0)[2])
         with pytest.raises(tcpcp.Unsupported):
             await aio.detach_many([*ours, await streams(bad)])
         for number, (reader, _) in enumerate(ours[:5]):

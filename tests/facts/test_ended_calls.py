@@ -96,6 +96,12 @@ def restore(program: Waiting) -> None:
     worker.close()
 
 
+def restarted(pid: int) -> int:
+    """How many threads wait in restart_syscall(2)."""
+    calls = [task.joinpath("syscall").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(call.startswith(f"{waits.RESTART} ") for call in calls)
+
+
 @pytest.mark.parametrize("stopped_before", [False, True])
 def test_in_the_images(waiting: Waiting, stopped_before: bool) -> None:
     """One that was stopped in a call is in restart_syscall(2) since: the code says which call it was."""
@@ -103,9 +109,7 @@ def test_in_the_images(waiting: Waiting, stopped_before: bool) -> None:
         os.kill(waiting.pid, signal.SIGSTOP)
         eventually(lambda: identity.state(waiting.pid) == "T", "it is stopped")
         os.kill(waiting.pid, signal.SIGCONT)
-        time.sleep(0.1)
-        calls = [task.joinpath("syscall").read_text() for task in Path(f"/proc/{waiting.pid}/task").iterdir()]
-        assert sum(call.startswith(f"{waits.RESTART} ") for call in calls) >= 8
+        eventually(lambda: restarted(waiting.pid) >= 8, "the threads are in their calls again")
     found = dump_and_end(waiting)
     ended_calls.begin_again(waiting.images, [EndedCall(tid=one.tid, number=one.number) for one in found])
     restore(waiting)

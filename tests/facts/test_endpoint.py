@@ -102,7 +102,7 @@ def test_sent_and_arrived(hosts: Hosts) -> None:
     with hosts.here.entered():
         calls.activate(made)
     assert ici.send_queue.sent == content
-    eventually(lambda: not tcp_repair.get_outq(made), "acknowledged", 0.15)
+    eventually(lambda: not tcp_repair.get_outq(made), "acknowledged", 0.5)
     finish(hosts, made, peer, content, b"")
 
 
@@ -130,7 +130,7 @@ def test_unsent_goes_at_once(hosts: Hosts) -> None:
         made = calls.create(ici)
         assert hosts.counters(hosts.here)["TcpRetransSegs"] == 0
         calls.activate(made)
-    peer.settimeout(0.1)
+    peer.settimeout(0.5)
     assert peer.recv(100) == b"held back"
     finish(hosts, made, peer, b"", b"")
 

@@ -170,7 +170,7 @@ def test_past_reverse_path_filter_and_firewall(
         with _tun() if way == "tun" else contextlib.closing(Injector()) as door:
             for packet in caught:
                 door.give(packet)
-            sock.settimeout(0.1)
+            sock.settimeout(5 if way == "raw" else 0.1)
             if way == "raw":
                 assert sock.recv(10) == b"caught"
             else:
@@ -248,7 +248,7 @@ def test_forwarder(hosts: GapHosts, capture: gap.Capture) -> None:
     eventually(lambda: len(sent) == 2, "the second message")
     began = time.monotonic()
     forwarder.linger(0.05, 1)
-    assert 0.02 < time.monotonic() - began < 0.5
+    assert 0.02 < time.monotonic() - began < 0.9
     forwarder.stop()
     forwarder.stop()
     assert (forwarder.packets, capture.dropped) == (2, 0)

@@ -26,11 +26,16 @@ def outsider(*kept, begin=lambda: None, then=signal.pause):
             ctypes.CDLL(None).prctl(15, b"outsider")
             [os.close(fd) for fd in range(3, 40) if fd not in kept and os.path.exists(f"/proc/self/fd/{fd}")]
             more = begin()
-            open(folder + "/there", "w").close()
+            open(folder + "/new", "w").write(str(os.getpid())); os.rename(folder + "/new", folder + "/there")
             then()
         os._exit(0)
     os.wait()
     while not os.path.exists(folder + "/there"): time.sleep(0.01)
+    return int(open(folder + "/there").read())
+def ended(pid):
+    try: known = os.pidfd_open(pid)
+    except ProcessLookupError: return
+    select.select([known], [], []); os.close(known)
 """
 PIPE = "r, w = os.pipe()\n"
 UNIX = "a, b = socket.socketpair()\n"
@@ -123,7 +128,7 @@ def test_what_is_held(namespace: Namespace, code: str, kind: str) -> None:
         pytest.param(
             PIPE + "e = os.eventfd(0)\nif os.fork() == 0: signal.pause()\nready()", id="a child of the tree"
         ),
-        pytest.param(PIPE + "outsider(w, then=lambda: None); ready()", id="it has ended"),
+        pytest.param(PIPE + "ended(outsider(w, then=lambda: None)); ready()", id="it has ended"),
         pytest.param(
             "e, f = os.eventfd(0), os.eventfd(0); outsider(begin=lambda: os.eventfd(0)); ready()",
             id="eventfds of their own",

@@ -55,7 +55,7 @@ def test_a_get_that_was_given_up_is_not_begun(
     hosts: Hosts, running: Helper, stopped: int, child: bool
 ) -> None:
     sock, peer = hosts.connect()
-    client = helper.connect(running.path, timeout_s=0.3)
+    client = helper.connect(running.path, timeout_s=2)
     copy = client._connection.dup() if child else None  # as fork() makes it
     os.kill(stopped, signal.SIGSTOP)
     with pytest.raises(HelperError):
@@ -74,7 +74,7 @@ def test_an_activate_that_was_given_up_is_not_begun(hosts: Hosts, running: Helpe
     sock, peer = hosts.connect()
     ici = tcpcp.get(sock)
     tcpcp.release(sock)
-    client = helper.connect(running.path, timeout_s=1)
+    client = helper.connect(running.path, timeout_s=3)
     made = client.create(ici)
     os.kill(stopped, signal.SIGSTOP)
     with pytest.raises(HelperError):

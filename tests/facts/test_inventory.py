@@ -145,7 +145,9 @@ def test_gone(namespace: Namespace) -> None:
 
 
 def test_zombies_are_in_the_tree(namespace: Namespace) -> None:
-    with program("if os.fork() == 0: os._exit(0)\ntime.sleep(0.05)\nready()") as pid:
+    with program(
+        "if os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)\nready()"
+    ) as pid:
         found = inventory.process(pid)
         assert [one.zombie for one in found.tasks] == [False, True]
         assert not found.obstacles
@@ -292,7 +294,11 @@ c = socket.socket(); d = socket.socket(); d.bind(("127.0.0.1", 0)); e = socket.s
 
 
 def test_connections_that_cannot_be_passed(namespace: Namespace) -> None:
-    with program(PAIR + 'ours.send(b"!", socket.MSG_OOB); time.sleep(0.05)\nready()') as pid:
+    # TIOCOUTQ: all is acknowledged, so that it is urgent for the other end alone.
+    sent = (
+        'ours.send(b"!", socket.MSG_OOB)\nwhile any(fcntl.ioctl(ours, 0x5411, bytes(4))): time.sleep(0.01)\n'
+    )
+    with program(PAIR + sent + "ready()") as pid:
         problems = [one.problem for one in inventory.process(pid).sockets if one.problem]
         assert len(problems) == 1 and "urgent" in problems[0]
     md5 = """
@@ -356,6 +362,12 @@ def test_traced(namespace: Namespace, become: str, code: str) -> None:
         eventually(lambda: codes(inventory.process(pid)) == [(code, str(tracer))], "its tracer is told")
 
 
+def waits_for_a_lock(pid: int) -> bool:
+    """Others of this machine may wait for theirs."""
+    lines = map(str.split, Path("/proc/locks").read_text().splitlines())
+    return any(words[1] == "->" and str(pid) in words for words in lines)
+
+
 @pytest.mark.parametrize("lock", ["fcntl.flock(f, 2)", "fcntl.lockf(f, 2, 10, 5)"])
 def test_who_waits_for_a_lock(namespace: Namespace, tmp_path: Path, lock: str) -> None:
     """Who waits gets it here, and a note says so."""
@@ -364,7 +376,7 @@ def test_who_waits_for_a_lock(namespace: Namespace, tmp_path: Path, lock: str) -
     with program(f"{code}{lock}; ready()") as pid:
         assert not inventory.process(pid).obstacles
         with program(code + wait) as waiter:
-            eventually(lambda: "->" in Path("/proc/locks").read_text(), "it waits")
+            eventually(lambda: waits_for_a_lock(waiter), "it waits")
             found = [one for one in inventory.process(pid).obstacles if one.code == "lock-awaited"]
             again = list(waiters.obstacles(open_files.again([pid], (), ()).locks, [pid]))
             assert not [one for one in inventory.process(waiter).obstacles if one.code == "lock-awaited"]

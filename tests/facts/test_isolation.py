@@ -54,15 +54,15 @@ def test_both_directions_are_dropped_and_come_back(hosts: Hosts, kind: str) -> N
 def test_it_expires_by_itself_unless_renewed_or_kept(hosts: Hosts) -> None:
     sock, peer = hosts.connect()
     with hosts.here.entered():
-        filter_ = Isolation("brief", timeout_s=1)
+        filter_ = Isolation("brief", timeout_s=2)
         filter_.hold([calls.flow_of(sock)])
-        assert not reaches(peer, sock, 0.6)
+        assert not reaches(peer, sock, 1.1)
         filter_.refresh()
-        assert not reaches(peer, sock, 0.7)
-        filter_.keep()
         assert not reaches(peer, sock, 1.2)
+        filter_.keep()
+        assert not reaches(peer, sock, 2.2)
         filter_.refresh()
-        sock.settimeout(10)  # the peer tries again at 3 s, then at 6 s
+        sock.settimeout(10)  # the peer tries again at 6 s, then at 13 s
         assert sock.recv(1) == b"x"
         assert isolation.leftovers() == ["brief"]
         isolation.remove("brief")

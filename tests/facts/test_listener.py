@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import subprocess
 import time
@@ -145,6 +146,7 @@ def test_one_that_has_spoken_comes_at_once(hosts: Hosts) -> None:
     with hosts.there.entered():
         peer = socket.create_connection(old.getsockname())
     peer.sendall(b"GET")
+    eventually(lambda: select.select([old], [], [], 0)[0], "it has arrived")
     with hosts.here.entered():
         waiting = drain(old, deadline_s=0)
     assert (len(waiting), waiting.left) == (1, 0)

@@ -303,7 +303,7 @@ def test_the_peer_is_woken(hosts: Hosts, state: State, how: str) -> None:
         sent = sent_by(hosts, hosts.there)
         wire.segments()
         tcpcp.activate(sock)
-        heard = wire.wait_from(port, 0.15)
+        heard = wire.wait_from(port, 0.5)
     assert heard
     assert all(one.flags & 0x10 and not one.flags & 0x04 for one in heard)
     assert sent

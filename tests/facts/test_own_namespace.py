@@ -87,6 +87,7 @@ def test_criu_in_it_writes_the_numbers_that_are_seen_in_it(tmp_path: Path) -> No
     is in the namespace, often CRIU before it has answered. As in a move we kill what it has dumped, then hang up.
     """
     with namespace(f"{ALONE}; {SLEEP}") as (init, child), own_namespace.opened(child) as found:
+        eventually(lambda: is_alone(child), "it is a daemon")
         own, images = identity.innermost(child), os.open(tmp_path, os.O_RDONLY)
         assert own != child
         worker = Worker(within=found, inherit=[images])
@@ -100,6 +101,15 @@ def test_criu_in_it_writes_the_numbers_that_are_seen_in_it(tmp_path: Path) -> No
         assert (tmp_path / f"core-{own}.img").exists()
         assert not (tmp_path / f"core-{child}.img").exists()
         eventually(lambda: not Path(f"/proc/{init}").exists() or identity.state(init) == "Z", "the init ends")
+
+
+def is_alone(pid: int) -> bool:
+    """Whether it has done what ALONE says."""
+    try:
+        opened = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    except FileNotFoundError:  # closed meanwhile
+        return False
+    return os.getsid(pid) == pid and opened == {"/dev/null"}
 
 
 def pid_namespace_of(pid: int) -> str:
@@ -127,8 +137,8 @@ def test_one_of_somebody_else_is_none_of_ours() -> None:
     command = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", "sleep 1000 & wait"]
     with subprocess.Popen(command) as process:
         try:
-            eventually(lambda: _grandchild(process.pid), "it runs")
-            assert own_namespace.of(_grandchild(process.pid)) is None
+            one = eventually(lambda: _grandchild(process.pid), "it runs")
+            assert own_namespace.of(one) is None
         finally:
             process.kill()
 

@@ -239,12 +239,15 @@ def test_a_renewal_that_comes_too_late(
     monkeypatch.setattr(isolation, "TIMEOUT_S", 1)
     error = tcpcp.Expired("too late")
 
+    came = threading.Event()
+
     def late(socks: list[socket.socket]) -> None:
+        came.set()
         raise error
 
     monkeypatch.setattr(calls, "renew_many", late)
     with hosts.here.entered(), pytest.raises(tcpcp.Expired) as caught, tcpcp.passing([pairs[0][0]]):
-        time.sleep(0.6)
+        assert came.wait(5)
     assert caught.value is error
     alive(*pairs[0])
 

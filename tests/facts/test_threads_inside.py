@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from netns import Hosts, eventually
 from passing import assert_no_reset
+from programs import is_in_a_call
 
 import tcpcp
 from tcpcp.endpoint import reader, repair_mode
@@ -155,7 +156,7 @@ def in_thread(call: Callable[[], object]) -> threading.Thread:
     """In *call*, asleep."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    time.sleep(0.1)
+    eventually(lambda: is_in_a_call(thread), "it is in the call")
     return thread
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
-from netns import Namespace, ip
+from netns import Namespace, eventually, ip
 
 import tcpcp
 from tcpcp.endpoint import isolation
@@ -74,11 +75,18 @@ def assert_both_run(twins: tuple[Pair, Pair]) -> None:
             assert other.recv(100) == b"goes on"
 
 
+def ended() -> str:
+    """What ss shows of connections that the peer has closed."""
+    command = ["ss", "-tnH", "state", "last-ack"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def test_passed_when_the_other_has_ended(twins: tuple[Pair, Pair]) -> None:
     (sock, peer), (other, others_peer) = twins
     others_peer.close()
     assert other.recv(1) == b""
     other.close()
+    eventually(lambda: not ended(), "its end is acknowledged")
     ici = tcpcp.get(sock)
     tcpcp.release(sock)
     made = tcpcp.create(ici)

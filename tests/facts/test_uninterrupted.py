@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from forking import ended, in_child
+from netns import eventually
 
 from tcpcp.endpoint import uninterrupted
 from tcpcp.endpoint.uninterrupted import Uninterrupted
@@ -46,6 +47,8 @@ def test_an_event_loop_is_told_once() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, told.append, 1)
         _come(signal.SIGUSR1)
+        while not told:
+            await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         loop.remove_signal_handler(signal.SIGUSR1)
 
@@ -61,6 +64,7 @@ def test_what_the_main_thread_does_not_let_through() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         _come(signal.SIGUSR1)
+        eventually(lambda: bool(told), "the other thread has taken it")
         assert told == [1]
         assert not signal.sigpending()
     finally:

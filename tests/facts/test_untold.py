@@ -20,11 +20,17 @@ from tcpcp.errors import Unsupported
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
 
 PAIR = """
+import select
 server = socket.create_server(("127.0.0.1", 0))
 theirs = socket.socket()
 theirs.connect(server.getsockname())
 ours, _ = server.accept()
-def reset(): theirs.setsockopt(1, 13, struct.pack("ii", 1, 0)); theirs.close(); time.sleep(0.05)
+def reset(): theirs.setsockopt(1, 13, struct.pack("ii", 1, 0)); theirs.close(); comes(ours)
+def closed():
+    while ours.getsockopt(6, 11, 1)[0] != 7: time.sleep(0.01)
+def comes(sock):
+    told = select.poll(); told.register(sock, 0)  # hung up, or an error
+    assert told.poll(10000)
 """
 ZEROCOPY = """
 ours.setsockopt(1, 60, 1)
@@ -53,13 +59,13 @@ def test_a_connect_that_was_refused(namespace: Namespace) -> None:
     """Of a socket that is bound, so that the kernel's table has it."""
     code = """
 one = socket.socket(); one.bind(("127.0.0.1", 0)); one.setblocking(False)
-one.connect_ex(("127.0.0.1", 9)); time.sleep(0.05)"""
+one.connect_ex(("127.0.0.1", 9)); comes(one)"""
     (found,) = told_of(code)
     assert "an error that the program has not been told" in found
 
 
 def test_an_ended_connection_with_bytes_to_read(namespace: Namespace) -> None:
-    ended = 'theirs.sendall(b"unread"); theirs.shutdown(1); ours.shutdown(1); time.sleep(0.05)'
+    ended = 'theirs.sendall(b"unread"); theirs.shutdown(1); ours.shutdown(1); closed()'
     (one,) = told_of(ended)
     assert "6 bytes of an ended connection" in one
     assert told_of(ended + "; ours.recv(99)") == []
@@ -68,10 +74,10 @@ def test_an_ended_connection_with_bytes_to_read(namespace: Namespace) -> None:
 def test_zero_copy(namespace: Namespace) -> None:
     """Only once it may have been used; the notifications of what the peer has got wait in the error queue."""
     assert told_of(ZEROCOPY) == []
-    (one,) = told_of(ZEROCOPY + 'ours.send(b"x" * 40000, 0x4000000); time.sleep(0.05)')
+    (one,) = told_of(ZEROCOPY + 'ours.send(b"x" * 40000, 0x4000000); comes(ours)')
     assert "error queue" in one
     (one,) = told_of(
-        ZEROCOPY + 'ours.send(b"x" * 40000, 0x4000000); time.sleep(0.05); ours.recvmsg(9, 99, 0x2000)'
+        ZEROCOPY + 'ours.send(b"x" * 40000, 0x4000000); comes(ours); ours.recvmsg(9, 99, 0x2000)'
     )
     assert "MSG_ZEROCOPY" in one
 

@@ -23,11 +23,13 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes net
 THREAD = """
 libc = ctypes.CDLL(None)
 def other(flags):
+    apart = threading.Event()
     def own():
         libc.unshare(flags)
+        apart.set()
         threading.Event().wait()
     threading.Thread(target=own, daemon=True).start()
-    time.sleep(0.1)
+    apart.wait()
 """
 SOCKET = "s = socket.socket(socket.%s)\n"
 PING = "open('/proc/sys/net/ipv4/ping_group_range', 'w').write('0 100')\n"

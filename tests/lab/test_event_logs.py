@@ -34,6 +34,12 @@ def log(bench: Bench, role: str, migration_id: str) -> list[dict[str, Any]]:
     return lines
 
 
+def whole_log(bench: Bench, role: str, migration_id: str) -> list[dict[str, Any]]:
+    """With its end: the destination writes it a moment after the driver has said how it ended."""
+    eventually(lambda: outcomes(log(bench, role, migration_id)), f"{role} has written the end")
+    return log(bench, role, migration_id)
+
+
 def states(lines: list[dict[str, Any]]) -> list[str]:
     return [line["state"] for line in lines if line["event"] == "state"]
 
@@ -67,7 +73,7 @@ def test_a_move(bench: Bench) -> None:
     assert_moved_and_stopped(bench, said)
     migration_id = report["id"]
     assert report["logs"] == dict.fromkeys(HOSTS, f"{LOGS}/{migration_id}")
-    here, there = (log(bench, role, migration_id) for role in HOSTS)
+    here, there = (whole_log(bench, role, migration_id) for role in HOSTS)
     assert outcomes(here) == outcomes(there) == ["MOVED"]
     assert states(here)[:2] == ["FROZEN", "DUMPED"] and states(here)[-1] == "RELEASED"
     assert states(there)[-2:] == ["ACTIVATED", "LEFT"]
@@ -87,7 +93,10 @@ def assert_moved_and_stopped(bench: Bench, said: dict[str, str]) -> None:
     """One line each in the system's log; then its writer ends, so that nothing of this test is left."""
     for name, path in said.items():
         host = bench.lab.hosts[name]
-        (line,) = host.exec(["cat", path]).stdout.splitlines()
+        # Its writer is another process, and the destination's end comes after the driver's.
+        (line,) = eventually(
+            lambda host=host, path=path: host.exec(["cat", path]).stdout, "told"
+        ).splitlines()  # type: ignore[misc]
         how = f": MOVED, runs on destination as PID {bench.pid}" if name == "origin" else ": MOVED"
         assert line.startswith("<30>") and line.endswith(how), line
         assert f" {bench.pid}" in line and "from origin to destination" in line
@@ -108,7 +117,7 @@ def test_a_refusal(bench: Bench) -> None:
     status, report = bench.migrate(str(bench.pid), "destination")
     bench.destination.exec(["kill", "-9", busy])
     assert (status, report["outcome"]) == (3, "UNTOUCHED"), report
-    here, there = (log(bench, role, report["id"]) for role in HOSTS)
+    here, there = (whole_log(bench, role, report["id"]) for role in HOSTS)
     assert outcomes(here) == outcomes(there) == ["UNTOUCHED"]
     reasons = [reason["text"] for reason in report["reasons"]]
     (error,) = [line["what"] for line in here if line["event"] == "error"]
@@ -139,7 +148,7 @@ def test_a_rollback(bench: Bench) -> None:
     bench.destination.exec(["kill", "-9", busy])
     assert (status, report["outcome"]) == (4, "ROLLED_BACK"), report
     assert_goes_on_at_origin(bench)
-    here, there = (log(bench, role, migration.id) for role in HOSTS)
+    here, there = (whole_log(bench, role, migration.id) for role in HOSTS)
     assert report["id"] == migration.id
     assert outcomes(here) == outcomes(there) == ["ROLLED_BACK"]
     (failed,) = [line["what"] for line in here if line["event"] == "error"]

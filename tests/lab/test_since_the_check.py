@@ -32,9 +32,10 @@ while True: time.sleep(1000)
 GROUP = 'u.setsockopt(0, {}, socket.inet_aton("239.1.2.3") + socket.inet_aton("0.0.0.0"))'
 THREAD = """
 def own():
-    libc.unshare(0x400); os.dup2(0, 77); kept.wait()
+    libc.unshare(0x400); os.dup2(0, 77); apart.set(); kept.wait()
     os.fstat(77); say("still")
-kept = threading.Event(); threading.Thread(target=own, daemon=True).start(); time.sleep(0.2)
+apart, kept = threading.Event(), threading.Event()
+threading.Thread(target=own, daemon=True).start(); apart.wait()
 """
 STILL = """
 kept.set()

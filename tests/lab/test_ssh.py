@@ -47,6 +47,7 @@ def test_the_last_message_arrives_when_the_link_is_closed(server: Server) -> Non
         for i in range(50):
             link.send(Hello(protocol=i, version="x" * 1000))
         link.close()
+    eventually(target.exists, "all is written")
     assert target.stat().st_size > 50_000
 
 

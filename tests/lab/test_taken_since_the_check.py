@@ -25,6 +25,7 @@ def test_a_udp_port(bench: Bench, option: str) -> None:
     """CRIU binds with both options, so the other one alone has to permit it."""
     with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", DATAGRAMS) as pid:
         program = Server(pid, "", 0, server.connection, "")
+        eventually(lambda: "5353" in bench.origin.exec(["ss", "-ulnH"]).stdout, "UDP")
         with (
             stopped_at(bench, "CHECKED", program) as run,
             bench.program(bench.destination, sys.executable, "-c", DATAGRAMS, option) as other,
@@ -146,6 +147,7 @@ def beaten_by_criu(bench: Bench) -> Ran | None:
     """A move in which the other program has made its socket, and CRIU removed that; None where it was too slow."""
     with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", HAS) as pid:
         program = Server(pid, "", 0, server.connection, "")
+        eventually(lambda: "meanwhile" in bench.names(bench.origin, "/srv"), "its socket")
         with (
             stopped_at(bench, "CHECKED", program) as run,
             bench.program(bench.destination, sys.executable, "-c", TAKES),

@@ -123,11 +123,16 @@ def test_a_log_that_is_written_by_datagrams(lab: Lab) -> None:
         moved = move(lab, pid)
         assert any("/dev/log" in note for note in moved.report["notes"])
         ask()
-        received = [host.exec(["cat", RECEIVED]).stdout for host in hosts]
-        assert received == ["from origin from origin ", "from destination "]
+        wanted = ["from origin from origin ", "from destination "]
+        eventually(lambda: received(hosts) == wanted, lambda: f"{received(hosts)} was written")
     finally:
         for host in hosts:
             host.exec(["rm", "-f", "/dev/log", RECEIVED])
+
+
+def received(hosts: list[Host]) -> list[str]:
+    """What their logs have written, which they do a moment after they were sent it."""
+    return [host.exec(["cat", RECEIVED]).stdout for host in hosts]
 
 
 def syslog(host: Host) -> None:

@@ -82,6 +82,7 @@ def program(*heard: int) -> Iterator[int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as made:
         assert made.stdout is not None
         made.stdout.readline()
+        eventually(lambda: identity.state(made.pid) == "S", "it sleeps")
         yield made.pid
         made.kill()
 
