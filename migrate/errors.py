@@ -143,6 +143,15 @@ class TransportError(MigrateError):
     of_the_other = True
 
 
+class EndedWell(TransportError):
+    """What was started there has ended with status 0, which says nothing of why it was too early."""
+
+    @property
+    def kind(self) -> str:
+        """See :class:`MigrateError`: for a user it is the same."""
+        return TransportError.__name__
+
+
 class ProtocolError(MigrateError):
     """The other side said something that does not belong here."""
 

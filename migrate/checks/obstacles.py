@@ -84,11 +84,15 @@ WORDS = {
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
-        " namespace or before it changed its root directory (chroot), or the kernel's own (a POSIX message queue,"
-        " secret memory)",
+        " namespace or before it changed its root directory (chroot), or the kernel's own (a POSIX message queue)",
         "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; where it"
         " changes its root (`chroot` in the configuration of HAProxy), let it not; else let it close this before it"
         " is moved.",
+    ),
+    "secret-memory": Words(
+        "{descriptor} of {who} is secret memory (memfd_secret(2)), which no other program can read, CRIU neither",
+        "Let the program close and unmap it before it is moved, or configure it to keep keys in ordinary memory;"
+        " with secretmem.enable=0 on the kernel's command line there is none for any program of this host.",
     ),
     "hidden-file": Words(
         "{who} uses {what}, and that path leads to another file now, or to none: something is mounted over it",
@@ -384,6 +388,8 @@ NOTES = {
     " (SO_PEERCRED): after the move it tells of root, also to new clients of a listener",
     "watch-unlinked": "{descriptor} of {who} watches {what}, but not for what happens to files that are deleted"
     " there and still open (IN_EXCL_UNLINK): after the move it is told of that, too",
+    "sysv-unused": "{what}: made since {who} began, by its user, and none that runs has used it: if it is the"
+    " process's, it is not there after the move, and stays here",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
     " given none (linkat)",
     "listener-outside": "{descriptor} of {who} is a socket that a process outside of the tree has as well ({what}):"

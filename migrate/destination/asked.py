@@ -11,7 +11,7 @@ from migrate.destination.prepared import Prepared
 from migrate.destination.stage import Ready, Stage, Undoable
 from migrate.destination.trail import Trail
 from migrate.pb import session_pb2 as pb
-from migrate.processes import numbers
+from migrate.processes import numbers, slices
 
 
 class Asked(Stage):
@@ -58,5 +58,6 @@ class Begun(Undoable):
         trail.first.callback(worker.close, grace_s=limits.CRIU_GIVE_UP_S)
         gate = Gate(request, trail.journal)
         images = Incoming(request, trail.journal)
+        slices.usual()  # takes a thread, which nobody has to wait for later
         trail.guardian.wait_ready()
         return Prepared(Ready(self._errand, request, trail, worker, gate, keeps), images)

@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import devices, file_facts, namespaces, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, no_file, paths, proc
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
@@ -107,7 +107,7 @@ class Files:
         if status.st_dev == namespaces.device():
             self._obstacle("namespace-file", pid, path, fd=fd)
         elif info.mount_id not in mounts:
-            self._obstacle("foreign-mount", pid, path, fd=fd)
+            self._obstacle(no_file.obstacle(path) or "foreign-mount", pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
         elif place := self._place(pid, path, status, fd=fd):
@@ -156,8 +156,8 @@ class Files:
                 file.build_id = build_id(f"/proc/{pid}/{name}")
 
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
-        if mapping.path.startswith("/SYSV"):
-            self._obstacle("sysv-shm", pid, mapping.path.removesuffix(_DELETED))
+        if code := no_file.obstacle(mapping.path):
+            self._obstacle(code, pid, mapping.path.removesuffix(_DELETED))
         elif not mapping.path.startswith(("/", _KERNELS_OWN)):
             self._obstacle("anonymous", pid, mapping.path)
         elif mapping.path.startswith("/") and not mapping.path.startswith(_NAMELESS):

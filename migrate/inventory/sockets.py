@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from migrate.inventory import (
+    ended_meanwhile,
     momentary,
     multicast,
     names,
@@ -69,6 +70,7 @@ def collect(held: list[HeldSocket]) -> Sockets:
                 with _unless_closed():
                     found.tcp.append(_tcp(lender, one, table[one.inode]))
         _collect_others(lender, others, {one.inode for one in held}, found, still=False)
+    found.tcp = ended_meanwhile.left_out(found.tcp, [table[one.inode] for one in held if one.inode in table])
     return found
 
 

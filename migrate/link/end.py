@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Callable
 
-from migrate.errors import MigrateError, TransportError
+from migrate.errors import EndedWell, MigrateError, TransportError
 
 Callback = Callable[[MigrateError], None]
 
@@ -71,6 +71,11 @@ class End:
         text = "said goodbye" if self.goodbye else "closed the connection"
         plain = self._error(f"the {self._role} {text}")
         return plain if self.goodbye else self.explained() or plain
+
+    def of_nonsense(self, error: MigrateError) -> MigrateError:
+        """What came is *error*: the last of it may be cut, or no agent's, because who wrote it could not go on."""
+        explained = self.explained()
+        return error if explained is None or isinstance(explained, EndedWell) else explained
 
     def broken(self, error: OSError) -> TransportError:
         """The stream broke."""

@@ -293,7 +293,7 @@ class Link:
                     raise decoder.fault
             decoder.finish()
         except ProtocolError as error:
-            self._finish(self._end.explained() or error, lost=True)
+            self._finish(self._end.of_nonsense(error), lost=True)
         except OSError as error:
             self._finish(self._end.explained() or self._end.broken(error), lost=True)
         else:

@@ -28,6 +28,7 @@ from migrate.recovery.records import Record
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
 from migrate.states import State
+from tcpcp.errors import TcpcpError
 
 
 class Ending:
@@ -38,6 +39,7 @@ class Ending:
     :ivar guardian: who waits for our end.
     :ivar seen: what is known of the tree, here and there.
     :ivar caught: ends the forwarding of packets, and returns what catches them; None: nothing does.
+    :ivar too_late: says what was sent to the copy here since it was given away, perhaps in doubt where it runs.
     :ivar removed: whether the journal was removed, so that the guardian ends at once.
     """
 
@@ -50,6 +52,7 @@ class Ending:
         self.guardian: Guardian | None = None
         self.seen = observed.Seen()
         self.caught: Callable[[], Capture | None] = lambda: None
+        self.too_late: Callable[[bool], list[str]] = lambda doubt: []
         self.removed = False
         self._record: Record | None = None
 
@@ -189,7 +192,7 @@ class Ending:
             return
         said = doubt.sentence(found, self._request.host)
         if found.where in doubt.THERE:
-            self._report.notes.append(said)
+            self._report.notes += [said, *self._sent_too_late(doubt=False)]
             self._kill_here(records.read(journal.directory))
             self._let_go()
             self._runs_there(found)
@@ -202,9 +205,17 @@ class Ending:
         else:
             self._stays_in_doubt(journal, said)
 
+    def _sent_too_late(self, *, doubt: bool) -> list[str]:
+        """What can be seen of it; that nothing can be is no reason to end otherwise."""
+        try:
+            return self.too_late(doubt)
+        except (MigrateError, TcpcpError, OSError) as error:
+            log.error(error)
+            return []
+
     def _stays_in_doubt(self, journal: Journal, why: str) -> None:
         """A person must look."""
-        self._report.notes.append(why)
+        self._report.notes += [why, *self._sent_too_late(doubt=True)]
         self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
         self._report.instructions = in_doubt(records.read(journal.directory))
         journal.abandon()

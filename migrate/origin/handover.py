@@ -47,6 +47,8 @@ class Switched(Still):
         ready.packets.lease.keep()
         move.watch.end()
         pid = move.account.report.destination_pid
+        tree, images = self._found.tree, ready.images.directory
+        move.ending.too_late = lambda doubt: tree.too_late(images, doubt=doubt)
         ready.journal.state(State.COMMITTED.value, destination_pid=pid)
         move.machine.give_away()
         try:

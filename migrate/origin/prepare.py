@@ -19,6 +19,7 @@ from migrate.origin.move import Move
 from migrate.origin.ready import Images, Packets, Ready
 from migrate.origin.unowned import Watcher
 from migrate.pb import session_pb2 as pb
+from migrate.processes import slices
 from migrate.recovery import entries
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.hold import Hold
@@ -54,6 +55,7 @@ def _prepare(move: Move) -> Prepared:
     packets = Packets(caught, forwarder, isolation, Lease(isolation))
     move.watch.also(packets.lease.renew)
     stages.prepare()
+    slices.usual()  # takes a thread, which nobody has to wait for later
     move.session.files.copy(move.plan.copy)
     move.link.flush(timeout_s=move.timeout_s)
     move.link.expect(pb.Prepared, timeout_s=move.timeout_s)

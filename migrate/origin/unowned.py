@@ -232,14 +232,18 @@ def notes(pids: Callable[[], Iterable[int]], moving: Iterable[str]) -> list[str]
 
 def _closed_words(closed: Mapping[Ends, int]) -> tuple[str, str]:
     some = names(f"{text(*ends[:2])} - {text(*ends[2:])}" for ends in closed)
-    noun, have, their = _count(closed, "connection"), _have(closed), "its" if len(closed) == 1 else "their"
-    words = (
-        f"{noun} that the process has closed {have} {size(sum(closed.values()))} that {their} other end has not"
-        f" taken yet ({some}): it would be cut off"
-    )
-    return words, (
-        "Try again when it has been read; `ss -tnoa state fin-wait-1 state last-ack state closing` shows it, and"
-        " `ss -K dst ADDRESS` ends what is never read."
+    noun, have, its = _count(closed, "connection"), _have(closed), "its" if len(closed) == 1 else "their"
+    # Each has a FIN in its queue, which counts as a byte and is none.
+    if unread := sum(max(0, count - 1) for count in closed.values()):
+        what, remedy = f"{size(unread)} that {its} other end has not taken yet", "it has been read"
+    else:
+        what, remedy = (
+            f"an end (FIN) that {its} other end has not acknowledged yet",
+            "it has been acknowledged",
+        )
+    return f"{noun} that the process has closed {have} {what} ({some}): it would be cut off", (
+        f"Try again when {remedy}; `ss -tnoa state fin-wait-1 state last-ack state closing` shows it, and"
+        " `ss -K dst ADDRESS` ends what is never taken."
     )
 
 

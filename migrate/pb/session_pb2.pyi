@@ -708,16 +708,18 @@ class ResourceLimit(_message.Message):
     def __init__(self, resource: _Optional[int] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
 
 class ThreadSurroundings(_message.Message):
-    __slots__ = ("tid", "processors", "io_priority", "timer_slack_ns")
+    __slots__ = ("tid", "processors", "io_priority", "timer_slack_ns", "slice_ns")
     TID_FIELD_NUMBER: _ClassVar[int]
     PROCESSORS_FIELD_NUMBER: _ClassVar[int]
     IO_PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIMER_SLACK_NS_FIELD_NUMBER: _ClassVar[int]
+    SLICE_NS_FIELD_NUMBER: _ClassVar[int]
     tid: int
     processors: _containers.RepeatedScalarFieldContainer[int]
     io_priority: int
     timer_slack_ns: int
-    def __init__(self, tid: _Optional[int] = ..., processors: _Optional[_Iterable[int]] = ..., io_priority: _Optional[int] = ..., timer_slack_ns: _Optional[int] = ...) -> None: ...
+    slice_ns: int
+    def __init__(self, tid: _Optional[int] = ..., processors: _Optional[_Iterable[int]] = ..., io_priority: _Optional[int] = ..., timer_slack_ns: _Optional[int] = ..., slice_ns: _Optional[int] = ...) -> None: ...
 
 class PhaseTime(_message.Message):
     __slots__ = ("name", "start_ns", "duration_ns")

@@ -1,9 +1,10 @@
 """What the kernel keeps for a task beside what CRIU carries: read at the origin, set again on the destination.
 
-Processors, priority of input and output, and timer slack of each thread; limits of a process, and what a core dump
-has of it. A task that CRIU has built has those of CRIU, which has those of our agent and its SSH session; limits it
-carries, but says nothing where it may not raise them (no CAP_SYS_RESOURCE). All of it can be read and set from
-outside, while the task stands still. What cannot be made the same is told as a sentence: the process works without.
+Processors, priority of input and output, timer slack and time slice of each thread; limits of a process, and what a
+core dump has of it. A task that CRIU has built has those of CRIU, which has those of our agent and its SSH session;
+limits it carries, but says nothing where it may not raise them (no CAP_SYS_RESOURCE). All of it can be read and set
+from outside, while the task stands still. What cannot be made the same is told as a sentence: the process works
+without.
 
 Supplementary groups, if there are none, and the personality come by descent: see
 :class:`migrate.criu.worker.Worker`.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from migrate.pb.session_pb2 import ResourceLimit, Surroundings, ThreadSurroundings
-from migrate.processes import freezer, identity
+from migrate.processes import freezer, identity, slices
 
 _IOPRIO_WHO_PROCESS = 1
 #: Numbers of ioprio_set(2) and ioprio_get(2), for which there is no function in the C library: those of x86-64,
@@ -71,6 +72,7 @@ def _read_thread(tid: int, may: set[int]) -> ThreadSurroundings:
         processors=[] if processors >= may else sorted(processors),
         io_priority=_io_priority(tid),
         timer_slack_ns=int(_word(tid, "timerslack_ns") or "0"),
+        slice_ns=slices.asked_for(tid),
     )
 
 
@@ -181,6 +183,9 @@ def _put_back_thread(thread: ThreadSurroundings, tid: int) -> Iterator[str]:
     if int(_word(tid, "timerslack_ns") or "0") != thread.timer_slack_ns:
         slack = str(thread.timer_slack_ns)
         yield from _attempt(f"its timer slack is not {slack} ns", lambda: _write(tid, "timerslack_ns", slack))
+    asked = thread.slice_ns
+    what = f"it does not run for {asked} ns at a stretch" if asked else "its time slice is not the usual one"
+    yield from _attempt(what, lambda: slices.ask(tid, asked))
 
 
 def _use(wanted: set[int], tid: int) -> Iterator[str]:

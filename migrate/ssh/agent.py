@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from migrate.errors import TransportError
+from migrate.errors import EndedWell, TransportError
 
 PHASE = "connect"
 
@@ -61,7 +61,11 @@ class Started:
             )
         hint = f"`ssh {shlex.quote(name)} {shlex.quote(agent)} --version` shows whether it starts at all."
         ended = f"the agent on {name} ended with status {status}"
-        return self.error(ended + (f": {last(said)}" if said else ""), hint, said)
+        if status == 0:
+            ended = f"what was started as the agent on {name} ended of itself (status 0), too early"
+        text = ended + (f": {last(said)}" if said else "")
+        kind = EndedWell if status == 0 else TransportError
+        return kind(text, hint=hint, details=[*said])
 
     def killed(self, said: Sequence[str]) -> TransportError:
         """It ended by a signal."""

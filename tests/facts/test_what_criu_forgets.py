@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from programs import program
 
 from migrate import inventory
 from migrate.checks.obstacles import NOTES, WORDS
-from migrate.inventory import open_files
+from migrate.inventory import open_files, sysv
 from migrate.processes import mounts
 from tcpcp.criu import tree
 
@@ -57,6 +58,20 @@ folder = "%s"
 def mount(what, where):
     assert ctypes.CDLL(None).mount(what.encode(), where.encode(), None, 4096, None) == 0
 """
+SECRET = """
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
+f = libc.syscall(447, 0); os.ftruncate(f, 4096)
+m = libc.mmap(None, ctypes.c_size_t(4096), 3, 1, f, ctypes.c_long(0)); ctypes.memset(m, 7, 9)
+"""
+SEGMENT = """
+libc = ctypes.CDLL(None); number = libc.shmget(0, 4096, 0o1600)
+"""
+#: As a user that nobody else is: a process of root may have made what root has.
+UNUSED = """
+os.setresuid(4711, 4711, 0)
+libc = ctypes.CDLL(None); number = libc.%s0o1600)
+os.setresuid(4711, 0, 0)
+"""
 SEMAPHORE = """
 libc = ctypes.CDLL(None); number = libc.semget(0, 2, 0o1600); libc.semctl(number, 1, 16, 5)
 """
@@ -79,18 +94,19 @@ def filtered(sock):
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """Semaphores and message queues do not end with a program."""
+    """What System V has does not end with a program."""
     before = left()
     yield
     libc = ctypes.CDLL(None)
     for kind, number in left() - before:
-        assert (libc.semctl(number, 0, 0) if kind == "sem" else libc.msgctl(number, 0, None)) == 0
+        remove = {"sem": libc.semctl, "msg": libc.msgctl, "shm": libc.shmctl}[kind]
+        assert remove(number, 0, *([0] if kind == "sem" else [None])) == 0
 
 
 def left() -> set[tuple[str, int]]:
     return {
         (kind, int(line.split()[1]))
-        for kind in ("sem", "msg")
+        for kind in ("sem", "msg", "shm")
         for line in Path("/proc/sysvipc", kind).read_text().splitlines()[1:]
     }
 
@@ -213,12 +229,35 @@ def found_in(code: str) -> set[str]:
             "multicast",
             id="IPv6 group",
         ),
+        pytest.param(SECRET + "ready()", "secret-memory", id="secret memory"),
+        pytest.param(
+            SECRET + "os.close(f); ready()", "secret-memory", id="secret memory that is mapped alone"
+        ),
         pytest.param(SEMAPHORE + "ready()", "sysv-ipc", id="semaphores"),
         pytest.param(QUEUE + "ready()", "sysv-ipc", id="message queue"),
+        pytest.param(SEGMENT + "ready()", "sysv-ipc", id="shared memory that nobody has attached"),
     ],
 )
 def test_what_is_found(namespace: Namespace, nothing_left: None, code: str, kind: str) -> None:
     assert found_in(code) == {kind}
+
+
+@pytest.mark.parametrize("call", ["msgget(0, ", "semget(0, 2, "])
+def test_what_may_be_its_own(namespace: Namespace, nothing_left: None, call: str) -> None:
+    """Nobody has used it yet. What another user has made, or was there before, is not the process's own."""
+    with program(UNUSED % call + "ready()") as pid:
+        assert "sysv-unused" in {one.code for one in inventory.process(pid).obstacles}
+        assert "sysv-unused" in {one.code for one in open_files.again(tree.tasks(pid), (), ()).obstacles}
+        with program("os.setresuid(4712, 0, 0); ready()") as other:
+            assert list(sysv.obstacles([other])) == []
+    time.sleep(1.1)  # the kernel counts in seconds
+    with program("os.setresuid(4711, 0, 0); ready()") as later:
+        assert list(sysv.obstacles([later])) == []
+
+
+def test_secret_memory_that_was_given_back(namespace: Namespace) -> None:
+    """As the refusal recommends."""
+    assert found_in(SECRET + "libc.munmap(ctypes.c_void_p(m), 4096); os.close(f); ready()") == set()
 
 
 def test_a_listener_with_a_filter_that_cannot_be_read(namespace: Namespace) -> None:

@@ -111,6 +111,18 @@ def test_agent_of_garbage(bench: Bench, server: Server) -> None:
     found.must_say("destination", "is not migrate-agent", "--version")
 
 
+def test_agent_of_garbage_that_ends(bench: Bench, server: Server) -> None:
+    """Well, as it thinks: its status says nothing."""
+    with stub(bench.destination, "#!/bin/sh\nhead -c 100000 /dev/urandom\n") as path:
+        found = bench.refused(server, "--agent", path)
+    found.must_say("destination", "is not migrate-agent", "--version")
+
+
+def test_agent_that_says_nothing(bench: Bench, server: Server) -> None:
+    found = bench.refused(server, "--agent", "/bin/true")
+    found.must_say("destination", "what was started as the agent on destination ended of itself", "--version")
+
+
 def test_agent_that_hangs(bench: Bench, server: Server) -> None:
     with stub(bench.destination, "#!/bin/sh\nexec cat >/dev/null\n") as path:
         found = bench.refused(server, "--agent", path, "--timeout", 2)

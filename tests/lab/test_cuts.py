@@ -87,6 +87,21 @@ def decide_by_force(bench: Bench, migration: Migration) -> None:
     assert_moved(bench)
 
 
+def test_a_signal_in_doubt(bench: Bench) -> None:
+    """It waits at the copy here, which may never run again."""
+    migration = Migration(bench, "SWITCHED")
+    with bench.cut(("input",)):
+        migration.go()
+        migration.wait_for_journal(bench.origin, "COMMITTED")
+        bench.origin.exec(["kill", "-TERM", str(bench.pid)])
+        status, report = migration.end()
+        assert (status, report["outcome"]) == (5, "IN_DOUBT")
+        told = [one for one in report["notes"] if f"process {bench.pid} was sent SIGTERM here" in one]
+        assert len(told) == 1 and "if it runs on the destination" in told[0], report["notes"]
+    assert bench.migrate("--recover")[0] == 0
+    assert_moved(bench)
+
+
 # --- signals, and a second migration ---------------------------------------------------------------------
 
 

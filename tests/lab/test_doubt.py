@@ -120,6 +120,19 @@ def test_driver_asks_when_the_answer_to_commit_is_lost(bench: Bench) -> None:
     assert_moved(bench)
 
 
+def test_a_signal_that_nobody_gets_is_told_in_doubt(bench: Bench) -> None:
+    """To whom the destination has not answered yet; whoever has sent it must know where it went."""
+    migration = stop_in_activation(bench)
+    bench.origin.exec(["kill", "-TERM", str(bench.pid)])
+    kill_sshd(bench)
+    migration.kill("criu destination", signal="CONT")
+    status, report = migration.end()
+    assert (status, report["outcome"]) == (0, "MOVED")
+    told = [one for one in report["notes"] if f"process {bench.pid} was sent SIGTERM here" in one]
+    assert len(told) == 1 and "send it there" in told[0], report["notes"]
+    assert_moved(bench)
+
+
 def test_process_that_has_ended_there_does_not_run_again_here(bench: Bench) -> None:
     """It ran: what it did must not be done again by the copy."""
     with bench.other(bench.origin.spawn(["sleep", "1000"])):

@@ -257,9 +257,9 @@ def _get_all(
     _hold(held, wanted, namespace)
     _require_ours(held, namespace)
     icis = read_many(pairs, prepared)
-    for one, ici in zip(held, icis, strict=True):
-        one.left = left_in(ici)
     try:
+        for one, ici in zip(held, icis, strict=True):
+            one.left = left_in(ici)
         _stand_still(plain, held, icis, wanted, namespace)
     except BaseException as exc:
         _undo_get(plain, held, exc)

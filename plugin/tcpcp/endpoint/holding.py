@@ -160,14 +160,14 @@ def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
     :raises NotGot: as :func:`find`; or another thread is quicker. Nothing has changed.
     """
     held = find(socks)
+    tables = {id(table_): table_ for one in held for table_ in (one.table, one.created) if table_}
     with _lock:
         for one in held:
             if one.going or _known.get(one.cookie) is not one:
                 raise NotGot(f"{one.flow or 'a socket'}: another thread resumes, activates or releases it")
         for one in held:
             one.going = True
-    tables = {id(table_): table_ for one in held for table_ in (one.table, one.created) if table_}
-    try:
+    try:  # at once, without anything between that could fail
         yield held
     finally:
         for one in held:

@@ -23,29 +23,31 @@ class OwnLock:
     :raises IsolationError: this thread has this very one, and would wait for itself.
     """
 
-    __slots__ = ("_lock", "_owner")
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0
+        self._lock = threading.RLock()  # which knows its owner by itself, from the moment in which it is taken
+
+    def _is_mine(self) -> bool:
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks it
 
     def __enter__(self) -> None:
-        if self._owner == threading.get_ident():
+        if self._is_mine():
             raise IsolationError(
                 "called by a finalizer in the middle of another call of this thread; nothing has changed"
             )
         _held.count += 1
         try:
             self._lock.acquire()
-        except BaseException:
+        except BaseException:  # thrown in from outside, it may come when the lock has been taken
             _held.count -= 1
+            if self._is_mine():
+                self._lock.release()
             raise
-        self._owner = threading.get_ident()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._owner = 0
         self._lock.release()
         _held.count -= 1
 

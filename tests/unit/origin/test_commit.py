@@ -67,6 +67,7 @@ def test_a_link_that_was_lost_before_commit_is_no_doubt(
         link=SimpleNamespace(send=send),
         account=SimpleNamespace(report=SimpleNamespace(destination_pid=77)),
         patience=others.patience,
+        ending=SimpleNamespace(),
         watch=others.watch,
     )
     ready: Any = SimpleNamespace(

@@ -71,7 +71,7 @@ def test_those_that_go_are_not_waited_for_again() -> None:
 def test_words() -> None:
     waiting = {(ip(SERVICE), 80): 31}
     entries = [
-        entry(State.FIN_WAIT1, send_queue=65699),
+        entry(State.FIN_WAIT1, send_queue=65700),
         entry(State.SYN_RECV),
         entry(State.SYN_RECV, peer_port=1),
     ]
@@ -85,3 +85,16 @@ def test_words() -> None:
         " process for up to 31 s: they would be cut off"
     )
     assert unowned.Unowned().reasons() == []
+
+
+def test_a_fin_is_no_byte() -> None:
+    """It is what is told where nothing else waits; where something does, it is not counted."""
+    only = [entry(State.FIN_WAIT1, send_queue=1), entry(State.LAST_ACK, peer_port=1, send_queue=1)]
+    (said,) = unowned.sort(only, MOVING, {}).reasons()
+    assert said.text.startswith(
+        "2 connections that the process has closed have an end (FIN) that their other end has"
+    )
+    (said,) = unowned.sort([*only, entry(State.CLOSING, peer_port=2, send_queue=100)], MOVING, {}).reasons()
+    assert said.text.startswith(
+        "3 connections that the process has closed have 99 bytes that their other end has"
+    )

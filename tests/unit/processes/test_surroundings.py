@@ -17,7 +17,7 @@ from migrate.checks import around
 from migrate.criu import parents_death
 from migrate.errors import ProtocolError
 from migrate.pb.session_pb2 import Obstacle, Surroundings, ThreadSurroundings
-from migrate.processes import surroundings
+from migrate.processes import slices, surroundings
 
 PROGRAM = """import threading
 t = threading.Thread(target=input)
@@ -181,3 +181,20 @@ def test_a_policy_that_criu_cannot_set_is_refused() -> None:
         "nginx (PID 100) runs under SCHED_DEADLINE, which CRIU cannot set",
     )
     assert "chrt --all-tasks --other" in reason.remedy
+
+
+def test_the_slice_that_one_thread_has_asked_for(threads: tuple[int, int]) -> None:
+    """The other one has what its kernel gives to all, and so has who is put back to that; nothing else changes."""
+    pid, tid = threads
+    os.setpriority(os.PRIO_PROCESS, tid, 7)
+    if not slices.usual():
+        pytest.skip("this kernel has no slices")
+    slices.ask(tid, 3_000_000)
+    before = surroundings.read([pid])
+    assert (of_thread(pid, tid).slice_ns, of_thread(pid, pid).slice_ns) == (3_000_000, 0)
+    slices.ask(tid, 0)
+    slices.ask(pid, 4_000_000)
+    assert surroundings.read([pid]) != before
+    assert surroundings.put_back(before, {pid: pid}) == []
+    assert surroundings.read([pid]) == before
+    assert os.getpriority(os.PRIO_PROCESS, tid) == 7

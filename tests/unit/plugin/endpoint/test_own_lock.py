@@ -50,3 +50,35 @@ def test_what_another_thread_has_says_nothing_of_this_one() -> None:
         thread.start()
         thread.join(5)
     assert seen == [False]
+
+
+class Interrupted:
+    """A lock that is taken, and then something is thrown into its thread."""
+
+    def __init__(self, lock: object) -> None:
+        self._real = lock
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def acquire(self) -> None:
+        self._real.acquire()  # type: ignore[attr-defined]
+        raise MemoryError
+
+
+def test_what_is_thrown_in_when_it_has_been_taken_leaves_it_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, taken = OwnLock(), list[bool]()
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "_lock", Interrupted(lock._lock))
+        with pytest.raises(MemoryError), lock:
+            pass
+    assert not own_lock.is_held()
+
+    def take() -> None:
+        with lock:
+            taken.append(True)
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert taken == [True]
