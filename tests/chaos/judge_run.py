@@ -22,6 +22,8 @@ LEFT_AT_LAST_S = 40.0
 #: Longest silence that is right: --max-gap, the wait for somebody who died, and what a loaded machine adds.
 SILENCE_S = 20.0
 #: A peer that could not be reached waits up to twice as long again before it tries.
+#: From the destination's last look until the report, on a busy machine: meanwhile the origin cleans up.
+LAST_LOOK_S = 0.3
 STREAMS_S = 60.0
 STATUS = {"MOVED": 0, "UNTOUCHED": 3, "ROLLED_BACK": 4, "IN_DOUBT": 5, "ENDED": 6}
 
@@ -206,7 +208,9 @@ def _true(world: World, trial: Trial, verdict: Verdict) -> None:
         return
     # One that is told to end while it is frozen does so when it runs on the destination, and was seen there.
     late = [
-        blow for blow, at in trial.fired.items() if at > trial.reported_at - 0.05 or blow.fault == "exits"
+        blow
+        for blow, at in trial.fired.items()
+        if at > trial.reported_at - LAST_LOOK_S or blow.fault == "exits"
     ]
     if verdict.copies == 0:
         if said["outcome"] != "ENDED" and "has ended" not in said["where"] and not late:
