@@ -22,9 +22,9 @@ LEFT_AT_LAST_S = 40.0
 #: Longest silence that is right: --max-gap, the wait for somebody who died, and what a loaded machine adds.
 SILENCE_S = 20.0
 #: A peer that could not be reached waits up to twice as long again before it tries.
+STREAMS_S = 60.0
 #: From the destination's last look until the report, on a busy machine: meanwhile the origin cleans up.
 LAST_LOOK_S = 0.3
-STREAMS_S = 60.0
 STATUS = {"MOVED": 0, "UNTOUCHED": 3, "ROLLED_BACK": 4, "IN_DOUBT": 5, "ENDED": 6}
 
 
