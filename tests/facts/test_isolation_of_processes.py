@@ -242,7 +242,9 @@ def test_who_took_it_over_has_ended(hosts: Hosts, kind: str, adopter: str) -> No
         ici = tcpcp.get(fresh)
         tcpcp.release(fresh)
         assert is_held(peer)
-        tcpcp.activate(tcpcp.create(ici))
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    assert made.recv(100) == b"x"  # what is closed before it has been read is answered with a reset
     assert_no_reset(hosts)
 
 
