@@ -53,7 +53,10 @@ def length_at(host: HostInventory, ip: Ip) -> int:
 def addition(host: HostInventory, ip: Ip, address: str) -> str:
     """The command that gives the host *address*, on the network of *ip*."""
     lengths = [network.prefixlen for network in networks(host) if ip in network]
-    return f"ip addr add {address}/{(lengths or [_USUAL_LENGTHS[ip.version]])[0]} dev {device_at(host, ip)}"
+    # Else the host's own connections would leave from it: of IPv6 addresses the newest is preferred.
+    unused = " preferred_lft 0" if ip.version == 6 else ""
+    length = (lengths or [_USUAL_LENGTHS[ip.version]])[0]
+    return f"ip addr add {address}/{length} dev {device_at(host, ip)}{unused}"
 
 
 def removal(host: HostInventory, ip: Ip) -> str:

@@ -48,6 +48,16 @@ class Built:
         if ended := self._watched.ended():
             raise _failed(f"process {ended[0]} of the tree that was built has ended before it ran", _KILLED)
 
+    def require_alive(self) -> None:
+        """As :meth:`require` while CRIU traces their threads: until it reaps them, which it may never do, the
+        pidfd of a process that was killed says nothing (kernel/pid.c, pidfd_poll(): its threads are there still).
+
+        :raises CriuError: one has ended.
+        """
+        self.require()
+        if dead := [pid for pid, state in self._watched.states().items() if state in DEAD]:
+            raise _failed(f"process {dead[0]} of the tree that was built has ended before it ran", _KILLED)
+
     def require_whole(self) -> None:
         """As :meth:`require`, and that none was stopped: it would not take the last steps.
 

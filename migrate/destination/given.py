@@ -34,7 +34,7 @@ class Committed(Stands):
         :raises MigrateError: CRIU failed before that; :meth:`settle` leaves nothing.
         """
         self.use_up()
-        self.ready.worker.heed = self.tree.built.require
+        self.ready.worker.heed = self.tree.built.require_alive
         self.ready.gate.switch.keep()
         next((step for step in self.tree.rest if step.name == "pre-resume"), None)
         self._note(State.ACTIVATED)

@@ -55,6 +55,15 @@ class Isolation(Entry):
         isolation.remove(self.name)
         return "packet filter removed"
 
+    def forget_orphans(self) -> None:
+        """Before the undo, where what had the connections that it holds has been killed.
+
+        :raises TcpcpError: the kernel cannot; then their peers hear of it.
+        """
+        from tcpcp.endpoint import orphans
+
+        orphans.forget(self.name)
+
 
 @dataclass(frozen=True)
 class Criu(Entry):

@@ -26,7 +26,7 @@ def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str]
     :param capture: on the origin: what caught the packets of the gap, if somebody still has it.
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    undone, problems = _go_on(record, capture) if record.role == "origin" else _undo(record.entries)
+    undone, problems = _go_on(record, capture) if record.role == "origin" else _take_down(record)
     log.detail("undone", undone=undone, problems=problems)
     return undone, problems
 
@@ -115,6 +115,20 @@ def _go_on(record: Record, capture: Capture | None) -> tuple[list[str], list[str
         undone, problems = undone + done, problems + left
         then()
     return undone, problems
+
+
+def _take_down(record: Record) -> tuple[list[str], list[str]]:
+    """On the destination: what was built is killed; the filter, which keeps its peers from hearing, goes last."""
+    filters = record.named(Isolation)
+    undone, problems = _undo(record.but(Isolation))
+    for filter_ in filters:
+        if isinstance(filter_, Isolation):
+            try:
+                filter_.forget_orphans()
+            except TcpcpError as error:
+                log.tell("orphans", problem=str(error))
+    done, left = _undo(filters)
+    return undone + done, problems + left
 
 
 def _undo(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from subprocess import PIPE
 
 import pytest
 from harness.left import View
@@ -19,6 +20,22 @@ from kills_outcomes import assert_goes_on_at_origin, assert_moved
 #: A process with a timer that expires all the time, and one that is no one's child for long.
 TICKS = "import signal, time\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
 TICKS += "signal.setitimer(signal.ITIMER_REAL, 2, 2)\nwhile True: time.sleep(1)"
+#: Kills whose command line has the word, when this host's journal says that the process was given to it.
+KILLER = """
+import glob, os, sys, time
+end = time.monotonic() + 20
+def given():
+    return any("COMMITTED" in open(one).read() for one in glob.glob("/run/migrate/*/journal"))
+while time.monotonic() < end and not given():
+    time.sleep(0.001)
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        words = open(f"/proc/{pid}/cmdline").read().replace("\\0", " ")
+    except OSError:
+        continue
+    if sys.argv[1] in words and int(pid) != os.getpid():
+        os.kill(int(pid), 9)
+"""
 FORKS = """import os, time
 while True:
     children = [os.fork() for _ in range(3)]
@@ -207,6 +224,28 @@ def test_what_was_built_is_killed_when_commit_has_been_sent(bench: Bench) -> Non
     assert (status, report["outcome"]) == (4, "ROLLED_BACK"), report
     assert report["instructions"] == []
     assert_goes_on_at_origin(bench)
+
+
+@pytest.mark.parametrize("again", range(3))
+@pytest.mark.parametrize("victim", ["criu", "server"])
+def test_what_was_built_is_killed_as_it_is_given(bench: Bench, victim: str, again: int) -> None:
+    """In the milliseconds in which CRIU lets it run. No peer hears of it, and nobody waits for a dead one."""
+    mark = "numbered.py serve" if victim == "server" else "criu swrk"
+    killer = bench.destination.popen([sys.executable, "-c", KILLER, mark], stdout=PIPE, text=True)
+    began = time.monotonic()
+    status, report = bench.migrate(str(bench.pid), "destination")
+    killer.communicate(timeout=30)
+    assert time.monotonic() - began < 20
+    if victim == "server" and status == 0:  # it had run already
+        assert report["outcome"] == "MOVED"
+        return
+    assert (status, report["outcome"]) in ((4, "ROLLED_BACK"), (0, "MOVED")), report
+    if status == 0:
+        bench.assert_streams()
+        assert_moved(bench)
+        return
+    assert_goes_on_at_origin(bench)
+    assert bench.destination.exec(["ss", "-tnH", "state", "fin-wait-1"]).stdout == ""
 
 
 # --- a tree that changes all the time ----------------------------------------------------------------------

@@ -347,12 +347,19 @@ def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
     with Lender() as lender, raw_segment.keeping():
         for ici in icis:
             with lender.borrow(*holders[ici.tag], ici.family) as connection:
-                reuse = _reuse(connection)
-                tcp_repair.set_repair(connection, tcp_repair.ON)
-                asked = waking.begin(connection, _known(ici))
-                tcp_repair.set_repair(connection, tcp_repair.OFF)
-                tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
-                asking.ask(connection, asked)
+                _wake(connection, _known(ici))
+
+
+def _wake(connection: socket.socket, known: waking.Known | None) -> None:
+    """Who is killed in repair mode leaves the socket there, so there is as little as can be done in it."""
+    reuse, state = _reuse(connection), tcp_repair.get_state(connection)
+    if known:
+        waking.wake(connection, waking.old_segment(connection, state, known), known.local)
+    tcp_repair.set_repair(connection, tcp_repair.ON)
+    asked = asking.question(connection, state, known.recent if known else 0)
+    tcp_repair.set_repair(connection, tcp_repair.OFF)
+    tcp_repair.set_int(connection, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse, "SO_REUSEADDR")
+    asking.ask(connection, asked)
 
 
 def _known(ici: Ici) -> waking.Known | None:

@@ -35,6 +35,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import netfilter, nft
@@ -254,6 +255,18 @@ def remove(name: str) -> None:
     """
     table = _table(name)
     nft.run(f"add table {table}\ndelete table {table}")  # nft has no "delete if it exists" before 1.0.8
+
+
+def held_at(name: str) -> set[Endpoint]:
+    """The local ends of which the filter *name* holds everything; empty when there is none.
+
+    :raises IsolationError: the kernel does not tell.
+    """
+    return {
+        Endpoint(ip(key[:size]), int.from_bytes(key[size : size + 2], "big"))
+        for ip, size, version in ((IPv4Address, 4, 4), (IPv6Address, 16, 6))
+        for key in netfilter.keys(f"{PREFIX}{name}", f"listeners{version}")
+    }
 
 
 def tables() -> list[str]:

@@ -162,20 +162,42 @@ def forget(sock: socket.socket, ends: tuple[End, End], one: Lingering) -> None:
     _ask(sock, _SOCK_DESTROY, _exact(sock, ends, one.cookie))
 
 
-def _ask(sock: socket.socket, kind: int, request: bytes) -> bytes:
-    """The kernel's message about one socket; b"" where it acknowledges, or says something else."""
+def destroy(entry: Entry) -> None:
+    """End the connection of *entry*, whoever has it: its peer is sent a reset, if nothing keeps that away.
+
+    :raises KernelError: ENOENT: it has ended by itself; EOPNOTSUPP: the kernel cannot
+        (CONFIG_INET_DIAG_DESTROY); EPERM: no CAP_NET_ADMIN.
+    Source: net/ipv4/tcp.c tcp_abort().
+    """
+    ports = [port.to_bytes(2, "big") for port in (entry.local_port, entry.peer_port)]
+    ips = [ip.ljust(16, b"\0") for ip in (entry.local_ip, entry.peer_ip)]
+    words = (_ANY_COOKIE & 0xFFFFFFFF, _ANY_COOKIE >> 32)
+    kind = entry.family, socket.IPPROTO_TCP, 0, _ALL_STATES
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-            netlink.send(
-                _HEADER.pack(_HEADER.size + len(request), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0) + request
-            )
-            part = netlink.recv(1 << 16)
-            answer, begin, end = next(_messages(part))
-            if answer == _SOCK_DIAG_BY_FAMILY and end - begin >= _MESSAGE.size:
-                return part[begin:end]
-            _finish(part, begin, end)
+        _exchange(_SOCK_DESTROY, _EXACT_REQUEST.pack(*kind, *ports, *ips, entry.interface, *words))
+    except OSError as error:
+        raise KernelError("sock_diag(TCP)", error.errno or errno.EIO) from None
+
+
+def _ask(sock: socket.socket, kind: int, request: bytes) -> bytes:
+    """As :func:`_exchange`, about *sock*."""
+    try:
+        return _exchange(kind, request)
     except OSError as error:
         raise tcp_repair.failed("sock_diag(TCP)", sock, error) from None
+
+
+def _exchange(kind: int, request: bytes) -> bytes:
+    """The kernel's message about one socket; b"" where it acknowledges, or says something else."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.send(
+            _HEADER.pack(_HEADER.size + len(request), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0) + request
+        )
+        part = netlink.recv(1 << 16)
+        answer, begin, end = next(_messages(part))
+        if answer == _SOCK_DIAG_BY_FAMILY and end - begin >= _MESSAGE.size:
+            return part[begin:end]
+        _finish(part, begin, end)
     return b""
 
 

@@ -203,6 +203,18 @@ def tables() -> list[nft_rules.Table]:
         netlink.close()
 
 
+def keys(table: str, set_: str) -> list[bytes]:
+    """What is in force in a set of the table inet *table* of the calling thread's network namespace.
+
+    :raises IsolationError, PermissionDenied: as :func:`tables`.
+    """
+    netlink = Netlink()
+    try:
+        return [one.key for one in netlink.elements(table, set_)]
+    finally:
+        netlink.close()
+
+
 def make_room(netlink: socket.socket, size_bytes: int) -> None:
     """Let *netlink* send a batch of that size; without CAP_NET_ADMIN in the first user namespace up to a limit."""
     try:
