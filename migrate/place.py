@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 #: Journals and locks; a tmpfs on every distribution, so a reboot forgets processes that it has ended.
 STATE = Path("/run/migrate")
+#: What is to be free there: a journal, locks, and what those before have left.
+JOURNAL_BYTES = 64 << 10
 #: Logs, a directory for each migration: :mod:`migrate.events`.
 LOGS = Path("/var/log/migrate")
 #: Where syslogd or journald listens.
@@ -72,6 +75,23 @@ def image_root() -> Path:
     if not choices:
         raise FileNotFoundError(f"none of {', '.join(map(str, MEMORY))} is a tmpfs")
     return max(choices, key=lambda path: shutil.disk_usage(path).free)
+
+
+def problems() -> list[str]:
+    """Sentences: why a migration could not write here what it has to, in memory. Nothing is written."""
+    found = []
+    with contextlib.suppress(OSError):  # that there is none is told with its room
+        if os.statvfs(image_root()).f_flag & os.ST_RDONLY:
+            found.append(f"{image_root()}, where images go, is mounted read-only")
+    try:
+        status = os.statvfs(STATE if STATE.exists() else STATE.parent)
+    except OSError as error:
+        return [*found, f"{STATE.parent} cannot be looked at: {error.strerror}"]
+    if status.f_flag & os.ST_RDONLY:
+        found.append(f"{STATE.parent} is mounted read-only")
+    elif status.f_bavail * status.f_frsize < JOURNAL_BYTES:
+        found.append(f"{STATE.parent} is full")
+    return found
 
 
 def choose_images(migration_id: str) -> Path:

@@ -55,6 +55,8 @@ _GET_CRIU = (
 )
 _HOST_REMEDIES = (
     ("ulimit -", "Raise the hard limit of root there: ulimit -H, or in the unit of sshd."),
+    ("read-only", "Mount it writable there: mount -o remount,rw DIRECTORY."),
+    ("is full", MAKE_ROOM),
     ("images", "Mount a tmpfs on /dev/shm."),
     ("CAP_", "Run it as root of the whole host, not of a container or a restricted service."),
 )

@@ -74,7 +74,7 @@ def inspect(
         most_signals=min(queued.most(os.getpid()), 0xFFFFFFFF),
         most_descriptors=min(environment.most_descriptors(), 0xFFFFFFFF),
     )
-    found.problems.extend(environment.problems())
+    found.problems.extend([*environment.problems(), *place.problems()])
     _privileges(found)
     _criu(found, criu_problem)
     _image_space(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -58,3 +59,21 @@ def test_what_the_origin_journals_is_what_it_makes(roots: list[Path]) -> None:
     move.ours.close()
     assert [str(directory)] == [one.path for one in records.read(journal.directory).of(Images)]
     assert directory.is_dir() and [list(one.iterdir()) for one in roots] == [[directory], []]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [("size=16k", "is full"), ("size=1m,ro", "is mounted read-only"), ("size=1m", "")]
+)
+def test_what_cannot_be_written_to_is_told_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: str, said: str
+) -> None:
+    monkeypatch.setattr(place, "STATE", tmp_path / "migrate")
+    monkeypatch.setattr(place, "image_root", lambda: Path("/dev/shm"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(tmp_path)], check=True)
+    try:
+        assert place.problems() == ([f"{tmp_path} {said}"] if said else [])
+        monkeypatch.setattr(place, "image_root", lambda: tmp_path)
+        images = [f"{tmp_path}, where images go, is mounted read-only"] if "read-only" in said else []
+        assert place.problems()[: len(images)] == images
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
