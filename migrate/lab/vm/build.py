@@ -8,8 +8,8 @@ from migrate.lab.build import generate_keys
 from migrate.lab.errors import bringing_up
 from migrate.lab.host import PROJECT, Builder, make_spec
 from migrate.lab.state import Init
-from migrate.lab.vm import accelerator, cache, kernels, network, project, qemu, root, seed, segment
-from migrate.lab.vm.machines import RUN, Machines, outside
+from migrate.lab.vm import accelerator, cache, disks, kernels, network, project, qemu, root, seed, segment
+from migrate.lab.vm.machines import DISKS, RUN, Machines, outside
 from migrate.lab.vm.wish import Wish
 
 
@@ -31,6 +31,7 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
             host_network.inside(init.pid, segment.make)
             builder.wait_ready()
             machines = Machines(directory, init)
+            machines.make_room(disks.most(root.SIZE_BYTES), len(topology.HOSTS))
             machines.describe(_describe(wish, directory, init, prepared, images, chosen))
             for host in topology.HOSTS:
                 machines.power_on(host)
@@ -61,7 +62,6 @@ def _describe(
     chosen: str,
 ) -> dict[str, qemu.Machine]:
     """Write each machine's files into the segment; return what the machines are made of."""
-    outside(init, RUN).mkdir()
     project.make(outside(init, RUN / "project"), outside(init, RUN / "project.disk"))
     user_key, host_keys = generate_keys(directory)
     described = {}
@@ -70,14 +70,14 @@ def _describe(
         outside(init, run).mkdir()
         archive = seed.archive(host, sshd.files(host, user_key, host_keys))
         outside(init, run / "first").write_bytes(kernel.first.read_bytes() + archive)
-        overlay = outside(init, run / "root")
+        overlay = outside(init, DISKS / host)
         cache.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", images[host], overlay])
         described[host] = qemu.Machine(
             name=host,
             kernel=kernel.image,
             first=run / "first",
             words=qemu.words(seed.SYSTEMD if wish.systemd else seed.INIT, PROJECT, architecture),
-            disks=((run / "root", True), (kernel.modules, False), (RUN / "project.disk", False)),
+            disks=((DISKS / host, True), (kernel.modules, False), (RUN / "project.disk", False)),
             taps=tuple(network.taps(host)),
             run=run,
             accelerator=chosen if architecture == qemu.OWN else "tcg",

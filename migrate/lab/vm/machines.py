@@ -20,6 +20,8 @@ from migrate.lab.vm import client, guest, qemu
 
 #: Within the segment: on a file system in memory that ends with it.
 RUN = Path("/run/vm")
+#: What the machines write to their disks: apart from their consoles and all else, and large enough for all of it.
+DISKS = RUN / "disks"
 FILE = "machines.json"
 #: Who panics or switches itself off is noticed at once; this is for one that is slow on a busy host.
 READY_DEADLINE_S = {"kvm": 90.0, "tcg": 600.0}
@@ -55,6 +57,15 @@ class Machines:
         new = self.directory / (FILE + ".new")
         new.write_text(json.dumps(known, default=str))
         new.replace(self.directory / FILE)
+
+    def make_room(self, bytes_each: int, count: int) -> None:
+        """Mount the file system in memory of :data:`DISKS`, of which none of *count* disks takes another's part.
+
+        An ext4 whose journal is not taken any more by what it lies on fails as a whole.
+        """
+        outside(self.init, DISKS).mkdir(parents=True)
+        size = f"mode=0700,nosuid,nodev,size={bytes_each * count}"
+        self._inside("mount", "-t", "tmpfs", "-o", size, "disks", str(DISKS))
 
     def describe(self, machines: Mapping[str, qemu.Machine]) -> None:
         """Write the machines down, all of them off."""

@@ -17,8 +17,8 @@ WORDS = (
     "console={console} quiet loglevel=4 audit=0 mitigations=off net.ifnames=0 panic=0"
     " lab.init={init} lab.project={project}"
 )
-#: A disk. All that is written is in memory that the machines share. If that is full the machine hears of an error:
-#: QEMU would stop it without a word.
+#: A disk. What is written is in memory, where there is room for all of it: machines.DISKS. If there were none the
+#: machine would hear of an error; QEMU would stop it without a word.
 READ = "format=raw,readonly=on"
 WRITTEN = "format=qcow2,cache=unsafe,werror=report,discard=unmap,detect-zeroes=unmap"
 #: The year 2100, in seconds since the epoch: an x86's clock has two digits for the year.

@@ -25,6 +25,7 @@ from migrate.lab.vm import (
     client,
     cpio,
     debian,
+    disks,
     frames,
     kernels,
     modules,
@@ -291,6 +292,14 @@ def test_a_path_with_a_comma() -> None:
     machine = qemu.Machine("m", Path("/k"), Path("/f"), "", disks, (), Path("/run/vm/m"))
     drives = [one for one in qemu.arguments(machine, 0.0) if one.startswith("file=/")]
     assert [one.split(",if=")[0] for one in drives] == ["file=/a,,b/root", "file=/run/vm/disk"]
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+def test_no_disk_takes_more_than_its_part() -> None:
+    """By QEMU's own reckoning of a disk that is written from end to end."""
+    words = ["qemu-img", "measure", "--output=json", "--size", str(root.SIZE_BYTES), "-O", "qcow2"]
+    found = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=60).stdout)
+    assert root.SIZE_BYTES < found["fully-allocated"] <= disks.most(root.SIZE_BYTES)
 
 
 def test_a_clock_that_is_ahead() -> None:
