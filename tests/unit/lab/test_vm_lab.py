@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from migrate.lab import LabError, enter, state, topology
-from migrate.lab.arguments import by_host
+from migrate.lab.arguments import by_host, make_parser
 from migrate.lab.cli import in_a_word, main, what_runs
 from migrate.lab.vm import (
     accelerator,
@@ -347,6 +347,45 @@ def test_values_by_host() -> None:
             by_host(bad)
     with pytest.raises(ArgumentTypeError, match="origin is in it twice"):
         by_host("origin=6.1,peer=6.12,origin=6.12")
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "first", "second"),
+    [
+        ("kernel", {"origin": "6.1", "peer": "6.12"}, "origin=6.1", "peer=6.12"),
+        ("cpu", {"origin": "Haswell", "peer": "Nehalem"}, "origin=Haswell", "peer=Nehalem"),
+        ("clock", {"origin": 5, "peer": -7}, "origin=5", "peer=-7"),
+        ("arch", {"origin": "s390x", "peer": "arm64"}, "origin=s390x", "peer=arm64"),
+    ],
+)
+def test_what_is_said_host_after_host_adds_up(
+    option: str,
+    values: dict[str, object],
+    first: str,
+    second: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = make_parser()
+    found = parser.parse_args(["--vm", f"--{option}", first, f"--{option}={second}", "up"])
+    assert getattr(found, option) == values
+    assert getattr(parser.parse_args(["up"]), option) == {}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--vm", f"--{option}", first, f"--{option}", first, "up"])
+    assert "origin is in it twice" in capsys.readouterr().err
+
+
+def test_each_command_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    uses = {"power": "--vm [--name NAME] power HOST on | off"}
+    uses["exec"] = "[--vm] [--name NAME] exec HOST -- CMD [ARG ...]"
+    uses["down"] = "[--vm] [--name NAME] up | down | status [--json]"
+    for verb, words in uses.items():
+        with pytest.raises(SystemExit):
+            make_parser().parse_args([verb, "--help"])
+        said = capsys.readouterr().out.partition("\n\n")[0]
+        assert said == f"usage: migrate-lab {words}"
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["shell"])
+    assert capsys.readouterr().err.splitlines()[-1].startswith("migrate-lab shell: error: ")
 
 
 @pytest.mark.parametrize(
