@@ -424,10 +424,11 @@ def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixtur
 def test_a_status_says_which_machines_are_off() -> None:
     def status(up: bool, **on: bool) -> dict[str, object]:
         machines = {host: {"machine": {"on": one, "answers": one}} for host, one in on.items()}
-        return {"up": up, "hosts": machines}
+        return {"name": "one", "up": up, "hosts": machines}
 
     assert in_a_word(status(True, origin=True, peer=True)) == "up"
-    assert in_a_word(status(False, origin=True, peer=False)).startswith("up in part: peer is off")
+    starts = "`migrate-lab --vm --name one up` starts what is off"
+    assert in_a_word(status(False, origin=True, peer=False)) == f"up in part: peer is off: {starts}"
     assert in_a_word(status(False, origin=False, peer=False)).startswith("up in part: origin, peer are off")
     assert in_a_word({"up": False, "hosts": {"origin": {}}}) == "down"
 
@@ -438,10 +439,15 @@ def test_a_status_says_which_machines_do_not_answer() -> None:
         "gateway": {"on": True, "answers": True},
         "peer": {"on": False, "answers": False},
     }
-    status = {"up": False, "hosts": {name: {"machine": one} for name, one in machines.items()}}
+    status = {
+        "name": "one",
+        "up": False,
+        "hosts": {name: {"machine": one} for name, one in machines.items()},
+    }
     assert in_a_word(status) == (
-        "up in part: peer is off, and started by `up`;"
-        " origin does not answer: `power origin off`, then `on`, boots it anew"
+        "up in part: peer is off: `migrate-lab --vm --name one up` starts what is off;"
+        " origin does not answer: it may be booting; if it stays so,"
+        " `migrate-lab --vm --name one power origin off`, then `on`, boots it anew"
     )
     assert what_runs(status["hosts"]["origin"]) == "does not answer"  # type: ignore[index]
 
