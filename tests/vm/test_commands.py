@@ -208,6 +208,29 @@ def test_a_machine_whose_kernel_has_stopped(lab: VmLab) -> None:
     assert migrate_lab(lab, "status").returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_a_machine_that_stands_still_runs(lab: VmLab, number: signal.Signals) -> None:
+    """In a moment, with a word; once the machine goes on the command is gone, too."""
+    words = ["--vm", "--name", lab.name, "exec", "peer", "--", "sleep", f"100{number}"]
+    ask = ["pgrep", "-fx", f"sleep 100{number}"]
+    segment, peer = lab.hosts["segment"], lab.hosts["peer"]
+    qemu = segment.exec(["pgrep", "-f", "^[^ ]*qemu-system-[^ ]* -name peer "]).stdout.strip()
+    with subprocess.Popen(
+        [sys.executable, "-m", "migrate.lab", *words], stderr=subprocess.PIPE, text=True
+    ) as run:
+        eventually(lambda: peer.exec(ask, check=False).stdout, "it sleeps")
+        segment.exec(["kill", "-STOP", qemu])
+        try:
+            run.send_signal(number)
+            said = run.communicate(timeout=15)[1]
+        finally:
+            segment.exec(["kill", "-CONT", qemu])
+    helps = remedies.if_it_stays(lab.name, "peer")
+    assert said == f"migrate-lab: ended by {number.name}, since the machine does not answer: {helps}\n"
+    assert run.returncode == -number
+    eventually(lambda: not peer.exec(ask, check=False).stdout, "it is gone")
+
+
 def test_a_command_ends_with_its_machine(lab: VmLab) -> None:
     """At once: the network does not tell, and a silent machine is waited for for half a minute."""
     run = lab.hosts["peer"].popen(["sleep", "1002"], stderr=subprocess.PIPE, text=True)

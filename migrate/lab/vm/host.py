@@ -4,11 +4,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from migrate.lab import remedies
+from migrate.lab import enter, remedies
+from migrate.lab.ends import complain
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
 from migrate.lab.vm import client
-from migrate.lab.vm.exchange import Gone, Silent
+from migrate.lab.vm.exchange import Ended, Gone, Silent
 from migrate.lab.vm.machines import Machines
 
 
@@ -55,6 +56,9 @@ class VmHost(Host):
         self._need_power()
         try:
             return client.run(self.init, self.node, command, terminal=terminal)
+        except Ended as error:
+            complain(str(self._gone(error)))
+            return enter.end_like(error.number)
         except Gone as error:
             raise self._gone(error) from None
 

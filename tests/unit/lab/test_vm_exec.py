@@ -13,14 +13,17 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from harness.wait import eventually
 
 from migrate.lab.vm import frames
-from migrate.lab.vm.exchange import Exchange, Gone
+from migrate.lab.vm.exchange import HASTE_S, PATIENCE_S, Ended, Exchange, Gone
 from migrate.lab.vm.given import CHUNK
 
 PROGRAM = [sys.executable, "-I", str(Path(__file__).with_name("without_a_machine.py"))]
@@ -204,6 +207,55 @@ def test_the_end_of_the_machine_is_the_end(said: bytes) -> None:
             with pytest.raises(Gone, match="the machine has ended"):
                 passing.run()
     for descriptor in (end, told, teller):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [PATIENCE_S * 2, HASTE_S + 0.3, 0])
+def test_a_signal_ends_what_no_machine_answers(number: signal.Signals, after_s: float) -> None:
+    """Who does not take what is sent stands for a kernel that has stopped. A second one finds no patience."""
+    ours, theirs = socket.socketpair()
+    told, teller = os.pipe()
+    with ours, theirs:
+        passing = Exchange(ours, told)
+        os.write(teller, bytes([signal.SIGHUP, 0]))
+        begun = time.monotonic()
+        timer = threading.Timer(after_s, os.write, (teller, bytes([number, 0])))
+        timer.start()
+        with pytest.raises(Ended, match="since the machine does not answer") as caught:
+            passing.run()
+        took = time.monotonic() - begun
+        timer.cancel()
+        timer.join()
+        second = HASTE_S < after_s < PATIENCE_S
+        assert caught.value.number == (number if second else signal.SIGHUP)
+        assert took > after_s if second else took >= PATIENCE_S
+        assert took < PATIENCE_S + (0 if second else 3)
+    for descriptor in (told, teller):
+        os.close(descriptor)
+
+
+def test_a_command_that_takes_its_time_after_a_signal_is_waited_for() -> None:
+    """However often: its machine has taken them. Nor does a signal that asks for no end give up a machine."""
+    ours, theirs = socket.socketpair()
+    told, teller = os.pipe()
+    with ours, theirs:
+        passing = Exchange(ours, told)
+        os.write(teller, bytes([signal.SIGUSR1, 0]))
+
+        def answer() -> None:
+            time.sleep(PATIENCE_S + 0.5)
+            theirs.recv(100)
+            for _ in range(2):
+                os.write(teller, bytes([signal.SIGINT, 0]))
+                theirs.recv(100)
+                time.sleep(PATIENCE_S / 2 + 0.3)
+            theirs.sendall(frames.frame(frames.STATUS, b"7"))
+
+        with ThreadPoolExecutor(1) as other:
+            other.submit(answer)
+            assert passing.run() == 7
+    for descriptor in (told, teller):
         os.close(descriptor)
 
 
