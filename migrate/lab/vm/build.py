@@ -45,6 +45,8 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
 
 def _prepare(wish: Wish) -> tuple[dict[str, kernels.Kernel], dict[str, Path], str]:
     """What of a lab is kept between labs: kernels and images by host, and the accelerator."""
+    if not root.is_built():
+        cache.need_room()
     prepared, images = {}, {}
     for host in topology.HOSTS:
         architecture = wish.architectures.get(host, qemu.OWN)

@@ -529,6 +529,33 @@ def test_programs_are_found_where_only_root_looks(monkeypatch: pytest.MonkeyPatc
         assert shutil.which("mkfs.ext4")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_cache_without_room_is_refused_before_it_is_filled(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", f"none-{os.getpid()}", "up"]
+    script = f'mount -t tmpfs -o size=20m cache {tmp_path} && "$@"; ls -A {tmp_path}'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *words],
+        env=os.environ | {"MIGRATE_LAB_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == ""
+    needed = "where machines need 1500 MB, and 400 MB for each kernel more"
+    said = f"migrate-lab: in {tmp_path} 20 MB are free, {needed}; MIGRATE_LAB_CACHE names another directory\n"
+    assert done.stderr == said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs namespaces")
+def test_a_builder_without_room_says_how_much_is_needed_before_what_it_said() -> None:
+    with pytest.raises(LabError) as caught:
+        cache.run(["sh", "-c", "/bin/echo much >/dev/full; seq 1000 >&2; exit 3"])
+    assert str(caught.value).startswith(f"sh failed with status 3: no space left; in {cache.CACHE} ")
+    assert "MIGRATE_LAB_CACHE names another directory: " in str(caught.value)
+    with pytest.raises(LabError, match="status 3: $"):
+        cache.run(["sh", "-c", "exit 3"])
+
+
 def test_a_cache_with_a_blank_in_its_path_is_refused(tmp_path: Path) -> None:
     surroundings = os.environ | {"MIGRATE_LAB_CACHE": str(tmp_path / "a b")}
     words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", "none", "up"]
