@@ -85,6 +85,7 @@ def _describe(
             accelerator=chosen if architecture == qemu.OWN else "tcg",
             architecture=architecture,
             cpu=wish.cpus.get(host, ""),
+            image=images[host],
             clock_s=wish.clocks.get(host, 0),
         )
     return described

@@ -123,7 +123,18 @@ class Machines:
         if not self.is_on(name):
             # Of another boot, until QEMU begins it anew.
             outside(self.init, RUN / name / "console").unlink(missing_ok=True)
+            self._need_files(name, machine)
             self._spawn(machine)
+
+    def _need_files(self, name: str, machine: qemu.Machine) -> None:
+        """:raises LabError: what is kept and the machine is made of was removed since."""
+        for path in (
+            machine.kernel,
+            machine.image,
+            *(path for path, written in machine.disks if not written),
+        ):
+            if path and not outside(self.init, path).exists():
+                raise LabError(f"{path} is gone, of which {name} was made: {remedies.makes_anew(self.lab)}")
 
     def power_off(self, name: str) -> None:
         """End QEMU at once: a cut of the power. What the machine's kernel had not written yet is lost."""
@@ -221,8 +232,10 @@ def _machine(fields: dict[str, Any]) -> qemu.Machine:
     """The description as it was written down. :raises KeyError, TypeError, ValueError: it is none."""
     if fields["accelerator"] not in READY_DEADLINE_S or fields["architecture"] not in qemu.ARCHITECTURES:
         raise ValueError(fields)
-    paths = {name: Path(fields[name]) for name in ("kernel", "first", "run")}
+    paths: dict[str, Path | None] = {name: Path(fields[name]) for name in ("kernel", "first", "run")}
+    paths["image"] = Path(image) if (image := fields.get("image")) else None
     disks = tuple((Path(path), bool(written)) for path, written in fields["disks"])
     taps = tuple((tap, address) for tap, address in fields["taps"])
     more = {"disks": disks, "taps": taps, "clock_s": int(fields["clock_s"])}
-    return qemu.Machine(**{**fields, **paths, **more})
+    kept = {name: fields[name] for name in qemu.Machine._fields if name in fields}
+    return qemu.Machine(**{**kept, **paths, **more})

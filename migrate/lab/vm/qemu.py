@@ -66,6 +66,7 @@ class Machine(NamedTuple):
     :ivar accelerator: ``kvm`` or ``tcg``.
     :ivar cpu: QEMU's name of a model; "": the best there is.
     :ivar clock_s: by how many seconds its clock is ahead.
+    :ivar image: on which the root lies.
     :ivar run: directory for its console and control.
     """
 
@@ -79,8 +80,8 @@ class Machine(NamedTuple):
     accelerator: str = "tcg"
     cpu: str = ""
     clock_s: int = 0
-    memory_mb: int = MEMORY_MB
     architecture: str = OWN
+    image: Path | None = None
 
 
 def words(init: str, project: Path, architecture: str = OWN) -> str:
@@ -123,7 +124,7 @@ def arguments(machine: Machine, now: float) -> list[str]:
     command = [kind.program, "-name", machine.name, "-M", kind.board, "-nodefaults", "-no-user-config"]
     command += ["-display", "none", "-accel", ACCELERATORS[accelerator]]
     command += ["-cpu", model(accelerator, machine.cpu, machine.architecture)]
-    command += ["-m", str(machine.memory_mb), "-smp", "1", "-rtc", clock(machine.clock_s, now)]
+    command += ["-m", str(MEMORY_MB), "-smp", "1", "-rtc", clock(machine.clock_s, now)]
     command += ["-kernel", str(machine.kernel), "-initrd", str(machine.first), "-append", machine.words]
     command += _console(kind, machine.run / "console")
     command += ["-qmp", f"unix:{machine.run / 'qmp'},server=on,wait=off"]

@@ -113,3 +113,17 @@ def test_down_tells_of_itself_before_anything_ends(lab: VmLab, monkeypatch: pyte
     )
     assert lab.down()
     assert seen == [True]
+
+
+@pytest.mark.parametrize("gone", ["kernel", "image", "modules"])
+def test_a_cache_that_is_removed_below_a_lab_is_told(lab: VmLab, tmp_path: Path, gone: str) -> None:
+    """What QEMU said of it was all that one heard; a disk that is written to is the lab's own."""
+    kept = {name: tmp_path / name for name in ("kernel", "image", "modules")}
+    for name in set(kept) - {gone}:
+        kept[name].touch()
+    disks = ((Path("/run/vm/disks/peer"), True), (kept["modules"], False))
+    machine = MACHINE._replace(kernel=kept["kernel"], image=kept["image"], disks=disks)
+    lab.machines.describe(dict.fromkeys(topology.HOSTS, machine))
+    helps = "`migrate-lab --vm --name one down`, then `up`, makes it anew"
+    with pytest.raises(LabError, match=f"{kept[gone]} is gone, of which peer was made: {helps}"):
+        lab.power_on("peer")
