@@ -16,7 +16,7 @@ from typing import Any
 from migrate import standard_streams
 from migrate.lab import enter, remedies
 from migrate.lab.arguments import make_parser
-from migrate.lab.ends import cleaning_up, complain
+from migrate.lab.ends import cleaning_up, complain, say
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
 
@@ -46,13 +46,11 @@ def has_wishes(options: argparse.Namespace) -> bool:
 def print_status(lab: Lab, as_json: bool) -> int:
     """Print what is known of *lab*; return 0 if it is up, else 1."""
     status = lab.status()
-    if as_json:
-        print(json.dumps(status))
-    else:
-        print(f"lab {lab.name!r} is {in_a_word(status)}")
-        rows = {**status["hosts"], "service": status["service"]}
-        for name, row in rows.items():
-            print(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10}", what_runs(row))
+    rows = {**status["hosts"], "service": status["service"]}
+    lines = [f"lab {lab.name!r} is {in_a_word(status)}"]
+    for name, row in rows.items():
+        lines.append(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10} {what_runs(row)}")
+    say(json.dumps(status) if as_json else "\n".join(lines))
     return 0 if status["up"] else 1
 
 
@@ -87,7 +85,10 @@ def up(lab: Lab, *, wishes: bool) -> int:
         print(f"lab {lab.name!r} was up already, and is as it was made", file=sys.stderr)
     elif stood:
         print(f"lab {lab.name!r} was up in part, and every machine is as it was made", file=sys.stderr)
-    shown = print_status(lab, as_json=False)
+    try:
+        shown = print_status(lab, as_json=False)
+    except LabError as error:
+        raise LabError(f"lab {lab.name!r} is up; {error}") from None
     if shown and not lab.stands():
         complain(f"lab {lab.name!r} was taken down meanwhile")
     return shown

@@ -96,8 +96,7 @@ def spawn(init: tuple[int, int], host: str, log: str, command: list[str]) -> int
             raise Silent(f"{host} does not answer any more: {error}") from None
     if text.startswith("!") or not text:
         return enter.not_detached(text, command)
-    print(text, flush=True)
-    return 0
+    return enter.tell_pid(text)
 
 
 def _first(connection: socket.socket) -> bytes:

@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 from harness.wait import eventually
 
+from migrate.lab import cli
+from migrate.lab.lab import Lab
 from migrate.lab.vm import frames
 from migrate.lab.vm.exchange import HASTE_S, PATIENCE_S, Ended, Exchange, Gone
 from migrate.lab.vm.given import CHUNK
@@ -29,6 +31,8 @@ from migrate.lab.vm.given import CHUNK
 PROGRAM = [sys.executable, "-I", str(Path(__file__).with_name("without_a_machine.py"))]
 EXEC = " ".join(PROGRAM)
 LIMIT_S = 60
+#: As ``spawn`` ends in the lab of namespaces.
+TELLS = "import sys; from migrate.lab import enter; sys.exit(enter.tell_pid(str(7)))"
 LINES = "".join(f"line {number}\n" for number in range(3))
 
 
@@ -189,6 +193,42 @@ def test_an_output_that_takes_nothing_ends_the_command(tmp_path: Path, stream: s
     eventually(lambda: not pids(f"sh -c .*{tmp_path}.*"), "it has ended")
     if not stream:
         assert other.read_text().strip() == "migrate-lab: standard output: No space left on device"
+
+
+@pytest.mark.parametrize("spawn", ["$EXEC -s sleep 8304", f"{sys.executable} -c '{TELLS}'"])
+@pytest.mark.parametrize("output", ["/dev/full", ">(:)"])
+def test_a_pid_that_standard_output_does_not_take_is_not_lost(spawn: str, output: str) -> None:
+    """It runs, in a machine or in a host of the other lab, and somebody has to end it."""
+    try:
+        wait = "sleep 0.3; " if output != "/dev/full" else ""
+        told, status = shell(f"({wait}{spawn}) 2>&1 > {output}; echo $?").splitlines()
+        why = "Broken pipe" if wait else "No space left on device"
+        assert (told.partition(";")[2], status) == (f" standard output: {why}", "125")
+        assert told.startswith("migrate-lab: it runs as PID ")
+        assert told.split()[5] == "7;" or pids("sleep 8304") == [told.split()[5][:-1]]
+    finally:
+        subprocess.run(["pkill", "-fx", "sleep 8304"], check=False)
+
+
+@pytest.mark.parametrize("words", ["status", "status --json"])
+def test_a_status_that_standard_output_does_not_take(words: str) -> None:
+    script = f"{sys.executable} -m migrate.lab --name none-{os.getpid()} {words} 2>&1 >/dev/full; echo $?"
+    assert shell(script) == "migrate-lab: standard output: No space left on device\n1\n"
+
+
+def test_an_up_that_cannot_be_shown_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Lab, "up", lambda _: True)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(os, "dup2", lambda *_: None)
+        assert cli.main(["--name", "none", "up"]) == 1
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    said = "migrate-lab: lab 'none' is up; standard output: No space left on device\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("said", [b"", frames.frame(frames.STATUS, b"0")])
