@@ -114,7 +114,8 @@ def is_built() -> bool:
 def _name() -> str:
     """What the image is called: by all that it is made of, but for the versions of Debian's packages."""
     if not REQUIREMENTS.exists():
-        raise LabError("machines are built from a checkout of the project: run migrate-lab there")
+        how = "there `tools/setup vm`, once, and then `.venv/bin/migrate-lab`"
+        raise LabError(f"machines are built from a checkout of the project: run {how}")
     recipe = [HOOK.read_text(), CRIU_PREFIX.read_text(), *PACKAGES, *requirements(REQUIREMENTS.read_text())]
     digest = hashlib.sha256("\n".join([debian.SUITE, str(SIZE_BYTES), *recipe]).encode()).hexdigest()[:12]
     return f"root-{digest}"

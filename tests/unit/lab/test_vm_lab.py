@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -338,6 +340,36 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
     text = (root.PROJECT / "setup.cfg").read_text() + (root.PROJECT / "plugin" / "setup.cfg").read_text()
     for name, module in project.ENTRIES.items():
         assert f"{name} = {module}:main" in text
+
+
+def test_the_commands_of_the_readme_can_be_typed_as_they_stand() -> None:
+    """The first lines of what it shows of the lab make the commands, and have them found."""
+    text = (root.PROJECT / "README.md").read_text()
+    block = next(one for one in text.split("\n\n") if "    migrate-lab --vm " in one)
+    commands = [line.partition("#")[0].strip() for line in block.splitlines()]
+    assert commands[:2] == ["tools/setup vm", 'PATH="$PWD/.venv/bin:$PATH"']
+    assert "vm" in (root.PROJECT / commands[0].split()[0]).read_text()
+    for line in commands[2:]:
+        words = shlex.split(line.removeprefix("pid=$(").removesuffix(")"))
+        given = words[1 : words.index("--") if "--" in words else None]
+        assert (words[0], make_parser().parse_args(given).vm) == ("migrate-lab", True)
+
+
+def test_outside_a_checkout_it_is_said_how_to_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(root, "REQUIREMENTS", tmp_path / "none")
+    with pytest.raises(
+        LabError, match=r"run there `tools/setup vm`, once, and then `\.venv/bin/migrate-lab`"
+    ):
+        root.root()
+
+
+def test_what_vagrant_leaves_is_told() -> None:
+    """All that the Vagrantfile writes is in one directory, which is named, and its copy of the checkout."""
+    text = (root.PROJECT / "vagrant/Vagrantfile").read_text()
+    names = re.findall(r'^LAB_\w+ = File\.join\(LAB_FILES, "([^"]+)"\)', text, re.MULTILINE)
+    told = (root.PROJECT / "vagrant/README.md").read_text()
+    assert sorted(names) == ["keys", "source.tar.gz"]
+    assert "in `.vagrant/lab` the keys and\n`source.tar.gz`" in told
 
 
 def test_values_by_host() -> None:
