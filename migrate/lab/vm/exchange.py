@@ -175,7 +175,8 @@ class Exchange:
         """
         while self.status is None:
             self._step(self.asked.left_ms())
-            self.asked.look(bool(self.waiting))
+            if self.status is None:
+                self.asked.look(bool(self.waiting))
         while self.written.wanted():
             drops = self.hurried and os.WIFSIGNALED(self.status)
             if not self._step(0 if drops else None) or self.signalled_since:
