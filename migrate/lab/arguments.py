@@ -1,21 +1,40 @@
 """What ``migrate-lab`` takes before ``--``: verbs, options, and the values of these by host."""
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
-USAGE = """migrate-lab [--vm] [--name NAME] up | down | status [--json]
-       migrate-lab [--vm] [--name NAME] exec HOST -- CMD [ARG ...]
-       migrate-lab [--vm] [--name NAME] spawn HOST [--log FILE] -- CMD [ARG ...]
-       migrate-lab [--vm] [--name NAME] shell HOST
-       migrate-lab --vm [--name NAME] [--kernel HOST=VERSION,...] [--cpu HOST=MODEL,...]
-                   [--clock HOST=SECONDS,...] [--arch HOST=ARCHITECTURE,...] [--systemd] up
-       migrate-lab --vm [--name NAME] power HOST on | off"""
+USES = (
+    "migrate-lab [--vm] [--name NAME] up | down | status [--json]",
+    "migrate-lab [--vm] [--name NAME] exec HOST -- CMD [ARG ...]",
+    "migrate-lab [--vm] [--name NAME] spawn HOST [--log FILE] -- CMD [ARG ...]",
+    "migrate-lab [--vm] [--name NAME] shell HOST",
+    "migrate-lab --vm [--name NAME] [--kernel HOST=VERSION,...] [--cpu HOST=MODEL,...]\n"
+    "                   [--clock HOST=SECONDS,...] [--arch HOST=ARCHITECTURE,...] [--systemd] up",
+    "migrate-lab --vm [--name NAME] power HOST on | off",
+)
+VERBS = {
+    "up": "bring the lab up; does nothing if it is up",
+    "down": "end everything in it and leave nothing",
+    "status": "print hosts and addresses; exit status 1 if it is not up",
+    "exec": "run a command in a host",
+    "shell": "run bash in a host",
+    "spawn": "start a detached process in a host and print its PID there",
+    "power": "cut a machine's power, or switch it on again",
+}
+OF_A_HOST = ("exec", "shell", "spawn", "power")
+
+
+def usage(verb: str = "") -> str:
+    """Return how the command is used; with *verb*, how that is."""
+    return "\n       ".join(one for one in USES if not verb or verb in one.split())
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser for what stands before ``--``."""
     parser = argparse.ArgumentParser(
         "migrate-lab",
-        usage=USAGE,
+        usage=usage(),
         description="Four hosts in namespaces of this machine, or with --vm four machines under QEMU: origin, "
         "destination, gateway, peer (neighbour is peer's second leg; segment holds the bridges).",
     )
@@ -26,24 +45,43 @@ def make_parser() -> argparse.ArgumentParser:
         ("clock", "SECONDS", seconds_by_host),
         ("arch", "ARCHITECTURE", by_host),
     ):
-        text = f"HOST={what},... of --vm up"
-        parser.add_argument(f"--{option}", type=kind, default={}, metavar=f"HOST={what}", help=text)
+        text = f"HOST={what},... of --vm up; may be said for one host after the other"
+        parser.add_argument(
+            f"--{option}", type=kind, action=More, default={}, metavar=f"HOST={what}", help=text
+        )
     parser.add_argument("--systemd", action="store_true", help="have the machines boot systemd")
     parser.add_argument("--name", default="lab", help="which lab; several run side by side (default: lab)")
-    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    commands.add_parser("up", help="bring the lab up; does nothing if it is up")
-    commands.add_parser("down", help="end everything in it and leave nothing")
-    status = commands.add_parser("status", help="print hosts and addresses; exit status 1 if it is not up")
-    status.add_argument("--json", action="store_true")
-    for verb, text in (("exec", "run a command in a host"), ("shell", "run bash in a host")):
-        commands.add_parser(verb, help=text).add_argument("host", metavar="HOST")
-    spawn = commands.add_parser("spawn", help="start a detached process in a host and print its PID there")
-    spawn.add_argument("host", metavar="HOST")
-    spawn.add_argument("--log", metavar="FILE", help="the host's file for its output (default: /dev/null)")
-    power = commands.add_parser("power", help="cut a machine's power, or switch it on again")
-    power.add_argument("host", metavar="HOST")
-    power.add_argument("state", choices=("on", "off"))
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=parser.prog)
+    for verb, text in VERBS.items():
+        command = commands.add_parser(verb, usage=usage(verb), help=text, description=text)
+        if verb == "status":
+            command.add_argument("--json", action="store_true")
+        if verb in OF_A_HOST:
+            command.add_argument("host", metavar="HOST")
+        if verb == "spawn":
+            command.add_argument(
+                "--log", metavar="FILE", help="the host's file for its output (default: /dev/null)"
+            )
+        if verb == "power":
+            command.add_argument("state", choices=("on", "off"))
     return parser
+
+
+class More(argparse.Action):
+    """An option that adds values by host to those that were said before it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | dict[str, Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the *values*. :raises ArgumentError: a host had one already."""
+        before, more = getattr(namespace, self.dest), values if isinstance(values, dict) else {}
+        if twice := sorted(set(before) & set(more)):
+            raise argparse.ArgumentError(self, f"{', '.join(twice)} is in it twice")
+        setattr(namespace, self.dest, before | more)
 
 
 def by_host(text: str) -> dict[str, str]:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from migrate import standard_streams
-from migrate.lab import enter
+from migrate.lab import enter, remedies
 from migrate.lab.arguments import make_parser
-from migrate.lab.ends import cleaning_up, complain
+from migrate.lab.ends import cleaning_up, complain, say
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
 
@@ -46,13 +46,11 @@ def has_wishes(options: argparse.Namespace) -> bool:
 def print_status(lab: Lab, as_json: bool) -> int:
     """Print what is known of *lab*; return 0 if it is up, else 1."""
     status = lab.status()
-    if as_json:
-        print(json.dumps(status))
-    else:
-        print(f"lab {lab.name!r} is {in_a_word(status)}")
-        rows = {**status["hosts"], "service": status["service"]}
-        for name, row in rows.items():
-            print(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10}", what_runs(row))
+    rows = {**status["hosts"], "service": status["service"]}
+    lines = [f"lab {lab.name!r} is {in_a_word(status)}"]
+    for name, row in rows.items():
+        lines.append(f"{name:<12} {row['ipv4']:<12} {row['ipv6']:<10} {what_runs(row)}")
+    say(json.dumps(status) if as_json else "\n".join(lines))
     return 0 if status["up"] else 1
 
 
@@ -63,8 +61,9 @@ def in_a_word(status: dict[str, Any]) -> str:
     silent = [name for name, machine in machines.items() if machine["on"] and not machine["answers"]]
     if status["up"] or not off + silent:
         return "up" if status["up"] else "down"
-    said = [f"{', '.join(off)} {'is' if len(off) == 1 else 'are'} off, and started by `up`"] if off else []
-    said += [f"{name} does not answer: `power {name} off`, then `on`, boots it anew" for name in silent]
+    lab = status["name"]
+    said = [f"{', '.join(off)} {'is' if len(off) == 1 else 'are'} off: {remedies.starts(lab)}"] if off else []
+    said += [f"{name} does not answer: {remedies.if_it_stays(lab, name)}" for name in silent]
     return f"up in part: {'; '.join(said)}"
 
 
@@ -86,7 +85,13 @@ def up(lab: Lab, *, wishes: bool) -> int:
         print(f"lab {lab.name!r} was up already, and is as it was made", file=sys.stderr)
     elif stood:
         print(f"lab {lab.name!r} was up in part, and every machine is as it was made", file=sys.stderr)
-    return print_status(lab, as_json=False)
+    try:
+        shown = print_status(lab, as_json=False)
+    except LabError as error:
+        raise LabError(f"lab {lab.name!r} is up; {error}") from None
+    if shown and not lab.stands():
+        complain(f"lab {lab.name!r} was taken down meanwhile")
+    return shown
 
 
 def down(lab: Lab) -> int:
@@ -134,11 +139,11 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name); return the exit status."""
     standard_streams.open_closed()
-    words = list(sys.argv[1:] if argv is None else argv)
-    split = words.index("--") if "--" in words else len(words)
+    given = list(sys.argv[1:] if argv is None else argv)
+    split = given.index("--") if "--" in given else len(given)
     parser = make_parser()
-    options = parser.parse_args(words[:split])
-    command = words[split + 1 :]
+    options = parser.parse_args(given[:split])
+    command = given[split + 1 :]
     if (options.verb in ("exec", "spawn")) != bool(command):
         parser.error("exec and spawn, and only they, need: -- CMD")
     if not options.vm and (options.verb == "power" or has_wishes(options)):

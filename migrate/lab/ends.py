@@ -6,6 +6,19 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from migrate.lab.errors import LabError
+
+
+def say(text: str) -> None:
+    """Say it on standard output. :raises LabError: that takes nothing; BrokenPipeError: nobody reads it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Where Python will try again.
+        raise LabError(f"standard output: {error.strerror}") from None
+
 
 def complain(text: str) -> None:
     """Say it on standard error; what cannot be said there is dropped."""

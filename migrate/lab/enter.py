@@ -300,7 +300,18 @@ def spawn(init_pid: int, init_ticks: int, log: str | None, command: list[str]) -
     os.waitpid(child, 0)
     if text.startswith("!") or not text:
         return not_detached(text, command)
-    print(text, flush=True)
+    return tell_pid(text)
+
+
+def tell_pid(text: str) -> int:
+    """Print the PID of what runs detached, on standard error if need be; return the exit status."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Where Python will try again.
+        sys.stderr.write(f"migrate-lab: it runs as PID {text}; standard output: {error.strerror}\n")
+        sys.stderr.flush()
+        return EXIT_LAB
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness.wait import eventually
 
-from migrate.lab import LabError, topology
+from migrate.lab import LabError, remedies, topology
 from migrate.lab.vm.lab import VmLab
 
 
@@ -132,7 +132,7 @@ def test_up_starts_the_machine_that_is_off_and_no_other(lab: VmLab) -> None:
     status = migrate_lab(lab, "status")
     assert (status.returncode, status.stdout.splitlines()[0]) == (
         1,
-        f"lab {lab.name!r} is up in part: peer is off, and started by `up`",
+        f"lab {lab.name!r} is up in part: peer is off: `migrate-lab --vm --name {lab.name} up` starts what is off",
     )
     assert [line.split()[-1] for line in status.stdout.splitlines() if line.startswith("peer")] == ["off"]
     for words in (["exec"], ["spawn"]):
@@ -193,9 +193,12 @@ def test_a_machine_whose_kernel_has_stopped(lab: VmLab) -> None:
     panic = "sysctl -q kernel.sysrq=1; (sleep 1; echo c > /proc/sysrq-trigger) < /dev/null > /dev/null 2>&1 &"
     lab.hosts["peer"].exec(["sh", "-c", panic])
     eventually(lambda: lab.machines.silent(["peer"]), "it has stopped")
-    helps = f"`migrate-lab --vm --name {lab.name} power peer off`, then `on`, boots it anew\n"
+    helps = f"{remedies.boots_anew(lab.name, 'peer')}\n"
     status = migrate_lab(lab, "status")
-    assert (status.returncode, "peer does not answer: `power peer off`" in status.stdout) == (1, True)
+    assert (
+        status.returncode,
+        f"peer does not answer: it may be booting; if it stays so, {helps}" in status.stdout,
+    ) == (1, True)
     for status_of, words in (
         (1, ["up"]),
         (1, ["power", "peer", "on"]),
@@ -206,6 +209,29 @@ def test_a_machine_whose_kernel_has_stopped(lab: VmLab) -> None:
     lab.power_off("peer")
     lab.power_on("peer")
     assert migrate_lab(lab, "status").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_a_machine_that_stands_still_runs(lab: VmLab, number: signal.Signals) -> None:
+    """In a moment, with a word; once the machine goes on the command is gone, too."""
+    words = ["--vm", "--name", lab.name, "exec", "peer", "--", "sleep", f"100{number}"]
+    ask = ["pgrep", "-fx", f"sleep 100{number}"]
+    segment, peer = lab.hosts["segment"], lab.hosts["peer"]
+    qemu = segment.exec(["pgrep", "-f", "^[^ ]*qemu-system-[^ ]* -name peer "]).stdout.strip()
+    with subprocess.Popen(
+        [sys.executable, "-m", "migrate.lab", *words], stderr=subprocess.PIPE, text=True
+    ) as run:
+        eventually(lambda: peer.exec(ask, check=False).stdout, "it sleeps")
+        segment.exec(["kill", "-STOP", qemu])
+        try:
+            run.send_signal(number)
+            said = run.communicate(timeout=15)[1]
+        finally:
+            segment.exec(["kill", "-CONT", qemu])
+    helps = remedies.if_it_stays(lab.name, "peer")
+    assert said == f"migrate-lab: ended by {number.name}, since the machine does not answer: {helps}\n"
+    assert run.returncode == -number
+    eventually(lambda: not peer.exec(ask, check=False).stdout, "it is gone")
 
 
 def test_a_command_ends_with_its_machine(lab: VmLab) -> None:

@@ -47,6 +47,8 @@ end
 
 def make(file: Path) -> None:
     """Make the box *file*, one at a time. :raises LabError: it cannot be made; an older one is left."""
+    if not root.is_built():
+        cache.need_room()
     image, kernel = root.root(), kernels.kernel()
     chosen = accelerator.accelerator(kernel)
     with _working(file) as work:

@@ -8,8 +8,8 @@ from migrate.lab.build import generate_keys
 from migrate.lab.errors import bringing_up
 from migrate.lab.host import PROJECT, Builder, make_spec
 from migrate.lab.state import Init
-from migrate.lab.vm import accelerator, cache, kernels, network, project, qemu, root, seed, segment
-from migrate.lab.vm.machines import RUN, Machines, outside
+from migrate.lab.vm import accelerator, cache, disks, kernels, network, project, qemu, root, seed, segment
+from migrate.lab.vm.machines import DISKS, RUN, Machines, outside
 from migrate.lab.vm.wish import Wish
 
 
@@ -31,6 +31,7 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
             host_network.inside(init.pid, segment.make)
             builder.wait_ready()
             machines = Machines(directory, init)
+            machines.make_room(disks.most(root.SIZE_BYTES), len(topology.HOSTS))
             machines.describe(_describe(wish, directory, init, prepared, images, chosen))
             for host in topology.HOSTS:
                 machines.power_on(host)
@@ -44,6 +45,8 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
 
 def _prepare(wish: Wish) -> tuple[dict[str, kernels.Kernel], dict[str, Path], str]:
     """What of a lab is kept between labs: kernels and images by host, and the accelerator."""
+    if not root.is_built():
+        cache.need_room()
     prepared, images = {}, {}
     for host in topology.HOSTS:
         architecture = wish.architectures.get(host, qemu.OWN)
@@ -61,7 +64,6 @@ def _describe(
     chosen: str,
 ) -> dict[str, qemu.Machine]:
     """Write each machine's files into the segment; return what the machines are made of."""
-    outside(init, RUN).mkdir()
     project.make(outside(init, RUN / "project"), outside(init, RUN / "project.disk"))
     user_key, host_keys = generate_keys(directory)
     described = {}
@@ -70,19 +72,20 @@ def _describe(
         outside(init, run).mkdir()
         archive = seed.archive(host, sshd.files(host, user_key, host_keys))
         outside(init, run / "first").write_bytes(kernel.first.read_bytes() + archive)
-        overlay = outside(init, run / "root")
+        overlay = outside(init, DISKS / host)
         cache.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", images[host], overlay])
         described[host] = qemu.Machine(
             name=host,
             kernel=kernel.image,
             first=run / "first",
             words=qemu.words(seed.SYSTEMD if wish.systemd else seed.INIT, PROJECT, architecture),
-            disks=((run / "root", True), (kernel.modules, False), (RUN / "project.disk", False)),
+            disks=((DISKS / host, True), (kernel.modules, False), (RUN / "project.disk", False)),
             taps=tuple(network.taps(host)),
             run=run,
             accelerator=chosen if architecture == qemu.OWN else "tcg",
             architecture=architecture,
             cpu=wish.cpus.get(host, ""),
+            image=images[host],
             clock_s=wish.clocks.get(host, 0),
         )
     return described

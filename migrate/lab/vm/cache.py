@@ -5,6 +5,7 @@ which the next one to build the same removes.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +21,9 @@ from migrate.lab.errors import LabError
 
 #: As it is called without symbolic links: where they lead need not be seen in the segment.
 CACHE = Path(os.path.realpath(os.environ.get("MIGRATE_LAB_CACHE") or "/var/cache/migrate-lab"))
+OTHER = "MIGRATE_LAB_CACHE names another directory"
+#: For an image with its packages and tree, and one kernel with what it is made of; and for one more of these.
+ROOM_MB, MORE_MB = 1500, 400
 #: Who builds may have to download a few hundred megabytes and to unpack them on a busy machine.
 BUILD_DEADLINE_S = 1800.0
 RETRY_S = 0.2
@@ -55,8 +59,25 @@ def run(command: Sequence[str | Path], *, timeout_s: float = BUILD_DEADLINE_S, *
         raise LabError(f"{words[0]} did not end within {timeout_s:g} s") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-SAID_BYTES:]
-        raise LabError(f"{words[0]} failed with status {done.returncode}: {said}")
+        why = f"no space left; {room()}" if os.strerror(errno.ENOSPC) in done.stderr + done.stdout else ""
+        raise LabError(f"{words[0]} failed with status {done.returncode}: {why and why + ': '}{said}")
     return done.stdout
+
+
+def room() -> str:
+    """Return how much there is, and how much is needed, in a sentence."""
+    try:
+        there = f"{shutil.disk_usage(CACHE).free // 1_000_000} MB are free"
+    except OSError as error:
+        there = str(error.strerror)
+    return f"in {CACHE} {there}, where machines need {ROOM_MB} MB, and {MORE_MB} MB for each kernel more; {OTHER}"
+
+
+def need_room() -> None:
+    """:raises LabError: there is too little for an image, a kernel, and what they are made of."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(CACHE).free < ROOM_MB * 1_000_000:
+        raise LabError(room())
 
 
 def end_with(parent: int) -> Callable[[], None]:
@@ -77,12 +98,13 @@ def filling() -> Iterator[None]:
     :raises LabError: the cache cannot be used as it is, or what is in it; the message says where and why.
     """
     complete_path()
-    other = f"what machines are made of is kept in {CACHE}: MIGRATE_LAB_CACHE names another directory"
+    other = f"what machines are made of is kept in {CACHE}: {OTHER}"
     if len(str(CACHE).split()) != 1:  # mmdebstrap's hooks take it for two.
         raise LabError(f"{CACHE} has a blank in it; {other}")
     try:
         yield
     except OSError as error:
+        other = room() if error.errno == errno.ENOSPC else other
         raise LabError(f"{error.filename or CACHE}: {error.strerror}; {other}") from error
 
 

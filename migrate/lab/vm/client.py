@@ -7,6 +7,7 @@ interfaces are, connects, and from then on only passes bytes and signals on.
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import termios
@@ -20,7 +21,7 @@ from migrate.lab.ends import complain
 from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT
 from migrate.lab.vm import exchange, frames, network, qemu
-from migrate.lab.vm.exchange import Gone, Silent
+from migrate.lab.vm.exchange import Ended, Gone, Silent
 
 CONNECT_DEADLINE_S = 10.0
 #: A machine whose kernel has stopped does not say so: after this time without a sign of it a command is given up.
@@ -95,8 +96,7 @@ def spawn(init: tuple[int, int], host: str, log: str, command: list[str]) -> int
             raise Silent(f"{host} does not answer any more: {error}") from None
     if text.startswith("!") or not text:
         return enter.not_detached(text, command)
-    print(text, flush=True)
-    return 0
+    return enter.tell_pid(text)
 
 
 def _first(connection: socket.socket) -> bytes:
@@ -114,7 +114,7 @@ def run(init: tuple[int, int], host: str, command: list[str], *, terminal: bool 
     """Run *command* with this process's standard streams; return its exit status, or die of its signal.
 
     :param terminal: give it a terminal if standard input is one.
-    :raises Gone: the machine went away before it said it.
+    :raises Gone: the machine went away before it said it; Ended: it does not answer, and a signal asks for an end.
     :raises LabError: a standard stream does not take what it wrote, which has ended it.
     """
     terminal = terminal and os.isatty(0)
@@ -152,8 +152,13 @@ def main() -> int:
         return spawn(init, host, log, command) if mode == "spawn" else run(init, host, command)
     except ProcessLookupError:
         complain("the lab has ended; migrate-lab --vm up starts it anew")
+    except Ended as error:
+        complain(str(error))
+        return enter.end_like(error.number)
     except (Gone, LabError, PermissionError) as error:
         complain(str(error))
+    except KeyboardInterrupt:
+        return enter.end_like(signal.SIGINT)
     except BrokenPipeError:
         return 1
     return enter.EXIT_LAB

@@ -9,6 +9,8 @@ from migrate.lab.vm import cache
 _FEATURES = "^orphan_file,^metadata_csum_seed"
 _SPARE_BYTES = 32_000_000
 _BLOCK_BYTES = 4096
+#: Of each disk that is written to: much more than a qcow2 needs beside the data, 12 bytes for 64 KB.
+_BESIDE_BYTES = 16 << 20
 
 
 def make(directory: Path, image: Path, label: str, size_bytes: int | None = None) -> None:
@@ -20,6 +22,11 @@ def make(directory: Path, image: Path, label: str, size_bytes: int | None = None
     size = size_bytes or _needed(directory)
     command = ["mkfs.ext4", "-q", "-F", "-L", label, "-m", "0", "-O", _FEATURES]
     cache.run([*command, "-d", directory, image, f"{size // 1024}k"])
+
+
+def most(size_bytes: int) -> int:
+    """Return how large a qcow2 for a disk of *size_bytes* can become: what its machine can have written in all."""
+    return size_bytes + _BESIDE_BYTES
 
 
 def _needed(directory: Path) -> int:

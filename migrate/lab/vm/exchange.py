@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 
 from migrate.lab import enter
 from migrate.lab.errors import LabError
@@ -20,6 +21,14 @@ from migrate.lab.vm import frames
 from migrate.lab.vm.given import Given
 
 CHUNK = 65536
+#: Signals that ask for an end.
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+#: For so long the machine's kernel may leave one of these unacknowledged.
+PATIENCE_S = 2.0
+#: And for so long after which another one is no mere echo of it: a terminal and a parent may both send one.
+HASTE_S = 0.5
+#: Between two looks whether it has.
+LOOK_MS = 50
 #: Bytes of output that wait for their reader; with more, no more is asked for.
 ENOUGH = 1 << 18
 
@@ -30,6 +39,14 @@ class Gone(Exception):
 
 class Silent(Gone):
     """The machine does not answer."""
+
+
+class Ended(Silent):
+    """And a signal, *number*, asks for an end that the machine does not make."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}, since the machine does not answer")
+        self.number = number
 
 
 def signals() -> int:
@@ -92,6 +109,43 @@ class Written:
                 raise LabError(f"standard {name}: {error.strerror}") from None
 
 
+class Asked:
+    """Whether the machine's kernel has taken a signal that asks for an end. What the command does then is its own.
+
+    Source: tcp(7), SIOCOUTQ.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline: float | None = None
+
+    def ask(self, number: int) -> None:
+        """*number* is about to be sent. :raises Ended: one before it is not taken, so this is meant for us."""
+        if number not in ENDING:
+            return
+        now = time.monotonic()
+        if self._deadline is None:
+            self._number, self._deadline = number, now + PATIENCE_S
+        elif now > self._deadline - PATIENCE_S + HASTE_S:
+            raise Ended(number)
+
+    def left_ms(self) -> int | None:
+        """Return how long to wait for it; None: there is nothing to wait for."""
+        if self._deadline is None:
+            return None
+        return min(LOOK_MS, max(0, round((self._deadline - time.monotonic()) * 1000)))
+
+    def look(self, waits: bool) -> None:
+        """Look whether it is taken by now. *waits*: something is not sent yet. :raises Ended: not in time."""
+        if self._deadline is None:
+            return
+        (unacknowledged,) = struct.unpack("i", fcntl.ioctl(self._connection, termios.TIOCOUTQ, b"\0" * 4))
+        if not unacknowledged and not waits:
+            self._deadline = None
+        elif time.monotonic() >= self._deadline:
+            raise Ended(self._number)
+
+
 class Exchange:
     """All of that for one command.
 
@@ -109,6 +163,7 @@ class Exchange:
         self.waiting = bytearray()
         self.status: int | None = None
         self.hurried = self.signalled_since = False
+        self.asked = Asked(connection)
         connection.setblocking(False)
 
     def run(self) -> int:
@@ -119,7 +174,9 @@ class Exchange:
         :raises Gone: the machine went away before it said it.
         """
         while self.status is None:
-            self._step(None)
+            self._step(self.asked.left_ms())
+            if self.status is None:
+                self.asked.look(bool(self.waiting))
         while self.written.wanted():
             drops = self.hurried and os.WIFSIGNALED(self.status)
             if not self._step(0 if drops else None) or self.signalled_since:
@@ -166,6 +223,7 @@ class Exchange:
             self.waiting += frames.frame(frames.SIZE, size)
             return
         self.hurried = self.hurried or said[0] != signal.SIGWINCH
+        self.asked.ask(said[0])
         self.waiting += frames.frame(frames.SIGNAL, said)
 
     def _receive(self) -> None:

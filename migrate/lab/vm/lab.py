@@ -8,86 +8,24 @@ It needs root and QEMU; with KVM where that boots a machine, else by emulation, 
 """
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from migrate.lab import state, topology
+from migrate.lab import remedies, state, topology
 from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
-from migrate.lab.vm import client, qemu, seed
-from migrate.lab.vm.exchange import Gone, Silent
+from migrate.lab.vm import qemu, seed
+from migrate.lab.vm.host import VmHost
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
 
 #: Of the lab's run directory, so that a lab of namespaces may have the same name.
 KIND = ".vm"
 UP_DEADLINE_S = 600.0
-
-
-class VmHost(Host):
-    """One machine of a lab that is up."""
-
-    lab: "VmLab"
-
-    @property
-    def netns(self) -> Path:
-        """Not to be entered from here. :raises LabError: always."""
-        raise LabError(f"{self.name} is a machine: its network namespace is not one of this kernel's")
-
-    @property
-    def root(self) -> Path:
-        """Not to be seen from here. :raises LabError: always."""
-        raise LabError(f"{self.name} is a machine: its files are not seen from here")
-
-    def host_pid(self, pid: int) -> int:
-        """Not a process of this machine. :raises LabError: always."""
-        raise LabError(f"{self.name} is a machine: {pid} is no process of this kernel's")
-
-    def _argv(self, mode: str, *words: str) -> list[str]:
-        log, command = (words[0], words[1:]) if mode == "spawn" else ("", words)
-        return client.argv(mode, self.init, self.node, log, list(command))
-
-    def _need_power(self) -> None:
-        """:raises LabError: the machine is off, and would be waited for."""
-        if not self.lab.machines.is_on(self.node):
-            how = f"migrate-lab --vm --name {self.lab.name} power {self.node} on"
-            raise LabError(f"{self.node} is off: {how} starts it")
-
-    def _run_to_end(
-        self, command: Sequence[str], given: bytes, timeout: float | None
-    ) -> subprocess.CompletedProcess[bytes]:
-        argv = self._argv("exec", *command)
-        return subprocess.run(argv, capture_output=True, input=given, timeout=timeout, check=False)
-
-    def run(self, command: list[str], *, terminal: bool = False) -> int:
-        """Run *command* with this process's standard streams; the caller changes its network for good."""
-        self._need_power()
-        try:
-            return client.run(self.init, self.node, command, terminal=terminal)
-        except Gone as error:
-            raise self._gone(error) from None
-
-    def run_detached(self, log: str | None, command: list[str]) -> int:
-        """Start *command*, print its PID in the machine; the caller changes its network for good."""
-        self._need_power()
-        try:
-            return client.spawn(self.init, self.node, log or "", command)
-        except Gone as error:
-            raise self._gone(error) from None
-
-    def _gone(self, error: Gone) -> LabError:
-        """Why it did not answer, and what helps, if it runs."""
-        try:
-            machines = self.lab.machines
-        except LabError:
-            return LabError(f"{error}; the lab was taken down")
-        helps = isinstance(error, Silent) and machines.is_on(self.node)
-        return LabError(f"{error}: {machines.remedy(self.node)}" if helps else str(error))
 
 
 def _need_systemd(host: str, architecture: str) -> None:
@@ -126,7 +64,7 @@ class VmLab(Lab):
         names = (*topology.HOSTS, *(alias for alias in topology.ALIASES))
         for seconds in self.wish.clocks.values():
             qemu.clock(seconds, time.time())
-        machines: dict[str, Host] = {host: VmHost(self, host) for host in names}
+        machines: dict[str, Host] = {host: VmHost(self, host, lambda: self.machines) for host in names}
         self.hosts = machines | {topology.SEGMENT: Host(self, topology.SEGMENT)}
 
     def init_of(self, node: str) -> Init:
@@ -190,7 +128,7 @@ class VmLab(Lab):
     def _need_answers(self) -> None:
         """:raises LabError: one of the machines, all of which run, runs no commands."""
         if silent := self.machines.silent(topology.HOSTS):
-            said = [f"{name} does not answer: {self.machines.remedy(name)}" for name in silent]
+            said = [f"{name} does not answer: {remedies.if_it_stays(self.name, name)}" for name in silent]
             raise LabError("\n".join(said))
 
     def _switch_on(self, names: Sequence[str]) -> None:
@@ -206,6 +144,8 @@ class VmLab(Lab):
             return False
         with state.locked(self.name, KIND) as directory:
             inits = state.load(directory)
+            if segment := inits.get(topology.SEGMENT):
+                Machines(directory, segment).forget()
             state.end(inits)
             state.forget(directory)
         return bool(inits)
@@ -244,12 +184,12 @@ class VmLab(Lab):
         :param fields: what is changed of it, see :class:`migrate.lab.vm.qemu.Machine`.
         """
         with self._changing(host) as machines:
-            architecture = machines.load()[host]["architecture"]
+            architecture = machines.known(host)["architecture"]
             if systemd:
                 _need_systemd(host, architecture)
-            words = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT, architecture)
+            told = qemu.words(seed.SYSTEMD if systemd else seed.INIT, PROJECT, architecture)
             machines.power_off(host)
-            machines.change(host, words=words, **fields)
+            machines.change(host, words=told, **fields)
             machines.power_on(host)
         machines.wait_ready(host)
 
@@ -264,14 +204,16 @@ class VmLab(Lab):
             known, machines = self.machines.load(), self.machines
         except LabError:
             return status
-        off = self.off()
+        off = [name for name in known if not machines.is_on(name)]
         silent = machines.silent([name for name in known if name not in off])
+        if machines.is_taken_down():  # They were on their way to their end, and nothing is wrong with them.
+            return status | {"up": False}
         status["up"] = status["up"] and not silent
         for name, machine in known.items():
             status["hosts"][name]["machine"] = {
                 "on": name not in off,
                 "answers": name not in (*off, *silent),
-                "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[2],
+                "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[-1],
                 "accelerator": machine["accelerator"],
                 "cpu": machine["cpu"] or "the best there is",
             }

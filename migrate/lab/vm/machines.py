@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from migrate.lab import enter
+from migrate.lab import enter, remedies
 from migrate.lab.errors import LabError
 from migrate.lab.state import Init
 from migrate.lab.vm import client, guest, qemu
 
 #: Within the segment: on a file system in memory that ends with it.
 RUN = Path("/run/vm")
+#: What the machines write to their disks: apart from their consoles and all else, and large enough for all of it.
+DISKS = RUN / "disks"
 FILE = "machines.json"
 #: Who panics or switches itself off is noticed at once; this is for one that is slow on a busy host.
 READY_DEADLINE_S = {"kvm": 90.0, "tcg": 600.0}
@@ -43,12 +45,39 @@ class Machines:
         self.directory, self.init = directory, init
 
     def load(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each machine: its description."""
+        """Return what is known of each machine: its description. Nothing if that is gone, or damaged."""
         try:
             found: dict[str, dict[str, Any]] = json.loads((self.directory / FILE).read_text())
-        except (FileNotFoundError, ValueError):
+            for fields in found.values():
+                _machine(fields)
+        except FileNotFoundError:
             return {}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}  # none that save() has written
         return found
+
+    def known(self, name: str) -> dict[str, Any]:
+        """Return what is known of one. :raises LabError: nothing is."""
+        if self.is_taken_down():
+            raise LabError(f"lab {self.lab!r} was taken down meanwhile")
+        try:
+            return self.load()[name]
+        except KeyError:
+            what = f"{self.directory / FILE} is not as it was written"
+            raise LabError(f"{what}: {remedies.makes_anew(self.lab)}") from None
+
+    @property
+    def lab(self) -> str:
+        """The lab's name."""
+        return self.directory.stem
+
+    def forget(self) -> None:
+        """Have whoever asks for them from now on be told that they are taken down: their end takes a while."""
+        (self.directory / FILE).unlink(missing_ok=True)
+
+    def is_taken_down(self) -> bool:
+        """Return whether their lab is, or is about to be."""
+        return not (self.directory / FILE).exists() or not self.init.alive()
 
     def save(self, known: Mapping[str, Any]) -> None:
         """Write that down, all or nothing."""
@@ -56,15 +85,22 @@ class Machines:
         new.write_text(json.dumps(known, default=str))
         new.replace(self.directory / FILE)
 
+    def make_room(self, bytes_each: int, count: int) -> None:
+        """Mount the file system in memory of :data:`DISKS`, of which none of *count* disks takes another's part.
+
+        An ext4 whose journal is not taken any more by what it lies on fails as a whole.
+        """
+        outside(self.init, DISKS).mkdir(parents=True)
+        size = f"mode=0700,nosuid,nodev,size={bytes_each * count}"
+        self._inside("mount", "-t", "tmpfs", "-o", size, "disks", str(DISKS))
+
     def describe(self, machines: Mapping[str, qemu.Machine]) -> None:
         """Write the machines down, all of them off."""
         self.save({name: one._asdict() for name, one in machines.items()})
 
     def change(self, name: str, **fields: Any) -> None:
         """Give a machine that is off another processor, clock or kernel's words; see :class:`qemu.Machine`."""
-        known = self.load()
-        known[name] |= fields
-        self.save(known)
+        self.save(self.load() | {name: self.known(name) | fields})
 
     def is_on(self, name: str) -> bool:
         """Return whether QEMU runs."""
@@ -83,10 +119,22 @@ class Machines:
 
     def power_on(self, name: str) -> None:
         """Start QEMU for a machine that is off; it boots from its disks as they are."""
+        machine = _machine(self.known(name))
         if not self.is_on(name):
             # Of another boot, until QEMU begins it anew.
             outside(self.init, RUN / name / "console").unlink(missing_ok=True)
-            self._spawn(_machine(self.load()[name]))
+            self._need_files(name, machine)
+            self._spawn(machine)
+
+    def _need_files(self, name: str, machine: qemu.Machine) -> None:
+        """:raises LabError: what is kept and the machine is made of was removed since."""
+        for path in (
+            machine.kernel,
+            machine.image,
+            *(path for path, written in machine.disks if not written),
+        ):
+            if path and not outside(self.init, path).exists():
+                raise LabError(f"{path} is gone, of which {name} was made: {remedies.makes_anew(self.lab)}")
 
     def power_off(self, name: str) -> None:
         """End QEMU at once: a cut of the power. What the machine's kernel had not written yet is lost."""
@@ -103,25 +151,21 @@ class Machines:
 
         One that ran commands before, and does not any more, is not waited for.
         """
-        if not (known := self.load()):
-            raise LabError(f"{name} has ended with its lab")
-        deadline = time.monotonic() + READY_DEADLINE_S[known[name]["accelerator"]]
+        deadline = time.monotonic() + READY_DEADLINE_S[self.known(name)["accelerator"]]
         while True:
             was_ready = guest.READY in self._said(name, "console")
             if not self.silent([name]):
                 return
+            self.known(name)
             if not self.is_on(name):
                 raise LabError(f"{name} has switched itself off: {self.last_words(name)}")
             if PANIC in self.last_words(name) or (time.monotonic() > deadline and not was_ready):
-                raise LabError(f"{name} does not come up: {self.last_words(name)}\n{self.remedy(name)}")
+                helps = remedies.boots_anew(self.lab, name)
+                raise LabError(f"{name} does not come up: {self.last_words(name)}\n{helps}")
             if was_ready:
-                raise LabError(f"{name} runs and does not answer any more: {self.remedy(name)}")
+                helps = remedies.if_it_stays(self.lab, name)
+                raise LabError(f"{name} runs and does not answer any more: {helps}")
             time.sleep(POLL_S)
-
-    def remedy(self, name: str) -> str:
-        """Return what helps a machine that does not answer."""
-        how = f"migrate-lab --vm --name {self.directory.stem} power {name}"
-        return f"`{how} off`, then `on`, boots it anew"
 
     def silent(self, names: Sequence[str]) -> list[str]:
         """Return those of *names* that run no command now; all are asked at once."""
@@ -134,8 +178,8 @@ class Machines:
             return [name for name, process in asked.items() if not _is_good(process, deadline)]
 
     def _ask(self, name: str) -> subprocess.Popen[bytes]:
-        words, nothing = client.argv("exec", self.init, name, "", ["true"]), subprocess.DEVNULL
-        return subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing)
+        command, nothing = client.argv("exec", self.init, name, "", ["true"]), subprocess.DEVNULL
+        return subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
 
     def last_words(self, name: str) -> str:
         """Return the end of the machine's console and of QEMU's messages."""
@@ -150,10 +194,10 @@ class Machines:
     def _spawn(self, machine: qemu.Machine) -> None:
         self._enter("spawn", str(machine.run / "log"), *qemu.arguments(machine, time.time()))
 
-    def _inside(self, *words: str) -> str:
-        return self._enter("exec", *words)
+    def _inside(self, *command: str) -> str:
+        return self._enter("exec", *command)
 
-    def _enter(self, mode: str, *words: str) -> str:
+    def _enter(self, mode: str, *command: str) -> str:
         start = [
             sys.executable,
             "-I",
@@ -164,7 +208,7 @@ class Machines:
             str(self.init.start_ticks),
         ]
         done = subprocess.run(
-            [*start, *words],
+            [*start, *command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -172,7 +216,7 @@ class Machines:
             check=False,
         )
         if done.returncode:
-            raise LabError(f"{words[0]}: {done.stderr.strip()}")
+            raise LabError(f"{command[0]}: {done.stderr.strip()}")
         return done.stdout
 
 
@@ -185,8 +229,13 @@ def _is_good(process: subprocess.Popen[bytes], deadline: float) -> bool:
 
 
 def _machine(fields: dict[str, Any]) -> qemu.Machine:
-    """The description as it was written down."""
-    paths = {name: Path(fields[name]) for name in ("kernel", "first", "run")}
+    """The description as it was written down. :raises KeyError, TypeError, ValueError: it is none."""
+    if fields["accelerator"] not in READY_DEADLINE_S or fields["architecture"] not in qemu.ARCHITECTURES:
+        raise ValueError(fields)
+    paths: dict[str, Path | None] = {name: Path(fields[name]) for name in ("kernel", "first", "run")}
+    paths["image"] = Path(image) if (image := fields.get("image")) else None
     disks = tuple((Path(path), bool(written)) for path, written in fields["disks"])
     taps = tuple((tap, address) for tap, address in fields["taps"])
-    return qemu.Machine(**{**fields, **paths, "disks": disks, "taps": taps})
+    more = {"disks": disks, "taps": taps, "clock_s": int(fields["clock_s"])}
+    kept = {name: fields[name] for name in qemu.Machine._fields if name in fields}
+    return qemu.Machine(**{**kept, **paths, **more})

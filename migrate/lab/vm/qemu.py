@@ -17,8 +17,8 @@ WORDS = (
     "console={console} quiet loglevel=4 audit=0 mitigations=off net.ifnames=0 panic=0"
     " lab.init={init} lab.project={project}"
 )
-#: A disk. All that is written is in memory that the machines share. If that is full the machine hears of an error:
-#: QEMU would stop it without a word.
+#: A disk. What is written is in memory, where there is room for all of it: machines.DISKS. If there were none the
+#: machine would hear of an error; QEMU would stop it without a word.
 READ = "format=raw,readonly=on"
 WRITTEN = "format=qcow2,cache=unsafe,werror=report,discard=unmap,detect-zeroes=unmap"
 #: The year 2100, in seconds since the epoch: an x86's clock has two digits for the year.
@@ -66,6 +66,7 @@ class Machine(NamedTuple):
     :ivar accelerator: ``kvm`` or ``tcg``.
     :ivar cpu: QEMU's name of a model; "": the best there is.
     :ivar clock_s: by how many seconds its clock is ahead.
+    :ivar image: on which the root lies.
     :ivar run: directory for its console and control.
     """
 
@@ -79,8 +80,8 @@ class Machine(NamedTuple):
     accelerator: str = "tcg"
     cpu: str = ""
     clock_s: int = 0
-    memory_mb: int = MEMORY_MB
     architecture: str = OWN
+    image: Path | None = None
 
 
 def words(init: str, project: Path, architecture: str = OWN) -> str:
@@ -123,7 +124,7 @@ def arguments(machine: Machine, now: float) -> list[str]:
     command = [kind.program, "-name", machine.name, "-M", kind.board, "-nodefaults", "-no-user-config"]
     command += ["-display", "none", "-accel", ACCELERATORS[accelerator]]
     command += ["-cpu", model(accelerator, machine.cpu, machine.architecture)]
-    command += ["-m", str(machine.memory_mb), "-smp", "1", "-rtc", clock(machine.clock_s, now)]
+    command += ["-m", str(MEMORY_MB), "-smp", "1", "-rtc", clock(machine.clock_s, now)]
     command += ["-kernel", str(machine.kernel), "-initrd", str(machine.first), "-append", machine.words]
     command += _console(kind, machine.run / "console")
     command += ["-qmp", f"unix:{machine.run / 'qmp'},server=on,wait=off"]

@@ -21,7 +21,8 @@ from migrate.lab.vm.qemu import OWN
 HOOK = Path(__file__).with_name("root-hook")
 REQUIREMENTS = PROJECT / "tools" / "requirements.txt"
 CRIU_PREFIX = PROJECT / "migrate" / "criu" / "criu-prefix"
-SIZE_BYTES = 3 << 30
+#: Of the file system: what is in it, and 1 GB of room. Who fills that is told so by the file system.
+SIZE_BYTES = 3 << 29
 #: What tests run in the machines, beside what the commands need.
 CLIENT_LIBRARIES = ("redis", "async-timeout")  # which redis needs on the 3.11.2 of Debian 12
 FOREIGN_HOOK = Path(__file__).with_name("foreign-root-hook")
@@ -67,7 +68,7 @@ def foreign(architecture: str) -> Path:
     That is enough for Python, the library and what the guest needs, and nothing has to be emulated here.
     :raises LabError: it cannot be made.
     """
-    recipe = [FOREIGN_HOOK.read_text(), *FOREIGN_PACKAGES, *_foreign_pins()]
+    recipe = [FOREIGN_HOOK.read_text(), str(SIZE_BYTES), *FOREIGN_PACKAGES, *_foreign_pins()]
     digest = hashlib.sha256("\n".join([debian.SUITE, *recipe]).encode()).hexdigest()[:12]
     return cache.built(
         f"root-{architecture}-{digest}", lambda directory: _make_foreign(architecture, directory)
@@ -113,7 +114,8 @@ def is_built() -> bool:
 def _name() -> str:
     """What the image is called: by all that it is made of, but for the versions of Debian's packages."""
     if not REQUIREMENTS.exists():
-        raise LabError("machines are built from a checkout of the project: run migrate-lab there")
+        how = "there `tools/setup vm`, once, and then `.venv/bin/migrate-lab`"
+        raise LabError(f"machines are built from a checkout of the project: run {how}")
     recipe = [HOOK.read_text(), CRIU_PREFIX.read_text(), *PACKAGES, *requirements(REQUIREMENTS.read_text())]
     digest = hashlib.sha256("\n".join([debian.SUITE, str(SIZE_BYTES), *recipe]).encode()).hexdigest()[:12]
     return f"root-{digest}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from migrate.lab import LabError, enter, state, topology
+from migrate.lab import LabError, cli, enter, state, topology
 from migrate.lab.vm import lab as vm_lab
 from migrate.lab.vm import qemu
 from migrate.lab.vm.lab import VmLab
-from migrate.lab.vm.machines import Machines
+from migrate.lab.vm.machines import FILE, Machines
 
+MACHINE = qemu.Machine("x", Path("/none"), Path("/none"), "", (), (), Path("/none"))
 CHANGES: list[Callable[[VmLab], object]] = [
     lambda lab: lab.power_on("peer"),
     lambda lab: lab.power_off("peer"),
@@ -33,8 +36,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VmLab]:
     with subprocess.Popen(["sleep", "600"]) as process:
         init = state.Init(process.pid, enter.start_ticks(process.pid) or 0)
         state.save(lab.directory, {topology.SEGMENT: init})
-        machine = qemu.Machine("x", Path("/none"), Path("/none"), "", (), (), Path("/none"))
-        Machines(lab.directory, init).describe(dict.fromkeys(topology.HOSTS, machine))
+        Machines(lab.directory, init).describe(dict.fromkeys(topology.HOSTS, MACHINE))
         yield lab
         process.kill()
 
@@ -64,3 +66,64 @@ def test_a_lab_that_is_down_leaves_no_lock(
     with pytest.raises(LabError, match="is not up"):
         change(lab)
     assert not lab.directory.exists()
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "{}", '{"peer": {}}', '{"peer": 3}', "[" * 100_000, "bad accelerator"]
+)
+@pytest.mark.parametrize("change", CHANGES[:3])
+def test_what_is_written_down_and_damaged_is_told(
+    lab: VmLab, change: Callable[[VmLab], object], damage: str
+) -> None:
+    """With what helps; and whoever only looks is not stopped by it."""
+    file = lab.directory / FILE
+    bad = json.loads(file.read_text()) | {
+        "peer": {**json.loads(file.read_text())["peer"], "accelerator": "x"}
+    }
+    file.write_text(json.dumps(bad) if damage.startswith("bad") else damage)
+    said = f"{file} is not as it was written: `migrate-lab --vm --name one down`, then `up`, makes it anew"
+    if change is not CHANGES[1]:  # What is off needs no description to be switched off.
+        with pytest.raises(LabError, match=re.escape(said)):
+            change(lab)
+    assert lab.status()["up"] is False
+
+
+def test_whoever_waits_for_a_machine_is_told_that_its_lab_is_taken_down(
+    lab: VmLab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the moment that this begins: a machine that is about to end does not answer, which needs no remedy."""
+    machines = lab.machines
+    monkeypatch.setattr(Machines, "is_on", lambda *_: True)
+    monkeypatch.setattr(Machines, "silent", lambda _, names: (machines.forget(), list(names))[1])
+    with pytest.raises(LabError, match="lab 'one' was taken down meanwhile"):
+        machines.wait_ready("peer")
+    lab.machines.describe(dict.fromkeys(topology.HOSTS, MACHINE))
+    monkeypatch.setattr(VmLab, "up", lambda _: True)
+    assert cli.up(lab, wishes=False) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "lab 'one' is down"
+    assert said.err == "migrate-lab: lab 'one' was taken down meanwhile\n"
+
+
+def test_down_tells_of_itself_before_anything_ends(lab: VmLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    end = state.end
+    monkeypatch.setattr(
+        vm_lab.state, "end", lambda inits: (seen.append(lab.machines.is_taken_down()), end(inits))
+    )
+    assert lab.down()
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("gone", ["kernel", "image", "modules"])
+def test_a_cache_that_is_removed_below_a_lab_is_told(lab: VmLab, tmp_path: Path, gone: str) -> None:
+    """What QEMU said of it was all that one heard; a disk that is written to is the lab's own."""
+    kept = {name: tmp_path / name for name in ("kernel", "image", "modules")}
+    for name in set(kept) - {gone}:
+        kept[name].touch()
+    disks = ((Path("/run/vm/disks/peer"), True), (kept["modules"], False))
+    machine = MACHINE._replace(kernel=kept["kernel"], image=kept["image"], disks=disks)
+    lab.machines.describe(dict.fromkeys(topology.HOSTS, machine))
+    helps = "`migrate-lab --vm --name one down`, then `up`, makes it anew"
+    with pytest.raises(LabError, match=f"{kept[gone]} is gone, of which peer was made: {helps}"):
+        lab.power_on("peer")

@@ -13,19 +13,26 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from harness.wait import eventually
 
+from migrate.lab import cli
+from migrate.lab.lab import Lab
 from migrate.lab.vm import frames
-from migrate.lab.vm.exchange import Exchange, Gone
+from migrate.lab.vm.exchange import HASTE_S, PATIENCE_S, Ended, Exchange, Gone
 from migrate.lab.vm.given import CHUNK
 
 PROGRAM = [sys.executable, "-I", str(Path(__file__).with_name("without_a_machine.py"))]
 EXEC = " ".join(PROGRAM)
 LIMIT_S = 60
+#: As ``spawn`` ends in the lab of namespaces.
+TELLS = "import sys; from migrate.lab import enter; sys.exit(enter.tell_pid(str(7)))"
 LINES = "".join(f"line {number}\n" for number in range(3))
 
 
@@ -188,6 +195,42 @@ def test_an_output_that_takes_nothing_ends_the_command(tmp_path: Path, stream: s
         assert other.read_text().strip() == "migrate-lab: standard output: No space left on device"
 
 
+@pytest.mark.parametrize("spawn", ["$EXEC -s sleep 8304", f"{sys.executable} -c '{TELLS}'"])
+@pytest.mark.parametrize("output", ["/dev/full", ">(:)"])
+def test_a_pid_that_standard_output_does_not_take_is_not_lost(spawn: str, output: str) -> None:
+    """It runs, in a machine or in a host of the other lab, and somebody has to end it."""
+    try:
+        wait = "sleep 0.3; " if output != "/dev/full" else ""
+        told, status = shell(f"({wait}{spawn}) 2>&1 > {output}; echo $?").splitlines()
+        why = "Broken pipe" if wait else "No space left on device"
+        assert (told.partition(";")[2], status) == (f" standard output: {why}", "125")
+        assert told.startswith("migrate-lab: it runs as PID ")
+        assert told.split()[5] == "7;" or pids("sleep 8304") == [told.split()[5][:-1]]
+    finally:
+        subprocess.run(["pkill", "-fx", "sleep 8304"], check=False)
+
+
+@pytest.mark.parametrize("words", ["status", "status --json"])
+def test_a_status_that_standard_output_does_not_take(words: str) -> None:
+    script = f"{sys.executable} -m migrate.lab --name none-{os.getpid()} {words} 2>&1 >/dev/full; echo $?"
+    assert shell(script) == "migrate-lab: standard output: No space left on device\n1\n"
+
+
+def test_an_up_that_cannot_be_shown_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Lab, "up", lambda _: True)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(os, "dup2", lambda *_: None)
+        assert cli.main(["--name", "none", "up"]) == 1
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    said = "migrate-lab: lab 'none' is up; standard output: No space left on device\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize("said", [b"", frames.frame(frames.STATUS, b"0")])
 def test_the_end_of_the_machine_is_the_end(said: bytes) -> None:
     """What it had said before is heard; the network does not tell its end."""
@@ -204,6 +247,55 @@ def test_the_end_of_the_machine_is_the_end(said: bytes) -> None:
             with pytest.raises(Gone, match="the machine has ended"):
                 passing.run()
     for descriptor in (end, told, teller):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [PATIENCE_S * 2, HASTE_S + 0.3, 0])
+def test_a_signal_ends_what_no_machine_answers(number: signal.Signals, after_s: float) -> None:
+    """Who does not take what is sent stands for a kernel that has stopped. A second one finds no patience."""
+    ours, theirs = socket.socketpair()
+    told, teller = os.pipe()
+    with ours, theirs:
+        passing = Exchange(ours, told)
+        os.write(teller, bytes([signal.SIGHUP, 0]))
+        begun = time.monotonic()
+        timer = threading.Timer(after_s, os.write, (teller, bytes([number, 0])))
+        timer.start()
+        with pytest.raises(Ended, match="since the machine does not answer") as caught:
+            passing.run()
+        took = time.monotonic() - begun
+        timer.cancel()
+        timer.join()
+        second = HASTE_S < after_s < PATIENCE_S
+        assert caught.value.number == (number if second else signal.SIGHUP)
+        assert took > after_s if second else took >= PATIENCE_S
+        assert took < PATIENCE_S + (0 if second else 3)
+    for descriptor in (told, teller):
+        os.close(descriptor)
+
+
+def test_a_command_that_takes_its_time_after_a_signal_is_waited_for() -> None:
+    """However often: its machine has taken them. Nor does a signal that asks for no end give up a machine."""
+    ours, theirs = socket.socketpair()
+    told, teller = os.pipe()
+    with ours, theirs:
+        passing = Exchange(ours, told)
+        os.write(teller, bytes([signal.SIGUSR1, 0]))
+
+        def answer() -> None:
+            time.sleep(PATIENCE_S + 0.5)
+            theirs.recv(100)
+            for _ in range(2):
+                os.write(teller, bytes([signal.SIGINT, 0]))
+                theirs.recv(100)
+                time.sleep(PATIENCE_S / 2 + 0.3)
+            theirs.sendall(frames.frame(frames.STATUS, b"7"))
+
+        with ThreadPoolExecutor(1) as other:
+            other.submit(answer)
+            assert passing.run() == 7
+    for descriptor in (told, teller):
         os.close(descriptor)
 
 

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from migrate.lab import LabError, enter, state, topology
-from migrate.lab.arguments import by_host
+from migrate.lab.arguments import by_host, make_parser
 from migrate.lab.cli import in_a_word, main, what_runs
 from migrate.lab.vm import (
     accelerator,
@@ -25,6 +27,7 @@ from migrate.lab.vm import (
     client,
     cpio,
     debian,
+    disks,
     frames,
     kernels,
     modules,
@@ -293,6 +296,14 @@ def test_a_path_with_a_comma() -> None:
     assert [one.split(",if=")[0] for one in drives] == ["file=/a,,b/root", "file=/run/vm/disk"]
 
 
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+def test_no_disk_takes_more_than_its_part() -> None:
+    """By QEMU's own reckoning of a disk that is written from end to end."""
+    words = ["qemu-img", "measure", "--output=json", "--size", str(root.SIZE_BYTES), "-O", "qcow2"]
+    found = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=60).stdout)
+    assert root.SIZE_BYTES < found["fully-allocated"] <= disks.most(root.SIZE_BYTES)
+
+
 def test_a_clock_that_is_ahead() -> None:
     assert qemu.clock(0, 0.0) == "base=utc"
     assert qemu.clock(7200, 0.0) == "base=1970-01-01T02:00:00"
@@ -331,6 +342,36 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
         assert f"{name} = {module}:main" in text
 
 
+def test_the_commands_of_the_readme_can_be_typed_as_they_stand() -> None:
+    """The first lines of what it shows of the lab make the commands, and have them found."""
+    text = (root.PROJECT / "README.md").read_text()
+    block = next(one for one in text.split("\n\n") if "    migrate-lab --vm " in one)
+    commands = [line.partition("#")[0].strip() for line in block.splitlines()]
+    assert commands[:2] == ["tools/setup vm", 'PATH="$PWD/.venv/bin:$PATH"']
+    assert "vm" in (root.PROJECT / commands[0].split()[0]).read_text()
+    for line in commands[2:]:
+        words = shlex.split(line.removeprefix("pid=$(").removesuffix(")"))
+        given = words[1 : words.index("--") if "--" in words else None]
+        assert (words[0], make_parser().parse_args(given).vm) == ("migrate-lab", True)
+
+
+def test_outside_a_checkout_it_is_said_how_to_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(root, "REQUIREMENTS", tmp_path / "none")
+    with pytest.raises(
+        LabError, match=r"run there `tools/setup vm`, once, and then `\.venv/bin/migrate-lab`"
+    ):
+        root.root()
+
+
+def test_what_vagrant_leaves_is_told() -> None:
+    """All that the Vagrantfile writes is in one directory, which is named, and its copy of the checkout."""
+    text = (root.PROJECT / "vagrant/Vagrantfile").read_text()
+    names = re.findall(r'^LAB_\w+ = File\.join\(LAB_FILES, "([^"]+)"\)', text, re.MULTILINE)
+    told = (root.PROJECT / "vagrant/README.md").read_text()
+    assert sorted(names) == ["keys", "source.tar.gz"]
+    assert "in `.vagrant/lab` the keys and\n`source.tar.gz`" in told
+
+
 def test_values_by_host() -> None:
     assert by_host("origin=6.1,peer=6.12") == {"origin": "6.1", "peer": "6.12"}
     for bad in ("", "origin", "origin=", "=6.1", "origin=1,,"):
@@ -338,6 +379,45 @@ def test_values_by_host() -> None:
             by_host(bad)
     with pytest.raises(ArgumentTypeError, match="origin is in it twice"):
         by_host("origin=6.1,peer=6.12,origin=6.12")
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "first", "second"),
+    [
+        ("kernel", {"origin": "6.1", "peer": "6.12"}, "origin=6.1", "peer=6.12"),
+        ("cpu", {"origin": "Haswell", "peer": "Nehalem"}, "origin=Haswell", "peer=Nehalem"),
+        ("clock", {"origin": 5, "peer": -7}, "origin=5", "peer=-7"),
+        ("arch", {"origin": "s390x", "peer": "arm64"}, "origin=s390x", "peer=arm64"),
+    ],
+)
+def test_what_is_said_host_after_host_adds_up(
+    option: str,
+    values: dict[str, object],
+    first: str,
+    second: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = make_parser()
+    found = parser.parse_args(["--vm", f"--{option}", first, f"--{option}={second}", "up"])
+    assert getattr(found, option) == values
+    assert getattr(parser.parse_args(["up"]), option) == {}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--vm", f"--{option}", first, f"--{option}", first, "up"])
+    assert "origin is in it twice" in capsys.readouterr().err
+
+
+def test_each_command_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    uses = {"power": "--vm [--name NAME] power HOST on | off"}
+    uses["exec"] = "[--vm] [--name NAME] exec HOST -- CMD [ARG ...]"
+    uses["down"] = "[--vm] [--name NAME] up | down | status [--json]"
+    for verb, words in uses.items():
+        with pytest.raises(SystemExit):
+            make_parser().parse_args([verb, "--help"])
+        said = capsys.readouterr().out.partition("\n\n")[0]
+        assert said == f"usage: migrate-lab {words}"
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["shell"])
+    assert capsys.readouterr().err.splitlines()[-1].startswith("migrate-lab shell: error: ")
 
 
 @pytest.mark.parametrize(
@@ -376,10 +456,11 @@ def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixtur
 def test_a_status_says_which_machines_are_off() -> None:
     def status(up: bool, **on: bool) -> dict[str, object]:
         machines = {host: {"machine": {"on": one, "answers": one}} for host, one in on.items()}
-        return {"up": up, "hosts": machines}
+        return {"name": "one", "up": up, "hosts": machines}
 
     assert in_a_word(status(True, origin=True, peer=True)) == "up"
-    assert in_a_word(status(False, origin=True, peer=False)).startswith("up in part: peer is off")
+    starts = "`migrate-lab --vm --name one up` starts what is off"
+    assert in_a_word(status(False, origin=True, peer=False)) == f"up in part: peer is off: {starts}"
     assert in_a_word(status(False, origin=False, peer=False)).startswith("up in part: origin, peer are off")
     assert in_a_word({"up": False, "hosts": {"origin": {}}}) == "down"
 
@@ -390,10 +471,15 @@ def test_a_status_says_which_machines_do_not_answer() -> None:
         "gateway": {"on": True, "answers": True},
         "peer": {"on": False, "answers": False},
     }
-    status = {"up": False, "hosts": {name: {"machine": one} for name, one in machines.items()}}
+    status = {
+        "name": "one",
+        "up": False,
+        "hosts": {name: {"machine": one} for name, one in machines.items()},
+    }
     assert in_a_word(status) == (
-        "up in part: peer is off, and started by `up`;"
-        " origin does not answer: `power origin off`, then `on`, boots it anew"
+        "up in part: peer is off: `migrate-lab --vm --name one up` starts what is off;"
+        " origin does not answer: it may be booting; if it stays so,"
+        " `migrate-lab --vm --name one power origin off`, then `on`, boots it anew"
     )
     assert what_runs(status["hosts"]["origin"]) == "does not answer"  # type: ignore[index]
 
@@ -473,6 +559,33 @@ def test_programs_are_found_where_only_root_looks(monkeypatch: pytest.MonkeyPatc
     assert shutil.which("mkfs.ext4") is None
     with cache.filling():
         assert shutil.which("mkfs.ext4")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_cache_without_room_is_refused_before_it_is_filled(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "migrate.lab", "--vm", "--name", f"none-{os.getpid()}", "up"]
+    script = f'mount -t tmpfs -o size=20m cache {tmp_path} && "$@"; ls -A {tmp_path}'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *words],
+        env=os.environ | {"MIGRATE_LAB_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == ""
+    needed = "where machines need 1500 MB, and 400 MB for each kernel more"
+    said = f"migrate-lab: in {tmp_path} 20 MB are free, {needed}; MIGRATE_LAB_CACHE names another directory\n"
+    assert done.stderr == said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs namespaces")
+def test_a_builder_without_room_says_how_much_is_needed_before_what_it_said() -> None:
+    with pytest.raises(LabError) as caught:
+        cache.run(["sh", "-c", "/bin/echo much >/dev/full; seq 1000 >&2; exit 3"])
+    assert str(caught.value).startswith(f"sh failed with status 3: no space left; in {cache.CACHE} ")
+    assert "MIGRATE_LAB_CACHE names another directory: " in str(caught.value)
+    with pytest.raises(LabError, match="status 3: $"):
+        cache.run(["sh", "-c", "exit 3"])
 
 
 def test_a_cache_with_a_blank_in_its_path_is_refused(tmp_path: Path) -> None:

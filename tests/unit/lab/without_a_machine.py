@@ -1,4 +1,4 @@
-"""Runs a command as ``migrate-lab --vm exec`` does, or ``shell`` with ``-t``: both ends, and no machine."""
+"""Runs a command as ``migrate-lab --vm exec`` does, ``shell`` with ``-t``, ``spawn`` with ``-s``; no machine."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def main() -> int:
     theirs.close()
     client.connect = lambda *_: ours  # type: ignore[assignment]
     terminal = sys.argv[1] == "-t"
+    if sys.argv[1] == "-s":
+        return client.spawn((0, 0), "", "", sys.argv[2:])
     try:
         return client.run((0, 0), "", sys.argv[1 + terminal :], terminal=terminal)
     except LabError as error:
