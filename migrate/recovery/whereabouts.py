@@ -73,7 +73,7 @@ def sentence(answer: pb.Answer) -> str:
     if answer.where == pb.Answer.RUNS:
         return f"PID {pid}: runs here"
     if answer.where == pb.Answer.ENDED:
-        return f"PID {pid}: ran here, and has ended"
+        return f"PID {pid}: ran here, and has ended or was moved on"
     if answer.where == pb.Answer.NOT_HERE:
         return "not here"
     built = f"PID {pid}: built, not running yet" if pid else "nothing is built yet"
