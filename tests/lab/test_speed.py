@@ -49,6 +49,8 @@ def test_what_is_known_of_the_path_is_kept(lab: Lab, version: str) -> None:
         peers = [
             download(lab, address, one, set=[[socket.IPPROTO_TCP, TCP_CONGESTION, one]]) for one in ALGORITHMS
         ]
+        acknowledged = lambda: not any("unacked" in one for one in by_peer(lab, "origin").values())  # noqa: E731
+        eventually(acknowledged, "all is acknowledged, which the round-trip time is measured by")
         before = by_peer(lab, "origin")
         move(lab, pid, "--address", lab.service.ipv4, "--address", lab.service.ipv6)
         after = by_peer(lab, "destination")
