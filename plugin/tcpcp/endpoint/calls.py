@@ -152,10 +152,9 @@ def get(sock: HasFileno) -> Ici:
     """Read the endpoint *sock* and leave it isolated, in repair mode.
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
-        with a ``fileno()`` that is one; needs CAP_NET_ADMIN. Whoever reads from it or writes to it afterwards
-        gets an error, but for splice(2) from it and shutdown(), which the kernel lets work. Nobody may while
-        this is at work: for some 0.1 ms what is sent would go to the receive queue, and MSG_PEEK give what is
-        to be sent. Keepalive is off meanwhile: what a program sets of SO_KEEPALIVE is undone by :func:`resume`.
+        with a ``fileno()``; needs CAP_NET_ADMIN. Nobody may use it while this is at work (0.1 ms): what is sent
+        would go to the receive queue, MSG_PEEK give what is to be sent. Later calls fail, but for splice(2)
+        and shutdown(). Keepalive is off: what is set of SO_KEEPALIVE is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,
