@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness.wait import eventually
 
 from migrate.lab import LabError, cli, enter, state, topology
 from migrate.lab.vm import lab as vm_lab
@@ -28,12 +29,16 @@ CHANGES: list[Callable[[VmLab], object]] = [
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VmLab]:
-    """One whose segment's init is a process of this machine's, and whose machines are off."""
+    """One whose segment's init is in a PID namespace, which machines of other labs are not in; its own are off."""
     monkeypatch.setattr(state, "BASE", tmp_path / "labs")
     monkeypatch.setattr(state, "LOCK_DEADLINE_S", 0.05)
     lab = VmLab("one")
     lab.directory.mkdir(parents=True)
-    with subprocess.Popen(["sleep", "600"]) as process:
+    alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with subprocess.Popen([*alone, "sleep", "600"]) as process:
+        eventually(
+            lambda: len(list(Path(f"/proc/{process.pid}/root/proc").glob("[0-9]*"))) == 1, "it is alone"
+        )
         init = state.Init(process.pid, enter.start_ticks(process.pid) or 0)
         state.save(lab.directory, {topology.SEGMENT: init})
         Machines(lab.directory, init).describe(dict.fromkeys(topology.HOSTS, MACHINE))
