@@ -81,8 +81,9 @@ def problems() -> list[str]:
     """Sentences: why a migration could not write here what it has to, in memory. Nothing is written."""
     found = []
     with contextlib.suppress(OSError):  # that there is none is told with its room
-        if os.statvfs(image_root()).f_flag & os.ST_RDONLY:
-            found.append(f"{image_root()}, where images go, is mounted read-only")
+        images = image_root()
+        if os.statvfs(images).f_flag & os.ST_RDONLY:
+            found.append(f"{images}, where images go, is mounted read-only")
     try:
         status = os.statvfs(STATE if STATE.exists() else STATE.parent)
     except OSError as error:

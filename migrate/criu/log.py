@@ -47,7 +47,11 @@ def sentence(lines: list[str]) -> str:
 #: CRIU makes in a task all signals are blocked that can be, and their code was written into memory just before.
 _INTERRUPTED = re.compile(r"\b(?:Unexpected (\d+) task interruption|(\d+) was stopped by (\d+) unexpectedly)")
 #: SIGCONT has a traced task stop once more, to tell who traces it. Source: kernel/signal.c ptrace_trap_notify().
-_WHICH = {"19": frozenset({signal.SIGSTOP}), "5": frozenset({signal.SIGCONT}), None: STOP_OR_CONT}
+_WHICH = {
+    str(int(signal.SIGSTOP)): frozenset({signal.SIGSTOP}),
+    str(int(signal.SIGTRAP)): frozenset({signal.SIGCONT}),
+    None: STOP_OR_CONT,
+}
 
 
 def interrupted(lines: Iterable[str]) -> dict[int, frozenset[signal.Signals]]:

@@ -45,8 +45,7 @@ class Built:
 
     def require(self) -> None:
         """Make sure that none has ended. :raises CriuError: one has."""
-        if ended := self._watched.ended():
-            raise _failed(f"process {ended[0]} of the tree that was built has ended before it ran", _KILLED)
+        self._require_none(self._watched.ended())
 
     def require_alive(self) -> None:
         """As :meth:`require` while CRIU traces their threads: until it reaps them, which it may never do, the
@@ -55,8 +54,11 @@ class Built:
         :raises CriuError: one has ended.
         """
         self.require()
-        if dead := [pid for pid, state in self._watched.states().items() if state in DEAD]:
-            raise _failed(f"process {dead[0]} of the tree that was built has ended before it ran", _KILLED)
+        self._require_none([pid for pid, state in self._watched.states().items() if state in DEAD])
+
+    def _require_none(self, ended: Sequence[int]) -> None:
+        if ended:
+            raise _failed(f"process {ended[0]} of the tree that was built has ended before it ran", _KILLED)
 
     def require_whole(self) -> None:
         """As :meth:`require`, and that none was stopped: it would not take the last steps.

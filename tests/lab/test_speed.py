@@ -49,8 +49,7 @@ def test_what_is_known_of_the_path_is_kept(lab: Lab, version: str) -> None:
         peers = [
             download(lab, address, one, set=[[socket.IPPROTO_TCP, TCP_CONGESTION, one]]) for one in ALGORITHMS
         ]
-        acknowledged = lambda: not any("unacked" in one for one in by_peer(lab, "origin").values())  # noqa: E731
-        eventually(acknowledged, "all is acknowledged, which the round-trip time is measured by")
+        eventually(lambda: is_acknowledged(lab), "all is, which the round-trip time is measured by")
         before = by_peer(lab, "origin")
         move(lab, pid, "--address", lab.service.ipv4, "--address", lab.service.ipv6)
         after = by_peer(lab, "destination")
@@ -64,6 +63,11 @@ def test_what_is_known_of_the_path_is_kept(lab: Lab, version: str) -> None:
             assert float(is_["rto"]) <= float(was["rto"]) + 20
     assert sorted(found["congestion"] for found in after.values()) == sorted(ALGORITHMS)
     assert faults(capture.connections(lossless=False)) == []
+
+
+def is_acknowledged(lab: Lab) -> bool:
+    """Whether all that the process has sent from the origin is."""
+    return not any("unacked" in one for one in by_peer(lab, "origin").values())
 
 
 def by_peer(lab: Lab, where: str) -> dict[str, dict[str, str]]:

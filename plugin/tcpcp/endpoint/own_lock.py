@@ -26,9 +26,8 @@ class OwnLock:
     __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        self._lock = (
-            threading.RLock()
-        )  # which knows its owner by itself, from the moment in which it is taken
+        # It knows its owner by itself, from the moment in which it is taken.
+        self._lock = threading.RLock()
 
     def _is_mine(self) -> bool:
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks it

@@ -163,15 +163,14 @@ def _last_again(sock: socket.socket) -> bytes:
     )  # fmt: skip
 
 
-def begin(sock: socket.socket, known: Known | None = None) -> asking.Question | None:
+def begin(sock: socket.socket) -> asking.Question | None:
     """Wake the peer of *sock*, isolated no more, which leaves repair mode next, by TCP_REPAIR 0.
 
-    :param known: of it; None: it is asked.
     :return: for :func:`tcpcp.endpoint.asking.ask` after that.
     """
     state = tcp_repair.get_state(sock)
-    wake(sock, old_segment(sock, state, known), known and known.local)
-    return asking.question(sock, state, known.recent if known else 0)
+    wake(sock, old_segment(sock, state))
+    return asking.question(sock, state)
 
 
 def hears(sock: socket.socket, local: Endpoint, namespace: int, device: str | None = None) -> bool:

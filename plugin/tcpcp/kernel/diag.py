@@ -169,12 +169,9 @@ def destroy(entry: Entry) -> None:
         (CONFIG_INET_DIAG_DESTROY); EPERM: no CAP_NET_ADMIN.
     Source: net/ipv4/tcp.c tcp_abort().
     """
-    ports = [port.to_bytes(2, "big") for port in (entry.local_port, entry.peer_port)]
-    ips = [ip.ljust(16, b"\0") for ip in (entry.local_ip, entry.peer_ip)]
-    words = (_ANY_COOKIE & 0xFFFFFFFF, _ANY_COOKIE >> 32)
-    kind = entry.family, socket.IPPROTO_TCP, 0, _ALL_STATES
+    ends = (entry.local_ip, entry.local_port), (entry.peer_ip, entry.peer_port)
     try:
-        _exchange(_SOCK_DESTROY, _EXACT_REQUEST.pack(*kind, *ports, *ips, entry.interface, *words))
+        _exchange(_SOCK_DESTROY, _request(entry.family, ends, entry.interface, _ANY_COOKIE))
     except OSError as error:
         raise KernelError("sock_diag(TCP)", error.errno or errno.EIO) from None
 
@@ -213,12 +210,17 @@ def _ends(sock: socket.socket) -> tuple[End, End]:
 def _exact(sock: socket.socket, ends: tuple[End, End], cookie: int) -> bytes:
     """The request for *sock*, or for what has its *ends*; one bound to an interface is found only there."""
     interface = tcp_repair.get_int(sock, socket.SOL_SOCKET, _SO_BINDTOIFINDEX, "SO_BINDTOIFINDEX")
+    return _request(sock.family, ends, interface, cookie)
+
+
+def _request(family: int, ends: tuple[End, End], interface: int, cookie: int) -> bytes:
+    """The request for one socket."""
     words = (cookie & 0xFFFFFFFF, cookie >> 32)
     ports = [port.to_bytes(2, "big") for _, port in ends]
-    ips = [addresses.in_family(ip, sock.family) for ip, _ in ends]
+    ips = [addresses.in_family(ip, family) for ip, _ in ends]
     extensions = 1 << (_INET_DIAG_CONG - 1) | 1 << (_INET_DIAG_INFO - 1)
     return _EXACT_REQUEST.pack(
-        sock.family, socket.IPPROTO_TCP, extensions, _ALL_STATES, *ports, *ips, interface, *words
+        family, socket.IPPROTO_TCP, extensions, _ALL_STATES, *ports, *ips, interface, *words
     )
 
 

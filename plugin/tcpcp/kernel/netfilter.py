@@ -9,6 +9,7 @@ with the number of the beginning when the batch as a whole has failed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -196,11 +197,8 @@ def tables() -> list[nft_rules.Table]:
 
     :raises IsolationError, PermissionDenied: the kernel does not say.
     """
-    netlink = Netlink()
-    try:
+    with contextlib.closing(Netlink()) as netlink:
         return netlink.tables()
-    finally:
-        netlink.close()
 
 
 def keys(table: str, set_: str) -> list[bytes]:
@@ -208,11 +206,8 @@ def keys(table: str, set_: str) -> list[bytes]:
 
     :raises IsolationError, PermissionDenied: as :func:`tables`.
     """
-    netlink = Netlink()
-    try:
+    with contextlib.closing(Netlink()) as netlink:
         return [one.key for one in netlink.elements(table, set_)]
-    finally:
-        netlink.close()
 
 
 def make_room(netlink: socket.socket, size_bytes: int) -> None:
