@@ -9,14 +9,16 @@ that on a slow machine): until then the driver knows of no agent, from then on o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from migrate import environment, limits, order, place
-from migrate.errors import CriuError, FilterLost, MigrateError, ProtocolError, SwitchError, TransportError
+from migrate.errors import MigrateError, ProtocolError, TransportError
 from migrate.events import log
 from migrate.journal.reach import boot_id
 from migrate.link import failure, speech
@@ -62,34 +64,41 @@ class Agent:
         return 0
 
     def _serve_one(self) -> None:
-        try:
+        kind, message = "", None
+        with self._told("restore"):  # found by Destination.watch()
             kinds = sorted(order.FOLLOWS[self._after])
             kind, message = self._link.receive_kind(*kinds, timeout_s=limits.PATIENCE_S)
-        except (CriuError, SwitchError, FilterLost) as error:  # found by Destination.watch()
-            error.stamp("restore", "destination")
-            self._fail(error)
-        else:
+        if kind:
             self._take(kind, message)
 
     def _take(self, kind: str, message: Any) -> None:
-        from migrate import problems
         from migrate.link import message_checks
 
         if self._after == order.FAILED and kind not in (order.ABORT, order.GOODBYE):
             return
         message_checks.check(message)
+        with self._told(_STEPS.get(kind, kind)):
+            reply = self._handlers[kind](message)
+            if kind not in order.MEANWHILE:
+                self._after = kind
+            if reply is not None:
+                self._link.send(reply)
+
+    @contextlib.contextmanager
+    def _told(self, phase: str) -> Iterator[None]:
+        """A ``with`` block whose failure is undone and told, and the session goes on.
+
+        :raises TransportError, ProtocolError: what ends the session does.
+        """
+        from migrate import problems
+
         try:
-            with problems.step(_STEPS.get(kind, kind), "destination"):
-                reply = self._handlers[kind](message)
+            with problems.step(phase, "destination"):
+                yield
         except (TransportError, ProtocolError):
             raise
         except MigrateError as error:
             self._fail(error)
-            return
-        if kind not in order.MEANWHILE:
-            self._after = kind
-        if reply is not None:
-            self._link.send(reply)
 
     def _fail(self, error: MigrateError) -> None:
         """Undo, then say what went wrong, so that the driver hears of it when all is clean."""

@@ -42,7 +42,7 @@ class Stage(Once):
     def watch(self) -> None:
         """While we wait for the driver: look whether all is well, and keep up what would end by itself.
 
-        :raises CriuError, SwitchError, FilterLost: it is not; :meth:`undo` leaves nothing.
+        :raises MigrateError, TcpcpError, OSError: it is not; :meth:`undo` leaves nothing.
         """
 
     def gap(self, packets: Iterable[Segment]) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from migrate import place
 from migrate.destination import agent
-from migrate.errors import ProtocolError, TransportError
+from migrate.destination.destination import Destination
+from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
 from migrate.link.link import Link
 from migrate.link.speech import NEWEST
 from migrate.link.stream import FdStream
 from migrate.pb import session_pb2 as pb
+from tcpcp.errors import IsolationError
 
 DEADLINE_S = 10.0
 ID = "0123456789ab"
@@ -108,6 +111,40 @@ def test_a_message_out_of_order(session: Session) -> None:
     with pytest.raises(ProtocolError, match="sent commit where"):
         session.link.receive("activated", timeout_s=DEADLINE_S)
     assert session.ended() == 1
+
+
+def fails_once(error: Exception) -> Callable[[Destination], None]:
+    left = [error]
+
+    def look(_: Destination) -> None:
+        if left:
+            raise left.pop()
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (CriuError("it is gone", hint="h"), "h"),
+        (IsolationError("nft refused the batch"), "nft list ruleset"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+    ],
+)
+def test_what_it_finds_while_it_waits_is_told(
+    session: Session, error: Exception, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is, with its remedy; the session goes on, so that the driver can say how it ended."""
+    monkeypatch.setattr(Destination, "watch", fails_once(error))
+    greet(session)
+    with pytest.raises(MigrateError) as caught:
+        session.link.receive("host", timeout_s=DEADLINE_S)
+    assert str(error) in str(caught.value) or str(caught.value) == "Too many open files"
+    assert hint in caught.value.problem.hint
+    assert caught.value.problem.host == "destination"
+    session.link.send(pb.Goodbye())
+    session.link.expect(pb.Goodbye, timeout_s=DEADLINE_S)
+    assert session.ended() == 0
 
 
 def test_work_is_in_vain_when_the_driver_says_so_or_is_gone() -> None:
