@@ -45,3 +45,23 @@ def _follows() -> dict[str, set[str]]:
 
 #: A message, START or FAILED -> what may come after it.
 FOLLOWS: Mapping[str, frozenset[str]] = {kind: frozenset(others) for kind, others in _follows().items()}
+
+
+def _steps() -> dict[str, str]:
+    """Message -> the step to which what it has the destination do belongs: that which waits for the answer.
+
+    In which a message came that may come in several, the origin knows.
+    """
+    found: dict[str, str] = {}
+    asked: list[str] = []
+    for step in STEPS:
+        asked += step.sends
+        if step.waits:
+            found |= dict.fromkeys(asked, step.action)
+            asked.clear()
+        found |= {kind: "" if kind in found else step.action for kind in step.meanwhile}
+    return found
+
+
+#: A message of the table -> its step; "" if the origin's is meant, whichever that is.
+STEP_OF: Mapping[str, str] = _steps()

@@ -30,9 +30,6 @@ from migrate.version import VERSION
 if TYPE_CHECKING:  # loaded after the hello
     from migrate.destination.destination import Destination
 
-#: What a message belongs to, where that has another name.
-_STEPS = {"process": "check", "compare": "check", "connections": "isolate", "image": "stream"}
-
 
 class Agent:
     """The rest of a session, when both have said hello.
@@ -65,7 +62,7 @@ class Agent:
 
     def _serve_one(self) -> None:
         kind, message = "", None
-        with self._told("restore"):  # found by Destination.watch()
+        with self._told(""):  # found by Destination.watch(), in whichever step the origin is
             kinds = sorted(order.FOLLOWS[self._after])
             kind, message = self._link.receive_kind(*kinds, timeout_s=limits.PATIENCE_S)
         if kind:
@@ -77,7 +74,7 @@ class Agent:
         if self._after == order.FAILED and kind not in (order.ABORT, order.GOODBYE):
             return
         message_checks.check(message)
-        with self._told(_STEPS.get(kind, kind)):
+        with self._told(order.STEP_OF.get(kind, kind)):
             reply = self._handlers[kind](message)
             if kind not in order.MEANWHILE:
                 self._after = kind
@@ -88,6 +85,7 @@ class Agent:
     def _told(self, phase: str) -> Iterator[None]:
         """A ``with`` block whose failure is undone and told, and the session goes on.
 
+        :param phase: its step; "" if the origin is to say in which it was.
         :raises TransportError, ProtocolError: what ends the session does.
         """
         from migrate import problems

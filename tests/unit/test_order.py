@@ -35,6 +35,13 @@ def test_nothing_else_is_followed() -> None:
     assert not order.MEANWHILE & set(order.FOLLOWS)
 
 
+def test_what_a_message_has_the_destination_do_belongs_to_a_step() -> None:
+    """Of one that comes in several steps the origin knows which it is."""
+    own = {"hello": "connect", "process": "check", "prepare": "prepare", "connections": "isolate"}
+    own |= {"restore": "restore", "switch": "switch", "commit": "activate", "goodbye": "release"}
+    assert own | dict.fromkeys(("compare", "copy", "image", "gap"), "") == order.STEP_OF
+
+
 def test_every_message_of_the_table_is_one() -> None:
     fields = {field.name for field in Frame.DESCRIPTOR.fields}
     said = {kind for step in STEPS for kind in (*step.sends, *step.waits, *step.meanwhile)}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate import place
+from migrate import place, problems
 from migrate.destination import agent
 from migrate.destination.destination import Destination
 from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
@@ -141,10 +141,30 @@ def test_what_it_finds_while_it_waits_is_told(
         session.link.receive("host", timeout_s=DEADLINE_S)
     assert str(error) in str(caught.value) or str(caught.value) == "Too many open files"
     assert hint in caught.value.problem.hint
-    assert caught.value.problem.host == "destination"
+    assert (caught.value.problem.phase, caught.value.problem.host) == ("", "destination")
     session.link.send(pb.Goodbye())
     session.link.expect(pb.Goodbye, timeout_s=DEADLINE_S)
     assert session.ended() == 0
+
+
+@pytest.mark.parametrize(("kind", "phase"), [("compare", "dump"), ("process", "check")])
+def test_in_which_step_a_message_fails(
+    session: Session, kind: str, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in several has no step of its own: a question of the dump was told as one of the check."""
+
+    def fails(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    handlers = {"process": lambda _: None, "goodbye": lambda _: None} | {kind: fails}
+    monkeypatch.setattr(Destination, "handlers", lambda _: handlers)
+    greet(session)
+    session.link.send(pb.ProcessInventory())
+    session.link.send(pb.Compare())
+    with pytest.raises(MigrateError) as caught, problems.step("dump", "origin"):
+        session.link.receive("compared", timeout_s=DEADLINE_S)
+    assert (caught.value.problem.phase, caught.value.problem.host) == (phase, "destination")
+    session.link.send(pb.Goodbye())
 
 
 def test_work_is_in_vain_when_the_driver_says_so_or_is_gone() -> None:
