@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from migrate import errors
 from migrate.pb.session_pb2 import Failure
 
 MAX_DETAILS = 200
 
-_CLASSES: Mapping[str, type[errors.MigrateError]] = {
-    cls.__name__: cls
-    for cls in (
-        errors.UsageError,
-        errors.Ended,
-        errors.TransportError,
-        errors.ProtocolError,
-        errors.KernelError,
-        errors.CriuError,
-        errors.SwitchError,
-        errors.ImageError,
-        errors.Taken,
-        errors.TookTooLong,
-        errors.FilterLost,
-    )
-} | {
-    # What `tcpcp` raises; its classes do not cross the wire.
-    "IciError": errors.ImageError,
-    "CodecError": errors.ImageError,
-    "Unsupported": errors.KernelError,
-    "PermissionDenied": errors.KernelError,
-    "IsolationError": errors.KernelError,
-    "Unfed": errors.KernelError,
-    "Expired": errors.KernelError,
-    "Moved": errors.KernelError,
-    "OtherNamespace": errors.KernelError,
-    "AlreadyGot": errors.KernelError,
-    "NotGot": errors.KernelError,
-    "AddressInUse": errors.KernelError,
-}
-#: What the system refuses keeps its name.
-_OF_THE_SYSTEM = frozenset({OSError.__name__, *(one.__name__ for one in OSError.__subclasses__())})
-#: Kinds whose text says all.
-_KNOWN = _OF_THE_SYSTEM | _CLASSES.keys()
+E = TypeVar("E", bound=Exception)
 
 
 def to_failure(error: errors.MigrateError) -> Failure:
@@ -69,17 +37,15 @@ def sendable(text: str) -> str:
 def from_failure(failure: Failure, role: str = "destination") -> errors.MigrateError:
     """Return the error that *failure* tells of, as one that happened on the host *role*.
 
-    :return: an instance of the class of that name; a plain ``MigrateError`` whose message begins with the
-        kind if there is no such class here (a bug over there, or another version), unless it is the system's.
+    :return: of the kind that it had over there, in a class by which it can be caught here. The text of one that is
+        no error here (a bug over there, or another version) begins with the kind, which says the most of it.
     """
     if failure.kind == "Refused":
         return _refused(failure, role)
-    cls = _CLASSES.get(failure.kind, errors.MigrateError)
-    plain = cls.__name__ == failure.kind or failure.kind in _KNOWN
-    # The kind's own name would be lost otherwise, e.g. of a KeyError.
-    text = failure.message if plain else f"{failure.kind}: {failure.message}"
-    error = cls(text, hint=failure.hint, details=failure.log_tail)
-    kind = failure.kind if failure.kind in _OF_THE_SYSTEM else error.kind
+    cls = _classes().get(failure.kind)
+    text = failure.message if cls is not None else f"{failure.kind}: {failure.message}"
+    error = (cls or errors.MigrateError)(text, hint=failure.hint, details=failure.log_tail)
+    kind = failure.kind or error.kind
     error.problem = dataclasses.replace(error.problem, kind=kind, phase=failure.phase, host=role)
     error.phases = list(failure.phases)
     error.left = list(failure.left)
@@ -92,3 +58,26 @@ def _refused(failure: Failure, role: str) -> errors.Refused:
     error = errors.Refused([errors.Reason("remote", role, text, failure.hint) for text in texts])
     error.stamp(failure.phase, role)
     return error
+
+
+def _classes() -> Mapping[str, type[errors.MigrateError]]:
+    """Kind -> the class by which it is caught here: that of `tcpcp` and the system do not cross the wire."""
+    from tcpcp import errors as library  # not before the agent's hello
+
+    found = {one.__name__: errors.MigrateError for one in _derived(OSError)}
+    found |= {one.__name__: errors.KernelError for one in _derived(library.TcpcpError)}
+    found |= {one.__name__: errors.ImageError for one in (library.IciError, library.CodecError)}
+    return found | {one.__name__: _plain(one) for one in _derived(errors.MigrateError)}
+
+
+def _derived(cls: type[E]) -> Iterator[type[E]]:
+    """*cls* and what is derived from it, at whatever distance."""
+    yield cls
+    for one in cls.__subclasses__():
+        yield from _derived(one)
+
+
+def _plain(cls: type[errors.MigrateError]) -> type[errors.MigrateError]:
+    """*cls*, or what it is derived from that is of the taxonomy, and made of a text, a hint and details."""
+    ours = (one for one in cls.__mro__ if one.__module__ == errors.__name__ and "__init__" not in vars(one))
+    return next(ours, errors.MigrateError)

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from harness.wait import eventually
 
+import migrate.origin.run
 from migrate.errors import (
     CriuError,
     ImageError,
+    KernelError,
     MigrateError,
     Problem,
     ProtocolError,
     Refused,
+    Signalled,
     TransportError,
 )
 from migrate.link import frames
@@ -359,10 +362,26 @@ def test_failure_round_trip(error: MigrateError) -> None:
     assert (str(back), back.problem) == (str(error), error.told())
 
 
-@pytest.mark.parametrize("kind", ["OSError", "FileNotFoundError", "PermissionError"])
-def test_failure_of_the_system_needs_no_name_before_it(kind: str) -> None:
+#: What is raised on purpose, by us, the library or the system, in classes of any depth -> how it is caught here.
+RAISED = [
+    ("OSError", MigrateError), ("FileNotFoundError", MigrateError), ("PermissionError", MigrateError),
+    ("BrokenPipeError", MigrateError), ("ConnectionRefusedError", MigrateError), ("IsolationError", KernelError),
+    ("Unanswered", KernelError), ("Moved", KernelError), ("CodecError", ImageError), ("Signalled", Signalled),
+    ("Damaged", MigrateError), ("LinkInPath", MigrateError), ("Interrupted", MigrateError),
+    ("Lost", TransportError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "caught"), RAISED)
+def test_failure_of_any_kind_keeps_its_name_and_needs_none_before_its_text(
+    kind: str, caught: type[MigrateError]
+) -> None:
+    """One that only this host can have, as a stop by its user, is not taken for that."""
+    assert migrate.origin.run  # the kinds are those of what is loaded there
     told = Failure(kind=kind, message="/x: No space left on device", hint="h", phase="copy")
-    assert from_failure(told).problem == Problem(kind, told.message, "h", (), "copy", "destination")
+    error = from_failure(told)
+    assert error.problem == Problem(kind, told.message, "h", (), "copy", "destination")
+    assert type(error) is caught
 
 
 def test_what_is_no_text_is_sent_all_the_same() -> None:
@@ -373,7 +392,7 @@ def test_what_is_no_text_is_sent_all_the_same() -> None:
 def test_failure_of_a_bug_and_of_a_refusal() -> None:
     bug = from_failure(Failure(kind="KeyError", message="'pid'", phase="restore"))
     assert type(bug) is MigrateError
-    assert str(bug) == "KeyError: 'pid'"
+    assert (str(bug), bug.problem.kind) == ("KeyError: 'pid'", "KeyError")
     refused = from_failure(Failure(kind="Refused", message="m", log_tail=["one", "two"]))
     assert isinstance(refused, Refused)
     assert [reason.text for reason in refused.reasons] == ["one", "two"]
