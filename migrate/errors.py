@@ -61,6 +61,8 @@ class MigrateError(Exception):
     """Something failed.
 
     :cvar of_the_other: it is about the other host, as seen from here.
+    :cvar usual_hint: of one of its kind that is raised without a hint, and not for a refusal of the system that has
+        a remedy of its own; "" where nothing is to be done, None: :data:`migrate.problems.LOOK`.
     :ivar problem: what is told of it, as far as it is known.
     :ivar phases: what the other host, which told of the error, had done before.
     :ivar left: what the other host, which told of the error, could not undo of its part.
@@ -69,6 +71,7 @@ class MigrateError(Exception):
     """
 
     of_the_other: ClassVar[bool] = False
+    usual_hint: ClassVar[str | None] = None
 
     def __init__(self, text: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(text)
@@ -85,6 +88,11 @@ class MigrateError(Exception):
     def stamp(self, phase: str, host: str) -> None:
         """Say where it was, unless that was said before; for who runs a step."""
         self.problem = self.problem.at(phase, host)
+
+    def suggest(self, hint: str) -> None:
+        """Say what to do, unless that was said before; for who runs a step."""
+        if not self.problem.hint:
+            self.problem = dataclasses.replace(self.problem, hint=hint)
 
     def add_details(self, lines: Iterable[str]) -> None:
         """Add *lines* for an engineer, for who knows more of it."""
@@ -119,8 +127,10 @@ class Reason:
 class Refused(MigrateError):
     """The checks found reasons not to begin; nothing was touched.
 
-    :ivar reasons: all of them, at least one.
+    :ivar reasons: all of them, at least one; each has its remedy.
     """
+
+    usual_hint = ""
 
     def __init__(self, reasons: list[Reason]) -> None:
         noun = "reason" if len(reasons) == 1 else "reasons"
@@ -132,6 +142,8 @@ class Refused(MigrateError):
 class Ended(MigrateError):
     """The process that was asked for has ended, or a task of its tree has while it was frozen."""
 
+    usual_hint = ""
+
 
 class Signalled(MigrateError):
     """The process was sent a signal while it was frozen, which it would not get on the destination."""
@@ -141,6 +153,7 @@ class TransportError(MigrateError):
     """The connection to the destination could not be made, or was lost."""
 
     of_the_other = True
+    usual_hint = "Look whether the host is up, who ended the agent there (dmesg), and try again."
 
 
 class EndedWell(TransportError):
@@ -156,6 +169,7 @@ class ProtocolError(MigrateError):
     """The other side said something that does not belong here."""
 
     of_the_other = True
+    usual_hint = "Look whether both hosts have the same version, and try again."
 
 
 class KernelError(MigrateError):
@@ -168,6 +182,8 @@ class CriuError(MigrateError):
 
 class SwitchError(MigrateError):
     """The network could not be pointed at the other host."""
+
+    usual_hint = "Look at the addresses and routes of that host (ip address, ip route), and try again."
 
 
 class ImageError(MigrateError):

@@ -37,6 +37,8 @@ STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 class Interrupted(MigrateError):
     """The user, or the system, asked this program to stop."""
 
+    usual_hint = ""
+
 
 class _Mode(enum.IntEnum):
     AT_ONCE = 0

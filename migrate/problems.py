@@ -44,12 +44,14 @@ class Foreign(MigrateError):
 def step(phase: str, host: str) -> Iterator[None]:
     """A ``with`` block that is a step, or a part of one, on *host*; the innermost that is left tells.
 
-    :raises MigrateError: what left the block, with *phase* and the host it is about; bugs leave it as they are.
+    :raises MigrateError: what left the block, with *phase*, the host it is about, and what to do; bugs leave it as
+        they are.
     """
     try:
         yield
     except MigrateError as error:
         error.stamp(phase, _OTHER[host] if error.of_the_other else host)
+        error.suggest(_usual(error))
         raise
     except (TcpcpError, OSError) as error:
         raise Foreign(of(error).at(phase, host)) from error
@@ -72,6 +74,15 @@ def of(error: BaseException) -> Problem:
 def as_bug(problem: Problem) -> Problem:
     """*problem* where nothing of the kind should have happened."""
     return replace(problem, bug=True)
+
+
+def _usual(error: MigrateError) -> str:
+    """What to do about one that does not say it: what helps against its cause, or against its kind."""
+    cause = error.__cause__
+    if isinstance(cause, TcpcpError):
+        return _hint_of(cause)
+    known = _remedy(cause.errno or 0, _path(cause)) if isinstance(cause, OSError) else LOOK
+    return known if known != LOOK or error.usual_hint is None else error.usual_hint
 
 
 def _hint_of(error: TcpcpError) -> str:

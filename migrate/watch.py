@@ -16,6 +16,8 @@ from migrate.errors import MigrateError
 class GivenUp(MigrateError):
     """The migration is being undone: a thread that worked for it ends."""
 
+    usual_hint = ""
+
 
 class Watch:
     """To be called now and then by whoever waits; raises what ends the wait.

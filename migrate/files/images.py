@@ -32,6 +32,7 @@ MANIFEST_VERSION = 1
 INTERVAL_S = 0.002
 #: CRIU's own notes, of no use to a restore.
 _NOT_IMAGES = re.compile(r".*\.log|stats-.*|\..*")
+_SLOW = "Look how much the network between the hosts carries, and try again."
 _NAME = re.compile(r"(level-[1-9]/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: Where CRIU's restore looks for pages that an image does not have (criu/include/image.h CR_PARENT_LINK).
 PARENT = "parent"
@@ -97,7 +98,7 @@ class Sender:
             )
         self.check()
         if not done:
-            raise ImageError("the images could not be sent in time")
+            raise ImageError("the images could not be sent in time", hint=_SLOW)
 
     def finish(self, migration_id: str) -> Manifest:
         """Send the rest, now that every image is complete, and say what was sent.

@@ -134,7 +134,7 @@ def _decide(request: RecoverRequest, report: Report) -> None:
     directory = place.home(migration_id)
     with journal.owned(directory) as owned:
         if not owned:
-            raise MigrateError(f"migration {migration_id} is under way")
+            raise MigrateError(f"migration {migration_id} is under way", hint="Wait until it has ended.")
         record = records.read(directory)
         if record.role != "origin":
             raise UsageError("that is a destination's", hint="Decide on the origin.")

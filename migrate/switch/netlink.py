@@ -89,7 +89,8 @@ def route(what: str) -> Generator[Any, None, None]:
     try:
         yield _socket_in(Path("/proc/thread-self/ns/net").stat().st_ino)
     except NetlinkError as error:
-        raise SwitchError(f"cannot {what}: {error.args[1]}") from error
+        refusal = OSError(*error.args[:2])  # its number has a remedy
+        raise SwitchError(f"cannot {what}: {error.args[1]}") from refusal
     except OSError as error:
         raise SwitchError(f"cannot {what}: {error.strerror}") from error
 

@@ -9,13 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2.netlink.exceptions import NetlinkError
 
 import migrate
-from migrate import problems
-from migrate.errors import MAKE_ROOM, CriuError, MigrateError, Problem, Reason, Refused, TransportError
+from migrate import errors, problems
+from migrate.errors import (
+    MAKE_ROOM,
+    CriuError,
+    Ended,
+    MigrateError,
+    Problem,
+    ProtocolError,
+    Reason,
+    Refused,
+    SwitchError,
+    TransportError,
+)
+from migrate.interrupt import Interrupted
 from migrate.link import failure
 from migrate.report.report import Outcome, Report
 from migrate.report.text import render
+from migrate.switch import netlink
+from migrate.watch import GivenUp
 from tcpcp import errors as tcpcp_errors
 from tcpcp.errors import IsolationError, KernelError, TcpcpError
 
@@ -129,6 +144,89 @@ def test_an_error_of_the_filter_has_phase_and_hint_on_the_origin() -> None:
     report.fail(left(IsolationError("nft refused the batch"), "isolate"))
     assert "  failed  isolate on origin: nft refused the batch" in render(report)
     assert any(line.startswith("  to do   ") and "nft list ruleset" in line for line in render(report))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "hint"),
+    [
+        (CriuError("no"), None, problems.LOOK),
+        (CriuError("no", hint="h"), OSError(errno.ENOMEM, "Cannot allocate memory"), "h"),
+        (CriuError("no"), OSError(errno.ENOMEM, "Cannot allocate memory"), "Free memory"),
+        (CriuError("no"), OSError(errno.ENOSPC, "No space left", "/var/x"), "file system of /var/x"),
+        (CriuError("no"), IsolationError("nft refused the batch"), "nft list ruleset"),
+        (CriuError("no"), ValueError("4"), problems.LOOK),
+        (SwitchError("no"), None, "ip route"),
+        (SwitchError("no"), OSError(errno.EPERM, "Operation not permitted"), "SELinux"),
+        (SwitchError("no"), OSError(errno.EXDEV, "Cross-device link"), "ip route"),
+        (ProtocolError("no"), None, "same version"),
+        (TransportError("silent"), None, "is up"),
+    ],
+)
+def test_whoever_says_nothing_of_a_remedy_has_that_of_the_cause_or_the_kind(
+    error: MigrateError, cause: Exception | None, hint: str
+) -> None:
+    with pytest.raises(MigrateError) as caught, problems.step("dump", "origin"):
+        raise error from cause
+    assert hint in caught.value.problem.hint
+
+
+@pytest.mark.parametrize(
+    "error", [Ended("process 7 has ended"), Interrupted("stopped by SIGINT"), GivenUp("undone"), Refused([])]
+)
+def test_where_nothing_is_to_be_done_no_remedy_is_told(error: MigrateError) -> None:
+    assert left(error).problem.hint == ""
+
+
+def test_a_refusal_of_netlink_has_a_remedy() -> None:
+    step, refused = (
+        problems.step("switch", "origin"),
+        pytest.raises(SwitchError, match="cannot do it: Operation"),
+    )
+    with refused as caught, step, netlink.route("do it"):
+        raise NetlinkError(errno.EPERM, "Operation not permitted")
+    assert "SELinux" in caught.value.problem.hint
+
+
+#: Raised without a hint, with no cause that has one, and of a kind that has none: file -> how often. One looks at
+#: the log of that host's kernel then (problems.LOOK); or it is told in an undo, which shows texts alone.
+WITHOUT_A_HINT = {
+    "criu/own_namespace.py": 1, "criu/probe.py": 1, "criu/worker.py": 4, "destination/agent.py": 1,
+    "destination/incoming.py": 1, "destination/prepared.py": 1, "files/entries.py": 3, "files/growth.py": 1,
+    "inventory/translated.py": 2, "journal/entry.py": 1, "memory/page_server.py": 6, "memory/pagemap.py": 1,
+    "origin/attempt.py": 2, "origin/handover.py": 1, "processes/freezer.py": 1, "processes/ptrace.py": 1,
+    "recovery/entries.py": 1, "recovery/guardian.py": 1, "runtime/bare.py": 1,
+}  # fmt: skip
+
+
+def _without_a_hint(path: Path) -> int:
+    """How many errors of ours *path* makes to be raised, or returns, with no word of what to do."""
+    kinds = {one.__name__: one for one in vars(errors).values() if isinstance(one, type)}
+    tree, caused = ast.parse(path.read_text()), set()
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Raise)
+            and isinstance(node.exc, ast.Call)
+            and isinstance(node.cause, ast.Name)
+        ):
+            caused.add(node.exc)
+    made = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node not in caused]
+    named = [(kinds.get(ast.unparse(one.func).rpartition(".")[2]), one) for one in made]
+    return sum(
+        issubclass(kind, MigrateError)
+        and kind.usual_hint is None
+        and kind.__init__ is MigrateError.__init__
+        and "hint" not in {word.arg for word in one.keywords}
+        for kind, one in named
+        if kind is not None
+    )
+
+
+def test_what_is_raised_says_what_to_do() -> None:
+    """Who adds one that does not thinks of it here: the texts of most say what the user can do."""
+    root = Path(migrate.__file__).parent
+    paths = [path for path in root.rglob("*.py") if not {"lab", "pb", "testing"} & set(path.parts)]
+    found = {path.relative_to(root).as_posix(): _without_a_hint(path) for path in paths}
+    assert {name: count for name, count in found.items() if count} == WITHOUT_A_HINT
 
 
 def test_nobody_says_at_a_raise_where_it_is() -> None:
