@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from migrate.errors import MigrateError
+from migrate.journal import lines
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,43 @@ class Entry(abc.ABC):
     def read(cls, line: Mapping[str, Any]) -> Self:
         """The entry of a line as JSON gives it back. What another version may have written beside is left out.
 
-        :raises ValueError: something is missing.
+        :raises ValueError: something is missing, or of another type than its field.
         """
-        fields = {one.name: line[one.name] for one in dataclasses.fields(cls) if one.name in line}
+        types = _types(cls)
+        fields = {name: _unchangeable(line[name]) for name in types if name in line}
+        for name in (name for name, value in fields.items() if not _fits(value, types[name])):
+            raise ValueError(f"{name} makes no sense")
         try:
-            return cls(**{name: _unchangeable(value) for name, value in fields.items()})
+            return cls(**fields)
         except TypeError as error:
             raise ValueError(f"something of it is missing: {error}") from error
 
 
 def _unchangeable(value: Any) -> Any:
     return tuple(map(_unchangeable, value)) if isinstance(value, list) else value
+
+
+@functools.cache
+def _types(cls: type[Entry]) -> Mapping[str, Any]:
+    """Field -> type, as it is annotated."""
+    found = get_type_hints(cls)
+    return {one.name: found[one.name] for one in dataclasses.fields(cls)}
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether *value*, of JSON types and tuples, is of the type *wanted*."""
+    origin, parts = get_origin(wanted), get_args(wanted)
+    if origin is tuple:
+        if not isinstance(value, tuple) or parts[-1] is not ... and len(value) != len(parts):
+            return False
+        return all(map(_fits, value, itertools.repeat(parts[0]) if parts[-1] is ... else parts))
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in parts)
+    if origin is Literal:
+        return any(value is one for one in parts)
+    if origin is not None:
+        return isinstance(value, origin)
+    return {str: lines.text, int: lines.number}[wanted](value)
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,18 @@ _MOST_PID, _MOST = 1 << 31, 1 << 63
 _Test = Callable[[Any], bool]
 
 
-def _text(value: Any) -> bool:
+def text(value: Any) -> bool:
+    """Whether it is a text, as of a name or a path."""
     return isinstance(value, str) and "\0" not in value
 
 
-def _number(value: Any) -> bool:
+def number(value: Any) -> bool:
+    """Whether it is a whole number of a size that the kernel may have said."""
     return type(value) is int and -_MOST <= value < _MOST  # a bool is an int, too
 
 
 def _pid(value: Any) -> bool:
-    return _number(value) and 0 <= value < _MOST_PID
+    return number(value) and 0 <= value < _MOST_PID
 
 
 def _list(test: _Test) -> _Test:
@@ -37,23 +39,23 @@ def _list(test: _Test) -> _Test:
 
 
 def _task(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and _pid(value[0]) and _number(value[1])
+    return isinstance(value, list) and len(value) == 2 and _pid(value[0]) and number(value[1])
 
 
 def _reach(value: Any) -> bool:
     """How the destination was reached: as :class:`migrate.journal.reach.Reach` has it."""
-    tests = {"port": lambda one: one is None or _number(one), "sudo": lambda one: isinstance(one, bool)}
-    return isinstance(value, dict) and all(tests.get(name, _text)(one) for name, one in value.items())
+    tests = {"port": lambda one: one is None or number(one), "sudo": lambda one: isinstance(one, bool)}
+    return isinstance(value, dict) and all(tests.get(name, text)(one) for name, one in value.items())
 
 
 #: A field means the same in every kind of line.
 _TYPES: Mapping[str, _Test] = {
-    "did": _text, "state": _text, "end": _text, "role": _text, "other_host": _text, "destination_pid": _pid,
-    "path": _text, "backup": _text, "name": _text, "marked": _text, "folder": _text, "pid": _pid, "start": _number,
-    "runtime": _text, "resource": _number, "soft": _number, "raised": _number,
-    "tasks": _list(_task), "routes": _list(_text),
-    "reuse": lambda value: value is True or _list(_number)(value),
-    "reach": _reach, "owner": _task, "version": _number,
+    "did": text, "state": text, "end": text, "role": text, "other_host": text, "destination_pid": _pid,
+    "path": text, "backup": text, "name": text, "marked": text, "folder": text, "pid": _pid, "start": number,
+    "runtime": text, "resource": number, "soft": number, "raised": number,
+    "tasks": _list(_task), "routes": _list(text),
+    "reuse": lambda value: value is True or _list(number)(value),
+    "reach": _reach, "owner": _task, "version": number,
     "details": lambda value: isinstance(value, dict),
 }  # fmt: skip
 #: Fields that are read by others than the undo of that one entry.
@@ -75,7 +77,7 @@ def parse(line: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("not an object")
-    if _number(found.get("version")) and found["version"] > VERSION:
+    if number(found.get("version")) and found["version"] > VERSION:
         raise ValueError(f"it is of version {found['version']}, and this migrate reads up to {VERSION}")
     for name in (name for name, test in _TYPES.items() if name in found and not test(found[name])):
         raise ValueError(f"{name} makes no sense")

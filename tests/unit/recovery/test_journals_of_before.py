@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -260,3 +261,54 @@ def test_a_tree_of_a_runtime_that_is_not_known_here_is_left_and_told() -> None:
     )
     said, problems = undo.roll_back(records.parse(data, IDS["destination"]))
     assert (said, problems) == ([], ["tree: no runtime is called owl"])
+
+
+#: JSON values, of which none is what a field of another type may have.
+VALUES: list[Any] = [
+    "abc",
+    "a\0b",
+    7,
+    1 << 64,
+    True,
+    None,
+    0.5,
+    ["a"],
+    [7],
+    [[7]],
+    [[7, 1]],
+    [[7, 1, 2, 3, 4]],
+    {},
+]
+#: Type of a field as it is annotated -> those of VALUES that it may have.
+FITTING: dict[str, list[Any]] = {
+    "str": ["abc"],
+    "int": [7],
+    "tuple[str, ...]": [["a"]],
+    "tuple[Identity, ...]": [[[7, 1]]],
+    "tuple[tuple[int, int, int, int, int], ...]": [[[7, 1, 2, 3, 4]]],
+    "Literal[True] | tuple[int, ...]": [True, [7]],
+    "Mapping[str, Any]": [{}],
+}
+FIELDS = [(kind, one.name, str(one.type)) for kind in KINDS for one in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name", "annotated"), FIELDS)
+def test_what_a_field_may_have_is_what_its_type_says(kind: type[Entry], name: str, annotated: str) -> None:
+    """Of each field of each kind: nobody keeps a list of them beside the classes."""
+    whole = {one: FITTING[of][0] for its, one, of in FIELDS if its is kind}
+    for value in VALUES:
+        if value in FITTING[annotated] and any(type(value) is type(one) for one in FITTING[annotated]):
+            assert kind.read(whole | {name: value}).kind == kind.word
+        else:
+            with pytest.raises(ValueError, match=f"{name} makes no sense"):
+                kind.read(whole | {name: value})
+
+
+@pytest.mark.parametrize("line", ['"sockets", "paths": "abc"', '"calls", "tasks": [], "calls": 7'])
+def test_a_field_of_another_type_cannot_be_undone_and_harms_no_other(line: str) -> None:
+    whole = '{"id": "x", "role": "origin", "pid": 7, "other_host": "h"}\n{"did": "images", "path": "/none"}\n'
+    record = records.parse(f'{whole}{{"did": {line}}}\n'.encode(), IDS["origin"])
+    assert [type(one) for one in record.entries] == [Images, Unreadable]
+    undone, problems = undo.roll_back(record)
+    assert undone == ["images removed from /none"]
+    assert len(problems) == 1 and "makes no sense" in problems[0]
