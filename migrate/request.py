@@ -9,6 +9,7 @@ from migrate import limits
 AGENT = "migrate-agent"
 TRANSPORT = "paramiko"
 MEMORY = "ahead"
+SWITCH = "address"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class Request:
     check: bool = False
     verbose: bool = False
     along: Along = Along()
-    switch: str = "address"
+    switch: str = SWITCH
     memory: str = MEMORY
     timeout_s: float = limits.STEP_S
     max_gap_s: float = limits.MOST_GAP_S

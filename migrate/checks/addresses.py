@@ -14,7 +14,7 @@ from migrate.inventory import ports
 
 def addresses_movable(subject: Subject) -> Iterator[Reason]:
     """Each service address can leave the origin alone, and has a place on the destination."""
-    if subject.options.switch != "address":
+    if subject.switch != "address":
         return
     for address in ports.service_addresses(subject.process):
         ip = ipaddress.ip_address(address)

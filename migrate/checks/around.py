@@ -45,7 +45,7 @@ def notes_on_pids(process: ProcessInventory, destination: HostInventory, root: i
 def unsupervised(subject: Subject) -> Iterator[Reason]:
     """Nobody here waits for the process to start it again: there would be two."""
     process = subject.process
-    if subject.options.leave_supervisor:
+    if subject.along.leave_supervisor:
         return
     for one in process.supervisors:
         if _starts_nothing(process, one):

@@ -22,13 +22,13 @@ OF_THE_HOST = re.compile(
 
 def nothing_left_behind(subject: Subject) -> Iterator[Reason]:
     """Beside a file that the program writes, and that is copied, there is nothing that it will want later."""
-    if not subject.options.copy_files:
+    if not subject.along.copy_files:
         return
     answers = {one.path: one for one in subject.destination.files if one.use == File.NEIGHBOUR}
     shared = _shared(subject)
     left: defaultdict[str, list[str]] = defaultdict(list)
     for here in subject.process.files:
-        if here.use != File.NEIGHBOUR or within(here.path, subject.options.trees):
+        if here.use != File.NEIGHBOUR or within(here.path, subject.along.copy_trees):
             continue
         there = answers.get(here.path, File(path=here.path, use=here.use))
         folder = _beside(here.path, subject)

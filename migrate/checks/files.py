@@ -23,9 +23,9 @@ _NOT_OPENED = frozenset({File.NEIGHBOUR, File.COPIED_TREE, File.DELETED})
 def files_there(subject: Subject) -> Iterator[Reason]:
     """Compare each file of the origin with what the destination has at its path."""
     told: set[str] = set()
-    copying = subject.options.copy_files
+    copying = subject.along.copy_files
     for here, there in pairs(subject.process, subject.destination):
-        if here.path in told or within(here.path, subject.options.trees):
+        if here.path in told or within(here.path, subject.along.copy_trees):
             continue
         reason = difference(here, there, copying=copying)
         if reason is not None and copying and can_copy(here, there):
@@ -87,7 +87,7 @@ def databases(subject: Subject) -> Iterator[Reason]:
     for here, there in pairs(subject.process, subject.destination):
         if not here.format or not here.written or same_place(here, there) or here.use != File.OPEN:
             continue
-        copying = subject.options.copy_files or bool(subject.options.trees)
+        copying = subject.along.copy_files or bool(subject.along.copy_trees)
         if here.format == "SQLite" and there.exists and here.inode == there.inode:
             continue
         if here.format == "SQLite" or (copying and difference(here, there, copying=True) is not None):
@@ -118,9 +118,9 @@ def files_to_copy(
 
 def copied(subject: Subject) -> list[File]:
     """Those that --copy-files copies, if it is given."""
-    if not subject.options.copy_files:
+    if not subject.along.copy_files:
         return []
-    return files_to_copy(subject.process, subject.destination, subject.options.trees)
+    return files_to_copy(subject.process, subject.destination, subject.along.copy_trees)
 
 
 def files_to_compare(process: ProcessInventory, destination: HostInventory, *, copying: bool) -> list[File]:
@@ -172,7 +172,7 @@ def asked_for_a_place(subject: Subject) -> Iterator[tuple[File, File]]:
 def deleted_names_free(subject: Subject) -> Iterator[Reason]:
     """No deleted directory has a name that is taken there. A tree that is copied has what it has here."""
     for here, there in asked_for_a_place(subject):
-        taken = here if within(here.path, subject.options.trees) else there
+        taken = here if within(here.path, subject.along.copy_trees) else there
         if (reason := deleted_name_taken(here, taken)) is not None:
             yield reason
 
@@ -195,8 +195,8 @@ def appended(subject: Subject) -> Iterator[str]:
         if (
             here.append_only
             and there.exists
-            and not subject.options.copy_files
-            and not within(here.path, subject.options.trees)
+            and not subject.along.copy_files
+            and not within(here.path, subject.along.copy_trees)
             and not same_place(here, there)
         ):
             yield (

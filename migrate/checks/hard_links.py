@@ -21,7 +21,7 @@ def one_file(subject: Subject) -> Iterator[Reason]:
         missing = any(not its.exists for its in group.values())
         if paths.isdisjoint(group) and (missing or len(there) == 1):
             continue  # the same there; or missing, which is told anyway
-        if not any(all(within(path, [tree]) for path in group) for tree in subject.options.trees):
+        if not any(all(within(path, [tree]) for path in group) for tree in subject.along.copy_trees):
             text = f"{names(group)} are one file, which the process writes, and there they would be two"
             yield Reason("hard-links", DESTINATION, text, _remedy(group))
 

@@ -35,14 +35,15 @@ from migrate.checks.names import interfaces_there, names_free, sockets_apart
 from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
 from migrate.checks.obstacles import ghost_bytes, locked_bytes, obstacles
 from migrate.checks.space import room_for_copies
-from migrate.checks.subject import DESTINATION, ORIGIN, Options, Subject
+from migrate.checks.subject import DESTINATION, ORIGIN, Subject
 from migrate.checks.wildcards import address_named, notes
 from migrate.checks.writable import attributes_lost, writable_there
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
+from migrate.request import SWITCH, Along
 from migrate.units import size
 
-__all__ = ["Options", "files_to_copy", "notes", "notes_on_files", "refusals"]
+__all__ = ["files_to_copy", "notes", "notes_on_files", "refusals"]
 
 #: Below this CRIU cannot dump sockets on current kernels.
 OLDEST_CRIU = (4, 2)
@@ -68,16 +69,20 @@ def refusals(
     process: ProcessInventory,
     origin: HostInventory,
     destination: HostInventory,
-    options: Options,
+    along: Along,
     needed: Mapping[str, tuple[str, str]] | None = None,
+    *,
+    switch: str = SWITCH,
 ) -> list[Reason]:
     """Return every reason not to begin, the ones about whole hosts first; none when the way is free.
 
     :param origin: from :func:`migrate.inventory.host`, with *process* given to it.
     :param destination: from :func:`migrate.inventory.answer` about the same *process*.
+    :param along: what the user has said of what goes along.
     :param needed: service addresses that the origin cannot do without: why, and what to do.
+    :param switch: how traffic is switched; a name of ``migrate.switch``.
     """
-    subject = Subject(process, origin, destination, options, needed or {})
+    subject = Subject(process, origin, destination, along, needed or {}, switch)
     hosts = [reason for check in OF_HOSTS for reason in check(subject)]
     wrong = [reason for check in OF_THE_CHOICE for reason in check(subject)]
     # What init or a kernel thread has open is of no interest: another process has to be named. And nobody
@@ -86,9 +91,9 @@ def refusals(
     return _shortened(list(dict.fromkeys([*wrong, *hosts, *others])))
 
 
-def notes_on_files(process: ProcessInventory, destination: HostInventory, options: Options) -> list[str]:
+def notes_on_files(process: ProcessInventory, destination: HostInventory, along: Along) -> list[str]:
     """Return what the user should know about files although it is no reason to refuse."""
-    subject = Subject(process, HostInventory(), destination, options)
+    subject = Subject(process, HostInventory(), destination, along)
     return [*appended(subject), *attributes_lost(subject)]
 
 
@@ -257,7 +262,7 @@ def own_session(subject: Subject) -> Iterator[Reason]:
         text = f"the session of {subject.who(root.pid)} belongs to another PID namespace"
         yield Reason("shell-job", ORIGIN, text, "Start the program with setsid.")
         return
-    if root.sid == root.pid or subject.options.shell_job:
+    if root.sid == root.pid or subject.along.shell_job:
         return
     text = f"{subject.who(root.pid)} belongs to session {root.sid}, whose leader would stay behind"
     if root.sid in {task.pid for task in subject.process.tasks}:

@@ -6,42 +6,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task
+from migrate.request import SWITCH, Along
 
 ORIGIN, DESTINATION = "origin", "destination"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the user asked for, as far as it decides about refusals.
-
-    :ivar switch: a name of ``migrate.switch``.
-    :ivar no_address: no address has to move, although the process listens on a wildcard address.
-    :ivar copy_files: missing files are copied.
-    :ivar trees: directories that are copied as a whole.
-    :ivar shell_job: the tree may belong to a session whose leader stays.
-    :ivar leave_supervisor: whoever waits for the tree here may see it die.
-    """
-
-    switch: str = "address"
-    no_address: bool = False
-    copy_files: bool = False
-    trees: tuple[str, ...] = ()
-    shell_job: bool = False
-    leave_supervisor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One question: can this process go from here to there, as the user wants it?
 
-    :ivar needed: see :func:`migrate.checks.reasons.refusals`.
+    :ivar along, needed, switch: see :func:`migrate.checks.reasons.refusals`.
     """
 
     process: ProcessInventory
     origin: HostInventory
     destination: HostInventory
-    options: Options = field(default_factory=Options)
+    along: Along = Along()
     needed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    switch: str = SWITCH
 
     def hosts(self) -> tuple[tuple[str, HostInventory], ...]:
         """Both hosts with their roles."""

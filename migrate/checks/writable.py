@@ -21,7 +21,7 @@ def writable_there(subject: Subject) -> Iterator[Reason]:
     """Each file, directory and socket that is written or made there."""
     making = {(one.path, one.use) for one in copied(subject)}
     for here, there in (*pairs(subject.process, subject.destination), *asked_for_a_place(subject)):
-        if here.use == File.COPIED_TREE or not within(here.path, subject.options.trees):
+        if here.use == File.COPIED_TREE or not within(here.path, subject.along.copy_trees):
             reason = unwritable(here, there, made=(here.path, here.use) in making)
             if reason is not None:
                 yield reason

@@ -25,7 +25,7 @@ from migrate.link import frames, heartbeat, speech
 from migrate.link.clock import Clocks
 from migrate.link.end import End
 from migrate.link.heartbeat import Heartbeat, Limits
-from migrate.link.payloads import CHUNK_BYTES, Connections, Packets, Piece, Said
+from migrate.link.payloads import CHUNK_BYTES, KIND_OF_VALUE, Piece, Said
 from migrate.link.queues import CONTROL, LANES, Parts, Received, ReceiveQueue, SendQueue
 from migrate.link.speech import Speech
 from migrate.link.stream import Stream
@@ -39,7 +39,6 @@ _KIND_OF = {
     for field in Frame.DESCRIPTOR.fields
     if field.message_type is not None and field.name not in ("image", "copy")
 }
-_KIND_OF_VALUE: dict[type, str] = {Packets: "gap", Connections: "connections"}
 
 M = TypeVar("M", bound=Message)
 
@@ -353,4 +352,4 @@ def _kind_of(said: Said) -> str:
         return _KIND_OF[said.DESCRIPTOR.full_name]
     if isinstance(said, Piece):
         raise ValueError("a Piece needs a kind")
-    return _KIND_OF_VALUE[type(said)]
+    return KIND_OF_VALUE[type(said)]

@@ -72,6 +72,8 @@ Said = Message | Value
 
 #: The kinds of frames with a payload.
 KINDS = frozenset({"image", "copy", "gap", "connections"})
+#: Of a Piece, which has two, its sender says which.
+KIND_OF_VALUE: Mapping[type, str] = {Packets: "gap", Connections: "connections"}
 
 
 def split(said: Value) -> tuple[Message, bytes]:

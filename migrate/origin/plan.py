@@ -61,22 +61,14 @@ def check(session: Session) -> Plan:
         there.ssh_addresses.append(session.ends[1])
         chronicle.hosts(here, there, session.ends)
         session.files.compare(process, there)
-        options = checks.Options(
-            switch=request.switch,
-            no_address=request.along.no_address,
-            copy_files=request.along.copy_files,
-            trees=request.along.copy_trees,
-            shell_job=request.along.shell_job,
-            leave_supervisor=request.along.leave_supervisor,
-        )
         plan = _plan(request, kept, process, here, there)
         needed, lent = _needed(session, plan.addresses)
-        reasons = checks.refusals(process, here, there, options, needed)
+        reasons = checks.refusals(process, here, there, request.along, needed, switch=request.switch)
         if reasons:
             raise Refused(reasons)
         plan.bystanders = bystanders
         plan.notes += (
-            left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, options)
+            left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, request.along)
         )
         return plan
 

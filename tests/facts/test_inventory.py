@@ -23,6 +23,7 @@ from migrate.errors import KernelError, Refused
 from migrate.inventory import of_its_session, open_files, proc, waiters
 from migrate.pb.session_pb2 import File, ProcessInventory, Task
 from migrate.processes.chosen import Subject
+from migrate.request import Along
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.kernel import diag
@@ -509,9 +510,7 @@ def test_answers_about_this_host(namespace: Namespace, tmp_path: Path) -> None:
     assert here.root and here.machine and here.memory_available_bytes and here.image_space_bytes
     assert [one.name for one in here.interfaces if one.up] == ["lo"]
     assert not here.taken_ports
-    assert {"no-file", "port-taken"} <= {
-        one.code for one in checks.refusals(found, here, there, checks.Options())
-    }
+    assert {"no-file", "port-taken"} <= {one.code for one in checks.refusals(found, here, there, Along())}
 
 
 LEADER_ENDS = f"""
@@ -605,6 +604,6 @@ def _timed(pid: int) -> float:
         found,
         inventory.host(process=found, criu_problem=works),
         inventory.answer(found, criu_problem=works),
-        checks.Options(),
+        Along(),
     )
     return time.process_time() - begin

@@ -60,6 +60,7 @@ from migrate.report import html, svg
 from migrate.report.report import Outcome, Report
 from migrate.report.text import render
 from migrate.report.timeline import Timeline
+from migrate.request import Along
 from migrate.ssh import config as ssh_config
 from migrate.ssh import host as ssh_host
 from migrate.ssh import host_key, known_hosts
@@ -134,7 +135,7 @@ def _failure(received: pb.Failure) -> None:
 
 
 def _host(received: pb.HostInventory) -> None:
-    reasons = checks.refusals(process(), host("a", 1), received, checks.Options(), {})
+    reasons = checks.refusals(process(), host("a", 1), received, Along(), {})
     checks.files_to_copy(process(), received)
     if reasons:
         _report(Refused(reasons))

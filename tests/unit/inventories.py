@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from migrate.checks.reasons import Options, refusals
+from migrate.checks.reasons import refusals
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import (
     File,
@@ -15,6 +15,7 @@ from migrate.pb.session_pb2 import (
     Task,
     TcpSocket,
 )
+from migrate.request import SWITCH, Along
 
 LISTEN, ESTABLISHED = 10, 1
 SERVICE, PEER = "10.77.1.100", "10.77.2.1"
@@ -111,9 +112,10 @@ def reasons(
     of: ProcessInventory | None = None,
     here: HostInventory | None = None,
     there: HostInventory | None = None,
-    **options: Any,
+    switch: str = SWITCH,
+    **along: Any,
 ) -> list[Reason]:
-    return refusals(of or process(), here or origin(), there or destination(), Options(**options))
+    return refusals(of or process(), here or origin(), there or destination(), Along(**along), switch=switch)
 
 
 def only(found: list[Reason]) -> Reason:

@@ -7,10 +7,11 @@ from typing import Any
 import inventories as two
 import pytest
 
-from migrate.checks.reasons import Options, notes_on_files
+from migrate.checks.reasons import notes_on_files
 from migrate.checks.writable import unwritable
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import File
+from migrate.request import Along
 
 WRITTEN = {"use": File.OPEN, "regular": True, "exists": True, "written": True, "content": b"same"}
 READ = WRITTEN | {"written": False}
@@ -47,7 +48,7 @@ def test_a_copy_onto_a_read_only_mount(here: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("there", [{"read_only": "/srv"}, {"closed_directory": "/srv"}])
 def test_a_tree(there: dict[str, Any]) -> None:
-    assert len(check(TREE, there, trees=("/srv/it",))) == 1
+    assert len(check(TREE, there, copy_trees=("/srv/it",))) == 1
 
 
 def test_an_immutable_file() -> None:
@@ -76,11 +77,11 @@ def test_what_is_missing_there_is_told_once() -> None:
 
 def test_inodes() -> None:
     room = {"file_system": 5, "free_bytes": 1 << 30, "free_files": 29}
-    reason = two.only(check(TREE, room, trees=("/srv/it",)))
+    reason = two.only(check(TREE, room, copy_trees=("/srv/it",)))
     assert reason.code == "no-inodes" and "30 files" in reason.text and "df -i" in reason.remedy
-    assert check(TREE, room | {"free_files": 30}, trees=("/srv/it",)) == []
+    assert check(TREE, room | {"free_files": 30}, copy_trees=("/srv/it",)) == []
     del room["free_files"]
-    assert check(TREE, room, trees=("/srv/it",)) == []
+    assert check(TREE, room, copy_trees=("/srv/it",)) == []
     assert two.only(check(WRITTEN, room | {"free_files": 0}, copy_files=True)).code == "no-inodes"
 
 
@@ -97,17 +98,17 @@ def test_a_deleted_directory_whose_name_is_taken_there() -> None:
     assert check(gone, {}) == []
     assert check(GHOST, {"exists": True}) == []
     # A tree is copied with what has the name here, and what is there is put aside.
-    assert check(gone, {"exists": True}, trees=("/srv",)) == []
-    assert two.only(check(gone | {"exists": True}, {}, trees=("/srv",))).code == "deleted-name-taken"
+    assert check(gone, {"exists": True}, copy_trees=("/srv",)) == []
+    assert two.only(check(gone | {"exists": True}, {}, copy_trees=("/srv",))).code == "deleted-name-taken"
 
 
 def test_a_note_about_attributes_that_stay_behind() -> None:
     mine = File(path="/srv/log", attributes=[File.APPEND_ONLY], **WRITTEN)
     there = two.destination(files=[File(path="/srv/log", use=File.OPEN)])
     process = two.process(files=[mine])
-    (note,) = notes_on_files(process, there, Options(copy_files=True))
+    (note,) = notes_on_files(process, there, Along(copy_files=True))
     assert "(a, see lsattr): /srv/log" in note
-    assert notes_on_files(process, there, Options()) == []
+    assert notes_on_files(process, there, Along()) == []
 
 
 def test_nothing_is_said_where_nothing_was_asked() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from inventories import SERVICE, connection, destination, listener, only, origin, process, reasons
 
-from migrate.checks.reasons import Options, notes, refusals
+from migrate.checks.reasons import notes, refusals
 from migrate.inventory.ports import service_addresses
 from migrate.pb.session_pb2 import Obstacle, TcpSocket
+from migrate.request import Along
 
 SECOND = "10.77.1.101"
 
@@ -32,11 +33,11 @@ def test_named_address_is_checked_as_the_others() -> None:
 
 def test_address_that_the_origin_needs() -> None:
     needed = {SERVICE: ("a route uses it", "Change the route.")}
-    found = refusals(process(), origin(), destination(), Options(), needed)
+    found = refusals(process(), origin(), destination(), Along(), needed)
     assert [(one.code, one.text, one.remedy) for one in found] == [("address-needed", *needed[SERVICE])]
     # One that cannot leave anyway is told once.
     own = process(sockets=[connection("10.77.1.1")])
-    found = refusals(own, origin(), destination(), Options(), {"10.77.1.1": ("a route uses it", "x")})
+    found = refusals(own, origin(), destination(), Along(), {"10.77.1.1": ("a route uses it", "x")})
     assert [one.code for one in found] == ["address-of-host"]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +22,9 @@ from inventories import (
     task,
 )
 
+import migrate
 from migrate.checks import obstacles
-from migrate.checks.reasons import Options, refusals
+from migrate.checks.reasons import refusals
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.inventory import ports
 from migrate.pb.session_pb2 import (
@@ -31,6 +36,7 @@ from migrate.pb.session_pb2 import (
     Task,
     TcpSocket,
 )
+from migrate.request import Along
 
 
 def test_nothing_stands_in_the_way() -> None:
@@ -182,14 +188,26 @@ def test_claims_answer_as_each_socket_would(ours: list[TcpSocket], theirs: TcpSo
 def test_any_inventories_give_whole_reasons(
     of: ProcessInventory, here: HostInventory, there: HostInventory, copy: bool, shell: bool
 ) -> None:
-    for reason in refusals(of, here, there, Options(copy_files=copy, shell_job=shell)):
+    for reason in refusals(of, here, there, Along(copy_files=copy, shell_job=shell)):
         assert reason.code and reason.role and reason.text and reason.remedy
+
+
+def test_what_the_user_has_said_is_in_one_place() -> None:
+    """A switch more is a line of the arguments and a field of the request: nobody copies that for the checks."""
+    root = Path(migrate.__file__).parent
+    fields = {one.name for one in dataclasses.fields(Along)}
+    nodes = [node for path in root.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    records = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    their = [
+        {ast.unparse(one.target) for one in node.body if isinstance(one, ast.AnnAssign)} for node in records
+    ]
+    assert sum(len(fields & one) > 1 for one in their) == 1
 
 
 def test_checks_touch_nothing() -> None:
     inputs = (process(), origin(), destination())
     before = [one.SerializeToString() for one in inputs]
-    refusals(*inputs, Options())
+    refusals(*inputs, Along())
     assert [one.SerializeToString() for one in inputs] == before
 
 

@@ -18,7 +18,7 @@ from inventories import destination, only, process, reasons
 
 from migrate import checks
 from migrate.checks.files import appended, files_to_compare
-from migrate.checks.subject import Options, Subject
+from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
 from migrate.files import locks
 from migrate.files.content import Digests
@@ -31,6 +31,7 @@ from migrate.link.payloads import Piece
 from migrate.origin.carried_files import CarriedFiles
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory
 from migrate.processes import mounts
+from migrate.request import Along
 
 DATA = "/var/lib/app/data"
 
@@ -67,7 +68,9 @@ def test_a_log_in_a_tree_that_is_copied_goes_along() -> None:
     log = data(append_only=True)
     folder = str(Path(log.path).parent)
     for trees, told in (((), 1), ((folder,), 0)):
-        subject = Subject(process(files=[log]), destination(), destination(files=[log]), Options(trees=trees))
+        subject = Subject(
+            process(files=[log]), destination(), destination(files=[log]), Along(copy_trees=trees)
+        )
         assert len(list(appended(subject))) == told
 
 
@@ -175,7 +178,7 @@ def test_what_lies_beside(tmp_path: Path) -> None:
     assert reason.code == "files-beside" and "base.rdb" in reason.text
     assert f"--copy-tree {folder}" in reason.remedy
     assert reasons(*moving) == []
-    assert reasons(*moving, copy_files=True, trees=(str(folder),)) == []
+    assert reasons(*moving, copy_files=True, copy_trees=(str(folder),)) == []
 
 
 def test_what_a_directory_has_inside(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_directory_is_not_made_empty(tmp_path: Path) -> None:
     reason = only(reasons(*missing, copy_files=True))
     assert reason.code == "directory-emptied" and "page" in reason.text
     assert f"--copy-tree {tmp_path}" in reason.remedy
-    assert reasons(*missing, copy_files=True, trees=(str(tmp_path),)) == []
+    assert reasons(*missing, copy_files=True, copy_trees=(str(tmp_path),)) == []
     there = process(files=[here]), None, destination(files=[here])
     assert reasons(*there, copy_files=True) == []
 
@@ -219,7 +222,7 @@ def test_a_directory_is_not_made_empty(tmp_path: Path) -> None:
 def test_trees_that_are_not_copied(here: dict[str, Any], there: dict[str, Any], code: str) -> None:
     fields = {"path": "/srv/app", "use": File.COPIED_TREE, "directory": True, "exists": True}
     moving = process(files=[File(**(fields | here))]), None, destination(files=[File(**(fields | there))])
-    assert only(reasons(*moving, trees=("/srv/app",))).code == code
+    assert only(reasons(*moving, copy_trees=("/srv/app",))).code == code
 
 
 # --- content ----------------------------------------------------------------------------------------------

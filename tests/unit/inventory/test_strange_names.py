@@ -17,6 +17,7 @@ from migrate.lab.host import mount_points_in
 from migrate.memory import sources
 from migrate.pb.session_pb2 import HostInventory
 from migrate.processes import identity, mounts
+from migrate.request import Along
 
 #: What Python takes for the end of a line, and the kernel for a part of a name.
 ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"]
@@ -53,7 +54,7 @@ def test_a_process_with_such_names(strange: int) -> None:
     found = inventory.process(strange)
     assert [task.comm for task in found.tasks] == ["na\ufffd) R 1"]
     assert [one.what for one in found.obstacles if one.code == "file-name"][0].endswith("/a\ufffd\nb")
-    reasons = checks.refusals(found, HostInventory(), HostInventory(), checks.Options())
+    reasons = checks.refusals(found, HostInventory(), HostInventory(), Along())
     assert any(one.code == "file-name" and "not UTF-8" in one.text for one in reasons)
 
 

@@ -16,6 +16,7 @@ from migrate.destination.agent import Agent
 from migrate.errors import ImageError, ProtocolError
 from migrate.link import message_checks
 from migrate.pb import session_pb2 as pb
+from migrate.request import Along
 from tcpcp.record.ici import Endpoint
 
 TASKS = [pb.TaskState(pid=100, state="S")]
@@ -112,10 +113,10 @@ def test_what_makes_no_sense(message: Any) -> None:
 
 def test_the_checks_take_what_was_accepted() -> None:
     endless = pb.HostInventory(criu_version="9" * 5000)  # more digits than Python makes a number of
-    assert checks.refusals(process(), endless, endless, checks.Options())
+    assert checks.refusals(process(), endless, endless, Along())
     for text in ("0.0.0.0/0", "::/0", "255.255.255.255/32", "::ffff:10.0.0.1/96"):
         message_checks.check(on(text))
-        checks.refusals(process(), on(text), on(text), checks.Options())
+        checks.refusals(process(), on(text), on(text), Along())
 
 
 def test_the_agent_asks() -> None:
