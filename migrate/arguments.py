@@ -154,7 +154,6 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
         pid=words.number("PID", options.pid, _PID_MAX),
         host=_host(options.host),
         check=options.check,
-        verbose=options.verbose > 0,
         along=_along(options),
         switch=words.known("--switch", options.switch, switch.OWN, switch.names),
         memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
@@ -199,7 +198,6 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
         resume=options.resume,
         release=options.release,
         force=options.force,
-        verbose=options.verbose > 0,
     )
 
 

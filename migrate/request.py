@@ -54,7 +54,6 @@ class Request:
 
     :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
     :ivar check: stop after the checks; nothing is touched.
-    :ivar verbose: collect more for the report: CRIU's log tail.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
     :ivar memory: what is sent of it before the freeze; a name of ``migrate.memory``.
     :ivar timeout_s: how long one step may take as a whole.
@@ -66,7 +65,6 @@ class Request:
     pid: int
     host: str
     check: bool = False
-    verbose: bool = False
     along: Along = Along()
     switch: str = SWITCH
     memory: str = MEMORY
@@ -90,4 +88,3 @@ class RecoverRequest:
     resume: str = ""
     release: str = ""
     force: bool = False
-    verbose: bool = False

@@ -191,4 +191,3 @@ STEPS = (
 
 #: The step that leaves each state.
 BY_STATE = {step.before: step for step in STEPS if step.before is not step.after}
-BY_ACTION = {step.action: step for step in STEPS}

@@ -115,11 +115,8 @@ def _shortened(reasons: list[Reason]) -> list[Reason]:
 
 
 def privileges(subject: Subject) -> Iterator[Reason]:
-    """Both sides need root; of a root that lacks capabilities the host's problems tell."""
-    if not subject.origin.root and not _lacks_capabilities(subject.origin):
-        yield Reason(
-            "not-root", ORIGIN, "migrate runs without root's privileges", "Run it as root, with sudo."
-        )
+    """The agent needs root, as the command does, which looks at itself before it asks anybody; of a root that lacks
+    capabilities the host's problems tell."""
     if not subject.destination.root and not _lacks_capabilities(subject.destination):
         yield Reason(
             "not-root",

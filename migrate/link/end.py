@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from migrate.errors import EndedWell, MigrateError, TransportError
 
-Callback = Callable[[MigrateError], None]
-
 
 class Lost(TransportError):
     """The link has ended, or is late, and nobody has said why."""
@@ -35,7 +33,6 @@ class End:
         self.goodbye = self.closing = False
         self.over, self.lost = threading.Event(), threading.Event()
         self._role, self._explain = role, explain
-        self._callbacks: list[Callback] = []
 
     def require_none(self) -> None:
         """Return while the link lives. :raises MigrateError: why it has ended."""
@@ -43,21 +40,12 @@ class End:
             # A copy, since each raise adds to an exception's traceback and notes.
             raise copy.copy(self.error)
 
-    def on_lost(self, callback: Callback) -> MigrateError | None:
-        """Have *callback* among those that :meth:`come` returns; the reason instead, if the link is lost."""
-        if self.lost.is_set():
-            return self.error
-        self._callbacks.append(callback)
-        return None
-
-    def come(self, error: MigrateError, *, lost: bool) -> list[Callback]:
-        """It has come, because of *error*, not before; whom to tell."""
+    def come(self, error: MigrateError, *, lost: bool) -> None:
+        """It has come, because of *error*, not before."""
         self.error = error
-        lost = lost and not self.closing
-        if lost:
+        if lost and not self.closing:
             self.lost.set()
         self.over.set()
-        return self._callbacks if lost else []
 
     # --- reasons -----------------------------------------------------------------------------------------
 

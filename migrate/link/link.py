@@ -242,13 +242,6 @@ class Link:
         """Set when the link is lost: ended without our close() and without a Goodbye from there."""
         return self._end.lost
 
-    def on_lost(self, callback: Callable[[MigrateError], None]) -> None:
-        """Have *callback* called once, in a thread of the link, when the link is lost; at once if it is."""
-        with self._changed:
-            error = self._end.on_lost(callback)
-        if error is not None:
-            callback(error)
-
     def close(self, *, flush_s: float = 1.0) -> None:
         """Send what is queued, for at most *flush_s*, then close the stream; no thread is left behind.
 
@@ -270,12 +263,10 @@ class Link:
         with self._changed:
             if self._end.error is not None:
                 return
-            callbacks = self._end.come(error, lost=lost)
+            self._end.come(error, lost=lost)
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             self._stream.close()
-        for callback in callbacks:
-            callback(error)
 
     # --- the threads -------------------------------------------------------------------------------------
 

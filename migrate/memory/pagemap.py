@@ -29,7 +29,7 @@ except ImportError:
 PAGE_BYTES = 4096
 
 #: criu/include/pagemap.h
-PE_PARENT, PE_LAZY, PE_PRESENT = 1, 2, 4
+PE_PARENT, PE_PRESENT = 1, 4
 
 _U32 = struct.Struct("<I")
 _MAGICS = struct.pack("<II", *(magic.by_name[name] for name in ("IMG_COMMON", "PAGEMAP"))) if magic else b""

@@ -71,7 +71,6 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         pid=42,
         host="h",
         check=True,
-        verbose=True,
         along=Along(
             copy_files=True, shell_job=True, leave_supervisor=True, addresses=("10.0.0.1", "fd00::1")
         ),

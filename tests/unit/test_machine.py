@@ -7,11 +7,11 @@ import pytest
 from migrate import machine
 from migrate.machine import Machine
 from migrate.states import Outcome, State
-from migrate.steps import BY_ACTION, BY_STATE, STEPS, Step
+from migrate.steps import BY_STATE, STEPS, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Those that the machine takes, from the state in which all has been checked and made ready.
-TAKEN = STEPS[STEPS.index(BY_ACTION["freeze"]) :]
+TAKEN = STEPS[STEPS.index(next(step for step in STEPS if step.action == "freeze")) :]
 ORDER = [State.CHECKED, *(step.after for step in TAKEN)]
 
 

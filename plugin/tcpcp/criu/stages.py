@@ -62,7 +62,6 @@ MOST_FED = 1000
 _AT_ONCE = 500
 
 _ANY = (ipaddress.IPv4Address(0), ipaddress.IPv6Address(0))
-_UNCONNECTED = frozenset({State.CLOSE, State.LISTEN})
 
 
 @dataclass(slots=True)

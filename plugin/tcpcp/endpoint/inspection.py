@@ -165,15 +165,6 @@ def _check_protocols(sock: socket.socket) -> None:
         raise Unsupported(f"{_name(sock)}: TCP-AO: its keys are not passed")
 
 
-def has_urgent(socks: Sequence[socket.socket]) -> list[socket.socket]:
-    """Those of *socks* for which urgent data has arrived and is not yet read.
-
-    Not seen: a mark ahead in the stream whose byte was read with MSG_OOB. :func:`tcpcp.endpoint.reader.read`
-    sees it.
-    """
-    return _urgent(socks, _events(socks))
-
-
 def _events(socks: Sequence[socket.socket]) -> dict[int, int]:
     """What poll() says of each descriptor; POLLHUP comes unasked."""
     poll = select.poll()

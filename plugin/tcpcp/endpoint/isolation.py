@@ -277,12 +277,6 @@ def tables() -> list[str]:
     return [one.name for one in netfilter.tables() if one.name.startswith(OWN_PREFIX)]
 
 
-def leftovers() -> list[str]:
-    """Names of all filters of ours in this network namespace, in force or expired; for :func:`remove`."""
-    prefix = f"table inet {PREFIX}"
-    return [line[len(prefix) :] for line in nft.run("list tables").splitlines() if line.startswith(prefix)]
-
-
 def _table(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a name for a filter: {name!r}")

@@ -89,7 +89,7 @@ def test_missing_capabilities_are_told_once() -> None:
     reason = only(reasons(None, here))
     assert (reason.code, reason.role) == ("host-problem", "origin")
     assert "root of the whole host" in reason.remedy
-    found = reasons(None, origin(root=False, problems=["the interfaces cannot be listed"]))
+    found = reasons(None, None, destination(root=False, problems=["the interfaces cannot be listed"]))
     assert {one.code for one in found} == {"not-root", "host-problem"}
 
 

@@ -160,15 +160,13 @@ def test_pings_keep_an_idle_link_alive(alone: Callable[..., tuple[Link, socket.s
 def test_silence_is_loss(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
     link, other = alone(quiet=Limits(silence_s=0.2))
     other.sendall(frames.encode(Frame(ping=Ping())))
-    called: list[MigrateError] = []
-    link.on_lost(called.append)
     with pytest.raises(TransportError, match="silent for 0.2 s") as caught:
         link.receive("hello", timeout_s=DEADLINE_S)
     assert caught.value.of_the_other
     assert caught.value.problem.hint
     assert link.lost.is_set()
     link.close()
-    assert [str(error) for error in called] == [str(caught.value)]
+    assert str(link.error) == str(caught.value)  # closed, and still for the first reason
     with pytest.raises(TransportError, match="silent"):
         link.send(Commit())
 
@@ -217,26 +215,14 @@ def test_end_without_goodbye_is_loss_and_keeps_what_came(
         link.receive("hello", timeout_s=DEADLINE_S)
 
 
-def test_on_lost_after_the_loss_is_called_at_once(alone: Callable[..., tuple[Link, socket.socket]]) -> None:
-    link, other = alone()
-    other.close()
-    assert link.lost.wait(DEADLINE_S)
-    called: list[MigrateError] = []
-    link.on_lost(called.append)
-    assert len(called) == 1
-
-
 def test_goodbye_is_no_loss(pair: tuple[Link, Link]) -> None:
     origin, destination = pair
-    lost: list[MigrateError] = []
-    destination.on_lost(lost.append)
     origin.send(Goodbye())
     origin.close()
     destination.receive("goodbye", timeout_s=DEADLINE_S)
     with pytest.raises(TransportError, match="said goodbye"):
         destination.receive("hello", timeout_s=DEADLINE_S)
     assert not destination.lost.is_set()
-    assert lost == []
 
 
 def test_close_sends_what_is_queued(pair: tuple[Link, Link]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migrate.errors import CriuError, MigrateError, ProtocolError, TransportError
+from migrate.errors import CriuError, ProtocolError, TransportError
 from migrate.link.end import End
 from migrate.link.heartbeat import Heartbeat
 from migrate.link.queues import (
@@ -186,21 +186,19 @@ def test_what_is_not_read_is_no_silence() -> None:
 # --- the end ---------------------------------------------------------------------------------------------
 
 
-def test_a_loss_is_told_to_those_who_asked() -> None:
-    end, told = End("destination"), list[MigrateError]()
+def test_a_loss_is_told() -> None:
+    end = End("destination")
     end.require_none()
-    assert end.on_lost(told.append) is None
     error = end.silent(5.0)
-    assert end.come(error, lost=True) == [told.append]
+    end.come(error, lost=True)
+    assert end.error is error
     assert end.lost.is_set() and end.over.is_set()
-    assert end.on_lost(told.append) is error  # too late to be among them
 
 
 def test_an_end_that_was_meant_is_no_loss() -> None:
     for end, lost in ((End("origin"), False), (closing := End("origin"), True)):
         closing.closing = True
-        end.on_lost(lambda _: None)
-        assert end.come(end.closed(), lost=lost) == []
+        end.come(end.closed(), lost=lost)
         assert end.over.is_set() and not end.lost.is_set()
 
 

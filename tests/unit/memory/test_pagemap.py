@@ -13,7 +13,6 @@ from pycriu import images
 from migrate.errors import ImageError
 from migrate.memory.pagemap import (
     PAGE_BYTES,
-    PE_LAZY,
     PE_PARENT,
     PE_PRESENT,
     Copies,
@@ -24,6 +23,8 @@ from migrate.memory.pagemap import (
     changed_pages,
 )
 
+#: One that says nothing to us.
+PE_LAZY = 2
 FLAGS = st.sampled_from([PE_PRESENT, PE_PRESENT | PE_LAZY, PE_PARENT])
 SPANS = st.lists(st.integers(0, 60), unique=True).map(sorted)
 

@@ -21,7 +21,7 @@ from migrate.origin.move import Held
 from migrate.origin.stage import Stage
 from migrate.origin.stages import _restore_message
 from migrate.states import State
-from migrate.steps import BY_ACTION, BY_STATE, STEPS, Step
+from migrate.steps import BY_STATE, STEPS, Step
 
 #: What stands for a message where it is not made on the spot.
 MADE_BY = {"_restore_message": "restore", "_hello": "hello", "message": "restore", "process": "process"}
@@ -192,7 +192,7 @@ def test_only_a_tree_that_is_frozen_is_looked_at() -> None:
     look()
     with look.looking_at(tree):
         look()
-        machine.done(BY_ACTION["freeze"])
+        machine.done(BY_STATE[State.CHECKED])
         look()
     look()
     assert Tree.looks == [State.CHECKED, State.FROZEN]
