@@ -18,16 +18,22 @@ from migrate.steps import BY_STATE, STEPS, Step
 
 #: Columns of text are at most this wide.
 _WIDTH = 42
+_NAMED = {step.action: step for step in STEPS}
+_GOES = ("abort", "goodbye")
 _ONCE, _ANY, _BACK = "-->", "==>", "<--"
 
 
 class Machine:
     """Where one migration that has passed its checks is. ``state`` changes only by :meth:`done`,
-    :meth:`give_away` and :meth:`take_back`."""
+    :meth:`give_away` and :meth:`take_back`.
+
+    :ivar under_way: the row of the table that is being taken; after a failure the one that failed.
+    """
 
     def __init__(self) -> None:
         self.state = State.CHECKED
         self.touched = False
+        self.under_way = _NAMED["check"]
 
     @property
     def step(self) -> Step | None:
@@ -45,7 +51,16 @@ class Machine:
         if step is None:
             raise ValueError("no step is left")
         self.touched = True
+        self.under_way = step
         return step
+
+    def make_ready(self, action: str) -> None:
+        """Begin a step of the table that leaves the state as it is."""
+        self.under_way = _NAMED[action]
+
+    def may_say(self, kind: str) -> bool:
+        """Whether its row says that the origin sends a message of *kind* now; that it goes may be said always."""
+        return kind in (*self.under_way.sends, *self.under_way.meanwhile, *_GOES)
 
     def give_away(self) -> None:
         """Close the way back, within the step "commit" and before its message is sent.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from migrate.journal.entry import Entry
 from migrate.states import GIVEN_AWAY
-from migrate.steps import STEPS
+from migrate.steps import STEPS, Step
 
 #: Messages that may come any number of times.
 MEANWHILE = frozenset(kind for step in STEPS for kind in step.meanwhile)
@@ -47,21 +48,27 @@ def _follows() -> dict[str, set[str]]:
 FOLLOWS: Mapping[str, frozenset[str]] = {kind: frozenset(others) for kind, others in _follows().items()}
 
 
-def _steps() -> dict[str, str]:
-    """Message -> the step to which what it has the destination do belongs: that which waits for the answer.
+def _rows() -> dict[str, list[Step]]:
+    """Message -> the steps to which what it has the destination do may belong.
 
-    In which a message came that may come in several, the origin knows.
+    Of one that is sent once that is the step that waits for the answer.
     """
-    found: dict[str, str] = {}
+    found: dict[str, list[Step]] = {}
     asked: list[str] = []
     for step in STEPS:
         asked += step.sends
         if step.waits:
-            found |= dict.fromkeys(asked, step.action)
+            found |= {kind: [step] for kind in asked}
             asked.clear()
-        found |= {kind: "" if kind in found else step.action for kind in step.meanwhile}
+        for kind in step.meanwhile:
+            found.setdefault(kind, []).append(step)
     return found
 
 
-#: A message of the table -> its step; "" if the origin's is meant, whichever that is.
-STEP_OF: Mapping[str, str] = _steps()
+_ROWS = _rows()
+#: A message of the table -> its step; "" where there are several: in which it came the origin knows.
+STEP_OF: Mapping[str, str] = {kind: rows[0].action if len(rows) == 1 else "" for kind, rows in _ROWS.items()}
+#: A message of the table -> the kinds of entries that the destination may journal for it.
+JOURNALLED: Mapping[str, frozenset[type[Entry]]] = {
+    kind: frozenset(entry for row in rows for entry in row.there) for kind, rows in _ROWS.items()
+}

@@ -40,7 +40,8 @@ class Step:
     :ivar waits: the answers that it waits for.
     :ivar meanwhile: messages that it may send too, any number of them, from the first of *sends* on.
     :ivar here: journal entries that the origin may write in it, in this order.
-    :ivar there: those of the destination, for what it is sent in this step.
+    :ivar there: those of the destination, for what it is sent in this step. Who says or writes what its row has not
+        is refused in tests, and told in the log elsewhere: it is done, and can be undone, all the same.
     """
 
     before: State

@@ -75,6 +75,7 @@ class Agent:
             return
         message_checks.check(message)
         with self._told(order.STEP_OF.get(kind, kind)):
+            self._here.takes(kind)
             reply = self._handlers[kind](message)
             if kind not in order.MEANWHILE:
                 self._after = kind

@@ -28,7 +28,7 @@ class Asked(Stage):
         return Begun(
             self._errand,
             request,
-            Trail(self._errand.migration_id, request.pids[0], self._errand.origin_host),
+            Trail(self._errand, request.pids[0]),
         )
 
 

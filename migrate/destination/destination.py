@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from migrate import environment
+from migrate import environment, order
 from migrate.destination.asked import Asked
 from migrate.destination.errand import Errand
 from migrate.destination.prepared import Prepared
@@ -81,6 +81,10 @@ class Destination:
             "abort": self.abort,
             "goodbye": self.goodbye,
         }
+
+    def takes(self, kind: str) -> None:
+        """A message of *kind* is taken now: what may be journalled for it is what the table says."""
+        self._errand.journalled = order.JOURNALLED.get(kind, frozenset())
 
     def watch(self) -> None:
         """While we wait for the driver, see :meth:`migrate.destination.stage.Stage.watch`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 
 from migrate import inventory, problems
 from migrate.events import log
 from migrate.files.content import Digests
+from migrate.journal.entry import Entry
 from migrate.pb import session_pb2 as pb
 from migrate.watch import nothing
 
@@ -19,6 +20,7 @@ class Errand:
     :param migration_id: the driver's name for it, checked by the caller.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
     :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known.
+    :ivar journalled: the kinds of entries that may be written for the message that is taken.
     :ivar phases: what was done, when, and how long it took.
     """
 
@@ -26,6 +28,7 @@ class Errand:
         self.migration_id, self.origin_host = migration_id, origin_host
         self.called_off = called_off
         self.pid = 0
+        self.journalled: Collection[type[Entry]] = ()
         self.phases: list[pb.PhaseTime] = []
         self._digests = Digests(called_off)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from migrate.destination.errand import Errand
 from migrate.journal.journal import Journal
 from migrate.once import Once
 from migrate.recovery import records, undo
@@ -16,14 +17,21 @@ class Trail(Once):
 
     It ends by :meth:`roll_back` or :meth:`tidy`, and then, once, by :meth:`close`.
 
+    :param errand: says whose it is, and what may be written.
     :param pid: the root of the tree as the origin numbers it.
     :raises MigrateError, OSError: there is none; nothing is left.
     :ivar first: what is closed before anything of the journal is undone, the last first.
     """
 
-    def __init__(self, migration_id: str, pid: int, origin_host: str) -> None:
+    def __init__(self, errand: Errand, pid: int) -> None:
         self.first = contextlib.ExitStack()
-        self.journal = Journal(migration_id, role="destination", pid=pid, other_host=origin_host)
+        self.journal = Journal(
+            errand.migration_id,
+            role="destination",
+            pid=pid,
+            other_host=errand.origin_host,
+            may=lambda: errand.journalled,
+        )
         try:
             self.guardian = Guardian(self.journal.directory)
         except BaseException:

@@ -147,6 +147,11 @@ def detail(event: str, /, **what: Any) -> None:
     _tell(event, 2, what)
 
 
+def unexpected(what: str) -> None:
+    """Something is about to be done that the program's own table does not provide for; it is done."""
+    tell("unexpected", what=what)
+
+
 @contextlib.contextmanager
 def phase(name: str) -> Generator[None, None, None]:
     """A ``with`` block that is the phase *name*."""

@@ -19,7 +19,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,27 @@ from migrate.processes import identity
 class Journal:
     """The journal of a migration that this process owns.
 
+    :param may: the kinds of entries that the step under way may write, for who knows which step that is.
     :raises FileExistsError: there is one of that id.
     :raises stored.NotOurs: the directory of all journals is not root's alone.
     """
 
     def __init__(
-        self, migration_id: str, *, role: str, pid: int, other_host: str, reach: Reach | None = None
+        self,
+        migration_id: str,
+        *,
+        role: str,
+        pid: int,
+        other_host: str,
+        reach: Reach | None = None,
+        may: Callable[[], Collection[type[Entry]]] | None = None,
     ) -> None:
         stored.make()
         self.directory = place.home(migration_id)
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
         self._lock = self._file = -1
+        self._may = may
         first = {"id": migration_id, "role": role, "pid": pid, "other_host": other_host}
         first |= {"version": lines.VERSION, "owner": identity.identity(os.getpid())}
         try:
@@ -58,6 +67,8 @@ class Journal:
 
     def did(self, entry: Entry) -> None:
         """Note what is about to be done."""
+        if self._may is not None and type(entry) not in self._may():
+            log.unexpected(f"journalled in another step: {entry.kind}")
         self._write(entry.line())
 
     def state(self, name: str, *, destination_pid: int = 0) -> None:

@@ -56,6 +56,7 @@ class Link:
     :param now_ns: our clock, for the stamps of frames.
     :ivar checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
         may raise to end the wait (see :mod:`migrate.interrupt`).
+    :ivar saying: called with the kind of each message before it is sent; for who knows what may be said when.
     :ivar clocks: how far the other side's clock is ahead of ours.
     """
 
@@ -71,6 +72,7 @@ class Link:
     ) -> None:
         self.clocks = Clocks(now_ns)
         self.checkpoint = checkpoint
+        self.saying: Callable[[str], None] = _nothing
         self._stream, self._quiet = stream, quiet
         self._changed = threading.Condition()
         self._sending, self._received = SendQueue(), ReceiveQueue(role)
@@ -105,7 +107,9 @@ class Link:
         :raises TransportError: the link is lost or closed, or the time is over; the message was not sent.
         :raises MigrateError: (bulk only) the Failure that the other side has reported meanwhile.
         """
-        for name, part, payload in self._speech.frames(message, kind or _kind_of(message)):
+        kind = kind or _kind_of(message)
+        self.saying(kind)
+        for name, part, payload in self._speech.frames(message, kind):
             lane = LANES.get(name, CONTROL)
             parts = self._encoded(name, part, payload)
             if lane == CONTROL:
@@ -336,6 +340,10 @@ class Link:
                 return
             left_s = self._heart.left_s(time.monotonic())
         self._finish(self._end.silent(self._quiet.silence_s), lost=True)
+
+
+def _nothing(_: str) -> None:
+    """Who knows of no order of messages."""
 
 
 def _kind_of(said: Said) -> str:

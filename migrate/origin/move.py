@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from migrate.events import log
 from migrate.link.link import Link
 from migrate.machine import Machine
 from migrate.origin.account import Account
@@ -67,6 +68,12 @@ class Move:
         alive, patience = NoneKilled(machine), Patience(request.timeout_s, request.max_gap_s)
         for look in (alive, patience.check, session.link.check):
             session.watch.also(look)
+
+        def saying(kind: str) -> None:
+            if not machine.may_say(kind):
+                log.unexpected(f"sent in the step {machine.under_way.action}: {kind}")
+
+        session.link.saying = saying
         ending = Ending(request, session.account.report, session.link, machine, held.let_go)
         ours.callback(ending.reap)
         return cls(

@@ -32,8 +32,10 @@ def prepare(move: Move) -> Prepared:
 
     :raises MigrateError, TcpcpError, OSError: the journal says what is to be undone, *move* what to be given back.
     """
+    move.machine.make_ready("prepare")
     with move.account.phase("prepare"):
         prepared = _prepare(move)
+    move.machine.make_ready("ahead")
     with move.account.phase("ahead"):
         _send_ahead(move, prepared.ready.images)
         prepared.ready.switch.choose()  # what is there to be had again may have changed since the check
@@ -69,7 +71,15 @@ def _prepare(move: Move) -> Prepared:
 
 def _journal(move: Move) -> Journal:
     pid, host, reach = move.request.pid, move.request.host, move.session.reach
-    made = Journal(move.migration_id, role="origin", pid=pid, other_host=host, reach=reach)
+    machine = move.machine
+    made = Journal(
+        move.migration_id,
+        role="origin",
+        pid=pid,
+        other_host=host,
+        reach=reach,
+        may=lambda: machine.under_way.here,
+    )
     move.ending.journal = made
     return made
 

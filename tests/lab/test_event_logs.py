@@ -12,6 +12,7 @@ from kills import Bench, Migration
 from kills_outcomes import assert_goes_on_at_origin, assert_moved
 
 from migrate.lab import Host
+from migrate.steps import STEPS
 
 HOSTS = ("origin", "destination")
 LOGS = "/var/log/migrate"
@@ -83,10 +84,20 @@ def test_a_move(bench: Bench) -> None:
     }
     entries = [line["what"]["did"] for line in here if line["event"] == "journal" and "did" in line["what"]]
     assert entries[:2] == ["images", "isolation"] and "repair" in entries
+    assert_as_the_table_says(here, there)
     assert {line["by"] for line in (*here, *there)} == {"migrate", "migrate-agent"}
     for host in (bench.origin, bench.destination):
         assert modes(host) == {"d 700 root", "f 600 root"}
         assert host.exec(["ls", f"{LOGS}/{migration_id}"]).stdout.count("\n") == 1
+
+
+def assert_as_the_table_says(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> None:
+    """Nothing was said or journalled in a step that does not provide for it; at the origin each in its order."""
+    assert [line for line in (*here, *there) if line["event"] == "unexpected"] == []
+    for step in STEPS:
+        mine = [line["what"] for line in here if line["event"] == "journal" and line["phase"] == step.action]
+        kinds = list(dict.fromkeys(what["did"] for what in mine if "did" in what))
+        assert kinds == [kind.word for kind in step.here if kind.word in kinds], step.action
 
 
 def assert_moved_and_stopped(bench: Bench, said: dict[str, str]) -> None:

@@ -105,6 +105,7 @@ class World:
 
         def say(kind: str) -> Any:
             here.watch()
+            here.takes(kind)
             return handlers[kind](said[kind])
 
         return [(kind, lambda kind=kind: say(kind)) for kind in said]  # type: ignore[misc]

@@ -15,6 +15,22 @@ TAKEN = STEPS[STEPS.index(next(step for step in STEPS if step.action == "freeze"
 ORDER = [State.CHECKED, *(step.after for step in TAKEN)]
 
 
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.action)
+def test_what_may_be_said_is_what_the_row_under_way_says(step: Step) -> None:
+    """That it is called off or over may be said in each; what no row has never."""
+    machine = Machine()
+    machine.make_ready(step.action)
+    said = {kind for row in STEPS for kind in (*row.sends, *row.waits, *row.meanwhile)} | {"abort", "goodbye"}
+    may = {kind for kind in said if machine.may_say(kind)}
+    assert may == {*step.sends, *step.meanwhile, "abort", "goodbye"}
+
+
+def test_a_step_that_failed_stays_under_way() -> None:
+    machine = taken(State.DUMPED)
+    assert machine.begin().action == machine.under_way.action == "isolate"
+    assert machine.may_say("connections") and not machine.may_say("switch")
+
+
 def taken(state: State) -> Machine:
     """A machine that has reached *state*."""
     made = Machine()

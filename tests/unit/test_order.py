@@ -42,6 +42,15 @@ def test_what_a_message_has_the_destination_do_belongs_to_a_step() -> None:
     assert own | dict.fromkeys(("compare", "copy", "image", "gap"), "") == order.STEP_OF
 
 
+def test_what_may_be_journalled_for_a_message() -> None:
+    """Whatever comes in several steps may have what any of them has."""
+    found = {kind: {one.word for one in entries} for kind, entries in order.JOURNALLED.items()}
+    copied, built = {"directory", "copied"}, {"switch", "sockets", "on-the-way", "routes", "tree", "criu"}
+    some = {"prepare": copied | {"isolation", "images"}, "copy": copied | {"isolation", "images"}}
+    some |= {"compare": some["copy"], "image": copied, "restore": built, "gap": built}
+    assert {kind: entries for kind, entries in found.items() if entries} == some
+
+
 def test_every_message_of_the_table_is_one() -> None:
     fields = {field.name for field in Frame.DESCRIPTOR.fields}
     said = {kind for step in STEPS for kind in (*step.sends, *step.waits, *step.meanwhile)}

@@ -21,7 +21,7 @@ MIGRATE: dict[str, str] = {
     ),
     "destination": "criu events files gap inventory journal link order processes recovery runtime switch",
     "machine": "steps",
-    "order": "steps",
+    "order": "journal steps",
     "steps": "files journal recovery",
     "checks": "criu inventory",
     "recovery": "criu events files gap journal link processes report runtime switch transport",

@@ -175,6 +175,7 @@ def test_the_end_is_an_end(world: World) -> None:
 def test_what_was_loaded_before_the_freeze_is_not_collected_in_it(world: World) -> None:
     """The collector's look at all of it would take 30 ms."""
     gc.unfreeze()
+    world.destination.takes("prepare")
     world.destination.prepare(PREPARE)
     held = gc.get_freeze_count()
     gc.unfreeze()
@@ -184,9 +185,11 @@ def test_what_was_loaded_before_the_freeze_is_not_collected_in_it(world: World) 
 def test_a_state_is_used_once(world: World) -> None:
     here = world.destination
     stages: list[Any] = [here._stage]
+    here.takes("prepare")
     here.prepare(PREPARE)
     stages.append(here._stage)
     here.handlers()["connections"](Connections(b"records", CONNECTED.sockets))
+    here.takes("restore")
     here.restore(RESTORE)
     stages.append(here._stage)
     here.switch(pb.Switch())

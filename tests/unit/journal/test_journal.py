@@ -10,10 +10,12 @@ import pytest
 
 from migrate import place
 from migrate.errors import MigrateError
+from migrate.events import log
 from migrate.journal import journal
+from migrate.journal.entry import Entry
 from migrate.journal.journal import Journal
 from migrate.recovery import records
-from migrate.recovery.entries import Images, Isolation, Repair, Stop
+from migrate.recovery.entries import Freezer, Images, Isolation, Repair, Stop
 
 ID = "0123456789ab"
 
@@ -40,6 +42,22 @@ def test_what_is_written_is_read() -> None:
     assert record.named(Stop, Repair) == record.of(Stop) == record.but(Isolation) == record.entries[1:]
     written.end("MOVED")
     assert records.read(written.directory).end == "MOVED"
+
+
+def test_what_the_step_under_way_has_not_is_told_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is about to be done, and will have to be undone, whatever the table says."""
+    told: list[str] = []
+    monkeypatch.setattr(log, "unexpected", told.append)
+    kinds: list[type[Entry]] = [Images]
+    written = Journal(ID, role="origin", pid=42, other_host="there", may=lambda: kinds)
+    written.did(Images("/a"))
+    assert told == []
+    kinds[:] = [Freezer]
+    written.did(Images("/b"))
+    written.did(Freezer("/c"))
+    assert told == ["journalled in another step: images"]
+    assert [one.kind for one in records.read(written.directory).entries] == ["images", "images", "freezer"]
+    written.remove()
 
 
 def test_line_that_was_cut_is_ignored() -> None:
