@@ -32,8 +32,9 @@ class Destination:
 
     def __init__(self, errand: Errand) -> None:
         self._errand = errand
-        self._stage = Asked(errand)
         self._said = ""
+        self._at: Stage = Asked(errand)
+        self._stage = self._at
 
     @property
     def _stage(self) -> Stage:

@@ -33,12 +33,12 @@ def clean_up(journal: Journal, how: Callable[[Record], list[str]], outcome: str)
     return left
 
 
-def somebody_reminds(guardian: Guardian | None, journal: Journal) -> bool:
+def somebody_reminds(guardian: Guardian, journal: Journal) -> bool:
     """Whether a guardian is there that announces the addresses, and removes *journal*.
 
     :param guardian: ours; if it was killed, another one is started.
     """
-    if guardian is not None and guardian.lives():
+    if guardian.lives():
         return True
     try:
         Guardian(journal.directory).wait_ready()

@@ -48,7 +48,7 @@ class Switched(Still):
         move.watch.end()
         pid = move.account.report.destination_pid
         tree, images = self._found.tree, ready.images.directory
-        move.ending.too_late = lambda doubt: tree.too_late(images, doubt=doubt)
+        ready.ending.given_away(lambda doubt: tree.too_late(images, doubt=doubt))
         ready.journal.state(State.COMMITTED.value, destination_pid=pid)
         move.machine.give_away()
         try:
@@ -70,7 +70,7 @@ class Committed(Still):
         move, account = self.ready.move, self.ready.move.account
         activated = move.link.expect(pb.Activated, timeout_s=move.timeout_s)
         message_checks.check(activated)
-        move.ending.seen.after = activated
+        move.seen.after = activated
         account.timeline.stop(Span.ISOLATED)
         account.timeline.stop(Span.FROZEN)
         account.timeline.hear(activated.phases, move.link.clocks.offset)
@@ -104,7 +104,7 @@ class Activated(Still):
         move.link.send(pb.Goodbye())
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
         message_checks.check(goodbye)
-        move.ending.seen.last = list(goodbye.tasks)
+        move.seen.last = list(goodbye.tasks)
         report.notes += [f"not cleaned up on the destination: {problem}" for problem in goodbye.problems]
         return Released(self.ready, self.attempt)
 

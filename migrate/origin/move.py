@@ -9,8 +9,9 @@ from migrate.events import log
 from migrate.link.link import Link
 from migrate.machine import Machine
 from migrate.origin.account import Account
-from migrate.origin.ending import Ending
+from migrate.origin.early import EarlyEnding, Ends
 from migrate.origin.frozen import NoneKilled
+from migrate.origin.observed import Seen
 from migrate.origin.patience import Patience
 from migrate.origin.plan import Plan
 from migrate.origin.session import Session
@@ -45,6 +46,8 @@ class Move:
     :ivar plan: what the checks found out and the steps need.
     :ivar subject: the process that was checked, and no other.
     :ivar alive: looks at the tree while it is frozen.
+    :ivar seen: what is known of the tree, here and there.
+    :ivar ends: how it ends if it fails now.
     :ivar held: given back before anything is undone, and never in doubt.
     :ivar ours: what is given back at the very end, however it ends: threads, children, packet sockets.
     """
@@ -57,7 +60,8 @@ class Move:
     machine: Machine
     patience: Patience
     alive: NoneKilled
-    ending: Ending
+    seen: Seen
+    ends: Ends
     held: Held
     ours: ExitStack
 
@@ -74,8 +78,7 @@ class Move:
                 log.unexpected(f"sent in the step {machine.under_way.action}: {kind}")
 
         session.link.saying = saying
-        ending = Ending(request, session.account.report, session.link, machine, held.let_go)
-        ours.callback(ending.reap)
+        early = EarlyEnding(session.account.report, session.link, machine, held.let_go)
         return cls(
             request,
             subject,
@@ -85,7 +88,8 @@ class Move:
             machine,
             patience,
             alive,
-            ending,
+            Seen(),
+            Ends(early),
             held,
             ours,
         )

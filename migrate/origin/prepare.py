@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from migrate import environment, interrupt, limits, memory, place, switch
 from migrate.events import log
@@ -14,6 +16,7 @@ from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
 from migrate.link import payloads
 from migrate.origin.attempt import Attempt
+from migrate.origin.ending import Ending
 from migrate.origin.freeze import Prepared
 from migrate.origin.move import Move
 from migrate.origin.ready import Images, Packets, Ready
@@ -45,16 +48,15 @@ def prepare(move: Move) -> Prepared:
 
 def _prepare(move: Move) -> Prepared:
     move.link.send(move.plan.prepare)
-    journal = _journal(move)
+    begun = _begun(move)
+    journal, guardian = begun.journal, begun.guardian
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)
-    caught, forwarder = _capture(move, journal)
-    move.ending.guardian = guardian = Guardian(journal.directory, caught.descriptors())
     images = _images(move, journal)
     attempt = Attempt(move, images, hold)
     switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
     isolation = _isolation(move, journal)
-    packets = Packets(caught, forwarder, isolation, Lease(isolation))
+    packets = Packets(begun.caught, begun.forwarder, isolation, Lease(isolation))
     move.watch.also(packets.lease.renew)
     stages.prepare()
     slices.usual()  # takes a thread, which nobody has to wait for later
@@ -66,13 +68,41 @@ def _prepare(move: Move) -> Prepared:
     addresses = (one.ip for one in move.plan.addresses)
     unowned = Watcher(move.subject.tasks, addresses, move.watch)
     unowned.wait(move.account.note)
-    return Prepared(Ready(move, journal, guardian, hold, packets, images, switching), attempt, unowned)
+    ready = Ready(move, journal, guardian, begun.ending, hold, packets, images, switching)
+    return Prepared(ready, attempt, unowned)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What whoever undoes needs, us or the guardian; and how it ends from now on."""
+
+    journal: Journal
+    caught: capture.Capture
+    forwarder: capture.Forwarder
+    guardian: Guardian
+    ending: Ending
+
+
+def _begun(move: Move) -> _Begun:
+    """All of it or, after an error, nothing: there is nothing to be undone yet."""
+    journal = _journal(move)
+    with ExitStack() as nothing_done:
+        nothing_done.callback(journal.remove)
+        caught, forwarder = _capture(move, journal)
+        nothing_done.callback(forwarder.stop)
+        guardian = Guardian(journal.directory, caught.descriptors())
+        nothing_done.pop_all()
+    ending = Ending(move, journal, guardian, forwarder.give_back)
+    move.ours.callback(ending.reap)  # the guardian ends while all that is had from here on is given back
+    move.ours.callback(forwarder.stop)
+    move.ends.from_now_on(ending)
+    return _Begun(journal, caught, forwarder, guardian, ending)
 
 
 def _journal(move: Move) -> Journal:
     pid, host, reach = move.request.pid, move.request.host, move.session.reach
     machine = move.machine
-    made = Journal(
+    return Journal(
         move.migration_id,
         role="origin",
         pid=pid,
@@ -80,8 +110,6 @@ def _journal(move: Move) -> Journal:
         reach=reach,
         may=lambda: machine.under_way.here,
     )
-    move.ending.journal = made
-    return made
 
 
 def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.Forwarder]:
@@ -92,8 +120,6 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
         move.link.send(payloads.Packets(caught))
 
     forwarder = capture.Forwarder(made, send, GapFile(journal.directory).add)
-    move.ours.callback(forwarder.stop)
-    move.ending.caught = forwarder.give_back
     return made, forwarder
 
 

@@ -10,6 +10,7 @@ from migrate.gap.capture import Capture, Forwarder
 from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
 from migrate.memory import Memory
+from migrate.origin.ending import Ending
 from migrate.origin.move import Move
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.hold import Hold
@@ -40,12 +41,14 @@ class Images:
 class Ready:
     """All of it.
 
+    :ivar ending: how it ends, well or not.
     :ivar hold: what keeps the tree still beside CRIU.
     """
 
     move: Move
     journal: Journal
     guardian: Guardian
+    ending: Ending
     hold: Hold
     packets: Packets
     images: Images

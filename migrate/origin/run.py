@@ -83,17 +83,18 @@ def drive(move: Move) -> None:
     timeline = move.account.timeline
     with move.ours:
         try:
-            stage: Stage = prepare(move)
+            prepared = prepare(move)
+            stage: Stage = prepared
             with interrupt.at_checkpoints():
                 while (step := move.machine.step) is not None:
                     stage = _taken(move, step, stage)
             with interrupt.held():
-                move.ending.moved()
+                prepared.ready.ending.moved()
         except BaseException as error:  # a bug, too, must not leave a frozen process
             move.watch.end()
             log.error(error)
             with interrupt.held(), timeline.phase("settle"), log.phase("settle"):
-                move.ending.failed(error)
+                move.ends.failed(error)
             if isinstance(error, MigrateError):
                 timeline.hear(error.phases, move.link.clocks.offset)
         finally:

@@ -189,7 +189,7 @@ class Streamed(Still):
     def _next(self) -> Restored:
         """Have the destination build the tree; meanwhile it gets what arrives here for the connections."""
         move, found = self.ready.move, self._found
-        seen = move.ending.seen
+        seen = move.seen
         seen.before = found.tree.states()
         most_s = move.patience.left_s * BUILDING
         message = _restore_message(self._manifest, found, seen.before, most_s)

@@ -104,7 +104,7 @@ class Panel:
     """Draws into *svg* from *top* downward; :meth:`draw` once.
 
     :param axis: what the axis says.
-    :ivar plot_top, plot_bottom: of the area with the bars.
+    :ivar plot_top: of the area with the bars.
     """
 
     def __init__(self, svg: ET.Element, top: float, title: str, axis: str, scale: Scale) -> None:
@@ -115,6 +115,11 @@ class Panel:
         add(heading, "tspan", axis, dx=12, fill=GREY, font_size=SMALL, font_weight="400")
         # Behind everything, in this order, whenever it is drawn.
         self._bands, self._grid, self._front = (add(self._group, "g") for _ in range(3))
+
+    @property
+    def plot_bottom(self) -> float:
+        """Of the area with the bars, as far as there are any."""
+        return self._y
 
     def draw(self, hosts: Sequence[Host], phases: Sequence[Interval], spans: Sequence[Interval]) -> float:
         """Draw a row for each name of a phase of each host, and a band for each part of a span.
@@ -129,7 +134,6 @@ class Panel:
         rows_top = self._y
         for host in hosts:
             self._host(host, [one for one in phases if one.role == host.role])
-        self.plot_bottom = self._y
         for row, name in enumerate(names):
             for one in spans:
                 if one.name == name:

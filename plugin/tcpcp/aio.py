@@ -80,11 +80,11 @@ class Detached:
         self.ici = replace(
             ici, receive_queue=replace(ici.receive_queue, data=unread + ici.receive_queue.data)
         )
-        self._renew_later()
+        self._renewal = self._renew_later()
 
-    def _renew_later(self) -> None:
+    def _renew_later(self) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
-        self._renewal = loop.call_later(isolation.TIMEOUT_S / 3, _renew, weakref.ref(self))
+        return loop.call_later(isolation.TIMEOUT_S / 3, _renew, weakref.ref(self))
 
     def renew(self) -> None:
         """What the event loop does from time to time."""
@@ -94,7 +94,7 @@ class Detached:
             pass  # two more tries in the minute
         except TcpcpError:
             return  # release() tells
-        self._renew_later()
+        self._renewal = self._renew_later()
 
     def release(self) -> None:
         """The destination has it now: as :func:`tcpcp.release`, without a packet.

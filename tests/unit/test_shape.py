@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -44,15 +44,24 @@ def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def attributes(node: ast.ClassDef) -> set[str]:
     """Those that it sets itself, and the fields of a record."""
-    made = {
-        one.attr
+    return {one.attr for one in stored(node)} | declared(node)
+
+
+def stored(node: ast.AST) -> list[ast.Attribute]:
+    """Where *node* sets something through ``self``."""
+    return [
+        one
         for one in ast.walk(node)
         if isinstance(one, ast.Attribute)
         and isinstance(one.ctx, ast.Store)
         and isinstance(one.value, ast.Name)
         and one.value.id == "self"
-    }
-    return made | {
+    ]
+
+
+def declared(node: ast.ClassDef) -> set[str]:
+    """What its body names with a type: the fields of a record."""
+    return {
         one.target.id
         for one in node.body
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
@@ -72,6 +81,72 @@ def classes(package: str) -> Iterator[tuple[str, ast.ClassDef]]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef):
                 yield f"{name} {node.name}", node
+
+
+def constructors(node: ast.ClassDef) -> list[ast.FunctionDef]:
+    return [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+
+
+def ready(node: ast.ClassDef) -> set[str]:
+    """What an object of it has when it is made."""
+    made = {one.attr for constructor in constructors(node) for one in stored(constructor)}
+    in_body = {
+        target.id
+        for one in node.body
+        if isinstance(one, ast.Assign)
+        for target in one.targets
+        if isinstance(target, ast.Name)
+    }
+    accessors = {
+        one.name
+        for one in node.body
+        if isinstance(one, ast.FunctionDef)
+        and any(ast.unparse(its).endswith(".setter") for its in one.decorator_list)
+    }
+    return made | declared(node) | in_body | accessors
+
+
+def empty(node: ast.ClassDef) -> set[str]:
+    """What an object of it only has a place for when it is made."""
+    found: set[str] = set()
+    for one in (one for constructor in constructors(node) for one in ast.walk(constructor)):
+        if isinstance(one, ast.Assign | ast.AnnAssign) and one.value and ast.unparse(one.value) == "None":
+            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+            found |= {target.attr for target in targets if isinstance(target, ast.Attribute)}
+    return found
+
+
+def late(found: Mapping[str, ast.ClassDef]) -> list[str]:
+    """What any of these classes sets that was not there when an object of it was made."""
+    named = {name.split()[-1]: node for name, node in found.items()}
+
+    def had(node: ast.ClassDef) -> set[str]:
+        bases = (named.get(ast.unparse(base).split(".")[-1].split("[")[0]) for base in node.bases)
+        return ready(node).union(*(had(base) for base in bases if base is not None))
+
+    return [
+        f"{name}.{one}"
+        for name, node in found.items()
+        for one in sorted({one.attr for one in stored(node)} - had(node))
+    ]
+
+
+def filled(texts: Mapping[str, str]) -> list[str]:
+    """Where another file fills a place that a class has left empty, by its name; a record is there to be filled."""
+    trees = {name: ast.parse(text) for name, text in texts.items()}
+    left, of_records = dict[str, set[str]](), set[str]()
+    for name, tree in trees.items():
+        for node in (one for one in ast.walk(tree) if isinstance(one, ast.ClassDef)):
+            of_records |= set() if is_value(node) else declared(node)
+            for one in empty(node):
+                left.setdefault(one, set()).add(name)
+    return [
+        f"{name} {ast.unparse(one)}"
+        for name, tree in trees.items()
+        for one in (one for one in ast.walk(tree) if isinstance(one, ast.Attribute))
+        if isinstance(one.ctx, ast.Store) and ast.unparse(one.value) != "self"
+        if one.attr in left and name not in left[one.attr] and one.attr not in of_records
+    ]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -114,6 +189,15 @@ def test_exceptions_are_values_and_needed() -> None:
         assert len(attributes(node)) > MOST_ATTRIBUTES, f"{name} is no exception any more"
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_is_made_late(package: str) -> None:
+    """An object is whole when it is made: nobody has to know what must be called, or set, before what."""
+    found = dict(classes(package))
+    assert len(found) > 50
+    assert late(found) == []
+    assert filled(dict(files(package))) == []
+
+
 def untyped(text: str) -> list[str]:
     """Where the code asks at run time for what the types should say: by a name, or whether it is there."""
     found = []
@@ -142,6 +226,9 @@ def test_the_rules_can_fail() -> None:
     function = ast.parse("def f():\n" + "    x = 1\n" * MOST_LINES).body[0]
     assert isinstance(function, ast.FunctionDef) and lines(function) == MOST_LINES + 1
     assert mi_visit("".join(f"a{i} = b{i} + c{i} if d{i} else e{i}\n" for i in range(200)), multi=True) < 40
+    assert late({"f C": node}) == ["f C.b", "f C.c"]
+    empty_place = "class C:\n    def __init__(self):\n        self.a: int | None = None\n"
+    assert filled({"c": empty_place + "c.a = 1", "d": "x.c.a = 1"}) == ["d x.c.a"]
     assert untyped("getattr(step, name)()\nassert self.sender is not None\nassert p.stdin is not None") == [
         "self.sender is not None",
         "getattr(step, name)",

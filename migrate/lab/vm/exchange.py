@@ -117,33 +117,35 @@ class Asked:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._deadline: float | None = None
+        #: The first of those that it has not taken, and until when.
+        self._waiting: tuple[int, float] | None = None
 
     def ask(self, number: int) -> None:
         """*number* is about to be sent. :raises Ended: one before it is not taken, so this is meant for us."""
         if number not in ENDING:
             return
         now = time.monotonic()
-        if self._deadline is None:
-            self._number, self._deadline = number, now + PATIENCE_S
-        elif now > self._deadline - PATIENCE_S + HASTE_S:
+        if self._waiting is None:
+            self._waiting = number, now + PATIENCE_S
+        elif now > self._waiting[1] - PATIENCE_S + HASTE_S:
             raise Ended(number)
 
     def left_ms(self) -> int | None:
         """Return how long to wait for it; None: there is nothing to wait for."""
-        if self._deadline is None:
+        if self._waiting is None:
             return None
-        return min(LOOK_MS, max(0, round((self._deadline - time.monotonic()) * 1000)))
+        return min(LOOK_MS, max(0, round((self._waiting[1] - time.monotonic()) * 1000)))
 
     def look(self, waits: bool) -> None:
         """Look whether it is taken by now. *waits*: something is not sent yet. :raises Ended: not in time."""
-        if self._deadline is None:
+        if self._waiting is None:
             return
+        number, deadline = self._waiting
         (unacknowledged,) = struct.unpack("i", fcntl.ioctl(self._connection, termios.TIOCOUTQ, b"\0" * 4))
         if not unacknowledged and not waits:
-            self._deadline = None
-        elif time.monotonic() >= self._deadline:
-            raise Ended(self._number)
+            self._waiting = None
+        elif time.monotonic() >= deadline:
+            raise Ended(number)
 
 
 class Exchange:

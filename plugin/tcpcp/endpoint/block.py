@@ -7,7 +7,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterable, Sequence
-from functools import partial
 from types import TracebackType
 
 from tcpcp.endpoint import calls, isolation, own_lock
@@ -107,17 +106,20 @@ class Passing:
         middle of another call, which has what this needs: so it is done beside that, as soon as it can be.
         """
         if own_lock.is_held():
-            self._later = OwnThread("tcpcp resumes", partial(self._back_later, error))
-            atexit.register(self._later.finish)
-            self._later.start()
+            self._back_later(error)
         else:
             self._back_now(error)
 
     def _back_later(self, error: BaseException) -> None:
-        try:
-            self._back_now(error)
-        finally:
-            atexit.unregister(self._later.finish)
+        def back() -> None:
+            try:
+                self._back_now(error)
+            finally:
+                atexit.unregister(later.finish)
+
+        later = OwnThread("tcpcp resumes", back)
+        atexit.register(later.finish)
+        later.start()
 
     def _back_now(self, error: BaseException) -> None:
         self._quiet.hold()

@@ -50,21 +50,21 @@ class Setter:
         self._descriptors: list[Kept] = []
         self._given = b""
         try:
-            self._register()
+            self._values = self._registered()
         except BaseException:
             self.close()
             raise
 
-    def _register(self) -> None:
-        """Only two descriptors are kept: the kernel holds the rest as long as the link is open."""
+    def _registered(self) -> int:
+        """Its map. Only two descriptors are kept: the kernel holds the rest as long as the link is open."""
         found = bpf.structs(_NAMES)
         operations, outer, sock = (found[name] for name in _NAMES)
-        self._values = self._keep(bpf.array(_VALUES.size))
+        values = self._keep(bpf.array(_VALUES.size))
         content = bytearray(outer.size)
         start = outer.offsets["data"]
         members = list(operations.offsets)
         with contextlib.ExitStack() as meanwhile:
-            for member, program in _programs(sock, self._values).items():
+            for member, program in _programs(sock, values).items():
                 loaded = bpf.load(operations, members.index(member), program)
                 meanwhile.callback(os.close, loaded)
                 struct.pack_into("=Q", content, start + operations.offsets[member], loaded)
@@ -73,6 +73,7 @@ class Setter:
             meanwhile.callback(os.close, map_)
             bpf.update(map_, bytes(content))
             self._keep(bpf.link(map_))
+        return values
 
     def _keep(self, descriptor: int) -> int:
         self._descriptors.append(Kept(descriptor))

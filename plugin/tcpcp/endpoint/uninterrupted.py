@@ -194,9 +194,11 @@ class Uninterrupted:
 
     __slots__ = ("_before", "_put_off")
 
-    def __enter__(self) -> Uninterrupted:
+    def __init__(self) -> None:
         self._before: bytes | None = None
         self._put_off: _PutOff | None = None
+
+    def __enter__(self) -> Uninterrupted:
         if threading.current_thread() is threading.main_thread():
             self._before = _current()
             try:

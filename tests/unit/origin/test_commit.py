@@ -40,6 +40,7 @@ BEFORE = [
     "hold.check",
     "packets.lease.keep",
     "watch.end",
+    "ending.given_away",
 ]
 
 
@@ -67,13 +68,13 @@ def test_a_link_that_was_lost_before_commit_is_no_doubt(
         link=SimpleNamespace(send=send),
         account=SimpleNamespace(report=SimpleNamespace(destination_pid=77)),
         patience=others.patience,
-        ending=SimpleNamespace(),
         watch=others.watch,
     )
     ready: Any = SimpleNamespace(
         move=move,
         journal=journal,
         guardian=others.guardian,
+        ending=others.ending,
         hold=others.hold,
         packets=others.packets,
         images=SimpleNamespace(directory=tmp_path),

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from migrate.journal import journal, stored
 from migrate.link.failure import from_failure, to_failure
 from migrate.machine import STEPS, Machine
 from migrate.origin import observed
+from migrate.origin.account import Account
 from migrate.origin.ending import Ending
+from migrate.origin.move import Held, Move
+from migrate.origin.patience import Patience
+from migrate.origin.session import Session
 from migrate.pb.session_pb2 import Activated, Failure, TaskState
 from migrate.processes import identity
 from migrate.processes.chosen import Subject
@@ -219,11 +224,22 @@ class Journal:
         self.states.append(name)
 
 
-def ending_after_commit(monkeypatch: pytest.MonkeyPatch) -> tuple[Ending, Machine, Report, list[str]]:
+def a_move(report: Report, machine: Machine) -> Move:
+    """With no link, and nothing of a tree."""
+    it: Any = None
+    request, account = Request(pid=7, host="b"), Account(report, it, it)
+    session = Session(request, account, "0123456789ab", it, it, it, ("", ""), it)
+    of_steps = (machine, Patience(1, 1), it)
+    return Move(request, it, session, it, account, *of_steps, observed.Seen(), it, Held(), ExitStack())
+
+
+def ending_after_commit(
+    monkeypatch: pytest.MonkeyPatch, journal: Any = None
+) -> tuple[Ending, Machine, Report, list[str]]:
+    nothing_there: Any = None
     machine, report, done = Machine(), Report(outcome=Outcome.UNTOUCHED), list[str]()
     machine.touched, machine.state = True, State.COMMITTED
-    link: Any = None
-    ending = Ending(Request(pid=7, host="b"), report, link, machine, lambda: None)
+    ending = Ending(a_move(report, machine), journal, nothing_there, lambda: None)
     monkeypatch.setattr(ending, "_roll_back", lambda: done.append("rolled back"))
     monkeypatch.setattr(ending, "_in_doubt", lambda: done.append("in doubt"))
     return ending, machine, report, done
@@ -232,8 +248,8 @@ def ending_after_commit(monkeypatch: pytest.MonkeyPatch) -> tuple[Ending, Machin
 def test_it_goes_on_here_when_the_destination_says_that_it_does_not_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ending, machine, report, done = ending_after_commit(monkeypatch)
-    ending.journal = journal = Journal()  # type: ignore[assignment]
+    journal = Journal()
+    ending, machine, report, done = ending_after_commit(monkeypatch, journal)
     error = CriuError("killed")
     error.not_there = True
     ending.failed(error)
@@ -259,9 +275,9 @@ def test_what_is_not_cleaned_up_for_any_reason_is_left_to_recover(
     monkeypatch.setattr(undo, "kill_origin", no_memory)
     stored.make()
     report, machine = Report(outcome=Outcome.MOVED), Machine()
-    link: Any = None
-    ending = Ending(Request(pid=7, host="b"), report, link, machine, lambda: None)
-    ending.journal = journal.Journal("0123456789ab", role="origin", pid=os.getpid(), other_host="there")
+    nothing_there: Any = None
+    its = journal.Journal("0123456789ab", role="origin", pid=os.getpid(), other_host="there")
+    ending = Ending(a_move(report, machine), its, nothing_there, lambda: None)
     ending.moved()
     assert (report.outcome, report.error) == (Outcome.MOVED, None)
     assert report.notes[-2:] == [

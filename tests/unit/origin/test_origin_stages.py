@@ -22,6 +22,7 @@ from migrate.origin.stage import Stage
 from migrate.origin.stages import _restore_message
 from migrate.states import State
 from migrate.steps import BY_STATE, STEPS, Step
+from tests.unit.test_shape import MOST_ATTRIBUTES, stored
 
 #: What stands for a message where it is not made on the spot.
 MADE_BY = {"_restore_message": "restore", "_hello": "hello", "message": "restore", "process": "process"}
@@ -116,25 +117,11 @@ def test_a_stage_is_used_once() -> None:
         one.take()
 
 
-def test_nothing_is_made_late_and_no_stage_has_many_attributes() -> None:
+def test_no_stage_has_many_attributes() -> None:
+    """With those that it has of the classes that it is derived from."""
     for here in {*(here for here, _ in CHAIN), stage.Stage, stage.Still}:
-        made = set()
-        for cls in here.__mro__[:-2]:
-            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
-                if isinstance(node, ast.FunctionDef):
-                    its = {one.attr for one in ast.walk(node) if stored(one)}
-                    assert node.name == "__init__" or its <= {"_used_up"}, (here, node.name, its)
-                    made |= its
-        assert len(made) <= 12
-
-
-def stored(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
-    )
+        sources = (ast.parse(textwrap.dedent(inspect.getsource(cls))) for cls in here.__mro__[:-2])
+        assert len({one.attr for tree in sources for one in stored(tree)}) <= MOST_ATTRIBUTES
 
 
 # --- what is given back --------------------------------------------------------------------------------
