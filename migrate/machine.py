@@ -13,27 +13,60 @@ import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from migrate.column import Column
+from migrate.journal.entry import Entry
 from migrate.states import GIVEN_AWAY, Outcome, State
 from migrate.steps import BY_STATE, STEPS, Step
 
 #: Columns of text are at most this wide.
 _WIDTH = 42
 _NAMED = {step.action: step for step in STEPS}
-_GOES = ("abort", "goodbye")
+#: Said, and waited for, in whichever step it fails.
+_GOES, _GONE = ("abort", "goodbye"), "aborted"
 _ONCE, _ANY, _BACK = "-->", "==>", "<--"
 
 
-class Machine:
-    """Where one migration that has passed its checks is. ``state`` changes only by :meth:`done`,
-    :meth:`give_away` and :meth:`take_back`.
+class Row:
+    """The row of *step* while it is taken: what the origin may say, wait for and journal in it, in that order."""
 
-    :ivar under_way: the row of the table that is being taken; after a failure the one that failed.
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self._to_say = list(step.sends)
+        self._answers, self._entries = Column(step.waits), Column(step.here)
+        self._earlier = STEPS[max(STEPS.index(step) - 1, 0)].meanwhile
+
+    def may_say(self, kind: str) -> bool:
+        """Whether the origin sends a message of *kind* now, and then it is said; that it goes may be said always.
+
+        What may be said meanwhile belongs to the step before until the first message of this one.
+        """
+        if self._to_say[:1] == [kind]:
+            del self._to_say[0]
+            return True
+        begun = len(self._to_say) < len(self.step.sends) or not self.step.sends
+        return kind in _GOES or kind in (self.step.meanwhile if begun else self._earlier)
+
+    def may_wait(self, kind: str) -> bool:
+        """Whether it waits for an answer of *kind* now."""
+        return kind == _GONE or self._answers.may(kind)
+
+    def may_write(self, kind: type[Entry]) -> bool:
+        """Whether it journals an entry of *kind* now."""
+        return self._entries.may(kind)
+
+
+class Machine:
+    """Where one migration is: its state once it has passed its checks, and the row of the table before that, too.
+
+    ``state`` changes only by :meth:`done`, :meth:`give_away` and :meth:`take_back`.
+
+    :ivar row: that which is being taken; after a failure the one that failed.
     """
 
     def __init__(self) -> None:
         self.state = State.CHECKED
         self.touched = False
-        self.under_way = _NAMED["check"]
+        self.row = Row(STEPS[0])
 
     @property
     def step(self) -> Step | None:
@@ -51,16 +84,16 @@ class Machine:
         if step is None:
             raise ValueError("no step is left")
         self.touched = True
-        self.under_way = step
+        self.row = Row(step)
         return step
 
     def make_ready(self, action: str) -> None:
         """Begin a step of the table that leaves the state as it is."""
-        self.under_way = _NAMED[action]
+        self.row = Row(_NAMED[action])
 
-    def may_say(self, kind: str) -> bool:
-        """Whether its row says that the origin sends a message of *kind* now; that it goes may be said always."""
-        return kind in (*self.under_way.sends, *self.under_way.meanwhile, *_GOES)
+    def again(self) -> None:
+        """Begin the row under way once more: what it was to do did not come about."""
+        self.row = Row(self.row.step)
 
     def give_away(self) -> None:
         """Close the way back, within the step "commit" and before its message is sent.
@@ -117,7 +150,9 @@ def listed() -> str:
     """The state after each step, what may be in the journals then, and what a failure in the step comes to."""
     rows = [("step", "then", "journal of the origin", "journal of the destination", "on failure")]
     for step in STEPS:
-        here, there = (", ".join(one.word for one in column) for column in (step.here, step.there))
+        here, there = (
+            ", ".join(dict.fromkeys(one.word for one in column)) for column in (step.here, step.there)
+        )
         rows.append((step.action, step.after.value, here, there, _outcome(step)))
     return _columns(rows)
 

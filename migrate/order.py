@@ -68,7 +68,7 @@ def _rows() -> dict[str, list[Step]]:
 _ROWS = _rows()
 #: A message of the table -> its step; "" where there are several: in which it came the origin knows.
 STEP_OF: Mapping[str, str] = {kind: rows[0].action if len(rows) == 1 else "" for kind, rows in _ROWS.items()}
-#: A message of the table -> the kinds of entries that the destination may journal for it.
-JOURNALLED: Mapping[str, frozenset[type[Entry]]] = {
-    kind: frozenset(entry for row in rows for entry in row.there) for kind, rows in _ROWS.items()
+#: A message of the table -> the kinds of entries that the destination may journal for it, in this order.
+JOURNALLED: Mapping[str, tuple[type[Entry], ...]] = {
+    kind: tuple(entry for row in rows for entry in row.there) for kind, rows in _ROWS.items()
 }

@@ -40,8 +40,10 @@ class Step:
     :ivar waits: the answers that it waits for.
     :ivar meanwhile: messages that it may send too, any number of them, from the first of *sends* on.
     :ivar here: journal entries that the origin may write in it, in this order.
-    :ivar there: those of the destination, for what it is sent in this step. Who says or writes what its row has not
-        is refused in tests, and told in the log elsewhere: it is done, and can be undone, all the same.
+    :ivar there: those of the destination, in this order for each message that it is sent in this step.
+
+    Each kind of an entry may come several times in its place, and need not come. Who says, waits for or writes what
+    its row has not, or in another order, is refused in tests, and told in the log elsewhere, and done all the same.
     """
 
     before: State
@@ -147,7 +149,7 @@ STEPS = (
         sends=("restore",),
         waits=("restored",),
         meanwhile=("gap",),
-        there=(Switch, Sockets, OnTheWay, Routes, Tree, Criu),
+        there=(Switch, Sockets, OnTheWay, Routes, Tree, Criu, Tree),  # once more when its tasks are known
     ),
     Step(
         State.RESTORED,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from migrate import environment, order
+from migrate.column import Column
 from migrate.destination.asked import Asked
 from migrate.destination.errand import Errand
 from migrate.destination.prepared import Prepared
@@ -85,7 +86,7 @@ class Destination:
 
     def takes(self, kind: str) -> None:
         """A message of *kind* is taken now: what may be journalled for it is what the table says."""
-        self._errand.journalled = order.JOURNALLED.get(kind, frozenset())
+        self._errand.journalled = Column(order.JOURNALLED.get(kind, ()))
 
     def watch(self) -> None:
         """While we wait for the driver, see :meth:`migrate.destination.stage.Stage.watch`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 
 from migrate import inventory, problems
+from migrate.column import Column
 from migrate.events import log
 from migrate.files.content import Digests
 from migrate.journal.entry import Entry
@@ -28,7 +29,7 @@ class Errand:
         self.migration_id, self.origin_host = migration_id, origin_host
         self.called_off = called_off
         self.pid = 0
-        self.journalled: Collection[type[Entry]] = ()
+        self.journalled = Column[type[Entry]](())
         self.phases: list[pb.PhaseTime] = []
         self._digests = Digests(called_off)
 

@@ -30,7 +30,7 @@ class Trail(Once):
             role="destination",
             pid=pid,
             other_host=errand.origin_host,
-            may=lambda: errand.journalled,
+            may=lambda kind: errand.journalled.may(kind),
         )
         try:
             self.guardian = Guardian(self.journal.directory)

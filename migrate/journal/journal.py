@@ -19,7 +19,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from migrate.processes import identity
 class Journal:
     """The journal of a migration that this process owns.
 
-    :param may: the kinds of entries that the step under way may write, for who knows which step that is.
+    :param may: whether an entry of a kind may be written now, for who knows which step is under way.
     :raises FileExistsError: there is one of that id.
     :raises stored.NotOurs: the directory of all journals is not root's alone.
     """
@@ -47,7 +47,7 @@ class Journal:
         pid: int,
         other_host: str,
         reach: Reach | None = None,
-        may: Callable[[], Collection[type[Entry]]] | None = None,
+        may: Callable[[type[Entry]], bool] | None = None,
     ) -> None:
         stored.make()
         self.directory = place.home(migration_id)
@@ -67,8 +67,8 @@ class Journal:
 
     def did(self, entry: Entry) -> None:
         """Note what is about to be done."""
-        if self._may is not None and type(entry) not in self._may():
-            log.unexpected(f"journalled in another step: {entry.kind}")
+        if self._may is not None and not self._may(type(entry)):
+            log.unexpected(f"journalled in another step, or order: {entry.kind}")
         self._write(entry.line())
 
     def state(self, name: str, *, destination_pid: int = 0) -> None:

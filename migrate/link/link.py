@@ -15,7 +15,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -43,6 +43,16 @@ _KIND_OF = {
 M = TypeVar("M", bound=Message)
 
 
+class Rules(Protocol):
+    """Who knows what is said when; neither keeps it from being done."""
+
+    def saying(self, kind: str) -> None:
+        """A message of *kind* is about to be sent."""
+
+    def awaiting(self, kind: str) -> None:
+        """One of *kind* is waited for."""
+
+
 class Link:
     """Messages both ways over *stream*, until one side closes it or falls silent.
 
@@ -53,10 +63,10 @@ class Link:
     :param quiet: how quiet it may be.
     :param explain: called when the stream has ended: a better error than "the stream ended", e.g. with the
         exit status of the agent; or None.
+    :param rules: who knows what may be said when.
     :param now_ns: our clock, for the stamps of frames.
     :ivar checkpoint: called now and then by send, flush and receive while they wait, without any lock held;
         may raise to end the wait (see :mod:`migrate.interrupt`).
-    :ivar saying: called with the kind of each message before it is sent; for who knows what may be said when.
     :ivar clocks: how far the other side's clock is ahead of ours.
     """
 
@@ -68,12 +78,12 @@ class Link:
         quiet: Limits = heartbeat.USUAL,
         explain: Callable[[], MigrateError | None] | None = None,
         checkpoint: Callable[[], None] | None = None,
+        rules: Rules | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.clocks = Clocks(now_ns)
         self.checkpoint = checkpoint
-        self.saying: Callable[[str], None] = _nothing
-        self._stream, self._quiet = stream, quiet
+        self._stream, self._quiet, self._rules = stream, quiet, rules
         self._changed = threading.Condition()
         self._sending, self._received = SendQueue(), ReceiveQueue(role)
         self._heart = Heartbeat(quiet.silence_s)
@@ -108,7 +118,8 @@ class Link:
         :raises MigrateError: (bulk only) the Failure that the other side has reported meanwhile.
         """
         kind = kind or _kind_of(message)
-        self.saying(kind)
+        if self._rules is not None:
+            self._rules.saying(kind)
         for name, part, payload in self._speech.frames(message, kind):
             lane = LANES.get(name, CONTROL)
             parts = self._encoded(name, part, payload)
@@ -196,6 +207,9 @@ class Link:
     def receive_kind(self, *kinds: str, timeout_s: float, discard: bool = False) -> tuple[str, Said]:
         """:meth:`receive`, but return the kind as well."""
         deadline = time.monotonic() + timeout_s
+        if self._rules is not None:
+            for kind in kinds:
+                self._rules.awaiting(kind)
         while True:
             taken = self._take(kinds, deadline, timeout_s)
             if self._received.accepts(taken, kinds, discard=discard):
@@ -340,10 +354,6 @@ class Link:
                 return
             left_s = self._heart.left_s(time.monotonic())
         self._finish(self._end.silent(self._quiet.silence_s), lost=True)
-
-
-def _nothing(_: str) -> None:
-    """Who knows of no order of messages."""
 
 
 def _kind_of(said: Said) -> str:

@@ -50,6 +50,7 @@ class Prepared(Stage):
             listeners = self._drained()
             were_stopped = stopped(self._tasks())
             if number:
+                move.machine.again()
                 log.tell("retry", freeze=number + 1, why="a connection slipped in")
                 attempt = Attempt(move, ready.images, ready.hold)
             going = attempt.freeze(ready.journal)

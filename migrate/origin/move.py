@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from migrate.events import log
 from migrate.link.link import Link
 from migrate.machine import Machine
 from migrate.origin.account import Account
@@ -68,16 +67,10 @@ class Move:
     @classmethod
     def begin(cls, request: Request, subject: Subject, session: Session, plan: Plan) -> Move:
         """Of what was checked in *session*. Whoever waits from now on looks at all that may end it."""
-        machine, held, ours = Machine(), Held(), ExitStack()
+        machine, held, ours = session.machine, Held(), ExitStack()
         alive, patience = NoneKilled(machine), Patience(request.timeout_s, request.max_gap_s)
         for look in (alive, patience.check, session.link.check):
             session.watch.also(look)
-
-        def saying(kind: str) -> None:
-            if not machine.may_say(kind):
-                log.unexpected(f"sent in the step {machine.under_way.action}: {kind}")
-
-        session.link.saying = saying
         early = EarlyEnding(session.account.report, session.link, machine, held.let_go)
         return cls(
             request,

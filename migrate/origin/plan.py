@@ -46,6 +46,7 @@ def check(session: Session) -> Plan:
     :raises Refused: with all reasons.
     """
     request = session.request
+    session.machine.make_ready("check")
     with session.account.phase("check"):
         kept = runtime.of(request.pid)
         bystanders = frozenset(proc.pids())

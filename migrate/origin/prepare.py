@@ -20,6 +20,7 @@ from migrate.origin.ending import Ending
 from migrate.origin.freeze import Prepared
 from migrate.origin.move import Move
 from migrate.origin.ready import Images, Packets, Ready
+from migrate.origin.rules import Rules
 from migrate.origin.unowned import Watcher
 from migrate.pb import session_pb2 as pb
 from migrate.processes import slices
@@ -101,14 +102,13 @@ def _begun(move: Move) -> _Begun:
 
 def _journal(move: Move) -> Journal:
     pid, host, reach = move.request.pid, move.request.host, move.session.reach
-    machine = move.machine
     return Journal(
         move.migration_id,
         role="origin",
         pid=pid,
         other_host=host,
         reach=reach,
-        may=lambda: machine.under_way.here,
+        may=Rules(move.machine).may_write,
     )
 
 

@@ -15,8 +15,10 @@ from migrate.link import failure, speech
 from migrate.link.end import Lost
 from migrate.link.link import Link
 from migrate.link.payloads import Piece
+from migrate.machine import Machine
 from migrate.origin.account import Account
 from migrate.origin.carried_files import CarriedFiles
+from migrate.origin.rules import Rules
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import settle
 from migrate.request import Request
@@ -33,6 +35,7 @@ class Session:
     """One that has begun, as :func:`opened` makes it.
 
     :ivar migration_id: the name of this migration on both hosts.
+    :ivar machine: in which row of the table it is.
     :ivar watch: what the link and others that wait look at meanwhile.
     :ivar link: messages to and from the agent.
     :ivar reach: how the destination was reached.
@@ -43,6 +46,7 @@ class Session:
     request: Request
     account: Account
     migration_id: str
+    machine: Machine
     watch: Watch
     link: Link
     reach: Reach
@@ -64,7 +68,9 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             stream = transport.find(reach.transport).open(reach)
             stack.callback(stream.close)
             watch, migration_id = Watch(), account.report.trace.id
-            link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch)
+            machine = Machine()
+            rules = Rules(machine)
+            link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch, rules=rules)
             stack.callback(link.close)
             link.send(
                 speech.hello(
@@ -79,7 +85,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
             ends = stream.ends
         files = _files(request, link, watch)
-        yield Session(request, account, migration_id, watch, link, reach, ends, files)
+        yield Session(request, account, migration_id, machine, watch, link, reach, ends, files)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def test_a_move(bench: Bench) -> None:
 
 
 def assert_as_the_table_says(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> None:
-    """Nothing was said or journalled in a step that does not provide for it; at the origin each in its order."""
+    """Nothing was said, waited for or journalled in a step that does not provide for it, or in another order."""
     assert [line for line in (*here, *there) if line["event"] == "unexpected"] == []
     for step in STEPS:
         mine = [line["what"] for line in here if line["event"] == "journal" and line["phase"] == step.action]

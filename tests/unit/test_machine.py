@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from migrate import machine
+from migrate.journal.entry import Unreadable
 from migrate.machine import Machine
 from migrate.states import Outcome, State
 from migrate.steps import BY_STATE, STEPS, Step
@@ -17,18 +19,46 @@ ORDER = [State.CHECKED, *(step.after for step in TAKEN)]
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.action)
 def test_what_may_be_said_is_what_the_row_under_way_says(step: Step) -> None:
-    """That it is called off or over may be said in each; what no row has never."""
+    """That it is called off or over may be said in each; what no row has never. First what it sends once."""
+    before = STEPS[max(STEPS.index(step) - 1, 0)]
+    first, rest = set(step.sends[:1]), {*step.sends[1:], *step.meanwhile}
+    assert said_in(step) == {*(before.meanwhile if first else rest), *first, "abort", "goodbye"}
+    if first:
+        assert said_in(step, *first) == {*rest, "abort", "goodbye"}
+
+
+def said_in(step: Step, *already: str) -> set[str]:
+    """What may be said in it, when some has been said."""
     machine = Machine()
     machine.make_ready(step.action)
-    said = {kind for row in STEPS for kind in (*row.sends, *row.waits, *row.meanwhile)} | {"abort", "goodbye"}
-    may = {kind for kind in said if machine.may_say(kind)}
-    assert may == {*step.sends, *step.meanwhile, "abort", "goodbye"}
+    assert all(map(machine.row.may_say, already))
+    found = set()
+    for kind in {kind for row in STEPS for kind in (*row.sends, *row.waits, *row.meanwhile)} | {"abort"}:
+        machine.again()
+        assert all(map(machine.row.may_say, already))
+        found |= {kind} if machine.row.may_say(kind) else set()
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.action)
+def test_what_is_waited_for_and_journalled_comes_in_the_order_of_its_row(step: Step) -> None:
+    machine = Machine()
+    for column, may in ((step.waits, "may_wait"), (step.here, "may_write")):
+        machine.make_ready(step.action)
+        some: list[Any] = [*column]
+        for one in (each for each in some for _ in range(2)):
+            assert getattr(machine.row, may)(one)
+        assert [getattr(machine.row, may)(one) for one in some] == [one is some[-1] for one in some]
+        machine.again()
+        assert all(getattr(machine.row, may)(one) for one in some)
+        assert not getattr(machine.row, may)("ask" if may == "may_wait" else Unreadable)
+    assert machine.row.may_wait("aborted")
 
 
 def test_a_step_that_failed_stays_under_way() -> None:
     machine = taken(State.DUMPED)
-    assert machine.begin().action == machine.under_way.action == "isolate"
-    assert machine.may_say("connections") and not machine.may_say("switch")
+    assert machine.begin().action == machine.row.step.action == "isolate"
+    assert machine.row.may_say("connections") and not machine.row.may_say("switch")
 
 
 def taken(state: State) -> Machine:

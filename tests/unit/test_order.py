@@ -44,9 +44,13 @@ def test_what_a_message_has_the_destination_do_belongs_to_a_step() -> None:
 
 def test_what_may_be_journalled_for_a_message() -> None:
     """Whatever comes in several steps may have what any of them has."""
-    found = {kind: {one.word for one in entries} for kind, entries in order.JOURNALLED.items()}
-    copied, built = {"directory", "copied"}, {"switch", "sockets", "on-the-way", "routes", "tree", "criu"}
-    some = {"prepare": copied | {"isolation", "images"}, "copy": copied | {"isolation", "images"}}
+    found = {kind: [one.word for one in entries] for kind, entries in order.JOURNALLED.items()}
+    copied, built = (
+        ["directory", "copied"],
+        ["switch", "sockets", "on-the-way", "routes", "tree", "criu", "tree"],
+    )
+    prepared = ["isolation", "images", *copied]
+    some = {"prepare": prepared, "copy": prepared + copied}
     some |= {"compare": some["copy"], "image": copied, "restore": built, "gap": built}
     assert {kind: entries for kind, entries in found.items() if entries} == some
 

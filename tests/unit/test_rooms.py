@@ -20,7 +20,7 @@ MIGRATE: dict[str, str] = {
         " switch transport"
     ),
     "destination": "criu events files gap inventory journal link order processes recovery runtime switch",
-    "machine": "steps",
+    "machine": "journal steps",
     "order": "journal steps",
     "steps": "files journal recovery",
     "checks": "criu inventory",

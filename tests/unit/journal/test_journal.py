@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate import place
+from migrate.column import Column
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.journal import journal
@@ -48,15 +49,22 @@ def test_what_the_step_under_way_has_not_is_told_and_noted(monkeypatch: pytest.M
     """It is about to be done, and will have to be undone, whatever the table says."""
     told: list[str] = []
     monkeypatch.setattr(log, "unexpected", told.append)
-    kinds: list[type[Entry]] = [Images]
-    written = Journal(ID, role="origin", pid=42, other_host="there", may=lambda: kinds)
+    column = Column[type[Entry]]([Images, Freezer])
+    written = Journal(ID, role="origin", pid=42, other_host="there", may=column.may)
     written.did(Images("/a"))
+    written.did(Freezer("/b"))
     assert told == []
-    kinds[:] = [Freezer]
-    written.did(Images("/b"))
-    written.did(Freezer("/c"))
-    assert told == ["journalled in another step: images"]
-    assert [one.kind for one in records.read(written.directory).entries] == ["images", "images", "freezer"]
+    written.did(Images("/c"))
+    written.did(Isolation(ID))
+    written.did(Freezer("/d"))
+    assert told == [f"journalled in another step, or order: {kind}" for kind in ("images", "isolation")]
+    assert [one.kind for one in records.read(written.directory).entries] == [
+        "images",
+        "freezer",
+        "images",
+        "isolation",
+        "freezer",
+    ]
     written.remove()
 
 

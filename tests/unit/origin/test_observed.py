@@ -228,7 +228,7 @@ def a_move(report: Report, machine: Machine) -> Move:
     """With no link, and nothing of a tree."""
     it: Any = None
     request, account = Request(pid=7, host="b"), Account(report, it, it)
-    session = Session(request, account, "0123456789ab", it, it, it, ("", ""), it)
+    session = Session(request, account, "0123456789ab", machine, it, it, it, ("", ""), it)
     of_steps = (machine, Patience(1, 1), it)
     return Move(request, it, session, it, account, *of_steps, observed.Seen(), it, Held(), ExitStack())
 

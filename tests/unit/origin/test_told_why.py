@@ -80,7 +80,7 @@ def test_a_refusal_says_why(pair: tuple[Link, Link], tmp_path: Path, refused: bo
     nothing: Any = None
     error = of_the_system(tmp_path)
     raised = Refused([Reason("x", "origin", str(error), "y")]) if refused else error
-    session = Session(REQUEST, nothing, "0123456789ab", nothing, origin, nothing, ("", ""), nothing)
+    session = Session(REQUEST, nothing, "0123456789ab", nothing, nothing, origin, nothing, ("", ""), nothing)
     with pytest.raises(MigrateError) as caught, told_of_refusal(session):
         raise raised
     assert caught.value is raised
@@ -107,7 +107,12 @@ def test_what_whoever_undoes_needs_is_there_as_a_whole_or_not_at_all(
     account = Account(report, it, it)
     reach = SimpleNamespace(as_json=dict)
     session: Any = SimpleNamespace(
-        account=account, link=pair[0], watch=Watch(), migration_id="0123456789ab", reach=reach
+        account=account,
+        link=pair[0],
+        watch=Watch(),
+        migration_id="0123456789ab",
+        reach=reach,
+        machine=Machine(),
     )
     move = Move.begin(REQUEST, it, session, it)
     with pytest.raises(FileNotFoundError) as caught_error, move.ours:
