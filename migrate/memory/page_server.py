@@ -49,7 +49,6 @@ class PageServer:
     :param ahead: what has been sent ahead; its rounds are over.
     :param grew: told the name of each image, after it was made or something was written to its end.
     :ivar client: CRIU's end: to be inherited by CRIU's process, under this number, and then closed here.
-    :ivar dumped_bytes: memory that CRIU dumped.
     """
 
     def __init__(self, directory: Path, ahead: Ahead, grew: Callable[[str], None]) -> None:
@@ -62,7 +61,6 @@ class PageServer:
         self._view, self._address = memoryview(self._buffer), sources.address_of(self._buffer)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="page-server", daemon=True)
-        self.dumped_bytes = 0
 
     @property
     def written_bytes(self) -> int:
@@ -173,7 +171,6 @@ class PageServer:
             size = min(BLOCK_BYTES, end - start)
             if not self._fill(self._view[:size]):
                 raise ConnectionResetError(0, "in the middle of a page")
-            self.dumped_bytes += size
             if self._error is None:
                 with self._noting():
                     self._images.take(start, run.flags, self._view[:size], self._address)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import kernel_info
 import pytest
 from netns import Hosts, eventually
 from passing import pass_on
@@ -65,9 +66,9 @@ def test_as_after_a_handshake(hosts: Hosts, timestamps: int, size: int, before: 
         with one.entered():
             Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(timestamps))
     sock, _peer = hosts.connect(setup=limit)
-    assert tcp_repair.get_info(sock).rcv_mss == before
+    assert kernel_info.rcv_mss(sock) == before
     _, sock = pass_on(hosts, sock)
-    assert tcp_repair.get_info(sock).rcv_mss == after
+    assert kernel_info.rcv_mss(sock) == after
 
 
 @pytest.mark.parametrize(("sysctl", "guess"), ((0, 300), (1, 288)))
@@ -79,11 +80,11 @@ def test_timestamps_that_are_not_agreed_are_counted(hosts: Hosts, sysctl: int, g
     with hosts.there.entered():
         Path("/proc/sys/net/ipv4/tcp_timestamps").write_text("0")
     sock, _peer = hosts.connect(setup=lambda one: one.setsockopt(6, socket.TCP_MAXSEG, 300))
-    assert tcp_repair.get_info(sock).rcv_mss == 300
+    assert kernel_info.rcv_mss(sock) == 300
     with hosts.here.entered():
         Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(sysctl))
     _, sock = pass_on(hosts, sock)
-    assert tcp_repair.get_info(sock).rcv_mss == guess
+    assert kernel_info.rcv_mss(sock) == guess
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_what_waits_is_joined_where_the_guess_was_right(
         Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(str(sysctl))
     if passed:
         _, sock = pass_on(hosts, sock)
-    assert tcp_repair.get_info(sock).rcv_mss == (524 if joined else 512)
+    assert kernel_info.rcv_mss(sock) == (524 if joined else 512)
     assert clamp(sock) == before
     old = hosts.counters(hosts.here)
     fill(peer)
@@ -165,5 +166,5 @@ def test_without_a_window_it_is_88(hosts: Hosts) -> None:
             if room:
                 made.setsockopt(6, _TCP_REPAIR_WINDOW, struct.pack("=5I", 0, 0, 0, room, 0))
             made.connect((str(ici.peer.ip), ici.peer.port))
-            assert tcp_repair.get_info(made).rcv_mss == guess
+            assert kernel_info.rcv_mss(made) == guess
             made.close()

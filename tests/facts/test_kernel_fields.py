@@ -55,7 +55,9 @@ def spread(sock: socket.socket, peer: socket.socket) -> int:
     :return: the clock.
     """
     tcp_repair.set_repair(peer, tcp_repair.ON)
-    tcp_repair.set_timestamp(peer, (tcp_repair.get_timestamp(peer) + random.getrandbits(29)) % 2**32 & ~1)
+    tcp_repair.set_each(
+        peer, [tcp_repair.timestamp((tcp_repair.get_timestamp(peer) + random.getrandbits(29)) % 2**32 & ~1)]
+    )
     tcp_repair.set_repair(peer, tcp_repair.OFF_NO_PROBE)
     peer.sendall(b"x")
     assert sock.recv(1) == b"x"

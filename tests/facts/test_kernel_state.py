@@ -247,7 +247,7 @@ def test_a_paced_connection_is_ahead_of_its_clock(hosts: Hosts, microseconds: bo
     sock, peer = hosts.connect()
     tcp_repair.set_repair(sock, tcp_repair.ON)
     clock = seq.add(tcp_repair.get_timestamp(sock), 2)
-    tcp_repair.set_timestamp(sock, clock & ~1 | microseconds)
+    tcp_repair.set_each(sock, [tcp_repair.timestamp(clock & ~1 | microseconds)])
     tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
     exchanged(sock, peer, 12)  # the first ten segments are not paced
     sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 5000)

@@ -59,7 +59,7 @@ def test_criu_s_recipe_resets_the_peer(hosts: Hosts) -> None:
         tcp_repair.set_repair(made, tcp_repair.ON)
         made.bind(name)
         tcp_repair.select_queue(made, tcp_repair.SEND_QUEUE)
-        tcp_repair.set_queue_seq(made, number - 1)
+        tcp_repair.set_each(made, [tcp_repair.queue_seq(number - 1)])
         tcp_repair.set_repair(made, tcp_repair.OFF_NO_PROBE)
         assert made.connect_ex(listener.getsockname()) == errno.EINPROGRESS
         assert State(tcp_repair.get_info(made).state) is State.SYN_SENT

@@ -84,7 +84,7 @@ def test_queue_seq_cannot_be_set_once_connected(hosts: Hosts) -> None:
     in_repair(sock)
     tcp_repair.select_queue(sock, SEND_QUEUE)
     with pytest.raises(KernelError) as caught:
-        tcp_repair.set_queue_seq(sock, 1)
+        tcp_repair.set_each(sock, [tcp_repair.queue_seq(1)])
     assert caught.value.errno == errno.EPERM
     assert caught.value.call == "setsockopt(TCP_QUEUE_SEQ)"
 
@@ -174,7 +174,7 @@ def test_segment_size_after_repair_options(hosts: Hosts, kind: str) -> None:
         in_repair(made)
         made.bind(connecting._sockaddr(ici, ici.local))
         made.connect(connecting._sockaddr(ici, ici.peer))
-        tcp_repair.set_options(made, connecting._agreed(ici.negotiated))
+        tcp_repair.set_each(made, [tcp_repair.negotiated(connecting._agreed(ici.negotiated))])
         assert tcp_repair.get_info(made).snd_mss == (1208 if kind == "v6" else 524)
         restored.finish_restored(made, ici, may_feed=False)  # it has no sequence numbers
         assert tcp_repair.get_info(made).snd_mss == before
@@ -267,9 +267,9 @@ def test_timestamp_clock(hosts: Hosts) -> None:
     in_repair(sock)
     assert tcp_repair.get_timestamp(sock) & 1 == 0
     for value in (0xFFFFFF00, 12346):
-        tcp_repair.set_timestamp(sock, value)
+        tcp_repair.set_each(sock, [tcp_repair.timestamp(value)])
         assert 0 <= seq.diff(tcp_repair.get_timestamp(sock), value) < 1000
-    tcp_repair.set_timestamp(sock, 1_000_001)
+    tcp_repair.set_each(sock, [tcp_repair.timestamp(1_000_001)])
     assert tcp_repair.get_timestamp(sock) & 1 == 1
     assert 0 <= seq.diff(tcp_repair.get_timestamp(sock), 1_000_001) < 1_000_000
 

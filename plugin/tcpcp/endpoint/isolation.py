@@ -218,10 +218,6 @@ class Isolation:
         """
         nft.change_elements("add" if connect else "delete", self.table_name, {"inside": [_TCP]})
 
-    def drop_flows(self, flows: Iterable[Flow]) -> None:
-        """Let *flows*, which are held, through again; the others stay held."""
-        nft.change_elements("delete", self.table_name, flow_sets("flows", flows))
-
     def refresh(self) -> None:
         """Start the timeout anew. Brings a filter that has expired, but was not removed, into force again."""
         nft.run(f"flush set {self.table} armed\n{self._arm(self.timeout_s)}")

@@ -101,9 +101,7 @@ class Info(NamedTuple):
     options: int
     snd_wscale: int
     rcv_wscale: int
-    rto: int
     snd_mss: int
-    rcv_mss: int
     rtt: int
     rttvar: int
     snd_ssthresh: int
@@ -227,13 +225,8 @@ def get_queue_seq(sock: socket.socket) -> int:
     return get_int(sock, TCP, TCP_QUEUE_SEQ, "TCP_QUEUE_SEQ") & MASK
 
 
-def set_queue_seq(sock: socket.socket, value: int) -> None:
-    """Set ``rcv_nxt`` and ``copied_seq``, or ``write_seq``; only before connect()."""
-    set_each(sock, [queue_seq(value)])
-
-
 def queue_seq(value: int) -> Setting:
-    """As :func:`set_queue_seq`, for :func:`set_each`."""
+    """Sets ``rcv_nxt`` and ``copied_seq``, or ``write_seq``; only before connect()."""
     return TCP, TCP_QUEUE_SEQ, _int(value), "TCP_QUEUE_SEQ"
 
 
@@ -242,13 +235,8 @@ def _int(value: int) -> int:
     return value - 2**32 if value >= 2**31 else value
 
 
-def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
-    """Set what the handshake would have: pairs of OPT_ code and value; only in ESTABLISHED, nothing sent."""
-    set_each(sock, [negotiated(options)])
-
-
 def negotiated(options: Sequence[tuple[int, int]]) -> Setting:
-    """As :func:`set_options`, for :func:`set_each`."""
+    """Sets what the handshake would have: pairs of OPT_ code and value; only in ESTABLISHED, nothing sent."""
     flat = [number for pair in options for number in pair]
     return TCP, TCP_REPAIR_OPTIONS, _OPTIONS[len(options)].pack(*flat), "TCP_REPAIR_OPTIONS"
 
@@ -285,13 +273,8 @@ def get_timestamp(sock: socket.socket) -> int:
     return get_int(sock, TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP") & MASK
 
 
-def set_timestamp(sock: socket.socket, value: int) -> None:
-    """Make the clock of the timestamp option go on from *value*; bit 0 set means ticks of 1 us."""
-    set_each(sock, [timestamp(value)])
-
-
 def timestamp(value: int) -> Setting:
-    """As :func:`set_timestamp`, for :func:`set_each`."""
+    """Makes the clock of the timestamp option go on from *value*; bit 0 set means ticks of 1 us."""
     return TCP, TCP_TIMESTAMP, _int(value), "TCP_TIMESTAMP"
 
 
@@ -318,7 +301,7 @@ def get_info(sock: socket.socket) -> Info:
     # Two bit fields of four in one byte: the first one is the low half on little-endian machines only.
     low, high = f[6] & 15, f[6] >> 4
     snd_wscale, rcv_wscale = (low, high) if sys.byteorder == "little" else (high, low)
-    return Info(f[0], f[5], snd_wscale, rcv_wscale, f[8], f[10], f[11], *f[23:28])
+    return Info(f[0], f[5], snd_wscale, rcv_wscale, f[10], *f[23:28])
 
 
 def get_state(sock: socket.socket) -> int:
