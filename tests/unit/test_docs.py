@@ -11,6 +11,10 @@ import pytest
 HERE = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted({*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("*/README.md")})
 CONTRIBUTING = HERE / "CONTRIBUTING.md"
+PACKAGES = {"migrate": "migrate", "tcpcp": "plugin/tcpcp"}
+#: Rooms whose files are in a table, or a list, of their own.
+WITH_TABLES = ("inventory", "endpoint", "kernel")
+WORD = re.compile(r"`(\w+)`")
 #: As pytest names a test; what stands in brackets is left to it.
 NAMED = re.compile(r"\b(tests/[\w/]+\.py)::(\w+)")
 
@@ -42,6 +46,32 @@ def test_what_is_to_be_touched_is_there() -> None:
     )
     assert [name for name in names if not (HERE / name).exists()] == []
     assert len(names) > 20
+
+
+def parts(text: str) -> dict[str, str]:
+    """Each package's part of the map: from its heading to the next one."""
+    found = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
+    return {name: part for name, part in zip(found[1::2], found[2::2], strict=True) if name in PACKAGES}
+
+
+def missing(package: str, part: str) -> list[str]:
+    """Files of *package* that *part* names in no row of their room; of a room with a table of its own nowhere."""
+    named: dict[str, set[str]] = {}
+    for room, row in re.findall(r"^\| (?:`([\w/]+?)/?`|beside the rooms) \|(.*)$", part, flags=re.MULTILINE):
+        named.setdefault(room, {"__init__"}).update(WORD.findall(row))
+    for room in WITH_TABLES:
+        named[room] = {"__init__", *WORD.findall(part)}
+    paths = (path.relative_to(HERE / PACKAGES[package]) for path in (HERE / PACKAGES[package]).rglob("*.py"))
+    return [
+        str(path)
+        for path in sorted(paths)
+        if path.parts[0] != "pb" and path.stem not in named.get("/".join(path.parts[:-1]), {"__init__"})
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_is_on_the_map(package: str) -> None:
+    assert missing(package, parts((HERE / "docs/architecture.md").read_text())[package]) == []
 
 
 @pytest.mark.parametrize("name", ["docs/trust.md", "docs/security.md", "docs/paper.md"])
