@@ -128,6 +128,10 @@ class Link:
             else:
                 self._send_bulk(parts, lane, timeout_s)
 
+    def unheard(self, message: Said) -> list[str]:
+        """What of *message* the other side is too old for: sentences for the user. It is sent all the same."""
+        return self._speech.unheard(message)
+
     def _encoded(self, kind: str, message: Message, payload: bytes) -> Parts:
         if kind in LANES and len(payload) > CHUNK_BYTES:
             raise ValueError(f"a chunk of {len(payload)} bytes; split it to {CHUNK_BYTES}")

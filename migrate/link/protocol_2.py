@@ -22,6 +22,11 @@ from migrate.pb.manifest_pb2 import ImageFile
 NUMBER = 2
 _ICI_IMAGE = "ici.img"
 _NO_NAMES = "{} is one more name of {}, and the destination's migrate makes two files of them"
+#: What a Restore may have that a version of this protocol passes over: what that means for the process.
+_PASSED_OVER = {
+    "ended_calls": "system calls in which threads of it wait end there as by a signal (EINTR)",
+    "others": "options of its sockets that CRIU does not carry are those of new sockets there",
+}
 _UPGRADE = "Install this migrate there too, or move without --copy-tree for that directory."
 
 
@@ -106,6 +111,16 @@ class Speech:
             yield kind, self._hello(said)
         else:
             yield kind, said
+
+    def unheard(self, said: Said) -> list[str]:
+        """What of *said* the partner will pass over: sentences for the user."""
+        if not isinstance(said, pb.Restore):
+            return []
+        return [
+            f"the destination's migrate {self._version} speaks protocol {NUMBER}, which has less: {what}"
+            for name, what in _PASSED_OVER.items()
+            if getattr(said, name)
+        ]
 
     def _restore(self, said: pb.Restore) -> pb.Restore:
         message = pb.Restore()

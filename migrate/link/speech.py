@@ -34,6 +34,9 @@ class Speech(Protocol):
     def heard(self, kind: str, message: Message, payload: bytes) -> tuple[str, Said]:
         """What a frame says, and of which kind that is. :raises ProtocolError: nothing."""
 
+    def unheard(self, said: Said) -> list[str]:
+        """What of *said* a partner of this protocol passes over: sentences for the user."""
+
 
 class Newest:
     """As it is said today: see :mod:`migrate.link.payloads`."""
@@ -48,6 +51,10 @@ class Newest:
     def heard(self, kind: str, message: Message, payload: bytes) -> tuple[str, Said]:
         """See :class:`Speech`."""
         return kind, payloads.joined(message, payload)
+
+    def unheard(self, said: Said) -> list[str]:
+        """See :class:`Speech`."""
+        return []
 
 
 def of(protocol: int, version: str) -> Speech:

@@ -199,6 +199,7 @@ class Streamed(Still):
             pb.EndedCall(tid=numbers.inside(one.tid), number=one.number) for one in found.waits
         )
         message.renamed.update(move.session.files.renamed)
+        move.account.report.notes += move.link.unheard(message)
         move.link.send(message)
         self.ready.packets.forwarder.start()
         restored = move.link.expect(pb.Restored, timeout_s=move.timeout_s)

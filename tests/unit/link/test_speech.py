@@ -114,6 +114,24 @@ def test_protocol_2_has_no_second_names() -> None:
         list(speech.of(2, "1").frames(Piece("/b", hard_link="/a", last=True), "copy"))
 
 
+def test_what_a_partner_of_protocol_2_passes_over_is_told() -> None:
+    """It does not know these fields, builds the process without them, and says nothing."""
+    restore = pb.Restore(ended_calls=[pb.EndedCall(tid=7, number=202)])
+    (calls,) = speech.of(2, "0.1.0").unheard(restore)
+    assert calls == (
+        "the destination's migrate 0.1.0 speaks protocol 2, which has less: system calls in which threads of"
+        " it wait end there as by a signal (EINTR)"
+    )
+    restore.others.add(inode=1)
+    assert [one.split(": ")[1].split()[0] for one in speech.of(2, "").unheard(restore)] == [
+        "system",
+        "options",
+    ]
+    for said in (pb.Restore(), pb.Commit(), Packets([b"x"])):
+        assert speech.of(2, "").unheard(said) == []
+    assert speech.Newest().unheard(restore) == []
+
+
 def test_a_name_that_is_no_text_is_no_piece() -> None:
     for make in (lambda: Piece("\udc80"), lambda: Piece("a", attributes={"user.\udc80": b""})):
         with pytest.raises(UnicodeEncodeError):
