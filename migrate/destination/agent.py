@@ -156,7 +156,7 @@ def _serve(link: Link, hello: pb.Hello) -> int:
 
     chronicle.began(hello)
     settle.sweep(lambda _: None)
-    errand = Errand(hello.migration_id, hello.hostname, functools.partial(_called_off, link))
+    errand = Errand(hello, functools.partial(_called_off, link))
     here = Destination(errand)
     link.checkpoint = here.watch
     status = Agent(link, here).serve()

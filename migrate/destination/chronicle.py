@@ -15,15 +15,19 @@ def began(hello: pb.Hello) -> None:
     """A driver has said hello."""
     name = os.uname()
     driver = {"host": hello.hostname, "migrate": hello.version, "protocol": hello.protocol}
+    driver |= {"by": hello.asked_by} if hello.asked_by else {}
     log.tell("began", migrate=VERSION, kernel=name.release, host=name.nodename, by=who.asked(), driver=driver)
 
 
 def ended(here: Destination, errand: Errand) -> None:
     """The session is over, and everything settled."""
     host = os.uname().nodename
+    program = f" ({errand.program})" if errand.program else ""
+    asked = f", asked for there by {errand.asked_by}" if errand.asked_by else ""
     log.ended(
         here.outcome,
-        f"process {errand.pid} from {errand.origin_host} to {host}: {here.outcome}",
+        f"process {errand.pid}{program} from {errand.origin_host} to {host}{asked}: {here.outcome}",
         pid=errand.pid,
+        program=errand.program,
         origin=errand.origin_host,
     )

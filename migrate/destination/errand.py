@@ -18,17 +18,18 @@ from migrate.watch import nothing
 class Errand:
     """One migration, for the agent.
 
-    :param migration_id: the driver's name for it, checked by the caller.
+    :param hello: the driver's; its name for the migration has been checked.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
-    :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known.
+    :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known. :ivar program: its name.
+    :ivar asked_by: who has asked for it there, if that is said.
     :ivar journalled: the kinds of entries that may be written for the message that is taken.
     :ivar phases: what was done, when, and how long it took.
     """
 
-    def __init__(self, migration_id: str, origin_host: str, called_off: Callable[[], None] = nothing) -> None:
-        self.migration_id, self.origin_host = migration_id, origin_host
-        self.called_off = called_off
-        self.pid = 0
+    def __init__(self, hello: pb.Hello, called_off: Callable[[], None] = nothing) -> None:
+        self.migration_id, self.origin_host = hello.migration_id, hello.hostname
+        self.asked_by, self.called_off = hello.asked_by, called_off
+        self.pid, self.program = 0, ""
         self.journalled = Column[type[Entry]](())
         self.phases: list[pb.PhaseTime] = []
         self._digests = Digests(called_off)

@@ -63,11 +63,18 @@ def of(protocol: int, version: str) -> Speech:
 
 
 def hello(
-    migration_id: str, *, hostname: str, boot_id: str, protocol: int = NEWEST, logged: bool = False
+    migration_id: str,
+    *,
+    hostname: str,
+    boot_id: str,
+    protocol: int = NEWEST,
+    logged: bool = False,
+    asked_by: str = "",
 ) -> Hello:
     """Ours.
 
     :param logged: a log of the migration is wanted, and kept.
+    :param asked_by: who has asked for it, for that log.
     """
     return Hello(
         protocol=protocol,
@@ -77,6 +84,7 @@ def hello(
         hostname=hostname,
         boot_id=boot_id,
         logged=logged,
+        asked_by=asked_by,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from migrate import limits, place, transport
 from migrate.errors import MigrateError, ProtocolError, Refused, TransportError
-from migrate.events import line, log
+from migrate.events import line, log, who
 from migrate.journal.reach import Reach, boot_id
 from migrate.link import failure, speech
 from migrate.link.end import Lost
@@ -72,11 +72,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             rules = Rules(machine)
             link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch, rules=rules)
             stack.callback(link.close)
-            link.send(
-                speech.hello(
-                    migration_id, hostname=os.uname().nodename, boot_id=boot_id(), logged=not request.check
-                )
-            )
+            link.send(_hello(migration_id, logged=not request.check))
             greeting = _greeting(link, request)
             link.speak(speech.agreed(greeting), greeting.version)
             if greeting.logged:
@@ -99,6 +95,12 @@ def told_of_refusal(session: Session) -> Iterator[None]:
             reason = failure.sendable("; ".join(reasons))[: line.MOST_TEXT]
             session.link.send(pb.Goodbye(outcome=Outcome.UNTOUCHED.value, reason=reason))
         raise
+
+
+def _hello(migration_id: str, *, logged: bool) -> pb.Hello:
+    asked_by = failure.sendable(who.in_words(who.asked()))[: line.MOST_TEXT]
+    name = os.uname().nodename
+    return speech.hello(migration_id, hostname=name, boot_id=boot_id(), logged=logged, asked_by=asked_by)
 
 
 def _greeting(link: Link, request: Request) -> pb.Hello:

@@ -77,7 +77,7 @@ class Stamp(_message.Message):
     def __init__(self, sent_ns: _Optional[int] = ..., answered_ns: _Optional[int] = ..., received_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id", "logged", "oldest_protocol")
+    __slots__ = ("protocol", "version", "migration_id", "hostname", "boot_id", "logged", "oldest_protocol", "asked_by")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +85,7 @@ class Hello(_message.Message):
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     LOGGED_FIELD_NUMBER: _ClassVar[int]
     OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ASKED_BY_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     migration_id: str
@@ -92,7 +93,8 @@ class Hello(_message.Message):
     boot_id: str
     logged: bool
     oldest_protocol: int
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., logged: _Optional[bool] = ..., oldest_protocol: _Optional[int] = ...) -> None: ...
+    asked_by: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., migration_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., logged: _Optional[bool] = ..., oldest_protocol: _Optional[int] = ..., asked_by: _Optional[str] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ()

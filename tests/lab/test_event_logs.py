@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,7 +111,9 @@ def assert_moved_and_stopped(bench: Bench, said: dict[str, str]) -> None:
         ).splitlines()  # type: ignore[misc]
         how = f": MOVED, runs on destination as PID {bench.pid}" if name == "origin" else ": MOVED"
         assert line.startswith("<30>") and line.endswith(how), line
-        assert f" {bench.pid}" in line and "from origin to destination" in line
+        there = " there" if name == "destination" else ""
+        asked = rf" {bench.pid} \(\w+\) from origin to destination, asked for{there} by root\b"
+        assert re.search(asked, line), line
         host.exec(["sh", "-c", f"pkill -f [S]OCK_DGRAM; rm -f /dev/log {path}"], check=False)
     assert_moved(bench)
 

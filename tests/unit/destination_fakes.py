@@ -69,7 +69,9 @@ class World:
         self.error: Callable[[], Exception] = lambda: OSError(28, "No space left")
         self.gone = True
         self.problems: list[str] = []
-        self.destination = Destination(Errand(ID, "origin", lambda: self.call("called_off")))
+        self.destination = Destination(
+            Errand(pb.Hello(migration_id=ID, hostname="origin"), lambda: self.call("called_off"))
+        )
 
     def call(self, name: str, result: Any = None) -> Any:
         self.calls.append(name)
