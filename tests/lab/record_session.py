@@ -1,7 +1,8 @@
 """record_session.py FILE: moves a small server between two hosts of a lab, and writes their session to FILE.
 
 To be run as root, with what is about to change still as it was: the file becomes `tests/unit/golden/session-N.txt`
-of the protocol that the next version must still speak. Needs a C compiler.
+of the protocol that the next version must still speak. When it has got more fields it is recorded again, and the
+first one kept as `session-N-first.txt`. Needs a C compiler.
 """
 
 from __future__ import annotations

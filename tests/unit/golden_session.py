@@ -1,5 +1,7 @@
 """Sessions that were recorded, byte for byte: `golden/session-N.txt` is one of protocol N.
 
+It is of the newest version that speaks it; `session-N-first.txt` is of the first one, and understood as well.
+
 A line is who said it (`o` the origin, `d` the destination), the kind of the frame, and the frame with its length,
 compressed by zlib, in base64. Pings are left out. It is the move of `tests/workloads/tiny.c` with two connections,
 of which one has bytes nobody has read and a FIN; `tests/lab/record_session.py` records one.
@@ -49,9 +51,19 @@ class Said(NamedTuple):
         return self.payload or (frame.image if self.kind == "image" else frame.copy).data
 
 
-def session(protocol: int) -> list[Said]:
-    """All frames of that protocol's, in their order."""
-    lines = (_DIRECTORY / f"session-{protocol}.txt").read_text().splitlines()
+def names() -> list[str]:
+    """Those that there are: the protocol, and what stands behind it."""
+    return sorted(path.stem.removeprefix("session-") for path in _DIRECTORY.glob("session-*.txt"))
+
+
+def protocol_of(name: str) -> int:
+    """That which is spoken in the session *name*."""
+    return int(name.partition("-")[0])
+
+
+def session(name: str) -> list[Said]:
+    """All frames of it, in their order."""
+    lines = (_DIRECTORY / f"session-{name}.txt").read_text().splitlines()
     words = (line.split() for line in lines if not line.startswith("#"))
     return [Said(who, kind, zlib.decompress(base64.b64decode(text))) for who, kind, text in words]
 

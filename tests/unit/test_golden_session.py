@@ -9,15 +9,15 @@ import dataclasses
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from destination_fakes import World, world
-from golden_session import Said, images, packets, records, session
+from golden_session import Said, images, names, packets, protocol_of, records, session
 
-from migrate.destination import agent, destination, gate, incoming
+from migrate.destination import agent, destination, gate, incoming, restored
 from migrate.files.images import Receiver, Sender
 from migrate.gap.inject import Inlet
 from migrate.gap.packets import Segment
@@ -36,7 +36,6 @@ from tcpcp.record.ici import State
 __all__ = ["world"]
 
 DEADLINE_S = 10.0
-PROTOCOLS = range(speech.OLDEST, speech.NEWEST + 1)
 #: What may be cut otherwise, and come in another order.
 BULK = ("image", "copy", "connections")
 
@@ -77,6 +76,22 @@ def ends() -> Iterator[tuple[Far, FdStream]]:
     end.close()
 
 
+def test_each_protocol_that_is_spoken_has_one() -> None:
+    assert {str(one) for one in range(speech.OLDEST, speech.NEWEST + 1)} <= set(names())
+
+
+def test_that_of_the_newest_version_has_what_came_later() -> None:
+    """Fields that the first version of its protocol had not, and passed over: its session has none of them."""
+
+    def later(name: str) -> list[bool]:
+        said = {one.kind: one.frame for one in session(name) if one.who == "o"}
+        hello, prepare, restore = said["hello"].hello, said["prepare"].prepare, said["restore"].restore
+        return [bool(one) for one in (hello.logged, prepare.runtime, restore.ended_calls, restore.others)]
+
+    assert later(str(speech.NEWEST)) == [True] * 4
+    assert not any(later(f"{speech.NEWEST}-first"))
+
+
 # --- to the agent ----------------------------------------------------------------------------------------
 
 
@@ -84,6 +99,8 @@ class Given:
     """The injector: what the stack would have got."""
 
     packets: list[bytes]
+    #: And what sockets would have been set to.
+    options: list[dict[str, Any]]
 
     def __init__(self) -> None:
         type(self).packets = []
@@ -94,6 +111,11 @@ class Given:
     def give(self, segment: Segment, *, marked: bool = False) -> None:
         type(self).packets.append(segment.packet)
 
+    @classmethod
+    def put_back(cls, wanted: Iterable[tuple[int, Any]], holders: Any) -> list[str]:
+        cls.options = [dict(options) for inode, options in wanted if inode in holders]
+        return []
+
 
 @pytest.fixture
 def there(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -103,15 +125,16 @@ def there(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(destination, "answer", lambda _: pb.HostInventory(hostname="destination"))
     monkeypatch.setattr(gate, "Injector", Given)
     monkeypatch.setattr(gate, "Inlet", Inlet)
+    monkeypatch.setattr(restored.plain_options, "put_back", Given.put_back)
     monkeypatch.setattr(gate, "Capture", world.fake("capture", take=[]))
     limits = dataclasses.replace(host.limits(), congestion_algorithms=None)
     monkeypatch.setattr(host, "limits", lambda: limits)
     return world
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_agent_takes_it(there: World, ends: tuple[Far, FdStream], tmp_path: Path, protocol: int) -> None:
-    (far, stream), said = ends, session(protocol)
+@pytest.mark.parametrize("name", names())
+def test_the_agent_takes_it(there: World, ends: tuple[Far, FdStream], tmp_path: Path, name: str) -> None:
+    (far, stream), said, protocol = ends, session(name), protocol_of(name)
     status: list[int] = []
     thread = threading.Thread(target=lambda: status.append(agent.serve(stream)))
     thread.start()
@@ -131,19 +154,23 @@ def test_the_agent_takes_it(there: World, ends: tuple[Far, FdStream], tmp_path: 
 
 def assert_complete(directory: Path, said: list[Said]) -> None:
     """The images are there, and those of the two connections; the packets of the gap were given, in their order."""
+    restore = next(one.frame.restore for one in said if one.kind == "restore")
+    begun_again = {f"core-{one.tid}.img" for one in restore.ended_calls}
     for name, content in images(said).items():
         if name not in ("ici.img", "inventory.img", "files.img"):
-            assert (directory / name.replace("level-1", "parent")).read_bytes() == content, name
+            as_sent = (directory / name.replace("level-1", "parent")).read_bytes() == content
+            assert as_sent == (name not in begun_again), name
     assert not (directory / "ici.img").exists()
     found = {int(path.stem.rpartition("-")[2], 16) for path in directory.glob("tcp-stream-*")}
     assert found == {ici.tag for ici in codec.loads_many(records(said))}
     given = [one for one in Given.packets if len(one) > 52]  # not the last nudge, which is empty
     assert given == packets(said) and len(given) > 3
+    assert [one["IP_TTL"] for one in Given.options] == [7 for _ in restore.others]
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_states_of_its_connections(protocol: int) -> None:
-    icis = list(codec.loads_many(records(session(protocol))))
+@pytest.mark.parametrize("name", names())
+def test_the_states_of_its_connections(name: str) -> None:
+    icis = list(codec.loads_many(records(session(name))))
     assert {one.state for one in icis} == {State.ESTABLISHED, State.CLOSE_WAIT}
     assert [one.receive_queue.data for one in icis if one.state is State.CLOSE_WAIT] == [b"nobody reads this"]
 
@@ -151,11 +178,11 @@ def test_the_states_of_its_connections(protocol: int) -> None:
 # --- by the origin ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", names())
 def test_the_origin_says_it(
-    ends: tuple[Far, FdStream], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: int
+    ends: tuple[Far, FdStream], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    said, (far, stream) = session(protocol), ends
+    said, (far, stream) = session(name), ends
     asked = iter([one.frame.question for one in said if one.who == "o" and one.frame.question])
     monkeypatch.setattr(questions.secrets, "randbelow", lambda _: next(asked) - 1)
     link = Link(stream)
@@ -186,7 +213,7 @@ def said_again(link: Link, far: Far, said: list[Said], directory: Path) -> Itera
             if isinstance(answer, pb.Hello):
                 link.speak(speech.agreed(answer), answer.version)
         elif one.kind == "restore":
-            yield from restored(link, far, said, sender)
+            yield from said_at_the_end(link, far, said, sender)
         elif one.kind == "gap":
             link.send(Packets(packets([one])))
             yield far.hear()
@@ -195,7 +222,7 @@ def said_again(link: Link, far: Far, said: list[Said], directory: Path) -> Itera
             yield far.hear()
 
 
-def restored(link: Link, far: Far, said: list[Said], sender: Sender) -> Iterator[Whole]:
+def said_at_the_end(link: Link, far: Far, said: list[Said], sender: Sender) -> Iterator[Whole]:
     """Images, connections, and the message that says that this was all, as the origin makes them."""
     restore = next(one.frame.restore for one in said if one.kind == "restore")
     icis = list(codec.loads_many(records(said)))
