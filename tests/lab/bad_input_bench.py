@@ -53,7 +53,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def stopped_at(bench: Bench, state: str, server: Server, *words: str) -> Iterator[Held]:
+def stopped_at(bench: InputBench, state: str, server: Server, *words: str) -> Iterator[Held]:
     """A migrate of *server* that has stopped at *state* of its machine."""
     held = Held(bench.origin, state, *words, server.pid, "destination")
     try:
@@ -62,7 +62,7 @@ def stopped_at(bench: Bench, state: str, server: Server, *words: str) -> Iterato
         held.stop()
 
 
-class Bench:
+class InputBench:
     """A lab of its own, on which everything can be broken.
 
     :ivar pid_there: on the destination, of what was moved last: another one where its own was not free.

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bad_input_bench import Bench
+from bad_input_bench import InputBench
 
 from migrate.criu import worker
 from migrate.lab import Host
@@ -38,7 +38,7 @@ Host changed
 
 
 @contextlib.contextmanager
-def ssh_aliases(bench: Bench) -> Iterator[None]:
+def ssh_aliases(bench: InputBench) -> Iterator[None]:
     """On the origin: names for a destination that something is wrong with, and a key that opens nothing."""
     home = bench.origin.root / "root/.ssh"
     lines = (home / "known_hosts").read_text().splitlines()

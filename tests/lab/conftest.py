@@ -7,7 +7,7 @@ from pathlib import Path
 
 import kills
 import pytest
-from bad_input_bench import Bench
+from bad_input_bench import InputBench
 from harness.reset import clean, reset
 from passing_lab import remove_filters
 from ssh_server import Server
@@ -26,10 +26,10 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def bench() -> Iterator[Bench]:
+def bench() -> Iterator[InputBench]:
     """A lab of the tests of bad input, which break it in many ways."""
     with Lab(f"bad-{os.getpid()}") as lab:
-        yield Bench(lab)
+        yield InputBench(lab)
 
 
 @pytest.fixture

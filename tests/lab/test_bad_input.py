@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_input_bench import ODD, Bench, stopped_at
+from bad_input_bench import ODD, InputBench, stopped_at
 from harness.hosts import in_network
 from harness.migrate import ran
 
@@ -23,7 +23,7 @@ TRACER = (
 TERMINAL = "import pty, sys; pty.spawn(sys.argv[1:])"
 
 
-def test_check_of_a_good_process_touches_nothing(bench: Bench) -> None:
+def test_check_of_a_good_process_touches_nothing(bench: InputBench) -> None:
     with bench.server() as server, bench.nothing_left():
         found = bench.migrate("--check", server.pid, "destination")
         assert (found.status, found.report["outcome"], found.report["exit_status"]) == (0, "UNTOUCHED", 0)
@@ -32,7 +32,7 @@ def test_check_of_a_good_process_touches_nothing(bench: Bench) -> None:
         server.serves()
 
 
-def test_check_of_a_bad_process(bench: Bench) -> None:
+def test_check_of_a_bad_process(bench: InputBench) -> None:
     """With --json there is one object a line, the report last, and nothing else anywhere."""
     with bench.server(address=bench.origin.ipv4) as server:
         found = bench.refused(server, "--check")
@@ -42,7 +42,7 @@ def test_check_of_a_bad_process(bench: Bench) -> None:
     assert found.stderr == ""
 
 
-def test_all_reasons_at_once(bench: Bench) -> None:
+def test_all_reasons_at_once(bench: InputBench) -> None:
     """And the same as text for people, not as JSON."""
     bench.write(bench.origin, "/srv/only/here", "here")
     words = ("cwd=/srv/only", "read=/srv/only/here", "deaf=10.77.1.1:6901", "unix=@all-at-once")
@@ -84,7 +84,7 @@ def test_all_reasons_at_once(bench: Bench) -> None:
         (("1", "-oProxyCommand=touch /tmp/x"), "-oProxyCommand"),
     ],
 )
-def test_usage(bench: Bench, words: tuple[str, ...], text: str) -> None:
+def test_usage(bench: InputBench, words: tuple[str, ...], text: str) -> None:
     with bench.nothing_left():
         done = bench.origin.exec(["migrate", *words], check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -92,7 +92,7 @@ def test_usage(bench: Bench, words: tuple[str, ...], text: str) -> None:
     assert "migrate --help" in done.stderr
 
 
-def test_no_such_process(bench: Bench) -> None:
+def test_no_such_process(bench: InputBench) -> None:
     with bench.nothing_left():
         found = bench.migrate(4_000_000, "destination")
     assert (found.status, found.codes) == (3, {("no-such-process", "origin")})
@@ -100,7 +100,7 @@ def test_no_such_process(bench: Bench) -> None:
     assert "runs" not in found.report["where"]
 
 
-def test_not_root(bench: Bench) -> None:
+def test_not_root(bench: InputBench) -> None:
     with bench.server() as server:
         found = bench.refused(
             server, wrap=("setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "-all")
@@ -108,7 +108,7 @@ def test_not_root(bench: Bench) -> None:
         found.must_say("origin", "needs root", "sudo")
 
 
-def test_root_without_its_privileges(bench: Bench) -> None:
+def test_root_without_its_privileges(bench: InputBench) -> None:
     with bench.server() as server:
         found = bench.refused(
             server, wrap=("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
@@ -116,7 +116,7 @@ def test_root_without_its_privileges(bench: Bench) -> None:
         found.must_say("origin", "CAP_NET_ADMIN")
 
 
-def test_init(bench: Bench) -> None:
+def test_init(bench: InputBench) -> None:
     with bench.server() as server, bench.nothing_left():
         found = bench.migrate(1, "destination")
         assert found.status == 3
@@ -124,7 +124,7 @@ def test_init(bench: Bench) -> None:
         server.serves()
 
 
-def test_own_ancestor(bench: Bench) -> None:
+def test_own_ancestor(bench: InputBench) -> None:
     with bench.nothing_left():
         done = bench.origin.exec(["sh", "-c", "migrate --json $$ destination; exit $?"], check=False)
     found = ran(done.returncode, done.stdout, done.stderr)
@@ -132,7 +132,7 @@ def test_own_ancestor(bench: Bench) -> None:
     found.must_say("origin", "migrate itself runs inside process", "not a parent of your shell")
 
 
-def test_kernel_thread(bench: Bench, tmp_path: Path) -> None:
+def test_kernel_thread(bench: InputBench, tmp_path: Path) -> None:
     """Of the machine itself, since a lab's host has a PID namespace and sees none."""
     thread = Path("/proc/2/comm")
     if not thread.exists() or thread.read_text() != "kthreadd\n":
@@ -149,7 +149,7 @@ def test_kernel_thread(bench: Bench, tmp_path: Path) -> None:
     found.must_say("origin", "kthreadd (PID 2) is a thread of the kernel", "PID of a program")
 
 
-def test_terminal(bench: Bench) -> None:
+def test_terminal(bench: InputBench) -> None:
     """--shell-job does not help: the terminal would have to move."""
     with bench.server(wrap=(sys.executable, "-c", TERMINAL)) as server:
         for words in ((), ("--shell-job",)):
@@ -157,7 +157,7 @@ def test_terminal(bench: Bench) -> None:
             found.must_say("origin", "descriptors 0, 1, 2 of", "is the terminal /dev/pts/", "setsid PROGRAM")
 
 
-def test_job_of_a_shell(bench: Bench) -> None:
+def test_job_of_a_shell(bench: InputBench) -> None:
     """Refused, but it moves if the user says that session and parent may stay: no descriptor is on a terminal."""
     with bench.server(wrap=("sh", "-c", '"$@" & wait', "sh")) as server:
         found = bench.refused(server)
@@ -166,7 +166,7 @@ def test_job_of_a_shell(bench: Bench) -> None:
         bench.moved(server, "--shell-job", "--leave-supervisor")
 
 
-def test_namespaces(bench: Bench) -> None:
+def test_namespaces(bench: InputBench) -> None:
     with bench.server(wrap=("unshare", "-m", "-i", "-p", "-f")) as server:
         found = bench.refused(server)
     assert found.codes == {(code, "origin") for code in ("namespace", "shell-job")}
@@ -174,7 +174,7 @@ def test_namespaces(bench: Bench) -> None:
         found.must_say("origin", f"runs in another {kind} namespace", "nsenter")
 
 
-def test_network_namespace(bench: Bench) -> None:
+def test_network_namespace(bench: InputBench) -> None:
     """It has no connection that the peer could use; it must go on running."""
     command = ("unshare", "-n", sys.executable, str(ODD), "127.0.0.1:6910")
     with bench.program(bench.origin, *command) as pid:
@@ -185,7 +185,7 @@ def test_network_namespace(bench: Bench) -> None:
         found.must_say("origin", "another net namespace", "nsenter")
 
 
-def test_traced(bench: Bench) -> None:
+def test_traced(bench: InputBench) -> None:
     with (
         bench.server() as server,
         bench.program(bench.origin, sys.executable, "-c", TRACER, str(server.pid)) as tracer,
@@ -194,7 +194,7 @@ def test_traced(bench: Bench) -> None:
         bench.refused(server).must_say("origin", f"traced by process {tracer}", "End the debugger")
 
 
-def test_unix_connection(bench: Bench) -> None:
+def test_unix_connection(bench: InputBench) -> None:
     """Nobody has accepted it: the other end has no descriptor of its own."""
     with (
         bench.odd(bench.origin, "127.0.0.1:6920", "unixserver=@outside"),
@@ -205,7 +205,7 @@ def test_unix_connection(bench: Bench) -> None:
         found.must_say("origin", "@outside", "name the parent")
 
 
-def test_accept_queue_that_is_never_emptied(bench: Bench) -> None:
+def test_accept_queue_that_is_never_emptied(bench: InputBench) -> None:
     with bench.server("stuck=10.77.1.100:6930") as server, bench.connect(bench.service, 6930) as waiting:
         found = bench.refused(server, "--max-gap", 2, "--timeout", 300, status=4)
         found.must_say("origin", "1 connection waits at 10.77.1.100:6930", "--max-gap")
@@ -216,7 +216,7 @@ def test_accept_queue_that_is_never_emptied(bench: Bench) -> None:
         bench.connect(bench.service, server.port).close()
 
 
-def test_twice_at_once(bench: Bench) -> None:
+def test_twice_at_once(bench: InputBench) -> None:
     with bench.server() as server, bench.nothing_left():
         with stopped_at(bench, "FROZEN", server) as first:
             second = bench.migrate(server.pid, "destination")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from bad_input_bench import Bench, stopped_at
+from bad_input_bench import InputBench, stopped_at
 from bad_input_breakage import filled, stub
 
 PYTHON = f"#!{sys.executable}\nfrom migrate.destination import agent\n"
@@ -30,7 +30,7 @@ agent.main([])
 """
 
 
-def test_file_and_working_directory_are_missing(bench: Bench) -> None:
+def test_file_and_working_directory_are_missing(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/one", "one")
     bench.origin.exec(["mkdir", "-p", "/srv/home"])
     with bench.server("cwd=/srv/home", "read=/srv/one") as server:
@@ -40,7 +40,7 @@ def test_file_and_working_directory_are_missing(bench: Bench) -> None:
     found.must_say("destination", "the working directory /srv/home", "mkdir -p /srv/home", "--copy-files")
 
 
-def test_file_of_another_size_or_build(bench: Bench) -> None:
+def test_file_of_another_size_or_build(bench: InputBench) -> None:
     """What is only read or run is not replaced, even with --copy-files: others may use it there."""
     bench.write(bench.origin, "/srv/sizes", "origin's")
     bench.origin.exec(["cp", "/bin/true", "/srv/code"])
@@ -58,7 +58,7 @@ def test_file_of_another_size_or_build(bench: Bench) -> None:
     found.must_say("destination", "/srv/code is another build there (build-id", "Install the same version")
 
 
-def test_copy_files(bench: Bench) -> None:
+def test_copy_files(bench: InputBench) -> None:
     """All that can be copied is, and the process goes on there; an aborted move leaves none of it."""
     bench.write(bench.origin, "/srv/deep/er/read", "read")
     bench.write(bench.origin, "/srv/log", "what the server has written")
@@ -83,7 +83,7 @@ def test_copy_files(bench: Bench) -> None:
             bench.destination.exec(["rm", "-rf", "/srv/deep", "/srv/wd", "/srv/library"])
 
 
-def test_images_damaged_on_their_way(bench: Bench) -> None:
+def test_images_damaged_on_their_way(bench: InputBench) -> None:
     with bench.server() as server, stub(bench.destination, PYTHON + DAMAGE) as path:
         found = bench.refused(server, "--agent", path, status=4)
     found.must_say("destination", "these images did not arrive as they were sent: ", "pages-", "Try again")
@@ -92,7 +92,7 @@ def test_images_damaged_on_their_way(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("role", "said"), [("destination", "cannot write "), ("origin", "No space left on device")]
 )
-def test_space_ends(bench: Bench, role: str, said: str) -> None:
+def test_space_ends(bench: InputBench, role: str, said: str) -> None:
     """After the check, in the middle of the stream."""
     with bench.server("memory=40") as server, bench.nothing_left():
         with stopped_at(bench, "FROZEN", server) as run, filled(bench.lab.hosts[role]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bad_input_bench import Bench, stopped_at
+from bad_input_bench import InputBench, stopped_at
 
 DATA = "/srv/closed/data"
 CLOSED = {
@@ -15,7 +15,7 @@ CLOSED = {
 
 
 @pytest.fixture
-def bench(bench: Bench) -> Iterator[Bench]:
+def bench(bench: InputBench) -> Iterator[InputBench]:
     """Both hosts have the file, on a file system of its own."""
     hosts = (bench.origin, bench.destination)
     for host in hosts:
@@ -27,13 +27,13 @@ def bench(bench: Bench) -> Iterator[Bench]:
         host.exec(["rmdir", "/srv/closed"])
 
 
-def close(bench: Bench, how: str) -> None:
+def close(bench: InputBench, how: str) -> None:
     bench.destination.exec(["sh", "-c", CLOSED[how]])
 
 
 @pytest.mark.parametrize("how", CLOSED)
 @pytest.mark.parametrize("options", [(), ("--copy-files",)])
-def test_refused_until_the_remedy_was_tried(bench: Bench, how: str, options: tuple[str, ...]) -> None:
+def test_refused_until_the_remedy_was_tried(bench: InputBench, how: str, options: tuple[str, ...]) -> None:
     if options:
         bench.write(bench.destination, DATA, "other")
     close(bench, how)
@@ -46,7 +46,7 @@ def test_refused_until_the_remedy_was_tried(bench: Bench, how: str, options: tup
 
 
 @pytest.mark.parametrize("how", CLOSED)
-def test_closed_between_check_and_freeze(bench: Bench, how: str) -> None:
+def test_closed_between_check_and_freeze(bench: InputBench, how: str) -> None:
     with bench.server(f"write={DATA}") as server:
         with stopped_at(bench, "CHECKED", server) as run:
             close(bench, how)

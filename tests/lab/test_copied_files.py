@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bad_input_bench import Bench, stopped_at
+from bad_input_bench import InputBench, stopped_at
 from harness.migrate import run_migrate
 from harness.wait import eventually
 
@@ -20,18 +20,18 @@ SQLITE = (
 
 
 @pytest.fixture
-def bench(bench: Bench) -> Iterator[Bench]:
+def bench(bench: InputBench) -> Iterator[InputBench]:
     """The files of these tests are in /srv/copied and /run/copied, on both hosts."""
     yield bench
     for host in (bench.origin, bench.destination):
         host.exec(["rm", "-rf", "/srv/copied", "/run/copied", "/etc/victim.conf"])
 
 
-def both(bench: Bench) -> tuple[Host, Host]:
+def both(bench: InputBench) -> tuple[Host, Host]:
     return bench.origin, bench.destination
 
 
-def test_there_and_back_it_goes_on_with_its_own_data(bench: Bench) -> None:
+def test_there_and_back_it_goes_on_with_its_own_data(bench: InputBench) -> None:
     """The same size is not the same file."""
     bench.write(bench.origin, "/srv/copied/data", "FIRST ")
     with bench.server("write=/srv/copied/data") as server:
@@ -44,7 +44,7 @@ def test_there_and_back_it_goes_on_with_its_own_data(bench: Bench) -> None:
         assert bench.read(bench.origin, "/srv/copied/data") == "SECOND"
 
 
-def test_the_same_size_is_refused_without_leave_to_copy(bench: Bench) -> None:
+def test_the_same_size_is_refused_without_leave_to_copy(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/copied/data", "origin")
     bench.write(bench.destination, "/srv/copied/data", "other!")
     with bench.server("write=/srv/copied/data") as server:
@@ -53,7 +53,7 @@ def test_the_same_size_is_refused_without_leave_to_copy(bench: Bench) -> None:
     found.must_say("destination", "/srv/copied/data has other content there", "--copy-files")
 
 
-def test_a_users_link_is_not_followed(bench: Bench) -> None:
+def test_a_users_link_is_not_followed(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/copied/d/victim.conf", "a user's")
     bench.write(bench.destination, "/etc/victim.conf", "root's")
     bench.destination.exec(["sh", "-c", "mkdir /srv/copied && ln -s /etc /srv/copied/d"])
@@ -63,7 +63,7 @@ def test_a_users_link_is_not_followed(bench: Bench) -> None:
     assert bench.read(bench.destination, "/etc/victim.conf") == "root's"
 
 
-def test_a_link_that_is_made_after_the_check_is_not_followed(bench: Bench) -> None:
+def test_a_link_that_is_made_after_the_check_is_not_followed(bench: InputBench) -> None:
     """It is copied again in the freeze, and put back after that has failed: through no link either."""
     bench.write(bench.origin, "/srv/copied/d/victim.conf", "a user's")
     bench.write(bench.destination, "/etc/victim.conf", "root's")
@@ -80,7 +80,7 @@ def test_a_link_that_is_made_after_the_check_is_not_followed(bench: Bench) -> No
     assert not [name for name in bench.names(bench.destination, "/etc") if ".migrate-" in name]
 
 
-def test_what_is_written_until_the_freeze_is_refused(bench: Bench) -> None:
+def test_what_is_written_until_the_freeze_is_refused(bench: InputBench) -> None:
     for host in both(bench):
         bench.write(host, "/srv/copied/data", "same")
     with bench.server("write=/srv/copied/data") as server:
@@ -93,7 +93,7 @@ def test_what_is_written_until_the_freeze_is_refused(bench: Bench) -> None:
         server.serves()
 
 
-def test_what_is_written_until_the_freeze_is_copied(bench: Bench) -> None:
+def test_what_is_written_until_the_freeze_is_copied(bench: InputBench) -> None:
     for host in both(bench):
         bench.write(host, "/srv/copied/data", "same")
     with bench.server("write=/srv/copied/data") as server:
@@ -109,7 +109,7 @@ def test_what_is_written_until_the_freeze_is_copied(bench: Bench) -> None:
             bench.end_there(found, server.address)
 
 
-def test_mode_owner_and_times_are_kept(bench: Bench) -> None:
+def test_mode_owner_and_times_are_kept(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/copied/deep/data", "x")
     bench.origin.exec(["chown", "-R", "1000:50", "/srv/copied"])
     bench.origin.exec(["chmod", "2750", "/srv/copied/deep"])
@@ -131,7 +131,7 @@ def _same(one: object, other: object) -> None:
     assert one == other
 
 
-def test_another_mode_is_refused_before_the_freeze(bench: Bench) -> None:
+def test_another_mode_is_refused_before_the_freeze(bench: InputBench) -> None:
     for host, mode in zip(both(bench), ("0700", "0755"), strict=True):
         bench.write(host, "/srv/copied/cwd/data", "x")
         host.exec(["chmod", mode, "/srv/copied/cwd"])
@@ -140,7 +140,7 @@ def test_another_mode_is_refused_before_the_freeze(bench: Bench) -> None:
     found.must_say("destination", "/srv/copied/cwd has the mode 0755 there and 0700", "chmod 0700")
 
 
-def test_a_directory_that_it_works_in_is_not_emptied(bench: Bench) -> None:
+def test_a_directory_that_it_works_in_is_not_emptied(bench: InputBench) -> None:
     """A server of files, say: it has none of them open. Also where something came into it since the check."""
     bench.origin.exec(["mkdir", "-p", "/srv/copied/www"])
     with bench.server("cwd=/srv/copied/www") as server:
@@ -160,7 +160,7 @@ def test_a_directory_that_it_works_in_is_not_emptied(bench: Bench) -> None:
         bench.moved(server, "--copy-tree", "/srv/copied/www", then=copied)
 
 
-def test_data_beside_the_open_file_is_not_left_behind(bench: Bench) -> None:
+def test_data_beside_the_open_file_is_not_left_behind(bench: InputBench) -> None:
     """Copied as a tree, with what was written meanwhile; what was there before is gone with it."""
     bench.write(bench.origin, "/srv/copied/db/log", "log")
     bench.write(bench.origin, "/srv/copied/db/sub/base", "base")
@@ -179,7 +179,7 @@ def test_data_beside_the_open_file_is_not_left_behind(bench: Bench) -> None:
         bench.moved(server, *tree, then=copied)
 
 
-def test_a_tree_comes_back_when_nothing_moves(bench: Bench) -> None:
+def test_a_tree_comes_back_when_nothing_moves(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/copied/db/log", "log")
     bench.write(bench.destination, "/srv/copied/db/sub/stale", "stale")
     with bench.server("write=/srv/copied/db/log") as server:
@@ -193,7 +193,7 @@ def test_a_tree_comes_back_when_nothing_moves(bench: Bench) -> None:
     assert bench.names(bench.destination, "/srv/copied") == {"db"}
 
 
-def test_what_goes_with_the_tree_there_is_told(bench: Bench) -> None:
+def test_what_goes_with_the_tree_there_is_told(bench: InputBench) -> None:
     """By the check, and in the report."""
     bench.write(bench.origin, "/srv/copied/db/log", "log")
     for name in ("log", "sub/stale"):
@@ -214,7 +214,7 @@ def test_what_goes_with_the_tree_there_is_told(bench: Bench) -> None:
             bench.end_there(moved, server.address)
 
 
-def test_an_open_database_is_not_copied(bench: Bench) -> None:
+def test_an_open_database_is_not_copied(bench: InputBench) -> None:
     bench.origin.exec(["mkdir", "-p", "/srv/copied"])
     bench.origin.exec([sys.executable, "-c", SQLITE.format("/srv/copied/app.db")])
     with bench.server("write=/srv/copied/app.db") as server:
@@ -223,7 +223,7 @@ def test_an_open_database_is_not_copied(bench: Bench) -> None:
     found.must_say("destination", "/srv/copied/app.db is an open SQLite database", "storage that both hosts")
 
 
-def test_a_lease_is_not_broken(bench: Bench) -> None:
+def test_a_lease_is_not_broken(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/copied/leased", "x")
     code = (
         "import fcntl, os, signal; f = os.open('/srv/copied/leased', os.O_RDWR); fcntl.fcntl(f, fcntl.F_SETLEASE,"
@@ -236,7 +236,7 @@ def test_a_lease_is_not_broken(bench: Bench) -> None:
         assert bench.origin.exec(["kill", "-0", str(pid)], check=False).returncode == 0
 
 
-def test_a_named_pipe_that_others_have_open(bench: Bench) -> None:
+def test_a_named_pipe_that_others_have_open(bench: InputBench) -> None:
     for host in both(bench):
         host.exec(["sh", "-c", "mkdir -p /srv/copied && mkfifo /srv/copied/fifo"])
     with (
@@ -247,7 +247,7 @@ def test_a_named_pipe_that_others_have_open(bench: Bench) -> None:
     found.must_say("origin", "named pipe", "/srv/copied/fifo, sh (PID")
 
 
-def test_a_lock_that_is_held_there(bench: Bench) -> None:
+def test_a_lock_that_is_held_there(bench: InputBench) -> None:
     for host in both(bench):
         bench.write(host, "/srv/copied/lock", "")
     code = (
@@ -265,7 +265,7 @@ def test_a_lock_that_is_held_there(bench: Bench) -> None:
     found.must_say("destination", "/srv/copied/lock", "is locked there by python")
 
 
-def test_the_directory_of_a_unix_socket_is_made(bench: Bench) -> None:
+def test_the_directory_of_a_unix_socket_is_made(bench: InputBench) -> None:
     bench.origin.exec(
         ["sh", "-c", "mkdir -p /run/copied/app; cd /run/copied; chmod 0711 app; chown 1000 app"]
     )
@@ -282,7 +282,7 @@ def test_the_directory_of_a_unix_socket_is_made(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("path", ["/run/copied/app.sock", "@copied"])
-def test_a_name_of_a_unix_socket_that_is_taken_there(bench: Bench, path: str) -> None:
+def test_a_name_of_a_unix_socket_that_is_taken_there(bench: InputBench, path: str) -> None:
     for host in both(bench):
         host.exec(["mkdir", "-p", "/run/copied"])
     port = bench.free_port()
@@ -297,7 +297,7 @@ def test_a_name_of_a_unix_socket_that_is_taken_there(bench: Bench, path: str) ->
     assert path in shown
 
 
-def test_a_udp_port_that_is_taken_there(bench: Bench) -> None:
+def test_a_udp_port_that_is_taken_there(bench: InputBench) -> None:
     code = (
         "import socket, time; s = socket.socket(2, 2); s.bind(('0.0.0.0', 5353)); print(1); time.sleep(1000)"
     )
@@ -311,7 +311,7 @@ def test_a_udp_port_that_is_taken_there(bench: Bench) -> None:
     found.must_say("destination", "UDP port 5353 is taken by python", f"(PID {other})")
 
 
-def test_words_of_the_report_are_json(bench: Bench) -> None:
+def test_words_of_the_report_are_json(bench: InputBench) -> None:
     """A file of an odd name in the refusal breaks no line."""
     bench.write(bench.origin, '/srv/copied/a "b\\', "x")
     with bench.server('write=/srv/copied/a "b\\') as server:
@@ -319,7 +319,7 @@ def test_words_of_the_report_are_json(bench: Bench) -> None:
     assert json.dumps(found.report) and ("no-file", "destination") in found.codes
 
 
-def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
+def test_what_is_not_cleaned_up_there_is_told(bench: InputBench) -> None:
     """What was mounted in the directory that was replaced, after the check: it stays, and a note says so."""
     bench.write(bench.origin, "/srv/copied/own/data", "ours")
     bench.write(bench.destination, "/srv/copied/own/volume/its", "its")
@@ -342,7 +342,7 @@ def test_what_is_not_cleaned_up_there_is_told(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("option", [["--copy-files"], ["--copy-tree", "/srv/copied/full/db"]])
-def test_no_room_there(bench: Bench, option: list[str]) -> None:
+def test_no_room_there(bench: InputBench, option: list[str]) -> None:
     """It is known before the freeze, also when the room that was there at the check is gone when it is needed."""
     bench.origin.exec(["mkdir", "-p", "/srv/copied/full/db"])
     bench.origin.exec(["sh", "-c", "head -c 3000000 /dev/urandom >/srv/copied/full/db/data"])
@@ -358,7 +358,7 @@ def test_no_room_there(bench: Bench, option: list[str]) -> None:
                 bench.destination.exec(["umount", "/srv/copied/full"])
 
 
-def test_a_file_that_is_mostly_empty_stays_so(bench: Bench) -> None:
+def test_a_file_that_is_mostly_empty_stays_so(bench: InputBench) -> None:
     script = "mkdir -p /srv/copied && truncate -s 100M /srv/copied/image && echo x >>/srv/copied/image"
     bench.origin.exec(["sh", "-c", script])
 
@@ -371,7 +371,7 @@ def test_a_file_that_is_mostly_empty_stays_so(bench: Bench) -> None:
         bench.moved(server, "--copy-files", then=look)
 
 
-def test_only_mode_owner_and_times_change(bench: Bench) -> None:
+def test_only_mode_owner_and_times_change(bench: InputBench) -> None:
     """Between check and freeze; a mode that differs would be an error of CRIU's."""
     bench.write(bench.origin, "/srv/copied/own/data", "x")
 
@@ -393,7 +393,7 @@ def test_only_mode_owner_and_times_change(bench: Bench) -> None:
             bench.end_there(found, server.address)
 
 
-def test_one_file_by_two_names(bench: Bench) -> None:
+def test_one_file_by_two_names(bench: InputBench) -> None:
     """It would become two: refused, and --copy-tree keeps it one."""
     bench.write(bench.origin, "/srv/copied/own/one", "x")
     bench.origin.exec(["ln", "/srv/copied/own/one", "/srv/copied/own/two"])
@@ -411,7 +411,7 @@ def test_one_file_by_two_names(bench: Bench) -> None:
         bench.moved(server, "--copy-tree", "/srv/copied/own", then=one)
 
 
-def test_two_files_there_that_are_one_here(bench: Bench) -> None:
+def test_two_files_there_that_are_one_here(bench: InputBench) -> None:
     for host in both(bench):
         bench.write(host, "/srv/copied/one", "same")
     bench.origin.exec(["ln", "/srv/copied/one", "/srv/copied/two"])

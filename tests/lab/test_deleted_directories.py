@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bad_input_bench import Bench, Server, stopped_at
+from bad_input_bench import InputBench, Server, stopped_at
 from harness.wait import eventually
 
 #: Works in a directory that is deleted, with those that it was in.
@@ -19,7 +19,7 @@ while True: time.sleep(1000)
 
 
 @pytest.fixture
-def program(bench: Bench) -> Iterator[Server]:
+def program(bench: InputBench) -> Iterator[Server]:
     with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", BEGINS) as pid:
         eventually(lambda: "begun" in bench.names(bench.origin, "/run"), "begun")
         yield Server(pid, "", 0, server.connection, "")
@@ -28,7 +28,7 @@ def program(bench: Bench) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("by", ["driver", "guardian"])
-def test_after_a_rollback(bench: Bench, program: Server, by: str) -> None:
+def test_after_a_rollback(bench: InputBench, program: Server, by: str) -> None:
     with bench.nothing_left():
         with stopped_at(bench, "RESTORED", program) as run:
             if by == "driver":
@@ -40,7 +40,7 @@ def test_after_a_rollback(bench: Bench, program: Server, by: str) -> None:
         eventually(lambda: "gone" not in bench.names(bench.destination, "/srv"), "as before")
 
 
-def test_after_a_move(bench: Bench, program: Server) -> None:
+def test_after_a_move(bench: InputBench, program: Server) -> None:
     """The deleted one is deleted there; those that it was in may be of use to the process."""
     found = bench.migrate(program.pid, "destination")
     bench.end_there(found)
@@ -48,7 +48,7 @@ def test_after_a_move(bench: Bench, program: Server) -> None:
     assert bench.names(bench.destination, "/srv/gone/deep") == set()
 
 
-def test_what_somebody_has_put_there_stays(bench: Bench, program: Server) -> None:
+def test_what_somebody_has_put_there_stays(bench: InputBench, program: Server) -> None:
     with stopped_at(bench, "RESTORED", program) as run:
         bench.destination.exec(["sh", "-c", "mkdir -p /srv/gone/deep && echo word > /srv/gone/deep/file"])
         run.signal("INT")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from bad_input_bench import Bench
+from bad_input_bench import InputBench
 
 
-def test_a_stranger_writes_to_a_pipe_of_the_server(bench: Bench) -> None:
+def test_a_stranger_writes_to_a_pipe_of_the_server(bench: InputBench) -> None:
     """It was killed by SIGPIPE when the server moved, and what it had written was lost."""
     with bench.server("stranger") as server:
         found = bench.refused(server, "--check")

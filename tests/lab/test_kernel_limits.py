@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bad_input_bench import Bench, Server
+from bad_input_bench import InputBench, Server
 from harness.wait import eventually
 
 AGENT = Path(sys.executable).parent / "migrate-agent"
@@ -22,13 +22,13 @@ while True: time.sleep(1000)
 
 
 @pytest.fixture
-def bench(bench: Bench) -> Iterator[Bench]:
+def bench(bench: InputBench) -> Iterator[InputBench]:
     yield bench
     bench.origin.exec(["rm", "-f", "/run/begun"])
     bench.destination.exec(["rm", "-f", "/tmp/limited-agent"])
 
 
-def limited(bench: Bench, most: int) -> None:
+def limited(bench: InputBench, most: int) -> None:
     """A root who may not raise limits, as in a container, and may have so many descriptors."""
     words = f"ulimit -n {most}; exec setpriv --bounding-set -sys_resource {AGENT}"
     script = (
@@ -37,7 +37,7 @@ def limited(bench: Bench, most: int) -> None:
     bench.destination.exec(["sh", "-c", script])
 
 
-def test_a_descriptor_of_a_high_number(bench: Bench) -> None:
+def test_a_descriptor_of_a_high_number(bench: InputBench) -> None:
     with (
         bench.server() as server,
         bench.program(bench.origin, sys.executable, "-c", HIGH, "6000") as pid,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bad_input_bench import Bench, Server
+from bad_input_bench import InputBench, Server
 from harness.wait import eventually
 
 #: Says when it has done what is done with the file that is named.
@@ -23,7 +23,7 @@ FILE = "/srv/there/it"
 
 
 @pytest.fixture
-def bench(bench: Bench) -> Iterator[Bench]:
+def bench(bench: InputBench) -> Iterator[InputBench]:
     """Both hosts have a program of the same build, and a device, on a file system of its own."""
     hosts = (bench.origin, bench.destination)
     for host in hosts:
@@ -35,7 +35,7 @@ def bench(bench: Bench) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("what", ["mapped", "deleted", "device"])
-def test_refused_until_the_remedy_was_tried(bench: Bench, what: str) -> None:
+def test_refused_until_the_remedy_was_tried(bench: InputBench, what: str) -> None:
     option, path = ("nodev", "/srv/there/null") if what == "device" else ("noexec", FILE)
     if what == "device":
         for host in (bench.origin, bench.destination):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from bad_input_bench import Bench, Server, stopped_at
+from bad_input_bench import InputBench, Server, stopped_at
 from harness.wait import eventually
 
 from migrate.lab import Host
@@ -52,7 +52,7 @@ LARGE = str(1 << 40)
 
 
 @contextmanager
-def at_its_limit(bench: Bench, kind: str, hard: str, when: str = "now") -> Iterator[Server]:
+def at_its_limit(bench: InputBench, kind: str, hard: str, when: str = "now") -> Iterator[Server]:
     port = bench.free_port()
     words = [sys.executable, "-c", PROGRAM, bench.service, str(port), kind, hard, when]
     with bench.program(bench.origin, *words) as pid:
@@ -73,7 +73,7 @@ def limits(host: Host, pid: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(("kind", "hard"), [("descriptors", "128"), ("addresses", LARGE), ("locked", "1")])
-def test_what_the_hard_limit_allows_is_lent(bench: Bench, kind: str, hard: str) -> None:
+def test_what_the_hard_limit_allows_is_lent(bench: InputBench, kind: str, hard: str) -> None:
     with at_its_limit(bench, kind, hard) as server:
         before = limits(bench.origin, server.pid)
         bench.moved(
@@ -88,14 +88,14 @@ def compare(before: object, after: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["descriptors", "addresses", "locked"])
-def test_refused_before_the_freeze(bench: Bench, kind: str) -> None:
+def test_refused_before_the_freeze(bench: InputBench, kind: str) -> None:
     with at_its_limit(bench, kind, "64" if kind == "descriptors" else "0") as server:
         found = bench.refused(server, "--copy-files")
     assert found.codes == {(f"cramped-{kind}", "origin")}
     found.must_say("origin", f"prlimit --pid {server.pid} --")
 
 
-def test_it_has_come_to_its_limit_since_the_check(bench: Bench) -> None:
+def test_it_has_come_to_its_limit_since_the_check(bench: InputBench) -> None:
     with at_its_limit(bench, "descriptors", "64", "later") as server:
         with stopped_at(bench, "CHECKED", server, "--copy-files") as run:
             bench.origin.exec(["kill", "-USR1", str(server.pid)])
@@ -108,7 +108,7 @@ def test_it_has_come_to_its_limit_since_the_check(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("number", ["-TERM", "-KILL"])
-def test_a_limit_that_was_lent_is_taken_back(bench: Bench, number: str) -> None:
+def test_a_limit_that_was_lent_is_taken_back(bench: InputBench, number: str) -> None:
     """By the driver that rolls back, and by the guardian of one that was killed."""
     with at_its_limit(bench, "descriptors", "128") as server, bench.nothing_left():
         before = limits(bench.origin, server.pid)
@@ -120,7 +120,7 @@ def test_a_limit_that_was_lent_is_taken_back(bench: Bench, number: str) -> None:
         assert lent != before
 
 
-def test_signals_that_wait(bench: Bench) -> None:
+def test_signals_that_wait(bench: InputBench) -> None:
     """More than the destination takes: refused, until the limit there is another one; then all wait there."""
     agent = "/run/agent"
     words = f"echo 'prlimit --pid $$ --sigpending=1500:1500 && exec migrate-agent \"$@\"' >> {agent}"

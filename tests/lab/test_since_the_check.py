@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bad_input_bench import Bench, Server, stopped_at
+from bad_input_bench import InputBench, Server, stopped_at
 from harness.wait import eventually
 
 from migrate.lab import Host
@@ -60,14 +60,14 @@ GONE = "assert libc.semctl(i, 0, 12) == 5; libc.semctl(i, 0, 0)"
 
 
 @pytest.fixture
-def since(bench: Bench) -> Iterator[None]:
+def since(bench: InputBench) -> Iterator[None]:
     yield
     for host in (bench.origin, bench.destination):
         host.exec(["rm", "-rf", "/run/since"])
 
 
 @contextlib.contextmanager
-def obedient(bench: Bench, *words: str) -> Iterator[Server]:
+def obedient(bench: InputBench, *words: str) -> Iterator[Server]:
     with (
         bench.program(bench.origin, sys.executable, "-c", PROGRAM, *words) as pid,
         socket.socket() as nothing,
@@ -76,7 +76,7 @@ def obedient(bench: Bench, *words: str) -> Iterator[Server]:
         yield Server(pid, "", 0, nothing, "")
 
 
-def said(bench: Bench, host: Host, name: str) -> None:
+def said(bench: InputBench, host: Host, name: str) -> None:
     eventually(lambda: name in bench.names(host, "/run/since"), name)
 
 
@@ -120,7 +120,7 @@ def said(bench: Bench, host: Host, name: str) -> None:
     ],
 )
 def test_begun_between_check_and_freeze(
-    bench: Bench, since: None, begins: str, has: str, words: list[str]
+    bench: InputBench, since: None, begins: str, has: str, words: list[str]
 ) -> None:
     with obedient(bench, begins, has) as program, stopped_at(bench, "CHECKED", program) as run:
         bench.origin.exec(["kill", "-USR1", str(program.pid)])

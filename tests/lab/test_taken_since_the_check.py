@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bad_input_bench import Bench, Server, stopped_at
+from bad_input_bench import InputBench, Server, stopped_at
 from harness.migrate import Ran
 from harness.wait import eventually
 
@@ -21,7 +21,7 @@ while True: time.sleep(1000)
 
 
 @pytest.mark.parametrize("option", ["SO_REUSEADDR", "SO_REUSEPORT"])
-def test_a_udp_port(bench: Bench, option: str) -> None:
+def test_a_udp_port(bench: InputBench, option: str) -> None:
     """CRIU binds with both options, so the other one alone has to permit it."""
     with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", DATAGRAMS) as pid:
         program = Server(pid, "", 0, server.connection, "")
@@ -45,7 +45,7 @@ signal.pause()
 """
 
 
-def test_a_file_that_is_copied(bench: Bench, copied: str) -> None:
+def test_a_file_that_is_copied(bench: InputBench, copied: str) -> None:
     """The copy is in its place by then, and would be the file of the process and of somebody else."""
     with bench.server(f"write={copied}") as server:
         with (
@@ -62,7 +62,7 @@ def test_a_file_that_is_copied(bench: Bench, copied: str) -> None:
     assert bench.names(bench.destination, "/srv/copied") == {"data"}
 
 
-def test_a_file_that_somebody_only_reads_there(bench: Bench, copied: str) -> None:
+def test_a_file_that_somebody_only_reads_there(bench: InputBench, copied: str) -> None:
     """As by the check, which does not look for readers either."""
     with (
         bench.server(f"write={copied}") as server,
@@ -73,7 +73,7 @@ def test_a_file_that_somebody_only_reads_there(bench: Bench, copied: str) -> Non
 
 
 @pytest.fixture
-def copied(bench: Bench) -> Iterator[str]:
+def copied(bench: InputBench) -> Iterator[str]:
     bench.write(bench.origin, "/srv/copied/data", "mine!")
     bench.write(bench.destination, "/srv/copied/data", "theirs")
     yield "/srv/copied/data"
@@ -81,7 +81,7 @@ def copied(bench: Bench) -> Iterator[str]:
         host.exec(["rm", "-rf", "/srv/copied"])
 
 
-def has_open(bench: Bench, pid: int, path: str) -> bool:
+def has_open(bench: InputBench, pid: int, path: str) -> bool:
     return path in bench.destination.exec(["sh", "-c", f"ls -l /proc/{pid}/fd"], check=False).stdout
 
 
@@ -94,7 +94,7 @@ signal.pause()
 """
 
 
-def test_a_link_on_the_way_to_a_unix_socket(bench: Bench) -> None:
+def test_a_link_on_the_way_to_a_unix_socket(bench: InputBench) -> None:
     """Nothing is made where it leads now; root follows nobody's link."""
     bench.destination.exec(
         ["sh", "-c", "mkdir -p /srv/bound-one /srv/bound-other && ln -s bound-one /srv/link"]
@@ -135,7 +135,7 @@ while True: time.sleep(1000)
 """
 
 
-def test_a_unix_socket_that_is_made_as_criu_removes_it(bench: Bench) -> None:
+def test_a_unix_socket_that_is_made_as_criu_removes_it(bench: InputBench) -> None:
     """CRIU gives no chance to keep it, but the process does not take its place without a word."""
     found = next((one for one in (beaten_by_criu(bench) for _ in range(TRIES)) if one), None)
     assert found, f"the other program was too slow {TRIES} times"
@@ -143,7 +143,7 @@ def test_a_unix_socket_that_is_made_as_criu_removes_it(bench: Bench) -> None:
     found.must_say("destination", "somebody else has made /srv/meanwhile", "ss -xap")
 
 
-def beaten_by_criu(bench: Bench) -> Ran | None:
+def beaten_by_criu(bench: InputBench) -> Ran | None:
     """A move in which the other program has made its socket, and CRIU removed that; None where it was too slow."""
     with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", HAS) as pid:
         program = Server(pid, "", 0, server.connection, "")

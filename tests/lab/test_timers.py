@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bad_input_bench import Bench
+from bad_input_bench import InputBench
 from harness.wait import eventually
 
 #: A timer that expires all the time and is not read before there is a file; then it is, and once more.
@@ -25,7 +25,7 @@ time.sleep(1000)
 """
 
 
-def test_a_periodic_timer_that_nobody_has_read(bench: Bench) -> None:
+def test_a_periodic_timer_that_nobody_has_read(bench: InputBench) -> None:
     """It counts on: the kernel sets it again only when it is read, and until then shows one that is not set."""
     with bench.program(bench.origin, sys.executable, "-c", COUNTS) as pid:
         found = bench.migrate(pid, "destination")
