@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
-from migrate import limits
+from migrate import host_name, limits
 from migrate.errors import MigrateError
 from migrate.events import line, log
 from migrate.gap.capture import Capture
@@ -23,7 +23,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
 from migrate.recovery import doubt, hold, records, undo, way_back
 from migrate.recovery.guardian import Guardian
-from migrate.recovery.instructions import in_doubt, look
+from migrate.recovery.instructions import in_doubt, look, undecided
 from migrate.recovery.records import Record
 from migrate.report.report import Outcome, Report
 from migrate.request import Request
@@ -159,7 +159,7 @@ class Ending:
         return True
 
     def _not_undone(self, problems: Iterable[str]) -> None:
-        self._report.notes += [f"not undone on the destination: {problem}" for problem in problems]
+        self._report.notes += [f"not undone on {self._request.host}: {problem}" for problem in problems]
 
     def _see_to_the_other_side(self, record: Record, wanted: tuple[int, ...]) -> pb.Answer | None:
         """The destination has not confirmed that it has cleaned up. A new agent there does it, and says so.
@@ -216,7 +216,7 @@ class Ending:
     def _stays_in_doubt(self, journal: Journal, why: str) -> None:
         """A person must look."""
         self._report.notes += [why, *self._sent_too_late(doubt=True)]
-        self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
+        self._report.where = undecided(self._request.host)
         self._report.instructions = in_doubt(records.read(journal.directory))
         journal.abandon()
         self.journal = None
@@ -230,7 +230,9 @@ class Ending:
             return
         journal, self.journal = self.journal, None
         if problems := closing.clean_up(journal, clean_up, self._report.outcome.value):
-            self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
+            self._report.notes += [
+                f"not undone on {host_name.here(other=self._request.host)}: {problem}" for problem in problems
+            ]
             self._report.notes.append("try again with migrate --recover")
         elif remind and closing.somebody_reminds(self.guardian, journal):
             journal.abandon()

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 
-from migrate import interrupt, place, problems
+from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.origin import accept_queues, observed, unowned
@@ -34,6 +34,7 @@ def run(request: Request, observer: Observer) -> Report:
     """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     report.trace.id = place.new_id()
+    report.trace.hosts["origin"] = host_name.here()
     account = Account(report, observer, Timeline(time.monotonic))
     with log.kept(report.trace.id, "origin", wanted=not request.check) as kept:
         report.trace.logs |= {"origin": kept.path} if kept.path else {}
@@ -50,7 +51,7 @@ def _run(request: Request, account: Account) -> None:
     report = account.report
     try:
         with problems.step("check", "origin"), Subject(request.pid) as subject:
-            report.where = f"is on origin as PID {request.pid}"
+            report.where = f"is on {host_name.here(other=request.host)} as PID {request.pid}"
             _move(subject, request, account)
             observed.on_origin(report, subject)
     except MigrateError as error:
