@@ -107,8 +107,8 @@ def _taken(move: Move, step: Step, stage: Stage) -> Stage:
     with problems.step(step.action, "origin"):
         _stop_if_asked(move, stage)
         if not move.machine.given_away:
-            move.watch()
             move.patience.begin_step(step.action)
+            move.watch()
         move.machine.begin()
         with move.account.phase(step.action):
             with interrupt.held() if step.gives_away else contextlib.nullcontext():
@@ -125,6 +125,7 @@ def _stop_if_asked(move: Move, stage: Stage) -> None:
     """For tests: wait in a state to be killed, or for what the machine would notice anyway."""
     if move.request.stop_at != stage.state.value:
         return
+    move.patience.held(stage.state.value)
     move.account.observer.note(f"stopped at {stage.state.value} (driver {os.getpid()})")
     go = place.home(move.migration_id) / "go"
     criu = stage.attempt.worker.process
