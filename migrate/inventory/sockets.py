@@ -18,6 +18,7 @@ from migrate.inventory import (
     proc,
     socket_filters,
     socket_kinds,
+    tcp_row,
     unix_queues,
     untold,
 )
@@ -30,7 +31,6 @@ from tcpcp.endpoint.inspection import check_listener
 from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import diag, fields
 from tcpcp.kernel.pidfd import Lender
-from tcpcp.record import addresses
 from tcpcp.record.ici import State
 
 
@@ -102,36 +102,8 @@ def _unless_closed() -> Iterator[None]:
             raise
 
 
-def message(entry: diag.Entry) -> TcpSocket:
-    """Return what the kernel's table says about one socket; addresses IPv4-mapped no more."""
-    return TcpSocket(
-        inode=entry.inode,
-        state=entry.state,
-        local_ip=addresses.plain(entry.local_ip),
-        local_port=entry.local_port,
-        peer_ip=addresses.plain(entry.peer_ip),
-        peer_port=entry.peer_port,
-        congestion=entry.congestion,
-        ipv6_socket=entry.family == socket.AF_INET6,
-        ipv6_only=entry.v6only,
-        device=_device(entry.interface),
-        backlog=entry.send_queue if entry.state == State.LISTEN else 0,
-    )
-
-
-def _device(index: int) -> str:
-    if not index:
-        return ""
-    try:
-        name = socket.if_indextoname(index)
-        name.encode()  # to the kernel it is any bytes
-    except (OSError, UnicodeEncodeError):
-        return f"interface {index}"
-    return name
-
-
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
-    found = message(entry)
+    found = tcp_row.message(entry)
     found.pid, found.fd = held.holders[0]
     if entry.ulp == "mptcp":
         found.problem = f"{ports.name(found)}: Multipath TCP refuses repair mode"
