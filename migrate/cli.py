@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from migrate import arguments, environment, interrupt, problems
+from migrate import arguments, environment, host_name, interrupt, problems
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.events import log
 from migrate.report import file as report_file
@@ -73,9 +73,11 @@ def _run(
     except Exception as error:
         error = _missing(error) if isinstance(error, ImportError) else error
         report = Report(outcome=Outcome.UNTOUCHED)
+        report.trace.hosts["origin"] = host_name.here()
         if isinstance(asked, Request):
             report.pid, report.host = asked.pid, asked.host
-            report.where = f"nothing was done to PID {asked.pid} on origin"
+            here = host_name.here(other=asked.host)
+            report.where = f"nothing was done to PID {asked.pid} on {here}"
         report.fail(error)
         if not isinstance(error, MigrateError):
             assert report.error is not None

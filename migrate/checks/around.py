@@ -88,7 +88,7 @@ def _waiting(process: ProcessInventory) -> Iterator[str]:
         name = (
             f"systemd, which has it as {one.unit}," if one.unit else f"its parent {one.comm} (PID {one.pid})"
         )
-        yield f"{name} stays, and will see it die by SIGKILL on origin"
+        yield f"{name} stays, and will see it die by SIGKILL here"
 
 
 def _cgroups(process: ProcessInventory, destination: HostInventory) -> Iterator[str]:

@@ -9,6 +9,7 @@ from migrate.checks.subject import DESTINATION, ORIGIN, Subject
 from migrate.errors import Reason
 from migrate.inventory import ports, translated
 from migrate.pb.session_pb2 import ProcessInventory, TcpSocket
+from tcpcp.record.ici import State
 
 #: What can be done about a socket, by a word of the problem that `tcpcp.endpoint.inspect` names.
 _SOCKET_REMEDIES = (
@@ -49,13 +50,19 @@ def peers_elsewhere(subject: Subject) -> Iterator[Reason]:
         if ports.is_loopback(one.peer_ip) or one.peer_ip in here:
             if inside(one):
                 continue
-            text = f"the other end of {ports.name(one)} is a process on this host that is not moved"
-            remedy = "Name a parent of both processes, or let one of them close the connection."
-            yield Reason("peer-on-origin", ORIGIN, text, remedy)
+            yield Reason("peer-on-origin", ORIGIN, *_on_origin(one))
         elif one.peer_ip in there:
             text = f"the other end of {ports.name(one)} is on the destination itself"
             remedy = "Choose a third host, or let the process close the connection."
             yield Reason("peer-on-destination", DESTINATION, text, remedy)
+
+
+def _on_origin(one: TcpSocket) -> tuple[str, str]:
+    if one.state == State.CLOSE_WAIT:
+        text = f"the other end of {ports.name(one)} was on this host, and has closed it"
+        return text, "Try again when the process has closed its end too."
+    text = f"the other end of {ports.name(one)} is a process on this host that is not moved"
+    return text, "Name a parent of both processes, or let one of them close the connection."
 
 
 def ports_free(subject: Subject) -> Iterator[Reason]:

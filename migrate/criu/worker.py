@@ -29,6 +29,7 @@ from google.protobuf.message import DecodeError
 
 from migrate import limits
 from migrate.criu import breakpoints, log, own_namespace, starting
+from migrate.criu.begun_note import BegunNote
 from migrate.criu.own_namespace import Namespace
 from migrate.criu.setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
@@ -122,6 +123,7 @@ class Worker:
         path = binary or program()
         if path is None:
             raise CriuError("criu is not installed", hint=GET_CRIU)
+        self._begun = BegunNote()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         command = [
@@ -226,6 +228,7 @@ class Worker:
     def leave(self) -> bool:
         """Let it wait on, for somebody else who has the socket; whether it is there to do so."""
         self._socket.close()
+        self._begun.remove()
         self._forget_end()
         return self.process.poll() is None
 
@@ -248,6 +251,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(timeout=limits.CRIU_CLOSE_S)
+        self._begun.remove()
         self._forget_end()
 
     def _forget_end(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from migrate.criu import udp_ports
 from migrate.errors import Taken
 from migrate.inventory import holders, names, ports
-from migrate.inventory.sockets import message
+from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import TcpSocket
 from tcpcp.kernel import diag
 from tcpcp.record.ici import Endpoint, State

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from migrate.criu import probe
 from migrate.inventory import compared, holders, names, of_host, ports, proc
-from migrate.inventory.sockets import message
+from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp.errors import KernelError
 from tcpcp.kernel import diag

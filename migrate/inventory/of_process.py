@@ -120,7 +120,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
 
 def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers: Numbers) -> None:
     """Add what only the whole tree shows: what leads out of it."""
-    held = sockets.collect(tree.held_in(tables.tables))
+    held = sockets.collect(tree.held_in(tables.tables), tables.tables)
     for one, other in translated.find(held.tcp):
         one.problem = one.problem or translated.words(one, other)
     found.names.extend([*held.names, *tables.terminals()])

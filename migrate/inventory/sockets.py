@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from migrate.inventory import (
@@ -18,18 +18,19 @@ from migrate.inventory import (
     proc,
     socket_filters,
     socket_kinds,
+    tcp_row,
     unix_queues,
     untold,
 )
 from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
+from tcpcp.criu import tree
 from tcpcp.criu.tree import HeldSocket
 from tcpcp.endpoint.calls import inspect
 from tcpcp.endpoint.inspection import check_listener
 from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import diag, fields
 from tcpcp.kernel.pidfd import Lender
-from tcpcp.record import addresses
 from tcpcp.record.ici import State
 
 
@@ -52,17 +53,19 @@ class Sockets:
     groups: list[multicast.Group] = field(default_factory=list)
 
 
-def collect(held: list[HeldSocket]) -> Sockets:
+def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
     """Look at every socket of *held*, through the kernel's tables and borrowed descriptors.
 
     Nothing changes. A socket that is closed meanwhile is left out.
 
+    :param pids: the tree, for a second look at connections that began or ended meanwhile.
     :raises KernelError, PermissionDenied: the kernel's tables or descriptors cannot be read.
     """
     found = Sockets()
     if not held:
         return found
-    table = {entry.inode: entry for entry in diag.tcp(details=True)}
+    entries = [*diag.tcp(details=True)]
+    table = {entry.inode: entry for entry in entries}
     others = [one for one in held if one.inode not in table]
     with Lender() as lender:
         for one in held:
@@ -71,6 +74,9 @@ def collect(held: list[HeldSocket]) -> Sockets:
                     found.tcp.append(_tcp(lender, one, table[one.inode]))
         _collect_others(lender, others, {one.inode for one in held}, found, still=False)
     found.tcp = ended_meanwhile.left_out(found.tcp, [table[one.inode] for one in held if one.inode in table])
+    if questioned := ended_meanwhile.in_question(found.tcp, entries):
+        inodes = {one.inode for one in tree.sockets_now(pids)}
+        found.tcp = ended_meanwhile.settled(found.tcp, questioned, inodes, diag.tcp())
     return found
 
 
@@ -96,36 +102,8 @@ def _unless_closed() -> Iterator[None]:
             raise
 
 
-def message(entry: diag.Entry) -> TcpSocket:
-    """Return what the kernel's table says about one socket; addresses IPv4-mapped no more."""
-    return TcpSocket(
-        inode=entry.inode,
-        state=entry.state,
-        local_ip=addresses.plain(entry.local_ip),
-        local_port=entry.local_port,
-        peer_ip=addresses.plain(entry.peer_ip),
-        peer_port=entry.peer_port,
-        congestion=entry.congestion,
-        ipv6_socket=entry.family == socket.AF_INET6,
-        ipv6_only=entry.v6only,
-        device=_device(entry.interface),
-        backlog=entry.send_queue if entry.state == State.LISTEN else 0,
-    )
-
-
-def _device(index: int) -> str:
-    if not index:
-        return ""
-    try:
-        name = socket.if_indextoname(index)
-        name.encode()  # to the kernel it is any bytes
-    except (OSError, UnicodeEncodeError):
-        return f"interface {index}"
-    return name
-
-
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
-    found = message(entry)
+    found = tcp_row.message(entry)
     found.pid, found.fd = held.holders[0]
     if entry.ulp == "mptcp":
         found.problem = f"{ports.name(found)}: Multipath TCP refuses repair mode"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from migrate import limits
+from migrate import host_name, limits
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.gap.capture import Capture
@@ -22,7 +22,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
 from migrate.recovery import doubt, hold, records, undo, way_back
 from migrate.recovery.guardian import Guardian
-from migrate.recovery.instructions import in_doubt, look
+from migrate.recovery.instructions import in_doubt, look, undecided
 from migrate.recovery.records import Record
 from migrate.report.report import Outcome
 from migrate.states import State
@@ -192,7 +192,7 @@ class Ending:
     def _stays_in_doubt(self, why: str) -> None:
         """A person must look."""
         self._report.notes += [why, *self._sent_too_late(doubt=True)]
-        self._report.where = "in doubt: frozen on origin, perhaps running on the destination"
+        self._report.where = undecided(self._report.host)
         self._report.instructions = in_doubt(self._read())
         self._journal.abandon()
         self._ours = False
@@ -206,7 +206,9 @@ class Ending:
             return
         journal, self._ours = self._journal, False
         if problems := closing.clean_up(journal, clean_up, self._report.outcome.value):
-            self._report.notes += [f"not undone on the origin: {problem}" for problem in problems]
+            self._report.notes += [
+                f"not undone on {host_name.here(other=self._report.host)}: {problem}" for problem in problems
+            ]
             self._report.notes.append("try again with migrate --recover")
         elif remind and closing.somebody_reminds(self._guardian, journal):
             journal.abandon()

@@ -85,17 +85,17 @@ class Frozen:
             and number not in _of_timers(images, pid)
         ]
 
-    def too_late(self, images: Path, *, doubt: bool = False) -> list[str]:
+    def too_late(self, images: Path, there: str, *, doubt: bool = False) -> list[str]:
         """What somebody has sent to the copy here since it was given away, or done to it: sentences for a report.
 
-        :param images: as for :meth:`look`.
+        :param images: as for :meth:`look`. :param there: the host that it was given to.
         :param doubt: nobody knows where the process runs.
         """
         sent = {(pid, pending.name(number)) for pid, number in self._sent(images)}
         sent |= {(pid, "SIGKILL") for pid in self._watched.ended()}
-        lost = "which the one that runs on the destination does not get: send it there if it is still wanted"
+        lost = f"which the one that runs on {there} does not get: send it there if it is still wanted"
         if doubt:
-            lost = "which it does not get if it runs on the destination: send it there then, if it is still wanted"
+            lost = f"which it does not get if it runs on {there}: send it there then, if it is still wanted"
         return [
             f"process {pid} was sent {name} here when it had been given away, {lost}"
             for pid, name in sorted(sent)

@@ -48,7 +48,7 @@ class Switched(Still):
         move.watch.end()
         pid = move.account.report.destination_pid
         tree, images = self._found.tree, ready.images.directory
-        ready.ending.given_away(lambda doubt: tree.too_late(images, doubt=doubt))
+        ready.ending.given_away(lambda doubt: tree.too_late(images, move.request.host, doubt=doubt))
         ready.journal.state(State.COMMITTED.value, destination_pid=pid)
         move.machine.give_away()
         try:
@@ -89,7 +89,7 @@ class Activated(Still):
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
         move, packets = self.ready.move, self.ready.packets
         self._found.extract.close()
-        move.account.report.notes += self._found.tree.too_late(self.ready.images.directory)
+        move.account.report.notes += self._found.tree.too_late(self.ready.images.directory, move.request.host)
         killed = identity.kill(self._found.tree.tasks)
         self.ready.hold.let_go()
         self.attempt.worker.close()  # before the wait: CRIU traces them
@@ -105,7 +105,7 @@ class Activated(Still):
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
         message_checks.check(goodbye)
         move.seen.last = list(goodbye.tasks)
-        report.notes += [f"not cleaned up on the destination: {problem}" for problem in goodbye.problems]
+        report.notes += [f"not cleaned up on {move.request.host}: {problem}" for problem in goodbye.problems]
         return Released(self.ready, self.attempt)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from migrate import limits
+from migrate import host_name, limits
 from migrate.errors import Ended
 from migrate.pb.session_pb2 import Activated, TaskState
 from migrate.processes.chosen import Subject
@@ -40,17 +40,18 @@ def on_origin(report: Report, subject: Subject) -> None:
     if report.outcome not in (Outcome.UNTOUCHED, Outcome.ROLLED_BACK) or subject.was_dead:
         return
     signalled = report.error is not None and report.error.kind == "Signalled"
+    here = host_name.here(other=report.host)
     state = "" if signalled and subject.ended(within_s=limits.SIGNALLED_S) else subject.state()
     if not state:
         report.outcome = Outcome.ENDED
-        report.where = f"PID {subject.pid} has ended on origin"
+        report.where = f"PID {subject.pid} has ended on {here}"
         error = Ended(f"process {subject.pid} has ended")
         error.stamp("check", "origin")
         report.fail(error)
     elif state in STOPPED:
-        report.where = f"is stopped on origin as PID {subject.pid}"
+        report.where = f"is stopped on {here} as PID {subject.pid}"
     else:
-        report.where = f"runs on origin as PID {subject.pid}"
+        report.where = f"runs on {here} as PID {subject.pid}"
 
 
 def on_destination(report: Report, host: str, seen: Seen) -> None:

@@ -39,4 +39,4 @@ class OtherSide:
 
     def not_undone(self, problems: Iterable[str]) -> None:
         """It has said that these are left."""
-        self._report.notes += [f"not undone on the destination: {problem}" for problem in problems]
+        self._report.notes += [f"not undone on {self._report.host}: {problem}" for problem in problems]

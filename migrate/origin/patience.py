@@ -53,12 +53,16 @@ class Patience:
 
     def __init__(self, step_s: float, gap_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._step_s, self._gap_s, self._now = step_s, gap_s, now
-        self._step = ""
+        self._step = self._held = ""
         self._step_until = self._gap_until = float("inf")
 
     def begin_step(self, name: str) -> None:
-        """The step *name* begins."""
-        self._step, self._step_until = name, self._now() + self._step_s
+        """The step *name* begins: what was not finished is this one from now on."""
+        self._step, self._held, self._step_until = name, "", self._now() + self._step_s
+
+    def held(self, state: str) -> None:
+        """For tests: what the time is spent on is that somebody holds it at *state*."""
+        self._held = state
 
     def begin_gap(self) -> None:
         """New connections are about to be held, and the process to be frozen."""
@@ -87,6 +91,8 @@ class Patience:
         if self._now() < self.until:
             return
         unfinished, hint = _WORDS.get(self._step, ("it was not finished", ""))
+        if self._held:
+            unfinished, hint = f"it was still held at {self._held}", ""
         if self._gap_until <= self._step_until:
             text = f"{self._gap_s:g} s after new connections were first held {unfinished}"
             option = "--max-gap"

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 
-from migrate import interrupt, place, problems
+from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.origin import accept_queues, observed, unowned
@@ -34,6 +34,7 @@ def run(request: Request, observer: Observer) -> Report:
     """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     report.trace.id = place.new_id()
+    report.trace.hosts["origin"] = host_name.here()
     account = Account(report, observer, Timeline(time.monotonic))
     with log.kept(report.trace.id, "origin", wanted=not request.check) as kept:
         report.trace.logs |= {"origin": kept.path} if kept.path else {}
@@ -50,7 +51,7 @@ def _run(request: Request, account: Account) -> None:
     report = account.report
     try:
         with problems.step("check", "origin"), Subject(request.pid) as subject:
-            report.where = f"is on origin as PID {request.pid}"
+            report.where = f"is on {host_name.here(other=request.host)} as PID {request.pid}"
             _move(subject, request, account)
             observed.on_origin(report, subject)
     except MigrateError as error:
@@ -107,8 +108,8 @@ def _taken(move: Move, step: Step, stage: Stage) -> Stage:
     with problems.step(step.action, "origin"):
         _stop_if_asked(move, stage)
         if not move.machine.given_away:
-            move.watch()
             move.patience.begin_step(step.action)
+            move.watch()
         move.machine.begin()
         with move.account.phase(step.action):
             with interrupt.held() if step.gives_away else contextlib.nullcontext():
@@ -125,6 +126,7 @@ def _stop_if_asked(move: Move, stage: Stage) -> None:
     """For tests: wait in a state to be killed, or for what the machine would notice anyway."""
     if move.request.stop_at != stage.state.value:
         return
+    move.patience.held(stage.state.value)
     move.account.observer.note(f"stopped at {stage.state.value} (driver {os.getpid()})")
     go = place.home(move.migration_id) / "go"
     criu = stage.attempt.worker.process

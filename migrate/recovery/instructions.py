@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from migrate import host_name
 from migrate.journal.reach import Reach
 from migrate.recovery import hold
 from migrate.recovery.records import Record
@@ -21,6 +22,11 @@ def in_doubt(record: Record) -> list[str]:
         f"   If it does not and never will, let it go on here:    {decide.format('resume')}",
         "   Nobody checks what --force does: if you are wrong, two copies run, or none.",
     ]
+
+
+def undecided(other_host: str) -> str:
+    """Where the process is while nobody knows; *other_host* is the destination."""
+    return f"in doubt: frozen on {host_name.here(other=other_host)}, perhaps running on {other_host}"
 
 
 def look(record: Record) -> str:

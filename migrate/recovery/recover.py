@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from migrate import place, problems
+from migrate import host_name, place, problems
 from migrate.errors import MigrateError, UsageError
 from migrate.events import log, who
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import arrived, chronicle, doubt, records, settle, undo, whereabouts
-from migrate.recovery.instructions import in_doubt, look
+from migrate.recovery.instructions import in_doubt, look, undecided
 from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict
 from migrate.report.report import Outcome, Report
@@ -35,6 +35,7 @@ def run(request: RecoverRequest) -> Report:
     The outcome is IN_DOUBT while one is left that a person must decide, else UNTOUCHED.
     """
     report = Report(outcome=Outcome.UNTOUCHED)
+    report.trace.hosts["origin"] = host_name.here()
     try:
         with problems.step("recover", "origin"):
             _run(request, report)
@@ -113,17 +114,20 @@ def _tell(settled: Settled, report: Report) -> None:
     if settled.verdict is Verdict.IN_DOUBT:
         report.outcome = Outcome.IN_DOUBT
         report.pid, report.host = record.pid, record.other_host
-        report.where = "in doubt: frozen on origin, perhaps running on the destination"
+        report.where = undecided(record.other_host)
         report.instructions += in_doubt(record)
     elif settled.verdict is Verdict.UNFINISHED:
         report.notes += [f"not undone: {problem}" for problem in settled.problems]
         hint = "The notes say what; remove the cause and try again."
-        report.fail(MigrateError("not everything could be undone", hint=hint))
+        error = MigrateError("not everything could be undone", hint=hint)
+        error.stamp("recover", record.role)
+        report.fail(error)
 
 
 def _name(record: Record, report: Report) -> None:
     """Say which migration it is, and where its log is."""
     report.trace.id = record.migration_id
+    report.trace.hosts |= {record.role: host_name.here(record.role)} if record.role else {}
     report.trace.logs |= {record.role: str(place.log(record.migration_id))} if record.role else {}
 
 
@@ -137,7 +141,7 @@ def _decide(request: RecoverRequest, report: Report) -> None:
             raise MigrateError(f"migration {migration_id} is under way", hint="Wait until it has ended.")
         record = records.read(directory)
         if record.role != "origin":
-            raise UsageError("that is a destination's", hint="Decide on the origin.")
+            raise UsageError("that is a destination's", hint=f"Decide on its origin, {record.other_host}.")
         report.pid, report.host = record.pid, record.other_host
         _name(record, report)
         with chronicle.of_one_left(record), problems.step("recover", "origin"):
@@ -155,11 +159,12 @@ def _resume(directory: Path, record: Record, request: RecoverRequest, report: Re
     _, problems = undo.roll_back(record)
     _forget(directory, problems)
     report.notes += undo.changed(record)
+    here = host_name.here(other=record.other_host)
     if undo.root_ended(record):
-        report.outcome, report.where = Outcome.ENDED, f"PID {record.pid} has ended on origin"
+        report.outcome, report.where = Outcome.ENDED, f"PID {record.pid} has ended on {here}"
         return
     report.outcome = Outcome.ROLLED_BACK
-    report.where = f"runs on origin as PID {record.pid}"
+    report.where = f"runs on {here} as PID {record.pid}"
 
 
 def _release(directory: Path, record: Record, request: RecoverRequest, report: Report) -> None:
@@ -176,7 +181,7 @@ def _release(directory: Path, record: Record, request: RecoverRequest, report: R
 def _permitted(record: Record, wanted: tuple[int, ...], request: RecoverRequest, report: Report) -> None:
     """Return if the destination says what was decided here, or cannot be asked and the user insists."""
     host = record.other_host
-    report.outcome, report.where = Outcome.IN_DOUBT, "in doubt: frozen on origin"
+    report.outcome, report.where = Outcome.IN_DOUBT, undecided(host)
     try:
         answer = doubt.ask(record)
     except MigrateError as error:

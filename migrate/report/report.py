@@ -15,10 +15,12 @@ class Trace:
     """What is kept of a migration on the hosts.
 
     :ivar id: its name on both, "" where there is none (a recovery).
+    :ivar hosts: role -> what the host is called, beside :attr:`Report.host`, the destination's.
     :ivar logs: role -> the directory of the log there, see :mod:`migrate.events`.
     """
 
     id: str = ""
+    hosts: dict[str, str] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
 
 
@@ -43,7 +45,7 @@ class Report:
 
     :ivar pid: the process on the origin; 0 where there is none (a recovery that found nothing).
     :ivar destination_pid: its PID on the destination; 0 unless it runs there.
-    :ivar where: where it runs now, e.g. ``"runs on origin as PID 4711"``.
+    :ivar where: where it runs now, e.g. ``"runs on web1 as PID 4711"``.
     :ivar reasons: for a refusal: all of them.
     :ivar notes: other things worth a line, e.g. what a recovery found and did.
     :ivar instructions: for IN_DOUBT: what the user must look at and decide, line by line.
@@ -68,6 +70,11 @@ class Report:
             self.error = problems.of(error).at("", "origin")
             if isinstance(error, Refused):
                 self.reasons = list(error.reasons)
+
+    def host_of(self, role: str) -> str:
+        """A host by its part in the migration and its name: the one that the user gave it, or its own."""
+        name = self.trace.hosts.get(role) or (self.host if role == "destination" else "")
+        return role if name in ("", role) else f"{role} {name}"
 
     @property
     def exit_status(self) -> Exit:

@@ -82,7 +82,7 @@ def _head(svg: ET.Element, report: Report, origin_name: str) -> float:
     add(svg, "text", route, x=MARGIN, y=70, fill=GREY)
     y = 84.0
     if report.error is not None:
-        place = f"{report.error.phase} on {report.error.host}: " if report.error.phase else ""
+        place = f"{report.error.phase} on {report.host_of(report.error.host)}: " if report.error.phase else ""
         text = short(f"failed: {place}{report.error.text}", _LINE_CHARACTERS)
         add(svg, "text", text, x=MARGIN, y=y + 8, fill="#c53030")
         y += 22

@@ -45,11 +45,11 @@ def clean(text: str) -> str:
 def _reasons(report: Report) -> list[str]:
     if not report.reasons:
         return []
-    width = max(len(_host(report, reason.role)) for reason in report.reasons)
+    width = max(len(report.host_of(reason.role)) for reason in report.reasons)
     noun = "reason" if len(report.reasons) == 1 else "reasons"
     lines = [f"{len(report.reasons)} {noun} not to begin:"]
     for reason in report.reasons:
-        lines.append(f"  {_host(report, reason.role):<{width}}  {reason.text}")
+        lines.append(f"  {report.host_of(reason.role):<{width}}  {reason.text}")
         if reason.remedy:
             lines.append(f"  {'':<{width}}  -> {reason.remedy}")
     return lines
@@ -69,20 +69,14 @@ def _log(report: Report) -> list[str]:
     """Where to read on, after a failure."""
     if report.error is None or not report.trace.logs:
         return []
-    return [f"  log     {report.trace.logs[role]} on {_host(report, role)}" for role in report.trace.logs]
+    return [f"  log     {report.trace.logs[role]} on {report.host_of(role)}" for role in report.trace.logs]
 
 
 def _place(report: Report, error: Problem) -> str:
     if error.bug:
         return f"a bug in migrate ({error.kind}), please report it: "
-    where = f"on {_host(report, error.host)}: "
+    where = f"on {report.host_of(error.host)}: "
     return f"{error.phase} {where}" if error.phase else where
-
-
-def _host(report: Report, role: str) -> str:
-    """Name a host by its part in the migration, and by the name that the user gave it."""
-    named = role == "destination" and report.host not in ("", role)
-    return f"{role} {report.host}" if named else role
 
 
 def _indented(title: str, lines: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ it returns is called when the driver has ended and both sides have had the time 
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import threading
@@ -58,11 +59,13 @@ def stop(world: World, how: str) -> Undo:
 
 
 def ask_to_end(world: World, how: str) -> None:
-    """Ctrl-C, SIGTERM, SIGHUP for the driver, once or twice."""
-    for number, name in enumerate(how.split()):
-        if number:
+    """Ctrl-C, SIGTERM, SIGHUP for the driver, once or twice; it may end of the first."""
+    first, *again = how.split()
+    hosts.send(world.victims("driver origin")[0], signal.Signals[f"SIG{first}"])
+    with contextlib.suppress(NoVictim, ProcessLookupError):
+        for name in again:
             world.sleep(0.1)
-        hosts.send(world.victims("driver origin")[0], signal.Signals[f"SIG{name}"])
+            hosts.send(world.victims("driver origin")[0], signal.Signals[f"SIG{name}"])
 
 
 def starve(world: World, how: str) -> None:

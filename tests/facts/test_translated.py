@@ -12,7 +12,7 @@ import pytest
 from netns import Hosts
 
 from migrate.inventory import translated
-from migrate.inventory.sockets import message
+from migrate.inventory.tcp_row import message
 from tcpcp.kernel import diag
 
 RULES = """

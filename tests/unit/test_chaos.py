@@ -38,3 +38,25 @@ def test_everything_is_drawn(chaos: None) -> None:
     assert {blow.when.phase for blow in blows} == {*plan.PHASES, plan.HELD}
     assert {one.stop_at for one in drawn} == {"", *plan.STATES}
     assert {len(one.blows) for one in drawn} == {1, 2}
+
+
+def test_a_driver_that_ends_of_the_first_signal_was_hit(chaos: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not there for the second one; where nobody was there for the first the fault was missed."""
+    import faults
+
+    there, sent = ["driver"], []
+
+    class World:
+        def victims(self, who: str) -> list[str]:
+            if not there:
+                raise faults.NoVictim(who)
+            return there
+
+        def sleep(self, seconds: float) -> None:
+            there.clear()
+
+    monkeypatch.setattr(faults.hosts, "send", lambda who, number: sent.append(number.name))
+    faults.ask_to_end(World(), "INT TERM")
+    assert sent == ["SIGINT"]
+    with pytest.raises(faults.NoVictim):
+        faults.ask_to_end(World(), "INT TERM")

@@ -96,6 +96,21 @@ def test_all_steps_of_the_gap_have_theirs_together() -> None:
     assert "lock" in caught.value.problem.hint and "--max-gap" in caught.value.problem.hint
 
 
+def test_a_hold_is_not_taken_for_the_step_before_it() -> None:
+    """Which had been finished."""
+    clock = Clock()
+    patience = Patience(60, 10, clock)
+    patience.begin_gap()
+    patience.begin_step("restore")
+    patience.held("RESTORED")
+    clock.now_s = 10.5
+    with pytest.raises(TookTooLong, match="it was still held at RESTORED$"):
+        patience.check()
+    patience.begin_step("switch")
+    with pytest.raises(TookTooLong, match="did not answer for the addresses yet$"):
+        patience.check()
+
+
 def test_the_check_says_how_long() -> None:
     assert "at most 2.5 s (--max-gap)" in in_words(2.5)
 

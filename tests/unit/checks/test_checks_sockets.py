@@ -20,6 +20,7 @@ from migrate.pb.session_pb2 import (
     Interface,
     TcpSocket,
 )
+from tcpcp.record.ici import State
 
 
 def test_service_addresses() -> None:
@@ -85,6 +86,15 @@ def test_loopback_inside_the_tree() -> None:
     assert reasons(process(sockets=pair)) == []
     reason = only(reasons(process(sockets=pair[:2])))
     assert reason.code == "peer-on-origin" and "127.0.0.1:6379 - 127.0.0.1:5000" in reason.text
+
+
+def test_an_end_that_was_closed_on_this_host_is_no_process() -> None:
+    one = connection("127.0.0.1", 6379, "127.0.0.1", 5000)
+    one.state = State.CLOSE_WAIT
+    reason = only(reasons(process(sockets=[one])))
+    assert (
+        reason.code == "peer-on-origin" and "has closed it" in reason.text and "not moved" not in reason.text
+    )
 
 
 def test_peer_on_the_origin_by_its_address() -> None:

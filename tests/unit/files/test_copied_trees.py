@@ -313,7 +313,8 @@ def container(source: Path, place: Path, *, own_namespace: bool) -> Iterator[sub
     words = ["unshare", "-m"] * own_namespace + ["sh", "-c", script, str(source), str(place)]
     with subprocess.Popen(words) as running:
         try:
-            eventually(lambda: (source / "file").exists(), "it has mounted it")
+            name = Path(f"/proc/{running.pid}/comm")  # its last step, by which it is named
+            eventually(lambda: name.read_text() == "sleep\n", "it has mounted it")
             yield running
         finally:
             running.kill()

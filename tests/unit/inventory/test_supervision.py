@@ -128,7 +128,7 @@ def test_whoever_may_start_it_again_is_a_reason(fields: dict[str, Any]) -> None:
     codes, notes = told(**fields)
     assert codes == ["supervised"]
     assert told(leave=True, **fields) == ([], notes)
-    assert "will see it die by SIGKILL on origin" in notes[0]
+    assert "will see it die by SIGKILL here" in notes[0]
 
 
 @pytest.mark.parametrize(

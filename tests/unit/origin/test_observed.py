@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from migrate import limits, place
+from migrate import host_name, limits, place
 from migrate.criu.worker import Worker
 from migrate.destination import built
 from migrate.destination.agent import Agent
@@ -39,6 +39,9 @@ from migrate.request import Request
 from migrate.states import State
 from migrate.watch import nothing
 
+#: What the report calls this host.
+HERE = host_name.here()
+
 
 def stop(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGSTOP)
@@ -54,7 +57,7 @@ def test_it_runs_here(child: subprocess.Popen[bytes], outcome: Outcome) -> None:
     report = Report(outcome=outcome)
     with Subject(child.pid) as subject:
         observed.on_origin(report, subject)
-    assert (report.outcome, report.where) == (outcome, f"runs on origin as PID {child.pid}")
+    assert (report.outcome, report.where) == (outcome, f"runs on {HERE} as PID {child.pid}")
     assert report.error is None
 
 
@@ -66,7 +69,7 @@ def test_it_has_ended_here(child: subprocess.Popen[bytes], outcome: Outcome) -> 
         child.wait()
         report.fail(CriuError("no"))
         observed.on_origin(report, subject)
-    assert (report.outcome, report.where) == (Outcome.ENDED, f"PID {child.pid} has ended on origin")
+    assert (report.outcome, report.where) == (Outcome.ENDED, f"PID {child.pid} has ended on {HERE}")
     assert report.exit_status == 6
     assert report.error is not None and report.error.text == "no"  # the first one
 
@@ -86,7 +89,7 @@ def test_it_is_stopped_here(child: subprocess.Popen[bytes], monkeypatch: pytest.
         stop(child)
         report = Report(outcome=Outcome.ROLLED_BACK)
         observed.on_origin(report, subject)
-    assert report.where == f"is stopped on origin as PID {child.pid}"
+    assert report.where == f"is stopped on {HERE} as PID {child.pid}"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.MOVED, Outcome.IN_DOUBT])
@@ -281,7 +284,7 @@ def test_what_is_not_cleaned_up_for_any_reason_is_left_to_recover(
     ending.moved()
     assert (report.outcome, report.error) == (Outcome.MOVED, None)
     assert report.notes[-2:] == [
-        "not undone on the origin: MemoryError()",
+        f"not undone on {HERE}: MemoryError()",
         "try again with migrate --recover",
     ]
     assert not settle.sweep(lambda note: None)  # nobody has its lock any more, and it is settled

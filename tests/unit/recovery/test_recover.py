@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from migrate import limits, place
+from migrate import host_name, limits, place
 from migrate.errors import Refused, TransportError
 from migrate.files.entries import Copied
 from migrate.journal import journal
@@ -209,7 +209,7 @@ def test_a_dead_process_is_not_resumed(calls: list[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(undo.identity, "alive", lambda task: False)
     report = recover.run(RecoverRequest(resume=ID))
     assert (report.outcome, report.exit_status) == (Outcome.ENDED, 6)
-    assert report.where == f"PID {os.getpid()} has ended on origin" and "switch" in calls
+    assert report.where == f"PID {os.getpid()} has ended on {host_name.here()}" and "switch" in calls
 
 
 def test_a_task_that_is_gone_needs_no_undo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,6 +202,8 @@ def test_text_of_a_refusal_names_hosts_and_remedies() -> None:
         "                         -> Do 1.",
         "  destination root@web2  It is 2.",
     ]
+    report.trace.hosts["origin"] = "web1"
+    assert "  origin web1            It is 1." in render(report)
 
 
 def test_text_of_an_error_says_what_where_and_what_to_do() -> None:

@@ -125,7 +125,7 @@ def test_outcomes_without_a_freeze() -> None:
     ):
         assert len(read(svg(report)).panels) == 1
     report.error = Problem("CriuError", "it died", phase="restore", host="destination")
-    assert "failed: restore on destination: it died" in read(svg(report)).texts()
+    assert "failed: restore on destination h: it died" in read(svg(report)).texts()
 
 
 phases = st.builds(
