@@ -1,8 +1,8 @@
 """The command ``migrate-lab``: argv -> one call -> exit status.
 
 0 done, 1 the lab cannot be brought up or down or (status) is not up, 2 usage. ``exec`` and ``shell``
-return the command's own status; 125, 126 and 127 are the lab's, and spawn's: no such lab or log, cannot be
-executed, not found.
+return the command's own status, or die of the signal that ended it, or, with --vm, a shell at a terminal was to
+be ended by; 125, 126 and 127 are the lab's, and spawn's: no such lab or log, cannot be executed, not found.
 """
 
 import argparse

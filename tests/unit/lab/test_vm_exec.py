@@ -352,3 +352,36 @@ def test_a_shell_is_told_of_a_window_that_is_resized() -> None:
         for rows, columns in ((40, 100), (50, 120)):
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             said(terminal, f"columns={columns}, lines={rows})".encode())
+
+
+def test_what_is_typed_before_the_terminal_is_raw_is_not_lost() -> None:
+    """A script that drives it has no way to know when that is."""
+    with in_terminal("-t", "sh", "-c", "read -r line; echo got $line") as (_, terminal):
+        os.write(terminal, b"typed early\n")
+        said(terminal, b"got typed early")
+
+
+#: An interactive shell ignores SIGTERM, and may stay at a SIGHUP.
+STAYS = "trap : TERM HUP; echo ready; while :; do sleep 8305; done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_has_a_terminal_and_restores_that(number: signal.Signals) -> None:
+    with in_terminal("-t", "sh", "-c", STAYS) as (pid, terminal):
+        before = termios.tcgetattr(terminal)
+        said(terminal, b"ready")
+        assert not termios.tcgetattr(terminal)[3] & termios.ICANON
+        os.kill(pid, number)
+        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == number
+        assert termios.tcgetattr(terminal) == before
+    eventually(lambda: not pids("sleep 8305"), "what ran there has ended")
+
+
+def test_a_terminal_that_is_gone_ends_what_has_it() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(PROGRAM[0], [*PROGRAM, "-t", "sh", "-c", STAYS])
+    said(terminal, b"ready")
+    os.close(terminal)
+    eventually(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, "it has ended")
+    eventually(lambda: not pids("sleep 8305"), "what ran there has ended")
