@@ -171,7 +171,8 @@ class Exchange:
     def run(self) -> int:
         """Return the command's wait status, when all that it has written is.
 
-        One with a terminal is left to itself at a signal of :data:`HANGING_UP`, as by a modem that hangs up. Of one that a signal of ours has ended, what nobody reads is dropped; of others after one more signal.
+        One with a terminal is left to itself at a signal of :data:`HANGING_UP`, as by a modem that hangs up. Of one
+        that a signal of ours has ended, what nobody reads is dropped; of others after one more signal.
 
         :raises Gone: the machine went away before it said it.
         """
