@@ -341,7 +341,12 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
     """setup.cfg has the entry points; those of machines are written down once more, since no pip runs there."""
     text = (root.PROJECT / "setup.cfg").read_text() + (root.PROJECT / "plugin" / "setup.cfg").read_text()
     for name, module in project.ENTRIES.items():
-        assert f"{name} = {module}:main" in text
+        script = root.PROJECT / "migrate/lab" / name
+        if script.exists():
+            assert f"scripts = migrate/lab/{name}\n" in text
+            assert f"from {module} import main" in script.read_text()
+        else:
+            assert f"{name} = {module}:main" in text
 
 
 def test_the_commands_of_the_readme_can_be_typed_as_they_stand() -> None:
@@ -697,6 +702,26 @@ def test_systemd_of_another_architecture_is_refused(capsys: pytest.CaptureFixtur
         "peer cannot boot systemd: a machine of s390x has Python and the library" in capsys.readouterr().err
     )
     VmLab(architectures={"origin": "amd64"}, systemd=True)
+
+
+@pytest.mark.parametrize(
+    "words", ["status", "up", "down", "exec peer -- cat", "spawn peer -- cat", "shell peer"]
+)
+def test_a_directory_as_standard_input_is_refused_in_a_sentence(words: str, tmp_path: Path) -> None:
+    """Before Python, which would not start, and tell it as a fault of its own."""
+    command = f"{Path(sys.executable).parent / 'migrate-lab'} --vm --name none {words} < {tmp_path}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "migrate-lab: standard input is a directory\n")
+
+
+def test_the_command_does_not_import_from_where_it_is_called(tmp_path: Path) -> None:
+    """It runs as root; and is found by any link to it."""
+    (tmp_path / "argparse.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "link").symlink_to(Path(sys.executable).parent / "migrate-lab")
+    done = subprocess.run(
+        [tmp_path / "link", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.startswith("usage: migrate-lab [--vm]")) == (0, True)
 
 
 @pytest.mark.parametrize("words", [[], ["FILE"]])
