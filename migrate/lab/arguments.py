@@ -70,6 +70,26 @@ def wishes(options: argparse.Namespace) -> list[str]:
     return [f"--{option}" for option in (*OF_UP, "systemd") if getattr(options, option)]
 
 
+def parse(given: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return what *given* says before ``--``, and the command after it; a usage error ends this process."""
+    parser = make_parser()
+    split = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:split])
+    command = given[split + 1 :]
+    wanted = wishes(options)
+    if (options.verb in ("exec", "spawn")) != bool(command):
+        parser.error("exec and spawn, and only they, need: -- CMD")
+    if not options.vm and (options.verb == "power" or wanted):
+        parser.error(
+            "only machines have kernels, processors, clocks, systemd and power of their own: add --vm"
+        )
+    if wanted and options.verb != "up":
+        parser.error(
+            f"{', '.join(wanted)}: for up alone, which makes the machines; {options.verb} takes none"
+        )
+    return options, command
+
+
 class More(argparse.Action):
     """An option that adds values by host to those that were said before it."""
 

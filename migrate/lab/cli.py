@@ -15,7 +15,7 @@ from typing import Any
 
 from migrate import standard_streams
 from migrate.lab import enter, remedies
-from migrate.lab.arguments import make_parser, wishes
+from migrate.lab.arguments import parse, wishes
 from migrate.lab.ends import cleaning_up, complain, say
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
@@ -131,29 +131,10 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
             return inside(lab, options.host, lambda host: host.run(command))
 
 
-def parse(parser: argparse.ArgumentParser, given: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return what *given* says before ``--``, and the command after it; a usage error ends this process."""
-    split = given.index("--") if "--" in given else len(given)
-    options = parser.parse_args(given[:split])
-    command = given[split + 1 :]
-    wanted = wishes(options)
-    if (options.verb in ("exec", "spawn")) != bool(command):
-        parser.error("exec and spawn, and only they, need: -- CMD")
-    if not options.vm and (options.verb == "power" or wanted):
-        parser.error(
-            "only machines have kernels, processors, clocks, systemd and power of their own: add --vm"
-        )
-    if wanted and options.verb != "up":
-        parser.error(
-            f"{', '.join(wanted)}: for up alone, which makes the machines; {options.verb} takes none"
-        )
-    return options, command
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name); return the exit status."""
     closed = standard_streams.open_closed()
-    options, command = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
+    options, command = parse(list(sys.argv[1:] if argv is None else argv))
     if options.verb == "spawn" and 1 in closed:
         complain("standard output is closed, so nobody could be told the PID: nothing was started")
         return enter.EXIT_LAB
