@@ -2,8 +2,8 @@
 
 ``redis_counter.py ADDRESS [PAUSE_S]``: prints ``ready`` after the first hundred, then answers each line on
 standard input with a line of JSON; ``stop`` ends it. Reconnecting is off: an error is an error. With a pause it
-leaves room on an emulated machine, which has one processor for the server and for what moves it. REDIS_ANSWER_S is how
-long it waits for an answer, 30 s: there a server may be frozen for longer.
+leaves room on an emulated machine, which has one processor for the server and for what moves it. REDIS_ANSWER_S
+is how long it waits for an answer, 30 s: on such a machine a server may be frozen for longer.
 """
 
 import json
