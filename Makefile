@@ -80,7 +80,7 @@ vagrant-test:
 
 # Every shell script of the project.
 SCRIPTS := .ci/run tools/setup tools/proto tools/validate-vagrant vagrant/provision.sh migrate/criu/criu-prefix \
-	migrate/lab/vm/root-hook migrate/lab/vm/foreign-root-hook
+	migrate/lab/migrate-lab migrate/lab/vm/root-hook migrate/lab/vm/foreign-root-hook
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -23,6 +23,8 @@ VERBS = {
     "power": "cut a machine's power, or switch it on again",
 }
 OF_A_HOST = ("exec", "shell", "spawn", "power")
+#: What machines are made of, said to ``up`` alone: option, what its values are called.
+OF_UP = {"kernel": "VERSION", "cpu": "MODEL", "clock": "SECONDS", "arch": "ARCHITECTURE"}
 
 
 def usage(verb: str = "") -> str:
@@ -39,12 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
         "destination, gateway, peer (neighbour is peer's second leg; segment holds the bridges).",
     )
     parser.add_argument("--vm", action="store_true", help="machines with kernels of their own, by QEMU")
-    for option, what, kind in (
-        ("kernel", "VERSION", by_host),
-        ("cpu", "MODEL", by_host),
-        ("clock", "SECONDS", seconds_by_host),
-        ("arch", "ARCHITECTURE", by_host),
-    ):
+    for option, what in OF_UP.items():
+        kind = seconds_by_host if option == "clock" else by_host
         text = f"HOST={what},... of --vm up; may be said for one host after the other"
         parser.add_argument(
             f"--{option}", type=kind, action=More, default={}, metavar=f"HOST={what}", help=text
@@ -65,6 +63,31 @@ def make_parser() -> argparse.ArgumentParser:
         if verb == "power":
             command.add_argument("state", choices=("on", "off"))
     return parser
+
+
+def wishes(options: argparse.Namespace) -> list[str]:
+    """Return the options that were given of those that say what machines are made of."""
+    return [f"--{option}" for option in (*OF_UP, "systemd") if getattr(options, option)]
+
+
+def parse(given: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return what *given* says before ``--``, and the command after it; a usage error ends this process."""
+    parser = make_parser()
+    split = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:split])
+    command = given[split + 1 :]
+    wanted = wishes(options)
+    if (options.verb in ("exec", "spawn")) != bool(command):
+        parser.error("exec and spawn, and only they, need: -- CMD")
+    if not options.vm and (options.verb == "power" or wanted):
+        parser.error(
+            "only machines have kernels, processors, clocks, systemd and power of their own: add --vm"
+        )
+    if wanted and options.verb != "up":
+        parser.error(
+            f"{', '.join(wanted)}: for up alone, which makes the machines; {options.verb} takes none"
+        )
+    return options, command
 
 
 class More(argparse.Action):

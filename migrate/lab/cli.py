@@ -1,8 +1,8 @@
 """The command ``migrate-lab``: argv -> one call -> exit status.
 
 0 done, 1 the lab cannot be brought up or down or (status) is not up, 2 usage. ``exec`` and ``shell``
-return the command's own status; 125, 126 and 127 are the lab's, and spawn's: no such lab or log, cannot be
-executed, not found.
+return the command's own status, or die of the signal that ended it, or, with --vm, a shell at a terminal was to
+be ended by; 125, 126 and 127 are the lab's, and spawn's: no such lab or log, cannot be executed, not found.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from migrate import standard_streams
 from migrate.lab import enter, remedies
-from migrate.lab.arguments import make_parser
+from migrate.lab.arguments import parse, wishes
 from migrate.lab.ends import cleaning_up, complain, say
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
@@ -30,17 +30,12 @@ def make_lab(options: argparse.Namespace) -> Lab:
         return Lab(options.name)
     from migrate.lab.vm.lab import VmLab  # Much that the other lab does not need.
 
-    wishes = {"kernels": options.kernel, "cpus": options.cpu, "clocks": options.clock}
-    wishes["architectures"] = options.arch
-    lab = VmLab(options.name, **wishes, systemd=options.systemd)
+    parts = {"kernels": options.kernel, "cpus": options.cpu, "clocks": options.clock}
+    parts["architectures"] = options.arch
+    lab = VmLab(options.name, **parts, systemd=options.systemd)
     if os.geteuid() != 0:
         raise LabError("machines need root, also to be looked at")
     return lab
-
-
-def has_wishes(options: argparse.Namespace) -> bool:
-    """Return whether something was said of what machines are made of."""
-    return any((options.kernel, options.cpu, options.clock, options.arch, options.systemd))
 
 
 def print_status(lab: Lab, as_json: bool) -> int:
@@ -121,7 +116,7 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
     lab = make_lab(options)
     match options.verb:
         case "up":
-            return up(lab, wishes=has_wishes(options))
+            return up(lab, wishes=bool(wishes(options)))
         case "down":
             return down(lab)
         case "status":
@@ -138,18 +133,11 @@ def dispatch(options: argparse.Namespace, command: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (without the program's name); return the exit status."""
-    standard_streams.open_closed()
-    given = list(sys.argv[1:] if argv is None else argv)
-    split = given.index("--") if "--" in given else len(given)
-    parser = make_parser()
-    options = parser.parse_args(given[:split])
-    command = given[split + 1 :]
-    if (options.verb in ("exec", "spawn")) != bool(command):
-        parser.error("exec and spawn, and only they, need: -- CMD")
-    if not options.vm and (options.verb == "power" or has_wishes(options)):
-        parser.error(
-            "only machines have kernels, processors, clocks, systemd and power of their own: add --vm"
-        )
+    closed = standard_streams.open_closed()
+    options, command = parse(list(sys.argv[1:] if argv is None else argv))
+    if options.verb == "spawn" and 1 in closed:
+        complain("standard output is closed, so nobody could be told the PID: nothing was started")
+        return enter.EXIT_LAB
     try:
         return dispatch(options, command)
     except LabError as error:

@@ -20,6 +20,8 @@ from migrate.lab.vm.lab import VmLab
 
 #: Of the redis client, which would else take the machine's one processor from what moves the server.
 PAUSE_S = 0.05
+#: How long that waits for an answer: longer than the server may be frozen here, see PATIENT.
+WAITS = ("env", "REDIS_ANSWER_S=180")
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -37,7 +39,8 @@ def test_redis_from_an_old_kernel_to_a_new_one_and_back(lab: VmLab) -> None:
     peer = lab.hosts["peer"]
     cli = ["redis-cli", "-h", lab.service.ipv4]
     eventually(lambda: peer.exec([*cli, "ping"], check=False).stdout == "PONG\n", "redis answers")
-    client = Client.start(lab.hosts["peer"], "redis_counter.py", lab.service.ipv4, PAUSE_S)
+    where = lab.service.ipv4
+    client = Client.start(lab.hosts["peer"], "redis_counter.py", where, PAUSE_S, before=WAITS)
     for start in MOVERS:
         before = client.ask()
         moved = move(lab, pid, *PATIENT, start=start)

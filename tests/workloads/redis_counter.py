@@ -2,10 +2,12 @@
 
 ``redis_counter.py ADDRESS [PAUSE_S]``: prints ``ready`` after the first hundred, then answers each line on
 standard input with a line of JSON; ``stop`` ends it. Reconnecting is off: an error is an error. With a pause it
-leaves room on an emulated machine, which has one processor for the server and for what moves it.
+leaves room on an emulated machine, which has one processor for the server and for what moves it. REDIS_ANSWER_S
+is how long it waits for an answer, 30 s: on such a machine a server may be frozen for longer.
 """
 
 import json
+import os
 import select
 import sys
 import time
@@ -21,7 +23,7 @@ def main() -> int:
         host=sys.argv[1],
         single_connection_client=True,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=30,
+        socket_timeout=float(os.environ.get("REDIS_ANSWER_S", "30")),
     )
     client.delete("counter")
     port = client.connection._sock.getsockname()[1]

@@ -8,7 +8,19 @@ from migrate.lab.build import generate_keys
 from migrate.lab.errors import bringing_up
 from migrate.lab.host import PROJECT, Builder, make_spec
 from migrate.lab.state import Init
-from migrate.lab.vm import accelerator, cache, disks, kernels, network, project, qemu, root, seed, segment
+from migrate.lab.vm import (
+    accelerator,
+    cache,
+    disks,
+    kernels,
+    network,
+    processors,
+    project,
+    qemu,
+    root,
+    seed,
+    segment,
+)
 from migrate.lab.vm.machines import DISKS, RUN, Machines, outside
 from migrate.lab.vm.wish import Wish
 
@@ -47,12 +59,14 @@ def _prepare(wish: Wish) -> tuple[dict[str, kernels.Kernel], dict[str, Path], st
     """What of a lab is kept between labs: kernels and images by host, and the accelerator."""
     if not root.is_built():
         cache.need_room()
+    chosen = accelerator.accelerator(kernels.kernel())
+    processors.check(wish, chosen)  # Before the minutes that an image takes.
     prepared, images = {}, {}
     for host in topology.HOSTS:
         architecture = wish.architectures.get(host, qemu.OWN)
         prepared[host] = kernels.kernel(wish.kernels.get(host, kernels.DEFAULT), architecture)
         images[host] = root.of(architecture) / "image"
-    return prepared, images, accelerator.accelerator(kernels.kernel())
+    return prepared, images, chosen
 
 
 def _describe(

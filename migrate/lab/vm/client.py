@@ -132,16 +132,17 @@ def run(init: tuple[int, int], host: str, command: list[str], *, terminal: bool 
 
 @contextlib.contextmanager
 def _raw(wanted: bool) -> Iterator[None]:
-    """Have the terminal pass every key on, inside the block."""
+    """Have the terminal pass every key on, inside the block; what was typed before it is kept."""
     if not wanted:
         yield
         return
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSANOW)
     try:
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # It is gone.
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def main() -> int:

@@ -23,6 +23,8 @@ from migrate.lab.vm.given import Given
 CHUNK = 65536
 #: Signals that ask for an end.
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+#: Those that end the asking end itself where the command has a terminal: an interactive shell ignores them.
+HANGING_UP = (signal.SIGHUP, signal.SIGTERM)
 #: For so long the machine's kernel may leave one of these unacknowledged.
 PATIENCE_S = 2.0
 #: And for so long after which another one is no mere echo of it: a terminal and a parent may both send one.
@@ -171,7 +173,8 @@ class Exchange:
     def run(self) -> int:
         """Return the command's wait status, when all that it has written is.
 
-        Of one that a signal of ours has ended, what nobody reads is dropped; of others after one more signal.
+        One with a terminal is left to itself at a signal of :data:`HANGING_UP`, as by a modem that hangs up. Of one
+        that a signal of ours has ended, what nobody reads is dropped; of others after one more signal.
 
         :raises Gone: the machine went away before it said it.
         """
@@ -224,6 +227,8 @@ class Exchange:
             size = struct.pack(">HH", *size_of_terminal())
             self.waiting += frames.frame(frames.SIZE, size)
             return
+        if self.terminal and self.status is None and said[0] in HANGING_UP:
+            self.status = said[0]  # As if it had ended of it, which the end of the connection makes true.
         self.hurried = self.hurried or said[0] != signal.SIGWINCH
         self.asked.ask(said[0])
         self.waiting += frames.frame(frames.SIGNAL, said)

@@ -136,6 +136,14 @@ def arguments(machine: Machine, now: float) -> list[str]:
     return [*command, "-device", kind.random]
 
 
+def trial(cpu: str, architecture: str, accelerator: str) -> list[str]:
+    """Return the command that makes a machine with the processor *cpu*, starts nothing in it, and talks QMP."""
+    kind = ARCHITECTURES[architecture]
+    command = [kind.program, "-M", kind.board, "-nodefaults", "-no-user-config", "-display", "none", "-S"]
+    command += ["-accel", accelerator, "-cpu", model(accelerator, cpu, architecture)]
+    return [*command, "-m", "64", "-qmp", "stdio"]
+
+
 def is_machine(command_line: bytes, name: str) -> bool:
     """Return whether that, as /proc/PID/cmdline has it, runs the machine *name*: as :func:`arguments` begins."""
     return command_line.split(b"\0")[1:3] == [b"-name", name.encode()]

@@ -210,6 +210,14 @@ def test_a_pid_that_standard_output_does_not_take_is_not_lost(spawn: str, output
         subprocess.run(["pkill", "-fx", "sleep 8304"], check=False)
 
 
+@pytest.mark.parametrize("vm", ["", "--vm"])
+def test_nothing_is_spawned_whose_pid_nobody_can_be_told(tmp_path: Path, vm: str) -> None:
+    """Refused before the lab is looked at."""
+    words = f"{sys.executable} -m migrate.lab {vm} --name none-{os.getpid()} spawn peer -- sleep 1 2>&1 1>&-"
+    said = "standard output is closed, so nobody could be told the PID: nothing was started"
+    assert shell(f"{words} | cat; echo ${{PIPESTATUS[0]}}") == f"migrate-lab: {said}\n125\n"
+
+
 @pytest.mark.parametrize("words", ["status", "status --json"])
 def test_a_status_that_standard_output_does_not_take(words: str) -> None:
     script = f"{sys.executable} -m migrate.lab --name none-{os.getpid()} {words} 2>&1 >/dev/full; echo $?"
@@ -352,3 +360,40 @@ def test_a_shell_is_told_of_a_window_that_is_resized() -> None:
         for rows, columns in ((40, 100), (50, 120)):
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             said(terminal, f"columns={columns}, lines={rows})".encode())
+
+
+def test_what_is_typed_before_the_terminal_is_raw_is_not_lost() -> None:
+    """A script that drives it has no way to know when that is."""
+    with in_terminal("-t", "sh", "-c", "read -r line; echo got $line") as (_, terminal):
+        os.write(terminal, b"typed early\n")
+        said(terminal, b"got typed early")
+
+
+#: An interactive shell ignores SIGTERM, and may stay at a SIGHUP.
+STAYS = "trap : TERM HUP; while :; do sleep %s; done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_has_a_terminal_and_restores_that(number: signal.Signals) -> None:
+    with in_terminal("-t", "sh", "-c", STAYS % f"84{number}") as (pid, terminal):
+        before = termios.tcgetattr(terminal)
+        started(f"sleep 84{number}")
+        assert not termios.tcgetattr(terminal)[3] & termios.ICANON
+        os.kill(pid, number)
+        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == number
+        assert termios.tcgetattr(terminal) == before
+    eventually(lambda: not pids(f"sleep 84{number}"), "what ran there has ended")
+
+
+def test_a_terminal_that_is_gone_ends_what_has_it() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(PROGRAM[0], [*PROGRAM, "-t", "sh", "-c", STAYS % 8400])
+    started("sleep 8400")
+    os.close(terminal)
+    try:
+        eventually(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "it has ended")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    eventually(lambda: not pids("sleep 8400"), "what ran there has ended")

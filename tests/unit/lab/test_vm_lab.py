@@ -32,6 +32,7 @@ from migrate.lab.vm import (
     kernels,
     modules,
     network,
+    processors,
     project,
     qemu,
     root,
@@ -39,6 +40,7 @@ from migrate.lab.vm import (
     seed,
 )
 from migrate.lab.vm.lab import VmLab
+from migrate.lab.vm.wish import Wish
 
 NAMES = [
     "linux-image-6.1.0-9-cloud-amd64",
@@ -339,7 +341,12 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
     """setup.cfg has the entry points; those of machines are written down once more, since no pip runs there."""
     text = (root.PROJECT / "setup.cfg").read_text() + (root.PROJECT / "plugin" / "setup.cfg").read_text()
     for name, module in project.ENTRIES.items():
-        assert f"{name} = {module}:main" in text
+        script = root.PROJECT / "migrate/lab" / name
+        if script.exists():
+            assert f"scripts = migrate/lab/{name}\n" in text
+            assert f"from {module} import main" in script.read_text()
+        else:
+            assert f"{name} = {module}:main" in text
 
 
 def test_the_commands_of_the_readme_can_be_typed_as_they_stand() -> None:
@@ -439,11 +446,77 @@ def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert "_host value" not in capsys.readouterr().err  # A name of ours.
 
 
+def needs(architecture: str) -> pytest.MarkDecorator:
+    program = qemu.ARCHITECTURES[architecture].program
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "architecture", "why"),
+    [
+        pytest.param("nonsense", "amd64", "unable to find CPU model 'nonsense'", marks=needs("amd64")),
+        pytest.param("host", "amd64", "CPU model 'host' requires KVM", marks=needs("amd64")),
+        pytest.param("486", "amd64", "it has no 64-bit mode", marks=needs("amd64")),
+        pytest.param("help", "amd64", "that is no name of a model", marks=needs("amd64")),
+        pytest.param("Haswell", "amd64", "", marks=needs("amd64")),
+        pytest.param("cortex-a9", "arm64", "mach-virt: CPU type cortex-a9", marks=needs("arm64")),
+        pytest.param("cortex-a57", "arm64", "", marks=needs("arm64")),
+        pytest.param(
+            "z14", "s390x", "Some features requested in the CPU model are not", marks=needs("s390x")
+        ),
+        pytest.param("z900", "s390x", "", marks=needs("s390x")),
+    ],
+)
+def test_a_processor_that_no_machine_can_have_is_refused(cpu: str, architecture: str, why: str) -> None:
+    """By QEMU itself, before anything boots; with what lists those that there are."""
+    wish = Wish({}, {"peer": cpu}, {}, {"peer": architecture}, False)
+    if not why:
+        processors.check(wish, "tcg")
+        return
+    lists = f"`{qemu.ARCHITECTURES[architecture].program} -cpu help` lists what there is"
+    with pytest.raises(LabError) as caught:
+        processors.check(wish, "tcg")
+    assert str(caught.value).startswith(f"peer cannot have the processor {cpu!r}: {why}")
+    assert str(caught.value).endswith(lists)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="machines need root")
+def test_an_up_asks_for_its_processors_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not once a segment, or the image, is made."""
+    monkeypatch.setattr(state, "BASE", tmp_path / "labs")
+    monkeypatch.setattr(root, "is_built", lambda: True)
+    monkeypatch.setattr(root, "of", lambda _: pytest.fail("an image is made"))
+    monkeypatch.setattr(kernels, "kernel", lambda *_: None)
+    monkeypatch.setattr(accelerator, "accelerator", lambda _: "tcg")
+    monkeypatch.setattr(processors, "problem", lambda *_: "no")
+    with pytest.raises(
+        LabError, match="peer cannot have the processor 'x': no; `qemu-system-x86_64 -cpu help`"
+    ):
+        VmLab("one", cpus={"peer": "x"}).up()
+    assert not (tmp_path / "labs").exists()
+
+
+@pytest.mark.parametrize("verb", ["down", "status", "exec peer", "spawn peer", "shell peer", "power peer on"])
+@pytest.mark.parametrize(
+    "option", ["--kernel peer=6.1", "--cpu peer=Haswell", "--clock peer=1", "--arch peer=arm64", "--systemd"]
+)
+def test_what_machines_are_made_of_is_for_up_alone(
+    verb: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It had no effect elsewhere, without a word."""
+    command = ["--", "true"] if verb.split()[0] in ("exec", "spawn") else []
+    with pytest.raises(SystemExit) as caught:
+        main(["--vm", "--name", "none", *option.split(), *verb.split(), *command])
+    said = capsys.readouterr().err.splitlines()[-1]
+    wanted = f"{option.split()[0]}: for up alone, which makes the machines; {verb.split()[0]} takes none"
+    assert (caught.value.code, said) == (2, f"migrate-lab: error: {wanted}")
+
+
 @pytest.mark.parametrize("seconds", ["9999999999999999", "-9999999999", "99999999999", "9" * 400])
 def test_a_clock_that_no_machine_can_have_is_refused(
     seconds: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--vm", "--name", "none", "--clock", f"origin={seconds}", "status"]) == 1
+    assert main(["--vm", "--name", "none", "--clock", f"origin={seconds}", "up"]) == 1
     assert "between the years 1970 and 2099" in capsys.readouterr().err
 
 
@@ -619,17 +692,36 @@ def test_a_note_of_the_accelerator_that_says_nothing_is_not_believed(
 
 
 def test_a_host_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--vm", "--kernel", "nobody=6.1", "status"]) == 1
+    assert main(["--vm", "--kernel", "nobody=6.1", "up"]) == 1
     assert "no host 'nobody'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["up", "status"])
-def test_systemd_of_another_architecture_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--vm", "--name", "none", "--arch", "origin=amd64,peer=s390x", "--systemd", verb]) == 1
+def test_systemd_of_another_architecture_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vm", "--name", "none", "--arch", "origin=amd64,peer=s390x", "--systemd", "up"]) == 1
     assert (
         "peer cannot boot systemd: a machine of s390x has Python and the library" in capsys.readouterr().err
     )
     VmLab(architectures={"origin": "amd64"}, systemd=True)
+
+
+@pytest.mark.parametrize(
+    "words", ["status", "up", "down", "exec peer -- cat", "spawn peer -- cat", "shell peer"]
+)
+def test_a_directory_as_standard_input_is_refused_in_a_sentence(words: str, tmp_path: Path) -> None:
+    """Before Python, which would not start, and tell it as a fault of its own."""
+    command = f"{Path(sys.executable).parent / 'migrate-lab'} --vm --name none {words} < {tmp_path}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "migrate-lab: standard input is a directory\n")
+
+
+def test_the_command_does_not_import_from_where_it_is_called(tmp_path: Path) -> None:
+    """It runs as root; and is found by any link to it."""
+    (tmp_path / "argparse.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "link").symlink_to(Path(sys.executable).parent / "migrate-lab")
+    done = subprocess.run(
+        [tmp_path / "link", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.startswith("usage: migrate-lab [--vm]")) == (0, True)
 
 
 @pytest.mark.parametrize("words", [[], ["FILE"]])
