@@ -10,13 +10,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from netns import Hosts, eventually
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp.kernel import fields, tcp_repair
+from tcpcp.kernel import fields, peeking, tcp_repair
 
 SO_MAX_PACING_RATE = 47
 #: As many bytes as a segment may have leave every 33 ms; all that the buffer takes in 0.1 s or more.
@@ -30,15 +31,14 @@ ROUNDS = 3
 def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the kernel tells when the next segment may leave."""
     fields.prepare()
-    select = tcp_repair.select_queue
+    read = peeking._alone.recv
 
-    def select_slowly(sock: socket.socket, queue: int) -> None:
+    def read_slowly(*arguments: Any) -> Any:
         """A segment's time comes while the queue is selected."""
-        select(sock, queue)
-        if queue == tcp_repair.SEND_QUEUE:
-            time.sleep(LONG_S)
+        time.sleep(LONG_S)
+        return read(*arguments)
 
-    monkeypatch.setattr(tcp_repair, "select_queue", select_slowly)
+    monkeypatch.setattr(peeking._alone, "recv", read_slowly)
     if not request.param:
         monkeypatch.setattr(fields, "_made", [])
         monkeypatch.setattr(fields, "_refused", [OSError()])

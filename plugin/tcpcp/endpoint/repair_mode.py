@@ -6,9 +6,10 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tcpcp.errors import KernelError, PermissionDenied, TcpcpError
-from tcpcp.kernel import fields, tcp_repair
+from tcpcp.kernel import fields, peeking, tcp_repair
 from tcpcp.record import seq
 from tcpcp.record.ici import Ici
 
@@ -47,10 +48,41 @@ def acknowledged(sock: socket.socket) -> int:
     (numbers,) = fields.numbers([sock])
     if numbers:
         return numbers.snd_una
-    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
-    found = seq.add(tcp_repair.get_queue_seq(sock), -tcp_repair.get_outq(sock))
-    tcp_repair.select_queue(sock, tcp_repair.NO_QUEUE)
-    return found
+    write_seq, _ = peeking.send_queue(sock, 0)
+    return seq.add(write_seq, -tcp_repair.get_outq(sock))
+
+
+def received(sock: socket.socket) -> int:
+    """``rcv_nxt`` of *sock*, which is in repair mode; no queue is selected for that: see `queues`."""
+    (numbers,) = fields.numbers([sock])
+    return numbers.rcv_nxt if numbers else received_by_trial(sock)
+
+
+def received_by_trial(sock: socket.socket) -> int:
+    """As :func:`received`, without BPF.
+
+    The kernel refuses a ``rcv_wup`` that is after ``rcv_nxt``, and changes nothing then. Mostly these are the same,
+    so that the first trial is the last: all that has been received was acknowledged.
+
+    Source: net/ipv4/tcp.c tcp_repair_set_window().
+    """
+    window = tcp_repair.get_window(sock)
+    first, distance = window.rcv_wup, 1
+
+    def is_received(distance: int) -> bool:
+        return tcp_repair.takes_window(sock, replace(window, rcv_wup=seq.add(first, distance)))
+
+    if not is_received(distance):
+        return first
+    try:
+        while is_received(2 * distance):
+            distance *= 2
+        step = distance
+        while step := step // 2:
+            distance += step * is_received(distance + step)
+        return seq.add(first, distance)
+    finally:
+        tcp_repair.set_window(sock, replace(tcp_repair.get_window(sock), rcv_wup=first))
 
 
 def leave_repair(sock: socket.socket, mode: int) -> None:

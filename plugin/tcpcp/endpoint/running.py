@@ -40,7 +40,7 @@ def resume(sock: socket.socket, one: Holding) -> None:
 
 
 def _overdue(sock: socket.socket, one: Holding, state: int) -> Overdue:
-    return waking.overdue(sock, state, one.held_s, one.known.recent if one.known else 0)
+    return waking.overdue(sock, state, one.held_s, one.known)
 
 
 def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:
