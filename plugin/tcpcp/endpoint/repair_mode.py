@@ -115,17 +115,35 @@ def outside_repair_mode(sock: socket.socket, ici: Ici) -> Iterator[None]:
     enter_repair(sock, ici.options.get("SO_REUSEADDR", 0))
 
 
-def discard(sock: socket.socket) -> None:
+def discard(sock: socket.socket, write_seq: int | None = None) -> int:
     """End the connection of *sock* without a packet, whatever it is in the middle of, and close it.
 
     It ends for all who hold the socket: another descriptor, another process, a thread that waits, which wakes. They
     have a socket out of repair mode, and without the mark that lets it be bound beside those of others.
 
+    :param write_seq: of a connection that is got, as it was then; None: it does not matter.
+    :return: by how much that is another at the end, what has been written since; 0 where that is not known.
     :raises KernelError: repair mode could not be entered; the socket is open still.
     """
     if not tcp_repair.get_repair(sock):
         tcp_repair.set_repair(sock, tcp_repair.ON)  # which sets the mark
+    usual = None if write_seq is None else _after_the_end(write_seq, tcp_repair.get_window(sock).max_window)
     tcp_repair.disconnect(sock)
+    late = 0
+    with contextlib.suppress(KernelError):
+        late = 0 if usual is None else _write_seq(sock) - usual & seq.MASK
     with contextlib.suppress(KernelError):
         leave_repair(sock, tcp_repair.OFF_NO_PROBE)
     sock.close()
+    return late
+
+
+def _after_the_end(write_seq: int, max_window: int) -> int:
+    """What becomes of ``write_seq``: the socket's next connection begins beyond this one (tcp_disconnect())."""
+    return seq.add(write_seq, max_window + 2) or 1
+
+
+def _write_seq(sock: socket.socket) -> int:
+    """Of a socket in repair mode without a connection, whose send queue may be selected."""
+    (numbers,) = fields.numbers([sock])
+    return numbers.write_seq if numbers else peeking.send_queue(sock, 0)[0]
