@@ -10,8 +10,8 @@ From socket to ICI (:func:`get`; `reader`)
     all: what follows is asked of the first of a kind, and has to say the same.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
 5.  Where something is to be sent: TCP_REPAIR_QUEUE send; TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is
-    ``snd_nxt``, less SIOCOUTQ ``snd_una``. recv(MSG_PEEK) copies the queue. No queue selected: who writes to the socket
-    gets an error. How little of this others notice: `queues`.
+    ``snd_nxt``, less SIOCOUTQ ``snd_una``. recv(MSG_PEEK) copies the queue. No queue selected: who writes to
+    the socket gets an error. How little of this others notice: `queues`.
 6.  Where something is not read: TCP_REPAIR -1, recv(MSG_PEEK), TCP_REPAIR 1; nothing can have come in between, and
     whether it was read BPF tells. The receive queue is not selected: what is written would go there.
 7.  Without BPF ``rcv_nxt`` is the largest ``rcv_wup`` that TCP_REPAIR_WINDOW takes; SIOCINQ, with SO_OOBINLINE set,
@@ -155,10 +155,9 @@ def get(sock: HasFileno) -> Ici:
     """Read the endpoint *sock* and leave it isolated, in repair mode.
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
-        with a ``fileno()``; needs CAP_NET_ADMIN. Other threads may use it while this is at work (0.1 ms); but where
-        something is to be sent a MSG_PEEK of another process, or of a thread that is not Python's, may be given
-        that (`queues`). Later calls fail, but for splice(2) and shutdown(). Keepalive is off: what is set of
-        SO_KEEPALIVE is undone by :func:`resume`.
+        with a ``fileno()``; needs CAP_NET_ADMIN. Others may use it while this is at work (0.1 ms), but where
+        something is to be sent a MSG_PEEK of another process, or not of Python's threads, may get it: `queues`.
+        Later calls fail, but for splice(2) and shutdown(). SO_KEEPALIVE set now is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,

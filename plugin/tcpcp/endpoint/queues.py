@@ -52,27 +52,51 @@ def read_send_queue(
     """
     if numbers and (state in FIN_ACKED or numbers.write_seq == numbers.snd_una):
         return numbers.write_seq, SendQueue(fin=True) if state in FIN_ACKED else NO_SEND
-    outstanding = 0 if state in FIN_ACKED else tcp_repair.get_outq(sock)
-    left_to_send = tcp_repair.get_outq_nsd(sock) if outstanding else 0
-    _require_room(sock, outstanding, "to send")
-    fin = state in FIN_UNACKED
-    write_seq, data = peeking.send_queue(sock, max(outstanding - fin, 0))
     if state in FIN_ACKED:
-        return write_seq, SendQueue(fin=True)
-    if not outstanding:
-        return write_seq, NO_SEND
-    if len(data) < outstanding - fin:
-        raise Unsupported(
-            f"{tcp_repair.describe(sock)}: of {outstanding - fin} bytes to send only {len(data)} can be read"
-        )
-    snd_nxt = seq.add(write_seq, -left_to_send)
-    if numbers:
-        snd_nxt = _earlier(snd_nxt, numbers.snd_nxt)
-    if sent_until is not None:
-        snd_nxt = _earlier(snd_nxt, sent_until)
-    sent = max(outstanding - (write_seq - snd_nxt & seq.MASK), 0)
-    fin_sent = fin and sent == outstanding
-    return snd_nxt, SendQueue(data[: sent - fin_sent], data[sent - fin_sent :], fin, fin_sent)
+        return peeking.send_queue(sock, 0)[0], SendQueue(fin=True)
+    fin = state in FIN_UNACKED
+    found = _told(sock, numbers, fin) if numbers else _asked(sock, fin)
+    snd_nxt = found.snd_nxt if sent_until is None else _earlier(found.snd_nxt, sent_until)
+    if not found.outstanding:
+        return snd_nxt, NO_SEND
+    size = found.outstanding - fin
+    if len(found.data) < size:
+        name = tcp_repair.describe(sock)
+        raise Unsupported(f"{name}: of {size} bytes to send only {len(found.data)} can be read")
+    sent = min(snd_nxt - found.snd_una & seq.MASK, found.outstanding)
+    fin_sent = fin and sent == found.outstanding
+    return snd_nxt, SendQueue(found.data[: sent - fin_sent], found.data[sent - fin_sent :], fin, fin_sent)
+
+
+class _Outgoing(NamedTuple):
+    """:ivar outstanding: from ``snd_una`` to ``write_seq``; *data* is that without our FIN."""
+
+    snd_una: int
+    snd_nxt: int
+    outstanding: int
+    data: bytes
+
+
+def _told(sock: socket.socket, numbers: Numbers, fin: bool) -> _Outgoing:
+    """Where something is written meanwhile the data is another: who looks at ``write_seq`` later reads again."""
+    outstanding = numbers.write_seq - numbers.snd_una & seq.MASK
+    _require_room(sock, outstanding, "to send")
+    _, data = peeking.send_queue(sock, outstanding - fin)
+    return _Outgoing(numbers.snd_una, numbers.snd_nxt, outstanding, data)
+
+
+def _asked(sock: socket.socket, fin: bool) -> _Outgoing:
+    """What was sent is asked before the queue is selected, in which more may come to count as sent."""
+    now = tcp_repair.get_outq(sock)
+    sent = max(now - tcp_repair.get_outq_nsd(sock), 0) if now else 0
+    for _ in range(MAX_READS):
+        _require_room(sock, now, "to send")
+        write_seq, data = peeking.send_queue(sock, max(now - fin, 0))
+        outstanding, now = now, tcp_repair.get_outq(sock)
+        if now == outstanding:
+            snd_una = seq.add(write_seq, -outstanding)
+            return _Outgoing(snd_una, seq.add(snd_una, sent), outstanding, data)
+    raise Unsupported(f"{tcp_repair.describe(sock)}: is written to all the time; try again")
 
 
 def _earlier(one: int, other: int) -> int:
