@@ -156,7 +156,7 @@ def get(sock: HasFileno) -> Ici:
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()``; needs CAP_NET_ADMIN. Others may use it while this is at work (0.1 ms), but where
-        something is to be sent a MSG_PEEK of another process, or not of Python's threads, may get it: `queues`.
+        something is to be sent a MSG_PEEK that they begin in these microseconds may get that: `queues`.
         Later calls fail, but for splice(2) and shutdown(). SO_KEEPALIVE set now is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
@@ -628,7 +628,6 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         gone: list[Holding] = []
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
-            name = tcp_repair.describe(sock)
             try:
                 late = repair_mode.discard(
                     sock, one.write_seq
@@ -638,7 +637,7 @@ def release_many(socks: Iterable[HasFileno]) -> None:
                 continue
             gone.append(one)
             if late:
-                first = first or _lost(name, late)
+                first = first or _lost(one, late)
             if given is not sock:
                 _close(given)
         holding.pass_on(gone)
@@ -647,7 +646,8 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         raise first
 
 
-def _lost(name: str, count: int) -> Moved:
+def _lost(one: Holding, count: int) -> Moved:
+    name = f"{one.known.local} - {one.known.peer}" if one.known else "a socket"
     return Moved(
         f"{name}: {count} bytes that a thread has written in the moment in which its connection was ended here are "
         "lost: the ICI does not have them, and there is nothing left to resume",

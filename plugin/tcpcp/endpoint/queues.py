@@ -10,8 +10,10 @@ tcp_sendmsg_locked(), tcp_recvmsg_locked()):
 - The send queue: what is written counts as sent, and all that waited before it too, and nothing is sent; and who
   peeks (MSG_PEEK) is given what is to be sent as if the peer had sent it. No other call reads that queue. So it is
   selected only where it holds something, or nobody else tells ``write_seq``, and by
-  :func:`tcpcp.kernel.peeking.send_queue`, in which no other thread of a Python program runs. What was sent
-  since the connection was isolated, the kernel says, has not left this host: the ICI has it as unsent.
+  :func:`tcpcp.kernel.peeking.send_queue`, in which no other thread of a Python program is let run. One that is on
+  its way into the kernel just then, or another process, is not kept from it: what that has written is found, what
+  it has peeked at is not. What was sent since the connection was isolated, as the kernel says, has not left this
+  host: the ICI has it as unsent.
 """
 
 from __future__ import annotations

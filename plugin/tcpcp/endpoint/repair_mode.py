@@ -144,6 +144,6 @@ def _after_the_end(write_seq: int, max_window: int) -> int:
 
 
 def _write_seq(sock: socket.socket) -> int:
-    """Of a socket in repair mode without a connection, whose send queue may be selected."""
-    (numbers,) = fields.numbers([sock])
-    return numbers.write_seq if numbers else peeking.send_queue(sock, 0)[0]
+    """Of a socket in repair mode without a connection: nobody writes to it, so its send queue may be selected."""
+    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
+    return tcp_repair.get_queue_seq(sock)

@@ -48,7 +48,7 @@ def send_queue(sock: socket.socket, size_bytes: int) -> tuple[int, bytes]:
     """``write_seq``, and the last *size_bytes* of the send queue, fewer if there are fewer. In repair mode.
 
     The queue is selected, read, and no queue is selected again, in a few microseconds, in which no other thread of
-    a Python program runs.
+    a Python program is let run.
 
     The kernel begins with whole buffers, also where the peer has acknowledged a part of the first, and says
     how many bytes it has, whatever the room for them (tcp_peek_sndq()).
