@@ -45,9 +45,12 @@ class Unsupported(TcpcpError):
 
 
 class Unfed(Unsupported):
-    """A segment fed to this host's own stack did not arrive: is there a packet filter that drops it?"""
+    """A segment fed to this host's own stack did not arrive: a packet filter drops it, or gives it another mark."""
 
-    hint = "Look for a packet filter on that host that drops what it sends to itself (nft list ruleset)."
+    hint = (
+        "Look for a packet filter on that host that drops what it sends to itself, or sets a mark of its own on it "
+        "(nft list ruleset)."
+    )
 
 
 class PermissionDenied(TcpcpError):
@@ -121,10 +124,18 @@ class Expired(TcpcpError):
 class Moved(Expired):
     """A call that had begun before :func:`tcpcp.get` has read from the connection, or written to it, since.
 
-    The ICI has what was read there, and lacks what was written; nothing has changed.
+    The ICI has what was read there, and lacks what was written; nothing has changed, unless *lost_bytes* is not 0.
+
+    :ivar lost_bytes: so many a thread has written in the very moment in which :func:`tcpcp.release` ended the
+        connection, after it had looked. There is nothing left here that could be resumed: these bytes are
+        nowhere, though the thread was told that they are written. The ICI is right but for them.
     """
 
     hint = "Have the program's threads leave that connection alone, and get it anew."
+
+    def __init__(self, message: str, lost_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.lost_bytes = lost_bytes
 
 
 class OtherNamespace(TcpcpError):

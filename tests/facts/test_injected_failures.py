@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import socket
 import traceback
@@ -17,7 +18,7 @@ from traces import changed, everything, is_held, rules, sent_by
 
 import tcpcp
 from tcpcp.endpoint import preparation, reader
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import fields, tcp_repair
 from tcpcp.record.ici import Ici, State
 
 #: More calls than any call of the library makes for two connections.
@@ -103,6 +104,44 @@ def test_get(hosts: Hosts, answers: bool) -> None:
         assert [changed(*one) for one in zip(socks, before, strict=True)] == [{}, {}]
     assert socks[0].recv(100) == b"waits to be read"
     assert pairs[0][1].recv(100) == b"on the way"
+
+
+def test_an_option_that_is_not_put_back(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else can do it then, so it is told."""
+    monkeypatch.setattr(fields, "look", lambda socks: [None] * len(socks))
+    monkeypatch.setattr(fields, "numbers", lambda socks: [None] * len(socks))
+    real = socket.socket.setsockopt
+
+    def refuses(sock: socket.socket, *arguments: object) -> None:
+        if arguments == (socket.SOL_SOCKET, socket.SO_OOBINLINE, 0):
+            raise OSError(errno.ENOMEM, "no memory")
+        real(sock, *arguments)  # type: ignore[call-overload]
+
+    sock, _ = busy(hosts)
+    with hosts.here.entered():
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "setsockopt", refuses, raising=False)
+            with pytest.raises(tcpcp.KernelError) as caught:
+                tcpcp.get(sock)
+        assert caught.value.__notes__ == ["SO_OOBINLINE of the socket is 1 now, and has to be set to 0"]
+        assert not tcp_repair.get_repair(sock)
+
+
+def test_it_runs_though_nobody_knows_what_waits(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    sock, peer = busy(hosts)
+    real = tcp_repair.get_outq_nsd
+
+    def refuses(sock: socket.socket) -> int:
+        if not tcp_repair.get_repair(sock):
+            raise tcpcp.KernelError("ioctl(SIOCOUTQNSD)", errno.ENOMEM)
+        return real(sock)
+
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        monkeypatch.setattr(tcp_repair, "get_outq_nsd", refuses)
+        tcpcp.activate(sock)
+    sock.sendall(b"on")
+    assert peer.recv(10) == b"on"
 
 
 def passed(hosts: Hosts) -> tuple[list[Ici], list[socket.socket]]:

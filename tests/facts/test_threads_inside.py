@@ -125,6 +125,48 @@ def test_read_between_the_end_and_get(hosts: Hosts) -> None:
     assert sock.recv(10) == b"two"
 
 
+def written_at_the_end(monkeypatch: pytest.MonkeyPatch, ours: socket.socket, data: bytes) -> None:
+    """As by a thread in the middle of send(), between the last look and the end."""
+    real = tcp_repair.disconnect
+
+    def write_then_disconnect(sock: socket.socket) -> None:
+        if sock is ours:
+            tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+            assert sock.send(data) == len(data)
+            tcp_repair.set_repair(sock, tcp_repair.ON)
+        real(sock)
+
+    monkeypatch.setattr(tcp_repair, "disconnect", write_then_disconnect)
+
+
+def test_written_as_it_ends(hosts: Hosts, asked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told, with how much it is; the others are released, and what the ICI has is right."""
+    sock, peer = waits(hosts, b"onetwo")
+    other, other_peer = hosts.connect()
+    written_at_the_end(monkeypatch, sock, b"too late")
+    with hosts.here.entered():
+        icis = tcpcp.get_many([sock, other])
+        name = tcp_repair.describe(sock)
+        with pytest.raises(tcpcp.Moved, match="8 bytes") as caught:
+            tcpcp.release_many([sock, other])
+        assert caught.value.lost_bytes == 8 and name in str(caught.value)
+        assert sock.fileno() == other.fileno() == -1
+        made, other = tcpcp.create_many(icis)
+        tcpcp.activate_many([made, other])
+        for ours, theirs in ((made, peer), (other, other_peer)):
+            ours.sendall(b"x")
+            assert theirs.recv(10) == b"x"
+    assert_no_reset(hosts)
+
+
+def test_written_as_a_block_ends(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    sock, _peer = waits(hosts, b"onetwo")
+    written_at_the_end(monkeypatch, sock, b"too late")
+    with hosts.here.entered(), pytest.raises(tcpcp.Moved) as caught, tcpcp.passing([sock]):
+        pass
+    assert caught.value.lost_bytes == 8 and not hasattr(caught.value, "__notes__")
+
+
 # --- threads --------------------------------------------------------------------------------------------
 
 
@@ -239,11 +281,12 @@ def test_created_while_it_is_released(hosts: Hosts, monkeypatch: pytest.MonkeyPa
     """By another thread of the program, as soon as the socket is gone: it is isolated until it is activated."""
     real, made = repair_mode.discard, list[socket.socket]()
 
-    def discard_then_create(sock: socket.socket) -> None:
-        real(sock)
+    def discard_then_create(sock: socket.socket, write_seq: int | None) -> int:
+        late = real(sock, write_seq)
         with monkeypatch.context() as others:
             others.setattr(repair_mode, "discard", real)
             made.append(tcpcp.create(ici))
+        return late
 
     sock, peer = hosts.connect()
     with hosts.here.entered():

@@ -92,6 +92,35 @@ def test_one_that_raises_does_not_keep_the_others_from_it() -> None:
             signal.signal(number, handler)
 
 
+@pytest.mark.usefixtures("thread")
+def test_one_that_raises_while_they_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes as soon as it is the program's again; the others are the program's too."""
+    numbers = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+
+    def handler(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    real, back = signal.signal, []
+
+    def comes_at_once(number: int, given: object) -> None:
+        real(number, given)  # type: ignore[arg-type]
+        if given is handler:
+            back.append(number)
+            handler(number, None)
+
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(uninterrupted.signal, "signal", comes_at_once)
+            with pytest.raises(KeyboardInterrupt), Uninterrupted():
+                pass
+        assert sorted(back) == sorted(numbers)
+        assert [signal.getsignal(number) for number in numbers] == [handler] * 3
+    finally:
+        for number, one in zip(numbers, before, strict=True):
+            signal.signal(number, one)
+
+
 # --- children that another thread forks meanwhile -----------------------------------------------------------
 
 

@@ -10,18 +10,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from meddling import written
 from netns import Hosts, eventually
 from passing import assert_no_reset
 
 import tcpcp
-from tcpcp.kernel import fields, tcp_repair
+from tcpcp.kernel import fields, peeking, tcp_repair
 
 SO_MAX_PACING_RATE = 47
 #: As many bytes as a segment may have leave every 33 ms; all that the buffer takes in 0.1 s or more.
 RATE_BYTES_S, BUFFER_BYTES = 2_000_000, 1_000_000
 LONG_S = 0.05
+RTO_S = 0.2
 AT_ONCE = -1  # ~0U, "no rate"
 ROUNDS = 3
 
@@ -30,15 +33,14 @@ ROUNDS = 3
 def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the kernel tells when the next segment may leave."""
     fields.prepare()
-    select = tcp_repair.select_queue
+    read = peeking._alone.recv
 
-    def select_slowly(sock: socket.socket, queue: int) -> None:
+    def read_slowly(*arguments: Any) -> Any:
         """A segment's time comes while the queue is selected."""
-        select(sock, queue)
-        if queue == tcp_repair.SEND_QUEUE:
-            time.sleep(LONG_S)
+        time.sleep(LONG_S)
+        return read(*arguments)
 
-    monkeypatch.setattr(tcp_repair, "select_queue", select_slowly)
+    monkeypatch.setattr(peeking._alone, "recv", read_slowly)
     if not request.param:
         monkeypatch.setattr(fields, "_made", [])
         monkeypatch.setattr(fields, "_refused", [OSError()])
@@ -101,6 +103,33 @@ def test_passed_on_it_goes_on_where_it_was(hosts: Hosts, told: None) -> None:
             tcpcp.activate(made)
             eventually(is_read, "all of it")
     assert_no_reset(hosts)
+
+
+def test_what_is_written_meanwhile_stays_unsent(
+    hosts: Hosts, told: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that is not Python's: it counts as sent, and is not. Passed on, it is, at once."""
+    read, ours = peeking._alone.recv, []
+
+    def read_and_write(number: int, *arguments: Any) -> Any:
+        if not ours:
+            ours.append(written(sock, b"by another"))
+        return read(number, *arguments)
+
+    monkeypatch.setattr(peeking._alone, "recv", read_and_write)
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        sock.setsockopt(socket.IPPROTO_TCP, tcp_repair.TCP_CORK, 1)
+        sock.sendall(b"first, ")
+        ici = tcpcp.get(sock)
+        assert ours == [10] and tcp_repair.get_outq_nsd(sock) == 0
+        assert ici.send_queue.unsent == b"first, by another"
+        tcpcp.release(sock)
+        with tcpcp.create(ici) as made:
+            began = time.monotonic()
+            tcpcp.activate(made)
+            assert peer.recv(17, socket.MSG_WAITALL) == b"first, by another"
+            assert time.monotonic() - began < RTO_S
 
 
 def test_where_the_queue_is_selected_without_that(hosts: Hosts) -> None:

@@ -61,23 +61,27 @@ class Question(NamedTuple):
     marks: raw_segment.Marks
 
 
-def question(sock: socket.socket, state: int, recent: int = 0) -> Question | None:
+def question(
+    sock: socket.socket, state: int, recent: int = 0, acknowledged: int | None = None
+) -> Question | None:
     """What to :func:`ask` the peer of *sock*, which is in repair mode; None where there is nothing to be asked.
 
     :param state: in which *sock* is. :param recent: the peer's last timestamp, where that is known.
+    :param acknowledged: ``snd_una``; None: it is asked.
     """
     with contextlib.suppress(TcpcpError):
         if state in _UNASKED and waits(sock):
-            return _question(sock, recent)
+            if acknowledged is None:
+                acknowledged = repair_mode.acknowledged(sock)
+            return _question(sock, recent, acknowledged)
     return None
 
 
-def _question(sock: socket.socket, recent: int) -> Question:
+def _question(sock: socket.socket, recent: int, acknowledged: int) -> Question:
     """As tcp_xmit_probe_skb() makes it."""
     local, peer, _ = socket_ends.ends(sock)
-    tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
-    awaited = tcp_repair.get_queue_seq(sock)
-    number = seq.add(repair_mode.acknowledged(sock), -1)
+    awaited = repair_mode.received(sock)
+    number = seq.add(acknowledged, -1)
     info, ours = tcp_repair.get_info(sock), tcp_repair.get_window(sock)
     room = seq.add(ours.rcv_wup, ours.rcv_wnd - awaited)
     # Rounded up, as the kernel does, so that the right edge does not go back (tcp_select_window()).

@@ -12,7 +12,7 @@ from types import TracebackType
 from tcpcp.endpoint import calls, isolation, own_lock
 from tcpcp.endpoint.own_thread import OwnThread
 from tcpcp.endpoint.uninterrupted import Uninterrupted
-from tcpcp.errors import Expired, IsolationError, TcpcpError
+from tcpcp.errors import Expired, IsolationError, Moved, TcpcpError
 from tcpcp.record.ici import Ici
 
 
@@ -155,7 +155,8 @@ def _release_all(socks: Sequence[socket.socket]) -> None:
     try:
         _release(socks)
     except Expired as exc:
-        _resume_all(socks, exc)
+        if not (isinstance(exc, Moved) and exc.lost_bytes):  # then they have ended
+            _resume_all(socks, exc)
         raise
 
 

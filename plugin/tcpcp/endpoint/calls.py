@@ -9,10 +9,13 @@ From socket to ICI (:func:`get`; `reader`)
 3.  TCP_REPAIR 1. Read ``ts_recent`` and the numbers by BPF: `kernel_fields`. Where both queues are empty that is
     all: what follows is asked of the first of a kind, and has to say the same.
 4.  TCP_INFO, TCP_REPAIR_WINDOW, TCP_MAXSEG (``mss_clamp``, in repair mode only), TCP_TIMESTAMP.
-5.  TCP_REPAIR_QUEUE send: TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is ``snd_nxt``, less SIOCOUTQ
-    ``snd_una``. recv(MSG_PEEK) copies the queue.
-6.  TCP_REPAIR_QUEUE receive: TCP_QUEUE_SEQ is ``rcv_nxt``; SIOCINQ, with SO_OOBINLINE set, what is not read.
-7.  No queue selected: whoever writes to the socket from now on gets an error.
+5.  Where something is to be sent: TCP_REPAIR_QUEUE send; TCP_QUEUE_SEQ is ``write_seq``; less SIOCOUTQNSD it is
+    ``snd_nxt``, less SIOCOUTQ ``snd_una``. recv(MSG_PEEK) copies the queue. No queue selected: who writes to
+    the socket gets an error. How little of this others notice: `queues`.
+6.  Where something is not read: TCP_REPAIR -1, recv(MSG_PEEK), TCP_REPAIR 1; nothing can have come in between, and
+    whether it was read BPF tells. The receive queue is not selected: what is written would go there.
+7.  Without BPF ``rcv_nxt`` is the largest ``rcv_wup`` that TCP_REPAIR_WINDOW takes; SIOCINQ, with SO_OOBINLINE set,
+    is what is not read.
 8.  After all of a batch: did ``rcv_nxt`` or ``snd_una`` move? Then again from 4.
 
 From ICI to socket (:func:`create`; `builder`)
@@ -80,7 +83,7 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AlreadyGot, TcpcpError
+from tcpcp.errors import AlreadyGot, Moved, TcpcpError
 from tcpcp.kernel import fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, whole
@@ -152,9 +155,9 @@ def get(sock: HasFileno) -> Ici:
     """Read the endpoint *sock* and leave it isolated, in repair mode.
 
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
-        with a ``fileno()``; needs CAP_NET_ADMIN. Nobody may use it while this is at work (0.1 ms): what is sent
-        would go to the receive queue, MSG_PEEK give what is to be sent. Later calls fail, but for splice(2)
-        and shutdown(). Keepalive is off: what is set of SO_KEEPALIVE is undone by :func:`resume`.
+        with a ``fileno()``; needs CAP_NET_ADMIN. Others may use it while this is at work (0.1 ms), but where
+        something is to be sent a MSG_PEEK that they begin in these microseconds may get that: `queues`.
+        Later calls fail, but for splice(2) and shutdown(). SO_KEEPALIVE set now is undone by :func:`resume`.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,
@@ -606,7 +609,8 @@ def release(sock: HasFileno) -> None:
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
     :raises Moved: likewise (it is an ``Expired``), for a thread has read from it or written to it since, or the
-        program has shut it down: see :func:`get`.
+        program has shut it down: see :func:`get`. Or, and then its ``lost_bytes`` is not 0, a thread in the middle
+        of send() was quicker than the end itself: the connection has ended here, and these bytes are lost.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises KernelError: the socket is open still.
     """
@@ -625,17 +629,30 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                repair_mode.discard(sock)  # isolated until it is gone: its timers would send
+                late = repair_mode.discard(
+                    sock, one.write_seq
+                )  # isolated until it is gone: its timers would send
             except TcpcpError as exc:
                 first = first or exc
                 continue
             gone.append(one)
+            if late:
+                first = first or _lost(one, late)
             if given is not sock:
                 _close(given)
         holding.pass_on(gone)
         holding.drop(gone)
     if first is not None:
         raise first
+
+
+def _lost(one: Holding, count: int) -> Moved:
+    name = f"{one.known.local} - {one.known.peer}" if one.known else "a socket"
+    return Moved(
+        f"{name}: {count} bytes that a thread has written in the moment in which its connection was ended here are "
+        "lost: the ICI does not have them, and there is nothing left to resume",
+        count,
+    )
 
 
 def _close(given: HasFileno) -> None:

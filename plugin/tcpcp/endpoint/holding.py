@@ -22,6 +22,7 @@ from tcpcp.endpoint.reader import Left
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, Expired, IsolationError, KernelError, Moved, NotGot, TcpcpError
 from tcpcp.kernel import tcp_repair
+from tcpcp.record import seq
 
 
 @dataclass(slots=True)
@@ -63,6 +64,13 @@ class Holding:
     going: bool = False
     times: Times = field(default_factory=Times)
     table: FlowTable | None = None
+
+    @property
+    def write_seq(self) -> int | None:
+        """That of the kernel when it was got, our FIN counted; None: it was not got, or had no connection."""
+        if self.left is None or self.known is None:
+            return None
+        return seq.add(self.known.acknowledged, self.left.outgoing)
 
     @property
     def held_s(self) -> float:

@@ -239,7 +239,11 @@ def why_lost() -> str:
     except OSError:
         flags = _IFF_UP
     if flags & _IFF_UP:
-        return "is there a packet filter that drops it?"
+        return (
+            f"is there a packet filter that drops it, or a rule that gives packets another mark than {MARK:#x}, by "
+            "which they pass the isolation (nft list ruleset: 'meta mark set' in a chain of prerouting or input; "
+            "iptables-save: -j MARK, CONNMARK)?"
+        )
     return f"the interface {_LOOPBACK} is down: ip link set {_LOOPBACK} up"
 
 

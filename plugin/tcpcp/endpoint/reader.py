@@ -6,51 +6,36 @@ only the application changes, :func:`read` the rest, once the connection is isol
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from tcpcp.endpoint import repair_mode, socket_options, unsent
+from tcpcp.endpoint import queues, repair_mode, socket_options, unsent
 from tcpcp.endpoint.inspection import check_no_error, check_state
 from tcpcp.endpoint.preparation import Prepared, prepare, prepare_many
+from tcpcp.endpoint.queues import FIN_UNACKED, MAX_READS, NO_RECEIVE, NO_SEND
 from tcpcp.errors import Unsupported
 from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
-from tcpcp.kernel.tcp_repair import NO_QUEUE, RECV_QUEUE, SEND_QUEUE
 from tcpcp.record import seq
-from tcpcp.record.checks import MAX_QUEUE_BYTES
 from tcpcp.record.ici import (
-    FIN_ACKED,
-    FIN_IN,
     Congestion,
     Ici,
     Negotiated,
     ReceiveQueue,
-    SendQueue,
     State,
     Timestamp,
     Window,
 )
 
-#: States with our FIN among the bytes that the peer has not acknowledged.
-FIN_UNACKED = frozenset({State.FIN_WAIT1, State.LAST_ACK, State.CLOSING})
-
-#: How often a socket that keeps moving is read again before we give up.
-MAX_READS = 5
-
 #: TCP_ECN_MODE_ACCECN (include/net/tcp.h): TCP_INFO says of it what it says of classic ECN (RFC 3168).
 ACCURATE_ECN = 1 << 4
 
 _STATES = {int(state): state for state in State}
-_NO_SEND = SendQueue()
-_NO_RECEIVE = ReceiveQueue()
-_NUMBERS = {"SO_OOBINLINE": 10, "SO_PEEK_OFF": 42}
-_USUAL = {"SO_OOBINLINE": 0, "SO_PEEK_OFF": -1}
 #: Ticks of the two timestamp clocks, ns.
 _US, _MS = 1000, 1_000_000
 
@@ -91,10 +76,12 @@ def _undo(sock: socket.socket, error: BaseException) -> None:
         repair_mode.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
 
 
-def read_again(sock: socket.socket, ici: Ici, ahead_ns: int = 0) -> Ici:
+def read_again(
+    sock: socket.socket, ici: Ici, numbers: Numbers | None = None, sent_until: int | None = None
+) -> Ici:
     """*sock*, which is in repair mode still, as it is now; *ici* is what was read of it before.
 
-    :param ahead_ns: from :func:`_ahead_ns`.
+    :param numbers: of it as it is now, if they are known. :param sent_until: as for :func:`_read`.
     """
     known = Prepared(
         ici.local,
@@ -109,7 +96,7 @@ def read_again(sock: socket.socket, ici: Ici, ahead_ns: int = 0) -> Ici:
     )
     recent = ici.timestamp.ts_recent if ici.timestamp else None
     with unsent.kept([sock], [None]) as (window,):
-        return _read(sock, known, ici.tag, recent, ahead_ns, window)
+        return _read(sock, known, ici.tag, recent, numbers, window, sent_until)
 
 
 def _read(
@@ -117,12 +104,13 @@ def _read(
     known: Prepared,
     tag: int,
     ts_recent: int | None,
-    ahead_ns: int = 0,
+    numbers: Numbers | None = None,
     window: Window | None = None,
+    sent_until: int | None = None,
 ) -> Ici:
     """Leaves no queue selected: whoever writes to the socket meanwhile gets an error (tcp_sendmsg_locked()).
 
-    :param window: from :func:`tcpcp.endpoint.unsent.kept`.
+    :param window: from :func:`tcpcp.endpoint.unsent.kept`; numbers and sent_until are for `queues`.
     """
     info = tcp_repair.get_info(sock)
     check_state(sock, info.state)
@@ -130,8 +118,8 @@ def _read(
     if state is State.CLOSE and not known.closed:
         raise Unsupported(f"{tcp_repair.describe(sock)}: its connection has ended in this moment")
     window = window or tcp_repair.get_window(sock)
-    snd_nxt, send_queue = _read_send_queue(sock, state)
-    rcv_nxt, receive_queue = _read_receive_queue(sock, state, known)
+    snd_nxt, send_queue = queues.read_send_queue(sock, state, numbers, sent_until)
+    rcv_nxt, receive_queue = queues.read_receive_queue(sock, state, known, numbers)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
     return Ici(
         state,
@@ -142,7 +130,7 @@ def _read(
         rcv_nxt,
         window,
         Congestion(known.algorithm, info.snd_cwnd, info.snd_ssthresh, info.rtt, info.rttvar),
-        _timestamp(sock, ts_recent, ahead_ns) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
+        _timestamp(sock, ts_recent, _ahead_ns(numbers)) if info.options & tcp_repair.HAS_TIMESTAMPS else None,
         send_queue,
         receive_queue,
         socket_options.read_tuned(sock, known.options),
@@ -151,84 +139,6 @@ def _read(
         tag,
         socket_filter=known.socket_filter,
     )
-
-
-def _read_send_queue(sock: socket.socket, state: State) -> tuple[int, SendQueue]:
-    """``snd_nxt`` and the send queue; the FIN is taken out of the kernel's count of bytes."""
-    tcp_repair.select_queue(sock, SEND_QUEUE)
-    write_seq = tcp_repair.get_queue_seq(sock)
-    if state in FIN_ACKED:
-        return write_seq, SendQueue(fin=True)
-    outstanding = tcp_repair.get_outq(sock)
-    if not outstanding:
-        return write_seq, _NO_SEND
-    left_to_send = tcp_repair.get_outq_nsd(sock)
-    snd_nxt = seq.add(write_seq, -left_to_send)
-    _require_room(sock, outstanding, "to send")
-    fin = state in FIN_UNACKED
-    fin_sent = fin and not left_to_send
-    data = _peek_send_queue(sock, outstanding - fin)
-    sent_bytes = outstanding - left_to_send - fin_sent
-    return snd_nxt, SendQueue(data[:sent_bytes], data[sent_bytes:], fin, fin_sent)
-
-
-def _peek_send_queue(sock: socket.socket, size_bytes: int) -> bytes:
-    if not size_bytes:
-        return b""
-    data = tcp_repair.peek_last(sock, size_bytes)
-    if len(data) < size_bytes:
-        raise Unsupported(
-            f"{tcp_repair.describe(sock)}: of {size_bytes} bytes to send only {len(data)} can be read"
-        )
-    return data
-
-
-def _require_room(sock: socket.socket, size_bytes: int, what: str) -> None:
-    """Refuse here what `create` would, before it is copied."""
-    if size_bytes > MAX_QUEUE_BYTES:
-        raise Unsupported(
-            f"{tcp_repair.describe(sock)}: {size_bytes} bytes wait {what}, an ICI holds {MAX_QUEUE_BYTES}; try "
-            "again when there are fewer"
-        )
-
-
-def _read_receive_queue(sock: socket.socket, state: State, known: Prepared) -> tuple[int, ReceiveQueue]:
-    """``rcv_nxt`` and the receive queue; no queue is selected then."""
-    with _whole_queue_readable(sock, known.options):
-        rcv_nxt = tcp_repair.get_queue_seq(sock)
-        waiting = tcp_repair.get_inq(sock)
-        _require_room(sock, waiting, "to be read")
-        data = tcp_repair.peek(sock, waiting) if waiting else b""
-    if len(data) != waiting:
-        raise Unsupported(
-            f"{tcp_repair.describe(sock)}: of {waiting} bytes in the receive queue only {len(data)} can be "
-            "read: there is urgent data among them"
-        )
-    fin = state in FIN_IN
-    return rcv_nxt, ReceiveQueue(data, fin, known.shut) if fin or data or known.shut else _NO_RECEIVE
-
-
-@contextlib.contextmanager
-def _whole_queue_readable(sock: socket.socket, options: Mapping[str, int]) -> Iterator[None]:
-    """The receive queue is selected, and two options do not hide a part of it.
-
-    With SO_OOBINLINE the kernel counts to ``rcv_nxt``; without, to an urgent mark, where a peek stops too and
-    everything behind would be lost unseen. With SO_PEEK_OFF a peek begins somewhere else, and moves that.
-    """
-    hiding = {
-        name: value
-        for name, value in (("SO_OOBINLINE", 1), ("SO_PEEK_OFF", -1))
-        if options.get(name, _USUAL[name]) != value
-    }
-    with contextlib.ExitStack() as undo:
-        undo.callback(tcp_repair.select_queue, sock, NO_QUEUE)
-        tcp_repair.select_queue(sock, RECV_QUEUE)
-        for name, value in hiding.items():
-            number = _NUMBERS[name]
-            before = options.get(name, _USUAL[name])
-            undo.callback(tcp_repair.set_int, sock, socket.SOL_SOCKET, number, before, name)
-            tcp_repair.set_int(sock, socket.SOL_SOCKET, number, value, name)
-        yield
 
 
 def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int = 0) -> Timestamp:
@@ -303,11 +213,7 @@ def left(sock: socket.socket) -> Left:
 
 def position(sock: socket.socket) -> tuple[int, Left]:
     """What a packet that arrives would move, ``rcv_nxt`` and what is not acknowledged, and what a call would."""
-    tcp_repair.select_queue(sock, RECV_QUEUE)
-    try:
-        return tcp_repair.get_queue_seq(sock), left(sock)
-    finally:
-        tcp_repair.select_queue(sock, NO_QUEUE)
+    return repair_mode.received(sock), left(sock)
 
 
 def _position_in(numbers: Numbers, fin: int) -> tuple[int, Left]:
@@ -390,11 +296,11 @@ class _Reading:
         self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None, window: Window | None
     ) -> Ici:
         if numbers is None or not self._trusted or not _is_quiet(numbers):
-            return _read(sock, known, tag, numbers and numbers.ts_recent, _ahead_ns(numbers), window)
+            return _read(sock, known, tag, numbers and numbers.ts_recent, numbers, window)
         agreed = self._agreed.get(numbers.agreed)
         if agreed is not None:
             return _read_quiet(sock, known, tag, numbers, agreed)
-        ici = _read(sock, known, tag, numbers.ts_recent, _ahead_ns(numbers))
+        ici = _read(sock, known, tag, numbers.ts_recent)
         again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
         self._trusted = replace(again, timestamp=ici.timestamp) == ici
         if len(self._agreed) >= _MOST_AGREED:
@@ -431,8 +337,8 @@ def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers
         Window(n.snd_wl1, n.snd_wnd, n.max_window, n.rcv_wnd, n.rcv_wup),
         Congestion(known.algorithm, n.snd_cwnd, n.snd_ssthresh, n.srtt_us >> 3, n.mdev_us >> 2),
         _timestamp(sock, n.ts_recent, _ahead_ns(n)) if agreed.timestamps else None,
-        _NO_SEND,
-        ReceiveQueue(shut=True) if known.shut else _NO_RECEIVE,
+        NO_SEND,
+        ReceiveQueue(shut=True) if known.shut else NO_RECEIVE,
         socket_options.tuned(known.options, n.sndbuf, n.rcvbuf, n.window_clamp),
         known.ipv6_socket,
         known.device,
@@ -455,7 +361,7 @@ def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
             _check_numbers(icis, looks)
             return
         for i in moved:
-            icis[i] = read_again(socks[i], icis[i], _ahead_ns(looks[i]))
+            icis[i] = read_again(socks[i], icis[i], looks[i], icis[i].snd_nxt)
     raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")
 
 

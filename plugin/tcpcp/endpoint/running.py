@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 from tcpcp.endpoint import asking, holding, repair_mode, timers, waking
 from tcpcp.endpoint.holding import Holding
 from tcpcp.endpoint.waking import Overdue
+from tcpcp.errors import KernelError
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
@@ -40,7 +42,7 @@ def resume(sock: socket.socket, one: Holding) -> None:
 
 
 def _overdue(sock: socket.socket, one: Holding, state: int) -> Overdue:
-    return waking.overdue(sock, state, one.held_s, one.known.recent if one.known else 0)
+    return waking.overdue(sock, state, one.held_s, one.known)
 
 
 def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:
@@ -49,10 +51,17 @@ def _run(sock: socket.socket, late: Overdue, one: Holding, state: int) -> None:
     holding.drop([one])
     waking.wake(sock, late.fed, one.known and one.known.local)
     asking.ask(sock, late.asked)
-    if tcp_repair.get_outq_nsd(sock):
+    if _waits(sock):
         _push(sock)
     if state == State.CLOSE and one.lives:
         timers.require_no_error(sock)
+
+
+def _waits(sock: socket.socket) -> bool:
+    """Whether something is to be sent. Where that is not told it leaves by a timer: *sock* runs all the same."""
+    with contextlib.suppress(KernelError):
+        return tcp_repair.get_outq_nsd(sock) > 0
+    return False
 
 
 def _push(sock: socket.socket) -> None:

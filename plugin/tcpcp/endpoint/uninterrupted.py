@@ -88,8 +88,10 @@ def _swap(number: int, handler: _Handler, action: bytes) -> None:
 
     ``signal.signal`` alone forgets SA_RESTART (signal.siginterrupt()) and the mask.
     """
-    signal.signal(number, handler)
-    _libc.sigaction(number, action, None)
+    try:
+        signal.signal(number, handler)
+    finally:  # it may come at once, and its handler raise
+        _libc.sigaction(number, action, None)
 
 
 class _PutOff:
@@ -99,7 +101,7 @@ class _PutOff:
     knows of signals, would be written to a second time; and a signal that only other threads of the program let
     through would wait in this one for ever.
 
-    One that could not be given back (a handler raised just then) calls the program's own until the next context.
+    One that could not be given back (the kernel refused it) calls the program's own until the next context.
 
     :ivar thread: whose context it is.
     """
@@ -145,11 +147,24 @@ class _PutOff:
         """Give all handlers back; :meth:`call` is due as after :meth:`let`."""
         self.let()
         try:
-            for number, handler in self._handlers.items():
-                if signal.getsignal(number) is self:
-                    _swap(number, handler, _action(number))
+            self._give_back(list(self._handlers.items()))
         finally:
             _begun.remove(self)
+
+    def _give_back(self, handlers: list[tuple[int, _Handler]]) -> None:
+        """One that is the program's again may run at once, and raise: the others are given back all the same."""
+        try:
+            while handlers:
+                number, handler = handlers[-1]
+                if signal.getsignal(number) is self:
+                    _swap(number, handler, _action(number))
+                handlers.pop()
+        except OSError:
+            handlers.pop()
+            raise
+        finally:
+            if handlers:
+                self._give_back(handlers)
 
     def call(self) -> None:
         """Call the handlers of what came: all of them, also where one raises."""

@@ -63,6 +63,10 @@ class Known(NamedTuple):
         recent = ici.timestamp.echo if ici.timestamp else 0
         return cls(namespace, local, peer, old, ici.snd_una, recent, device)
 
+    def question(self, sock: socket.socket, state: int) -> asking.Question | None:
+        """As :func:`tcpcp.endpoint.asking.question`, of *sock*, which is this connection's."""
+        return asking.question(sock, state, self.recent, self.acknowledged)
+
 
 def prepare(known: Iterable[Known | None]) -> None:
     """Open what :func:`wake` needs for *known*, which are isolated still; within :func:`raw_segment.keeping`.
@@ -119,7 +123,7 @@ class Overdue(NamedTuple):
     asked: asking.Question | None = None
 
 
-def overdue(sock: socket.socket, state: int, held_s: float, recent: int = 0) -> Overdue:
+def overdue(sock: socket.socket, state: int, held_s: float, known: Known | None = None) -> Overdue:
     """How *sock*, which was isolated for *held_s* seconds, sends at once what is not acknowledged, and what waits.
 
     Its attempts to send that again met our filter. The kernel counts them all the same, and waits twice as long
@@ -130,16 +134,16 @@ def overdue(sock: socket.socket, state: int, held_s: float, recent: int = 0) -> 
     Where nothing is under way and the peer's window is shut, it may have been opened in the gap, however short
     that was, and the kernel's probe may have backed off to two minutes: then the peer is asked.
 
-    :param state: in which *sock* is. :param recent: the peer's last timestamp, where that is known.
+    :param state: in which *sock* is. :param known: of it; None: it is asked.
     """
     with contextlib.suppress(TcpcpError):
         if state == State.ESTABLISHED:
             asked = asking.waits(sock) or _is_under_way(sock, held_s)
             return Overdue(tcp_repair.OFF) if asked else Overdue()
-        if question := asking.question(sock, state, recent):
+        if question := (known.question(sock, state) if known else asking.question(sock, state)):
             return Overdue(asked=question)
         if _is_under_way(sock, held_s):
-            return Overdue(fed=_last_again(sock))
+            return Overdue(fed=_last_again(sock, known))
     return Overdue()  # where it could not be found out, it waits, but runs
 
 
@@ -148,16 +152,15 @@ def _is_under_way(sock: socket.socket, held_s: float) -> bool:
     return held_s >= LATE_S and tcp_repair.get_outq(sock) != tcp_repair.get_outq_nsd(sock)
 
 
-def _last_again(sock: socket.socket) -> bytes:
+def _last_again(sock: socket.socket, known: Known | None) -> bytes:
     """What the peer has acknowledged last; says nothing new."""
     local, peer, _ = socket_ends.ends(sock)
     heard = hears(sock, local, tcp_repair.get_namespace(sock))
     if tcp_repair.get_state(sock) not in _WAITED_FOR or not heard:
         return b""
-    tcp_repair.select_queue(sock, tcp_repair.RECV_QUEUE)
-    number = tcp_repair.get_queue_seq(sock)
+    number = repair_mode.received(sock)
     window = tcp_repair.get_window(sock).told(tcp_repair.get_info(sock).snd_wscale)
-    acknowledged = repair_mode.acknowledged(sock)
+    acknowledged = known.acknowledged if known else repair_mode.acknowledged(sock)
     return raw_segment.build(
         peer, local, seq=number, ack=acknowledged, flags=raw_segment.ACK, window=window
     )  # fmt: skip

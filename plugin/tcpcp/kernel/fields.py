@@ -94,6 +94,7 @@ class Numbers(NamedTuple):
     """
 
     write_seq: int
+    snd_nxt: int
     snd_una: int
     rcv_nxt: int
     state: int

@@ -39,7 +39,7 @@ OWNER = "sock.sk_user_data"
 #: What is 0 where there is nothing special.
 _SPECIAL = ("sock.sk_shutdown", "sock.sk_filter", "tcp_sock.urg_data")
 #: The fields of :class:`tcpcp.kernel.fields.Numbers`, in its order.
-_NUMBERS = _paths("""tcp_sock.write_seq tcp_sock.snd_una tcp_sock.rcv_nxt
+_NUMBERS = _paths("""tcp_sock.write_seq tcp_sock.snd_nxt tcp_sock.snd_una tcp_sock.rcv_nxt
     sock.__sk_common.skc_state tcp_sock.urg_data tcp_sock.snd_up
     tcp_sock.copied_seq tcp_sock.snd_wl1 tcp_sock.snd_wnd
     tcp_sock.max_window tcp_sock.rcv_wnd tcp_sock.rcv_wup tcp_sock.snd_cwnd tcp_sock.snd_ssthresh

@@ -89,8 +89,6 @@ _UNSPECIFIED = bytes(16)
 _namespace_cookies = True
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.recv.restype = ctypes.c_ssize_t
-_libc.recv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.connect.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 
 
@@ -252,6 +250,17 @@ def get_send_window(sock: socket.socket) -> int:
     return int(_WINDOW.unpack(raw)[1])
 
 
+def takes_window(sock: socket.socket, window: Window) -> bool:
+    """As :func:`set_window`; False: it was refused with EINVAL, and nothing has changed."""
+    try:
+        set_window(sock, window)
+    except KernelError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
 def set_window(sock: socket.socket, window: Window) -> None:
     """Set the window; EINVAL where snd_wnd > max_window, snd_wl1 > rcv_nxt + rcv_wnd or rcv_wup > rcv_nxt."""
     set_each(sock, [window_(window)])
@@ -374,39 +383,6 @@ def get_inq(sock: socket.socket) -> int:
 def at_mark(sock: socket.socket) -> bool:
     """Whether the next byte to read is the urgent one."""
     return bool(_ioctl(sock, SIOCATMARK, "SIOCATMARK"))
-
-
-def peek(sock: socket.socket, size_bytes: int) -> bytes:
-    """The first *size_bytes* of the queue selected, which stays as it is; fewer if there are fewer.
-
-    Not through Python's own recv(), which waits where a socket has a timeout, for the receive queue, whichever
-    is selected.
-    """
-    data, count = _peek(sock, size_bytes)
-    return data[:count]
-
-
-def peek_last(sock: socket.socket, size_bytes: int) -> bytes:
-    """The last *size_bytes* of the send queue, which is selected; fewer if there are fewer.
-
-    The kernel begins with whole buffers, also where the peer has acknowledged a part of the first, and says
-    how many bytes it has, whatever the room for them (tcp_peek_sndq()).
-    """
-    data, count = _peek(sock, size_bytes)
-    if count > size_bytes:
-        data, count = _peek(sock, count)
-    return data[max(count - size_bytes, 0) : count]
-
-
-def _peek(sock: socket.socket, size_bytes: int) -> tuple[bytes, int]:
-    buffer = ctypes.create_string_buffer(size_bytes)
-    count = _libc.recv(sock.fileno(), buffer, size_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    if count >= 0:
-        return buffer.raw, count
-    number = ctypes.get_errno()
-    if number in (errno.EAGAIN, errno.EWOULDBLOCK):
-        return b"", 0
-    raise KernelError("recv(MSG_PEEK)", number, describe(sock))
 
 
 def disconnect(sock: socket.socket) -> None:
