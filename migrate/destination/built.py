@@ -39,7 +39,8 @@ class Built:
                 found.append(identity.identity(numbers[pid]))
             except (KeyError, ProcessLookupError):
                 raise _failed(
-                    f"CRIU did not build process {pid}", "migrate -v shows the end of its log."
+                    f"CRIU did not build process {pid}",
+                    "Its log is kept there, beside that of the migration.",
                 ) from None
         self._watched = Watched(found)
 

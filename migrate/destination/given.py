@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from migrate.destination import built
 from migrate.destination.stage import Ending, Left, Ready, Settled, Stage
-from migrate.destination.tree import Holders, Stands, Tree
+from migrate.destination.tree import BuiltTree, Holders, Stands
 from migrate.errors import CriuError, ProtocolError
 from migrate.gap.packets import Segment
 from migrate.pb import session_pb2 as pb
@@ -21,7 +21,7 @@ from tcpcp.errors import TcpcpError
 class Committed(Stands):
     """The process is given to us, and has not run. The driver has no say any more, and is not waited for."""
 
-    def __init__(self, ready: Ready, tree: Tree, holders: Holders) -> None:
+    def __init__(self, ready: Ready, tree: BuiltTree, holders: Holders) -> None:
         super().__init__(ready, tree)
         self._holders = holders
 
@@ -55,7 +55,7 @@ class Activated(Stage):
     :param root: the tree's root, as this host numbers it.
     """
 
-    def __init__(self, ready: Ready, tree: Tree, holders: Holders, root: int) -> None:
+    def __init__(self, ready: Ready, tree: BuiltTree, holders: Holders, root: int) -> None:
         self._ready, self._tree, self._holders, self._root = ready, tree, holders, root
         self._problems: list[str] = []
 

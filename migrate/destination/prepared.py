@@ -11,7 +11,7 @@ from migrate.destination import announced, built, still_free
 from migrate.destination.incoming import Incoming
 from migrate.destination.restored import Standing
 from migrate.destination.stage import Ready, Undoable
-from migrate.destination.tree import Tree
+from migrate.destination.tree import BuiltTree
 from migrate.errors import CriuError
 from migrate.files.taker import FileTaker
 from migrate.link.payloads import Connections, Piece
@@ -92,7 +92,7 @@ class Prepared(Undoable):
         pids = self._numbers([task.pid for task in restore.tasks])
         held = [*self._images.held, *restore.sockets]
         return Standing(
-            ready, Tree(built.Built(restore.tasks, pids), pids, rest, icis, listening), held, notes
+            ready, BuiltTree(built.Built(restore.tasks, pids), pids, rest, icis, listening), held, notes
         )
 
     def _heed(self, until: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from migrate.destination.given import Committed
 from migrate.destination.stage import Ready
-from migrate.destination.tree import Holders, Stands, Tree
+from migrate.destination.tree import BuiltTree, Holders, Stands
 from migrate.errors import ProtocolError
 from migrate.events import log
 from migrate.inventory import plain_options
@@ -23,7 +23,9 @@ class Standing(Stands):
     :param notes: sentences: what is different from the origin.
     """
 
-    def __init__(self, ready: Ready, tree: Tree, held: Iterable[pb.HeldSocket], notes: list[str]) -> None:
+    def __init__(
+        self, ready: Ready, tree: BuiltTree, held: Iterable[pb.HeldSocket], notes: list[str]
+    ) -> None:
         super().__init__(ready, tree)
         self._held, self._notes = {one.inode: one.holders[0] for one in held}, notes
 
@@ -64,7 +66,7 @@ def _options(one: pb.SocketOptions) -> tuple[int, plain_options.Values]:
 class Restored(Stands):
     """The tree is whole, and its sockets are mute."""
 
-    def __init__(self, ready: Ready, tree: Tree, holders: Holders, notes: list[str]) -> None:
+    def __init__(self, ready: Ready, tree: BuiltTree, holders: Holders, notes: list[str]) -> None:
         super().__init__(ready, tree)
         self._holders, self._notes = holders, notes
 
@@ -88,7 +90,7 @@ class Restored(Stands):
 class Switched(Stands):
     """Peers find the addresses here, for seconds only, and nobody answers."""
 
-    def __init__(self, ready: Ready, tree: Tree, holders: Holders) -> None:
+    def __init__(self, ready: Ready, tree: BuiltTree, holders: Holders) -> None:
         super().__init__(ready, tree)
         self._holders = holders
 

@@ -17,7 +17,7 @@ Holders = Mapping[int, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class BuiltTree:
     """What was built, and what belongs to it.
 
     :ivar numbers: PID on the origin -> PID here.
@@ -35,7 +35,7 @@ class Tree:
 class Stands(Undoable):
     """A state in which the tree stands here and has not run an instruction."""
 
-    def __init__(self, ready: Ready, tree: Tree) -> None:
+    def __init__(self, ready: Ready, tree: BuiltTree) -> None:
         super().__init__(ready.trail)
         self.ready, self.tree = ready, tree
 

@@ -39,7 +39,7 @@ class _Sent:
         return cls(_kind(path, status), _inode(status), status.st_ctime_ns)
 
 
-class Tree:
+class CopiedTree:
     """One directory.
 
     :ivar path: absolute.

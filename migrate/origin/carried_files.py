@@ -46,7 +46,7 @@ class CarriedFiles:
     ) -> None:
         self._ask, self._send, self._copying = ask, send, copying
         self._digests = Digests(checkpoint)
-        self._trees = [tree_copy.Tree(path, self._digests) for path in trees]
+        self._trees = [tree_copy.CopiedTree(path, self._digests) for path in trees]
         self._paths = tuple(tree.path for tree in self._trees)
         self.renamed: dict[str, str] = {}
         self._known: dict[str, File] = {}

@@ -9,7 +9,7 @@ from migrate.errors import CriuError
 from migrate.events import log
 from migrate.origin import accept_queues
 from migrate.origin.attempt import Attempt
-from migrate.origin.frozen import Frozen as Tree
+from migrate.origin.frozen import FrozenTree
 from migrate.origin.ready import Ready
 from migrate.origin.stage import Stage
 from migrate.origin.stages import Frozen
@@ -69,11 +69,11 @@ class Prepared(Stage):
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
 
-    def _frozen(self, were_stopped: frozenset[int]) -> Tree:
+    def _frozen(self, were_stopped: frozenset[int]) -> FrozenTree:
         """The tree, which CRIU holds."""
         tasks = self.ready.move.subject.frozen()
         numbers = own_namespace.numbers(tasks[0][0], (pid for pid, _ in tasks))
-        return Tree(tasks, were_stopped, numbers)
+        return FrozenTree(tasks, were_stopped, numbers)
 
     def _hold_inside(self, listeners: list[int]) -> bool:
         """The tree is frozen: hold what comes from this host, too.

@@ -23,7 +23,7 @@ from tcpcp.criu import tree
 from tcpcp.errors import TcpcpError
 
 
-class Frozen:
+class FrozenTree:
     """The tasks of a tree that somebody keeps frozen, as they are before the dump.
 
     :param tasks: all of them, the root first.
@@ -148,10 +148,10 @@ class NoneKilled:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._trees: list[Frozen] = []
+        self._trees: list[FrozenTree] = []
 
     @contextlib.contextmanager
-    def looking_at(self, tree: Frozen) -> Iterator[None]:
+    def looking_at(self, tree: FrozenTree) -> Iterator[None]:
         """*tree* is frozen meanwhile."""
         self._trees.append(tree)
         try:

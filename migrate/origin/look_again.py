@@ -13,12 +13,12 @@ from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
 from migrate.inventory import expired_timers, open_files, waiters
-from migrate.origin.frozen import Frozen
+from migrate.origin.frozen import FrozenTree
 from migrate.origin.plan import Plan
 from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
 
 
-def at(tree: Frozen, plan: Plan, known: Collection[str]) -> open_files.Again:
+def at(tree: FrozenTree, plan: Plan, known: Collection[str]) -> open_files.Again:
     """Make sure that there is nothing that cannot be moved; what else was found. Expired timers count on.
 
     :param plan: has what it held when it was checked, and could be moved.
@@ -48,6 +48,6 @@ def notes(obstacles: Iterable[Obstacle], checked: ProcessInventory) -> list[str]
     return obstacle_notes(ProcessInventory(tasks=checked.tasks, obstacles=new))
 
 
-def awaited(again: open_files.Again, tree: Frozen) -> list[Obstacle]:
+def awaited(again: open_files.Again, tree: FrozenTree) -> list[Obstacle]:
     """Who waits for a lock of the tree: no more than a note; it takes long, and CRIU may be at work meanwhile."""
     return list(waiters.obstacles(again.locks, {pid for pid, _ in tree.tasks}))

@@ -15,7 +15,7 @@ from typing import ClassVar
 from migrate.inventory import plain_options
 from migrate.once import Once
 from migrate.origin.attempt import Attempt
-from migrate.origin.frozen import Frozen
+from migrate.origin.frozen import FrozenTree
 from migrate.origin.ready import Ready
 from migrate.pb import session_pb2 as pb
 from migrate.processes.waits import Wait
@@ -55,7 +55,7 @@ class Found:
     :ivar waits: system calls that the dump has ended.
     """
 
-    tree: Frozen
+    tree: FrozenTree
     extract: Extract
     held: Mapping[int, pb.HeldSocket]
     surroundings: list[pb.Surroundings]

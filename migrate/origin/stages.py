@@ -11,7 +11,7 @@ from migrate.inventory import plain_options, translated, untold
 from migrate.link import message_checks
 from migrate.origin import connections, look_again
 from migrate.origin.attempt import Attempt
-from migrate.origin.frozen import Frozen as Tree
+from migrate.origin.frozen import FrozenTree
 from migrate.origin.handover import Restored
 from migrate.origin.move import Move
 from migrate.origin.patience import BUILDING
@@ -35,7 +35,7 @@ class Frozen(Stage):
     state: ClassVar[State] = State.FROZEN
 
     def __init__(
-        self, ready: Ready, attempt: Attempt, tree: Tree, going: Generator[CriuStage, bool | None, None]
+        self, ready: Ready, attempt: Attempt, tree: FrozenTree, going: Generator[CriuStage, bool | None, None]
     ) -> None:
         super().__init__(ready, attempt)
         self._tree, self._going = tree, going
@@ -84,7 +84,7 @@ class Frozen(Stage):
 
 
 def _look_at(
-    tree: Tree, move: Move, options: Sequence[plain_options.Held], waiting: Sequence[waits.Wait]
+    tree: FrozenTree, move: Move, options: Sequence[plain_options.Held], waiting: Sequence[waits.Wait]
 ) -> Found:
     """Look at the connections, and at what else is not in CRIU's images."""
     extract = Extract.collect(pid for pid, _ in tree.tasks)

@@ -17,8 +17,9 @@ NO_ROOMS = {"golden", "plugin", "__pycache__"}
 def used(path: Path, package: str) -> set[str]:
     """Modules of *package* that a test imports, or what it shares with others does."""
     tree = ast.parse(path.read_text())
-    shared = [HERE / f"{node.module}.py" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    files = [path, *(one for one in shared if one.exists())]
+    named = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    named += [one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names]
+    files = [path, *(HERE / f"{name}.py" for name in named if (HERE / f"{name}.py").exists())]
     return {name for file in files for name in imported(file, package, set(modules(package)))}
 
 

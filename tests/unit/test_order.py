@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migrate import order
+from migrate.link import questions
 from migrate.pb.session_pb2 import Frame
 from migrate.steps import STEPS
 
@@ -53,6 +54,13 @@ def test_what_may_be_journalled_for_a_message() -> None:
     some = {"prepare": prepared, "copy": prepared + copied}
     some |= {"compare": some["copy"], "image": copied, "restore": built, "gap": built}
     assert {kind: entries for kind, entries in found.items() if entries} == some
+
+
+def test_what_is_asked_and_what_is_answered_has_a_number() -> None:
+    """All that a step sends and waits for but the hellos; questions about files, and what is not in the table."""
+    sent = {kind for step in STEPS for kind in step.sends} | {"compare", "abort", "ask"}
+    awaited = {kind for step in STEPS for kind in step.waits} | {"aborted", "answer"}
+    assert sent - {"hello"} == questions.QUESTIONS and awaited - {"hello"} == questions.ANSWERS
 
 
 def test_every_message_of_the_table_is_one() -> None:

@@ -21,7 +21,7 @@ from migrate.errors import MigrateError
 from migrate.files.content import Digests
 from migrate.files.entries import Copied
 from migrate.files.taker import FileTaker
-from migrate.files.trees import Tree
+from migrate.files.trees import CopiedTree
 from migrate.inventory import beside, compared, replaced
 from migrate.journal import journal
 from migrate.link import payloads
@@ -38,7 +38,7 @@ class Copy:
     def __init__(self, tmp_path: Path, ours: journal.Journal) -> None:
         self.here, self.there = tmp_path / "here", tmp_path / "there"
         self.here.mkdir()
-        self.tree = Tree(str(self.here), Digests())
+        self.tree = CopiedTree(str(self.here), Digests())
         self.journal = ours
         self._taker = FileTaker(ours)
 

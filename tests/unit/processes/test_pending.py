@@ -18,7 +18,7 @@ from harness.wait import eventually
 from pycriu.images import magic, pb
 
 from migrate.errors import Ended, Signalled
-from migrate.origin.frozen import Frozen
+from migrate.origin.frozen import FrozenTree
 from migrate.processes import identity, pending, ptrace, second_line
 from migrate.processes.pending import Place
 
@@ -105,9 +105,9 @@ def held() -> Iterator[int]:
 
 
 @pytest.fixture
-def frozen(deaf: int) -> Iterator[Frozen]:
+def frozen(deaf: int) -> Iterator[FrozenTree]:
     os.kill(deaf, signal.SIGHUP)  # before: it is dumped
-    made = Frozen([identity.identity(deaf)], frozenset())
+    made = FrozenTree([identity.identity(deaf)], frozenset())
     yield made
     made.close()
 
@@ -116,7 +116,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch, *of_timers: int) -> None:
     monkeypatch.setattr(pending, "of_timers", lambda core: frozenset(of_timers))
 
 
-def test_nothing_new(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_new(frozen: FrozenTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_images(monkeypatch)
     frozen.look(tmp_path)
     assert [(one.pid, one.state) for one in frozen.states()] == [(frozen.tasks[0][0], "S")]
@@ -126,7 +126,7 @@ def test_nothing_new(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyP
     "number", [signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 1, signal.SIGURG, signal.SIGUSR1]
 )
 def test_a_signal_that_came_afterwards(
-    frozen: Frozen, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frozen: FrozenTree, deaf: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a program blocks it takes by sigwait(3) or signalfd(2), also what does nothing else, or is ignored."""
     no_images(monkeypatch)
@@ -141,7 +141,7 @@ def test_sigcont_matters_to_who_was_stopped(
 ) -> None:
     """Anybody else is kept still by what no signal ends."""
     no_images(monkeypatch)
-    frozen = Frozen([identity.identity(held)], frozenset({held} if stopped else ()))
+    frozen = FrozenTree([identity.identity(held)], frozenset({held} if stopped else ()))
     os.kill(held, signal.SIGCONT)
     with pytest.raises(Signalled, match="SIGCONT") if stopped else contextlib.nullcontext():
         frozen.look(tmp_path)
@@ -154,7 +154,7 @@ def test_a_signal_that_nobody_misses(
 ) -> None:
     """It waits, for the program is traced, and does nothing."""
     no_images(monkeypatch)
-    frozen = Frozen([identity.identity(held)], frozenset())
+    frozen = FrozenTree([identity.identity(held)], frozenset())
     os.kill(held, number)
     assert number in pending.read([held])[Place(held, 0)].signals
     frozen.look(tmp_path)
@@ -168,7 +168,7 @@ def test_what_stops_it_beside_our_own_sigstop(
     """It matters, but for what was stopped anyway, and waits on when ours is taken back."""
     no_images(monkeypatch)
     task = identity.identity(held)
-    running, stopped = (Frozen([task], frozenset(pids)) for pids in ((), (held,)))
+    running, stopped = (FrozenTree([task], frozenset(pids)) for pids in ((), (held,)))
     second_line.hold(task)
     running.look(tmp_path)
     os.kill(held, number)
@@ -183,7 +183,7 @@ def test_what_stops_it_beside_our_own_sigstop(
 
 
 def test_a_signal_that_waits_already(
-    frozen: Frozen, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frozen: FrozenTree, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_images(monkeypatch)
     os.kill(deaf, signal.SIGHUP)
@@ -222,14 +222,14 @@ def test_signals_of_timers_in_an_image(tmp_path: Path) -> None:
 
 
 def test_a_timer_expires_again_there(
-    frozen: Frozen, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frozen: FrozenTree, deaf: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_images(monkeypatch, signal.SIGALRM)
     os.kill(deaf, signal.SIGALRM)
     frozen.look(tmp_path)
 
 
-def test_a_kill(frozen: Frozen, deaf: int, tmp_path: Path) -> None:
+def test_a_kill(frozen: FrozenTree, deaf: int, tmp_path: Path) -> None:
     assert frozen.running == frozen.tasks
     os.kill(deaf, signal.SIGKILL)
     eventually(lambda: not identity.alive(frozen.tasks[0]), "it is dead")
