@@ -34,6 +34,12 @@ WORDS = {
         " the process has moved",
         "End that process first (a shell of nsenter, a debugger).",
     ),
+    "ipc-beside": Words(
+        "{who} has an IPC namespace of its own, which {what} is in as well: that stays, and each would have a copy"
+        " of what is in it (ipcs)",
+        "End that process first, or name a parent of both, which moves both. unshare --ipc without --fork leaves"
+        " none behind.",
+    ),
     "namespace-mounts": Words(
         "{who} has the mounts of when it was moved here, and among them is not {what}, which has been mounted since"
         " and would have to work in there",
@@ -167,8 +173,9 @@ WORDS = {
     ),
     "sysv-shm": Words(
         "{who} uses System V shared memory ({what}), which belongs to this host",
-        "Configure the program for POSIX shared memory or mmap. PostgreSQL has such a segment however it is"
-        " configured: set up a replica of it there and promote that.",
+        "Start the program in an IPC namespace of its own, with which it moves: `unshare --ipc` before its command"
+        " (PostgreSQL has such a segment however it is configured). Or configure it for POSIX shared memory or"
+        " mmap.",
     ),
     "anonymous": Words(
         "{who} uses {what}, which CRIU cannot dump",
@@ -261,7 +268,26 @@ WORDS = {
     "sysv-ipc": Words(
         "{who} uses System V IPC ({what}), which belongs to this host",
         "Configure the program for POSIX semaphores or file locks (Apache: `Mutex posixsem`), or remove that with"
-        " ipcrm if nobody needs it any more.",
+        " ipcrm if nobody needs it any more; or start the program in an IPC namespace of its own, with which it"
+        " moves: `unshare --ipc` before its command.",
+    ),
+    "sysv-queue": Words(
+        "{who} has a message queue that CRIU cannot make again ({what})",
+        "Let the program take its messages, or remove it with ipcrm if nobody needs it any more; its size is set"
+        " with msgctl(2), the usual one with kernel.msgmnb.",
+    ),
+    "posix-queue": Words(
+        "{who} has the POSIX message queue {what} in its IPC namespace, which CRIU would forget",
+        "Let the program remove it (mq_unlink), or configure it for unix sockets.",
+    ),
+    "sysv-elsewhere": Words(
+        "{who} has shared memory of System V ({what}) that a process that stays has attached as well, or that is"
+        " not of its IPC namespace",
+        "End that process first, or name a parent of both, which moves both.",
+    ),
+    "sysv-huge": Words(
+        "{who} uses System V shared memory of huge pages ({what}), of which the destination may have none",
+        "Configure the program for usual pages (PostgreSQL: `huge_pages = off`).",
     ),
     "multicast": Words(
         "{descriptor} of {who} has joined the multicast group {what}, which CRIU would forget",
@@ -390,6 +416,8 @@ NOTES = {
     " there and still open (IN_EXCL_UNLINK): after the move it is told of that, too",
     "sysv-unused": "{what}: made since {who} began, by its user, and none that runs has used it: if it is the"
     " process's, it is not there after the move, and stays here",
+    "sysv-undo": "semaphores in the IPC namespace of {who} ({what}): what the kernel would undo when a process ends"
+    " (SEM_UNDO) is forgotten, if there is any, which nobody can tell: after the move it stays done",
     "tmpfile": "{descriptor} of {who} is a file that never had a name (O_TMPFILE, {what}): after the move it can be"
     " given none (linkat)",
     "listener-outside": "{descriptor} of {who} is a socket that a process outside of the tree has as well ({what}):"

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from migrate import place
-from migrate.criu import ended_calls, ghosts, parents_death, renamed_files, timerfds, unix_paths
+from migrate.criu import (
+    ended_calls,
+    ghosts,
+    parents_death,
+    renamed_files,
+    sysv_segments,
+    timerfds,
+    unix_paths,
+)
 from migrate.criu.made_meanwhile import Meanwhile
 from migrate.errors import ImageError
 from migrate.events import log
@@ -105,3 +113,11 @@ class Incoming:
         """The parent of *root* is not here. Sentences: what that means."""
         tids = [thread.tid for one in restore.surroundings if one.pid == root for thread in one.threads]
         return parents_death.forget(self.directory, root, tids)
+
+    def mark_segments(self, root: int) -> list[str]:
+        """Shared memory of System V of the tree that was built is locked and removed as it was.
+
+        :param root: of that tree, as this host numbers it.
+        :raises MigrateError: it cannot be. Sentences: what is different now.
+        """
+        return sysv_segments.put_back(root, self.directory)

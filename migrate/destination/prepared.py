@@ -90,6 +90,7 @@ class Prepared(Undoable):
             rest = self._build()
         meanwhile.close()
         pids = self._numbers([task.pid for task in restore.tasks])
+        notes += self._images.mark_segments(pids[ready.root])
         held = [*self._images.held, *restore.sockets]
         return Standing(
             ready, BuiltTree(built.Built(restore.tasks, pids), pids, rest, icis, listening), held, notes

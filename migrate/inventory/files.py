@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import devices, file_facts, namespaces, no_file, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, no_file, own_ipc, paths, proc
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
@@ -85,7 +85,7 @@ class Files:
 
         :raises Gone: the process has ended.
         """
-        for mapping in proc.maps(pid):
+        for mapping in own_ipc.without_segments(pid, proc.maps(pid)):
             if "s" in mapping.mode:
                 self.shared.append((pid, mapping))
             if mapping.path not in self._known or _writes(mapping):

@@ -13,16 +13,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from migrate.criu import own_namespace, worker
 from migrate.inventory import holders, proc
 from migrate.pb.session_pb2 import Obstacle
+from migrate.processes import ipc_namespace
 
-#: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again.
-_MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children"})
+#: CRIU restores every tree in a time namespace, so that its clocks go on, and dumps it from there again; of these
+#: others it makes one anew for a tree that has its own: with its names, and its System V objects.
+_MOVED_WITH_THE_TREE = frozenset({"time", "time_for_children", "ipc", "uts"})
 #: So many processes are named.
 _NAMED = 5
 
 
 def expected(root_pid: int) -> dict[str, str]:
-    """The namespaces that the root of a tree should be in: ours, but of time its own, and of PIDs and mounts those
-    that an earlier move has given it.
+    """The namespaces that the root of a tree should be in: ours, but of time, IPC and host names its own, and of
+    PIDs and mounts those that an earlier move has given it.
 
     :raises Gone: it has ended.
     """
@@ -33,7 +35,16 @@ def expected(root_pid: int) -> dict[str, str]:
     return own
 
 
-def given(root_pid: int) -> Iterator[Obstacle]:
+def obstacles(root_pid: int, inside: Collection[int]) -> Iterator[Obstacle]:
+    """Yield what is in the way of moving the tree *inside* with its own namespaces; who else is in them, for one.
+
+    Every process of this host is asked: not in the freeze.
+    """
+    yield from _given(root_pid)
+    yield from _beside(root_pid, inside)
+
+
+def _given(root_pid: int) -> Iterator[Obstacle]:
     """Yield what is in the way of moving a tree on with the namespaces that a move has given it.
 
     Who has joined them would end with the tree, which their init waits for; not what the tree has left there, whose
@@ -46,6 +57,22 @@ def given(root_pid: int) -> Iterator[Obstacle]:
     joined = (pid for pid in own_namespace.members(found) if not proc.descends(pid, {found.init}))
     if named := list(_named(joined)):
         yield Obstacle(code="namespace-beside", pid=root_pid, what=", ".join(named[:_NAMED]))
+
+
+def _beside(root_pid: int, inside: Collection[int]) -> Iterator[Obstacle]:
+    """Yield who else is in the tree's own IPC namespace: it would stay, and have a copy of all that is in it."""
+    if not ipc_namespace.is_own(root_pid):
+        return
+    own = proc.link(root_pid, "ns/ipc")
+    others = (pid for pid in proc.pids() if _link(pid) == own and not proc.descends(pid, inside))
+    if named := list(_named(others)):
+        yield Obstacle(code="ipc-beside", pid=root_pid, what=", ".join(named[:_NAMED]))
+
+
+def _link(pid: int) -> str:
+    with proc.passing_over():
+        return proc.link(pid, "ns/ipc")
+    return ""
 
 
 def _named(pids: Iterable[int]) -> Iterator[str]:

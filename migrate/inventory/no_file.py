@@ -1,4 +1,6 @@
-"""Memory that /proc shows as a file, and is none: of which kinds CRIU carries nothing. Pure."""
+"""Memory that /proc shows as a file, and is none: of which kinds CRIU carries nothing.
+
+Shared memory of System V it carries where the tree has an IPC namespace of its own: see own_ipc. Pure."""
 
 from __future__ import annotations
 

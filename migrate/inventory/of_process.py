@@ -24,6 +24,7 @@ from migrate.inventory import (
     namespaces,
     needed_pids,
     of_its_session,
+    own_ipc,
     pidfds,
     proc,
     queued,
@@ -114,7 +115,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
-    found.obstacles.extend(namespaces.given(root_pid))
+    found.obstacles.extend(namespaces.obstacles(root_pid, inside))
     return found
 
 
@@ -132,7 +133,8 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
     found.obstacles.extend(waiters.obstacles(files.locks, inside))
     found.obstacles.extend(exit_signals.obstacles(inside))
-    found.obstacles.extend(sysv.obstacles(inside))
+    found.obstacles.extend(sysv.obstacles([task.pid for task in found.tasks]))
+    found.memory_bytes += own_ipc.idle_bytes(inside)
     found.obstacles.extend(tracing.obstacles(inside))
     found.obstacles.extend(apart.obstacles(found.tasks))
     found.obstacles.extend(cramped.obstacles(inside))

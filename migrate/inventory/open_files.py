@@ -18,6 +18,7 @@ from migrate.inventory import (
     cut_in_two,
     exit_signals,
     namespaces,
+    own_ipc,
     plain_options,
     proc,
     sockets,
@@ -90,6 +91,7 @@ def again(
 
 def _of_tasks(pids: list[int]) -> Iterator[Obstacle]:
     yield from sysv.obstacles(pids)
+    yield from own_ipc.shared(pids)
     yield from exit_signals.obstacles(pids)
     yield from cramped.obstacles(pids)
     yield from begun_anew.obstacles(pids)

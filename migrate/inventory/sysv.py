@@ -1,4 +1,4 @@
-"""What a tree has of System V: no descriptor shows it, CRIU leaves it behind.
+"""What a tree has of System V: no descriptor shows it, CRIU leaves what is the host's behind.
 
 The kernel keeps who was the last to use semaphores and message queues; before anybody did, nothing tells whose they
 are but who made them when. Of shared memory it keeps who made it; what is attached is among the mappings.
@@ -13,45 +13,36 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from migrate.inventory import proc
+from migrate.inventory import own_ipc, proc, sysv_tables
 from migrate.pb.session_pb2 import Obstacle
 from migrate.processes import identity
 
-_TABLES = Path("/proc/sysvipc")
 _GETPID = 11
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def obstacles(inside: Collection[int]) -> Iterator[Obstacle]:
-    """Yield what a process of *inside* was the last to use, or has made, or may have made."""
-    used = [(f"semaphores, ipcs -s -i {row['semid']}", row, [*_last_users(row)]) for row in _rows("sem")]
-    queues = ((row, [row["lspid"], row["lrpid"]]) for row in _rows("msg"))
+    """Yield what a process of *inside* was the last to use, or has made, or may have made.
+
+    A tree that has an IPC namespace of its own takes with it what is in there, but what CRIU cannot make again.
+    """
+    if own_ipc.has(inside):
+        yield from own_ipc.obstacles(inside)
+        return
+    used = [
+        (f"semaphores, ipcs -s -i {row['semid']}", row, [*_last_users(row)])
+        for row in sysv_tables.rows("sem")
+    ]
+    queues = ((row, [row["lspid"], row["lrpid"]]) for row in sysv_tables.rows("msg"))
     used += [(f"message queue, ipcs -q -i {row['msqid']}", row, pids) for row, pids in queues]
     for what, row, pids in used:
         if pid := next((pid for pid in pids if pid in inside), 0):
             yield Obstacle(code="sysv-ipc", pid=pid, what=what)
         elif not any(_lives(pid) for pid in pids) and (pid := _perhaps_made_by(row, inside)):
             yield Obstacle(code="sysv-unused", pid=pid, what=what)
-    for row in _rows("shm"):
+    for row in sysv_tables.rows("shm"):
         if not row["nattch"] and (pid := row["cpid"]) in inside and _began_before(pid, row["ctime"]):
             yield Obstacle(code="sysv-ipc", pid=pid, what=f"shared memory, ipcs -m -i {row['shmid']}")
-
-
-def _rows(name: str) -> list[dict[str, int]]:
-    """The rows of a table of ours; none where the kernel has no System V IPC. Source: man sysvipc(7)."""
-    try:
-        return parse((_TABLES / name).read_text())
-    except FileNotFoundError:
-        return []
-
-
-def parse(content: str) -> list[dict[str, int]]:
-    """The rows by the names in the first line.
-
-    :raises ValueError: it is another text.
-    """
-    names, *rows = content.split("\n")
-    return [dict(zip(names.split(), map(int, row.split()), strict=True)) for row in rows if row]
 
 
 def _last_users(row: dict[str, int]) -> Iterator[int]:

@@ -43,8 +43,9 @@ _PM_MOST_BYTES = 64 << 30
 
 #: Mappings that are not the process's own memory.
 _KERNELS = ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]")
-#: Shared memory that goes into CRIU's images: anonymous and memfd; files in /dev/shm stay files.
-_SHARED_NAMES = re.compile(r"/dev/zero \(deleted\)|/memfd:.* \(deleted\)")
+#: Shared memory that goes into CRIU's images: anonymous, memfd, and System V's, whose inode is its number; files in
+#: /dev/shm stay files.
+_SHARED_NAMES = re.compile(r"(/dev/zero|/memfd:.*|/SYSV[0-9a-f]{8}) \(deleted\)")
 _MAP = re.compile(
     r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) (...)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d{1,20})(?!\d) *(.*)",
     re.ASCII,

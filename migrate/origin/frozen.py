@@ -79,10 +79,10 @@ class FrozenTree:
         """Each task that was sent a signal since it was frozen that the destination does not know of, and which."""
         now = pending.read(pid for pid, _ in self._alive)
         return [
-            (pid, number)
-            for pid, number, blocked in pending.new(self._pending, now)
-            if pending.matters(pid, number, stopped=pid in self.stopped, blocked=blocked)
-            and number not in _of_timers(images, pid)
+            (place.pid, number)
+            for place, number, blocked in pending.new(self._pending, now)
+            if pending.matters(place.pid, number, stopped=place.pid in self.stopped, blocked=blocked)
+            and number not in _of_timers(images, place)
         ]
 
     def too_late(self, images: Path, there: str, *, doubt: bool = False) -> list[str]:
@@ -188,8 +188,11 @@ def _threads(task: identity.Identity) -> list[int]:
     return []
 
 
-def _of_timers(images: Path, pid: int) -> frozenset[int]:
+def _of_timers(images: Path, place: pending.Place) -> frozenset[int]:
+    """The signals of timers that come on the destination too, there where they wait here."""
     try:
-        return pending.of_timers(images / f"core-{identity.innermost(pid)}.img")
+        core = images / f"core-{identity.innermost(place.pid)}.img"
+        expired = frozenset() if place.tid else pending.of_expired_timers(core)
+        return pending.of_timers(core) | expired
     except OSError:
         return frozenset()

@@ -9,12 +9,13 @@ sent even what it ignores, and any task what it blocks, for it may take that by 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: What stops a process. SIGCONT takes back those of them that wait.
 STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -22,6 +23,8 @@ STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTO
 _OURS = frozenset({signal.SIGSTOP})
 #: Without a handler nothing comes of these; of SIGCONT only that what is stopped runs.
 _IGNORED_BY_DEFAULT = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
+#: Of setitimer(2), by CRIU's names.
+_TIMERS = {"real": signal.SIGALRM, "virt": signal.SIGVTALRM, "prof": signal.SIGPROF}
 #: Of /proc/PID/status, as :class:`Signals` has them.
 _MASKS = (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn", b"SigCgt")
 
@@ -76,13 +79,13 @@ def read(pids: Iterable[int]) -> dict[Place, Waiting]:
     return found
 
 
-def new(before: Mapping[Place, Waiting], now: Mapping[Place, Waiting]) -> Iterator[tuple[int, int, bool]]:
-    """(pid, signal, whether it was blocked before) of what came in between, the driver's own apart."""
+def new(before: Mapping[Place, Waiting], now: Mapping[Place, Waiting]) -> Iterator[tuple[Place, int, bool]]:
+    """(place, signal, whether it was blocked before) of what came in between, the driver's own apart."""
     for place, waiting in now.items():
         known = before.get(place, Waiting(frozenset()))
         ours = _OURS if place.tid else frozenset()
         for number in sorted(waiting.signals - known.signals - ours):
-            yield place.pid, number, number in known.blocked
+            yield place, number, number in known.blocked
 
 
 def matters(pid: int, number: int, *, stopped: bool, blocked: bool = False) -> bool:
@@ -105,14 +108,26 @@ def matters(pid: int, number: int, *, stopped: bool, blocked: bool = False) -> b
 
 def of_timers(core: Path) -> frozenset[int]:
     """The signals of the timers in one of CRIU's ``core`` images: they expire again on the destination."""
+    timers = _of_process(core).get("timers", {})
+    found = {one["si_signo"] for one in timers.get("posix", [])}
+    found |= {int(number) for name, number in _TIMERS.items() if any(timers.get(name, {}).values())}
+    return frozenset(found)
+
+
+def of_expired_timers(core: Path) -> frozenset[int]:
+    """Those of setitimer(2) that wait for the process in such an image, which the destination gets: of a timer that
+    expired between the freeze and the dump."""
+    queue = _of_process(core).get("signals_s", {}).get("signals", [])
+    found = {int.from_bytes(base64.b64decode(one["siginfo"])[:4], "little") for one in queue}
+    return frozenset(found.intersection(_TIMERS.values()))
+
+
+def _of_process(core: Path) -> dict[str, Any]:
+    """What such an image has of the process as a whole."""
     from pycriu import images
 
     with core.open("rb") as file:
-        timers = images.load(file)["entries"][0].get("tc", {}).get("timers", {})
-    found = {one["si_signo"] for one in timers.get("posix", [])}
-    kinds = (("real", signal.SIGALRM), ("virt", signal.SIGVTALRM), ("prof", signal.SIGPROF))
-    found |= {int(number) for name, number in kinds if any(timers.get(name, {}).values())}
-    return frozenset(found)
+        return dict(images.load(file)["entries"][0].get("tc", {}))
 
 
 def name(number: int) -> str:

@@ -169,7 +169,7 @@ def found_in(code: str) -> set[str]:
             "namespace-file",
             id="another network's namespace",
         ),
-        pytest.param("ctypes.CDLL(None).unshare(0x4000000); ready()", "namespace", id="another host name"),
+        pytest.param("ctypes.CDLL(None).unshare(0x2000000); ready()", "namespace", id="other control groups"),
         pytest.param(
             "if os.fork() == 0:\n    ctypes.CDLL(None).unshare(0x4000000); ready()\nsignal.pause()",
             "namespace",

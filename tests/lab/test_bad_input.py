@@ -167,10 +167,10 @@ def test_job_of_a_shell(bench: InputBench) -> None:
 
 
 def test_namespaces(bench: InputBench) -> None:
-    with bench.server(wrap=("unshare", "-m", "-i", "-p", "-f")) as server:
+    with bench.server(wrap=("unshare", "-m", "-C", "-p", "-f")) as server:
         found = bench.refused(server)
     assert found.codes == {(code, "origin") for code in ("namespace", "shell-job")}
-    for kind in ("mnt", "ipc", "pid"):
+    for kind in ("mnt", "cgroup", "pid"):
         found.must_say("origin", f"runs in another {kind} namespace", "nsenter")
 
 

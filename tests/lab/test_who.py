@@ -20,6 +20,9 @@ from kills_outcomes import assert_goes_on_at_origin, assert_moved
 #: A process with a timer that expires all the time, and one that is no one's child for long.
 TICKS = "import signal, time\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
 TICKS += "signal.setitimer(signal.ITIMER_REAL, 2, 2)\nwhile True: time.sleep(1)"
+#: A process that writes a file by each SIGALRM.
+ONCE = "import signal, time\nsignal.signal(signal.SIGALRM, lambda *_: open('/tmp/expired', 'a').write('x'))\n"
+ONCE += "while True: time.sleep(1)"
 #: Kills whose command line has the word, when this host's journal says that the process was given to it.
 KILLER = """
 import glob, os, sys, time
@@ -190,6 +193,23 @@ def test_its_timers_do_not_keep_it_here(idle: Bench) -> None:
         assert (status, report["outcome"]) == (0, "MOVED"), report["error"]
         assert report["where"] == f"runs on destination as PID {pid}"
         idle.destination.exec(["kill", "-9", str(pid)])
+
+
+def test_a_timer_that_expires_before_the_dump_does_not_keep_it_here(idle: Bench) -> None:
+    """It is not set any more when CRIU writes it, and its signal waits, as this one does: it goes along."""
+    pid = idle.origin.spawn([sys.executable, "-c", ONCE])
+    with idle.other(pid):
+        migration = Migration(idle, "FROZEN")
+        look = ["grep", "-q", "^ShdPnd:.*2...$", f"/proc/{pid}/status"]
+        idle.origin.exec(["kill", "-ALRM", str(pid)])
+        eventually(lambda: idle.origin.exec(look, check=False).returncode == 0, "it has expired")
+        migration.go()
+        status, report = migration.end()
+        assert (status, report["outcome"]) == (0, "MOVED"), report["error"]
+        expired = ["sh", "-c", "cat /tmp/expired"]
+        assert eventually(lambda: idle.destination.exec(expired, check=False).stdout, "it was told") == "x"
+        idle.destination.exec(["kill", "-9", str(pid)])
+        idle.destination.exec(["rm", "/tmp/expired"])
 
 
 # --- what happened to what was built -----------------------------------------------------------------------

@@ -52,7 +52,8 @@ def test_what_is_new() -> None:
         Place(7, 7): waiting(2, 15, 19, blocked=15),
         Place(7, 8): waiting(9),
     }
-    assert list(pending.new(before, now)) == [(7, 1, True), (7, 19, False), (7, 15, False), (7, 9, False)]
+    found = [(place.pid, number, blocked) for place, number, blocked in pending.new(before, now)]
+    assert found == [(7, 1, True), (7, 19, False), (7, 15, False), (7, 9, False)]
     assert list(pending.new(now, now)) == []
 
 
@@ -114,6 +115,7 @@ def frozen(deaf: int) -> Iterator[FrozenTree]:
 
 def no_images(monkeypatch: pytest.MonkeyPatch, *of_timers: int) -> None:
     monkeypatch.setattr(pending, "of_timers", lambda core: frozenset(of_timers))
+    monkeypatch.setattr(pending, "of_expired_timers", lambda core: frozenset())
 
 
 def test_nothing_new(frozen: FrozenTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +221,17 @@ def test_signals_of_timers_in_an_image(tmp_path: Path) -> None:
     entry.tc.timers.posix.add(si_signo=34)
     core.write_bytes(image(entry))
     assert pending.of_timers(core) == {signal.SIGALRM, signal.SIGVTALRM, 34}
+
+
+def test_signals_of_expired_timers_in_an_image(tmp_path: Path) -> None:
+    """What somebody may have sent is not among them."""
+    entry, core = pb.core_entry(mtype=1), tmp_path / "core-7.img"
+    core.write_bytes(image(entry))
+    assert pending.of_expired_timers(core) == set()
+    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGPROF):
+        entry.tc.signals_s.signals.add(siginfo=int(number).to_bytes(4, "little") + bytes(124))
+    core.write_bytes(image(entry))
+    assert pending.of_expired_timers(core) == {signal.SIGALRM, signal.SIGPROF}
 
 
 def test_a_timer_expires_again_there(
