@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test test-vm test-vm-all vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
+.PHONY: setup setup-containers demo test test-vm test-vm-all vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -15,6 +15,10 @@ report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 
 setup:
 	@tools/setup
+
+# Podman and runc, for the tests with containers, which are skipped without.
+setup-containers:
+	@tools/setup containers
 
 demo: setup
 	@$(PYTHON) tools/demo.py
