@@ -26,6 +26,7 @@ SECONDS = {
     "lab/test_by_ssh.py": 155,
     "lab/test_limits.py": 146,
     "lab/test_who.py": 110,
+    "lab/test_containers_plugin.py": 120,
     "lab/test_way_back.py": 109,
     "lab/test_kernels_own.py": 103,
     "lab/test_firewalls.py": 80,

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from migrate.lab import Host, Lab
@@ -176,6 +176,33 @@ class Containers:
         words = ["podman", "run", "-d", "--name", name, *where, *parent, *options, IMAGE, *command]
         self.lab.hosts[host].exec(words)
         return address
+
+    def move(
+        self, name: str, here: str, there: str, change: Callable[[Path], object] = lambda archive: None
+    ) -> None:
+        """As podman's users do it: an archive here, none of it left here, the archive there, restored.
+
+        :param change: gets the archive on its way.
+        """
+        origin, destination = self.lab.hosts[here], self.lab.hosts[there]
+        archive = f"/root/{name}.tar"
+        words = ["--tcp-established", "--compress=none"]
+        origin.exec(["podman", "container", "checkpoint", f"--export={archive}", *words, name])
+        origin.exec(["podman", "rm", name])
+        shutil.move(f"{origin.root}{archive}", f"{destination.root}{archive}")
+        change(Path(f"{destination.root}{archive}"))
+        destination.exec(["podman", "container", "restore", f"--import={archive}", "--tcp-established"])
+        Path(f"{destination.root}{archive}").unlink()
+
+    def root_process(self, host: str, name: str) -> int:
+        """The PID of the container's first process, as *host* numbers it."""
+        words = ["podman", "inspect", "--format", "{{.State.Pid}}", name]
+        return int(self.lab.hosts[host].exec(words).stdout)
+
+    def inside(self, host: str, name: str, *command: str) -> str:
+        """What *command*, a program of the host, says in the container's network."""
+        enter = ["nsenter", f"--net=/proc/{self.root_process(host, name)}/ns/net"]
+        return self.lab.hosts[host].exec([*enter, *command]).stdout
 
     def names(self, host: str) -> list[str]:
         """Those that run on *host*, as podman tells them."""
