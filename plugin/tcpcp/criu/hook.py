@@ -1,9 +1,9 @@
 """The program that CRIU calls by its action script: hands the hook to the resident helper, or does it itself.
 
-Run by path, ``python -I -S hook.py``: it imports nothing of the project, since the processes are frozen while it
-starts. A request is a message to :data:`SOCKET`, the stage and the root's PID in a line, with the directory of the
-images as a descriptor; the answer is ``ok`` or ``no``. Where nobody answers the work is done in a Python that loads
-all that it takes, a third of a second later.
+Run by path, ``python -I -S hook.py``, where there is no perl: it imports nothing of the project, since the
+processes are frozen while it starts. A request is a message to :data:`SOCKET`: the stage, the root's PID and the
+path of the images, which is that of a descriptor of CRIU's; the answer is ``ok`` or ``no``. Where nobody answers
+the work is done in a Python that loads all that it takes, a fifth of a second later.
 """
 
 import os
@@ -16,7 +16,7 @@ WAIT_S = 10
 MAY_FAIL = ("network-lock", "post-dump")
 
 
-def ask(stage: str, root: str, directory: int) -> "bytes | None":
+def ask(stage: str, root: str, images: str) -> "bytes | None":
     """What the resident helper answers; None: there is none."""
     import _socket  # the half of what the module around it takes to be loaded
 
@@ -26,8 +26,7 @@ def ask(stage: str, root: str, directory: int) -> "bytes | None":
         asking.connect(SOCKET)
     except OSError:
         return None
-    rights = directory.to_bytes(4, sys.byteorder)
-    asking.sendmsg([f"{stage} {root}".encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    asking.send(f"{stage} {root} {images}".encode())
     return asking.recv(16)
 
 
@@ -35,12 +34,11 @@ def main() -> int:
     """Take what CRIU says from the environment; 0: it may go on."""
     stage = os.environ.get("CRTOOLS_SCRIPT_ACTION", "")
     root = os.environ.get("CRTOOLS_INIT_PID", "") or "0"
+    images = os.environ.get("CRTOOLS_IMAGE_DIR", "")
     try:
-        directory = os.open(os.environ.get("CRTOOLS_IMAGE_DIR", ""), os.O_RDONLY | os.O_DIRECTORY)
-        answer = ask(stage, root, directory)
+        answer = ask(stage, root, images)
         if answer is None:
-            os.set_inheritable(directory, True)
-            words = ["-I", "-m", "tcpcp.criu.once", stage, root, str(directory)]
+            words = ["-I", "-m", "tcpcp.criu.once", stage, root, images]
             os.execv(sys.executable, [sys.executable, *words])
     except OSError as error:
         print(f"tcpcp: {stage}: {error}", file=sys.stderr)

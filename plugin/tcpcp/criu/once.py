@@ -15,10 +15,11 @@ def tell(text: str) -> None:
 
 
 def main() -> int:
-    """``python -m tcpcp.criu.once STAGE ROOT DESCRIPTOR``; 0: CRIU may go on."""
-    stage, root, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    """``python -m tcpcp.criu.once STAGE ROOT IMAGES``; 0: CRIU may go on."""
+    stage, root, images = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     may_go_on = stage not in hooks.MAY_FAIL
     try:
+        directory = os.open(images, os.O_RDONLY | os.O_DIRECTORY)
         stages.prepare()
         may_go_on = hooks.run(Hook(stage, directory, root, os.getpid(), tell))
     except Exception as error:  # whatever it is, CRIU may lose the tree by it

@@ -32,7 +32,7 @@ from tcpcp.criu.once import tell
 from tcpcp.errors import IsolationError, TcpcpError
 
 _CREDENTIALS = struct.Struct("3i")
-_BYTES = 256
+_BYTES = 8192
 #: A request is at hand when its connection is; who connects and says nothing is not waited for.
 _PATIENCE_S = 2.0
 #: For one hook. Shorter than :data:`tcpcp.criu.hook.WAIT_S`, so that the others are answered.
@@ -119,22 +119,22 @@ class Resident:
     def _answer(self, asking: socket.socket) -> None:
         credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         caller, user, _ = _CREDENTIALS.unpack(credentials)
-        data, descriptors, _, _ = socket.recv_fds(asking, _BYTES, 1)
+        data = asking.recv(_BYTES)
+        if not data:  # who only wanted to know whether we are here
+            return
+        stage, root, images = data.decode().split(" ", 2)
+        if user != 0 or stage not in hooks.STAGES:
+            raise ValueError(f"refused: {stage!r} of user {user}")
+        if _has_gone(asking):  # it has waited for too long, and CRIU has heard that it failed
+            tell(f"{stage}: nobody waits for it any more")
+            return
+        directory = os.open(images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not data:  # who only wanted to know whether we are here
-                return
-            stage, root = data.decode().split(" ")
-            if user != 0 or len(descriptors) != 1 or stage not in hooks.STAGES:
-                raise ValueError(f"refused: {stage!r} of user {user}")
-            self._do(Hook(stage, descriptors[0], int(root), caller, tell), asking)
+            self._do(Hook(stage, directory, int(root), caller, tell), asking)
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            os.close(directory)
 
     def _do(self, asked: Hook, asking: socket.socket) -> None:
-        if _has_gone(asking):  # it has waited for too long, and CRIU has heard that it failed
-            tell(f"{asked.stage}: nobody waits for it any more")
-            return
         locked = _locked(asked) if asked.stage == "network-lock" else None
         may_go_on, told = _in_child(partial(hooks.run, asked)), False
         try:

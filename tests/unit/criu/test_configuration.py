@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,42 @@ def test_it_is_held_once(tmp_path: Path) -> None:
     (tmp_path / hooks.HELD).touch()
     environment = {"CRTOOLS_SCRIPT_ACTION": "post-setup-namespaces", "CRTOOLS_IMAGE_DIR": str(tmp_path)}
     subprocess.run(["sh", str(script)], env=environment, check=True)
+
+
+@pytest.mark.parametrize("answer", [b"ok", b"no", b""])
+@pytest.mark.parametrize("stage", ["network-lock", "pre-restore"])
+@pytest.mark.parametrize("perl", [True, False])
+def test_what_the_helper_answers(tmp_path: Path, stage: str, answer: bytes, perl: bool) -> None:
+    """Asked by perl, where it is, or by our program; an end without an answer is none. Only a dump is refused."""
+    heard = []
+
+    def serve() -> None:
+        asking, _ = listener.accept()
+        with asking:
+            heard.append(asking.recv(4096))
+            if answer:
+                asking.send(answer)
+
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        program = tmp_path / "hook.py"
+        program.write_text(Path(hook.__file__).read_text().replace(hook.SOCKET, path))
+        text = configuration.script().replace(hook.SOCKET, path).replace(hook.__file__, str(program))
+        script = tmp_path / SCRIPT
+        script.write_text(text if perl else text.replace("command -v perl", "false"))
+        environment = {
+            "CRTOOLS_SCRIPT_ACTION": stage,
+            "CRTOOLS_IMAGE_DIR": "/images",
+            "CRTOOLS_INIT_PID": "7",
+        }
+        done = subprocess.run(["/bin/sh", str(script)], env=os.environ | environment)
+        thread.join()
+    assert heard == [f"{stage} 7 /images".encode()]
+    assert done.returncode == int(answer != b"ok" and stage == "network-lock")
 
 
 def test_the_program_knows_what_may_fail() -> None:
