@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup demo test test-vm test-vm-all vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
+.PHONY: setup setup-containers demo test test-containers test-vm test-vm-all vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -16,6 +16,10 @@ report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 setup:
 	@tools/setup
 
+# Podman and runc, for the tests with containers.
+setup-containers:
+	@tools/setup containers
+
 demo: setup
 	@$(PYTHON) tools/demo.py
 
@@ -24,7 +28,7 @@ test: setup lint
 	$(PYTEST) -n 2 $(PYTEST_OPTIONS) $(call report,unit) tests/unit || status=1; \
 	$(PYTEST) $(FACTS) -m "not alone" $(PYTEST_OPTIONS) $(call report,facts) tests/facts tests/fuzz || status=1; \
 	$(PYTEST) -m alone $(PYTEST_OPTIONS) $(call report,alone) tests/facts tests/fuzz || status=1; \
-	$(PYTEST) $(LABS) -m "not long" $(PYTEST_OPTIONS) $(call report,lab) tests/lab || status=1; \
+	$(PYTEST) $(LABS) -m "not long and not containers" $(PYTEST_OPTIONS) $(call report,lab) tests/lab || status=1; \
 	$(PYTHON) tests/chaos/run.py --minutes 1 || status=1; \
 	exit $$status
 
@@ -58,9 +62,14 @@ unit facts: setup
 facts-all: setup
 	@TCPCP_STRESS=10 SPACE_ALL=1 $(PYTEST) $(PYTEST_OPTIONS) tests/facts
 
-# Also what `make test` leaves out: half of the combinations of who is killed, or cut off, and when.
-lab-tests: setup
-	@$(PYTEST) $(LABS) $(PYTEST_OPTIONS) tests/lab
+# Also what `make test` leaves out: half of the combinations of who is killed, or cut off, and when; PostgreSQL.
+lab-tests:
+	@tools/setup long
+	@$(PYTEST) $(LABS) -m "not containers" $(PYTEST_OPTIONS) tests/lab
+
+# Containers by podman and runc, and the plug-in for the CRIU that these run.
+test-containers: setup-containers
+	@$(PYTEST) -m containers $(PYTEST_OPTIONS) $(call report,containers) tests/lab
 
 # Machines with kernels of their own. Where they cannot boot, all is skipped and the reason told. test-vm-all: also what
 # says the same once more, a cut of the power in every state for one: half an hour more.

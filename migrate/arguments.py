@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="migrate",
         usage="migrate [options] PID HOST\n"
-        "       migrate --recover [--resume ID | --release ID] [--force] [options]",
+        "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
+        "       migrate plugin install|status|uninstall",
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

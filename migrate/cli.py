@@ -38,6 +38,8 @@ def main(
     environment.prepare(again=argv is None)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if words[:1] == ["plugin"]:
+            return _plugin(words[1:])
         options = arguments.parser().parse_args(words)
         asked = arguments.request(options)
     except UsageError as error:
@@ -98,6 +100,12 @@ def _migrate(asked: Request, observer: ui.Observer) -> Report:
     from migrate.origin import run as origin
 
     return origin.run(asked, observer)
+
+
+def _plugin(words: Sequence[str]) -> int:
+    from migrate.criu import plugin_command
+
+    return plugin_command.main(words)
 
 
 def _recover(asked: RecoverRequest) -> Report:

@@ -10,6 +10,9 @@ from pathlib import Path
 from migrate.criu import mount_namespace
 from migrate.criu.own_namespace import Namespace
 
+#: Where CRIU's configuration has hooks of the plug-in's (:mod:`migrate.criu.configuration`) they do nothing for us.
+_NO_HOOKS = {"TCPCP_HOOKS": "none"}
+
 
 def started(
     command: list[str], descriptors: list[int], role: str, mark: str, says_init: bool
@@ -26,7 +29,7 @@ def started(
         stderr=subprocess.DEVNULL,
         # A task without supplementary groups gets CRIU's: it leaves out setgroups() for none.
         extra_groups=() if role == "destination" else None,
-        env=os.environ | dict([mark.split("=", 1)] if mark else []),
+        env=os.environ | _NO_HOOKS | dict([mark.split("=", 1)] if mark else []),
         # Ctrl-C is for the driver: a task may die of a CRIU that is killed while it works in it.
         process_group=0 if role == "origin" else None,
     )

@@ -16,7 +16,7 @@ from harness.wait import eventually
 
 from migrate.lab import Host, Lab
 
-pytestmark = pytest.mark.usefixtures("clean")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("clean")]
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 PORT, DATA, NOT_ROOT = 5432, "/srv/postgresql", "/srv/not_root.so"
@@ -42,7 +42,7 @@ def data(lab: Lab) -> Iterator[None]:
     """An empty cluster on origin, and what makes it run as root on both; neither afterwards."""
     compiler = shutil.which("gcc")
     if not (PROGRAMS and compiler):
-        pytest.skip("needs PostgreSQL and gcc")
+        pytest.skip("needs `tools/setup long`: PostgreSQL and gcc")
     user = pwd.getpwnam("postgres").pw_uid
     for name in MOVERS:
         command = [compiler, "-shared", "-x", "c", "-o", NOT_ROOT, "-"]

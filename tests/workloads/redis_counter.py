@@ -1,6 +1,6 @@
 """A real redis client (redis-py) that increments a counter without pause over one connection.
 
-``redis_counter.py ADDRESS [PAUSE_S]``: prints ``ready`` after the first hundred, then answers each line on
+``redis_counter.py ADDRESS [PAUSE_S [NAME]]``: prints ``ready`` after the first hundred, then answers each line on
 standard input with a line of JSON; ``stop`` ends it. Reconnecting is off: an error is an error. With a pause it
 leaves room on an emulated machine, which has one processor for the server and for what moves it. REDIS_ANSWER_S
 is how long it waits for an answer, 30 s: on such a machine a server may be frozen for longer.
@@ -25,14 +25,15 @@ def main() -> int:
         retry=Retry(NoBackoff(), 0),
         socket_timeout=float(os.environ.get("REDIS_ANSWER_S", "30")),
     )
-    client.delete("counter")
+    name = sys.argv[3] if len(sys.argv) > 3 else "counter"
+    client.delete(name)
     port = client.connection._sock.getsockname()[1]
     pause_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     count, wrong, longest_s, error = 0, 0, 0.0, ""
     while True:
         began = time.monotonic()
         try:
-            answer = client.incr("counter")
+            answer = client.incr(name)
         except redis.RedisError as failure:
             error = f"{type(failure).__name__}: {failure}"
         else:

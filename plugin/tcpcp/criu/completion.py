@@ -54,6 +54,10 @@ class Completion:
         whole = codec.whole_records(self._rest)
         fresh = list(codec.loads_many(bytes(self._rest[:whole])))
         del self._rest[:whole]
+        self.take_all(fresh)
+
+    def take_all(self, fresh: list[Ici]) -> None:
+        """Take the next connections. :raises IciError: as :meth:`take`."""
         self._check(fresh)
         where = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

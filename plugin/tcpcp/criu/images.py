@@ -263,12 +263,25 @@ def patch_inventory(inventory: bytes) -> bytes:
 
     :raises CodecError: no inventory image, or a malformed one.
     """
-    entries = [entry for _, entry in _records(inventory, "INVENTORY", pb.inventory_entry)]
+    entry = _inventory(inventory)
+    entry.ClearField("tcp_close")
+    message: bytes = entry.SerializeToString()
+    return inventory[:4] + _U32.pack(len(message)) + message
+
+
+def closes(inventory: bytes) -> bool:
+    """Whether a restore shuts every connection, which is what the dump was told.
+
+    :raises CodecError: no inventory image, or a malformed one.
+    """
+    return bool(_inventory(inventory).tcp_close)
+
+
+def _inventory(image: bytes) -> Any:
+    entries = [entry for _, entry in _records(image, "INVENTORY", pb.inventory_entry)]
     if len(entries) != 1:
         raise CodecError(f"inventory image: expected one entry, found {len(entries)}")
-    entries[0].ClearField("tcp_close")
-    message: bytes = entries[0].SerializeToString()
-    return inventory[:4] + _U32.pack(len(message)) + message
+    return entries[0]
 
 
 def _records(data: bytes, kind: str, message: Any) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,142 @@
+"""``migrate plugin install``, ``status`` and ``uninstall``: connections survive what others do with CRIU."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from migrate.criu import configuration
+from migrate.errors import Exit, UsageError
+from tcpcp.criu import hook
+
+#: Of systemd, where it runs.
+_RUNNING = Path("/run/systemd/system")
+_DONE = 0
+UNIT = "tcpcp-criu.service"
+UNITS = Path("/etc/systemd/system")
+_TEXT = """\
+# Written by `migrate plugin install`: answers the hooks of CRIU, so that nothing is loaded in a freeze.
+[Unit]
+Description=TCP connections of containers that CRIU dumps and restores
+
+[Service]
+ExecStart={python} -I -m tcpcp.criu.resident
+Restart=always
+RestartSec=1
+# A dump that is under way must not lose its filter with the helper.
+KillMode=mixed
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint="See `migrate plugin --help`.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """What reads the words behind ``migrate plugin``."""
+    made = _Parser(
+        prog="migrate plugin",
+        description="From then on podman container checkpoint and restore, runc checkpoint and restore keep TCP"
+        " connections: by CRIU's hooks, on both hosts.",
+        allow_abbrev=False,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="install|status|uninstall")
+    install = commands.add_parser("install", help="write CRIU's configuration; what else is in it stays")
+    install.add_argument(
+        "--runtime", choices=list(configuration.RUNTIMES), default="all", help="whose (default: %(default)s)"
+    )
+    commands.add_parser("status", help="whether it is installed and works: 0, or 3 with what is wrong")
+    commands.add_parser("uninstall", help="leave the configuration as it was")
+    return made
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what *words* ask, and say what was done; the exit status.
+
+    :raises UsageError: they make no sense.
+    """
+    options = parser().parse_args(words)
+    if os.geteuid() != 0:
+        print("migrate plugin: needs root. Run it as root, e.g. by sudo.", file=sys.stderr)
+        return Exit.UNTOUCHED
+    try:
+        if options.command == "install":
+            return _install(options.runtime)
+        return _status() if options.command == "status" else _uninstall()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"migrate plugin: {error}", file=sys.stderr)
+        return Exit.UNTOUCHED
+
+
+def _install(runtime: str) -> int:
+    for file in configuration.install(runtime):
+        print(f"{file}: has the plug-in")
+    if _systemd():
+        (UNITS / UNIT).write_text(_TEXT.format(python=sys.executable))
+        _systemctl("daemon-reload")
+        _systemctl("enable", UNIT)
+        _systemctl("restart", UNIT)
+        print(f"{UNIT}: enabled")
+    elif not answers():
+        print(f"there is no systemd here: start `{sys.executable} -I -m tcpcp.criu.resident` as root")
+    return _say(configuration.problems())
+
+
+def _status() -> int:
+    files = configuration.installed()
+    for file in files:
+        print(f"{file}: has the plug-in")
+    if not files:
+        return _say(["not installed"])
+    found = configuration.problems()
+    if not answers():
+        found.append(
+            "the resident helper does not answer: containers are frozen for longer, and may be reset"
+        )
+    return _say(found)
+
+
+def _uninstall() -> int:
+    for file in configuration.uninstall():
+        print(f"{file}: as it was")
+    if _systemd() and (UNITS / UNIT).exists():
+        _systemctl("disable", "--now", UNIT)
+        (UNITS / UNIT).unlink()
+        _systemctl("daemon-reload")
+        print(f"{UNIT}: gone")
+    return _DONE
+
+
+def _say(problems: Sequence[str]) -> int:
+    for text in problems:
+        print(text)
+    return Exit.UNTOUCHED if problems else _DONE
+
+
+def answers() -> bool:
+    """Whether a resident helper is there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        try:
+            asking.connect(hook.SOCKET)
+        except OSError:
+            return False
+    return True
+
+
+def _systemd() -> bool:
+    return _RUNNING.is_dir() and shutil.which("systemctl") is not None
+
+
+def _systemctl(*words: str) -> None:
+    subprocess.run(["systemctl", *words], check=True, stdin=subprocess.DEVNULL)
