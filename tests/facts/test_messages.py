@@ -19,7 +19,7 @@ from passing import wait_state
 import tcpcp
 from migrate.inventory import of_host
 from tcpcp.criu import stages
-from tcpcp.endpoint import congestion, raw_segment, reader, socket_options
+from tcpcp.endpoint import congestion, queues, raw_segment, socket_options
 from tcpcp.errors import IciError, KernelError, TcpcpError, Unfed, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Endpoint, State
@@ -236,7 +236,7 @@ def test_a_queue_that_is_longer_than_an_ici_holds(
     hosts: Hosts, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As create() would refuse it: here, where it can go on."""
-    monkeypatch.setattr(reader, "MAX_QUEUE_BYTES", 5)
+    monkeypatch.setattr(queues, "MAX_QUEUE_BYTES", 5)
     sock, peer = hosts.connect()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     writer, other = (sock, peer) if queue == "send" else (peer, sock)

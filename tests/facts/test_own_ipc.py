@@ -6,6 +6,8 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from netns import Namespace, eventually
@@ -81,6 +83,21 @@ def test_what_is_found(namespace: Namespace, code: str, kinds: set[str]) -> None
     assert found_in(code) == (kinds, kinds)
 
 
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """This host lends some to whoever asks, as long as the test takes, if it may be told to."""
+    path = Path("/proc/sys/vm/nr_overcommit_hugepages")
+    try:
+        before = path.read_text()
+        path.write_text(str(int(before) + 2))
+    except OSError:
+        yield
+        return
+    yield
+    path.write_text(before)
+
+
+@pytest.mark.usefixtures("huge_pages")
 def test_huge_pages(namespace: Namespace) -> None:
     """Of which the destination may have none."""
     code = (
