@@ -100,7 +100,7 @@ class Detached:
         """The destination has it now: as :func:`tcpcp.release`, without a packet.
 
         :raises Expired: the isolation had run out (the event loop stood still for a minute): the ICI is void.
-            :meth:`back` still works.
+            :meth:`back` still works, but for a :class:`tcpcp.Moved` with ``lost_bytes``: then it has ended.
         :raises KernelError: likewise.
         """
         calls.release(self._sock)

@@ -126,9 +126,10 @@ class Moved(Expired):
 
     The ICI has what was read there, and lacks what was written; nothing has changed, unless *lost_bytes* is not 0.
 
-    :ivar lost_bytes: so many a thread has written in the very moment in which :func:`tcpcp.release` ended the
-        connection, after it had looked. There is nothing left here that could be resumed: these bytes are
-        nowhere, though the thread was told that they are written. The ICI is right but for them.
+    :ivar lost_bytes: so many, an end of the stream being one, a thread has written in the very moment in which
+        :func:`tcpcp.release` ended the connection, after it had looked. There is nothing left here that could be
+        resumed: these bytes are nowhere, though the thread was told that they are written. The ICI is right but for
+        them.
     """
 
     hint = "Have the program's threads leave that connection alone, and get it anew."

@@ -629,9 +629,9 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                late = repair_mode.discard(
-                    sock, one.write_seq
-                )  # isolated until it is gone: its timers would send
+                holding.require_unmoved([sock], [one])  # again: those before it took their time
+                # Isolated until it is gone: its timers would send.
+                late = repair_mode.discard(sock, one.write_seq)
             except TcpcpError as exc:
                 first = first or exc
                 continue
@@ -649,8 +649,8 @@ def release_many(socks: Iterable[HasFileno]) -> None:
 def _lost(one: Holding, count: int) -> Moved:
     name = f"{one.known.local} - {one.known.peer}" if one.known else "a socket"
     return Moved(
-        f"{name}: {count} bytes that a thread has written in the moment in which its connection was ended here are "
-        "lost: the ICI does not have them, and there is nothing left to resume",
+        f"{name}: {count} bytes that a thread has written in the moment in which its connection was ended here (an "
+        "end of the stream counts as one) are lost: the ICI does not have them, and there is nothing to resume",
         count,
     )
 

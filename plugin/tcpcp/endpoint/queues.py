@@ -10,10 +10,10 @@ tcp_sendmsg_locked(), tcp_recvmsg_locked()):
 - The send queue: what is written counts as sent, and all that waited before it too, and nothing is sent; and who
   peeks (MSG_PEEK) is given what is to be sent as if the peer had sent it. No other call reads that queue. So it is
   selected only where it holds something, or nobody else tells ``write_seq``, and by
-  :func:`tcpcp.kernel.peeking.send_queue`, in which no other thread of a Python program is let run. One that is on
-  its way into the kernel just then, or another process, is not kept from it: what that has written is found, what
-  it has peeked at is not. What was sent since the connection was isolated, as the kernel says, has not left this
-  host: the ICI has it as unsent.
+  :func:`tcpcp.kernel.peeking.send_queue`, in which another thread of a Python program is seldom let run. One that
+  is on its way into the kernel just then, or another process, is not kept from it: what that has written is found,
+  what it has peeked at is not. What was sent since the connection was isolated, as the kernel says, has not left
+  this host: the ICI has it as unsent.
 """
 
 from __future__ import annotations
@@ -89,8 +89,7 @@ def _told(sock: socket.socket, numbers: Numbers, fin: bool) -> _Outgoing:
 
 def _asked(sock: socket.socket, fin: bool) -> _Outgoing:
     """What was sent is asked before the queue is selected, in which more may come to count as sent."""
-    now = tcp_repair.get_outq(sock)
-    sent = max(now - tcp_repair.get_outq_nsd(sock), 0) if now else 0
+    now, sent = _left_to_send(sock)
     for _ in range(MAX_READS):
         _require_room(sock, now, "to send")
         write_seq, data = peeking.send_queue(sock, max(now - fin, 0))
@@ -98,7 +97,24 @@ def _asked(sock: socket.socket, fin: bool) -> _Outgoing:
         if now == outstanding:
             snd_una = seq.add(write_seq, -outstanding)
             return _Outgoing(snd_una, seq.add(snd_una, sent), outstanding, data)
-    raise Unsupported(f"{tcp_repair.describe(sock)}: is written to all the time; try again")
+    raise _written_to(sock)
+
+
+def _left_to_send(sock: socket.socket) -> tuple[int, int]:
+    """What is outstanding, and how much of that was sent, both of one moment: what is written between the two calls
+    would else be taken for unsent bytes more, and as many that were sent for unsent ones."""
+    for _ in range(MAX_READS):
+        outstanding = tcp_repair.get_outq(sock)
+        if not outstanding:
+            return 0, 0
+        unsent = tcp_repair.get_outq_nsd(sock)
+        if tcp_repair.get_outq(sock) == outstanding:
+            return outstanding, max(outstanding - unsent, 0)
+    raise _written_to(sock)
+
+
+def _written_to(sock: socket.socket) -> Unsupported:
+    return Unsupported(f"{tcp_repair.describe(sock)}: is written to all the time; try again")
 
 
 def _earlier(one: int, other: int) -> int:
@@ -147,7 +163,7 @@ def read_receive_queue(
         _require_room(sock, now.waiting, "to be read")
         data = _peeked(sock, known.options, now.waiting) if now.waiting else b""
         before = now
-        if data:
+        if now.waiting:
             numbers = kernel_fields.numbers([sock])[0] if numbers else None
             now = _incoming(sock, known.options, numbers)
         if now == before:

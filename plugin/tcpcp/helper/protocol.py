@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tcpcp import errors
-from tcpcp.errors import IciError, KernelError, TcpcpError
+from tcpcp.errors import IciError, KernelError, Moved, TcpcpError
 
 MAGIC = b"TCPH"
 VERSION = 1
@@ -83,7 +83,7 @@ class Failure(NamedTuple):
     """An exception on its way.
 
     :ivar name: of its class.
-    :ivar number: ``errno`` of a :class:`KernelError`, else 0.
+    :ivar number: ``errno`` of a :class:`KernelError`, ``lost_bytes`` of a :class:`Moved`, else 0.
     :ivar texts: call and connection of a :class:`KernelError`, the problems of an :class:`IciError`, else its
         text.
     :ivar notes: what was added to it.
@@ -150,6 +150,8 @@ def failure_of(error: TcpcpError) -> Failure:
         return Failure(name, error.errno, (error.call, error.connection), notes)
     if isinstance(error, IciError):
         return Failure(name, 0, tuple(error.problems), notes)
+    if isinstance(error, Moved):
+        return Failure(name, error.lost_bytes, (str(error),), notes)
     return Failure(name, 0, (str(error),), notes)
 
 
@@ -179,7 +181,7 @@ def _error(failure: Failure) -> TcpcpError:
     text = "; ".join(failure.texts)
     if known is None or issubclass(known, KernelError):
         return HelperError(f"{failure.name}: {text}")
-    return known(text)
+    return known(text, failure.number) if issubclass(known, Moved) else known(text)
 
 
 def _check_count(request: Request) -> None:

@@ -15,7 +15,7 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE, SEND_QUEUE
 
 _libc = ctypes.CDLL(None, use_errno=True)
-#: The same, and no other thread of a Python program runs meanwhile: these keep the interpreter's lock.
+#: The same, and no other thread of a Python program runs in a call: these keep the interpreter's lock.
 _alone = ctypes.PyDLL(None, use_errno=True)
 for _library in (_libc, _alone):
     _library.recv.restype = ctypes.c_ssize_t
@@ -23,6 +23,8 @@ for _library in (_libc, _alone):
 _alone.setsockopt.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 _alone.getsockopt.argtypes = [*[ctypes.c_int] * 3, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint)]
 _BYTES = 4
+#: How often a queue that grows is read again.
+_TRIES = 5
 _SELECTING = {n: struct.pack("=I", n) for n in (NO_QUEUE, SEND_QUEUE)}
 
 
@@ -47,15 +49,20 @@ def _counted(sock: socket.socket, count: int, error: int) -> int:
 def send_queue(sock: socket.socket, size_bytes: int) -> tuple[int, bytes]:
     """``write_seq``, and the last *size_bytes* of the send queue, fewer if there are fewer. In repair mode.
 
-    The queue is selected, read, and no queue is selected again, in a few microseconds, in which no other thread of
-    a Python program is let run.
+    The queue is selected, read, and no queue is selected again, in a few microseconds mostly: no call of these lets
+    another thread of a Python program run, but the interpreter may between two of them.
 
     The kernel begins with whole buffers, also where the peer has acknowledged a part of the first, and says
     how many bytes it has, whatever the room for them (tcp_peek_sndq()).
     """
-    write_seq, data, count = _send_queue(sock, size_bytes)
-    if size_bytes and count > size_bytes:
-        write_seq, data, count = _send_queue(sock, count)
+    room = size_bytes
+    for _ in range(_TRIES):
+        write_seq, data, count = _send_queue(sock, room)
+        if not size_bytes or count <= room:
+            break
+        room = count
+    else:
+        raise KernelError("recv(MSG_PEEK)", errno.EBUSY, f"{tcp_repair.describe(sock)}, which is written to")
     return write_seq, data[max(count - size_bytes, 0) : count]
 
 

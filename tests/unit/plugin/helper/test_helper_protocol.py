@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpcp.errors import Expired, IciError, KernelError, NotGot, PermissionDenied, TcpcpError, Unsupported
+from tcpcp.errors import (
+    Expired,
+    IciError,
+    KernelError,
+    Moved,
+    NotGot,
+    PermissionDenied,
+    TcpcpError,
+    Unsupported,
+)
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import Failure, HelperError, Operation, ProtocolError, Request
 
@@ -17,6 +26,7 @@ ERRORS = [
     Unsupported("not a TCP socket"),
     PermissionDenied("no"),
     Expired("too late"),
+    Moved("10.0.0.1:80 - 10.0.0.2:4000: 17 bytes are lost", 17),
     NotGot("10.0.0.1:80 - 10.0.0.2:4000: not got"),
     KernelError("setsockopt(TCP_REPAIR, 1)", errno.EPERM, "10.0.0.1:80 - 10.0.0.2:4000"),
     IciError(["one thing", "another thing"]),
