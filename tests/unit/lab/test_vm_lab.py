@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -722,6 +723,31 @@ def test_the_command_does_not_import_from_where_it_is_called(tmp_path: Path) -> 
         [tmp_path / "link", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout.startswith("usage: migrate-lab [--vm]")) == (0, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
+@pytest.mark.parametrize(
+    ("user", "helps"),
+    [(65534, "run migrate-lab as root"), (0, "make the environment anew: its link leads to no program")],
+)
+def test_a_python_beside_it_that_cannot_be_run_is_told(user: int, helps: str) -> None:
+    """It went on with PATH's, where nothing of the project is: a traceback."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # Which others may enter, unlike pytest's.
+        place = Path(name).resolve()
+        place.chmod(0o755)
+        shutil.copy(root.PROJECT / "migrate/lab/migrate-lab", place / "migrate-lab")
+        (place / "private").mkdir(mode=0o700)
+        if user:
+            (place / "private/python3").symlink_to(sys.executable)
+        (place / "python3").symlink_to("private/python3")
+        done = subprocess.run(
+            [place / "migrate-lab", "--help"],
+            **{"user": user, "group": user, "extra_groups": [], "cwd": "/", "timeout": 60},
+            capture_output=True,
+            text=True,
+        )
+    said = f"migrate-lab: its Python, {place}/python3, cannot be run by you: {helps}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (126, "", said)
 
 
 @pytest.mark.parametrize("words", [[], ["FILE"]])
