@@ -620,12 +620,14 @@ with cleaning_up():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_up_that_is_ended_cleans_up(number: signal.Signals) -> None:
-    """And ends by the signal."""
-    with subprocess.Popen([sys.executable, "-c", CLEANS_UP], stdout=subprocess.PIPE, text=True) as run:
+    """And ends by the signal, with a word, which Ctrl-C has too."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", CLEANS_UP], stdout=pipe, stderr=pipe, text=True) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "begun\n"
         run.send_signal(number)
-        assert (run.stdout.read(), run.wait(60)) == ("cleaned\n", -number)
+        said = ("cleaned\n", f"migrate-lab: interrupted by {number.name}\n")
+        assert (run.communicate(timeout=60), run.returncode) == (said, -number)
 
 
 def test_programs_are_found_where_only_root_looks(monkeypatch: pytest.MonkeyPatch) -> None:
