@@ -127,9 +127,9 @@ class VmLab(Lab):
 
     def _need_answers(self) -> None:
         """:raises LabError: one of the machines, all of which run, runs no commands."""
-        if silent := self.machines.silent(topology.HOSTS):
-            said = [f"{name} does not answer: {remedies.if_it_stays(self.name, name)}" for name in silent]
-            raise LabError("\n".join(said))
+        machines = self.machines
+        if silent := machines.silent(topology.HOSTS):
+            raise LabError("\n".join(f"{name} does not answer: {machines.silence(name)}" for name in silent))
 
     def _switch_on(self, names: Sequence[str]) -> None:
         machines = self.machines
@@ -167,16 +167,20 @@ class VmLab(Lab):
                     directory.rmdir()
                 raise
 
-    def power_off(self, host: str) -> None:
-        """Cut the power of *host*. :raises LabError: it is no machine."""
+    def power_off(self, host: str) -> bool:
+        """Cut the power of *host*; return whether it was on. :raises LabError: it is no machine."""
         with self._changing(host) as machines:
-            machines.power_off(host)
+            return machines.power_off(host)
 
-    def power_on(self, host: str) -> None:
-        """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine, or fails."""
+    def power_on(self, host: str) -> bool:
+        """Switch *host* on and wait until it runs commands; return whether it was off.
+
+        :raises LabError: it is no machine, or fails.
+        """
         with self._changing(host) as machines:
-            machines.power_on(host)
+            was_off = machines.power_on(host)
         machines.wait_ready(host)
+        return was_off
 
     def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
         """Cut the power of *host* and boot it anew, with systemd or without.
@@ -213,6 +217,7 @@ class VmLab(Lab):
             status["hosts"][name]["machine"] = {
                 "on": name not in off,
                 "answers": name not in (*off, *silent),
+                "stopped": name in silent and machines.has_stopped(name),
                 "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[-1],
                 "accelerator": machine["accelerator"],
                 "cpu": machine["cpu"] or "the best there is",

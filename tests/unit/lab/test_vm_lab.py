@@ -521,6 +521,14 @@ def test_a_clock_that_no_machine_can_have_is_refused(
     assert "between the years 1970 and 2099" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wanted", ["on", "off"])
+def test_a_second_interface_has_no_power(wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was its machine that was switched, without a word."""
+    assert main(["--vm", "--name", "none", "power", "neighbour", wanted]) == 1
+    said = f"neighbour is no machine but an interface of peer: say power peer {wanted}"
+    assert capsys.readouterr().err == f"migrate-lab: {said}\n"
+
+
 @pytest.mark.parametrize("host", ["segment", "nobody"])
 def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--vm", "--name", "none", "power", host, "on"]) == 1
@@ -541,7 +549,7 @@ def test_a_status_says_which_machines_are_off() -> None:
 
 def test_a_status_says_which_machines_do_not_answer() -> None:
     machines = {
-        "origin": {"on": True, "answers": False},
+        "origin": {"on": True, "answers": False, "stopped": False},
         "gateway": {"on": True, "answers": True},
         "peer": {"on": False, "answers": False},
     }
@@ -556,6 +564,11 @@ def test_a_status_says_which_machines_do_not_answer() -> None:
         " `migrate-lab --vm --name one power origin off`, then `on`, boots it anew"
     )
     assert what_runs(status["hosts"]["origin"]) == "does not answer"  # type: ignore[index]
+    machines["origin"]["stopped"] = True
+    assert in_a_word(status).endswith(
+        "; origin does not answer: its kernel has stopped, as its console says;"
+        " `migrate-lab --vm --name one power origin off`, then `on`, boots it anew"
+    )
 
 
 #: Once all is imported: Python itself may be root's alone.
