@@ -245,7 +245,11 @@ def test_a_command_ends_with_its_machine(lab: VmLab) -> None:
         125,
         "migrate-lab: the machine has ended: its power was cut, or it switched itself off\n",
     )
-    up = migrate_lab(lab, "--kernel", "peer=6.1", "up")
+    other = migrate_lab(lab, "--kernel", "peer=6.1", "up")
+    assert other.returncode == 1
+    assert f"lab {lab.name!r} differs from what is asked for: peer has the kernel 6.12." in other.stderr
+    assert lab.off() == ["peer"]
+    up = migrate_lab(lab, "--kernel", "peer=6.12", "up")
     assert (up.returncode, up.stderr) == (
         0,
         f"lab {lab.name!r} was up in part, and every machine is as it was made\n",

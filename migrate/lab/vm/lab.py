@@ -10,7 +10,6 @@ It needs root and QEMU; with KVM where that boots a machine, else by emulation, 
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from migrate.lab import remedies, state, topology
@@ -18,7 +17,7 @@ from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
-from migrate.lab.vm import qemu, seed
+from migrate.lab.vm import made, qemu, seed
 from migrate.lab.vm.host import VmHost
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
@@ -96,16 +95,19 @@ class VmLab(Lab):
 
         Of one that is up, the machines that are off are switched on, as they were made; the others go on.
 
-        :return: False if it was up already; then nothing is changed, whatever it was made of.
-        :raises LabError: it cannot be; nothing is left behind, of one that was up what ran.
+        :return: False if it was up already; then nothing is changed.
+        :raises LabError: it cannot be, or it is up and not made of what is asked for; nothing is left behind,
+            of one that was up what ran.
         """
         from migrate.lab.vm import build
 
         with state.locked(self.name, KIND) as directory:
+            if stands := self.stands():
+                self._need_wish()
             if self.is_up():
                 self._need_answers()
                 return False
-            if self.stands():
+            if stands:
                 self._switch_on(self.off())
                 self._need_answers()
                 return True
@@ -124,6 +126,12 @@ class VmLab(Lab):
             return set(self.machines.load()) == set(topology.HOSTS)
         except LabError:
             return False
+
+    def _need_wish(self) -> None:
+        """:raises LabError: the machines that there are were made of something else than what is asked for."""
+        if differs := made.differences(self.wish, self.machines.load()):
+            helps = f"none of that is changed of machines that there are: {remedies.makes_anew(self.name)}"
+            raise LabError(f"lab {self.name!r} differs from what is asked for: {'; '.join(differs)}; {helps}")
 
     def _need_answers(self) -> None:
         """:raises LabError: one of the machines, all of which run, runs no commands."""
@@ -218,7 +226,7 @@ class VmLab(Lab):
                 "on": name not in off,
                 "answers": name not in (*off, *silent),
                 "stopped": name in silent and machines.has_stopped(name),
-                "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[-1],
+                "kernel": made.release(machine),
                 "accelerator": machine["accelerator"],
                 "cpu": machine["cpu"] or "the best there is",
             }

@@ -92,9 +92,12 @@ class Machines:
         size = f"mode=0700,nosuid,nodev,size={bytes_each * count}"
         self._inside("mount", "-t", "tmpfs", "-o", size, "disks", str(DISKS))
 
-    def describe(self, machines: Mapping[str, qemu.Machine]) -> None:
-        """Write the machines down, all of them off."""
-        self.save({name: one._asdict() for name, one in machines.items()})
+    def describe(
+        self, machines: Mapping[str, qemu.Machine], versions: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the machines down, all of them off. *versions*: as the kernels were asked for, by machine."""
+        asked = versions or {}
+        self.save({name: one._asdict() | {"version": asked.get(name, "")} for name, one in machines.items()})
 
     def change(self, name: str, **fields: Any) -> None:
         """Give a machine that is off another processor, clock or kernel's words; see :class:`qemu.Machine`."""

@@ -153,6 +153,28 @@ def test_power_says_what_a_machine_is_then(
     assert capsys.readouterr().out == f"peer is {wanted}\npeer was {wanted} already\n"
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_an_up_that_asks_for_other_machines_is_refused(
+    lab: VmLab, monkeypatch: pytest.MonkeyPatch, on: bool
+) -> None:
+    """Whether they are on or not, before one is started; those that were made are fine."""
+    started: list[object] = []
+    monkeypatch.setattr(Machines, "is_on", lambda *_: on)
+    monkeypatch.setattr(Machines, "silent", lambda *_: [])
+    monkeypatch.setattr(VmLab, "_switch_on", lambda _, names: started.extend(names))
+    fields = MACHINE._replace(clock_s=5, cpu="Haswell")
+    lab.machines.describe(dict.fromkeys(topology.HOSTS, fields))
+    said = (
+        "lab 'one' differs from what is asked for: peer has the clock 5, not 6; none of that is changed of"
+        " machines that there are: `migrate-lab --vm --name one down`, then `up`, makes it anew"
+    )
+    with pytest.raises(LabError, match=re.escape(said)):
+        VmLab("one", clocks={"peer": 6, "origin": 5}).up()
+    assert started == []
+    assert VmLab("one", clocks={"peer": 5}, cpus={"origin": "Haswell"}).up() is not on
+    assert started == ([] if on else list(topology.HOSTS))
+
+
 def test_down_tells_of_itself_before_anything_ends(lab: VmLab, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     end = state.end
