@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from migrate import standard_streams
-from migrate.lab import enter, remedies
+from migrate.lab import enter, remedies, topology
 from migrate.lab.arguments import parse, wishes
 from migrate.lab.ends import cleaning_up, complain, say
 from migrate.lab.errors import LabError
@@ -53,12 +53,13 @@ def in_a_word(status: dict[str, Any]) -> str:
     """Return whether the lab is up; of machines, of which each may be off, which are."""
     machines = {name: row["machine"] for name, row in status["hosts"].items() if "machine" in row}
     off = [name for name, machine in machines.items() if not machine["on"]]
-    silent = [name for name, machine in machines.items() if machine["on"] and not machine["answers"]]
-    if status["up"] or not off + silent:
+    silent = {name: one for name, one in machines.items() if one["on"] and not one["answers"]}
+    if status["up"] or not (off or silent):
         return "up" if status["up"] else "down"
     lab = status["name"]
     said = [f"{', '.join(off)} {'is' if len(off) == 1 else 'are'} off: {remedies.starts(lab)}"] if off else []
-    said += [f"{name} does not answer: {remedies.if_it_stays(lab, name)}" for name in silent]
+    for name, one in silent.items():
+        said.append(f"{name} does not answer: {remedies.of_silent(lab, name, stopped=one['stopped'])}")
     return f"up in part: {'; '.join(said)}"
 
 
@@ -97,8 +98,11 @@ def down(lab: Lab) -> int:
 
 
 def power(lab: Lab, host: str, wanted: str) -> int:
-    """Switch a machine on or off."""
-    (lab.power_on if wanted == "on" else lab.power_off)(lab.host(host).node)
+    """Switch a machine on or off, and say what it is then."""
+    if machine := topology.ALIASES.get(host):
+        raise LabError(f"{host} is no machine but an interface of {machine}: say power {machine} {wanted}")
+    changed = (lab.power_on if wanted == "on" else lab.power_off)(lab.host(host).node)
+    say(f"{host} is {wanted}" if changed else f"{host} was {wanted} already")
     return 0
 
 

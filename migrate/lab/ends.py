@@ -30,7 +30,7 @@ def complain(text: str) -> None:
 
 @contextlib.contextmanager
 def cleaning_up() -> Iterator[None]:
-    """A ``with`` block that SIGTERM and SIGHUP break off like Ctrl-C, and end this process after it."""
+    """A ``with`` block that SIGTERM and SIGHUP break off like Ctrl-C; then they end this process, with a word."""
     ends = [signal.SIGTERM, signal.SIGHUP]
     got: list[int] = []
 
@@ -50,4 +50,5 @@ def cleaning_up() -> Iterator[None]:
         for each, how in before.items():
             signal.signal(each, how)
         for number in got:
+            complain(f"interrupted by {signal.Signals(number).name}")
             os.kill(os.getpid(), number)

@@ -159,13 +159,16 @@ class Lab:
             raise LabError(f"no host {name!r}: the lab has {', '.join(self.hosts)}")
         return self.hosts[name]
 
-    def power_off(self, host: str) -> None:
-        """Cut the power of *host*, if it has one of its own. :raises LabError: it has not."""
+    def power_off(self, host: str) -> bool:
+        """Cut the power of *host*; return whether it was on. :raises LabError: it has no power of its own."""
         raise LabError(f"{host} is no machine: migrate-lab --vm has machines")
 
-    def power_on(self, host: str) -> None:
-        """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine."""
-        self.power_off(host)
+    def power_on(self, host: str) -> bool:
+        """Switch *host* on and wait until it runs commands; return whether it was off.
+
+        :raises LabError: it is no machine.
+        """
+        return self.power_off(host)
 
     def init_of(self, node: str) -> Init:
         """Return PID 1 of *node*. :raises LabError: it does not run."""

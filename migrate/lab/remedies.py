@@ -13,8 +13,10 @@ def boots_anew(lab: str, machine: str) -> str:
     return f"`{_VM} {lab} power {machine} off`, then `on`, boots it anew"
 
 
-def if_it_stays(lab: str, machine: str) -> str:
-    """Return what helps a machine that runs and does not answer."""
+def of_silent(lab: str, machine: str, *, stopped: bool) -> str:
+    """Return why a machine that runs does not answer, and what helps. *stopped*: its kernel has told so."""
+    if stopped:
+        return f"its kernel has stopped, as its console says; {boots_anew(lab, machine)}"
     return f"it may be booting; if it stays so, {boots_anew(lab, machine)}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness.hosts import MOVERS
+from harness.left import assert_service_on
 from harness.wait import eventually
 from kills import Bench, Migration
 from kills_outcomes import AFTER, BEFORE
@@ -36,18 +37,6 @@ def servers(lab: VmLab) -> dict[str, int]:
 def some(states: list[str]) -> list[object]:
     """Each state as a parameter; those of :data:`MORE` are marked."""
     return [pytest.param(one, marks=pytest.mark.long if one in MORE else ()) for one in states]
-
-
-def give_service(lab: VmLab, there: str) -> None:
-    """Take the service's addresses from the other host, which has booted with those of its configuration.
-
-    An administrator would have moved them; everybody forgets who answered for them.
-    """
-    other = {"origin": "destination", "destination": "origin"}[there]
-    for ip, bits in zip(lab.service, (24, 64), strict=True):
-        lab.hosts[other].exec(["ip", "address", "del", f"{ip}/{bits}", "dev", "eth0"])
-    for host in ("gateway", "peer"):
-        lab.hosts[host].exec(["ip", "neigh", "flush", "all"])
 
 
 def cut_origin(lab: VmLab, migration: Migration) -> None:
@@ -152,18 +141,19 @@ def test_origin_before_commit(lab: VmLab, bench: Bench, state: str) -> None:
     cut_origin(lab, migration)
     eventually(lambda: not bench.traces(bench.destination), lambda: str(bench.traces(bench.destination)))
     lab.power_on("origin")
+    assert_service_on(lab, "origin")
     assert servers(lab) == {"origin": 0, "destination": 0}
 
 
 @pytest.mark.parametrize("state", some(AFTER))
 def test_origin_after_commit(lab: VmLab, bench: Bench, state: str) -> None:
-    """It runs on the destination, its peers go on, and the origin's boot starts no second one."""
+    """It runs on the destination, its peers go on, and the origin's boot starts no second one and takes nothing."""
     migration = Migration(bench, state)
     migration.wait_for_journal(bench.destination, "ACTIVATED")
     cut_origin(lab, migration)
     bench.assert_streams()
     lab.power_on("origin")
-    give_service(lab, "destination")
+    assert_service_on(lab, "destination")
     assert servers(lab) == {"origin": 0, "destination": 1}
     bench.assert_streams()
     status, report = bench.migrate("--recover", host="destination")

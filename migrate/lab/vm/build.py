@@ -44,7 +44,8 @@ def build(name: str, wish: Wish, directory: Path, deadline: float) -> None:
             builder.wait_ready()
             machines = Machines(directory, init)
             machines.make_room(disks.most(root.SIZE_BYTES), len(topology.HOSTS))
-            machines.describe(_describe(wish, directory, init, prepared, images, chosen))
+            described = _describe(wish, directory, init, prepared, images, chosen)
+            machines.describe(described, wish.kernels)
             for host in topology.HOSTS:
                 machines.power_on(host)
             for host in topology.HOSTS:

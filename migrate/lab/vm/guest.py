@@ -17,7 +17,7 @@ from typing import Any
 
 from migrate.lab import enter
 from migrate.lab.init import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, set_sysctls, write_files
-from migrate.lab.vm import families
+from migrate.lab.vm import claim, families
 from migrate.lab.vm.worker import serve_one
 
 SPEC = Path("/run/lab/spec.json")
@@ -93,6 +93,8 @@ def set_up(spec: dict[str, Any]) -> None:
     set_sysctls(spec["sysctls"])
     for option, lines in families.split(spec["ip"]).items():
         run("ip", option, "-batch", "-", text="\n".join(lines) + "\n")
+    if device := spec["service_device"]:
+        claim.take(device)
     set_sysctls(spec["settled_sysctls"])
     if Path(SSHD).exists():  # A machine of another architecture has none.
         run(SSHD, "-E", "/var/log/sshd.log")

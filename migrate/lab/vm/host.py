@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from migrate.lab import enter, remedies
+from migrate.lab import enter
 from migrate.lab.ends import complain
 from migrate.lab.errors import LabError
 from migrate.lab.lab import Host, Lab
@@ -79,4 +79,4 @@ class VmHost(Host):
         if machines.is_taken_down():
             return LabError(f"{error}; the lab was taken down")
         helps = isinstance(error, Silent) and machines.is_on(self.node)
-        return LabError(f"{error}: {remedies.if_it_stays(self.lab.name, self.node)}" if helps else str(error))
+        return LabError(f"{error}: {machines.silence(self.node)}" if helps else str(error))

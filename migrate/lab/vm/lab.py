@@ -10,7 +10,6 @@ It needs root and QEMU; with KVM where that boots a machine, else by emulation, 
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from migrate.lab import remedies, state, topology
@@ -18,7 +17,7 @@ from migrate.lab.errors import LabError
 from migrate.lab.host import PROJECT
 from migrate.lab.lab import Host, Lab
 from migrate.lab.state import Init
-from migrate.lab.vm import qemu, seed
+from migrate.lab.vm import made, qemu, seed
 from migrate.lab.vm.host import VmHost
 from migrate.lab.vm.machines import Machines
 from migrate.lab.vm.wish import Wish
@@ -96,16 +95,19 @@ class VmLab(Lab):
 
         Of one that is up, the machines that are off are switched on, as they were made; the others go on.
 
-        :return: False if it was up already; then nothing is changed, whatever it was made of.
-        :raises LabError: it cannot be; nothing is left behind, of one that was up what ran.
+        :return: False if it was up already; then nothing is changed.
+        :raises LabError: it cannot be, or it is up and not made of what is asked for; nothing is left behind,
+            of one that was up what ran.
         """
         from migrate.lab.vm import build
 
         with state.locked(self.name, KIND) as directory:
+            if stands := self.stands():
+                self._need_wish()
             if self.is_up():
                 self._need_answers()
                 return False
-            if self.stands():
+            if stands:
                 self._switch_on(self.off())
                 self._need_answers()
                 return True
@@ -125,11 +127,17 @@ class VmLab(Lab):
         except LabError:
             return False
 
+    def _need_wish(self) -> None:
+        """:raises LabError: the machines that there are were made of something else than what is asked for."""
+        if differs := made.differences(self.wish, self.machines.load()):
+            helps = f"none of that is changed of machines that there are: {remedies.makes_anew(self.name)}"
+            raise LabError(f"lab {self.name!r} differs from what is asked for: {'; '.join(differs)}; {helps}")
+
     def _need_answers(self) -> None:
         """:raises LabError: one of the machines, all of which run, runs no commands."""
-        if silent := self.machines.silent(topology.HOSTS):
-            said = [f"{name} does not answer: {remedies.if_it_stays(self.name, name)}" for name in silent]
-            raise LabError("\n".join(said))
+        machines = self.machines
+        if silent := machines.silent(topology.HOSTS):
+            raise LabError("\n".join(f"{name} does not answer: {machines.silence(name)}" for name in silent))
 
     def _switch_on(self, names: Sequence[str]) -> None:
         machines = self.machines
@@ -167,16 +175,20 @@ class VmLab(Lab):
                     directory.rmdir()
                 raise
 
-    def power_off(self, host: str) -> None:
-        """Cut the power of *host*. :raises LabError: it is no machine."""
+    def power_off(self, host: str) -> bool:
+        """Cut the power of *host*; return whether it was on. :raises LabError: it is no machine."""
         with self._changing(host) as machines:
-            machines.power_off(host)
+            return machines.power_off(host)
 
-    def power_on(self, host: str) -> None:
-        """Switch *host* on and wait until it runs commands. :raises LabError: it is no machine, or fails."""
+    def power_on(self, host: str) -> bool:
+        """Switch *host* on and wait until it runs commands; return whether it was off.
+
+        :raises LabError: it is no machine, or fails.
+        """
         with self._changing(host) as machines:
-            machines.power_on(host)
+            was_off = machines.power_on(host)
         machines.wait_ready(host)
+        return was_off
 
     def reboot(self, host: str, *, systemd: bool = False, **fields: Any) -> None:
         """Cut the power of *host* and boot it anew, with systemd or without.
@@ -213,7 +225,8 @@ class VmLab(Lab):
             status["hosts"][name]["machine"] = {
                 "on": name not in off,
                 "answers": name not in (*off, *silent),
-                "kernel": Path(machine["kernel"]).parent.name.split("-", 2)[-1],
+                "stopped": name in silent and machines.has_stopped(name),
+                "kernel": made.release(machine),
                 "accelerator": machine["accelerator"],
                 "cpu": machine["cpu"] or "the best there is",
             }

@@ -16,7 +16,7 @@ from typing import Any
 from migrate.lab import enter, remedies
 from migrate.lab.errors import LabError
 from migrate.lab.state import Init
-from migrate.lab.vm import client, guest, qemu
+from migrate.lab.vm import client, console, qemu
 
 #: Within the segment: on a file system in memory that ends with it.
 RUN = Path("/run/vm")
@@ -29,8 +29,6 @@ POLL_S = 0.3
 START_DEADLINE_S = 30.0
 #: Of a machine that is asked whether it answers: longer than it takes to connect, on a busy host.
 ANSWER_DEADLINE_S = 60.0
-SAID_BYTES = 3000
-PANIC = "Kernel panic"
 
 
 def outside(init: Init, path: Path) -> Path:
@@ -94,9 +92,12 @@ class Machines:
         size = f"mode=0700,nosuid,nodev,size={bytes_each * count}"
         self._inside("mount", "-t", "tmpfs", "-o", size, "disks", str(DISKS))
 
-    def describe(self, machines: Mapping[str, qemu.Machine]) -> None:
-        """Write the machines down, all of them off."""
-        self.save({name: one._asdict() for name, one in machines.items()})
+    def describe(
+        self, machines: Mapping[str, qemu.Machine], versions: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the machines down, all of them off. *versions*: as the kernels were asked for, by machine."""
+        asked = versions or {}
+        self.save({name: one._asdict() | {"version": asked.get(name, "")} for name, one in machines.items()})
 
     def change(self, name: str, **fields: Any) -> None:
         """Give a machine that is off another processor, clock or kernel's words; see :class:`qemu.Machine`."""
@@ -117,14 +118,16 @@ class Machines:
                     return int(path.name)
         return 0
 
-    def power_on(self, name: str) -> None:
-        """Start QEMU for a machine that is off; it boots from its disks as they are."""
+    def power_on(self, name: str) -> bool:
+        """Start QEMU for a machine that is off; it boots from its disks as they are. Return whether it was off."""
         machine = _machine(self.known(name))
-        if not self.is_on(name):
-            # Of another boot, until QEMU begins it anew.
-            outside(self.init, RUN / name / "console").unlink(missing_ok=True)
-            self._need_files(name, machine)
-            self._spawn(machine)
+        if self.is_on(name):
+            return False
+        # Of another boot, until QEMU begins it anew.
+        outside(self.init, RUN / name / "console").unlink(missing_ok=True)
+        self._need_files(name, machine)
+        self._spawn(machine)
+        return True
 
     def _need_files(self, name: str, machine: qemu.Machine) -> None:
         """:raises LabError: what is kept and the machine is made of was removed since."""
@@ -136,15 +139,20 @@ class Machines:
             if path and not outside(self.init, path).exists():
                 raise LabError(f"{path} is gone, of which {name} was made: {remedies.makes_anew(self.lab)}")
 
-    def power_off(self, name: str) -> None:
-        """End QEMU at once: a cut of the power. What the machine's kernel had not written yet is lost."""
-        if pid := self._pid(name):
-            self._inside("kill", "-9", str(pid))
+    def power_off(self, name: str) -> bool:
+        """End QEMU at once: a cut of the power. What the machine's kernel had not written yet is lost.
+
+        :return: whether it was on.
+        """
+        if not (pid := self._pid(name)):
+            return False
+        self._inside("kill", "-9", str(pid))
         deadline = time.monotonic() + START_DEADLINE_S
         while self.is_on(name):
             if time.monotonic() > deadline:
                 raise LabError(f"{name}: QEMU does not end")
             time.sleep(POLL_S / 10)
+        return True
 
     def wait_ready(self, name: str) -> None:
         """Wait until the machine runs commands. :raises LabError: it does not; with its last words.
@@ -153,18 +161,19 @@ class Machines:
         """
         deadline = time.monotonic() + READY_DEADLINE_S[self.known(name)["accelerator"]]
         while True:
-            was_ready = guest.READY in self._said(name, "console")
+            was_ready = console.is_ready(self._said(name, "console"))
             if not self.silent([name]):
                 return
             self.known(name)
             if not self.is_on(name):
-                raise LabError(f"{name} has switched itself off: {self.last_words(name)}")
-            if PANIC in self.last_words(name) or (time.monotonic() > deadline and not was_ready):
+                raise LabError(f"{name} has switched itself off{self._ending(name)}")
+            if self.has_stopped(name):
+                raise LabError(f"{name} does not answer: {self.silence(name)}{self._ending(name)}")
+            if time.monotonic() > deadline and not was_ready:
                 helps = remedies.boots_anew(self.lab, name)
-                raise LabError(f"{name} does not come up: {self.last_words(name)}\n{helps}")
+                raise LabError(f"{name} does not come up: {helps}{self._ending(name)}")
             if was_ready:
-                helps = remedies.if_it_stays(self.lab, name)
-                raise LabError(f"{name} runs and does not answer any more: {helps}")
+                raise LabError(f"{name} runs and does not answer any more: {self.silence(name)}")
             time.sleep(POLL_S)
 
     def silent(self, names: Sequence[str]) -> list[str]:
@@ -181,9 +190,16 @@ class Machines:
         command, nothing = client.argv("exec", self.init, name, "", ["true"]), subprocess.DEVNULL
         return subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
 
-    def last_words(self, name: str) -> str:
-        """Return the end of the machine's console and of QEMU's messages."""
-        return "".join(self._said(name, file)[-SAID_BYTES:] for file in ("log", "console")).strip()
+    def has_stopped(self, name: str) -> bool:
+        """Return whether the machine's kernel has stopped, as its console tells."""
+        return console.has_stopped(self._said(name, "console"))
+
+    def silence(self, name: str) -> str:
+        """Return why a machine that runs does not answer, as far as can be told, and what helps."""
+        return remedies.of_silent(self.lab, name, stopped=self.has_stopped(name))
+
+    def _ending(self, name: str) -> str:
+        return console.ending(self._said(name, "log"), self._said(name, "console"))
 
     def _said(self, name: str, file: str) -> str:
         try:

@@ -44,8 +44,15 @@ def interfaces(host: str) -> dict[str, str]:
     return {hardware_address(host, number): name for number, name in enumerate(names)}
 
 
+def service_device(host: str) -> str:
+    """Return the interface on which *host* takes the service's addresses at boot; "": it takes none."""
+    return topology.SERVICE_LEG.interface if host == topology.SERVICE_LEG.host else ""
+
+
 def commands(host: str, *, own_default: bool = True) -> list[str]:
     """Return what ``ip -batch`` does in the machine *host*: as :mod:`migrate.lab.network` does it by netlink.
+
+    The service's IPv4 address is taken after it, see :mod:`migrate.lab.vm.claim`.
 
     :param own_default: False: the default route is somebody else's; only the lab's networks go by its gateway.
     """
@@ -72,13 +79,10 @@ def _routes(leg: Leg, own_default: bool) -> Iterator[str]:
 def _addresses(leg: Leg) -> Iterator[str]:
     """The order decides what a new connection comes from; see network._addresses_of."""
     device = f"dev {leg.interface}" + (" noprefixroute" if leg.name == "neighbour" else "")
-    service = topology.SERVICE if leg == topology.SERVICE_LEG else None
-    if service:
-        yield f"addr add {service.ipv6}/{topology.IPV6_PREFIX_BITS} {device} nodad"
+    if leg == topology.SERVICE_LEG:  # Not for good before the kernel knows that it is free: see claim.
+        yield f"addr add {topology.SERVICE.ipv6}/{topology.IPV6_PREFIX_BITS} {device}"
     yield f"addr add {leg.address.ipv4}/{topology.IPV4_PREFIX_BITS} {device}"
     yield f"addr add {leg.address.ipv6}/{topology.IPV6_PREFIX_BITS} {device} nodad"
-    if service:
-        yield f"addr add {service.ipv4}/{topology.IPV4_PREFIX_BITS} {device}"
 
 
 def _neighbour(leg: Leg) -> Iterator[str]:

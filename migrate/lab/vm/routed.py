@@ -12,7 +12,7 @@ from pathlib import Path
 
 from migrate.lab import topology
 from migrate.lab.init import set_sysctls
-from migrate.lab.vm import families, network, seed
+from migrate.lab.vm import claim, families, network, seed
 
 DEADLINE_S = 60.0
 HOSTS_FILE = Path("/etc/hosts")
@@ -51,6 +51,8 @@ def main() -> int:
         # A rule that is there already is the one thing that may fail.
         words = ["ip", "-force", option, "-batch", "-"]
         subprocess.run(words, input=text, text=True, check=False, timeout=DEADLINE_S)
+    if device := network.service_device(host):
+        claim.take(renamed(device, host, devices))
     return 0
 
 

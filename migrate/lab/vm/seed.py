@@ -10,7 +10,7 @@ from typing import Any
 
 from migrate.lab import topology
 from migrate.lab.host import PROJECT, host_files
-from migrate.lab.vm import cpio, network, project
+from migrate.lab.vm import claim, cpio, network, project
 from migrate.lab.vm.root import PYTHON
 
 #: The init of a machine, and the service of one that boots systemd.
@@ -54,7 +54,8 @@ def sysctls(host: str) -> dict[str, str]:
         if "/conf/default/" in key:
             for leg in topology.legs_of(host):
                 found[key.replace("/default/", f"/{leg.interface}/")] = value
-    return found
+    device = network.service_device(host)
+    return found | (claim.settings(device) if device else {})
 
 
 def specification(host: str, ssh_files: dict[str, tuple[int, str]]) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def specification(host: str, ssh_files: dict[str, tuple[int, str]]) -> dict[str,
         "hostname": host,
         "interfaces": network.interfaces(host),
         "ip": network.commands(host),
+        "service_device": network.service_device(host),
         "sysctls": sysctls(host),
         "settled_sysctls": topology.settled_sysctls(host),
         "directories": DIRECTORIES | {packages: 0o755},

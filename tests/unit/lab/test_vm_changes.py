@@ -110,6 +110,71 @@ def test_whoever_waits_for_a_machine_is_told_that_its_lab_is_taken_down(
     assert said.err == "migrate-lab: lab 'one' was taken down meanwhile\n"
 
 
+def test_a_machine_whose_kernel_has_stopped_is_told_in_a_sentence_first(
+    lab: VmLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its console ends with was a page, and what helps came after it."""
+    console = "LAB READY\n" + "x\n" * 40 + "Kernel panic - not syncing: sysrq\n---[ end Kernel panic ]---\n"
+    monkeypatch.setattr(Machines, "is_on", lambda *_: True)
+    monkeypatch.setattr(Machines, "silent", lambda _, names: [name for name in names if name == "peer"])
+    monkeypatch.setattr(Machines, "_said", lambda *words: console if words[-1] == "console" else "")
+    sentence = (
+        "peer does not answer: its kernel has stopped, as its console says;"
+        " `migrate-lab --vm --name one power peer off`, then `on`, boots it anew"
+    )
+    with pytest.raises(LabError) as caught:
+        lab.power_on("peer")
+    lines = str(caught.value).splitlines()
+    assert lines[:3] == [sentence, "the end of its console:", "LAB READY"]
+    with pytest.raises(LabError, match=re.escape(sentence) + "$"):
+        lab.up()
+    assert f": {sentence}" in cli.in_a_word(lab.status())
+    console += "LAB READY\n"  # It has booted by itself.
+    assert not lab.machines.has_stopped("peer")
+
+
+@pytest.mark.parametrize(("wanted", "before"), [("on", "off"), ("off", "on")])
+def test_power_says_what_a_machine_is_then(
+    lab: VmLab,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wanted: str,
+    before: str,
+) -> None:
+    """And whether it was so already; both are well."""
+    is_on = [before == "on"]
+    monkeypatch.setattr(Machines, "is_on", lambda *_: is_on[0])
+    monkeypatch.setattr(Machines, "_pid", lambda *_: int(is_on[0]))
+    monkeypatch.setattr(Machines, "_need_files", lambda *_: None)
+    monkeypatch.setattr(Machines, "_spawn", lambda *_: is_on.__setitem__(0, True))
+    monkeypatch.setattr(Machines, "_inside", lambda *_: is_on.__setitem__(0, False))
+    monkeypatch.setattr(Machines, "silent", lambda *_: [])
+    assert [cli.power(lab, "peer", wanted) for _ in range(2)] == [0, 0]
+    assert capsys.readouterr().out == f"peer is {wanted}\npeer was {wanted} already\n"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_an_up_that_asks_for_other_machines_is_refused(
+    lab: VmLab, monkeypatch: pytest.MonkeyPatch, on: bool
+) -> None:
+    """Whether they are on or not, before one is started; those that were made are fine."""
+    started: list[object] = []
+    monkeypatch.setattr(Machines, "is_on", lambda *_: on)
+    monkeypatch.setattr(Machines, "silent", lambda *_: [])
+    monkeypatch.setattr(VmLab, "_switch_on", lambda _, names: started.extend(names))
+    fields = MACHINE._replace(clock_s=5, cpu="Haswell")
+    lab.machines.describe(dict.fromkeys(topology.HOSTS, fields))
+    said = (
+        "lab 'one' differs from what is asked for: peer has the clock 5, not 6; none of that is changed of"
+        " machines that there are: `migrate-lab --vm --name one down`, then `up`, makes it anew"
+    )
+    with pytest.raises(LabError, match=re.escape(said)):
+        VmLab("one", clocks={"peer": 6, "origin": 5}).up()
+    assert started == []
+    assert VmLab("one", clocks={"peer": 5}, cpus={"origin": "Haswell"}).up() is not on
+    assert started == ([] if on else list(topology.HOSTS))
+
+
 def test_down_tells_of_itself_before_anything_ends(lab: VmLab, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     end = state.end

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -188,12 +189,13 @@ def read_archive(data: bytes) -> list[tuple[str, tuple[int, bytes]]]:
 
 @pytest.mark.parametrize("host", topology.HOSTS)
 def test_a_machine_gets_the_addresses_of_the_host(host: str) -> None:
-    """What ``ip`` is told has every address of the topology, and the service's on origin alone."""
+    """What ``ip`` is told has every address of the topology; the service's is tried on origin alone."""
     words = [line.split() for line in network.commands(host) if " addr " in f" {line}"]
     addresses = {line[line.index("add") + 1].partition("/")[0] for line in words}
-    service = set(topology.SERVICE) if host == "origin" else set()
+    service = {topology.SERVICE.ipv6} if host == "origin" else set()
     assert addresses == set(topology.own_addresses(host)) | service
-    assert all("nodad" in line for line in words if ":" in line[2])
+    assert all(("nodad" in line) == ("::100/" not in line[2]) for line in words if ":" in line[2])
+    assert bool(service) == bool(network.service_device(host))
 
 
 def test_of_two_addresses_the_services_is_not_preferred() -> None:
@@ -202,8 +204,7 @@ def test_of_two_addresses_the_services_is_not_preferred() -> None:
         topology.SERVICE.ipv6,
         "10.77.1.1",
         "fd77:1::1",
-        topology.SERVICE.ipv4,
-    ]
+    ]  # That of IPv4 comes last, see test_claim.py.
 
 
 def test_no_two_interfaces_share_a_name_or_an_ethernet_address() -> None:
@@ -520,6 +521,14 @@ def test_a_clock_that_no_machine_can_have_is_refused(
     assert "between the years 1970 and 2099" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wanted", ["on", "off"])
+def test_a_second_interface_has_no_power(wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was its machine that was switched, without a word."""
+    assert main(["--vm", "--name", "none", "power", "neighbour", wanted]) == 1
+    said = f"neighbour is no machine but an interface of peer: say power peer {wanted}"
+    assert capsys.readouterr().err == f"migrate-lab: {said}\n"
+
+
 @pytest.mark.parametrize("host", ["segment", "nobody"])
 def test_what_is_no_machine_has_no_power(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--vm", "--name", "none", "power", host, "on"]) == 1
@@ -540,7 +549,7 @@ def test_a_status_says_which_machines_are_off() -> None:
 
 def test_a_status_says_which_machines_do_not_answer() -> None:
     machines = {
-        "origin": {"on": True, "answers": False},
+        "origin": {"on": True, "answers": False, "stopped": False},
         "gateway": {"on": True, "answers": True},
         "peer": {"on": False, "answers": False},
     }
@@ -555,6 +564,11 @@ def test_a_status_says_which_machines_do_not_answer() -> None:
         " `migrate-lab --vm --name one power origin off`, then `on`, boots it anew"
     )
     assert what_runs(status["hosts"]["origin"]) == "does not answer"  # type: ignore[index]
+    machines["origin"]["stopped"] = True
+    assert in_a_word(status).endswith(
+        "; origin does not answer: its kernel has stopped, as its console says;"
+        " `migrate-lab --vm --name one power origin off`, then `on`, boots it anew"
+    )
 
 
 #: Once all is imported: Python itself may be root's alone.
@@ -619,12 +633,14 @@ with cleaning_up():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_up_that_is_ended_cleans_up(number: signal.Signals) -> None:
-    """And ends by the signal."""
-    with subprocess.Popen([sys.executable, "-c", CLEANS_UP], stdout=subprocess.PIPE, text=True) as run:
+    """And ends by the signal, with a word, which Ctrl-C has too."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", CLEANS_UP], stdout=pipe, stderr=pipe, text=True) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "begun\n"
         run.send_signal(number)
-        assert (run.stdout.read(), run.wait(60)) == ("cleaned\n", -number)
+        said = ("cleaned\n", f"migrate-lab: interrupted by {number.name}\n")
+        assert (run.communicate(timeout=60), run.returncode) == (said, -number)
 
 
 def test_programs_are_found_where_only_root_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -722,6 +738,31 @@ def test_the_command_does_not_import_from_where_it_is_called(tmp_path: Path) -> 
         [tmp_path / "link", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout.startswith("usage: migrate-lab [--vm]")) == (0, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
+@pytest.mark.parametrize(
+    ("user", "helps"),
+    [(65534, "run migrate-lab as root"), (0, "make the environment anew: its link leads to no program")],
+)
+def test_a_python_beside_it_that_cannot_be_run_is_told(user: int, helps: str) -> None:
+    """It went on with PATH's, where nothing of the project is: a traceback."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # Which others may enter, unlike pytest's.
+        place = Path(name).resolve()
+        place.chmod(0o755)
+        shutil.copy(root.PROJECT / "migrate/lab/migrate-lab", place / "migrate-lab")
+        (place / "private").mkdir(mode=0o700)
+        if user:
+            (place / "private/python3").symlink_to(sys.executable)
+        (place / "python3").symlink_to("private/python3")
+        done = subprocess.run(
+            [place / "migrate-lab", "--help"],
+            **{"user": user, "group": user, "extra_groups": [], "cwd": "/", "timeout": 60},
+            capture_output=True,
+            text=True,
+        )
+    said = f"migrate-lab: its Python, {place}/python3, cannot be run by you: {helps}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (126, "", said)
 
 
 @pytest.mark.parametrize("words", [[], ["FILE"]])
