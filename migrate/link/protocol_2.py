@@ -2,7 +2,7 @@
 
 There payloads are fields of their messages; connections are chunks of an image with the name ``ici.img``, which is
 in the manifest like any other, and those who hold them are named in Restore; and a driver takes no answer but of an
-agent with its own version.
+agent with its own version, in the hello and in what is said of the host.
 """
 
 from __future__ import annotations
@@ -109,6 +109,8 @@ class Speech:
             yield kind, self._restore(said)
         elif isinstance(said, pb.Hello):
             yield kind, self._hello(said)
+        elif isinstance(said, pb.HostInventory):
+            yield kind, self._host(said)
         else:
             yield kind, said
 
@@ -131,11 +133,18 @@ class Speech:
         return message
 
     def _hello(self, said: pb.Hello) -> pb.Hello:
-        """Its driver looks for its own version in our answer, and for nothing else."""
+        """Its driver looks for its own version in our answer, and refuses another one."""
         message = pb.Hello()
         message.CopyFrom(said)
         message.version = self._version
         message.ClearField("oldest_protocol")
+        return message
+
+    def _host(self, said: pb.HostInventory) -> pb.HostInventory:
+        """Here, too: it compares this with its own host's."""
+        message = pb.HostInventory()
+        message.CopyFrom(said)
+        message.version = self._version
         return message
 
     def heard(self, kind: str, message: Any, payload: bytes) -> tuple[str, Said]:

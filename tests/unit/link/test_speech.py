@@ -14,6 +14,7 @@ from migrate.link import payloads, speech
 from migrate.link.payloads import CHUNK_BYTES, Packets, Piece
 from migrate.origin import connections
 from migrate.pb import session_pb2 as pb
+from migrate.version import VERSION
 from tcpcp.record import codec, ici
 
 OURS = range(speech.OLDEST, speech.NEWEST + 1)
@@ -57,8 +58,8 @@ def test_the_driver_takes_what_the_agent_has_chosen(protocol: int) -> None:
 @pytest.mark.parametrize(
     ("agent", "spoken", "side"),
     [
-        (hello(1), "9.9 (protocol 1)", "9.9"),
-        (hello(5, 4), "9.9 (protocols 4 to 5)", "on the origin"),
+        (hello(1), "9.9 (protocol 1)", f"{VERSION}, or one next to it, on the destination"),
+        (hello(5, 4), "9.9 (protocols 4 to 5)", "9.9, or one next to it, on the origin"),
         (hello(0), "protocol 0", "on the destination"),
     ],
 )
@@ -67,7 +68,7 @@ def test_a_refusal_says_which_side_and_how(agent: pb.Hello, spoken: str, side: s
         speech.agreed(agent)
     (reason,) = refused.value.reasons
     assert spoken in reason.text and "protocols 2 to 3" in reason.text
-    assert side in reason.remedy + reason.text and "pip install" in reason.remedy
+    assert side in reason.remedy and "pip install" in reason.remedy
 
 
 SAID: list[tuple[str, Any]] = [
@@ -106,6 +107,15 @@ def test_sizes_that_are_not_those_of_the_packets(sizes: list[int]) -> None:
 def test_what_protocol_2_has_not(message: Any, payload: bytes) -> None:
     with pytest.raises(ProtocolError, match="that protocol 2 has not"):
         speech.of(2, "").heard("image", message, payload)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("hello", hello(2)), ("host", pb.HostInventory(version="9.9"))])
+def test_a_driver_of_protocol_2_hears_its_own_version(kind: str, said: Any) -> None:
+    """It refuses a host whose version is another."""
+    ((_, message, _),) = speech.of(2, "0.1.0").frames(said, kind)
+    assert (message.version, said.version) == ("0.1.0", "9.9")
+    ((_, message, _),) = speech.of(3, "0.1.0").frames(said, kind)
+    assert message.version == "9.9"
 
 
 def test_protocol_2_has_no_second_names() -> None:
