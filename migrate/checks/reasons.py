@@ -138,14 +138,6 @@ def host_problems(subject: Subject) -> Iterator[Reason]:
             yield Reason("host-problem", role, problem, next(fitting, "Repair this and try again."))
 
 
-def same_version(subject: Subject) -> Iterator[Reason]:
-    """The two sides speak one protocol."""
-    here, there = subject.origin.version, subject.destination.version
-    if here != there:
-        text = f"its migrate is version {there or 'unknown'}, the origin's is {here}"
-        yield Reason("version", DESTINATION, text, "Install the same version of migrate on both hosts.")
-
-
 def two_hosts(subject: Subject) -> Iterator[Reason]:
     """A process cannot be moved to where it is."""
     mine, its = (
@@ -278,7 +270,6 @@ Check = Callable[[Subject], Iterator[Reason]]
 OF_HOSTS: tuple[Check, ...] = (
     privileges,
     host_problems,
-    same_version,
     criu_works,
     same_processor,
 )

@@ -2,7 +2,7 @@
 
 There payloads are fields of their messages; connections are chunks of an image with the name ``ici.img``, which is
 in the manifest like any other, and those who hold them are named in Restore; and a driver takes no answer but of an
-agent with its own version.
+agent with its own version, in the hello and in what is said of the host.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from migrate.pb.manifest_pb2 import ImageFile
 NUMBER = 2
 _ICI_IMAGE = "ici.img"
 _NO_NAMES = "{} is one more name of {}, and the destination's migrate makes two files of them"
-#: What a Restore may have that a version of this protocol passes over: what that means for the process.
-_PASSED_OVER = {
+#: What a Restore may have that a version of this protocol passes over, by names on the way to it, all repeated but
+#: the last: what that means for the process.
+PASSED_OVER = {
     "ended_calls": "system calls in which threads of it wait end there as by a signal (EINTR)",
     "others": "options of its sockets that CRIU does not carry are those of new sockets there",
+    "surroundings.threads.slice_ns": "threads of it that have asked for a time slice have the usual one there",
 }
 _UPGRADE = "Install this migrate there too, or move without --copy-tree for that directory."
 
@@ -109,6 +111,8 @@ class Speech:
             yield kind, self._restore(said)
         elif isinstance(said, pb.Hello):
             yield kind, self._hello(said)
+        elif isinstance(said, pb.HostInventory):
+            yield kind, self._host(said)
         else:
             yield kind, said
 
@@ -118,8 +122,8 @@ class Speech:
             return []
         return [
             f"the destination's migrate {self._version} speaks protocol {NUMBER}, which has less: {what}"
-            for name, what in _PASSED_OVER.items()
-            if getattr(said, name)
+            for path, what in PASSED_OVER.items()
+            if _has(said, path)
         ]
 
     def _restore(self, said: pb.Restore) -> pb.Restore:
@@ -131,11 +135,18 @@ class Speech:
         return message
 
     def _hello(self, said: pb.Hello) -> pb.Hello:
-        """Its driver looks for its own version in our answer, and for nothing else."""
+        """Its driver looks for its own version in our answer, and refuses another one."""
         message = pb.Hello()
         message.CopyFrom(said)
         message.version = self._version
         message.ClearField("oldest_protocol")
+        return message
+
+    def _host(self, said: pb.HostInventory) -> pb.HostInventory:
+        """Here, too: it compares this with its own host's."""
+        message = pb.HostInventory()
+        message.CopyFrom(said)
+        message.version = self._version
         return message
 
     def heard(self, kind: str, message: Any, payload: bytes) -> tuple[str, Said]:
@@ -152,3 +163,9 @@ class Speech:
         if isinstance(message, pb.Restore):
             self._heard.leave(message)
         return kind, message
+
+
+def _has(message: Any, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    value = getattr(message, name)
+    return any(_has(one, rest) for one in value) if rest else bool(value)

@@ -1,6 +1,7 @@
 """A server moves although one of the hosts has the version before: its streams go on, and nothing is left.
 
-The version before is the one of the repository's history in which protocol 2 was the newest, run from its sources.
+The version before is the one of the repository's history in which protocol 2 was the newest, run from its sources;
+it says a number of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BEFORE = "d05b337e58748cb456cecd3aabf9342641614ab9"
 EACH = 5
 PORT = 7000
+VERSION = "0.0.9"
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -42,6 +44,9 @@ def installed(host: Host, sources: bytes, module: str) -> str:
     """A program on *host* that runs *module* of these sources; its path there."""
     with tarfile.open(fileobj=io.BytesIO(sources)) as archive:
         archive.extractall(host.root / "opt/before", filter="data")
+    for directory in ("migrate", "plugin/tcpcp"):
+        said = host.root / "opt/before" / directory / "version.py"
+        said.write_text(f'VERSION = __version__ = "{VERSION}"\n')
     program = host.root / "opt/before/run"
     path = "/opt/before/plugin:/opt/before"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -m {module} "$@"\n')

@@ -64,7 +64,6 @@ def test_all_reasons_at_once() -> None:
         ("destination", "criu_version", "3.17.1", "criu-too-old"),
         ("destination", "criu_version", "4.1.1", "criu-too-old"),
         ("destination", "criu_problem", "the vDSO is unknown", "criu-broken"),
-        ("destination", "version", "0.0.9", "version"),
         ("destination", "machine", "aarch64", "machine"),
         ("destination", "cpu_features", ["sse4_2"], "processor"),
         ("destination", "congestion_algorithms", ["reno"], "congestion"),
@@ -78,6 +77,12 @@ def test_a_host_that_cannot(role: str, field: str, value: object, code: str) -> 
     changed = {role: hosts[role](**{field: value})}
     reason = only(reasons(None, changed.get("origin"), changed.get("destination")))
     assert (reason.code, reason.role) == (code, role)
+
+
+@pytest.mark.parametrize("version", ["0.0.9", "0.2.0", ""])
+def test_another_version_of_migrate_is_no_reason(version: str) -> None:
+    """Whether the two understand each other was settled in their hellos, by the protocols."""
+    assert reasons(None, None, destination(version=version)) == []
 
 
 def test_newer_criu_is_welcome() -> None:
