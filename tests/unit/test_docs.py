@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted({*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("*/README.md")})
 CONTRIBUTING = HERE / "CONTRIBUTING.md"
+MAP = HERE / "docs/architecture.md"
 PACKAGES = {"migrate": "migrate", "tcpcp": "plugin/tcpcp"}
 #: Rooms whose files are in a table, or a list, of their own.
 WITH_TABLES = ("inventory", "endpoint", "kernel")
@@ -71,7 +72,18 @@ def missing(package: str, part: str) -> list[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_file_is_on_the_map(package: str) -> None:
-    assert missing(package, parts((HERE / "docs/architecture.md").read_text())[package]) == []
+    assert missing(package, parts(MAP.read_text())[package]) == []
+
+
+def test_the_rooms_of_the_library_that_migrate_uses_are_named() -> None:
+    (sentence,) = re.findall(r"which is a friend: it uses (.*?) directly", MAP.read_text(), flags=re.DOTALL)
+    used = {
+        module.split(".")[1]
+        for path in (HERE / "migrate").rglob("*.py")
+        for module in re.findall(r"^ *from (tcpcp\.\w+)", path.read_text(), flags=re.MULTILINE)
+    }
+    rooms = {path.parent.name for path in (HERE / "plugin/tcpcp").glob("*/__init__.py")}
+    assert set(re.findall(r"`tcpcp\.(\w+)`", sentence)) == used & rooms
 
 
 @pytest.mark.parametrize("name", ["docs/trust.md", "docs/security.md", "docs/paper.md"])

@@ -69,11 +69,20 @@ def imported(path: Path, package: str, names: set[str]) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name.split(".")[0] == package)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
-            assert node.module is not None and node.level == 0
-            for one in node.names:
-                full = f"{node.module}.{one.name}"
-                yield full if full in names else node.module
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and node.level == 0, f"{path}:{node.lineno}: a relative import"
+            if node.module.split(".")[0] == package:
+                for one in node.names:
+                    full = f"{node.module}.{one.name}"
+                    yield full if full in names else node.module
+
+
+@pytest.mark.parametrize("line", ["from . import link", "from ..link import frames"])
+def test_a_relative_import_goes_past_nobody(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "some.py"
+    path.write_text(f"import os\n\n\ndef late():\n    {line}\n")
+    with pytest.raises(AssertionError, match=r"some\.py:5: a relative import"):
+        list(imported(path, "migrate", set()))
 
 
 def room(name: str, package: str) -> str:

@@ -7,6 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -51,6 +52,21 @@ def test_there_is_a_stage_for_each_state_and_each_leads_to_the_next() -> None:
     assert [(here.state, after.state) for here, after in CHAIN] == [
         (step.before, step.after) for step in STEPS if step in BY_STATE.values() and step.action != "check"
     ]
+
+
+def begun_by_name() -> Iterator[str]:
+    """Rows that are begun by their names, anywhere in the origin; each name is a literal."""
+    for path in sorted(Path(inspect.getfile(session)).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "make_ready":
+                yield ast.literal_eval(node.args[0])
+
+
+def test_every_row_is_begun_and_in_one_place() -> None:
+    """The first one is under way when a migration begins, those of the stages are begun with them."""
+    by_stages = [BY_STATE[here.state].action for here, _ in CHAIN]
+    begun = [Machine().row.step.action, *begun_by_name(), *by_stages]
+    assert sorted(begun) == sorted(step.action for step in STEPS)
 
 
 def taken_by(step: Step) -> list[Any]:
