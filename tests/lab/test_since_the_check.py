@@ -105,10 +105,10 @@ def said(bench: InputBench, host: Host, name: str) -> None:
             id="empty message",
         ),
         pytest.param(
-            'assert libc.unshare(0x4000000) == 0; socket.sethostname("other")',
-            'assert socket.gethostname() == "other"',
-            ["another uts namespace"],
-            id="host name",
+            "assert libc.unshare(0x2000000) == 0",
+            'assert os.readlink("/proc/self/ns/cgroup") != os.readlink("/proc/1/ns/cgroup")',
+            ["another cgroup namespace"],
+            id="cgroups",
         ),
         pytest.param(
             'n = socket.socket(1); os.chdir("/run/since"); n.bind("../since/n"); n.listen(); os.chdir("/")',
