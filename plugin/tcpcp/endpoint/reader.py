@@ -306,7 +306,7 @@ class _Reading:
         if len(self._agreed) >= _MOST_AGREED:
             self._agreed.clear()
         self._agreed[numbers.agreed] = ici.negotiated
-        return ici
+        return replace(ici, timestamp=again.timestamp)  # which a paced one is ahead of
 
 
 #: Segment sizes, shifts and the like that a process meets are few.
