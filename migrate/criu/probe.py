@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from migrate import limits, place, problems
+from migrate import limits, problems
 from migrate.criu.worker import Options, program, worker
 from migrate.errors import CriuError
 
@@ -109,19 +109,11 @@ def run(binary: str) -> None:
     theirs.close()
     try:
         _round_trip(ours, "before the dump")
-        with tempfile.TemporaryDirectory(prefix=f"criu-probe-{os.getpid()}-", dir=_room()) as directory:
+        with tempfile.TemporaryDirectory(prefix="criu-probe-") as directory:
             _move(binary, pid, Path(directory))
             _round_trip(ours, "after the restore")
     finally:
         _end(pid)
-
-
-def _room() -> Path | None:
-    """Where a migration's images would be: a full /tmp says nothing of CRIU. Without a tmpfs the usual place."""
-    try:
-        return place.image_root()
-    except FileNotFoundError:
-        return None
 
 
 def _with_connections(opts: Any) -> None:

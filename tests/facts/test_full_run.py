@@ -50,16 +50,6 @@ print(os.listdir("/run"))
     assert said(script).splitlines() == ["['fill']", "['criu.kdat']"]
 
 
-def test_criu_is_tried_where_the_images_of_a_migration_would_be() -> None:
-    """A full /tmp, or root file system, says nothing of whether CRIU works with this kernel."""
-    script = """
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", "/tmp"], check=True)
-probe.run(program())
-print(os.listdir("/tmp"), [one for one in os.listdir("/dev/shm") if one.startswith("criu-probe-%d" % os.getpid())])
-"""
-    assert said(script) == "[] []"
-
-
 @pytest.mark.parametrize("written, stays", [("before", True), ("open", True), ("since", False)])
 def test_what_is_another_ones_stays(written: str, stays: bool) -> None:
     script = f"""
