@@ -19,7 +19,7 @@ from space_wire import Wire
 import tcpcp
 from tcpcp.criu import stages
 from tcpcp.endpoint import asking, isolation
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import fields, tcp_repair
 from tcpcp.record.ici import State
 
 DATA = Random(5).randbytes(8_000_000)
@@ -85,6 +85,38 @@ def rest(peer: socket.socket, got: bytes, written: int) -> bytes:
         whole += peer.recv(1 << 20)
         peer.settimeout(10)
     return bytes(whole)
+
+
+def test_echoes_what_has_just_come(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process that has read nothing by BPF yet: while the clock is read the peer speaks."""
+    sock, peer, written = shut(hosts, "v4", State.CLOSE_WAIT)
+    later, built = asking._later, asking._built
+    echoed: list[tuple[int, int | None, int | None]] = []
+
+    def the_peer_speaks(sock: socket.socket, deadline: float) -> tuple[int, float]:
+        before = fields.read([sock])[0].ts_recent
+        time.sleep(0.01)  # the peer's clock is of milliseconds
+        got.extend(read_all(peer))
+        eventually(lambda: fields.read([sock])[0].ts_recent != before, "the peer has spoken")
+        return later(sock, deadline)
+
+    def noted(asked: asking.Question, timestamp: tuple[int, int]) -> bytes:
+        echoed.append((timestamp[1], fields.read([sock])[0].ts_recent, asked.echoed))
+        return built(asked, timestamp)
+
+    monkeypatch.setattr(asking, "_later", the_peer_speaks)
+    monkeypatch.setattr(asking, "_built", noted)
+    with hosts.here.entered():
+        got = bytearray()
+        ici = tcpcp.get(sock)
+        monkeypatch.setattr(fields, "_made", [])
+        tcpcp.release(sock)
+        sock = tcpcp.create(ici)
+        tcpcp.activate(sock)
+    said, recent, before = echoed[-1]
+    assert said == recent != before
+    assert rest(peer, bytes(got), written) == DATA[:written]
+    sock.close()
 
 
 @pytest.mark.parametrize("how", ("resumed", "activated", "created"))

@@ -12,9 +12,8 @@ from harness.tcp_rules import Connection
 from harness.wait import DEADLINE_S
 from migrate.lab import Host
 
-#: Less than a migration's gap; two of the lab's processors that forward at once, and a segment that a program of ours
-#: has stamped and is about to send when it loses its processor, differ by less.
-_OVERTAKING_S = 0.02
+#: Much less than a migration's gap; two of the lab's processors that forward at once differ by less.
+_OVERTAKING_S = 0.002
 
 
 class Capture:

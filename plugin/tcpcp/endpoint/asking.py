@@ -21,7 +21,7 @@ from tcpcp.endpoint import raw_segment, repair_mode, socket_ends
 from tcpcp.errors import TcpcpError
 from tcpcp.kernel import fields, tcp_repair
 from tcpcp.record import seq
-from tcpcp.record.ici import Endpoint, State
+from tcpcp.record.ici import Endpoint, Ici, State
 
 #: States in which something may wait to be sent, and the kernel does not ask by itself.
 _UNASKED = frozenset({State.FIN_WAIT1, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK})
@@ -44,6 +44,11 @@ def waits(sock: socket.socket) -> bool:
     if not unsent or tcp_repair.get_outq(sock) != unsent:
         return False
     return tcp_repair.get_send_window(sock) < min(unsent, tcp_repair.get_info(sock).snd_mss)
+
+
+def may_ask(ici: Ici) -> bool:
+    """Whether it may come to a question on the connection of *ici*, which has to echo what has come just before."""
+    return ici.timestamp is not None and ici.state in _UNASKED and bool(ici.send_queue.unsent)
 
 
 class Question(NamedTuple):
@@ -144,7 +149,10 @@ def _built(asked: Question, timestamp: tuple[int, int] | None = None) -> bytes:
 
 
 def _recent(sock: socket.socket) -> int:
-    """The peer's last timestamp: one may have come, and been echoed, since the question; 0: it cannot be read."""
+    """The peer's last timestamp: one may have come, and been echoed, since the question; 0: it cannot be read.
+
+    It can once :func:`tcpcp.kernel.fields.prepare` was called: see :func:`may_ask`.
+    """
     return fields.read([sock])[0].ts_recent or 0
 
 

@@ -53,6 +53,7 @@ from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp.endpoint import (
+    asking,
     beforehand,
     builder,
     congestion,
@@ -439,6 +440,8 @@ def _require(
         host.require_raw()
     if same_path or any(ici.negotiated.ecn for ici in icis):
         congestion.prepare()
+    if any(map(asking.may_ask, icis)):
+        fields.prepare()
     return limits, namespace
 
 
