@@ -6,8 +6,10 @@ with a socket. ``python -m migrate.criu.probe CRIU`` prints what is wrong and ex
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from migrate import limits, problems
+from migrate import limits, place, problems
 from migrate.criu.worker import Options, program, worker
 from migrate.errors import CriuError
 
@@ -109,11 +111,19 @@ def run(binary: str) -> None:
     theirs.close()
     try:
         _round_trip(ours, "before the dump")
-        with tempfile.TemporaryDirectory(prefix="criu-probe-") as directory:
+        with tempfile.TemporaryDirectory(prefix="criu-probe-", dir=_room()) as directory:
             _move(binary, pid, Path(directory))
             _round_trip(ours, "after the restore")
     finally:
         _end(pid)
+
+
+def _room() -> Path:
+    """Where there is most of it, on disk or in memory: a place that is full says nothing of CRIU."""
+    places = [Path(tempfile.gettempdir())]
+    with contextlib.suppress(FileNotFoundError):  # without a tmpfs nothing can be moved, and that is told
+        places.append(place.image_root())
+    return max(places, key=lambda one: shutil.disk_usage(one).free)
 
 
 def _with_connections(opts: Any) -> None:

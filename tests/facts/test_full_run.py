@@ -50,6 +50,17 @@ print(os.listdir("/run"))
     assert said(script).splitlines() == ["['fill']", "['criu.kdat']"]
 
 
+@pytest.mark.parametrize("full", ["/tmp", "/dev/shm"])
+def test_criu_is_tried_where_there_is_room(full: str) -> None:
+    """A full /tmp, or root file system, says nothing of whether CRIU works with this kernel; no memory, either."""
+    script = f"""
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", "{full}"], check=True)
+probe.run(program())
+print(os.listdir("{full}"))
+"""
+    assert said(script) == "[]"
+
+
 @pytest.mark.parametrize("written, stays", [("before", True), ("open", True), ("since", False)])
 def test_what_is_another_ones_stays(written: str, stays: bool) -> None:
     script = f"""
