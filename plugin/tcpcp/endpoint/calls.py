@@ -596,7 +596,7 @@ def release(sock: HasFileno) -> None:
     A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
     catches those. What has a ``fileno()`` and no ``close()``, or one that raises an error, as that of uvloop's
     sockets does, is left open, as a socket without a connection. Whoever else holds the socket gets ECONNABORTED
-    once, then ENOTCONN; a thread that waits wakes.
+    once, then ENOTCONN (EPIPE where it sends); a thread that waits wakes, in recv() with EPIPE.
 
     A new connection between the same two addresses and ports works at once, whoever begins it, where the kernel has
     the module nft_socket; without it, it is met with the same silence for that minute.
