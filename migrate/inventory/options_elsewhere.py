@@ -1,7 +1,7 @@
 """The socket options that are not in `option_table`, by kernel name, and where they are instead. Pure.
 
 Together the two name every option that an ICI carries or leaves out (`tcpcp.record`), which is every option of the
-kernel's headers; a test compares. What no call reads is lost, and README.md says so.
+kernel's headers; a test compares. What no call reads is lost, and docs/supported.md says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CRIU = "CRIU dumps and restores it"
 _TCP = "of TCP only: an ICI carries it, or a listener's, or tells why not"
 _READ_ONLY = "read only"
 _ACT = "an act, not a state; what it has done is refused, or CRIU's"
-_UNREAD = "no call reads it: README.md says that it is lost"
+_UNREAD = "no call reads it: docs/supported.md says that it is lost"
 _REFUSED = "CRIU cannot dump such a socket, and says so"
 _HOST = "of this host: its processors, its devices, its accounts of memory"
 _NO_EFFECT = "has no effect, or cannot be changed, in Linux"
