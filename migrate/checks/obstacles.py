@@ -100,6 +100,10 @@ WORDS = {
         "Let the program close and unmap it before it is moved, or configure it to keep keys in ordinary memory;"
         " with secretmem.enable=0 on the kernel's command line there is none for any program of this host.",
     ),
+    "huge-pages": Words(
+        "{who} uses huge pages ({what}), which CRIU does not always carry, and the destination may have none",
+        "Configure the program for usual pages (PostgreSQL: `huge_pages = off`); transparent huge pages are moved.",
+    ),
     "hidden-file": Words(
         "{who} uses {what}, and that path leads to another file now, or to none: something is mounted over it",
         "Unmount that (findmnt shows it), or start the program again, so that it opens what is there now.",

@@ -20,9 +20,6 @@ _DELETED = " (deleted)"
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 
-#: Regular files without a place in any file system; CRIU rebuilds them by their content.
-_NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/SYSV", "/anon_hugepage", "/[aio]")
-
 #: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
 _KERNELS_OWN = "["
 
@@ -88,7 +85,7 @@ class Files:
         for mapping in own_ipc.without_segments(pid, proc.maps(pid)):
             if "s" in mapping.mode:
                 self.shared.append((pid, mapping))
-            if mapping.path not in self._known or _writes(mapping):
+            if mapping.path not in self._known or mapping.writes_file:
                 self._add_mapping(pid, mapping)
 
     def add_descriptor(self, pid: int, fd: int, path: str, mounts: set[int]) -> None:
@@ -102,12 +99,12 @@ class Files:
             status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
         info = proc.fdinfo(pid, fd)
         self.locks[pid, fd] = info.locks
-        if path.startswith(_NAMELESS) or self._unnameable(pid, path, fd=fd):
+        if self._no_file(pid, path, f"/proc/{pid}/fd/{fd}", fd) or self._unnameable(pid, path, fd=fd):
             return
         if status.st_dev == namespaces.device():
             self._obstacle("namespace-file", pid, path, fd=fd)
         elif info.mount_id not in mounts:
-            self._obstacle(no_file.obstacle(path) or "foreign-mount", pid, path, fd=fd)
+            self._obstacle("foreign-mount", pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
         elif place := self._place(pid, path, status, fd=fd):
@@ -156,12 +153,18 @@ class Files:
                 file.build_id = build_id(f"/proc/{pid}/{name}")
 
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
-        if code := no_file.obstacle(mapping.path):
-            self._obstacle(code, pid, mapping.path.removesuffix(_DELETED))
-        elif not mapping.path.startswith(("/", _KERNELS_OWN)):
-            self._obstacle("anonymous", pid, mapping.path)
-        elif mapping.path.startswith("/") and not mapping.path.startswith(_NAMELESS):
+        if self._no_file(pid, mapping.path, f"/proc/{pid}/map_files/{mapping.range}"):
+            return
+        if mapping.path.startswith("/"):
             self._add_mapped_file(pid, mapping)
+        elif not mapping.path.startswith(_KERNELS_OWN):
+            self._obstacle("anonymous", pid, mapping.path)
+
+    def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
+        """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""
+        if code := no_file.obstacle(path, through):
+            self._obstacle(code, pid, path.removesuffix(_DELETED), fd=fd)
+        return bool(code) or no_file.is_memory(path)
 
     def _add_mapped_file(self, pid: int, mapping: proc.Mapping) -> None:
         known = self._found.get((mapping.path, File.MAPPED))
@@ -185,7 +188,7 @@ class Files:
                 known.build_id = build_id(through)
                 file_facts.add(known, through)
         known.executed |= "x" in mapping.mode
-        if _writes(mapping):
+        if mapping.writes_file:
             known.written = known.mapped_shared = True
 
     def _file(self, path: str, use: File.Use, status: os.stat_result) -> File:
@@ -243,7 +246,3 @@ class Files:
 
     def _obstacle(self, code: str, pid: int, what: str, fd: int | None = None, size_bytes: int = 0) -> None:
         self.obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=shown(what), size_bytes=size_bytes))
-
-
-def _writes(mapping: proc.Mapping) -> bool:
-    return "w" in mapping.mode and "s" in mapping.mode

@@ -1,13 +1,43 @@
-"""Memory that /proc shows as a file, and is none: of which kinds CRIU carries nothing.
+"""Memory that /proc shows as a file, and is none; and what of it CRIU does not carry.
 
-Shared memory of System V it carries where the tree has an IPC namespace of its own: see own_ipc. Pure."""
+Shared memory of System V it carries where the tree has an IPC namespace of its own: see own_ipc. Huge pages not
+always: where private ones were sent ahead its restore does not end, to dump shared ones takes as many again, and
+the destination may have none."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import struct
+
 #: How its name begins -> the obstacle.
 _KINDS = {"/SYSV": "sysv-shm", "/secretmem (deleted)": "secret-memory"}
+_MEMORY = ("/memfd:", "/dev/zero (deleted)", "/anon_hugepage", "/[aio]", *_KINDS)
+#: include/uapi/linux/magic.h; statfs(2) has it first, a long.
+_HUGETLBFS_MAGIC = 0x958458F6
+_TYPE, _STATFS_BYTES = struct.Struct("@L"), 256
+
+_libc = ctypes.CDLL(None)
 
 
-def obstacle(path: str) -> str:
-    """What is in the way where a mapping or a descriptor shows *path*; "": nothing."""
+def is_memory(path: str) -> bool:
+    """Whether a mapping or a descriptor that shows *path* is no file."""
+    return path.startswith(_MEMORY)
+
+
+def obstacle(path: str, through: str) -> str:
+    """What is in its way, or "".
+
+    :param through: a link of /proc that leads to it, for what the name does not say.
+    """
+    if path.startswith("/") and _is_huge(through):
+        return "huge-pages"
     return next((code for start, code in _KINDS.items() if path.startswith(start)), "")
+
+
+def _is_huge(through: str) -> bool:
+    """Also of a file that is mounted where it has a name; no, if it is gone meanwhile."""
+    content = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.statfs(os.fsencode(through), content):
+        return False
+    return bool(_TYPE.unpack_from(content)[0] == _HUGETLBFS_MAGIC)

@@ -61,6 +61,11 @@ class Mapping(NamedTuple):
     inode: int
     path: str
 
+    @property
+    def writes_file(self) -> bool:
+        """Whether what is written there is written to the file."""
+        return "w" in self.mode and "s" in self.mode
+
 
 class FdInfo(NamedTuple):
     """/proc/PID/fdinfo/FD.

@@ -63,6 +63,25 @@ libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
 f = libc.syscall(447, 0); os.ftruncate(f, 4096)
 m = libc.mmap(None, ctypes.c_size_t(4096), 3, 1, f, ctypes.c_long(0)); ctypes.memset(m, 7, 9)
 """
+#: Without any in the host's pool (MAP_NORESERVE): none is touched.
+HUGE = """
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
+assert libc.mmap(None, ctypes.c_size_t(2 << 20), 3, %s | 0x44000, -1, ctypes.c_long(0)) > 0
+"""
+HUGE_FILE = """
+f = os.memfd_create("huge", os.MFD_HUGETLB); os.ftruncate(f, 2 << 20)
+"""
+HUGE_NAMED = """
+folder = os.path.dirname(sys.argv[1]) + "/huge"; os.mkdir(folder)
+libc = ctypes.CDLL(None); libc.unshare(0x20000); libc.mount(b"none", b"/", None, 0x44000, None)
+assert libc.mount(b"none", folder.encode(), b"hugetlbfs", 0, None) == 0
+f = os.open(folder + "/file", os.O_RDWR | os.O_CREAT); os.ftruncate(f, 2 << 20)
+"""
+HUGE_MAPPED = """
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
+assert libc.mmap(None, ctypes.c_size_t(2 << 20), 3, 0x4001, f, ctypes.c_long(0)) > 0
+os.close(f)
+"""
 SEGMENT = """
 libc = ctypes.CDLL(None); number = libc.shmget(0, 4096, 0o1600)
 """
@@ -233,6 +252,10 @@ def found_in(code: str) -> set[str]:
         pytest.param(
             SECRET + "os.close(f); ready()", "secret-memory", id="secret memory that is mapped alone"
         ),
+        pytest.param(HUGE % "2 | 0x20" + "ready()", "huge-pages", id="huge pages"),
+        pytest.param(HUGE % "1 | 0x20" + "ready()", "huge-pages", id="shared huge pages"),
+        pytest.param(HUGE_FILE + "ready()", "huge-pages", id="a memfd of huge pages"),
+        pytest.param(HUGE_FILE + HUGE_MAPPED + "ready()", "huge-pages", id="huge pages of a memfd"),
         pytest.param(SEMAPHORE + "ready()", "sysv-ipc", id="semaphores"),
         pytest.param(QUEUE + "ready()", "sysv-ipc", id="message queue"),
         pytest.param(SEGMENT + "ready()", "sysv-ipc", id="shared memory that nobody has attached"),
@@ -253,6 +276,12 @@ def test_what_may_be_its_own(namespace: Namespace, nothing_left: None, call: str
     time.sleep(1.1)  # the kernel counts in seconds
     with program("os.setresuid(4711, 0, 0); ready()") as later:
         assert list(sysv.obstacles([later])) == []
+
+
+@pytest.mark.parametrize("mapped", ["", HUGE_MAPPED], ids=("open", "mapped"))
+def test_huge_pages_with_a_name(namespace: Namespace, mapped: str) -> None:
+    """In a mount namespace of its own, which is found too."""
+    assert "huge-pages" in found_in(HUGE_NAMED + mapped + "ready()")
 
 
 def test_secret_memory_that_was_given_back(namespace: Namespace) -> None:
