@@ -62,6 +62,7 @@ class Trial:
             time.sleep(NOTICE_S)
         for undo in self._undos:
             undo()
+        world.wait_for_callers()
         world.run("origin", "mount -o remount,bind,rw /sys/fs/cgroup")
         for side in SIDES:
             (world.host(side).root / "tmp/beats/do").unlink(missing_ok=True)

@@ -79,6 +79,7 @@ class World:
         self.began = time.monotonic()
         self.notes: list[str] = []
         self.problems: list[str] = []
+        self._callers: list[subprocess.Popen[str]] = []
 
     def close(self) -> None:
         """Leave nothing, by force."""
@@ -182,17 +183,17 @@ class World:
                 with contextlib.suppress(OSError):
                     (self.host(side).root / "tmp/beats/do").symlink_to(word)
 
-    def callers(self) -> Callable[[], None]:
-        """Connections at a high rate; what is returned waits for their end and keeps what went wrong."""
+    def callers(self) -> None:
+        """Connections at a high rate, until :meth:`wait_for_callers`."""
         words = [sys.executable, SERVER, "call", self.lab.service.ipv4, str(PORT + 1), *CALLS]
-        caller = self.lab.hosts["peer"].popen(words, stdout=PIPE, text=True)
+        self._callers.append(self.lab.hosts["peer"].popen(words, stdout=PIPE, text=True))
 
-        def end() -> None:
-            said = json.loads(caller.communicate(timeout=120)[0])
+    def wait_for_callers(self) -> None:
+        """Wait for their end, when all is healed that may keep them from it, and keep what went wrong."""
+        for one in self._callers:
+            said = json.loads(one.communicate(timeout=120)[0])
             self.note(f"callers: {said['calls']} calls, {len(said['problems'])} problems")
             self.problems += said["problems"]
-
-        return end
 
     # --- what judges use ------------------------------------------------------------------------------------
 

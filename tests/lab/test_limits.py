@@ -60,7 +60,8 @@ def test_frozen_no_longer_than_max_gap(bench: Bench, state: str) -> None:
     said = "2 s after new connections were first held it was still held at"
     assert report["error"]["message"] == f"{said} {state}"
     assert "--max-gap" in report["error"]["hint"]
-    assert 1900 < report["frozen_ms"] < 6000
+    # Held before it is frozen: a busy machine takes its time in between.
+    assert 1000 < report["frozen_ms"] < 6000
     assert_goes_on_at_origin(bench)
 
 

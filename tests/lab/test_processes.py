@@ -67,19 +67,22 @@ def test_tree(lab: Lab) -> None:
     pid = start(lab, NUMBERED, "serve", str(PORT), "1", "3")
     # Else those that are there first take all connections.
     eventually(lambda: threads_that_wait(lab, "origin") == 4 * 2, "all of them wait for connections")
-    client = drive_numbered(lab, PORT, 12)
+    clients = [drive_numbered(lab, PORT, 12)]
+    while len(holding := owners(lab, "origin")) == 1 and len(clients) < 6:
+        # On a busy machine one may still be quicker than all others.
+        clients.append(drive_numbered(lab, PORT, 12))
+    assert len(holding) > 1
     tree = lab.hosts["origin"].exec(["ps", "-e", "-o", "pid=,ppid=,args="]).stdout.splitlines()
     before = sorted(line.split() for line in tree if "numbered.py" in line)
     assert len(before) == 4
-    holding = owners(lab, "origin")
-    assert len(holding) > 1
     moved = move(lab, pid)
-    assert moved.report["connections"] == 24
+    assert moved.report["connections"] == 24 * len(clients)
     tree = lab.hosts["destination"].exec(["ps", "-e", "-o", "pid=,ppid=,args="]).stdout.splitlines()
     assert sorted(line.split() for line in tree if "numbered.py" in line) == before
     assert owners(lab, "destination") == holding
     assert not [words for words in processes(lab.hosts["origin"]).values() if "numbered.py" in words]
-    assert_goes_on(client)
+    for client in clients:
+        assert_goes_on(client)
 
 
 def test_pid_taken(lab: Lab) -> None:
