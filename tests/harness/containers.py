@@ -27,6 +27,8 @@ NETWORK, BRIDGE, UPLINK = "bridged", "ctr0", "uplink0"
 #: Of the containers, which are on one wire with the peer's second leg, whatever host they are on.
 PREFIX = "10.99.0"
 PEER = f"{PREFIX}.9"
+#: The same for those with a macvlan above the host's own interface.
+MACVLAN, MACVLAN_PREFIX, MACVLAN_PARENT = "macvlans", "10.98.0", "eth0"
 #: Of podman's bridge on each host.
 GATEWAYS = {"origin": f"{PREFIX}.1", "destination": f"{PREFIX}.2"}
 REDIS = ("/usr/bin/redis-server", "--save", "", "--protected-mode", "no", "--logfile", "")
@@ -120,7 +122,8 @@ class Containers:
         for name in HOSTS:
             self._give_storage(lab.hosts[name])
             self._give_network(lab.hosts[name])
-        lab.hosts["peer"].exec(["ip", "address", "add", f"{PEER}/24", "dev", "eth1"])
+        for prefix in (PREFIX, MACVLAN_PREFIX):
+            lab.hosts["peer"].exec(["ip", "address", "add", f"{prefix}.9/24", "dev", "eth1"])
         self._give_image()
 
     def _give_storage(self, host: Host) -> None:
@@ -155,6 +158,8 @@ class Containers:
             "ipam_options": {"driver": "host-local"},
         }
         Path(f"{host.root}/etc/containers/networks/{NETWORK}.json").write_text(json.dumps(network))
+        options = ["-d", "macvlan", "-o", f"parent={MACVLAN_PARENT}", "--subnet", f"{MACVLAN_PREFIX}.0/24"]
+        host.exec(["podman", "network", "create", *options, MACVLAN])
 
     def _give_image(self) -> None:
         """The same to both: podman restores a container only where its image has the ID that it had."""
@@ -168,10 +173,12 @@ class Containers:
             for name in ("image.tar", "saved.tar"):
                 Path(f"{host.root}/root/{name}").unlink(missing_ok=True)
 
-    def run(self, host: str, name: str, number: int, command: Sequence[str], *options: str) -> str:
+    def run(
+        self, host: str, name: str, number: int, command: Sequence[str], *options: str, network: str = NETWORK
+    ) -> str:
         """Start *command* in a container; its address, whose last byte is *number*, is the same on each host."""
-        address = f"{PREFIX}.{number}"
-        where = ["--network", NETWORK, "--ip", address, "--mac-address", f"02:00:00:00:00:{number:02x}"]
+        address = f"{PREFIX if network == NETWORK else MACVLAN_PREFIX}.{number}"
+        where = ["--network", network, "--ip", address, "--mac-address", f"02:00:00:00:00:{number:02x}"]
         parent = ["--cgroup-parent", f"/{_OURS}{self.lab.name}"]
         words = ["podman", "run", "-d", "--name", name, *where, *parent, *options, IMAGE, *command]
         self.lab.hosts[host].exec(words)

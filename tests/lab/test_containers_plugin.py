@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness import containers, plugin
-from harness.containers import HOSTS, REDIS, Containers
+from harness.containers import HOSTS, MACVLAN, NETWORK, REDIS, Containers
 from harness.wait import eventually
 from harness.workloads import Client, Silent
 
@@ -71,9 +71,9 @@ def asked(all_of_them: Sequence[Client]) -> list[dict[str, Any]]:
     return [one.ask() for one in all_of_them]
 
 
-def moved(made: Containers, moves: int) -> Iterator[list[dict[str, Any]]]:
+def moved(made: Containers, moves: int, network: str) -> Iterator[list[dict[str, Any]]]:
     """Move a redis under load again and again; what its clients say of each time."""
-    address = made.run("origin", "redis", 50, REDIS)
+    address = made.run("origin", "redis", 50, REDIS, network=network)
     with clients(made, address) as asking:
         for here, there in there_and_back(moves):
             made.move("redis", here, there)
@@ -82,18 +82,20 @@ def moved(made: Containers, moves: int) -> Iterator[list[dict[str, Any]]]:
             assert served(asking, after)
 
 
-def test_twenty_moves_under_traffic_of_three_clients(pods: Containers) -> None:
+@pytest.mark.parametrize("network", [NETWORK, MACVLAN])
+def test_twenty_moves_under_traffic_of_three_clients(pods: Containers, network: str) -> None:
     with plugin.installed(pods.lab):
-        for found in moved(pods, MOVES):
+        for found in moved(pods, MOVES, network):
             assert whole(found), found
         assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]
 
 
-def test_without_the_plugin_connections_are_reset(pods: Containers) -> None:
+@pytest.mark.parametrize("network", [NETWORK, MACVLAN])
+def test_without_the_plugin_connections_are_reset(pods: Containers, network: str) -> None:
     """So that the test before this one can fail."""
     errors = []
     with contextlib.suppress(Silent):  # a client that was reset says so and ends
-        for found in moved(pods, MOVES):
+        for found in moved(pods, MOVES, network):
             errors += [one["error"] for one in found if one["error"]]
             if errors:
                 break

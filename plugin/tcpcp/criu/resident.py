@@ -4,7 +4,8 @@
 which enters the tree's network namespace and ends there. Only root reaches the socket, and only root is answered.
 
 It also watches what was begun: should CRIU end between its hooks, killed, with the tree still alive, the tree's
-connections are let go. And it mutes new ports of bridges, see :mod:`tcpcp.criu.new_ports`.
+connections are let go. And it mutes new ports of bridges and new macvlans, see :mod:`tcpcp.criu.new_ports` and
+:mod:`tcpcp.criu.new_macvlans`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import NoReturn
 from tcpcp import standard_streams
 from tcpcp.criu import carried, hook, hooks, stages
 from tcpcp.criu.hooks import Hook
+from tcpcp.criu.muting import Muting
+from tcpcp.criu.new_macvlans import NewMacvlans
 from tcpcp.criu.new_ports import NewPorts
 from tcpcp.criu.once import tell
 from tcpcp.errors import IsolationError, TcpcpError
@@ -64,14 +67,17 @@ class Resident:
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
         self._locked: dict[int, _Locked] = {}
-        self._ports: NewPorts | None = None
+        self._muting: dict[int, Muting] = {}
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself reaps
         stages.prepare()
-        try:
-            self._ports = NewPorts()
-            self._poll.register(self._ports, select.POLLIN)
-        except IsolationError as error:
-            tell(f"new ports of bridges are not muted: {error}")
+        for kind in (NewPorts, NewMacvlans):
+            try:
+                one = kind()
+            except (OSError, IsolationError) as error:
+                tell(f"{kind.WHO} are not muted: {error}")
+            else:
+                self._muting[one.fileno()] = one
+                self._poll.register(one, select.POLLIN)
         # What is loaded is never changed: children need not copy the pages that a collection would write to.
         gc.collect()
         gc.freeze()
@@ -85,27 +91,28 @@ class Resident:
                     self._accept()
                 elif locked := self._locked.get(descriptor):
                     self._criu_ended(locked)
-                elif self._ports:
-                    self._mute(self._ports.look)
+                elif one := self._muting.get(descriptor):
+                    self._mute(one, one.look)
 
     def _tick(self) -> float | None:
-        return self._mute(self._ports.tick) if self._ports else None
+        """Seconds until the next one that is due; None: there is none."""
+        due = [self._mute(one, one.tick) for one in list(self._muting.values())]
+        return min((wait_s for wait_s in due if wait_s is not None), default=None)
 
-    def _mute(self, work: Callable[[], float]) -> float | None:
-        """What new ports need; if it fails once it is given up, and the kernel ends it."""
+    def _mute(self, one: Muting, work: Callable[[], float]) -> float | None:
+        """What new interfaces need; if it fails once it is given up, and the kernel ends it."""
         try:
             return work()
         except (OSError, IsolationError) as error:
-            tell(f"new ports of bridges are not muted any more: {error}")
-            if self._ports:
-                self._poll.unregister(self._ports)
-            self._ports = None
+            tell(f"{one.WHO} are not muted any more: {error}")
+            self._poll.unregister(one)
+            del self._muting[one.fileno()]
             return None
 
     def close(self) -> None:
         """Mute nobody; what is isolated is let go by the hooks themselves."""
-        if self._ports:
-            self._ports.close()
+        for one in self._muting.values():
+            one.close()
 
     def _accept(self) -> None:
         asking, _ = self._listener.accept()
