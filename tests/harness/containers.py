@@ -100,6 +100,11 @@ def sweep() -> None:
                     Path(directory).rmdir()
 
 
+def cgroup_parent(lab: Lab) -> str:
+    """The cgroup in which those of *lab*'s containers are, so that :func:`sweep` finds them."""
+    return f"/{_OURS}{lab.name}"
+
+
 def cgroups_left(lab: Lab) -> list[Path]:
     """Cgroups of the containers of *lab*."""
     return [found for top in _hierarchies() if (found := top / f"{_OURS}{lab.name}").exists()]
@@ -179,7 +184,7 @@ class Containers:
         """Start *command* in a container; its address, whose last byte is *number*, is the same on each host."""
         address = f"{PREFIX if network == NETWORK else MACVLAN_PREFIX}.{number}"
         where = ["--network", network, "--ip", address, "--mac-address", f"02:00:00:00:00:{number:02x}"]
-        parent = ["--cgroup-parent", f"/{_OURS}{self.lab.name}"]
+        parent = ["--cgroup-parent", cgroup_parent(self.lab)]
         words = ["podman", "run", "-d", "--name", name, *where, *parent, *options, IMAGE, *command]
         self.lab.hosts[host].exec(words)
         return address

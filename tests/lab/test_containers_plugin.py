@@ -6,15 +6,16 @@ import contextlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import containers, plugin
 from harness.containers import HOSTS, MACVLAN, NETWORK, REDIS, Containers
+from harness.steady import CLIENTS, asked, clients, served, whole
 from harness.wait import eventually
-from harness.workloads import Client, Silent
+from harness.workloads import Silent
 
 from migrate.lab import Lab
 
@@ -24,7 +25,6 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 MOVES = 20
-CLIENTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +42,15 @@ def pods(built: Containers) -> Iterator[Containers]:
     built.remove_all()
 
 
-@contextlib.contextmanager
-def clients(made: Containers, address: str) -> Iterator[list[Client]]:
-    """Three of redis-py, one request every few milliseconds each, that never connect again."""
-    peer = made.lab.hosts["peer"]
-    started = []
-    try:
-        for number in range(CLIENTS):
-            started.append(Client.start(peer, "redis_counter.py", address, 0.003, f"counter{number}"))
-        yield started
-    finally:
-        for one in started:
-            one.process.kill()
-            one.process.wait()
-
-
-def whole(found: Sequence[dict[str, Any]]) -> bool:
-    """No client had an error, an answer that was not the next one, or to connect again."""
-    return all(not (one["error"] or one["wrong_answers"] or one["reconnected"]) for one in found)
-
-
 def there_and_back(moves: int) -> Iterator[tuple[str, str]]:
     for number in range(moves):
         yield (HOSTS[0], HOSTS[1]) if number % 2 == 0 else (HOSTS[1], HOSTS[0])
 
 
-def asked(all_of_them: Sequence[Client]) -> list[dict[str, Any]]:
-    return [one.ask() for one in all_of_them]
-
-
 def moved(made: Containers, moves: int, network: str) -> Iterator[list[dict[str, Any]]]:
     """Move a redis under load again and again; what its clients say of each time."""
     address = made.run("origin", "redis", 50, REDIS, network=network)
-    with clients(made, address) as asking:
+    with clients(made.lab, address) as asking:
         for here, there in there_and_back(moves):
             made.move("redis", here, there)
             assert made.names(there) == ["redis"] and made.names(here) == []
@@ -106,7 +82,7 @@ def test_without_the_helper_it_takes_longer_and_works(pods: Containers) -> None:
     """The script does the work itself. New ports of the bridge are not muted, so it may be reset."""
     with plugin.installed(pods.lab, resident=False):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             pods.move("redis", "origin", "destination")
             assert pods.names("destination") == ["redis"]
             del asking
@@ -118,7 +94,7 @@ def test_sockets_are_as_they_were(pods: Containers) -> None:
         address = pods.run("origin", "redis", 50, REDIS)
         reno = "net.ipv4.tcp_congestion_control=reno"
         pods.inside("origin", "redis", "sysctl", "-w", reno)
-        with clients(pods, address):
+        with clients(pods.lab, address):
             before = algorithms(pods, "origin")
             assert set(before) == {"reno"} and len(before) == CLIENTS
             pods.move("redis", "origin", "destination")
@@ -130,7 +106,7 @@ def test_in_place(pods: Containers) -> None:
     origin = pods.lab.hosts["origin"]
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             before = asked(asking)
             for what in ("checkpoint", "restore"):
                 origin.exec(["podman", "container", what, "--tcp-established", "redis"])
@@ -143,7 +119,7 @@ def test_left_running(pods: Containers) -> None:
     origin = pods.lab.hosts["origin"]
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             before = asked(asking)
             words = ["--leave-running", "--export=/root/copy.tar", "--tcp-established", "redis"]
             origin.exec(["podman", "container", "checkpoint", *words])
@@ -165,23 +141,12 @@ def damage(archive: Path) -> None:
 def test_a_plugin_that_fails_at_the_restore_loses_no_container(pods: Containers) -> None:
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             before = asked(asking)
             pods.move("redis", "origin", "destination", damage)
             assert pods.names("destination") == ["redis"]
             assert served(asking, before)  # by what CRIU knows itself
         assert "tcpcp-sockets.json" in plugin.said(pods.lab.hosts["destination"])
-
-
-def served(all_of_them: Sequence[Client], before: Sequence[dict[str, Any]]) -> bool:
-    """Whether each client, none of which had an error, gets on from where it was *before*."""
-
-    def further() -> bool:
-        found = asked(all_of_them)
-        assert whole(found), found
-        return all(b["incremented"] > a["incremented"] + 10 for a, b in zip(before, found, strict=True))
-
-    return eventually(further, "all clients are served")
 
 
 def algorithms(made: Containers, host: str) -> list[str]:
@@ -195,7 +160,7 @@ def test_a_helper_that_hangs_leaves_the_container_as_it_was(pods: Containers) ->
     origin = pods.lab.hosts["origin"]
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             with plugin.stopped(origin):
                 words = ["--export=/root/no.tar", "--tcp-established", "redis"]
                 done = origin.exec(["podman", "container", "checkpoint", *words], check=False)
@@ -217,7 +182,7 @@ def test_criu_killed_between_its_hooks_leaves_connections_free(pods: Containers)
         def isolated() -> bool:
             return "tcpcp-criu" in origin.exec(tables).stdout
 
-        with clients(pods, address):
+        with clients(pods.lab, address):
             with plugin.held(origin, "post-dump") as reached:
                 words = ["--export=/root/no.tar", "--tcp-established", "redis"]
                 checkpoint = origin.popen(["podman", "container", "checkpoint", *words])
