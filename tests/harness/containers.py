@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,13 +56,18 @@ runtime = "runc"
 [network]
 network_backend = "netavark"
 """
+#: A host of the lab has cgroups of version 2. Where the machine has some of version 1 beside them, which it does
+#: not show, CRIU would make all of these anew below the container's at each restore, and dump them the next time.
+CRUN_CONFIGURATION = "manage-cgroups=ignore\n"
 _OURS = "lab-containers-"
+#: Debian 12's is built without CRIU: `make setup-containers` gets a newer one.
+CRUN = Path(sys.executable).with_name("crun")
 
 
 def missing() -> list[str]:
     """Programs that `make setup-containers` installs, and are not here."""
     found = {name: shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in ("podman", "runc")}
-    return [name for name, path in found.items() if path is None]
+    return [name for name, path in found.items() if path is None] + ["crun"] * (not CRUN.exists())
 
 
 def libraries(program: str) -> set[str]:
@@ -135,6 +141,10 @@ class Containers:
         """A file system in memory: overlayfs takes it for the layer that is written to, and no other overlay."""
         Path(f"{host.root}/etc/containers/networks").mkdir(parents=True, exist_ok=True)
         Path(f"{host.root}/etc/containers/containers.conf").write_text(CONFIGURATION)
+        Path(f"{host.root}/usr/local/bin").mkdir(parents=True, exist_ok=True)
+        Path(f"{host.root}/usr/local/bin/crun").symlink_to(CRUN)  # podman, too, looks for it there
+        Path(f"{host.root}/etc/criu").mkdir(exist_ok=True)
+        Path(f"{host.root}/etc/criu/crun.conf").write_text(CRUN_CONFIGURATION)
         Path(f"{host.root}/var/lib/containers").mkdir(parents=True, exist_ok=True)
         host.exec(["mount", "-t", "tmpfs", "-o", "size=4g", "containers", "/var/lib/containers"])
 
@@ -179,14 +189,21 @@ class Containers:
                 Path(f"{host.root}/root/{name}").unlink(missing_ok=True)
 
     def run(
-        self, host: str, name: str, number: int, command: Sequence[str], *options: str, network: str = NETWORK
+        self,
+        host: str,
+        name: str,
+        number: int,
+        command: Sequence[str],
+        *options: str,
+        network: str = NETWORK,
+        runtime: str = "runc",
     ) -> str:
         """Start *command* in a container; its address, whose last byte is *number*, is the same on each host."""
         address = f"{PREFIX if network == NETWORK else MACVLAN_PREFIX}.{number}"
         where = ["--network", network, "--ip", address, "--mac-address", f"02:00:00:00:00:{number:02x}"]
         parent = ["--cgroup-parent", cgroup_parent(self.lab)]
-        words = ["podman", "run", "-d", "--name", name, *where, *parent, *options, IMAGE, *command]
-        self.lab.hosts[host].exec(words)
+        podman = ["podman", "--runtime", runtime, "run", "-d", "--name", name]
+        self.lab.hosts[host].exec([*podman, *where, *parent, *options, IMAGE, *command])
         return address
 
     def move(

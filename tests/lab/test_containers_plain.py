@@ -38,7 +38,12 @@ def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
     made.remove()
 
 
-@pytest.mark.parametrize("plain", [("runc", "bridge"), ("runc", "macvlan")], ids="-".join, indirect=True)
+@pytest.mark.parametrize(
+    "plain",
+    [("runc", "bridge"), ("runc", "macvlan"), ("crun", "bridge"), ("crun", "macvlan")],
+    ids="-".join,
+    indirect=True,
+)
 def test_there_and_back_under_traffic(plain: Plain) -> None:
     with plugin.installed(plain.lab, runtime=plain.runtime):
         plain.run()
@@ -51,7 +56,12 @@ def test_there_and_back_under_traffic(plain: Plain) -> None:
         assert [plugin.said(plain.lab.hosts[name]) for name in HOSTS] == ["", ""]
 
 
-@pytest.mark.parametrize("plain", [("runc", "bridge"), ("runc", "macvlan")], ids="-".join, indirect=True)
+@pytest.mark.parametrize(
+    "plain",
+    [("runc", "bridge"), ("runc", "macvlan"), ("crun", "bridge"), ("crun", "macvlan")],
+    ids="-".join,
+    indirect=True,
+)
 def test_without_the_plugin_connections_are_reset(plain: Plain) -> None:
     """So that the test before this one can fail."""
     found: list[str] = []

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(bool(containers.missing()), reason="needs `make setup-containers`"),
     pytest.mark.timeout(900),
 ]
-MOVES = 20
+MOVES, SOME = 20, 4
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,11 @@ def there_and_back(moves: int) -> Iterator[tuple[str, str]]:
         yield (HOSTS[0], HOSTS[1]) if number % 2 == 0 else (HOSTS[1], HOSTS[0])
 
 
-def moved(made: Containers, moves: int, network: str) -> Iterator[list[dict[str, Any]]]:
+def moved(
+    made: Containers, moves: int, network: str, runtime: str = "runc"
+) -> Iterator[list[dict[str, Any]]]:
     """Move a redis under load again and again; what its clients say of each time."""
-    address = made.run("origin", "redis", 50, REDIS, network=network)
+    address = made.run("origin", "redis", 50, REDIS, network=network, runtime=runtime)
     with clients(made.lab, address) as asking:
         for here, there in there_and_back(moves):
             made.move("redis", here, there)
@@ -62,6 +64,14 @@ def moved(made: Containers, moves: int, network: str) -> Iterator[list[dict[str,
 def test_twenty_moves_under_traffic_of_three_clients(pods: Containers, network: str) -> None:
     with plugin.installed(pods.lab):
         for found in moved(pods, MOVES, network):
+            assert whole(found), found
+        assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]
+
+
+@pytest.mark.parametrize("network", [NETWORK, MACVLAN])
+def test_podman_with_crun(pods: Containers, network: str) -> None:
+    with plugin.installed(pods.lab):
+        for found in moved(pods, SOME, network, "crun"):
             assert whole(found), found
         assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]
 
