@@ -201,3 +201,16 @@ def test_criu_killed_between_its_hooks_leaves_connections_free(pods: Containers)
                 origin.exec(["pkill", "-KILL", "-x", "criu"])
                 checkpoint.wait(60)
             eventually(lambda: not isolated(), "nothing is isolated any more")
+
+
+def test_a_helper_whose_child_was_killed_does_it_all_the_same(pods: Containers) -> None:
+    """The one that waits for the next hook, on both hosts."""
+    with plugin.installed(pods.lab):
+        address = pods.run("origin", "redis", 50, REDIS)
+        with clients(pods.lab, address) as asking:
+            before = asked(asking)
+            for name in HOSTS:
+                pods.lab.hosts[name].exec(["pkill", "-KILL", "-n", "-f", plugin.RESIDENT[-1]])
+            pods.move("redis", "origin", "destination")
+            assert served(asking, before)
+        assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]

@@ -32,14 +32,13 @@ from tcpcp.criu.muting import Muting
 from tcpcp.criu.new_macvlans import NewMacvlans
 from tcpcp.criu.new_ports import NewPorts
 from tcpcp.criu.once import tell
+from tcpcp.criu.spare import MOST_S, Spare
 from tcpcp.errors import IsolationError, TcpcpError
 
 _CREDENTIALS = struct.Struct("3i")
 _BYTES = 8192
 #: A request is at hand when its connection is; who connects and says nothing is not waited for.
 _PATIENCE_S = 2.0
-#: For one hook. Shorter than :data:`tcpcp.criu.hook.WAIT_S`, so that the others are answered.
-_MOST_S = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,7 @@ class Resident:
         # What is loaded is never changed: children need not copy the pages that a collection would write to.
         gc.collect()
         gc.freeze()
+        self._spare = Spare()
 
     def serve(self) -> NoReturn:
         """Answer until interrupted."""
@@ -111,6 +111,7 @@ class Resident:
 
     def close(self) -> None:
         """Mute nobody; what is isolated is let go by the hooks themselves."""
+        self._spare.close()
         for one in self._muting.values():
             one.close()
 
@@ -122,6 +123,15 @@ class Resident:
                 self._answer(asking)
             except (OSError, ValueError, TcpcpError) as error:
                 tell(f"a request: {error}")
+        self._have_spare()
+
+    def _have_spare(self) -> None:
+        """For the next one, when nobody waits; without it that one is done as well, and takes longer."""
+        if self._spare.used:
+            try:
+                self._spare = Spare()
+            except OSError as error:
+                tell(f"no child ahead: {error}")
 
     def _answer(self, asking: socket.socket) -> None:
         credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -143,13 +153,19 @@ class Resident:
 
     def _do(self, asked: Hook, asking: socket.socket) -> None:
         locked = _locked(asked) if asked.stage == "network-lock" else None
-        may_go_on, told = _in_child(partial(hooks.run, asked)), False
+        may_go_on, told = self._run(asked), False
         try:
             asking.send(b"ok" if may_go_on else b"no")
             told = True
         finally:
             if locked is not None:
                 self._watch(asked, locked, let_go=may_go_on and not told)
+
+    def _run(self, asked: Hook) -> bool:
+        try:
+            return self._spare.run(asked)
+        except OSError:  # somebody has ended it
+            return _in_child(partial(hooks.run, asked))
 
     def _watch(self, asked: Hook, locked: _Locked, *, let_go: bool) -> None:
         """From here on, what is isolated is let go should CRIU end.
@@ -208,7 +224,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
     """
     told, tell_it = os.pipe()
     if os.fork() == 0:
-        signal.alarm(_MOST_S)
+        signal.alarm(MOST_S)
         try:
             os.write(tell_it, b"yes" if work() else b"no")
         except BaseException as error:  # whatever it is, two processes must not go on from here
