@@ -174,6 +174,17 @@ def test_one_that_is_renamed_is_muted_still(wired: Wired, muted: NewMacvlans) ->
         assert not is_reset(connection)
 
 
+@pytest.mark.parametrize("name", ['a"b', "lower*", "\N{LATIN SMALL LETTER U WITH DIAERESIS}0"])
+def test_a_name_that_nft_would_misread_is_passed_over(wired: Wired, muted: NewMacvlans, name: str) -> None:
+    ip(f"link add {name} type veth peer name more1")
+    muted.look()
+    assert name not in nft.run(f"list table {TABLE}")
+    wired.come()
+    with wired.forgotten() as connection:
+        sends(connection)
+        assert not is_reset(connection)
+
+
 def test_it_ends_with_its_owner(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody renews what a helper that was killed had made, and then nothing is muted any more."""
     monkeypatch.setattr(muting, "_ARMED_S", 1)

@@ -53,6 +53,8 @@ pids_limit = 0
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 runtime = "runc"
+[engine.runtimes]
+crun = ["/usr/local/bin/crun"]
 [network]
 network_backend = "netavark"
 """
@@ -142,7 +144,8 @@ class Containers:
         Path(f"{host.root}/etc/containers/networks").mkdir(parents=True, exist_ok=True)
         Path(f"{host.root}/etc/containers/containers.conf").write_text(CONFIGURATION)
         Path(f"{host.root}/usr/local/bin").mkdir(parents=True, exist_ok=True)
-        Path(f"{host.root}/usr/local/bin/crun").symlink_to(CRUN)  # podman, too, looks for it there
+        Path(f"{host.root}/usr/local/bin/crun").unlink(missing_ok=True)
+        Path(f"{host.root}/usr/local/bin/crun").symlink_to(CRUN)
         Path(f"{host.root}/etc/criu").mkdir(exist_ok=True)
         Path(f"{host.root}/etc/criu/crun.conf").write_text(CRUN_CONFIGURATION)
         Path(f"{host.root}/var/lib/containers").mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ that interface is told of when another is linked to it.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ TABLE = "netdev tcpcp-new-macvlans"
 _RTM_GETLINK, _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER = 18, 1, 3, 10
 _IFINFOMSG = struct.Struct("=BBHiII")
 _ETHERNET, _ETHERNET_BYTES = 1, 6
+#: One that nft would take for something else, with a quotation mark or a star, is nobody's choice.
+_NAME = re.compile(rb"[!#-)+-~]+")
 _ATTEMPTS = 5
 _BEGIN = """
 add set {t} known{i} {{ type ether_addr; size 4096; flags dynamic; }}
@@ -99,9 +102,10 @@ def _lower_interfaces() -> dict[int, _Lower]:
     for body in found:
         _, _, kind, index, _, _ = _IFINFOMSG.unpack_from(body)
         told = dict(routing.attributes(body, _IFINFOMSG.size))
-        own = told.get(_IFLA_ADDRESS, b"")
-        if kind == _ETHERNET and len(own) == _ETHERNET_BYTES and _IFLA_MASTER not in told:
-            lower[index] = _Lower(told[_IFLA_IFNAME].rstrip(b"\0").decode(), own.hex(":"))
+        own, name = told.get(_IFLA_ADDRESS, b""), told.get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        ethernet = kind == _ETHERNET and len(own) == _ETHERNET_BYTES
+        if ethernet and _NAME.fullmatch(name) and _IFLA_MASTER not in told:
+            lower[index] = _Lower(name.decode(), own.hex(":"))
     return lower
 
 
