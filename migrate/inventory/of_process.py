@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from migrate.criu import own_namespace
@@ -103,7 +104,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             _scheduling(task, found)
             found.obstacles.extend(locked.obstacles(pid, proc.status(pid)))
             files.add_process(pid)
-            kernel_limits.of_task(task, proc.text(pid, "maps"))
+            kernel_limits.of_task(task, proc.text(pid, "maps"), partial(proc.text, pid, "smaps"))
             tables.add_process(pid, files)
             task.highest_descriptor = max(tables.tables[pid], default=0)
         except Gone:
