@@ -393,6 +393,12 @@ WORDS = {
         "{what}, to be copied with {who}, is too deep in directories: a path has less than 4096 bytes",
         "Copy it yourself, and name the directories beside it with --copy-tree.",
     ),
+    "tree-left-out": Words(
+        "{who} has {what} open, which --copy-tree leaves out: a named pipe, a device, a socket, or on a file system"
+        " that is mounted there",
+        "Name the directories beside it with --copy-tree, one by one, and make this one there yourself (mkfifo,"
+        " mount).",
+    ),
     "tree-set-id": Words(
         "{what}, to be copied with {who}, is a program that runs as its owner, and is not copied",
         "Take these rights from it (chmod ug-s), or move it elsewhere and install it on the destination.",
