@@ -411,6 +411,8 @@ NOTES = {
     " and takes {size} more",
     "locked-future": "{who} has all of its memory locked (mlockall): what it maps after the move is not, even if it"
     " has asked for that (MCL_FUTURE)",
+    "stopped-child": "{who} is stopped: after the move its parent is told of that (WUNTRACED, SIGCHLD) as if it had"
+    " just happened",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
     "processor-time": "{who} may use {what} s of processor time (ulimit -t): counted from 0 after the move",

@@ -99,6 +99,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             expected = own if pid == root_pid else root
             found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
+            _stopped(pid, found)
             _frozen(pid, found)
             _limits(task, found)
             _scheduling(task, found)
@@ -185,6 +186,11 @@ def _tracer(pid: int, found: ProcessInventory) -> None:
     if tracer != "0":
         code = "held" if _holds(int(tracer)) else "traced"
         found.obstacles.append(Obstacle(code=code, pid=pid, what=tracer))
+
+
+def _stopped(pid: int, found: ProcessInventory) -> None:
+    if pid != found.root_pid and proc.status(pid).get("State", "").startswith("T"):
+        found.obstacles.append(Obstacle(code="stopped-child", pid=pid))
 
 
 def _holds(tracer: int) -> bool:
