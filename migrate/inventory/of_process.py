@@ -99,8 +99,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
             expected = own if pid == root_pid else root
             found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
-            _stopped(pid, found)
-            _frozen(pid, found)
+            _still(pid, found)
             _limits(task, found)
             _scheduling(task, found)
             found.obstacles.extend(locked.obstacles(pid, proc.status(pid)))
@@ -188,11 +187,6 @@ def _tracer(pid: int, found: ProcessInventory) -> None:
         found.obstacles.append(Obstacle(code=code, pid=pid, what=tracer))
 
 
-def _stopped(pid: int, found: ProcessInventory) -> None:
-    if pid != found.root_pid and proc.status(pid).get("State", "").startswith("T"):
-        found.obstacles.append(Obstacle(code="stopped-child", pid=pid))
-
-
 def _holds(tracer: int) -> bool:
     """Whether it is CRIU or a keeper: of another migration, and to end it may end the process as well."""
     with contextlib.suppress(Gone):
@@ -201,8 +195,11 @@ def _holds(tracer: int) -> bool:
     return False
 
 
-def _frozen(pid: int, found: ProcessInventory) -> None:
-    """CRIU waits for ever for one that a frozen cgroup holds, and may kill it when it ends."""
+def _still(pid: int, found: ProcessInventory) -> None:
+    """CRIU waits for ever for one that a frozen cgroup holds, and may kill it when it ends; who is stopped is so
+    anew for its parent, where that moves too."""
+    if pid != found.root_pid and proc.status(pid).get("State", "").startswith("T"):
+        found.obstacles.append(Obstacle(code="stopped-child", pid=pid))
     if cgroup := freezer.frozen_by(pid):
         found.obstacles.append(Obstacle(code="frozen", pid=pid, what=str(cgroup)))
 
