@@ -22,7 +22,7 @@ from migrate.origin import accept_queues
 from tcpcp import drain, hold_new
 from tcpcp.endpoint import calls, listener
 from tcpcp.endpoint.isolation import Isolation
-from tcpcp.errors import Unsupported
+from tcpcp.errors import OtherNamespace, Unsupported
 from tcpcp.kernel import diag
 from tcpcp.record.ici import State
 
@@ -172,6 +172,18 @@ def test_only_listeners(hosts: Hosts) -> None:
         for call in (drain, hold_new):
             with pytest.raises(Unsupported, match="not a listening"):
                 call(sock)
+
+
+def test_of_another_network_namespace(hosts: Hosts) -> None:
+    """The filter would be made here, and handshakes be looked for here: what waits there is as it was."""
+    old = listening(hosts, "v4")
+    peer = connecting(hosts, "v4", old.getsockname()[1])
+    eventually(lambda: select.select([old], [], [], 0)[0], "it has arrived")
+    with hosts.there.entered():
+        for call in (hold_new, drain):
+            with pytest.raises(OtherNamespace, match="setns"):
+                call(old)
+    assert old.accept()[1] == peer.getsockname()
 
 
 def test_the_table_knows_handshakes(hosts: Hosts) -> None:

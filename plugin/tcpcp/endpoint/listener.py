@@ -33,7 +33,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from tcpcp.endpoint import handed_in, socket_ends
+from tcpcp.endpoint import handed_in, host, socket_ends
 from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
 from tcpcp.errors import IsolationError, PermissionDenied, Unsupported
@@ -64,11 +64,13 @@ class Drained(list[socket.socket]):
 def hold_new(listener: HasFileno) -> NewConnections:
     """Drop the first SYN of every new connection to *listener*; handshakes under way and connections go on.
 
-    :param listener: a listening TCP socket, or anything with a ``fileno()`` that is one.
+    :param listener: a listening TCP socket of the calling thread's network namespace, or anything with a
+        ``fileno()`` that is one.
     :return: the filter. It lets everything through after a minute unless it is renewed by ``refresh()``;
         ``release()`` removes it, and has to wait until the port is answered for elsewhere: a SYN that meets
         no listener is refused. Both raise ``Expired`` where it was not in force any more.
-    :raises Unsupported: it does not listen. :raises IsolationError, PermissionDenied: nothing has changed.
+    :raises Unsupported: it does not listen. :raises OtherNamespace: it is of another network namespace.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     """
     with _listening(listener) as plain:
         try:
@@ -88,7 +90,7 @@ def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
         TCP_DEFER_ACCEPT a client that has sent nothing takes up to a second, or as long again as it has been
         connected.
     :return: the connections, non-blocking, as accept() gives them, and how many handshakes are left.
-    :raises Unsupported: it does not listen.
+    :raises Unsupported: it does not listen. :raises OtherNamespace: it is of another network namespace.
     :raises KernelError: of accept(), e.g. EMFILE; what had been accepted is closed.
     """
     accepted: list[socket.socket] = []
@@ -176,4 +178,6 @@ def _listening(given: HasFileno) -> Iterator[socket.socket]:
         sock = handed_in.as_socket(given, stack)
         if tcp_repair.get_state(sock) != State.LISTEN:
             raise Unsupported(f"{tcp_repair.describe(sock)}: not a listening socket")
+        # There the filter is made, and handshakes are looked for.
+        host.require_namespace([sock], host.namespace())
         yield sock
