@@ -21,6 +21,14 @@ from tcpcp.record.ici import Ici, State
 _declared: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
 
+#: Classes whose keys are in this process, by module and name, and how TLS is ended there.
+_ENCRYPTING = {
+    ("ssl", "SSLSocket"): "unwrap() and pass socket.socket(fileno=sock.detach())",
+    ("gevent.ssl", "SSLSocket"): "unwrap() and pass socket.socket(fileno=sock.detach())",
+    ("OpenSSL.SSL", "Connection"): "shutdown() on both sides and pass the socket that it was made of",
+}
+
+
 class HasFileno(Protocol):
     """A socket, or what stands for one: asyncio's TransportSocket, for example."""
 
@@ -40,12 +48,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     :raises Unsupported: it is closed, or no socket, or one that encrypts, or has a buffer of its own.
     :raises KernelError: there is no descriptor left for a duplicate.
     """
-    ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
-    if ssl is not None and isinstance(given, ssl.SSLSocket):
-        raise Unsupported(
-            f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
-            "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
-        )
+    _require_plain(given)
     number = _descriptor(given)
     if isinstance(given, socket.socket) and _is_of_declared_family(given):
         return given
@@ -62,6 +65,20 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
             "it, and pass the socket that it was made of"
         )
     return made
+
+
+def _require_plain(given: object) -> None:
+    """Refuse what encrypts: the socket below would be passed, and its new owner could read and write nothing.
+
+    Asked of modules that are loaded: who has not loaded one has no such socket.
+    """
+    for (module, name), how in _ENCRYPTING.items():
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type) and isinstance(given, kind):
+            raise Unsupported(
+                f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
+                f"{how}, or let a proxy encrypt (docs/tls.md)"
+            )
 
 
 def _is_of_declared_family(sock: socket.socket) -> bool:
