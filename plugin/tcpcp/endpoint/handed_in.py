@@ -17,8 +17,10 @@ from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
 
-#: The family that one of Python's sockets was told it has; not sock.family, which makes an enum of it.
-_declared: Callable[[socket.socket], int] = socket.SocketType.family.__get__
+#: What Python's own sockets are, or gevent's once it has patched them. eventlet's are none: they have one inside.
+_OWN_KIND = socket.SocketType
+#: The family that one of these was told it has; not sock.family, which makes an enum of it.
+_declared: Callable[[socket.socket], int] = _OWN_KIND.family.__get__
 
 
 #: Classes whose keys are in this process, by module and name, and how TLS is ended there.
@@ -50,7 +52,7 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     """
     _require_plain(given)
     number = _descriptor(given)
-    if isinstance(given, socket.socket) and _is_of_declared_family(given):
+    if isinstance(given, socket.socket) and isinstance(given, _OWN_KIND) and _is_of_declared_family(given):
         return given
     try:
         made = stack.enter_context(_duplicate(number))
@@ -124,7 +126,7 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
     """
     with contextlib.ExitStack() as stack:
         own = as_socket(sock, stack)
-        if own is not sock:
+        if own is not sock and (own.family != sock.family or not isinstance(sock, socket.socket)):
             raise Unsupported(
                 f"{ici}: the socket given is of the family {own.family.name}, not {sock.family.name}"
             )
@@ -151,7 +153,7 @@ def _name_of(given: object) -> str:
 
 
 def _duplicate(descriptor: int) -> socket.socket:
-    """Another object for the same socket; what Python's default timeout does to the descriptor is undone."""
+    """Another object for the same socket; what a default timeout, or eventlet, does to the descriptor is undone."""
     before = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     copy = os.dup(descriptor)
     try:
@@ -159,6 +161,6 @@ def _duplicate(descriptor: int) -> socket.socket:
     except BaseException:
         os.close(copy)
         raise
-    if socket.getdefaulttimeout() is not None:
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) != before:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, before)
     return made
