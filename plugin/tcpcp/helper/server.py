@@ -251,18 +251,25 @@ def listen(path: str, *, mode: int, uid: int = -1, gid: int = -1) -> socket.sock
     """A socket at *path* that listens.
 
     :param mode: its permissions; :param uid: its owner, :param gid: its group, -1: as they come.
-    :raises HelperError: a helper is there already, or what is no socket. :raises OSError: naming the path.
+    :raises HelperError: naming the path: a helper is there, or what is no socket, or it cannot be made there.
     """
-    _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = os.umask(0o777)  # nobody may connect before the mode is right
     try:
-        listener.bind(path)
-    finally:
-        os.umask(before)
-    listener.listen(BACKLOG)
-    os.chown(path, uid, gid)
-    Path(path).chmod(mode)
+        _remove_stale(path)
+        before = os.umask(0o777)  # nobody may connect before the mode is right
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+        os.chown(path, uid, gid)
+        Path(path).chmod(mode)
+    except OSError as error:
+        listener.close()
+        raise HelperError(f"{path}: {error.strerror or error}") from error
+    except HelperError:
+        listener.close()
+        raise
     return listener
 
 
