@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
 import subprocess
+import threading
 import time
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from netns import Hosts, eventually
@@ -164,6 +167,63 @@ def test_what_stands_for_a_listener(hosts: Hosts, blocking: bool) -> None:
         assert len(drain(TransportSocket(old))) == 1
         held.release()
     assert os.get_blocking(old.fileno()) is blocking
+
+
+class Watched(socket.socket):
+    """Notes what is changed of how its calls wait, for all threads that use it."""
+
+    changed: ClassVar[list[object]] = []
+
+    def settimeout(self, value: float | None) -> None:
+        self.changed.append(value)
+        super().settimeout(value)
+
+    def setblocking(self, flag: bool) -> None:
+        self.changed.append(flag)
+        super().setblocking(flag)
+
+
+def set_blocking(number: int, flag: bool) -> None:
+    """As os.set_blocking(), for who watches that."""
+    flags = fcntl.fcntl(number, fcntl.F_GETFL)
+    fcntl.fcntl(number, fcntl.F_SETFL, flags & ~os.O_NONBLOCK if flag else flags | os.O_NONBLOCK)
+    Watched.changed.append((number, flag))
+
+
+@pytest.mark.parametrize("timeout_s", [None, 5.0, 0.0])
+def test_how_others_wait_for_connections(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None
+) -> None:
+    """With a timeout nothing changes; without one the open file does not block while one that waits is accepted."""
+    monkeypatch.setattr(os, "set_blocking", set_blocking)
+    plain = listening(hosts, "v4")
+    with hosts.here.entered(), Watched(fileno=plain.detach()) as old:
+        old.settimeout(timeout_s)
+        Watched.changed.clear()
+        assert drain(old) == []
+        assert Watched.changed == []
+        with socket.create_connection(old.getsockname()):
+            assert len(drain(old)) == 1
+        number = old.fileno()
+        assert Watched.changed == ([(number, False), (number, True)] if timeout_s is None else [])
+        assert (old.gettimeout(), os.get_blocking(number)) == (timeout_s, timeout_s is None)
+
+
+def test_who_waits_already_waits_on(hosts: Hosts) -> None:
+    """A call that blocks and has begun before gets what comes later."""
+    old, came = listening(hosts, "v4"), []
+    waiting = threading.Thread(target=lambda: came.append(old.accept()))
+    waiting.start()
+    task = Path(f"/proc/self/task/{waiting.native_id}/wchan")
+    eventually(lambda: "accept" in task.read_text(), "it waits")
+    with hosts.here.entered():
+        os.set_blocking(old.fileno(), False)  # as drain() does, for longer
+        assert drain(old) == []
+        os.set_blocking(old.fileno(), True)
+        assert not came
+        with socket.create_connection(old.getsockname()):
+            waiting.join(5)
+    assert len(came) == 1
 
 
 def test_only_listeners(hosts: Hosts) -> None:
