@@ -134,6 +134,22 @@ def test_many_at_once(hosts: Hosts, client: Client, kind: str) -> None:
         sock.close(), peer.close()
 
 
+def test_what_can_be_gone_over_once(hosts: Hosts, client: Client) -> None:
+    """Generators, as the library takes them."""
+    pairs = [hosts.connect() for _ in range(3)]
+    socks = [sock for sock, _ in pairs]
+    client.get_many(iter(socks))
+    client.renew_many(iter(socks))
+    client.resume_many(iter(socks))
+    icis = client.get_many(iter(socks))
+    client.release_many(iter(socks))
+    made = client.create_many(iter(icis))
+    client.activate_many(iter(made))
+    for sock, (_, peer) in zip(made, pairs, strict=True):
+        exchange(sock, peer)
+    assert_no_reset(hosts)
+
+
 def test_resume_and_renew(hosts: Hosts, client: Client) -> None:
     sock, peer = hosts.connect()
     client.get(sock)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -317,3 +318,27 @@ def test_swept_by_command(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> N
         assert cli.main(["sweep"]) == 0
         assert capsys.readouterr().out.startswith("deleted table inet tcpcp_")
         assert rules(hosts.here).tables == 1
+
+
+def test_released_by_one_that_has_ended_and_a_reload_of_the_firewall(hosts: Hosts) -> None:
+    """While it lives its table is its own. Afterwards anybody's, and a late segment draws a reset without it."""
+    sock, peer = hosts.connect()
+
+    def passes_on() -> None:
+        tcpcp.get(sock)
+        tcpcp.release(sock)
+
+    with hosts.here.entered(), child(passes_on, lambda: None) as one:
+        one.step()
+        sock.close()
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        peer.sendall(b"late")
+        assert_no_reset(hosts)
+        one.step()
+        one.end()
+        assert rules(hosts.here) != NOTHING
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        assert rules(hosts.here) == NOTHING
+    with pytest.raises(ConnectionResetError):  # sent again, by the peer's timer
+        peer.settimeout(5)
+        peer.recv(1)

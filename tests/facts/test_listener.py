@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
 import subprocess
+import threading
 import time
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from netns import Hosts, eventually
@@ -22,7 +25,7 @@ from migrate.origin import accept_queues
 from tcpcp import drain, hold_new
 from tcpcp.endpoint import calls, listener
 from tcpcp.endpoint.isolation import Isolation
-from tcpcp.errors import Unsupported
+from tcpcp.errors import OtherNamespace, Unsupported
 from tcpcp.kernel import diag
 from tcpcp.record.ici import State
 
@@ -166,12 +169,81 @@ def test_what_stands_for_a_listener(hosts: Hosts, blocking: bool) -> None:
     assert os.get_blocking(old.fileno()) is blocking
 
 
+class Watched(socket.socket):
+    """Notes what is changed of how its calls wait, for all threads that use it."""
+
+    changed: ClassVar[list[object]] = []
+
+    def settimeout(self, value: float | None) -> None:
+        self.changed.append(value)
+        super().settimeout(value)
+
+    def setblocking(self, flag: bool) -> None:
+        self.changed.append(flag)
+        super().setblocking(flag)
+
+
+def set_blocking(number: int, flag: bool) -> None:
+    """As os.set_blocking(), for who watches that."""
+    flags = fcntl.fcntl(number, fcntl.F_GETFL)
+    fcntl.fcntl(number, fcntl.F_SETFL, flags & ~os.O_NONBLOCK if flag else flags | os.O_NONBLOCK)
+    Watched.changed.append((number, flag))
+
+
+@pytest.mark.parametrize("timeout_s", [None, 5.0, 0.0])
+def test_how_others_wait_for_connections(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None
+) -> None:
+    """With a timeout nothing changes; without one the open file does not block while one that waits is accepted."""
+    monkeypatch.setattr(os, "set_blocking", set_blocking)
+    plain = listening(hosts, "v4")
+    with hosts.here.entered(), Watched(fileno=plain.detach()) as old:
+        old.settimeout(timeout_s)
+        Watched.changed.clear()
+        assert drain(old) == []
+        assert Watched.changed == []
+        with socket.create_connection(old.getsockname()):
+            assert len(drain(old)) == 1
+        number = old.fileno()
+        assert Watched.changed == ([(number, False), (number, True)] if timeout_s is None else [])
+        assert (old.gettimeout(), os.get_blocking(number)) == (timeout_s, timeout_s is None)
+
+
+def test_who_waits_already_waits_on(hosts: Hosts) -> None:
+    """A call that blocks and has begun before gets what comes later."""
+    old, came = listening(hosts, "v4"), []
+    waiting = threading.Thread(target=lambda: came.append(old.accept()))
+    waiting.start()
+    task = Path(f"/proc/self/task/{waiting.native_id}/wchan")
+    eventually(lambda: "accept" in task.read_text(), "it waits")
+    with hosts.here.entered():
+        os.set_blocking(old.fileno(), False)  # as drain() does, for longer
+        assert drain(old) == []
+        os.set_blocking(old.fileno(), True)
+        assert not came
+        with socket.create_connection(old.getsockname()):
+            waiting.join(5)
+    assert len(came) == 1
+
+
 def test_only_listeners(hosts: Hosts) -> None:
     sock, _ = hosts.connect()
     with hosts.here.entered():
         for call in (drain, hold_new):
             with pytest.raises(Unsupported, match="not a listening"):
                 call(sock)
+
+
+def test_of_another_network_namespace(hosts: Hosts) -> None:
+    """The filter would be made here, and handshakes be looked for here: what waits there is as it was."""
+    old = listening(hosts, "v4")
+    peer = connecting(hosts, "v4", old.getsockname()[1])
+    eventually(lambda: select.select([old], [], [], 0)[0], "it has arrived")
+    with hosts.there.entered():
+        for call in (hold_new, drain):
+            with pytest.raises(OtherNamespace, match="setns"):
+                call(old)
+    assert old.accept()[1] == peer.getsockname()
 
 
 def test_the_table_knows_handshakes(hosts: Hosts) -> None:

@@ -166,6 +166,11 @@ def get(sock: HasFileno) -> Ici:
     as what splice(2) and shutdown() do, the ICI does not have: :func:`release` looks, and refuses with ``Moved``;
     :func:`resume` goes on with the connection here, and nothing is lost.
 
+    A thread that waits in recv() for more than has come (MSG_WAITALL, SO_RCVLOWAT over 1) has what came in its
+    buffer: the kernel counts that as read, so the ICI does not have it, and nothing tells that the thread does not
+    know of it yet. It gets it when its call ends, here: at :func:`release` too few bytes, without an error. So end
+    such calls before, or read what there is and wait with poll().
+
     It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
     anew. After that packets reach the socket again and are acknowledged, so that the ICI does not describe
     the connection any more: then :func:`release` refuses with ``Expired``, and :func:`resume` says so.

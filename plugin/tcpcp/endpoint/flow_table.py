@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tcpcp.endpoint import flow_rules, isolation, new_connections
 from tcpcp.endpoint.elements import Elements
@@ -45,7 +45,8 @@ class FlowTable:
 
     :ivar number: for :mod:`tcpcp.endpoint.left_open`.
 
-    Every change is one batch: it is in force whole or not at all. All methods raise
+    Every change is one batch: it is in force whole or not at all. It is several only where a program that is not
+    root of the first user namespace has more connections than one may have (:func:`_in_parts`). All methods raise
     :class:`tcpcp.errors.IsolationError` or :class:`tcpcp.errors.PermissionDenied`, and may be called from any
     thread.
     """
@@ -81,6 +82,9 @@ class FlowTable:
 
         Once this returns, at most one packet for each processor is still being delivered.
         """
+        _in_parts(flows, self._hold_part)
+
+    def _hold_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             try:
                 self._hold(self._rules.added("flows", flows))
@@ -143,6 +147,9 @@ class FlowTable:
 
         :raises Expired: some of them are not isolated any more; no other has changed.
         """
+        _in_parts(flows, self._renew_part)
+
+    def _renew_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             self._change_held(flows, self._rules.added("flows", flows))
             self._held.note(flows)
@@ -152,6 +159,9 @@ class FlowTable:
 
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
+        _in_parts(flows, self._pass_on_part, self._renew_part)
+
+    def _pass_on_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             fresh = [
                 *self._rules.erased("passed", self._passed.among(flows)),
@@ -172,6 +182,9 @@ class FlowTable:
 
         :raises Expired: some of them were not isolated any more; nothing has changed.
         """
+        _in_parts(flows, self._let_through_part, self._renew_part)
+
+    def _let_through_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             others = self._others()
             more = self._rules.erased("passed", self._passed.among(flows))
@@ -193,6 +206,9 @@ class FlowTable:
 
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
+        _in_parts(flows, self._undo_part)
+
+    def _undo_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             self._held.drop(flows)
             if self._made:
@@ -329,6 +345,27 @@ class FlowTable:
             # It is in nobody's way but the packets'; the next time will do.
             return isinstance(exc, IsolationError) and exc.errno == errno.ENOENT
         return True
+
+
+def _in_parts(
+    flows: Sequence[Flow],
+    change: Callable[[Sequence[Flow]], None],
+    first: Callable[[Sequence[Flow]], None] | None = None,
+) -> None:
+    """Carry *change* out for all *flows*, or for halves of them where they are more than one batch may have.
+
+    :param first: likewise, before any half: it fails where *change* would, so that none is changed then.
+    """
+    try:
+        change(flows)
+    except IsolationError as exc:
+        if exc.errno != errno.EMSGSIZE or len(flows) < 2:
+            raise
+        if first is not None:
+            _in_parts(flows, first)
+        middle = len(flows) // 2
+        for half in (flows[:middle], flows[middle:]):
+            _in_parts(half, change)
 
 
 def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:

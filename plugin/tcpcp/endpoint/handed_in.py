@@ -17,8 +17,18 @@ from tcpcp.errors import KernelError, Unsupported
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
 
-#: The family that one of Python's sockets was told it has; not sock.family, which makes an enum of it.
-_declared: Callable[[socket.socket], int] = socket.SocketType.family.__get__
+#: What Python's own sockets are, or gevent's once it has patched them. eventlet's are none: they have one inside.
+_OWN_KIND = socket.SocketType
+#: The family that one of these was told it has; not sock.family, which makes an enum of it.
+_declared: Callable[[socket.socket], int] = _OWN_KIND.family.__get__
+
+
+#: Classes whose keys are in this process, by module and name, and how TLS is ended there.
+_ENCRYPTING = {
+    ("ssl", "SSLSocket"): "unwrap() and pass socket.socket(fileno=sock.detach())",
+    ("gevent.ssl", "SSLSocket"): "unwrap() and pass socket.socket(fileno=sock.detach())",
+    ("OpenSSL.SSL", "Connection"): "shutdown() on both sides and pass the socket that it was made of",
+}
 
 
 class HasFileno(Protocol):
@@ -40,14 +50,9 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
     :raises Unsupported: it is closed, or no socket, or one that encrypts, or has a buffer of its own.
     :raises KernelError: there is no descriptor left for a duplicate.
     """
-    ssl = sys.modules.get("ssl")  # who has not loaded it has no such socket
-    if ssl is not None and isinstance(given, ssl.SSLSocket):
-        raise Unsupported(
-            f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
-            "unwrap() and pass socket.socket(fileno=sock.detach()), or let a proxy encrypt (docs/tls.md)"
-        )
+    _require_plain(given)
     number = _descriptor(given)
-    if isinstance(given, socket.socket) and _is_of_declared_family(given):
+    if isinstance(given, socket.socket) and isinstance(given, _OWN_KIND) and _is_of_declared_family(given):
         return given
     try:
         made = stack.enter_context(_duplicate(number))
@@ -62,6 +67,20 @@ def as_socket(given: HasFileno, stack: contextlib.ExitStack) -> socket.socket:
             "it, and pass the socket that it was made of"
         )
     return made
+
+
+def _require_plain(given: object) -> None:
+    """Refuse what encrypts: the socket below would be passed, and its new owner could read and write nothing.
+
+    Asked of modules that are loaded: who has not loaded one has no such socket.
+    """
+    for (module, name), how in _ENCRYPTING.items():
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type) and isinstance(given, kind):
+            raise Unsupported(
+                f"{_name_of(given)}: TLS: its keys are in this process, and an ICI has none of them; end it with "
+                f"{how}, or let a proxy encrypt (docs/tls.md)"
+            )
 
 
 def _is_of_declared_family(sock: socket.socket) -> bool:
@@ -107,7 +126,7 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
     """
     with contextlib.ExitStack() as stack:
         own = as_socket(sock, stack)
-        if own is not sock:
+        if own is not sock and (own.family != sock.family or not isinstance(sock, socket.socket)):
             raise Unsupported(
                 f"{ici}: the socket given is of the family {own.family.name}, not {sock.family.name}"
             )
@@ -134,7 +153,7 @@ def _name_of(given: object) -> str:
 
 
 def _duplicate(descriptor: int) -> socket.socket:
-    """Another object for the same socket; what Python's default timeout does to the descriptor is undone."""
+    """Another object for the same socket; what a default timeout, or eventlet, does to the descriptor is undone."""
     before = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     copy = os.dup(descriptor)
     try:
@@ -142,6 +161,6 @@ def _duplicate(descriptor: int) -> socket.socket:
     except BaseException:
         os.close(copy)
         raise
-    if socket.getdefaulttimeout() is not None:
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) != before:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, before)
     return made

@@ -140,6 +140,12 @@ def require_repair() -> int:
         return tcp_repair.get_namespace(fresh)
 
 
+def namespace() -> int:
+    """This thread's network namespace, as :func:`require_repair` gives it, for who needs no repair mode."""
+    with tcp_repair.opened(socket.AF_INET, socket.SOCK_STREAM) as fresh:
+        return tcp_repair.get_namespace(fresh)
+
+
 def require_namespace(socks: Iterable[socket.socket], namespace: int) -> None:
     """Make sure that *socks* are of the network namespace that the filter will be made in.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tcpcp.endpoint import socket_ends
 from tcpcp.errors import AlreadyGot, KernelError, Unsupported
-from tcpcp.kernel import fields, tcp_repair
+from tcpcp.kernel import fields, polling, tcp_repair
 from tcpcp.kernel.tcp_repair import TCP
 from tcpcp.record.ici import State
 
@@ -125,10 +125,9 @@ def _check_closed(sock: socket.socket) -> None:
 
 def with_error(socks: Iterable[socket.socket]) -> list[socket.socket]:
     """Those of *socks* that have an error, or a message in their error queue, which nobody has taken; it stays."""
-    poll, known = select.poll(), {sock.fileno(): sock for sock in socks}
-    for number in known:
-        poll.register(number, 0)
-    return [known[number] for number, events in poll.poll(0) if events & select.POLLERR]
+    known = {sock.fileno(): sock for sock in socks}
+    happened = polling.events(list(known.values()), 0)
+    return [known[number] for number, events in happened.items() if events & select.POLLERR]
 
 
 def check_no_error(socks: Iterable[socket.socket]) -> None:
@@ -167,10 +166,7 @@ def _check_protocols(sock: socket.socket) -> None:
 
 def _events(socks: Sequence[socket.socket]) -> dict[int, int]:
     """What poll() says of each descriptor; POLLHUP comes unasked."""
-    poll = select.poll()
-    for sock in socks:
-        poll.register(sock, select.POLLPRI | select.POLLRDHUP)
-    return dict(poll.poll(0))
+    return polling.events(socks, select.POLLPRI | select.POLLRDHUP)
 
 
 def _urgent(socks: Sequence[socket.socket], events: Mapping[int, int]) -> list[socket.socket]:

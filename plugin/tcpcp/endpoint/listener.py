@@ -28,16 +28,15 @@ syn_ack_recalc().
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from tcpcp.endpoint import handed_in, socket_ends
+from tcpcp.endpoint import handed_in, host, socket_ends
 from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
 from tcpcp.errors import IsolationError, PermissionDenied, Unsupported
-from tcpcp.kernel import diag, syn_cookies, tcp_repair
+from tcpcp.kernel import diag, polling, syn_cookies, tcp_repair
 from tcpcp.record.ici import Endpoint, State
 
 #: How long a handshake may take whose SYN came before the hold: also where its SYN-ACK has to be repeated.
@@ -64,11 +63,13 @@ class Drained(list[socket.socket]):
 def hold_new(listener: HasFileno) -> NewConnections:
     """Drop the first SYN of every new connection to *listener*; handshakes under way and connections go on.
 
-    :param listener: a listening TCP socket, or anything with a ``fileno()`` that is one.
+    :param listener: a listening TCP socket of the calling thread's network namespace, or anything with a
+        ``fileno()`` that is one.
     :return: the filter. It lets everything through after a minute unless it is renewed by ``refresh()``;
         ``release()`` removes it, and has to wait until the port is answered for elsewhere: a SYN that meets
         no listener is refused. Both raise ``Expired`` where it was not in force any more.
-    :raises Unsupported: it does not listen. :raises IsolationError, PermissionDenied: nothing has changed.
+    :raises Unsupported: it does not listen. :raises OtherNamespace: it is of another network namespace.
+    :raises IsolationError, PermissionDenied: nothing has changed.
     """
     with _listening(listener) as plain:
         try:
@@ -82,13 +83,17 @@ def hold_new(listener: HasFileno) -> NewConnections:
 def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
     """Accept all connections that wait, and those whose handshake ends before *deadline_s* has passed.
 
-    :param listener: listening; with :func:`hold_new` in force, else there may be no end. Its own blocking
-        mode is not changed; TCP_DEFER_ACCEPT is off meanwhile, and then as it was.
+    :param listener: listening; with :func:`hold_new` in force, else there may be no end. TCP_DEFER_ACCEPT is off
+        meanwhile, and then as it was. Others, threads and processes, may accept from it at the same time, but not
+        in a call that blocks: where its open file does (no O_NONBLOCK, as without a timeout in Python), it does not
+        for some microseconds for each connection that is accepted here, whoever shares it. Who calls accept() just
+        then, while no other one waits, gets EAGAIN (BlockingIOError), once; who waits in it already waits on. The
+        kernel has no accept() that does not wait by itself. A Python socket's timeout is not touched.
     :param deadline_s: seconds. It is over earlier when it is known that no handshake is under way. With
         TCP_DEFER_ACCEPT a client that has sent nothing takes up to a second, or as long again as it has been
         connected.
     :return: the connections, non-blocking, as accept() gives them, and how many handshakes are left.
-    :raises Unsupported: it does not listen.
+    :raises Unsupported: it does not listen. :raises OtherNamespace: it is of another network namespace.
     :raises KernelError: of accept(), e.g. EMFILE; what had been accepted is closed.
     """
     accepted: list[socket.socket] = []
@@ -135,20 +140,8 @@ def _not_deferring(listener: socket.socket) -> Iterator[None]:
 
 def _accept_all(listener: socket.socket, accepted: list[socket.socket]) -> None:
     """Append to *accepted* what waits, so that it is known after an error too."""
-    mode, blocking = listener.gettimeout(), os.get_blocking(listener.fileno())
-    listener.setblocking(False)
-    try:
-        while True:
-            made, _ = listener.accept()
-            made.setblocking(False)
-            accepted.append(made)
-    except BlockingIOError:
-        return
-    except OSError as exc:
-        raise tcp_repair.failed("accept", listener, exc) from exc
-    finally:
-        listener.settimeout(mode)
-        os.set_blocking(listener.fileno(), blocking)  # of a duplicate the object does not know it
+    while made := polling.accept(listener):
+        accepted.append(made)
 
 
 def handshakes(listener: socket.socket) -> int:
@@ -176,4 +169,6 @@ def _listening(given: HasFileno) -> Iterator[socket.socket]:
         sock = handed_in.as_socket(given, stack)
         if tcp_repair.get_state(sock) != State.LISTEN:
             raise Unsupported(f"{tcp_repair.describe(sock)}: not a listening socket")
+        # There the filter is made, and handshakes are looked for.
+        host.require_namespace([sock], host.namespace())
         yield sock

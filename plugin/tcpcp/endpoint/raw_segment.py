@@ -242,7 +242,9 @@ def why_lost() -> str:
         return (
             f"is there a packet filter that drops it, or a rule that gives packets another mark than {MARK:#x}, by "
             "which they pass the isolation (nft list ruleset: 'meta mark set' in a chain of prerouting or input; "
-            "iptables-save: -j MARK, CONNMARK)?"
+            "iptables-save: -j MARK, CONNMARK)? Or, for IPv6, an IPsec policy of this host that lets in only what "
+            "is encrypted, by lo too; let in what has the mark before (ip xfrm policy add src PEER dst ADDRESS "
+            f"dir in mark {MARK:#x} priority 1)"
         )
     return f"the interface {_LOOPBACK} is down: ip link set {_LOOPBACK} up"
 

@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket-group", type=_told(_gid), default=-1, metavar="GROUP")
     for name, value in zip(Bounds._fields, Bounds(), strict=True):
         option = f"--max-{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=value, metavar="N", help="for each user; %(default)s")
+        parser.add_argument(
+            option, type=_told(_bound), default=value, metavar="N", help="for each user; %(default)s"
+        )
     return parser
 
 
@@ -109,6 +111,12 @@ def _mode(text: str) -> int:
         return int(text, 8)
     except ValueError:
         raise ValueError(f"{text!r} is no file's mode: give it in octal digits") from None
+
+
+def _bound(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise ValueError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _uid(name: str) -> int:

@@ -157,8 +157,9 @@ class Client:
         """
         return self.create_many([ici])[0]
 
-    def create_many(self, icis: Sequence[Ici]) -> list[socket.socket]:
+    def create_many(self, icis: Iterable[Ici]) -> list[socket.socket]:
         """As :func:`tcpcp.create_many`."""
+        icis = list(icis)
         if not icis:
             return []
         made: list[socket.socket] = []
@@ -194,16 +195,17 @@ class Client:
         """As :func:`tcpcp.activate`."""
         self.activate_many([sock])
 
-    def activate_many(self, socks: Sequence[HasFileno]) -> None:
+    def activate_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.activate_many`."""
-        self._ask(Operation.ACTIVATE, socks)
+        self._ask(Operation.ACTIVATE, list(socks))
 
     def release(self, sock: HasFileno) -> None:
         """As :func:`tcpcp.release`; *sock* is closed."""
         self.release_many([sock])
 
-    def release_many(self, socks: Sequence[HasFileno]) -> None:
+    def release_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.release_many`; sockets are closed, what stands for one has no connection any more."""
+        socks = list(socks)
         self._ask(Operation.RELEASE, socks)
         for sock in socks:
             if isinstance(sock, socket.socket):
@@ -213,17 +215,17 @@ class Client:
         """As :func:`tcpcp.resume`."""
         self.resume_many([sock])
 
-    def resume_many(self, socks: Sequence[HasFileno]) -> None:
+    def resume_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.resume_many`."""
-        self._ask(Operation.RESUME, socks)
+        self._ask(Operation.RESUME, list(socks))
 
     def renew(self, sock: HasFileno) -> None:
         """As :func:`tcpcp.renew`."""
         self.renew_many([sock])
 
-    def renew_many(self, socks: Sequence[HasFileno]) -> None:
+    def renew_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.renew_many`."""
-        self._ask(Operation.RENEW, socks)
+        self._ask(Operation.RENEW, list(socks))
 
     def _ask(
         self,

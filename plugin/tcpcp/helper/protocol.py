@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tcpcp import errors
-from tcpcp.errors import IciError, KernelError, Moved, TcpcpError
+from tcpcp.errors import IciError, IsolationError, KernelError, Moved, TcpcpError
 
 MAGIC = b"TCPH"
 VERSION = 1
@@ -83,7 +83,8 @@ class Failure(NamedTuple):
     """An exception on its way.
 
     :ivar name: of its class.
-    :ivar number: ``errno`` of a :class:`KernelError`, ``lost_bytes`` of a :class:`Moved`, else 0.
+    :ivar number: ``errno`` of a :class:`KernelError` or an :class:`IsolationError`, ``lost_bytes`` of a
+        :class:`Moved`, else 0.
     :ivar texts: call and connection of a :class:`KernelError`, the problems of an :class:`IciError`, else its
         text.
     :ivar notes: what was added to it.
@@ -145,13 +146,16 @@ def parse_reply(packet: bytes) -> Failure | None:
 
 def failure_of(error: TcpcpError) -> Failure:
     """*error* as it goes over the wire."""
-    name, notes = type(error).__name__, tuple(vars(error).get("__notes__", ()))
+    name = next(one.__name__ for one in type(error).__mro__ if one.__name__ in _CLASSES)
+    notes = tuple(vars(error).get("__notes__", ()))
     if isinstance(error, KernelError):
         return Failure(name, error.errno, (error.call, error.connection), notes)
     if isinstance(error, IciError):
         return Failure(name, 0, tuple(error.problems), notes)
     if isinstance(error, Moved):
         return Failure(name, error.lost_bytes, (str(error),), notes)
+    if isinstance(error, IsolationError):
+        return Failure(name, error.errno, (str(error),), notes)
     return Failure(name, 0, (str(error),), notes)
 
 
@@ -181,7 +185,7 @@ def _error(failure: Failure) -> TcpcpError:
     text = "; ".join(failure.texts)
     if known is None or issubclass(known, KernelError):
         return HelperError(f"{failure.name}: {text}")
-    return known(text, failure.number) if issubclass(known, Moved) else known(text)
+    return known(text, failure.number) if issubclass(known, (Moved, IsolationError)) else known(text)
 
 
 def _check_count(request: Request) -> None:

@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -250,23 +251,37 @@ def listen(path: str, *, mode: int, uid: int = -1, gid: int = -1) -> socket.sock
     """A socket at *path* that listens.
 
     :param mode: its permissions; :param uid: its owner, :param gid: its group, -1: as they come.
-    :raises HelperError: a helper is there already. :raises OSError: naming the path.
+    :raises HelperError: naming the path: a helper is there, or what is no socket, or it cannot be made there.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    _remove_stale(path)
-    before = os.umask(0o777)  # nobody may connect before the mode is right
     try:
-        listener.bind(path)
-    finally:
-        os.umask(before)
-    listener.listen(BACKLOG)
-    os.chown(path, uid, gid)
-    Path(path).chmod(mode)
+        _remove_stale(path)
+        before = os.umask(0o777)  # nobody may connect before the mode is right
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+        os.chown(path, uid, gid)
+        Path(path).chmod(mode)
+    except OSError as error:
+        listener.close()
+        raise HelperError(f"{path}: {error.strerror or error}") from error
+    except HelperError:
+        listener.close()
+        raise
     return listener
 
 
 def _remove_stale(path: str) -> None:
-    """What a helper that was killed has left."""
+    """What a helper that was killed has left: a socket, and nothing else that is there.
+
+    :raises HelperError: a helper is there, or what is no socket: of that connect() says the same as of a socket
+        that nobody listens on.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            raise HelperError(f"{path}: is there, and is no socket: remove it, or choose another --socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
         try:
             asking.connect(path)

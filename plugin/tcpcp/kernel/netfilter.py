@@ -51,6 +51,7 @@ class Netlink:
         """Carry out *messages* as one batch.
 
         :raises Unanswered: they may have been carried out, or not.
+        :raises IsolationError: also with EMSGSIZE: they are more than may be sent at once, see :func:`make_room`.
         """
         begin = self._number + 1
         self._number = begin + len(messages) + 1
@@ -66,6 +67,8 @@ class Netlink:
             self._unread = True
             if not isinstance(exc, OSError):
                 raise
+            if exc.errno == errno.EMSGSIZE:  # of send()
+                raise IsolationError(f"{len(messages)} changes at once: {exc.strerror}", exc.errno) from exc
             raise Unanswered(f"nf_tables did not answer: {exc}", exc.errno or 0) from exc
         if error:
             raise _refused(error)

@@ -194,6 +194,10 @@ def _state(ici: Ici) -> Iterator[str]:
 
 def _negotiated(fixed: Negotiated) -> Iterator[str]:
     """Paper 4.2: what the handshake fixed."""
+    if not {fixed.timestamps, fixed.sack, fixed.window_scaling, fixed.ecn} <= {False, True}:
+        for name in ("timestamps", "sack", "window_scaling", "ecn"):
+            if (flag := getattr(fixed, name)) not in (False, True):
+                yield f"{name} is {flag}, must be true or false"
     for name, shift in (("snd_wscale", fixed.snd_wscale), ("rcv_wscale", fixed.rcv_wscale)):
         if not 0 <= shift <= MAX_WSCALE:
             yield f"{name} is {shift}, must be 0 to {MAX_WSCALE}"

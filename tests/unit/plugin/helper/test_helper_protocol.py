@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tcpcp.errors import (
     Expired,
     IciError,
+    IsolationError,
     KernelError,
     Moved,
     NotGot,
@@ -21,6 +22,7 @@ from tcpcp.errors import (
 )
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import Failure, HelperError, Operation, ProtocolError, Request
+from tcpcp.kernel.netfilter import Unanswered
 
 ERRORS = [
     Unsupported("not a TCP socket"),
@@ -29,6 +31,7 @@ ERRORS = [
     Moved("10.0.0.1:80 - 10.0.0.2:4000: 17 bytes are lost", 17),
     NotGot("10.0.0.1:80 - 10.0.0.2:4000: not got"),
     KernelError("setsockopt(TCP_REPAIR, 1)", errno.EPERM, "10.0.0.1:80 - 10.0.0.2:4000"),
+    IsolationError("nf_tables refused: No such file or directory", errno.ENOENT),
     IciError(["one thing", "another thing"]),
     HelperError("has too much to do"),
 ]
@@ -58,6 +61,12 @@ def test_errors_arrive_as_they_were(error: TcpcpError) -> None:
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
     assert vars(arrived) == vars(error)
+
+
+def test_one_that_only_the_inside_knows_arrives_as_what_it_is() -> None:
+    arrived = protocol.error_of(protocol.failure_of(Unanswered("nf_tables did not answer", errno.ENOBUFS)))
+    assert type(arrived) is IsolationError
+    assert (str(arrived), arrived.errno) == ("nf_tables did not answer", errno.ENOBUFS)
 
 
 @pytest.mark.parametrize("name", ["SystemExit", "OSError", "Nothing", "__class__", "KernelError"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tcpcp.helper.__main__ import main
@@ -13,6 +15,9 @@ from tcpcp.helper.__main__ import main
         (["--mode", "rw"], "argument --mode: 'rw' is no file's mode"),
         (["--socket-owner", "no-such"], "argument --socket-owner: there is no user 'no-such'"),
         (["--socket-group", "no-such"], "argument --socket-group: there is no group 'no-such'"),
+        (["--max-held", "-5"], "argument --max-held: '-5' is no number from 1 on"),
+        (["--max-connections", "0"], "argument --max-connections: '0' is no number from 1 on"),
+        (["--max-image-bytes", "1k"], "argument --max-image-bytes: '1k' is no number from 1 on"),
         (["--user", "no-such"], "there is no user 'no-such'"),
     ],
 )
@@ -23,3 +28,9 @@ def test_what_is_wrong_with_an_argument_is_said(
         main(words)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_where_it_cannot_listen_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "sock", tmp_path / ("long" * 40)):
+        assert main(["--user", "root", "--socket", str(path)]) == 1
+        assert capsys.readouterr().err.startswith(f"tcpcp-helper: {path}: ")

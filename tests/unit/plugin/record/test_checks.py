@@ -91,6 +91,8 @@ def test_port_zero_asks_for_any() -> None:
         (with_("negotiated", snd_wscale=15), "snd_wscale is 15"),
         (with_("negotiated", rcv_wscale=-1), "rcv_wscale is -1"),
         (with_("negotiated", window_scaling=False), "snd_wscale is 7 without window scaling"),
+        (with_("negotiated", ecn=-1), "ecn is -1, must be true or false"),
+        (with_("negotiated", sack=2), "sack is 2, must be true or false"),
         (with_("negotiated", mss_clamp=0), "mss_clamp is 0"),
         (with_("negotiated", advmss=65536), "advmss is 65536"),
         (with_("window", max_window=64255), "max_window 64255 is below snd_wnd 64256"),
