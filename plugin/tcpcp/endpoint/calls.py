@@ -65,6 +65,7 @@ from tcpcp.endpoint import (
     host,
     inspection,
     left_open,
+    moved,
     patience,
     preparation,
     raw_segment,
@@ -77,7 +78,7 @@ from tcpcp.endpoint import (
     waking,
 )
 from tcpcp.endpoint.handed_in import HasFileno, as_socket
-from tcpcp.endpoint.holding import Holding
+from tcpcp.endpoint.held import Holding
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.reader import left_in, read, read_many
 from tcpcp.endpoint.restored import finish_restored
@@ -265,6 +266,7 @@ def _get_all(
         for one, ici in zip(held, icis, strict=True):
             one.left = left_in(ici)
         _stand_still(plain, held, icis, wanted, namespace)
+        holding.enter(held)
     except BaseException as exc:
         _undo_get(plain, held, exc)
         raise
@@ -410,6 +412,7 @@ def _create_all(
             if left:
                 left_open.take_over(holding.table(namespace), flows, icis, left)
             _stand_still(made, held, icis, flows, namespace)
+        holding.enter(held)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
@@ -505,7 +508,7 @@ def activate(sock: HasFileno) -> None:
     established.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
-    :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
+    :raises NotGot: it is from neither, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
@@ -545,7 +548,7 @@ def resume(sock: HasFileno) -> None:
     has reset the connection in this time waits for ever, without keepalive. :func:`activate` asks the
     peer, and so gets to know.
 
-    :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
+    :raises NotGot: it was not got, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
@@ -577,7 +580,8 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
 def renew(sock: HasFileno) -> None:
     """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    :raises NotGot: it was neither. :raises Unsupported: it is closed, or no socket.
+    :raises NotGot: it was neither, or another thread is at it still.
+    :raises Unsupported: it is closed, or no socket.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation has run out already: see :func:`get`.
     """
@@ -607,7 +611,8 @@ def release(sock: HasFileno) -> None:
     the server says of it. Who passes such connections on, a proxy's to its database, keeps another socket bound
     to their local address and port, no more, as long as they live: then connect() chooses other ports.
 
-    :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
+    :raises NotGot: it was neither got nor created, or runs again; or another thread is at it still, or quicker to
+        let it go.
     :raises Unsupported: it is closed, as after the first release, or no socket; nothing has changed.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
@@ -627,12 +632,12 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         plain = [as_socket(sock, stack) for sock in socks]
         held = stack.enter_context(holding.letting_go(plain))
         holding.renew(held)
-        holding.require_unmoved(plain, held)
+        moved.require_unmoved(plain, held)
         gone: list[Holding] = []
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                holding.require_unmoved([sock], [one])  # again: those before it took their time
+                moved.require_unmoved([sock], [one])  # again: those before it took their time
                 # Isolated until it is gone: its timers would send.
                 late = repair_mode.discard(sock, one.write_seq)
             except TcpcpError as exc:
