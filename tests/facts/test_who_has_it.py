@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from netns import Hosts
-from traces import is_held
+from netns import Hosts, eventually
+from traces import is_held, rules
 
 import tcpcp
 from tcpcp.endpoint import builder, calls, twins
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici
 
+KINDS = ("v4", "v6", "mapped")
 LETS_GO = (tcpcp.release, tcpcp.resume, tcpcp.activate, tcpcp.renew)
 
 
@@ -89,3 +91,108 @@ def test_not_created_yet(
         tcpcp.activate(given)
     given.sendall(b"goes on")
     assert peer.recv(10) == b"goes on"
+
+
+class Stopped:
+    """A thread that creates *ici*, and stands when that is isolated and its socket not connected."""
+
+    def __init__(self, pool: ThreadPoolExecutor, ici: Ici, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._stands, self._goes = threading.Event(), threading.Event()
+        self._works = calls._complete_all
+        self._error: Exception | None = None
+        monkeypatch.setattr(calls, "_complete_all", self._stop)
+        self.result: Future[socket.socket] = pool.submit(tcpcp.create, ici)
+        assert self._stands.wait(10)
+        monkeypatch.setattr(calls, "_complete_all", self._works)
+
+    def _stop(self, *args: object) -> None:
+        self._stands.set()
+        assert self._goes.wait(10)
+        if self._error:
+            raise self._error
+        self._works(*args)  # type: ignore[arg-type]
+
+    def go(self, error: Exception | None = None) -> Future[socket.socket]:
+        """:param error: what is to go wrong."""
+        self._error = error
+        self._goes.set()
+        return self.result
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_threads_create_it(
+    hosts: Hosts, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """An ICI that has come twice: one gets the connection, and the other none of its isolation."""
+    sock, peer = hosts.connect(kind)
+    with hosts.here.entered():
+        ici = passed(sock)
+        late = Stopped(other, ici, monkeypatch)
+        made = tcpcp.create(ici)
+        with pytest.raises(tcpcp.AddressInUse):
+            late.go().result(10)
+        assert is_held(peer)
+        tcpcp.renew(made)
+        tcpcp.activate(made)
+    eventually(lambda: not tcp_repair.get_outq(peer), "acknowledged")
+    assert rules(hosts.here).holding == 0
+
+
+def test_one_comes_to_nothing_before_the_other(
+    hosts: Hosts, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has isolated it, the second finds it so, and only the second creates it."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        ici = passed(sock)
+        first = Stopped(other, ici, monkeypatch)
+        with ThreadPoolExecutor(1) as another:
+            second = Stopped(another, ici, monkeypatch)
+            with pytest.raises(tcpcp.Unsupported):
+                first.go(tcpcp.Unsupported("")).result(10)
+            made = second.go().result(10)
+        assert is_held(peer)
+        tcpcp.activate(made)
+        eventually(lambda: not tcp_repair.get_outq(peer), "acknowledged")
+
+
+@pytest.mark.parametrize("error", (None, tcpcp.Unsupported("")), ids=("created", "nothing comes of it"))
+def test_released_while_another_creates_it(
+    hosts: Hosts, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """It stays isolated for who creates it; and unanswered as after any release should nothing come of that."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        ici = passed(sock)
+        late = Stopped(other, ici, monkeypatch)
+        tcpcp.release(tcpcp.create(ici))
+        if error is None:
+            made = late.go().result(10)
+        else:
+            with pytest.raises(tcpcp.Unsupported):
+                late.go(error).result(10)
+            assert is_held(peer)
+            made = tcpcp.create(ici)
+        tcpcp.renew(made)
+        assert is_held(peer)
+        tcpcp.activate(made)
+    eventually(lambda: not tcp_repair.get_outq(peer), "acknowledged")
+    assert rules(hosts.here).holding == 0
+    assert hosts.counters(hosts.there)["TcpEstabResets"] == 0
+
+
+def test_nothing_comes_of_it_and_of_the_other(
+    hosts: Hosts, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose isolation the second has found was an attempt too: nothing of it is left."""
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        ici = passed(sock)
+        before = rules(hosts.here).holding
+        first = Stopped(other, ici, monkeypatch)
+        with ThreadPoolExecutor(1) as another:
+            second = Stopped(another, ici, monkeypatch)
+            for one in (first, second):
+                with pytest.raises(tcpcp.Unsupported):
+                    one.go(tcpcp.Unsupported("")).result(10)
+        assert rules(hosts.here).holding == before

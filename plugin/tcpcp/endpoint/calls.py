@@ -259,7 +259,7 @@ def _get_all(
     flows = [flow for flow in wanted if flow]
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
     twins.require_none(flows, bound, namespace)
-    _hold(held, wanted, namespace)
+    holding.isolate(held, wanted, holding.table(namespace))
     _require_ours(held, namespace)
     icis = read_many(pairs, prepared)
     try:
@@ -307,15 +307,6 @@ def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: Ba
             repair_mode.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
         except TcpcpError as exc:
             error.add_note(f"and the socket could not be made to go on: {exc}")
-
-
-def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
-    """Isolate *flows*, each for its holding; those that are None need not be."""
-    table = holding.table(namespace)
-    for one, flow in zip(held, flows, strict=True):  # also where it fails half-way it is to be undone
-        one.flow, one.table = flow, table if flow is not None else None
-    if known := holding.flows(held):
-        table.hold(known)
 
 
 def size(source: Ici | HasFileno) -> int:
@@ -449,14 +440,13 @@ def _require(
 
 
 def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> list[Flow]:
-    """As :func:`_hold`; what was isolated already stays so, should this come to nothing.
+    """Isolate *flows*; what was isolated already stays so, should this come to nothing.
 
     :return: those that are to be taken over from another program.
     """
     table = holding.table(namespace)
     left = left_open.find(table, flows)
-    holding.take_over(held, flows, table)
-    _hold(held, flows, namespace)
+    holding.isolate(held, flows, table)
     return left
 
 
@@ -493,7 +483,7 @@ def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:
 
 
 def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
-    """Undo what :func:`_hold` did, as far as it went."""
+    """Undo what :func:`tcpcp.endpoint.holding.isolate` did, as far as it went."""
     try:
         holding.undo(held)
     except TcpcpError as exc:

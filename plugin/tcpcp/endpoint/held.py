@@ -1,4 +1,4 @@
-"""What is known of a socket that this process holds."""
+"""What is known of a socket that this process holds, and who shares its isolation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tcpcp.endpoint import isolation
 from tcpcp.endpoint.flow_table import FlowTable
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.reader import Left
@@ -29,7 +30,7 @@ class Holding:
     """One socket in repair mode.
 
     :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
-    :ivar before: its connection, where that was isolated by this process before.
+    :ivar before: its connection was isolated here before, for a socket that nobody has any more.
     :ivar lives: it had a connection when it was got or created.
     :ivar known: of its connection, to wake it by; None: it had none.
     :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
@@ -45,7 +46,7 @@ class Holding:
     options: Mapping[str, int] | None = None
     lives: bool = False
     known: Known | None = None
-    before: Flow | None = None
+    before: bool = False
     created: FlowTable | None = None
     left: Left | None = None
     last: bytes = b""
@@ -64,6 +65,52 @@ class Holding:
     def held_s(self) -> float:
         """For how long, in seconds."""
         return time.monotonic() - self.times.since
+
+
+class Shares:
+    """Whose the isolation of a connection is, by the filter and the key in it. The caller has a lock.
+
+    There may be several: whose socket is gone, or going, and those who are at work to make another, of whom the
+    kernel lets one connect.
+    """
+
+    def __init__(self) -> None:
+        self._having: dict[tuple[FlowTable, bytes], list[Holding]] = {}
+
+    def take(self, one: Holding, flow: Flow, filter_: FlowTable, *, there: bool) -> None:
+        """Let *one* share *flow*. :param there: it is isolated already."""
+        one.flow, one.table = flow, filter_
+        having = self._having.setdefault((filter_, flow.key), [])
+        if (
+            having and not there
+        ):  # whose socket was closed, and whose isolation has run out since, has none of it
+            over = time.monotonic() - isolation.TIMEOUT_S
+            having[:] = [other for other in having if other.times.renewed > over]
+        one.before = there and all(other.before for other in having)
+        having.append(one)
+
+    def others(self, one: Holding) -> Sequence[Holding]:
+        """Who has the connection of *one* beside it."""
+        if one.table is None or one.flow is None:
+            return ()
+        having = self._having.get((one.table, one.flow.key), ())
+        if len(having) == 1 and having[0] is one:  # nearly always
+            return ()
+        return [other for other in having if other is not one]
+
+    def lose(self, one: Holding) -> bool:
+        """*one* has its connection no longer; whether nobody has it then."""
+        others = self.others(one)
+        if one.table is not None and one.flow is not None:
+            if others:
+                self._having[one.table, one.flow.key] = list(others)
+            else:
+                self._having.pop((one.table, one.flow.key), None)
+        return not others
+
+    def clear(self) -> None:
+        """In a child after fork(): all is the parent's."""
+        self._having.clear()
 
 
 def some(names: Sequence[str]) -> str:

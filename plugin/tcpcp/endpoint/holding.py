@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tcpcp.endpoint import isolation, raw_segment
 from tcpcp.endpoint.flow_table import RAN_OUT, FlowTable
-from tcpcp.endpoint.held import Holding, some
+from tcpcp.endpoint.held import Holding, Shares, some
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.waking import Known
@@ -29,8 +29,7 @@ _lock = OwnLock()
 _known: dict[int, Holding] = {}
 #: Those that a thread is getting or creating at this moment: nobody else may have them, or let them go.
 _at_work: dict[int, Holding] = {}
-#: Connections whose isolation is another socket's by now than the one that it was for.
-_taken_over: set[Flow | None] = set()
+_shares = Shares()
 #: By the cookie of the network namespace.
 _tables: dict[int, FlowTable] = {}
 
@@ -80,10 +79,14 @@ def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[H
 
 
 def enter(holdings: Iterable[Holding]) -> None:
-    """*holdings*, from :func:`claim`, are got or created: whoever has the sockets may let them go from now on."""
+    """*holdings*, from :func:`claim`, are got or created: whoever has the sockets may let them go from now on.
+
+    A connection has one socket, so whoever had one of theirs has lost it.
+    """
     with _lock:
         for one in holdings:
             _known[one.cookie] = _at_work.pop(one.cookie)
+            _opened(other for other in _shares.others(one) if other.cookie in _known)
 
 
 def _forget_old() -> None:
@@ -91,7 +94,7 @@ def _forget_old() -> None:
     if len(_known) > _MANY:
         over = time.monotonic() - _LONG_S
         for cookie in [cookie for cookie, one in _known.items() if one.times.renewed < over]:
-            del _known[cookie]
+            _shares.lose(_known.pop(cookie))
 
 
 def find(socks: Iterable[socket.socket]) -> list[Holding]:
@@ -139,16 +142,18 @@ def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
             table_.rest()
 
 
-def take_over(holdings: Iterable[Holding], flows_: Sequence[Flow], filter_: FlowTable) -> None:
-    """Note of *holdings* which of their *flows_* are isolated already: for sockets that have been closed, or that
-    other threads are releasing, which leave it to these from now on.
+def isolate(holdings: Sequence[Holding], flows_: Sequence[Flow | None], filter_: FlowTable) -> None:
+    """Isolate *flows_*, each for its holding; those that are None need not be.
+
+    Also where it fails half-way :func:`undo` is due. Who has one of them already shares it from now on.
     """
-    there = set(filter_.held(flows_))
     with _lock:
+        there = set(filter_.held([flow for flow in flows_ if flow is not None]))
         for one, flow in zip(holdings, flows_, strict=True):
-            if flow in there:
-                one.before = flow
-                _taken_over.add(flow)
+            if flow is not None:
+                _shares.take(one, flow, filter_, there=flow in there)
+    if known := flows(holdings):
+        filter_.hold(known)
 
 
 def drop(holdings: Iterable[Holding]) -> None:
@@ -157,7 +162,7 @@ def drop(holdings: Iterable[Holding]) -> None:
         for one in holdings:
             _known.pop(one.cookie, None)
             _at_work.pop(one.cookie, None)
-            _taken_over.discard(one.before)
+            _shares.lose(one)
 
 
 def by_table(holdings: Iterable[Holding]) -> list[tuple[FlowTable, list[Holding]]]:
@@ -238,11 +243,15 @@ def pass_on(holdings: Sequence[Holding]) -> None:
     """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
 
     Where that cannot be changed they stay isolated for as long, which is as silent. So do those that another thread
-    has created since their sockets are gone.
+    creates since their sockets are gone: what it has created is not theirs any more.
     """
-    for filter_, theirs in by_table(holdings):
-        with contextlib.suppress(Expired, IsolationError), _lock:
-            filter_.pass_on([flow for flow in flows(theirs) if flow not in _taken_over])
+    with _lock:
+        for filter_, theirs in by_table(holdings):
+            shared = [one for one in theirs if _shares.others(one)]
+            with contextlib.suppress(Expired, IsolationError):
+                filter_.pass_on(flows(theirs), kept=flows(shared))
+                for one in theirs:
+                    _shares.lose(one)
 
 
 def introduce(holdings: Iterable[Holding], *, new: bool) -> None:
@@ -263,36 +272,40 @@ def let_through(holdings: Sequence[Holding]) -> None:
 
     :raises Expired: for those named; nothing has changed for those of the same network namespace.
     """
-    for filter_, theirs in by_table(holdings):
-        try:
-            filter_.let_through(flows(theirs))
-        except Expired:
-            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
-        _opened(theirs)
+    with _lock:  # or who shares one would take it for isolated still
+        for filter_, theirs in by_table(holdings):
+            try:
+                filter_.let_through(flows(theirs))
+            except Expired:
+                raise ran_out(_named(filter_.expired(flows(theirs)))) from None
+            _opened(theirs)
 
 
 def let_all_through(holdings: Sequence[Holding]) -> list[str]:
     """As :func:`let_through`, and those whose isolation has run out are named instead."""
     expired: list[Flow] = []
-    for filter_, theirs in by_table(holdings):
-        try:
-            filter_.let_through(flows(theirs))
-        except Expired:
-            over = filter_.expired(flows(theirs))
-            filter_.forget(over)
-            rest = [flow for flow in flows(theirs) if flow not in over]
-            if rest:
-                filter_.let_through(rest)
-            expired += over
-        _opened(theirs)
+    with _lock:
+        for filter_, theirs in by_table(holdings):
+            try:
+                filter_.let_through(flows(theirs))
+            except Expired:
+                over = filter_.expired(flows(theirs))
+                filter_.forget(over)
+                rest = [flow for flow in flows(theirs) if flow not in over]
+                if rest:
+                    filter_.let_through(rest)
+                expired += over
+            _opened(theirs)
     return _named(expired)
 
 
 def undo(holdings: Sequence[Holding]) -> None:
-    """Forget *holdings*, whose isolation was an attempt that failed."""
+    """Forget *holdings*, whose isolation was an attempt that failed; what another holding has stays isolated."""
     try:
-        for filter_, theirs in by_table(one for one in holdings if not one.before):
-            filter_.undo(flows(theirs))
+        with _lock:
+            alone = [one for one in holdings if _shares.lose(one) and not one.before]
+            for filter_, theirs in by_table(alone):
+                filter_.undo(flows(theirs))
     finally:
         drop(holdings)
 
@@ -304,6 +317,7 @@ def ran_out(names: Sequence[str]) -> Expired:
 
 def _opened(holdings: Iterable[Holding]) -> None:
     for one in holdings:
+        _shares.lose(one)
         one.table = one.flow = None
 
 
@@ -314,9 +328,8 @@ def _named(flows_: Iterable[Flow]) -> list[str]:
 def _after_fork() -> None:
     global _lock
     _lock = OwnLock()
-    _known.clear()
-    _at_work.clear()
-    _taken_over.clear()
+    for entered in (_known, _at_work, _shares):
+        entered.clear()
     for one in _tables.values():
         one.abandon()
     _tables.clear()
