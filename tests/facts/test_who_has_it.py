@@ -13,7 +13,8 @@ from traces import is_held, rules
 
 import tcpcp
 from tcpcp.endpoint import builder, calls, twins
-from tcpcp.kernel import tcp_repair
+from tcpcp.endpoint.flow_table import FlowTable
+from tcpcp.kernel import diag, tcp_repair
 from tcpcp.record.ici import Ici
 
 KINDS = ("v4", "v6", "mapped")
@@ -196,3 +197,42 @@ def test_nothing_comes_of_it_and_of_the_other(
                 with pytest.raises(tcpcp.Unsupported):
                     one.go(tcpcp.Unsupported("")).result(10)
         assert rules(hosts.here).holding == before
+
+
+@pytest.mark.parametrize("got", (False, True), ids=("runs", "got"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ici_that_comes_again(hosts: Hosts, monkeypatch: pytest.MonkeyPatch, kind: str, got: bool) -> None:
+    """Its connection lives here, and is not isolated for a moment because of it, nor let through."""
+    sock, peer = hosts.connect(kind)
+    with hosts.here.entered():
+        ici = passed(sock)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+        if got:
+            tcpcp.get(made)
+        with monkeypatch.context() as patched:
+            patched.setattr(FlowTable, "hold", lambda *_: pytest.fail("isolated"))
+            with pytest.raises(tcpcp.AddressInUse):
+                tcpcp.create(ici)
+        if got:
+            assert is_held(peer)
+            tcpcp.renew(made)
+            tcpcp.resume(made)
+    made.sendall(b"goes on")
+    assert peer.recv(10) == b"goes on"
+
+
+@pytest.mark.parametrize("kind", ("v4", "v6"))
+def test_which_ends_are_taken(hosts: Hosts, kind: str) -> None:
+    """By what connects, or runs; one that listens has none. More are asked for than have room in one answer."""
+    sock, peer = hosts.connect(kind)
+    with hosts.here.entered():
+        flow = calls.flow_of(sock)
+        listener = socket.create_server(sock.getsockname()[:2], family=sock.family)
+        local, there = (flow.local.packed, flow.local.port), flow.peer.packed
+        asked = [((local, (there, port)), 0) for port in range(1, 101)]
+        asked[70] = ((local, (there, flow.peer.port)), 0)
+        assert diag.connected(asked) == [70]
+        assert diag.connected([]) == []
+        listener.close()
+    peer.close()

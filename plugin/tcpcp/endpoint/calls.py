@@ -23,6 +23,7 @@ From ICI to socket (:func:`create`; `builder`)
 1.  Options, congestion control, receive buffer: before repair mode.
 2.  TCP_REPAIR 1, which lets it be bound beside others (`repair_mode`); bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
+    Unless another socket has it here, which would be cut off: `diag` is asked first.
 4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
     segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0: `connecting`. connect() sends nothing in repair mode,
     and leaves the send window 0.
@@ -57,6 +58,7 @@ from tcpcp.endpoint import (
     beforehand,
     builder,
     congestion,
+    connecting,
     feeding,
     fingerprint,
     first_namespace,
@@ -86,7 +88,7 @@ from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, Moved, TcpcpError
-from tcpcp.kernel import fields, socket_filter, tcp_repair
+from tcpcp.kernel import diag, fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, whole
 from tcpcp.record.checks import Limits
@@ -355,8 +357,9 @@ def create(
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises PermissionDenied: no CAP_NET_BIND_SERVICE for a local port below net.ipv4.ip_unprivileged_port_start,
         1024 where nobody has changed it.
-    :raises AddressInUse: the connection exists on this host, or its port is taken. Or one between the same two ends
-        has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no timestamps.
+    :raises AddressInUse: the connection exists on this host, where it goes on, or its port is taken. Or one between
+        the same two ends has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no
+        timestamps.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
     """
@@ -398,7 +401,8 @@ def _create_all(
             for one in held:
                 one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
-            left = _hold_created(held, flows, namespace) if isolate else []
+            interfaces = [_interface(*one) for one in zip(made, icis, given, strict=True)]
+            left = _hold_created(held, flows, interfaces, namespace) if isolate else []
             _complete_all(icis, made, flows, given, limits, same_path)
             if left:
                 left_open.take_over(holding.table(namespace), flows, icis, left)
@@ -420,6 +424,10 @@ def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoi
     return ici.local if given is None and ici.local.port else socket_ends.local_end(sock)
 
 
+def _interface(sock: socket.socket, ici: Ici, given: socket.socket | None) -> int:
+    return diag.interface_of(sock) if ici.device or given is not None else 0
+
+
 def _require(
     icis: Sequence[Ici], given: Sequence[socket.socket | None], same_path: bool, usual: Set[str]
 ) -> tuple[Limits, int]:
@@ -439,13 +447,16 @@ def _require(
     return limits, namespace
 
 
-def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> list[Flow]:
+def _hold_created(
+    held: Sequence[Holding], flows: Sequence[Flow], interfaces: Sequence[int], namespace: int
+) -> list[Flow]:
     """Isolate *flows*; what was isolated already stays so, should this come to nothing.
 
     :return: those that are to be taken over from another program.
     """
     table = holding.table(namespace)
     left = left_open.find(table, flows)
+    connecting.require_free(flows, interfaces)
     holding.isolate(held, flows, table)
     return left
 
