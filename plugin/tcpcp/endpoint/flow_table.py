@@ -154,9 +154,10 @@ class FlowTable:
             self._change_held(flows, self._rules.added("flows", flows))
             self._held.note(flows)
 
-    def pass_on(self, flows: Sequence[Flow]) -> None:
+    def pass_on(self, flows: Sequence[Flow], *, kept: Sequence[Flow] = ()) -> None:
         """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
 
+        :param kept: those of them that are isolated all the same, for other sockets that are being made.
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
         _in_parts(flows, self._pass_on_part, self._renew_part)
@@ -169,10 +170,11 @@ class FlowTable:
             ]
             gone = self._rules.erased("back", self._back.among(flows))
             # What another process let through outweighs what is passed on here, but not what is isolated.
-            marked = self._rules.added("flows", self._elsewhere("back", flows))
+            marked = self._rules.added("flows", [*self._elsewhere("back", flows), *kept])
             self._change_held(flows, [*fresh, *gone, *marked])
             self._passed.note(flows)
             self._held.drop(flows)
+            self._held.note(kept)
             self._back.drop(flows)
 
     def let_through(self, flows: Sequence[Flow]) -> None:
