@@ -160,9 +160,14 @@ class FlowTable:
         :param kept: those of them that are isolated all the same, for other sockets that are being made.
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
-        _in_parts(flows, self._pass_on_part, self._renew_part)
+        keys = {flow.key for flow in kept}
 
-    def _pass_on_part(self, flows: Sequence[Flow]) -> None:
+        def part(flows: Sequence[Flow]) -> None:
+            self._pass_on_part(flows, [flow for flow in flows if flow.key in keys])
+
+        _in_parts(flows, part, self._renew_part)
+
+    def _pass_on_part(self, flows: Sequence[Flow], kept: Sequence[Flow]) -> None:
         with self._lock:
             fresh = [
                 *self._rules.erased("passed", self._passed.among(flows)),
