@@ -167,22 +167,17 @@ def get(sock: HasFileno) -> Ici:
     A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,
     goes on as if nothing was: the kernel looks at repair mode when a call begins. What it does after this returns,
     as what splice(2) and shutdown() do, the ICI does not have: :func:`release` looks, and refuses with ``Moved``;
-    :func:`resume` goes on with the connection here, and nothing is lost.
-
-    A thread that waits in recv() for more than has come (MSG_WAITALL, SO_RCVLOWAT over 1) has what came in its
-    buffer: the kernel counts that as read, so the ICI does not have it, and nothing tells that the thread does not
-    know of it yet. It gets it when its call ends, here: at :func:`release` too few bytes, without an error. So end
-    such calls before, or read what there is and wait with poll().
+    :func:`resume` goes on with the connection here, and nothing is lost. One that waits for more than has come
+    (MSG_WAITALL, SO_RCVLOWAT over 1) has that in its buffer: it counts as read, the ICI does not have it, nothing
+    tells. It gets it when its call ends: at :func:`release`, too few bytes, here.
 
     It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
     anew. After that packets reach the socket again and are acknowledged, so that the ICI does not describe
     the connection any more: then :func:`release` refuses with ``Expired``, and :func:`resume` says so.
-
     Only the process that called this can go on with it. Should it be killed while another one has the socket too
     (a parent its child's, say), that one can take the socket out of repair mode by hand, with setsockopt() of
     TCP_REPAIR, -1, once the isolation has run out: the connection goes on. TCP_USER_TIMEOUT, SO_KEEPALIVE and
     SO_REUSEADDR have then to be set as they are to be, for nobody else knows what they were.
-
     What the kernel would still have told of what was sent with MSG_ZEROCOPY it tells nobody: :func:`release` lets
     go of the memory, and the new socket counts from 0.
 

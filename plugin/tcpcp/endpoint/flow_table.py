@@ -19,11 +19,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from tcpcp.endpoint import flow_rules, isolation, new_connections
 from tcpcp.endpoint.elements import Elements
 from tcpcp.endpoint.flow_rules import FlowRules, Optional
+from tcpcp.endpoint.in_parts import in_parts, in_parts_after
 from tcpcp.endpoint.isolation import Flow, flow_sets
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.errors import Expired, IsolationError, PermissionDenied
@@ -46,7 +47,7 @@ class FlowTable:
     :ivar number: for :mod:`tcpcp.endpoint.left_open`.
 
     Every change is one batch: it is in force whole or not at all. It is several only where a program that is not
-    root of the first user namespace has more connections than one may have (:func:`_in_parts`). All methods raise
+    root of the first user namespace has more connections than one may have (`in_parts`). All methods raise
     :class:`tcpcp.errors.IsolationError` or :class:`tcpcp.errors.PermissionDenied`, and may be called from any
     thread.
     """
@@ -77,14 +78,12 @@ class FlowTable:
                 self._make([])
                 tracking.load(self._netlink)
 
+    @in_parts
     def hold(self, flows: Sequence[Flow]) -> None:
         """Isolate *flows*, for :data:`tcpcp.endpoint.isolation.TIMEOUT_S` from now on.
 
         Once this returns, at most one packet for each processor is still being delivered.
         """
-        _in_parts(flows, self._hold_part)
-
-    def _hold_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             try:
                 self._hold(self._rules.added("flows", flows))
@@ -142,14 +141,12 @@ class FlowTable:
             others = [one for one in _ours(self._netlink) if one.name != self.name]
         return [one.name for one in others]
 
+    @in_parts
     def renew(self, flows: Sequence[Flow]) -> None:
         """Start the timeout of *flows* anew.
 
         :raises Expired: some of them are not isolated any more; no other has changed.
         """
-        _in_parts(flows, self._renew_part)
-
-    def _renew_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             self._change_held(flows, self._rules.added("flows", flows))
             self._held.note(flows)
@@ -162,12 +159,13 @@ class FlowTable:
         """
         keys = {flow.key for flow in kept}
 
-        def part(flows: Sequence[Flow]) -> None:
-            self._pass_on_part(flows, [flow for flow in flows if flow.key in keys])
+        @in_parts_after(FlowTable.renew)
+        def change(table: FlowTable, flows: Sequence[Flow]) -> None:
+            table._pass_on(flows, [flow for flow in flows if flow.key in keys])
 
-        _in_parts(flows, part, self._renew_part)
+        change(self, flows)
 
-    def _pass_on_part(self, flows: Sequence[Flow], kept: Sequence[Flow]) -> None:
+    def _pass_on(self, flows: Sequence[Flow], kept: Sequence[Flow]) -> None:
         with self._lock:
             fresh = [
                 *self._rules.erased("passed", self._passed.among(flows)),
@@ -182,6 +180,7 @@ class FlowTable:
             self._held.note(kept)
             self._back.drop(flows)
 
+    @in_parts_after(renew)
     def let_through(self, flows: Sequence[Flow]) -> None:
         """*flows* run here from now on, whoever has passed them on before.
 
@@ -189,9 +188,6 @@ class FlowTable:
 
         :raises Expired: some of them were not isolated any more; nothing has changed.
         """
-        _in_parts(flows, self._let_through_part, self._renew_part)
-
-    def _let_through_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             others = self._others()
             more = self._rules.erased("passed", self._passed.among(flows))
@@ -211,11 +207,9 @@ class FlowTable:
             self._reconnect()
             tracking.introduce(self._netlink, ends, new=new)
 
+    @in_parts
     def undo(self, flows: Sequence[Flow]) -> None:
         """Take :meth:`hold` of *flows*, which may have failed, back; what was passed on before is so again."""
-        _in_parts(flows, self._undo_part)
-
-    def _undo_part(self, flows: Sequence[Flow]) -> None:
         with self._lock:
             self._held.drop(flows)
             if self._made:
@@ -352,27 +346,6 @@ class FlowTable:
             # It is in nobody's way but the packets'; the next time will do.
             return isinstance(exc, IsolationError) and exc.errno == errno.ENOENT
         return True
-
-
-def _in_parts(
-    flows: Sequence[Flow],
-    change: Callable[[Sequence[Flow]], None],
-    first: Callable[[Sequence[Flow]], None] | None = None,
-) -> None:
-    """Carry *change* out for all *flows*, or for halves of them where they are more than one batch may have.
-
-    :param first: likewise, before any half: it fails where *change* would, so that none is changed then.
-    """
-    try:
-        change(flows)
-    except IsolationError as exc:
-        if exc.errno != errno.EMSGSIZE or len(flows) < 2:
-            raise
-        if first is not None:
-            _in_parts(flows, first)
-        middle = len(flows) // 2
-        for half in (flows[:middle], flows[middle:]):
-            _in_parts(half, change)
 
 
 def _ours(netlink: netfilter.Netlink) -> list[nft_rules.Table]:
