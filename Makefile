@@ -16,7 +16,7 @@ report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 setup:
 	@tools/setup
 
-# Podman and runc, for the tests with containers.
+# Podman, runc and crun, for the tests with containers.
 setup-containers:
 	@tools/setup containers
 
@@ -67,7 +67,7 @@ lab-tests:
 	@tools/setup long
 	@$(PYTEST) $(LABS) -m "not containers" $(PYTEST_OPTIONS) tests/lab
 
-# Containers by podman and runc, and the plug-in for the CRIU that these run.
+# Containers by podman, runc and crun, and the plug-in for the CRIU that these run.
 test-containers: setup-containers
 	@$(PYTEST) -m containers $(PYTEST_OPTIONS) $(call report,containers) tests/lab
 

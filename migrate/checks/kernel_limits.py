@@ -78,6 +78,19 @@ def promised(subject: Subject) -> Iterator[Reason]:
         yield Reason("not-promised", DESTINATION, text, remedy)
 
 
+def promised_at_once(subject: Subject) -> Iterator[Reason]:
+    """A kernel that guesses promises no call more than all of its memory: CRIU asks for all that is reserved."""
+    there = subject.destination.promised_at_once_bytes
+    for task in subject.process.tasks:
+        if 0 < there < task.largest_private_bytes:
+            text = (
+                f"{subject.who(task.pid)} has reserved {size(task.largest_private_bytes)} at once, which CRIU asks"
+                f" for when it builds it; the kernel there promises {size(there)}, its memory and swap"
+            )
+            remedy = "Let it promise more, until the process has moved: sysctl -w vm.overcommit_memory=1"
+            yield Reason("not-promised-at-once", DESTINATION, text, remedy)
+
+
 def queued_signals(subject: Subject) -> Iterator[Reason]:
     """CRIU sends the real-time signals that wait once more, in the place of the user there."""
     needed, most = subject.process.queued_signals, subject.destination.most_signals

@@ -393,6 +393,12 @@ WORDS = {
         "{what}, to be copied with {who}, is too deep in directories: a path has less than 4096 bytes",
         "Copy it yourself, and name the directories beside it with --copy-tree.",
     ),
+    "tree-left-out": Words(
+        "{who} has {what} open, which --copy-tree leaves out: a named pipe, a device, a socket, or on a file system"
+        " that is mounted there",
+        "Name the directories beside it with --copy-tree, one by one, and make this one there yourself (mkfifo,"
+        " mount).",
+    ),
     "tree-set-id": Words(
         "{what}, to be copied with {who}, is a program that runs as its owner, and is not copied",
         "Take these rights from it (chmod ug-s), or move it elsewhere and install it on the destination.",
@@ -405,6 +411,8 @@ NOTES = {
     " and takes {size} more",
     "locked-future": "{who} has all of its memory locked (mlockall): what it maps after the move is not, even if it"
     " has asked for that (MCL_FUTURE)",
+    "stopped-child": "{who} is stopped: after the move its parent is told of that (WUNTRACED, SIGCHLD) as if it had"
+    " just happened",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
     "processor-time": "{who} may use {what} s of processor time (ulimit -t): counted from 0 after the move",

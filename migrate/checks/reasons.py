@@ -28,6 +28,7 @@ from migrate.checks.kernel_limits import (
     mappings,
     numbers_of_descriptors,
     promised,
+    promised_at_once,
     queued_signals,
 )
 from migrate.checks.mounted import mounts_permit
@@ -305,5 +306,6 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     numbers_of_descriptors,
     mappings,
     promised,
+    promised_at_once,
     queued_signals,
 )

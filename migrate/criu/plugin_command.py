@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from migrate.criu import configuration
+from migrate.criu import configuration, crun
 from migrate.errors import Exit, UsageError
 from tcpcp.criu import hook
 
@@ -74,12 +74,15 @@ def main(words: Sequence[str]) -> int:
         if options.command == "install":
             return _install(options.runtime)
         return _status() if options.command == "status" else _uninstall()
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         print(f"migrate plugin: {error}", file=sys.stderr)
         return Exit.UNTOUCHED
 
 
 def _install(runtime: str) -> int:
+    found = _of_crun(runtime)
+    if found and runtime == "crun" and crun.program():
+        return _say([*found, "nothing was installed"])
     for file in configuration.install(runtime):
         print(f"{file}: has the plug-in")
     if _systemd():
@@ -90,7 +93,21 @@ def _install(runtime: str) -> int:
         print(f"{UNIT}: enabled")
     elif not answers():
         print(f"there is no systemd here: start `{sys.executable} -I -m tcpcp.criu.resident` as root")
+    for text in found:
+        print(f"note: {text}")
     return _say(configuration.problems())
+
+
+def _of_crun(runtime: str) -> list[str]:
+    """Why the plug-in will do nothing for crun's containers, if it is installed for *runtime*.
+
+    :raises OSError, subprocess.SubprocessError: crun does not say.
+    """
+    if "crun.conf" not in configuration.RUNTIMES[runtime]:
+        return []
+    if (path := crun.program()) is None:
+        return ["there is no crun here"] if runtime == "crun" else []
+    return [text] if (text := crun.without_criu(path)) else []
 
 
 def _status() -> int:
@@ -99,6 +116,9 @@ def _status() -> int:
         print(f"{file}: has the plug-in")
     if not files:
         return _say(["not installed"])
+    if any(file.name == "crun.conf" for file in files):
+        for text in _of_crun("podman"):
+            print(f"note: {text}")
     found = configuration.problems()
     if not answers():
         found.append(

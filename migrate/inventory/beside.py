@@ -12,6 +12,8 @@ from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
 #: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
 _PATH_BYTES = 4096
+#: Nothing that CRIU opens by its path.
+_NOT_OPENED = frozenset({File.NEIGHBOUR, File.COPIED_TREE, File.DELETED})
 
 
 def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> list[str]:
@@ -40,6 +42,7 @@ def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> li
             elif not _goes_along(status) and name not in own:
                 left.append(name)
         notes += _left(path, left)
+        process.obstacles.extend(_used(process, left))
     if copying:
         inside.add(process.files)
         process.files.extend(list(neighbours.of(process.files, trees)))
@@ -86,6 +89,14 @@ def _obstacle(path: str, status: os.stat_result) -> str:
 
 def _goes_along(status: os.stat_result) -> bool:
     return any(kind(status.st_mode) for kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))
+
+
+def _used(process: ProcessInventory, left: list[str]) -> Iterator[Obstacle]:
+    """What is left out, or is below what is mounted there, and the process has open: CRIU would miss it."""
+    below = tuple(f"{path}/" for path in left)
+    for path in sorted({one.path for one in process.files if one.use not in _NOT_OPENED}):
+        if path in left or path.startswith(below):
+            yield Obstacle(code="tree-left-out", pid=process.root_pid, what=path)
 
 
 def _left(top: str, paths: list[str]) -> list[str]:

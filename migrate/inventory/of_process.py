@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from migrate.criu import own_namespace
@@ -98,12 +99,12 @@ def _inspect(root_pid: int) -> ProcessInventory:
             expected = own if pid == root_pid else root
             found.obstacles.extend(namespaces.foreign(pid, proc.namespaces(pid), expected))
             _tracer(pid, found)
-            _frozen(pid, found)
+            _still(pid, found)
             _limits(task, found)
             _scheduling(task, found)
             found.obstacles.extend(locked.obstacles(pid, proc.status(pid)))
             files.add_process(pid)
-            kernel_limits.of_task(task, proc.text(pid, "maps"))
+            kernel_limits.of_task(task, proc.text(pid, "maps"), partial(proc.text, pid, "smaps"))
             tables.add_process(pid, files)
             task.highest_descriptor = max(tables.tables[pid], default=0)
         except Gone:
@@ -194,8 +195,11 @@ def _holds(tracer: int) -> bool:
     return False
 
 
-def _frozen(pid: int, found: ProcessInventory) -> None:
-    """CRIU waits for ever for one that a frozen cgroup holds, and may kill it when it ends."""
+def _still(pid: int, found: ProcessInventory) -> None:
+    """CRIU waits for ever for one that a frozen cgroup holds, and may kill it when it ends; who is stopped is so
+    anew for its parent, where that moves too."""
+    if pid != found.root_pid and proc.status(pid).get("State", "").startswith("T"):
+        found.obstacles.append(Obstacle(code="stopped-child", pid=pid))
     if cgroup := freezer.frozen_by(pid):
         found.obstacles.append(Obstacle(code="frozen", pid=pid, what=str(cgroup)))
 

@@ -335,7 +335,7 @@ class TcpSocket(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., inode: _Optional[int] = ..., state: _Optional[int] = ..., local_ip: _Optional[bytes] = ..., local_port: _Optional[int] = ..., peer_ip: _Optional[bytes] = ..., peer_port: _Optional[int] = ..., congestion: _Optional[str] = ..., problem: _Optional[str] = ..., ipv6_socket: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., device: _Optional[str] = ..., holder: _Optional[str] = ..., backlog: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "kernel_thread", "uid", "zombie", "memory_policy", "mappings", "private_bytes", "highest_descriptor")
+    __slots__ = ("pid", "ppid", "sid", "pgid", "comm", "tids", "kernel_thread", "uid", "zombie", "memory_policy", "mappings", "private_bytes", "highest_descriptor", "largest_private_bytes")
     PID_FIELD_NUMBER: _ClassVar[int]
     PPID_FIELD_NUMBER: _ClassVar[int]
     SID_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +349,7 @@ class Task(_message.Message):
     MAPPINGS_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     pid: int
     ppid: int
     sid: int
@@ -362,7 +363,8 @@ class Task(_message.Message):
     mappings: int
     private_bytes: int
     highest_descriptor: int
-    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., kernel_thread: _Optional[bool] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ..., mappings: _Optional[int] = ..., private_bytes: _Optional[int] = ..., highest_descriptor: _Optional[int] = ...) -> None: ...
+    largest_private_bytes: int
+    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., sid: _Optional[int] = ..., pgid: _Optional[int] = ..., comm: _Optional[str] = ..., tids: _Optional[_Iterable[int]] = ..., kernel_thread: _Optional[bool] = ..., uid: _Optional[int] = ..., zombie: _Optional[bool] = ..., memory_policy: _Optional[str] = ..., mappings: _Optional[int] = ..., private_bytes: _Optional[int] = ..., highest_descriptor: _Optional[int] = ..., largest_private_bytes: _Optional[int] = ...) -> None: ...
 
 class Obstacle(_message.Message):
     __slots__ = ("code", "pid", "fd", "what", "size_bytes")
@@ -445,7 +447,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -481,6 +483,7 @@ class HostInventory(_message.Message):
     END_OF_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     UNPROMISED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MOST_SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_AT_ONCE_BYTES_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -509,7 +512,8 @@ class HostInventory(_message.Message):
     end_of_descriptors: int
     unpromised_bytes: int
     most_signals: int
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ...) -> None: ...
+    promised_at_once_bytes: int
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets", "runtime")

@@ -152,7 +152,7 @@ class AlreadyGot(TcpcpError):
 class NotGot(TcpcpError):
     """This process has neither got nor created the socket, or it runs already, or it was given twice.
 
-    Nothing has changed.
+    Or another thread is getting or creating it still. Nothing has changed.
     """
 
 

@@ -19,6 +19,7 @@ from traces import NOTHING, rules
 
 import tcpcp
 from tcpcp.endpoint import holding, isolation
+from tcpcp.endpoint.held import Holding
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
@@ -217,7 +218,7 @@ def test_what_the_peer_ends_between_the_filter_and_a_sockets_turn_is_no_error(
     wait_state(sock, State.CLOSE_WAIT)
     lift = holding.let_all_through
 
-    def lift_and_wait(held: Sequence[holding.Holding]) -> list[str]:
+    def lift_and_wait(held: Sequence[Holding]) -> list[str]:
         found = lift(held)
         wait_state(sock, State.CLOSE)
         return found

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import pytest
 from harness.wait import eventually
 from netns import Namespace, ip
+from unknown_connection import forgotten, is_reset, sends
 
-from tcpcp.criu import new_ports
+from tcpcp.criu import muting
 from tcpcp.criu.new_ports import NewPorts
-from tcpcp.kernel import nft, tcp_repair
+from tcpcp.kernel import nft
 
 
 @dataclass
@@ -34,15 +35,7 @@ class Bridged:
 
     def forgotten(self) -> socket.socket:
         """The peer's end of a connection of which the container knows nothing any more."""
-        with self.container.entered():
-            listener = socket.create_server(("10.8.0.2", 80))
-        with self.peer.entered():
-            asking = socket.create_connection(("10.8.0.2", 80), 10)
-        served, _ = listener.accept()
-        listener.close()
-        tcp_repair.set_repair(served, tcp_repair.ON)
-        served.close()
-        return asking
+        return forgotten(self.peer, self.container, "10.8.0.2")
 
 
 @pytest.fixture
@@ -64,30 +57,6 @@ def ports(bridged: Bridged) -> Iterator[NewPorts]:
         made = NewPorts()
         yield made
         made.close()
-
-
-def is_reset(connection: socket.socket) -> bool:
-    connection.setblocking(False)
-    try:
-        connection.recv(1)
-    except BlockingIOError:
-        return False
-    except ConnectionResetError:
-        return True
-    raise AssertionError("the connection ended otherwise")
-
-
-def sends(connection: socket.socket) -> int:
-    """Say something, and wait until it was said again: an answer would have come. :return: how often."""
-    connection.sendall(b"x")
-
-    def repeated() -> int:
-        if is_reset(connection):
-            return 1
-        # struct tcp_info, tcpi_total_retrans (include/uapi/linux/tcp.h)
-        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[100]
-
-    return eventually(repeated, "it is sent again, or reset")
 
 
 def test_a_port_that_is_new_sends_no_reset(bridged: Bridged, ports: NewPorts) -> None:
@@ -118,7 +87,7 @@ def test_a_port_is_new_for_some_time_only(
 ) -> None:
     bridged.connect_to_bridge("veth0", bridged.container, "10.8.0.2")
     ports.look()
-    monkeypatch.setattr(new_ports, "NEW_S", 0)
+    monkeypatch.setattr(muting, "NEW_S", 0)
     ports.tick()
     with bridged.forgotten() as connection:
         connection.sendall(b"x")
@@ -139,7 +108,7 @@ def test_ports_that_were_there_are_not_new(bridged: Bridged) -> None:
 
 def test_it_ends_with_its_owner(bridged: Bridged, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody renews what a helper that was killed had made, and then nothing is muted any more."""
-    monkeypatch.setattr(new_ports, "_ARMED_S", 1)
+    monkeypatch.setattr(muting, "_ARMED_S", 1)
     with bridged.host.entered():
         ports = NewPorts()
         began = time.monotonic()

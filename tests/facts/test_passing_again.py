@@ -21,9 +21,9 @@ from wire import captured
 
 import tcpcp
 from tcpcp.endpoint import (
-    calls,
     feeding,
     filling,
+    holding,
     inspection,
     isolation,
     raw_segment,
@@ -148,7 +148,7 @@ def test_everything_is_refused_before_the_first_call(hosts: Hosts, monkeypatch: 
     ici = passed(hosts, sock)
     for name in ("set_repair", "set_int", "set_bytes"):
         monkeypatch.setattr(tcp_repair, name, lambda *_: pytest.fail("a call"))
-    monkeypatch.setattr(calls, "_hold", lambda *_: pytest.fail("a filter"))
+    monkeypatch.setattr(holding, "isolate", lambda *_: pytest.fail("a filter"))
     wrong = {
         "state is LISTEN": dataclasses.replace(ici, state=State.LISTEN),
         "is multicast": dataclasses.replace(ici, peer=Endpoint(ip_address("224.0.0.1"), 1)),

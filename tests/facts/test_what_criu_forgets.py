@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -282,6 +283,15 @@ def test_what_may_be_its_own(namespace: Namespace, nothing_left: None, call: str
 def test_huge_pages_with_a_name(namespace: Namespace, mapped: str) -> None:
     """In a mount namespace of its own, which is found too."""
     assert "huge-pages" in found_in(HUGE_NAMED + mapped + "ready()")
+
+
+def test_a_child_that_is_stopped(namespace: Namespace) -> None:
+    """Seen by the check alone: a tree that is frozen is stopped as a whole."""
+    code = "child = os.fork() or signal.pause(); os.kill(child, signal.SIGSTOP); os.waitpid(child, os.WUNTRACED)\n"
+    with program(f"import signal\n{code}ready()") as pid:
+        (found,) = inventory.process(pid).obstacles
+        os.kill(found.pid, signal.SIGKILL)
+    assert found.code == "stopped-child" and found.code in NOTES and found.pid != pid
 
 
 def test_secret_memory_that_was_given_back(namespace: Namespace) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ NETWORK, BRIDGE, UPLINK = "bridged", "ctr0", "uplink0"
 #: Of the containers, which are on one wire with the peer's second leg, whatever host they are on.
 PREFIX = "10.99.0"
 PEER = f"{PREFIX}.9"
+#: The same for those with a macvlan above the host's own interface.
+MACVLAN, MACVLAN_PREFIX, MACVLAN_PARENT = "macvlans", "10.98.0", "eth0"
 #: Of podman's bridge on each host.
 GATEWAYS = {"origin": f"{PREFIX}.1", "destination": f"{PREFIX}.2"}
 REDIS = ("/usr/bin/redis-server", "--save", "", "--protected-mode", "no", "--logfile", "")
@@ -50,16 +53,23 @@ pids_limit = 0
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 runtime = "runc"
+[engine.runtimes]
+crun = ["/usr/local/bin/crun"]
 [network]
 network_backend = "netavark"
 """
+#: A host of the lab has cgroups of version 2. Where the machine has some of version 1 beside them, which it does
+#: not show, CRIU would make all of these anew below the container's at each restore, and dump them the next time.
+CRUN_CONFIGURATION = "manage-cgroups=ignore\n"
 _OURS = "lab-containers-"
+#: Debian 12's is built without CRIU: `make setup-containers` gets a newer one.
+CRUN = Path(sys.executable).with_name("crun")
 
 
 def missing() -> list[str]:
     """Programs that `make setup-containers` installs, and are not here."""
     found = {name: shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in ("podman", "runc")}
-    return [name for name, path in found.items() if path is None]
+    return [name for name, path in found.items() if path is None] + ["crun"] * (not CRUN.exists())
 
 
 def libraries(program: str) -> set[str]:
@@ -98,6 +108,11 @@ def sweep() -> None:
                     Path(directory).rmdir()
 
 
+def cgroup_parent(lab: Lab) -> str:
+    """The cgroup in which those of *lab*'s containers are, so that :func:`sweep` finds them."""
+    return f"/{_OURS}{lab.name}"
+
+
 def cgroups_left(lab: Lab) -> list[Path]:
     """Cgroups of the containers of *lab*."""
     return [found for top in _hierarchies() if (found := top / f"{_OURS}{lab.name}").exists()]
@@ -120,13 +135,19 @@ class Containers:
         for name in HOSTS:
             self._give_storage(lab.hosts[name])
             self._give_network(lab.hosts[name])
-        lab.hosts["peer"].exec(["ip", "address", "add", f"{PEER}/24", "dev", "eth1"])
+        for prefix in (PREFIX, MACVLAN_PREFIX):
+            lab.hosts["peer"].exec(["ip", "address", "add", f"{prefix}.9/24", "dev", "eth1"])
         self._give_image()
 
     def _give_storage(self, host: Host) -> None:
         """A file system in memory: overlayfs takes it for the layer that is written to, and no other overlay."""
         Path(f"{host.root}/etc/containers/networks").mkdir(parents=True, exist_ok=True)
         Path(f"{host.root}/etc/containers/containers.conf").write_text(CONFIGURATION)
+        Path(f"{host.root}/usr/local/bin").mkdir(parents=True, exist_ok=True)
+        Path(f"{host.root}/usr/local/bin/crun").unlink(missing_ok=True)
+        Path(f"{host.root}/usr/local/bin/crun").symlink_to(CRUN)
+        Path(f"{host.root}/etc/criu").mkdir(exist_ok=True)
+        Path(f"{host.root}/etc/criu/crun.conf").write_text(CRUN_CONFIGURATION)
         Path(f"{host.root}/var/lib/containers").mkdir(parents=True, exist_ok=True)
         host.exec(["mount", "-t", "tmpfs", "-o", "size=4g", "containers", "/var/lib/containers"])
 
@@ -155,6 +176,8 @@ class Containers:
             "ipam_options": {"driver": "host-local"},
         }
         Path(f"{host.root}/etc/containers/networks/{NETWORK}.json").write_text(json.dumps(network))
+        options = ["-d", "macvlan", "-o", f"parent={MACVLAN_PARENT}", "--subnet", f"{MACVLAN_PREFIX}.0/24"]
+        host.exec(["podman", "network", "create", *options, MACVLAN])
 
     def _give_image(self) -> None:
         """The same to both: podman restores a container only where its image has the ID that it had."""
@@ -168,13 +191,22 @@ class Containers:
             for name in ("image.tar", "saved.tar"):
                 Path(f"{host.root}/root/{name}").unlink(missing_ok=True)
 
-    def run(self, host: str, name: str, number: int, command: Sequence[str], *options: str) -> str:
+    def run(
+        self,
+        host: str,
+        name: str,
+        number: int,
+        command: Sequence[str],
+        *options: str,
+        network: str = NETWORK,
+        runtime: str = "runc",
+    ) -> str:
         """Start *command* in a container; its address, whose last byte is *number*, is the same on each host."""
-        address = f"{PREFIX}.{number}"
-        where = ["--network", NETWORK, "--ip", address, "--mac-address", f"02:00:00:00:00:{number:02x}"]
-        parent = ["--cgroup-parent", f"/{_OURS}{self.lab.name}"]
-        words = ["podman", "run", "-d", "--name", name, *where, *parent, *options, IMAGE, *command]
-        self.lab.hosts[host].exec(words)
+        address = f"{PREFIX if network == NETWORK else MACVLAN_PREFIX}.{number}"
+        where = ["--network", network, "--ip", address, "--mac-address", f"02:00:00:00:00:{number:02x}"]
+        parent = ["--cgroup-parent", cgroup_parent(self.lab)]
+        podman = ["podman", "--runtime", runtime, "run", "-d", "--name", name]
+        self.lab.hosts[host].exec([*podman, *where, *parent, *options, IMAGE, *command])
         return address
 
     def move(

@@ -17,12 +17,12 @@ LOG = "/root/resident.log"
 
 
 @contextlib.contextmanager
-def installed(lab: Lab, *, resident: bool = True) -> Iterator[None]:
+def installed(lab: Lab, *, resident: bool = True, runtime: str = "podman") -> Iterator[None]:
     """Meanwhile it is on both hosts."""
     helpers: list[tuple[Host, int]] = []
     try:
         for host in (lab.hosts[name] for name in HOSTS):
-            host.exec(["migrate", "plugin", "install", "--runtime", "podman"])
+            host.exec(["migrate", "plugin", "install", "--runtime", runtime])
             if resident:
                 helpers.append((host, host.spawn(list(RESIDENT), log=LOG)))
                 _await(host)

@@ -6,15 +6,16 @@ import contextlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import containers, plugin
-from harness.containers import HOSTS, REDIS, Containers
+from harness.containers import HOSTS, MACVLAN, NETWORK, REDIS, Containers
+from harness.steady import CLIENTS, asked, clients, served, whole
 from harness.wait import eventually
-from harness.workloads import Client, Silent
+from harness.workloads import Silent
 
 from migrate.lab import Lab
 
@@ -23,8 +24,7 @@ pytestmark = [
     pytest.mark.skipif(bool(containers.missing()), reason="needs `make setup-containers`"),
     pytest.mark.timeout(900),
 ]
-MOVES = 20
-CLIENTS = 3
+MOVES, SOME = 20, 4
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +42,17 @@ def pods(built: Containers) -> Iterator[Containers]:
     built.remove_all()
 
 
-@contextlib.contextmanager
-def clients(made: Containers, address: str) -> Iterator[list[Client]]:
-    """Three of redis-py, one request every few milliseconds each, that never connect again."""
-    peer = made.lab.hosts["peer"]
-    started = []
-    try:
-        for number in range(CLIENTS):
-            started.append(Client.start(peer, "redis_counter.py", address, 0.003, f"counter{number}"))
-        yield started
-    finally:
-        for one in started:
-            one.process.kill()
-            one.process.wait()
-
-
-def whole(found: Sequence[dict[str, Any]]) -> bool:
-    """No client had an error, an answer that was not the next one, or to connect again."""
-    return all(not (one["error"] or one["wrong_answers"] or one["reconnected"]) for one in found)
-
-
 def there_and_back(moves: int) -> Iterator[tuple[str, str]]:
     for number in range(moves):
         yield (HOSTS[0], HOSTS[1]) if number % 2 == 0 else (HOSTS[1], HOSTS[0])
 
 
-def asked(all_of_them: Sequence[Client]) -> list[dict[str, Any]]:
-    return [one.ask() for one in all_of_them]
-
-
-def moved(made: Containers, moves: int) -> Iterator[list[dict[str, Any]]]:
+def moved(
+    made: Containers, moves: int, network: str, runtime: str = "runc"
+) -> Iterator[list[dict[str, Any]]]:
     """Move a redis under load again and again; what its clients say of each time."""
-    address = made.run("origin", "redis", 50, REDIS)
-    with clients(made, address) as asking:
+    address = made.run("origin", "redis", 50, REDIS, network=network, runtime=runtime)
+    with clients(made.lab, address) as asking:
         for here, there in there_and_back(moves):
             made.move("redis", here, there)
             assert made.names(there) == ["redis"] and made.names(here) == []
@@ -82,18 +60,28 @@ def moved(made: Containers, moves: int) -> Iterator[list[dict[str, Any]]]:
             assert served(asking, after)
 
 
-def test_twenty_moves_under_traffic_of_three_clients(pods: Containers) -> None:
+@pytest.mark.parametrize("network", [NETWORK, MACVLAN])
+def test_twenty_moves_under_traffic_of_three_clients(pods: Containers, network: str) -> None:
     with plugin.installed(pods.lab):
-        for found in moved(pods, MOVES):
+        for found in moved(pods, MOVES, network):
             assert whole(found), found
         assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]
 
 
-def test_without_the_plugin_connections_are_reset(pods: Containers) -> None:
+@pytest.mark.parametrize("network", [NETWORK, MACVLAN])
+def test_podman_with_crun(pods: Containers, network: str) -> None:
+    with plugin.installed(pods.lab):
+        for found in moved(pods, SOME, network, "crun"):
+            assert whole(found), found
+        assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]
+
+
+@pytest.mark.parametrize("network", [NETWORK, MACVLAN])
+def test_without_the_plugin_connections_are_reset(pods: Containers, network: str) -> None:
     """So that the test before this one can fail."""
     errors = []
     with contextlib.suppress(Silent):  # a client that was reset says so and ends
-        for found in moved(pods, MOVES):
+        for found in moved(pods, MOVES, network):
             errors += [one["error"] for one in found if one["error"]]
             if errors:
                 break
@@ -104,7 +92,7 @@ def test_without_the_helper_it_takes_longer_and_works(pods: Containers) -> None:
     """The script does the work itself. New ports of the bridge are not muted, so it may be reset."""
     with plugin.installed(pods.lab, resident=False):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             pods.move("redis", "origin", "destination")
             assert pods.names("destination") == ["redis"]
             del asking
@@ -116,7 +104,7 @@ def test_sockets_are_as_they_were(pods: Containers) -> None:
         address = pods.run("origin", "redis", 50, REDIS)
         reno = "net.ipv4.tcp_congestion_control=reno"
         pods.inside("origin", "redis", "sysctl", "-w", reno)
-        with clients(pods, address):
+        with clients(pods.lab, address):
             before = algorithms(pods, "origin")
             assert set(before) == {"reno"} and len(before) == CLIENTS
             pods.move("redis", "origin", "destination")
@@ -128,7 +116,7 @@ def test_in_place(pods: Containers) -> None:
     origin = pods.lab.hosts["origin"]
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             before = asked(asking)
             for what in ("checkpoint", "restore"):
                 origin.exec(["podman", "container", what, "--tcp-established", "redis"])
@@ -141,7 +129,7 @@ def test_left_running(pods: Containers) -> None:
     origin = pods.lab.hosts["origin"]
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             before = asked(asking)
             words = ["--leave-running", "--export=/root/copy.tar", "--tcp-established", "redis"]
             origin.exec(["podman", "container", "checkpoint", *words])
@@ -163,23 +151,12 @@ def damage(archive: Path) -> None:
 def test_a_plugin_that_fails_at_the_restore_loses_no_container(pods: Containers) -> None:
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             before = asked(asking)
             pods.move("redis", "origin", "destination", damage)
             assert pods.names("destination") == ["redis"]
             assert served(asking, before)  # by what CRIU knows itself
         assert "tcpcp-sockets.json" in plugin.said(pods.lab.hosts["destination"])
-
-
-def served(all_of_them: Sequence[Client], before: Sequence[dict[str, Any]]) -> bool:
-    """Whether each client, none of which had an error, gets on from where it was *before*."""
-
-    def further() -> bool:
-        found = asked(all_of_them)
-        assert whole(found), found
-        return all(b["incremented"] > a["incremented"] + 10 for a, b in zip(before, found, strict=True))
-
-    return eventually(further, "all clients are served")
 
 
 def algorithms(made: Containers, host: str) -> list[str]:
@@ -193,7 +170,7 @@ def test_a_helper_that_hangs_leaves_the_container_as_it_was(pods: Containers) ->
     origin = pods.lab.hosts["origin"]
     with plugin.installed(pods.lab):
         address = pods.run("origin", "redis", 50, REDIS)
-        with clients(pods, address) as asking:
+        with clients(pods.lab, address) as asking:
             with plugin.stopped(origin):
                 words = ["--export=/root/no.tar", "--tcp-established", "redis"]
                 done = origin.exec(["podman", "container", "checkpoint", *words], check=False)
@@ -215,7 +192,7 @@ def test_criu_killed_between_its_hooks_leaves_connections_free(pods: Containers)
         def isolated() -> bool:
             return "tcpcp-criu" in origin.exec(tables).stdout
 
-        with clients(pods, address):
+        with clients(pods.lab, address):
             with plugin.held(origin, "post-dump") as reached:
                 words = ["--export=/root/no.tar", "--tcp-established", "redis"]
                 checkpoint = origin.popen(["podman", "container", "checkpoint", *words])
@@ -224,3 +201,16 @@ def test_criu_killed_between_its_hooks_leaves_connections_free(pods: Containers)
                 origin.exec(["pkill", "-KILL", "-x", "criu"])
                 checkpoint.wait(60)
             eventually(lambda: not isolated(), "nothing is isolated any more")
+
+
+def test_a_helper_whose_child_was_killed_does_it_all_the_same(pods: Containers) -> None:
+    """The one that waits for the next hook, on both hosts."""
+    with plugin.installed(pods.lab):
+        address = pods.run("origin", "redis", 50, REDIS)
+        with clients(pods.lab, address) as asking:
+            before = asked(asking)
+            for name in HOSTS:
+                pods.lab.hosts[name].exec(["pkill", "-KILL", "-n", "-f", plugin.RESIDENT[-1]])
+            pods.move("redis", "origin", "destination")
+            assert served(asking, before)
+        assert [plugin.said(pods.lab.hosts[name]) for name in HOSTS] == ["", ""]

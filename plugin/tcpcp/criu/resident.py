@@ -4,7 +4,8 @@
 which enters the tree's network namespace and ends there. Only root reaches the socket, and only root is answered.
 
 It also watches what was begun: should CRIU end between its hooks, killed, with the tree still alive, the tree's
-connections are let go. And it mutes new ports of bridges, see :mod:`tcpcp.criu.new_ports`.
+connections are let go. And it mutes new ports of bridges and new macvlans, see :mod:`tcpcp.criu.new_ports` and
+:mod:`tcpcp.criu.new_macvlans`.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ from typing import NoReturn
 from tcpcp import standard_streams
 from tcpcp.criu import carried, hook, hooks, stages
 from tcpcp.criu.hooks import Hook
+from tcpcp.criu.muting import Muting
+from tcpcp.criu.new_macvlans import NewMacvlans
 from tcpcp.criu.new_ports import NewPorts
 from tcpcp.criu.once import tell
+from tcpcp.criu.spare import MOST_S, Spare
 from tcpcp.errors import IsolationError, TcpcpError
 
 _CREDENTIALS = struct.Struct("3i")
 _BYTES = 8192
 #: A request is at hand when its connection is; who connects and says nothing is not waited for.
 _PATIENCE_S = 2.0
-#: For one hook. Shorter than :data:`tcpcp.criu.hook.WAIT_S`, so that the others are answered.
-_MOST_S = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +66,21 @@ class Resident:
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
         self._locked: dict[int, _Locked] = {}
-        self._ports: NewPorts | None = None
+        self._muting: dict[int, Muting] = {}
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself reaps
         stages.prepare()
-        try:
-            self._ports = NewPorts()
-            self._poll.register(self._ports, select.POLLIN)
-        except IsolationError as error:
-            tell(f"new ports of bridges are not muted: {error}")
+        for kind in (NewPorts, NewMacvlans):
+            try:
+                one = kind()
+            except (OSError, IsolationError) as error:
+                tell(f"{kind.WHO} are not muted: {error}")
+            else:
+                self._muting[one.fileno()] = one
+                self._poll.register(one, select.POLLIN)
         # What is loaded is never changed: children need not copy the pages that a collection would write to.
         gc.collect()
         gc.freeze()
+        self._spare = Spare()
 
     def serve(self) -> NoReturn:
         """Answer until interrupted."""
@@ -85,27 +91,29 @@ class Resident:
                     self._accept()
                 elif locked := self._locked.get(descriptor):
                     self._criu_ended(locked)
-                elif self._ports:
-                    self._mute(self._ports.look)
+                elif one := self._muting.get(descriptor):
+                    self._mute(one, one.look)
 
     def _tick(self) -> float | None:
-        return self._mute(self._ports.tick) if self._ports else None
+        """Seconds until the next one that is due; None: there is none."""
+        due = [self._mute(one, one.tick) for one in list(self._muting.values())]
+        return min((wait_s for wait_s in due if wait_s is not None), default=None)
 
-    def _mute(self, work: Callable[[], float]) -> float | None:
-        """What new ports need; if it fails once it is given up, and the kernel ends it."""
+    def _mute(self, one: Muting, work: Callable[[], float]) -> float | None:
+        """What new interfaces need; if it fails once it is given up, and the kernel ends it."""
         try:
             return work()
         except (OSError, IsolationError) as error:
-            tell(f"new ports of bridges are not muted any more: {error}")
-            if self._ports:
-                self._poll.unregister(self._ports)
-            self._ports = None
+            tell(f"{one.WHO} are not muted any more: {error}")
+            self._poll.unregister(one)
+            del self._muting[one.fileno()]
             return None
 
     def close(self) -> None:
         """Mute nobody; what is isolated is let go by the hooks themselves."""
-        if self._ports:
-            self._ports.close()
+        self._spare.close()
+        for one in self._muting.values():
+            one.close()
 
     def _accept(self) -> None:
         asking, _ = self._listener.accept()
@@ -115,6 +123,15 @@ class Resident:
                 self._answer(asking)
             except (OSError, ValueError, TcpcpError) as error:
                 tell(f"a request: {error}")
+        self._have_spare()
+
+    def _have_spare(self) -> None:
+        """For the next one, when nobody waits; without it that one is done as well, and takes longer."""
+        if self._spare.used:
+            try:
+                self._spare = Spare()
+            except OSError as error:
+                tell(f"no child ahead: {error}")
 
     def _answer(self, asking: socket.socket) -> None:
         credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -136,13 +153,19 @@ class Resident:
 
     def _do(self, asked: Hook, asking: socket.socket) -> None:
         locked = _locked(asked) if asked.stage == "network-lock" else None
-        may_go_on, told = _in_child(partial(hooks.run, asked)), False
+        may_go_on, told = self._run(asked), False
         try:
             asking.send(b"ok" if may_go_on else b"no")
             told = True
         finally:
             if locked is not None:
                 self._watch(asked, locked, let_go=may_go_on and not told)
+
+    def _run(self, asked: Hook) -> bool:
+        try:
+            return self._spare.run(asked)
+        except OSError:  # somebody has ended it
+            return _in_child(partial(hooks.run, asked))
 
     def _watch(self, asked: Hook, locked: _Locked, *, let_go: bool) -> None:
         """From here on, what is isolated is let go should CRIU end.
@@ -201,7 +224,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
     """
     told, tell_it = os.pipe()
     if os.fork() == 0:
-        signal.alarm(_MOST_S)
+        signal.alarm(MOST_S)
         try:
             os.write(tell_it, b"yes" if work() else b"no")
         except BaseException as error:  # whatever it is, two processes must not go on from here

@@ -23,6 +23,7 @@ From ICI to socket (:func:`create`; `builder`)
 1.  Options, congestion control, receive buffer: before repair mode.
 2.  TCP_REPAIR 1, which lets it be bound beside others (`repair_mode`); bind; SO_REUSEADDR as it was.
 3.  Isolate the connection, whose local end is known now, before its socket connects: no packet draws a reset.
+    Unless another socket has it here, which would be cut off: `diag` is asked first.
 4.  TCP_QUEUE_SEQ of both queues, their first bytes; TCP_REPAIR_WINDOW, from which connect() guesses the peer's
     segments; TCP_MAXSEG ``advmss``; connect; TCP_MAXSEG 0: `connecting`. connect() sends nothing in repair mode,
     and leaves the send window 0.
@@ -57,6 +58,7 @@ from tcpcp.endpoint import (
     beforehand,
     builder,
     congestion,
+    connecting,
     feeding,
     fingerprint,
     first_namespace,
@@ -65,6 +67,7 @@ from tcpcp.endpoint import (
     host,
     inspection,
     left_open,
+    moved,
     patience,
     preparation,
     raw_segment,
@@ -77,7 +80,7 @@ from tcpcp.endpoint import (
     waking,
 )
 from tcpcp.endpoint.handed_in import HasFileno, as_socket
-from tcpcp.endpoint.holding import Holding
+from tcpcp.endpoint.held import Holding
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.reader import left_in, read, read_many
 from tcpcp.endpoint.restored import finish_restored
@@ -85,7 +88,7 @@ from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
 from tcpcp.errors import AlreadyGot, Moved, TcpcpError
-from tcpcp.kernel import fields, socket_filter, tcp_repair
+from tcpcp.kernel import diag, fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, whole
 from tcpcp.record.checks import Limits
@@ -258,13 +261,14 @@ def _get_all(
     flows = [flow for flow in wanted if flow]
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
     twins.require_none(flows, bound, namespace)
-    _hold(held, wanted, namespace)
+    holding.isolate(held, wanted, holding.table(namespace))
     _require_ours(held, namespace)
     icis = read_many(pairs, prepared)
     try:
         for one, ici in zip(held, icis, strict=True):
             one.left = left_in(ici)
         _stand_still(plain, held, icis, wanted, namespace)
+        holding.enter(held)
     except BaseException as exc:
         _undo_get(plain, held, exc)
         raise
@@ -305,15 +309,6 @@ def _undo_get(socks: Sequence[socket.socket], held: Sequence[Holding], error: Ba
             repair_mode.leave_repair(sock, tcp_repair.OFF_NO_PROBE)
         except TcpcpError as exc:
             error.add_note(f"and the socket could not be made to go on: {exc}")
-
-
-def _hold(held: Sequence[Holding], flows: Sequence[Flow | None], namespace: int) -> None:
-    """Isolate *flows*, each for its holding; those that are None need not be."""
-    table = holding.table(namespace)
-    for one, flow in zip(held, flows, strict=True):  # also where it fails half-way it is to be undone
-        one.flow, one.table = flow, table if flow is not None else None
-    if known := holding.flows(held):
-        table.hold(known)
 
 
 def size(source: Ici | HasFileno) -> int:
@@ -362,8 +357,9 @@ def create(
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
     :raises PermissionDenied: no CAP_NET_BIND_SERVICE for a local port below net.ipv4.ip_unprivileged_port_start,
         1024 where nobody has changed it.
-    :raises AddressInUse: the connection exists on this host, or its port is taken. Or one between the same two ends
-        has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no timestamps.
+    :raises AddressInUse: the connection exists on this host, where it goes on, or its port is taken. Or one between
+        the same two ends has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no
+        timestamps.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
     """
@@ -405,11 +401,13 @@ def _create_all(
             for one in held:
                 one.created = introducing
             flows = [Flow(_bound(*one), one[1].peer) for one in zip(made, icis, given, strict=True)]
-            left = _hold_created(held, flows, namespace) if isolate else []
+            interfaces = [_interface(*one) for one in zip(made, icis, given, strict=True)]
+            left = _hold_created(held, flows, interfaces, namespace) if isolate else []
             _complete_all(icis, made, flows, given, limits, same_path)
             if left:
                 left_open.take_over(holding.table(namespace), flows, icis, left)
             _stand_still(made, held, icis, flows, namespace)
+        holding.enter(held)
     except BaseException as exc:
         _discard_after(made, exc)
         _lift_after(held, exc)
@@ -424,6 +422,10 @@ def _named(icis: Sequence[Ici]) -> Set[str] | None:
 
 def _bound(sock: socket.socket, ici: Ici, given: socket.socket | None) -> Endpoint:
     return ici.local if given is None and ici.local.port else socket_ends.local_end(sock)
+
+
+def _interface(sock: socket.socket, ici: Ici, given: socket.socket | None) -> int:
+    return diag.interface_of(sock) if ici.device or given is not None else 0
 
 
 def _require(
@@ -445,15 +447,17 @@ def _require(
     return limits, namespace
 
 
-def _hold_created(held: Sequence[Holding], flows: Sequence[Flow], namespace: int) -> list[Flow]:
-    """As :func:`_hold`; what was isolated already stays so, should this come to nothing.
+def _hold_created(
+    held: Sequence[Holding], flows: Sequence[Flow], interfaces: Sequence[int], namespace: int
+) -> list[Flow]:
+    """Isolate *flows*; what was isolated already stays so, should this come to nothing.
 
     :return: those that are to be taken over from another program.
     """
     table = holding.table(namespace)
     left = left_open.find(table, flows)
-    holding.take_over(held, flows, table)
-    _hold(held, flows, namespace)
+    connecting.require_free(flows, interfaces)
+    holding.isolate(held, flows, table)
     return left
 
 
@@ -490,7 +494,7 @@ def _discard_after(made: Iterable[socket.socket], error: BaseException) -> None:
 
 
 def _lift_after(held: Sequence[Holding], error: BaseException) -> None:
-    """Undo what :func:`_hold` did, as far as it went."""
+    """Undo what :func:`tcpcp.endpoint.holding.isolate` did, as far as it went."""
     try:
         holding.undo(held)
     except TcpcpError as exc:
@@ -505,7 +509,7 @@ def activate(sock: HasFileno) -> None:
     established.
 
     :param sock: from :func:`create`, or from :func:`get` to take it back with a wake-up.
-    :raises NotGot: it is from neither, or runs already; or another thread is quicker to let it go.
+    :raises NotGot: it is from neither, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
@@ -545,7 +549,7 @@ def resume(sock: HasFileno) -> None:
     has reset the connection in this time waits for ever, without keepalive. :func:`activate` asks the
     peer, and so gets to know.
 
-    :raises NotGot: it was not got, or runs already; or another thread is quicker to let it go.
+    :raises NotGot: it was not got, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation had run out before. The socket runs; an ICI that was read from it does not
@@ -577,7 +581,8 @@ def resume_many(socks: Sequence[HasFileno]) -> None:
 def renew(sock: HasFileno) -> None:
     """Keep *sock*, which was got or created, isolated for another minute from now on.
 
-    :raises NotGot: it was neither. :raises Unsupported: it is closed, or no socket.
+    :raises NotGot: it was neither, or another thread is at it still.
+    :raises Unsupported: it is closed, or no socket.
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: the isolation has run out already: see :func:`get`.
     """
@@ -607,7 +612,8 @@ def release(sock: HasFileno) -> None:
     the server says of it. Who passes such connections on, a proxy's to its database, keeps another socket bound
     to their local address and port, no more, as long as they live: then connect() chooses other ports.
 
-    :raises NotGot: it was neither got nor created, or runs again; or another thread is quicker to let it go.
+    :raises NotGot: it was neither got nor created, or runs again; or another thread is at it still, or quicker to
+        let it go.
     :raises Unsupported: it is closed, as after the first release, or no socket; nothing has changed.
     :raises Expired: its isolation has run out, so that this host may have acknowledged what the ICI does not
         have; nothing has changed. :func:`resume` goes on with the connection here.
@@ -627,12 +633,12 @@ def release_many(socks: Iterable[HasFileno]) -> None:
         plain = [as_socket(sock, stack) for sock in socks]
         held = stack.enter_context(holding.letting_go(plain))
         holding.renew(held)
-        holding.require_unmoved(plain, held)
+        moved.require_unmoved(plain, held)
         gone: list[Holding] = []
         first: TcpcpError | None = None
         for given, sock, one in zip(socks, plain, held, strict=True):
             try:
-                holding.require_unmoved([sock], [one])  # again: those before it took their time
+                moved.require_unmoved([sock], [one])  # again: those before it took their time
                 # Isolated until it is gone: its timers would send.
                 late = repair_mode.discard(sock, one.write_seq)
             except TcpcpError as exc:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from tcpcp.endpoint import feeding, socket_ends
+from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import AddressInUse, KernelError, Unsupported, no_bind_service
 from tcpcp.kernel import diag, tcp_repair
 from tcpcp.kernel.tcp_repair import RECV_QUEUE, SEND_QUEUE, TCP, TCP_MAXSEG
@@ -60,6 +62,20 @@ class Naming:
             raise KernelError(error.call, error.errno, str(self._ici)) from error
         if isinstance(error, OSError):
             raise KernelError("if_nametoindex", error.errno or errno.ENODEV, str(self._ici)) from error
+
+
+def require_free(flows: Sequence[Flow], interfaces: Sequence[int]) -> None:
+    """Make sure that no socket has the ends of *flows* yet: to isolate these would be to cut off that one.
+
+    Where the kernel does not tell, or another gets them in between, connect() says it, when they are isolated.
+
+    :param interfaces: those that the sockets to be connected are bound to, or 0.
+    :raises AddressInUse: one has.
+    """
+    with contextlib.suppress(KernelError):
+        ends = [((one.local.packed, one.local.port), (one.peer.packed, one.peer.port)) for one in flows]
+        if taken := diag.connected(list(zip(ends, interfaces, strict=True))):
+            raise AddressInUse(f"{flows[taken[0]]}: the connection exists on this host")
 
 
 def connect(sock: socket.socket, ici: Ici, local: Endpoint, *, extra_bytes: int) -> None:

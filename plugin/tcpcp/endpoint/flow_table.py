@@ -151,12 +151,21 @@ class FlowTable:
             self._change_held(flows, self._rules.added("flows", flows))
             self._held.note(flows)
 
-    @in_parts_after(renew)
-    def pass_on(self, flows: Sequence[Flow]) -> None:
+    def pass_on(self, flows: Sequence[Flow], *, kept: Sequence[Flow] = ()) -> None:
         """*flows* have lost their sockets: what arrives for them stays unanswered for a timeout.
 
+        :param kept: those of them that are isolated all the same, for other sockets that are being made.
         :raises Expired: some of them are not isolated any more; nothing has changed.
         """
+        keys = {flow.key for flow in kept}
+
+        @in_parts_after(FlowTable.renew)
+        def pass_on(table: FlowTable, flows: Sequence[Flow]) -> None:
+            table._pass_on(flows, [flow for flow in flows if flow.key in keys])
+
+        pass_on(self, flows)
+
+    def _pass_on(self, flows: Sequence[Flow], kept: Sequence[Flow]) -> None:
         with self._lock:
             fresh = [
                 *self._rules.erased("passed", self._passed.among(flows)),
@@ -164,10 +173,11 @@ class FlowTable:
             ]
             gone = self._rules.erased("back", self._back.among(flows))
             # What another process let through outweighs what is passed on here, but not what is isolated.
-            marked = self._rules.added("flows", self._elsewhere("back", flows))
+            marked = self._rules.added("flows", [*self._elsewhere("back", flows), *kept])
             self._change_held(flows, [*fresh, *gone, *marked])
             self._passed.note(flows)
             self._held.drop(flows)
+            self._held.note(kept)
             self._back.drop(flows)
 
     @in_parts_after(renew)

@@ -11,80 +11,25 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 
-from tcpcp.endpoint import isolation, raw_segment, reader
+from tcpcp.endpoint import isolation, raw_segment
 from tcpcp.endpoint.flow_table import RAN_OUT, FlowTable
+from tcpcp.endpoint.held import Holding, Shares, some
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.endpoint.own_lock import OwnLock
-from tcpcp.endpoint.reader import Left
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AlreadyGot, Expired, IsolationError, KernelError, Moved, NotGot, TcpcpError
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, NotGot, TcpcpError
 from tcpcp.kernel import tcp_repair
-from tcpcp.record import seq
-
-
-@dataclass(slots=True)
-class Times:
-    """By time.monotonic().
-
-    :ivar since: when it was got or created. :ivar renewed: when it was isolated, or its isolation renewed.
-    """
-
-    since: float = field(default_factory=time.monotonic)
-    renewed: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True)
-class Holding:
-    """One socket in repair mode.
-
-    :ivar options: its own, as in an ICI, of which some are put off while it is held; None: none are.
-    :ivar before: its connection, where that was isolated by this process before.
-    :ivar lives: it had a connection when it was got or created.
-    :ivar known: of its connection, to wake it by; None: it had none.
-    :ivar flow: None where nothing has to be let through: the caller isolates, or there is no connection.
-    :ivar created: not got: the filter by which this host's connection tracking, which has not seen its connection
-        begin, gets to know it; None: nobody needs to tell it, or can.
-    :ivar last: what its peer has acknowledged last, to be fed to it again (`patience`); b"": nothing is.
-    :ivar left: what its queues held when it was got; None: it was not.
-    :ivar going: a thread is about to let it run or to end it.
-    """
-
-    cookie: int
-    flow: Flow | None = None
-    options: Mapping[str, int] | None = None
-    lives: bool = False
-    known: Known | None = None
-    before: Flow | None = None
-    created: FlowTable | None = None
-    left: Left | None = None
-    last: bytes = b""
-    going: bool = False
-    times: Times = field(default_factory=Times)
-    table: FlowTable | None = None
-
-    @property
-    def write_seq(self) -> int | None:
-        """That of the kernel when it was got, our FIN counted; None: it was not got, or had no connection."""
-        if self.left is None or self.known is None:
-            return None
-        return seq.add(self.known.acknowledged, self.left.outgoing)
-
-    @property
-    def held_s(self) -> float:
-        """For how long, in seconds."""
-        return time.monotonic() - self.times.since
-
 
 #: From so many on, those that have been held for so long are forgotten.
 _MANY, _LONG_S = 10_000, 3600.0
 
 _lock = OwnLock()
 _known: dict[int, Holding] = {}
-#: Connections whose isolation is another socket's by now than the one that it was for.
-_taken_over: set[Flow | None] = set()
+#: Those that a thread is getting or creating at this moment: nobody else may have them, or let them go.
+_at_work: dict[int, Holding] = {}
+_shares = Shares()
 #: By the cookie of the network namespace.
 _tables: dict[int, FlowTable] = {}
 
@@ -114,10 +59,10 @@ def introducing(namespace: int) -> FlowTable | None:
 
 
 def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[Holding]:
-    """Enter *socks* as held by this process.
+    """Keep *socks* from other threads of this process, which get or let go none of them until :func:`enter`.
 
     :param cookies: theirs, where that is known already, else 0.
-    :raises AlreadyGot: one of them is, or is there twice; nothing has changed.
+    :raises AlreadyGot: one of them is held, or another thread is at it, or it is there twice; nothing has changed.
     """
     known = cookies or [0] * len(socks)
     found = [Holding(one or tcp_repair.get_cookie(sock)) for sock, one in zip(socks, known, strict=True)]
@@ -125,12 +70,23 @@ def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[H
         _forget_old()
         fresh: dict[int, Holding] = {}
         for sock, one in zip(socks, found, strict=True):
-            if one.cookie in _known or one.cookie in fresh:
+            if one.cookie in _known or one.cookie in _at_work or one.cookie in fresh:
                 name = tcp_repair.describe(sock)
                 raise AlreadyGot(f"{name}: got, or created, already; resume or release it first")
             fresh[one.cookie] = one
-        _known.update(fresh)
+        _at_work.update(fresh)
     return found
+
+
+def enter(holdings: Iterable[Holding]) -> None:
+    """*holdings*, from :func:`claim`, are got or created: whoever has the sockets may let them go from now on.
+
+    A connection has one socket, so whoever had one of theirs has lost it.
+    """
+    with _lock:
+        for one in holdings:
+            _known[one.cookie] = _at_work.pop(one.cookie)
+            _opened(other for other in _shares.others(one) if other.cookie in _known)
 
 
 def _forget_old() -> None:
@@ -138,7 +94,7 @@ def _forget_old() -> None:
     if len(_known) > _MANY:
         over = time.monotonic() - _LONG_S
         for cookie in [cookie for cookie, one in _known.items() if one.times.renewed < over]:
-            del _known[cookie]
+            _shares.lose(_known.pop(cookie))
 
 
 def find(socks: Iterable[socket.socket]) -> list[Holding]:
@@ -151,7 +107,9 @@ def find(socks: Iterable[socket.socket]) -> list[Holding]:
         one = _known.get(tcp_repair.get_cookie(sock))
         if one is None:
             name = tcp_repair.describe(sock)
-            raise NotGot(f"{name}: this process has neither got nor created it, or it runs already")
+            raise NotGot(
+                f"{name}: this process has neither got nor created it, or is at it still, or it runs already"
+            )
         if one.cookie in found:
             raise NotGot(f"{tcp_repair.describe(sock)}: is there twice")
         found[one.cookie] = one
@@ -184,16 +142,18 @@ def letting_go(socks: Iterable[socket.socket]) -> Iterator[list[Holding]]:
             table_.rest()
 
 
-def take_over(holdings: Iterable[Holding], flows_: Sequence[Flow], filter_: FlowTable) -> None:
-    """Note of *holdings* which of their *flows_* are isolated already: for sockets that have been closed, or that
-    other threads are releasing, which leave it to these from now on.
+def isolate(holdings: Sequence[Holding], flows_: Sequence[Flow | None], filter_: FlowTable) -> None:
+    """Isolate *flows_*, each for its holding; those that are None need not be.
+
+    Also where it fails half-way :func:`undo` is due. Who has one of them already shares it from now on.
     """
-    there = set(filter_.held(flows_))
     with _lock:
+        there = set(filter_.held([flow for flow in flows_ if flow is not None]))
         for one, flow in zip(holdings, flows_, strict=True):
-            if flow in there:
-                one.before = flow
-                _taken_over.add(flow)
+            if flow is not None:
+                _shares.take(one, flow, filter_, there=flow in there)
+    if known := flows(holdings):
+        filter_.hold(known)
 
 
 def drop(holdings: Iterable[Holding]) -> None:
@@ -201,7 +161,8 @@ def drop(holdings: Iterable[Holding]) -> None:
     with _lock:
         for one in holdings:
             _known.pop(one.cookie, None)
-            _taken_over.discard(one.before)
+            _at_work.pop(one.cookie, None)
+            _shares.lose(one)
 
 
 def by_table(holdings: Iterable[Holding]) -> list[tuple[FlowTable, list[Holding]]]:
@@ -251,7 +212,7 @@ def repeat(namespace: int, alone: Holding | None = None) -> bool:
     """
     over = time.monotonic() - isolation.TIMEOUT_S
     with _lock:
-        theirs = [alone] if alone else [one for one in _known.values() if one.last]
+        theirs = [alone] if alone else [one for one in [*_known.values(), *_at_work.values()] if one.last]
         found = [
             one
             for one in theirs
@@ -265,7 +226,7 @@ def repeat(namespace: int, alone: Holding | None = None) -> bool:
 
 
 def isolated(flows_: Sequence[Flow], namespace: int) -> list[Flow]:
-    """Those of *flows_* that are isolated for a socket which this process has got or created.
+    """Those of *flows_* that are isolated for a socket which this process has got or created, or is at.
 
     :param namespace: its cookie.
     """
@@ -273,7 +234,8 @@ def isolated(flows_: Sequence[Flow], namespace: int) -> list[Flow]:
     if not theirs:
         return []
     with _lock:
-        known = {one.flow for one in _known.values() if one.table is _tables[namespace]}
+        all_ = [*_known.values(), *_at_work.values()]
+        known = {one.flow for one in all_ if one.table is _tables[namespace]}
     return [flow for flow in theirs if flow in known]
 
 
@@ -281,11 +243,15 @@ def pass_on(holdings: Sequence[Holding]) -> None:
     """Their sockets are gone, and what arrives stays unanswered for a while; another process may take them up.
 
     Where that cannot be changed they stay isolated for as long, which is as silent. So do those that another thread
-    has created since their sockets are gone.
+    creates since their sockets are gone: what it has created is not theirs any more.
     """
-    for filter_, theirs in by_table(holdings):
-        with contextlib.suppress(Expired, IsolationError), _lock:
-            filter_.pass_on([flow for flow in flows(theirs) if flow not in _taken_over])
+    with _lock:
+        for filter_, theirs in by_table(holdings):
+            shared = [one for one in theirs if _shares.others(one)]
+            with contextlib.suppress(Expired, IsolationError):
+                filter_.pass_on(flows(theirs), kept=flows(shared))
+                for one in theirs:
+                    _shares.lose(one)
 
 
 def introduce(holdings: Iterable[Holding], *, new: bool) -> None:
@@ -306,73 +272,52 @@ def let_through(holdings: Sequence[Holding]) -> None:
 
     :raises Expired: for those named; nothing has changed for those of the same network namespace.
     """
-    for filter_, theirs in by_table(holdings):
-        try:
-            filter_.let_through(flows(theirs))
-        except Expired:
-            raise ran_out(_named(filter_.expired(flows(theirs)))) from None
-        _opened(theirs)
+    with _lock:  # or who shares one would take it for isolated still
+        for filter_, theirs in by_table(holdings):
+            try:
+                filter_.let_through(flows(theirs))
+            except Expired:
+                raise ran_out(_named(filter_.expired(flows(theirs)))) from None
+            _opened(theirs)
 
 
 def let_all_through(holdings: Sequence[Holding]) -> list[str]:
     """As :func:`let_through`, and those whose isolation has run out are named instead."""
     expired: list[Flow] = []
-    for filter_, theirs in by_table(holdings):
-        try:
-            filter_.let_through(flows(theirs))
-        except Expired:
-            over = filter_.expired(flows(theirs))
-            filter_.forget(over)
-            rest = [flow for flow in flows(theirs) if flow not in over]
-            if rest:
-                filter_.let_through(rest)
-            expired += over
-        _opened(theirs)
+    with _lock:
+        for filter_, theirs in by_table(holdings):
+            try:
+                filter_.let_through(flows(theirs))
+            except Expired:
+                over = filter_.expired(flows(theirs))
+                filter_.forget(over)
+                rest = [flow for flow in flows(theirs) if flow not in over]
+                if rest:
+                    filter_.let_through(rest)
+                expired += over
+            _opened(theirs)
     return _named(expired)
 
 
 def undo(holdings: Sequence[Holding]) -> None:
-    """Forget *holdings*, whose isolation was an attempt that failed."""
+    """Forget *holdings*, whose isolation was an attempt that failed; what another holding has stays isolated."""
     try:
-        for filter_, theirs in by_table(one for one in holdings if not one.before):
-            filter_.undo(flows(theirs))
+        with _lock:
+            alone = [one for one in holdings if _shares.lose(one) and not one.before]
+            for filter_, theirs in by_table(alone):
+                filter_.undo(flows(theirs))
     finally:
         drop(holdings)
 
 
 def ran_out(names: Sequence[str]) -> Expired:
     """The error for the connections *names*."""
-    return Expired(f"{_some(names)}: {RAN_OUT}")
-
-
-def require_unmoved(socks: Sequence[socket.socket], holdings: Sequence[Holding]) -> None:
-    """Make sure that no call has read from *socks*, or written to them, since they were got as *holdings*.
-
-    :raises Moved: of those named.
-    """
-    if moved := [
-        tcp_repair.describe(sock) for sock, one in zip(socks, holdings, strict=True) if _moved(sock, one)
-    ]:
-        raise Moved(
-            f"{_some(moved)}: a thread that was in the middle of a call has read or written since it was got, or "
-            "the program has shut it down: the ICI does not describe it any more"
-        )
-
-
-def _moved(sock: socket.socket, one: Holding) -> bool:
-    """A number that is closed meanwhile has nothing to tell; whoever uses it next says so."""
-    with contextlib.suppress(KernelError):
-        return one.left is not None and one.left != reader.left(sock)
-    return False
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and of {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
+    return Expired(f"{some(names)}: {RAN_OUT}")
 
 
 def _opened(holdings: Iterable[Holding]) -> None:
     for one in holdings:
+        _shares.lose(one)
         one.table = one.flow = None
 
 
@@ -383,8 +328,8 @@ def _named(flows_: Iterable[Flow]) -> list[str]:
 def _after_fork() -> None:
     global _lock
     _lock = OwnLock()
-    _known.clear()
-    _taken_over.clear()
+    for entered in (_known, _at_work, _shares):
+        entered.clear()
     for one in _tables.values():
         one.abandon()
     _tables.clear()

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from tcpcp.endpoint import holding, raw_segment, waking
-from tcpcp.endpoint.holding import Holding
+from tcpcp.endpoint.held import Holding
 from tcpcp.endpoint.own_lock import OwnLock
 from tcpcp.endpoint.own_thread import OwnThread
 from tcpcp.endpoint.reader import left_in

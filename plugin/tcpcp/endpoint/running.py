@@ -6,7 +6,7 @@ import contextlib
 import socket
 
 from tcpcp.endpoint import asking, holding, repair_mode, timers, waking
-from tcpcp.endpoint.holding import Holding
+from tcpcp.endpoint.held import Holding
 from tcpcp.endpoint.waking import Overdue
 from tcpcp.errors import KernelError
 from tcpcp.kernel import tcp_repair

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from tcpcp.errors import KernelError
@@ -31,7 +31,9 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _ALL_STATES = 0xFFFFFFFF
 #: TCP_BOUND_INACTIVE exists only in sock_diag; for everybody else that socket is in CLOSE.
 _BOUND_INACTIVE = 13
-_TIME_WAIT, _CLOSE = 6, 7
+_TIME_WAIT, _CLOSE, _LISTEN = 6, 7, 10
+#: As a socket's timer: all that is left of a connection, whose place another may take.
+_TIMER_TIME_WAIT = 3
 #: INET_DIAG_NOCOOKIE: whichever socket has these ends.
 _ANY_COOKIE = 0xFFFFFFFF_FFFFFFFF
 
@@ -44,7 +46,11 @@ _EXACT_REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIIIIIIII")
 #: Only the inode of it.
 _INODE = struct.Struct(f"={_MESSAGE.size - 4}xI")
+#: What each answer begins with: its type; then of struct inet_diag_msg state and timer, or of NLMSG_ERROR a number.
+_ANSWER = struct.Struct("=4xH10xxBB")
 _NUMBER = struct.Struct("=i")
+#: So many answers have room in the smallest buffer that is usual.
+_AT_ONCE = 32
 _ATTRIBUTE = struct.Struct("=HH")
 
 #: The two upper bits of a type are flags.
@@ -152,6 +158,50 @@ def lingering(sock: socket.socket, ends: tuple[End, End]) -> Lingering | None:
     return Lingering(left_ms / 1000, low | high << 32) if state == _TIME_WAIT else None
 
 
+def connected(wanted: Sequence[tuple[tuple[End, End], int]]) -> list[int]:
+    """Which of *wanted* a socket has, their indices: where connect() would say so; 4 us each.
+
+    :param wanted: local and peer, each as one family has it, and the interface that the socket is bound to, or 0.
+    :raises KernelError: the kernel does not tell.
+    """
+    found = []
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+            for begin in range(0, len(wanted), _AT_ONCE):
+                some = wanted[begin : begin + _AT_ONCE]
+                netlink.send(b"".join([_whoever(*one) for one in some]))
+                # Of each there is one answer, in their order.
+                found += [n for n, _ in enumerate(some, begin) if _is_connected(netlink.recv(4096))]
+    except OSError as error:
+        raise KernelError("sock_diag(TCP)", error.errno or errno.EIO) from None
+    return found
+
+
+def _whoever(ends: tuple[End, End], interface: int) -> bytes:
+    """The message that asks for a socket with these ends; without NLM_F_ACK, which would be a second answer."""
+    (here, port), (there, peer_port) = ends
+    family = socket.AF_INET if len(here) == 4 else socket.AF_INET6
+    ports = port.to_bytes(2, "big"), peer_port.to_bytes(2, "big")
+    header = _HEADER.pack(_HEADER.size + _EXACT_REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
+    cookie = 0xFFFFFFFF
+    return header + _EXACT_REQUEST.pack(
+        family, socket.IPPROTO_TCP, 0, _ALL_STATES, *ports, here, there, interface, cookie, cookie
+    )
+
+
+def _is_connected(answer: bytes) -> bool:
+    """Where no socket has the ends, one that listens there may be found instead."""
+    if len(answer) < _HEADER.size + _NUMBER.size:
+        raise _malformed()
+    kind, state, timer = _ANSWER.unpack_from(answer)
+    if kind == _SOCK_DIAG_BY_FAMILY:
+        return bool(state != _LISTEN and timer != _TIMER_TIME_WAIT)
+    number = -_NUMBER.unpack_from(answer, _HEADER.size)[0]
+    if number not in NOT_IN_TABLE:
+        raise OSError(number, "netlink") if 0 < number <= _MOST_ERRNO else _malformed()
+    return False
+
+
 def forget(sock: socket.socket, ends: tuple[End, End], one: Lingering) -> None:
     """Have the kernel forget *one*, from :func:`lingering`, without a packet.
 
@@ -209,8 +259,7 @@ def _ends(sock: socket.socket) -> tuple[End, End]:
 
 def _exact(sock: socket.socket, ends: tuple[End, End], cookie: int) -> bytes:
     """The request for *sock*, or for what has its *ends*; one bound to an interface is found only there."""
-    interface = tcp_repair.get_int(sock, socket.SOL_SOCKET, _SO_BINDTOIFINDEX, "SO_BINDTOIFINDEX")
-    return _request(sock.family, ends, interface, cookie)
+    return _request(sock.family, ends, interface_of(sock), cookie)
 
 
 def _request(family: int, ends: tuple[End, End], interface: int, cookie: int) -> bytes:
@@ -222,6 +271,11 @@ def _request(family: int, ends: tuple[End, End], interface: int, cookie: int) ->
     return _EXACT_REQUEST.pack(
         family, socket.IPPROTO_TCP, extensions, _ALL_STATES, *ports, *ips, interface, *words
     )
+
+
+def interface_of(sock: socket.socket) -> int:
+    """The index of the interface that *sock* is bound to, or 0."""
+    return tcp_repair.get_int(sock, socket.SOL_SOCKET, _SO_BINDTOIFINDEX, "SO_BINDTOIFINDEX")
 
 
 def tcp_inodes() -> set[int]:

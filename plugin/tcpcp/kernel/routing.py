@@ -126,7 +126,7 @@ def dump(asking: socket.socket, question: bytes, kind: int = RTM_GETROUTE) -> li
     bodies: list[bytes] = []
     whole = True
     while True:
-        for told, flags, body in _messages(asking.recv(_DUMP_BYTES)):
+        for told, flags, body in messages(asking.recv(_DUMP_BYTES)):
             if told == _NLMSG_ERROR:
                 number = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else errno.EBADMSG
                 raise OSError(number, os.strerror(number))
@@ -159,7 +159,7 @@ def change(kind: int, flags: int, body: bytes, harmless: Collection[int] = ()) -
         raise OSError(number, os.strerror(number))
 
 
-def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Type, flags and body of each."""
     offset = 0
     while offset + _NLMSGHDR.size <= len(datagram):

@@ -21,14 +21,15 @@ MAPS = """\
 7ffd2000-7ffd6000 r--p 00000000 00:00 0 [vvar]
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
 """
+MAP_NORESERVE = 0x4000
 MEMINFO = "MemTotal: 9 kB\nCommitLimit:    12342040 kB\nCommitted_AS:    7268156 kB\n"
 
 
 def test_what_is_mapped() -> None:
     """CRIU makes each private mapping writable at first, whatever it was."""
     task = Task()
-    kernel_limits.of_task(task, MAPS)
-    assert (task.mappings, task.private_bytes) == (6, 0x3000)
+    kernel_limits.of_task(task, MAPS, "none are large".upper)
+    assert (task.mappings, task.private_bytes, task.largest_private_bytes) == (6, 0x3000, 0x2000)
 
 
 def test_what_a_process_has() -> None:
@@ -44,6 +45,24 @@ def test_what_a_process_has() -> None:
     assert abs(found.mappings - lines) < 20
 
 
+def test_what_it_has_reserved() -> None:
+    """Whether it may be written or not, but for what it wants no promise for."""
+    with (
+        mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ),
+        mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE),
+        mmap.mmap(-1, 5 << 30, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE),
+    ):
+        found = of_process.process(os.getpid()).tasks[0]
+    assert 3 << 30 <= found.largest_private_bytes < 4 << 30
+
+
+@pytest.mark.parametrize(("there", "refused"), [(0, False), (1 << 40, False), ((1 << 40) - 1, True)])
+def test_a_kernel_that_promises_no_call_more_than_it_has(there: int, refused: bool) -> None:
+    process = two.process(tasks=[two.task(largest_private_bytes=1 << 40)])
+    found = two.reasons(process, None, two.destination(promised_at_once_bytes=there))
+    assert [(one.code, one.role) for one in found] == [("not-promised-at-once", "destination")] * refused
+
+
 def test_what_the_kernel_permits() -> None:
     found = HostInventory()
     kernel_limits.of_host(found, 0)
@@ -53,6 +72,9 @@ def test_what_the_kernel_permits() -> None:
     assert found.end_of_descriptors == int(Path("/proc/sys/fs/nr_open").read_text())
     strict = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
     assert found.HasField("unpromised_bytes") is strict
+    guessing = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "0"
+    assert (found.promised_at_once_bytes > 1 << 30) is guessing
+    assert kernel_limits.at_once(MEMINFO + "SwapTotal: 2 kB\n") == 11 * 1024
     assert kernel_limits.unpromised(MEMINFO) == (12342040 - 7268156) * 1024
     assert kernel_limits.unpromised("") == 0
 

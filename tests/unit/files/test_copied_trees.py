@@ -206,14 +206,24 @@ def test_what_is_found_in_a_tree_before(copy: Copy) -> None:
     os.mkfifo(copy.here / "other")
     own = str(copy.here / "own.sock")
     socket.socket(socket.AF_UNIX).bind(own)
-    found = ProcessInventory(root_pid=7, names=[TakenName(kind=TakenName.PATH, name=own)])
+    used = [File(path=str(copy.here / one), use=File.OPEN) for one in ("sub/pipe", "sub/program")]
+    found = ProcessInventory(root_pid=7, names=[TakenName(kind=TakenName.PATH, name=own)], files=used)
     notes = beside.add(found, [str(copy.here)], copying=False)
     assert sorted((one.code, one.what) for one in found.obstacles) == [
+        ("tree-left-out", f"{copy.here}/sub/pipe"),
         ("tree-name", f"{copy.here}/odd\N{REPLACEMENT CHARACTER}"),
         ("tree-set-id", f"{copy.here}/sub/program"),
     ]
     assert len(notes) == 1 and "leaves out other, sub/pipe:" in notes[0]
     assert {one.code for one in found.obstacles} <= WORDS.keys()
+
+
+def test_what_it_has_open_in_what_is_mounted_there(copy: Copy) -> None:
+    used = [File(path=str(copy.here / one), use=File.OPEN) for one in ("volume/precious", "volumes")]
+    found = ProcessInventory(root_pid=7, files=used)
+    with mounted(copy.here / "volume"):
+        beside.add(found, [str(copy.here)], copying=False)
+    assert [(one.code, one.what) for one in found.obstacles] == [("tree-left-out", used[0].path)]
 
 
 def test_a_path_that_no_call_takes(copy: Copy) -> None:

@@ -65,6 +65,22 @@ def test_a_dump_that_failed() -> None:
     assert caught.value.errno == errno.ENOENT
 
 
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        (b"", errno.EBADMSG),
+        (message(ERROR, b"abc"), errno.EBADMSG),
+        (message(ERROR, struct.pack("=i", 0)), errno.EBADMSG),
+        (message(ERROR, struct.pack("=i", -(2**31))), errno.EBADMSG),
+        (message(ERROR, struct.pack("=i", -errno.EPERM)), errno.EPERM),
+    ],
+)
+def test_a_damaged_answer_about_two_ends(answer: bytes, number: int) -> None:
+    with pytest.raises(OSError) as caught:
+        diag._is_connected(answer)
+    assert caught.value.errno == number
+
+
 def test_a_damaged_unix_socket() -> None:
     head = struct.pack("=BBBxI8x", 1, 1, 1, 77)
     attributes = struct.pack("=HH2xxx", 6, 2) + struct.pack("=HHIxx", 10, 3, 5)
