@@ -27,6 +27,7 @@ _REMEDIES: Mapping[int, str] = {
     errno.EPERM: "Look what forbids it there: a mount, an attribute (lsattr), SELinux or AppArmor.",
     errno.EROFS: "Mount that file system there so that it can be written to.",
     errno.ENOENT: "Look there who removed it, or whether it was ever there, and try again.",
+    errno.ENAMETOOLONG: "A path there is longer than a call takes (4096 bytes): let the program use a shorter one.",
     errno.EIO: "The device below has failed: look at the kernel's log of that host (dmesg).",
 }
 _OTHER = {"origin": "destination", "destination": "origin"}

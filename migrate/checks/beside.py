@@ -16,7 +16,7 @@ from migrate.pb.session_pb2 import File
 #: Directories that belong to a host as a whole: another host's must never take their place.
 OF_THE_HOST = re.compile(
     r"/|/(root|home|tmp|opt|mnt|media|var|run)|/home/[^/]+|/var/(lib|log|run|tmp|cache|spool)"
-    r"|/(etc|usr|bin|sbin|lib\w*|boot|dev|proc|sys|run/user)(/.*)?"
+    r"|/(etc|usr|bin|sbin|lib\w*|boot|dev|proc|sys|run/user|run/migrate|var/log/migrate)(/.*)?"
 )
 
 

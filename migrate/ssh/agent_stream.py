@@ -28,6 +28,7 @@ class AgentStream:
         self._started = started
         # It must be read: it shares the channel's window with standard output.
         self._said = LastWords(channel.recv_stderr)
+        self._ending: threading.Thread | None = None
 
     def read(self, n: int) -> bytes:
         """See :class:`migrate.link.stream.Stream`."""
@@ -46,12 +47,15 @@ class AgentStream:
         # In a thread, since this writes too and may hang on a dead connection.
         thread = threading.Thread(target=self._end_input, name="ssh-end", daemon=True)
         threads.start(thread)
+        self._ending = thread
         self._channel.status_event.wait(timeout_s)
 
     def close(self) -> None:
         """See :class:`migrate.link.stream.Stream`. The whole SSH connection is closed: it serves nothing else."""
         sockets.close_transport(self._transport)
         self._said.wait(limits.SSH_STATUS_S)
+        if self._ending is not None:  # nothing keeps it any more
+            self._ending.join(limits.SSH_STATUS_S)
 
     def stderr(self) -> list[str]:
         """Return the last lines that the agent, or the shell that starts it, wrote to standard error."""
