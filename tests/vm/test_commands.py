@@ -227,7 +227,7 @@ def test_a_signal_ends_what_a_machine_that_stands_still_runs(lab: VmLab, number:
             said = run.communicate(timeout=15)[1]
         finally:
             segment.exec(["kill", "-CONT", qemu])
-    helps = remedies.if_it_stays(lab.name, "peer")
+    helps = remedies.of_silent(lab.name, "peer", stopped=False)
     assert said == f"migrate-lab: ended by {number.name}, since the machine does not answer: {helps}\n"
     assert run.returncode == -number
     eventually(lambda: not peer.exec(ask, check=False).stdout, "it is gone")
