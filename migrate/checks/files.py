@@ -13,11 +13,9 @@ from collections.abc import Iterable, Iterator
 from migrate.checks.file_differences import difference, in_the_way, needs_content, same_place
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
+from migrate.inventory.described import NOT_OPENED
 from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory
 from migrate.units import size
-
-#: Nothing that CRIU opens by its path.
-_NOT_OPENED = frozenset({File.NEIGHBOUR, File.COPIED_TREE, File.DELETED})
 
 
 def files_there(subject: Subject) -> Iterator[Reason]:
@@ -150,7 +148,7 @@ def pairs(process: ProcessInventory, destination: HostInventory) -> Iterator[tup
     """Each file that the process uses, with what the destination has at its path."""
     answers = {(one.path, one.use): one for one in destination.files}
     for here in process.files:
-        if here.use not in _NOT_OPENED:
+        if here.use not in NOT_OPENED:
             yield here, answers.get((here.path, here.use), File(path=here.path, use=here.use))
 
 

@@ -7,13 +7,11 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from migrate.inventory import attributes, inside, neighbours, storage
-from migrate.inventory.described import describe, stored_bytes
+from migrate.inventory.described import NOT_OPENED, describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
 #: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
 _PATH_BYTES = 4096
-#: Nothing that CRIU opens by its path.
-_NOT_OPENED = frozenset({File.NEIGHBOUR, File.COPIED_TREE, File.DELETED})
 
 
 def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> list[str]:
@@ -94,7 +92,7 @@ def _goes_along(status: os.stat_result) -> bool:
 def _used(process: ProcessInventory, left: list[str]) -> Iterator[Obstacle]:
     """What is left out, or is below what is mounted there, and the process has open: CRIU would miss it."""
     below = tuple(f"{path}/" for path in left)
-    for path in sorted({one.path for one in process.files if one.use not in _NOT_OPENED}):
+    for path in sorted({one.path for one in process.files if one.use not in NOT_OPENED}):
         if path in left or path.startswith(below):
             yield Obstacle(code="tree-left-out", pid=process.root_pid, what=path)
 

@@ -11,6 +11,8 @@ from migrate.pb.session_pb2 import File
 
 #: The unit of st_blocks, whatever the file system's is. Source: man stat(3type).
 _BLOCK_BYTES = 512
+#: Uses of files that CRIU does not open by their path.
+NOT_OPENED = frozenset({File.NEIGHBOUR, File.COPIED_TREE, File.DELETED})
 
 
 def shown(path: str) -> str:

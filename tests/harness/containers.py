@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from migrate.lab import Host, Lab
@@ -64,6 +64,12 @@ CRUN_CONFIGURATION = "manage-cgroups=ignore\n"
 _OURS = "lab-containers-"
 #: Debian 12's is built without CRIU: `make setup-containers` gets a newer one.
 CRUN = Path(sys.executable).with_name("crun")
+
+
+def there_and_back(moves: int) -> Iterator[tuple[str, str]]:
+    """Where each of so many moves begins, and where it ends."""
+    for number in range(moves):
+        yield (HOSTS[0], HOSTS[1]) if number % 2 == 0 else (HOSTS[1], HOSTS[0])
 
 
 def missing() -> list[str]:

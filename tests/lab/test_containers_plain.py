@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness import containers, plugin
-from harness.containers import HOSTS, REDIS, Containers
+from harness.containers import HOSTS, REDIS, Containers, there_and_back
 from harness.plain_runtime import Plain
 from harness.steady import asked, clients, errors, served
 
@@ -19,6 +19,12 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 MOVES = 6
+EACH = pytest.mark.parametrize(
+    "plain",
+    [("runc", "bridge"), ("runc", "macvlan"), ("crun", "bridge"), ("crun", "macvlan")],
+    ids="-".join,
+    indirect=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,37 +44,26 @@ def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
     made.remove()
 
 
-@pytest.mark.parametrize(
-    "plain",
-    [("runc", "bridge"), ("runc", "macvlan"), ("crun", "bridge"), ("crun", "macvlan")],
-    ids="-".join,
-    indirect=True,
-)
+@EACH
 def test_there_and_back_under_traffic(plain: Plain) -> None:
     with plugin.installed(plain.lab, runtime=plain.runtime):
         plain.run()
         with clients(plain.lab, plain.address) as asking:
-            for number in range(MOVES):
-                here, there = HOSTS[number % 2], HOSTS[1 - number % 2]
+            for here, there in there_and_back(MOVES):
                 plain.move(here, there)
                 assert plain.runs(there) and not plain.runs(here)
                 assert served(asking, asked(asking))
         assert [plugin.said(plain.lab.hosts[name]) for name in HOSTS] == ["", ""]
 
 
-@pytest.mark.parametrize(
-    "plain",
-    [("runc", "bridge"), ("runc", "macvlan"), ("crun", "bridge"), ("crun", "macvlan")],
-    ids="-".join,
-    indirect=True,
-)
+@EACH
 def test_without_the_plugin_connections_are_reset(plain: Plain) -> None:
     """So that the test before this one can fail."""
     found: list[str] = []
     plain.run()
     with clients(plain.lab, plain.address) as asking:
-        for number in range(MOVES):
-            plain.move(HOSTS[number % 2], HOSTS[1 - number % 2])
+        for here, there in there_and_back(MOVES):
+            plain.move(here, there)
             if found := errors(asking):
                 break
     assert any("reset" in one for one in found), found

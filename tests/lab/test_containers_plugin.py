@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness import containers, plugin
-from harness.containers import HOSTS, MACVLAN, NETWORK, REDIS, Containers
+from harness.containers import HOSTS, MACVLAN, NETWORK, REDIS, Containers, there_and_back
 from harness.steady import CLIENTS, asked, clients, served, whole
 from harness.wait import eventually
 from harness.workloads import Silent
@@ -40,11 +40,6 @@ def pods(built: Containers) -> Iterator[Containers]:
     """No container is there before, or stays."""
     yield built
     built.remove_all()
-
-
-def there_and_back(moves: int) -> Iterator[tuple[str, str]]:
-    for number in range(moves):
-        yield (HOSTS[0], HOSTS[1]) if number % 2 == 0 else (HOSTS[1], HOSTS[0])
 
 
 def moved(
