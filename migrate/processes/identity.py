@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from migrate import limits
-from migrate.processes.stat import Stat, parse
+from migrate.processes.stat import Stat, parse, pids
+
+_LOOK_S = 0.001
 
 #: A process: its number and its start, in clock ticks since boot (field 22 of /proc/PID/stat).
 Identity = tuple[int, int]
@@ -118,13 +120,24 @@ def wait_gone(process: Identity, deadline: float) -> bool:
 
 def with_environment(word: str) -> list[Identity]:
     """Processes that were started with *word* (``NAME=VALUE``) in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
+    found, deadline = [], time.monotonic() + limits.EXEC_S
+    for pid in pids():
         # Gone meanwhile, or a process that even root may not look at.
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and word.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(identity(int(entry.name)))
+            if word.encode() in _environment(pid, deadline).split(b"\0"):
+                found.append(identity(pid))
     return found
+
+
+def _environment(pid: int, deadline: float) -> bytes:
+    """That of *pid*, also if it is within execve(2) just now, where there is none; not waited for after *deadline*."""
+    path = Path(f"/proc/{pid}/environ")
+    while not (got := path.read_bytes()) and time.monotonic() < deadline:
+        one = _stat(pid)
+        if one.env_end or one.kernel_thread or one.state in "ZX":
+            return path.read_bytes()
+        time.sleep(_LOOK_S)
+    return got
 
 
 def _stat(pid: int) -> Stat:

@@ -23,6 +23,7 @@ class Stat(NamedTuple):
 
     :ivar starttime: clock ticks since boot.
     :ivar exit_signal: what its parent gets when it ends, 0 for nothing.
+    :ivar env_end: where its environment ends; 0 within execve(2), which has made the memory and not yet filled it.
     """
 
     state: str
@@ -34,6 +35,7 @@ class Stat(NamedTuple):
     starttime: int
     comm: str
     exit_signal: int = signal.SIGCHLD
+    env_end: int = 0
 
 
 def parse(line: str) -> Stat:
@@ -45,7 +47,8 @@ def parse(line: str) -> Stat:
     state, ppid, pgrp, session, tty = fields[0], *map(int, fields[1:5])
     name = line[line.index("(") + 1 : line.rindex(")")]
     kernel_thread, started = bool(int(fields[6]) & _PF_KTHREAD), int(fields[19])
-    return Stat(state, ppid, pgrp, session, tty, kernel_thread, started, name, int(fields[35]))
+    exit_signal, env_end = int(fields[35]), int(fields[48])
+    return Stat(state, ppid, pgrp, session, tty, kernel_thread, started, name, exit_signal, env_end)
 
 
 def pids() -> list[int]:

@@ -94,10 +94,11 @@ def test_echoes_what_has_just_come(hosts: Hosts, monkeypatch: pytest.MonkeyPatch
     echoed: list[tuple[int, int | None, int | None]] = []
 
     def the_peer_speaks(sock: socket.socket, deadline: float) -> tuple[int, float]:
-        before = fields.read([sock])[0].ts_recent
-        time.sleep(0.01)  # the peer's clock is of milliseconds
-        got.extend(read_all(peer))
-        eventually(lambda: fields.read([sock])[0].ts_recent != before, "the peer has spoken")
+        if not got:  # a machine with much to do is asked for the time again
+            before = fields.read([sock])[0].ts_recent
+            time.sleep(0.01)  # the peer's clock is of milliseconds
+            got.extend(read_all(peer))
+            eventually(lambda: fields.read([sock])[0].ts_recent != before, "the peer has spoken")
         return later(sock, deadline)
 
     def noted(asked: asking.Question, timestamp: tuple[int, int]) -> bytes:

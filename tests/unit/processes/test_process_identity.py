@@ -76,3 +76,15 @@ def test_processes_by_environment(child: subprocess.Popen[bytes]) -> None:
     one = identity.identity(child.pid)
     assert identity.with_environment(word) == [one]
     assert identity.with_environment(word[:-1]) == []
+
+
+def test_a_process_within_execve_has_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has closed what is to be closed, so that Popen returns, and has not yet filled the new memory."""
+    word = "MIGRATE_ID=execve"
+    monkeypatch.setenv(*word.split("="))
+    for _ in range(100):
+        with subprocess.Popen(["sleep", "1000"]) as one:
+            try:
+                assert identity.identity(one.pid) in identity.with_environment(word)
+            finally:
+                one.kill()
