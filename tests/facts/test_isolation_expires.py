@@ -119,7 +119,7 @@ def test_renewed(hosts: Hosts) -> None:
         tcpcp.activate(other)
         time.sleep(1.2)  # longer than what was left
         assert is_held(peer)
-        assert goes_through(its_peer)
+        assert goes_through(its_peer, within_s=0.5)
     assert_no_reset(hosts)
 
 

@@ -359,7 +359,9 @@ def test_a_terminal_whose_number_is_in_use_there() -> None:
     finally:
         os.close(master)
         os.close(slave)
-    assert names.taken(ours) == []
+    # Another process may have got the number meanwhile.
+    found = names.taken(ours)
+    assert not [one for one in found if f"PID {os.getpid()}" in one.holder]
 
 
 def terminal(number: int) -> TakenName:
