@@ -101,6 +101,8 @@ def _peek(sock: socket.socket) -> bytes:
 
 #: Advice for the path (paper 5): only where it is the same path, and then nearly.
 _ADVICE = {"cwnd", "ssthresh", "rtt", "rttvar"}
+#: For so long at least an acknowledgement is delayed (TCP_ATO_MIN), less a tick or two.
+ATO_MIN_US = 30_000
 #: How exactly a round-trip time can be taught: a tick of the timers (HZ 250) or two.
 TAUGHT_US = 10_000
 
@@ -129,7 +131,7 @@ def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None, stalle
         if (
             name in _ADVICE
             or name in ("clock", "rcv_mss", "total_retrans")
-            or _told_anew(name, before, after)
+            or _told_anew(name, before, after, stalled_us)
         ):
             continue
         if before[name] != after[name] and not _explained(name, before[name], after[name], case):
@@ -212,10 +214,14 @@ def read(before: Fields, got: Fields, ici: Any) -> Iterator[str]:
         got |= dict(zip(_TOLD, (ici.window.rcv_wnd, ici.window.rcv_wnd, ici.window.rcv_wup), strict=True))
 
 
-def _told_anew(name: str, before: Fields, after: Fields) -> bool:
-    """Whether the window is another because something was sent again meanwhile, in vain; not a smaller one."""
+def _told_anew(name: str, before: Fields, after: Fields, stalled_us: int) -> bool:
+    """Whether the window is another because something was sent meanwhile, in vain; not a smaller one.
+
+    It was sent again, or acknowledges what was fed to the new socket, which the kernel delays.
+    """
     edges = ((fields["rcv_wup"] + fields["repair rcv_wnd"]) % 2**32 for fields in (before, after))
-    return name in _TOLD and after["total_retrans"] > 0 and _forward(*edges)
+    sent = after["total_retrans"] > 0 or stalled_us >= ATO_MIN_US
+    return name in _TOLD and sent and _forward(*edges)
 
 
 def _advice(before: Fields, after: Fields, case: Case, stalled_us: int) -> Iterator[str]:
