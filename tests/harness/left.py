@@ -20,6 +20,8 @@ INTERFACES = {"interface lo", "interface eth0"}
 OWN = ("init.py hold", "/usr/sbin/sshd", "lab keeper")
 SESSIONS = ("sshd-session", "sshd:")
 KEEPER = "lab keeper"
+#: In the line of such an event, as migrate.events.line writes it.
+UNEXPECTED = '"event": "unexpected"'
 
 _PS = "ps -e -ww -o pid=,ppid=,stat=,args="
 _LOOK = f"""
@@ -174,6 +176,12 @@ def strange_logs(host: Host) -> list[str]:
         r"d 700 root ([0-9a-f]{12})?|f 600 root [0-9a-f]{12}/(origin|destination)(\.jsonl|-criu-\w+\.log)"
     )
     return [line for line in lines if not wanted.fullmatch(line)]
+
+
+def unexpected(lab: Lab) -> set[str]:
+    """What was said, awaited or journalled beside the table of the steps: lines of all logs of both hosts."""
+    words = ["sh", "-c", f"grep -h -s -F '{UNEXPECTED}' /var/log/migrate/*/*.jsonl"]
+    return {line for name in MOVERS for line in lab.hosts[name].exec(words, check=False).stdout.splitlines()}
 
 
 def helpers(host: Host) -> list[str]:

@@ -14,10 +14,12 @@ from migrate.lab import Host, Lab
 
 @pytest.fixture
 def clean(lab: Lab) -> Iterator[None]:
-    """The lab as it came up, before and after; what a migration leaves behind is an error."""
+    """The lab as it came up, before and after; what is left behind, or done beside the table, is an error."""
     reset(lab)
+    told = left.unexpected(lab)  # of tests before, some of which lie
     yield
     left.assert_nothing_left(lab)
+    assert left.unexpected(lab) - told == set()
     reset(lab)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from harness.left import everybody
+from harness.left import UNEXPECTED, everybody
 from harness.migrate import ran
 from harness.wait import TooLate, eventually
+
+from migrate.events import line
 
 REPORT = json.dumps({"event": "report", "reasons": [], "error": None, "notes": ["done"]})
 NOTE = json.dumps({"event": "note", "text": "x"})
@@ -20,6 +22,16 @@ def test_the_waiter_gives_what_it_found_and_does_not_wait_for_ever() -> None:
     with pytest.raises(TooLate, match=r"^not within 0.02 s: 3 looks$"):
         eventually(lambda: told.append("look"), lambda: "3 looks", 0.02)
     assert told
+
+
+def test_an_event_beside_the_table_is_found_in_a_log() -> None:
+    lines = [
+        line.to_json(
+            line.Event(0, 0, "0123456789ab", "origin", "migrate", 7, "dump", "", event, {"what": "x"})
+        )
+        for event in ("unexpected", "began")
+    ]
+    assert [UNEXPECTED in one.decode() for one in lines] == [True, False]
 
 
 @pytest.mark.parametrize(
