@@ -37,7 +37,8 @@ def test_many_connections(lab: Lab, tasks: int, connections: int) -> None:
     with Capture(peer, "eth0", RESETS) as capture:
         client = Client.start(peer, "many.py", *words)
         for start in MOVERS:
-            moved = move(lab, pid, start=start, timeout_s=HANGS_S)
+            # On a busy machine they may take longer than is allowed by itself.
+            moved = move(lab, pid, "--max-gap", "60", start=start, timeout_s=HANGS_S)
             assert moved.report["connections"] == connections
             report = {
                 key: moved.report[key] for key in ("frozen_ms", "isolated_ms", "gap_packets", "gap_dropped")
