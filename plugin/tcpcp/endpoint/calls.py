@@ -352,6 +352,8 @@ def create(
     :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.
     :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
         states need, does not arrive.
+    :raises AlreadyGot: another thread, or another process that has it too, is creating a connection with *sock*;
+        nothing was tried.
     :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
     :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
@@ -393,10 +395,13 @@ def _create_all(
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
-        with InitialWindows(icis if same_path and not congestion.ready() else ()):
+        held = holding.claim([sock for sock in given if sock])
+        with ExitStack() as stack:
+            handed_in.require_alone(icis, given, stack)
+            stack.enter_context(InitialWindows(icis if same_path and not congestion.ready() else ()))
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
-            held = holding.claim(made)
+            held = _with_made(held, made, given)
             introducing = holding.introducing(namespace)
             for one in held:
                 one.created = introducing
@@ -413,6 +418,15 @@ def _create_all(
         _lift_after(held, exc)
         raise
     return made
+
+
+def _with_made(
+    held: Sequence[Holding], made: Sequence[socket.socket], given: Sequence[socket.socket | None]
+) -> list[Holding]:
+    """*held*, of those given, with those of what was made, in the order of *made*."""
+    theirs = iter(held)
+    ours = iter(holding.claim([sock for sock, one in zip(made, given, strict=True) if not one]))
+    return [next(theirs if one else ours) for one in given]
 
 
 def _named(icis: Sequence[Ici]) -> Set[str] | None:
