@@ -54,6 +54,7 @@ from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp.endpoint import (
+    alone,
     asking,
     beforehand,
     builder,
@@ -87,7 +88,7 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AlreadyGot, Moved, TcpcpError
+from tcpcp.errors import Moved, TcpcpError
 from tcpcp.kernel import diag, fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, whole
@@ -262,8 +263,10 @@ def _get_all(
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
     twins.require_none(flows, bound, namespace)
     holding.isolate(held, wanted, holding.table(namespace))
-    _require_ours(held, namespace)
-    icis = read_many(pairs, prepared)
+    alone.require_isolated_here(held, namespace)
+    with ExitStack() as stack:
+        alone.require_ended(plain, prepared, stack)
+        icis = read_many(pairs, prepared)
     try:
         for one, ici in zip(held, icis, strict=True):
             one.left = left_in(ici)
@@ -273,16 +276,6 @@ def _get_all(
         _undo_get(plain, held, exc)
         raise
     return icis
-
-
-def _require_ours(held: Sequence[Holding], namespace: int) -> None:
-    """Refuse what another process that has the sockets too gets at this moment.
-
-    Each looks after it has isolated, so one of them sees the other; where both do, both refuse. Repair mode does
-    not tell: the kernel takes it twice, and both looked before.
-    """
-    if taken := holding.table(namespace).held_elsewhere(holding.flows(held)):
-        raise AlreadyGot(f"{taken[0]}: another program that has the socket too is getting it, or has got it")
 
 
 def _stand_still(
@@ -397,7 +390,7 @@ def _create_all(
     try:
         held = holding.claim([sock for sock in given if sock])
         with ExitStack() as stack:
-            handed_in.require_alone(icis, given, stack)
+            alone.require_fresh(icis, given, stack)
             stack.enter_context(InitialWindows(icis if same_path and not congestion.ready() else ()))
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))

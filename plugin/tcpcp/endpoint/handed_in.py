@@ -9,13 +9,12 @@ import io
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Protocol
 
 from tcpcp.endpoint import inspection, socket_ends
-from tcpcp.errors import AlreadyGot, KernelError, Unsupported
-from tcpcp.kernel import file_lock, tcp_repair
+from tcpcp.errors import KernelError, Unsupported
+from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici, State
 
 #: What Python's own sockets are, or gevent's once it has patched them. eventlet's are none: they have one inside.
@@ -147,20 +146,6 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
             "bind it to the one that the connection is to have"
         )
     return sock
-
-
-def require_alone(icis: Sequence[Ici], given: Sequence[socket.socket | None], stack: ExitStack) -> None:
-    """Keep *given*, which this thread has claimed, from other processes too; they have to be fresh still.
-
-    :param stack: lets them go at its end. :raises AlreadyGot, Unsupported: one of them is another's by now.
-    """
-    for ici, sock in zip(icis, given, strict=True):
-        if sock is None:
-            continue
-        if not file_lock.take(sock):
-            raise AlreadyGot(f"{ici}: another process creates a connection with the socket given")
-        stack.callback(file_lock.give_back, sock)
-        require_fresh(sock, ici)
 
 
 def _name_of(given: object) -> str:
