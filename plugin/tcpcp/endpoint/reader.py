@@ -6,6 +6,7 @@ only the application changes, :func:`read` the rest, once the connection is isol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -21,12 +22,14 @@ from tcpcp.errors import Unsupported
 from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
+from tcpcp.kernel.tcp_repair import Info
 from tcpcp.record import seq
 from tcpcp.record.ici import (
     Congestion,
     Ici,
     Negotiated,
     ReceiveQueue,
+    SendQueue,
     State,
     Timestamp,
     Window,
@@ -112,13 +115,9 @@ def _read(
 
     :param window: from :func:`tcpcp.endpoint.unsent.kept`; numbers and sent_until are for `queues`.
     """
-    info = tcp_repair.get_info(sock)
-    check_state(sock, info.state)
-    state = _STATES[info.state]
-    if state is State.CLOSE and not known.closed:
-        raise Unsupported(f"{tcp_repair.describe(sock)}: its connection has ended in this moment")
     window = window or tcp_repair.get_window(sock)
-    snd_nxt, send_queue = queues.read_send_queue(sock, state, numbers, sent_until)
+    info, snd_nxt, send_queue = _outgoing(sock, known, numbers, sent_until)
+    state = _STATES[info.state]
     rcv_nxt, receive_queue = queues.read_receive_queue(sock, state, known, numbers)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
     return Ici(
@@ -139,6 +138,21 @@ def _read(
         tag,
         socket_filter=known.socket_filter,
     )
+
+
+def _outgoing(
+    sock: socket.socket, known: Prepared, numbers: Numbers | None, sent_until: int | None
+) -> tuple[Info, int, SendQueue]:
+    """What is to be sent, and what the state was then: a thread may shut the socket in between, once."""
+    for _ in range(MAX_READS):
+        info = tcp_repair.get_info(sock)
+        check_state(sock, info.state)
+        state = _STATES[info.state]
+        if state is State.CLOSE and not known.closed:
+            break
+        with contextlib.suppress(queues.ShutMeanwhile):
+            return info, *queues.read_send_queue(sock, state, numbers, sent_until)
+    raise Unsupported(f"{tcp_repair.describe(sock)}: its connection has ended in this moment")
 
 
 def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int = 0) -> Timestamp:
