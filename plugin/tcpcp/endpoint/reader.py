@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -38,6 +39,8 @@ from tcpcp.record.ici import (
 #: TCP_ECN_MODE_ACCECN (include/net/tcp.h): TCP_INFO says of it what it says of classic ECN (RFC 3168).
 ACCURATE_ECN = 1 << 4
 
+#: From when on the peer's last timestamp is old, s: by so much the time in which PAWS is wrong may be longer.
+_OLD_S = 60
 _STATES = {int(state): state for state in State}
 #: Ticks of the two timestamp clocks, ns.
 _US, _MS = 1000, 1_000_000
@@ -178,6 +181,17 @@ def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int 
     return Timestamp(seq.add(value, 2 + _even(ahead_ns, _MS)), False, ts_recent)
 
 
+def _recent(numbers: Numbers) -> int | None:
+    """The peer's last timestamp; None where it came so long ago that it is as good as not known.
+
+    The new endpoint takes it for one that has just come (tcp_store_ts_recent()). A peer whose clock has gone on by
+    more than half of its numbers meanwhile, in 36 minutes where a tick is 1 us, looks to PAWS as if it had gone
+    back: what it sends is dropped. The kernel itself lets that pass when it has heard nothing for as long
+    (tcp_paws_check()), but begins to count now. 0, which it echoes else, is neither compared nor timed by a peer.
+    """
+    return numbers.ts_recent if time.monotonic() - numbers.recent_stamp < _OLD_S else None
+
+
 def _even(time_ns: int, tick_ns: int) -> int:
     """*time_ns* in ticks, rounded up to an even number of them: bit 0 is the unit."""
     return 2 * -(-time_ns // (2 * tick_ns))
@@ -310,11 +324,11 @@ class _Reading:
         self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None, window: Window | None
     ) -> Ici:
         if numbers is None or not self._trusted or not _is_quiet(numbers):
-            return _read(sock, known, tag, numbers and numbers.ts_recent, numbers, window)
+            return _read(sock, known, tag, numbers and _recent(numbers), numbers, window)
         agreed = self._agreed.get(numbers.agreed)
         if agreed is not None:
             return _read_quiet(sock, known, tag, numbers, agreed)
-        ici = _read(sock, known, tag, numbers.ts_recent)
+        ici = _read(sock, known, tag, _recent(numbers))
         again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
         self._trusted = replace(again, timestamp=ici.timestamp) == ici
         if len(self._agreed) >= _MOST_AGREED:
@@ -350,7 +364,7 @@ def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers
         n.rcv_nxt,
         Window(n.snd_wl1, n.snd_wnd, n.max_window, n.rcv_wnd, n.rcv_wup),
         Congestion(known.algorithm, n.snd_cwnd, n.snd_ssthresh, n.srtt_us >> 3, n.mdev_us >> 2),
-        _timestamp(sock, n.ts_recent, _ahead_ns(n)) if agreed.timestamps else None,
+        _timestamp(sock, _recent(n), _ahead_ns(n)) if agreed.timestamps else None,
         NO_SEND,
         ReceiveQueue(shut=True) if known.shut else NO_RECEIVE,
         socket_options.tuned(known.options, n.sndbuf, n.rcvbuf, n.window_clamp),
