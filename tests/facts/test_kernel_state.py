@@ -266,7 +266,7 @@ def test_a_paced_connection_is_ahead_of_its_clock(hosts: Hosts, microseconds: bo
 
 
 def test_a_peer_that_has_said_nothing_for_long(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its clock, of microseconds, has gone on by more than half of its numbers: PAWS does not take it for the past."""
+    """Its clock, of microseconds, has gone on by more than half of its numbers: what it sends is not dropped."""
     numbers = fields.numbers
 
     def long_ago(socks: Sequence[socket.socket]) -> list[fields.Numbers | None]:

@@ -132,9 +132,10 @@ def prepare() -> None:
 
     :raises PermissionDenied, IsolationError: there will be no filter later either.
     """
-    namespace = host.require_repair()
-    beforehand.load()
-    holding.table(namespace).prepare()
+    with Uninterrupted():  # a handler may make a call that waits for what is being loaded
+        namespace = host.require_repair()
+        beforehand.load()
+        holding.table(namespace).prepare()
 
 
 def flow_of(sock: socket.socket) -> Flow:
