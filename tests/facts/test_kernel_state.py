@@ -265,6 +265,38 @@ def test_a_paced_connection_is_ahead_of_its_clock(hosts: Hosts, microseconds: bo
     assert counters["TcpExtPAWSEstab"] == counters["TcpExtPAWSOldAck"] == 0
 
 
+def test_a_peer_that_has_said_nothing_for_long(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock, of microseconds, has gone on by more than half of its numbers: what it sends is not dropped."""
+    numbers = fields.numbers
+
+    def long_ago(socks: Sequence[socket.socket]) -> list[fields.Numbers | None]:
+        return [one and one._replace(recent_stamp=one.recent_stamp - 40 * 60) for one in numbers(socks)]
+
+    monkeypatch.setattr(fields, "numbers", long_ago)
+    sock, peer = hosts.connect()
+    exchanged(peer, sock, 1)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        tcp_repair.set_repair(peer, tcp_repair.ON)
+        later = seq.add(tcp_repair.get_timestamp(peer), 40 * 60 * 1_000_000)
+        tcp_repair.set_each(peer, [tcp_repair.timestamp(later)])
+        tcp_repair.set_repair(peer, tcp_repair.OFF_NO_PROBE)
+        made = tcpcp.create(ici)
+        tcpcp.activate(made)
+    exchanged(peer, made, 1)
+    exchanged(made, peer, 1)
+    assert hosts.counters(hosts.here)["TcpExtPAWSEstab"] == 0
+
+
+def test_when_the_peers_timestamp_came(hosts: Hosts) -> None:
+    before = int(time.monotonic())
+    sock, peer = hosts.connect()
+    exchanged(peer, sock, 1)
+    (found,) = fields.numbers([sock])
+    assert found is not None and before <= found.recent_stamp <= time.monotonic()
+
+
 def exchanged(sender: socket.socket, receiver: socket.socket, times: int, size_bytes: int = 1) -> None:
     receiver.settimeout(3)
     for _ in range(times):

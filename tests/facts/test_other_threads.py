@@ -19,6 +19,7 @@ import tcpcp
 from tcpcp.endpoint import preparation, reader
 from tcpcp.kernel import fields, tcp_repair
 
+_libc = ctypes.CDLL(None)
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER, _BPF_RETURN = 26, 27, 6
 #: More calls than the library makes for one connection.
 _MOST = 400
@@ -48,12 +49,13 @@ class Connection:
     """With what was written and read by whom.
 
     :ivar wrote: what the program's threads were told is written. :ivar read: what they have read.
+    :ivar is_shut: one has ended what is written.
     """
 
     def __init__(self, hosts: Hosts, ours: bytes, theirs: bytes) -> None:
         self.hosts, self.ours, self.theirs = hosts, ours, theirs
         self.sock, self.peer = hosts.connect()
-        self.wrote, self.read = ours, b""
+        self.wrote, self.read, self.is_shut = ours, b"", False
         self.peer.sendall(theirs)
         eventually(lambda: tcp_repair.get_inq(self.sock) == len(theirs), "arrived")
         if ours:
@@ -70,20 +72,28 @@ class Connection:
     def peek(self) -> None:
         assert self.theirs.startswith(taken(self.sock, 3, socket.MSG_PEEK))
 
+    def shut(self) -> None:
+        self.is_shut = not _libc.shutdown(self.sock.fileno(), socket.SHUT_WR)
+
     def check(self) -> None:
-        """All is there once, and it works in both directions."""
+        """All is there once, and it works in both directions, but where it was shut; where it lives."""
+        if self.sock is self.peer:
+            return
         with self.sock, self.peer:
             self.peer.sendall(b"!")
             self.sock.settimeout(5)
             while not self.read.endswith(b"!"):
                 self.read += self.sock.recv(100)
             assert self.read == self.theirs + b"!"
-            self.sock.sendall(b"!")
+            if not self.is_shut:
+                self.sock.sendall(b"!")
+                self.wrote += b"!"
+                self.sock.shutdown(socket.SHUT_WR)
             self.peer.settimeout(5)
             got = b""
-            while not got.endswith(b"!"):
-                got += self.peer.recv(100)
-            assert got == self.wrote + b"!"
+            while part := self.peer.recv(100):
+                got += part
+            assert got == self.wrote
 
 
 def get_and_resume(one: Connection) -> None:
@@ -96,8 +106,12 @@ def get_and_pass(one: Connection) -> None:
     ici = tcpcp.get(one.sock)
     try:
         tcpcp.release(one.sock)
-    except tcpcp.Moved:
-        tcpcp.resume(one.sock)
+    except tcpcp.Moved as exc:
+        if exc.lost_bytes:  # the end of the stream, in the very moment: it is told, and that is all
+            one.sock = one.peer
+            assert one.is_shut and exc.lost_bytes == 1
+        else:
+            tcpcp.resume(one.sock)
         return
     one.sock = tcpcp.create(ici)
     tcpcp.activate(one.sock)
@@ -124,7 +138,7 @@ def each_moment(
     pytest.fail("it does not end")
 
 
-@pytest.mark.parametrize("act", (Connection.write, Connection.take, Connection.peek))
+@pytest.mark.parametrize("act", (Connection.write, Connection.take, Connection.peek, Connection.shut))
 @pytest.mark.parametrize(
     "ours, theirs", ((b"", b""), (b"", _THEIRS), (_OURS, _THEIRS)), ids=("empty", "in", "both")
 )
@@ -151,7 +165,7 @@ def test_the_first_of_a_kind(
         one.check()
 
 
-@pytest.mark.parametrize("act", (Connection.write, Connection.take))
+@pytest.mark.parametrize("act", (Connection.write, Connection.take, Connection.shut))
 def test_while_it_is_passed(hosts: Hosts, asked: None, act: Callable[[Connection], None]) -> None:
     """Or the passing is refused."""
     for one in each_moment(hosts, _OURS, _THEIRS, act, get_and_pass):

@@ -223,6 +223,25 @@ def test_a_segment_acknowledged_in_part_is_peeked_whole(hosts: Hosts) -> None:
         isolation.release()
 
 
+def test_an_urgent_byte_that_was_read_and_is_the_last(hosts: Hosts) -> None:
+    """It stays in the queue until the program reads on, though there is nothing: so it is told to."""
+    sock, peer = hosts.connect()
+    peer.send(b"!", socket.MSG_OOB)
+    eventually(lambda: urgent(sock), "the urgent byte")
+    assert sock.recv(1, socket.MSG_OOB) == b"!"
+    with hosts.here.entered():
+        with pytest.raises(Unsupported, match="has been read already"):
+            calls.get(sock)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1, socket.MSG_DONTWAIT)
+        ici = calls.get(sock)
+        calls.release(sock)
+        with calls.create(ici) as made:
+            calls.activate(made)
+            peer.sendall(b"goes on")
+            assert made.recv(10) == b"goes on"
+
+
 @pytest.mark.parametrize("consume", (False, True))
 def test_urgent_data_cuts_the_peek(hosts: Hosts, consume: bool) -> None:
     """Without SO_OOBINLINE neither SIOCINQ nor a peek goes beyond the urgent mark: we refuse.

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from netns import Hosts, eventually
-from passing import assert_no_reset
+from passing import assert_no_reset, wait_state
 from programs import is_in_a_call
 
 import tcpcp
 from tcpcp.endpoint import reader, repair_mode
 from tcpcp.kernel import fields, tcp_repair
+from tcpcp.record.ici import State
 
 _TRIES = 10
 
@@ -304,3 +305,37 @@ def test_created_while_it_is_released(hosts: Hosts, monkeypatch: pytest.MonkeyPa
         tcpcp.release(made[0])
         tcpcp.activate(tcpcp.create(again))
     assert_no_reset(hosts)
+
+
+@pytest.mark.parametrize("how", (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR))
+def test_shut_after_it_was_got(hosts: Hosts, how: int) -> None:
+    """The kernel shuts it in repair mode too; it is as it was shut where it goes on."""
+    sock, peer = hosts.connect()
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        sock.shutdown(how)
+        with pytest.raises(tcpcp.Moved):
+            tcpcp.release(sock)
+        tcpcp.resume(sock)
+    if how != socket.SHUT_WR:
+        assert sock.recv(1) == b""
+    if how != socket.SHUT_RD:
+        assert peer.recv(1) == b""
+    sock.close()
+
+
+@pytest.mark.parametrize("end", ("shut", "closed by the peer"))
+def test_shut_before_it_was_got(hosts: Hosts, end: str) -> None:
+    """That the ICI has."""
+    sock, peer = hosts.connect()
+    if end == "shut":
+        sock.shutdown(socket.SHUT_RD)
+    else:
+        peer.shutdown(socket.SHUT_WR)
+        wait_state(sock, State.CLOSE_WAIT)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        tcpcp.release(sock)
+        with tcpcp.create(ici) as made:
+            tcpcp.activate(made)
+            assert made.recv(1) == b""

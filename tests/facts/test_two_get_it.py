@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 from netns import Hosts, eventually
@@ -12,6 +13,7 @@ from traces import is_held, rules
 import tcpcp
 from tcpcp.endpoint import calls, twins
 from tcpcp.kernel import tcp_repair
+from tcpcp.record.ici import State
 
 
 @pytest.mark.parametrize("kind", ("v4", "v6"))
@@ -50,3 +52,35 @@ def test_both_have_looked_before_either_isolates(
         assert rules(hosts.here).holding == 0
         one.step()  # nothing of the refusal is left
         one.end()
+
+
+def test_one_that_has_ended(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are bytes to be read still, and no filter by which they could see one another."""
+    sock, peer = hosts.connect()
+    peer.sendall(b"to be read")
+    peer.close()
+    eventually(lambda: tcp_repair.get_state(sock) == State.CLOSE_WAIT, "the peer has closed")
+    sock.shutdown(socket.SHUT_WR)
+    eventually(lambda: tcp_repair.get_state(sock) == State.CLOSE, "it has ended")
+    (told, tells), (goes, go) = os.pipe(), os.pipe()
+    looked = twins.require_none
+
+    def stops(*args: object) -> None:
+        looked(*args)  # type: ignore[arg-type]
+        os.write(tells, b".")
+        os.read(goes, 1)
+
+    def get_late() -> None:
+        monkeypatch.setattr(calls.twins, "require_none", stops)
+        with pytest.raises(tcpcp.AlreadyGot):
+            tcpcp.get(sock)
+
+    with hosts.here.entered(), child(get_late) as one:
+        one.send()
+        assert os.read(told, 1) == b"."
+        ici = tcpcp.get(sock)
+        os.write(go, b".")
+        one.wait()
+        one.end()
+        assert ici.receive_queue.data == b"to be read"
+        tcpcp.release(sock)

@@ -54,6 +54,7 @@ from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 
 from tcpcp.endpoint import (
+    alone,
     asking,
     beforehand,
     builder,
@@ -87,7 +88,7 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import AlreadyGot, Moved, TcpcpError
+from tcpcp.errors import Moved, TcpcpError
 from tcpcp.kernel import diag, fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
 from tcpcp.record import checks, codec, whole
@@ -131,9 +132,10 @@ def prepare() -> None:
 
     :raises PermissionDenied, IsolationError: there will be no filter later either.
     """
-    namespace = host.require_repair()
-    beforehand.load()
-    holding.table(namespace).prepare()
+    with Uninterrupted():  # a handler may make a call that waits for what is being loaded
+        namespace = host.require_repair()
+        beforehand.load()
+        holding.table(namespace).prepare()
 
 
 def flow_of(sock: socket.socket) -> Flow:
@@ -262,8 +264,10 @@ def _get_all(
     bound = [flow for flow, one in zip(wanted, prepared, strict=True) if flow and one.device]
     twins.require_none(flows, bound, namespace)
     holding.isolate(held, wanted, holding.table(namespace))
-    _require_ours(held, namespace)
-    icis = read_many(pairs, prepared)
+    alone.require_isolated_here(held, namespace)
+    with ExitStack() as stack:
+        alone.require_ended(plain, prepared, stack)
+        icis = read_many(pairs, prepared)
     try:
         for one, ici in zip(held, icis, strict=True):
             one.left = left_in(ici)
@@ -273,16 +277,6 @@ def _get_all(
         _undo_get(plain, held, exc)
         raise
     return icis
-
-
-def _require_ours(held: Sequence[Holding], namespace: int) -> None:
-    """Refuse what another process that has the sockets too gets at this moment.
-
-    Each looks after it has isolated, so one of them sees the other; where both do, both refuse. Repair mode does
-    not tell: the kernel takes it twice, and both looked before.
-    """
-    if taken := holding.table(namespace).held_elsewhere(holding.flows(held)):
-        raise AlreadyGot(f"{taken[0]}: another program that has the socket too is getting it, or has got it")
 
 
 def _stand_still(
@@ -352,6 +346,8 @@ def create(
     :raises IciError: what is wrong with the ICI, in itself or on this host; nothing was tried.
     :raises Unsupported: *sock* is none of those; nothing was tried. Or a segment fed to this host, which some
         states need, does not arrive.
+    :raises AlreadyGot: another thread, or another process that has it too, is creating a connection with *sock*;
+        nothing was tried.
     :raises OtherNamespace: *sock* is of another network namespace; nothing was tried.
     :raises PermissionDenied: no CAP_NET_ADMIN, or for a half-closed connection no CAP_NET_RAW, or not in the
         first user namespace and the ICI needs that (docs/security.md, Privilege); nothing was tried.
@@ -393,10 +389,13 @@ def _create_all(
     made: list[socket.socket] = []
     held: list[Holding] = []
     try:
-        with InitialWindows(icis if same_path and not congestion.ready() else ()):
+        held = holding.claim([sock for sock in given if sock])
+        with ExitStack() as stack:
+            alone.require_fresh(icis, given, stack)
+            stack.enter_context(InitialWindows(icis if same_path and not congestion.ready() else ()))
             for ici, sock in zip(icis, given, strict=True):
                 made.append(builder.begin(ici, sock, limits=limits, fresh=fresh[ici.ipv6_socket]))
-            held = holding.claim(made)
+            held = _with_made(held, made, given)
             introducing = holding.introducing(namespace)
             for one in held:
                 one.created = introducing
@@ -413,6 +412,15 @@ def _create_all(
         _lift_after(held, exc)
         raise
     return made
+
+
+def _with_made(
+    held: Sequence[Holding], made: Sequence[socket.socket], given: Sequence[socket.socket | None]
+) -> list[Holding]:
+    """*held*, of those given, with those of what was made, in the order of *made*."""
+    theirs = iter(held)
+    ours = iter(holding.claim([sock for sock, one in zip(made, given, strict=True) if not one]))
+    return [next(theirs if one else ours) for one in given]
 
 
 def _named(icis: Sequence[Ici]) -> Set[str] | None:

@@ -72,7 +72,11 @@ def claim(socks: Sequence[socket.socket], cookies: Sequence[int] = ()) -> list[H
         for sock, one in zip(socks, found, strict=True):
             if one.cookie in _known or one.cookie in _at_work or one.cookie in fresh:
                 name = tcp_repair.describe(sock)
-                raise AlreadyGot(f"{name}: got, or created, already; resume or release it first")
+                raise AlreadyGot(
+                    f"{name}: another thread gets or creates it, or it is there twice"
+                    if one.cookie not in _known
+                    else f"{name}: got, or created, already; resume or release it first"
+                )
             fresh[one.cookie] = one
         _at_work.update(fresh)
     return found

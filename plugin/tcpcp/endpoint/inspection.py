@@ -182,7 +182,12 @@ def _check_events(socks: Sequence[socket.socket], events: Mapping[int, int]) -> 
         if events.get(sock.fileno(), 0) & select.POLLERR:
             raise _untold(sock)
     for sock in _urgent(socks, events):
-        raise Unsupported(f"{_name(sock)}: urgent data is waiting to be read; try again when it has been")
+        if events.get(sock.fileno(), 0) & select.POLLPRI:
+            raise Unsupported(f"{_name(sock)}: urgent data is waiting to be read; try again when it has been")
+        raise Unsupported(
+            f"{_name(sock)}: what comes next is urgent data, which has been read already, or is on its way; "
+            "the mark stays until the program reads on; try again when it has, with a recv() that does not wait"
+        )
 
 
 def _has_ao(sock: socket.socket) -> bool:

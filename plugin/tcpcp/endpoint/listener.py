@@ -35,7 +35,8 @@ from collections.abc import Iterable, Iterator
 from tcpcp.endpoint import handed_in, host, socket_ends
 from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
-from tcpcp.errors import IsolationError, PermissionDenied, Unsupported
+from tcpcp.endpoint.uninterrupted import Uninterrupted
+from tcpcp.errors import IsolationError, PermissionDenied, TcpcpError, Unsupported
 from tcpcp.kernel import diag, polling, syn_cookies, tcp_repair
 from tcpcp.record.ici import Endpoint, State
 
@@ -71,13 +72,25 @@ def hold_new(listener: HasFileno) -> NewConnections:
     :raises Unsupported: it does not listen. :raises OtherNamespace: it is of another network namespace.
     :raises IsolationError, PermissionDenied: nothing has changed.
     """
-    with _listening(listener) as plain:
-        try:
-            return NewConnections(bound(plain))
-        except IsolationError as exc:
-            raise IsolationError(f"{tcp_repair.describe(plain)}: {exc}", exc.errno) from exc
-        except PermissionDenied as exc:
-            raise PermissionDenied(f"{tcp_repair.describe(plain)}: {exc}") from exc
+    made: list[NewConnections] = []
+    try:
+        with _listening(listener) as plain, Uninterrupted():
+            made.append(_held(plain))
+        return made[0]
+    except BaseException:
+        for one in made:  # a handler, whose signal had to wait: nobody will have it
+            with contextlib.suppress(TcpcpError):
+                one.release()
+        raise
+
+
+def _held(listener: socket.socket) -> NewConnections:
+    try:
+        return NewConnections(bound(listener))
+    except IsolationError as exc:
+        raise IsolationError(f"{tcp_repair.describe(listener)}: {exc}", exc.errno) from exc
+    except PermissionDenied as exc:
+        raise PermissionDenied(f"{tcp_repair.describe(listener)}: {exc}") from exc
 
 
 def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
@@ -140,8 +153,17 @@ def _not_deferring(listener: socket.socket) -> Iterator[None]:
 
 def _accept_all(listener: socket.socket, accepted: list[socket.socket]) -> None:
     """Append to *accepted* what waits, so that it is known after an error too."""
-    while made := polling.accept(listener):
-        accepted.append(made)
+    while _accept_one(listener, accepted):
+        pass
+
+
+def _accept_one(listener: socket.socket, accepted: list[socket.socket]) -> bool:
+    """A handler that raises leaves the listener as it was, and nothing that was accepted unknown."""
+    with Uninterrupted():
+        made = polling.accept(listener)
+        if made is not None:
+            accepted.append(made)
+    return made is not None
 
 
 def handshakes(listener: socket.socket) -> int:

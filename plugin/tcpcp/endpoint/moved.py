@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Sequence
 
 from tcpcp.endpoint import reader
 from tcpcp.endpoint.held import Holding, some
 from tcpcp.errors import KernelError, Moved
-from tcpcp.kernel import tcp_repair
+from tcpcp.kernel import polling, tcp_repair
 
 
 def require_unmoved(socks: Sequence[socket.socket], holdings: Sequence[Holding]) -> None:
@@ -17,13 +18,22 @@ def require_unmoved(socks: Sequence[socket.socket], holdings: Sequence[Holding])
 
     :raises Moved: of those named.
     """
+    events = polling.events(socks, select.POLLRDHUP)
     if moved := [
-        tcp_repair.describe(sock) for sock, one in zip(socks, holdings, strict=True) if _moved(sock, one)
+        tcp_repair.describe(sock)
+        for sock, one in zip(socks, holdings, strict=True)
+        if _moved(sock, one) or _shut(events.get(sock.fileno(), 0), one)
     ]:
         raise Moved(
             f"{some(moved)}: a thread that was in the middle of a call has read or written since it was got, or "
             "the program has shut it down: the ICI does not describe it any more"
         )
+
+
+def _shut(events: int, one: Holding) -> bool:
+    """Whether reading is shut since, by shutdown(SHUT_RD); nothing arrives that could have ended it."""
+    comes_more = one.left is not None and one.known is not None and not one.known.hung_up
+    return comes_more and bool(events & select.POLLRDHUP)
 
 
 def _moved(sock: socket.socket, one: Holding) -> bool:

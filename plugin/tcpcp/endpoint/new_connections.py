@@ -15,11 +15,12 @@ import errno
 import os
 import secrets
 import struct
-import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 
 from tcpcp.endpoint import isolation
+from tcpcp.endpoint.own_lock import OwnLock
+from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.errors import Expired, IsolationError
 from tcpcp.kernel import netfilter, nft_rules, owned_table
 from tcpcp.kernel.nft_elements import Message, changes
@@ -47,7 +48,7 @@ class NewConnections:
     def __init__(self, listeners: Iterable[Endpoint]) -> None:
         self._name = f"{PREFIX}{secrets.token_hex(8)}"
         self._sets = _keys(listeners)
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._released = False
         self._netlink = netfilter.Netlink()
         try:
@@ -70,7 +71,7 @@ class NewConnections:
         :raises Expired: it was not in force any more, so that new connections may have come; it is again.
         :raises IsolationError: nothing has changed; or it was released before.
         """
-        with self._lock:
+        with Uninterrupted(), self._lock:
             self._require()
             if not self._change([*self._deleted(), *self._added()]):
                 self._restore()
@@ -90,7 +91,7 @@ class NewConnections:
         :raises Expired: they were let through before: it was not in force any more. Nothing is left of it.
         :raises IsolationError: it is as it was.
         """
-        with self._lock:
+        with Uninterrupted(), self._lock:
             if self._released:
                 return
             self._require()
@@ -130,7 +131,7 @@ class NewConnections:
 
     def abandon(self) -> None:
         """In a child after fork(): it is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         _parents.add(self._name)
         self._netlink.close()
 

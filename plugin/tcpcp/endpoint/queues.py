@@ -51,6 +51,7 @@ def read_send_queue(
 
     :param numbers: of it, since it is isolated; None: only calls are asked.
     :param sent_until: ``snd_nxt`` at some time since it is isolated: what is behind has not left this host.
+    :raises ShutMeanwhile: *state* is not its state any more.
     """
     if numbers and (state in FIN_ACKED or numbers.write_seq == numbers.snd_una):
         return numbers.write_seq, SendQueue(fin=True) if state in FIN_ACKED else NO_SEND
@@ -63,11 +64,20 @@ def read_send_queue(
         return snd_nxt, NO_SEND
     size = found.outstanding - fin
     if len(found.data) < size:
+        if tcp_repair.get_state(sock) != state:
+            raise ShutMeanwhile
         name = tcp_repair.describe(sock)
         raise Unsupported(f"{name}: of {size} bytes to send only {len(found.data)} can be read")
     sent = min(snd_nxt - found.snd_una & seq.MASK, found.outstanding)
     fin_sent = fin and sent == found.outstanding
     return snd_nxt, SendQueue(found.data[: sent - fin_sent], found.data[sent - fin_sent :], fin, fin_sent)
+
+
+class ShutMeanwhile(Exception):
+    """The program has shut the socket since its state was asked: the end of the stream is among what is to be sent.
+
+    Repair mode does not keep it from that (net/ipv4/tcp.c tcp_shutdown()).
+    """
 
 
 class _Outgoing(NamedTuple):

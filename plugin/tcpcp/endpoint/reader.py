@@ -6,8 +6,10 @@ only the application changes, :func:`read` the rest, once the connection is isol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -21,12 +23,14 @@ from tcpcp.errors import Unsupported
 from tcpcp.kernel import fields as kernel_fields
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.fields import Numbers
+from tcpcp.kernel.tcp_repair import Info
 from tcpcp.record import seq
 from tcpcp.record.ici import (
     Congestion,
     Ici,
     Negotiated,
     ReceiveQueue,
+    SendQueue,
     State,
     Timestamp,
     Window,
@@ -35,6 +39,8 @@ from tcpcp.record.ici import (
 #: TCP_ECN_MODE_ACCECN (include/net/tcp.h): TCP_INFO says of it what it says of classic ECN (RFC 3168).
 ACCURATE_ECN = 1 << 4
 
+#: From when on the peer's last timestamp is old, s: by so much the time in which PAWS is wrong may be longer.
+_OLD_S = 60
 _STATES = {int(state): state for state in State}
 #: Ticks of the two timestamp clocks, ns.
 _US, _MS = 1000, 1_000_000
@@ -112,13 +118,9 @@ def _read(
 
     :param window: from :func:`tcpcp.endpoint.unsent.kept`; numbers and sent_until are for `queues`.
     """
-    info = tcp_repair.get_info(sock)
-    check_state(sock, info.state)
-    state = _STATES[info.state]
-    if state is State.CLOSE and not known.closed:
-        raise Unsupported(f"{tcp_repair.describe(sock)}: its connection has ended in this moment")
     window = window or tcp_repair.get_window(sock)
-    snd_nxt, send_queue = queues.read_send_queue(sock, state, numbers, sent_until)
+    info, snd_nxt, send_queue = _outgoing(sock, known, numbers, sent_until)
+    state = _STATES[info.state]
     rcv_nxt, receive_queue = queues.read_receive_queue(sock, state, known, numbers)
     mss_clamp = tcp_repair.get_mss_clamp(sock)
     return Ici(
@@ -139,6 +141,21 @@ def _read(
         tag,
         socket_filter=known.socket_filter,
     )
+
+
+def _outgoing(
+    sock: socket.socket, known: Prepared, numbers: Numbers | None, sent_until: int | None
+) -> tuple[Info, int, SendQueue]:
+    """What is to be sent, and what the state was then: a thread may shut the socket in between, once."""
+    for _ in range(MAX_READS):
+        info = tcp_repair.get_info(sock)
+        check_state(sock, info.state)
+        state = _STATES[info.state]
+        if state is State.CLOSE and not known.closed:
+            break
+        with contextlib.suppress(queues.ShutMeanwhile):
+            return info, *queues.read_send_queue(sock, state, numbers, sent_until)
+    raise Unsupported(f"{tcp_repair.describe(sock)}: its connection has ended in this moment")
 
 
 def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int = 0) -> Timestamp:
@@ -162,6 +179,17 @@ def _timestamp(sock: socket.socket, ts_recent: int | None = None, ahead_ns: int 
     if value & 1:
         return Timestamp(seq.add(value, _even(ahead_ns, _US)), True, ts_recent)
     return Timestamp(seq.add(value, 2 + _even(ahead_ns, _MS)), False, ts_recent)
+
+
+def _recent(numbers: Numbers) -> int | None:
+    """The peer's last timestamp; None where it came so long ago that it is as good as not known.
+
+    The new endpoint takes it for one that has just come (tcp_store_ts_recent()). A peer whose clock has gone on by
+    more than half of its numbers meanwhile, in 36 minutes where a tick is 1 us, looks to PAWS as if it had gone
+    back: what it sends is dropped. The kernel itself lets that pass when it has heard nothing for as long
+    (tcp_paws_check()), but begins to count now. 0, which it echoes else, is neither compared nor timed by a peer.
+    """
+    return numbers.ts_recent if time.monotonic() - numbers.recent_stamp < _OLD_S else None
 
 
 def _even(time_ns: int, tick_ns: int) -> int:
@@ -296,11 +324,11 @@ class _Reading:
         self, sock: socket.socket, known: Prepared, tag: int, numbers: Numbers | None, window: Window | None
     ) -> Ici:
         if numbers is None or not self._trusted or not _is_quiet(numbers):
-            return _read(sock, known, tag, numbers and numbers.ts_recent, numbers, window)
+            return _read(sock, known, tag, numbers and _recent(numbers), numbers, window)
         agreed = self._agreed.get(numbers.agreed)
         if agreed is not None:
             return _read_quiet(sock, known, tag, numbers, agreed)
-        ici = _read(sock, known, tag, numbers.ts_recent)
+        ici = _read(sock, known, tag, _recent(numbers))
         again = _read_quiet(sock, known, tag, numbers, ici.negotiated)
         self._trusted = replace(again, timestamp=ici.timestamp) == ici
         if len(self._agreed) >= _MOST_AGREED:
@@ -336,7 +364,7 @@ def _read_quiet(sock: socket.socket, known: Prepared, tag: int, numbers: Numbers
         n.rcv_nxt,
         Window(n.snd_wl1, n.snd_wnd, n.max_window, n.rcv_wnd, n.rcv_wup),
         Congestion(known.algorithm, n.snd_cwnd, n.snd_ssthresh, n.srtt_us >> 3, n.mdev_us >> 2),
-        _timestamp(sock, n.ts_recent, _ahead_ns(n)) if agreed.timestamps else None,
+        _timestamp(sock, _recent(n), _ahead_ns(n)) if agreed.timestamps else None,
         NO_SEND,
         ReceiveQueue(shut=True) if known.shut else NO_RECEIVE,
         socket_options.tuned(known.options, n.sndbuf, n.rcvbuf, n.window_clamp),

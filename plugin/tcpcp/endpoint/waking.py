@@ -44,6 +44,7 @@ class Known(NamedTuple):
     :ivar number: of a byte that the peer has sent long ago. :ivar acknowledged: ``snd_una`` then.
     :ivar recent: the peer's last timestamp, 0 where it is not known.
     :ivar device: that it is bound to, or ""; None: it is asked, for the program may have bound it to another.
+    :ivar hung_up: nothing more was to come: the peer had closed, or reading was shut.
     """
 
     namespace: int
@@ -53,6 +54,7 @@ class Known(NamedTuple):
     acknowledged: int
     recent: int = 0
     device: str | None = None
+    hung_up: bool = False
 
     @classmethod
     def of(
@@ -61,7 +63,8 @@ class Known(NamedTuple):
         """What *ici* says of a connection between *local* and *peer*, in the network namespace *namespace*."""
         old = seq.add(ici.window.rcv_wup, -1)
         recent = ici.timestamp.echo if ici.timestamp else 0
-        return cls(namespace, local, peer, old, ici.snd_una, recent, device)
+        hung_up = ici.receive_queue.fin or ici.receive_queue.shut
+        return cls(namespace, local, peer, old, ici.snd_una, recent, device, hung_up)
 
     def question(self, sock: socket.socket, state: int) -> asking.Question | None:
         """As :func:`tcpcp.endpoint.asking.question`, of *sock*, which is this connection's."""

@@ -88,6 +88,7 @@ class Numbers(NamedTuple):
 
     :ivar snd_up: ``snd_una`` while nothing that waits for an acknowledgement is urgent (tcp_urg_mode()).
     :ivar srtt_us: eighths of it. :ivar mdev_us: fourths.
+    :ivar recent_stamp: when ``ts_recent`` came, s, by CLOCK_MONOTONIC.
     :ivar wstamp_ns: when the last segment left; where the connection is paced, when the next one may.
     :ivar clock_ns: the clock of that, when it was last looked at.
     :ivar agreed: bytes from which follows what the handshake fixed; compare them only.
@@ -114,6 +115,7 @@ class Numbers(NamedTuple):
     rcvbuf: int
     window_clamp: int
     ts_recent: int
+    recent_stamp: int
     wstamp_ns: int
     clock_ns: int
     ecn_flags: int

@@ -44,7 +44,7 @@ _NUMBERS = _paths("""tcp_sock.write_seq tcp_sock.snd_nxt tcp_sock.snd_una tcp_so
     tcp_sock.copied_seq tcp_sock.snd_wl1 tcp_sock.snd_wnd
     tcp_sock.max_window tcp_sock.rcv_wnd tcp_sock.rcv_wup tcp_sock.snd_cwnd tcp_sock.snd_ssthresh
     tcp_sock.srtt_us tcp_sock.mdev_us sock.sk_sndbuf sock.sk_rcvbuf tcp_sock.window_clamp
-    tcp_sock.rx_opt.ts_recent tcp_sock.tcp_wstamp_ns tcp_sock.tcp_clock_cache
+    tcp_sock.rx_opt.ts_recent tcp_sock.rx_opt.ts_recent_stamp tcp_sock.tcp_wstamp_ns tcp_sock.tcp_clock_cache
     tcp_sock.ecn_flags""")
 #: What :class:`tcpcp.kernel.fields.Fields` cannot do without.
 _LEAST = frozenset({"tcp_sock.rx_opt.ts_recent"})

@@ -169,7 +169,7 @@ class Timestamp:
 
     :ivar value: smallest value that the next segment may carry, in ticks; see ``endpoint.get``.
     :ivar microseconds: a tick is 1 us, else 1 ms.
-    :ivar ts_recent: the peer's last timestamp, to be echoed, where known.
+    :ivar ts_recent: the peer's last timestamp, to be echoed, where known, and not older than a minute.
     """
 
     value: int
