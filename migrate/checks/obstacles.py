@@ -330,6 +330,11 @@ WORDS = {
         " link in it, or whose file was renamed",
         "Let the program bind it to an absolute path, or to a name without any of these, and start it again.",
     ),
+    "unix-misread": Words(
+        "{descriptor} of {who} is a unix socket at {what}, bound to a relative name that ends as the kernel shows"
+        " deleted files, for which CRIU takes it",
+        "Let the program bind it to an absolute path, or to a name with another end, and start it again.",
+    ),
     "unix-error": Words(
         "{descriptor} of {who} is a unix socket with an error that the program has not been told, which CRIU"
         " would forget",

@@ -7,15 +7,12 @@ which may name another file by now.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import devices, file_facts, namespaces, no_file, own_ipc, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
-
-_DELETED = " (deleted)"
 
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
@@ -25,8 +22,6 @@ _KERNELS_OWN = "["
 
 #: What is below these is made anew by the other kernel.
 _KERNEL_MADE = ("/proc/", "/sys/")
-#: Below this also for a PID that is the same there.
-_OF_A_PROCESS = re.compile(r"/proc/\d+([/ ].*)?")
 
 _DEV_ZERO = os.makedev(1, 5)
 #: What is in these files means nothing: they have to be there.
@@ -163,8 +158,8 @@ class Files:
     def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
         """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""
         if code := no_file.obstacle(path, through):
-            self._obstacle(code, pid, path.removesuffix(_DELETED), fd=fd)
-        return bool(code) or no_file.is_memory(path)
+            self._obstacle(code, pid, paths.seen_through(path, through), fd=fd)
+        return bool(code) or no_file.is_memory(path, through)
 
     def _add_mapped_file(self, pid: int, mapping: proc.Mapping) -> None:
         known = self._found.get((mapping.path, File.MAPPED))
@@ -178,9 +173,11 @@ class Files:
                 if status.st_rdev != _DEV_ZERO:
                     self._obstacle("mapped-device", pid, mapping.path)
                 return
+            if self._unnameable(pid, mapping.path):
+                return
             place = self._place(pid, mapping.path, status)
             if place is None:
-                if gone := self._deleted.get(mapping.path.removesuffix(_DELETED)):
+                if gone := self._deleted.get(paths.without_mark(mapping.path, status)):
                     gone.executed |= "x" in mapping.mode
                 return
             known = self._file(place, File.MAPPED, status)
@@ -197,7 +194,7 @@ class Files:
         key = (path, use)
         if key not in self._found:
             self._found[key] = describe(path, use, status)
-            if _OF_A_PROCESS.fullmatch(path):
+            if of_proc.about(path) is not None:  # also of a PID that is the same there
                 return self._found.pop(key)
         return self._found[key]
 
@@ -210,18 +207,18 @@ class Files:
 
     def _place(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> str | None:
         """The path that leads to the file; None: none does, which is an obstacle, or CRIU makes it anew."""
-        if not path.endswith(_DELETED) and status.st_nlink > 0:
+        if status.st_nlink > 0 and not paths.is_deleted(path, status):
             if path.startswith(_KERNEL_MADE) or paths.leads_to(path, status):
                 return path
             self._obstacle("hidden-file", pid, path, fd=fd)
             return None
-        path = path.removesuffix(_DELETED)
+        path = paths.without_mark(path, status)
         if path.startswith(_KERNEL_MADE):
             return None  # of a process that has ended
         if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode):
             self._deleted.setdefault(path, deleted(path, status))
         if stat.S_ISDIR(status.st_mode):
-            if path == proc.link(pid, "root").removesuffix(_DELETED):
+            if paths.is_root(pid, status):
                 self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink == 0:
             if fd is not None and proc.fdinfo(pid, fd).flags & _TMPFILE:
@@ -238,7 +235,7 @@ class Files:
 
     def _device(self, pid: int, fd: int, path: str, status: os.stat_result) -> None:
         if devices.is_terminal(status):
-            self._obstacle("terminal", pid, path.removesuffix(_DELETED), fd=fd)
+            self._obstacle("terminal", pid, paths.without_mark(path, status), fd=fd)
         elif devices.is_everywhere(status):
             self._file(path, File.OPEN, status)
         else:

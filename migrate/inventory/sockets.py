@@ -19,6 +19,7 @@ from migrate.inventory import (
     socket_filters,
     socket_kinds,
     tcp_row,
+    unix_names,
     unix_queues,
     untold,
 )
@@ -210,10 +211,14 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         found.seen.add((row.name, row.file_inode))
         pid, fd = held.holders[0]
         with lender.borrow(pid, fd) as borrowed:
-            if (taken := names.of_unix(borrowed, row.name, pid, fd)) is not None:
+            if (taken := unix_names.of_unix(borrowed, row.name, pid, fd)) is not None:
                 found.names.append(taken)
-                if names.cannot_be_cut(row.name, taken.name):
+                if unix_names.misread(row.name, taken):
+                    found.obstacles.append(_obstacle("unix-misread", held, taken.name))
+                elif unix_names.cannot_be_cut(row.name, taken.name):
                     found.obstacles.append(_obstacle("unix-relative", held, f"{row.name} ({taken.name})"))
+            elif path := unix_names.without_text(borrowed):
+                found.obstacles.append(_obstacle("file-name", held, path))
     if row.listening:
         for one in found.names:
             if row.name in (one.name, one.bound_name):
