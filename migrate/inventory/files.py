@@ -91,7 +91,7 @@ class Files:
         :raises Gone: the descriptor was closed.
         """
         with proc.looking(pid):
-            status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
+            path, status = paths.looked_at(path, f"/proc/{pid}/fd/{fd}")
         info = proc.fdinfo(pid, fd)
         self.locks[pid, fd] = info.locks
         if self._no_file(pid, path, f"/proc/{pid}/fd/{fd}", fd) or self._unnameable(pid, path, fd=fd):
@@ -104,12 +104,8 @@ class Files:
             self._device(pid, fd, path, status)
         elif place := self._place(pid, path, status, fd=fd):
             path = place
-            writing = info.flags & os.O_ACCMODE
             file = self._file(path, File.OPEN, status)
-            appending = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
-            if writing != os.O_RDONLY:
-                file.append_only = appending and (file.append_only or not file.written)
-            file.written |= writing != os.O_RDONLY
+            file_facts.opened(file, info.flags)
             self._add_locks(pid, fd, file, info)
             if file.regular and file.use != File.KERNEL_MADE and path not in self._known and not info.leased:
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
@@ -136,11 +132,12 @@ class Files:
             self._obstacle("lease", pid, file.path, fd=fd)
 
     def _add_link(self, pid: int, name: str, use: File.Use) -> None:
+        """Add what /proc/PID/*name* leads to, if it is not known."""
         path = proc.link(pid, name)
         if path in self._known:
             return
         with proc.looking(pid):
-            status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
+            path, status = paths.looked_at(path, f"/proc/{pid}/{name}")
         if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
             file = self._file(place, use, status)
             file.executed |= use == File.EXECUTABLE
@@ -162,22 +159,23 @@ class Files:
         return bool(code) or no_file.is_memory(path, through)
 
     def _add_mapped_file(self, pid: int, mapping: proc.Mapping) -> None:
+        """Add it once for all its mappings, each of which may be written or executed."""
         known = self._found.get((mapping.path, File.MAPPED))
         if known is None:
             through = f"/proc/{pid}/map_files/{mapping.range}"
             try:
-                status = os.stat(through)  # noqa: PTH116
+                path, status = paths.looked_at(mapping.path, through)
             except (FileNotFoundError, ProcessLookupError):
                 return  # unmapped since; a process that has ended, or is just ending, is noticed by the next reader
             if not stat.S_ISREG(status.st_mode):
                 if status.st_rdev != _DEV_ZERO:
-                    self._obstacle("mapped-device", pid, mapping.path)
+                    self._obstacle("mapped-device", pid, path)
                 return
-            if self._unnameable(pid, mapping.path):
+            if self._unnameable(pid, path):
                 return
-            place = self._place(pid, mapping.path, status)
+            place = self._place(pid, path, status)
             if place is None:
-                if gone := self._deleted.get(paths.without_mark(mapping.path, status)):
+                if gone := self._deleted.get(paths.without_mark(path, status)):
                     gone.executed |= "x" in mapping.mode
                 return
             known = self._file(place, File.MAPPED, status)
@@ -189,6 +187,7 @@ class Files:
             known.written = known.mapped_shared = True
 
     def _file(self, path: str, use: File.Use, status: os.stat_result) -> File:
+        """The file at *path* in that use, which is added unless it was before, or is of one process in /proc."""
         if path.startswith(_KERNEL_MADE):
             use = File.KERNEL_MADE
         key = (path, use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 
@@ -17,6 +18,25 @@ def leads_to(path: str, status: os.stat_result) -> bool:
     with contextlib.suppress(OSError):
         return os.path.samestat(os.lstat(path), status)  # noqa: PTH116
     return False
+
+
+def looked_at(path: str, through: str) -> tuple[str, os.stat_result]:
+    """The path of what *through*, a link of /proc, leads to, and what it is: both of one file.
+
+    :param path: what the link was seen to show; a program that goes on may have changed that since.
+    :raises OSError: it was closed since, or is nothing with a path any more.
+    """
+    status = os.stat(through)  # noqa: PTH116
+    if leads_to(path, status):
+        return path, status
+    file = os.open(through, os.O_PATH | os.O_CLOEXEC)
+    try:
+        now = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
+        if now.startswith("/"):
+            return now, os.fstat(file)
+        raise FileNotFoundError(errno.ENOENT, "closed", through)
+    finally:
+        os.close(file)
 
 
 def is_deleted(path: str, status: os.stat_result) -> bool:

@@ -294,6 +294,11 @@ def descends(pid: int, tree: Collection[int]) -> bool:
     return False
 
 
+def grown(pids: Collection[int]) -> list[int]:
+    """Return *pids* and the processes that are below them by now."""
+    return [*pids, *(pid for pid in stats.pids() if pid not in pids and descends(pid, pids))]
+
+
 def ancestors(pid: int) -> list[int]:
     """Return *pid* and its ancestors as this PID namespace sees them."""
     found: list[int] = []

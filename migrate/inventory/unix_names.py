@@ -31,7 +31,7 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
     if deleted := paths.is_deleted(path, status):
         path = name if name.startswith("/") else paths.without_mark(path, status)
     if not path.startswith("/") or shown(path) != path:
-        return None  # see without_text()
+        return None  # see _without_text()
     found = TakenName(kind=TakenName.PATH, name=path, pid=pid, fd=fd, socket_type=kind)
     if deleted:  # CRIU binds to it and removes it; first it removes what is there
         return found
@@ -43,7 +43,21 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
     return found
 
 
-def without_text(sock: socket.socket) -> str:
+def obstacle(sock: socket.socket, name: str, found: TakenName | None) -> tuple[str, str]:
+    """Why a unix socket with that name cannot be moved, as the code of an obstacle and what it is of; or "".
+
+    :param name, found: what :func:`of_unix` was given, and has said.
+    """
+    if found is None:
+        return ("file-name", path) if (path := _without_text(sock)) else ("", "")
+    if _is_misread(name, found):
+        return "unix-misread", found.name
+    if cannot_be_cut(name, found.name):
+        return "unix-relative", f"{name} ({found.name})"
+    return "", ""
+
+
+def _without_text(sock: socket.socket) -> str:
     """The path, for people, of a unix socket whose path is not UTF-8, as are all texts that go to the other host.
 
     :return: "" of any other.
@@ -80,7 +94,7 @@ def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
     return False
 
 
-def misread(name: str, found: TakenName) -> bool:
+def _is_misread(name: str, found: TakenName) -> bool:
     """Whether CRIU's dump fails of a socket that was bound to *name*, a relative one, as of a deleted one.
 
     It takes off the end that the kernel gives to the paths of deleted files, and then does not find *name* in it.
