@@ -190,6 +190,11 @@ WORDS = {
         " of 8 TiB or more",
         "Start the program with less address space reserved, or built without a sanitizer.",
     ),
+    "place-only": Words(
+        "{descriptor} of {who} is only the place of {what} (O_PATH); CRIU carries such places of files, directories"
+        " and links alone",
+        "Let the program close it before it is moved, and open it anew when it needs it.",
+    ),
     "alarm-clock": Words(
         "{descriptor} of {who} is a timer of the clock {what}, which CRIU does not know",
         "Let the program close it before it is moved, or use a clock without _ALARM.",

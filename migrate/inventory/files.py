@@ -102,6 +102,8 @@ class Files:
             self._obstacle("foreign-mount", pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
+        elif stat.S_ISSOCK(status.st_mode):
+            return  # a place only
         elif place := self._place(pid, path, status, fd=fd):
             path = place
             file = self._file(path, File.OPEN, status)

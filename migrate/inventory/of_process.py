@@ -30,6 +30,7 @@ from migrate.inventory import (
     outside,
     own_ipc,
     pidfds,
+    places_only,
     proc,
     queued,
     sockets,
@@ -148,6 +149,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
+    found.obstacles.extend(places_only.obstacles(tables.tables, sockets=True))
     found.obstacles.extend(waiters.obstacles(files.locks, inside))
     found.obstacles.extend(exit_signals.obstacles(inside))
     found.obstacles.extend(sysv.obstacles([task.pid for task in found.tasks]))
