@@ -110,7 +110,9 @@ CRIU_END_S = _limit("CRIU_END_S", 30, "a CRIU whose driver or agent has died: ki
 RUNS_S = _limit("RUNS_S", 0.5, "a restored task, from CRIU's end to its own first instruction: seen as it is")
 LET_GO_S = _limit("LET_GO_S", 1, "a task that was let go until it is stopped no more: seen as it is")
 SIGNALLED_S = _limit("SIGNALLED_S", 0.5, "a process that got a signal when it was let go: seen as it is")
-EXEC_S = _limit("EXEC_S", 0.2, "processes that are within execve(2) and have no environment: taken for others")
+EXEC_S = _limit(
+    "EXEC_S", 0.2, "processes that are within execve(2) and have no environment: taken for others"
+)
 KILLED_S = _limit("KILLED_S", 5, "the end of processes that were killed: said")
 ASKED_S = _limit("ASKED_S", 60, "what an origin may have a destination wait for an answer: under way")
 SETTLE_S = _limit("SETTLE_S", 15, "a destination that is asked in doubt and still settles: asked later")

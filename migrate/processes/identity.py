@@ -130,7 +130,7 @@ def with_environment(word: str) -> list[Identity]:
 
 
 def _environment(pid: int, deadline: float) -> bytes:
-    """That of *pid*, also if it is within execve(2) just now, where there is none; not waited for after *deadline*."""
+    """That of *pid*, also if it is within execve(2) just now and has none; not waited for after *deadline*."""
     path = Path(f"/proc/{pid}/environ")
     while not (got := path.read_bytes()) and time.monotonic() < deadline:
         one = _stat(pid)
