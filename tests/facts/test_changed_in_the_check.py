@@ -21,9 +21,14 @@ from tcpcp.criu import tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces")
 
-#: A child has the other end; the program itself has none.
-PIPE = "r, w = os.pipe()\nif not os.fork(): os.close(r); signal.pause()\nos.close(w); ready()"
-PAIR = "a, b = socket.socketpair()\nif not os.fork(): a.close(); signal.pause()\nb.close(); ready()"
+#: A child has the other end; the program itself has none. It is ready when the child has closed its own.
+APART = """
+done, tell = os.pipe()
+if not os.fork(): {child}; os.close(done); os.write(tell, b"x"); os.close(tell); signal.pause()
+{parent}; os.close(tell); os.read(done, 1); os.close(done); ready()
+"""
+PIPE = "r, w = os.pipe()" + APART.format(child="os.close(r)", parent="os.close(w)")
+PAIR = "a, b = socket.socketpair()" + APART.format(child="a.close()", parent="b.close()")
 
 
 def listed_before(monkeypatch: pytest.MonkeyPatch) -> None:
