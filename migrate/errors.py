@@ -146,7 +146,7 @@ class Ended(MigrateError):
 
 
 class Signalled(MigrateError):
-    """The process was sent a signal while it was frozen, which it would not get on the destination."""
+    """The process was sent a signal while it was frozen, which it would not get on the destination, or seems so."""
 
 
 class TransportError(MigrateError):

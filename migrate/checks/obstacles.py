@@ -190,6 +190,11 @@ WORDS = {
         " of 8 TiB or more",
         "Start the program with less address space reserved, or built without a sanitizer.",
     ),
+    "place-only": Words(
+        "{descriptor} of {who} is only the place of {what} (O_PATH); CRIU carries such places of files, directories"
+        " and links alone",
+        "Let the program close it before it is moved, and open it anew when it needs it.",
+    ),
     "alarm-clock": Words(
         "{descriptor} of {who} is a timer of the clock {what}, which CRIU does not know",
         "Let the program close it before it is moved, or use a clock without _ALARM.",
@@ -329,6 +334,11 @@ WORDS = {
         "{descriptor} of {who} is a unix socket bound to {what}: CRIU finds no relative name that has .., // or a"
         " link in it, or whose file was renamed",
         "Let the program bind it to an absolute path, or to a name without any of these, and start it again.",
+    ),
+    "unix-misread": Words(
+        "{descriptor} of {who} is a unix socket at {what}, bound to a relative name that ends as the kernel shows"
+        " deleted files, for which CRIU takes it",
+        "Let the program bind it to an absolute path, or to a name with another end, and start it again.",
     ),
     "unix-error": Words(
         "{descriptor} of {who} is a unix socket with an error that the program has not been told, which CRIU"

@@ -55,7 +55,8 @@ _WHICH = {
 
 
 def interrupted(lines: Iterable[str]) -> dict[int, frozenset[signal.Signals]]:
-    """The threads that CRIU's dump ended for, as it worked in them: which of two signals each may have been sent.
+    """The threads that CRIU's dump ended for, as it worked in them: which of two signals each may have been sent,
+    if it was one; the log says so of SIGSTOP alone.
 
     A SIGSTOP is lost with that. SIGCONT has had all of its effect.
     """

@@ -2,6 +2,7 @@
 
 A program that binds to one path and renames that to another (HAProxy does) is found by the second; the socket, and
 so CRIU, remembers the first, which names nothing any more. In the images the first is replaced by the second.
+And one whose name ends as those of deleted files are shown is no deleted one, for which CRIU takes it.
 
 Source: CRIU's images/sk-unix.proto, fdinfo.proto; criu/sk-unix.c unix_resolve_name(), bind_unix_sk().
 """
@@ -33,7 +34,7 @@ class Bind(NamedTuple):
 
 
 def place(images: Path, wanted: Iterable[TakenName]) -> None:
-    """Have CRIU bind those of *wanted* that were renamed to the path that they have now.
+    """Have CRIU bind those of *wanted* that were renamed, or taken for deleted, to the path that they have now.
 
     :raises ProtocolError: the image is not CRIU's.
     """

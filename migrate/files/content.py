@@ -17,6 +17,8 @@ from pathlib import Path
 from migrate.files import beneath, leases
 
 _READ_BYTES = 1 << 20
+#: What is read in a part of a second; of less nobody wants to know.
+_TELL_BYTES = 64 << 20
 #: Times of files are set from a clock that may be a tick behind (10 ms at most), or two seconds coarse on FAT.
 _SETTLED_NS = 2_500_000_000
 
@@ -40,13 +42,20 @@ class Print:
 class Digests:
     """Reads files, and remembers what it has read.
 
+    Holes are read as well. Who asks where they are (SEEK_DATA) may be told of some where something was just written
+    (https://github.com/openzfs/zfs/issues/15526): a process would go on with a file that has lost that.
+
     :param checkpoint: called now and then while a file is read; may raise.
+    :param tell: is told how many bytes have been read in all, now and then.
     :ivar sent: paths whose content was read while it was sent to the other host.
     """
 
-    def __init__(self, checkpoint: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, checkpoint: Callable[[], None] = lambda: None, tell: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.sent: set[str] = set()
-        self._checkpoint = checkpoint
+        self._checkpoint, self._tell = checkpoint, tell
+        self._read_bytes = self._told_bytes = 0
         self._known: dict[str, tuple[Print, bytes, bool]] = {}
 
     def of(self, path: str, *, mapped_shared: bool = False) -> bytes:
@@ -79,6 +88,22 @@ class Digests:
         newest = max(before.st_mtime_ns, before.st_ctime_ns)
         self._known[path] = Print.of(before), digest, newest + _SETTLED_NS < time.time_ns()
 
+    def count(self, more_bytes: int) -> None:
+        """So much was read, here or by somebody else; it is told if that has become much since."""
+        self._read_bytes += more_bytes
+        if self._read_bytes - self._told_bytes >= _TELL_BYTES:
+            self._told_bytes = self._read_bytes
+            self._tell(self._read_bytes)
+
+    def taking(self, digest: hashlib._Hash) -> Callable[[bytes], None]:
+        """What takes the content of a file that somebody else reads: for *digest*, and to be counted."""
+
+        def look(data: bytes) -> None:
+            digest.update(data)
+            self.count(len(data))
+
+        return look
+
     @staticmethod
     def _look(path: str) -> Print:
         return Print.of(os.stat(path))  # noqa: PTH116
@@ -90,6 +115,7 @@ class Digests:
             before, found = os.fstat(file), hashlib.sha256()
             while data := os.read(file, _READ_BYTES):
                 found.update(data)
+                self.count(len(data))
                 self._checkpoint()
         finally:
             os.close(file)

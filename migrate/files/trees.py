@@ -134,7 +134,7 @@ class CopiedTree:
             self._digests.took(path, status, self._digests.known(first))
         else:
             found = sha256()
-            copies.send_file(path, send, found.update)
+            copies.send_file(path, send, self._digests.taking(found))
             self._digests.took(path, status, found.digest())
         if status.st_nlink > 1:
             self._names[_inode(status)].add(path)

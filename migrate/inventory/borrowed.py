@@ -16,14 +16,17 @@ from tcpcp.kernel.pidfd import Lender
 
 @contextlib.contextmanager
 def borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
-    """A duplicate of the descriptor meanwhile; None: it was closed since."""
+    """A duplicate of the descriptor meanwhile; None: it was closed since, or is a place only (O_PATH).
+
+    Such a one has nothing to tell of what is there. Source: man open(2).
+    """
     try:
         lent = lender.descriptor(pid, fd)
     except (KernelError, PermissionDenied):
         yield None
         return
     try:
-        yield lent
+        yield None if fcntl.fcntl(lent, fcntl.F_GETFL) & os.O_PATH else lent
     finally:
         os.close(lent)
 
@@ -31,12 +34,10 @@ def borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
 def has_owner(lender: Lender, pid: int, fd: int) -> bool:
     """Whether somebody is sent signals for this directory, which nothing but dnotify does.
 
-    One of O_PATH has nothing to tell of it. Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify(); man open(2).
+    Source: fs/notify/dnotify/dnotify.c fcntl_dirnotify().
     """
     with borrowed(lender, pid, fd) as folder:
-        if folder is None or fcntl.fcntl(folder, fcntl.F_GETFL) & os.O_PATH:
-            return False
-        return fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
+        return folder is not None and fcntl.fcntl(folder, fcntl.F_GETOWN) != 0
 
 
 def has_ended(lender: Lender, pid: int, fd: int) -> bool:

@@ -103,13 +103,14 @@ class _Judge:
         path = uses.path(ours)
         inside = [*self._things.files.get(key, ()), *self._mapping(key)]
         reads, writes = uses.of(inside)
+        deleted = outside.is_deleted(ours, path)
         writers = [one for one in hits if uses.of([one.theirs])[1]]
         if stat.S_ISFIFO(uses.mode(ours)):
             yield _obstacle("fifo-outside", ours, hits, path)
-        elif uses.are_of_memory(path, inside):
+        elif uses.are_of_memory(path, inside, deleted=deleted):
             if (writes or writers) and not uses.is_sealed(ours):
                 yield _obstacle("memory-outside", ours, hits, path)
-        elif reads and writes and writers and path.endswith(outside.DELETED):
+        elif reads and writes and writers and deleted:
             yield _obstacle("memory-outside", ours, writers, path)
         else:
             if reads and writes and writers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from migrate.pb.session_pb2 import TcpSocket
+from migrate.pb.session_pb2 import Obstacle, TcpSocket
 from tcpcp.kernel import diag
 from tcpcp.record.addresses import plain
 
@@ -51,6 +51,14 @@ def settled(
         if one.inode in questioned:
             one.state = states.get(one.inode, one.state)
     return [one for one in found if one.inode not in inside]
+
+
+def inside(apart: Iterable[tuple[int, int, Obstacle]], held: Collection[int]) -> list[Obstacle]:
+    """What was said of unix sockets of which both ends are in the tree, or that are closed by now.
+
+    :param apart: inodes of sockets and of their other ends, which seemed to be outside. :param held: as above.
+    """
+    return [one for own, other, one in apart if own not in held or other in held]
 
 
 def _ends(entry: diag.Entry) -> _Ends:

@@ -27,6 +27,15 @@ def add(file: File, through: str) -> None:
         file.format = database(_head(through))
 
 
+def opened(file: File, flags: int) -> None:
+    """Add to *file* whether it is written, and only at its end: by every descriptor, of which this has *flags*."""
+    writing = flags & os.O_ACCMODE
+    if writing != os.O_RDONLY:
+        appending = writing == os.O_WRONLY and bool(flags & os.O_APPEND)
+        file.append_only = appending and (file.append_only or not file.written)
+        file.written = True
+
+
 def database(head: bytes) -> str:
     """The kind of database whose file begins with *head*; "" for another file."""
     if head.startswith(_SQLITE):

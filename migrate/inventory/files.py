@@ -7,15 +7,12 @@ which may name another file by now.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import devices, file_facts, namespaces, no_file, own_ipc, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
-
-_DELETED = " (deleted)"
 
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
@@ -25,8 +22,6 @@ _KERNELS_OWN = "["
 
 #: What is below these is made anew by the other kernel.
 _KERNEL_MADE = ("/proc/", "/sys/")
-#: Below this also for a PID that is the same there.
-_OF_A_PROCESS = re.compile(r"/proc/\d+([/ ].*)?")
 
 _DEV_ZERO = os.makedev(1, 5)
 #: What is in these files means nothing: they have to be there.
@@ -96,7 +91,7 @@ class Files:
         :raises Gone: the descriptor was closed.
         """
         with proc.looking(pid):
-            status = os.stat(f"/proc/{pid}/fd/{fd}")  # noqa: PTH116
+            path, status = paths.looked_at(path, f"/proc/{pid}/fd/{fd}")
         info = proc.fdinfo(pid, fd)
         self.locks[pid, fd] = info.locks
         if self._no_file(pid, path, f"/proc/{pid}/fd/{fd}", fd) or self._unnameable(pid, path, fd=fd):
@@ -107,14 +102,12 @@ class Files:
             self._obstacle("foreign-mount", pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
+        elif stat.S_ISSOCK(status.st_mode):
+            return  # a place only
         elif place := self._place(pid, path, status, fd=fd):
             path = place
-            writing = info.flags & os.O_ACCMODE
             file = self._file(path, File.OPEN, status)
-            appending = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
-            if writing != os.O_RDONLY:
-                file.append_only = appending and (file.append_only or not file.written)
-            file.written |= writing != os.O_RDONLY
+            file_facts.opened(file, info.flags)
             self._add_locks(pid, fd, file, info)
             if file.regular and file.use != File.KERNEL_MADE and path not in self._known and not info.leased:
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
@@ -141,11 +134,12 @@ class Files:
             self._obstacle("lease", pid, file.path, fd=fd)
 
     def _add_link(self, pid: int, name: str, use: File.Use) -> None:
+        """Add what /proc/PID/*name* leads to, if it is not known."""
         path = proc.link(pid, name)
         if path in self._known:
             return
         with proc.looking(pid):
-            status = os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
+            path, status = paths.looked_at(path, f"/proc/{pid}/{name}")
         if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
             file = self._file(place, use, status)
             file.executed |= use == File.EXECUTABLE
@@ -163,24 +157,27 @@ class Files:
     def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
         """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""
         if code := no_file.obstacle(path, through):
-            self._obstacle(code, pid, path.removesuffix(_DELETED), fd=fd)
-        return bool(code) or no_file.is_memory(path)
+            self._obstacle(code, pid, paths.seen_through(path, through), fd=fd)
+        return bool(code) or no_file.is_memory(path, through)
 
     def _add_mapped_file(self, pid: int, mapping: proc.Mapping) -> None:
+        """Add it once for all its mappings, each of which may be written or executed."""
         known = self._found.get((mapping.path, File.MAPPED))
         if known is None:
             through = f"/proc/{pid}/map_files/{mapping.range}"
             try:
-                status = os.stat(through)  # noqa: PTH116
+                path, status = paths.looked_at(mapping.path, through)
             except (FileNotFoundError, ProcessLookupError):
                 return  # unmapped since; a process that has ended, or is just ending, is noticed by the next reader
             if not stat.S_ISREG(status.st_mode):
                 if status.st_rdev != _DEV_ZERO:
-                    self._obstacle("mapped-device", pid, mapping.path)
+                    self._obstacle("mapped-device", pid, path)
                 return
-            place = self._place(pid, mapping.path, status)
+            if self._unnameable(pid, path):
+                return
+            place = self._place(pid, path, status)
             if place is None:
-                if gone := self._deleted.get(mapping.path.removesuffix(_DELETED)):
+                if gone := self._deleted.get(paths.without_mark(path, status)):
                     gone.executed |= "x" in mapping.mode
                 return
             known = self._file(place, File.MAPPED, status)
@@ -192,12 +189,13 @@ class Files:
             known.written = known.mapped_shared = True
 
     def _file(self, path: str, use: File.Use, status: os.stat_result) -> File:
+        """The file at *path* in that use, which is added unless it was before, or is of one process in /proc."""
         if path.startswith(_KERNEL_MADE):
             use = File.KERNEL_MADE
         key = (path, use)
         if key not in self._found:
             self._found[key] = describe(path, use, status)
-            if _OF_A_PROCESS.fullmatch(path):
+            if of_proc.about(path) is not None:  # also of a PID that is the same there
                 return self._found.pop(key)
         return self._found[key]
 
@@ -210,18 +208,18 @@ class Files:
 
     def _place(self, pid: int, path: str, status: os.stat_result, fd: int | None = None) -> str | None:
         """The path that leads to the file; None: none does, which is an obstacle, or CRIU makes it anew."""
-        if not path.endswith(_DELETED) and status.st_nlink > 0:
+        if status.st_nlink > 0 and not paths.is_deleted(path, status):
             if path.startswith(_KERNEL_MADE) or paths.leads_to(path, status):
                 return path
             self._obstacle("hidden-file", pid, path, fd=fd)
             return None
-        path = path.removesuffix(_DELETED)
+        path = paths.without_mark(path, status)
         if path.startswith(_KERNEL_MADE):
             return None  # of a process that has ended
         if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode):
             self._deleted.setdefault(path, deleted(path, status))
         if stat.S_ISDIR(status.st_mode):
-            if path == proc.link(pid, "root").removesuffix(_DELETED):
+            if paths.is_root(pid, status):
                 self._obstacle("deleted-directory", pid, path, fd=fd)
         elif status.st_nlink == 0:
             if fd is not None and proc.fdinfo(pid, fd).flags & _TMPFILE:
@@ -238,7 +236,7 @@ class Files:
 
     def _device(self, pid: int, fd: int, path: str, status: os.stat_result) -> None:
         if devices.is_terminal(status):
-            self._obstacle("terminal", pid, path.removesuffix(_DELETED), fd=fd)
+            self._obstacle("terminal", pid, paths.without_mark(path, status), fd=fd)
         elif devices.is_everywhere(status):
             self._file(path, File.OPEN, status)
         else:

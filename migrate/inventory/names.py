@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
@@ -24,74 +23,12 @@ from migrate.processes import bound_places, unix_diag, unix_file
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel.pidfd import Lender
 
-#: include/uapi/linux/un.h: a descriptor (O_PATH) of the file that a unix socket is bound to.
-_SIOCUNIXFILE = 0x89E0
 _IPV6_V6ONLY = 26
 _CLOSE = 7
-_DELETED = " (deleted)"
 _WORD_BYTES = 4
 _SO_BINDTOIFINDEX = 62
 _IFNAMSIZ = 16
 _UNIX = frozenset({TakenName.PATH, TakenName.ABSTRACT, TakenName.RECEIVER})
-
-
-def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | None:
-    """The name of a unix socket; None if it has none that another host could have as well.
-
-    :param name: as the kernel's table has it.
-    :return: without mode and owner if its file has been deleted.
-    """
-    kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-    try:
-        file = fcntl.ioctl(sock, _SIOCUNIXFILE)
-    except OSError:
-        if not name.startswith("@"):
-            return None
-        return TakenName(kind=TakenName.ABSTRACT, name=name, pid=pid, fd=fd, socket_type=kind)
-    try:
-        path = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
-        status = os.fstat(file)
-    finally:
-        os.close(file)
-    if deleted := path.endswith(_DELETED):
-        path = name if name.startswith("/") else path.removesuffix(_DELETED)
-    if not path.startswith("/") or not path.isprintable():
-        return None  # the destination looks at the images, too
-    found = TakenName(kind=TakenName.PATH, name=path, pid=pid, fd=fd, socket_type=kind)
-    if deleted:  # CRIU binds to it and removes it; first it removes what is there
-        return found
-    found.mode, found.uid, found.gid = status.st_mode, status.st_uid, status.st_gid
-    found.bound_name = name if _renamed(name, path, status, pid) else ""
-    found.linked_name = name if bound_places.is_linked(name, path) else ""
-    return found
-
-
-def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
-    """Whether the file that was made under *name* is *path* now, as with HAProxy, which binds to another first.
-
-    Of a process with another root directory we do not know how CRIU reads its names.
-    """
-    if not name.startswith("/"):
-        return False  # see cannot_be_cut()
-    with contextlib.suppress(OSError):
-        there = os.lstat(name)
-        if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
-            return False
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{pid}/root") == "/"  # noqa: PTH115
-    return False
-
-
-def cannot_be_cut(name: str, path: str) -> bool:
-    """Whether CRIU's dump fails of a socket that was bound to *name*, a relative one, and whose file is at *path*.
-
-    It keeps the directory that was worked in then: what is in *path* before *name*. One with ``..``, ``//`` or a
-    link in it is not the end of its path, nor is that of a file that was renamed since.
-    Source: criu/util.c cut_path_ending().
-    """
-    if name.startswith(("/", "@")):
-        return False
-    return not path.endswith("/" + name.removeprefix("./"))
 
 
 def of_udp(sock: socket.socket, pid: int, fd: int) -> TakenName | None:

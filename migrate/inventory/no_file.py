@@ -6,9 +6,12 @@ the destination may have none."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
+
+from migrate.inventory import paths
 
 #: How its name begins -> the obstacle.
 _KINDS = {"/SYSV": "sysv-shm", "/secretmem (deleted)": "secret-memory"}
@@ -20,9 +23,16 @@ _TYPE, _STATFS_BYTES = struct.Struct("@L"), 256
 _libc = ctypes.CDLL(None)
 
 
-def is_memory(path: str) -> bool:
-    """Whether a mapping or a descriptor that shows *path* is no file."""
-    return path.startswith(_MEMORY)
+def is_memory(path: str, through: str) -> bool:
+    """Whether a mapping or a descriptor that shows *path* is no file: one may have such a name, too.
+
+    :param through: as of :func:`obstacle`.
+    """
+    if not path.startswith(_MEMORY):
+        return False
+    with contextlib.suppress(OSError):
+        return not paths.leads_to(path, os.stat(through))  # noqa: PTH116
+    return True
 
 
 def obstacle(path: str, through: str) -> str:
@@ -32,7 +42,8 @@ def obstacle(path: str, through: str) -> str:
     """
     if path.startswith("/") and _is_huge(through):
         return "huge-pages"
-    return next((code for start, code in _KINDS.items() if path.startswith(start)), "")
+    code = next((code for start, code in _KINDS.items() if path.startswith(start)), "")
+    return code if is_memory(path, through) else ""
 
 
 def _is_huge(through: str) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,15 @@ from migrate.inventory import (
     exit_signals,
     kernel_limits,
     locked,
+    looked_at_twice,
     names,
     namespaces,
     needed_pids,
     of_its_session,
+    outside,
     own_ipc,
     pidfds,
+    places_only,
     proc,
     queued,
     sockets,
@@ -65,7 +69,7 @@ def process(root_pid: int) -> ProcessInventory:
     :raises KernelError: there is no such process, or it ended; or this user may not look into it.
     """
     try:
-        return _inspect(root_pid)
+        return _settled(root_pid)
     except Gone:
         raise _ended(root_pid) from None
     except TcpcpKernelError as error:
@@ -76,6 +80,19 @@ def process(root_pid: int) -> ProcessInventory:
         raise KernelError(
             f"cannot look into process {root_pid}: {error}", hint="Run migrate as root."
         ) from error
+
+
+def _settled(root_pid: int) -> ProcessInventory:
+    """Look once, and once more where that may have put together what does not belong together."""
+    first = _inspect(root_pid)
+    if not looked_at_twice.is_questioned(first.obstacles):
+        return first
+    time.sleep(outside.MOMENT_S)
+    found = _inspect(root_pid)
+    obstacles = looked_at_twice.settled(first.obstacles, found.obstacles)
+    del found.obstacles[:]
+    found.obstacles.extend(obstacles)
+    return found
 
 
 def _inspect(root_pid: int) -> ProcessInventory:
@@ -132,6 +149,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
+    found.obstacles.extend(places_only.obstacles(tables.tables, sockets=True))
     found.obstacles.extend(waiters.obstacles(files.locks, inside))
     found.obstacles.extend(exit_signals.obstacles(inside))
     found.obstacles.extend(sysv.obstacles([task.pid for task in found.tasks]))

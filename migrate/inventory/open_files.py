@@ -19,6 +19,7 @@ from migrate.inventory import (
     exit_signals,
     namespaces,
     own_ipc,
+    places_only,
     plain_options,
     proc,
     sockets,
@@ -83,6 +84,7 @@ def again(
     of_sockets = sockets.obstacles(others, {one.inode for one in held})
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
     obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
+    obstacles += places_only.obstacles(tables.tables, sockets=False)
     options = plain_options.read(others)
     return Again(
         files.found, files.renamed, obstacles, options, files.deleted, files.locks, tables.anonymous.expired

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from migrate.inventory import holders, one_opening, proc
+from migrate.inventory import holders, one_opening, paths, proc
 from migrate.inventory.holders import Held, Key
 
 _NAMED = ("pipe:[", "socket:[")
@@ -32,7 +32,6 @@ _NOTHING = ("/proc/", "/sys/", "/dev/")
 _SHM = "/dev/shm/"
 #: Memory, of which nobody has a name.
 NAMELESS = ("/memfd:", "/dev/zero (deleted)", "/anon_hugepage")
-DELETED = " (deleted)"
 #: A program that was just started holds for a moment what its parent has (fork(2), until exec(2) or its end).
 MOMENT_S = 0.2
 #: In the freeze there is less patience.
@@ -182,14 +181,26 @@ def _of_mappings(shared: Iterable[tuple[int, proc.Mapping]]) -> dict[Key, Held]:
     once = {
         (one.path, one.inode): (pid, one)
         for pid, one in sorted(shared, key=lambda one: "w" in one[1].mode)
-        if "w" in one.mode or one.path.startswith((*NAMELESS, _SHM)) or one.path.endswith(DELETED)
+        if _is_writable_or_memory(one) or paths.ends_as_if_deleted(one.path)
     }
     found: dict[Key, Held] = {}
     for pid, mapping in once.values():
         with contextlib.suppress(OSError):  # unmapped since
             one = mapped(pid, mapping)
-            found[holders.key_of(place(one))] = one
+            if _is_writable_or_memory(mapping) or is_deleted(one, mapping.path):
+                found[holders.key_of(place(one))] = one
     return found
+
+
+def _is_writable_or_memory(one: proc.Mapping) -> bool:
+    return "w" in one.mode or one.path.startswith((*NAMELESS, _SHM))
+
+
+def is_deleted(one: Held, path: str) -> bool:
+    """Whether it is a file without a name, of which /proc shows *path*; not if it was closed since."""
+    with contextlib.suppress(OSError):
+        return paths.is_deleted(path, os.stat(place(one)))  # noqa: PTH116
+    return False
 
 
 def _may_be_shared(target: str) -> bool:

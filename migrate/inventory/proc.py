@@ -6,6 +6,7 @@ All raise :class:`Gone` when the process, thread or descriptor is no longer ther
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -183,8 +184,21 @@ def parse_fields(content: str) -> dict[str, str]:
 
 def maps(pid: int) -> list[Mapping]:
     """Read /proc/PID/maps: the mappings of files and of special kinds, not the anonymous ones."""
+    with looking(pid):
+        content = os.fsdecode(Path(f"/proc/{pid}/maps").read_bytes())
     with _as_expected(pid, "maps"):
-        return parse_maps(text(pid, "maps"))
+        return [_with_its_name(pid, one) for one in parse_maps(content)]
+
+
+def _with_its_name(pid: int, one: Mapping) -> Mapping:
+    """The kernel writes a line feed as ``\\012``, and a name may have that itself: the link has the name as it is.
+
+    Source: fs/proc/task_mmu.c show_map_vma().
+    """
+    if "\\012" in one.path:
+        with contextlib.suppress(OSError):  # unmapped since
+            return one._replace(path=os.readlink(f"/proc/{pid}/map_files/{one.range}"))  # noqa: PTH115
+    return one
 
 
 def shared_mappings(pid: int) -> Iterator[Mapping]:
@@ -278,6 +292,11 @@ def descends(pid: int, tree: Collection[int]) -> bool:
             pid = stat(pid).ppid
         return pid > 0
     return False
+
+
+def grown(pids: Collection[int]) -> list[int]:
+    """Return *pids* and the processes that are below them by now."""
+    return [*pids, *(pid for pid in stats.pids() if pid not in pids and descends(pid, pids))]
 
 
 def ancestors(pid: int) -> list[int]:

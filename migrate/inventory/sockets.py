@@ -19,6 +19,7 @@ from migrate.inventory import (
     socket_filters,
     socket_kinds,
     tcp_row,
+    unix_names,
     unix_queues,
     untold,
 )
@@ -43,6 +44,7 @@ class Sockets:
     :ivar names: unix sockets with a name, and UDP sockets with a port, each name once.
     :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
     :ivar groups: multicast groups that this host is in.
+    :ivar apart: inodes of unix sockets and of their other ends that seem to be outside, and what was said of it.
     """
 
     tcp: list[TcpSocket] = field(default_factory=list)
@@ -51,6 +53,7 @@ class Sockets:
     other_addresses: list[str] = field(default_factory=list)
     seen: set[tuple[str, int]] = field(default_factory=set)
     groups: list[multicast.Group] = field(default_factory=list)
+    apart: list[tuple[int, int, Obstacle]] = field(default_factory=list)
 
 
 def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
@@ -73,9 +76,11 @@ def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
                 with _unless_closed():
                     found.tcp.append(_tcp(lender, one, table[one.inode]))
         _collect_others(lender, others, {one.inode for one in held}, found, still=False)
+    pids = [*pids]
+    _look_again_at_peers(pids, found)
     found.tcp = ended_meanwhile.left_out(found.tcp, [table[one.inode] for one in held if one.inode in table])
     if questioned := ended_meanwhile.in_question(found.tcp, entries):
-        inodes = {one.inode for one in tree.sockets_now(pids)}
+        inodes = {one.inode for one in tree.sockets_now(proc.grown(pids))}
         found.tcp = ended_meanwhile.settled(found.tcp, questioned, inodes, diag.tcp())
     return found
 
@@ -90,6 +95,15 @@ def obstacles(others: list[HeldSocket], inside: set[int]) -> list[Obstacle]:
     with Lender() as lender:
         _collect_others(lender, others, inside, found, still=True)
     return found.obstacles
+
+
+def _look_again_at_peers(pids: list[int], found: Sockets) -> None:
+    """Leave out what has been closed since, and whose other end is in the tree: a child was made meanwhile."""
+    if found.apart and pids:
+        inside = ended_meanwhile.inside(
+            found.apart, {one.inode for one in tree.sockets_now(proc.grown(pids))}
+        )
+        found.obstacles = [one for one in found.obstacles if one not in inside]
 
 
 @contextlib.contextmanager
@@ -162,6 +176,7 @@ def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[
             return
         name = table[peer].name if peer in table else ""
         found.obstacles.append(_obstacle("unix-outside", held, name or table[held.inode].name))
+        found.apart.append((held.inode, peer, found.obstacles[-1]))
     elif table[held.inode].waiting and table[held.inode].unsent:
         found.obstacles.append(_obstacle("unix-unaccepted", held, table[peer].name if peer in table else ""))
 
@@ -210,10 +225,11 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         found.seen.add((row.name, row.file_inode))
         pid, fd = held.holders[0]
         with lender.borrow(pid, fd) as borrowed:
-            if (taken := names.of_unix(borrowed, row.name, pid, fd)) is not None:
+            if (taken := unix_names.of_unix(borrowed, row.name, pid, fd)) is not None:
                 found.names.append(taken)
-                if names.cannot_be_cut(row.name, taken.name):
-                    found.obstacles.append(_obstacle("unix-relative", held, f"{row.name} ({taken.name})"))
+            code, what = unix_names.obstacle(borrowed, row.name, taken)
+            if code:
+                found.obstacles.append(_obstacle(code, held, what))
     if row.listening:
         for one in found.names:
             if row.name in (one.name, one.bound_name):

@@ -27,11 +27,11 @@ def of(several: Iterable[Held]) -> tuple[bool, bool]:
     return reads, writes
 
 
-def are_of_memory(path: str, several: Iterable[Held]) -> bool:
+def are_of_memory(path: str, several: Iterable[Held], *, deleted: bool) -> bool:
     """Whether it is memory, or a file without a name that somebody has mapped."""
     if path == _SHARED or path.startswith(outside.NAMELESS):
         return True
-    return path.endswith(outside.DELETED) and any(one.fd < 0 for one in several)
+    return deleted and any(one.fd < 0 for one in several)
 
 
 def is_sealed(one: Held) -> bool:

@@ -95,6 +95,8 @@ def _restore(message: pb.Restore) -> Iterator[str]:
             yield "a number that no process can have"
         if any(number >= _MOST_PROCESSORS for thread in process.threads for number in thread.processors):
             yield "a processor that no host has"
+        if not -20 <= process.autogroup_nice < 20:
+            yield f"a nice value that there is not: {process.autogroup_nice}"
 
 
 def _activated(message: pb.Activated) -> Iterator[str]:

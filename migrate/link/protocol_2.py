@@ -27,6 +27,7 @@ _NO_NAMES = "{} is one more name of {}, and the destination's migrate makes two 
 PASSED_OVER = {
     "ended_calls": "system calls in which threads of it wait end there as by a signal (EINTR)",
     "others": "options of its sockets that CRIU does not carry are those of new sockets there",
+    "surroundings.autogroup_nice": "the nice value of its session (autogroup) is that of a new one there",
     "surroundings.threads.slice_ns": "threads of it that have asked for a time slice have the usual one there",
 }
 _UPGRADE = "Install this migrate there too, or move without --copy-tree for that directory."

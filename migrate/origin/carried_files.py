@@ -32,6 +32,7 @@ class CarriedFiles:
     :param send: sends a piece of a file.
     :param copying: ``--copy-files``.
     :param trees: ``--copy-tree``: directories that are copied as a whole.
+    :param checkpoint, tell: as of :class:`migrate.files.content.Digests`.
     :ivar renamed: after :meth:`settle`: paths that are gone, of files that have another name: that one.
     """
 
@@ -43,9 +44,10 @@ class CarriedFiles:
         copying: bool,
         trees: Iterable[str] = (),
         checkpoint: Callable[[], None] = lambda: None,
+        tell: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._ask, self._send, self._copying = ask, send, copying
-        self._digests = Digests(checkpoint)
+        self._digests = Digests(checkpoint, tell)
         self._trees = [tree_copy.CopiedTree(path, self._digests) for path in trees]
         self._paths = tuple(tree.path for tree in self._trees)
         self.renamed: dict[str, str] = {}
@@ -121,7 +123,7 @@ class CarriedFiles:
         found = hashlib.sha256()
         before = os.stat(path)  # noqa: PTH116
         copies.send_directory_above(path, self._send)
-        copies.send_file(path, self._send, found.update)
+        copies.send_file(path, self._send, self._digests.taking(found))
         self._digests.took(path, before, found.digest())
         self._digests.sent.add(path)
         self._sent_at[path] = before.st_ctime_ns

@@ -105,9 +105,9 @@ class FrozenTree:
     def dumped(self) -> Iterator[None]:
         """CRIU dumps it meanwhile.
 
-        :raises Signalled: it could not, or could not have, for a task was sent SIGSTOP or SIGCONT, which get to
-            what CRIU does in it. A SIGSTOP that waits stops it when CRIU lets go; one that CRIU has lost is sent
-            again.
+        :raises Signalled: it could not, or could not have, for a task was interrupted, as SIGSTOP and SIGCONT do,
+            which get to what CRIU does in it. A SIGSTOP that waits stops it when CRIU lets go; one that CRIU has
+            lost is sent again, if it says that it was one.
         """
         if waiting := self._interrupting():
             raise _signalled(*waiting[0])
@@ -122,7 +122,8 @@ class FrozenTree:
                     identity.send(one, signal.SIGSTOP)
             if ours:
                 (pid, _), signals = ours[0]
-                raise (_signalled(pid, *signals) if len(signals) == 1 else _either(pid)) from error
+                is_known = signals == {signal.SIGSTOP}
+                raise (_signalled(pid, signal.SIGSTOP) if is_known else _interrupted(pid)) from error
             raise
 
     def _interrupting(self) -> list[tuple[int, int]]:
@@ -174,12 +175,13 @@ def _signalled(pid: int, number: int) -> Signalled:
     return Signalled(f"process {pid} was sent {pending.name(number)} while it was frozen", hint=hint)
 
 
-def _either(pid: int) -> Signalled:
+def _interrupted(pid: int) -> Signalled:
+    """CRIU says that it was, and not by what; a signal may have been that, or an error of the program's memory."""
     hint = (
-        "CRIU, which worked in it, does not say which of the two. The process goes on here: if it was to stop,"
-        " send it SIGSTOP now; else try again."
+        "CRIU does not say by what; SIGSTOP and SIGCONT do that. The process goes on here: if it was sent a"
+        " SIGSTOP, that is lost, so send it now; else try again."
     )
-    return Signalled(f"process {pid} was sent SIGSTOP or SIGCONT while it was frozen", hint=hint)
+    return Signalled(f"process {pid} was interrupted while it was frozen, as CRIU worked in it", hint=hint)
 
 
 def _threads(task: identity.Identity) -> list[int]:

@@ -21,6 +21,7 @@ from migrate.origin.carried_files import CarriedFiles
 from migrate.origin.rules import Rules
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import settle
+from migrate.report.observer import Observer
 from migrate.request import Request
 from migrate.states import Outcome
 from migrate.watch import Watch
@@ -80,7 +81,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.way.agent)
             reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
             ends = stream.ends
-        files = _files(request, link, watch)
+        files = _files(request, link, watch, account.observer)
         yield Session(request, account, migration_id, machine, watch, link, reach, ends, files)
 
 
@@ -127,7 +128,10 @@ def _greeting(link: Link, request: Request) -> pb.Hello:
         ) from error
 
 
-def _files(request: Request, link: Link, watch: Watch) -> CarriedFiles:
+def _files(request: Request, link: Link, watch: Watch, observer: Observer) -> CarriedFiles:
+    def tell(read_bytes: int) -> None:
+        observer.progress(read_bytes, None)
+
     def ask(question: pb.Compare, meanwhile: Callable[[], None]) -> pb.Compared:
         link.send(question)
         meanwhile()
@@ -138,4 +142,4 @@ def _files(request: Request, link: Link, watch: Watch) -> CarriedFiles:
         link.send(piece, kind="copy", timeout_s=request.timeout_s)
 
     copying, trees = request.along.copy_files, request.along.copy_trees
-    return CarriedFiles(ask, send, copying=copying, trees=trees, checkpoint=watch)
+    return CarriedFiles(ask, send, copying=copying, trees=trees, checkpoint=watch, tell=tell)

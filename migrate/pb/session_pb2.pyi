@@ -690,18 +690,20 @@ class EndedCall(_message.Message):
     def __init__(self, tid: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Surroundings(_message.Message):
-    __slots__ = ("pid", "coredump_filter", "personality", "threads", "limits")
+    __slots__ = ("pid", "coredump_filter", "personality", "threads", "limits", "autogroup_nice")
     PID_FIELD_NUMBER: _ClassVar[int]
     COREDUMP_FILTER_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    AUTOGROUP_NICE_FIELD_NUMBER: _ClassVar[int]
     pid: int
     coredump_filter: int
     personality: int
     threads: _containers.RepeatedCompositeFieldContainer[ThreadSurroundings]
     limits: _containers.RepeatedCompositeFieldContainer[ResourceLimit]
-    def __init__(self, pid: _Optional[int] = ..., coredump_filter: _Optional[int] = ..., personality: _Optional[int] = ..., threads: _Optional[_Iterable[_Union[ThreadSurroundings, _Mapping[str, object]]]] = ..., limits: _Optional[_Iterable[_Union[ResourceLimit, _Mapping[str, object]]]] = ...) -> None: ...
+    autogroup_nice: int
+    def __init__(self, pid: _Optional[int] = ..., coredump_filter: _Optional[int] = ..., personality: _Optional[int] = ..., threads: _Optional[_Iterable[_Union[ThreadSurroundings, _Mapping[str, object]]]] = ..., limits: _Optional[_Iterable[_Union[ResourceLimit, _Mapping[str, object]]]] = ..., autogroup_nice: _Optional[int] = ...) -> None: ...
 
 class ResourceLimit(_message.Message):
     __slots__ = ("resource", "soft", "hard")

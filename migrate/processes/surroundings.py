@@ -1,10 +1,10 @@
 """What the kernel keeps for a task beside what CRIU carries: read at the origin, set again on the destination.
 
-Processors, priority of input and output, timer slack and time slice of each thread; limits of a process, and what a
-core dump has of it. A task that CRIU has built has those of CRIU, which has those of our agent and its SSH session;
-limits it carries, but says nothing where it may not raise them (no CAP_SYS_RESOURCE). All of it can be read and set
-from outside, while the task stands still. What cannot be made the same is told as a sentence: the process works
-without.
+Processors, priority of input and output, timer slack and time slice of each thread; limits of a process, what a
+core dump has of it, and the nice value of its session. A task that CRIU has built has those of CRIU, which has
+those of our agent and its SSH session; limits it carries, but says nothing where it may not raise them (no
+CAP_SYS_RESOURCE). All of it can be read and set from outside, while the task stands still. What cannot be made the
+same is told as a sentence: the process works without.
 
 Supplementary groups, if there are none, and the personality come by descent: see
 :class:`migrate.criu.worker.Worker`.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from migrate.pb.session_pb2 import ResourceLimit, Surroundings, ThreadSurroundings
-from migrate.processes import freezer, identity, slices
+from migrate.processes import autogroup, freezer, identity, slices
 
 _IOPRIO_WHO_PROCESS = 1
 #: Numbers of ioprio_set(2) and ioprio_get(2), for which there is no function in the C library: those of x86-64,
@@ -57,6 +57,7 @@ def _read_one(pid: int) -> Surroundings:
         coredump_filter=int(_word(pid, "coredump_filter") or "0", 16),
         personality=personality(pid),
         limits=_limits(pid),
+        autogroup_nice=autogroup.nice(pid),
     )
     may = _may_use(pid)
     for name in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
@@ -123,7 +124,10 @@ def put_back(wanted: Iterable[Surroundings], numbers: Mapping[int, int]) -> list
         pid = numbers.get(process.pid)
         if pid is None:
             continue
-        for problem in _put_back_one(process, pid):
+        for problem in (
+            *_put_back_one(process, pid),
+            *autogroup.put_back(pid, process.autogroup_nice, numbers.values()),
+        ):
             told[f"process {process.pid}: {problem}"] = None
     return list(told)
 

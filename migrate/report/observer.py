@@ -34,7 +34,7 @@ class Observer(Protocol):
         """It has ended, well or badly."""
 
     def progress(self, bytes_sent: int, bytes_total: int | None) -> None:
-        """So many bytes of images have been sent, of a total if that is known."""
+        """So many bytes of images have been sent, or of files been read, of a total if that is known."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""

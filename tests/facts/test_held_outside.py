@@ -108,6 +108,11 @@ def found_in(code: str) -> list[Obstacle]:
         ),
         pytest.param(FILE.format(W) + "outsider(f); ready()", "offset-outside", id="log"),
         pytest.param(
+            FILE.format(RW).replace("/file", "/f (deleted)") + "outsider(f); ready()",
+            "offset-outside",
+            id="a name that ends as if it were none",
+        ),
+        pytest.param(
             FILE.format(W) + "outsider(begin=lambda: os.open(folder + '/file', 1)); ready()",
             "writer-outside",
             id="log of two",

@@ -199,6 +199,54 @@ ready()
     assert sizes[f"{tmp_path}/large"] >= 3 << 20 > sizes[f"{tmp_path}/small"]
 
 
+def test_names_that_end_as_the_kernel_shows_deleted_files(namespace: Namespace, tmp_path: Path) -> None:
+    """What lives is what it is called, and nothing that has been deleted; a deleted one had such a name, too."""
+    code = f"""
+import mmap
+os.chdir("{tmp_path}")
+for name in "opened", "mapped", "gone":
+    globals()[name] = file = open(name + " (deleted)", "w+b", buffering=0)
+    file.write(b"x")
+memory = mmap.mmap(mapped.fileno(), 1); os.unlink("gone (deleted)")
+os.mkdir("here (deleted)"); os.chdir("here (deleted)")
+ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    ours = [one for one in found.files if one.path.startswith(str(tmp_path))]
+    files = {(Path(one.path).name, one.use): one for one in ours}
+    assert set(files) == {
+        ("opened (deleted)", File.OPEN),
+        ("mapped (deleted)", File.OPEN),
+        ("mapped (deleted)", File.MAPPED),
+        ("gone (deleted)", File.DELETED),
+        ("here (deleted)", File.WORKING_DIRECTORY),
+    }
+    assert files["opened (deleted)", File.OPEN].written
+    assert files["mapped (deleted)", File.MAPPED].mapped_shared
+    assert codes(found) == [("deleted-file", f"{tmp_path}/gone (deleted)")]
+
+
+@pytest.mark.parametrize("name", ["line\nfeed", "back\\slash", "back\\012", "caf\u00e9"])
+def test_mapped_files_with_names_that_the_kernel_writes_otherwise(
+    namespace: Namespace, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with program(
+        f"import mmap; m = mmap.mmap(os.open({str(tmp_path / name)!r}, os.O_RDWR), 1); ready()"
+    ) as pid:
+        found = inventory.process(pid)
+    assert not found.obstacles
+    assert {one.use for one in found.files if one.path == str(tmp_path / name)} == {File.OPEN, File.MAPPED}
+
+
+def test_a_mapped_file_whose_name_is_no_text(namespace: Namespace, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/a\xff"
+    code = f"import mmap; f = os.open({name!r}, os.O_RDWR | os.O_CREAT); os.ftruncate(f, 1); m = mmap.mmap(f, 1)\n"
+    with program(code + "os.close(f); ready()") as pid:
+        assert set(codes(inventory.process(pid))) == {("file-name", f"{tmp_path}/a\ufffd")}
+
+
 def test_a_file_that_has_another_name_now(namespace: Namespace, tmp_path: Path) -> None:
     """As a named semaphore of glibc has; and a path that was the name of two such files leads to neither."""
     code = f"""

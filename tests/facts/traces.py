@@ -86,7 +86,7 @@ def is_held(peer: socket.socket, for_s: float = 0.06) -> bool:
 
 
 def goes_through(peer: socket.socket, within_s: float = 10) -> bool:
-    """Whether what *peer* sends now is acknowledged, maybe by a late timer, before any hold of a minute runs out."""
+    """Whether what *peer* sends now is acknowledged, maybe by a late timer, before a hold of a minute runs out."""
     peer.send(b"x")
     try:
         return eventually(lambda: not tcp_repair.get_outq(peer), "acknowledged", within_s)

@@ -368,7 +368,9 @@ def test_a_file_that_is_mostly_empty_stays_so(bench: InputBench) -> None:
         assert bench.destination.exec(["tail", "-c", "2", "/srv/copied/image"]).stdout == "x\n"
 
     with bench.server("write=/srv/copied/image") as server:
-        bench.moved(server, "--copy-files", then=look)
+        found = bench.moved(server, "--copy-files", then=look)
+    # It is read as a whole, and how far that is gets told, while it is copied.
+    assert next(one["bytes_sent"] for one in found.events if one["event"] == "progress") >= 64 << 20
 
 
 def test_only_mode_owner_and_times_change(bench: InputBench) -> None:

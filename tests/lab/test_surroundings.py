@@ -88,6 +88,7 @@ def test_all_is_as_it_was(lab: Lab, groups: str) -> None:
         assert before["first"]["affinity"] != before["second"]["affinity"]
         assert before["process"]["groups"] == sorted(map(int, groups.split()))
         assert before["process"]["coredump_filter"].endswith("7f")
+        assert before["process"]["autogroup"] in ("7", "")
         moved = move(lab, pid)
         assert different(before, talk.ask()) == {}
         assert from_outside(lab.hosts["destination"], pid) == seen

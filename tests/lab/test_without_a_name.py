@@ -40,6 +40,24 @@ LOOK_DELETED = (
     "hashlib.sha256(library).hexdigest(), os.fstat(temporary.fileno()).st_size, os.fstat(folder).st_nlink,"
     ' os.readlink("/proc/self/cwd")'
 )
+#: Files, a directory and a socket that live; and a line feed, which the kernel writes otherwise.
+NAMED_SO = """
+import mmap, os, socket, sys
+os.makedirs("/srv/work (deleted)"); os.chdir("/srv/work (deleted)")
+with open("a\\n1", "w+b") as mapped:
+    mapped.write(b"mapped"); mapped.flush()
+    memory = mmap.mmap(mapped.fileno(), 6)
+log = open("log (deleted)", "w+b", buffering=0); log.write(b"logged")
+named = socket.socket(socket.AF_UNIX); named.bind("/srv/work (deleted)/s (deleted)"); named.listen()
+other = socket.socket(socket.AF_UNIX); other.bind("s\\n1"); other.listen()
+def reached():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("s (deleted)"); named.accept()[0].close()
+"""
+LOOK_NAMED_SO = (
+    "memory[:], log.write(b'x'), os.readlink('/proc/self/cwd'), sorted(os.listdir('.')), os.stat(log.name).st_size,"
+    " reached()"
+)
 #: glibc makes its file under another name, links it to this one, and unlinks it.
 SEMAPHORE = """
 import ctypes, os, socket, sys
@@ -90,6 +108,17 @@ def test_deleted_files_and_directories_there_and_back(lab: Lab) -> None:
     for host in (lab.hosts["origin"], lab.hosts["destination"]):
         assert host.exec(["ls", "-A", "/srv/releases"]).stdout == ""  # the last one is made if it is missing
         host.exec(["rmdir", "/srv/releases"])
+
+
+def test_what_lives_with_names_as_of_what_is_gone_there_and_back(lab: Lab) -> None:
+    pid, ask = start(lab, NAMED_SO, LOOK_NAMED_SO)
+    names = "'/srv/work (deleted)', ['a\\n1', 'log (deleted)', 's\\n1', 's (deleted)']"
+    assert ask() == f"(b'mapped', 1, {names}, 7, None)"
+    for size, there in ((8, "origin"), (9, "destination")):
+        move(lab, pid, "--copy-files", start=there)
+        assert ask() == f"(b'mapped', 1, {names}, {size}, None)"
+    for host in (lab.hosts["origin"], lab.hosts["destination"]):
+        host.exec(["rm", "-r", "/srv/work (deleted)"])
 
 
 def test_a_semaphore_with_a_name_there_and_back(lab: Lab) -> None:

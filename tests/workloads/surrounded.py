@@ -79,6 +79,7 @@ def of_process() -> dict[str, Any]:
         "groups": sorted(os.getgroups()),
         "oom_score_adj": Path("/proc/self/oom_score_adj").read_text().strip(),
         "coredump_filter": Path("/proc/self/coredump_filter").read_text().strip(),
+        "autogroup": autogroup().read_text().split()[-1] if autogroup().exists() else "",
         "limits": {number: resource.getrlimit(number) for number in limits},
         "thp": prctl(42),
         "no_new_privs": prctl(39),
@@ -97,6 +98,11 @@ def of_process() -> dict[str, Any]:
         "descriptors": sorted(path.name for path in Path("/proc/self/fd").iterdir())[:3],
         "locked": status("VmLck"),
     } | status(*names)
+
+
+def autogroup() -> Path:
+    """What the scheduler has of this session; not of every kernel."""
+    return Path("/proc/self/autogroup")
 
 
 def mempolicy() -> int:
@@ -119,6 +125,7 @@ def set_of_process() -> None:
     """Everything that is not as it is for most."""
     Path("/proc/self/oom_score_adj").write_text("300")
     Path("/proc/self/coredump_filter").write_text("0x7f")
+    attempt("autogroup", lambda: autogroup().write_text("7"))
     os.umask(0o027)
     os.setgroups([int(word) for word in os.environ.get("GROUPS_WANTED", "").split()])
     resource.setrlimit(resource.RLIMIT_NOFILE, (777, 888))

@@ -18,7 +18,7 @@ from inventories import connection, destination, listener, only, process, reason
 from migrate.checks import names as checks_names
 from migrate.criu import unix_paths
 from migrate.errors import Taken
-from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, watches
+from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, unix_names, watches
 from migrate.inventory.described import there as describe_there
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -91,7 +91,7 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(path))
-        name = names.of_unix(bound, str(path), 1, 2)
+        name = unix_names.of_unix(bound, str(path), 1, 2)
         assert name is not None and (name.kind, name.name) == (TakenName.PATH, str(path))
         found = names.taken([name])
         assert len(found) == 1 and found[0].holder and not found[0].occupied
@@ -126,9 +126,9 @@ def test_a_file_that_was_renamed_since(tmp_path: Path) -> None:
     first, now = tmp_path / "app.sock.new", tmp_path / "app.sock"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(first))
-        unchanged = names.of_unix(bound, str(first), os.getpid(), 2)
+        unchanged = unix_names.of_unix(bound, str(first), os.getpid(), 2)
         first.rename(now)
-        name = names.of_unix(bound, str(first), os.getpid(), 2)
+        name = unix_names.of_unix(bound, str(first), os.getpid(), 2)
     assert unchanged is not None and (unchanged.name, unchanged.bound_name) == (str(first), "")
     assert name is not None and (name.name, name.bound_name) == (str(now), str(first))
     assert (name.mode, name.uid) == (now.stat().st_mode, os.getuid())
@@ -138,11 +138,11 @@ def test_a_path_that_was_bound_by_another_name(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("app.sock")
-        name = names.of_unix(bound, "app.sock", 1, 2)
+        name = unix_names.of_unix(bound, "app.sock", 1, 2)
         assert name is not None and name.name == str(tmp_path / "app.sock")
         assert len(names.taken([name])) == 1
         (tmp_path / "app.sock").unlink()
-        deleted = names.of_unix(bound, "app.sock", 1, 2)
+        deleted = unix_names.of_unix(bound, "app.sock", 1, 2)
         assert deleted is not None and (deleted.name, deleted.mode) == (name.name, 0)
 
 
@@ -180,6 +180,43 @@ def test_relative_names_that_criu_cannot_cut(
     if fails:
         reason = only(reasons(process(obstacles=found.obstacles), None, destination()))
         assert found.names[0].name in reason.text and "absolute path" in reason.remedy
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_living_one_whose_name_ends_as_that_of_a_deleted_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    """CRIU takes off that end: an absolute one it would delete again, of a relative one its dump fails."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "s (deleted)"
+    name = path.name if relative else str(path)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(name)
+        found = of_sockets(bound)
+        path.unlink()
+        deleted = of_sockets(bound)
+    assert (found.names[0].name, found.names[0].mode & 0o777) == (str(path), 0o755)
+    assert [one.code for one in found.obstacles] == ["unix-misread"] * relative
+    assert found.names[0].bound_name == ("" if relative else name)
+    if relative:
+        reason = only(reasons(process(obstacles=found.obstacles), None, destination()))
+        assert str(path) in reason.text and "absolute path" in reason.remedy
+    assert (deleted.obstacles, deleted.names[0].name, deleted.names[0].mode) == ([], str(path), 0)
+
+
+@pytest.mark.parametrize("last", [b"line\nfeed", b"back\\012", b"no\xfftext"])
+def test_paths_that_cannot_be_printed(tmp_path: Path, last: bytes) -> None:
+    """They are taken on the destination, and the directory is wanted there, as any other; or it is told why not."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(os.fsencode(tmp_path) + b"/" + last)
+        found = of_sockets(bound)
+    if b"\xff" in last:
+        assert [(one.code, one.what) for one in found.obstacles] == [
+            ("file-name", f"{tmp_path}/no\ufffdtext")
+        ]
+    else:
+        assert [one.name for one in found.names] == [f"{tmp_path}/{last.decode()}"]
+        assert [one.path for one in names.directories(found.names)] == [str(tmp_path)]
 
 
 def test_a_deleted_file_is_made_again_where_somebody_else_may_have_one(tmp_path: Path) -> None:
@@ -257,7 +294,7 @@ def test_abstract_names_go_with_the_kind_of_socket() -> None:
     with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         bound.bind("\0migrate-test")
         other.bind("\0migrate-test")
-        name = names.of_unix(bound, "@migrate-test", 1, 2)
+        name = unix_names.of_unix(bound, "@migrate-test", 1, 2)
         assert name is not None and name.kind == TakenName.ABSTRACT
         bound.close()
         assert names.taken([name]) == []

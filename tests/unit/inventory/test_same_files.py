@@ -248,6 +248,25 @@ def test_a_file_is_read_again_only_when_it_may_have_changed(
     assert digests.of(str(file)) == second and not digests.changed(str(file))
 
 
+def test_how_far_it_is_with_a_large_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is compared, and as it is copied; a hole is read as well, and takes as long."""
+    told: list[int] = []
+    large = tmp_path / "large"
+    with large.open("wb") as made:
+        made.truncate(200 << 20)
+    Digests(tell=told.append).of(str(large))
+    assert told == [64 << 20, 128 << 20, 192 << 20]
+    told.clear()
+    there = Destination(monkeypatch)
+    care = CarriedFiles(there.ask, there.send, copying=True, tell=told.append)
+    care.copy([opened(large)])
+    assert len(told) == 3 and told[-1] >= 192 << 20
+    told.clear()
+    tree = CarriedFiles(there.ask, there.send, copying=False, trees=[str(tmp_path)], tell=told.append)
+    tree.copy([])
+    assert len(told) == 3
+
+
 def test_times_tell_nothing_of_what_is_mapped_shared(tmp_path: Path) -> None:
     file, digests = tmp_path / "file", Digests()
     file.write_bytes(b"a" * 4096)

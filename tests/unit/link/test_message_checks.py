@@ -97,6 +97,7 @@ def test_what_is_said(message: Any) -> None:
         pb.Restore(tasks=[pb.TaskState(pid=0, state="S")]),
         surrounded(0),
         surrounded(1, pid=1 << 23),
+        pb.Restore(tasks=TASKS, surroundings=[pb.Surroundings(pid=100, autogroup_nice=20)]),
         surrounded(101, 1 << 20),
         pb.Activated(),
         pb.Activated(destination_pid=2**31),

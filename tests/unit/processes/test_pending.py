@@ -17,7 +17,7 @@ import pytest
 from harness.wait import eventually
 from pycriu.images import magic, pb
 
-from migrate.errors import Ended, Signalled
+from migrate.errors import CriuError, Ended, Signalled
 from migrate.origin.frozen import FrozenTree
 from migrate.processes import identity, pending, ptrace, second_line
 from migrate.processes.pending import Place
@@ -240,6 +240,29 @@ def test_a_timer_expires_again_there(
     no_images(monkeypatch, signal.SIGALRM)
     os.kill(deaf, signal.SIGALRM)
     frozen.look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "Unexpected {} task interruption, aborting",
+            "was interrupted while it was frozen, as CRIU worked in it",
+        ),
+        ("{} was stopped by 5 unexpectedly", "was interrupted while it was frozen, as CRIU worked in it"),
+        ("{} was stopped by 19 unexpectedly", "was sent SIGSTOP while it was frozen"),
+    ],
+    ids=["nothing", "a trap", "a stop"],
+)
+def test_what_interrupted_criu_is_told_as_far_as_it_was_seen(
+    frozen: FrozenTree, deaf: int, line: str, said: str
+) -> None:
+    """Other signals than these two do that as well; the log names one of them only where it stops the task."""
+    error = CriuError("it failed", details=[f"Error (compel/src/lib/infect.c:607): {line.format(deaf)}"])
+    with pytest.raises(Signalled) as caught, frozen.dumped():
+        raise error
+    assert str(caught.value) == f"process {deaf} {said}"
+    assert ("SIGCONT" in caught.value.problem.hint) == ("SIGSTOP" not in said)
 
 
 def test_a_kill(frozen: FrozenTree, deaf: int, tmp_path: Path) -> None:

@@ -101,6 +101,49 @@ def test_processors_that_are_not_there(threads: tuple[int, int]) -> None:
     assert len(os.sched_getaffinity(tid)) == os.cpu_count()
 
 
+#: Of all but some kernels that were built for one purpose (CONFIG_SCHED_AUTOGROUP).
+has_autogroups = pytest.mark.skipif(
+    not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups"
+)
+
+
+@pytest.fixture
+def session() -> Iterator[tuple[int, int]]:
+    """The leader of a session, and its child, which is in it."""
+    code = "import os, signal\nif pid := os.fork(): print(pid, flush=True)\nsignal.pause()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+    ) as started:
+        assert started.stdout is not None
+        yield started.pid, int(started.stdout.readline())
+        os.killpg(started.pid, 9)
+
+
+@has_autogroups
+def test_the_nice_value_of_a_session(session: tuple[int, int]) -> None:
+    """The judge is the kernel: it is that of every process of the session."""
+    leader, child = session
+    Path(f"/proc/{leader}/autogroup").write_text("7")
+    before = surroundings.read([leader, child])
+    assert [one.autogroup_nice for one in before] == [7, 7]
+    Path(f"/proc/{leader}/autogroup").write_text("0")
+    assert surroundings.put_back(before, {leader: leader, child: child}) == []
+    assert Path(f"/proc/{child}/autogroup").read_text().endswith(" nice 7\n")
+
+
+@has_autogroups
+def test_the_session_of_somebody_else_is_left_as_it_is(session: tuple[int, int]) -> None:
+    """Its leader was not built here: it may be the agent's own."""
+    leader, child = session
+    (before,) = surroundings.read([child])
+    before.autogroup_nice = 7
+    (told,) = surroundings.put_back([before], {child: child})
+    assert told.startswith(
+        f"process {child}: the nice value of its session as a whole (autogroup) is 0, not 7"
+    )
+    assert Path(f"/proc/{leader}/autogroup").read_text().endswith(" nice 0\n")
+
+
 def test_one_that_has_ended_is_left_out(threads: tuple[int, int]) -> None:
     assert surroundings.read([1 << 22, threads[0]])[0].pid == threads[0]
     assert surroundings.put_back([Surroundings(pid=5)], {}) == []
