@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from netns import Hosts, eventually
 from test_isolation_of_processes import child
 
-from tcpcp import drain
-from tcpcp.kernel import polling
+from tcpcp import KernelError, drain
+from tcpcp.kernel import file_lock, polling
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def at_once(descriptor: int, blocking: bool, then: Callable[[], object]) -> None
         then()
 
 
-_set_blocking = os.set_blocking
+_set_blocking, _take = os.set_blocking, file_lock.take
 
 
 def test_two_threads(old: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,11 +95,6 @@ def test_two_threads(old: socket.socket, monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.get_blocking(old.fileno())
 
 
-def waits_for_lock(pid: int) -> bool:
-    """Whether process *pid* waits for a record lock. Source: fs/locks.c lock_get_status()."""
-    return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
-
-
 def test_two_processes(old: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prefork server: the open file is shared, and whether it blocks too."""
     (told, tells), (goes, go) = os.pipe(), os.pipe()
@@ -113,11 +109,16 @@ def test_two_processes(old: socket.socket, monkeypatch: pytest.MonkeyPatch) -> N
     def second() -> None:
         assert drain(old) == []
 
+    def take(sock: socket.socket) -> bool:
+        taken = _take(sock)
+        if not taken and os.getpid() != parent:
+            os.write(tells, b".")
+        return taken
+
     def is_there() -> bool:
-        try:
+        with contextlib.suppress(BlockingIOError):
             return bool(os.read(told, 1))
-        except BlockingIOError:
-            return waits_for_lock(one.pid)
+        return False
 
     def then() -> None:
         if os.getpid() == parent:
@@ -125,6 +126,7 @@ def test_two_processes(old: socket.socket, monkeypatch: pytest.MonkeyPatch) -> N
             eventually(is_there, "the second is there, or waits")
 
     monkeypatch.setattr(polling, "_libc", LateAccept(late))
+    monkeypatch.setattr(file_lock, "take", take)
     monkeypatch.setattr(os, "set_blocking", lambda number, blocking: at_once(number, blocking, then))
     with child(second) as one:
         assert len(drain(old)) == 1
@@ -132,3 +134,17 @@ def test_two_processes(old: socket.socket, monkeypatch: pytest.MonkeyPatch) -> N
         one.wait()
         assert os.get_blocking(old.fileno())
         one.end()
+
+
+def test_one_that_is_stopped_there_is_not_waited_for_long(
+    old: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_lock, "WAITED_S", 0.1)
+    with child(lambda: file_lock.take(old), lambda: None) as one:
+        one.step()
+        with pytest.raises(KernelError) as error:
+            drain(old)
+        assert error.value.errno == errno.EAGAIN
+        one.step()
+        one.end()
+        assert len(drain(old)) == 1

@@ -13,8 +13,15 @@ import contextlib
 import errno
 import fcntl
 import socket
+import time
 from collections.abc import Iterator
 
+from tcpcp.errors import KernelError
+from tcpcp.kernel import tcp_repair
+
+#: What another process does with its lock takes microseconds.
+WAITED_S = 2.0
+_LOOK_S = 0.0002
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
@@ -35,9 +42,15 @@ def give_back(sock: socket.socket) -> None:
 
 @contextlib.contextmanager
 def waited_for(sock: socket.socket) -> Iterator[None]:
-    """A ``with`` block in which no other process is in one for *sock*: waits for it."""
-    with contextlib.suppress(OSError):
-        fcntl.lockf(sock, fcntl.LOCK_EX)
+    """A ``with`` block in which no other process is in one for *sock*: waits for it.
+
+    :raises KernelError: EAGAIN: the other's does not end, as that of a process that was stopped in it.
+    """
+    deadline = time.monotonic() + WAITED_S
+    while not take(sock):
+        if time.monotonic() > deadline:
+            raise KernelError("fcntl(F_SETLK)", errno.EAGAIN, tcp_repair.describe(sock))
+        time.sleep(_LOOK_S)
     try:
         yield
     finally:
