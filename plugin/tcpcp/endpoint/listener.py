@@ -107,7 +107,8 @@ def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
         connected.
     :return: the connections, non-blocking, as accept() gives them, and how many handshakes are left.
     :raises Unsupported: it does not listen. :raises OtherNamespace: it is of another network namespace.
-    :raises KernelError: of accept(), e.g. EMFILE; what had been accepted is closed.
+    :raises KernelError: of accept(), e.g. EMFILE, or EAGAIN where another process, which drains the same listener,
+        was stopped in its middle; what had been accepted is closed.
     """
     accepted: list[socket.socket] = []
     try:
