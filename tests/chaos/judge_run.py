@@ -210,7 +210,7 @@ def _true(world: World, trial: Trial, verdict: Verdict) -> None:
     late = [
         blow
         for blow, at in trial.fired.items()
-        if at > trial.reported_at - LAST_LOOK_S or blow.fault == "exits"
+        if at > trial.looked_last_at() - LAST_LOOK_S or blow.fault == "exits"
     ]
     if verdict.copies == 0:
         if said["outcome"] != "ENDED" and "has ended" not in said["where"] and not late:

@@ -150,6 +150,16 @@ class Trial:
 
     # --- for the judge ------------------------------------------------------------------------------------
 
+    def looked_last_at(self) -> float:
+        """When the driver had its last look, or soon after: it ends its last phase, and may write late."""
+        took_ms = (self.report or {}).get("phases_ms", {}).get("origin", {}).get("release")
+        ended = (
+            self._phases["release"] + took_ms / 1000
+            if took_ms and "release" in self._phases
+            else self.reported_at
+        )
+        return min(ended, self.reported_at)
+
     def hit(self, fault: str, how: str = "") -> bool:
         """Whether *fault* was done, with *how* at the beginning of its words."""
         return any(blow.fault == fault and blow.how.startswith(how) for blow in self.fired)
