@@ -41,7 +41,7 @@ def _with_file_below(directory: str) -> list[identity.Identity]:
 
 def _writes_below(process: Path, prefix: str) -> bool:
     for one in (process / "fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # closed since, or a path that is longer than the kernel tells
             target = os.readlink(one)  # noqa: PTH115
             if target.startswith(prefix) and _writes(process / "fdinfo" / one.name):
                 return True

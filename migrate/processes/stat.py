@@ -14,8 +14,11 @@ _PF_KTHREAD = 0x00200000
 
 #: What /proc answers of a process that ends meanwhile, or that not even root may look into. EINVAL: its mounts
 #: (fs/proc_namespace.c mounts_open_common()); EACCES: its namespaces (fs/proc/namespaces.c proc_ns_readlink()).
+#: ENAMETOOLONG: a path that is longer than the kernel tells (fs/d_path.c), as anybody may have one.
 #: What is short here, as descriptors are (EMFILE), is none of these: then nothing at all would be seen.
-OF_ONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EIO, errno.EACCES, errno.EPERM})
+OF_ONE = frozenset(
+    {errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EIO, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+)
 
 
 class Stat(NamedTuple):

@@ -143,6 +143,29 @@ look(1)
 os.kill(victim, 9)
 """
 
+#: A process that works, is rooted and has files in a directory whose path no call takes, and beside them an eventfd.
+LONG = """
+os.chdir(sys.argv[1])
+for _ in range(22): os.mkdir("d" * 200); os.chdir("d" * 200)
+victim = os.fork()
+if victim == 0:
+    file = os.open("file", os.O_CREAT | os.O_RDWR)
+    os.write(file, b"x" * 4096)
+    kept = __import__("mmap").mmap(file, 4096), os.eventfd(0)
+    ctypes.CDLL(None).prctl(1, 9); os.chroot("."); signal.pause()
+os.chdir("/")
+def root_is_there():
+    try: return not os.readlink(f"/proc/{victim}/root")
+    except OSError as error: return error.errno == 36
+while not root_is_there(): time.sleep(0.01)
+look(1)
+print(*(one.target for one in holders.everywhere() if "eventfd" in one.target and one.pid == victim))
+there = os.stat(f"/proc/{victim}/cwd/file")
+file = there.st_dev, there.st_ino
+print(*{f"(PID {victim})" in one.who for one in holders.of({file}, {me})[file]})
+os.kill(victim, 9)
+"""
+
 #: Processes that end at once, execute a program, wait to be reaped, or whose first thread has ended.
 CHURN = """
 def short(kind):
@@ -185,6 +208,11 @@ def test_a_thread_that_cannot_be_read_hides_no_other_one() -> None:
 def test_a_process_that_cannot_be_read_hides_no_mounts_of_others(tmp_path: Path) -> None:
     """Two in a mount namespace of their own, of which the first cannot be read, or has just ended."""
     assert failed(OF_MOUNTS, str(tmp_path)) == ["True"]
+
+
+def test_paths_that_no_call_takes(tmp_path: Path) -> None:
+    """Anybody may have one: the other descriptors of that process, and other processes, are seen all the same."""
+    assert failed(LONG, str(tmp_path)) == ["anon_inode:[eventfd]", "True"]
 
 
 def test_many_that_end() -> None:
