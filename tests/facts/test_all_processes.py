@@ -143,7 +143,7 @@ look(1)
 os.kill(victim, 9)
 """
 
-#: A process that works, is rooted and has files in a directory whose path no call takes, and beside them an eventfd.
+#: A process that works, is rooted and has files in a directory whose path no call takes, and an eventfd.
 LONG = """
 os.chdir(sys.argv[1])
 for _ in range(22): os.mkdir("d" * 200); os.chdir("d" * 200)
