@@ -126,6 +126,33 @@ def test_buffers_are_there_and_go_on_being_tuned(hosts: Hosts) -> None:
     peer.close()
 
 
+@pytest.mark.parametrize("priority", (0, 3))
+@pytest.mark.parametrize("tos", (0x08, 0x10, 0x18))
+@pytest.mark.parametrize("kind", ("v4", "mapped"))
+def test_a_priority_that_the_type_of_service_does_not_say(
+    hosts: Hosts, kind: str, tos: int, priority: int
+) -> None:
+    """IP_TOS sets SO_PRIORITY, but not of what a listener with IP_TOS accepts; and it may be set after that."""
+    both = OPTIONS["IP_TOS"], OPTIONS["SO_PRIORITY"]
+    sock, peer = hosts.connect(kind, setup=lambda listener: listener.setsockopt(IPPROTO_IP, 1, tos))
+    assert [sock.getsockopt(one.level, one.number) for one in both] == [tos, 0]
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
+    _, made = pass_on(hosts, sock)
+    assert [made.getsockopt(one.level, one.number) for one in both] == [tos, priority]
+    peer.close()
+
+
+@pytest.mark.parametrize("options", ({"IP_TOS": 0x10}, {"IP_TOS": 0x10, "SO_PRIORITY": 3}), ids=str)
+def test_a_priority_that_criu_has_restored(hosts: Hosts, options: dict[str, int]) -> None:
+    """What is set after it does not change it."""
+    priority = options.get("SO_PRIORITY", 0)
+    with hosts.here.entered(), socket.socket(socket.AF_INET6) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
+        socket_options.apply_all(sock, options, but_criu_saved=True)
+        assert sock.getsockopt(IPPROTO_IP, socket.IP_TOS) == 0x10
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == priority
+
+
 def test_an_ipv4_mapped_connection_where_sockets_are_ipv6_only(hosts: Hosts) -> None:
     sock, peer = hosts.connect("mapped")
     with hosts.here.entered():

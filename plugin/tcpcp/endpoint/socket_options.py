@@ -299,11 +299,21 @@ def _set_each(sock: socket.socket, options: Iterable[tuple[Option, int]]) -> Non
 
 @lru_cache(256)  # most connections of a server have the same options
 def _to_set(options: _Items, present: _Items, but_criu_saved: bool) -> tuple[tuple[Option, int], ...]:
-    """In the order in which they are set."""
+    """In the order in which they are set.
+
+    With IP_TOS always SO_PRIORITY, which it sets too; another may be chosen after it, and what is accepted by a
+    listener has 0 (net/ipv4/ip_sockglue.c ip_sock_set_tos()).
+    """
     known = dict(present)
-    wanted = [(OPTIONS[name], value) for name, value in options if known.get(name) != value]
-    wanted.sort(key=lambda one: _POSITION[one[0].name])
-    return tuple(one for one in wanted if not (but_criu_saved and _is_criu_s(*one)))
+    changed = {name: value for name, value in options if known.get(name) != value}
+    left = {
+        name: value
+        for name, value in changed.items()
+        if not (but_criu_saved and _is_criu_s(OPTIONS[name], value))
+    }
+    if "IP_TOS" in left:
+        left["SO_PRIORITY"] = dict(options).get("SO_PRIORITY", 0)
+    return tuple((OPTIONS[name], left[name]) for name in sorted(left, key=_POSITION.__getitem__))
 
 
 def _is_criu_s(option: Option, value: int) -> bool:
