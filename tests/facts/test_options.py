@@ -153,6 +153,25 @@ def test_a_priority_that_criu_has_restored(hosts: Hosts, options: dict[str, int]
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == priority
 
 
+def test_ipv6_only_follows_from_the_address(hosts: Hosts) -> None:
+    """bind() sets IPV6_V6ONLY, and nothing can change it afterwards; a listener at [::] is bound otherwise."""
+    v6only = socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    with (
+        hosts.here.entered(),
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as all_,
+    ):
+        with hosts.there.entered():
+            peer = socket.socket(socket.AF_INET6)
+        peer.connect((hosts.here_ip[6], all_.getsockname()[1]))
+        sock, _ = all_.accept()
+    assert sock.getsockopt(*v6only) == 0
+    ici, made = pass_on(hosts, sock)
+    assert (ici.options["IPV6_V6ONLY"], made.getsockopt(*v6only)) == (0, 1)
+    with pytest.raises(OSError, match="Invalid argument"):
+        made.setsockopt(*v6only, 0)
+    peer.close()
+
+
 def test_an_ipv4_mapped_connection_where_sockets_are_ipv6_only(hosts: Hosts) -> None:
     sock, peer = hosts.connect("mapped")
     with hosts.here.entered():

@@ -160,7 +160,8 @@ _TABLE = (
     Option("IPV6_UNICAST_HOPS", IPPROTO_IPV6, 16, 0, 255, ipv6_only=True),
     Option("IPV6_MTU_DISCOVER", IPPROTO_IPV6, 23, 0, 5, ipv6_only=True),
     Option("IPV6_RECVERR", IPPROTO_IPV6, 25, 0, 1, 0, ipv6_only=True),
-    # Also of connections: where net.ipv6.bindv6only is 1, an IPv4-mapped one cannot be bound without it.
+    # Also of connections: where net.ipv6.bindv6only is 1, an IPv4-mapped one cannot be bound without it. What is
+    # bound to an IPv6 address has 1 whatever was set, and for good (net/ipv6/af_inet6.c __inet6_bind()).
     Option("IPV6_V6ONLY", IPPROTO_IPV6, 26, 0, 1, ipv6_only=True, saved_by_criu=True),
     Option("IPV6_RECVERR_RFC4884", IPPROTO_IPV6, 31, 0, 1, 0, ipv6_only=True),
     Option("IPV6_TCLASS", IPPROTO_IPV6, 67, 0, 255, 0, ipv6_only=True),
