@@ -98,6 +98,22 @@ def test_ipv6_sockets_are_ipv6_only(hosts: Hosts) -> None:
     assert peer.recv(1) == b"1"
 
 
+@pytest.mark.parametrize("kind", ("v4", "v6", "mapped"))
+def test_no_port_of_udp_is_free(hosts: Hosts, kind: str) -> None:
+    """Whether the address exists is asked with a socket that needs none."""
+    sock, peer = hosts.connect(kind)
+    with hosts.here.entered():
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("50000 50003")
+        taken = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(4)]
+        for one in taken:
+            one.bind(("::", 0))
+    made = rebuilt(hosts, passed(hosts, sock))
+    made.sendall(b"here")
+    assert peer.recv(10) == b"here"
+    for one in taken:
+        one.close()
+
+
 def test_buffers_above_what_the_destination_tunes_to(hosts: Hosts) -> None:
     """An application's large buffer is kept, with its lock, although tcp_rmem and rmem_max are small there."""
     sock, peer = hosts.connect()

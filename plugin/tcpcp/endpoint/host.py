@@ -23,6 +23,8 @@ _FOREIGN_ADDRESS = ("IP_FREEBIND", "IP_TRANSPARENT", "IPV6_FREEBIND", "IPV6_TRAN
 #: Those of the calling thread's network namespace, with their flags (include/uapi/linux/if_addr.h).
 _IPV6_ADDRESSES = Path("/proc/thread-self/net/if_inet6")
 _DAD_FAILED, _TENTATIVE = 0x08, 0x40
+#: IP_BIND_ADDRESS_NO_PORT (ip(7)).
+_BIND_NO_PORT = 24
 
 
 def limits(icis: Sequence[Ici] | None = None, usual: Set[str] = frozenset()) -> checks.Limits:
@@ -247,9 +249,13 @@ def _devices() -> set[str]:
 
 
 def _has(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, device: str) -> bool:
-    """Whether a socket could be bound to *ip*, or a listener be reached there, by a local route for IPv6."""
+    """Whether a socket could be bound to *ip*, or a listener be reached there, by a local route for IPv6.
+
+    The one that is bound needs no port: there may be none.
+    """
     ipv6 = ip.version == 6
     with tcp_repair.opened(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        tcp_repair.set_int(asking, socket.IPPROTO_IP, _BIND_NO_PORT, 1, "IP_BIND_ADDRESS_NO_PORT")
         try:
             scope = socket.if_nametoindex(device) if device else 0
             asking.bind((str(ip), 0, 0, scope) if ipv6 else (str(ip), 0))
