@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -44,6 +43,8 @@ _OLD_S = 60
 _STATES = {int(state): state for state in State}
 #: Ticks of the two timestamp clocks, ns.
 _US, _MS = 1000, 1_000_000
+#: Of a second.
+_NS = 1_000_000_000
 
 
 def read(
@@ -189,7 +190,7 @@ def _recent(numbers: Numbers) -> int | None:
     back: what it sends is dropped. The kernel itself lets that pass when it has heard nothing for as long
     (tcp_paws_check()), but begins to count now. 0, which it echoes else, is neither compared nor timed by a peer.
     """
-    return numbers.ts_recent if time.monotonic() - numbers.recent_stamp < _OLD_S else None
+    return numbers.ts_recent if numbers.now_ns // _NS - numbers.recent_stamp < _OLD_S else None
 
 
 def _even(time_ns: int, tick_ns: int) -> int:

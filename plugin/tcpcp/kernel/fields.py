@@ -88,10 +88,12 @@ class Numbers(NamedTuple):
 
     :ivar snd_up: ``snd_una`` while nothing that waits for an acknowledgement is urgent (tcp_urg_mode()).
     :ivar srtt_us: eighths of it. :ivar mdev_us: fourths.
-    :ivar recent_stamp: when ``ts_recent`` came, s, by CLOCK_MONOTONIC.
+    :ivar recent_stamp: when ``ts_recent`` came, s, by the kernel's CLOCK_MONOTONIC, as all times here. That of the
+        program is another one where it is in a time namespace.
     :ivar wstamp_ns: when the last segment left; where the connection is paced, when the next one may.
     :ivar clock_ns: the clock of that, when it was last looked at.
     :ivar agreed: bytes from which follows what the handshake fixed; compare them only.
+    :ivar now_ns: when all this was read.
     """
 
     write_seq: int
@@ -125,6 +127,7 @@ class Numbers(NamedTuple):
     policy_out: int
     owner: int
     agreed: bytes
+    now_ns: int
 
 
 #: The descriptor asked for; then not 0 if it is a TCP socket of ours.
@@ -151,9 +154,9 @@ class Reader:
         settings_bytes = SLOT_BYTES * len([*settings, *layout.ipv6_settings])
         self._seen = struct.Struct(f"={_ASKED_BYTES}xQ{SLOT_BYTES * len(layout.ends)}s{settings_bytes}s")
         numbers = [*layout.numbers, *layout.refused]
-        self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}s")
+        self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}sQ")
         looking = program(layout, [*layout.cookie, *layout.ends, *settings], layout.ipv6_settings)
-        self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed]))
+        self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed], timed=True))
         try:
             self._seen_program = bpf.syscall_program(looking)
         except KernelError:

@@ -18,7 +18,7 @@ from tcpcp.kernel.socket_layout import SLOT_BYTES, Layout
 _LOAD8, _LOAD32, _LOAD16, _LOAD64, _STORE32, _STORE64 = 0x71, 0x61, 0x69, 0x79, 0x63, 0x7B
 _MOVE_FROM, _MOVE, _ADD, _ADD_FROM, _SHIFT_LEFT = 0xBF, 0xB7, 0x07, 0x0F, 0x67
 _IF_EQUAL, _IF_SAME, _IF_GREATER, _CALL, _EXIT = 0x15, 0x1D, 0x2D, 0x85, 0x95
-_GET_CURRENT_TASK, _PROBE_READ_KERNEL = 35, 113
+_KTIME_GET_NS, _GET_CURRENT_TASK, _PROBE_READ_KERNEL = 5, 35, 113
 _LOADS = {1: _LOAD8, 2: _LOAD16, 4: _LOAD32, 8: _LOAD64}
 _POINTER_SHIFT = 3
 
@@ -37,10 +37,16 @@ _PAST_GIVE_UP = len(_GIVE_UP) // _INSTRUCTION_BYTES
 
 
 def program(
-    layout: Layout, slots: Sequence[Extent | None], ipv6_slots: Sequence[Extent | None] = ()
+    layout: Layout,
+    slots: Sequence[Extent | None],
+    ipv6_slots: Sequence[Extent | None] = (),
+    *,
+    timed: bool = False,
 ) -> bytes:
     """For :func:`tcpcp.kernel.bpf.syscall_program`: reads *slots*, and *ipv6_slots* of what an IPv6 socket
     has besides.
+
+    :param timed: behind all of them the time goes, ns by the kernel's CLOCK_MONOTONIC.
 
     To read all of a socket takes four times as long as to find it, where it is in no cache: read what is needed.
     """
@@ -52,6 +58,7 @@ def program(
         _check_tcp(layout),
         *_read(9, _placed(slots, _SLOTS)),
         _read_behind(layout.pinet6, behind),
+        _tell_time(_SLOTS + SLOT_BYTES * (len(slots) + len(ipv6_slots))) if timed else b"",
         instruction(_MOVE, 3, value=1),
         instruction(_STORE32, 6, 3, _FOUND),
         _GIVE_UP,
@@ -136,6 +143,10 @@ def _read_behind(pointer: Extent | None, slots: _Slots) -> bytes:
         instruction(_IF_EQUAL, 7, value=0, offset=len(body) // _INSTRUCTION_BYTES),
         body,
     ])  # fmt: skip
+
+
+def _tell_time(place: int) -> bytes:
+    return instruction(_CALL, value=_KTIME_GET_NS) + instruction(_STORE64, 6, 0, place)
 
 
 def _find_file(layout: Layout) -> bytes:
