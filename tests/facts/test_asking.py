@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from netns import Hosts, eventually
-from passing import assert_no_reset, deaf, wait_state
+from passing import assert_no_reset, deaf, pass_on, wait_state
 from space_wire import Wire
 
 import tcpcp
@@ -27,6 +27,7 @@ STATES = (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT1, State.CLOSING, S
 #: After so many attempts in vain the kernel's timer takes 3.2 s; that of a new connection takes 3 s. A peer answers
 #: a probe every half second (net.ipv4.tcp_invalid_ratelimit), and has answered the timer's.
 BACKED_OFF, ANSWERS_AGAIN_S, BEFORE_THE_TIMER_S = 4, 0.6, 1.5
+IPV6_AUTOFLOWLABEL = 70
 #: The peer's kernel counts what comes behind its window.
 BEYOND = "TcpExtBeyondWindow"
 
@@ -204,6 +205,71 @@ def test_with_the_marks_of_the_socket(hosts: Hosts, kind: str) -> None:
         got = read_all(peer)
         tcpcp.resume(sock)
     assert rest(peer, got, written) == DATA[:written]
+
+
+#: Settings of net.ipv6, and what is set of IPV6_AUTOFLOWLABEL.
+AUTO, RANGES, REFLECT = "auto_flowlabels", "flowlabel_state_ranges", "flowlabel_reflect"
+LABELLED = {
+    "usual": ({}, None),
+    "of all ranges": ({RANGES: 0}, None),
+    "none": ({AUTO: 0}, None),
+    "not this one": ({}, 0),
+    "this one": ({AUTO: 2}, 1),
+    "all": ({AUTO: 3}, 0),
+    "the peer's": ({REFLECT: 1}, None),
+}
+RESUMED_OR_CREATED = [(name, "resumed") for name in LABELLED] + [
+    ("usual", "created"),
+    ("the peer's", "created"),
+]
+
+
+@pytest.mark.parametrize(("label", "how"), RESUMED_OR_CREATED)
+def test_with_the_flow_label_of_the_socket(hosts: Hosts, label: str, how: str) -> None:
+    """Of IPv6, which says to routers what belongs together."""
+    sysctls, chosen = LABELLED[label]
+    with hosts.here.entered():
+        for name, value in sysctls.items():
+            Path("/proc/sys/net/ipv6", name).write_text(str(value))
+    sock, peer, written = shut(hosts, "v6", State.CLOSE_WAIT)
+    if chosen is not None:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, chosen)
+    with hosts.here.entered():
+        ici = tcpcp.get(sock)
+        got = read_all(peer)
+        wire = Wire(hosts.here, "here0", isolation.MARK)
+        sock = run(hosts, sock, ici, how)
+    assert rest(peer, got, written) == DATA[:written]
+    sizes = [one.size for one in wire.packets() if one.sender[1] == sock.getsockname()[1]]
+    labels = [flow_label(one) for one in wire.raw if from_port(one) == sock.getsockname()[1]]
+    wire.close()
+    assert sizes[0] == 0 < sizes[-1]  # what asks, and what it has asked for
+    assert len(labels) == len(sizes)
+    assert len(set(labels)) == 1
+    assert (labels[0] == 0) == (label in ("none", "not this one"))
+
+
+def test_the_flow_label_is_another_after_a_pass(hosts: Hosts) -> None:
+    sock, peer = hosts.connect("v6")
+    labels: list[set[int]] = []
+    for _ in range(2):
+        wire = Wire(hosts.here, "here0", isolation.MARK)
+        sock.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        wire.packets()
+        labels.append({flow_label(one) for one in wire.raw if from_port(one) == sock.getsockname()[1]})
+        wire.close()
+        _, sock = pass_on(hosts, sock)
+    assert [len(one) for one in labels] == [1, 1]
+    assert labels[0] != labels[1]
+
+
+def flow_label(packet: bytes) -> int:
+    return int.from_bytes(packet[1:4]) & 0xFFFFF
+
+
+def from_port(packet: bytes) -> int:
+    return int.from_bytes(packet[40:42])
 
 
 def test_it_echoes_what_has_come_last(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

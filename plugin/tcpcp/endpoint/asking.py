@@ -17,7 +17,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from tcpcp.endpoint import raw_segment, repair_mode, socket_ends
+from tcpcp.endpoint import flow_label, raw_segment, repair_mode, socket_ends
 from tcpcp.errors import TcpcpError
 from tcpcp.kernel import fields, tcp_repair
 from tcpcp.record import seq
@@ -47,8 +47,12 @@ def waits(sock: socket.socket) -> bool:
 
 
 def may_ask(ici: Ici) -> bool:
-    """Whether it may come to a question on the connection of *ici*, which has to echo what has come just before."""
-    return ici.timestamp is not None and ici.state in _UNASKED and bool(ici.send_queue.unsent)
+    """Whether it may come to a question on the connection of *ici* that has in it what only BPF tells.
+
+    It has to echo what has come just before, and of IPv6 to have the flow label.
+    """
+    told_by_bpf = ici.timestamp is not None or ici.local.ip.version == 6
+    return told_by_bpf and ici.state in _UNASKED and bool(ici.send_queue.unsent)
 
 
 class Question(NamedTuple):
@@ -97,7 +101,10 @@ def _question(sock: socket.socket, recent: int, acknowledged: int) -> Question:
 
 
 def _marks(sock: socket.socket, *, ipv4: bool) -> raw_segment.Marks:
-    """Those of all that *sock* sends without data (net/ipv4/ip_output.c __ip_queue_xmit(), ip_dont_fragment())."""
+    """Those of all that *sock* sends without data (net/ipv4/ip_output.c __ip_queue_xmit(), ip_dont_fragment()).
+
+    But for the flow label, which is that of the moment.
+    """
     if not ipv4:
         hops = tcp_repair.get_int(sock, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS")
         class_ = tcp_repair.get_int(sock, socket.IPPROTO_IPV6, socket.IPV6_TCLASS, "IPV6_TCLASS")
@@ -125,6 +132,8 @@ def ask(sock: socket.socket, asked: Question | None) -> None:
 
 def _segment(sock: socket.socket, asked: Question) -> bytes:
     """The segment, to be sent at once: the kernel stamps what it sends meanwhile, and that would be overtaken."""
+    if asked.peer.ip.version == 6:
+        asked = asked._replace(marks=asked.marks._replace(flow_label=flow_label.of(sock)))
     if asked.echoed is None:
         return _built(asked)
     deadline = time.monotonic() + PATIENCE_S

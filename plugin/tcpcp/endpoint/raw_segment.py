@@ -48,11 +48,13 @@ class Marks(NamedTuple):
     """What of an IP header is its sender's to choose.
 
     :ivar hops: TTL or hop limit. :ivar traffic_class: TOS or traffic class. :ivar df: IPv4, "don't fragment".
+    :ivar flow_label: of IPv6.
     """
 
     hops: int
     traffic_class: int = 0
     df: bool = False
+    flow_label: int = 0
 
 
 #: For what is fed. The most hops: a socket may have been told to hear nobody who is further away (IP_MINTTL,
@@ -93,7 +95,7 @@ def _ip_headers(source: bytes, destination: bytes, size: int, marks: Marks) -> t
     """The header of a packet with a segment of *size* bytes, and the one that the segment's checksum is of too."""
     pseudo = source + destination + _PSEUDO.pack(size, socket.IPPROTO_TCP)
     if len(source) == 16:
-        first = 6 << 28 | marks.traffic_class << 20
+        first = 6 << 28 | marks.traffic_class << 20 | marks.flow_label
         return _IPV6.pack(first, size, socket.IPPROTO_TCP, marks.hops, source, destination), pseudo
     fragment = _DF if marks.df else 0
     fields = (0x45, marks.traffic_class, _IPV4.size + size, 0, fragment, marks.hops, socket.IPPROTO_TCP)

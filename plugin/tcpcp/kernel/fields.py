@@ -92,7 +92,9 @@ class Numbers(NamedTuple):
         program is another one where it is in a time namespace.
     :ivar wstamp_ns: when the last segment left; where the connection is paced, when the next one may.
     :ivar clock_ns: the clock of that, when it was last looked at.
+    :ivar txhash: what says the same of all that is sent, and only that; it changes where the path is given up.
     :ivar agreed: bytes from which follows what the handshake fixed; compare them only.
+    :ivar flow_label: of IPv6, one that was chosen, as in the packet's header; 0: none.
     :ivar now_ns: when all this was read.
     """
 
@@ -121,12 +123,14 @@ class Numbers(NamedTuple):
     wstamp_ns: int
     clock_ns: int
     ecn_flags: int
+    txhash: int
     md5: int
     ao: int
     policy_in: int
     policy_out: int
     owner: int
     agreed: bytes
+    flow_label: int
     now_ns: int
 
 
@@ -154,9 +158,11 @@ class Reader:
         settings_bytes = SLOT_BYTES * len([*settings, *layout.ipv6_settings])
         self._seen = struct.Struct(f"={_ASKED_BYTES}xQ{SLOT_BYTES * len(layout.ends)}s{settings_bytes}s")
         numbers = [*layout.numbers, *layout.refused]
-        self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{SLOT_BYTES * len(layout.agreed)}sQ")
+        agreed_bytes = SLOT_BYTES * len(layout.agreed)
+        self._numbers = struct.Struct(f"={_ASKED_BYTES}x{len(numbers)}Q{agreed_bytes}s2Q")
         looking = program(layout, [*layout.cookie, *layout.ends, *settings], layout.ipv6_settings)
-        self._numbers_program = bpf.syscall_program(program(layout, [*numbers, *layout.agreed], timed=True))
+        counting = program(layout, [*numbers, *layout.agreed], layout.ipv6_numbers, timed=True)
+        self._numbers_program = bpf.syscall_program(counting)
         try:
             self._seen_program = bpf.syscall_program(looking)
         except KernelError:

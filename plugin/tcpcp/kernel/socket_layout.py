@@ -45,7 +45,9 @@ _NUMBERS = _paths("""tcp_sock.write_seq tcp_sock.snd_nxt tcp_sock.snd_una tcp_so
     tcp_sock.max_window tcp_sock.rcv_wnd tcp_sock.rcv_wup tcp_sock.snd_cwnd tcp_sock.snd_ssthresh
     tcp_sock.srtt_us tcp_sock.mdev_us sock.sk_sndbuf sock.sk_rcvbuf tcp_sock.window_clamp
     tcp_sock.rx_opt.ts_recent tcp_sock.rx_opt.ts_recent_stamp tcp_sock.tcp_wstamp_ns tcp_sock.tcp_clock_cache
-    tcp_sock.ecn_flags""")
+    tcp_sock.ecn_flags sock.sk_txhash""")
+#: The next of them, behind the others.
+_IPV6_NUMBERS = _paths("ipv6_pinfo.flow_label")
 #: What :class:`tcpcp.kernel.fields.Fields` cannot do without.
 _LEAST = frozenset({"tcp_sock.rx_opt.ts_recent"})
 #: What the handshake fixed.
@@ -82,7 +84,7 @@ class Layout:
     """Where what is in a struct tcp_sock; each piece has up to 8 bytes. None: this kernel has not got it.
 
     :ivar way: of the structs on the way to the socket, by path.
-    :ivar pinet6: the pointer to what an IPv6 socket has besides; *ipv6_settings* are behind it.
+    :ivar pinet6: the pointer to what an IPv6 socket has besides; *ipv6_settings* and *ipv6_numbers* are behind it.
     :ivar whole: all is there that has to be; else only what :class:`tcpcp.kernel.fields.Fields` needs.
     """
 
@@ -94,6 +96,7 @@ class Layout:
     pinet6: Extent | None
     ipv6_settings: _Slots
     numbers: _Slots
+    ipv6_numbers: _Slots
     refused: _Slots
     agreed: _Slots
     whole: bool
@@ -115,7 +118,7 @@ def of_kernel() -> Layout:
         numbers = [types.extent(path) if path in _LEAST else None for path in _NUMBERS]
         ends: _Slots = [None] * _ENDS_SLOTS
         refused = _of_what_is_refused(types)
-        return Layout(way, [None], ends, [], [], None, [], numbers, refused, [], whole=False)
+        return Layout(way, [None], ends, [], [], None, [], numbers, [None], refused, [], whole=False)
 
 
 #: The two addresses of IPv6 have two slots each.
@@ -127,6 +130,7 @@ def _whole(types: Types, way: dict[str, Extent]) -> Layout:
     pinet6 = _optional(types, "inet_sock.pinet6")
     settings = [*_needed(types, _KIND), *(_optional(types, path) for path in _SETTINGS)]
     behind = [_optional(types, path) for path in _IPV6_SETTINGS] if pinet6 else []
+    ipv6_numbers = [_optional(types, path) if pinet6 else None for path in _IPV6_NUMBERS]
     return Layout(
         way,
         _needed(types, ["sock.__sk_common.skc_cookie"]),
@@ -136,6 +140,7 @@ def _whole(types: Types, way: dict[str, Extent]) -> Layout:
         pinet6,
         _distinct(behind),
         _needed(types, _NUMBERS),
+        ipv6_numbers,
         refused,
         _distinct(_needed(types, _AGREED)),
         whole=True,
