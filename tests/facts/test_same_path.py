@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import kernel_info
@@ -24,6 +28,8 @@ from tcpcp.endpoint import (
 from tcpcp.errors import Unfed
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici
+
+SEGMENT, RTT_US = 1448, 200_000
 
 
 def faster(ici: Ici, rtt_us: int, cwnd: int) -> Ici:
@@ -113,6 +119,74 @@ def test_passed_again_at_once_with_bytes_under_way(hosts: Hosts, same_path: bool
         eventually(lambda sock=sock: not tcp_repair.get_outq(sock), "acknowledged", 0.8)
     assert hosts.counters(hosts.there)["TcpExtTCPACKSkippedSeq"], "all wake-ups were answered"
     assert_no_reset(hosts)
+
+
+@contextlib.contextmanager
+def first_of_eight_is_lost(hosts: Hosts, sock: socket.socket) -> Iterator[int]:
+    """*sock* has sent eight segments; the first does not arrive, and no answer to the others; afterwards all does.
+
+    :return: how many bytes that are.
+    """
+    tcp_repair.set_repair(sock, tcp_repair.ON)
+    tcp_repair.select_queue(sock, tcp_repair.SEND_QUEUE)
+    lost = tcp_repair.get_queue_seq(sock)
+    tcp_repair.set_repair(sock, tcp_repair.OFF_NO_PROBE)
+    chain = f"chain c {{ type filter hook input priority -400; tcp sequence {lost} drop; }}"
+    with hosts.there.entered():
+        subprocess.run(["nft", f"table inet losing {{ {chain}; }}"], check=True)
+    with deaf(hosts.here):
+        for _ in range(8):
+            sock.sendall(b"q" * SEGMENT)
+        yield 8 * SEGMENT
+        with hosts.there.entered():
+            subprocess.run(["nft", "delete table inet losing"], check=True)
+
+
+@pytest.mark.parametrize("algorithm", ("cubic", "reno"))
+@pytest.mark.parametrize("same_path", (False, True))
+def test_what_was_lost_is_sent_again_at_the_first_sack(hosts: Hosts, same_path: bool, algorithm: str) -> None:
+    """The peer tells of what it has; that counts, though it was told sooner than a round trip takes."""
+    sock, peer = hosts.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode())
+    calls.prepare()
+    with first_of_eight_is_lost(hosts, sock) as number, hosts.here.entered():
+        ici = faster(calls.get(sock), RTT_US, 10)
+        assert len(ici.send_queue.sent) == number
+        calls.release(sock)
+    with hosts.here.entered():
+        sock = calls.create(ici, same_path=same_path)
+        info = tcp_repair.get_info(sock)
+        assert RTT_US <= info.rtt <= RTT_US + 4000
+        assert tcp_repair.get_congestion(sock) == algorithm
+        time.sleep(0.005)  # longer than the shortest time that a clock of 1 ms can tell
+        begun = time.monotonic()
+        calls.activate(sock)
+    peer.settimeout(3)
+    assert len(peer.recv(number, socket.MSG_WAITALL)) == number
+    assert time.monotonic() - begun < RTT_US / 1e6, "a timer has sent it"
+    assert_no_reset(hosts)
+
+
+@pytest.mark.parametrize("why", ("bbr", "locked"))
+def test_no_short_time_where_one_would_send_by_it(hosts: Hosts, why: str) -> None:
+    sock, _peer = hosts.connect()
+    if why == "bbr":
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        except FileNotFoundError:
+            pytest.skip("this kernel has no BBR")
+    with hosts.here.entered():
+        if why == "locked":
+            ip("route add 10.9.0.2/32 dev here0 congctl lock cubic")
+        with first_of_eight_is_lost(hosts, sock):
+            ici = faster(calls.get(sock), RTT_US, 10)
+            calls.release(sock)
+        sock = calls.create(ici)
+        assert RTT_US <= tcp_repair.get_info(sock).rtt <= RTT_US + 2000
+        assert RTT_US <= tcp_repair.get_pacing(sock)[1] <= RTT_US + 2000
+        assert tcp_repair.get_congestion(sock) == {"bbr": "bbr", "locked": "cubic"}[why]
+        assert comparable(reader.read_again(sock, ici)).send_queue == ici.send_queue
+        calls.release(sock)
 
 
 def test_a_socket_of_criu_is_taught_by_a_byte_more(hosts: Hosts) -> None:

@@ -121,7 +121,7 @@ class _Way(NamedTuple):
 def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
     teach = way.may_feed and same_path_.can_teach_rtt(ici, same_path=way.same_path)
     with connecting.Naming(ici):
-        connecting.connect(sock, ici, way.local, extra_bytes=int(teach))
+        connecting.connect(sock, ici, way.local, extra_bytes=same_path_.bytes_to_teach(ici) if teach else 0)
         connecting.choose_congestion(sock, ici)  # again: connect() takes the route's, where that has one
     connecting.negotiate(sock, ici)
     deaf = feeding.is_deaf(ici)

@@ -47,11 +47,15 @@ def window_field(ici: Ici) -> int:
 
 
 def teach_rtt(sock: socket.socket, ici: Ici) -> None:
-    """The round-trip time of *ici*: the peer acknowledges one byte before all others, which is sent only here."""
+    """The round-trip time of *ici*: the peer acknowledges a byte, or two, before all others, sent only here."""
     tcp_repair.select_queue(sock, SEND_QUEUE)
-    filling.write(sock, b"\0", "send(one byte to time)")
+    number = same_path_.bytes_to_teach(ici)
+    for _ in range(number):  # each is a segment of its own
+        filling.write(sock, b"\0", "send(one byte to time)")
     tcp_repair.select_queue(sock, NO_QUEUE)
-    same_path_.teach_rtt(sock, ici, ici.copied_seq, first_to_send(ici), window_field(ici))
+    with same_path_.samples(sock, ici) as samples:
+        for ack, rtt_us in enumerate(samples, first_to_send(ici) + 1 - number):
+            same_path_.teach_rtt(sock, ici, ici.copied_seq, ack % 2**32, window_field(ici), rtt_us)
 
 
 def feed_last(sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack: int, before: int) -> None:

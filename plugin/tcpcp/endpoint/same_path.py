@@ -22,13 +22,14 @@ Source: rtnetlink(7); net/ipv4/tcp_input.c tcp_init_transfer(), tcp_ack_update_r
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from tcpcp.endpoint import raw_segment, socket_ends
-from tcpcp.errors import Unfed
+from tcpcp.errors import KernelError, Unfed
 from tcpcp.kernel import routing, tcp_repair
 from tcpcp.record import seq
 from tcpcp.record.ici import Ici, Window
@@ -42,6 +43,16 @@ FEED_DEADLINE_S = 0.1
 
 #: From here on the timer would be longer than that of a connection that knows nothing, 3 s (TCP_TIMEOUT_FALLBACK).
 _LONG_US, _ANY_US = 1_000_000, 2**32
+
+#: The shortest time that is taught: less than a tick of most clocks, for which the kernel takes 1 ms.
+_SHORTEST_US = 999
+_TICK_US = 1000
+#: A sample after the first counts an eighth (tcp_rtt_estimator()).
+_WEIGHT = 8
+#: Algorithms that send by ``min_rtt``: with one that is too short they hardly send at all, for 10 s.
+_BY_SHORTEST = "bbr"
+#: An algorithm that remembers nothing of the samples; the kernel always has it.
+_FORGETFUL = "reno"
 
 _RTAX_INITCWND = 11
 #: Of the numbers the kernel leaves to programs (rtnetlink(7)); it marks our routes as ours.
@@ -136,8 +147,53 @@ def can_teach_rtt(ici: Ici, *, same_path: bool = True) -> bool:
     return ici.timestamp is not None and 0 < ici.congestion.srtt_us < most_us
 
 
-def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int) -> None:
-    """Let *sock* take the ICI's smoothed round-trip time as its first sample.
+def bytes_to_teach(ici: Ici) -> int:
+    """How many samples a socket is to be given of the round-trip time, of a byte each.
+
+    What is put in as sent counts as sent again (TCPCB_REPAIRED), from now on. A selective acknowledgement of it
+    that comes sooner than in ``min_rtt`` is taken for one of the first sending, and what is missing before it is
+    not found to be lost (net/ipv4/tcp_recovery.c tcp_rack_advance()): it would wait for a timer. ``min_rtt`` is
+    the shortest sample, so there is a short one, and another before it.
+    """
+    needed = ici.send_queue.sent and ici.negotiated.sack and ici.congestion.srtt_us > _SHORTEST_US
+    return 2 if needed else 1
+
+
+@contextlib.contextmanager
+def samples(sock: socket.socket, ici: Ici) -> Iterator[Sequence[int | None]]:
+    """The times for :func:`teach_rtt`, as many as :func:`bytes_to_teach`, which make the smoothed time.
+
+    Where one is short it is not seen by the congestion control of *sock*, which begins anew afterwards: CUBIC would
+    take it for the delay of an empty path, and end its slow start at once (HyStart). BBR sends by ``min_rtt``, and
+    would hardly send at all for 10 s, so it gets none, nor does one that the route locks.
+    """
+    same = [None] * bytes_to_teach(ici)
+    algorithm = tcp_repair.get_congestion(sock) if len(same) > 1 else _BY_SHORTEST
+    if algorithm.startswith(_BY_SHORTEST) or not _chosen(sock, _FORGETFUL):
+        yield same
+        return
+    try:
+        first_us = (_WEIGHT * ici.congestion.srtt_us - _SHORTEST_US) // (_WEIGHT - 1)
+        yield [first_us + _TICK_US, _SHORTEST_US]
+    finally:
+        tcp_repair.set_congestion(sock, algorithm)
+
+
+def _chosen(sock: socket.socket, algorithm: str) -> bool:
+    """Whether *sock* has *algorithm* now; False: it has one that the route to its peer locks."""
+    try:
+        tcp_repair.set_congestion(sock, algorithm)
+    except KernelError as exc:
+        if exc.errno != errno.EPERM:
+            raise
+        return False
+    return True
+
+
+def teach_rtt(
+    sock: socket.socket, ici: Ici, number: int, ack: int, window: int, rtt_us: int | None = None
+) -> None:
+    """Let *sock* take *rtt_us* as a sample of its round-trip time; None: the ICI's smoothed one.
 
     :param sock: in repair mode, with one byte more in its send queue, put there as sent, before ``snd_una``.
         An acknowledgement of it is fed whose echoed timestamp is as old as the round-trip time: the kernel
@@ -151,7 +207,8 @@ def teach_rtt(sock: socket.socket, ici: Ici, number: int, ack: int, window: int)
     """
     assert ici.timestamp is not None
     tick_us = 1 if ici.timestamp.microseconds else 1000
-    echo = seq.add(tcp_repair.get_timestamp(sock), -max(ici.congestion.srtt_us // tick_us, 1)) or 1
+    ticks = max(ici.congestion.srtt_us // tick_us, 1) if rtt_us is None else rtt_us // tick_us
+    echo = seq.add(tcp_repair.get_timestamp(sock), -ticks) or 1
     known = ici.timestamp.ts_recent is not None
     # A segment behind rcv_wup leaves the kernel's ts_recent alone (tcp_replace_ts_recent()).
     wup = number if known else seq.add(number, -1)
