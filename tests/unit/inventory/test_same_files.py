@@ -530,6 +530,24 @@ def test_directories_and_watched_paths_since_the_check(
     assert [one.name for one in there.sent if one.name == str(folder)] and there.contents["file"] == b"1"
 
 
+def test_a_directory_that_is_read_since_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known or opened since, unless it is one that both hosts see."""
+    folder = File(path=str(tmp_path), use=File.OPEN, exists=True, directory=True, storage="nfs4 s:/x 1 7")
+    reading = File(path=str(tmp_path), use=File.OPEN, exists=True, directory=True, read_in_part=True)
+    there = Destination(monkeypatch)
+    shared = CarriedFiles(there.ask, there.send, copying=False)
+    shared.compare(process(files=[folder]), HostInventory(files=[folder]))
+    shared.settle(Again([reading], {}, []))
+    monkeypatch.setattr(there, "_answer", lambda _: folder)
+    late = File()
+    late.CopyFrom(folder)
+    late.read_in_part = True
+    carried(there, [], copying=False).settle(Again([late], {}, []))
+    late.storage = "nfs4 s:/y 1 7"
+    with pytest.raises(MigrateError, match="a directory of which .*not so when it was checked"):
+        carried(there, [], copying=True).settle(Again([late], {}, []))
+
+
 def test_a_directory_that_was_deleted_since_and_has_a_namesake_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
