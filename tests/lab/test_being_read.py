@@ -38,7 +38,7 @@ def bench(bench: InputBench) -> Iterator[InputBench]:
     """The files of these tests are in /srv/read, on both hosts."""
     yield bench
     for host in (bench.origin, bench.destination):
-        host.exec(["rm", "-rf", "/srv/read"])
+        host.exec(["rm", "-rf", "/srv/read", "/srv/seen"])
 
 
 @contextlib.contextmanager
@@ -75,3 +75,49 @@ def test_a_directory_that_is_read_since_the_check(bench: InputBench) -> None:
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         found.must_say("origin", "/srv/read/many, a directory of which", "not so when it was checked")
         sees_all(bench, program.pid)
+
+
+#: Appends a line again and again, as fast as it can for the small files of a test.
+WRITER = """
+import time
+log, number = open("/srv/read/log", "ab", 0), 0
+while True: number += 1; log.write(b"line %d\\n" % number); time.sleep(0.0005)
+"""
+#: Reads them, and says how many it has seen, in order.
+FOLLOWER = """
+import os, time
+log, seen = open("/srv/read/log", "rb"), 0
+while True:
+    for line in iter(log.readline, b""):
+        if line.endswith(b"\\n"):
+            seen += 1; assert line == b"line %d\\n" % seen, (line, seen)
+    open("/srv/seen", "w").write(str(seen)); time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("words", [["--copy-files"], ["--copy-tree", "/srv/read"]], ids=["file", "tree"])
+def test_a_file_that_grows(bench: InputBench, words: list[str]) -> None:
+    """Somebody who stays appends to it, while it is dumped and copied too."""
+    bench.origin.exec(["mkdir", "-p", "/srv/read"])
+    with bench.program(bench.origin, sys.executable, "-c", WRITER):
+        eventually(lambda: "log" in bench.names(bench.origin, "/srv/read"), "log")
+        with bench.program(bench.origin, sys.executable, "-c", FOLLOWER) as pid:
+            eventually(lambda: "seen" in bench.names(bench.origin, "/srv"), "seen")
+            found = bench.migrate(pid, "destination", *words)
+            assert (found.status, found.report["outcome"]) == (0, "MOVED"), found
+            try:
+                goes_on(bench, found.report["destination_pid"])
+            finally:
+                bench.end_there(found)
+
+
+def goes_on(bench: InputBench, pid: int) -> None:
+    """It has what it can have read, whole, and reads on behind that."""
+    there = bench.read(bench.destination, "/srv/read/log")
+    assert bench.read(bench.origin, "/srv/read/log").startswith(there)
+    number = 1 + there.count("\n")
+    rest = f"line {number}\n".removeprefix(there.rpartition("\n")[2]) + f"line {number + 1}\n"
+    with (bench.destination.root / "srv/read/log").open("a") as log:
+        log.write(rest)
+    eventually(lambda: bench.read(bench.destination, "/srv/seen") == str(number + 1), f"{number + 1}")
+    bench.destination.exec(["kill", "-0", str(pid)])

@@ -74,6 +74,13 @@ def test_open_files_go_by_size() -> None:
     assert with_file(log(append_only=True, written=True), log(size_bytes=8)) == []
 
 
+def test_what_helps_where_a_file_that_is_only_read_differs() -> None:
+    """What grows has another size each time that it is copied by hand."""
+    reason = only(with_file(log(), log(size_bytes=8), copy_files=True))
+    assert "rsync -a /var/log/a.log" in reason.remedy
+    assert "remove the one there instead, and pass --copy-files" in reason.remedy
+
+
 def test_copying_replaces_only_what_the_process_writes() -> None:
     assert with_file(log(written=True), log(size_bytes=8), copy_files=True) == []
     assert only(with_file(log(), log(size_bytes=8), copy_files=True)).code == "other-file"
