@@ -169,9 +169,13 @@ def asked_for_a_place(subject: Subject) -> Iterator[tuple[File, File]]:
 
 def deleted_names_free(subject: Subject) -> Iterator[Reason]:
     """No deleted directory has a name that is taken there. A tree that is copied has what it has here."""
+    made = [one.path for one in copied(subject)]
     for here, there in asked_for_a_place(subject):
         taken = here if within(here.path, subject.along.copy_trees) else there
-        if (reason := deleted_name_taken(here, taken)) is not None:
+        reason = deleted_name_taken(here, taken)
+        if reason is None and any(within(path, [here.path]) for path in made):
+            reason = _made_by_us(here)
+        if reason is not None:
             yield reason
 
 
@@ -184,6 +188,18 @@ def deleted_name_taken(here: File, there: File) -> Reason | None:
         return None
     text = f"{here.path}, a deleted directory that the process uses, has a namesake there, which would be removed"
     remedy = "Rename that one there meanwhile; or restart the program, or let it leave the deleted directory."
+    return Reason("deleted-name-taken", DESTINATION, text, remedy)
+
+
+def _made_by_us(here: File) -> Reason | None:
+    """Why what is copied is in the way of a deleted directory: the process has made another one of that name."""
+    if not here.directory:
+        return None
+    text = (
+        f"{here.path}, a deleted directory that the process uses, has a namesake by now, which --copy-files would"
+        " make there, and which would be removed"
+    )
+    remedy = "Let the program leave the deleted directory, or restart it."
     return Reason("deleted-name-taken", DESTINATION, text, remedy)
 
 

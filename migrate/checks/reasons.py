@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
+from migrate.checks.directories import none_read_in_part
 from migrate.checks.files import (
     appended,
     databases,
@@ -292,6 +293,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     files_there,
     databases,
     deleted_names_free,
+    none_read_in_part,
     written_here_alone,
     locks_free,
     nothing_left_behind,

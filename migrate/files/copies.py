@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +21,14 @@ Send = Callable[[Piece], None]
 ATTRIBUTES = ("user.", "system.posix_acl_")
 
 
-def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: None) -> int:
+def send_file(
+    path: str, send: Send, look: Callable[[bytes], None] = lambda _: None, size: int | None = None
+) -> int:
     """Send the regular file, or the directory without what is in it, at *path*; the number of bytes sent.
 
     :param look: gets all content as well.
-    :raises MigrateError: it cannot be read; part of it may have been sent.
+    :param size: what the file has to have there, of one that others write meanwhile; None: all that there is.
+    :raises MigrateError: it cannot be read, or is shorter; part of it may have been sent.
     """
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -33,13 +37,19 @@ def send_file(path: str, send: Send, look: Callable[[bytes], None] = lambda _: N
         leases.require_none(path)
         file = beneath.regular(Path(path))
         try:
-            return _send_open(path, file, send, look)
+            sent = _send_open(path, file, send, look, sys.maxsize if size is None else size)
         finally:
             os.close(file)
     except OSError as error:
         raise MigrateError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeEncodeError as error:
         raise _unsendable(path) from error
+    if size is not None and sent < size:
+        raise MigrateError(
+            f"{path} has become shorter since the process was frozen: somebody else writes it",
+            hint="Try again.",
+        )
+    return sent
 
 
 def _unsendable(path: str) -> MigrateError:
@@ -100,11 +110,11 @@ def send_link(path: Path, send: Send) -> None:
     send(piece)
 
 
-def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None]) -> int:
+def _send_open(path: str, file: int, send: Send, look: Callable[[bytes], None], most: int) -> int:
     status = os.fstat(file)
-    offset, data = 0, os.read(file, CHUNK_BYTES)
+    offset, data = 0, os.read(file, min(CHUNK_BYTES, most))
     while True:
-        following = os.read(file, CHUNK_BYTES) if data else b""
+        following = os.read(file, min(CHUNK_BYTES, most - offset - len(data))) if data else b""
         look(data)
         if following:
             send(Piece(name=path, offset=offset, data=data, mode=status.st_mode))

@@ -61,10 +61,13 @@ class CopiedTree:
             self._send(path, status, send)
         self._send_directories(now, send)
 
-    def copy_changed(self, send: Send, mapped_shared: Collection[str]) -> None:
+    def copy_changed(
+        self, send: Send, mapped_shared: Collection[str], size: Callable[[str], int | None] = lambda _: None
+    ) -> None:
         """Send what is new or has changed since, and say what is gone; without names that CRIU's dump has made.
 
         :param mapped_shared: files whose times do not tell whether they have changed.
+        :param size: how much of the file at a path is sent, as for :func:`migrate.files.copies.send_file`.
         :raises MigrateError: as :meth:`copy`.
         """
         now = {path: status for path, status in _walk(self.path) if not self._of_criu(path, status)}
@@ -79,7 +82,7 @@ class CopiedTree:
         for path, status in changed.items():
             if self._other_kind(path, status):
                 self._remove(path, send)
-            self._send(path, status, send)
+            self._send(path, status, send, size)
         touched = {*gone, *changed}
         above = {os.path.dirname(path) for path in touched}  # noqa: PTH120
         self._send_directories([path for path in now if path in above or path in changed], send)
@@ -115,26 +118,32 @@ class CopiedTree:
         self._names[sent.inode].discard(path)
         send(Piece(name=path, removed=True))
 
-    def _send(self, path: str, status: os.stat_result, send: Send) -> None:
+    def _send(
+        self,
+        path: str,
+        status: os.stat_result,
+        send: Send,
+        size: Callable[[str], int | None] = lambda _: None,
+    ) -> None:
         """Send one of them; one that the running process has just removed is left out."""
         with _unless_gone():
             sent = _Sent.of(path, status)
             if stat.S_ISLNK(status.st_mode):
                 copies.send_link(Path(path), send)
             elif stat.S_ISREG(status.st_mode):
-                self._send_file(path, status, send)
+                self._send_file(path, status, send, size(path))
             else:
                 copies.send_directory_alone(path, send)
             self._sent[path] = sent
 
-    def _send_file(self, path: str, status: os.stat_result, send: Send) -> None:
+    def _send_file(self, path: str, status: os.stat_result, send: Send, size: int | None) -> None:
         """Send its content, or the name of that which was sent."""
         if first := self._another_name(path, status):
             copies.send_hard_link(path, first, send)
             self._digests.took(path, status, self._digests.known(first))
         else:
             found = sha256()
-            copies.send_file(path, send, self._digests.taking(found))
+            copies.send_file(path, send, self._digests.taking(found), size)
             self._digests.took(path, status, found.digest())
         if status.st_nlink > 1:
             self._names[_inode(status)].add(path)

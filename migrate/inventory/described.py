@@ -86,7 +86,8 @@ def _there(one: File) -> File:
     try:
         status = os.stat(one.path)  # noqa: PTH116
         found = describe(one.path, one.use, status)
-        if (found.regular and not one.build_id) or one.use == File.SOCKET_DIRECTORY:
+        folder = found.directory and one.use in (File.OPEN, File.SOCKET_DIRECTORY)
+        if folder or (found.regular and not one.build_id):
             found.storage = storage.name(one.path)
     except (OSError, ValueError):
         return File(path=one.path, use=one.use)

@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from migrate.inventory import attributes, storage
+from migrate.inventory.proc import FdInfo
 from migrate.pb.session_pb2 import File
 
 _SQLITE = b"SQLite format 3\0"
@@ -17,7 +18,8 @@ _LMDB_OFFSETS = (0, 16)
 
 def add(file: File, through: str) -> None:
     """Add to *file* what can be seen at *through*, a path below /proc/PID; nothing if it was closed since."""
-    file.attributes[:] = attributes.of(through)
+    if file.regular:
+        file.attributes[:] = attributes.of(through)
     if file.build_id:
         return
     if not file.storage:
@@ -27,11 +29,14 @@ def add(file: File, through: str) -> None:
         file.format = database(_head(through))
 
 
-def opened(file: File, flags: int) -> None:
-    """Add to *file* whether it is written, and only at its end: by every descriptor, of which this has *flags*."""
-    writing = flags & os.O_ACCMODE
+def opened(file: File, info: FdInfo) -> None:
+    """Add to *file* what every descriptor of it tells, of which this is one: whether it is written, and only at its
+    end; whether a directory has been read in part. Where the kernel makes it, a position is the same on each host.
+    """
+    file.read_in_part |= file.directory and file.use == File.OPEN and info.more.get("pos", "0") != "0"
+    writing = info.flags & os.O_ACCMODE
     if writing != os.O_RDONLY:
-        appending = writing == os.O_WRONLY and bool(flags & os.O_APPEND)
+        appending = writing == os.O_WRONLY and bool(info.flags & os.O_APPEND)
         file.append_only = appending and (file.append_only or not file.written)
         file.written = True
 

@@ -107,9 +107,10 @@ class Files:
         elif place := self._place(pid, path, status, fd=fd):
             path = place
             file = self._file(path, File.OPEN, status)
-            file_facts.opened(file, info.flags)
+            file_facts.opened(file, info)
             self._add_locks(pid, fd, file, info)
-            if file.regular and file.use != File.KERNEL_MADE and path not in self._known and not info.leased:
+            has_facts = (file.regular or file.directory) and file.use != File.KERNEL_MADE
+            if has_facts and path not in self._known and not info.leased:
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
 
     def add_writers(self, key: tuple[int, int], names: Collection[str]) -> None:

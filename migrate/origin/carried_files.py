@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 
 from migrate.checks import file_differences
 from migrate.checks import files as checks_files
@@ -20,6 +21,7 @@ from migrate.inventory import neighbours
 from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
 from migrate.origin import found_different
+from migrate.origin.as_dumped import AsDumped
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 
 Ask = Callable[[Compare, Callable[[], None]], Compared]
@@ -95,7 +97,8 @@ class CarriedFiles:
     def _remember(self, process: ProcessInventory, there: HostInventory) -> None:
         for here, its in sorted(checks_files.pairs(process, there), key=lambda pair: _weight(pair[0])):
             self._known[here.path] = here
-            if here.written and file_differences.same_place(here, its):
+            is_used = here.written or (here.directory and here.use == File.OPEN)
+            if is_used and file_differences.same_place(here, its):
                 self._shared.add(here.path)
             if here.append_only and its.exists and not self._copying:
                 self._logs.add(here.path)
@@ -119,11 +122,11 @@ class CarriedFiles:
         if self._trees or self._digests.sent:
             self._ask(Compare(), lambda: None)
 
-    def _copy_one(self, path: str) -> None:
+    def _copy_one(self, path: str, size: int | None = None) -> None:
         found = hashlib.sha256()
         before = os.stat(path)  # noqa: PTH116
         copies.send_directory_above(path, self._send)
-        copies.send_file(path, self._send, self._digests.taking(found))
+        copies.send_file(path, self._send, self._digests.taking(found), size)
         self._digests.took(path, before, found.digest())
         self._digests.sent.add(path)
         self._sent_at[path] = before.st_ctime_ns
@@ -135,26 +138,30 @@ class CarriedFiles:
         """Paths of files that were compared."""
         return self._known
 
-    def settle(self, again: Again) -> None:
+    def settle(self, again: Again, images: Path) -> None:
         """The tree is frozen: see to it that the destination has its files as they are now.
 
-        :param again: what it has open now.
+        :param again: what it has open now. :param images: CRIU's.
         :raises MigrateError: it has not, and they may not be copied.
         """
         found, self.renamed = again.files, again.renamed
+        reading = [one for one in found if one.read_in_part and one.path not in self._shared]
+        found_different.require_none_read_in_part(self._compared(reading))
         found_different.require_written_alone(found, self._shared)
         found_different.require_no_lock(found, self._shared)
         self._require_none_beside(found)
         mapped = {one.path for one in (*found, *self._known.values()) if one.mapped_shared}
+        sizes = AsDumped([*self._known.values(), *found], images)
         for tree in self._trees:
-            tree.copy_changed(self._send, mapped)
+            tree.copy_changed(self._send, mapped, sizes.size)
         now = [one for one in found if not checks_files.within(one.path, self._paths)]
         # A path is looked at once: in the use that writes, and not in the one that only watches.
         files = {one.path: one for one in sorted(now, key=_weight)}
         late = [one for one in files.values() if one.path not in self._known]
         files |= self._closed_since(files)
         for path in self._shared & files.keys():
-            _flush(path)
+            if not files[path].directory:
+                _flush(path)
         written = [one for one in files.values() if self._may_differ(one)]
         changed = [
             one for one in written if self._digests.changed(one.path, mapped_shared=one.path in mapped)
@@ -162,7 +169,7 @@ class CarriedFiles:
         told = {one.path for one in changed}
         changed += [one for one in files.values() if one.path not in told and self._other_since(one.path)]
         told.update(one.path for one in changed)
-        self._bring(late, changed, [one for one in written if one.path not in told])
+        self._bring(late, changed, [one for one in written if one.path not in told], sizes)
         gone = [one for one in again.deleted if one.directory]
         found_different.require_names_free(self._compared(gone))
 
@@ -217,7 +224,7 @@ class CarriedFiles:
             and one.path not in self._logs
         )
 
-    def _bring(self, late: list[File], changed: list[File], same: list[File]) -> None:
+    def _bring(self, late: list[File], changed: list[File], same: list[File], sizes: AsDumped) -> None:
         problems = []
         for one, there in self._compared(late):
             if file_differences.needs_content(one, there, copying=self._copying):
@@ -241,7 +248,7 @@ class CarriedFiles:
         made = self._sent_at.keys() | {one.path for one in changed}
         found_different.require_none_emptied([*self._known.values(), *late], made)
         for one in changed:
-            self._copy_one(one.path)
+            self._copy_one(one.path, sizes.size(one.path))
 
     def _compared(self, files: list[File]) -> list[tuple[File, File]]:
         if not files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable
 
-from migrate.checks import beside, writable
+from migrate.checks import beside, directories, file_differences, writable
 from migrate.checks import files as checks_files
 from migrate.checks.subject import names
 from migrate.errors import MigrateError, Reason
@@ -27,6 +27,12 @@ def require_names_free(pairs: Iterable[tuple[File, File]]) -> None:
     """No deleted directory of the process has a namesake there. :raises MigrateError: one has."""
     for one, there in pairs:
         _require_no(checks_files.deleted_name_taken(one, there))
+
+
+def require_none_read_in_part(pairs: Iterable[tuple[File, File]]) -> None:
+    """No directory has been read in part that is another one there. :raises MigrateError: one has."""
+    for one, there in pairs:
+        _require_no(directories.read_in_part(one, shared=file_differences.same_place(one, there)))
 
 
 def require_no_lock(found: Iterable[File], shared: Collection[str]) -> None:

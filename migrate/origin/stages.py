@@ -70,7 +70,7 @@ class Frozen(Stage):
         if waiting:
             ready.journal.did(entries.EndedCalls(tuple(tasks), tuple(waiting)))
         ready.hold.keep(tasks, stopping, self.attempt.worker)
-        ready.move.session.files.settle(again)
+        ready.move.session.files.settle(again, ready.images.directory)
         return Dumped(ready, self.attempt, found)
 
     def _lend_limits(self) -> list[leeway.Narrow]:

@@ -121,7 +121,7 @@ class Failure(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ..., phases: _Optional[_Iterable[_Union[PhaseTime, _Mapping[str, object]]]] = ..., left: _Optional[_Iterable[str]] = ..., not_here: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system", "stored_files", "free_files", "read_only", "closed_directory", "attributes", "executed", "no_exec", "no_devices", "below", "more_below")
+    __slots__ = ("path", "use", "size_bytes", "build_id", "written", "mode", "exists", "uid", "gid", "directory", "regular", "append_only", "device", "inode", "storage", "content", "mapped_shared", "format", "locks", "real_path", "lockers", "writers", "mounts", "stored_bytes", "free_bytes", "file_system", "stored_files", "free_files", "read_only", "closed_directory", "attributes", "executed", "no_exec", "no_devices", "below", "more_below", "read_in_part")
     class Use(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         USE_UNSPECIFIED: _ClassVar[File.Use]
@@ -192,6 +192,7 @@ class File(_message.Message):
     NO_DEVICES_FIELD_NUMBER: _ClassVar[int]
     BELOW_FIELD_NUMBER: _ClassVar[int]
     MORE_BELOW_FIELD_NUMBER: _ClassVar[int]
+    READ_IN_PART_FIELD_NUMBER: _ClassVar[int]
     path: str
     use: File.Use
     size_bytes: int
@@ -228,7 +229,8 @@ class File(_message.Message):
     no_devices: str
     below: _containers.RepeatedScalarFieldContainer[str]
     more_below: bool
-    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ..., stored_files: _Optional[int] = ..., free_files: _Optional[int] = ..., read_only: _Optional[str] = ..., closed_directory: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[File.Attribute, str]]] = ..., executed: _Optional[bool] = ..., no_exec: _Optional[str] = ..., no_devices: _Optional[str] = ..., below: _Optional[_Iterable[str]] = ..., more_below: _Optional[bool] = ...) -> None: ...
+    read_in_part: bool
+    def __init__(self, path: _Optional[str] = ..., use: _Optional[_Union[File.Use, str]] = ..., size_bytes: _Optional[int] = ..., build_id: _Optional[bytes] = ..., written: _Optional[bool] = ..., mode: _Optional[int] = ..., exists: _Optional[bool] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., directory: _Optional[bool] = ..., regular: _Optional[bool] = ..., append_only: _Optional[bool] = ..., device: _Optional[int] = ..., inode: _Optional[int] = ..., storage: _Optional[str] = ..., content: _Optional[bytes] = ..., mapped_shared: _Optional[bool] = ..., format: _Optional[str] = ..., locks: _Optional[_Iterable[str]] = ..., real_path: _Optional[str] = ..., lockers: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., file_system: _Optional[int] = ..., stored_files: _Optional[int] = ..., free_files: _Optional[int] = ..., read_only: _Optional[str] = ..., closed_directory: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[File.Attribute, str]]] = ..., executed: _Optional[bool] = ..., no_exec: _Optional[str] = ..., no_devices: _Optional[str] = ..., below: _Optional[_Iterable[str]] = ..., more_below: _Optional[bool] = ..., read_in_part: _Optional[bool] = ...) -> None: ...
 
 class Compare(_message.Message):
     __slots__ = ("files",)

@@ -20,7 +20,7 @@ from programs import program
 from migrate import checks, inventory
 from migrate.checks.obstacles import NOTES
 from migrate.errors import KernelError, Refused
-from migrate.inventory import of_its_session, open_files, proc, waiters
+from migrate.inventory import described, of_its_session, open_files, proc, waiters
 from migrate.pb.session_pb2 import File, ProcessInventory, Task
 from migrate.processes.chosen import Subject
 from migrate.request import Along
@@ -174,6 +174,24 @@ a = open("{tmp_path}/log", "a"); b = open("{tmp_path}/data", "r+"); c = open("/p
     assert not any(one.path.startswith("/proc") for one in found.files)
     assert not found.obstacles
     assert 1 << 20 < found.memory_bytes < 100 << 20
+
+
+def test_directories_that_are_being_read(namespace: Namespace, tmp_path: Path) -> None:
+    """One from the beginning, some of one or all; both hosts, which are one here, see them in the same place."""
+    for name in ("new", "part", "end"):
+        (tmp_path / name / "in it").mkdir(parents=True)
+    code = f"""
+d = [os.open("{tmp_path}/" + name, os.O_RDONLY) for name in ("new", "part", "end")] + [os.open("/proc/sys", 0)]
+kept = [os.scandir(one) for one in d[1:]]
+[next(one) for one in kept]; list(kept[1]); os.listdir(d[0]); ready()
+"""
+    with program(code) as pid:
+        found = inventory.process(pid)
+    files = {Path(one.path).name: one for one in found.files if one.directory}
+    read = {name: files[name].read_in_part for name in ("new", "part", "sys")}
+    assert read == {"new": False, "part": True, "sys": False}
+    there = {one.path: one for one in described.there(list(found.files))}
+    assert files["part"].storage and there[files["part"].path].storage == files["part"].storage
 
 
 def test_deleted_files(namespace: Namespace, tmp_path: Path) -> None:

@@ -54,3 +54,24 @@ def test_what_somebody_has_put_there_stays(bench: InputBench, program: Server) -
         run.signal("INT")
         assert run.end().report["outcome"] == "ROLLED_BACK"
     assert bench.names(bench.destination, "/srv/gone/deep") == {"file"}
+
+
+#: Works in a directory that is deleted, and uses another one of that name.
+MADE_AGAIN = """
+import os, time
+os.makedirs("/srv/gone"); os.chdir("/srv/gone"); os.rmdir("/srv/gone")
+os.mkdir("/srv/gone"); log = open("/srv/gone/log", "w")
+open("/run/begun", "w").close()
+while True: time.sleep(1000)
+"""
+
+
+def test_one_that_was_made_again_and_would_be_copied(bench: InputBench) -> None:
+    """What has its name there comes from us: it is refused before anything is frozen."""
+    with bench.nothing_left():
+        with bench.program(bench.origin, sys.executable, "-c", MADE_AGAIN) as pid:
+            eventually(lambda: "begun" in bench.names(bench.origin, "/run"), "begun")
+            found = bench.migrate(pid, "destination", "--copy-files")
+        bench.origin.exec(["rm", "-r", "/run/begun", "/srv/gone"])
+    assert found.codes == {("deleted-name-taken", "destination")}
+    found.must_say("destination", "--copy-files would make", "leave the deleted directory")

@@ -74,6 +74,13 @@ def test_open_files_go_by_size() -> None:
     assert with_file(log(append_only=True, written=True), log(size_bytes=8)) == []
 
 
+def test_what_helps_where_a_file_that_is_only_read_differs() -> None:
+    """What grows has another size each time that it is copied by hand."""
+    reason = only(with_file(log(), log(size_bytes=8), copy_files=True))
+    assert "rsync -a /var/log/a.log" in reason.remedy
+    assert "remove the one there instead, and pass --copy-files" in reason.remedy
+
+
 def test_copying_replaces_only_what_the_process_writes() -> None:
     assert with_file(log(written=True), log(size_bytes=8), copy_files=True) == []
     assert only(with_file(log(), log(size_bytes=8), copy_files=True)).code == "other-file"
@@ -90,3 +97,16 @@ def test_one_reason_for_a_file_used_twice() -> None:
 def test_kind_of_file() -> None:
     reason = only(with_file(log(), log(regular=False, directory=True)))
     assert reason.text == "/var/log/a.log is a directory there and a file at the origin"
+
+
+def test_a_directory_that_is_being_read() -> None:
+    """Its position is of one file system: on another one names are left out, or come twice."""
+    folder = {"path": "/srv/many", "use": File.OPEN, "exists": True, "directory": True}
+    here, there = File(storage="a", read_in_part=True, **folder), File(storage="b", **folder)
+    reason = only(with_file(here, there))
+    assert (reason.code, reason.role) == ("directory-read", "origin") and "rewinddir" in reason.remedy
+    assert only(with_file(here, None, copy_files=True)).code == "directory-read"
+    assert only(with_file(here, there, copy_trees=("/srv",))).code == "directory-read"
+    assert only(with_file(File(read_in_part=True, **folder), File(**folder))).code == "directory-read"
+    assert with_file(here, File(storage="a", **folder)) == []
+    assert with_file(File(storage="a", **folder), there) == []

@@ -90,6 +90,23 @@ def test_room_for_deleted_files() -> None:
     assert two.only(check(GHOST, room)).code == "no-file-space"
 
 
+def test_a_deleted_directory_whose_name_the_copies_would_take() -> None:
+    """The process has made another one of that name, and uses what is in it."""
+    gone = {"path": "/srv/it", "use": File.DELETED, "directory": True, "exists": True}
+    inside = {"path": "/srv/it/data", "use": File.OPEN, "regular": True, "written": True, "exists": True}
+
+    def found(**used: Any) -> list[Reason]:
+        files = [File(**gone), File(**(inside | used))]
+        there = two.destination(files=[File(path="/srv/it", use=File.DELETED)])
+        return two.reasons(two.process(files=files), None, there, copy_files=True)
+
+    reason = two.only(found())
+    assert (reason.code, reason.role) == ("deleted-name-taken", "destination")
+    assert "--copy-files would make" in reason.text and "Rename" not in reason.remedy
+    assert two.only(found(path="/srv/it", regular=False, directory=True)).code == "deleted-name-taken"
+    assert found(path="/srv/it.data") == []
+
+
 def test_a_deleted_directory_whose_name_is_taken_there() -> None:
     """CRIU would take that one for it, and remove it."""
     gone = GHOST | {"directory": True}

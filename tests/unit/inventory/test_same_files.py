@@ -34,6 +34,7 @@ from migrate.processes import mounts
 from migrate.request import Along
 
 DATA = "/var/lib/app/data"
+NO_IMAGES = Path("/nonexistent")
 
 
 def data(path: str = DATA, **more: Any) -> File:
@@ -342,7 +343,7 @@ def test_what_changes_until_the_freeze_is_copied_again(
     there.sent.clear()
     paths["missing"].write_text("3")
     now = Again([*files, opened(paths["late"])], {}, [])
-    care.settle(now)
+    care.settle(now, NO_IMAGES)
     assert sorted(Path(one.name).name for one in there.sent) == ["late", "missing"]
     assert there.contents == {"same": b"1", "differs": b"1", "missing": b"3", "late": b"1"}
 
@@ -354,10 +355,10 @@ def test_what_is_made_beside_until_the_freeze(tmp_path: Path, monkeypatch: pytes
     files = [opened(log), File(path=str(tmp_path / "base"), use=File.NEIGHBOUR, regular=True)]
     care = carried(there, files, copying=True)
     now = Again([opened(log)], {}, [])
-    care.settle(now)
+    care.settle(now, NO_IMAGES)
     (tmp_path / "second").write_text("2")
     with pytest.raises(MigrateError, match="second was made since the check") as caught:
-        care.settle(now)
+        care.settle(now, NO_IMAGES)
     assert f"--copy-tree {tmp_path}," in caught.value.problem.hint
 
 
@@ -381,7 +382,7 @@ def test_what_was_copied_and_is_closed_before_the_freeze(
             memory[0] = 51
         elif how == "remove":
             path.unlink()
-    care.settle(Again([], {}, []))
+    care.settle(Again([], {}, []), NO_IMAGES)
     assert [one.removed for one in there.sent] == {"same": [], "remove": [True]}.get(how, [False])
     if how != "remove":
         assert there.contents["file"] == path.read_bytes()
@@ -397,17 +398,17 @@ def test_what_is_closed_and_was_not_to_be_copied(tmp_path: Path, monkeypatch: py
     care = carried(there, files, copying=False)
     paths["read"].unlink()
     paths["log"].unlink()
-    care.settle(Again([], {}, []))
+    care.settle(Again([], {}, []), NO_IMAGES)
     paths["written"].write_text("2")
     with pytest.raises(MigrateError, match="written has changed since it was compared"):
-        care.settle(Again([], {}, []))
+        care.settle(Again([], {}, []), NO_IMAGES)
     # Also where it is open again, for reading.
     with pytest.raises(MigrateError, match="written has changed since it was compared"):
-        care.settle(Again([opened(paths["written"], written=False)], {}, []))
+        care.settle(Again([opened(paths["written"], written=False)], {}, []), NO_IMAGES)
     paths["written"].write_text("1")
     paths["removed"].unlink()
     with pytest.raises(MigrateError, match="removed was removed"):
-        care.settle(Again([], {}, []))
+        care.settle(Again([], {}, []), NO_IMAGES)
     assert not there.sent
 
 
@@ -417,13 +418,13 @@ def test_what_has_changed_beside_until_the_freeze(tmp_path: Path, monkeypatch: p
     base.write_text("1")
     files.append(File(path=str(base), use=File.NEIGHBOUR, regular=True, size_bytes=1))
     care = carried(there, files, copying=True)
-    care.settle(Again([], {}, []))
+    care.settle(Again([], {}, []), NO_IMAGES)
     base.write_text("2")
     with pytest.raises(MigrateError, match="base has changed or is gone since the check, beside"):
-        care.settle(Again([], {}, []))
+        care.settle(Again([], {}, []), NO_IMAGES)
     base.rename(tmp_path / "other")
     with pytest.raises(MigrateError, match="other was made since the check, beside"):
-        care.settle(Again([], {}, []))
+        care.settle(Again([], {}, []), NO_IMAGES)
 
 
 def test_a_tree_with_what_is_mapped_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +439,7 @@ def test_a_tree_with_what_is_mapped_no_more(tmp_path: Path, monkeypatch: pytest.
         time.sleep(3)  # so long that its times are trusted
         care.copy([])
         memory[0] = 51
-    care.settle(Again([], {}, []))
+    care.settle(Again([], {}, []), NO_IMAGES)
     assert there.contents["file"][:1] == b"3"
 
 
@@ -446,10 +447,10 @@ def test_what_criu_makes_beside_in_the_freeze(tmp_path: Path, monkeypatch: pytes
     there, file = Destination(monkeypatch), opened_new(tmp_path / "file")
     care = carried(there, [file], copying=True)
     (tmp_path / "link_remap.7").hardlink_to(file.path)
-    care.settle(Again([file], {}, []))
+    care.settle(Again([file], {}, []), NO_IMAGES)
     (tmp_path / "link_remap.8").write_text("the program's")
     with pytest.raises(MigrateError, match=r"link_remap\.8 was made"):
-        care.settle(Again([file], {}, []))
+        care.settle(Again([file], {}, []), NO_IMAGES)
 
 
 def test_who_begins_to_write_a_file_too_until_the_freeze(
@@ -458,9 +459,9 @@ def test_who_begins_to_write_a_file_too_until_the_freeze(
     there, file = Destination(monkeypatch, same=b"1"), tmp_path / "same"
     file.write_text("1")
     care = carried(there, [opened(file)], copying=True)
-    care.settle(Again([opened(file)], {}, []))
+    care.settle(Again([opened(file)], {}, []), NO_IMAGES)
     with pytest.raises(MigrateError, match="same is written by stats"):
-        care.settle(Again([opened(file, writers=["stats (PID 9)"])], {}, []))
+        care.settle(Again([opened(file, writers=["stats (PID 9)"])], {}, []), NO_IMAGES)
 
 
 def test_a_lock_on_shared_storage_until_the_freeze(tmp_path: Path) -> None:
@@ -468,10 +469,10 @@ def test_a_lock_on_shared_storage_until_the_freeze(tmp_path: Path) -> None:
     file.storage = storage.name(file.path)
     care = CarriedFiles(lambda *_: Compared(), lambda _: None, copying=False)
     care.compare(process(files=[file]), HostInventory(files=[file]))
-    care.settle(Again([file], {}, []))
+    care.settle(Again([file], {}, []), NO_IMAGES)
     file.locks.append("FLOCK WRITE 0 EOF")
     with pytest.raises(MigrateError, match="write lock, is on storage that both hosts share"):
-        care.settle(Again([file], {}, []))
+        care.settle(Again([file], {}, []), NO_IMAGES)
 
 
 def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,19 +484,19 @@ def test_without_leave_to_copy_it_goes_no_further(tmp_path: Path, monkeypatch: p
     now = Again(files, {}, [])
     care = carried(there, files, copying=False)
     log.write_text("more")
-    care.settle(now)
+    care.settle(now, NO_IMAGES)
     same.write_text("2")
     with pytest.raises(MigrateError, match="same has changed since") as caught:
-        care.settle(now)
+        care.settle(now, NO_IMAGES)
     assert "--copy-files" in caught.value.problem.hint
     same.write_text("1")
     there.contents["same"] = b"9"  # somebody over there writes it
     with pytest.raises(MigrateError, match="same has changed since"):
-        care.settle(now)
+        care.settle(now, NO_IMAGES)
     there.contents["same"] = b"1"
     now = Again([*files, opened(late)], {}, [])
     with pytest.raises(MigrateError, match="late.*does not exist.*opened since"):
-        care.settle(now)
+        care.settle(now, NO_IMAGES)
     assert not there.sent
 
 
@@ -508,7 +509,7 @@ def test_a_directory_opened_since_the_check_is_not_made_empty(
     (folder / "page").write_text("x")
     late = File(path=str(folder), use=File.OPEN, directory=True, exists=True, mode=0o40755)
     with pytest.raises(MigrateError, match="folder, which the process uses, without page in it"):
-        care.settle(Again([late], {}, []))
+        care.settle(Again([late], {}, []), NO_IMAGES)
     assert not there.sent
 
 
@@ -525,9 +526,27 @@ def test_directories_and_watched_paths_since_the_check(
     ]
     now = Again(late, {}, [])
     with pytest.raises(MigrateError, match="watches for changes, does not exist.*folder does not exist"):
-        carried(there, [], copying=False).settle(now)
-    carried(there, [], copying=True).settle(now)
+        carried(there, [], copying=False).settle(now, NO_IMAGES)
+    carried(there, [], copying=True).settle(now, NO_IMAGES)
     assert [one.name for one in there.sent if one.name == str(folder)] and there.contents["file"] == b"1"
+
+
+def test_a_directory_that_is_read_since_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known or opened since, unless it is one that both hosts see."""
+    folder = File(path=str(tmp_path), use=File.OPEN, exists=True, directory=True, storage="nfs4 s:/x 1 7")
+    reading = File(path=str(tmp_path), use=File.OPEN, exists=True, directory=True, read_in_part=True)
+    there = Destination(monkeypatch)
+    shared = CarriedFiles(there.ask, there.send, copying=False)
+    shared.compare(process(files=[folder]), HostInventory(files=[folder]))
+    shared.settle(Again([reading], {}, []), NO_IMAGES)
+    monkeypatch.setattr(there, "_answer", lambda _: folder)
+    late = File()
+    late.CopyFrom(folder)
+    late.read_in_part = True
+    carried(there, [], copying=False).settle(Again([late], {}, []), NO_IMAGES)
+    late.storage = "nfs4 s:/y 1 7"
+    with pytest.raises(MigrateError, match="a directory of which .*not so when it was checked"):
+        carried(there, [], copying=True).settle(Again([late], {}, []), NO_IMAGES)
 
 
 def test_a_directory_that_was_deleted_since_and_has_a_namesake_there(
@@ -535,10 +554,10 @@ def test_a_directory_that_was_deleted_since_and_has_a_namesake_there(
 ) -> None:
     care = carried(there := Destination(monkeypatch), [], copying=False)
     gone = File(path=str(tmp_path / "gone"), use=File.DELETED, directory=True)
-    care.settle(now := Again([], {}, [], deleted=[gone]))
+    care.settle(now := Again([], {}, [], deleted=[gone]), NO_IMAGES)
     there.contents["gone"] = b""
     with pytest.raises(MigrateError, match="gone, a deleted directory .* namesake there"):
-        care.settle(now)
+        care.settle(now, NO_IMAGES)
 
 
 def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +579,7 @@ def test_a_tree_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.Monkey
     (tree / "gone").unlink()
     (tree / "changes").write_text("2")
     (tree / "new").write_text("3")
-    care.settle(now)
+    care.settle(now, NO_IMAGES)
     assert {(Path(one.name).name, one.removed) for one in there.sent} == {
         ("gone", True),
         ("changes", False),
