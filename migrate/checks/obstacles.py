@@ -100,6 +100,10 @@ WORDS = {
         "Let the program close and unmap it before it is moved, or configure it to keep keys in ordinary memory;"
         " with secretmem.enable=0 on the kernel's command line there is none for any program of this host.",
     ),
+    "memory-executed": Words(
+        "{who} runs a program out of memory ({what}, fexecve(3) of a memfd), which CRIU cannot open again",
+        "Start the program from a file.",
+    ),
     "huge-pages": Words(
         "{who} uses huge pages ({what}), which CRIU does not always carry, and the destination may have none",
         "Configure the program for usual pages (PostgreSQL: `huge_pages = off`); transparent huge pages are moved.",
@@ -348,6 +352,10 @@ WORDS = {
     "pidfd": Words(
         "{descriptor} of {who} refers to process {what}, which is not moved with it",
         "Name a parent of both processes, or let the program close the descriptor.",
+    ),
+    "pidfd-thread": Words(
+        "{descriptor} of {who} is a pidfd of a thread (PIDFD_THREAD), which CRIU cannot make again",
+        "Let the program close it before it is moved, or open one of the process.",
     ),
     "pipe-written": Words(
         "{descriptor} of {who} is a pipe that a process outside of the tree reads: it would break",

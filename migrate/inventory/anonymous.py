@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 
 from migrate.inventory import borrowed, epolls, expired_timers, proc, watches
@@ -11,6 +12,8 @@ from tcpcp.kernel.pidfd import Lender
 
 #: What begins the name of one, as /proc/PID/fd/FD points to it.
 PREFIX = "anon_inode:"
+#: Of pidfd_open(2), since Linux 6.9; what CRIU opens again is of a process. Source: include/uapi/linux/pidfd.h.
+_PIDFD_THREAD = os.O_EXCL
 #: Clocks of timerfd_create(2) that wake the machine, which CRIU does not know (criu/include/timerfd.h). Source:
 #: include/uapi/linux/time.h.
 _ALARM_CLOCKS = {"8": "CLOCK_REALTIME_ALARM", "9": "CLOCK_BOOTTIME_ALARM"}
@@ -37,7 +40,7 @@ class Anonymous:
         """
         match target.removeprefix(PREFIX):
             case "[pidfd]":
-                self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
+                self._add_pidfd(pid, fd)
             case "[eventpoll]":
                 self._add_epoll(pid, fd, table)
             case "[timerfd]":
@@ -54,6 +57,13 @@ class Anonymous:
 
     def _stands_in_the_way(self, code: str, pid: int, fd: int, what: str = "") -> None:
         self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=what))
+
+    def _add_pidfd(self, pid: int, fd: int) -> None:
+        info = proc.fdinfo(pid, fd)
+        if info.flags & _PIDFD_THREAD:
+            self._stands_in_the_way("pidfd-thread", pid, fd)
+        else:
+            self._pidfds.append((pid, fd, info.more.get("Pid", "-1")))
 
     def _add_epoll(self, pid: int, fd: int, table: Mapping[int, str]) -> None:
         content = proc.text(pid, f"fdinfo/{fd}")

@@ -66,7 +66,10 @@ class Files:
 
         :raises Gone: the process has ended.
         """
-        self._add_link(pid, "exe", File.EXECUTABLE)
+        if no_file.is_memory(program := proc.link(pid, "exe"), f"/proc/{pid}/exe"):
+            self._obstacle("memory-executed", pid, program)
+        else:
+            self._add_link(pid, "exe", File.EXECUTABLE)
         self._add_link(pid, "cwd", File.WORKING_DIRECTORY)
         if proc.link(pid, "root") != "/":
             self._add_link(pid, "root", File.ROOT_DIRECTORY)

@@ -64,6 +64,14 @@ libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
 f = libc.syscall(447, 0); os.ftruncate(f, 4096)
 m = libc.mmap(None, ctypes.c_size_t(4096), 3, 1, f, ctypes.c_long(0)); ctypes.memset(m, 7, 9)
 """
+MEMORY_EXECUTED = """
+if not os.environ.get("AGAIN"):
+    m = os.memfd_create("program")
+    with open("/proc/self/exe", "rb") as own: os.write(m, own.read())
+    line = open("/proc/self/cmdline", "rb").read().split(b"\\0")[:-1]
+    os.execve(m, line, {"AGAIN": "1", "PYTHONHOME": sys.base_prefix})
+ready()
+"""
 #: Without any in the host's pool (MAP_NORESERVE): none is touched.
 HUGE = """
 libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
@@ -102,6 +110,14 @@ SHARING = """
 if ctypes.CDLL(None).syscall(56, %s | 17, 0, 0, 0, 0) == 0: time.sleep(1000)
 """
 x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
+
+
+def pidfds_of_threads() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid(), os.O_EXCL))
+    except OSError:
+        return False
+    return True
 
 
 EBPF = """
@@ -253,6 +269,13 @@ def found_in(code: str) -> set[str]:
         pytest.param(
             SECRET + "os.close(f); ready()", "secret-memory", id="secret memory that is mapped alone"
         ),
+        pytest.param(
+            "f = os.pidfd_open(os.getpid(), os.O_EXCL); ready()",
+            "pidfd-thread",
+            id="a pidfd of a thread",
+            marks=pytest.mark.skipif(not pidfds_of_threads(), reason="a kernel without PIDFD_THREAD (6.9)"),
+        ),
+        pytest.param(MEMORY_EXECUTED, "memory-executed", id="a program out of memory"),
         pytest.param(HUGE % "2 | 0x20" + "ready()", "huge-pages", id="huge pages"),
         pytest.param(HUGE % "1 | 0x20" + "ready()", "huge-pages", id="shared huge pages"),
         pytest.param(HUGE_FILE + "ready()", "huge-pages", id="a memfd of huge pages"),
