@@ -104,6 +104,11 @@ WORDS = {
         "{who} runs a program out of memory ({what}, fexecve(3) of a memfd), which CRIU cannot open again",
         "Start the program from a file.",
     ),
+    "vdso": Words(
+        "{who} has no vDSO any more, the kernel's part of every program: it has unmapped it, and CRIU cannot build"
+        " one without",
+        "Start the program so that it leaves that alone; some sandboxes do so, and checkers of memory.",
+    ),
     "huge-pages": Words(
         "{who} uses huge pages ({what}), which CRIU does not always carry, and the destination may have none",
         "Configure the program for usual pages (PostgreSQL: `huge_pages = off`); transparent huge pages are moved.",

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc, vdso
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
 
@@ -80,7 +80,10 @@ class Files:
 
         :raises Gone: the process has ended.
         """
-        for mapping in own_ipc.without_segments(pid, proc.maps(pid)):
+        mappings = proc.maps(pid)
+        if vdso.is_missing(mappings):
+            self._obstacle("vdso", pid, "[vdso]")
+        for mapping in own_ipc.without_segments(pid, mappings):
             if "s" in mapping.mode:
                 self.shared.append((pid, mapping))
             if mapping.path not in self._known or mapping.writes_file:

@@ -72,6 +72,13 @@ if not os.environ.get("AGAIN"):
     os.execve(m, line, {"AGAIN": "1", "PYTHONHOME": sys.base_prefix})
 ready()
 """
+#: To say so asks no clock.
+WITHOUT_VDSO = """
+line = next(one for one in open("/proc/self/maps") if one.endswith("[vdso]\\n"))
+first, end = (int(number, 16) for number in line.split()[0].split("-"))
+open(sys.argv[1], "w").close()
+ctypes.CDLL(None).munmap(ctypes.c_void_p(first), ctypes.c_size_t(end - first)); signal.pause()
+"""
 #: Without any in the host's pool (MAP_NORESERVE): none is touched.
 HUGE = """
 libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
@@ -276,6 +283,7 @@ def found_in(code: str) -> set[str]:
             marks=pytest.mark.skipif(not pidfds_of_threads(), reason="a kernel without PIDFD_THREAD (6.9)"),
         ),
         pytest.param(MEMORY_EXECUTED, "memory-executed", id="a program out of memory"),
+        pytest.param(WITHOUT_VDSO, "vdso", id="no vDSO"),
         pytest.param(HUGE % "2 | 0x20" + "ready()", "huge-pages", id="huge pages"),
         pytest.param(HUGE % "1 | 0x20" + "ready()", "huge-pages", id="shared huge pages"),
         pytest.param(HUGE_FILE + "ready()", "huge-pages", id="a memfd of huge pages"),
