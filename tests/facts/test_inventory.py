@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import pty
@@ -316,16 +317,33 @@ def test_devices(namespace: Namespace) -> None:
         assert codes(inventory.process(pid)) == [("device", "/dev/net/tun")]
 
 
+def has(family: int, kind: int) -> pytest.MarkDecorator:
+    """Skips what a kernel without such sockets cannot show."""
+    libc = ctypes.CDLL(None)
+    if (found := libc.socket(family, kind, 0)) >= 0:
+        os.close(found)
+    return pytest.mark.skipif(found < 0, reason=f"no sockets of address family {family}")
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
         ("a = socket.socket(2, 1, 262)", "MPTCP"),
         ("a = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", "AF_PACKET (address family 17)"),
+        pytest.param(
+            "a = socket.socket(40, socket.SOCK_STREAM)", "AF_VSOCK (address family 40)", marks=has(40, 1)
+        ),
+        pytest.param(
+            "libc = ctypes.CDLL(None); assert libc.socket(44, 3, 0) >= 0",
+            "one without an address (AF_XDP)",
+            marks=has(44, 3),
+        ),
     ],
 )
 def test_kinds_of_sockets(namespace: Namespace, code: str, kind: str) -> None:
     with program(code + "\nready()") as pid:
         assert codes(inventory.process(pid)) == [("socket-kind", kind)]
+        assert [one.code for one in open_files.again([pid], (), ()).obstacles] == ["socket-kind"]
 
 
 def test_udp_raw_netlink_and_unconnected(namespace: Namespace) -> None:
