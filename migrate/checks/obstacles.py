@@ -104,6 +104,10 @@ WORDS = {
         "{who} runs a program out of memory ({what}, fexecve(3) of a memfd), which CRIU cannot open again",
         "Start the program from a file.",
     ),
+    "path-length": Words(
+        "{what} of {who} is at a path of 4096 bytes or more, which no call takes as a whole",
+        "Let the program use a shorter path, or close it before it is moved.",
+    ),
     "vdso": Words(
         "{who} has no vDSO any more, the kernel's part of every program: it has unmapped it, and CRIU cannot build"
         " one without",

@@ -91,6 +91,8 @@ class Descriptors:
             if pressure.is_one(target, status) and pressure.may_wake(proc.fdinfo(pid, fd).flags):
                 self._obstacles.append(Obstacle(code="pressure", pid=pid, fd=fd, what=target))
             files.add_descriptor(pid, fd, target, mounts)
+        elif target == tree.TOO_LONG:
+            self._obstacles.append(Obstacle(code="path-length", pid=pid, fd=fd, what=f"descriptor {fd}"))
         elif namespaces.is_one(target):
             self._namespaces.append((pid, fd, target))
         else:

@@ -13,9 +13,14 @@ from collections.abc import Collection
 from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc, vdso
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
+from tcpcp.criu.tree import TOO_LONG
 
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+
+_LINKS = {"exe": "the program", "cwd": "the working directory", "root": "the root directory"}
+#: A path must be shorter. Source: include/uapi/linux/limits.h PATH_MAX.
+_PATH_BYTES = 4096
 
 #: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
 _KERNELS_OWN = "["
@@ -144,6 +149,9 @@ class Files:
         path = proc.link(pid, name)
         if path in self._known:
             return
+        if path == TOO_LONG:
+            self._obstacle("path-length", pid, _LINKS[name])
+            return
         with proc.looking(pid):
             path, status = paths.looked_at(path, f"/proc/{pid}/{name}")
         if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
@@ -155,7 +163,9 @@ class Files:
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
         if self._no_file(pid, mapping.path, f"/proc/{pid}/map_files/{mapping.range}"):
             return
-        if mapping.path.startswith("/"):
+        if len(os.fsencode(mapping.path)) >= _PATH_BYTES:
+            self._obstacle("path-length", pid, "a mapping")
+        elif mapping.path.startswith("/"):
             self._add_mapped_file(pid, mapping)
         elif not mapping.path.startswith(_KERNELS_OWN):
             self._obstacle("anonymous", pid, mapping.path)

@@ -79,6 +79,10 @@ first, end = (int(number, 16) for number in line.split()[0].split("-"))
 open(sys.argv[1], "w").close()
 ctypes.CDLL(None).munmap(ctypes.c_void_p(first), ctypes.c_size_t(end - first)); signal.pause()
 """
+DEEP = """
+os.chdir(os.path.dirname(sys.argv[1]))
+for _ in range(25): os.mkdir("d" * 199), os.chdir("d" * 199)
+"""
 #: Without any in the host's pool (MAP_NORESERVE): none is touched.
 HUGE = """
 libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
@@ -281,6 +285,16 @@ def found_in(code: str) -> set[str]:
             "pidfd-thread",
             id="a pidfd of a thread",
             marks=pytest.mark.skipif(not pidfds_of_threads(), reason="a kernel without PIDFD_THREAD (6.9)"),
+        ),
+        pytest.param(DEEP + "ready()", "path-length", id="a directory too deep"),
+        pytest.param(
+            DEEP + "f = open('file', 'w'); os.chdir('/tmp'); ready()", "path-length", id="a file too deep"
+        ),
+        pytest.param(
+            DEEP + "import mmap; f = open('file', 'wb+'); f.truncate(4096); m = mmap.mmap(f.fileno(), 4096)\n"
+            "f.close(); os.chdir('/tmp'); ready()",
+            "path-length",
+            id="a mapped file too deep",
         ),
         pytest.param(MEMORY_EXECUTED, "memory-executed", id="a program out of memory"),
         pytest.param(WITHOUT_VDSO, "vdso", id="no vDSO"),
