@@ -90,10 +90,19 @@ WORDS = {
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
-        " namespace or before it changed its root directory (chroot), or the kernel's own (a POSIX message queue)",
+        " namespace or before it changed its root directory (chroot)",
         "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; where it"
         " changes its root (`chroot` in the configuration of HAProxy), let it not; else let it close this before it"
         " is moved.",
+    ),
+    "foreign-place": Words(
+        "{descriptor} of {who} is the place of {what} on no file system that the process can see: it was detached"
+        " (open_tree(2), fsmount(2)), or opened in another mount namespace",
+        "Let the program close it before it is moved, and open it anew when it needs it.",
+    ),
+    "message-queue": Words(
+        "{descriptor} of {who} is the POSIX message queue {what}, which CRIU cannot dump",
+        "Let the program close it before it is moved (mq_close), or configure it for unix sockets.",
     ),
     "secret-memory": Words(
         "{descriptor} of {who} is secret memory (memfd_secret(2)), which no other program can read, CRIU neither",
@@ -196,7 +205,12 @@ WORDS = {
     ),
     "anonymous": Words(
         "{who} uses {what}, which CRIU cannot dump",
-        "Configure the program to do without it (for io_uring most have a switch).",
+        "Configure the program to do without it.",
+    ),
+    "mapped-socket": Words(
+        "{who} has the receive queue of a TCP connection mapped (TCP_ZEROCOPY_RECEIVE, {what}), which CRIU cannot"
+        " dump",
+        "Let the program unmap it before it is moved, or configure it to read without that.",
     ),
     "mapping-sparse": Words(
         "{who} has a private mapping of {size}, as programs built with AddressSanitizer have: CRIU cannot build one"
@@ -468,7 +482,8 @@ NOTES = {
     " storage that both hosts share",
     "pidfd-stays": "{what}, which stays, has a pidfd of {who}: it is told that the process has ended when it has"
     " moved",
-    "session-stays": "{what}: of a session or process group of {who}, but not below it (their parent has ended):"
+    "session-stays": "{what}: of a session or process group of {who}, but not below it (their parent has ended,"
+    " or is the process's own, CLONE_PARENT):"
     " they stay here, and run on",
     "lock-awaited": "{what}, which stays, waits for a lock that {who} has by {descriptor}: it gets it here when the"
     " process has moved, as a standby that becomes active, and then both run",
@@ -477,12 +492,13 @@ NOTES = {
 }
 
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
-_FOLLOWS = {"mnt": {"foreign-mount", "hidden-file"}, "net": {"socket-namespace"}}
+_FOLLOWS = {"mnt": {"foreign-mount", "foreign-place", "hidden-file"}, "net": {"socket-namespace"}}
 
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
+    "anon_inode:[io_uring]": "Configure the program to do without it: most have a switch for io_uring.",
     "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
-    " GODEBUG=multipathtcp=0."
+    " GODEBUG=multipathtcp=0.",
 }
 
 

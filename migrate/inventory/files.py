@@ -110,7 +110,8 @@ class Files:
         if status.st_dev == namespaces.device():
             self._obstacle("namespace-file", pid, path, fd=fd)
         elif info.mount_id not in mounts:
-            self._obstacle("foreign-mount", pid, path, fd=fd)
+            code = "message-queue" if no_file.is_message_queue(f"/proc/{pid}/fd/{fd}") else "foreign-mount"
+            self._obstacle("foreign-place" if info.flags & os.O_PATH else code, pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
         elif stat.S_ISSOCK(status.st_mode):
@@ -168,7 +169,8 @@ class Files:
         elif mapping.path.startswith("/"):
             self._add_mapped_file(pid, mapping)
         elif not mapping.path.startswith(_KERNELS_OWN):
-            self._obstacle("anonymous", pid, mapping.path)
+            code = "mapped-socket" if mapping.path.startswith("socket:") else "anonymous"
+            self._obstacle(code, pid, mapping.path)
 
     def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
         """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""

@@ -19,7 +19,7 @@ from netns import Namespace, eventually
 from programs import program
 
 from migrate import checks, inventory
-from migrate.checks.obstacles import NOTES
+from migrate.checks.obstacles import NOTES, notes
 from migrate.errors import KernelError, Refused
 from migrate.inventory import of_its_session, open_files, proc, waiters
 from migrate.pb.session_pb2 import File, ProcessInventory, Task
@@ -507,6 +507,19 @@ ready()
     os.close(read), os.close(write)
     assert [(one.pid, f"(PID {worker_pid})" in one.what) for one in found] == [(pid, True)]
     assert found[0].code in NOTES
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
+def test_a_sibling_that_it_has_made(namespace: Namespace) -> None:
+    """Its parent is that of the process, and lives: the note does not say otherwise."""
+    code = "other = ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0) or signal.pause()\n"
+    read, write = os.pipe()
+    with program(code + "print(other, flush=True); ready()", stdout=write) as pid:
+        other = int(os.read(read, 100))
+        [note] = notes(inventory.process(pid))
+    os.waitpid(other, 0)
+    os.close(read), os.close(write)
+    assert f"(PID {other})" in note and "CLONE_PARENT" in note
 
 
 def test_children_that_were_made_after_the_tree_was_listed(namespace: Namespace) -> None:

@@ -286,6 +286,24 @@ def found_in(code: str) -> set[str]:
             id="a pidfd of a thread",
             marks=pytest.mark.skipif(not pidfds_of_threads(), reason="a kernel without PIDFD_THREAD (6.9)"),
         ),
+        pytest.param(
+            "q = b'/of-a-test'; m = ctypes.CDLL(None).mq_open(q, 0o102, 0o600, None); assert m >= 0\n"
+            "ctypes.CDLL(None).mq_unlink(q); ready()",
+            "message-queue",
+            id="a POSIX message queue",
+        ),
+        pytest.param(
+            "libc = ctypes.CDLL(None); assert libc.syscall(428, -100, b'/tmp', 1) >= 0; ready()",
+            "foreign-place",
+            id="a detached mount",
+        ),
+        pytest.param(
+            "a = socket.create_server(('127.0.0.1', 0)); b = socket.create_connection(a.getsockname())\n"
+            "libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long\n"
+            "assert libc.mmap(None, ctypes.c_size_t(4096), 1, 1, b.fileno(), ctypes.c_long(0)) > 0; ready()",
+            "mapped-socket",
+            id="a connection that is mapped",
+        ),
         pytest.param(DEEP + "ready()", "path-length", id="a directory too deep"),
         pytest.param(
             DEEP + "f = open('file', 'w'); os.chdir('/tmp'); ready()", "path-length", id="a file too deep"
