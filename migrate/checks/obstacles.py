@@ -456,6 +456,12 @@ NOTES = {
     " just happened",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
+    "epoll-busy": "{descriptor} of {who} is an epoll with parameters of its own for busy polling (EPIOCSPARAMS):"
+    " after the move it has the usual ones",
+    "terminal-exclusive": "{descriptor} of {who} is a side of {what} that nobody else may open (TIOCEXCL): after"
+    " the move others may",
+    "write-hint": "{descriptor} of {who} is a file of which it has said how long what is written will live"
+    " (F_SET_RW_HINT): after the move the kernel does not know that",
     "processor-time": "{who} may use {what} s of processor time (ulimit -t): counted from 0 after the move",
     "memory-merge": "{who} has its memory merged with equal pages (PR_SET_MEMORY_MERGE): what it maps after the"
     " move is not",

@@ -29,6 +29,7 @@ class Anonymous:
         self.expired: list[tuple[int, int]] = []
         self._pidfds: list[tuple[int, int, str]] = []
         self._watching: list[tuple[int, int, str]] = []
+        self._epolls: list[tuple[int, int]] = []
         self._disarmed: list[tuple[int, int, set[int]]] = []
         self._obstacles: list[Obstacle] = []
 
@@ -66,6 +67,7 @@ class Anonymous:
             self._pidfds.append((pid, fd, info.more.get("Pid", "-1")))
 
     def _add_epoll(self, pid: int, fd: int, table: Mapping[int, str]) -> None:
+        self._epolls.append((pid, fd))
         content = proc.text(pid, f"fdinfo/{fd}")
         if (number := epolls.lost(pid, fd, content, table)) is not None:
             self._stands_in_the_way("epoll-closed", pid, fd, str(number))
@@ -95,6 +97,9 @@ class Anonymous:
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
+        for pid, fd in self._epolls:
+            if borrowed.polls_busily(lender, pid, fd):
+                yield Obstacle(code="epoll-busy", pid=pid, fd=fd)
         for pid, fd, numbers in self._disarmed:
             # An event that waits would come at once over there; of the others it is a note that one may.
             ended = [one for one in sorted(numbers) if borrowed.has_ended(lender, pid, one)]

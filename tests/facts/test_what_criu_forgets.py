@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import select
 import signal
 import subprocess
 import time
@@ -121,6 +123,15 @@ SHARING = """
 if ctypes.CDLL(None).syscall(56, %s | 17, 0, 0, 0, 0) == 0: time.sleep(1000)
 """
 x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
+
+
+def epolls_with_parameters() -> bool:
+    with select.epoll() as epoll:
+        try:
+            fcntl.ioctl(epoll, 0x80088A02, bytes(8))
+        except OSError:
+            return False
+    return True
 
 
 def pidfds_of_threads() -> bool:
@@ -357,6 +368,14 @@ def test_a_child_that_is_stopped(namespace: Namespace) -> None:
     assert found.code == "stopped-child" and found.code in NOTES and found.pid != pid
 
 
+def test_a_hint_for_writing(namespace: Namespace) -> None:
+    """Seen by the check alone: it is no more than a note."""
+    code = "f = open(sys.argv[1] + 'f', 'w'); fcntl.fcntl(f, 1036, struct.pack('=Q', 2)); g = open(f.name)\n"
+    with program(code + "h = open(f.name + 'h', 'w'); ready()") as pid:
+        found = inventory.process(pid).obstacles
+    assert {one.code for one in found} == {"write-hint"} <= set(NOTES) and len(found) == 2
+
+
 def test_secret_memory_that_was_given_back(namespace: Namespace) -> None:
     """As the refusal recommends."""
     assert found_in(SECRET + "libc.munmap(ctypes.c_void_p(m), 4096); os.close(f); ready()") == set()
@@ -405,6 +424,20 @@ def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
         ),
         pytest.param(
             "m, s = os.openpty(); os.write(m, b'half'); os.read(m, 9); ready()", "terminal-line", id="a line"
+        ),
+        pytest.param(
+            "import termios; m, s = os.openpty(); a = termios.tcgetattr(s); a[3] &= ~termios.ICANON\n"
+            "termios.tcsetattr(s, 0, a); fcntl.ioctl(s, termios.TIOCEXCL); ready()",
+            "terminal-exclusive",
+            id="a terminal for itself",
+        ),
+        pytest.param(
+            EPOLL + "fcntl.ioctl(epoll, 0x40088A01, struct.pack('=IHBB', 50, 16, 1, 0)); ready()",
+            "epoll-busy",
+            id="busy polling",
+            marks=pytest.mark.skipif(
+                not epolls_with_parameters(), reason="a kernel without EPIOCSPARAMS (6.9)"
+            ),
         ),
         pytest.param(WATCH % "0x4000100" + "ready()", "watch-unlinked", id="a watch without deleted files"),
         pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),
