@@ -90,15 +90,37 @@ WORDS = {
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
-        " namespace or before it changed its root directory (chroot), or the kernel's own (a POSIX message queue)",
+        " namespace or before it changed its root directory (chroot)",
         "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; where it"
         " changes its root (`chroot` in the configuration of HAProxy), let it not; else let it close this before it"
         " is moved.",
+    ),
+    "foreign-place": Words(
+        "{descriptor} of {who} is the place of {what} on no file system that the process can see: it was detached"
+        " (open_tree(2), fsmount(2)), or opened in another mount namespace",
+        "Let the program close it before it is moved, and open it anew when it needs it.",
+    ),
+    "message-queue": Words(
+        "{descriptor} of {who} is the POSIX message queue {what}, which CRIU cannot dump",
+        "Let the program close it before it is moved (mq_close), or configure it for unix sockets.",
     ),
     "secret-memory": Words(
         "{descriptor} of {who} is secret memory (memfd_secret(2)), which no other program can read, CRIU neither",
         "Let the program close and unmap it before it is moved, or configure it to keep keys in ordinary memory;"
         " with secretmem.enable=0 on the kernel's command line there is none for any program of this host.",
+    ),
+    "memory-executed": Words(
+        "{who} runs a program out of memory ({what}, fexecve(3) of a memfd), which CRIU cannot open again",
+        "Start the program from a file.",
+    ),
+    "path-length": Words(
+        "{what} of {who} is at a path of 4096 bytes or more, which no call takes as a whole",
+        "Let the program use a shorter path, or close it before it is moved.",
+    ),
+    "vdso": Words(
+        "{who} has no vDSO any more, the kernel's part of every program: it has unmapped it, and CRIU cannot build"
+        " one without",
+        "Start the program so that it leaves that alone; some sandboxes do so, and checkers of memory.",
     ),
     "huge-pages": Words(
         "{who} uses huge pages ({what}), which CRIU does not always carry, and the destination may have none",
@@ -183,7 +205,12 @@ WORDS = {
     ),
     "anonymous": Words(
         "{who} uses {what}, which CRIU cannot dump",
-        "Configure the program to do without it (for io_uring most have a switch).",
+        "Configure the program to do without it.",
+    ),
+    "mapped-socket": Words(
+        "{who} has the receive queue of a TCP connection mapped (TCP_ZEROCOPY_RECEIVE, {what}), which CRIU cannot"
+        " dump",
+        "Let the program unmap it before it is moved, or configure it to read without that.",
     ),
     "mapping-sparse": Words(
         "{who} has a private mapping of {size}, as programs built with AddressSanitizer have: CRIU cannot build one"
@@ -349,6 +376,10 @@ WORDS = {
         "{descriptor} of {who} refers to process {what}, which is not moved with it",
         "Name a parent of both processes, or let the program close the descriptor.",
     ),
+    "pidfd-thread": Words(
+        "{descriptor} of {who} is a pidfd of a thread (PIDFD_THREAD), which CRIU cannot make again",
+        "Let the program close it before it is moved, or open one of the process.",
+    ),
     "pipe-written": Words(
         "{descriptor} of {who} is a pipe that a process outside of the tree reads: it would break",
         "Start the program with this stream on a file, or name the process that started both.",
@@ -425,6 +456,12 @@ NOTES = {
     " just happened",
     "epoll-oneshot": "{descriptor} of {who} is an epoll that has told of something once (EPOLLONESHOT): after the"
     " move it tells of an error or hang-up of that, even if the program has not armed it again",
+    "epoll-busy": "{descriptor} of {who} is an epoll with parameters of its own for busy polling (EPIOCSPARAMS):"
+    " after the move it has the usual ones",
+    "terminal-exclusive": "{descriptor} of {who} is a side of {what} that nobody else may open (TIOCEXCL): after"
+    " the move others may",
+    "write-hint": "{descriptor} of {who} is a file of which it has said how long what is written will live"
+    " (F_SET_RW_HINT): after the move the kernel does not know that",
     "processor-time": "{who} may use {what} s of processor time (ulimit -t): counted from 0 after the move",
     "memory-merge": "{who} has its memory merged with equal pages (PR_SET_MEMORY_MERGE): what it maps after the"
     " move is not",
@@ -451,7 +488,8 @@ NOTES = {
     " storage that both hosts share",
     "pidfd-stays": "{what}, which stays, has a pidfd of {who}: it is told that the process has ended when it has"
     " moved",
-    "session-stays": "{what}: of a session or process group of {who}, but not below it (their parent has ended):"
+    "session-stays": "{what}: of a session or process group of {who}, but not below it (their parent has ended,"
+    " or is the process's own, CLONE_PARENT):"
     " they stay here, and run on",
     "lock-awaited": "{what}, which stays, waits for a lock that {who} has by {descriptor}: it gets it here when the"
     " process has moved, as a standby that becomes active, and then both run",
@@ -460,12 +498,13 @@ NOTES = {
 }
 
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
-_FOLLOWS = {"mnt": {"foreign-mount", "hidden-file"}, "net": {"socket-namespace"}}
+_FOLLOWS = {"mnt": {"foreign-mount", "foreign-place", "hidden-file"}, "net": {"socket-namespace"}}
 
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
+    "anon_inode:[io_uring]": "Configure the program to do without it: most have a switch for io_uring.",
     "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
-    " GODEBUG=multipathtcp=0."
+    " GODEBUG=multipathtcp=0.",
 }
 
 

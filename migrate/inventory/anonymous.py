@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 
 from migrate.inventory import borrowed, epolls, expired_timers, proc, watches
@@ -11,6 +12,8 @@ from tcpcp.kernel.pidfd import Lender
 
 #: What begins the name of one, as /proc/PID/fd/FD points to it.
 PREFIX = "anon_inode:"
+#: Of pidfd_open(2), since Linux 6.9; what CRIU opens again is of a process. Source: include/uapi/linux/pidfd.h.
+_PIDFD_THREAD = os.O_EXCL
 #: Clocks of timerfd_create(2) that wake the machine, which CRIU does not know (criu/include/timerfd.h). Source:
 #: include/uapi/linux/time.h.
 _ALARM_CLOCKS = {"8": "CLOCK_REALTIME_ALARM", "9": "CLOCK_BOOTTIME_ALARM"}
@@ -26,6 +29,7 @@ class Anonymous:
         self.expired: list[tuple[int, int]] = []
         self._pidfds: list[tuple[int, int, str]] = []
         self._watching: list[tuple[int, int, str]] = []
+        self._epolls: list[tuple[int, int]] = []
         self._disarmed: list[tuple[int, int, set[int]]] = []
         self._obstacles: list[Obstacle] = []
 
@@ -37,7 +41,7 @@ class Anonymous:
         """
         match target.removeprefix(PREFIX):
             case "[pidfd]":
-                self._pidfds.append((pid, fd, proc.fdinfo(pid, fd).more.get("Pid", "-1")))
+                self._add_pidfd(pid, fd)
             case "[eventpoll]":
                 self._add_epoll(pid, fd, table)
             case "[timerfd]":
@@ -55,7 +59,15 @@ class Anonymous:
     def _stands_in_the_way(self, code: str, pid: int, fd: int, what: str = "") -> None:
         self._obstacles.append(Obstacle(code=code, pid=pid, fd=fd, what=what))
 
+    def _add_pidfd(self, pid: int, fd: int) -> None:
+        info = proc.fdinfo(pid, fd)
+        if info.flags & _PIDFD_THREAD:
+            self._stands_in_the_way("pidfd-thread", pid, fd)
+        else:
+            self._pidfds.append((pid, fd, info.more.get("Pid", "-1")))
+
     def _add_epoll(self, pid: int, fd: int, table: Mapping[int, str]) -> None:
+        self._epolls.append((pid, fd))
         content = proc.text(pid, f"fdinfo/{fd}")
         if (number := epolls.lost(pid, fd, content, table)) is not None:
             self._stands_in_the_way("epoll-closed", pid, fd, str(number))
@@ -85,6 +97,9 @@ class Anonymous:
         for pid, fd, other in self._pidfds:
             if int(other) > 0 and int(other) not in inside:
                 yield Obstacle(code="pidfd", pid=pid, fd=fd, what=other)
+        for pid, fd in self._epolls:
+            if borrowed.polls_busily(lender, pid, fd):
+                yield Obstacle(code="epoll-busy", pid=pid, fd=fd)
         for pid, fd, numbers in self._disarmed:
             # An event that waits would come at once over there; of the others it is a note that one may.
             ended = [one for one in sorted(numbers) if borrowed.has_ended(lender, pid, one)]

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from migrate.inventory import attributes, inside, neighbours, storage
+from migrate.inventory import attributes, inside, neighbours, storage, walked
 from migrate.inventory.described import NOT_OPENED, describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
@@ -60,7 +60,7 @@ def _tree(path: str) -> File:
 
 def _below(top: str) -> Iterator[tuple[str, os.stat_result]]:
     """All that is in a directory; of what is mounted in it only where."""
-    for directory, below, names, fd in os.fwalk(top):
+    for directory, below, names, fd in walked.walk(top):
         device = os.fstat(fd).st_dev
         for name in (*list(below), *names):
             try:

@@ -13,6 +13,13 @@ from migrate.inventory import momentary
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel.pidfd import Lender
 
+#: Source: include/uapi/asm-generic/ioctls.h, an int; of MIPS, PowerPC and SPARC it is another one.
+_TIOCGEXCL, _INT_BYTES = 0x80045440, 4
+#: struct epoll_params of include/uapi/linux/eventpoll.h.
+_EPIOCGPARAMS, _PARAMS_BYTES = 0x80088A02, 8
+#: Source: include/uapi/linux/fcntl.h, 64 bits.
+_F_GET_RW_HINT, _HINT_BYTES = 1035, 8
+
 
 @contextlib.contextmanager
 def borrowed(lender: Lender, pid: int, fd: int) -> Iterator[int | None]:
@@ -67,6 +74,27 @@ def has_input(lender: Lender, pid: int, fd: int) -> bool:
     """
     with borrowed(lender, pid, fd) as side, contextlib.suppress(OSError):
         return side is not None and (_events(side, select.POLLIN) != 0 or momentary.unread_bytes(side) > 0)
+    return False
+
+
+def is_exclusive(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether this side of a terminal is one that nobody else may open (TIOCEXCL). Source: man ioctl_tty(2)."""
+    with borrowed(lender, pid, fd) as side, contextlib.suppress(OSError):
+        return side is not None and any(fcntl.ioctl(side, _TIOCGEXCL, bytes(_INT_BYTES)))
+    return False
+
+
+def polls_busily(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether this epoll has been told how to wait for networks (EPIOCSPARAMS, since Linux 6.9)."""
+    with borrowed(lender, pid, fd) as epoll, contextlib.suppress(OSError):
+        return epoll is not None and any(fcntl.ioctl(epoll, _EPIOCGPARAMS, bytes(_PARAMS_BYTES)))
+    return False
+
+
+def has_hint(lender: Lender, pid: int, fd: int) -> bool:
+    """Whether the kernel was told how long what is written to this file will live (F_SET_RW_HINT)."""
+    with borrowed(lender, pid, fd) as file, contextlib.suppress(OSError):
+        return file is not None and any(fcntl.fcntl(file, _F_GET_RW_HINT, bytes(_HINT_BYTES)))
     return False
 
 

@@ -44,6 +44,7 @@ class Descriptors:
         self.files = outside.Opened()
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._terminals: dict[str, tuple[int, int]] = {}
+        self._regular: list[tuple[int, int]] = []
         self._folders: list[tuple[int, int, str]] = []
         self._namespaces: list[tuple[int, int, str]] = []
         self._obstacles: list[Obstacle] = []
@@ -81,9 +82,13 @@ class Descriptors:
             info = proc.fdinfo(pid, fd)
             files.locks[pid, fd] = info.locks
             self._terminals.setdefault(f"{_PTS}{info.more.get('tty-index', '')}", (pid, fd))
+        elif target == tree.TOO_LONG:
+            self._obstacles.append(Obstacle(code="path-length", pid=pid, fd=fd, what=f"descriptor {fd}"))
         elif target.startswith("/"):
             status = _status(pid, fd)
             self.files.add(holders.Held(pid, fd, target), status)
+            if stat.S_ISREG(status.st_mode):
+                self._regular.append((pid, fd))
             if stat.S_ISDIR(status.st_mode):
                 self._folders.append((pid, fd, target))
             if of_proc.about(target) is not None:
@@ -126,6 +131,13 @@ class Descriptors:
     def ended(self) -> set[int]:
         """Processes that have ended, of which a file below /proc is open: CRIU needs their numbers for it."""
         return self._of_proc.ended()
+
+    def hints(self) -> Iterator[Obstacle]:
+        """Yield regular files with a hint for writing: no more than a note, so not in the freeze."""
+        with Lender() as lender:
+            for pid, fd in self._regular:
+                if borrowed.has_hint(lender, pid, fd):
+                    yield Obstacle(code="write-hint", pid=pid, fd=fd)
 
     def obstacles(self, inside: set[int]) -> Iterator[Obstacle]:
         """Yield what cannot be dumped, or leads out of the tree with the PIDs *inside*."""

@@ -10,12 +10,17 @@ import os
 import stat
 from collections.abc import Collection
 
-from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc
+from migrate.inventory import devices, file_facts, namespaces, no_file, of_proc, own_ipc, paths, proc, vdso
 from migrate.inventory.described import allocated_bytes, build_id, deleted, describe, shown
 from migrate.pb.session_pb2 import File, Obstacle
+from tcpcp.criu.tree import TOO_LONG
 
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+
+_LINKS = {"exe": "the program", "cwd": "the working directory", "root": "the root directory"}
+#: A path must be shorter. Source: include/uapi/linux/limits.h PATH_MAX.
+_PATH_BYTES = 4096
 
 #: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
 _KERNELS_OWN = "["
@@ -66,7 +71,10 @@ class Files:
 
         :raises Gone: the process has ended.
         """
-        self._add_link(pid, "exe", File.EXECUTABLE)
+        if no_file.is_memory(program := proc.link(pid, "exe"), f"/proc/{pid}/exe"):
+            self._obstacle("memory-executed", pid, program)
+        else:
+            self._add_link(pid, "exe", File.EXECUTABLE)
         self._add_link(pid, "cwd", File.WORKING_DIRECTORY)
         if proc.link(pid, "root") != "/":
             self._add_link(pid, "root", File.ROOT_DIRECTORY)
@@ -77,7 +85,10 @@ class Files:
 
         :raises Gone: the process has ended.
         """
-        for mapping in own_ipc.without_segments(pid, proc.maps(pid)):
+        mappings = proc.maps(pid)
+        if vdso.is_missing(mappings):
+            self._obstacle("vdso", pid, "[vdso]")
+        for mapping in own_ipc.without_segments(pid, mappings):
             if "s" in mapping.mode:
                 self.shared.append((pid, mapping))
             if mapping.path not in self._known or mapping.writes_file:
@@ -99,7 +110,8 @@ class Files:
         if status.st_dev == namespaces.device():
             self._obstacle("namespace-file", pid, path, fd=fd)
         elif info.mount_id not in mounts:
-            self._obstacle("foreign-mount", pid, path, fd=fd)
+            code = "message-queue" if no_file.is_message_queue(f"/proc/{pid}/fd/{fd}") else "foreign-mount"
+            self._obstacle("foreign-place" if info.flags & os.O_PATH else code, pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
         elif stat.S_ISSOCK(status.st_mode):
@@ -139,6 +151,9 @@ class Files:
         path = proc.link(pid, name)
         if path in self._known:
             return
+        if path == TOO_LONG:
+            self._obstacle("path-length", pid, _LINKS[name])
+            return
         with proc.looking(pid):
             path, status = paths.looked_at(path, f"/proc/{pid}/{name}")
         if not self._unnameable(pid, path) and (place := self._place(pid, path, status)):
@@ -150,10 +165,13 @@ class Files:
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
         if self._no_file(pid, mapping.path, f"/proc/{pid}/map_files/{mapping.range}"):
             return
-        if mapping.path.startswith("/"):
+        if len(os.fsencode(mapping.path)) >= _PATH_BYTES:
+            self._obstacle("path-length", pid, "a mapping")
+        elif mapping.path.startswith("/"):
             self._add_mapped_file(pid, mapping)
         elif not mapping.path.startswith(_KERNELS_OWN):
-            self._obstacle("anonymous", pid, mapping.path)
+            code = "mapped-socket" if mapping.path.startswith("socket:") else "anonymous"
+            self._obstacle(code, pid, mapping.path)
 
     def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
         """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from migrate.inventory import walked
 from migrate.inventory.neighbours import NO_DATA
 from migrate.pb.session_pb2 import File
 
@@ -32,7 +33,7 @@ def of(path: str, known: Collection[str]) -> list[str]:
 
 
 def _below(top: str) -> Iterator[str]:
-    for directory, folders, names, fd in os.fwalk(top):
+    for directory, folders, names, fd in walked.walk(top):
         if directory != top and not folders and not names:
             yield os.path.relpath(directory, top)
         for name in (*folders, *names):

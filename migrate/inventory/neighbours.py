@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate.files import link_remap
-from migrate.inventory import storage
+from migrate.inventory import storage, walked
 from migrate.inventory.described import describe
 from migrate.pb.session_pb2 import File
 
@@ -60,7 +60,7 @@ def _folders(files: list[File]) -> dict[str, int]:
 
 
 def _below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    for directory, _, names, fd in os.fwalk(folder):
+    for directory, _, names, fd in walked.walk(folder):
         for name in sorted(names):
             if NO_DATA.fullmatch(name) or not f"{directory}/{name}".isprintable():
                 continue

@@ -18,6 +18,8 @@ _KINDS = {"/SYSV": "sysv-shm", "/secretmem (deleted)": "secret-memory"}
 _MEMORY = ("/memfd:", "/dev/zero (deleted)", "/anon_hugepage", "/[aio]", *_KINDS)
 #: include/uapi/linux/magic.h; statfs(2) has it first, a long.
 _HUGETLBFS_MAGIC = 0x958458F6
+#: ipc/mqueue.c
+_MQUEUE_MAGIC = 0x19800202
 _TYPE, _STATFS_BYTES = struct.Struct("@L"), 256
 
 _libc = ctypes.CDLL(None)
@@ -40,15 +42,20 @@ def obstacle(path: str, through: str) -> str:
 
     :param through: a link of /proc that leads to it, for what the name does not say.
     """
-    if path.startswith("/") and _is_huge(through):
+    if path.startswith("/") and _magic(through) == _HUGETLBFS_MAGIC:
         return "huge-pages"
     code = next((code for start, code in _KINDS.items() if path.startswith(start)), "")
     return code if is_memory(path, through) else ""
 
 
-def _is_huge(through: str) -> bool:
-    """Also of a file that is mounted where it has a name; no, if it is gone meanwhile."""
+def is_message_queue(through: str) -> bool:
+    """Whether it is one of POSIX, mq_open(3); *through* as of :func:`obstacle`."""
+    return _magic(through) == _MQUEUE_MAGIC
+
+
+def _magic(through: str) -> int:
+    """The kind of file system, also of a file that is mounted where it has a name; 0, if it is gone meanwhile."""
     content = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.statfs(os.fsencode(through), content):
-        return False
-    return bool(_TYPE.unpack_from(content)[0] == _HUGETLBFS_MAGIC)
+        return 0
+    return int(_TYPE.unpack_from(content)[0])

@@ -148,6 +148,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
+    found.obstacles.extend(tables.hints())
     found.obstacles.extend(cut_in_two.look(tables, files, inside))
     found.obstacles.extend(places_only.obstacles(tables.tables, sockets=True))
     found.obstacles.extend(waiters.obstacles(files.locks, inside))

@@ -163,7 +163,7 @@ def _collect_others(
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
             else:
-                _other(lender, one, cookie, found)
+                _other_or_nameless(lender, one, cookie, found)
 
 
 def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[int], found: Sockets) -> None:
@@ -236,11 +236,22 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
                 one.backlog = row.unsent
 
 
+def _other_or_nameless(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
+    """As :func:`_other`; of a socket without getsockname(2) Python cannot tell what it is."""
+    try:
+        _other(lender, held, cookie, found)
+    except KernelError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        found.obstacles.append(_obstacle("socket-kind", held, "one without an address (AF_XDP)"))
+
+
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
     """Report a socket in no table: of another kind, of another namespace, or a TCP socket without a port."""
     pid, fd = held.holders[0]
     with lender.borrow(pid, fd) as borrowed:
-        if socket_kinds.netns_cookie(borrowed) != cookie:
+        # Python asks no AF_VSOCK for one.
+        if (its := socket_kinds.netns_cookie(borrowed)) and its != cookie:
             found.obstacles.append(_obstacle("socket-namespace", held, borrowed.family.name))
             return
         kind = socket_kinds.unsupported(borrowed)

@@ -29,5 +29,7 @@ def obstacles(
         if borrowed.by_lines(lender, *master):
             yield Obstacle(code="terminal-line", pid=master[0], fd=master[1], what=name)
         for pid, fd in (master, *([others[name]] if name in others else [])):
+            if borrowed.is_exclusive(lender, pid, fd):
+                yield Obstacle(code="terminal-exclusive", pid=pid, fd=fd, what=name)
             if borrowed.has_input(lender, pid, fd):
                 yield Obstacle(code="terminal-unread", pid=pid, fd=fd, what=name)

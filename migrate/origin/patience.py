@@ -16,6 +16,8 @@ from migrate.errors import TookTooLong
 #: its undo before that, shall come before the time is over.
 BUILDING = 0.8
 
+_MANY = "That takes longer the more processes and threads it has, and the busier the host is."
+
 #: Step -> what was not finished, and what the user can do.
 _WORDS: Mapping[str, tuple[str, str]] = {
     "freeze": (
@@ -24,7 +26,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "dump": (
         "CRIU was still writing its images",
-        "Look for files and devices of it that do not answer.",
+        f"{_MANY} If it has few, look for files and devices of it that do not answer.",
     ),
     "isolate": ("its connections were still being read", ""),
     "stream": (
@@ -33,8 +35,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "restore": (
         "the destination was still building it",
-        "Look there for what CRIU waits for: a lock that somebody holds (lslocks), a device or a file system that"
-        " does not answer.",
+        f"{_MANY} If it has few, look there for what CRIU waits for: a lock that somebody holds (lslocks), a"
+        " device or a file system that does not answer.",
     ),
     "switch": (
         "the destination did not answer for the addresses yet",

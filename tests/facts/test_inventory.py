@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import pty
@@ -18,7 +19,7 @@ from netns import Namespace, eventually
 from programs import program
 
 from migrate import checks, inventory
-from migrate.checks.obstacles import NOTES
+from migrate.checks.obstacles import NOTES, notes
 from migrate.errors import KernelError, Refused
 from migrate.inventory import described, of_its_session, open_files, proc, waiters
 from migrate.pb.session_pb2 import File, ProcessInventory, Task
@@ -334,16 +335,33 @@ def test_devices(namespace: Namespace) -> None:
         assert codes(inventory.process(pid)) == [("device", "/dev/net/tun")]
 
 
+def has(family: int, kind: int) -> pytest.MarkDecorator:
+    """Skips what a kernel without such sockets cannot show."""
+    libc = ctypes.CDLL(None)
+    if (found := libc.socket(family, kind, 0)) >= 0:
+        os.close(found)
+    return pytest.mark.skipif(found < 0, reason=f"no sockets of address family {family}")
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
         ("a = socket.socket(2, 1, 262)", "MPTCP"),
         ("a = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", "AF_PACKET (address family 17)"),
+        pytest.param(
+            "a = socket.socket(40, socket.SOCK_STREAM)", "AF_VSOCK (address family 40)", marks=has(40, 1)
+        ),
+        pytest.param(
+            "libc = ctypes.CDLL(None); assert libc.socket(44, 3, 0) >= 0",
+            "one without an address (AF_XDP)",
+            marks=has(44, 3),
+        ),
     ],
 )
 def test_kinds_of_sockets(namespace: Namespace, code: str, kind: str) -> None:
     with program(code + "\nready()") as pid:
         assert codes(inventory.process(pid)) == [("socket-kind", kind)]
+        assert [one.code for one in open_files.again([pid], (), ()).obstacles] == ["socket-kind"]
 
 
 def test_udp_raw_netlink_and_unconnected(namespace: Namespace) -> None:
@@ -507,6 +525,19 @@ ready()
     os.close(read), os.close(write)
     assert [(one.pid, f"(PID {worker_pid})" in one.what) for one in found] == [(pid, True)]
     assert found[0].code in NOTES
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
+def test_a_sibling_that_it_has_made(namespace: Namespace) -> None:
+    """Its parent is that of the process, and lives: the note does not say otherwise."""
+    code = "other = ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0) or signal.pause()\n"
+    read, write = os.pipe()
+    with program(code + "print(other, flush=True); ready()", stdout=write) as pid:
+        other = int(os.read(read, 100))
+        [note] = notes(inventory.process(pid))
+    os.waitpid(other, 0)
+    os.close(read), os.close(write)
+    assert f"(PID {other})" in note and "CLONE_PARENT" in note
 
 
 def test_children_that_were_made_after_the_tree_was_listed(namespace: Namespace) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import select
 import signal
 import subprocess
 import time
@@ -64,6 +66,25 @@ libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
 f = libc.syscall(447, 0); os.ftruncate(f, 4096)
 m = libc.mmap(None, ctypes.c_size_t(4096), 3, 1, f, ctypes.c_long(0)); ctypes.memset(m, 7, 9)
 """
+MEMORY_EXECUTED = """
+if not os.environ.get("AGAIN"):
+    m = os.memfd_create("program")
+    with open("/proc/self/exe", "rb") as own: os.write(m, own.read())
+    line = open("/proc/self/cmdline", "rb").read().split(b"\\0")[:-1]
+    os.execve(m, line, {"AGAIN": "1", "PYTHONHOME": sys.base_prefix})
+ready()
+"""
+#: To say so asks no clock.
+WITHOUT_VDSO = """
+line = next(one for one in open("/proc/self/maps") if one.endswith("[vdso]\\n"))
+first, end = (int(number, 16) for number in line.split()[0].split("-"))
+open(sys.argv[1], "w").close()
+ctypes.CDLL(None).munmap(ctypes.c_void_p(first), ctypes.c_size_t(end - first)); signal.pause()
+"""
+DEEP = """
+os.chdir(os.path.dirname(sys.argv[1]))
+for _ in range(25): os.mkdir("d" * 199), os.chdir("d" * 199)
+"""
 #: Without any in the host's pool (MAP_NORESERVE): none is touched.
 HUGE = """
 libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long
@@ -102,6 +123,23 @@ SHARING = """
 if ctypes.CDLL(None).syscall(56, %s | 17, 0, 0, 0, 0) == 0: time.sleep(1000)
 """
 x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of clone(2)")
+
+
+def epolls_with_parameters() -> bool:
+    with select.epoll() as epoll:
+        try:
+            fcntl.ioctl(epoll, 0x80088A02, bytes(8))
+        except OSError:
+            return False
+    return True
+
+
+def pidfds_of_threads() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid(), os.O_EXCL))
+    except OSError:
+        return False
+    return True
 
 
 EBPF = """
@@ -253,6 +291,42 @@ def found_in(code: str) -> set[str]:
         pytest.param(
             SECRET + "os.close(f); ready()", "secret-memory", id="secret memory that is mapped alone"
         ),
+        pytest.param(
+            "f = os.pidfd_open(os.getpid(), os.O_EXCL); ready()",
+            "pidfd-thread",
+            id="a pidfd of a thread",
+            marks=pytest.mark.skipif(not pidfds_of_threads(), reason="a kernel without PIDFD_THREAD (6.9)"),
+        ),
+        pytest.param(
+            "q = b'/of-a-test'; m = ctypes.CDLL(None).mq_open(q, 0o102, 0o600, None); assert m >= 0\n"
+            "ctypes.CDLL(None).mq_unlink(q); ready()",
+            "message-queue",
+            id="a POSIX message queue",
+        ),
+        pytest.param(
+            "libc = ctypes.CDLL(None); assert libc.syscall(428, -100, b'/tmp', 1) >= 0; ready()",
+            "foreign-place",
+            id="a detached mount",
+        ),
+        pytest.param(
+            "a = socket.create_server(('127.0.0.1', 0)); b = socket.create_connection(a.getsockname())\n"
+            "libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long\n"
+            "assert libc.mmap(None, ctypes.c_size_t(4096), 1, 1, b.fileno(), ctypes.c_long(0)) > 0; ready()",
+            "mapped-socket",
+            id="a connection that is mapped",
+        ),
+        pytest.param(DEEP + "ready()", "path-length", id="a directory too deep"),
+        pytest.param(
+            DEEP + "f = open('file', 'w'); os.chdir('/tmp'); ready()", "path-length", id="a file too deep"
+        ),
+        pytest.param(
+            DEEP + "import mmap; f = open('file', 'wb+'); f.truncate(4096); m = mmap.mmap(f.fileno(), 4096)\n"
+            "f.close(); os.chdir('/tmp'); ready()",
+            "path-length",
+            id="a mapped file too deep",
+        ),
+        pytest.param(MEMORY_EXECUTED, "memory-executed", id="a program out of memory"),
+        pytest.param(WITHOUT_VDSO, "vdso", id="no vDSO"),
         pytest.param(HUGE % "2 | 0x20" + "ready()", "huge-pages", id="huge pages"),
         pytest.param(HUGE % "1 | 0x20" + "ready()", "huge-pages", id="shared huge pages"),
         pytest.param(HUGE_FILE + "ready()", "huge-pages", id="a memfd of huge pages"),
@@ -292,6 +366,14 @@ def test_a_child_that_is_stopped(namespace: Namespace) -> None:
         (found,) = inventory.process(pid).obstacles
         os.kill(found.pid, signal.SIGKILL)
     assert found.code == "stopped-child" and found.code in NOTES and found.pid != pid
+
+
+def test_a_hint_for_writing(namespace: Namespace) -> None:
+    """Seen by the check alone: it is no more than a note."""
+    code = "f = open(sys.argv[1] + 'f', 'w'); fcntl.fcntl(f, 1036, struct.pack('=Q', 2)); g = open(f.name)\n"
+    with program(code + "h = open(f.name + 'h', 'w'); ready()") as pid:
+        found = inventory.process(pid).obstacles
+    assert {one.code for one in found} == {"write-hint"} <= set(NOTES) and len(found) == 2
 
 
 def test_secret_memory_that_was_given_back(namespace: Namespace) -> None:
@@ -342,6 +424,20 @@ def test_pressure_of_a_cgroup(namespace: Namespace) -> None:
         ),
         pytest.param(
             "m, s = os.openpty(); os.write(m, b'half'); os.read(m, 9); ready()", "terminal-line", id="a line"
+        ),
+        pytest.param(
+            "import termios; m, s = os.openpty(); a = termios.tcgetattr(s); a[3] &= ~termios.ICANON\n"
+            "termios.tcsetattr(s, 0, a); fcntl.ioctl(s, termios.TIOCEXCL); ready()",
+            "terminal-exclusive",
+            id="a terminal for itself",
+        ),
+        pytest.param(
+            EPOLL + "fcntl.ioctl(epoll, 0x40088A01, struct.pack('=IHBB', 50, 16, 1, 0)); ready()",
+            "epoll-busy",
+            id="busy polling",
+            marks=pytest.mark.skipif(
+                not epolls_with_parameters(), reason="a kernel without EPIOCSPARAMS (6.9)"
+            ),
         ),
         pytest.param(WATCH % "0x4000100" + "ready()", "watch-unlinked", id="a watch without deleted files"),
         pytest.param("ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); ready()", "memory-merge", id="KSM"),

@@ -96,6 +96,19 @@ def test_all_steps_of_the_gap_have_theirs_together() -> None:
     assert "lock" in caught.value.problem.hint and "--max-gap" in caught.value.problem.hint
 
 
+@pytest.mark.parametrize("step", ["dump", "restore"])
+def test_a_large_tree_is_slow_before_anything_hangs(step: str) -> None:
+    clock = Clock()
+    patience = Patience(60, 10, clock)
+    patience.begin_gap()
+    patience.begin_step(step)
+    clock.now_s = 10.5
+    with pytest.raises(TookTooLong) as caught:
+        patience.check()
+    assert caught.value.problem.hint.startswith("That takes longer the more processes and threads it has")
+    assert caught.value.problem.hint.endswith("Or allow more with --max-gap.")
+
+
 def test_a_hold_is_not_taken_for_the_step_before_it() -> None:
     """Which had been finished."""
     clock = Clock()

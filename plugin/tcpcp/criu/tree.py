@@ -22,8 +22,8 @@ _MOST_SCANS = 50
 _FEW_SCANS = 5
 
 _SOCKET = "socket:["
-#: What a descriptor leads to whose path the kernel does not tell.
-TOO_LONG = "/... (a path of more than 4096 bytes)"
+#: What a descriptor leads to whose path the kernel does not tell. Source: include/uapi/linux/limits.h PATH_MAX.
+TOO_LONG = "/... (a path of 4096 bytes or more)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def descriptors(pid: int) -> dict[int, str]:
     """Return what each open descriptor of *pid* points to, e.g. ``socket:[123]`` or ``/etc/passwd``.
 
     A zombie has none. A descriptor that is closed during the call is left out. A path that is longer than the
-    kernel tells (4096 bytes) is :data:`TOO_LONG`; through the link it is found all the same.
+    kernel tells is :data:`TOO_LONG`; through the link it is found all the same.
 
     :raises KernelError: ESRCH, there is no such process.
     :raises PermissionDenied: the process is not ours to look into.

@@ -141,6 +141,12 @@ def test_an_obstacle_of_a_newer_version() -> None:
     assert "warp" in only(reasons(process(obstacles=[Obstacle(code="new", pid=3, what="warp")]))).text
 
 
+@pytest.mark.parametrize("what", ["anon_inode:[io_uring]", "anon_inode:[userfaultfd]"])
+def test_advice_for_io_uring_is_for_that_alone(what: str) -> None:
+    found = Obstacle(code="anonymous", pid=100, fd=5, what=what)
+    assert ("io_uring" in only(reasons(process(obstacles=[found]))).remedy) == ("io_uring" in what)
+
+
 # --- nothing makes the checks fail ----------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def test_errors_of_a_log(tmp_path: Path) -> None:
     file.write_text(
         "\n".join([*DUMP[:1], *TERMINAL, *[f"(00.07) Error (x.c:1): follows {i}" for i in range(90)]])
     )
-    assert log.errors(file)[: len(TERMINAL)] == TERMINAL and len(log.errors(file)) == log.LOG_LINES
+    assert log.errors(file)[: len(TERMINAL) - 1] == TERMINAL[1:] and len(log.errors(file)) == log.LOG_LINES
     file.write_text(DUMP[0])
     assert log.errors(file) == [DUMP[0]]
     file.write_text("(00.001) fine\n")

@@ -23,13 +23,13 @@ from migrate.errors import MigrateError
 from migrate.files import locks
 from migrate.files.content import Digests
 from migrate.files.leases import parse
-from migrate.inventory import compared, inside, neighbours, storage
+from migrate.inventory import beside, compared, inside, neighbours, storage
 from migrate.inventory.file_facts import database
 from migrate.inventory.files import Files
 from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
 from migrate.origin.carried_files import CarriedFiles
-from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory
+from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 from migrate.processes import mounts
 from migrate.request import Along
 
@@ -170,11 +170,11 @@ def test_what_lies_beside(tmp_path: Path) -> None:
     for name in ("base.rdb", "incr.aof", "app.log", ".hidden"):
         (folder / name).write_text("x")
     aof = data(str(folder / "incr.aof"), append_only=True, uid=os.geteuid())
-    beside = list(neighbours.of([aof]))
-    assert [one.path for one in beside] == [str(folder / "base.rdb")]
+    found = list(neighbours.of([aof]))
+    assert [one.path for one in found] == [str(folder / "base.rdb")]
     assert not list(neighbours.of([aof], [str(folder)]))
-    there = [one for one in [aof, *beside] if one.use != File.NEIGHBOUR]
-    moving = process(files=[aof, *beside]), None, destination(files=there)
+    there = [one for one in [aof, *found] if one.use != File.NEIGHBOUR]
+    moving = process(files=[aof, *found]), None, destination(files=there)
     reason = only(reasons(*moving, copy_files=True))
     assert reason.code == "files-beside" and "base.rdb" in reason.text
     assert f"--copy-tree {folder}" in reason.remedy
@@ -193,6 +193,16 @@ def test_what_a_directory_has_inside(tmp_path: Path) -> None:
     assert sorted(inside.of(str(tmp_path), {*known, str(tmp_path / "sub/page")})) == [".env", "empty", "link"]
     assert len(inside.of(str(tmp_path), known)) == 3
     assert inside.of(str(tmp_path / "empty"), known) == []
+
+
+def test_a_directory_that_is_removed_while_it_is_looked_at(tmp_path: Path) -> None:
+    """A program goes on, and may do so all the time; in the freeze it is looked at again."""
+    gone = File(path=str(tmp_path / "gone"), use=File.WORKING_DIRECTORY, directory=True)
+    inside.add([gone])
+    assert list(gone.below) == []
+    assert list(neighbours.of([data(f"{gone.path}/data")])) == []
+    tree = ProcessInventory()
+    assert beside.add(tree, [gone.path], copying=False) == [] and not tree.files[0].exists
 
 
 def test_a_directory_is_not_made_empty(tmp_path: Path) -> None:
