@@ -121,7 +121,7 @@ def _other_content(here: File, there: File, copying: bool) -> Reason | None:
         return Reason("other-build", DESTINATION, text, _same_package(here))
     if here.append_only and not copying:
         return None
-    remedy = f"Pass --copy-files, which replaces it, or {_SHARED}." if here.written else _copy_there(here)
+    remedy = f"Pass --copy-files, which replaces it, or {_SHARED}." if here.written else _same_package(here)
     if here.size_bytes != there.size_bytes:
         text = f"{here.path} has {size(there.size_bytes)} there and {size(here.size_bytes)} at the origin"
         if size(there.size_bytes) == size(here.size_bytes):
@@ -152,17 +152,10 @@ def _id(file: File) -> str:
     return file.build_id.hex()[:_DIGITS] or "none"
 
 
-def _copy_there(here: File) -> str:
-    """What only grows has another size each time that it is looked at."""
-    remedy = _same_package(here)
-    if here.use in _CODE:
-        return remedy
-    return (
-        f"{remedy} If somebody goes on writing it here, remove the one there instead, and pass --copy-files."
-    )
-
-
 def _same_package(here: File) -> str:
     if here.use in _CODE:
         return f"Install the same version there of the package that `dpkg -S {here.path}` names."
-    return f"Copy it there: rsync -a {here.path} HOST:{here.path}."
+    # What grows has another size each time it is copied by hand; a program with its owner's rights is not copied.
+    more = "If somebody goes on writing it here, remove the one there instead, and pass --copy-files."
+    remedy = f"Copy it there: rsync -a {here.path} HOST:{here.path}."
+    return remedy if here.mode & _SET_ID else f"{remedy} {more}"

@@ -97,8 +97,8 @@ class CarriedFiles:
     def _remember(self, process: ProcessInventory, there: HostInventory) -> None:
         for here, its in sorted(checks_files.pairs(process, there), key=lambda pair: _weight(pair[0])):
             self._known[here.path] = here
-            is_used = here.written or (here.directory and here.use == File.OPEN)
-            if is_used and file_differences.same_place(here, its):
+            # Of an open directory it matters where both read it.
+            if (here.written or here.directory) and file_differences.same_place(here, its):
                 self._shared.add(here.path)
             if here.append_only and its.exists and not self._copying:
                 self._logs.add(here.path)
@@ -145,8 +145,8 @@ class CarriedFiles:
         :raises MigrateError: it has not, and they may not be copied.
         """
         found, self.renamed = again.files, again.renamed
-        reading = [one for one in found if one.read_in_part and one.path not in self._shared]
-        found_different.require_none_read_in_part(self._compared(reading))
+        # What has been opened since the check may be on storage that both share, too.
+        found_different.require_none_read_in_part(found, self._shared, self._compared)
         found_different.require_written_alone(found, self._shared)
         found_different.require_no_lock(found, self._shared)
         self._require_none_beside(found)
@@ -160,8 +160,7 @@ class CarriedFiles:
         late = [one for one in files.values() if one.path not in self._known]
         files |= self._closed_since(files)
         for path in self._shared & files.keys():
-            if not files[path].directory:
-                _flush(path)
+            copies.flush(path)
         written = [one for one in files.values() if self._may_differ(one)]
         changed = [
             one for one in written if self._digests.changed(one.path, mapped_shared=one.path in mapped)
@@ -259,12 +258,3 @@ class CarriedFiles:
 
 def _weight(one: File) -> tuple[bool, bool]:
     return one.use != File.WATCHED, one.mapped_shared
-
-
-def _flush(path: str) -> None:
-    """What the process has written to a file that both hosts see must have reached its server."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

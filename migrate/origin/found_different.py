@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from migrate.checks import beside, directories, file_differences, writable
 from migrate.checks import files as checks_files
@@ -29,9 +29,12 @@ def require_names_free(pairs: Iterable[tuple[File, File]]) -> None:
         _require_no(checks_files.deleted_name_taken(one, there))
 
 
-def require_none_read_in_part(pairs: Iterable[tuple[File, File]]) -> None:
-    """No directory has been read in part that is another one there. :raises MigrateError: one has."""
-    for one, there in pairs:
+def require_none_read_in_part(
+    found: Iterable[File], shared: Collection[str], compare: Callable[[list[File]], list[tuple[File, File]]]
+) -> None:
+    """No directory of *found* has been read in part that is another one there. :raises MigrateError: one has."""
+    reading = [one for one in found if one.read_in_part and one.path not in shared]
+    for one, there in compare(reading):
         _require_no(directories.read_in_part(one, shared=file_differences.same_place(one, there)))
 
 

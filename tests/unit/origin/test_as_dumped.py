@@ -17,7 +17,7 @@ from migrate.pb.session_pb2 import File
 def dumped(folder: Path, *sizes: tuple[Path, int | None]) -> Path:
     """As CRIU writes it: of what is only appended to it writes no size."""
     owner = {"uid": 0, "euid": 0, "signum": 0, "pid_type": 0, "pid": 0}
-    reg = {"flags": "O_RDONLY", "pos": 0, "fown": owner}
+    reg = {"flags": "O_RDWR", "pos": 0, "fown": owner}
     entries = [
         {
             "type": "REG",
