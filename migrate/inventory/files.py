@@ -18,10 +18,6 @@ from tcpcp.criu.tree import TOO_LONG
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 
-_LINKS = {"exe": "the program", "cwd": "the working directory", "root": "the root directory"}
-#: A path must be shorter. Source: include/uapi/linux/limits.h PATH_MAX.
-_PATH_BYTES = 4096
-
 #: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
 _KERNELS_OWN = "["
 
@@ -71,6 +67,7 @@ class Files:
 
         :raises Gone: the process has ended.
         """
+        # CRIU opens it anew by its path, and memory has none.
         if no_file.is_memory(program := proc.link(pid, "exe"), f"/proc/{pid}/exe"):
             self._obstacle("memory-executed", pid, program)
         else:
@@ -86,8 +83,7 @@ class Files:
         :raises Gone: the process has ended.
         """
         mappings = proc.maps(pid)
-        if vdso.is_missing(mappings):
-            self._obstacle("vdso", pid, "[vdso]")
+        self.obstacles.extend(vdso.obstacles(pid, mappings))
         for mapping in own_ipc.without_segments(pid, mappings):
             if "s" in mapping.mode:
                 self.shared.append((pid, mapping))
@@ -109,9 +105,9 @@ class Files:
             return
         if status.st_dev == namespaces.device():
             self._obstacle("namespace-file", pid, path, fd=fd)
+        # Told before what kind of file it is: CRIU refuses any of these.
         elif info.mount_id not in mounts:
-            code = "message-queue" if no_file.is_message_queue(f"/proc/{pid}/fd/{fd}") else "foreign-mount"
-            self._obstacle("foreign-place" if info.flags & os.O_PATH else code, pid, path, fd=fd)
+            self._obstacle(no_file.foreign(f"/proc/{pid}/fd/{fd}", info.flags), pid, path, fd=fd)
         elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             self._device(pid, fd, path, status)
         elif stat.S_ISSOCK(status.st_mode):
@@ -151,8 +147,9 @@ class Files:
         path = proc.link(pid, name)
         if path in self._known:
             return
+        # Nor can its file be told, or looked at by a path.
         if path == TOO_LONG:
-            self._obstacle("path-length", pid, _LINKS[name])
+            self._obstacle("path-length", pid, f"/proc/{pid}/{name}")
             return
         with proc.looking(pid):
             path, status = paths.looked_at(path, f"/proc/{pid}/{name}")
@@ -165,13 +162,13 @@ class Files:
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
         if self._no_file(pid, mapping.path, f"/proc/{pid}/map_files/{mapping.range}"):
             return
-        if len(os.fsencode(mapping.path)) >= _PATH_BYTES:
+        if paths.is_too_long(mapping.path):
+            # The kernel shows it here as a whole, and tells no link to it.
             self._obstacle("path-length", pid, "a mapping")
         elif mapping.path.startswith("/"):
             self._add_mapped_file(pid, mapping)
         elif not mapping.path.startswith(_KERNELS_OWN):
-            code = "mapped-socket" if mapping.path.startswith("socket:") else "anonymous"
-            self._obstacle(code, pid, mapping.path)
+            self._obstacle(no_file.mapped(mapping.path), pid, mapping.path)
 
     def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
         """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""

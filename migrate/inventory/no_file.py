@@ -48,9 +48,16 @@ def obstacle(path: str, through: str) -> str:
     return code if is_memory(path, through) else ""
 
 
-def is_message_queue(through: str) -> bool:
-    """Whether it is one of POSIX, mq_open(3); *through* as of :func:`obstacle`."""
-    return _magic(through) == _MQUEUE_MAGIC
+def foreign(through: str, flags: int) -> str:
+    """The obstacle that a descriptor is on no mount of the process; *through* as of :func:`obstacle`."""
+    if flags & os.O_PATH:
+        return "foreign-place"
+    return "message-queue" if _magic(through) == _MQUEUE_MAGIC else "foreign-mount"
+
+
+def mapped(path: str) -> str:
+    """The obstacle that is a mapping of no path and not the kernel's own."""
+    return "mapped-socket" if path.startswith("socket:") else "anonymous"
 
 
 def _magic(through: str) -> int:

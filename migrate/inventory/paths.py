@@ -13,6 +13,14 @@ _DELETED = " (deleted)"
 _MOST_LOOKED_AT = 10_000
 
 
+#: A path must be shorter. Source: include/uapi/linux/limits.h PATH_MAX.
+_PATH_BYTES = 4096
+
+
+def is_too_long(path: str) -> bool:
+    return len(os.fsencode(path)) >= _PATH_BYTES
+
+
 def leads_to(path: str, status: os.stat_result) -> bool:
     """Whether *path* leads to that file: below a later mount, or beyond a bind mount of a part, none does."""
     with contextlib.suppress(OSError):

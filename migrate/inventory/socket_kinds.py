@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
+from collections.abc import Iterator
+
+from migrate.pb.session_pb2 import Obstacle
+from tcpcp.errors import KernelError
 
 _SO_NETNS_COOKIE = 71
 _IPPROTO_UDPLITE = 136
@@ -28,6 +34,17 @@ def unsupported(sock: socket.socket) -> str:
     if sock.proto not in _PROTOCOLS:
         return _PROTOCOL_NAMES.get(sock.proto, f"IP protocol {sock.proto}")
     return ""
+
+
+@contextlib.contextmanager
+def nameless(obstacles: list[Obstacle], pid: int, fd: int) -> Iterator[None]:
+    """Add a socket without getsockname(2), of which Python cannot say what it is, when it is borrowed."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        obstacles.append(Obstacle(code="socket-kind", pid=pid, fd=fd, what="one without an address (AF_XDP)"))
 
 
 def _name(family: int) -> str:

@@ -163,7 +163,9 @@ def _collect_others(
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
             else:
-                _other_or_nameless(lender, one, cookie, found)
+                # A kind may show no more than that it is a socket.
+                with socket_kinds.nameless(found.obstacles, *one.holders[0]):
+                    _other(lender, one, cookie, found)
 
 
 def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[int], found: Sockets) -> None:
@@ -234,16 +236,6 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
         for one in found.names:
             if row.name in (one.name, one.bound_name):
                 one.backlog = row.unsent
-
-
-def _other_or_nameless(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
-    """As :func:`_other`; of a socket without getsockname(2) Python cannot tell what it is."""
-    try:
-        _other(lender, held, cookie, found)
-    except KernelError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        found.obstacles.append(_obstacle("socket-kind", held, "one without an address (AF_XDP)"))
 
 
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrate.inventory.proc import Mapping
+from migrate.pb.session_pb2 import Obstacle
 
 _NAME = "[vdso]"
 
 
-def is_missing(mappings: Iterable[Mapping]) -> bool:
-    """Whether none of *mappings*, all that a process has, is one; no, if it has ended, or nobody has one here."""
+def obstacles(pid: int, mappings: Iterable[Mapping]) -> Iterator[Obstacle]:
+    """Yield that none of *mappings*, all that *pid* has, is one; not if it has ended, or nobody has one here."""
     names = {one.path for one in mappings}
-    return bool(names) and _NAME not in names and _is_usual()
+    if names and _NAME not in names and _is_usual():
+        yield Obstacle(code="vdso", pid=pid, what=_NAME)
 
 
 @functools.cache
