@@ -18,7 +18,7 @@ from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.holders import Held, Key
 from migrate.inventory.outside import Hit, Things
-from migrate.pb.session_pb2 import Obstacle
+from migrate.pb.session_pb2 import File, Obstacle
 from migrate.processes import unix_diag
 from tcpcp.errors import KernelError, PermissionDenied
 from tcpcp.kernel.pidfd import Lender
@@ -114,8 +114,14 @@ class _Judge:
             yield _obstacle("memory-outside", ours, writers, path)
         else:
             if reads and writes and writers:
-                self._files.add_writers(key, list(_names(writers)))
+                self._add_writers(key, list(_names(writers)))
             yield from self._beside(key, hits, writers, path, told=reads and writes)
+
+    def _add_writers(self, key: Key, names: list[str]) -> None:
+        """Say of the file who writes it beside the tree."""
+        for file in self._files.found:
+            if (file.device, file.inode) == key and file.use in (File.OPEN, File.MAPPED):
+                file.writers.extend(name for name in names if name not in file.writers)
 
     def _mapping(self, key: Key) -> Iterator[Held]:
         if key in self._things.mapped:

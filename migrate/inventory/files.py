@@ -18,9 +18,6 @@ from tcpcp.criu.tree import TOO_LONG
 #: What O_TMPFILE has beside O_DIRECTORY.
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 
-#: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
-_KERNELS_OWN = "["
-
 #: What is below these is made anew by the other kernel.
 _KERNEL_MADE = ("/proc/", "/sys/")
 
@@ -121,12 +118,6 @@ class Files:
             if has_facts and path not in self._known and not info.leased:
                 file_facts.add(file, f"/proc/{pid}/fd/{fd}")
 
-    def add_writers(self, key: tuple[int, int], names: Collection[str]) -> None:
-        """Add to the file of that device and inode who writes it beside the tree."""
-        for file in self._found.values():
-            if (file.device, file.inode) == key and file.use in (File.OPEN, File.MAPPED):
-                file.writers.extend(name for name in names if name not in file.writers)
-
     def add_watched(self, pid: int, fd: int, path: str) -> None:
         """Add what is at *path*, which the descriptor *fd* of *pid* watches.
 
@@ -162,13 +153,11 @@ class Files:
     def _add_mapping(self, pid: int, mapping: proc.Mapping) -> None:
         if self._no_file(pid, mapping.path, f"/proc/{pid}/map_files/{mapping.range}"):
             return
-        if paths.is_too_long(mapping.path):
-            # The kernel shows it here as a whole, and tells no link to it.
-            self._obstacle("path-length", pid, "a mapping")
-        elif mapping.path.startswith("/"):
+        code, what = no_file.mapped(mapping.path)
+        if code:
+            self._obstacle(code, pid, what)
+        elif what.startswith("/"):
             self._add_mapped_file(pid, mapping)
-        elif not mapping.path.startswith(_KERNELS_OWN):
-            self._obstacle(no_file.mapped(mapping.path), pid, mapping.path)
 
     def _no_file(self, pid: int, path: str, through: str, fd: int | None = None) -> bool:
         """Whether it is memory that *through* leads to, or has no place there; that is an obstacle."""

@@ -16,6 +16,8 @@ from migrate.inventory import paths
 #: How its name begins -> the obstacle.
 _KINDS = {"/SYSV": "sysv-shm", "/secretmem (deleted)": "secret-memory"}
 _MEMORY = ("/memfd:", "/dev/zero (deleted)", "/anon_hugepage", "/[aio]", *_KINDS)
+#: Mappings of no file: the heap, a stack, the vDSO, memory with a name.
+_KERNELS_OWN = "["
 #: include/uapi/linux/magic.h; statfs(2) has it first, a long.
 _HUGETLBFS_MAGIC = 0x958458F6
 #: ipc/mqueue.c
@@ -55,9 +57,14 @@ def foreign(through: str, flags: int) -> str:
     return "message-queue" if _magic(through) == _MQUEUE_MAGIC else "foreign-mount"
 
 
-def mapped(path: str) -> str:
-    """The obstacle that is a mapping of no path and not the kernel's own."""
-    return "mapped-socket" if path.startswith("socket:") else "anonymous"
+def mapped(path: str) -> tuple[str, str]:
+    """The obstacle that is a mapping of no file, and what it is of; or "", of a file or the kernel's own."""
+    if paths.is_too_long(path):
+        # The kernel shows it here as a whole, and tells no link to it.
+        return "path-length", "a mapping"
+    if path.startswith(("/", _KERNELS_OWN)):
+        return "", path
+    return ("mapped-socket" if path.startswith("socket:") else "anonymous"), path
 
 
 def _magic(through: str) -> int:
