@@ -143,11 +143,21 @@ def test_a_non_blocking_socket_bound_beforehand(hosts: Hosts) -> None:
 # --- nothing is tried that must not be (paper 7.1) ------------------------------------------------------
 
 
+def not_of_tcp(call: Callable[..., None]) -> Callable[..., None]:
+    """*call*, for a socket that only asks whether an address exists."""
+
+    def made(sock: socket.socket, *words: object) -> None:
+        assert sock.type == socket.SOCK_DGRAM, "a call"
+        call(sock, *words)
+
+    return made
+
+
 def test_everything_is_refused_before_the_first_call(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     sock, _ = hosts.connect()
     ici = passed(hosts, sock)
     for name in ("set_repair", "set_int", "set_bytes"):
-        monkeypatch.setattr(tcp_repair, name, lambda *_: pytest.fail("a call"))
+        monkeypatch.setattr(tcp_repair, name, not_of_tcp(getattr(tcp_repair, name)))
     monkeypatch.setattr(holding, "isolate", lambda *_: pytest.fail("a filter"))
     wrong = {
         "state is LISTEN": dataclasses.replace(ici, state=State.LISTEN),
