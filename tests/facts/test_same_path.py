@@ -58,6 +58,17 @@ def test_round_trip_time_and_window(hosts: Hosts, kind: str) -> None:
     assert_no_reset(hosts)
 
 
+@pytest.mark.parametrize("rtt_us", (50, 1131, 1999))
+def test_a_round_trip_time_between_two_ticks_is_no_shorter(hosts: Hosts, rtt_us: int) -> None:
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = faster(calls.get(sock), rtt_us, 10)
+        calls.release(sock)
+        made = calls.create(ici, same_path=True)
+        assert rtt_us <= tcp_repair.get_info(made).rtt <= 4000
+        calls.activate(made)
+
+
 def created_elsewhere(hosts: Hosts, rtt_us: int) -> int:
     """Until it would send for the second time, in us."""
     sock, _peer = hosts.connect()

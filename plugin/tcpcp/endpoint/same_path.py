@@ -207,7 +207,8 @@ def teach_rtt(
     """
     assert ici.timestamp is not None
     tick_us = 1 if ici.timestamp.microseconds else 1000
-    ticks = max(ici.congestion.srtt_us // tick_us, 1) if rtt_us is None else rtt_us // tick_us
+    # Rounded up: with a time that is too short the timer would send again what is under way.
+    ticks = -(-ici.congestion.srtt_us // tick_us) if rtt_us is None else rtt_us // tick_us
     echo = seq.add(tcp_repair.get_timestamp(sock), -ticks) or 1
     known = ici.timestamp.ts_recent is not None
     # A segment behind rcv_wup leaves the kernel's ts_recent alone (tcp_replace_ts_recent()).
