@@ -6,12 +6,9 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from migrate.inventory import attributes, inside, neighbours, storage, walked
+from migrate.inventory import attributes, inside, neighbours, paths, storage, walked
 from migrate.inventory.described import NOT_OPENED, describe, stored_bytes
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
-
-#: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
-_PATH_BYTES = 4096
 
 
 def add(process: ProcessInventory, trees: Iterable[str], *, copying: bool) -> list[str]:
@@ -77,10 +74,11 @@ def _below(top: str) -> Iterator[tuple[str, os.stat_result]]:
 def _obstacle(path: str, status: os.stat_result) -> str:
     """The kind of obstacle that a file of a tree is, "" for none."""
     try:
-        if len(path.encode()) >= _PATH_BYTES:
-            return "tree-path"
+        path.encode()
     except UnicodeEncodeError:
         return "tree-name"
+    if paths.is_too_long(path):
+        return "tree-path"
     set_id = stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID)
     return "tree-set-id" if set_id else ""
 

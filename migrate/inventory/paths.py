@@ -11,13 +11,12 @@ import os
 _DELETED = " (deleted)"
 #: So many names of a directory, to find another one of a file.
 _MOST_LOOKED_AT = 10_000
-
-
-#: A path must be shorter. Source: include/uapi/linux/limits.h PATH_MAX.
+#: A path must be shorter than this, or no call takes it as a whole. Source: include/uapi/linux/limits.h PATH_MAX.
 _PATH_BYTES = 4096
 
 
 def is_too_long(path: str) -> bool:
+    """Whether no call takes it as a whole."""
     return len(os.fsencode(path)) >= _PATH_BYTES
 
 

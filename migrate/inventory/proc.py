@@ -20,7 +20,7 @@ from migrate.processes import mounts
 from migrate.processes import stat as stats
 from migrate.processes.stat import Stat, parse
 from migrate.processes.stat import pids as pids
-from tcpcp.criu.tree import TOO_LONG
+from tcpcp.criu.tree import target
 from tcpcp.errors import KernelError as TcpcpKernelError
 from tcpcp.errors import PermissionDenied
 
@@ -273,12 +273,7 @@ def mount_ids(pid: int) -> set[int]:
 def link(pid: int, name: str) -> str:
     """Return what /proc/PID/*name* points to, e.g. ``cwd`` or ``exe``; ``TOO_LONG`` as of descriptors."""
     with looking(pid):
-        try:
-            return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            return TOO_LONG
+        return target(f"/proc/{pid}/{name}")
 
 
 def namespaces(pid: int) -> dict[str, str]:

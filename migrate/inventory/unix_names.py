@@ -85,10 +85,8 @@ def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
     """
     if not name.startswith("/"):
         return False  # see cannot_be_cut()
-    with contextlib.suppress(OSError):
-        there = os.lstat(name)
-        if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
-            return False
+    if paths.leads_to(name, status):
+        return False
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/root") == "/"  # noqa: PTH115
     return False

@@ -16,22 +16,35 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import State
 
 
+class Stop:
+    """In the place of the last look before the isolation: the child stands there until it may go on."""
+
+    def __init__(self) -> None:
+        (self._told, self._tells), (self._goes, self._go) = os.pipe(), os.pipe()
+        self._look = twins.require_none
+
+    def __call__(self, *args: object) -> None:
+        self._look(*args)  # type: ignore[arg-type]
+        os.write(self._tells, b".")
+        os.read(self._goes, 1)
+
+    def wait(self) -> None:
+        assert os.read(self._told, 1) == b"."
+
+    def go_on(self) -> None:
+        os.write(self._go, b".")
+
+
 @pytest.mark.parametrize("kind", ("v4", "v6"))
 def test_both_have_looked_before_either_isolates(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The child has seen that it is not in repair mode, and stands there while the parent gets it."""
     sock, peer = hosts.connect(kind)
-    (told, tells), (goes, go) = os.pipe(), os.pipe()
-    looked = twins.require_none
-
-    def stops(*args: object) -> None:
-        looked(*args)  # type: ignore[arg-type]
-        os.write(tells, b".")
-        os.read(goes, 1)
+    stop, looked = Stop(), twins.require_none
 
     def get_late() -> None:
-        monkeypatch.setattr(calls.twins, "require_none", stops)
+        monkeypatch.setattr(calls.twins, "require_none", stop)
         with pytest.raises(tcpcp.AlreadyGot, match="another program"):
             tcpcp.get(sock)
 
@@ -42,9 +55,9 @@ def test_both_have_looked_before_either_isolates(
 
     with hosts.here.entered(), child(get_late, get_again) as one:
         one.send()
-        assert os.read(told, 1) == b"."
+        stop.wait()
         tcpcp.get(sock)
-        os.write(go, b".")
+        stop.go_on()
         one.wait()
         assert is_held(peer)
         tcpcp.resume(sock)
@@ -62,24 +75,18 @@ def test_one_that_has_ended(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> No
     eventually(lambda: tcp_repair.get_state(sock) == State.CLOSE_WAIT, "the peer has closed")
     sock.shutdown(socket.SHUT_WR)
     eventually(lambda: tcp_repair.get_state(sock) == State.CLOSE, "it has ended")
-    (told, tells), (goes, go) = os.pipe(), os.pipe()
-    looked = twins.require_none
-
-    def stops(*args: object) -> None:
-        looked(*args)  # type: ignore[arg-type]
-        os.write(tells, b".")
-        os.read(goes, 1)
+    stop = Stop()
 
     def get_late() -> None:
-        monkeypatch.setattr(calls.twins, "require_none", stops)
+        monkeypatch.setattr(calls.twins, "require_none", stop)
         with pytest.raises(tcpcp.AlreadyGot):
             tcpcp.get(sock)
 
     with hosts.here.entered(), child(get_late) as one:
         one.send()
-        assert os.read(told, 1) == b"."
+        stop.wait()
         ici = tcpcp.get(sock)
-        os.write(go, b".")
+        stop.go_on()
         one.wait()
         one.end()
         assert ici.receive_queue.data == b"to be read"

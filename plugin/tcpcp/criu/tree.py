@@ -6,6 +6,7 @@ still true when the caller reads it: a process that ends meanwhile is reported a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -94,17 +95,24 @@ def descriptors(pid: int) -> dict[int, str]:
         directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name in os.listdir(directory):  # noqa: PTH208
-                try:
-                    found[int(name)] = os.readlink(name, dir_fd=directory)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    if error.errno != errno.ENAMETOOLONG:
-                        raise
-                    found[int(name)] = TOO_LONG
+                with contextlib.suppress(FileNotFoundError):
+                    found[int(name)] = target(name, directory)
         finally:
             os.close(directory)
     return found
+
+
+def target(link: str, directory: int | None = None) -> str:
+    """What *link*, of /proc and relative to *directory*, leads to; :data:`TOO_LONG` where the kernel does not tell.
+
+    :raises OSError: as readlink(2).
+    """
+    try:
+        return os.readlink(link, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return TOO_LONG
 
 
 def sockets(pids: Iterable[int]) -> list[HeldSocket]:
