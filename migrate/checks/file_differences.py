@@ -157,5 +157,5 @@ def _same_package(here: File) -> str:
         return f"Install the same version there of the package that `dpkg -S {here.path}` names."
     # What grows has another size each time it is copied by hand; a program with its owner's rights is not copied.
     more = "If somebody goes on writing it here, remove the one there instead, and pass --copy-files."
-    remedy = f"Copy it there: rsync -a {here.path} HOST:{here.path}."
+    remedy = f"Copy it there: `rsync -a {here.path} HOST:{here.path}`."
     return remedy if here.mode & _SET_ID else f"{remedy} {more}"
