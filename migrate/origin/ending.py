@@ -89,7 +89,10 @@ class Ending:
         self._runs_there()
         self._close(undo.kill_origin)
         if record is not None:
-            self._heed(self._see_to_the_other_side(record, doubt.THERE))
+            found = self._see_to_the_other_side(record, doubt.THERE)
+            if found is None:
+                observed.not_since(self._report, self._move.request.host)
+            self._heed(found)
 
     def _read(self) -> Record:
         return records.read(self._journal.directory)

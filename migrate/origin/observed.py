@@ -64,6 +64,12 @@ def on_destination(report: Report, host: str, seen: Seen) -> None:
     report.notes += seen.notes
 
 
+def not_since(report: Report, host: str) -> None:
+    """The destination has said that it runs there, and could not be asked again: a link was lost meanwhile."""
+    if report.outcome is Outcome.MOVED:
+        report.where = f"ran on {host} as PID {report.destination_pid} when it was last seen there"
+
+
 def ended_there(report: Report, host: str) -> None:
     """It ran on the destination, and has ended."""
     report.outcome = Outcome.ENDED

@@ -213,7 +213,8 @@ def _true(world: World, trial: Trial, verdict: Verdict) -> None:
         if at > trial.looked_last_at() - LAST_LOOK_S or blow.fault == "exits"
     ]
     if verdict.copies == 0:
-        if said["outcome"] != "ENDED" and "has ended" not in said["where"] and not late:
+        unseen = said["where"].startswith("ran on")  # the link was lost before a last look
+        if said["outcome"] != "ENDED" and "has ended" not in said["where"] and not late and not unseen:
             verdict.findings.append(f"it is dead, and the report says {said['outcome']}: {said['where']}")
         return
     found = re.search(r"on (\w+) as PID (\d+)", said["where"])

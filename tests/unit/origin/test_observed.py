@@ -146,6 +146,15 @@ def test_what_else_was_seen_there_is_noted() -> None:
     assert moved(stopped, _7="T").where == "is stopped, as it was before, on b as PID 7"
 
 
+def test_nobody_has_looked_since() -> None:
+    report = moved(_7="S", _8="S")
+    observed.not_since(report, "b")
+    assert (report.outcome, report.where) == (Outcome.MOVED, "ran on b as PID 7 when it was last seen there")
+    ended = moved(_7="Z", _8="S")
+    observed.not_since(ended, "b")
+    assert ended.where == "was moved to b and has ended there"
+
+
 # --- what the destination looks at -----------------------------------------------------------------------
 
 
