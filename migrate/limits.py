@@ -108,6 +108,9 @@ CRIU_CLOSE_S = _limit("CRIU_CLOSE_S", 10, "a CRIU that dumped and was hung up: k
 CRIU_GIVE_UP_S = _limit("CRIU_GIVE_UP_S", 0.5, "a CRIU whose restore is given up: killed")
 CRIU_END_S = _limit("CRIU_END_S", 30, "a CRIU whose driver or agent has died: killed")
 RUNS_S = _limit("RUNS_S", 0.5, "a restored task, from CRIU's end to its own first instruction: seen as it is")
+BEGINS_S = _limit(
+    "BEGINS_S", 1, "restored tasks that neither wait nor run when CRIU was killed: taken for running"
+)
 LET_GO_S = _limit("LET_GO_S", 1, "a task that was let go until it is stopped no more: seen as it is")
 SIGNALLED_S = _limit("SIGNALLED_S", 0.5, "a process that got a signal when it was let go: seen as it is")
 EXEC_S = _limit(

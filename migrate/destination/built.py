@@ -12,7 +12,7 @@ from pathlib import Path
 from migrate import limits
 from migrate.errors import CriuError
 from migrate.pb.session_pb2 import TaskState
-from migrate.processes import identity
+from migrate.processes import identity, let_go
 from migrate.processes.watched import DEAD, STOPPED, Watched
 from tcpcp.criu import stages
 from tcpcp.kernel import diag
@@ -42,6 +42,7 @@ class Built:
                     f"CRIU did not build process {pid}",
                     "Its log is kept there, beside that of the migration.",
                 ) from None
+        self._tasks = found
         self._watched = Watched(found)
 
     def require(self) -> None:
@@ -71,6 +72,10 @@ class Built:
             if state in ("", *DEAD, *STOPPED):
                 text = f"process {pid} of the tree that was built was stopped by a signal before it ran"
                 raise _failed(text, "Look for who sent it, and try again.")
+
+    def any_runs(self) -> bool:
+        """Whether one of them runs, when CRIU is dead; see :func:`migrate.processes.let_go.any_runs`."""
+        return let_go.any_runs(self._tasks)
 
     def gone(self) -> bool:
         """Whether none of them is left."""

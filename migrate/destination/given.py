@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from migrate.destination import built
 from migrate.destination.stage import Ending, Left, Ready, Settled, Stage
 from migrate.destination.tree import BuiltTree, Holders, Stands
-from migrate.errors import CriuError, ProtocolError
+from migrate.errors import CriuError, MigrateError, ProtocolError
 from migrate.gap.packets import Segment
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import arrived, records
@@ -36,9 +36,24 @@ class Committed(Stands):
         self.use_up()
         self.ready.worker.heed = self.tree.built.require_alive
         self.ready.gate.switch.keep()
-        next((step for step in self.tree.rest if step.name == "pre-resume"), None)
+        problems = self._let_go()
         self._note(State.ACTIVATED)
-        return Activated(self.ready, self.tree, self._holders, self.root)
+        return Activated(self.ready, self.tree, self._holders, self.root, problems)
+
+    def _let_go(self) -> list[str]:
+        """Have CRIU let go of its tasks; sentences: what was unusual.
+
+        One that dies on the way may have let them go already: then they are never taken away again from those whom
+        they have met.
+        """
+        try:
+            next((step for step in self.tree.rest if step.name == "pre-resume"), None)
+        except MigrateError:
+            self.ready.worker.close(grace_s=0)
+            if not self.tree.built.any_runs():
+                raise
+            return ["CRIU was killed there while it let the process run, which it does"]
+        return []
 
     def settle(self) -> Settled:
         """See :class:`migrate.destination.stage.Stage`."""
@@ -52,12 +67,14 @@ class Committed(Stands):
 class Activated(Stage):
     """The process lives here.
 
-    :param root: the tree's root, as this host numbers it.
+    :param root: the tree's root, as this host numbers it. :param problems: sentences so far.
     """
 
-    def __init__(self, ready: Ready, tree: BuiltTree, holders: Holders, root: int) -> None:
+    def __init__(
+        self, ready: Ready, tree: BuiltTree, holders: Holders, root: int, problems: list[str]
+    ) -> None:
         self._ready, self._tree, self._holders, self._root = ready, tree, holders, root
-        self._problems: list[str] = []
+        self._problems = problems
 
     @property
     def not_here(self) -> bool:
@@ -77,7 +94,7 @@ class Activated(Stage):
         with contextlib.suppress(CriuError):  # the tree runs without
             for _ in self._tree.rest:
                 pass
-        self._problems = self._ready.runtime.give_back(self._root)
+        self._problems += self._ready.runtime.give_back(self._root)
 
     def told(self) -> pb.Activated:
         """What the driver is told of it."""

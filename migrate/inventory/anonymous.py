@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from migrate.inventory import borrowed, epolls, expired_timers, proc, watches
 from migrate.inventory.files import Files
 from migrate.pb.session_pb2 import Obstacle
+from tcpcp.criu import tree
 from tcpcp.kernel.pidfd import Lender
 
 #: What begins the name of one, as /proc/PID/fd/FD points to it.
@@ -17,6 +18,10 @@ _PIDFD_THREAD = os.O_EXCL
 #: Clocks of timerfd_create(2) that wake the machine, which CRIU does not know (criu/include/timerfd.h). Source:
 #: include/uapi/linux/time.h.
 _ALARM_CLOCKS = {"8": "CLOCK_REALTIME_ALARM", "9": "CLOCK_BOOTTIME_ALARM"}
+
+#: A descriptor that an epoll watches and that is closed is looked for so many times more: between two readings of
+#: /proc a server may have accepted it, or closed it.
+_LOOKS = 3
 
 
 class Anonymous:
@@ -69,10 +74,22 @@ class Anonymous:
     def _add_epoll(self, pid: int, fd: int, table: Mapping[int, str]) -> None:
         self._epolls.append((pid, fd))
         content = proc.text(pid, f"fdinfo/{fd}")
-        if (number := epolls.lost(pid, fd, content, table)) is not None:
+        if (number := self._lost(pid, fd, content, table)) is not None:
             self._stands_in_the_way("epoll-closed", pid, fd, str(number))
         if numbers := epolls.disarmed(content):
             self._disarmed.append((pid, fd, numbers))
+
+    @staticmethod
+    def _lost(pid: int, fd: int, content: str, table: Mapping[int, str]) -> int | None:
+        """As :func:`migrate.inventory.epolls.lost`, of a program that opens and closes some meanwhile."""
+        number = epolls.lost(pid, fd, content, table)
+        for _ in range(_LOOKS):
+            if number is None:
+                break
+            content, table = proc.text(pid, f"fdinfo/{fd}"), tree.descriptors(pid)
+            if number != epolls.lost(pid, fd, content, table):
+                number = None
+        return number
 
     def _add_timer(self, pid: int, fd: int) -> None:
         info = proc.fdinfo(pid, fd)

@@ -17,6 +17,7 @@ _PUT_TOGETHER = frozenset(
         *("pipe-read", "pipe-written", "pipe-outside", "unix-outside", "socket-outside", "listener-outside"),
         *("eventfd-outside", "fifo-outside", "memory-outside", "terminal-outside"),
         *("hidden-file", "renamed-file"),
+        *("epoll-closed", "epoll-disarmed"),  # what it watches is read, and then which descriptors there are
         "vdso",  # a program that is just being executed
     }
 )

@@ -82,10 +82,14 @@ class Criu(Entry):
         """Whether it has ended, or does within a while, now that its driver or agent is gone."""
         return identity.wait_gone(self.process, time.monotonic() + limits.CRIU_END_S)
 
-    def undo(self) -> str:
-        """See :class:`Entry`. Left alone it sees its socket closed, and lets the tree go or kills what it built."""
+    def end(self) -> None:
+        """Wait for its end. Left alone it sees its socket closed, and lets the tree go or kills what it built."""
         if not self.wait_gone():
             identity.end([self.process])
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        self.end()
         return "CRIU ended"
 
 

@@ -19,8 +19,9 @@ from migrate.errors import MigrateError, Reason, Refused
 from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
+from migrate.processes import let_go
 from migrate.recovery import arrived, chronicle, hold, records, undo
-from migrate.recovery.entries import Criu, Images
+from migrate.recovery.entries import Criu, Images, Tree
 from migrate.recovery.instructions import in_doubt
 from migrate.recovery.records import Record
 from migrate.states import Outcome, State
@@ -174,13 +175,16 @@ def _settled(record: Record, verdict: Verdict, problems: list[str]) -> Settled:
 
 
 def _criu_let_it_run(record: Record) -> bool:
-    """Whether a CRIU that was told to go on, and whose agent died then, came to the end of its restore.
+    """Whether a CRIU that was told to go on, and whose agent died then, has let the tree run.
 
-    If it died too, the tasks it built wait for it for ever.
+    It came to the end of its restore, or died on the way there, after it had let go of its tasks; before, they wait
+    for it for ever.
     """
     for criu in record.of(Criu):
-        criu.wait_gone()
-    return any((Path(images.path) / STATISTICS).exists() for images in record.of(Images))
+        criu.end()
+    if any((Path(images.path) / STATISTICS).exists() for images in record.of(Images)):
+        return True
+    return let_go.any_runs(task for tree in record.of(Tree) for task in tree.tasks)
 
 
 def note_problems(directory: Path, problems: list[str]) -> None:

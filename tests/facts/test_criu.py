@@ -25,7 +25,7 @@ from netns import eventually
 from migrate.criu import log
 from migrate.criu.worker import Options, Worker
 from migrate.errors import CriuError
-from migrate.processes import identity
+from migrate.processes import identity, let_go
 from migrate.recovery import settle
 from migrate.testing import runtimes
 from tcpcp.criu import images
@@ -284,6 +284,7 @@ def test_restored_tasks_wait_for_ever_when_criu_dies(ticker: Ticker) -> None:
     kill(worker)
     eventually(lambda: identity.state(ticker.pid) == "S", "it sleeps: it was still on its way there")
     ticker.rests()
+    assert not let_go.any_runs([identity.identity(ticker.pid)])
     assert identity.end([identity.identity(ticker.pid)]) == []
     worker.close()
     del stages
@@ -310,6 +311,7 @@ def test_from_pre_resume_on_a_restored_tree_runs_whoever_ends(ticker: Ticker, en
     ticker.rests()
     end(worker)  # type: ignore[operator]
     ticker.runs()
+    assert let_go.any_runs([identity.identity(ticker.pid)])
     assert (ticker.images / settle.STATISTICS).exists() is (end is Worker.close)
     worker.close()
     del stages

@@ -140,6 +140,26 @@ def test_a_full_store_keeps_the_oldest(hosts: GapHosts, monkeypatch: pytest.Monk
         assert small.count_dropped() == 400 - len(caught)
 
 
+def test_what_comes_before_anything_is_caught_is_not_lost(
+    hosts: GapHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other services' packets, while the sockets are made: neither kept nor counted."""
+    attach = gap._attach
+
+    def in_a_flood(sock: socket.socket, program: bytes) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as others:
+            for _ in range(1000):
+                others.sendto(b"x", (SERVICE[4], 9))
+        attach(sock, program)
+
+    with hosts.origin.entered():
+        ip("link set lo up")
+        monkeypatch.setattr(gap, "_attach", in_a_flood)
+        with contextlib.closing(gap.Capture()) as capture:
+            assert capture.count_dropped() == 0
+            assert capture.take() == []
+
+
 # --- injection ---------------------------------------------------------------------------------------------
 
 STRICT = "net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.lo.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1"

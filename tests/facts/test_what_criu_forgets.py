@@ -169,6 +169,20 @@ def left() -> set[tuple[str, int]]:
     }
 
 
+CHURN = """
+import select
+def churn():
+    epoll = select.epoll()
+    while True:
+        ends = socket.socketpair()
+        for one in ends: epoll.register(one, 1)
+        for one in ends: one.close()
+idle = [os.dup(0) for _ in range(200)]
+for _ in range(3): threading.Thread(target=churn).start()
+ready()
+"""
+
+
 def found_in(code: str) -> set[str]:
     with program(code) as pid:
         obstacles = inventory.process(pid).obstacles
@@ -542,3 +556,10 @@ def test_what_was_mounted_before(namespace: Namespace, folder: Path) -> None:
 )
 def test_what_is_none(namespace: Namespace, code: str) -> None:
     assert found_in(code) == set()
+
+
+def test_what_a_busy_server_opens_and_closes_is_not_taken_for_lost() -> None:
+    """Between the list of its descriptors and what its epoll watches."""
+    with program(CHURN) as pid:
+        codes = [one.code for _ in range(20) for one in inventory.process(pid).obstacles]
+    assert "epoll-closed" not in codes

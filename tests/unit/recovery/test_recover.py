@@ -139,7 +139,10 @@ def test_destination_after_activation_keeps_what_the_tree_needs(calls: list[str]
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_destination_in_between_believes_criu(calls: list[str], tmp_path: Path, finished: bool) -> None:
+def test_destination_in_between_believes_criu(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    monkeypatch.setattr(settle.let_go, "any_runs", lambda tasks: False)
     directory = left("destination", State.COMMITTED)
     path = directory / "journal"
     path.write_text(path.read_text().replace("/none", str(tmp_path)))
@@ -147,6 +150,12 @@ def test_destination_in_between_believes_criu(calls: list[str], tmp_path: Path, 
         (tmp_path / settle.STATISTICS).touch()
     assert settled(directory) is (Verdict.ARRIVED if finished else Verdict.REMOVED)
     assert ("tree" in calls) == (not finished)
+
+
+def test_destination_in_between_leaves_what_runs(calls: list[str]) -> None:
+    """CRIU was killed when it had let the tree go, and has written nothing: this very process stands for it."""
+    assert settled(left("destination", State.COMMITTED)) is Verdict.ARRIVED
+    assert "tree" not in calls
 
 
 def test_closed_journal_is_only_forgotten(calls: list[str]) -> None:
