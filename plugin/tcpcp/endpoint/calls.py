@@ -78,6 +78,7 @@ from tcpcp.endpoint import (
     socket_options,
     timers,
     twins,
+    untracked,
     waking,
 )
 from tcpcp.endpoint.handed_in import HasFileno, as_socket
@@ -541,8 +542,19 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
             waking.prepare(one.known for one in held)
             holding.introduce(held, new=introduce)
             holding.let_through(held)
-            for sock, one in zip(plain, held, strict=True):
-                running.activate(sock, one)
+            with _unseen(held) as unseen:
+                for sock, one in zip(plain, held, strict=True):
+                    running.activate(sock, one, unseen=unseen)
+
+
+def _unseen(held: Iterable[Holding]) -> contextlib.AbstractContextManager[bool]:
+    """A ``with`` block in which connection tracking does not see what is fed; or False.
+
+    The filters of *held* are there still, and see to that. Of what its caller has isolated there is none of ours.
+    """
+    if any(one.known and one.flow is None for one in held):
+        return untracked.while_fed()
+    return contextlib.nullcontext(True)
 
 
 def resume(sock: HasFileno) -> None:
