@@ -91,18 +91,18 @@ def reset_in_turn(socks: Sequence[socket.socket]) -> None:
         reset(sock)
 
 
-def unheard(socks: Sequence[socket.socket]) -> int:
-    """How many of *socks* have not heard of a reset after a long time."""
+def unheard(socks: Sequence[socket.socket], within_s: float = PATIENCE_S) -> list[socket.socket]:
+    """Those of *socks* that have not heard of a reset by then; asked of a socket, which forgets it, once."""
     waiting = {one.fileno(): one for one in socks}
     poll = select.poll()
     for number in waiting:
         poll.register(number, 0)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within_s
     while waiting and (left := deadline - time.monotonic()) > 0:
         for number, _ in poll.poll(left * 1000):
             poll.unregister(number)
             assert waiting.pop(number).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return len(waiting)
+    return list(waiting.values())
 
 
 def got(hosts: Hosts, pairs_: Sequence[Pair], in_the_gap: Callable[[], None]) -> None:
@@ -167,7 +167,7 @@ def test_of_a_peer_whose_last_bytes_were_lost(patient: Hosts, kind: str, state: 
     with patient.here.entered():
         WAYS[way](patient, made, in_the_gap)
     reset_in_turn([one.peer for one in made])
-    assert unheard([one.sock for one in made]) == 0
+    assert unheard([one.sock for one in made]) == []
 
 
 #: What connection tracking calls invalid neither leaves nor arrives.
@@ -240,7 +240,7 @@ def test_where_connections_are_tracked(patient: Hosts, kind: str, way: str) -> N
         assert "tcpcp-" not in subprocess.check_output(["nft", "list", "tables"], text=True)
     eventually(lambda: heard(patient) == ports, "all peers are woken")
     reset_in_turn([one.peer for one in made])
-    assert unheard([one.sock for one in made]) == 0
+    assert unheard([one.sock for one in made]) == []
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -266,3 +266,35 @@ def test_it_is_no_sign_of_anything_lost(patient: Hosts, state: State, way: str) 
 
 def quick_acks(sock: socket.socket) -> int:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+
+
+@pytest.mark.parametrize("state", (State.ESTABLISHED, State.CLOSE_WAIT), ids=lambda state: state.name)
+@pytest.mark.parametrize("way", (got, created))
+def test_our_own_reset_where_the_last_bytes_were_lost(patient: Hosts, way: Way, state: State) -> None:
+    """The kernel's probe makes the peer give the one answer that it gives in half a second, so it asks nothing.
+
+    Half-closed, no such probe is sent. Who was not heard is when the peer sends something.
+    """
+    made = pairs(patient, "v4", State.ESTABLISHED)
+    if state is State.CLOSE_WAIT:
+        for one in made:
+            one.peer.shutdown(socket.SHUT_WR)
+            wait_state(one.sock, state)
+    with patient.here.entered():
+        with deaf(patient.there):
+            for one in made:
+                one.sock.sendall(b"lost")
+        before = patient.counters(patient.there)["TcpInSegs"]
+        way(patient, made, lambda: None)
+    probes = len(made) if state is State.ESTABLISHED else 0
+    eventually(lambda: patient.counters(patient.there)["TcpInSegs"] >= before + len(made) + probes, "woken")
+    reset_in_turn([one.sock for one in made])
+    peers = [one.peer for one in made]
+    if state is State.CLOSE_WAIT:
+        assert unheard(peers) == []
+        return
+    missed = unheard(peers, 2 * LIMIT_S)
+    assert missed
+    for one in missed:
+        one.sendall(b"are you there?")
+    assert unheard(missed) == []
