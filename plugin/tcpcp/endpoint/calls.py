@@ -541,20 +541,11 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
             holding.introduce(held, new=introduce)
+            not_by_us = any(one.known and one.flow is None for one in held)
             holding.let_through(held)
-            with _unseen(held) as unseen:
+            with untracked.while_fed() if not_by_us else contextlib.nullcontext(True) as unseen:
                 for sock, one in zip(plain, held, strict=True):
                     running.activate(sock, one, unseen=unseen)
-
-
-def _unseen(held: Iterable[Holding]) -> contextlib.AbstractContextManager[bool]:
-    """A ``with`` block in which connection tracking does not see what is fed; or False.
-
-    The filters of *held* are there still, and see to that. Of what its caller has isolated there is none of ours.
-    """
-    if any(one.known and one.flow is None for one in held):
-        return untracked.while_fed()
-    return contextlib.nullcontext(True)
 
 
 def resume(sock: HasFileno) -> None:
