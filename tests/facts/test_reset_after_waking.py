@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -52,7 +53,7 @@ Way = Callable[[Hosts, Sequence[Pair], Callable[[], None]], None]
 
 @pytest.fixture
 def patient(hosts: Hosts) -> Iterator[Hosts]:
-    """Neither end repeats itself while the test runs, but when it is asked to."""
+    """Neither end repeats itself while the test runs, but when it is asked to; and half a second is 20."""
     for namespace, device, others in (
         (hosts.there, "there0", hosts.here_ip.values()),
         (hosts.here, "here0", hosts.there_ip.values()),
@@ -60,6 +61,7 @@ def patient(hosts: Hosts) -> Iterator[Hosts]:
         with namespace.entered():
             for other in others:
                 ip(f"route add {other} dev {device} rto_min 20s")
+            Path("/proc/sys/net/ipv4/tcp_invalid_ratelimit").write_text("20000")
     yield hosts
 
 
