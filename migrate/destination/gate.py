@@ -27,6 +27,7 @@ class Gate:
 
     :raises MigrateError, TcpcpError, OSError: the journal says what is to be undone.
     :ivar lease: of the filter. :ivar switch: of the service addresses. :ivar inlet: takes packets for the tree.
+    :ivar netlink: to netfilter.
     """
 
     def __init__(self, request: pb.Prepare, journal: Journal) -> None:
@@ -41,8 +42,8 @@ class Gate:
         self.lease = Lease(self._isolation)
         stages.prepare()
         # Closing them takes long, so they end with the agent, which does one migration.
-        self._netlink = netfilter.Netlink()
-        tracking.load(self._netlink)
+        self.netlink = netfilter.Netlink()
+        tracking.load(self.netlink)
         self._capture = Capture(ipaddress.ip_address(one.ip) for one in addresses)
         self._injector = Injector()
         self.inlet = Inlet(self._injector)
@@ -63,7 +64,7 @@ class Gate:
 
     def open(self, icis: Sequence[Ici]) -> None:
         """Have this host's firewall know the connections, give them what was kept for them, and let packets in."""
-        tracking.introduce(self._netlink, ((ici.local, ici.peer) for ici in icis))
+        tracking.introduce(self.netlink, ((ici.local, ici.peer) for ici in icis))
         self.inlet.add(self._capture.take())
         self.inlet.fill(_flow(ici) for ici in icis if ici.state is not State.ESTABLISHED)
         self._isolation.release()

@@ -90,7 +90,7 @@ class Activated(Stage):
         self._ready.worker.heed = nothing
         self._ready.gate.open(self._tree.icis)
         with contextlib.suppress(TcpcpError):  # the connections work without
-            stages.wake(self._tree.icis, self._holders)
+            stages.wake(self._tree.icis, self._holders, self._ready.gate.netlink)
         with contextlib.suppress(CriuError):  # the tree runs without
             for _ in self._tree.rest:
                 pass

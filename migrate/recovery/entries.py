@@ -199,15 +199,15 @@ class Repair(Entry):
     def undo(self) -> str:
         """See :class:`Entry`: out of repair mode, and their peers are woken."""
         from tcpcp.criu import stages, tree
-        from tcpcp.endpoint import raw_segment
+        from tcpcp.endpoint import raw_segment, untracked
         from tcpcp.kernel.pidfd import Lender
 
         count = 0
         pids = [pid for pid, start in self.tasks if identity.alive((pid, start))]
-        with Lender() as lender, raw_segment.keeping():
+        with Lender() as lender, raw_segment.keeping(), untracked.while_fed() as unseen:
             for held in tree.tcp_sockets(pids):
                 with lender.borrow(*held.holders[0]) as borrowed:
-                    if not stages.go_on(borrowed):
+                    if not stages.go_on(borrowed, unseen=unseen):
                         continue
                     if self.reuse is True or held.inode in self.reuse:
                         borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

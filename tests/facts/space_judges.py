@@ -530,11 +530,12 @@ def counters(namespace: Namespace) -> dict[str, int]:
 def counted(
     before: Mapping[str, int], after: Mapping[str, int], who: str, released: int, late: int
 ) -> Iterator[str]:
-    """:param released: endpoints released there: each counts as reset, though nothing was sent.
+    """:param released: endpoints released there: each counts as reset, though nothing was sent, and the one that
+        was made of it is woken by an octet beyond its window.
     :param late: resets that were sent after the connection had ended in both directions.
     """
     for name in NEVER + (ROOM if who == "here" else ()):
-        most = {"EstabResets": released, "OutRsts": late}.get(name, 0)
+        most = {"EstabResets": released, "BeyondWindow": released, "OutRsts": late}.get(name, 0)
         if name in after and after[name] - before[name] > most:
             yield f"counter {name} of {who}: +{after[name] - before[name]}"
 

@@ -180,9 +180,16 @@ def test_nothing_is_opened_for_it_and_closed(hosts: Hosts, monkeypatch: pytest.M
         tcpcp.release(sock)
         add(FIREWALL)
         made = tcpcp.create(ici)
+        opened = []
+
+        def noted() -> socket.socket:
+            opened.append(True)
+            return refused()
+
         with monkeypatch.context() as patched:
-            patched.setattr(netfilter, "connect", refused)
+            patched.setattr(netfilter, "connect", noted)
             tcpcp.activate(made)
+    assert not opened
     assert_goes_on(made, peer, False)
 
 

@@ -44,13 +44,14 @@ from tcpcp.endpoint import (
     repair_mode,
     restored,
     socket_options,
+    untracked,
     waking,
 )
 from tcpcp.endpoint import congestion as congestion_state
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import KernelError, TcpcpError, Unfed, Unsupported
-from tcpcp.kernel import diag, nft, tcp_repair
+from tcpcp.kernel import diag, netfilter, nft, tcp_repair
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record import addresses
 from tcpcp.record.ici import Endpoint, Ici, State
@@ -259,15 +260,16 @@ def resume(sockets: Iterable[socket.socket]) -> None:
         raise first
 
 
-def go_on(sock: socket.socket) -> bool:
+def go_on(sock: socket.socket, *, unseen: bool = False) -> bool:
     """Back on the origin, isolated no more: take *sock* out of repair mode and wake its peer.
 
+    :param unseen: as :func:`tcpcp.endpoint.untracked.while_fed` says, in which this is called.
     :return: False where it was not in repair mode; then nothing is done.
     :raises TcpcpError: it is still in repair mode.
     """
     if not tcp_repair.get_repair(sock):
         return False
-    asked = waking.begin(sock)
+    asked = waking.begin(sock, unseen=unseen)
     repair_mode.leave_repair(sock, tcp_repair.OFF)
     asking.ask(sock, asked)
     return True
@@ -334,26 +336,29 @@ def finish(
                     tcp_repair.set_congestion(listening, algorithm)
 
 
-def wake(icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]]) -> None:
+def wake(
+    icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]], netlink: netfilter.Netlink | None = None
+) -> None:
     """Have each restored connection tell its peer that it is there: the wake-up of the paper, a window probe.
 
     CRIU's own, sent when it leaves repair mode, is lost where the filter goes later than that. Leaving repair
     mode is what sends one, so it is entered for a moment; the tree must not run yet.
 
-    :param holders: as for :func:`finish`.
+    :param holders: as for :func:`finish`. :param netlink: as for :func:`tcpcp.endpoint.untracked.while_fed`.
     :raises TcpcpError: of the first connection that refused; it works, but its peer finds out later.
     """
-    with Lender() as lender, raw_segment.keeping():
+    with Lender() as lender, raw_segment.keeping(), untracked.while_fed(netlink) as unseen:
         for ici in icis:
             with lender.borrow(*holders[ici.tag], ici.family) as connection:
-                _wake(connection, _known(ici))
+                _wake(connection, _known(ici), unseen)
 
 
-def _wake(connection: socket.socket, known: waking.Known | None) -> None:
+def _wake(connection: socket.socket, known: waking.Known | None, unseen: bool) -> None:
     """Who is killed in repair mode leaves the socket there, so there is as little as can be done in it."""
     reuse, state = _reuse(connection), tcp_repair.get_state(connection)
     if known:
-        waking.wake(connection, waking.old_segment(connection, state, known), known.local)
+        fed = waking.unacceptable(connection, state, known, unseen=unseen)
+        waking.wake(connection, fed, known.local)
     tcp_repair.set_repair(connection, tcp_repair.ON)
     asked = asking.question(connection, state, known.recent if known else 0)
     tcp_repair.set_repair(connection, tcp_repair.OFF)

@@ -78,6 +78,7 @@ from tcpcp.endpoint import (
     socket_options,
     timers,
     twins,
+    untracked,
     waking,
 )
 from tcpcp.endpoint.handed_in import HasFileno, as_socket
@@ -540,9 +541,11 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
             holding.introduce(held, new=introduce)
+            not_by_us = any(one.known and one.flow is None for one in held)
             holding.let_through(held)
-            for sock, one in zip(plain, held, strict=True):
-                running.activate(sock, one)
+            with untracked.while_fed() if not_by_us else contextlib.nullcontext(True) as unseen:
+                for sock, one in zip(plain, held, strict=True):
+                    running.activate(sock, one, unseen=unseen)
 
 
 def resume(sock: HasFileno) -> None:
@@ -554,8 +557,9 @@ def resume(sock: HasFileno) -> None:
     (:mod:`tcpcp.endpoint.asking`). What the peer sent meanwhile it sends again by its own timer, which may take as
     long again, or 3 s where it has measured no round trip yet, and which nobody but the peer can shorten
     (:mod:`tcpcp.endpoint.waking`). A reset it does not send again: who waits to be sent something by a peer that
-    has reset the connection in this time waits for ever, without keepalive. :func:`activate` asks the
-    peer, and so gets to know.
+    has reset the connection in this time waits for ever, without keepalive. :func:`activate` has the peer hear of
+    us, and so gets to know; but of a half-closed connection that is bound to an interface, to which nothing can be
+    fed.
 
     :raises NotGot: it was not got, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.

@@ -72,8 +72,9 @@ def build(
     window: int,
     timestamp: tuple[int, int] | None = None,
     marks: Marks = FED,
+    data: bytes = b"",
 ) -> bytes:
-    """An IP packet with one TCP segment without data.
+    """An IP packet with one TCP segment.
 
     :param sender: where it claims to come from, :param receiver: where it goes; both of one IP version.
     :param seq: sequence number, :param ack: acknowledgement number, mod 2**32.
@@ -83,11 +84,11 @@ def build(
     :return: the packet with all checksums filled in.
     """
     options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
-    size = _TCP.size + len(options)
-    header = (sender.port, receiver.port, seq, ack, size // 4 << 4, flags, window)
-    ip, pseudo = _ip_headers(sender.packed, receiver.packed, size, marks)
-    sum_ = checksum(pseudo + _TCP.pack(*header, 0, 0) + options)
-    return ip + _TCP.pack(*header, sum_, 0) + options
+    offset = _TCP.size + len(options)
+    header = (sender.port, receiver.port, seq, ack, offset // 4 << 4, flags, window)
+    ip, pseudo = _ip_headers(sender.packed, receiver.packed, offset + len(data), marks)
+    sum_ = checksum(pseudo + _TCP.pack(*header, 0, 0) + options + data)
+    return ip + _TCP.pack(*header, sum_, 0) + options + data
 
 
 @lru_cache(256)  # thousands of segments are from one peer to one address

@@ -20,15 +20,17 @@ def go_on(sock: socket.socket, one: Holding) -> None:
         one.options = None
 
 
-def activate(sock: socket.socket, one: Holding) -> None:
+def activate(sock: socket.socket, one: Holding, *, unseen: bool) -> None:
     """Let *sock* run, whose filter is lifted, and wake its peer.
 
+    :param unseen: connection tracking does not see what is fed.
     :raises KernelError: it is still in repair mode.
     """
     go_on(sock, one)
     state = tcp_repair.get_state(sock)
+    fed = waking.unacceptable(sock, state, one.known, unseen=unseen)
     # First: what is sent later may be all, and be acknowledged, and what meets no socket draws a reset.
-    waking.wake(sock, waking.old_segment(sock, state, one.known), one.known and one.known.local)
+    waking.wake(sock, fed, one.known and one.known.local)
     # In ESTABLISHED the window probe asks for all that is late.
     late = Overdue() if state == State.ESTABLISHED else _overdue(sock, one, state)
     _run(sock, late._replace(mode=tcp_repair.OFF), one, state)

@@ -4,9 +4,20 @@ In ESTABLISHED the kernel sends a window probe when repair mode is switched off,
 (net/ipv4/tcp.c tcp_repair_off_probe -> tcp_send_window_probe()). And the probe makes the peer answer, but tells it
 nothing: it lies before the peer's window, so its acknowledgement does not count. A peer whose last octets have not
 been acknowledged, since a delayed acknowledgement was due in the gap, would wait for its own timer, and with
-Nagle's algorithm keep back what its program has written since. So a segment that repeats an old sequence number is
-fed to the socket, which answers such a one with an acknowledgement that counts (RFC 9293 section 3.10.7.4,
+Nagle's algorithm keep back what its program has written since. So a segment that is not acceptable is fed to the
+socket, which answers such a one with an acknowledgement that counts (RFC 9293 section 3.10.7.4,
 net/ipv4/tcp_input.c tcp_validate_incoming(), tcp_send_dupack()).
+
+It is one octet beyond every window. One without data would do for the answer, but of those a socket answers one in
+half a second, and after that it does not ask either whether a reset was meant that has another number than the
+expected one (tcp_oow_rate_limited(), tcp_send_challenge_ack(); RFC 5961 section 3.2). That is what a peer sends
+whose last octets were lost in the gap, should it reset the connection: nobody would hear of it. A segment with data
+does not count for that. And an octet from before the window the kernel would take for a sign that its own
+acknowledgements get lost: it would tell the peer so, by a D-SACK, and delay the next ones no more.
+
+Connection tracking calls such a segment invalid. It does not see it, for the rule of our filters or that of
+`untracked`. Where there can be none the segment is an empty one from before the window, which is valid, and of a
+reset in the half-second after it nobody may hear.
 
 What the peer itself had sent in the gap it sends again by its own timer, which has backed off: it took each of
 its attempts for under way, and no acknowledgement of ours but that of the data makes it think otherwise. So what
@@ -33,6 +44,9 @@ from tcpcp.record.ici import Endpoint, Ici, State
 
 #: From here on a timer may have backed off so far that one would notice.
 LATE_S = 1.0
+#: So far beyond what was acknowledged is what no window holds, for that is 2**30 octets at most (RFC 7323 section
+#: 2.3); from 2**31 on it would be before it.
+_BEYOND = 3 << 29
 #: States with a peer that may be waiting for something.
 _WAITED_FOR = inspection.READABLE - {State.CLOSE}
 
@@ -41,7 +55,7 @@ class Known(NamedTuple):
     """What a connection was when it was isolated, so that its socket need not be asked when it is to run.
 
     :ivar namespace: the cookie of its network namespace.
-    :ivar number: of a byte that the peer has sent long ago. :ivar acknowledged: ``snd_una`` then.
+    :ivar told: ``rcv_wup`` then: up to where we had acknowledged. :ivar acknowledged: ``snd_una`` then.
     :ivar recent: the peer's last timestamp, 0 where it is not known.
     :ivar device: that it is bound to, or ""; None: it is asked, for the program may have bound it to another.
     :ivar hung_up: nothing more was to come: the peer had closed, or reading was shut.
@@ -50,7 +64,7 @@ class Known(NamedTuple):
     namespace: int
     local: Endpoint
     peer: Endpoint
-    number: int
+    told: int
     acknowledged: int
     recent: int = 0
     device: str | None = None
@@ -61,10 +75,11 @@ class Known(NamedTuple):
         cls, ici: Ici, namespace: int, local: Endpoint, peer: Endpoint, device: str | None = None
     ) -> Known:
         """What *ici* says of a connection between *local* and *peer*, in the network namespace *namespace*."""
-        old = seq.add(ici.window.rcv_wup, -1)
         recent = ici.timestamp.echo if ici.timestamp else 0
         hung_up = ici.receive_queue.fin or ici.receive_queue.shut
-        return cls(namespace, local, peer, old, ici.snd_una, recent, device, hung_up)
+        return cls(
+            namespace, local, peer, ici.window.rcv_wup, ici.snd_una, recent, device, hung_up
+        )  # fmt: skip
 
     def question(self, sock: socket.socket, state: int) -> asking.Question | None:
         """As :func:`tcpcp.endpoint.asking.question`, of *sock*, which is this connection's."""
@@ -84,34 +99,36 @@ def prepare(known: Iterable[Known | None]) -> None:
         raw_segment.namespace(family)
 
 
-def old_segment(sock: socket.socket, state: int, known: Known | None = None) -> bytes:
+def unacceptable(sock: socket.socket, state: int, known: Known | None = None, *, unseen: bool) -> bytes:
     """What :func:`wake` feeds to *sock*, which is in repair mode; b"" where nothing would arrive.
 
     That nothing seems to be unacknowledged does not count: the timer of a delayed acknowledgement may have run out
     while the connection was isolated.
 
     :param state: in which *sock* is. :param known: of it; None: it is asked.
+    :param unseen: connection tracking will not see it.
     """
     if state not in _WAITED_FOR:
         return b""
     known = known or _known(sock)
     if not hears(sock, known.local, known.namespace, known.device):
         return b""
-    # A segment from before the window is answered before its acknowledgement is looked at.
+    # It is answered before its acknowledgement and its window are looked at.
     return raw_segment.build(
         known.peer,
         known.local,
-        seq=known.number,
+        seq=seq.add(known.told, _BEYOND if unseen else -1),
         ack=known.acknowledged,
         flags=raw_segment.ACK,
         window=0,
+        data=b"\0" if unseen else b"",
     )
 
 
 def _known(sock: socket.socket) -> Known:
     local, peer, _ = socket_ends.ends(sock)
-    number = seq.add(tcp_repair.get_window(sock).rcv_wup, -1)
-    return Known(tcp_repair.get_namespace(sock), local, peer, number, repair_mode.acknowledged(sock))
+    told = tcp_repair.get_window(sock).rcv_wup
+    return Known(tcp_repair.get_namespace(sock), local, peer, told, repair_mode.acknowledged(sock))
 
 
 class Overdue(NamedTuple):
@@ -169,13 +186,14 @@ def _last_again(sock: socket.socket, known: Known | None) -> bytes:
     )  # fmt: skip
 
 
-def begin(sock: socket.socket) -> asking.Question | None:
+def begin(sock: socket.socket, *, unseen: bool) -> asking.Question | None:
     """Wake the peer of *sock*, isolated no more, which leaves repair mode next, by TCP_REPAIR 0.
 
+    :param unseen: as for :func:`unacceptable`.
     :return: for :func:`tcpcp.endpoint.asking.ask` after that.
     """
     state = tcp_repair.get_state(sock)
-    wake(sock, old_segment(sock, state))
+    wake(sock, unacceptable(sock, state, unseen=unseen))
     return asking.question(sock, state)
 
 
@@ -205,7 +223,7 @@ def _is_reached(local: Endpoint, device: str) -> bool:
 def wake(sock: socket.socket, segment: bytes, local: Endpoint | None = None) -> None:
     """Have *sock* acknowledge or send; best effort: where that fails the peer finds out later.
 
-    :param segment: from :func:`old_segment`, also in repair mode, or from :func:`overdue`, after that.
+    :param segment: from :func:`unacceptable`, also in repair mode, or from :func:`overdue`, after that.
     :param local: where it is bound, if that is known.
     """
     if not segment:

@@ -231,6 +231,10 @@ def connect() -> socket.socket:
     except OSError as exc:
         raise IsolationError(f"no socket to the packet filter: {exc.strerror}", exc.errno or 0) from exc
     netlink.settimeout(_ANSWER_S)
-    # An error would else bring back the whole message that it is about.
-    netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+    try:
+        # An error would else bring back the whole message that it is about.
+        netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+    except OSError as exc:
+        netlink.close()
+        raise IsolationError(f"no socket to the packet filter: {exc.strerror}", exc.errno or 0) from exc
     return netlink

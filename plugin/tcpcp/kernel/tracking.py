@@ -60,7 +60,7 @@ _PORT_BYTES = 6
 
 def load(netlink: Netlink) -> None:
     """Have the kernel load what :func:`introduce` needs, where that is a module, which takes long."""
-    if _is_there():
+    if is_there():
         with contextlib.suppress(OSError, IsolationError):
             netlink.tell(message(_STATISTICS, _REQUEST, 0, b"", 0, socket.AF_UNSPEC))
 
@@ -79,13 +79,14 @@ def introduce(netlink: Netlink, ends: Iterable[tuple[Endpoint, Endpoint]], *, ne
     :param new: False: only for those that have an entry, which is told no more than that it may have missed
         something: whether a packet belongs to a known connection is answered as before.
     """
-    messages = [_message(local, peer, new) for local, peer in ends] if _is_there() else []
+    messages = [_message(local, peer, new) for local, peer in ends] if is_there() else []
     with contextlib.suppress(OSError, IsolationError):
         for start in range(0, len(messages), _AT_ONCE):
             netlink.tell(b"".join(messages[start : start + _AT_ONCE]))
 
 
-def _is_there() -> bool:
+def is_there() -> bool:
+    """Whether the kernel has connection tracking, used here or not."""
     return os.access(_IN_KERNEL, os.F_OK)
 
 
