@@ -97,7 +97,7 @@ def test_every_option(hosts: Hosts, kind: str) -> None:
 
 
 def test_what_is_set_on_a_got_socket_is_not_passed(hosts: Hosts) -> None:
-    """Nobody looks for it: it is lost at release, as the docstring of get says, and the new socket is as the ICI is."""
+    """Nobody looks for it, as the docstring of get says: release loses it, the new socket is as the ICI says."""
     sock, _peer = hosts.connect()
     with hosts.here.entered():
         ici = calls.get(sock)

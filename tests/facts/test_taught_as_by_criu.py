@@ -96,7 +96,7 @@ def test_what_was_lost_is_sent_again_at_the_first_sack(
         made = passed_as_by_criu(ici, filter_)
         assert tcp_repair.get_info(made).rtt >= RTT_US > tcp_repair.get_pacing(made)[1]
         assert tcp_repair.get_congestion(made) == algorithm
-        time.sleep(0.005)  # longer than the shortest time that a clock of 1 ms can tell
+        time.sleep(RTT_US / 1e6 / 4)  # longer than the shortest time that it was taught
         go_on(made, filter_)
     peer.settimeout(3)
     assert len(peer.recv(number, socket.MSG_WAITALL)) == number

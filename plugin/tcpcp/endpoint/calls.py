@@ -163,7 +163,7 @@ def get(sock: HasFileno) -> Ici:
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()``; needs CAP_NET_ADMIN. Others may use it while this is at work (0.1 ms), but where
         something is to be sent a MSG_PEEK that they begin in these microseconds may get that: `queues`.
-        Later calls fail, but for splice(2), shutdown() and setsockopt().
+        Later calls fail, but for splice(2), shutdown() and setsockopt(), which :func:`release` loses.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,
@@ -172,9 +172,6 @@ def get(sock: HasFileno) -> Ici:
     :func:`resume` goes on with the connection here, and nothing is lost. One that waits for more than has come
     (MSG_WAITALL, SO_RCVLOWAT over 1) has that in its buffer: it counts as read, the ICI does not have it, nothing
     tells. It gets it when its call ends: at :func:`release`, too few bytes, here.
-    An option that is set while this is at work may be missing in the ICI, one that is set later is: nobody looks
-    for it, and :func:`release` loses it without a word. :func:`resume` keeps it, but SO_KEEPALIVE is on again if it
-    was. Set options before, or on the new socket.
 
     It stays isolated for :data:`tcpcp.endpoint.isolation.TIMEOUT_S`, a minute; :func:`renew` starts that
     anew. After that packets reach the socket again and are acknowledged, so that the ICI does not describe
@@ -560,6 +557,8 @@ def resume(sock: HasFileno) -> None:
     has reset the connection in this time waits for ever, without keepalive. :func:`activate` asks the
     peer, and so gets to know.
 
+    An option that was set meanwhile stays, but for SO_KEEPALIVE, which is on again if it was.
+
     :raises NotGot: it was not got, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
@@ -608,6 +607,9 @@ def renew_many(socks: Sequence[HasFileno]) -> None:
 
 def release(sock: HasFileno) -> None:
     """Drop the endpoint: end its connection without a packet, whoever else holds the socket, and close *sock*.
+
+    An option that was set since :func:`get` began may be missing in the ICI: nobody looks for it, and it is lost
+    without a word. Set it before, or on the new socket.
 
     A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
     catches those. What has a ``fileno()`` and no ``close()``, or one that raises an error, as that of uvloop's

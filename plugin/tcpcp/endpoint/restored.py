@@ -11,7 +11,6 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE
 from tcpcp.record.ici import Ici, State
 
-
 #: Larger than the segments into which CRIU's bytes are cut: it puts them in with the size that connect() has
 #: computed, the least that a host has to take (net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c: TCP_MSS_DEFAULT).
 _SEGMENT = {4: 536, 6: 1220}
