@@ -38,7 +38,7 @@ class Incoming:
         self.held: list[pb.HeldSocket] = []
         self._receiver = Receiver(self.directory)
         fed = request.same_path and request.connections <= stages.MOST_FED
-        self._completion = completion.Completion(self.directory, one_more=fed)
+        self._completion = completion.Completion(self.directory, teach=fed)
 
     def take(self, piece: Piece) -> None:
         """Take a piece of one. :raises MigrateError: they are to be thrown away."""

@@ -96,6 +96,37 @@ def test_every_option(hosts: Hosts, kind: str) -> None:
     assert_no_reset(hosts)
 
 
+def test_what_is_set_on_a_got_socket_is_not_passed(hosts: Hosts) -> None:
+    """Nobody looks for it, as the docstring of get says: release loses it, the new socket is as the ICI says."""
+    sock, _peer = hosts.connect()
+    with hosts.here.entered():
+        ici = calls.get(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        calls.release(sock)
+        made = calls.create(ici)
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+        calls.release(made)
+
+
+def test_what_is_set_on_a_got_socket_stays_where_it_is_resumed(hosts: Hosts) -> None:
+    """But for SO_KEEPALIVE, which is off as long as the socket is isolated."""
+    sock, _peer = hosts.connect()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 9000,
+        (socket.SOL_SOCKET, socket.SO_REUSEADDR): 0,
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 0,
+    }
+    with hosts.here.entered():
+        calls.get(sock)
+        for option, value in options.items():
+            sock.setsockopt(*option, value)
+        calls.resume(sock)
+    options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] = 1
+    assert {option: sock.getsockopt(*option) for option in options} == options
+
+
 def has(sock: socket.socket, option: Option) -> bool:
     try:
         raw_of(sock, option)

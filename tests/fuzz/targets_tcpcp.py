@@ -24,7 +24,7 @@ from golden_icis import GOLDEN
 from tcpcp import cli
 from tcpcp.criu import images
 from tcpcp.criu.completion import Completion
-from tcpcp.endpoint import same_path
+from tcpcp.endpoint import restored, same_path
 from tcpcp.errors import CodecError, IciError, KernelError
 from tcpcp.kernel import bpf, diag, nft_elements, routing
 from tcpcp.pb import ici_pb2
@@ -48,8 +48,8 @@ def use(ici: Ici) -> None:
     json.dumps(text.as_json(ici))
     assert codec.loads(codec.dumps(ici)) == ici
     if not checks.problems(ici, LIMITS):
-        for one_more in (False, True):
-            made = images.tcp_stream(ici, one_more=one_more and bool(ici.timestamp))
+        for more in (False, True):
+            made = images.tcp_stream(ici, more=restored.bytes_to_teach(ici) if more else 0)
             criu_stream.parse(made, ici.state)
 
 
@@ -99,7 +99,7 @@ def completion(directory: Path) -> Callable[[bytes], None]:
         for name in ("inventory.img", "files.img"):
             (where / name).write_bytes((CRIU / name).read_bytes())
         try:
-            made = Completion(where, one_more=True)
+            made = Completion(where, teach=True)
             for piece in (data[:30], data[30:500], data[500:]):
                 made.take(piece)
             made.finish([17801])

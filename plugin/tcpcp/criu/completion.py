@@ -27,15 +27,15 @@ class Completion:
     """Completes CRIU's images with the connections, while these arrive.
 
     :param directory: of the images.
-    :param one_more: give images the byte with which :func:`tcpcp.criu.stages.finish` teaches a connection its
+    :param teach: give images the bytes with which :func:`tcpcp.criu.stages.finish` teaches a connection its
         round-trip time; where the path to the peers is the same, and at most for as many connections as
         :data:`tcpcp.criu.stages.MOST_FED`.
     :ivar icis: the connections so far.
     """
 
-    def __init__(self, directory: Path, *, one_more: bool = False) -> None:
+    def __init__(self, directory: Path, *, teach: bool = False) -> None:
         self.icis: list[Ici] = []
-        self._directory, self._one_more = directory, one_more
+        self._directory, self._teach = directory, teach
         self._rest = bytearray()
         # CRIU gives sockets the buffers they had, whatever this host permits an application.
         self._limits = dataclasses.replace(
@@ -62,7 +62,7 @@ class Completion:
         where = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for ici in fresh:
-                stream = images.tcp_stream(ici, one_more=self._one_more and restored.teachable(ici))
+                stream = images.tcp_stream(ici, more=restored.bytes_to_teach(ici) if self._teach else 0)
                 _write(where, images.tcp_stream_name(ici.tag), stream)
         finally:
             os.close(where)

@@ -92,22 +92,22 @@ def tcp_stream_name(inode: int) -> str:
     return f"tcp-stream-{inode:x}.img"
 
 
-def tcp_stream(ici: Ici, *, one_more: bool = False) -> bytes:
+def tcp_stream(ici: Ici, *, more: int = 0) -> bytes:
     """The tcp-stream image from which CRIU's restore rebuilds *ici*.
 
     The inet_sk entry of files.img must have the same state; see :func:`patch_files`. Not held by the
     image, so to be set on the restored socket: ``timestamp.ts_recent``, ``congestion``, ``options``.
 
-    :param one_more: put one byte in front of what was sent; who restores has it acknowledged, which gives the
+    :param more: put so many bytes in front of what was sent; who restores has them acknowledged, which gives the
         connection a round-trip time (:func:`tcpcp.endpoint.restored.finish_restored`). If not, the peer does,
-        as a byte that it has had before.
+        as bytes that it has had before.
     :raises CodecError: a state that libsoccr cannot rebuild, or a value over 32 bits.
     """
     if ici.state not in RESTORABLE:
         raise CodecError(f"{ici}: CRIU cannot rebuild a connection in state {ici.state.name}")
-    queues = (ici.receive_queue.data, b"\0" * one_more, ici.send_queue.sent, ici.send_queue.unsent)
+    queues = (ici.receive_queue.data, bytes(more), ici.send_queue.sent, ici.send_queue.unsent)
     fields = _stream_fields(ici)
-    fields["outq_len"] += one_more
+    fields["outq_len"] += more
     try:
         entry = pb.tcp_stream_entry(**fields).SerializeToString()
     except (ValueError, TypeError, EncodeError) as error:

@@ -164,7 +164,7 @@ def get(sock: HasFileno) -> Ici:
     :param sock: TCP socket in a synchronised state, of the calling thread's network namespace, or anything
         with a ``fileno()``; needs CAP_NET_ADMIN. Others may use it while this is at work (0.1 ms), but where
         something is to be sent a MSG_PEEK that they begin in these microseconds may get that: `queues`.
-        Later calls fail, but for splice(2) and shutdown(). SO_KEEPALIVE set now is undone by :func:`resume`.
+        Later calls fail, but for splice(2), shutdown() and setsockopt(), which :func:`release` loses.
     :return: the ICI: sequence numbers mod 2**32, queues as bytes, times in timestamp ticks.
 
     A thread that sleeps in recv() or send() sleeps on. But one that was woken just before, without a processor yet,
@@ -561,6 +561,8 @@ def resume(sock: HasFileno) -> None:
     us, and so gets to know; but of a half-closed connection that is bound to an interface, to which nothing can be
     fed.
 
+    An option that was set meanwhile stays, but for SO_KEEPALIVE, which is on again if it was.
+
     :raises NotGot: it was not got, or runs already; or another thread is at it still, or quicker to let it go.
     :raises Unsupported: it is closed, or no socket; nothing has changed.
     :raises IsolationError, PermissionDenied: nothing has changed.
@@ -609,6 +611,9 @@ def renew_many(socks: Sequence[HasFileno]) -> None:
 
 def release(sock: HasFileno) -> None:
     """Drop the endpoint: end its connection without a packet, whoever else holds the socket, and close *sock*.
+
+    An option that was set since :func:`get` began may be missing in the ICI: nobody looks for it, and it is lost
+    without a word. Set it before, or on the new socket.
 
     A late segment for a connection without a socket would draw a reset; for a minute from now on the filter
     catches those. What has a ``fileno()`` and no ``close()``, or one that raises an error, as that of uvloop's

@@ -53,9 +53,21 @@ def teach_rtt(sock: socket.socket, ici: Ici) -> None:
     for _ in range(number):  # each is a segment of its own
         filling.write(sock, b"\0", "send(one byte to time)")
     tcp_repair.select_queue(sock, NO_QUEUE)
+    teach_rtt_by(sock, ici, number, ici.copied_seq)
+
+
+def teach_rtt_by(sock: socket.socket, ici: Ici, more: int, number: int) -> None:
+    """The round-trip time of *ici*, by the first *more* bytes of the send queue, which are not the connection's.
+
+    :param sock: in repair mode; these bytes are put in as sent. For each of
+        :func:`tcpcp.endpoint.same_path.bytes_to_teach` there is one, alone in its buffer, or a segment.
+    :param number: ``rcv_nxt`` now.
+    """
     with same_path_.samples(sock, ici) as samples:
-        for ack, rtt_us in enumerate(samples, first_to_send(ici) + 1 - number):
-            same_path_.teach_rtt(sock, ici, ici.copied_seq, ack % 2**32, window_field(ici), rtt_us)
+        size = more // len(samples)
+        for left, rtt_us in zip(reversed(range(len(samples))), samples, strict=True):
+            ack = seq.add(first_to_send(ici), -left * size)
+            same_path_.teach_rtt(sock, ici, number, ack, window_field(ici), rtt_us)
 
 
 def feed_last(sock: socket.socket, ici: Ici, local: Endpoint, number: int, ack: int, before: int) -> None:

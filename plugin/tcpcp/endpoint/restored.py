@@ -11,10 +11,22 @@ from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE
 from tcpcp.record.ici import Ici, State
 
+#: Larger than the segments into which CRIU's bytes are cut: it puts them in with the size that connect() has
+#: computed, the least that a host has to take (net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c: TCP_MSS_DEFAULT).
+_SEGMENT = {4: 536, 6: 1220}
 
-def teachable(ici: Ici) -> bool:
-    """Whether CRIU's image of *ici* may have the one byte more that :func:`finish_restored` makes use of."""
-    return ici.state is State.ESTABLISHED and same_path_.can_teach_rtt(ici)
+
+def bytes_to_teach(ici: Ici) -> int:
+    """How many bytes more CRIU's image of *ici* may have in front, for :func:`finish_restored` to make use of.
+
+    CRIU puts in what was sent by one call, so that one byte more would be in one buffer with what follows. Where
+    that is so, and no segment of the buffer is acknowledged as a whole, no time is measured (net/ipv4/tcp_input.c
+    tcp_clean_rtx_queue(), tcp_tso_acked()). So it is a segment for each sample, where something was sent.
+    """
+    if ici.state is not State.ESTABLISHED or not same_path_.can_teach_rtt(ici):
+        return 0
+    size = _SEGMENT[ici.local.ip.version] if ici.send_queue.sent else 1
+    return size * same_path_.bytes_to_teach(ici)
 
 
 def finish_restored(
@@ -32,12 +44,13 @@ def finish_restored(
     :param present: options that a fresh socket is known to have; CRIU has changed only those it saves.
     :param same_path: give the connection the congestion window and threshold it had, where
         :func:`tcpcp.endpoint.congestion.prepare` was called and succeeded.
-    :param may_feed: give it the round-trip time it had, where its image had one byte more at the head of the
-        sent part of the send queue, and the peer's last timestamp where it is known.
+    :param may_feed: give it the round-trip time it had, where its image had :func:`bytes_to_teach` more at the
+        head of the sent part of the send queue, and the peer's last timestamp where it is known.
     :raises KernelError: of the first call that failed; the connection stays usable, if slower or with another
         option.
     """
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
+    connecting.choose_congestion(sock, ici)  # first: what may be taught depends on it
     if may_feed and ici.state is State.ESTABLISHED:
         deaf = feeding.is_deaf(ici)
         if deaf:
@@ -51,7 +64,6 @@ def finish_restored(
         # The segment that libsoccr feeds to the socket announces a window of its own, and the peer, which gets
         # no probe in these states, has no reason to say again what its window is: 3 s until more is sent.
         tcp_repair.set_window(sock, ici.window)
-    connecting.choose_congestion(sock, ici)
     congestion.restore(sock, ici, same_path=same_path)
     _set_options(sock, ici, present)
     tcp_repair.set_each(sock, receive_window.again(ici))
@@ -67,13 +79,14 @@ def _set_options(sock: socket.socket, ici: Ici, present: Mapping[str, int] | Non
 
 
 def _feed_restored(sock: socket.socket, ici: Ici) -> None:
-    """One segment for two purposes; then the window is what it was.
+    """Segments for two purposes; then the window is what it was.
 
     :raises KernelError: it did not arrive.
     """
     queue = ici.send_queue
-    if tcp_repair.get_outq(sock) > len(queue.sent) + len(queue.unsent):
-        same_path_.teach_rtt(sock, ici, ici.rcv_nxt, ici.snd_una, feeding.window_field(ici))
+    more = tcp_repair.get_outq(sock) - len(queue.sent) - len(queue.unsent)
+    if more > 0:
+        feeding.teach_rtt_by(sock, ici, more, ici.rcv_nxt)
     elif feeding.is_to_be_fed(ici):
         tcp_repair.select_queue(sock, NO_QUEUE)
         feeding.open_window(sock, ici, ici.rcv_nxt)

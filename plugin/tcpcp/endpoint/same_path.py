@@ -44,7 +44,11 @@ FEED_DEADLINE_S = 0.1
 #: From here on the timer would be longer than that of a connection that knows nothing, 3 s (TCP_TIMEOUT_FALLBACK).
 _LONG_US, _ANY_US = 1_000_000, 2**32
 
-#: The shortest time that is taught: less than a tick of most clocks, for which the kernel takes 1 ms.
+#: The shortest time that is taught is the smoothed one, divided by this. The shorter it is the sooner SACKs count;
+#: but a segment that another overtakes by more than a quarter of it is sent twice (net/ipv4/tcp_recovery.c
+#: tcp_rack_reo_wnd()), as long as the kernel remembers it, and the larger are the bursts (tcp_tso_autosize()).
+_SHORTER = 8
+#: But no shorter than this: less than a tick of most clocks, for which the kernel takes 1 ms.
 _SHORTEST_US = 999
 _TICK_US = 1000
 #: A sample after the first counts an eighth (tcp_rtt_estimator()).
@@ -173,8 +177,9 @@ def samples(sock: socket.socket, ici: Ici) -> Iterator[Sequence[int | None]]:
         yield same
         return
     try:
-        first_us = (_WEIGHT * ici.congestion.srtt_us - _SHORTEST_US) // (_WEIGHT - 1)
-        yield [first_us + _TICK_US, _SHORTEST_US]
+        shortest_us = max(ici.congestion.srtt_us // _SHORTER, _SHORTEST_US)
+        first_us = (_WEIGHT * ici.congestion.srtt_us - shortest_us) // (_WEIGHT - 1)
+        yield [first_us + _TICK_US, shortest_us]
     finally:
         tcp_repair.set_congestion(sock, algorithm)
 
