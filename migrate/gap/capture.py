@@ -182,7 +182,8 @@ def _deaf_socket(protocol: int) -> socket.socket:
         with contextlib.suppress(BlockingIOError):
             while sock.recv(1, socket.MSG_TRUNC):  # what came before the filter was there
                 pass
-        sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # and what had no room then is not counted as lost
+        # And what had no room then is not counted as lost.
+        sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
     except BaseException:
         sock.close()
         raise

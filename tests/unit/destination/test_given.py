@@ -33,7 +33,8 @@ def test_what_it_has_let_go_stays() -> None:
     state, around = committed(dies(), runs=True)
     activated = state.activate()
     assert isinstance(activated, Activated)
-    around.worker.close.assert_called_once_with(grace_s=0)  # before it is looked at: what it holds would run later
+    # Before it is looked at: what CRIU still holds would run later.
+    around.worker.close.assert_called_once_with(grace_s=0)
     around.trail.journal.state.assert_called_once_with(State.ACTIVATED.value, destination_pid=7)
     assert activated._problems == ["CRIU was killed there while it let the process run, which it does"]
 
