@@ -47,13 +47,22 @@ def test_nothing_is_known_of_it() -> None:
 
 
 @pytest.mark.parametrize("state", [State.RESTORED, State.COMMITTED])
-def test_what_is_built_and_does_not_run_is_under_way_while_its_owner_lives(state: State) -> None:
+def test_what_is_built_and_does_not_run_is_under_way_while_its_owner_lives(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle.let_go, "any_runs", lambda tasks: False)
     written = journal(state)
     assert found() == (pb.Answer.UNDER_WAY, ME[0])
     assert whereabouts.sentence(whereabouts.find(ID, 0.0)).startswith(f"PID {ME[0]}: built, not running yet")
     written.abandon()
     assert found() == (pb.Answer.NOT_HERE, 0)
     assert not place.home(ID).exists()
+
+
+def test_what_criu_had_let_run_runs_here_though_nobody_has_said_so() -> None:
+    written = journal(State.RESTORED, State.COMMITTED)
+    written.abandon()
+    assert found() == (pb.Answer.RUNS, ME[0])
 
 
 @pytest.mark.parametrize(
