@@ -44,6 +44,19 @@ def kill(world: World, how: str) -> None:
         hosts.send(one, signal.SIGKILL)
 
 
+def kill_together(world: World, how: str) -> None:
+    """kill -9 of several who take part on one side, as one after the other as we can: "WHO ... SIDE"."""
+    *names, side = how.split()
+    found = []
+    for name in names:
+        with contextlib.suppress(NoVictim):
+            found += world.victims(f"{name} {side}")
+    if not found:
+        raise NoVictim(how)
+    for one in found:
+        hosts.send(one, signal.SIGKILL)
+
+
 def stop(world: World, how: str) -> Undo:
     """SIGSTOP, and SIGCONT some seconds later: "WHO SIDE SECONDS"."""
     who, _, seconds = how.rpartition(" ")
@@ -186,6 +199,7 @@ LINK = ("cut", "cut to origin", "cut to destination", "reset", "slow")
 
 FAULTS: dict[str, Fault] = {
     "kill": Fault(kill, 12, WHO),
+    "kill-together": Fault(kill_together, 4, ("agent criu destination", "agent criu guardian destination")),
     "stop": Fault(stop, 9, _each(WHO[:-1], ("0.5", "3", "8"))),
     "interrupt": Fault(ask_to_end, 4, ("INT", "TERM", "HUP", "INT INT", "TERM TERM", "INT TERM")),
     "starve": Fault(starve, 2, ("driver origin", "agent destination", "criu destination")),
