@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
 from migrate.recovery.entries import (
+    Arriving,
+    Container,
     Criu,
     EndedCalls,
     Freezer,
@@ -92,7 +94,7 @@ STEPS = (
         sends=("prepare",),
         waits=("prepared", "compared"),
         meanwhile=("copy", "compare"),
-        here=(Images, Isolation),
+        here=(Container, Images, Isolation),
         there=(Isolation, Images, Directory, Copied),
     ),
     Step(
@@ -100,8 +102,9 @@ STEPS = (
         State.CHECKED,
         "ahead",
         origin="read memory while it runs, in rounds",
-        destination="keep it",
+        destination="keep it; a container's runtime waits with its restore",
         meanwhile=("image",),
+        there=(Arriving,),
     ),
     Step(
         State.CHECKED,
@@ -149,7 +152,16 @@ STEPS = (
         sends=("restore",),
         waits=("restored",),
         meanwhile=("gap",),
-        there=(Switch, Sockets, OnTheWay, Routes, Tree, Criu, Tree),  # once more when its tasks are known
+        there=(
+            Arriving,
+            Switch,
+            Sockets,
+            OnTheWay,
+            Routes,
+            Tree,
+            Criu,
+            Tree,
+        ),  # once more when its tasks are known
     ),
     Step(
         State.RESTORED,

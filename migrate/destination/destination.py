@@ -94,8 +94,7 @@ class Destination:
 
     def look(self, process: pb.ProcessInventory) -> pb.HostInventory:
         """Say what this host is and can do, and has, of what the process needs."""
-        self._errand.pid = process.root_pid
-        self._errand.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
+        self._errand.about(process)
         return answer(process)
 
     def prepare(self, request: pb.Prepare) -> pb.Prepared:

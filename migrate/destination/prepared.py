@@ -39,7 +39,7 @@ class Prepared(Undoable):
 
     def watch(self) -> None:
         """See :class:`migrate.destination.stage.Stage`."""
-        self._ready.worker.check()
+        self._ready.waiting.check()
         self._ready.gate.lease.renew()
 
     def take(self, piece: Piece) -> None:
@@ -47,6 +47,7 @@ class Prepared(Undoable):
 
         :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
         """
+        self._ready.waiting.begin()  # what is copied is in its place by now
         self._images.take(piece)
 
     def connect(self, some: Connections) -> None:
@@ -65,6 +66,7 @@ class Prepared(Undoable):
         self.use_up()
         ready, timed = self._ready, self._ready.errand.timed
         announced.tasks(ready.request, restore.tasks)
+        ready.waiting.begin()
         ready.worker.heed = functools.partial(self._heed, _until(restore.most_ms))
         with timed("verify"):
             self._images.verify(restore)
@@ -80,8 +82,9 @@ class Prepared(Undoable):
         self._images.set_timers()
         meanwhile = self._images.place_unix_sockets(ready.request, self.trail.journal)
         self.trail.first.callback(meanwhile.close)
-        self._images.note_ghosts(self.trail.journal)
-        if not ready.worker.namespace_init:
+        if not ready.errand.container.name:  # what CRIU makes in a container's own files goes with these
+            self._images.note_ghosts(self.trail.journal)
+        if not ready.worker.own_numbers:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         still_free.require(listening)
         still_free.require_udp(self._images.directory)
@@ -133,7 +136,7 @@ class Prepared(Undoable):
         self.trail.first.callback(steps.close)
         for step in steps:
             if step.name == "post-restore":
-                if not criu.namespace_init:
+                if not criu.own_numbers:
                     announced.root(request, step.pid)
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps
