@@ -29,6 +29,9 @@ from migrate.watch import nothing
 MESSAGE_BYTES = 1 << 16
 #: So much of what a runtime says of its failure is told.
 _SAID_BYTES = 2000
+LOOK = (
+    "Look whether the runtime itself can checkpoint and restore the container there (its --log says why not)."
+)
 #: A line of a log of runc's; crun's has no such fields.
 _LOGGED = re.compile(r'.*? msg="?(.*?)"?$')
 
@@ -126,7 +129,7 @@ class Asking:
             self._wait(control.fileno(), deadline)
             _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
             if not descriptors:
-                raise CriuError(f"what {self.name} started as criu has ended")
+                raise CriuError(f"what {self.name} started as criu has ended", hint=LOOK)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 socket.send_fds(control, [b"-"], [theirs.fileno()])
@@ -145,10 +148,10 @@ class Asking:
                 return
             if ready:
                 raise CriuError(
-                    f"{self.name} ended without asking CRIU: {self.told() or self.process.wait()}",
+                    f"{self.name} ended without asking CRIU: {self.told() or self.process.wait()}", hint=LOOK
                 )
             if left_s <= 0:
-                raise CriuError(f"{self.name} did not ask CRIU in time")
+                raise CriuError(f"{self.name} did not ask CRIU in time", hint=LOOK)
 
     def told(self) -> str:
         """What it has said of its failure, in one line; "" if nothing."""

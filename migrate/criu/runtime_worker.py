@@ -13,7 +13,7 @@ from typing import Any
 
 from migrate import limits
 from migrate.criu import breakpoints
-from migrate.criu.asked import MESSAGE_BYTES, Asking
+from migrate.criu.asked import LOOK, MESSAGE_BYTES, Asking
 from migrate.criu.begun_note import BegunNote
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.errors import CriuError
@@ -67,7 +67,7 @@ class RuntimeWorker(Worker):
             self._ended, self._event = os.pidfd_open(held.pid), breakpoints.ready()
         except (OSError, ProcessLookupError) as error:
             self.close(grace_s=limits.CRIU_GIVE_UP_S)
-            raise CriuError("CRIU ended before it was needed") from error
+            raise CriuError("CRIU ended before it was needed", hint=LOOK) from error
 
     @property
     def own_numbers(self) -> bool:
@@ -141,11 +141,12 @@ class RuntimeWorker(Worker):
             self._wait_for(self._runtime.fileno(), deadline, what)
             said = self._runtime.recv(MESSAGE_BYTES)
         except OSError as error:
-            raise CriuError(f"{self._asking.name} is gone: {error.strerror}") from error
+            raise CriuError(f"{self._asking.name} is gone: {error.strerror}", hint=LOOK) from error
         if not said or not rpc.criu_req.FromString(said).notify_success:
             why = self._asking.told()
             raise CriuError(
-                f"{self._asking.name} gave up at {reply.notify.script}" + (f": {why}" if why else "")
+                f"{self._asking.name} gave up at {reply.notify.script}" + (f": {why}" if why else ""),
+                hint=LOOK,
             )
         return reply
 

@@ -112,11 +112,14 @@ def remove(runtime: str, name: str, bundle: str) -> None:
 
     :raises MigrateError: the container runs, or is still known.
     """
+    if runtime not in RUNTIMES or not NAME.fullmatch(name):
+        raise MigrateError(f"no container is called {name!r} of {runtime!r}", hint="Look at the journal.")
     _unmount(runtime, name, bundle)
     if not home(runtime, name).exists():
         return
     if state(runtime, name).get("status") in _RUNS:
-        raise MigrateError(f"container {name} of {runtime} runs")
+        hint = f"Look whose it is: {runtime} state {name}. Once it has ended: migrate --recover."
+        raise MigrateError(f"container {name} of {runtime} runs", hint=hint)
     _said(runtime, "delete", "--force", name)
     if home(runtime, name).exists():
         hint = f"Look at it: {runtime} state {name}; {runtime} delete --force {name}"

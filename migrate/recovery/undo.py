@@ -81,11 +81,11 @@ def kill_origin(record: Record) -> list[str]:
 def _rest_of_origin(record: Record) -> list[str]:
     with _where_it_was_done(record):
         problems = _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper, Container))[1]
-    for container in record.of(Container):
-        try:
+    try:
+        for container in record.of(Container):
             container.forget()
-        except (MigrateError, OSError) as error:
-            problems.append(f"{container.kind}: {error}")
+    except (MigrateError, OSError) as error:
+        problems.append(f"{Container.word}: {error}")
     return problems
 
 

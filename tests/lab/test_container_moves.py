@@ -1,0 +1,51 @@
+"""`migrate --container` moves a container of plain runc or crun there and back, and no connection notices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from harness import containers
+from harness.containers import HOSTS, REDIS, Containers, there_and_back
+from harness.migrate import run_migrate
+from harness.plain_runtime import NAME, Plain
+from harness.steady import asked, clients, served
+
+from migrate.lab import Lab
+
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.skipif(bool(containers.missing()), reason="needs `make setup-containers`"),
+    pytest.mark.timeout(600),
+]
+MOVES = 4
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Containers]:
+    """A lab of its own, with a bridge to the peer on both hosts."""
+    with Lab(f"moves-{os.getpid()}") as lab:
+        yield Containers(lab)
+    containers.sweep()
+
+
+@pytest.fixture(params=["runc", "crun"])
+def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
+    """No container is there before, or stays."""
+    made = Plain(built.lab, request.param, "bridge")
+    made.give(REDIS)
+    yield made
+    made.remove()
+
+
+def test_there_and_back_under_traffic(plain: Plain) -> None:
+    plain.run()
+    plain.wire_bare(HOSTS[1])
+    with clients(plain.lab, plain.address) as asking:
+        for here, there in there_and_back(MOVES):
+            before = asked(asking)
+            moved = run_migrate(plain.lab.hosts[here], "--container", NAME, there)
+            assert moved.status == 0, (moved.report, moved.stderr)
+            assert plain.runs(there) and not plain.runs(here)
+            assert served(asking, before)
