@@ -27,6 +27,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}")
 #: Where a runtime keeps what it knows of its containers, if root has not told it otherwise.
 _STATES = Path("/run")
 _RUNS = ("running", "paused")
+#: Where a runtime mounts the root file system once more for CRIU.
+_CRIU_ROOT = "criu-root"
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -115,6 +117,8 @@ def remove(runtime: str, name: str, bundle: str) -> None:
     if runtime not in RUNTIMES or not NAME.fullmatch(name):
         raise MigrateError(f"no container is called {name!r} of {runtime!r}", hint="Look at the journal.")
     _unmount(runtime, name, bundle)
+    with contextlib.suppress(OSError):
+        (Path(bundle) / _CRIU_ROOT).rmdir()  # crun's, which makes none where one is
     if not home(runtime, name).exists():
         return
     if state(runtime, name).get("status") in _RUNS:
@@ -140,7 +144,7 @@ def _its(runtime: str, name: str, bundle: str) -> Iterator[str]:
     """Where its root is mounted for CRIU: runc does that below its own directory, crun in the bundle."""
     below = f"{home(runtime, name)}/"
     for one in mounts.here():
-        if one.place.startswith(below) or (bundle and one.place.startswith(f"{bundle}/criu-root")):
+        if one.place.startswith(below) or one.place == f"{bundle}/{_CRIU_ROOT}":
             yield one.place
 
 
