@@ -12,6 +12,7 @@ from typing import Any
 from migrate.checks import interfaces
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
+from migrate.pb.session_pb2 import HostInventory, Interface
 
 #: Of these each container has one of its own, which CRIU makes again.
 _OWN = ("pid", "mount", "ipc", "uts")
@@ -38,7 +39,8 @@ def loopback(subject: Subject) -> Iterator[Reason]:
 def at_its_interface(subject: Subject, ip: interfaces.Ip) -> Iterator[Reason]:
     """A network namespace of a container has the same interfaces on both hosts."""
     device, path = interfaces.device_at(subject.origin, ip), subject.process.container.network
-    if not any(one.name == device and one.up for one in subject.destination.interfaces):
+    here, there = _named(subject.origin, device), _named(subject.destination, device)
+    if not there.up:
         text = (
             f"no interface {device} is up in the network namespace {path}, for the container's address {ip}"
         )
@@ -46,6 +48,14 @@ def at_its_interface(subject: Subject, ip: interfaces.Ip) -> Iterator[Reason]:
             f"Make it there as it is here, without that address: ip -n {_name(path)} link set {device} up"
         )
         yield Reason("address-no-network", DESTINATION, text, remedy)
+    elif there.hardware and there.hardware == here.hardware:
+        text = f"{device} in {path} has the hardware address {here.hardware} there, too, and a bridge knows it once"
+        remedy = f"Give it one of its own: ip -n {_name(path)} link set {device} address 02:..."
+        yield Reason("hardware-taken", DESTINATION, text, remedy)
+
+
+def _named(host: HostInventory, device: str) -> Interface:
+    return next((one for one in host.interfaces if one.name == device), Interface())
 
 
 def _name(path: str) -> str:

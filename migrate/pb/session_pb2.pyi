@@ -475,14 +475,16 @@ class Supervisor(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., comm: _Optional[str] = ..., unit: _Optional[str] = ..., restart: _Optional[str] = ..., of_user: _Optional[bool] = ..., starts_nothing: _Optional[bool] = ...) -> None: ...
 
 class Interface(_message.Message):
-    __slots__ = ("name", "addresses", "up")
+    __slots__ = ("name", "addresses", "up", "hardware")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     UP_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     up: bool
-    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
+    hardware: str
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ..., hardware: _Optional[str] = ...) -> None: ...
 
 class HostInventory(_message.Message):
     __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes", "refusals", "lacks_configuration")

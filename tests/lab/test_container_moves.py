@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 from harness import containers
 from harness.containers import HOSTS, REDIS, Containers, there_and_back
 from harness.migrate import run_migrate
-from harness.plain_runtime import NAME, Plain
+from harness.plain_runtime import BUNDLE, NAME, Plain
 from harness.steady import asked, clients, served
 
 from migrate.lab import Lab
@@ -20,6 +21,10 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 MOVES = 4
+#: What the clients have counted in all, as the server at an address knows it.
+COUNTED = (
+    "import redis, sys; r = redis.Redis(sys.argv[1]); print(sum(int(r.get(f'counter{n}')) for n in range(3)))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +42,29 @@ def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
     made.give(REDIS)
     yield made
     made.remove()
+
+
+def test_what_it_writes_goes_along(built: Containers) -> None:
+    """A log of all that clients have had answered, written until the freeze, has it all on the last host."""
+    lab, plain = built.lab, Plain(built.lab, "runc", "bridge")
+    plain.give((*REDIS, "--appendonly", "yes", "--appendfsync", "no", "--dir", "/tmp"))
+    try:
+        plain.run()
+        plain.wire_bare(HOSTS[1])
+        with clients(lab, plain.address) as asking:
+            for here, there in there_and_back(MOVES - 1):
+                moved = run_migrate(lab.hosts[here], "--container", NAME, there)
+                assert moved.status == 0, (moved.report, moved.stderr)
+                assert served(asking, asked(asking))
+            for one in asking:
+                one.process.kill()
+        log = f"cat {BUNDLE}/rootfs/tmp/appendonlydir/*.incr.aof | tr -d '\\r'"
+        script = f"{log} | grep -c -i '^incrby$'"
+        written = int(lab.hosts[there].exec(["sh", "-c", script]).stdout)
+        counted = lab.hosts["peer"].exec([sys.executable, "-c", COUNTED, plain.address]).stdout
+        assert written == int(counted) > 300
+    finally:
+        plain.remove()
 
 
 def test_there_and_back_under_traffic(plain: Plain) -> None:

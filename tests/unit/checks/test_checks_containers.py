@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
 
@@ -97,6 +98,23 @@ def test_what_makes_no_sense(content: bytes) -> None:
     asked = subject({})
     asked.process.container.configuration = content
     assert codes(asked) == ["bundle"]
+
+
+def test_its_interface_is_there_with_another_hardware_address() -> None:
+    ip = ipaddress.ip_address("192.0.2.7")
+    here = Interface(name="eth0", up=True, addresses=["192.0.2.7/24"], hardware="02:00:00:00:00:60")
+
+    def found(*there: Interface) -> list[str]:
+        asked = subject(configuration())
+        asked.origin.interfaces.append(here)
+        asked.destination.interfaces.extend(there)
+        return [one.code for one in containers.at_its_interface(asked, ip)]
+
+    for there in ([], [Interface(name="eth0")], [Interface(name="eth1", up=True)]):
+        assert found(*there) == ["address-no-network"]
+    assert found(here) == ["hardware-taken"]
+    assert found(Interface(name="eth0", up=True, hardware="02:00:00:00:00:61")) == []
+    assert found(Interface(name="eth0", up=True)) == []
 
 
 def test_the_loopback_interface_is_up_there() -> None:
