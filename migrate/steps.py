@@ -90,21 +90,20 @@ STEPS = (
         State.CHECKED,
         "prepare",
         origin="guardian, filter, CRIU, image directory",
-        destination="the same",
+        destination="the same; a container's runtime waits with its restore",
         sends=("prepare",),
         waits=("prepared", "compared"),
         meanwhile=("copy", "compare"),
         here=(Container, Images, Isolation),
-        there=(Isolation, Images, Directory, Copied),
+        there=(Isolation, Images, Directory, Copied, Arriving),
     ),
     Step(
         State.CHECKED,
         State.CHECKED,
         "ahead",
         origin="read memory while it runs, in rounds",
-        destination="keep it; a container's runtime waits with its restore",
+        destination="keep it",
         meanwhile=("image",),
-        there=(Arriving,),
     ),
     Step(
         State.CHECKED,
@@ -152,16 +151,7 @@ STEPS = (
         sends=("restore",),
         waits=("restored",),
         meanwhile=("gap",),
-        there=(
-            Arriving,
-            Switch,
-            Sockets,
-            OnTheWay,
-            Routes,
-            Tree,
-            Criu,
-            Tree,
-        ),  # once more when its tasks are known
+        there=(Switch, Sockets, OnTheWay, Routes, Tree, Criu, Tree),  # once more when its tasks are known
     ),
     Step(
         State.RESTORED,

@@ -47,8 +47,14 @@ class Prepared(Undoable):
 
         :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
         """
-        self._ready.waiting.begin()  # what is copied is in its place by now
         self._images.take(piece)
+
+    def copied(self) -> None:
+        """What was to be copied before the freeze is in its place: a runtime may read the bundle of its container.
+
+        :raises MigrateError: it cannot be started; :meth:`undo` leaves nothing.
+        """
+        self._ready.waiting.begin()
 
     def connect(self, some: Connections) -> None:
         """Take connections, and make CRIU's images of them. :raises TcpcpError: as :meth:`take`."""
@@ -66,7 +72,6 @@ class Prepared(Undoable):
         self.use_up()
         ready, timed = self._ready, self._ready.errand.timed
         announced.tasks(ready.request, restore.tasks)
-        ready.waiting.begin()
         ready.worker.heed = functools.partial(self._heed, _until(restore.most_ms))
         with timed("verify"):
             self._images.verify(restore)

@@ -10,7 +10,7 @@ from migrate.criu.runtime_worker import RuntimeWorker
 from migrate.criu.worker import Worker
 from migrate.destination.errand import Errand
 from migrate.destination.trail import Trail
-from migrate.errors import Taken
+from migrate.errors import ProtocolError, Taken
 from migrate.pb import session_pb2 as pb
 from migrate.processes import oci
 from migrate.recovery import entries
@@ -37,7 +37,9 @@ class Waiting:
 
     @property
     def worker(self) -> Worker:
-        """It, once it has been started."""
+        """It, once it has been started. :raises ProtocolError: it has not, for what it needs was not sent."""
+        if not self._started:
+            raise ProtocolError("received a Restore before the files of the container")
         return self._started[0]
 
     def check(self) -> None:

@@ -48,10 +48,12 @@ class Plain:
 
     :param runtime: the program, runc or crun.
     :param network: "bridge" or "macvlan".
+    :param apart: it has another cgroup on each host. The hosts of a lab have the same ones, and crun, when it
+        forgets a container, kills what is in its cgroup.
     """
 
-    def __init__(self, lab: Lab, runtime: str, network: str) -> None:
-        self.lab, self.runtime, self._wire = lab, runtime, _WIRES[network]
+    def __init__(self, lab: Lab, runtime: str, network: str, *, apart: bool = False) -> None:
+        self.lab, self.runtime, self._wire, self._apart = lab, runtime, _WIRES[network], apart
         self.address = ADDRESSES[network]
 
     def give(self, command: Sequence[str]) -> None:
@@ -72,7 +74,9 @@ class Plain:
         suggested: dict[str, Any] = json.loads(file.read_text())
         suggested["process"] |= {"terminal": False, "args": list(command)}
         suggested["root"]["readonly"] = False
-        suggested["linux"]["cgroupsPath"] = f"{containers.cgroup_parent(self.lab)}/{host.name}-{NAME}"
+        suggested["linux"]["cgroupsPath"] = (
+            f"{containers.cgroup_parent(self.lab)}/{NAME}{'-' + host.name if self._apart else ''}"
+        )
         for namespace in suggested["linux"]["namespaces"]:
             if namespace["type"] == "network":
                 namespace["path"] = f"/run/netns/{NAME}"

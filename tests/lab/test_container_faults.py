@@ -34,7 +34,7 @@ def built() -> Iterator[Containers]:
 @pytest.fixture(params=["runc", "crun"])
 def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
     """One that runs at the origin, and may go to the destination."""
-    made = Plain(built.lab, request.param, "bridge")
+    made = Plain(built.lab, request.param, "bridge", apart=True)
     made.give(REDIS)
     made.run()
     made.wire_bare(DESTINATION)

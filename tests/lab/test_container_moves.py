@@ -35,10 +35,10 @@ def built() -> Iterator[Containers]:
     containers.sweep()
 
 
-@pytest.fixture(params=["runc", "crun"])
+@pytest.fixture(params=[("runc", "bridge"), ("crun", "bridge"), ("runc", "macvlan")], ids="-".join)
 def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
     """No container is there before, or stays."""
-    made = Plain(built.lab, request.param, "bridge")
+    made = Plain(built.lab, *request.param, apart=True)
     made.give(REDIS)
     yield made
     made.remove()
@@ -46,7 +46,7 @@ def plain(built: Containers, request: pytest.FixtureRequest) -> Iterator[Plain]:
 
 def test_what_it_writes_goes_along(built: Containers) -> None:
     """A log of all that clients have had answered, written until the freeze, has it all on the last host."""
-    lab, plain = built.lab, Plain(built.lab, "runc", "bridge")
+    lab, plain = built.lab, Plain(built.lab, "runc", "bridge", apart=True)
     plain.give((*REDIS, "--appendonly", "yes", "--appendfsync", "no", "--dir", "/tmp"))
     try:
         plain.run()

@@ -28,7 +28,7 @@ def plain() -> Iterator[Plain]:
     """One of runc's that runs at the origin; nothing is ready on the destination but the runtime."""
     with Lab(f"refused-{os.getpid()}") as lab:
         Containers(lab)
-        made = Plain(lab, "runc", "bridge")
+        made = Plain(lab, "runc", "bridge", apart=True)
         made.give(REDIS)
         made.run()
         yield made
