@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="migrate",
         usage="migrate [options] PID HOST\n"
+        "       migrate [options] --container NAME[@RUNTIME] HOST\n"
         "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
         "       migrate plugin install|status|uninstall",
         description="Move the process PID, its children and all their TCP connections to HOST.",
@@ -46,8 +47,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("pid", metavar="PID", nargs="?", help="process on this host; its children move with it")
-    add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
+    _add_whom(add)
     add("--version", action="version", version=f"migrate {VERSION}")
     add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
@@ -86,6 +86,18 @@ def _add_way(add: Callable[..., object]) -> None:
     add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
+
+
+def _add_whom(add: Callable[..., object]) -> None:
+    """What moves, and where to."""
+    add("pid", metavar="PID", nargs="?", help="process on this host; its children move with it")
+    add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
+    add(
+        "--container",
+        metavar="NAME[@RUNTIME]",
+        default="",
+        help="instead of PID: the container NAME of runc or crun on this host, with its root file system",
+    )
 
 
 def _add_what_moves(add: Callable[..., object]) -> None:
@@ -149,11 +161,20 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
         return _recover_request(options)
     if options.resume or options.release or options.force:
         raise words.wrong("--resume, --release and --force need --recover")
-    if options.pid is None or options.host is None:
+    if options.container:
+        pid, host = 0, options.pid
+        if options.host is not None or host is None:
+            raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
+        if options.copy_files:
+            raise words.wrong("--container brings its files along, and takes no --copy-files")
+    elif options.pid is None or options.host is None:
         raise words.wrong("PID and HOST are needed")
+    else:
+        pid, host = words.number("PID", options.pid, _PID_MAX), options.host
     return Request(
-        pid=words.number("PID", options.pid, _PID_MAX),
-        host=_host(options.host),
+        pid=pid,
+        host=_host(host),
+        container=options.container and words.container(options.container),
         check=options.check,
         along=_along(options),
         switch=words.known("--switch", options.switch, switch.OWN, switch.names),

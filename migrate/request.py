@@ -52,6 +52,8 @@ class Along:
 class Request:
     """Move the process *pid* and its children to *host*.
 
+    :ivar container: instead of *pid*, which is 0 until it is known: the name of a container, and ``@`` with its
+        runtime behind it if the user has said which.
     :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
     :ivar check: stop after the checks; nothing is touched.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
@@ -64,6 +66,7 @@ class Request:
 
     pid: int
     host: str
+    container: str = ""
     check: bool = False
     along: Along = Along()
     switch: str = SWITCH

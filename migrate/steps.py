@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
 from migrate.recovery.entries import (
+    Arriving,
+    Container,
     Criu,
     EndedCalls,
     Freezer,
@@ -88,12 +90,12 @@ STEPS = (
         State.CHECKED,
         "prepare",
         origin="guardian, filter, CRIU, image directory",
-        destination="the same",
+        destination="the same; a container's runtime waits with its restore",
         sends=("prepare",),
         waits=("prepared", "compared"),
         meanwhile=("copy", "compare"),
-        here=(Images, Isolation),
-        there=(Isolation, Images, Directory, Copied),
+        here=(Container, Images, Isolation),
+        there=(Isolation, Images, Directory, Copied, Arriving),
     ),
     Step(
         State.CHECKED,

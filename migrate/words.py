@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable
 
 from migrate.errors import UsageError
+
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}(@(runc|crun))?")
 
 
 def number(name: str, text: str, largest: int) -> int:
@@ -63,6 +66,15 @@ def word(name: str, text: str) -> str:
     """A name or path that nothing takes for an option."""
     if not text or text.startswith("-") or not text.isprintable():
         raise wrong(f"{name} is a name or path, not {text!r}")
+    return text
+
+
+def container(text: str) -> str:
+    """The name of a container, and perhaps ``@`` and its runtime behind it."""
+    if not _CONTAINER.fullmatch(text):
+        raise wrong(
+            f"--container is the name of a container, perhaps with @runc or @crun behind it, not {text!r}"
+        )
     return text
 
 

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from migrate.checks import interfaces
+from migrate.checks.containers import at_its_interface
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
@@ -60,6 +61,8 @@ def _can_arrive(subject: Subject, ip: Ip) -> Iterator[Reason]:
         if str(ip) in {*there.ssh_addresses, *there.own_addresses}:
             remedy = "Choose another host: this address is its own."
         yield Reason("address-taken", DESTINATION, text, remedy)
+    elif subject.process.container.network:
+        yield from at_its_interface(subject, ip)
     elif not any(ip in network for network in interfaces.networks(there)):
         text = f"no interface that is up is on the network of the service address {ip}"
         remedy = (

@@ -169,5 +169,9 @@ def _enter(descriptor: int) -> None:
 
 def numbers(root_pid: int, tasks: Iterable[int]) -> Numbers:
     """The numbers of *tasks*, below *root_pid*, and of who keeps their namespace, as these see themselves."""
-    found = of(root_pid)
-    return own_numbers.read([found.init, *tasks]) if found else Numbers()
+    if found := of(root_pid):
+        return own_numbers.read([found.init, *tasks])
+    with contextlib.suppress(OSError):
+        if not _in_ours(root_pid):  # a container's, which keeps its namespace itself
+            return own_numbers.read(tasks)
+    return Numbers()

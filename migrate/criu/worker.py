@@ -168,6 +168,11 @@ class Worker:
         return int(line)
 
     @property
+    def own_numbers(self) -> bool:
+        """Whether what it restores has a PID namespace of its own."""
+        return bool(self.namespace_init)
+
+    @property
     def pid(self) -> int:
         """The worker's process."""
         return self.process.pid
@@ -231,6 +236,10 @@ class Worker:
         self._begun.remove()
         self._forget_end()
         return self.process.poll() is None
+
+    def problems(self) -> list[str]:
+        """When the tree runs: sentences, what went wrong since."""
+        return []
 
     def check(self) -> None:
         """Return while the worker lives.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from migrate import limits, runtime
-from migrate.criu.worker import Worker
+from migrate import runtime
 from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
 from migrate.destination.incoming import Incoming
 from migrate.destination.prepared import Prepared
 from migrate.destination.stage import Ready, Stage, Undoable
 from migrate.destination.trail import Trail
+from migrate.destination.waiting import Waiting
 from migrate.pb import session_pb2 as pb
 from migrate.processes import numbers, slices
 
@@ -23,7 +23,7 @@ class Asked(Stage):
     def begin(self, request: pb.Prepare) -> Begun:
         """Begin the journal, and start who would carry it out."""
         self.use_up()
-        if not request.new_pid_namespace:
+        if not request.new_pid_namespace and not self._errand.container.name:
             numbers.pass_over([*request.pids, *request.tids])
         return Begun(
             self._errand,
@@ -47,17 +47,11 @@ class Begun(Undoable):
         self.use_up()
         trail, request = self.trail, self._request
         keeps = runtime.find(request.runtime)
-        worker = Worker(
-            role="destination",
-            avoid_pids=[*request.pids, *request.tids] if request.new_pid_namespace else None,
-            mark=self._errand.mark,
-            personality=request.personality,
-            heed=self._errand.called_off,
-        )
-        # What it has built is killed anyway.
-        trail.first.callback(worker.close, grace_s=limits.CRIU_GIVE_UP_S)
-        gate = Gate(request, trail.journal)
+        waiting = Waiting(self._errand, request, trail)
+        if not self._errand.container.name:
+            waiting.begin()
+        gate = Gate(request, trail.journal, own_network=bool(self._errand.container.network))
         images = Incoming(request, trail.journal)
         slices.usual()  # takes a thread, which nobody has to wait for later
         trail.guardian.wait_ready()
-        return Prepared(Ready(self._errand, request, trail, worker, gate, keeps), images)
+        return Prepared(Ready(self._errand, request, trail, waiting, gate, keeps), images)

@@ -72,7 +72,7 @@ class Destination:
             "ask": lambda asked: whereabouts.find(asked.migration_id, asked.wait_ms / 1000),
             "process": self.look,
             "prepare": self.prepare,
-            "compare": self._errand.compare,
+            "compare": self.compare,
             "copy": lambda piece: self._now(Prepared).copy(piece),
             "image": lambda piece: self._now(Prepared).take(piece),
             "connections": lambda some: self._now(Prepared).connect(some),
@@ -94,8 +94,7 @@ class Destination:
 
     def look(self, process: pb.ProcessInventory) -> pb.HostInventory:
         """Say what this host is and can do, and has, of what the process needs."""
-        self._errand.pid = process.root_pid
-        self._errand.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
+        self._errand.about(process)
         return answer(process)
 
     def prepare(self, request: pb.Prepare) -> pb.Prepared:
@@ -105,6 +104,12 @@ class Destination:
             self._stage = begun.prepare()
             environment.settled()
         return pb.Prepared()
+
+    def compare(self, question: pb.Compare) -> pb.Compared:
+        """Say what this host has of files. Of none: the origin asks whether what it copied has arrived."""
+        if not question.files and isinstance(self._stage, Prepared):
+            self._stage.copied()
+        return self._errand.compare(question)
 
     def restore(self, request: pb.Restore) -> pb.Restored:
         """Build the tree; it has not run an instruction when this returns, and its sockets are mute."""

@@ -12,6 +12,7 @@ from migrate.events import log
 from migrate.files.content import Digests
 from migrate.journal.entry import Entry
 from migrate.pb import session_pb2 as pb
+from migrate.processes import network
 from migrate.watch import nothing
 
 
@@ -21,6 +22,7 @@ class Errand:
     :param hello: the driver's; its name for the migration has been checked.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
     :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known. :ivar program: its name.
+    :ivar container: what is moved, if it is one. :ivar entered: the network namespace of it, until we end.
     :ivar asked_by: who has asked for it there, if that is said.
     :ivar journalled: the kinds of entries that may be written for the message that is taken.
     :ivar phases: what was done, when, and how long it took.
@@ -30,9 +32,22 @@ class Errand:
         self.migration_id, self.origin_host = hello.migration_id, hello.hostname
         self.asked_by, self.called_off = hello.asked_by, called_off
         self.pid, self.program = 0, ""
+        self.container = pb.Container()
+        self.entered = contextlib.ExitStack()
         self.journalled = Column[type[Entry]](())
         self.phases: list[pb.PhaseTime] = []
         self._digests = Digests(called_off)
+
+    def about(self, process: pb.ProcessInventory) -> None:
+        """What is moved is *process*: from now on we are in its network namespace, if it has one here.
+
+        :raises MigrateError: it cannot be entered.
+        """
+        self.pid = process.root_pid
+        self.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
+        self.container = process.container
+        if network.is_there(process.container.network):
+            self.entered.enter_context(network.stay(process.container.network))
 
     @property
     def mark(self) -> str:

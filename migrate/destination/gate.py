@@ -25,13 +25,17 @@ MOST_GIVEN_BACK_BYTES = 8 << 20
 class Gate:
     """Made ready: nothing is held yet, and nobody is answered.
 
+    :param own_network: the tree has one, with the same interfaces as at the origin.
     :raises MigrateError, TcpcpError, OSError: the journal says what is to be undone.
     :ivar lease: of the filter. :ivar switch: of the service addresses. :ivar inlet: takes packets for the tree.
     :ivar netlink: to netfilter.
     """
 
-    def __init__(self, request: pb.Prepare, journal: Journal) -> None:
-        addresses = [switch.Address(one.address, one.prefix_length) for one in request.addresses]
+    def __init__(self, request: pb.Prepare, journal: Journal, *, own_network: bool = False) -> None:
+        addresses = [
+            switch.Address(one.address, one.prefix_length, one.device if own_network else "")
+            for one in request.addresses
+        ]
         self.switch = switch.make(request.switch_kind, "destination", journal.migration_id, addresses)
         self.switch.choose()
         self._isolation = Isolation(

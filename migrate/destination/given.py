@@ -94,7 +94,7 @@ class Activated(Stage):
         with contextlib.suppress(CriuError):  # the tree runs without
             for _ in self._tree.rest:
                 pass
-        self._problems += self._ready.runtime.give_back(self._root)
+        self._problems += [*self._ready.worker.problems(), *self._ready.runtime.give_back(self._root)]
 
     def told(self) -> pb.Activated:
         """What the driver is told of it."""

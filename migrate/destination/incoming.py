@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate import place
+from migrate import place, runtime
 from migrate.criu import (
     ended_calls,
     ghosts,
@@ -89,6 +89,8 @@ class Incoming:
         :return: hears of those that others make there from now on.
         :raises Taken: somebody has a socket there, or a symbolic link leads elsewhere.
         """
+        if request.runtime not in ("", runtime.BARE):  # its paths are in a container's own files
+            return Meanwhile(())
         unix_paths.require_same_places(request.unix_sockets)
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))
         unix_paths.place(self.directory, request.unix_sockets)

@@ -39,7 +39,7 @@ class Prepared(Undoable):
 
     def watch(self) -> None:
         """See :class:`migrate.destination.stage.Stage`."""
-        self._ready.worker.check()
+        self._ready.waiting.check()
         self._ready.gate.lease.renew()
 
     def take(self, piece: Piece) -> None:
@@ -48,6 +48,13 @@ class Prepared(Undoable):
         :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
         """
         self._images.take(piece)
+
+    def copied(self) -> None:
+        """What was to be copied before the freeze is in its place: a runtime may read the bundle of its container.
+
+        :raises MigrateError: it cannot be started; :meth:`undo` leaves nothing.
+        """
+        self._ready.waiting.begin()
 
     def connect(self, some: Connections) -> None:
         """Take connections, and make CRIU's images of them. :raises TcpcpError: as :meth:`take`."""
@@ -80,8 +87,9 @@ class Prepared(Undoable):
         self._images.set_timers()
         meanwhile = self._images.place_unix_sockets(ready.request, self.trail.journal)
         self.trail.first.callback(meanwhile.close)
-        self._images.note_ghosts(self.trail.journal)
-        if not ready.worker.namespace_init:
+        if not ready.errand.container.name:  # what CRIU makes in a container's own files goes with these
+            self._images.note_ghosts(self.trail.journal)
+        if not ready.worker.own_numbers:
             built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
         still_free.require(listening)
         still_free.require_udp(self._images.directory)
@@ -133,7 +141,7 @@ class Prepared(Undoable):
         self.trail.first.callback(steps.close)
         for step in steps:
             if step.name == "post-restore":
-                if not criu.namespace_init:
+                if not criu.own_numbers:
                     announced.root(request, step.pid)
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps

@@ -14,6 +14,7 @@ from migrate.destination.built import Built
 from migrate.destination.errand import Errand
 from migrate.destination.gate import Gate
 from migrate.destination.trail import Trail
+from migrate.destination.waiting import Waiting
 from migrate.gap.packets import Segment
 from migrate.once import Once
 from migrate.pb import session_pb2 as pb
@@ -114,15 +115,20 @@ class Undoable(Stage):
 class Ready:
     """What is there from the state PREPARED to the end, and given on from state to state.
 
-    :ivar runtime: what keeps such trees here.
+    :ivar waiting: CRIU, which waits for the images. :ivar runtime: what keeps such trees here.
     """
 
     errand: Errand
     request: pb.Prepare
     trail: Trail
-    worker: Worker
+    waiting: Waiting
     gate: Gate
     runtime: Runtime
+
+    @property
+    def worker(self) -> Worker:
+        """CRIU."""
+        return self.waiting.worker
 
     @property
     def root(self) -> int:

@@ -31,6 +31,7 @@ class Trail(Once):
             pid=pid,
             other_host=errand.origin_host,
             may=lambda kind: errand.journalled.may(kind),
+            network=errand.container.network,
         )
         try:
             self.guardian = Guardian(self.journal.directory)

@@ -134,7 +134,11 @@ def _interfaces(found: HostInventory) -> None:
     try:
         with IPRoute() as route:
             links = {
-                link["index"]: Interface(name=_name_of(link), up=link["state"] == "up")
+                link["index"]: Interface(
+                    name=_name_of(link),
+                    up=link["state"] == "up",
+                    hardware=link.get_attr("IFLA_ADDRESS") or "",
+                )
                 for link in route.get_links()
             }
             for message in route.get_addr():

@@ -45,6 +45,7 @@ class Again(NamedTuple):
     :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
     :ivar locks: for :func:`migrate.inventory.waiters.obstacles`, which takes long: none of it is among these.
     :ivar expired: for :func:`migrate.inventory.expired_timers.count_on`.
+    :ivar mapped: files that may be written without their times telling, beside those of *files*.
     """
 
     files: list[File]
@@ -54,6 +55,7 @@ class Again(NamedTuple):
     deleted: Sequence[File] = ()
     locks: Mapping[tuple[int, int], Sequence[str]] = MappingProxyType({})
     expired: Sequence[tuple[int, int]] = ()
+    mapped: Collection[str] = ()
 
 
 def again(

@@ -34,6 +34,7 @@ from migrate.processes import identity
 class Journal:
     """The journal of a migration that this process owns.
 
+    :param network: path of the network namespace in which things are done, and undone; "": this host's.
     :param may: whether an entry of a kind may be written now, for who knows which step is under way.
     :raises FileExistsError: there is one of that id.
     :raises stored.NotOurs: the directory of all journals is not root's alone.
@@ -48,6 +49,7 @@ class Journal:
         other_host: str,
         reach: Reach | None = None,
         may: Callable[[type[Entry]], bool] | None = None,
+        network: str = "",
     ) -> None:
         stored.make()
         self.directory = place.home(migration_id)
@@ -60,6 +62,7 @@ class Journal:
         try:
             self._lock = take_lock(self.directory, create=True)
             self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+            first |= {"network": network} if network else {}
             self._write(first | ({"reach": reach.as_json()} if reach is not None else {}))
         except BaseException:  # nothing has been done yet, and nothing is left
             self.remove()

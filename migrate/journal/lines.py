@@ -52,7 +52,8 @@ def _reach(value: Any) -> bool:
 _TYPES: Mapping[str, _Test] = {
     "did": text, "state": text, "end": text, "role": text, "other_host": text, "destination_pid": _pid,
     "path": text, "backup": text, "name": text, "marked": text, "folder": text, "pid": _pid, "start": number,
-    "runtime": text, "resource": number, "soft": number, "raised": number,
+    "runtime": text, "container": text, "bundle": text, "network": text,
+    "resource": number, "soft": number, "raised": number,
     "tasks": _list(_task), "routes": _list(text),
     "reuse": lambda value: value is True or _list(number)(value),
     "reach": _reach, "owner": _task, "version": number,

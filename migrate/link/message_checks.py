@@ -25,6 +25,8 @@ _MOST_PROCESSORS = 1 << 16
 _STATE = re.compile(r"[A-Za-z]?")
 #: More than any socket option has that is no number.
 _MOST_OPTION_BYTES = 256
+#: Parts of paths, and a program that is started.
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}@(runc|crun)")
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
 
 
@@ -45,7 +47,8 @@ def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, be
     :raises ProtocolError: it cannot be: the tree keeps its numbers, unless it gets a PID namespace.
     """
     said = message.destination_pid
-    expected = before or (0 if prepare.new_pid_namespace else prepare.pids[0])
+    own = prepare.new_pid_namespace or prepare.runtime not in ("", "bare")
+    expected = before or (0 if own else prepare.pids[0])
     if not 1 < said <= _MOST_PID or expected not in (0, said):
         text = f"received a {type(message).__name__} with process {said}"
         wanted = f", which should be {expected}" if expected else ", which is no moved one"
@@ -68,6 +71,18 @@ def _prepare(message: pb.Prepare) -> Iterator[str]:
     for name in message.unix_sockets:
         if not place.is_absolute(name.name):
             yield f"a unix socket at no path: {name.name[:100]!r}"
+
+
+def _process(message: pb.ProcessInventory) -> Iterator[str]:
+    container = message.container
+    if not message.HasField("container"):
+        return
+    if not _CONTAINER.fullmatch(f"{container.name}@{container.runtime}"):
+        yield f"a container of no possible name: {container.name[:100]!r} of {container.runtime[:100]!r}"
+    if not place.is_absolute(container.bundle):
+        yield f"a bundle at no path: {container.bundle[:100]!r}"
+    if container.network and not place.is_absolute(container.network):
+        yield f"a network namespace at no path: {container.network[:100]!r}"
 
 
 def _restore(message: pb.Restore) -> Iterator[str]:
@@ -150,6 +165,7 @@ def _is_interface(text: str) -> bool:
 _CHECKS: Mapping[type, Callable[[Any], Iterator[str]]] = {
     pb.Ask: _ask,
     pb.Answer: _answer,
+    pb.ProcessInventory: _process,
     pb.Prepare: _prepare,
     pb.Restore: _restore,
     Connections: lambda said: _held(said.sockets),

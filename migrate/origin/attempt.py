@@ -63,7 +63,7 @@ class Attempt:
         """
         inherit = [] if self._page_fd is None else [self._page_fd]
         with contextlib.ExitStack() as stack:
-            within = stack.enter_context(own_namespace.opened(self._move.request.pid))
+            within = stack.enter_context(own_namespace.opened(self._move.subject.pid))
             if within:
                 self._images_fd = os.open(self._images.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, self._images_fd)
@@ -91,7 +91,9 @@ class Attempt:
             page_server_fd=self._page_fd,
             more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.along.shell_job),
         )
-        going = self.worker.dump(_inside(move.request.pid), options)
+        # As CRIU numbers it: where it is in the namespace of the tree, as that does.
+        pid = move.subject.pid
+        going = self.worker.dump(pid if self._images_fd is None else _inside(pid), options)
         move.held.freeze.callback(going.close)
         for stage in going:
             if stage.name == _ABOUT_TO_FREEZE:

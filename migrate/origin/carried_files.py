@@ -150,7 +150,7 @@ class CarriedFiles:
         found_different.require_written_alone(found, self._shared)
         found_different.require_no_lock(found, self._shared)
         self._require_none_beside(found)
-        mapped = {one.path for one in (*found, *self._known.values()) if one.mapped_shared}
+        mapped = {one.path for one in (*found, *self._known.values()) if one.mapped_shared} | {*again.mapped}
         sizes = AsDumped([*self._known.values(), *found], images)
         for tree in self._trees:
             tree.copy_changed(self._send, mapped, sizes.size)

@@ -12,7 +12,8 @@ from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
-from migrate.inventory import expired_timers, open_files, waiters
+from migrate.inventory import expired_timers, of_container, open_files, waiters
+from migrate.origin import contained
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.plan import Plan
 from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
@@ -29,6 +30,8 @@ def at(tree: FrozenTree, plan: Plan, known: Collection[str]) -> open_files.Again
     tcp = {one.inode for one in checked.sockets}
     pids = [pid for pid, _ in tree.tasks]
     found = open_files.again(pids, known, tcp, plan.bystanders, tree.numbers)
+    if plan.container:
+        found = of_container.again(pids[0], found, contained.root(plan.container))
     process = ProcessInventory(tasks=checked.tasks, obstacles=found.obstacles)
     reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
     if reasons:

@@ -13,10 +13,11 @@ from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
 from migrate.link import message_checks
-from migrate.origin import chronicle, patience
+from migrate.origin import chronicle, contained, patience
 from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
+from migrate.processes.oci import Container
 from migrate.request import Request
 from migrate.runtime import Runtime
 
@@ -28,6 +29,7 @@ class Plan:
     :ivar runtime: what keeps the process on this host.
     :ivar copy: files to copy before the freeze.
     :ivar notes: what the user should know although it is no reason to refuse.
+    :ivar container: if it is one.
     :ivar bystanders: the PIDs of all processes that were there when it was looked at who else holds what it holds.
     """
 
@@ -38,6 +40,7 @@ class Plan:
     copy: list[pb.File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bystanders: frozenset[int] = frozenset()
+    container: Container | None = None
 
 
 def check(session: Session) -> Plan:
@@ -48,11 +51,15 @@ def check(session: Session) -> Plan:
     request = session.request
     session.machine.make_ready("check")
     with session.account.phase("check"):
-        kept = runtime.of(request.pid)
+        kept = runtime.find(session.container.runtime) if session.container else runtime.of(request.pid)
         bystanders = frozenset(proc.pids())
         process = kept.inventory(request.pid)
         process.service_addresses.extend(request.along.addresses)
         process.service_addresses[:] = ports.service_addresses(process)
+        if session.container:
+            contained.describe(process, session.container, kept)
+            process.service_addresses.extend(contained.addresses(session.container))
+            process.service_addresses[:] = ports.service_addresses(process)
         left = beside.add(process, request.along.copy_trees, copying=request.along.copy_files)
         session.link.send(process)
         chronicle.process(process)
@@ -60,6 +67,7 @@ def check(session: Session) -> Plan:
         there = session.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
         message_checks.check(there)
         there.ssh_addresses.append(session.ends[1])
+        contained.at_home(here, there, session.container)
         chronicle.hosts(here, there, session.ends)
         session.files.compare(process, there)
         plan = _plan(request, kept, process, here, there)
@@ -67,7 +75,8 @@ def check(session: Session) -> Plan:
         reasons = checks.refusals(process, here, there, request.along, needed, switch=request.switch)
         if reasons:
             raise Refused(reasons)
-        plan.bystanders = bystanders
+        plan.bystanders, plan.container = bystanders, session.container
+        plan.copy += contained.files(session.container, there)
         plan.notes += (
             left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, request.along)
         )

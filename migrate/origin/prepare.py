@@ -51,6 +51,8 @@ def _prepare(move: Move) -> Prepared:
     move.link.send(move.plan.prepare)
     begun = _begun(move)
     journal, guardian = begun.journal, begun.guardian
+    if found := move.plan.container:
+        journal.did(entries.Container(found.runtime, found.name, found.bundle))
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)
     images = _images(move, journal)
@@ -109,6 +111,7 @@ def _journal(move: Move) -> Journal:
         other_host=host,
         reach=reach,
         may=Rules(move.machine).may_write,
+        network=move.plan.container.network if move.plan.container else "",
     )
 
 

@@ -14,7 +14,7 @@ import time
 from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
-from migrate.origin import accept_queues, observed, unowned
+from migrate.origin import accept_queues, contained, observed, unowned
 from migrate.origin.account import Account
 from migrate.origin.chronicle import Chronicle
 from migrate.origin.move import Move
@@ -22,7 +22,9 @@ from migrate.origin.plan import check
 from migrate.origin.prepare import prepare
 from migrate.origin.session import opened, told_of_refusal
 from migrate.origin.stage import Stage
+from migrate.processes import network
 from migrate.processes.chosen import Subject
+from migrate.processes.oci import Container
 from migrate.report.observer import Observer
 from migrate.report.report import Outcome, Report
 from migrate.report.timeline import Span, Timeline
@@ -50,21 +52,25 @@ def run(request: Request, observer: Observer) -> Report:
 def _run(request: Request, account: Account) -> None:
     report = account.report
     try:
+        with problems.step("check", "origin"):
+            request, container = contained.resolved(request)
+            report.pid = request.pid
         with problems.step("check", "origin"), Subject(request.pid) as subject:
             report.where = f"is on {host_name.here(other=request.host)} as PID {request.pid}"
-            _move(subject, request, account)
+            _move(subject, request, account, container)
             observed.on_origin(report, subject)
     except MigrateError as error:
         account.fail(error)
 
 
-def _move(subject: Subject, request: Request, account: Account) -> None:
+def _move(subject: Subject, request: Request, account: Account, container: Container | None) -> None:
     """Check, and go on if nothing is in the way. How a failure ended is in the report."""
     try:
         with (
             problems.step("check", "origin"),
             accept_queues.pid_lock(request.pid),
-            opened(request, account) as session,
+            opened(request, account, container) as session,
+            network.stay(container.network if container else ""),
         ):
             with told_of_refusal(session):
                 subject.require()

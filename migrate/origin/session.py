@@ -20,6 +20,7 @@ from migrate.origin.account import Account
 from migrate.origin.carried_files import CarriedFiles
 from migrate.origin.rules import Rules
 from migrate.pb import session_pb2 as pb
+from migrate.processes.oci import Container
 from migrate.recovery import settle
 from migrate.report.observer import Observer
 from migrate.request import Request
@@ -42,6 +43,7 @@ class Session:
     :ivar reach: how the destination was reached.
     :ivar ends: addresses of the connection, ours and its; "" where the transport knows none.
     :ivar files: the tree's files, of which the destination needs some.
+    :ivar container: if that is what is moved.
     """
 
     request: Request
@@ -53,10 +55,11 @@ class Session:
     reach: Reach
     ends: tuple[str, str]
     files: CarriedFiles
+    container: Container | None = None
 
 
 @contextlib.contextmanager
-def opened(request: Request, account: Account) -> Iterator[Session]:
+def opened(request: Request, account: Account, container: Container | None = None) -> Iterator[Session]:
     """A session with an agent on the destination, which ends with the ``with`` block.
 
     :raises Refused: something of an earlier migration is in the way, or the agent speaks no protocol of ours.
@@ -82,7 +85,7 @@ def opened(request: Request, account: Account) -> Iterator[Session]:
             reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
             ends = stream.ends
         files = _files(request, link, watch, account.observer)
-        yield Session(request, account, migration_id, machine, watch, link, reach, ends, files)
+        yield Session(request, account, migration_id, machine, watch, link, reach, ends, files, container)
 
 
 @contextlib.contextmanager

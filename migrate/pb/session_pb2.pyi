@@ -383,7 +383,7 @@ class Obstacle(_message.Message):
     def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ProcessInventory(_message.Message):
-    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors", "cgroups", "queued_signals")
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors", "cgroups", "queued_signals", "container")
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -398,6 +398,7 @@ class ProcessInventory(_message.Message):
     SUPERVISORS_FIELD_NUMBER: _ClassVar[int]
     CGROUPS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
     root_pid: int
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
     files: _containers.RepeatedCompositeFieldContainer[File]
@@ -412,7 +413,42 @@ class ProcessInventory(_message.Message):
     supervisors: _containers.RepeatedCompositeFieldContainer[Supervisor]
     cgroups: _containers.RepeatedCompositeFieldContainer[Cgroup]
     queued_signals: int
-    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ...) -> None: ...
+    container: Container
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
+
+class Container(_message.Message):
+    __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem")
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    CGROUPS_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    runtime: str
+    name: str
+    version: str
+    bundle: str
+    network: str
+    configuration: bytes
+    descriptors: bytes
+    cgroups: str
+    joined: bool
+    problem: str
+    def __init__(self, runtime: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., bundle: _Optional[str] = ..., network: _Optional[str] = ..., configuration: _Optional[bytes] = ..., descriptors: _Optional[bytes] = ..., cgroups: _Optional[str] = ..., joined: _Optional[bool] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("code", "text", "remedy")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    text: str
+    remedy: str
+    def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
 class Cgroup(_message.Message):
     __slots__ = ("path", "limits")
@@ -439,17 +475,19 @@ class Supervisor(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., comm: _Optional[str] = ..., unit: _Optional[str] = ..., restart: _Optional[str] = ..., of_user: _Optional[bool] = ..., starts_nothing: _Optional[bool] = ...) -> None: ...
 
 class Interface(_message.Message):
-    __slots__ = ("name", "addresses", "up")
+    __slots__ = ("name", "addresses", "up", "hardware")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     UP_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     up: bool
-    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ...) -> None: ...
+    hardware: str
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ..., hardware: _Optional[str] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes", "refusals", "lacks_configuration")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -486,6 +524,8 @@ class HostInventory(_message.Message):
     UNPROMISED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MOST_SIGNALS_FIELD_NUMBER: _ClassVar[int]
     PROMISED_AT_ONCE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -515,7 +555,9 @@ class HostInventory(_message.Message):
     unpromised_bytes: int
     most_signals: int
     promised_at_once_bytes: int
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ...) -> None: ...
+    refusals: _containers.RepeatedCompositeFieldContainer[Refusal]
+    lacks_configuration: bool
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping[str, object]]]] = ..., lacks_configuration: _Optional[bool] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets", "runtime")

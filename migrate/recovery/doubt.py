@@ -16,6 +16,7 @@ from migrate.journal.reach import Reach, boot_id
 from migrate.link import message_checks, speech
 from migrate.link.link import Link
 from migrate.pb import session_pb2 as pb
+from migrate.processes import network
 from migrate.recovery.records import Record
 
 _AGAIN_S = 0.5
@@ -31,6 +32,7 @@ def ask(record: Record, *, wait_s: float = limits.SETTLE_S) -> pb.Answer:
     """
     reach = Reach.read(record.reach, record.other_host)
     with (
+        network.home(),
         contextlib.closing(transport.find(reach.transport).open(reach)) as stream,
         contextlib.closing(Link(stream, explain=stream.explain)) as link,
     ):

@@ -18,7 +18,7 @@ from migrate import limits, runtime, switch
 from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
-from migrate.processes import ended_call, freezer, identity, leeway, second_line
+from migrate.processes import ended_call, freezer, identity, leeway, oci, second_line
 from migrate.processes.identity import Identity
 from migrate.processes.waits import Wait
 
@@ -300,13 +300,49 @@ class Tree(Entry):
         return "restored tasks killed"
 
 
+@dataclass(frozen=True)
+class Container(Entry):
+    """On the origin: what is moved is the container *container* of *runtime*."""
+
+    word: ClassVar[str] = "container"
+    runtime: str
+    container: str
+    bundle: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`: it goes on as it is."""
+        return f"container {self.container} of {self.runtime} stays"
+
+    def forget(self) -> None:
+        """Once its processes have ended here: its runtime is to know it no more.
+
+        :raises MigrateError: it still does.
+        """
+        oci.remove(self.runtime, self.container, self.bundle)
+
+
+@dataclass(frozen=True)
+class Arriving(Entry):
+    """On the destination: *runtime* is about to restore *container*, of which it knew none before."""
+
+    word: ClassVar[str] = "arriving"
+    runtime: str
+    container: str
+    bundle: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`, when its processes have been ended."""
+        oci.remove(self.runtime, self.container, self.bundle)
+        return f"{self.runtime} knows no container {self.container}"
+
+
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
-    Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes, Sockets, Tree,
-    Copied, Directory, OnTheWay,
+    Container, Arriving, Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes,
+    Sockets, Tree, Copied, Directory, OnTheWay,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
-STAYS: tuple[type[Entry], ...] = (Switch, Tree, Sockets, Copied, Directory, OnTheWay)
+STAYS: tuple[type[Entry], ...] = (Arriving, Switch, Tree, Sockets, Copied, Directory, OnTheWay)
 
 
 def words(kinds: Iterable[type[Entry]]) -> set[str]:

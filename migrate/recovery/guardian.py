@@ -29,7 +29,7 @@ from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
-from migrate.processes import identity
+from migrate.processes import identity, network
 from migrate.recovery.entries import Switch
 from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict, settle_safely
@@ -53,15 +53,16 @@ class Guardian:
     """
 
     def __init__(self, directory: Path, caught: Sequence[int] = ()) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "migrate.recovery.guardian", str(directory), *map(str, caught)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            pass_fds=caught,
-            start_new_session=True,
-        )
+        with network.home():  # it asks the other host, too
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "migrate.recovery.guardian", str(directory), *map(str, caught)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=caught,
+                start_new_session=True,
+            )
 
     def wait_ready(self) -> None:
         """Wait until it watches; it is started early and awaited late."""
@@ -125,7 +126,7 @@ def announce_again(record: Record) -> None:
 
 def _remind(record: Record) -> None:
     for entry in record.of(Switch):
-        with contextlib.suppress(MigrateError, OSError):
+        with contextlib.suppress(MigrateError, OSError), network.within(record.network):
             entry.remind()
 
 

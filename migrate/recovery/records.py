@@ -30,6 +30,7 @@ class Record:
     :ivar destination_pid: the process as the destination numbers it, once that is known, else 0.
     :ivar end: the outcome, or "" while it is open.
     :ivar owner: the driver or agent that wrote it, None if that is not known.
+    :ivar network: path of the network namespace in which it was done, "": this host's.
     :ivar reach: on the origin: how the other host was reached, see :class:`migrate.journal.reach.Reach`.
     """
 
@@ -43,6 +44,7 @@ class Record:
     end: str = ""
     owner: identity.Identity | None = None
     reach: dict[str, Any] = field(default_factory=dict)
+    network: str = ""
 
     def of(self, kind: type[E]) -> list[E]:
         """The entries of *kind*, oldest first, for who relies on what they say.
@@ -104,6 +106,7 @@ def _add(record: Record, line: dict[str, Any]) -> None:
         record.role, record.pid, record.other_host = line["role"], line["pid"], line["other_host"]
         record.reach = line.get("reach", {})
         record.owner = lines.owner(line)
+        record.network = line.get("network", "")
 
 
 def _entry(line: dict[str, Any]) -> Entry:

@@ -6,6 +6,7 @@ The driver, the agent, their guardians and ``migrate --recover`` all come here, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from migrate.errors import MigrateError
@@ -13,9 +14,22 @@ from migrate.events import log
 from migrate.files.entries import Copied
 from migrate.gap.capture import Capture
 from migrate.journal.entry import Entry
-from migrate.processes import identity
+from migrate.processes import identity, network
 from migrate.recovery import hold, way_back
-from migrate.recovery.entries import STAYS, Criu, EndedCalls, Images, Isolation, Keeper, Repair, Stop, Switch
+from migrate.recovery.entries import (
+    STAYS,
+    Arriving,
+    Container,
+    Criu,
+    EndedCalls,
+    Images,
+    Isolation,
+    Keeper,
+    Repair,
+    Stop,
+    Switch,
+    Tree,
+)
 from migrate.recovery.records import Record
 from tcpcp.errors import TcpcpError
 
@@ -26,7 +40,8 @@ def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str]
     :param capture: on the origin: what caught the packets of the gap, if somebody still has it.
     :return: sentences: what was undone, and what could not be. One that fails stops none of the others.
     """
-    undone, problems = _go_on(record, capture) if record.role == "origin" else _take_down(record)
+    with _where_it_was_done(record):
+        undone, problems = _go_on(record, capture) if record.role == "origin" else _take_down(record)
     log.detail("undone", undone=undone, problems=problems)
     return undone, problems
 
@@ -34,12 +49,13 @@ def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str]
 def changed(record: Record) -> list[str]:
     """After :func:`roll_back` on the origin: sentences, what of this host is not as it was before."""
     found = []
-    for entry in record.entries:
-        if isinstance(entry, Switch):
-            try:
-                found += entry.changed()
-            except Exception as error:  # as in _undo(): whatever it holds, it stops nothing
-                found.append(f"whether all of the switch is as it was cannot be told: {error}")
+    with _where_it_was_done(record):
+        for entry in record.entries:
+            if isinstance(entry, Switch):
+                try:
+                    found += entry.changed()
+                except Exception as error:  # as in _undo(): whatever it holds, it stops nothing
+                    found.append(f"whether all of the switch is as it was cannot be told: {error}")
     if found:
         log.tell("changed", what=found)
     return found
@@ -59,7 +75,18 @@ def kill_origin(record: Record) -> list[str]:
     left = identity.end(tasks)
     problems = [f"could not kill {', '.join(str(pid) for pid, _ in left)}"] if left else []
     # A filter that lets through what a socket still sends would do harm.
-    return problems or _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper))[1]
+    return problems or _rest_of_origin(record)
+
+
+def _rest_of_origin(record: Record) -> list[str]:
+    with _where_it_was_done(record):
+        problems = _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper, Container))[1]
+    try:
+        for container in record.of(Container):
+            container.forget()
+    except (MigrateError, OSError) as error:
+        problems.append(f"{Container.word}: {error}")
+    return problems
 
 
 def tidy_destination(record: Record) -> list[str]:
@@ -73,7 +100,18 @@ def tidy_destination(record: Record) -> list[str]:
             copied.forget()
         except (MigrateError, OSError) as error:
             problems.append(f"{copied.backup} is left: {error}")
-    return problems + _undo(record.but(*STAYS))[1]
+    with _where_it_was_done(record):
+        return problems + _undo(record.but(*STAYS))[1]
+
+
+def _where_it_was_done(record: Record) -> AbstractContextManager[None]:
+    """A ``with`` block in the network namespace in which it was done; at the origin its tree knows it, too.
+
+    :raises KernelError: it is not there any more.
+    """
+    own = f"/proc/{record.pid}/ns/net"
+    lost = record.network and record.role == "origin" and not network.is_there(record.network)
+    return network.within(own if lost and hold.frozen(record) else record.network)
 
 
 def put_doubt_in_order(record: Record) -> list[str]:
@@ -120,7 +158,11 @@ def _go_on(record: Record, capture: Capture | None) -> tuple[list[str], list[str
 def _take_down(record: Record) -> tuple[list[str], list[str]]:
     """On the destination: what was built is killed; the filter, which keeps its peers from hearing, goes last."""
     filters = record.named(Isolation)
-    undone, problems = _undo(record.but(Isolation))
+    # A container's root is mounted once more as long as its runtime knows it: before its files are put back.
+    first = (Tree, Criu, Arriving) if record.named(Arriving) else ()
+    undone, problems = _undo(record.named(*first))
+    done, left = _undo(record.but(Isolation, *first))
+    undone, problems = undone + done, problems + left
     for filter_ in filters:
         if isinstance(filter_, Isolation):
             try:

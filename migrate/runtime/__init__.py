@@ -78,6 +78,8 @@ def find(name: str) -> Runtime:
 
 def _all() -> list[Runtime]:
     """All of them; the first that keeps a tree has it, and a bare process is what is left."""
+    from migrate.processes.oci import RUNTIMES
     from migrate.runtime.bare import Bare
+    from migrate.runtime.oci import Oci
 
-    return [Bare()]
+    return [*map(Oci, RUNTIMES), Bare()]

@@ -27,7 +27,7 @@ class Address:
 
     :ivar ip: e.g. ``"10.77.1.100"`` or ``"fd77:1::100"``.
     :ivar prefix_length: of its network, bits.
-    :ivar device: interface it is on at the origin; on the destination the agent chooses one.
+    :ivar device: interface it is on at the origin; on the destination the agent chooses one, unless it is said.
     """
 
     ip: str

@@ -18,11 +18,12 @@ NAME = "web"
 #: On each host: the root file system, config.json, and CRIU's images in between.
 BUNDLE = "/srv/web"
 IMAGES, WORK = f"{BUNDLE}/images", "/var/tmp/web"
-HARDWARE = "02:00:00:00:00:60"
+HARDWARE, OTHER_HARDWARE = "02:00:00:00:00:60", "02:00:00:00:00:61"
 ADDRESSES = {"bridge": f"{PREFIX}.60", "macvlan": f"{MACVLAN_PREFIX}.60"}
 _WIRES = {
     "bridge": f"""
         ip netns add {NAME}
+        ip -n {NAME} link set lo up
         ip link add web0 type veth peer name eth0 netns {NAME} address {HARDWARE}
         ip -n {NAME} address add {ADDRESSES["bridge"]}/24 dev eth0
         ip -n {NAME} link set eth0 up
@@ -30,6 +31,7 @@ _WIRES = {
     """,
     "macvlan": f"""
         ip netns add {NAME}
+        ip -n {NAME} link set lo up
         ip link add link {MACVLAN_PARENT} name eth0 netns {NAME} address {HARDWARE} type macvlan mode bridge
         ip -n {NAME} address add {ADDRESSES["macvlan"]}/24 dev eth0
         ip -n {NAME} link set eth0 up
@@ -46,10 +48,12 @@ class Plain:
 
     :param runtime: the program, runc or crun.
     :param network: "bridge" or "macvlan".
+    :param apart: it has another cgroup on each host. The hosts of a lab have the same ones, and crun, when it
+        forgets a container, kills what is in its cgroup.
     """
 
-    def __init__(self, lab: Lab, runtime: str, network: str) -> None:
-        self.lab, self.runtime, self._wire = lab, runtime, _WIRES[network]
+    def __init__(self, lab: Lab, runtime: str, network: str, *, apart: bool = False) -> None:
+        self.lab, self.runtime, self._wire, self._apart = lab, runtime, _WIRES[network], apart
         self.address = ADDRESSES[network]
 
     def give(self, command: Sequence[str]) -> None:
@@ -70,17 +74,26 @@ class Plain:
         suggested: dict[str, Any] = json.loads(file.read_text())
         suggested["process"] |= {"terminal": False, "args": list(command)}
         suggested["root"]["readonly"] = False
-        suggested["linux"]["cgroupsPath"] = f"{containers.cgroup_parent(self.lab)}/{NAME}"
+        suggested["linux"]["cgroupsPath"] = (
+            f"{containers.cgroup_parent(self.lab)}/{NAME}{'-' + host.name if self._apart else ''}"
+        )
         for namespace in suggested["linux"]["namespaces"]:
             if namespace["type"] == "network":
                 namespace["path"] = f"/run/netns/{NAME}"
         return suggested
 
     def run(self) -> None:
-        """Start it at the origin."""
+        """Start it at the origin, where the peer has to find it anew: it may know an earlier one elsewhere."""
         origin = self.lab.hosts[HOSTS[0]]
+        self.lab.hosts["peer"].exec(["ip", "neigh", "flush", "dev", "eth1"])
         origin.exec(["sh", "-ec", self._wire])
         self._detached(origin, "run -d --bundle", BUNDLE)
+
+    def wire_bare(self, name: str) -> None:
+        """Make its network on host *name*, without its address, and with another hardware address."""
+        host = self.lab.hosts[name]
+        host.exec(["sh", "-ec", self._wire.replace(HARDWARE, OTHER_HARDWARE)])
+        host.exec(["ip", "-n", NAME, "-4", "address", "flush", "dev", "eth0"])
 
     def move(self, here: str, there: str) -> None:
         """The two commands, with what belongs to them."""

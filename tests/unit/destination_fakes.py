@@ -16,7 +16,7 @@ import pytest
 
 from migrate import place
 from migrate.criu.worker import Stage
-from migrate.destination import asked, gate, given, incoming, prepared, restored, trail
+from migrate.destination import gate, given, incoming, prepared, restored, trail, waiting
 from migrate.destination.destination import Destination
 from migrate.destination.errand import Errand
 from migrate.gap.packets import Segment
@@ -132,7 +132,7 @@ class World:
 
 def _worker(world: World) -> Any:
     class Worker:
-        namespace_init, pid, start = 0, 500, 5
+        namespace_init, pid, start, own_numbers = 0, 500, 5, False
 
         def __init__(self, **given: Any) -> None:
             world.call("worker")
@@ -141,6 +141,9 @@ def _worker(world: World) -> Any:
 
         def check(self) -> None:
             world.call("worker.check")
+
+        def problems(self) -> list[str]:
+            return []
 
         def close(self, **_: Any) -> None:
             world.call("worker.close")
@@ -181,7 +184,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(trail, "Guardian", made.fake("guardian"))
     patch(trail.undo, "roll_back", lambda _: made.call("roll_back", (["undone"], made.problems)))
     patch(trail.undo, "tidy_destination", lambda _: made.call("tidy", made.problems))
-    patch(asked, "Worker", _worker(made))
+    patch(waiting, "Worker", _worker(made))
     switch = made.fake("switch", details={"kind": "address"})
     patch(gate.switch, "make", lambda *_: switch())
     for name in ("Isolation", "Lease", "Injector", "Inlet"):

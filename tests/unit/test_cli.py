@@ -83,6 +83,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
+    assert request_of("--container", "web@crun", "h") == Request(pid=0, container="web@crun", host="h")
     monkeypatch.setenv(arguments.STOP_AT, "DUMPED")
     assert request_of("42", "h").stop_at == "DUMPED"
 
@@ -93,6 +94,11 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "PID and HOST are needed"),
         (["42"], "PID and HOST are needed"),
         (["abc", "h"], "PID is a number"),
+        (["--container", "web"], "HOST alone is needed"),
+        (["--container", "web", "42", "h"], "HOST alone is needed"),
+        (["--container", "../web", "h"], "--container is the name of a container"),
+        (["--container", "web@podman", "h"], "--container is the name of a container"),
+        (["--container", "web", "--copy-files", "h"], "no --copy-files"),
         (["0", "h"], "PID is a number"),
         (["-5", "h"], "PID is a number"),
         (["\u0664\u0662", "h"], "PID is a number"),

@@ -25,7 +25,7 @@ MIGRATE: dict[str, str] = {
     "steps": "files journal recovery",
     "checks": "criu inventory",
     "recovery": "criu events files gap journal link processes report runtime switch transport",
-    "runtime": "inventory processes",
+    "runtime": "criu inventory processes",
     "inventory": "criu files processes",
     "criu": "files processes",
     "files": "journal link processes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import time
 from typing import Any
 
@@ -41,7 +42,12 @@ class AtDestination:
         self.placed = [self._place(address, present) for address in self.addresses]
         own = (one for one in present if not one.flags & netlink.IFA_F_NOPREFIXROUTE)
         networks = {(one.index, one.network) for one in own}
-        self._apart = {place[0] for place in self.placed if (place[2], _network(place)) not in networks}
+        known = {one.ip for one in self.addresses if one.device}
+        self._apart = {
+            place[0]
+            for place in self.placed
+            if place[0] not in known and (place[2], _network(place)) not in networks
+        }
         for *_, device in self.placed:
             open_sender(device)
 
@@ -161,6 +167,8 @@ class AtDestination:
         for one in present:
             if one.ip == ip:
                 raise SwitchError(f"{ip} is already on this host")
+        if address.device:
+            return [address.ip, address.prefix_length, _index(address.device), address.device]
         for one in present:
             if one.ip.version == ip.version and ip in one.network and one.prefix_length < ip.max_prefixlen:
                 return [address.ip, address.prefix_length, one.index, one.device]
@@ -194,6 +202,13 @@ class AtDestination:
 def _network(place: list[Any]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     ip, prefix_length, *_ = place
     return ipaddress.ip_network((ip, prefix_length), strict=False)
+
+
+def _index(device: str) -> int:
+    try:
+        return socket.if_nametoindex(device)
+    except OSError as error:
+        raise SwitchError(f"there is no interface {device} here") from error
 
 
 def _refuse_added(taken: set[str]) -> None:

@@ -79,10 +79,18 @@ def _network(path: str, file_system: int) -> int | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+    if is_network(descriptor):
         return descriptor
     os.close(descriptor)
     return None
+
+
+def is_network(descriptor: int) -> bool:
+    """Whether *descriptor* is of a network namespace."""
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:  # no namespace at all
+        return False
 
 
 def parent(pid: int) -> int:

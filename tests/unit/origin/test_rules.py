@@ -105,6 +105,7 @@ def test_the_journal_of_a_migration_does(told: list[str]) -> None:
     move: Any = SimpleNamespace(
         request=REQUEST,
         session=SimpleNamespace(reach=Reach(host="there")),
+        plan=SimpleNamespace(container=None),
         migration_id=ID,
         machine=machine,
     )

@@ -114,7 +114,8 @@ def test_what_whoever_undoes_needs_is_there_as_a_whole_or_not_at_all(
         reach=reach,
         machine=Machine(),
     )
-    move = Move.begin(REQUEST, it, session, it)
+    plan: Any = SimpleNamespace(container=None)
+    move = Move.begin(REQUEST, it, session, plan)
     with pytest.raises(FileNotFoundError) as caught_error, move.ours:
         prepare._begun(move)
     assert (stopped, [*place.STATE.iterdir()]) == ([True], [])

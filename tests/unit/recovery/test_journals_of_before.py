@@ -18,6 +18,8 @@ from migrate.journal.reach import Reach
 from migrate.recovery import records, undo
 from migrate.recovery.entries import (
     KINDS,
+    Arriving,
+    Container,
     Criu,
     EndedCalls,
     Freezer,
@@ -83,6 +85,7 @@ PLACED = {
 MARK, IMAGES = f"MIGRATE_ID={IDS['destination']}", f"/run/migrate-{IDS['destination']}"
 NOTED: dict[str, list[Entry]] = {
     "origin": [
+        Container("runc", f"gone-{IDS['origin']}", "/nonexistent"),
         Images(f"/dev/shm/migrate-{IDS['origin']}"),
         Isolation(IDS["origin"]),
         Freezer(f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']}"),
@@ -101,6 +104,7 @@ NOTED: dict[str, list[Entry]] = {
         Directory("/nonexistent/a", "2049:131"),
         Copied("/nonexistent/a/.migrate-ba9876543210-0", "", "2049:132"),
         Copied("/nonexistent/a/b", "/nonexistent/a/.migrate-ba9876543210-1", "2049:132"),
+        Arriving("crun", f"gone-{IDS['destination']}", "/nonexistent"),
         Switch(PLACED),
         Sockets(("/nonexistent/run/one.sock", "/nonexistent/run/two.sock")),
         OnTheWay(("/nonexistent/c", "/nonexistent/c/d")),
@@ -123,6 +127,7 @@ SAID = {
         "0 tasks continued, 2 had ended",
         "limit 7 of process 999998 as before",
         f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']} thawed and removed",
+        f"container gone-{IDS['origin']} of runc stays",
         "CRIU ended",
         f"images removed from /dev/shm/migrate-{IDS['origin']}",
     ],
@@ -131,6 +136,7 @@ SAID = {
         "restored tasks killed",
         "CRIU ended",
         "restored tasks killed",
+        f"crun knows no container gone-{IDS['destination']}",
         "2 routes removed",
         "2 directories removed if they were empty",
         "0 unix sockets removed",

@@ -1,0 +1,39 @@
+"""The program that a container's runtime finds as ``criu``: it becomes CRIU, and gives its place in the talk to us.
+
+A runtime starts ``criu swrk NUMBER`` and speaks with it over that descriptor. This program hands the descriptor
+to whoever has the socket ``MIGRATE_STANDIN``, gets another one back, puts it in its place and becomes the real
+CRIU. So CRIU is the runtime's child, as that expects (a restored tree becomes its child, too: ``rst_sibling``),
+every other descriptor that it was given has its number, and what the two say to each other goes through our
+hands. If we end, both see the end of the talk.
+
+A program of its own: it imports nothing of the project, and is copied to where the runtime finds it.
+
+Source: criu/cr-service.c cr_service_work(); runc libcontainer/criu_linux.go criuSwrk(); criu/lib/c/criu.c
+swrk_connect().
+"""
+
+import os
+import socket
+import sys
+
+SOCKET, REAL = "MIGRATE_STANDIN", "MIGRATE_STANDIN_CRIU"
+
+
+def main() -> None:
+    """Become CRIU."""
+    real, words = os.environ[REAL], sys.argv[1:]
+    if words[:1] == ["swrk"] and len(words) > 1:
+        number = int(words[1])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.connect(os.environ[SOCKET])
+            socket.send_fds(control, [b"swrk"], [number])
+            _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        if not descriptors:  # nobody wants it any more
+            sys.exit(1)
+        os.dup2(descriptors[0], number)  # the runtime's own end is ours no more
+        os.close(descriptors[0])
+    os.execv(real, ["criu", *words])
+
+
+if __name__ == "__main__":
+    main()

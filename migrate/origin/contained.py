@@ -1,0 +1,114 @@
+"""A container that is to be moved: found by its name, and described for the destination."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+import os
+
+from migrate.errors import CriuError, MigrateError, Reason, Refused
+from migrate.pb import session_pb2 as pb
+from migrate.processes import network, oci
+from migrate.processes.oci import Container
+from migrate.request import Request
+from migrate.runtime import Runtime
+from migrate.runtime.oci import Oci
+from migrate.switch import netlink
+
+
+def resolved(request: Request) -> tuple[Request, Container | None]:
+    """*request* with the PID of the container that it names, whose root file system goes along; and that container.
+
+    :raises Refused: there is none, or no one of that name.
+    """
+    if not request.container:
+        return request, None
+    found = _found(request.container)
+    trees = tuple(dict.fromkeys((*request.along.copy_trees, root(found))))
+    along = dataclasses.replace(request.along, copy_trees=trees)
+    return dataclasses.replace(request, pid=found.pid, along=along), found
+
+
+def _found(word: str) -> Container:
+    name, _, runtime = word.partition("@")
+    installed = oci.known([runtime] if runtime else oci.RUNTIMES)
+    if not installed:
+        text = f"{runtime or ' and '.join(oci.RUNTIMES)} cannot be found on PATH"
+        raise _refused("no-runtime", text, "Install it, or name the process by its PID.")
+    try:
+        several = [one for each in installed if (one := oci.find(each, name)) is not None]
+    except (OSError, ValueError, KeyError) as error:
+        raise MigrateError(f"the bundle of container {name} cannot be read: {error}") from error
+    if not several:
+        known = ", ".join(installed)
+        raise _refused(
+            "no-such-container",
+            f"no container {name} of {known} runs",
+            f"Look for its name: {' list; '.join(installed)} list (as root, with the usual --root).",
+        )
+    if len(several) > 1:
+        choice = " or ".join(f"--container {name}@{one.runtime}" for one in several)
+        raise _refused(
+            "container-twice",
+            f"{' and '.join(one.runtime for one in several)} have a container {name}",
+            f"Say which: {choice}.",
+        )
+    return several[0]
+
+
+def _refused(code: str, text: str, remedy: str) -> Refused:
+    return Refused([Reason(code, "origin", text, remedy)])
+
+
+def root(container: Container) -> str:
+    """Where its root file system is on this host."""
+    path = str((json.loads(container.configuration).get("root") or {}).get("path", "rootfs"))
+    return os.path.normpath(os.path.join(container.bundle, path))  # noqa: PTH118
+
+
+def files(container: Container | None, there: pb.HostInventory) -> list[pb.File]:
+    """What goes along beside its root file system."""
+    wanted = container is not None and there.lacks_configuration
+    return [pb.File(path=f"{container.bundle}/config.json")] if container and wanted else []
+
+
+def describe(process: pb.ProcessInventory, container: Container, kept: Runtime) -> None:
+    """Say in *process* that it is a container's, and have its runtime say what CRIU is to be told of it.
+
+    What speaks against moving it is found by the checks.
+    """
+    said = process.container
+    said.runtime, said.name, said.version = container.runtime, container.name, container.version
+    said.bundle, said.network, said.configuration = (
+        container.bundle,
+        container.network,
+        container.configuration,
+    )
+    said.cgroups = oci.cgroups()
+    said.joined = network.is_that_of(container.pid, container.network) if container.network else True
+    try:
+        assert isinstance(kept, Oci)
+        said.descriptors = kept.ask(container.name)
+    except CriuError as error:
+        said.problem = str(error)
+
+
+def addresses(container: Container) -> list[str]:
+    """All those in its own network namespace, in which we are: whoever comes to them comes to it.
+
+    :raises SwitchError: they cannot be listed.
+    """
+    if not container.network:
+        return []
+    with netlink.route("look at the container's addresses"):
+        found = [ipaddress.ip_address(ip) for ip, _ in netlink.places()]
+    return [str(one) for one in found if not (one.is_loopback or one.is_link_local)]
+
+
+def at_home(here: pb.HostInventory, there: pb.HostInventory, container: Container | None) -> None:
+    """In a network namespace of a container no address is one that a host or a session needs."""
+    if container and container.network:
+        for host in (here, there):
+            host.ClearField("own_addresses")
+            host.ClearField("ssh_addresses")
