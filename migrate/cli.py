@@ -40,7 +40,7 @@ def main(
     try:
         if words[:1] == ["plugin"]:
             return _plugin(words[1:])
-        options = arguments.parser().parse_args(words)
+        options = arguments.parser().parse_intermixed_args(words)
         asked = arguments.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)

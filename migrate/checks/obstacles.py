@@ -256,6 +256,11 @@ WORDS = {
         " another one's, or missing",
         "Let the program close it, or name a parent of both processes.",
     ),
+    "proc-read": Words(
+        "{descriptor} of {who} is {what}, of which the program has read some: there it would read on in what that"
+        " says of CRIU",
+        "Try again when the program has closed it, or has gone back to its beginning (lseek).",
+    ),
     "pressure": Words(
         "{descriptor} of {who} is {what}, opened for writing: it may have asked to be woken under pressure (PSI),"
         " which CRIU would forget",

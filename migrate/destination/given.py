@@ -90,11 +90,19 @@ class Activated(Stage):
         self._ready.worker.heed = nothing
         self._ready.gate.open(self._tree.icis)
         with contextlib.suppress(TcpcpError):  # the connections work without
-            stages.wake(self._tree.icis, self._holders, self._ready.gate.netlink)
+            stages.wake(self._tree.icis, self._holders, self._ready.gate.netlink, runs=self._runs_already())
         with contextlib.suppress(CriuError):  # the tree runs without
             for _ in self._tree.rest:
                 pass
         self._problems += [*self._ready.worker.problems(), *self._ready.runtime.give_back(self._root)]
+
+    def _runs_already(self) -> bool:
+        """Whether CRIU, which holds the tree until we let it go on, was killed."""
+        try:
+            self._ready.worker.check()
+        except CriuError:
+            return True
+        return False
 
     def told(self) -> pb.Activated:
         """What the driver is told of it."""

@@ -18,6 +18,7 @@ _PUT_TOGETHER = frozenset(
         *("eventfd-outside", "fifo-outside", "memory-outside", "terminal-outside"),
         *("hidden-file", "renamed-file"),
         *("epoll-closed", "epoll-disarmed"),  # what it watches is read, and then which descriptors there are
+        "proc-read",  # opened, read and closed in a moment
         "vdso",  # a program that is just being executed
     }
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,6 +12,8 @@ from migrate.inventory import proc
 from migrate.pb.session_pb2 import Obstacle
 from migrate.processes.own_numbers import Numbers
 
+#: Their content is the same for whoever opens them, and so is a position in it.
+_BY_POSITION = frozenset({"mem", "pagemap", "cmdline", "environ", "auxv"})
 _PATH = re.compile(r"/proc/(\d+)(?:/task/(\d+))?(?:[/ ].*)?")
 
 
@@ -98,6 +102,20 @@ def obstacles(
             yield Obstacle(code="proc-thread", pid=pid, fd=fd, what=path)
         elif number not in inside and _leader(number):
             yield Obstacle(code="proc-outside", pid=pid, fd=fd, what=path)
+        elif _is_read_in_part(pid, fd, path):
+            yield Obstacle(code="proc-read", pid=pid, fd=fd, what=path)
+
+
+def _is_read_in_part(pid: int, fd: int, path: str) -> bool:
+    """Whether the program has begun to read it. CRIU goes to the same position while the process is CRIU's own, and
+    the kernel keeps what it has to say from there on (fs/seq_file.c seq_lseek(), traverse())."""
+    if path.rpartition("/")[2] in _BY_POSITION:
+        return False
+    try:
+        regular = stat.S_ISREG(os.stat(f"/proc/{pid}/fd/{fd}").st_mode)  # noqa: PTH116
+        return regular and proc.fdinfo(pid, fd).more.get("pos", "0") != "0"
+    except (OSError, proc.Gone):
+        return False
 
 
 def ended(paths: Iterable[str], here: Callable[[int], int] = _same) -> set[int]:

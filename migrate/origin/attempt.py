@@ -50,7 +50,8 @@ class Attempt:
         except BaseException:
             self._pages.close()
             raise
-        move.held.freeze.callback(move.account.timeline.stop, Span.FROZEN)
+        for span in (Span.FROZEN, Span.ISOLATED):
+            move.held.freeze.callback(move.account.timeline.stop, span)
         move.held.freeze.callback(self.worker.close)
         move.held.freeze.callback(self._pages.close)
         move.ours.callback(self._put_away, hold)

@@ -69,6 +69,7 @@ class Keeper:
             os.waitpid(pid, 0)
 
     def close(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)  # what others start is none of ours
         os.close(self._fifo)
         for pid in self.pids:
             try:

@@ -62,6 +62,7 @@ def test_agent_killed_before_commit(bench: Bench, state: str) -> None:
     status, report = migration.end()
     assert (status, report["outcome"]) == untouched_or_rolled_back(state)
     assert "agent" in report["error"]["message"]
+    assert report["isolated_ms"] <= report["frozen_ms"]  # not as long as it took to ask the destination
     assert_goes_on_at_origin(bench)
 
 

@@ -63,6 +63,12 @@ def test_defaults() -> None:
     assert request_of("42", "root@destination") == Request(pid=42, host="root@destination")
 
 
+def test_options_stand_anywhere() -> None:
+    wanted = Request(pid=42, host="h", check=True, along=Along(copy_files=True))
+    for words in ("--check --copy-files 42 h", "42 --check --copy-files h", "42 h --copy-files --check"):
+        assert request_of(*words.split()) == wanted
+
+
 def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--check -v --copy-files --shell-job --switch address --timeout 2.5 --agent /opt/a --identity k"
     words += " --leave-supervisor --transport ssh --memory none"

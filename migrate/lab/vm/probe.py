@@ -22,11 +22,12 @@ def problem() -> str:
     cache.complete_path()
     if os.geteuid() != 0:
         return "it needs root"
-    needed = PROGRAMS if root.is_built() else (*PROGRAMS, *BUILDERS)
-    if missing := [name for name in needed if shutil.which(name) is None]:
-        return f"{', '.join(missing)} not installed: tools/setup vm"
     try:
         with cache.filling():
+            cache.CACHE.mkdir(parents=True, exist_ok=True)
+            needed = PROGRAMS if root.is_built() else (*PROGRAMS, *BUILDERS)
+            if missing := [name for name in needed if shutil.which(name) is None]:
+                return f"{', '.join(missing)} not installed: tools/setup vm"
             if not root.is_built():
                 _reach_archive()
             accelerator.accelerator(kernels.kernel())
@@ -50,7 +51,6 @@ def _reach_archive() -> None:
     address = f"{archive}/dists/{debian.SUITE}/InRelease"
     helper = "/usr/lib/apt/apt-helper"
     target = cache.CACHE / "reached"
-    cache.CACHE.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     cache.run([helper, "download-file", address, target], timeout_s=ARCHIVE_DEADLINE_S)
 

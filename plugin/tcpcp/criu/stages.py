@@ -337,28 +337,35 @@ def finish(
 
 
 def wake(
-    icis: Iterable[Ici], holders: Mapping[int, tuple[int, int]], netlink: netfilter.Netlink | None = None
+    icis: Iterable[Ici],
+    holders: Mapping[int, tuple[int, int]],
+    netlink: netfilter.Netlink | None = None,
+    *,
+    runs: bool = False,
 ) -> None:
     """Have each restored connection tell its peer that it is there: the wake-up of the paper, a window probe.
 
     CRIU's own, sent when it leaves repair mode, is lost where the filter goes later than that. Leaving repair
-    mode is what sends one, so it is entered for a moment; the tree must not run yet.
+    mode is what sends one, so it is entered for a moment, in which the program's calls fail: the tree does not run.
 
     :param holders: as for :func:`finish`. :param netlink: as for :func:`tcpcp.endpoint.untracked.while_fed`.
+    :param runs: it runs all the same, since CRIU was killed: no window probe, only what is owed is acknowledged.
     :raises TcpcpError: of the first connection that refused; it works, but its peer finds out later.
     """
     with Lender() as lender, raw_segment.keeping(), untracked.while_fed(netlink) as unseen:
         for ici in icis:
             with lender.borrow(*holders[ici.tag], ici.family) as connection:
-                _wake(connection, _known(ici), unseen)
+                _wake(connection, _known(ici), unseen, runs)
 
 
-def _wake(connection: socket.socket, known: waking.Known | None, unseen: bool) -> None:
+def _wake(connection: socket.socket, known: waking.Known | None, unseen: bool, runs: bool) -> None:
     """Who is killed in repair mode leaves the socket there, so there is as little as can be done in it."""
     reuse, state = _reuse(connection), tcp_repair.get_state(connection)
     if known:
         fed = waking.unacceptable(connection, state, known, unseen=unseen)
         waking.wake(connection, fed, known.local)
+    if runs:
+        return
     tcp_repair.set_repair(connection, tcp_repair.ON)
     asked = asking.question(connection, state, known.recent if known else 0)
     tcp_repair.set_repair(connection, tcp_repair.OFF)

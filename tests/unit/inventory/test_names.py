@@ -526,12 +526,17 @@ def test_files_that_tell_of_a_process() -> None:
         f"{pid}/task/{thread.native_id}/stat",
         "1/stat",
         "meminfo",
+        f"{pid}/cmdline",
     )
     opened = [os.open(f"/proc/{path}", os.O_RDONLY) for path in paths]
     try:
         files, tables = looked_at()
         codes = {one.fd: one.code for one in tables.obstacles({pid}) if one.code.startswith("proc-")}
         assert codes == {opened[2]: "proc-thread", opened[3]: "proc-outside"}
+        for fd in opened:
+            os.read(fd, 3)
+        codes = {one.fd: one.code for one in looked_at()[1].obstacles({pid}) if one.code == "proc-read"}
+        assert list(codes) == opened[:2]
         assert [one.path for one in files.found if one.use == File.KERNEL_MADE] == ["/proc/meminfo"]
     finally:
         stop.set()
