@@ -81,6 +81,7 @@ def build(
     :param flags: :data:`FIN` and :data:`ACK`.
     :param window: the window field as it is on the wire, scaled: 0 to 65535.
     :param timestamp: TSval and TSecr, mod 2**32.
+    :param data: of the segment.
     :return: the packet with all checksums filled in.
     """
     options = b"" if timestamp is None else _TIMESTAMP.pack(1, 1, 8, 10, *timestamp)
