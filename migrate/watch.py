@@ -6,10 +6,12 @@ Who waits for an answer of CRIU, of the destination or of a thread calls one :cl
 
 from __future__ import annotations
 
+import select
 import threading
+import time
 from collections.abc import Callable
 
-from migrate import interrupt
+from migrate import interrupt, limits
 from migrate.errors import MigrateError
 
 
@@ -60,6 +62,25 @@ class Watch:
                 look()
         finally:
             self._looking = False
+
+
+def first_readable(wanted: int, ended: int, deadline: float, heed: Callable[[], None]) -> int:
+    """Wait until one of two descriptors can be read, and return it; -1 when *deadline* (time.monotonic()) is over.
+
+    :param wanted: returned if both can. :param ended: tells that nothing more will come, as a pidfd does.
+    :param heed: called again and again; what it raises ends the wait.
+    """
+    poll = select.poll()
+    for one in (wanted, ended):
+        poll.register(one, select.POLLIN)
+    while True:
+        heed()
+        left_s = deadline - time.monotonic()
+        ready = {one for one, _ in poll.poll(1000 * max(0.0, min(left_s, limits.HEED_S)))}
+        if ready:
+            return wanted if wanted in ready else ended
+        if left_s <= 0:
+            return -1
 
 
 def nothing() -> None:

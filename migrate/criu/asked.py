@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import socket
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from migrate import limits
 from migrate.criu import standin
 from migrate.errors import CriuError
 from migrate.processes.surroundings import with_personality
-from migrate.watch import nothing
+from migrate.watch import first_readable, nothing
 
 MESSAGE_BYTES = 1 << 16
 #: So much of what a runtime says of its failure is told.
@@ -137,21 +136,13 @@ class Asking:
 
     def _wait(self, descriptor: int, deadline: float) -> None:
         """Wait until *descriptor* can be read. :raises CriuError: the runtime has ended, or the time is over."""
-        poll = select.poll()
-        for one in (descriptor, self._ended):
-            poll.register(one, select.POLLIN)
-        while True:
-            self._heed()
-            left_s = deadline - time.monotonic()
-            ready = {one for one, _ in poll.poll(1000 * max(0.0, min(left_s, limits.HEED_S)))}
-            if descriptor in ready:
-                return
-            if ready:
-                raise CriuError(
-                    f"{self.name} ended without asking CRIU: {self.told() or self.process.wait()}", hint=LOOK
-                )
-            if left_s <= 0:
-                raise CriuError(f"{self.name} did not ask CRIU in time", hint=LOOK)
+        ready = first_readable(descriptor, self._ended, deadline, self._heed)
+        if ready == self._ended:
+            raise CriuError(
+                f"{self.name} ended without asking CRIU: {self.told() or self.process.wait()}", hint=LOOK
+            )
+        if ready != descriptor:
+            raise CriuError(f"{self.name} did not ask CRIU in time", hint=LOOK)
 
     def told(self) -> str:
         """What it has said of its failure, in one line; "" if nothing."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import shutil
 import signal
 import socket
@@ -35,7 +34,7 @@ from migrate.criu.setup import program_link
 from migrate.errors import MAKE_ROOM, CriuError
 from migrate.processes import identity
 from migrate.processes.surroundings import with_personality
-from migrate.watch import nothing
+from migrate.watch import first_readable, nothing
 
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
@@ -335,19 +334,11 @@ class Worker:
 
         :raises CriuError: CRIU has ended, or *deadline* is over.
         """
-        poll = select.poll()
-        for one in (descriptor, self._ended):
-            poll.register(one, select.POLLIN)
-        while True:
-            self.heed()
-            left_s = deadline - time.monotonic()
-            ready = {one for one, _ in poll.poll(1000 * max(0.0, min(left_s, limits.HEED_S)))}
-            if descriptor in ready:
-                return
-            if ready:
-                raise self._died(what)
-            if left_s <= 0:
-                raise CriuError(f"CRIU did not answer in time ({what})")
+        ready = first_readable(descriptor, self._ended, deadline, lambda: self.heed())
+        if ready == self._ended:
+            raise self._died(what)
+        if ready != descriptor:
+            raise CriuError(f"CRIU did not answer in time ({what})")
 
     def _ended_in(self, what: str, why: str | None = "") -> CriuError:
         """It has hung up: since it has died, as a rule, which then shows within a moment."""

@@ -55,11 +55,10 @@ def check(session: Session) -> Plan:
         bystanders = frozenset(proc.pids())
         process = kept.inventory(request.pid)
         process.service_addresses.extend(request.along.addresses)
-        process.service_addresses[:] = ports.service_addresses(process)
         if session.container:
             contained.describe(process, session.container, kept)
             process.service_addresses.extend(contained.addresses(session.container))
-            process.service_addresses[:] = ports.service_addresses(process)
+        process.service_addresses[:] = ports.service_addresses(process)
         left = beside.add(process, request.along.copy_trees, copying=request.along.copy_files)
         session.link.send(process)
         chronicle.process(process)
