@@ -1,6 +1,8 @@
-"""Sizes and durations as people read them. Pure."""
+"""Sizes, durations and times as people read them. Pure."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
@@ -18,3 +20,9 @@ def size(count_bytes: int) -> str:
 def duration(ms: float) -> str:
     """A time in ms, e.g. "17.2 ms" or "3.4 s"."""
     return f"{ms:.1f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"
+
+
+def utc(time_ns: int) -> str:
+    """A time since the epoch, with microseconds, e.g. "2026-11-26T06:42:44.123456Z"."""
+    seconds, rest_ns = divmod(time_ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns // 1000:06d}Z"

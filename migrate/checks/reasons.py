@@ -39,6 +39,7 @@ from migrate.checks.network import peers_elsewhere, ports_free, sockets_whole
 from migrate.checks.obstacles import ghost_bytes, locked_bytes, obstacles
 from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject
+from migrate.checks.together import together
 from migrate.checks.wildcards import address_named, notes
 from migrate.checks.writable import attributes_lost, writable_there
 from migrate.errors import MAKE_ROOM, Reason
@@ -91,7 +92,7 @@ def refusals(
     # What init or a kernel thread has open is of no interest: another process has to be named. And nobody
     # shall take an address away from this very host because it is "there already".
     others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
-    return _shortened(list(dict.fromkeys([*wrong, *hosts, *others])))
+    return _shortened(together([*wrong, *hosts, *others], subject))
 
 
 def notes_on_files(process: ProcessInventory, destination: HostInventory, along: Along) -> list[str]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
+
+from migrate.units import utc
 
 #: So much of a text, and so many of a list, are kept: some of it comes from the other host.
 MOST_TEXT, MOST_OF_A_LIST = 2000, 50
@@ -45,7 +46,7 @@ class Event:
 def to_json(event: Event) -> bytes:
     """It as one line, with its line feed; ASCII, whatever its texts are."""
     fields = {
-        "time": _utc(event.time_ns),
+        "time": utc(event.time_ns),
         "monotonic_ns": event.monotonic_ns,
         "id": event.migration_id,
         "role": event.role,
@@ -62,7 +63,7 @@ def to_json(event: Event) -> bytes:
 def to_text(event: Event) -> str:
     """It for whoever looks on: the time of day, where, and what."""
     what = " ".join(f"{name}={_word(value)}" for name, value in short(event.what).items())
-    return f"{_utc(event.time_ns)[11:-1]} {event.phase or '-'}: {event.event} {what}".rstrip()
+    return f"{utc(event.time_ns)[11:-1]} {event.phase or '-'}: {event.event} {what}".rstrip()
 
 
 def short(value: Any) -> Any:
@@ -80,9 +81,3 @@ def short(value: Any) -> Any:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) and value and " " not in value else _ENCODER.encode(value)
-
-
-def _utc(time_ns: int) -> str:
-    """With microseconds, e.g. "2026-11-26T06:42:44.123456Z"."""
-    seconds, rest_ns = divmod(time_ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns // 1000:06d}Z"

@@ -18,19 +18,22 @@ from migrate.version import VERSION
 
 
 class Chronicle:
-    """That of one migration, which begins now."""
+    """That of one migration, which begins now.
+
+    :ivar program: what the process is called, "" if it is not there.
+    """
 
     def __init__(self, request: Request) -> None:
         self._request, self._who = request, who.asked()
-        self._here, self._name = os.uname().nodename, _name(request.pid)
+        self._here, self.program = os.uname().nodename, _name(request.pid)
         log.tell(
-            "began", **_versions(), asked=_asked(request), by=self._who, host=self._here, program=self._name
+            "began", **_versions(), asked=_asked(request), by=self._who, host=self._here, program=self.program
         )
 
     def ended(self, report: Report) -> None:
         """It is over, as *report* says."""
         said: dict[str, Any] = report.as_json()
-        name = f" ({self._name})" if self._name else ""
+        name = f" ({self.program})" if self.program else ""
         text = (
             f"PID {report.pid}{name} from {self._here} to {report.host}, asked for by"
             f" {who.in_words(self._who)}: {_how(report)}"

@@ -30,17 +30,20 @@ from migrate.report.report import Outcome, Report
 from migrate.report.timeline import Span, Timeline
 from migrate.request import Request
 from migrate.steps import Step
+from migrate.units import utc
 
 
 def run(request: Request, observer: Observer) -> Report:
     """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
-    report.trace.id = place.new_id()
+    report.trace.id, report.trace.began = place.new_id(), utc(time.time_ns())
+    observer.named(report.trace.id)
     report.trace.hosts["origin"] = host_name.here()
     account = Account(report, observer, Timeline(time.monotonic))
     with log.kept(report.trace.id, "origin", wanted=not request.check) as kept:
         report.trace.logs |= {"origin": kept.path} if kept.path else {}
         chronicle = Chronicle(request)
+        report.trace.program = chronicle.program
         _run(request, account)
         with interrupt.held():
             report.times = account.timeline.times()
@@ -76,6 +79,7 @@ def _move(subject: Subject, request: Request, account: Account, container: Conta
                 subject.require()
                 plan = check(session)
             account.report.notes += plan.notes
+            account.report.trace.addresses = [one.ip for one in plan.addresses]
             if request.check:
                 addresses = (one.ip for one in plan.addresses)
                 account.report.notes += unowned.notes(subject.tasks, addresses)

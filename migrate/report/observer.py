@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
@@ -20,12 +22,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from migrate import limits, threads
 from migrate.report.report import Outcome, Report
 from migrate.report.text import clean, render
+from migrate.units import utc
 
+#: The version of the JSON lines: another one when a field goes or means something else, not when one is added.
+SCHEMA = 1
 _MAX_WAITING = 1000
 
 
 class Observer(Protocol):
     """Is told what happens. No method waits or raises, except finished(), which waits for its output."""
+
+    def named(self, migration_id: str) -> None:
+        """What the migration is called, on both hosts; told first of all, where there is one."""
 
     def phase_begin(self, name: str, role: str) -> None:
         """The phase *name* begins on the host *role*."""
@@ -79,6 +87,9 @@ class _Base:
         self._out, self._err, self._verbose = out, err, verbose
         self._output = Output()
 
+    def named(self, migration_id: str) -> None:
+        """See :class:`Observer`: it is in the report."""
+
     def finished(self, report: Report) -> None:
         """See :class:`Observer`."""
         self._output.submit(lambda: self._report(report))
@@ -114,29 +125,44 @@ class PlainUi(_Base):
 
 
 class JsonUi(_Base):
-    """JSON lines on *out*, the last one the report."""
+    """JSON lines on *out*, the last one the report; docs/json.md has their fields.
+
+    Each has its time: when it was told, not when it could be written.
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, *, verbose: bool) -> None:
+        super().__init__(out, err, verbose=verbose)
+        self._id = ""
+
+    def named(self, migration_id: str) -> None:
+        """See :class:`Observer`."""
+        self._id = migration_id
 
     def phase_begin(self, name: str, role: str) -> None:
         """See :class:`Observer`."""
-        self._event("phase", name=name, role=role, state="begin")
+        self._tell("phase", role=role, name=name, state="begin")
 
     def phase_end(self, name: str) -> None:
         """See :class:`Observer`."""
-        self._event("phase", name=name, state="end")
+        self._tell("phase", name=name, state="end")
 
     def progress(self, bytes_sent: int, bytes_total: int | None) -> None:
         """See :class:`Observer`."""
-        self._event("progress", bytes_sent=bytes_sent, bytes_total=bytes_total)
+        self._tell("progress", bytes_sent=bytes_sent, bytes_total=bytes_total)
 
     def note(self, text: str) -> None:
         """See :class:`Observer`."""
-        self._event("note", text=text)
+        self._tell("note", text=text)
 
-    def _report(self, report: Report) -> None:
-        _write(self._out, json.dumps(report.as_json()))
+    def finished(self, report: Report) -> None:
+        """See :class:`Observer`."""
+        line: dict[str, Any] = report.as_json()
+        self._tell(**line)
+        self._output.drain()
 
-    def _event(self, event: str, **fields: Any) -> None:
-        self._output.submit(lambda: _write(self._out, json.dumps({"event": event, **fields})))
+    def _tell(self, event: str, role: str = "origin", **fields: Any) -> None:
+        first = {"schema": SCHEMA, "time": utc(time.time_ns()), "id": self._id, "role": role, "event": event}
+        self._output.submit(lambda: _write(self._out, json.dumps(first | fields)))
 
 
 class RichUi(_Base):
@@ -183,7 +209,7 @@ class RichUi(_Base):
         colour = {Outcome.MOVED: "32", Outcome.IN_DOUBT: "31"}.get(report.outcome, "33")
         if report.error is None:
             colour = "32"
-        head = f"\x1b[1;{colour}m{head}\x1b[0m" if self._out.isatty() else head
+        head = f"\x1b[1;{colour}m{head}\x1b[0m" if self._out.isatty() and _colours() else head
         _write(self._out, "\n".join([head, *rest]))
 
 
@@ -192,6 +218,11 @@ def choose(out: TextIO, err: TextIO, *, json_lines: bool, verbose: bool) -> Obse
     if json_lines:
         return JsonUi(out, err, verbose=verbose)
     return (RichUi if err.isatty() else PlainUi)(out, err, verbose=verbose)
+
+
+def _colours() -> bool:
+    """Whether the user wants any; rich asks the same for the bar. Source: https://no-color.org."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _write(file: TextIO, line: str) -> None:

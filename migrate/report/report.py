@@ -12,14 +12,18 @@ from migrate.states import Outcome as Outcome
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """What is kept of a migration on the hosts.
+    """Which migration it is, and what is kept of it on the hosts.
 
     :ivar id: its name on both, "" where there is none (a recovery).
+    :ivar began: UTC, as in the logs. :ivar program: what the process was called. :ivar addresses: those that move.
     :ivar hosts: role -> what the host is called, beside :attr:`Report.host`, the destination's.
     :ivar logs: role -> the directory of the log there, see :mod:`migrate.events`.
     """
 
     id: str = ""
+    began: str = ""
+    program: str = ""
+    addresses: list[str] = field(default_factory=list)
     hosts: dict[str, str] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
 
@@ -94,7 +98,10 @@ class Report:
             "outcome": self.outcome.value,
             "exit_status": int(self.exit_status),
             "id": self.trace.id,
+            "began": self.trace.began,
             "logs": self.trace.logs,
+            "program": self.trace.program,
+            "addresses": self.trace.addresses,
             "pid": self.pid,
             "host": self.host,
             "destination_pid": self.destination_pid,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from subprocess import PIPE, Popen
 from typing import Any
 
-from harness import left
+from harness import json_lines, left
 from harness.hosts import MOVERS
 from harness.wait import DEADLINE_S, FACTOR
 from migrate.lab import Host, Lab
@@ -69,7 +69,7 @@ class Ran:
 def ran(status: int, output: str, stderr: str, began: float = 0.0, ended: float = 0.0) -> Ran:
     """What a run was that wrote *output*: lines of JSON, the last one and no other the report, and no traceback."""
     assert "Traceback" not in output + stderr, output + stderr
-    events = [json.loads(line) for line in output.splitlines()]
+    events = json_lines.read(output)
     assert [event["event"] for event in events].count("report") == 1, f"{events[-1:]} {stderr}"
     assert events[-1]["event"] == "report", events[-1]
     return Ran(status, events, output, stderr, began, ended)

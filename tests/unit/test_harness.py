@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import io
+from collections.abc import Callable
 
 import pytest
 from harness.left import UNEXPECTED, everybody
@@ -10,9 +11,21 @@ from harness.migrate import ran
 from harness.wait import TooLate, eventually
 
 from migrate.events import line
+from migrate.report import observer as ui
+from migrate.report.report import Outcome, Report
 
-REPORT = json.dumps({"event": "report", "reasons": [], "error": None, "notes": ["done"]})
-NOTE = json.dumps({"event": "note", "text": "x"})
+
+def told(tell: Callable[[ui.Observer], None]) -> str:
+    """The last line that is written of it."""
+    out = io.StringIO()
+    observer = ui.choose(out, io.StringIO(), json_lines=True, verbose=False)
+    tell(observer)
+    observer.finished(Report(outcome=Outcome.UNTOUCHED, notes=["done"]))
+    return out.getvalue().splitlines()[0]
+
+
+REPORT = told(lambda observer: None)
+NOTE = told(lambda observer: observer.note("x"))
 
 
 def test_the_waiter_gives_what_it_found_and_does_not_wait_for_ever() -> None:

@@ -11,13 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timeline_drawing import Shown, assert_self_contained, read
 
-from migrate.errors import Problem, UsageError
+from migrate.errors import Problem, Reason, Refused, UsageError
 from migrate.link.clock import Offset
 from migrate.report import file, html
 from migrate.report import svg as timeline_svg
 from migrate.report.interval import Interval
 from migrate.report.panel import Scale, milliseconds
-from migrate.report.report import Outcome, Report, Sent
+from migrate.report.report import Outcome, Report, Sent, Trace
 from migrate.report.timeline import Times
 
 EVIL = "</text><script>alert('1')</script>&amp;\"]]>\x00\x1b[2J\ufffe\ud800"
@@ -110,11 +110,41 @@ def test_the_page_has_the_drawing_and_a_table() -> None:
     shown = read(text)
     assert text.startswith("<!DOCTYPE html>") and len(shown.panels) == 2
     cells = shown.texts("td")
+    cells = cells[cells.index("origin") :]
     rows = [cells[at : at + 4] for at in range(0, len(cells), 4)]
     assert rows[0] == ["origin", "connect", "0.000", "500.000"]
     assert ["destination", "build", "845.000", "30.000"] in rows
     assert ["process", "frozen", "800.000", "80.000"] in rows
-    assert len(rows) == 7 and "a note" in shown.texts("p")
+    assert len(rows) == 7 and "a note" in shown.texts("li")
+
+
+def test_the_page_says_what_and_why() -> None:
+    report = moved()
+    report.outcome, report.trace = (
+        Outcome.ROLLED_BACK,
+        Trace(id="0123456789ab", began="2026-11-28T06:42:44.123456Z"),
+    )
+    report.trace.program, report.trace.addresses = "nginx", ["10.0.0.1", "fd00::1"]
+    report.trace.logs = {"origin": "/var/log/migrate/0123456789ab"}
+    report.error = Problem("CriuError", "it died", "Try again.", ("line 1",), "restore", "destination")
+    shown = read(html.page(report, "web1"))
+    for told in (
+        report.trace.began,
+        "nginx (PID 4711)",
+        "web1",
+        "10.0.0.1, fd00::1",
+        *report.trace.logs.values(),
+    ):
+        assert told in shown.texts("td"), told
+    assert "restore on destination web2: it died" in shown.texts("p")
+    assert {"Try again.", "line 1"} <= set(shown.texts("li"))
+
+
+def test_the_page_has_all_reasons_of_a_refusal() -> None:
+    report = Report(outcome=Outcome.UNTOUCHED, pid=7, host="web2")
+    report.fail(Refused([Reason("a", "origin", "this", "Do."), Reason("b", "destination", "that", "Don't.")]))
+    shown = read(html.page(report, "web1"))
+    assert shown.texts("li") == ["origin: this. Do.", "destination web2: that. Don't."]
 
 
 def test_outcomes_without_a_freeze() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import threading
 import time
 
 import pytest
+from harness import json_lines
 
 from migrate.errors import CriuError
 from migrate.report import observer as ui
@@ -24,6 +24,7 @@ class Terminal(io.StringIO):
 
 
 def tell(observer: ui.Observer, report: Report) -> None:
+    observer.named(report.trace.id)
     observer.phase_begin("dump", "origin")
     observer.progress(5, None)
     observer.progress(10, 20)
@@ -35,6 +36,7 @@ def tell(observer: ui.Observer, report: Report) -> None:
 @pytest.fixture
 def report() -> Report:
     report = Report(outcome=Outcome.ROLLED_BACK, pid=7, where="runs on origin as PID 7")
+    report.trace.id = "0123456789ab"
     error = CriuError("no", details=["log line"])
     error.stamp("dump", "origin")
     report.fail(error)
@@ -57,10 +59,13 @@ def test_plain_verbose_shows_the_log(report: Report) -> None:
 def test_json_lines_end_with_the_report(report: Report) -> None:
     out, err = io.StringIO(), io.StringIO()
     tell(ui.choose(out, err, json_lines=True, verbose=False), report)
-    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    lines = json_lines.read(out.getvalue())
     assert [line["event"] for line in lines] == ["phase", "progress", "progress", "phase", "note", "report"]
-    assert lines[2] == {"event": "progress", "bytes_sent": 10, "bytes_total": 20}
+    assert (lines[2]["bytes_sent"], lines[2]["bytes_total"]) == (10, 20)
     assert lines[-1]["outcome"] == "ROLLED_BACK"
+    assert {line["id"] for line in lines} == {report.trace.id}
+    times = [line["time"] for line in lines]
+    assert times == sorted(times)
     assert err.getvalue() == ""
 
 
@@ -72,6 +77,15 @@ def test_rich_draws_on_the_terminal_and_reports_on_stdout(report: Report) -> Non
     coloured = Terminal()
     tell(ui.choose(coloured, Terminal(), json_lines=False, verbose=False), report)
     assert coloured.getvalue().startswith("\x1b[1;33mROLLED_BACK")
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colour_anywhere(name: str, value: str, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    out, err = Terminal(), Terminal()
+    tell(ui.choose(out, err, json_lines=False, verbose=False), report)
+    assert "\x1b" not in out.getvalue()
+    assert not re.search(r"\x1b\[[0-9;]*m", err.getvalue().replace("\x1b[0m", ""))
 
 
 def test_the_bar_has_the_units_of_the_report(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
