@@ -10,13 +10,12 @@ from typing import NoReturn
 from migrate import limits, memory, switch, transport, words
 from migrate.errors import UsageError
 from migrate.report import file as report_file
-from migrate.request import AGENT, MEMORY, TRANSPORT, Along, RecoverRequest, Request, Way
+from migrate.request import AGENT, MEMORY, TRANSPORT, Along, Named, RecoverRequest, Request, Way
 from migrate.ssh import host
 from tcpcp.version import VERSION
 
 STOP_AT = "MIGRATE_STOP_AT"
 
-_PID_MAX = 1 << 22
 _EPILOG = """\
 Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
 process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
@@ -90,7 +89,13 @@ def _add_way(add: Callable[..., object]) -> None:
 
 def _add_whom(add: Callable[..., object]) -> None:
     """What moves, and where to."""
-    add("pid", metavar="PID", nargs="?", help="process on this host; its children move with it")
+    add(
+        "pid",
+        metavar="PID",
+        nargs="?",
+        help="process on this host, by its number, by the name of its program, or as :PORT on which it listens; its"
+        " children move with it",
+    )
     add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
     add(
         "--container",
@@ -162,7 +167,7 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
     if options.resume or options.release or options.force:
         raise words.wrong("--resume, --release and --force need --recover")
     if options.container:
-        pid, host = 0, options.pid
+        pid, process, host = 0, "", options.pid
         if options.host is not None or host is None:
             raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
         if options.copy_files:
@@ -170,11 +175,11 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
     elif options.pid is None or options.host is None:
         raise words.wrong("PID and HOST are needed")
     else:
-        pid, host = words.number("PID", options.pid, _PID_MAX), options.host
+        (pid, process), host = words.process(options.pid), options.host
     return Request(
         pid=pid,
         host=_host(host),
-        container=options.container and words.container(options.container),
+        named=Named(process=process, container=options.container and words.container(options.container)),
         check=options.check,
         along=_along(options),
         switch=words.known("--switch", options.switch, switch.OWN, switch.names),

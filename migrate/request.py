@@ -49,11 +49,22 @@ class Along:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """How a process was named, if not by its PID: one of them, or none.
+
+    :ivar process: the name of its program, or ``:`` and a TCP port on which it listens.
+    :ivar container: the name of a container, and ``@`` with its runtime behind it if the user has said which.
+    """
+
+    process: str = ""
+    container: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Move the process *pid* and its children to *host*.
 
-    :ivar container: instead of *pid*, which is 0 until it is known: the name of a container, and ``@`` with its
-        runtime behind it if the user has said which.
+    :ivar named: how else the process was named; *pid* is 0 then until it is known.
     :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
     :ivar check: stop after the checks; nothing is touched.
     :ivar switch: how traffic is switched; a name of ``migrate.switch``.
@@ -66,7 +77,7 @@ class Request:
 
     pid: int
     host: str
-    container: str = ""
+    named: Named = Named()
     check: bool = False
     along: Along = Along()
     switch: str = SWITCH

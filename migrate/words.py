@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from migrate.errors import UsageError
 
+#: The largest that any kernel gives (include/linux/threads.h PID_MAX_LIMIT).
+_PID_MAX = 1 << 22
+_PROGRAM = re.compile(r"[^\W_][^\s/\x00-\x1f\x7f]{0,254}")
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}(@(runc|crun))?")
 
 
@@ -18,6 +21,20 @@ def number(name: str, text: str, largest: int) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= largest):
         raise wrong(f"{name} is a number from 1 to {largest}, not {text!r}")
     return int(text)
+
+
+def process(text: str) -> tuple[int, str]:
+    """A PID, or what else names a process: ``:PORT``, or the name of its program. The other one is 0, or "".
+
+    A name of digits alone is a PID.
+    """
+    if text.startswith(":"):
+        return 0, f":{number('the port behind the colon', text[1:], 65535)}"
+    if any(character.isdecimal() for character in text) and not any(map(str.isalpha, text)):
+        return number("PID", text, _PID_MAX), ""
+    if not _PROGRAM.fullmatch(text):
+        raise wrong(f"PID is a number, the name of a program, or : and a TCP port, not {text!r}")
+    return 0, text
 
 
 def seconds(name: str, text: str | float) -> float:

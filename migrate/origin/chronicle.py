@@ -18,28 +18,37 @@ from migrate.version import VERSION
 
 
 class Chronicle:
-    """That of one migration, which begins now.
-
-    :ivar program: what the process is called, "" if it is not there.
-    """
+    """That of one migration, which begins now."""
 
     def __init__(self, request: Request) -> None:
         self._request, self._who = request, who.asked()
-        self._here, self.program = os.uname().nodename, _name(request.pid)
+        self._here = os.uname().nodename
         log.tell(
-            "began", **_versions(), asked=_asked(request), by=self._who, host=self._here, program=self.program
+            "began",
+            **_versions(),
+            asked=_asked(request),
+            by=self._who,
+            host=self._here,
+            program=program(request.pid),
         )
 
     def ended(self, report: Report) -> None:
         """It is over, as *report* says."""
         said: dict[str, Any] = report.as_json()
-        name = f" ({self.program})" if self.program else ""
+        name = f" ({report.trace.program})" if report.trace.program else ""
         text = (
             f"PID {report.pid}{name} from {self._here} to {report.host}, asked for by"
             f" {who.in_words(self._who)}: {_how(report)}"
         )
         said.pop("event")
         log.ended(said.pop("outcome"), text, **said)
+
+
+def program(pid: int) -> str:
+    """What the process is called, "" if it is not there."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+    return ""
 
 
 def hosts(here: pb.HostInventory, there: pb.HostInventory, ends: tuple[str, str]) -> None:
@@ -71,6 +80,7 @@ def _asked(request: Request) -> dict[str, Any]:
     found = dataclasses.asdict(request)
     found |= found.pop("along")
     found |= found.pop("way")
+    found |= found.pop("named")
     return {name: value for name, value in found.items() if value}
 
 
@@ -88,9 +98,3 @@ def _how(report: Report) -> str:
     if report.outcome is Outcome.UNTOUCHED and report.error is not None:
         return f"{report.outcome.value}, {report.error.text}"
     return f"{report.outcome.value}, {report.where}"
-
-
-def _name(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
-    return ""

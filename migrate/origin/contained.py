@@ -22,9 +22,9 @@ def resolved(request: Request) -> tuple[Request, Container | None]:
 
     :raises Refused: there is none, or no one of that name.
     """
-    if not request.container:
+    if not request.named.container:
         return request, None
-    found = _found(request.container)
+    found = _found(request.named.container)
     trees = tuple(dict.fromkeys((*request.along.copy_trees, root(found))))
     along = dataclasses.replace(request.along, copy_trees=trees)
     return dataclasses.replace(request, pid=found.pid, along=along), found

@@ -14,9 +14,9 @@ import time
 from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
-from migrate.origin import accept_queues, contained, observed, unowned
+from migrate.origin import accept_queues, contained, named, observed, unowned
 from migrate.origin.account import Account
-from migrate.origin.chronicle import Chronicle
+from migrate.origin.chronicle import Chronicle, program
 from migrate.origin.move import Move
 from migrate.origin.plan import check
 from migrate.origin.prepare import prepare
@@ -43,7 +43,6 @@ def run(request: Request, observer: Observer) -> Report:
     with log.kept(report.trace.id, "origin", wanted=not request.check) as kept:
         report.trace.logs |= {"origin": kept.path} if kept.path else {}
         chronicle = Chronicle(request)
-        report.trace.program = chronicle.program
         _run(request, account)
         with interrupt.held():
             report.times = account.timeline.times()
@@ -56,8 +55,8 @@ def _run(request: Request, account: Account) -> None:
     report = account.report
     try:
         with problems.step("check", "origin"):
-            request, container = contained.resolved(request)
-            report.pid = request.pid
+            request, container = contained.resolved(named.resolved(request))
+            report.pid, report.trace.program = request.pid, program(request.pid)
         with problems.step("check", "origin"), Subject(request.pid) as subject:
             report.where = f"is on {host_name.here(other=request.host)} as PID {request.pid}"
             _move(subject, request, account, container)

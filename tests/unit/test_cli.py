@@ -16,7 +16,7 @@ from migrate import arguments, cli, interrupt, problems
 from migrate.errors import CriuError, MigrateError, Reason, Refused
 from migrate.report import observer as ui
 from migrate.report.report import Outcome, Report
-from migrate.request import Along, RecoverRequest, Request, Way
+from migrate.request import Along, Named, RecoverRequest, Request, Way
 
 Capture = pytest.CaptureFixture[str]
 
@@ -89,7 +89,11 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
-    assert request_of("--container", "web@crun", "h") == Request(pid=0, container="web@crun", host="h")
+    for name in ("nginx", ":80", "7zip", "postgres", "x-2.1"):
+        assert request_of(name, "h") == Request(pid=0, named=Named(process=name), host="h")
+    assert request_of("--container", "web@crun", "h") == Request(
+        pid=0, named=Named(container="web@crun"), host="h"
+    )
     monkeypatch.setenv(arguments.STOP_AT, "DUMPED")
     assert request_of("42", "h").stop_at == "DUMPED"
 
@@ -99,7 +103,12 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], "PID and HOST are needed"),
         (["42"], "PID and HOST are needed"),
-        (["abc", "h"], "PID is a number"),
+        (["", "h"], "PID is a number, the name of a program"),
+        (["/bin/sh", "h"], "PID is a number, the name of a program"),
+        (["a b", "h"], "PID is a number, the name of a program"),
+        (["4.2", "h"], "PID is a number from 1"),
+        ([":0", "h"], "behind the colon is a number from 1 to 65535"),
+        ([":http", "h"], "behind the colon is a number"),
         (["--container", "web"], "HOST alone is needed"),
         (["--container", "web", "42", "h"], "HOST alone is needed"),
         (["--container", "../web", "h"], "--container is the name of a container"),

@@ -55,8 +55,8 @@ def test_closed_streams(closed: tuple[int, ...]) -> None:
     """Every program ends as it would; nothing but what it says is written."""
     python = sys.executable
     expected = {
-        "migrate.cli abc x": 2,
-        "migrate.cli --json abc x": 2,
+        "migrate.cli 0 x": 2,
+        "migrate.cli --json 0 x": 2,
         "migrate.cli --version": 0,
         "migrate.destination.agent --version": 0,
         "migrate.lab --nonsense": 2,
