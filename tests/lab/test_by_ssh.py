@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from harness.checkered import checkered
 from kills import Bench, Migration
 from kills_outcomes import assert_goes_on_at_origin, assert_moved, untouched_or_rolled_back
 
@@ -59,7 +60,7 @@ def test_a_move_over_a_jump_host(bench: Bench) -> None:
     assert_moved(bench)
 
 
-@pytest.mark.parametrize("state", ["CHECKED", "ISOLATED", "SWITCHED"])
+@pytest.mark.parametrize("state", checkered(["CHECKED", "ISOLATED", "SWITCHED"]))
 def test_the_program_is_killed_before_commit(bench: Bench, state: str) -> None:
     migration = Migration(bench, state, *BY_SSH)
     kill_ssh(bench)
@@ -70,7 +71,7 @@ def test_the_program_is_killed_before_commit(bench: Bench, state: str) -> None:
     assert asked(bench) > 1, "the destination was asked whether it has cleaned up"
 
 
-@pytest.mark.parametrize("state", ["ISOLATED", "SWITCHED"])
+@pytest.mark.parametrize("state", checkered(["ISOLATED", "SWITCHED"]))
 def test_the_link_is_cut_before_commit(bench: Bench, state: str) -> None:
     migration = Migration(bench, state, *BY_SSH)
     with bench.cut():
@@ -79,7 +80,7 @@ def test_the_link_is_cut_before_commit(bench: Bench, state: str) -> None:
         assert_goes_on_at_origin(bench)
 
 
-@pytest.mark.parametrize("state", ["ISOLATED", "SWITCHED"])
+@pytest.mark.parametrize("state", checkered(["SWITCHED", "ISOLATED"]))
 def test_the_driver_is_killed_before_commit(bench: Bench, state: str) -> None:
     """Nothing is left of it, its ssh program neither; its guardian asks the destination by another one."""
     migration = Migration(bench, state, *BY_SSH)

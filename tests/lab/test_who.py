@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from subprocess import PIPE
 
 import pytest
+from harness.checkered import checkered
 from harness.left import View
 from harness.wait import eventually
 from kills import Bench, Migration
@@ -107,7 +108,7 @@ def test_it_ends_before_it_is_frozen(idle: Bench) -> None:
 # --- what happened to it while it was frozen ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["FROZEN", "DUMPED", "ISOLATED", "SWITCHED"])
+@pytest.mark.parametrize("state", checkered(["FROZEN", "DUMPED", "ISOLATED", "SWITCHED"]))
 def test_killed_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> None:
     migration = Migration(bench, state)
     hit(bench, "origin", bench.pid, "KILL")
@@ -134,8 +135,7 @@ def test_asked_to_end_by_its_owner_while_it_was_frozen(bench: Bench, state: str)
     assert not any(command_lines(bench, "numbered.py serve").values())
 
 
-@pytest.mark.parametrize("state", ["COMMITTED", "ACTIVATED"])
-@pytest.mark.parametrize("name", ["TERM", "KILL"])
+@pytest.mark.parametrize(("state", "name"), checkered(["COMMITTED", "ACTIVATED"], ["TERM", "KILL"]))
 def test_asked_to_end_by_its_owner_when_it_was_given_away(bench: Bench, state: str, name: str) -> None:
     """What goes to the copy that is about to end is for nobody: whoever sent it is told."""
     migration = Migration(bench, state)
@@ -148,7 +148,7 @@ def test_asked_to_end_by_its_owner_when_it_was_given_away(bench: Bench, state: s
     assert_moved(bench)
 
 
-@pytest.mark.parametrize("state", ["FROZEN", "DUMPED", "SWITCHED"])
+@pytest.mark.parametrize("state", checkered(["FROZEN", "DUMPED", "SWITCHED"]))
 def test_stopped_by_its_owner_while_it_was_frozen(bench: Bench, state: str) -> None:
     """It is stopped here, by a SIGSTOP that is not the driver's own, and goes on by SIGCONT as it would have."""
     migration = Migration(bench, state)
@@ -246,8 +246,7 @@ def test_what_was_built_is_killed_when_commit_has_been_sent(bench: Bench) -> Non
     assert_goes_on_at_origin(bench)
 
 
-@pytest.mark.parametrize("again", range(3))
-@pytest.mark.parametrize("victim", ["criu", "server"])
+@pytest.mark.parametrize(("victim", "again"), checkered(["criu", "server"], range(3)))
 def test_what_was_built_is_killed_as_it_is_given(bench: Bench, victim: str, again: int) -> None:
     """In the milliseconds in which CRIU lets it run. No peer hears of it, and nobody waits for a dead one."""
     mark = "numbered.py serve" if victim == "server" else "criu swrk"
