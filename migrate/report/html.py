@@ -19,7 +19,7 @@ from migrate.report.text import headline
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1e293b;max-width:1000px;margin:2em auto;padding:0 1em;"
     "overflow-wrap:anywhere}"
-    "h1{font-size:1.35em}table{border-collapse:collapse;margin:1em 0}"
+    "h1{font-size:1.35em}h2{font-size:1.1em}table{border-collapse:collapse;margin:1em 0}"
     "th,td{padding:.2em 1em .2em 0;border-bottom:1px solid #e2e8f0;text-align:left;vertical-align:top}"
     ".ms{text-align:right;font-variant-numeric:tabular-nums}.why{color:#c53030}"
     ".drawing{overflow-x:auto}svg{display:block;width:100%;min-width:640px;height:auto}"
@@ -47,8 +47,9 @@ def page(report: Report, origin_name: str) -> str:
     _why(body, report)
     _list(body, "What else is to be known", report.notes)
     _list(body, "What to do now", report.instructions)
-    add(body, "div", class_="drawing").append(draw(report, origin_name))
-    _table(body, [*report.times.spans, *report.times.phases])
+    if rows := [*report.times.spans, *report.times.phases]:
+        add(body, "div", class_="drawing").append(draw(report, origin_name))
+        _table(body, rows)
     ET.indent(html, " ")
     return "<!DOCTYPE html>\n" + ET.tostring(html, encoding="unicode") + "\n"
 

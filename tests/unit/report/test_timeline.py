@@ -145,6 +145,7 @@ def test_the_page_has_all_reasons_of_a_refusal() -> None:
     report.fail(Refused([Reason("a", "origin", "this", "Do."), Reason("b", "destination", "that", "Don't.")]))
     shown = read(html.page(report, "web1"))
     assert shown.texts("li") == ["origin: this. Do.", "destination web2: that. Don't."]
+    assert shown.panels == []  # nothing that could be drawn has happened
 
 
 def test_outcomes_without_a_freeze() -> None:
