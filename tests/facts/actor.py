@@ -92,9 +92,14 @@ def actor(
     *,
     timeout_s: int = 60,
     own_pids: bool = False,
+    raw: bool = True,
 ) -> Iterator[Actor]:
-    """A process in *namespace*, PID 1 of its own if *own_pids*. It gets *sock*, which stays open here too."""
+    """A process in *namespace*, PID 1 of its own if *own_pids*. It gets *sock*, which stays open here too.
+
+    :param raw: with CAP_NET_RAW.
+    """
     before = ["unshare", "--pid", "--fork", "--kill-child"] if own_pids else []
+    before += [] if raw else ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]
     number = str(sock.fileno()) if sock else "-"
     with namespace.entered():
         process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import os
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -245,3 +246,32 @@ def test_release(hosts: Hosts, answers: bool) -> None:
         assert answers or done >= 3
         assert hosts.ss(hosts.here, "-tnH state established").count("\n") <= 1  # the first one
         assert hosts.counters(hosts.there)["TcpEstabResets"] == 0
+
+
+@pytest.mark.parametrize("error", (errno.ENOBUFS, errno.EIO, errno.EBADMSG))
+def test_answers_that_never_come(hosts: Hosts, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """The kernel does what it is told all the same: after the error nothing is isolated."""
+    real = socket.socket.recv
+
+    def fails(sock: socket.socket, *arguments: int) -> bytes:
+        if sock.family == socket.AF_NETLINK:
+            raise OSError(error, os.strerror(error))
+        return real(sock, *arguments)
+
+    sock, peer = busy(hosts)
+    with hosts.here.entered():
+        tcpcp.prepare()
+        tcpcp.get(sock)
+        tcpcp.resume(sock)  # reads what was answered so far
+        before = everything(sock)
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "recv", fails, raising=False)
+            with pytest.raises(tcpcp.IsolationError):
+                tcpcp.get(sock)
+            assert rules(hosts.here).holding == 0
+        assert changed(sock, before) == {}
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+        assert rules(hosts.here).holding == 0
+    sock.sendall(b"on")
+    assert peer.recv(10) == b"on"

@@ -357,6 +357,8 @@ def create(
     :raises AddressInUse: the connection exists on this host, where it goes on, or its port is taken. Or one between
         the same two ends has ended here less than a minute ago (TIME_WAIT), *ici* has not, and there are no
         timestamps.
+    :raises IsolationError: the filter could not be made; or another program, which has closed the connection's
+        socket, isolates it still, and a filter of this host does not let it be told.
     :raises KernelError: naming the call. After any error: nothing was sent, a socket made here is closed and
         the connection not isolated; a socket given that was tried may be closed too.
     """
@@ -405,7 +407,7 @@ def _create_all(
             left = _hold_created(held, flows, interfaces, namespace) if isolate else []
             _complete_all(icis, made, flows, given, limits, same_path)
             if left:
-                left_open.take_over(holding.table(namespace), flows, icis, left)
+                left_open.take_over(holding.table(namespace), left)
             _stand_still(made, held, icis, flows, namespace)
         holding.enter(held)
     except BaseException as exc:

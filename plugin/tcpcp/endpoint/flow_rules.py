@@ -8,7 +8,8 @@ Sets of the table, each for IPv4 and IPv6:
   acknowledgement, which does not leave (net/ipv4/tcp_input.c tcp_send_challenge_ack()), and no socket with a reset,
   which does not either. And a SYN that leaves is of a new connection, for a socket that is held sends none: a
   listener answers, or somebody connects. From then on these ends are nobody's here. A program that creates that
-  connection anew says so to the tables of the others (`left_open`).
+  connection anew says so to the tables of the others (`left_open`), by a datagram that it sends to itself: each
+  table sees that as it leaves, before the filters of others, and forgets the connection that it names.
 - ``passed``: connections that were released. There is no socket any more, and what still arrives for one must
   draw no reset. Nothing of them arrives, unless it is a connection that has come back (below), or there is a
   socket for it: with the same two ends somebody connects, or listens, today. And no bare reset leaves: a packet
@@ -32,7 +33,7 @@ from typing import NamedTuple
 from tcpcp.endpoint import isolation
 from tcpcp.endpoint.isolation import MARK, Flow, flow_sets
 from tcpcp.kernel import nft_rules
-from tcpcp.kernel.nft_elements import Message, changes
+from tcpcp.kernel.nft_elements import FLOW_KEY_BYTES, Message, changes
 
 #: A priority that no program gives its packets.
 _BACK = 0x7C9C_C114
@@ -40,11 +41,10 @@ _BACK = 0x7C9C_C114
 #: discipline. This byte is 0 but for one with a handle of 100: or more.
 _LET_OUT = nft_rules.Part(0x7C00_0000, among=0xFF00_0000)
 _BEFORE_FIRST, _FIRST, _AFTER_FIRST = -301, -300, -299
-_GONE, _HELD_IN, _HELD_OUT, _FED = "gone", "held_in", "held_out", "fed"
+_GONE, _HELD_IN, _HELD_OUT, _OURS = "gone", "held_in", "held_out", "ours"
 #: In a TCP header.
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
-#: Those of a segment that is fed to have all tables but one forget its connection (`left_open`).
-FORGET = _FIN | _SYN | _RST
+_NUMBER = struct.Struct("!I")
 _LENGTHS = {"4": 4, "6": 16}
 
 
@@ -68,7 +68,7 @@ class Optional(NamedTuple):
 class FlowRules(NamedTuple):
     """The messages that make the table *name*, and change it.
 
-    :ivar number: of this table alone, 32 bits: what :data:`FORGET` has as its acknowledgement number is not for it.
+    :ivar number: of this table alone, 32 bits: what :func:`forgetting` was made with is not for it.
     """
 
     name: str
@@ -80,10 +80,11 @@ class FlowRules(NamedTuple):
         for kind in ("flows", "passed"):
             for version, size in _LENGTHS.items():
                 messages.append(nft_rules.flow_set(self.name, f"{kind}{version}", len(messages), size))
-        messages += [*_gone(self.name, optional.has_socket), *_held(self.name), *_fed(self.name, self.number)]
+        messages += [*_gone(self.name, optional.has_socket), *_held(self.name)]
+        messages += _ours(self.name, self.number, optional.untracked)
         for chain, hook in (("input", nft_rules.LOCAL_IN), ("output", nft_rules.LOCAL_OUT)):
             messages.append(nft_rules.chain(self.name, chain, hook, _FIRST))
-            messages += _rules(self.name, chain, optional.untracked if hook == nft_rules.LOCAL_OUT else [])
+            messages += _rules(self.name, chain)
         return messages
 
     def back(self) -> list[Message]:
@@ -124,6 +125,11 @@ class FlowRules(NamedTuple):
         return [*self.added(kind, flows), *self.deleted(kind, flows)]
 
 
+def forgetting(number: int, flow: Flow) -> bytes:
+    """What a datagram with our mark has to say for all tables but that of *number* to forget *flow*."""
+    return _NUMBER.pack(number) + flow.key
+
+
 def _gone(name: str, has_socket: list[bytes]) -> list[Message]:
     """The chain for what arrives with the two ends of a connection that was released."""
     accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
@@ -151,28 +157,25 @@ def _held(name: str) -> list[Message]:
     ]
 
 
-def _fed(name: str, number: int) -> list[Message]:
-    """The chain for what is fed."""
-    told = [*nft_rules.has_tcp_flags(FORGET, 0xFF), *nft_rules.is_other_acknowledgement(number)]
-    forgotten = [
-        nft_rules.rule(name, _FED, told, nft_rules.forget_flow(f"flows{v}", size, outward=False))
-        for v, size in _LENGTHS.items()
-    ]
-    return [
-        nft_rules.branch(name, _FED),
-        *forgotten,
-        nft_rules.rule(name, _FED, nft_rules.verdict(nft_rules.ACCEPT)),
-    ]
+def _ours(name: str, number: int, untracked: list[bytes]) -> list[Message]:
+    """The chain for what leaves with our mark: what is fed, and what says which connection is another's now."""
+    start, others = _NUMBER.size, nft_rules.has_other_data(0, _NUMBER.pack(number))
+    accept, messages = nft_rules.verdict(nft_rules.ACCEPT), [nft_rules.branch(name, _OURS)]
+    for v, size in FLOW_KEY_BYTES.items():
+        told = [*nft_rules.has_datagram(start + size), *others]
+        messages.append(nft_rules.rule(name, _OURS, told, nft_rules.forget_data(f"flows{v}", start, size)))
+    fed = nft_rules.is_equal(nft_rules.L4PROTO, b"\x06")
+    return [*messages, nft_rules.rule(name, _OURS, fed, untracked, accept)]
 
 
-def _rules(name: str, chain: str, untracked: list[bytes]) -> list[Message]:
+def _rules(name: str, chain: str) -> list[Message]:
     outward = chain == "output"
     accept, drop = nft_rules.verdict(nft_rules.ACCEPT), nft_rules.verdict(nft_rules.DROP)
     held = nft_rules.goto(_HELD_OUT if outward else _HELD_IN)
-    fed = [*untracked, *accept] if outward else nft_rules.goto(_FED)
+    ours = nft_rules.goto(_OURS) if outward else accept
     tests = [
+        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), ours),
         (nft_rules.is_other(nft_rules.L4PROTO, b"\x06"), accept),
-        (nft_rules.is_equal(nft_rules.MARK, struct.pack("=I", MARK)), fed),
         *((nft_rules.is_flow(f"flows{v}", n, outward=outward), held) for v, n in _LENGTHS.items()),
     ]
     passed = [nft_rules.is_flow(f"passed{v}", n, outward=outward) for v, n in _LENGTHS.items()]

@@ -25,6 +25,8 @@ _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _SO_SNDBUFFORCE = 32
 _ANSWER_S = 10.0
 _DUMP = 0x300
+#: More than what may wait in a socket's receive buffer: each takes some hundred bytes of it.
+_MOST_LEFT = 10_000
 #: What the send buffer of a socket takes as it is.
 _USUAL_BYTES = 65536
 
@@ -58,7 +60,8 @@ class Netlink:
         batch = nft_elements.batch(messages, begin)
         self._require_ours()
         try:
-            self._drain()
+            with contextlib.suppress(OSError):  # answers are told apart: old ones are in nobody's way
+                self._drain()
             if len(batch) > _USUAL_BYTES:
                 make_room(self._socket, len(batch))
             self._socket.send(batch)
@@ -165,9 +168,11 @@ class Netlink:
             return
         self._socket.setblocking(False)
         try:
-            while self._has_more():
-                pass
-            self._unread = False
+            for _ in range(_MOST_LEFT):
+                if not self._has_more():
+                    self._unread = False
+                    return
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
         finally:
             self._socket.settimeout(_ANSWER_S)
 

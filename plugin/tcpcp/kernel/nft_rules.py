@@ -42,6 +42,8 @@ _DELETE = 2
 _NETWORK, _TRANSPORT = 1, 2
 #: Where the flags are in a TCP header.
 _FLAGS = 13
+#: A UDP header; its length, which counts the header, is in it at 4.
+_UDP_BYTES = 8
 #: nft(8)'s numbers for the types of a key's fields, 6 bits each, so that its listing makes sense of them.
 _PORT_TYPE, _ADDRESS_TYPES = 13, {4: 7, 16: 8}
 #: AF_INET and AF_INET6, where the source and the destination are in a packet's header, by an address's length.
@@ -169,8 +171,11 @@ def forget_flow(set_name: str, address_bytes: int, *, outward: bool) -> list[byt
 
     Source: net/netfilter/nft_dynset.c nft_dynset_eval(); Linux 5.4.
     """
-    deletion = _expression("dynset", text(1, set_name), _number(3, _DELETE), _number(4, _REGISTER))
-    return [*_load_flow(address_bytes, outward=outward), deletion]
+    return [*_load_flow(address_bytes, outward=outward), _forget(set_name)]
+
+
+def _forget(set_name: str) -> bytes:
+    return _expression("dynset", text(1, set_name), _number(3, _DELETE), _number(4, _REGISTER))
 
 
 def _load_flow(address_bytes: int, *, outward: bool) -> list[bytes]:
@@ -183,6 +188,25 @@ def _load_flow(address_bytes: int, *, outward: bool) -> list[bytes]:
         loads.append(_payload(_TRANSPORT, port, 2, register))
         register += 1
     return [*is_equal(NFPROTO, bytes([_FAMILY[address_bytes]])), *loads]
+
+
+def has_datagram(bytes_: int) -> list[bytes]:
+    """Goes on where the packet is a UDP datagram with so many bytes of data."""
+    length = struct.pack("!H", _UDP_BYTES + bytes_)
+    return [*is_equal(L4PROTO, b"\x11"), _payload(_TRANSPORT, 4, 2, _REGISTER), _compare(0, length)]
+
+
+def has_other_data(offset: int, value: bytes) -> list[bytes]:
+    """Goes on where a UDP datagram does not have *value* from *offset* on in its data."""
+    return [_payload(_TRANSPORT, _UDP_BYTES + offset, len(value), _REGISTER), _compare(1, value)]
+
+
+def forget_data(set_name: str, offset: int, size: int) -> list[bytes]:
+    """Takes what a UDP datagram has in its data, the key of an element, out of the set *set_name*.
+
+    Source: net/netfilter/nft_dynset.c nft_dynset_eval(); Linux 5.4.
+    """
+    return [_payload(_TRANSPORT, _UDP_BYTES + offset, size, _REGISTER), _forget(set_name)]
 
 
 def is_reset() -> list[bytes]:
@@ -208,11 +232,6 @@ def has_tcp_flags(flags: int, among: int) -> list[bytes]:
     """Goes on where of the flags *among*, a mask, the TCP segment has just *flags*."""
     masked = _bitwise(bytes([among]), bytes(1))
     return [_payload(_TRANSPORT, _FLAGS, 1, _REGISTER), masked, _compare(0, bytes([flags]))]
-
-
-def is_other_acknowledgement(number: int) -> list[bytes]:
-    """Goes on where the acknowledgement number of the packet, a TCP segment, is not *number*."""
-    return [_payload(_TRANSPORT, 8, 4, _REGISTER), _compare(1, struct.pack("!I", number))]
 
 
 def _bitwise(mask: bytes, other: bytes) -> bytes:
