@@ -51,6 +51,7 @@ from tcpcp.errors import (
     TcpcpError,
     Unfed,
     Unsupported,
+    WrongArgument,
 )
 from tcpcp.record.codec import dumps, loads
 from tcpcp.record.ici import (
@@ -95,6 +96,7 @@ __all__ = [
     "Unfed",
     "Unsupported",
     "Window",
+    "WrongArgument",
     "activate",
     "activate_many",
     "create",

@@ -46,8 +46,16 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tcpcp.endpoint import calls, first_namespace, inspection, isolation, socket_options
-from tcpcp.errors import Expired, IsolationError, KernelError, PermissionDenied, TcpcpError, Unsupported
+from tcpcp.endpoint import calls, first_namespace, handed_in, inspection, isolation, socket_options
+from tcpcp.errors import (
+    Expired,
+    IsolationError,
+    KernelError,
+    PermissionDenied,
+    TcpcpError,
+    Unsupported,
+    WrongArgument,
+)
 from tcpcp.kernel import tcp_repair
 from tcpcp.record import checks
 from tcpcp.record.ici import Ici
@@ -151,6 +159,7 @@ async def detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def detach_many(streams: Sequence[Streams]) -> list[Detached]:
     """:func:`detach` for several connections under one isolation: all of them or, after an error, none."""
     socks: list[socket.socket] = []
+    streams = [_pair(one) for one in handed_in.listed(streams, "pairs of streams")]
     try:
         for reader, writer in streams:
             _require_plain(reader, writer)
@@ -228,6 +237,14 @@ def _keep_task() -> None:
     if task is not None and task not in _kept:
         _kept.add(task)
         task.add_done_callback(_kept.discard)
+
+
+def _pair(given: Streams) -> Streams:
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise WrongArgument(f"not a pair of streams but {type(given).__name__}")
+    if not hasattr(given[0], "exception") or not hasattr(given[1], "get_extra_info"):
+        raise WrongArgument("neither of these is a pair of asyncio's: a StreamReader and a StreamWriter")
+    return given
 
 
 def _require_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

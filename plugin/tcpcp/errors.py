@@ -32,6 +32,10 @@ class IciError(TcpcpError):
         return type(self), (self.problems,), self.__dict__
 
 
+class WrongArgument(TcpcpError, TypeError, ValueError):
+    """An argument of a kind, or with a value, that the call does not know; nothing was tried."""
+
+
 class CodecError(TcpcpError):
     """Bytes that are not an ICI image: wrong magic, cut, changed, or of another version."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import socket
 import threading
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from tcpcp.endpoint import calls, isolation, own_lock
+from tcpcp.endpoint import calls, handed_in, isolation, own_lock
+from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.own_thread import OwnThread
 from tcpcp.endpoint.uninterrupted import Uninterrupted
-from tcpcp.errors import Expired, IsolationError, Moved, TcpcpError
+from tcpcp.errors import AlreadyGot, Expired, IsolationError, Moved, TcpcpError
 from tcpcp.record.ici import Ici
 
 
-def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passing:
+def passing(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> Passing:
     """Hand connections over in the body of a ``with``::
 
         with tcpcp.passing([sock]) as [ici]:
@@ -48,7 +48,7 @@ def passing(socks: Iterable[socket.socket | tuple[int, socket.socket]]) -> Passi
 
     Source: paper section 2, steps 1 to 8; what may fail before the destination has confirmed leads back.
     """
-    return Passing(list(socks))
+    return Passing(handed_in.listed(socks))
 
 
 class Passing:
@@ -61,13 +61,16 @@ class Passing:
     :meth:`__del__`.
     """
 
-    def __init__(self, entries: list[socket.socket | tuple[int, socket.socket]]) -> None:
-        self._held = False
-        self._entries = entries
-        self._socks = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+    def __init__(self, entries: list[HasFileno | tuple[int, HasFileno]]) -> None:
+        self._held = self._entered = False
+        self._entries = handed_in.entries(entries)
+        self._socks = [sock for _, sock in self._entries]
         self._quiet, self._renewal = Uninterrupted(), Renewal(self._socks)
 
     def __enter__(self) -> list[Ici]:
+        if self._entered:
+            raise AlreadyGot("this block was entered before; passing() makes one for each with statement")
+        self._entered = True
         self._quiet.__enter__()
         try:
             icis = calls.get_many(self._entries)
@@ -136,7 +139,7 @@ class Passing:
             self._back(RuntimeError())
 
 
-def _resume_all(socks: Sequence[socket.socket], error: BaseException) -> None:
+def _resume_all(socks: Sequence[HasFileno], error: BaseException) -> None:
     """Make every one of *socks* run that can; *error* is on its way and learns what could not."""
     try:
         calls.resume_many(socks)
@@ -151,7 +154,7 @@ def _resume_all(socks: Sequence[socket.socket], error: BaseException) -> None:
                 pass  # it runs by now, or the body has closed it
 
 
-def _release_all(socks: Sequence[socket.socket]) -> None:
+def _release_all(socks: Sequence[HasFileno]) -> None:
     try:
         _release(socks)
     except Expired as exc:
@@ -160,7 +163,7 @@ def _release_all(socks: Sequence[socket.socket]) -> None:
         raise
 
 
-def _release(socks: Sequence[socket.socket]) -> None:
+def _release(socks: Sequence[HasFileno]) -> None:
     try:
         calls.release_many(socks)
     except Expired:
@@ -173,7 +176,7 @@ def _release(socks: Sequence[socket.socket]) -> None:
         raise
 
 
-def _renew(socks: Sequence[socket.socket]) -> None:
+def _renew(socks: Sequence[HasFileno]) -> None:
     try:
         calls.renew_many(socks)
     except (Expired, IsolationError):
@@ -182,7 +185,7 @@ def _renew(socks: Sequence[socket.socket]) -> None:
         _renew_each(socks)
 
 
-def _renew_each(socks: Sequence[socket.socket]) -> None:
+def _renew_each(socks: Sequence[HasFileno]) -> None:
     """Those that are got still: the body has dealt with one itself.
 
     :raises Expired: as :func:`tcpcp.renew`.
@@ -202,7 +205,7 @@ class Renewal:
     The thread is of the network namespace of the one that makes it, as a socket that is got is.
     """
 
-    def __init__(self, socks: Sequence[socket.socket]) -> None:
+    def __init__(self, socks: Sequence[HasFileno]) -> None:
         self._socks = socks
         self._over = threading.Event()
         self._expired: Expired | None = None

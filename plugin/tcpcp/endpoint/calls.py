@@ -89,10 +89,10 @@ from tcpcp.endpoint.restored import finish_restored
 from tcpcp.endpoint.same_path import InitialWindows
 from tcpcp.endpoint.uninterrupted import Uninterrupted
 from tcpcp.endpoint.waking import Known
-from tcpcp.errors import Moved, TcpcpError
+from tcpcp.errors import Moved, TcpcpError, WrongArgument
 from tcpcp.kernel import diag, fields, socket_filter, tcp_repair
 from tcpcp.kernel.fields import Seen
-from tcpcp.record import checks, codec, whole
+from tcpcp.record import codec, whole
 from tcpcp.record.checks import Limits
 from tcpcp.record.ici import Endpoint, Ici, State
 
@@ -204,12 +204,9 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     """:func:`get` for several connections under one filter; all of them or, after an error, none.
 
     :param socks: sockets, or pairs of tag, 0 to 2**64 - 1, and socket.
-    :raises IciError: a tag is none; nothing has changed.
+    :raises IciError, WrongArgument: a tag is none, or an entry neither; nothing has changed.
     """
-    entries = list(socks)
-    checks.require_tags(entry[0] for entry in entries if isinstance(entry, tuple))
-    for entry in entries:
-        handed_in.require_no_files(entry[1] if isinstance(entry, tuple) else entry)
+    entries = handed_in.entries(socks)
     icis: list[Ici] = []
     try:
         with Uninterrupted():
@@ -221,23 +218,18 @@ def get_many(socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
     return icis
 
 
-def _resume_after(entries: Iterable[HasFileno | tuple[int, HasFileno]], error: BaseException) -> None:
+def _resume_after(entries: Iterable[tuple[int, HasFileno]], error: BaseException) -> None:
     try:
-        resume_many([entry[1] if isinstance(entry, tuple) else entry for entry in entries])
+        resume_many([sock for _, sock in entries])
     except TcpcpError as exc:
         error.add_note(f"and in resuming: {exc}")
 
 
-def _get_claimed(entries: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
+def _get_claimed(entries: Iterable[tuple[int, HasFileno]]) -> list[Ici]:
     namespace = host.require_repair()
     fingerprint.prepare()  # before the isolation, for the first time takes long
     with ExitStack() as stack:
-        pairs = [
-            (entry[0], as_socket(entry[1], stack))
-            if isinstance(entry, tuple)
-            else (0, as_socket(entry, stack))
-            for entry in entries
-        ]
+        pairs = [(tag, as_socket(sock, stack)) for tag, sock in entries]
         plain = [sock for _, sock in pairs]
         seen = fields.look(plain)
         host.require_namespace(_one_of_each(plain, seen), namespace)
@@ -373,13 +365,11 @@ def create_many(
     isolate: bool = True,
 ) -> list[socket.socket]:
     """:func:`create` for several connections under one filter; all of them or, after an error, none."""
-    icis = list(icis)
-    if strange := [ici for ici in icis if not isinstance(ici, Ici)]:
-        raise TypeError(f"not an Ici but {type(strange[0]).__name__}: loads() makes one of an image")
+    icis = handed_in.listed(icis, "ICIs")
     whole.require(icis)
-    given = list(socks) if socks is not None else [None] * len(icis)
+    given = handed_in.listed(socks) if socks is not None else [None] * len(icis)
     if len(given) != len(icis):
-        raise ValueError(f"{len(given)} sockets for {len(icis)} ICIs")
+        raise WrongArgument(f"{len(given)} sockets for {len(icis)} ICIs")
     with Uninterrupted():
         return _create_all(icis, given, same_path, isolate)
 
@@ -538,7 +528,7 @@ def activate_many(socks: Iterable[HasFileno], *, introduce: bool = True) -> None
         that it knows already, as it did.
     """
     with Uninterrupted(), ExitStack() as stack:
-        plain = [as_socket(sock, stack) for sock in socks]
+        plain = [as_socket(sock, stack) for sock in handed_in.listed(socks)]
         held = stack.enter_context(holding.letting_go(plain))
         with raw_segment.keeping():
             waking.prepare(one.known for one in held)
@@ -578,7 +568,7 @@ def resume(sock: HasFileno) -> None:
 def resume_many(socks: Sequence[HasFileno]) -> None:
     """:func:`resume` for several sockets, their filters lifted first; the first error is raised at the end."""
     with Uninterrupted(), ExitStack() as stack:
-        plain = [as_socket(sock, stack) for sock in socks]
+        plain = [as_socket(sock, stack) for sock in handed_in.listed(socks)]
         held = stack.enter_context(holding.letting_go(plain))
         expired = holding.let_all_through(held)
         first: TcpcpError | None = None
@@ -608,7 +598,7 @@ def renew(sock: HasFileno) -> None:
 def renew_many(socks: Sequence[HasFileno]) -> None:
     """:func:`renew` for several sockets; after ``Expired`` those that it does not name are renewed."""
     with Uninterrupted(), ExitStack() as stack:
-        holding.renew(holding.find([as_socket(sock, stack) for sock in socks]))
+        holding.renew(holding.find([as_socket(sock, stack) for sock in handed_in.listed(socks)]))
 
 
 def release(sock: HasFileno) -> None:
@@ -647,9 +637,9 @@ def release(sock: HasFileno) -> None:
 
 def release_many(socks: Iterable[HasFileno]) -> None:
     """:func:`release` for several sockets; the first error of those that could not be ended is raised last."""
-    socks = list(socks)
+    socks = handed_in.listed(socks)
     with Uninterrupted(), ExitStack() as stack:
-        plain = [as_socket(sock, stack) for sock in socks]
+        plain = [as_socket(sock, stack) for sock in handed_in.listed(socks)]
         held = stack.enter_context(holding.letting_go(plain))
         holding.renew(held)
         moved.require_unmoved(plain, held)

@@ -9,14 +9,18 @@ import io
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 from tcpcp.endpoint import inspection, socket_ends
-from tcpcp.errors import KernelError, Unsupported
+from tcpcp.errors import KernelError, Unsupported, WrongArgument
 from tcpcp.kernel import tcp_repair
+from tcpcp.record import checks
 from tcpcp.record.ici import Ici, State
 
+T = TypeVar("T")
+#: Of descriptors, C's int.
+_LARGEST = 2**31 - 1
 #: What Python's own sockets are, or gevent's once it has patched them. eventlet's are none: they have one inside.
 _OWN_KIND = socket.SocketType
 #: The family that one of these was told it has; not sock.family, which makes an enum of it.
@@ -108,12 +112,44 @@ def _descriptor(given: HasFileno) -> int:
     try:
         number = given.fileno()
     except AttributeError as exc:
-        raise Unsupported(f"{given!r}: not a socket: it has no fileno()") from exc
-    except (OSError, ValueError) as exc:  # a file that is closed, or has none of its own (io.IOBase.fileno())
-        raise Unsupported(f"{given!r}: not a socket: it has no descriptor: {exc}") from exc
+        raise Unsupported(f"{_shown(given)}: not a socket: it has no fileno()") from exc
+    except (
+        Exception
+    ) as exc:  # a file that is closed, or has none of its own (io.IOBase.fileno()); a program's own
+        raise Unsupported(f"{_shown(given)}: not a socket: it has no descriptor: {exc}") from exc
+    if not isinstance(number, int) or number > _LARGEST:
+        raise Unsupported(f"{_shown(given)}: not a socket: its fileno() is {number!r}")
     if number < 0:
         raise Unsupported("the socket is closed")
     return number
+
+
+def listed(given: Iterable[T], what: str = "sockets") -> list[T]:
+    """*given* as a list.
+
+    :raises WrongArgument: it is nothing that can be gone through.
+    """
+    try:
+        return list(given)
+    except TypeError:
+        raise WrongArgument(f"not {what} but {type(given).__name__}: a list is wanted") from None
+
+
+def entries(given: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[tuple[int, HasFileno]]:
+    """*given*, sockets or pairs of tag and socket, as pairs; the tag of the former is 0.
+
+    :raises WrongArgument: it is nothing of that kind. :raises IciError: a tag is none.
+    :raises Unsupported: as :func:`require_no_files`.
+    """
+    pairs: list[tuple[int, HasFileno]] = []
+    for entry in listed(given):
+        if isinstance(entry, tuple) and len(entry) != 2:
+            raise WrongArgument(f"a tuple of {len(entry)}: a socket is wanted, or a pair of tag and socket")
+        pairs.append(entry if isinstance(entry, tuple) else (0, entry))
+    checks.require_tags(tag for tag, _ in pairs)
+    for _, sock in pairs:
+        require_no_files(sock)
+    return pairs
 
 
 def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
@@ -124,6 +160,8 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
         in repair mode, connected or listening, or bound to a port of every address: which one it gets is known
         when it connects, too late to isolate it.
     """
+    if not isinstance(sock, socket.socket):
+        raise Unsupported(f"{ici}: {_shown(sock)} is none of Python's sockets")
     with contextlib.ExitStack() as stack:
         own = as_socket(sock, stack)
         if own is not sock and (own.family != sock.family or not isinstance(sock, socket.socket)):
@@ -149,7 +187,15 @@ def require_fresh(sock: socket.socket, ici: Ici) -> socket.socket:
 
 
 def _name_of(given: object) -> str:
-    return tcp_repair.describe(given) if isinstance(given, socket.socket) else repr(given)
+    return tcp_repair.describe(given) if isinstance(given, socket.socket) else _shown(given)
+
+
+def _shown(given: object) -> str:
+    """As Python writes it, unless its own class cannot."""
+    try:
+        return repr(given)
+    except Exception:
+        return f"an object of {type(given).__name__}"
 
 
 def _duplicate(descriptor: int) -> socket.socket:

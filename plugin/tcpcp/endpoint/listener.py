@@ -28,15 +28,16 @@ syn_ack_recalc().
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from tcpcp.endpoint import handed_in, host, socket_ends
+from tcpcp.endpoint import handed_in, host, inspection, socket_ends
 from tcpcp.endpoint.handed_in import HasFileno
 from tcpcp.endpoint.new_connections import NewConnections
 from tcpcp.endpoint.uninterrupted import Uninterrupted
-from tcpcp.errors import IsolationError, PermissionDenied, TcpcpError, Unsupported
+from tcpcp.errors import IsolationError, PermissionDenied, TcpcpError, Unsupported, WrongArgument
 from tcpcp.kernel import diag, polling, syn_cookies, tcp_repair
 from tcpcp.record.ici import Endpoint, State
 
@@ -111,6 +112,8 @@ def drain(listener: HasFileno, *, deadline_s: float = DEADLINE_S) -> Drained:
         was stopped in its middle; what had been accepted is closed.
     """
     accepted: list[socket.socket] = []
+    if not isinstance(deadline_s, (int, float)) or math.isnan(deadline_s):
+        raise WrongArgument(f"deadline_s is {deadline_s!r}, must be a number of seconds")
     try:
         with _listening(listener) as plain, _not_deferring(plain):
             unknown = syn_cookies.may_be_about()
@@ -190,6 +193,7 @@ def _listening(given: HasFileno) -> Iterator[socket.socket]:
     """*given* as one of Python's sockets, which listens."""
     with contextlib.ExitStack() as stack:
         sock = handed_in.as_socket(given, stack)
+        inspection.require_tcp(sock)
         if tcp_repair.get_state(sock) != State.LISTEN:
             raise Unsupported(f"{tcp_repair.describe(sock)}: not a listening socket")
         # There the filter is made, and handshakes are looked for.

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
-from tcpcp.endpoint.handed_in import HasFileno, as_socket, require_no_files
+from tcpcp.endpoint.handed_in import HasFileno, as_socket, entries, listed
 from tcpcp.endpoint.uninterrupted import Uninterrupted
-from tcpcp.errors import KernelError, TcpcpError
+from tcpcp.errors import KernelError, TcpcpError, WrongArgument
 from tcpcp.helper import descriptors, protocol
 from tcpcp.helper.protocol import HelperError, Operation, ProtocolError, Request
 from tcpcp.kernel import tcp_repair
-from tcpcp.record import checks, codec
+from tcpcp.record import codec, whole
 from tcpcp.record.ici import Ici
 
 DEFAULT_PATH = "/run/tcpcp/helper.sock"
@@ -38,9 +38,12 @@ def connect(path: str = DEFAULT_PATH, *, timeout_s: float = TIMEOUT_S) -> Client
     :raises KernelError: there is no descriptor free for it, or no memory.
     """
     connection = tcp_repair.opened(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.settimeout(timeout_s)
     try:
+        connection.settimeout(timeout_s)
         connection.connect(path)
+    except (TypeError, ValueError) as error:
+        connection.close()
+        raise WrongArgument(f"{path!r}: no path: {error}") from error
     except OSError as error:
         connection.close()
         raise HelperError(f"{path}: {error.strerror or error}: is the helper running?") from error
@@ -103,10 +106,7 @@ class Client:
 
     def get_many(self, socks: Iterable[HasFileno | tuple[int, HasFileno]]) -> list[Ici]:
         """As :func:`tcpcp.get_many`."""
-        pairs = [entry if isinstance(entry, tuple) else (0, entry) for entry in socks]
-        checks.require_tags(tag for tag, _ in pairs)
-        for _, sock in pairs:
-            require_no_files(sock)
+        pairs = entries(socks)
         if not pairs:
             return []
         icis: list[Ici] = []
@@ -159,7 +159,8 @@ class Client:
 
     def create_many(self, icis: Iterable[Ici]) -> list[socket.socket]:
         """As :func:`tcpcp.create_many`."""
-        icis = list(icis)
+        icis = listed(icis, "ICIs")
+        whole.require(icis)
         if not icis:
             return []
         made: list[socket.socket] = []
@@ -197,7 +198,7 @@ class Client:
 
     def activate_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.activate_many`."""
-        self._ask(Operation.ACTIVATE, list(socks))
+        self._ask(Operation.ACTIVATE, listed(socks))
 
     def release(self, sock: HasFileno) -> None:
         """As :func:`tcpcp.release`; *sock* is closed."""
@@ -205,7 +206,7 @@ class Client:
 
     def release_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.release_many`; sockets are closed, what stands for one has no connection any more."""
-        socks = list(socks)
+        socks = listed(socks)
         self._ask(Operation.RELEASE, socks)
         for sock in socks:
             if isinstance(sock, socket.socket):
@@ -217,7 +218,7 @@ class Client:
 
     def resume_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.resume_many`."""
-        self._ask(Operation.RESUME, list(socks))
+        self._ask(Operation.RESUME, listed(socks))
 
     def renew(self, sock: HasFileno) -> None:
         """As :func:`tcpcp.renew`."""
@@ -225,7 +226,7 @@ class Client:
 
     def renew_many(self, socks: Iterable[HasFileno]) -> None:
         """As :func:`tcpcp.renew_many`."""
-        self._ask(Operation.RENEW, list(socks))
+        self._ask(Operation.RENEW, listed(socks))
 
     def _ask(
         self,

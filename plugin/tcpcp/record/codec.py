@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from tcpcp.errors import CodecError
+from tcpcp.errors import CodecError, WrongArgument
 from tcpcp.pb import ici_pb2 as pb
 from tcpcp.record import addresses, whole
 from tcpcp.record import ici as model
@@ -53,10 +53,10 @@ def dumps(ici: Ici) -> bytes:
     """One record holding *ici*.
 
     :raises CodecError: a value does not fit the format, e.g. a sequence number over 2**32 - 1.
-    :raises TypeError: it is none.
+    :raises WrongArgument: it is none.
     """
     if not isinstance(ici, Ici):
-        raise TypeError(f"not an Ici but {type(ici).__name__}: get() makes one of a socket")
+        raise WrongArgument(f"not an Ici but {type(ici).__name__}: get() makes one of a socket")
     try:
         payload = message(ici).SerializeToString(deterministic=True)
     except (EncodeError, MemoryError):  # all fields are there, and fit: what it says is no help
@@ -81,7 +81,7 @@ def loads(data: Buffer) -> Ici:
     :raises CodecError: it does not; the message names the offset and what was expected there. Or there is
         not enough memory for it.
     """
-    view = memoryview(data).cast("B")
+    view = view_of(data)
     ici, end = _record(view, 0)
     if end != len(view):
         raise CodecError(f"offset {end}: expected the end after one record, found {len(view) - end} bytes")
@@ -94,7 +94,7 @@ def loads_many(data: Buffer) -> Iterator[Ici]:
     :raises CodecError: at the first malformed record, after the ICIs before it have been yielded; or as
         :func:`loads`.
     """
-    view = memoryview(data).cast("B")
+    view = view_of(data)
     offset = 0
     while offset < len(view):
         ici, offset = _record(view, offset)
@@ -106,7 +106,7 @@ def whole_records(data: Buffer) -> int:
 
     Looks at the lengths alone: what is wrong otherwise :func:`loads_many` finds.
     """
-    view, offset = memoryview(data).cast("B"), 0
+    view, offset = view_of(data), 0
     while offset + HEADER.size <= len(view):
         length: int = HEADER.unpack_from(view, offset)[3]
         if length > MAX_MESSAGE_BYTES:
@@ -115,6 +115,17 @@ def whole_records(data: Buffer) -> int:
             break
         offset += HEADER.size + length
     return offset
+
+
+def view_of(data: Buffer) -> memoryview:
+    """*data*, byte by byte.
+
+    :raises WrongArgument: it is not bytes, or not one after the other.
+    """
+    try:
+        return memoryview(data).cast("B")
+    except (TypeError, ValueError):
+        raise WrongArgument(f"not bytes but {type(data).__name__}") from None
 
 
 def _crc(version: int, reserved: int, payload: Buffer) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from tcpcp.errors import CodecError
+from tcpcp.errors import CodecError, WrongArgument
 from tcpcp.record import codec
 from tcpcp.record.ici import Ici
 
@@ -30,7 +30,7 @@ def dumps_sealed(ici: Ici, key: bytes) -> bytes:
     """:func:`tcpcp.dumps`, authenticated with *key*.
 
     :param key: at least 16 bytes, random; e.g. ``secrets.token_bytes(32)``.
-    :raises ValueError: the key is too short. :raises CodecError: as :func:`tcpcp.dumps`.
+    :raises WrongArgument: the key is too short, or not bytes. :raises CodecError: as :func:`tcpcp.dumps`.
     """
     record = codec.dumps(ici)
     return MAGIC + _tag(record, key) + record
@@ -39,10 +39,10 @@ def dumps_sealed(ici: Ici, key: bytes) -> bytes:
 def loads_sealed(data: codec.Buffer, key: bytes) -> Ici:
     """The ICI in *data*, from :func:`dumps_sealed` with the same *key*; before that is sure, nothing is parsed.
 
-    :raises ValueError: the key is too short.
+    :raises WrongArgument: the key is too short, or not bytes.
     :raises CodecError: another key, changed, cut, not sealed, or malformed by one who has the key.
     """
-    view = memoryview(data).cast("B")
+    view = codec.view_of(data)
     start = len(MAGIC) + _TAG_BYTES
     if bytes(view[: len(MAGIC)]) != MAGIC or len(view) < start:
         raise CodecError("offset 0: expected a sealed ICI record")
@@ -54,6 +54,8 @@ def loads_sealed(data: codec.Buffer, key: bytes) -> Ici:
 
 
 def _tag(record: codec.Buffer, key: bytes) -> bytes:
+    if not isinstance(key, (bytes, bytearray)):
+        raise WrongArgument(f"a key is bytes, not {type(key).__name__}")
     if len(key) < MIN_KEY_BYTES:
-        raise ValueError(f"a key of {len(key)} bytes can be guessed; it needs at least {MIN_KEY_BYTES}")
+        raise WrongArgument(f"a key of {len(key)} bytes can be guessed; it needs at least {MIN_KEY_BYTES}")
     return hmac.digest(key, MAGIC + bytes(record), hashlib.sha256)

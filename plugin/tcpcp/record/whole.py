@@ -7,10 +7,10 @@ One from :func:`tcpcp.get` or :func:`tcpcp.loads` always has. What the values me
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from tcpcp.errors import IciError
+from tcpcp.errors import IciError, WrongArgument
 from tcpcp.record.ici import Ici, State, Timestamp
 
 _Kinds = tuple[type, ...]
@@ -42,11 +42,14 @@ _all_of, _stamp_of = operator.attrgetter(*_FIELDS), operator.attrgetter(*_OF_TIM
 _right: set[_Kinds] = set()
 
 
-def require(icis: Iterable[Ici]) -> None:
+def require(icis: Sequence[Ici]) -> None:
     """Refuse *icis* of which a part is missing or of another kind; 5 us for each.
 
-    :raises IciError: everything of that sort.
+    :raises IciError: everything of that sort. :raises WrongArgument: one is no ICI at all.
     """
+    for one in icis:
+        if not isinstance(one, Ici):
+            raise WrongArgument(f"not an Ici but {type(one).__name__}: loads() makes one of an image")
     if found := [f"{ici}: {problem}" for ici in icis for problem in problems(ici)]:
         raise IciError(found)
 
