@@ -172,3 +172,14 @@ def test_routes_are_not_left_behind(hosts: Hosts) -> None:
                 return bool(made) and again.routes == made
 
     assert ended(in_child(check)) == 0
+
+
+def test_activate_says_which_connection(hosts: Hosts) -> None:
+    sock, _ = hosts.connect()
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        name = f"{hosts.here_ip[4]}:{sock.getsockname()[1]} - {hosts.there_ip[4]}"
+        with left(0), pytest.raises(tcpcp.KernelError, match=f"for {name}:.*open files"):
+            tcpcp.activate(sock)
+        tcpcp.renew(sock)
+        tcpcp.activate(sock)

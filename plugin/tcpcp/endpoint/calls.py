@@ -515,8 +515,8 @@ def activate(sock: HasFileno) -> None:
     :raises IsolationError, PermissionDenied: nothing has changed.
     :raises Expired: its isolation has run out, so that both hosts may have answered; nothing has changed.
         :func:`resume` lets it run all the same.
-    :raises KernelError: EMFILE, for a half-closed connection there is no descriptor left to feed a segment with;
-        nothing has changed. Else the socket is still in repair mode, and no longer isolated.
+    :raises KernelError: EMFILE, there is no descriptor left to wake the peer with; nothing has changed. Else the
+        socket is still in repair mode, and no longer isolated.
     """
     activate_many([sock])
 

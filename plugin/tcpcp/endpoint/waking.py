@@ -89,14 +89,15 @@ class Known(NamedTuple):
 def prepare(known: Iterable[Known | None]) -> None:
     """Open what :func:`wake` needs for *known*, which are isolated still; within :func:`raw_segment.keeping`.
 
-    :raises KernelError: there is no descriptor left; nothing has changed.
+    :raises KernelError: there is no descriptor left; nothing has changed. It names one of those that need it.
     """
-    locals_ = {one.local for one in known if one}
-    for local in locals_:
-        if not local.is_link_local:
-            raw_segment.stays_here(local)
-    for family in {raw_segment.family(local) for local in locals_}:
-        raw_segment.namespace(family)
+    for local, one in {one.local: one for one in known if one}.items():
+        try:
+            if not local.is_link_local:
+                raw_segment.stays_here(local)
+            raw_segment.namespace(raw_segment.family(local))
+        except KernelError as exc:
+            raise KernelError(exc.call, exc.errno, f"{local} - {one.peer}") from exc
 
 
 def unacceptable(sock: socket.socket, state: int, known: Known | None = None, *, unseen: bool) -> bytes:
