@@ -41,7 +41,7 @@ SO_PEEK_OFF = 42
 #: Of struct tcp_info, by offset; 4 bytes each.
 _INFO = {
     "snd_mss": 16, "rcv_mss": 20, "pmtu": 60, "rtt": 68, "rttvar": 72, "ssthresh": 76, "cwnd": 80, "advmss": 84,
-    "total_retrans": 100, "snd_wnd": 228, "rcv_wnd": 232,
+    "segs_out": 136, "snd_wnd": 228, "rcv_wnd": 232,
 }  # fmt: skip
 
 
@@ -101,8 +101,6 @@ def _peek(sock: socket.socket) -> bytes:
 
 #: Advice for the path (paper 5): only where it is the same path, and then nearly.
 _ADVICE = {"cwnd", "ssthresh", "rtt", "rttvar"}
-#: For so long at least an acknowledgement is delayed (TCP_ATO_MIN), less a tick or two.
-ATO_MIN_US = 30_000
 #: How exactly a round-trip time can be taught: a tick of the timers (HZ 250) or two.
 TAUGHT_US = 10_000
 
@@ -128,11 +126,7 @@ def rebuilt(before: Fields, after: Fields, case: Case, stamp: int | None, stalle
     :param stalled_us: for so long the call that created it, or this one, did not run.
     """
     for name in before:
-        if (
-            name in _ADVICE
-            or name in ("clock", "rcv_mss", "total_retrans")
-            or _told_anew(name, before, after, stalled_us)
-        ):
+        if name in _ADVICE or name in ("clock", "rcv_mss", "segs_out") or _told_anew(name, before, after):
             continue
         if before[name] != after[name] and not _explained(name, before[name], after[name], case):
             yield f"{name}: {short(before[name])} -> {short(after[name])}"
@@ -195,7 +189,7 @@ _TOLD = ("rcv_wnd", "repair rcv_wnd", "rcv_wup")
 def in_use(sock: socket.socket) -> Fields:
     """What a timer may change of *sock*, also where nothing it sends gets out; of a socket in use."""
     raw = sock.getsockopt(TCP, socket.TCP_INFO, 256).ljust(256, b"\0")
-    names = ("total_retrans", *sorted(_ADVICE))
+    names = ("segs_out", *sorted(_ADVICE))
     return {name: struct.unpack_from("=I", raw, _INFO[name])[0] for name in names}
 
 
@@ -210,18 +204,18 @@ def read(before: Fields, got: Fields, ici: Any) -> Iterator[str]:
         if value not in (before[name], got[name]):
             yield f"read {name}: {value}, was {before[name]}, is {got[name]}"
     got |= found
-    if got["total_retrans"] > before["total_retrans"]:
+    if got["segs_out"] > before["segs_out"]:
         got |= dict(zip(_TOLD, (ici.window.rcv_wnd, ici.window.rcv_wnd, ici.window.rcv_wup), strict=True))
 
 
-def _told_anew(name: str, before: Fields, after: Fields, stalled_us: int) -> bool:
+def _told_anew(name: str, before: Fields, after: Fields) -> bool:
     """Whether the window is another because something was sent meanwhile, in vain; not a smaller one.
 
-    It was sent again, or acknowledges what was fed to the new socket, which the kernel delays.
+    By a timer: again, or what is new, as a loss probe, or it acknowledges what was fed to the new socket. What a
+    filter drops is in no other count (net/ipv4/tcp_output.c tcp_write_xmit(), tcp_send_loss_probe()).
     """
     edges = ((fields["rcv_wup"] + fields["repair rcv_wnd"]) % 2**32 for fields in (before, after))
-    sent = after["total_retrans"] > 0 or stalled_us >= ATO_MIN_US
-    return name in _TOLD and sent and _forward(*edges)
+    return name in _TOLD and after["segs_out"] > 0 and _forward(*edges)
 
 
 def _advice(before: Fields, after: Fields, case: Case, stalled_us: int) -> Iterator[str]:

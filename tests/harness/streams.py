@@ -53,6 +53,8 @@ def _earlier(one: Packet, other: Packet) -> bool:
         distance(one.ack, other.ack),
         distance(one.tsecr or 0, other.tsecr or 0),
         distance(one.seq, other.seq),
+        # What is behind octets has their end for its number.
+        bool(one.octets) - bool(other.octets),
         one.window - other.window,
     )
     return next((step < 0 for step in ahead if step), False)

@@ -47,8 +47,9 @@ def _judge_capture(lab: Lab, capture: Capture, moves: list[Ran]) -> None:
     served = {(lab.service.ipv4, PORT), (lab.service.ipv6, PORT)}
     for one in judged:
         (ours,) = served & set(one.ends)
+        sent = one.sent_by(ours)
         for moved in moves:
-            last, first = across(one.sent_by(ours), moved)
+            last, first = across(sent, moved)
             passed_ms = 1000 * (first.at_s - last.at_s)
             assert 0 <= distance(first.tsval, last.tsval) <= passed_ms + 5
     packets, again = sum(side.packets for side in sides), sum(side.retransmitted for side in sides)

@@ -258,6 +258,7 @@ def test_segments_that_have_overtaken_each_other_are_put_in_order() -> None:
         {"ack": PEERS_FIRST + 1},
         {"options": stamps(500, 8)},
         {"seq": FIRST + 10},
+        {"payload": b"x", "size": 1},
         {"window": 513},
     ],
 )
@@ -266,6 +267,16 @@ def test_what_says_that_a_segment_was_sent_before(later: dict[str, Any]) -> None
     second = replace(first, **later)
     for seen in ([first, second], [second, first]):
         assert connections(seen, overtaking_s=0.002)[0].packets == [first, second]
+
+
+def test_an_acknowledgement_that_the_answer_has_overtaken() -> None:
+    """Both were sent at once: nothing but the octets says which was first, and without order it would go back."""
+    said = answer(0, 10, 0, options=stamps(7, 500), at_s=1.0)
+    acknowledged = segment(0, 0, 10, options=stamps(501, 7), at_s=1.0001)
+    answered = segment(0, 10, 10, options=stamps(501, 7), at_s=1.0001)
+    assert judged(said, acknowledged, answered, lossless=True) == []
+    assert "went back" in judged(said, answered, acknowledged, lossless=True)[0]
+    assert judged(said, answered, acknowledged, lossless=True, overtaking_s=0.02) == []
 
 
 def test_what_a_syn_says_is_not_compared() -> None:
