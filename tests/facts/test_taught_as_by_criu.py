@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from test_same_path import RTT_US, SEGMENT, faster, first_of_eight_is_lost
 
 from tcpcp.criu import images
 from tcpcp.endpoint import calls, isolation, reader, repair_mode, restored
+from tcpcp.errors import Unfed
 from tcpcp.kernel import tcp_repair
 from tcpcp.record.ici import Ici
 
@@ -120,21 +122,65 @@ def test_no_short_time_for_bbr(hosts: Hosts, filter_: isolation.Isolation) -> No
         assert tcp_repair.get_congestion(made) == "bbr"
 
 
-@pytest.mark.parametrize("more", (0, 536))
-def test_nothing_is_fed(hosts: Hosts, filter_: isolation.Isolation, more: int) -> None:
-    """The bytes in front, which the peer has had, change nothing for it then."""
-    sock, peer = hosts.connect()
+def under_way(hosts: Hosts, kind: str, sent: bytes, unsent: bytes) -> tuple[socket.socket, Ici]:
+    """Its peer, and what was got of a connection with these bytes under way, and not sent."""
+    sock, peer = hosts.connect(kind)
     with deaf(hosts.here):
-        sock.sendall(b"sent")
+        if sent:
+            sock.sendall(sent)
         with hosts.here.entered():
             ici = calls.get(sock)
             calls.release(sock)
+    assert ici.send_queue.sent == sent
+    queue = dataclasses.replace(ici.send_queue, unsent=unsent)
+    return peer, faster(dataclasses.replace(ici, send_queue=queue), 40_000, 10)
+
+
+def goes_on_as_it_was(
+    hosts: Hosts, filter_: isolation.Isolation, made: socket.socket, peer: socket.socket, ici: Ici
+) -> None:
+    """Nothing of what was put in front is left, nor has the peer seen any of it."""
+    assert says_the_same(made, ici)
+    again = hosts.counters(hosts.there)["TcpExtTCPDSACKOldSent"]
+    go_on(made, filter_)
+    made.sendall(b"more")
+    expected = ici.send_queue.sent + ici.send_queue.unsent + b"more"
+    peer.settimeout(10)
+    assert peer.recv(len(expected), socket.MSG_WAITALL) == expected
+    eventually(lambda: not tcp_repair.get_outq(made), "acknowledged")
+    assert hosts.counters(hosts.there)["TcpExtTCPDSACKOldSent"] == again
+    assert_no_reset(hosts)
+
+
+@pytest.mark.parametrize("unsent", (b"", b"not yet"))
+@pytest.mark.parametrize("sent", (b"", b"sent", b"s" * 10_000))
+@pytest.mark.parametrize("kind", ("v4", "v6", "mapped"))
+def test_nothing_is_fed(
+    hosts: Hosts, filter_: isolation.Isolation, kind: str, sent: bytes, unsent: bytes
+) -> None:
+    """The bytes in front are taken out: the peer would see probes from before them, and have them sent again."""
+    peer, ici = under_way(hosts, kind, sent, unsent)
     with hosts.here.entered():
         filter_.hold([isolation.Flow(ici.local, ici.peer)])
-        made = soccr_recipe.rebuild(ici, images.tcp_stream(ici, more=more))
-        restored.finish_restored(made, ici, may_feed=False)
-        go_on(made, filter_)
-        made.sendall(b"more")
-    peer.settimeout(10)
-    assert peer.recv(8, socket.MSG_WAITALL) == b"sentmore"
-    assert_no_reset(hosts)
+        made = soccr_recipe.rebuild(ici, images.tcp_stream(ici, more=restored.bytes_to_teach(ici)))
+        assert tcp_repair.get_outq(made) > len(sent + unsent)
+        restored.finish_restored(made, ici, same_path=True, may_feed=False)
+        goes_on_as_it_was(hosts, filter_, made, peer, ici)
+
+
+@pytest.mark.parametrize("arrive", (0, 1))
+def test_what_is_fed_is_lost(hosts: Hosts, filter_: isolation.Isolation, arrive: int) -> None:
+    """All of it, or all but the first, on a host that drops it, or comes to it too late."""
+    peer, ici = under_way(hosts, "v4", b"sent", b"")
+    with hosts.here.entered():
+        filter_.hold([isolation.Flow(ici.local, ici.peer)])
+        made = soccr_recipe.rebuild(ici, images.tcp_stream(ici, more=restored.bytes_to_teach(ici)))
+        rule = f"iif lo meta mark {isolation.MARK} numgen inc mod 100 >= {arrive} drop"
+        subprocess.run(
+            ["nft", f"table inet losing {{ chain c {{ type filter hook input priority -400; {rule}; }}; }}"],
+            check=True,
+        )
+        with pytest.raises(Unfed):
+            restored.finish_restored(made, ici, same_path=True)
+        restored.finish_restored(made, ici, same_path=True, may_feed=False)
+        goes_on_as_it_was(hosts, filter_, made, peer, ici)

@@ -5,7 +5,6 @@ Source: CRIU's images/inventory.proto, fdinfo.proto, sk-inet.proto, tcp-stream.p
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from tcpcp.endpoint import (
     restored,
 )
 from tcpcp.kernel.writing import write_all
-from tcpcp.record import checks, codec, option_names
+from tcpcp.record import checks, codec
 from tcpcp.record.ici import Endpoint, Ici, State
 
 _ANY_IPV4 = ipaddress.IPv4Address(0)
@@ -37,12 +36,7 @@ class Completion:
         self.icis: list[Ici] = []
         self._directory, self._teach = directory, teach
         self._rest = bytearray()
-        # CRIU gives sockets the buffers they had, whatever this host permits an application.
-        self._limits = dataclasses.replace(
-            host.limits(),
-            max_receive_buffer_bytes=option_names.INT_MAX,
-            max_send_buffer_bytes=option_names.INT_MAX,
-        )
+        self._limits = host.limits_for_criu()
 
     def take(self, data: bytes) -> None:
         """Take the next bytes of ICI records, which need not end with one.

@@ -99,8 +99,7 @@ def tcp_stream(ici: Ici, *, more: int = 0) -> bytes:
     image, so to be set on the restored socket: ``timestamp.ts_recent``, ``congestion``, ``options``.
 
     :param more: put so many bytes in front of what was sent; who restores has them acknowledged, which gives the
-        connection a round-trip time (:func:`tcpcp.endpoint.restored.finish_restored`). If not, the peer does,
-        as bytes that it has had before.
+        connection a round-trip time, or takes them out (:func:`tcpcp.endpoint.restored.finish_restored`).
     :raises CodecError: a state that libsoccr cannot rebuild, or a value over 32 bits.
     """
     if ici.state not in RESTORABLE:

@@ -118,16 +118,24 @@ class _Way(NamedTuple):
     given: bool
 
 
-def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
-    teach = way.may_feed and same_path_.can_teach_rtt(ici, same_path=way.same_path)
+def _connect(sock: socket.socket, ici: Ici, way: _Way, extra_bytes: int) -> None:
     with connecting.Naming(ici):
-        connecting.connect(sock, ici, way.local, extra_bytes=same_path_.bytes_to_teach(ici) if teach else 0)
+        connecting.connect(sock, ici, way.local, extra_bytes=extra_bytes)
         connecting.choose_congestion(sock, ici)  # again: connect() takes the route's, where that has one
     connecting.negotiate(sock, ici)
+
+
+def _complete(sock: socket.socket, ici: Ici, way: _Way) -> bool:
+    teach = way.may_feed and same_path_.can_teach_rtt(ici, same_path=way.same_path)
+    _connect(sock, ici, way, same_path_.bytes_to_teach(ici) if teach else 0)
     deaf = feeding.is_deaf(ici)
     if deaf:
         connecting.bind_to_device(sock, "")
     heard = _prime(sock, ici, teach, way)
+    if teach and not heard:
+        # Or what was to be acknowledged first would be sent again, and probes would be from before it.
+        connecting.take_apart(sock)
+        _connect(sock, ici, way, 0)
     filling.fill_receive_queue(sock, ici)
     filling.fill_send_queue(sock, ici)
     closed = ici.state is State.CLOSE

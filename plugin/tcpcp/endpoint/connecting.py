@@ -105,6 +105,16 @@ def connect(sock: socket.socket, ici: Ici, local: Endpoint, *, extra_bytes: int)
     require_ends(sock, ici, local)
 
 
+def take_apart(sock: socket.socket) -> None:
+    """Undo :func:`connect` and what came after it: *sock* stays bound, in repair mode, and has no queues.
+
+    For its connection, which nobody has heard of, to be made anew. Options stay.
+    """
+    tcp_repair.disconnect(sock)
+    # ECONNABORTED (net/ipv4/tcp.c tcp_disconnect()), which asking clears.
+    tcp_repair.get_int(sock, socket.SOL_SOCKET, socket.SO_ERROR, "SO_ERROR")
+
+
 def _make_room(sock: socket.socket, ici: Ici, local: Endpoint, error: AddressInUse) -> None:
     """Have the kernel forget that the connection has ended here, so that *sock* can become what is left of it.
 

@@ -6,6 +6,7 @@ Source: capabilities(7); net/ipv4/tcp.c tcp_can_repair_sock(); net/ipv4/af_inet.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import ipaddress
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tcpcp.errors import REMEDY, IciError, KernelError, OtherNamespace, PermissionDenied, no_net_admin
 from tcpcp.kernel import routing, tcp_repair
-from tcpcp.record import checks
+from tcpcp.record import checks, option_names
 from tcpcp.record.ici import Ici, State
 
 #: With one of these a socket may have an address that this host has not (ip(7)).
@@ -55,6 +56,12 @@ def limits(icis: Sequence[Ici] | None = None, usual: Set[str] = frozenset()) -> 
 
 #: More than any limit.
 _ANY = 2**63
+
+
+def limits_for_criu() -> checks.Limits:
+    """As :func:`limits`, of sockets with the buffers that they had, whatever applications may have here: CRIU's."""
+    most = option_names.INT_MAX
+    return dataclasses.replace(limits(), max_receive_buffer_bytes=most, max_send_buffer_bytes=most)
 
 
 def _receives_bytes(ici: Ici) -> int:

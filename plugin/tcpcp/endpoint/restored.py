@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Mapping
 
-from tcpcp.endpoint import congestion, connecting, feeding, filling, receive_window, socket_options
+from tcpcp.endpoint import (
+    builder,
+    congestion,
+    connecting,
+    feeding,
+    filling,
+    host,
+    receive_window,
+    socket_options,
+)
 from tcpcp.endpoint import same_path as same_path_
 from tcpcp.kernel import tcp_repair
 from tcpcp.kernel.tcp_repair import NO_QUEUE
@@ -45,22 +55,20 @@ def finish_restored(
     :param same_path: give the connection the congestion window and threshold it had, where
         :func:`tcpcp.endpoint.congestion.prepare` was called and succeeded.
     :param may_feed: give it the round-trip time it had, where its image had :func:`bytes_to_teach` more at the
-        head of the sent part of the send queue, and the peer's last timestamp where it is known.
-    :raises KernelError: of the first call that failed; the connection stays usable, if slower or with another
-        option.
+        head of the sent part of the send queue, and the peer's last timestamp where it is known. False: what is
+        more there is taken out, or the peer would see it.
+    :raises Unfed: what was fed did not arrive; to be called again, with *may_feed* False, before it may run.
+    :raises KernelError: of the first call that failed. Where something was being taken out there is no
+        connection; else it stays usable, if slower or with another option.
     """
     tcp_repair.resize_segments(sock, ici.local.ip.version == 6)
     connecting.choose_congestion(sock, ici)  # first: what may be taught depends on it
-    if may_feed and ici.state is State.ESTABLISHED:
-        deaf = feeding.is_deaf(ici)
-        if deaf:
-            connecting.bind_to_device(sock, "")
-        try:
-            _feed_restored(sock, ici)
-        finally:  # what does not arrive is no reason to stay unbound: the caller goes on without it
-            if deaf:
-                connecting.bind_to_device(sock, ici.device)
-    if ici.state is not State.ESTABLISHED:
+    if ici.state is State.ESTABLISHED:
+        if may_feed:
+            _hear(sock, ici)
+        elif _in_front(sock, ici) > 0:
+            _build_anew(sock, ici, same_path)
+    else:
         # The segment that libsoccr feeds to the socket announces a window of its own, and the peer, which gets
         # no probe in these states, has no reason to say again what its window is: 3 s until more is sent.
         tcp_repair.set_window(sock, ici.window)
@@ -78,13 +86,24 @@ def _set_options(sock: socket.socket, ici: Ici, present: Mapping[str, int] | Non
         tcp_repair.set_int(sock, socket.SOL_SOCKET, socket.SO_REUSEPORT, 0, "SO_REUSEPORT")
 
 
+def _hear(sock: socket.socket, ici: Ici) -> None:
+    """:func:`_feed_restored`, also where *sock* is bound to an interface."""
+    deaf = feeding.is_deaf(ici)
+    if deaf:
+        connecting.bind_to_device(sock, "")
+    try:
+        _feed_restored(sock, ici)
+    finally:  # what does not arrive is no reason to stay unbound: the caller goes on without it
+        if deaf:
+            connecting.bind_to_device(sock, ici.device)
+
+
 def _feed_restored(sock: socket.socket, ici: Ici) -> None:
     """Segments for two purposes; then the window is what it was.
 
     :raises KernelError: it did not arrive.
     """
-    queue = ici.send_queue
-    more = tcp_repair.get_outq(sock) - len(queue.sent) - len(queue.unsent)
+    more = _in_front(sock, ici)
     if more > 0:
         feeding.teach_rtt_by(sock, ici, more, ici.rcv_nxt)
     elif feeding.is_to_be_fed(ici):
@@ -95,3 +114,15 @@ def _feed_restored(sock: socket.socket, ici: Ici) -> None:
     else:
         return
     tcp_repair.set_window(sock, ici.window)
+
+
+def _in_front(sock: socket.socket, ici: Ici) -> int:
+    """How many bytes of the send queue of *sock*, established, are not the connection's but to teach it."""
+    return tcp_repair.get_outq(sock) - len(ici.send_queue.sent) - len(ici.send_queue.unsent)
+
+
+def _build_anew(sock: socket.socket, ici: Ici, same_path: bool) -> None:
+    """Without what is in front of its send queue: nothing but an acknowledgement takes bytes out of one."""
+    connecting.take_apart(sock)
+    of_criu = dataclasses.replace(ici, socket_filter=b"")  # which has attached it, and may have locked it
+    builder.complete(sock, of_criu, limits=host.limits_for_criu(), same_path=same_path, may_feed=False)
