@@ -10,7 +10,7 @@ from typing import NoReturn
 from migrate import limits, memory, switch, transport, words
 from migrate.errors import UsageError
 from migrate.report import file as report_file
-from migrate.request import AGENT, MEMORY, TRANSPORT, Along, Named, RecoverRequest, Request, Way
+from migrate.request import AGENT, MEMORY, SWITCH, TRANSPORT, Along, Named, RecoverRequest, Request, Way
 from migrate.ssh import host
 from tcpcp.version import VERSION
 
@@ -59,7 +59,6 @@ def parser() -> argparse.ArgumentParser:
         " errors of CRIU's log; -vv shows all events",
     )
     _add_what_moves(add)
-    add("--switch", metavar="KIND", default="address", help="how traffic is switched (default: %(default)s)")
     add(
         "--memory",
         metavar="KIND",
@@ -106,7 +105,14 @@ def _add_whom(add: Callable[..., object]) -> None:
 
 
 def _add_what_moves(add: Callable[..., object]) -> None:
-    """What goes along with the process, and what stays although it goes."""
+    """What goes along with the process, what stays although it goes, and how its clients find it then."""
+    add(
+        "--switch",
+        metavar="KIND",
+        default=SWITCH,
+        help="how traffic is switched (%(default)s: it moves with the process). With the service address on both"
+        " hosts: exec:/COMMAND, called on both for each stage; none, if the network does it by itself",
+    )
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
@@ -182,7 +188,7 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest:
         named=Named(process=process, container=options.container and words.container(options.container)),
         check=options.check,
         along=_along(options),
-        switch=words.known("--switch", options.switch, switch.OWN, switch.names),
+        switch=words.switch(options.switch, switch.OWN, switch.names),
         memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
         timeout_s=words.seconds("--timeout", options.timeout),
         max_gap_s=words.seconds("--max-gap", options.max_gap),

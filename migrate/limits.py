@@ -122,6 +122,13 @@ SETTLE_S = _limit("SETTLE_S", 15, "a destination that is asked in doubt and stil
 SETTLING_S = _limit("SETTLING_S", 10, "a guardian that still undoes the last migration: refused")
 LATE_QUIET_S = _limit("LATE_QUIET_S", 0.1, "until no more packets are expected to come late")
 LATE_S = _limit("LATE_S", 0.5, "packets that come late to the origin, in all")
+COMMAND_S = _limit(
+    "COMMAND_S", 5, "one stage of a command of --switch exec: killed; before COMMIT: rolled back"
+)
+UNSWITCHED_QUIET_S = _limit(
+    "UNSWITCHED_QUIET_S", 2, "with --switch none: until no more packets are expected at the origin"
+)
+UNSWITCHED_S = _limit("UNSWITCHED_S", 30, "with --switch none: packets that come to the origin, in all")
 LOG_CLOSE_S = _limit("LOG_CLOSE_S", 2, "writing the last events of the log: lost")
 LOG_KEPT_S = _limit("LOG_KEPT_S", 30 * 86400, "keeping the log of a migration, MIGRATE_LOG_DAYS: removed")
 SHOW_S = _limit("SHOW_S", 30, "whoever reads what is shown: shown no further")

@@ -10,6 +10,8 @@ AGENT = "migrate-agent"
 TRANSPORT = "paramiko"
 MEMORY = "ahead"
 SWITCH = "address"
+#: Ways to switch traffic for which the service addresses are on both hosts all the time.
+ON_BOTH = ("exec", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Request:
     :ivar named: how else the process was named; *pid* is 0 then until it is known.
     :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
     :ivar check: stop after the checks; nothing is touched.
-    :ivar switch: how traffic is switched; a name of ``migrate.switch``.
+    :ivar switch: how traffic is switched; a name of ``migrate.switch``, perhaps with a colon and arguments.
     :ivar memory: what is sent of it before the freeze; a name of ``migrate.memory``.
     :ivar timeout_s: how long one step may take as a whole.
     :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from migrate.errors import UsageError
 
@@ -77,6 +77,21 @@ def known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[s
     if kind not in own and kind not in (found := names()):
         raise wrong(f"{name} is one of {', '.join(found)}, not {kind!r}")
     return kind
+
+
+def switch(text: str, own: Mapping[str, str], names: Callable[[], list[str]]) -> str:
+    """A way to switch traffic, perhaps with a colon and what it wants to know behind it.
+
+    :param own: of ours what that is, "" for nothing; a path begins with a slash. :param names: see :func:`known`.
+    """
+    name, colon, rest = text.partition(":")
+    known("--switch", name, tuple(own), names)
+    wanted = own.get(name, rest)
+    if colon and not wanted:
+        raise wrong(f"--switch {name} is followed by nothing, not by {rest!r}")
+    if (wanted and not rest) or not rest.isprintable() or (wanted[:1] == "/" and rest[:1] != "/"):
+        raise wrong(f"--switch {name} is followed by a colon and {wanted}: {name}:{wanted}")
+    return text
 
 
 def word(name: str, text: str) -> str:

@@ -5,38 +5,39 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from migrate.checks import interfaces
+from migrate.checks import address_words, addresses_on_both, interfaces
 from migrate.checks.containers import at_its_interface
 from migrate.checks.interfaces import Ip
-from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
+from migrate.checks.subject import DESTINATION, ORIGIN, Subject
 from migrate.errors import Reason
 from migrate.inventory import ports
 
 
 def addresses_movable(subject: Subject) -> Iterator[Reason]:
     """Each service address can leave the origin alone, and has a place on the destination."""
-    if subject.switch != "address":
-        return
     for address in ports.service_addresses(subject.process):
         ip = ipaddress.ip_address(address)
-        yield from _can_leave(subject, ip)
-        yield from _can_arrive(subject, ip)
+        if subject.switch == "address":
+            yield from _can_leave(subject, ip)
+            yield from _can_arrive(subject, ip)
+        elif subject.on_both:
+            yield from addresses_on_both.movable(subject, ip)
 
 
 def _can_leave(subject: Subject, ip: Ip) -> Iterator[Reason]:
-    uses, origin = _uses(subject, ip), subject.origin
+    used, origin = address_words.uses(subject, ip), subject.origin
     if ip.is_link_local:
-        text = f"{ip}, {uses}, is a link-local address: it belongs to an interface of this host"
-        yield Reason("address-link-local", ORIGIN, text, _use_another(subject, ip))
+        text = f"{ip}, {used}, is a link-local address: it belongs to an interface of this host"
+        yield Reason("address-link-local", ORIGIN, text, address_words.use_another(subject, ip))
     elif ip.packed not in interfaces.addresses(origin):
-        text = f"{ip}, {uses}, is not an address of this host"
+        text = f"{ip}, {used}, is not an address of this host"
         remedy = f"Add it: {interfaces.addition(origin, ip, str(ip))}"
-        if not _users(subject, ip):
+        if not address_words.users(subject, ip):
             remedy = "Name one that `ip -brief addr` shows."
         yield Reason("address-missing", ORIGIN, text, remedy)
     elif str(ip) in {*origin.ssh_addresses, *origin.own_addresses}:
-        text = f"{ip}, {uses}, is the address of {origin.hostname} itself and cannot leave it"
-        yield Reason("address-of-host", ORIGIN, text, _use_another(subject, ip))
+        text = f"{ip}, {used}, is the address of {origin.hostname} itself and cannot leave it"
+        yield Reason("address-of-host", ORIGIN, text, address_words.use_another(subject, ip))
     else:
         if str(ip) in subject.needed:
             yield Reason("address-needed", ORIGIN, *subject.needed[str(ip)])
@@ -48,7 +49,12 @@ def _shared(subject: Subject, ip: Ip) -> Iterator[Reason]:
         if other.local_ip == ip.packed:
             holder = other.holder or "no process (on its way between two, or not accepted yet)"
             text = f"{ports.name(other)} of {holder} is on the service address {ip} too"
-            yield Reason("address-shared", ORIGIN, text, f"End that process, or: {_use_another(subject, ip)}")
+            yield Reason(
+                "address-shared",
+                ORIGIN,
+                text,
+                f"End that process, or: {address_words.use_another(subject, ip)}",
+            )
 
 
 def _can_arrive(subject: Subject, ip: Ip) -> Iterator[Reason]:
@@ -69,22 +75,3 @@ def _can_arrive(subject: Subject, ip: Ip) -> Iterator[Reason]:
             "Choose a host on the same network, or connect an interface to it and give it an address there."
         )
         yield Reason("address-no-network", DESTINATION, text, remedy)
-
-
-def _use_another(subject: Subject, ip: Ip) -> str:
-    command = interfaces.addition(subject.origin, ip, "ADDRESS")
-    return (
-        f"Add an address for the process alone, {command} (a free one), start the process again on that, and"
-        " let its clients use it."
-    )
-
-
-def _uses(subject: Subject, ip: Ip) -> str:
-    users = _users(subject, ip)
-    if users or str(ip) in subject.process.other_addresses:
-        return f"which the process uses for {names(users) or 'UDP or raw sockets'}"
-    return "which --address names"
-
-
-def _users(subject: Subject, ip: Ip) -> list[str]:
-    return [ports.name(one) for one in subject.process.sockets if one.local_ip == ip.packed]

@@ -59,6 +59,11 @@ def addition(host: HostInventory, ip: Ip, address: str) -> str:
     return f"ip addr add {address}/{length} dev {device_at(host, ip)}{unused}"
 
 
+def quiet_addition(ip: Ip) -> str:
+    """The command that gives a host *ip* on no network of its, so that it is used by whatever is sent there."""
+    return f"ip addr add {ip}/{ip.max_prefixlen} dev lo" + (" preferred_lft 0" if ip.version == 6 else "")
+
+
 def removal(host: HostInventory, ip: Ip) -> str:
     """The command that takes *ip* from the host."""
     return f"ip addr del {ip}/{length_at(host, ip)} dev {device_at(host, ip)}"

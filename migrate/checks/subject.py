@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task
-from migrate.request import SWITCH, Along
+from migrate.request import ON_BOTH, SWITCH, Along
 
 ORIGIN, DESTINATION = "origin", "destination"
 
@@ -24,6 +24,11 @@ class Subject:
     along: Along = Along()
     needed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     switch: str = SWITCH
+
+    @property
+    def on_both(self) -> bool:
+        """Whether the service addresses are on both hosts all the time, as it is switched."""
+        return self.switch.partition(":")[0] in ON_BOTH
 
     def hosts(self) -> tuple[tuple[str, HostInventory], ...]:
         """Both hosts with their roles."""

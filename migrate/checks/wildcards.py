@@ -25,7 +25,8 @@ def notes(process: ProcessInventory) -> list[str]:
 def address_named(subject: Subject) -> Iterator[Reason]:
     """What an idle server on a wildcard address is reached by, nobody but the user knows."""
     where = _idle_wildcards(subject.process)
-    if where and subject.switch == "address" and not subject.along.no_address:
+    switched = subject.switch == "address" or (subject.on_both and subject.switch != "none")
+    if where and switched and not subject.along.no_address:
         text = (
             f"the process listens on {where} and has no client now, so it does not show which address its clients"
             " use; they would still come to the origin"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from migrate import limits
+from migrate import switch
 from migrate.errors import MigrateError
 from migrate.link import message_checks
 from migrate.origin.stage import Stage, Still
@@ -96,7 +96,7 @@ class Activated(Still):
         left = identity.not_gone(killed)
         if left:
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}")
-        packets.forwarder.linger(limits.LATE_QUIET_S, limits.LATE_S)
+        packets.forwarder.linger(*switch.late_s(move.request.switch))
         packets.forwarder.stop()
         report = move.account.report
         report.sent.gap_packets, report.sent.gap_dropped = packets.forwarder.packets, packets.capture.dropped

@@ -3,6 +3,8 @@
 There is one object on each host. Both are made before anything is frozen; what they need for an undo is in
 :meth:`Switch.details`, so that a guardian can undo the work of a driver or agent that died.
 
+One is named as in ``migrate --switch``: by its name alone, or with a colon and what it wants to know behind it.
+
 Other packages add theirs to the group :data:`GROUP` of entry points, each a :class:`Kind`; they are needed on both
 hosts. :mod:`migrate.testing.switches` says whether one keeps what is promised here; ``examples/switch_told`` is
 such a package.
@@ -14,11 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from migrate import plugins
+from migrate import limits, plugins
 from migrate.errors import Problem, SwitchError
 
 GROUP = "migrate.switches"
-OWN = ("address",)
+#: Ours, and what stands behind the colon; "" for nothing.
+OWN = {"address": "", "exec": "/COMMAND", "none": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ class Kind(Protocol):
     def __call__(self, role: str, migration_id: str, addresses: list[Address], **more: Any) -> Switch:
         """The object for the host *role*, ``"origin"`` or ``"destination"``. Touches nothing.
 
-        :param more: what :meth:`Switch.details` had beside ``kind``, ``role``, ``migration_id`` and ``addresses``.
+        :param more: what :meth:`Switch.details` had beside ``kind``, ``role``, ``migration_id`` and ``addresses``;
+            and ``arguments``, what stands behind the colon, if there is one.
         """
 
 
@@ -105,14 +109,40 @@ def names() -> list[str]:
 def make(kind: str, role: str, migration_id: str, addresses: list[Address], **more: Any) -> Switch:
     """The switch *kind* for the host *role*.
 
-    :raises SwitchError: no such kind here.
+    :param kind: its name, and perhaps a colon and what it wants to know.
+    :raises SwitchError: no such kind here, or what is behind the colon makes no sense.
     """
-    if kind == "address":
+    name, colon, arguments = kind.partition(":")
+    more |= {"arguments": arguments} if colon else {}
+    if name in OWN and bool(OWN[name]) != bool(arguments):
+        raise SwitchError(f"--switch {name} is followed by {OWN[name] or 'nothing'}, not by {arguments!r}")
+    made = _own(name) or plugins.load(GROUP, name, tuple(OWN), SwitchError)
+    return made(role, migration_id, addresses, **more)
+
+
+def _own(name: str) -> Kind | None:
+    """One of ours, loaded when it is needed."""
+    if name == "address":
         from migrate.switch import address
 
-        return address.make(role, migration_id, addresses, **more)
-    made: Kind = plugins.load(GROUP, kind, OWN, SwitchError)
-    return made(role, migration_id, addresses, **more)
+        return address.make
+    if name == "exec":
+        from migrate.switch import by_command
+
+        return by_command.make
+    if name == "none":
+        from migrate.switch import on_both
+
+        return on_both.make
+    return None
+
+
+def late_s(kind: str) -> tuple[float, float]:
+    """How long packets may go on coming to the origin when the process runs on the destination: until none has come
+    for the first of both, and the second at most, s."""
+    if kind == "none":
+        return limits.UNSWITCHED_QUIET_S, limits.UNSWITCHED_S
+    return limits.LATE_QUIET_S, limits.LATE_S
 
 
 def look(kind: str, migration_id: str, address: Address) -> Problem | list[str]:

@@ -25,6 +25,8 @@ class Case:
     :ivar on: enters the host of that role as long as the block lasts.
     :ivar state: all of that host's that a switch could change, in any form; called on the host.
     :ivar bindable: whether sockets of that host can be bound to the addresses; called on the host.
+    :ivar tell: the roles of the hosts whose part sees whether it is in force: one that does nothing, as the network
+        alone is switched, has nothing to see.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class Case:
     on: Callable[[str], AbstractContextManager[object]]
     state: Callable[[], object]
     bindable: Callable[[], bool]
+    tell: Sequence[str] = ROLES
 
     def make(self, role: str, *addresses: Address) -> Switch:
         """One host's part."""
@@ -78,13 +81,15 @@ class _Moved:
         with self.case.on("destination"):
             self.destination.prepare()
             assert self.case.bindable(), "the tree's sockets can be bound there"
-            _refuses(self.destination, "the destination does not answer yet")
+            if "destination" in self.case.tell:
+                _refuses(self.destination, "the destination does not answer yet")
         with self.case.on("origin"):
             assert self.case.bindable(), "nothing has happened here"
 
     def _withdraw(self) -> None:
         with self.case.on("origin"):
-            _refuses(self.origin, "the origin still answers")
+            if "origin" in self.case.tell:
+                _refuses(self.origin, "the origin still answers")
             self.origin.switch()
             self.origin.verify()
 

@@ -169,6 +169,10 @@ class Bench:
         for host in (self.origin, self.destination):
             host.exec(["pkill", "-9", "-f", f"numbered.py serve {PORT}"], check=False)
         self.pid = 0
+        self.put_back()
+
+    def put_back(self) -> None:
+        """The service addresses are where they were at first."""
         give_back(self.lab)
 
     @contextlib.contextmanager

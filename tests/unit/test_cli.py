@@ -88,6 +88,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         stop_at="FROZEN",
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
+    assert request_of("--switch", "exec:/etc/network a", "42", "h").switch == "exec:/etc/network a"
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
     for name in ("nginx", ":80", "7zip", "postgres", "x-2.1"):
         assert request_of(name, "h") == Request(pid=0, named=Named(process=name), host="h")
@@ -130,6 +131,12 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-gap", "0", "42", "h"], "--max-gap is a number"),
         (["--port", "70000", "42", "h"], "--port"),
         (["--switch", "dns", "42", "h"], "--switch is one of address"),
+        (["--switch", "exec", "42", "h"], "--switch exec is followed by a colon and /COMMAND"),
+        (["--switch", "exec:", "42", "h"], "exec:/COMMAND"),
+        (["--switch", "exec:network", "42", "h"], "exec:/COMMAND"),
+        (["--switch", "exec:/a\n", "42", "h"], "exec:/COMMAND"),
+        (["--switch", "none:x", "42", "h"], "--switch none is followed by nothing, not by 'x'"),
+        (["--switch", "address:", "42", "h"], "followed by nothing"),
         (["--transport", "telnet", "42", "h"], "--transport is one of paramiko, ssh"),
         (["--memory", "lazy", "42", "h"], "--memory is one of ahead, none"),
         (["--address", "web", "42", "h"], "--address is an IPv4 or IPv6 address"),

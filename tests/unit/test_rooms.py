@@ -34,7 +34,7 @@ MIGRATE: dict[str, str] = {
     "memory": "processes",
     "report": "link",
     "gap": "",
-    "switch": "",
+    "switch": "processes",
     "ssh": "",
     "link": "",
     "processes": "",

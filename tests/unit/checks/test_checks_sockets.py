@@ -41,8 +41,8 @@ def test_address_of_the_host_itself() -> None:
         assert "ip addr add ADDRESS/24 dev eth0" in reason.remedy
 
 
-def test_other_switches_leave_addresses_alone() -> None:
-    assert reasons(process(sockets=[connection("10.77.1.1")]), switch="none") == []
+def test_switches_of_other_packages_judge_addresses_themselves() -> None:
+    assert reasons(process(sockets=[connection("10.77.1.1")]), switch="pigeon") == []
 
 
 def test_address_that_is_not_here() -> None:

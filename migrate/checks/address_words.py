@@ -1,0 +1,45 @@
+"""What is said of an address in a refusal: what the process uses it for, and what would help. Pure."""
+
+from __future__ import annotations
+
+from migrate.checks import interfaces
+from migrate.checks.interfaces import Ip
+from migrate.checks.subject import Subject, names
+from migrate.inventory import ports
+
+
+def use_another(subject: Subject, ip: Ip) -> str:
+    """What to do where the address cannot be the process's alone."""
+    command = interfaces.addition(subject.origin, ip, "ADDRESS")
+    if _only_outgoing(subject, ip):
+        return (
+            f"The process has made these connections itself. Give it an address of its own to make them from,"
+            f" {command} (a free one), name that in its configuration (nginx: proxy_bind; haproxy: source; others:"
+            " bind or local address), and start it again."
+        )
+    return (
+        f"Add an address for the process alone, {command} (a free one), start the process again on that, and"
+        " let its clients use it."
+    )
+
+
+def uses(subject: Subject, ip: Ip) -> str:
+    """What the address has to do with the process; behind a comma."""
+    found = users(subject, ip)
+    if found or str(ip) in subject.process.other_addresses:
+        return f"which the process uses for {names(found) or 'UDP or raw sockets'}"
+    return "which --address names"
+
+
+def users(subject: Subject, ip: Ip) -> list[str]:
+    """The sockets at it, named."""
+    return [ports.name(one) for one in subject.process.sockets if one.local_ip == ip.packed]
+
+
+def _only_outgoing(subject: Subject, ip: Ip) -> bool:
+    """Whether the process is not reached at *ip*, but has connected from it."""
+    here = [one for one in subject.process.sockets if one.local_ip == ip.packed]
+    listening = [one for one in subject.process.sockets if not ports.is_connection(one)]
+    return bool(here) and not any(
+        not ports.is_connection(one) or any(ports.accepts(other, one) for other in listening) for one in here
+    )
