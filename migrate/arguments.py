@@ -111,7 +111,8 @@ def _add_what_moves(add: Callable[..., object]) -> None:
         metavar="KIND",
         default=SWITCH,
         help="how traffic is switched (%(default)s: it moves with the process). With the service address on both"
-        " hosts: exec:/COMMAND, called on both for each stage; none, if the network does it by itself",
+        " hosts: route:GATEWAY, of which a route is changed, by ssh; exec:/COMMAND, called on both for each stage;"
+        " none, if the network does it by itself",
     )
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")

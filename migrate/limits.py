@@ -125,6 +125,8 @@ LATE_S = _limit("LATE_S", 0.5, "packets that come late to the origin, in all")
 COMMAND_S = _limit(
     "COMMAND_S", 5, "one stage of a command of --switch exec: killed; before COMMIT: rolled back"
 )
+GATEWAY_CONNECT_S = _limit("GATEWAY_CONNECT_S", 5, "the gateway of --switch route, until it greets: refused")
+GATEWAY_ANSWER_S = _limit("GATEWAY_ANSWER_S", 2, "an answer of that gateway; before COMMIT: rolled back")
 UNSWITCHED_QUIET_S = _limit(
     "UNSWITCHED_QUIET_S", 2, "with --switch none: until no more packets are expected at the origin"
 )

@@ -10,8 +10,10 @@ AGENT = "migrate-agent"
 TRANSPORT = "paramiko"
 MEMORY = "ahead"
 SWITCH = "address"
-#: Ways to switch traffic for which the service addresses are on both hosts all the time.
-ON_BOTH = ("exec", "none")
+#: Ways to switch traffic that tell nothing of the path to either host.
+ANYWHERE = ("exec", "none")
+#: Those for which the service addresses are on both hosts all the time.
+ON_BOTH = (*ANYWHERE, "route")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

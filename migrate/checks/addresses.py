@@ -22,6 +22,8 @@ def addresses_movable(subject: Subject) -> Iterator[Reason]:
             yield from _can_arrive(subject, ip)
         elif subject.on_both:
             yield from addresses_on_both.movable(subject, ip)
+            if subject.whole_address:
+                yield from _shared(subject, ip)
 
 
 def _can_leave(subject: Subject, ip: Ip) -> Iterator[Reason]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task
-from migrate.request import ON_BOTH, SWITCH, Along
+from migrate.request import ANYWHERE, ON_BOTH, SWITCH, Along
 
 ORIGIN, DESTINATION = "origin", "destination"
 
@@ -29,6 +29,11 @@ class Subject:
     def on_both(self) -> bool:
         """Whether the service addresses are on both hosts all the time, as it is switched."""
         return self.switch.partition(":")[0] in ON_BOTH
+
+    @property
+    def whole_address(self) -> bool:
+        """Whether all that is sent to a service address comes to the destination then, whoever it is for."""
+        return not self.on_both or self.switch.partition(":")[0] not in ANYWHERE
 
     def hosts(self) -> tuple[tuple[str, HostInventory], ...]:
         """Both hosts with their roles."""

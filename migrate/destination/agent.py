@@ -180,10 +180,14 @@ def _tell(link: Link, error: MigrateError) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``migrate-agent``: takes no arguments but ``--version``."""
+    """``migrate-agent``: takes no arguments but ``--version``; with ``--gateway`` see there."""
     closed = environment.prepare(again=argv is None)
     log.called("migrate-agent")
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["--gateway"]:
+        from migrate.switch.route import gateway
+
+        return gateway.main(arguments[1:])
     if arguments == ["--version"]:
         print(VERSION)
         return 0

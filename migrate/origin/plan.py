@@ -18,7 +18,7 @@ from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.processes.oci import Container
-from migrate.request import ON_BOTH, Request
+from migrate.request import ANYWHERE, Request
 from migrate.runtime import Runtime
 
 
@@ -116,8 +116,8 @@ def _plan(
         pids=pids,
         tids=tids,
         timeout_s=int(request.timeout_s),
-        # Else both hosts are on the service address's network: the checks made sure.
-        same_path=request.switch.partition(":")[0] not in ON_BOTH,
+        # Else both hosts are on one network, that of the address or of the gateway: the checks made sure.
+        same_path=request.switch.partition(":")[0] not in ANYWHERE,
         personality=surroundings.personality(process.root_pid),
         connections=sum(1 for one in process.sockets if one.peer_port),
         runtime=kept.name,

@@ -21,7 +21,7 @@ from migrate.errors import Problem, SwitchError
 
 GROUP = "migrate.switches"
 #: Ours, and what stands behind the colon; "" for nothing.
-OWN = {"address": "", "exec": "/COMMAND", "none": ""}
+OWN = {"address": "", "exec": "/COMMAND", "none": "", "route": "GATEWAY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,10 @@ def _own(name: str) -> Kind | None:
         from migrate.switch import by_command
 
         return by_command.make
+    if name == "route":
+        from migrate.switch import route
+
+        return route.make
     if name == "none":
         from migrate.switch import on_both
 

@@ -20,29 +20,13 @@ from pathlib import Path
 from migrate import limits
 from migrate.errors import MigrateError, TransportError
 from migrate.journal.reach import Reach
-from migrate.ssh import host, sockets
+from migrate.ssh import host, program, sockets
 from migrate.ssh.agent import Started
 from migrate.transport import sentences
 from migrate.transport.child import Child
 from tcpcp.errors import TcpcpError
 from tcpcp.kernel.pidfd import Lender
 
-#: A connection that others share is used where there is one, and none is made: it would have to outlive us.
-_OPTIONS = (
-    "BatchMode=yes",
-    "StrictHostKeyChecking=yes",
-    "UpdateHostKeys=no",
-    "ControlMaster=no",
-    "ClearAllForwardings=yes",
-    "ForwardAgent=no",
-    "ForwardX11=no",
-    "PermitLocalCommand=no",
-    "RemoteCommand=none",
-    "RequestTTY=no",
-    "LogLevel=INFO",
-)
-#: It, and the ssh of a jump host, which does not get our options, must not open a window either.
-_ENVIRONMENT = {"SSH_ASKPASS_REQUIRE": "never"}
 _INSTALL = "Install it (Debian: apt-get install openssh-client), or leave out --transport ssh."
 
 
@@ -61,7 +45,7 @@ class BySsh:
             words.append(f"-oConnectTimeout={limits.CONNECT_S:g}")
         words += ["--", started.host, started.command]
         try:
-            return SshStream(Child(words, os.environ | _ENVIRONMENT), started)
+            return SshStream(Child(words, os.environ | program.ENVIRONMENT), started)
         except OSError as error:
             text = f"the ssh program cannot be started: {error.strerror}"
             raise TransportError(text, hint=_INSTALL) from error
@@ -115,7 +99,7 @@ def _program() -> str:
 def _words(reach: Reach) -> list[str]:
     """The options: ours, and what the user asked for. Each is one word with its value."""
     user, _ = host.split(reach.host)
-    words = [f"-o{option}" for option in _OPTIONS]
+    words = [f"-o{option}" for option in program.OPTIONS]
     words += [f"-l{user}"] if user else []
     words += [f"-p{reach.port}"] if reach.port else []
     words += [f"-oIdentityFile={_quoted(reach.identity)}"] if reach.identity else []
@@ -140,7 +124,7 @@ def _settings(words: Sequence[str], reach: Reach) -> Mapping[str, str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=limits.SSH_CONFIG_S,
-            env=os.environ | _ENVIRONMENT,
+            env=os.environ | program.ENVIRONMENT,
             start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

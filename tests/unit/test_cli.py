@@ -135,6 +135,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--switch", "exec:", "42", "h"], "exec:/COMMAND"),
         (["--switch", "exec:network", "42", "h"], "exec:/COMMAND"),
         (["--switch", "exec:/a\n", "42", "h"], "exec:/COMMAND"),
+        (["--switch", "route", "42", "h"], "--switch route is followed by a colon and GATEWAY"),
         (["--switch", "none:x", "42", "h"], "--switch none is followed by nothing, not by 'x'"),
         (["--switch", "address:", "42", "h"], "followed by nothing"),
         (["--transport", "telnet", "42", "h"], "--transport is one of paramiko, ssh"),

@@ -34,7 +34,7 @@ MIGRATE: dict[str, str] = {
     "memory": "processes",
     "report": "link",
     "gap": "",
-    "switch": "processes",
+    "switch": "processes ssh",
     "ssh": "",
     "link": "",
     "processes": "",

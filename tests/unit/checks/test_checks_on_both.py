@@ -9,7 +9,8 @@ from migrate.checks.reasons import refusals
 from migrate.pb.session_pb2 import Container, HostInventory, TcpSocket
 from migrate.request import Along
 
-WAYS = ["none", "exec:/etc/network"]
+ANYWHERE = ["none", "exec:/etc/network"]
+WAYS = [*ANYWHERE, "route:gateway"]
 
 
 def there() -> HostInventory:
@@ -52,11 +53,17 @@ def test_connections_that_the_process_has_made(switch: str) -> None:
     assert "let its clients use it" in only(reasons(came_in, switch=switch)).remedy
 
 
-@pytest.mark.parametrize("switch", WAYS)
+@pytest.mark.parametrize("switch", ANYWHERE)
 def test_another_process_may_have_the_address(switch: str) -> None:
     """The network may tell them from each other, by the port for one."""
     other = connection(port=81, peer_port=4001, holder="sshd (PID 9)")
     assert reasons(None, origin(taken_ports=[other]), there(), switch=switch) == []
+
+
+def test_but_not_where_the_whole_address_is_switched() -> None:
+    other = connection(port=81, peer_port=4001, holder="sshd (PID 9)")
+    reason = only(reasons(None, origin(taken_ports=[other]), there(), switch="route:gateway"))
+    assert reason.code == "address-shared" and "sshd (PID 9)" in reason.text
 
 
 @pytest.mark.parametrize(("peer", "role"), [("10.77.1.1", "origin"), ("10.77.1.2", "destination")])
