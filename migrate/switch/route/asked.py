@@ -2,7 +2,7 @@
 
 To connect takes longer than to ask, and the process is frozen while it is asked to change a route.
 
-A question whose answer is not waited for any more may still be on its way: TCP sends it again when we have given up,
+A question whose answer nobody waits for any more may still be on its way: TCP sends it again when we have given up,
 or died. So a change has a time, by the gateway's clock, after which it is not made.
 """
 
