@@ -116,8 +116,13 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
     more |= {"arguments": arguments} if colon else {}
     if name in OWN and bool(OWN[name]) != bool(arguments):
         raise SwitchError(f"--switch {name} is followed by {OWN[name] or 'nothing'}, not by {arguments!r}")
-    made = _own(name) or plugins.load(GROUP, name, tuple(OWN), SwitchError)
-    return made(role, migration_id, addresses, **more)
+    made: Kind = _own(name) or plugins.load(GROUP, name, tuple(OWN), SwitchError)
+    try:
+        return made(role, migration_id, addresses, **more)
+    except TypeError as error:
+        if name in OWN or not colon:
+            raise
+        raise SwitchError(f"--switch {name} is followed by nothing, not by {arguments!r}") from error
 
 
 def _own(name: str) -> Kind | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from figure_3 import OnBoth, by_the_segment, figure_3
 from harness.captures import Capture
+from harness.checkered import checkered
 from harness.migrate import run_migrate
 from harness.wait import eventually
 from kills import Migration
@@ -93,7 +94,7 @@ def no_reset(bench: OnBoth, device: str = "eth0") -> Iterator[None]:
     assert capture.packets() == []
 
 
-@pytest.mark.parametrize("where", ["behind the gateway", "on the segment"])
+@pytest.mark.parametrize("where", checkered(["behind the gateway", "on the segment"]))
 def test_there_and_back(bench: OnBoth, where: str) -> None:
     """IPv4 and IPv6: no reset, no lost number."""
     if where == "on the segment":
@@ -124,7 +125,7 @@ def break_it(bench: OnBoth, how: str, stage: str) -> None:
         host.exec(["touch", f"/tmp/{how}-{stage}"])
 
 
-@pytest.mark.parametrize("stage", [*SWITCHING, "origin-verify"])
+@pytest.mark.parametrize("stage", checkered([*SWITCHING, "origin-verify"]))
 def test_a_stage_that_fails(bench: OnBoth, stage: str) -> None:
     """Rolled back; what the command has said is told, and the gateway leads to the origin."""
     break_it(bench, "fail", stage)
@@ -155,7 +156,7 @@ def test_a_stage_that_takes_too_long(bench: OnBoth, stage: str) -> None:
     assert running == ["", ""]
 
 
-@pytest.mark.parametrize("victims", [("driver",), ("agent",), ("driver", "agent")], ids="-".join)
+@pytest.mark.parametrize("victims", checkered([("driver",), ("agent",), ("driver", "agent")]), ids="-".join)
 def test_a_kill_when_it_is_switched(bench: OnBoth, victims: tuple[str, ...]) -> None:
     """The guardians give it back."""
     with no_reset(bench):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from figure_3 import OnBoth, by_the_segment, figure_3
 from harness.captures import Capture
+from harness.checkered import checkered
 from harness.migrate import run_migrate
 from harness.wait import eventually
 from kills import Migration
@@ -94,7 +95,7 @@ def _there_and_back(bench: OnBoth, device: str) -> None:
         assert_goes_on_at_origin(bench)
 
 
-@pytest.mark.parametrize("victims", [("driver",), ("agent",), ("driver", "agent")], ids="-".join)
+@pytest.mark.parametrize("victims", checkered([("driver",), ("agent",), ("driver", "agent")]), ids="-".join)
 def test_a_kill_when_it_is_switched(bench: OnBoth, victims: tuple[str, ...]) -> None:
     """The guardians have the gateway lead to the origin again."""
     with no_reset(bench):

@@ -22,6 +22,9 @@ class Transport:
 
 def make(role, migration_id, addresses, **more):
     return role, migration_id, addresses, more
+
+def plain(role, migration_id, addresses):
+    return role
 """
 ENTRY_POINTS = """
 [migrate.transports]
@@ -31,6 +34,7 @@ broken = {module}:absent
 
 [migrate.switches]
 flags = {module}:make
+plain = {module}:plain
 address = {module}:make
 gone = {module}_gone:make
 """
@@ -62,6 +66,16 @@ def test_they_are_known_by_name(installed: str) -> None:
         [address],
         {"seen": [1]},
     )
+
+
+def test_what_stands_behind_the_colon_is_theirs(installed: str) -> None:
+    parsed = arguments.parser().parse_args(["--switch", "flags:red:green", "4", "h"])
+    assert arguments.request(parsed).switch == "flags:red:green"  # type: ignore[union-attr]
+    made = switch.make("flags:red:green", "origin", "ab12", [])
+    assert made == ("origin", "ab12", [], {"arguments": "red:green"})
+    assert switch.make("plain", "origin", "ab12", []) == "origin"
+    with pytest.raises(SwitchError, match="--switch plain is followed by nothing, not by 'red'"):
+        switch.make("plain:red", "origin", "ab12", [])
 
 
 def test_none_can_put_itself_before_ours(installed: str) -> None:
