@@ -29,8 +29,8 @@ with (here / "told").open("a") as log:
     log.write(json.dumps(told) + "\\n")
 state = here / f"switched-{role}"
 if (here / "pid").exists():
-    os.fork()
-    (here / "pid").write_text(str(os.getpid()))
+    if os.fork():
+        (here / "pid").write_text(str(os.getpid()))
     import time; time.sleep(600)
 if (here / stage).exists():
     print("the API says:", (here / stage).read_text())
