@@ -126,13 +126,12 @@ def test_a_failure_says_what_the_command_has_said(hosts: GapHosts, program: Path
 def test_a_command_that_takes_too_long_is_killed_with_its_children(
     hosts: GapHosts, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "COMMAND_S", 0.5)
+    monkeypatch.setattr(limits, "COMMAND_S", 4)
     (program.parent / "pid").write_text("")
-    with hosts.destination.entered(), pytest.raises(SwitchError, match="did not end within 0.5 s"):
+    with hosts.destination.entered(), pytest.raises(SwitchError, match="did not end within 4 s"):
         make(program).switch()
     group = int((program.parent / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.killpg(group, 0)
+    eventually(lambda: _gone(group), "they are gone, and reaped by whoever got the child")
 
 
 def test_an_undo_ends_the_command_of_who_was_killed(hosts: GapHosts, program: Path) -> None:
