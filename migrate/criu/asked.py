@@ -14,13 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from migrate import limits
-from migrate.criu import standin
+from migrate.criu import standin, worker
 from migrate.errors import CriuError
 from migrate.processes.surroundings import with_personality
 from migrate.watch import first_readable, nothing
@@ -60,7 +60,8 @@ class Asking:
     :param command: of the runtime, whose path comes first; it writes its log to :func:`said_in` *directory*.
     :param directory: an empty one of ours, root's alone: what the command finds as ``criu`` goes there.
     :param criu: path of the real one.
-    :param environment: for it and all that it starts, beside ours.
+    :param environment: for it and all that it starts, beside ours; that CRIU gets it whoever starts it.
+    :param speaks: it has no log, and says on its standard error what went wrong.
     :param heed: called again and again while we wait; what it raises ends the wait.
     :raises CriuError: it cannot be started.
     """
@@ -73,33 +74,48 @@ class Asking:
         *,
         environment: dict[str, str] | None = None,
         personality: int | None = None,
+        speaks: bool = False,
         heed: Callable[[], None] = nothing,
     ) -> None:
         self._heed, self._said = heed, said_in(directory)
         self.name = os.path.basename(command[0])  # noqa: PTH119
-        path = _placed(directory)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             # By its descriptor: a path of a socket may be short only.
             with _short(directory) as near:
                 self._listening.bind(f"{near}/socket")
             self._listening.listen()
-            own = {"PATH": f"{path}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
-            own |= {standin.SOCKET: str(directory / "socket"), standin.REAL: criu, "TCPCP_HOOKS": "none"}
-            with with_personality(personality):
+            own = (environment or {}) | {"TCPCP_HOOKS": "none"}
+            path = _placed(directory, criu, own)
+            own["PATH"] = f"{path}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
+            with with_personality(personality), self._words(speaks) as words:
                 self.process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     # They may become the container's: of a file of the host CRIU would know nothing.
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env=os.environ | own | (environment or {}),
+                    stderr=words,
+                    env=os.environ | own,
                     start_new_session=True,
                 )
-            self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:
             self._listening.close()
             raise CriuError(f"cannot start {command[0]}: {error.strerror}") from error
+        self._ended = -1
+        try:
+            self._ended = os.pidfd_open(self.process.pid)
+        except OSError as error:
+            self.close(grace_s=0)
+            raise CriuError(f"cannot watch {command[0]}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _words(self, speaks: bool) -> Iterator[int]:
+        """A descriptor for what it says beside its log."""
+        if not speaks:
+            yield subprocess.DEVNULL
+            return
+        with self._said.open("wb") as file:
+            yield file.fileno()
 
     def request(self, kind: int, timeout_s: float = limits.CRIU_END_S) -> Held:
         """Its request of *kind*, a criu_req_type, which waits from then on; what it asks before that is answered.
@@ -173,15 +189,17 @@ class Asking:
 
 
 def _passed_on(talk: Held, kind: int, deadline: float, wait: Callable[[int, float], None]) -> Held | None:
-    """Pass on what is asked in *talk* until the request of *kind* comes; None: it has ended without one."""
-    from pycriu import rpc_pb2 as rpc
+    """Pass on what is asked in *talk* until the request of *kind* comes; None: it has ended without one.
 
+    :raises CriuError: what is asked is no request.
+    """
     while True:
         wait(talk.runtime.fileno(), deadline)
         if not (asked := talk.runtime.recv(MESSAGE_BYTES)):
             talk.close()
             return None
-        request = rpc.criu_req.FromString(asked)
+        if (request := worker.parsed_request(asked)) is None:
+            raise CriuError("what the runtime asked CRIU is no request", hint=LOOK)
         if request.type == kind:
             return Held(talk.runtime, talk.criu, talk.pid, request)
         talk.criu.send(asked)
@@ -192,7 +210,7 @@ def _passed_on(talk: Held, kind: int, deadline: float, wait: Callable[[int, floa
         talk.runtime.send(answer)
 
 
-def _placed(directory: Path) -> Path:
+def _placed(directory: Path, criu: str, environment: Mapping[str, str]) -> Path:
     """Put the stand-in there; the directory for PATH."""
     path = directory / "bin"
     path.mkdir(mode=0o700)
@@ -200,6 +218,8 @@ def _placed(directory: Path) -> Path:
     source = Path(standin.__file__).read_text()
     program.write_text(f"#!{sys.executable} -IS\n{source}")
     program.chmod(0o700)
+    words = [str(directory / "socket"), criu, *(f"{name}={value}" for name, value in environment.items())]
+    (path / standin.WHERE).write_text("".join(f"{word}\0" for word in words))
     return path
 
 

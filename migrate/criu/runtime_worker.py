@@ -15,7 +15,7 @@ from migrate import limits
 from migrate.criu import breakpoints
 from migrate.criu.asked import LOOK, MESSAGE_BYTES, Asking
 from migrate.criu.begun_note import BegunNote
-from migrate.criu.worker import Options, Stage, Worker
+from migrate.criu.worker import Options, Stage, Worker, parsed_request
 from migrate.errors import CriuError
 from migrate.processes import identity
 from migrate.watch import nothing
@@ -142,7 +142,8 @@ class RuntimeWorker(Worker):
             said = self._runtime.recv(MESSAGE_BYTES)
         except OSError as error:
             raise CriuError(f"{self._asking.name} is gone: {error.strerror}", hint=LOOK) from error
-        if not said or not rpc.criu_req.FromString(said).notify_success:
+        heard = parsed_request(said) if said else None
+        if heard is None or not heard.notify_success:
             why = self._asking.told()
             raise CriuError(
                 f"{self._asking.name} gave up at {reply.notify.script}" + (f": {why}" if why else ""),

@@ -1,12 +1,13 @@
 """The program that a container's runtime finds as ``criu``: it becomes CRIU, and gives its place in the talk to us.
 
 A runtime starts ``criu swrk NUMBER`` and speaks with it over that descriptor. This program hands the descriptor
-to whoever has the socket ``MIGRATE_STANDIN``, gets another one back, puts it in its place and becomes the real
-CRIU. So CRIU is the runtime's child, as that expects (a restored tree becomes its child, too: ``rst_sibling``),
+to whoever has the socket that :data:`WHERE` beside it names, gets another one back, puts it in its place and becomes
+the real CRIU. So CRIU is the runtime's child, as that expects (a restored tree becomes its child, too: ``rst_sibling``),
 every other descriptor that it was given has its number, and what the two say to each other goes through our
 hands. If we end, both see the end of the talk.
 
-A program of its own: it imports nothing of the project, and is copied to where the runtime finds it.
+A program of its own: it imports nothing of the project, and is copied to where the runtime finds it. What it has to
+know is in a file, since a runtime need not pass an environment on: podman does not.
 
 Source: criu/cr-service.c cr_service_work(); runc libcontainer/criu_linux.go criuSwrk(); criu/lib/c/criu.c
 swrk_connect().
@@ -16,16 +17,21 @@ import os
 import socket
 import sys
 
-SOCKET, REAL = "MIGRATE_STANDIN", "MIGRATE_STANDIN_CRIU"
+#: Beside this program: the path of the socket, that of the real CRIU, and NAME=VALUE for its environment, any number
+#: of them, with a NUL behind each.
+WHERE = "where"
 
 
 def main() -> None:
     """Become CRIU."""
-    real, words = os.environ[REAL], sys.argv[1:]
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), WHERE)) as file:
+        where, real, *more = file.read().split("\0")[:-1]
+    words = sys.argv[1:]
+    os.environ.update(one.split("=", 1) for one in more)
     if words[:1] == ["swrk"] and len(words) > 1:
         number = int(words[1])
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-            control.connect(os.environ[SOCKET])
+            control.connect(where)
             socket.send_fds(control, [b"swrk"], [number])
             _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
         if not descriptors:  # nobody wants it any more

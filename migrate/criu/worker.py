@@ -367,6 +367,16 @@ def parsed(data: bytes) -> Any:
     return reply if reply.IsInitialized() and all(isinstance(text, str) for text in texts) else None
 
 
+def parsed_request(data: bytes) -> Any:
+    """The message criu_req in *data*, which a runtime sent; or None, as :func:`parsed`."""
+    request = _rpc().criu_req()
+    try:
+        request.ParseFromString(data)
+    except DecodeError:
+        return None
+    return request if request.IsInitialized() else None
+
+
 @contextlib.contextmanager
 def worker(binary: str | None = None, *, role: str = "origin") -> Generator[Worker, None, None]:
     """A worker that is hung up and reaped in the end."""

@@ -5,6 +5,8 @@ The runtime here is a program that speaks as runc does, and its CRIU one that an
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -37,6 +39,8 @@ RUNTIME = """
     ours.close()
     criu.wait()
     ours, criu = begun()
+    if sys.argv[1:] == ["nonsense"]:
+        ours.send(b"\\xff" * 3)
     opts = rpc.criu_opts(images_dir_fd=5, root="/rootfs", log_file="theirs", rst_sibling=True, tcp_established=True)
     ours.send(rpc.criu_req(type=rpc.RESTORE, opts=opts).SerializeToString())
     while (data := ours.recv(65536)):
@@ -44,6 +48,8 @@ RUNTIME = """
         if said.type != rpc.NOTIFY:
             sys.exit(0 if said.success else 3)
         well = said.notify.script != sys.argv[1]
+        if sys.argv[1] == "garbled":
+            ours.send(b"\\xff" * 3)
         ours.send(rpc.criu_req(type=rpc.NOTIFY, notify_success=well).SerializeToString())
     sys.exit(4)
 """
@@ -143,6 +149,31 @@ def test_who_dies_is_missed(tmp_path: Path, which: str) -> None:
 def test_a_runtime_that_asks_nothing_is_told_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(CriuError, match="runc ended without asking CRIU: no such thing"):
         RuntimeWorker(asking(tmp_path, "fail"))
+
+
+def test_a_request_that_is_none_is_an_error_of_the_runtime(tmp_path: Path) -> None:
+    with pytest.raises(CriuError, match="is no request"):
+        RuntimeWorker(asking(tmp_path, "nonsense"))
+
+
+def test_an_answer_that_is_none_is_no(tmp_path: Path) -> None:
+    worker = RuntimeWorker(asking(tmp_path, "garbled"))
+    with pytest.raises(CriuError, match="runc gave up at pre-restore"):
+        list(worker.restore(options(tmp_path)))
+    worker.close()
+
+
+def test_a_runtime_that_cannot_be_watched_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(CriuError, match="cannot watch"):
+        asking(tmp_path, "none")
+    assert not Path(f"/proc/{started[0]}").exists()
 
 
 def test_descriptors_and_places_of_a_runtime_are_not_passed_on() -> None:
