@@ -105,7 +105,7 @@ def container(text: str) -> str:
     """The name of a container, and perhaps ``@`` and its runtime behind it."""
     if not _CONTAINER.fullmatch(text):
         raise wrong(
-            f"--container is the name of a container, perhaps with @runc or @crun behind it, not {text!r}"
+            f"--container is the name of a container, perhaps with @podman, @runc or @crun behind it, not {text!r}"
         )
     return text
 

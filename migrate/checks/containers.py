@@ -29,6 +29,8 @@ def there(subject: Subject) -> Iterator[Reason]:
 def loopback(subject: Subject) -> Iterator[Reason]:
     """In a network namespace that was just made not even the loopback interface is up, and the kernel is told what
     it has to know of a connection by what comes in there."""
+    if subject.process.container.archive:
+        return  # podman makes it
     path = subject.process.container.network
     up = {one.name for one in subject.destination.interfaces if one.up}
     if path and subject.destination.interfaces and "lo" not in up:
@@ -74,13 +76,14 @@ def described(subject: Subject) -> Iterator[Reason]:
         )
     try:
         said = json.loads(container.configuration)
-        yield from _reasons(said, container.joined)
+        yield from _reasons(said, container.joined, container.bundle if container.archive else "")
     except (ValueError, AttributeError, TypeError) as error:
         text = f"the config.json of {container.name} makes no sense: {error}"
         yield Reason("bundle", ORIGIN, text, "Look at it.")
 
 
-def _reasons(said: Mapping[str, Any], joined: bool) -> Iterator[Reason]:
+def _reasons(said: Mapping[str, Any], joined: bool, podmans: str) -> Iterator[Reason]:
+    """:param podmans: the directory of podman's for this container, which says of its mounts itself; or ""."""
     process, linux = said.get("process") or {}, said.get("linux") or {}
     yield from _namespaces(linux.get("namespaces") or (), joined)
     if process.get("terminal"):
@@ -104,7 +107,8 @@ def _reasons(said: Mapping[str, Any], joined: bool) -> Iterator[Reason]:
     if devices := [str(one.get("path")) for one in linux.get("devices") or ()]:
         text = f"the container has devices of this host: {names(devices)}"
         yield Reason("container-devices", ORIGIN, text, "Start it without.")
-    yield from _mounts(said.get("mounts") or ())
+    if not podmans:
+        yield from _mounts(said.get("mounts") or ())
 
 
 def _namespaces(namespaces: Iterable[Mapping[str, Any]], joined: bool) -> Iterator[Reason]:

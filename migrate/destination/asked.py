@@ -48,7 +48,7 @@ class Begun(Undoable):
         trail, request = self.trail, self._request
         keeps = runtime.find(request.runtime)
         waiting = Waiting(self._errand, request, trail)
-        if not self._errand.container.name:
+        if waiting.needs_no_file:
             waiting.begin()
         gate = Gate(request, trail.journal, own_network=bool(self._errand.container.network))
         images = Incoming(request, trail.journal)

@@ -46,8 +46,15 @@ class Errand:
         self.pid = process.root_pid
         self.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
         self.container = process.container
-        if network.is_there(process.container.network):
+        if process.container.archive:  # one like that which is going to be made, empty
+            self.entered.enter_context(network.stay_in_an_empty_one())
+        elif network.is_there(process.container.network):
             self.entered.enter_context(network.stay(process.container.network))
+
+    def go_into(self, path: str) -> None:
+        """From now on we are in the network namespace at *path*. :raises MigrateError: it cannot be entered."""
+        self.entered.close()
+        self.entered.enter_context(network.stay(path))
 
     @property
     def mark(self) -> str:

@@ -81,6 +81,7 @@ class Prepared(Undoable):
         with timed("hold"):
             listening = self._images.listening()
             ready.gate.hold(icis, listening, self.trail.journal)
+        ready.waiting.fill(self._images.directory)
         self._images.rename(restore)
         notes = self._images.forget_parent(ready.root, restore)
         self._images.begin_calls_again(restore)

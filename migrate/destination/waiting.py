@@ -5,16 +5,23 @@ It is started early. A runtime reads the bundle of its container, so its command
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from migrate import limits
 from migrate.criu.runtime_worker import RuntimeWorker
 from migrate.criu.worker import Worker
 from migrate.destination.errand import Errand
 from migrate.destination.trail import Trail
 from migrate.errors import ProtocolError, Taken
+from migrate.files import layer
 from migrate.pb import session_pb2 as pb
-from migrate.processes import oci
+from migrate.processes import network, oci, podman
 from migrate.recovery import entries
-from migrate.runtime.oci import restoring
+from migrate.runtime import oci as plain
+from migrate.runtime import podman as by_podman
+from migrate.switch import Address, new_interfaces
+from migrate.switch.interface import OwnInterface
 
 
 class Waiting:
@@ -23,6 +30,13 @@ class Waiting:
     def __init__(self, errand: Errand, request: pb.Prepare, trail: Trail) -> None:
         self._errand, self._request, self._trail = errand, request, trail
         self._started: list[Worker] = []
+        #: Of podman's container, once it waits: where its files are.
+        self.place = by_podman.Place()
+
+    @property
+    def needs_no_file(self) -> bool:
+        """Whether it can be started before any file has arrived: only a plain runtime reads what we bring."""
+        return not self._errand.container.name or bool(self._errand.container.archive)
 
     def begin(self) -> None:
         """Start it, if that has not been done.
@@ -30,7 +44,7 @@ class Waiting:
         :raises CriuError: it cannot be. :raises Taken: the runtime has a container of that name, since the check.
         """
         if not self._started:
-            worker = self._of_runtime() if self._errand.container.name else self._own()
+            worker = self._begun()
             # What it has built is killed anyway.
             self._trail.first.callback(worker.close, grace_s=limits.CRIU_GIVE_UP_S)
             self._started.append(worker)
@@ -42,10 +56,25 @@ class Waiting:
             raise ProtocolError("received a Restore before the files of the container")
         return self._started[0]
 
+    def fill(self, images: Path) -> None:
+        """What a container has written to its files comes to where podman has made a place for it.
+
+        :raises MigrateError: it cannot be written.
+        """
+        if self.place.root:
+            layer.unpack(images / by_podman.LAYER, self.place.root)
+            layer.clear(self.place.shm)
+            layer.unpack(images / by_podman.SHM, self.place.shm)
+
     def check(self) -> None:
         """Return while it lives, or has not been started. :raises CriuError: it has ended."""
         for worker in self._started:
             worker.check()
+
+    def _begun(self) -> Worker:
+        if self._errand.container.archive:
+            return self._of_podman()
+        return self._of_runtime() if self._errand.container.name else self._own()
 
     def _own(self) -> Worker:
         request = self._request
@@ -63,16 +92,54 @@ class Waiting:
             hint = f"Remove it there, or rename it: {said.runtime} delete {said.name}"
             raise Taken(f"{said.runtime} has a container {said.name} since the check", hint=hint)
         self._trail.journal.did(entries.Arriving(said.runtime, said.name, said.bundle))
-        directory = self._trail.journal.directory / "runtime"
-        directory.mkdir(mode=0o700)
-        asking = restoring(
+        directory = self._directory()
+        asking = plain.restoring(
             said.runtime,
             said.name,
             said.bundle,
             said.descriptors,
             directory,
-            environment=dict([self._errand.mark.split("=", 1)]),
-            personality=self._request.personality,
-            heed=self._errand.called_off,
+            **self._how(),
         )
         return RuntimeWorker(asking, heed=self._errand.called_off)
+
+    def _of_podman(self) -> Worker:
+        """It makes root and network of the container; nobody may hear of that network before the switch."""
+        said, journal = self._errand.container, self._trail.journal
+        if podman.knows(said.id) or podman.knows(said.name):
+            hint = f"Remove it there, or rename it: podman rm {said.name}"
+            raise Taken(f"podman has a container {said.name} since the check", hint=hint)
+        journal.did(entries.Muted(journal.migration_id))
+        journal.did(entries.OfPodman(said.id, said.by, said.bundle))
+        with network.home():
+            new_interfaces.mute(journal.migration_id, said.hardware)
+            asking = by_podman.restoring(said.archive, self._directory(), **self._how())
+            worker = RuntimeWorker(asking, heed=self._errand.called_off)
+        try:
+            self.place = by_podman.placed(said.bundle)
+            self._errand.go_into(self.place.network)
+            journal.did(entries.Joined(self.place.network))
+            self._be_mute()
+        except BaseException:
+            worker.close(grace_s=limits.CRIU_GIVE_UP_S)
+            raise
+        return worker
+
+    def _be_mute(self) -> None:
+        """In its own network, in which we are; what has kept it mute outside goes."""
+        request, journal = self._request, self._trail.journal
+        addresses = [Address(one.address, one.prefix_length, one.device) for one in request.addresses]
+        OwnInterface("destination", journal.migration_id, addresses).mute()
+        entries.Muted(journal.migration_id).undo()
+
+    def _directory(self) -> Path:
+        directory = self._trail.journal.directory / "runtime"
+        directory.mkdir(mode=0o700)
+        return directory
+
+    def _how(self) -> dict[str, Any]:
+        return {
+            "environment": dict([self._errand.mark.split("=", 1)]),
+            "personality": self._request.personality,
+            "heed": self._errand.called_off,
+        }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate.criu import probe
-from migrate.inventory import compared, container_there, holders, names, of_host, ports, proc
+from migrate.inventory import compared, container_there, holders, names, of_host, podman_there, ports, proc
 from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp.errors import KernelError
@@ -60,7 +60,9 @@ def answer(
     _pids(process, found)
     found.files.extend(compared.there(list(process.files)))
     _names(found, process)
-    if process.container.name:
+    if process.container.archive:
+        found.refusals.extend(podman_there.refusals(process.container))
+    elif process.container.name:
         found.refusals.extend(container_there.refusals(process))
         found.lacks_configuration = not container_there.configuration(process.container).exists()
     claims = ports.Claims(process.sockets)

@@ -7,9 +7,11 @@ dump of its sockets, descriptors and tasks it cannot dump in a container either.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Sequence
 
-from migrate.inventory import of_process
+from migrate.inventory import of_process, proc
 from migrate.inventory.open_files import Again
 from migrate.pb.session_pb2 import File, Obstacle, ProcessInventory, TakenName
 
@@ -43,10 +45,27 @@ def of_it(root_pid: int, obstacles: Iterable[Obstacle]) -> Iterable[Obstacle]:
 
     A network namespace that is not ours stands in the way: the caller would look at other sockets than its.
     """
+    streams = _streams(root_pid)
     for one in obstacles:
+        if one.code.startswith("pipe-") and _is_one(one, streams):
+            continue
         own = one.code == _NAMESPACE and one.pid == root_pid and one.what not in ("net", "user")
         if one.code not in _OF_PATHS and not own:
             yield one
+
+
+def _streams(root_pid: int) -> frozenset[str]:
+    """The pipes to conmon, which its runtime makes anew to the one there: the container's standard streams."""
+    with contextlib.suppress(OSError, ProcessLookupError):
+        if proc.stat(proc.stat(root_pid).ppid).comm == "conmon":
+            return frozenset(os.readlink(f"/proc/{root_pid}/fd/{number}") for number in (1, 2))  # noqa: PTH115
+    return frozenset()
+
+
+def _is_one(obstacle: Obstacle, streams: frozenset[str]) -> bool:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{obstacle.pid}/fd/{obstacle.fd}") in streams  # noqa: PTH115
+    return False
 
 
 def again(root_pid: int, found: Again, root: str) -> Again:

@@ -26,7 +26,8 @@ _STATE = re.compile(r"[A-Za-z]?")
 #: More than any socket option has that is no number.
 _MOST_OPTION_BYTES = 256
 #: Parts of paths, and a program that is started.
-_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}@(runc|crun)")
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}@(runc|crun|podman)")
+_NUMBER = re.compile(r"[0-9a-f]{64}")
 _ALGORITHM = re.compile(r"[A-Za-z0-9_.-]{0,15}")
 
 
@@ -79,6 +80,12 @@ def _process(message: pb.ProcessInventory) -> Iterator[str]:
         return
     if not _CONTAINER.fullmatch(f"{container.name}@{container.runtime}"):
         yield f"a container of no possible name: {container.name[:100]!r} of {container.runtime[:100]!r}"
+    if (container.runtime == "podman") != bool(container.archive):
+        yield f"a container of {container.runtime[:100]} and an archive of {len(container.archive)} bytes"
+    if container.archive and not (_NUMBER.fullmatch(container.id) and container.by in ("runc", "crun")):
+        yield f"a container of no possible number: {container.id[:100]!r} by {container.by[:100]!r}"
+    if any(one[:1] in ("", "-") for one in (*container.networks, *container.addresses, container.image)):
+        yield "a network, an address or an image of no possible name"
     if not place.is_absolute(container.bundle):
         yield f"a bundle at no path: {container.bundle[:100]!r}"
     if container.network and not place.is_absolute(container.network):

@@ -15,7 +15,8 @@ from migrate.errors import CriuError
 from migrate.journal.journal import Journal
 from migrate.origin.move import Move
 from migrate.origin.ready import Images
-from migrate.processes import identity
+from migrate.processes import identity, network
+from migrate.processes.podman import Podman
 from migrate.recovery import entries
 from migrate.recovery.hold import Hold
 from migrate.report.timeline import Span
@@ -69,6 +70,9 @@ class Attempt:
                 self._images_fd = os.open(self._images.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, self._images_fd)
                 inherit.append(self._images_fd)
+            if isinstance(self._move.plan.container, Podman):
+                # There podman starts CRIU outside of the container's network: what is restored is led into that.
+                stack.enter_context(network.home())
             return Worker(inherit=inherit, heed=self._move.watch, within=within)
 
     def _put_away(self, hold: Hold) -> None:

@@ -6,15 +6,21 @@ import dataclasses
 import ipaddress
 import json
 import os
+from pathlib import Path
 
+from migrate.checks import podman as of_podman
 from migrate.errors import CriuError, MigrateError, Reason, Refused
 from migrate.pb import session_pb2 as pb
-from migrate.processes import network, oci
+from migrate.files import layer
+from migrate.processes import network, oci, podman
 from migrate.processes.oci import Container
+from migrate.processes.podman import Podman
+from migrate.runtime.podman import LAYER, SHM
+from migrate.runtime.podman import Podman as ByPodman
 from migrate.request import Request
 from migrate.runtime import Runtime
 from migrate.runtime.oci import Oci
-from migrate.switch import netlink
+from migrate.switch import interface, netlink
 
 
 def resolved(request: Request) -> tuple[Request, Container | None]:
@@ -25,6 +31,8 @@ def resolved(request: Request) -> tuple[Request, Container | None]:
     if not request.named.container:
         return request, None
     found = _found(request.named.container)
+    if isinstance(found, Podman):  # its files are in a layer of podman's, which goes in its own way
+        return dataclasses.replace(request, pid=found.pid, switch=interface.KIND), found
     trees = tuple(dict.fromkeys((*request.along.copy_trees, root(found))))
     along = dataclasses.replace(request.along, copy_trees=trees)
     return dataclasses.replace(request, pid=found.pid, along=along), found
@@ -32,12 +40,13 @@ def resolved(request: Request) -> tuple[Request, Container | None]:
 
 def _found(word: str) -> Container:
     name, _, runtime = word.partition("@")
-    installed = oci.known([runtime] if runtime else oci.RUNTIMES)
+    wanted = [runtime] if runtime else [podman.NAME, *oci.RUNTIMES]
+    installed = oci.known(wanted)
     if not installed:
-        text = f"{runtime or ' and '.join(oci.RUNTIMES)} cannot be found on PATH"
+        text = f"{runtime or ', '.join(wanted)} cannot be found on PATH"
         raise _refused("no-runtime", text, "Install it, or name the process by its PID.")
     try:
-        several = [one for each in installed if (one := oci.find(each, name)) is not None]
+        several = [one for each in installed if (one := _of(each, name)) is not None]
     except (OSError, ValueError, KeyError) as error:
         raise MigrateError(f"the bundle of container {name} cannot be read: {error}") from error
     if not several:
@@ -57,6 +66,17 @@ def _found(word: str) -> Container:
     return several[0]
 
 
+def _of(runtime: str, name: str) -> Container | None:
+    """The container *name* of *runtime*. What podman has by runc or crun is podman's, whoever asks.
+
+    :raises OSError, ValueError, KeyError: it cannot be looked at.
+    """
+    if runtime == podman.NAME:
+        return podman.find(name)
+    found = oci.find(runtime, name)
+    return None if found is not None and podman.is_its(found.configuration) else found
+
+
 def _refused(code: str, text: str, remedy: str) -> Refused:
     return Refused([Reason(code, "origin", text, remedy)])
 
@@ -69,6 +89,8 @@ def root(container: Container) -> str:
 
 def files(container: Container | None, there: pb.HostInventory) -> list[pb.File]:
     """What goes along beside its root file system."""
+    if isinstance(container, Podman):
+        return []
     wanted = container is not None and there.lacks_configuration
     return [pb.File(path=f"{container.bundle}/config.json")] if container and wanted else []
 
@@ -88,10 +110,44 @@ def describe(process: pb.ProcessInventory, container: Container, kept: Runtime) 
     said.cgroups = oci.cgroups()
     said.joined = network.is_that_of(container.pid, container.network) if container.network else True
     try:
-        assert isinstance(kept, Oci)
-        said.descriptors = kept.ask(container.name)
+        if isinstance(container, Podman):
+            assert isinstance(kept, ByPodman)
+            _describe(said, container)
+            said.archive = b"-"  # whatever comes of it, it is podman's
+            said.archive = kept.ask(container)
+        else:
+            assert isinstance(kept, Oci)
+            said.descriptors = kept.ask(container.name)
     except CriuError as error:
         said.problem = str(error)
+
+
+def _describe(said: pb.Container, container: Podman) -> None:
+    said.id, said.by, said.storage = container.id, container.by, container.storage
+    said.image, said.image_name = container.image, container.image_name
+    said.networks.extend(container.networks)
+    said.addresses.extend(container.addresses)
+    said.hardware.extend(podman.hardware(container))
+
+
+def reasons(container: Container | None) -> list[Reason]:
+    """What its engine says of it that stands in the way, and is not in its config.json."""
+    if not isinstance(container, Podman):
+        return []
+    try:
+        return list(of_podman.reasons(container.said, podman.upper(container.pid)))
+    except (OSError, AttributeError, TypeError) as error:
+        raise MigrateError(f"what podman says of {container.name} makes no sense: {error}") from error
+
+
+def pack(container: Container | None, images: Path) -> None:
+    """It is frozen: write beside CRIU's *images* what it has written to its own files.
+
+    :raises MigrateError: it cannot be read.
+    """
+    if isinstance(container, Podman):
+        layer.pack(podman.upper(container.pid), root(container), images / LAYER)
+        layer.pack("", f"{container.bundle}/shm", images / SHM)
 
 
 def addresses(container: Container) -> list[str]:

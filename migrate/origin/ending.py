@@ -112,6 +112,7 @@ class Ending:
     @staticmethod
     def _kill_here(record: Record) -> None:
         """The copy here must never run again: before anybody lets go of it."""
+        undo.watch_no_more(record)
         identity.kill(hold.frozen(record))
 
     def _take_back(self) -> None:

@@ -10,7 +10,7 @@ from migrate.link import message_checks
 from migrate.origin.stage import Stage, Still
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
-from migrate.recovery import entries
+from migrate.recovery import entries, records, undo
 from migrate.report.timeline import Span
 from migrate.states import State
 
@@ -90,6 +90,7 @@ class Activated(Still):
         move, packets = self.ready.move, self.ready.packets
         self._found.extract.close()
         move.account.report.notes += self._found.tree.too_late(self.ready.images.directory, move.request.host)
+        undo.watch_no_more(records.read(self.ready.journal.directory))
         killed = identity.kill(self._found.tree.tasks)
         self.ready.hold.let_go()
         self.attempt.worker.close()  # before the wait: CRIU traces them

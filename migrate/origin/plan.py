@@ -72,6 +72,7 @@ def check(session: Session) -> Plan:
         plan = _plan(request, kept, process, here, there)
         needed, lent = _needed(session, plan.addresses)
         reasons = checks.refusals(process, here, there, request.along, needed, switch=request.switch)
+        reasons += contained.reasons(session.container)
         if reasons:
             raise Refused(reasons)
         plan.bystanders, plan.container = bystanders, session.container

@@ -24,6 +24,7 @@ from migrate.origin.rules import Rules
 from migrate.origin.unowned import Watcher
 from migrate.pb import session_pb2 as pb
 from migrate.processes import slices
+from migrate.processes.podman import Podman
 from migrate.recovery import entries
 from migrate.recovery.guardian import Guardian
 from migrate.recovery.hold import Hold
@@ -51,7 +52,10 @@ def _prepare(move: Move) -> Prepared:
     move.link.send(move.plan.prepare)
     begun = _begun(move)
     journal, guardian = begun.journal, begun.guardian
-    if found := move.plan.container:
+    found = move.plan.container
+    if isinstance(found, Podman):
+        journal.did(entries.AtPodman(found.id, found.by, found.bundle, *found.monitor))
+    elif found:
         journal.did(entries.Container(found.runtime, found.name, found.bundle))
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)

@@ -9,7 +9,7 @@ from migrate import threads
 from migrate.criu.worker import Stage as CriuStage
 from migrate.inventory import plain_options, translated, untold
 from migrate.link import message_checks
-from migrate.origin import connections, look_again
+from migrate.origin import connections, contained, look_again
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.handover import Restored
@@ -71,6 +71,7 @@ class Frozen(Stage):
             ready.journal.did(entries.EndedCalls(tuple(tasks), tuple(waiting)))
         ready.hold.keep(tasks, stopping, self.attempt.worker)
         ready.move.session.files.settle(again, ready.images.directory)
+        contained.pack(ready.move.plan.container, ready.images.directory)
         return Dumped(ready, self.attempt, found)
 
     def _lend_limits(self) -> list[leeway.Narrow]:

@@ -417,7 +417,7 @@ class ProcessInventory(_message.Message):
     def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
 
 class Container(_message.Message):
-    __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem")
+    __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem", "id", "by", "archive", "image", "image_name", "networks", "addresses", "storage", "hardware")
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -428,6 +428,15 @@ class Container(_message.Message):
     CGROUPS_FIELD_NUMBER: _ClassVar[int]
     JOINED_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_NAME_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_FIELD_NUMBER: _ClassVar[int]
     runtime: str
     name: str
     version: str
@@ -438,7 +447,16 @@ class Container(_message.Message):
     cgroups: str
     joined: bool
     problem: str
-    def __init__(self, runtime: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., bundle: _Optional[str] = ..., network: _Optional[str] = ..., configuration: _Optional[bytes] = ..., descriptors: _Optional[bytes] = ..., cgroups: _Optional[str] = ..., joined: _Optional[bool] = ..., problem: _Optional[str] = ...) -> None: ...
+    id: str
+    by: str
+    archive: bytes
+    image: str
+    image_name: str
+    networks: _containers.RepeatedScalarFieldContainer[str]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    storage: str
+    hardware: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, runtime: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., bundle: _Optional[str] = ..., network: _Optional[str] = ..., configuration: _Optional[bytes] = ..., descriptors: _Optional[bytes] = ..., cgroups: _Optional[str] = ..., joined: _Optional[bool] = ..., problem: _Optional[str] = ..., id: _Optional[str] = ..., by: _Optional[str] = ..., archive: _Optional[bytes] = ..., image: _Optional[str] = ..., image_name: _Optional[str] = ..., networks: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[str]] = ..., storage: _Optional[str] = ..., hardware: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "text", "remedy")

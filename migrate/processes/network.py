@@ -10,6 +10,7 @@ Source: man setns(2), network_namespaces(7).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ from migrate.errors import KernelError
 from tcpcp.criu import namespaces
 from tcpcp.errors import KernelError as NotEntered
 
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 #: Of the thread that asks; where /proc has no such name the kernel has no threads.
 _OWN = "/proc/thread-self/ns/net"
 
@@ -39,6 +42,24 @@ def within(path: str) -> Iterator[None]:
             namespaces.enter(before)
     finally:
         os.close(before)
+
+
+@contextlib.contextmanager
+def stay_in_an_empty_one() -> Iterator[None]:
+    """As :func:`stay`, in a new namespace in which nothing is, and which goes with the block.
+
+    :raises KernelError: the kernel gives none.
+    """
+    _home.append(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        if _libc.unshare(_CLONE_NEWNET):
+            raise _failed("", os.strerror(ctypes.get_errno()))
+        try:
+            yield
+        finally:
+            namespaces.enter(_home[-1])
+    finally:
+        os.close(_home.pop())
 
 
 def is_there(path: str) -> bool:

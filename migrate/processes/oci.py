@@ -26,7 +26,8 @@ RUNTIMES = ("runc", "crun")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}")
 #: Where a runtime keeps what it knows of its containers, if root has not told it otherwise.
 _STATES = Path("/run")
-_RUNS = ("running", "paused")
+#: As a runtime says it of a container that has processes.
+RUNS = ("running", "paused")
 #: Where a runtime mounts the root file system once more for CRIU.
 _CRIU_ROOT = "criu-root"
 _MNT_DETACH = 2
@@ -77,7 +78,7 @@ def find(runtime: str, name: str) -> Container | None:
     :raises OSError, ValueError: its bundle cannot be read.
     """
     found = state(runtime, name)
-    if found.get("status") not in _RUNS:
+    if found.get("status") not in RUNS:
         return None
     bundle = str(found["bundle"])
     configuration = (Path(bundle) / "config.json").read_bytes()
@@ -116,12 +117,12 @@ def remove(runtime: str, name: str, bundle: str) -> None:
     """
     if runtime not in RUNTIMES or not NAME.fullmatch(name):
         raise MigrateError(f"no container is called {name!r} of {runtime!r}", hint="Look at the journal.")
-    _unmount(runtime, name, bundle)
+    unmount(runtime, name, bundle)
     with contextlib.suppress(OSError):
         (Path(bundle) / _CRIU_ROOT).rmdir()  # crun's, which makes none where one is
     if not home(runtime, name).exists():
         return
-    if state(runtime, name).get("status") in _RUNS:
+    if state(runtime, name).get("status") in RUNS:
         hint = f"Look whose it is: {runtime} state {name}. Once it has ended: migrate --recover."
         raise MigrateError(f"container {name} of {runtime} runs", hint=hint)
     _said(runtime, "delete", "--force", name)
@@ -130,7 +131,11 @@ def remove(runtime: str, name: str, bundle: str) -> None:
         raise MigrateError(f"{runtime} does not forget container {name}", hint=hint)
 
 
-def _unmount(runtime: str, name: str, bundle: str) -> None:
+def unmount(runtime: str, name: str, bundle: str) -> None:
+    """Have its root mounted no more where a runtime that was killed has left it, for CRIU.
+
+    :raises MigrateError: it still is.
+    """
     for one in reversed(list(_its(runtime, name, bundle))):
         _libc.umount2(os.fsencode(one), _MNT_DETACH)
     if left := list(_its(runtime, name, bundle)):

@@ -19,6 +19,7 @@ from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
 from migrate.processes import ended_call, freezer, identity, leeway, oci, second_line
+from migrate.processes import network as network_namespace
 from migrate.processes.identity import Identity
 from migrate.processes.waits import Wait
 
@@ -336,13 +337,87 @@ class Arriving(Entry):
         return f"{self.runtime} knows no container {self.container}"
 
 
+@dataclass(frozen=True)
+class AtPodman(Entry):
+    """On the origin: what is moved is a container of podman's, which runs it *by* runc or crun.
+
+    :ivar container: its number. :ivar pid, start: of its conmon, which would start it again when it has ended.
+    """
+
+    word: ClassVar[str] = "at-podman"
+    container: str
+    by: str
+    bundle: str
+    pid: int
+    start: int
+
+    def undo(self) -> str:
+        """See :class:`Entry`: it goes on as it is."""
+        return f"container {self.container[:12]} of podman stays"
+
+    def watch_no_more(self) -> None:
+        """Before its processes are ended: podman is not to hear of that, and to do what it does then."""
+        identity.end([(self.pid, self.start)])
+
+    def forget(self) -> None:
+        """Once they have ended here: podman is to know it no more. :raises MigrateError: it still does."""
+        from migrate.processes import podman
+
+        podman.remove(self.container, self.by, self.bundle)
+
+
+@dataclass(frozen=True)
+class OfPodman(Entry):
+    """On the destination: podman is about to restore *container*, a number, of which it knew none before."""
+
+    word: ClassVar[str] = "of-podman"
+    container: str
+    by: str
+    bundle: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`, when its processes have been ended. Its network goes with it."""
+        from migrate.processes import podman
+
+        podman.remove(self.container, self.by, self.bundle)
+        return f"podman knows no container {self.container[:12]}"
+
+
+@dataclass(frozen=True)
+class Muted(Entry):
+    """What is new on this host's bridges is mute; *name* is the migration's."""
+
+    word: ClassVar[str] = "muted"
+    name: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`."""
+        from migrate.switch import new_interfaces
+
+        with network_namespace.home():
+            new_interfaces.speak(self.name)
+        return "new interfaces speak"
+
+
+@dataclass(frozen=True)
+class Joined(Entry):
+    """On the destination: from here on it was done in the network namespace at *path*, which is the container's."""
+
+    word: ClassVar[str] = "joined"
+    path: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`: it goes with the container."""
+        return "network left"
+
+
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
-    Container, Arriving, Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes,
+    AtPodman, OfPodman, Muted, Joined, Container, Arriving, Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes,
     Sockets, Tree, Copied, Directory, OnTheWay,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
-STAYS: tuple[type[Entry], ...] = (Arriving, Switch, Tree, Sockets, Copied, Directory, OnTheWay)
+STAYS: tuple[type[Entry], ...] = (Arriving, OfPodman, Joined, Switch, Tree, Sockets, Copied, Directory, OnTheWay)
 
 
 def words(kinds: Iterable[type[Entry]]) -> set[str]:

@@ -12,7 +12,7 @@ from migrate.errors import MigrateError
 from migrate.journal import lines, stored
 from migrate.journal.entry import Entry, Unreadable
 from migrate.processes import identity
-from migrate.recovery.entries import KINDS, words
+from migrate.recovery.entries import KINDS, Joined, words
 
 _BY_WORD: Mapping[str, type[Entry]] = {kind.word: kind for kind in KINDS}
 
@@ -97,6 +97,8 @@ def parse(data: bytes, migration_id: str) -> Record:
 def _add(record: Record, line: dict[str, Any]) -> None:
     if "did" in line:
         record.entries.append(_entry(line))
+        if isinstance(entry := record.entries[-1], Joined):
+            record.network = entry.path
     elif "state" in line:
         record.state = line["state"]
         record.destination_pid = line.get("destination_pid") or record.destination_pid

@@ -19,12 +19,15 @@ from migrate.recovery import hold, way_back
 from migrate.recovery.entries import (
     STAYS,
     Arriving,
+    AtPodman,
     Container,
     Criu,
     EndedCalls,
     Images,
     Isolation,
+    Joined,
     Keeper,
+    OfPodman,
     Repair,
     Stop,
     Switch,
@@ -32,6 +35,10 @@ from migrate.recovery.entries import (
 )
 from migrate.recovery.records import Record
 from tcpcp.errors import TcpcpError
+
+
+#: On the origin: they are forgotten when all else is done.
+_KEPT = (Container, AtPodman)
 
 
 def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str], list[str]]:
@@ -69,6 +76,7 @@ def kill_origin(record: Record) -> list[str]:
     :return: sentences: what could not be done.
     """
     tasks = hold.frozen(record)
+    watch_no_more(record)
     if keepers := record.named(Keeper):
         identity.kill(tasks)  # before the keeper lets go of them, and that before the wait: it traces them
         _undo(keepers)
@@ -80,13 +88,22 @@ def kill_origin(record: Record) -> list[str]:
 
 def _rest_of_origin(record: Record) -> list[str]:
     with _where_it_was_done(record):
-        problems = _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper, Container))[1]
+        problems = _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper, *_KEPT))[1]
     try:
-        for container in record.of(Container):
+        for container in (*record.of(Container), *record.of(AtPodman)):
             container.forget()
     except (MigrateError, OSError) as error:
         problems.append(f"{Container.word}: {error}")
     return problems
+
+
+def watch_no_more(record: Record) -> None:
+    """On the origin, before the tree is ended: an engine that would start it again does not hear of it.
+
+    :raises MigrateError: what the journal says of that cannot be read.
+    """
+    for container in record.of(AtPodman):
+        container.watch_no_more()
 
 
 def tidy_destination(record: Record) -> list[str]:
@@ -110,8 +127,10 @@ def _where_it_was_done(record: Record) -> AbstractContextManager[None]:
     :raises KernelError: it is not there any more.
     """
     own = f"/proc/{record.pid}/ns/net"
-    lost = record.network and record.role == "origin" and not network.is_there(record.network)
-    return network.within(own if lost and hold.frozen(record) else record.network)
+    lost = record.network and not network.is_there(record.network)
+    if lost and record.named(Joined):  # it went with the container, and what was done in it
+        return network.stay("")
+    return network.stay(own if lost and record.role == "origin" and hold.frozen(record) else record.network)
 
 
 def put_doubt_in_order(record: Record) -> list[str]:
@@ -159,7 +178,7 @@ def _take_down(record: Record) -> tuple[list[str], list[str]]:
     """On the destination: what was built is killed; the filter, which keeps its peers from hearing, goes last."""
     filters = record.named(Isolation)
     # A container's root is mounted once more as long as its runtime knows it: before its files are put back.
-    first = (Tree, Criu, Arriving) if record.named(Arriving) else ()
+    first = (Tree, Criu, Arriving, OfPodman) if record.named(Arriving, OfPodman) else ()
     undone, problems = _undo(record.named(*first))
     done, left = _undo(record.but(Isolation, *first))
     undone, problems = undone + done, problems + left

@@ -81,5 +81,6 @@ def _all() -> list[Runtime]:
     from migrate.processes.oci import RUNTIMES
     from migrate.runtime.bare import Bare
     from migrate.runtime.oci import Oci
+    from migrate.runtime.podman import Podman
 
-    return [*map(Oci, RUNTIMES), Bare()]
+    return [*map(Oci, RUNTIMES), Podman(), Bare()]

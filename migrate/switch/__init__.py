@@ -143,6 +143,10 @@ def _own(name: str) -> Kind | None:
         from migrate.switch import on_both
 
         return on_both.make
+    if name == "interface":  # of a container's own alone, so it is nobody's to choose
+        from migrate.switch.interface import OwnInterface
+
+        return OwnInterface
     return None
 
 

@@ -133,11 +133,18 @@ def _hierarchies() -> list[Path]:
 
 
 class Containers:
-    """Both hosts of *lab* with podman, the image and a bridge to the peer."""
+    """Both hosts of *lab* with podman, the image and a bridge to the peer.
 
-    def __init__(self, lab: Lab) -> None:
+    :param apart: each has cgroups of its own, as two machines have. Else they have the same ones, and a runtime that
+        removes a container here ends one of the same number there.
+    """
+
+    def __init__(self, lab: Lab, *, apart: bool = False) -> None:
         self.lab = lab
         sweep()
+        for name in HOSTS if apart else ():
+            own = f"/sys/fs/cgroup{cgroup_parent(lab)}/{name}"
+            lab.hosts[name].exec(["sh", "-c", f"mkdir -p {own} && mount --bind {own} /sys/fs/cgroup"])
         for name in HOSTS:
             self._give_storage(lab.hosts[name])
             self._give_network(lab.hosts[name])
@@ -242,9 +249,10 @@ class Containers:
         enter = ["nsenter", f"--net=/proc/{self.root_process(host, name)}/ns/net"]
         return self.lab.hosts[host].exec([*enter, *command]).stdout
 
-    def names(self, host: str) -> list[str]:
-        """Those that run on *host*, as podman tells them."""
-        return self.lab.hosts[host].exec(["podman", "ps", "--format", "{{.Names}}"]).stdout.split()
+    def names(self, host: str, *, every: bool = False) -> list[str]:
+        """Those that run on *host*, or *every* one that podman knows there, as podman tells them."""
+        words = ["podman", "ps", *["--all"] * every, "--format", "{{.Names}}"]
+        return self.lab.hosts[host].exec(words).stdout.split()
 
     def remove_all(self) -> None:
         """End and forget all containers on both hosts."""
