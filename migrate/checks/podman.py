@@ -49,11 +49,14 @@ def reasons(said: Mapping[str, Any], upper: str) -> Iterator[Reason]:
     yield from _network(said, host)
     if not upper or said.get("Rootfs"):
         text = "the container's root is no overlay above an image, so what it has written cannot be told"
-        yield Reason("container-storage", ORIGIN, text, "Have podman use the storage driver overlay, and an image.")
+        yield Reason(
+            "container-storage", ORIGIN, text, "Have podman use the storage driver overlay, and an image."
+        )
 
 
 def _mounts(said: Mapping[str, Any], host: Mapping[str, Any]) -> Iterator[Reason]:
-    found = [f"{one.get('Name') or one.get('Source')} on {one.get('Destination')}" for one in said.get("Mounts") or ()]
+    mounts = said.get("Mounts") or ()
+    found = [f"{one.get('Name') or one.get('Source')} on {one.get('Destination')}" for one in mounts]
     found += [f"tmpfs on {one}" for one in host.get("Tmpfs") or ()]
     if found:
         text = f"the container has volumes, or mounts of this host's own, which are not carried: {names(found, 10)}"

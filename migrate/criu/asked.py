@@ -102,11 +102,14 @@ class Asking:
             self._listening.close()
             raise CriuError(f"cannot start {command[0]}: {error.strerror}") from error
         self._ended = -1
+        self._watch()
+
+    def _watch(self) -> None:
         try:
             self._ended = os.pidfd_open(self.process.pid)
         except OSError as error:
             self.close(grace_s=0)
-            raise CriuError(f"cannot watch {command[0]}: {error.strerror}") from error
+            raise CriuError(f"cannot watch {self.name}: {error.strerror}") from error
 
     @contextlib.contextmanager
     def _words(self, speaks: bool) -> Iterator[int]:

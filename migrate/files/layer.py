@@ -1,7 +1,7 @@
 """What a container has written to its root, from one overlay to another: a tar archive made of the upper directory.
 
-The image below is the same on both hosts. The upper directory says what is different from it; contents are read, and
-written, through the overlay, which knows where they are. What was removed is an entry of its own. Paths in the
+The image below is the same on both hosts. The upper directory says what is different from it; contents are read,
+and written, through the overlay, which knows where they are. What was removed is an entry of its own. Paths in the
 archive are checked: no link in the container leads out of it.
 
 Source: Documentation/filesystems/overlayfs.rst, whiteouts and opaque directories.
@@ -27,6 +27,7 @@ _OVERLAY = "trusted.overlay."
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1 << 16
+_AGAIN = "Install the same version on both hosts, and try again."
 
 
 def pack(upper: str, merged: str, to: Path) -> None:
@@ -43,7 +44,10 @@ def pack(upper: str, merged: str, to: Path) -> None:
             for name in _below(upper or merged):
                 _add(archive, upper or merged, merged, name, first)
         except OSError as error:
-            raise MigrateError(f"what the container has written cannot be read: {error}") from error
+            hint = "Look at the space for the images there, and at the container's storage."
+            raise MigrateError(
+                f"what the container has written cannot be read: {error}", hint=hint
+            ) from error
 
 
 def unpack(source: Path, root: str) -> None:
@@ -63,9 +67,12 @@ def unpack(source: Path, root: str) -> None:
             with _folder(top, _parts(name)) as folder:
                 os.utime(folder, ns=_times(one))
     except tarfile.TarError as error:
-        raise ImageError(f"what the container has written makes no sense: {error}") from error
+        raise ImageError(f"what the container has written makes no sense: {error}", hint=_AGAIN) from error
     except OSError as error:
-        raise MigrateError(f"what the container has written cannot be written there: {error}") from error
+        hint = "Look at the space in podman's storage there."
+        raise MigrateError(
+            f"what the container has written cannot be written there: {error}", hint=hint
+        ) from error
     finally:
         os.close(top)
 
@@ -78,16 +85,6 @@ def clear(directory: str) -> None:
                 shutil.rmtree(one.path)
             else:
                 Path(one.path).unlink()
-
-
-def size(upper: str) -> int:
-    """How many bytes the files in the directory *upper* have, about."""
-    total = 0
-    for name in _below(upper):
-        with contextlib.suppress(OSError):
-            status = os.lstat(f"{upper}/{name}")  # noqa: PTH116
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
 
 
 def _below(top: str) -> Iterator[str]:
@@ -144,7 +141,10 @@ def _described(archive: tarfile.TarFile, upper: str, merged: str, name: str) -> 
             found.pax_headers[_ATTRIBUTE + attribute] = base64.b64encode(value).decode()
     its = os.listxattr(f"{upper}/{name}", follow_symlinks=False) if upper != merged else []
     if f"{_OVERLAY}redirect" in its and found.isdir():
-        raise MigrateError(f"the container has renamed the directory {name} of its image, which is not carried")
+        raise MigrateError(
+            f"the container has renamed the directory {name} of its image, which is not carried",
+            hint="Mount its storage with redirect_dir=off (storage.conf, mountopt), and start it anew.",
+        )
     if f"{_OVERLAY}opaque" in its and found.isdir():
         found.pax_headers[_KIND] = _OPAQUE
     return found
@@ -153,7 +153,7 @@ def _described(archive: tarfile.TarFile, upper: str, merged: str, name: str) -> 
 def _parts(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ImageError(f"what the container has written has a bad name: {name[:100]!r}")
+        raise ImageError(f"what the container has written has a bad name: {name[:100]!r}", hint=_AGAIN)
     return path.parts
 
 
@@ -205,7 +205,8 @@ def _make(archive: tarfile.TarFile, one: tarfile.TarInfo, top: int, folder: int,
     else:
         kind = {tarfile.FIFOTYPE: stat.S_IFIFO, tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK}
         if one.type not in kind:
-            raise ImageError(f"what the container has written has an entry of no kind: {one.name[:100]!r}")
+            text = f"what the container has written has an entry of no kind: {one.name[:100]!r}"
+            raise ImageError(text, hint=_AGAIN)
         os.mknod(name, kind[one.type] | 0o600, os.makedev(one.devmajor, one.devminor), dir_fd=folder)
         os.chown(name, one.uid, one.gid, dir_fd=folder, follow_symlinks=False)
         os.chmod(name, one.mode, dir_fd=folder)  # noqa: PTH101

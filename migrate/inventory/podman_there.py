@@ -43,15 +43,21 @@ def refusals(container: Container) -> Iterator[Refusal]:
 def _network(container: Container) -> Iterator[Refusal]:
     for name in container.networks:
         if not podman.said("network", "inspect", name):
-            remedy = f"Make one there, on the same wire and with the same subnet: podman network create {name}"
+            remedy = (
+                f"Make one there, on the same wire and with the same subnet: podman network create {name}"
+            )
             yield Refusal(code="no-network", text=f"podman has no network {name} there", remedy=remedy)
     known = podman.inspect(*podman.said("ps", "--all", "--quiet").split())
     for one in known:
         if taken := sorted(set(container.addresses) & set(_addresses(one))):
             text = f"container {one.get('Name')} has the address {', '.join(taken)} there"
-            yield Refusal(code="address-taken", text=text, remedy=f"Remove it there: podman rm {one.get('Name')}")
+            yield Refusal(
+                code="address-taken", text=text, remedy=f"Remove it there: podman rm {one.get('Name')}"
+            )
 
 
 def _addresses(said: dict[str, Any]) -> Iterator[str]:
     for network in ((said.get("NetworkSettings") or {}).get("Networks") or {}).values():
-        yield from (str(network.get(name)) for name in ("IPAddress", "GlobalIPv6Address") if network.get(name))
+        yield from (
+            str(network.get(name)) for name in ("IPAddress", "GlobalIPv6Address") if network.get(name)
+        )

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from migrate.checks import podman as of_podman
 from migrate.errors import CriuError, MigrateError, Reason, Refused
-from migrate.pb import session_pb2 as pb
 from migrate.files import layer
+from migrate.pb import session_pb2 as pb
 from migrate.processes import network, oci, podman
 from migrate.processes.oci import Container
 from migrate.processes.podman import Podman
-from migrate.runtime.podman import LAYER, SHM
-from migrate.runtime.podman import Podman as ByPodman
 from migrate.request import Request
 from migrate.runtime import Runtime
 from migrate.runtime.oci import Oci
+from migrate.runtime.podman import LAYER, SHM
+from migrate.runtime.podman import Podman as ByPodman
 from migrate.switch import interface, netlink
 
 

@@ -1,4 +1,4 @@
-"""Containers of podman, as it tells of them: which there are, what they are, and how one that has gone is forgotten.
+"""Containers of podman, as it tells of them: which there are, what they are, how one that has gone is forgotten.
 
 Podman works in the network namespace of the host, whichever one we are in.
 
@@ -170,7 +170,9 @@ def remove(number: str, by: str, bundle: str) -> None:
     :raises MigrateError: the container runs, or is still known.
     """
     if by not in oci.RUNTIMES or not ID.fullmatch(number):
-        raise MigrateError(f"podman has no container of the number {number[:100]!r}", hint="Look at the journal.")
+        raise MigrateError(
+            f"podman has no container of the number {number[:100]!r}", hint="Look at the journal."
+        )
     if oci.state(by, number).get("status") in oci.RUNS:
         hint = f"Look whose it is: podman inspect {number}. Once it has ended: migrate --recover."
         raise MigrateError(f"container {number[:12]} of podman runs", hint=hint)

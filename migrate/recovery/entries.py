@@ -19,7 +19,6 @@ from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
 from migrate.processes import ended_call, freezer, identity, leeway, oci, second_line
-from migrate.processes import network as network_namespace
 from migrate.processes.identity import Identity
 from migrate.processes.waits import Wait
 
@@ -392,9 +391,10 @@ class Muted(Entry):
 
     def undo(self) -> str:
         """See :class:`Entry`."""
+        from migrate.processes import network
         from migrate.switch import new_interfaces
 
-        with network_namespace.home():
+        with network.home():
             new_interfaces.speak(self.name)
         return "new interfaces speak"
 
@@ -413,11 +413,21 @@ class Joined(Entry):
 
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
-    AtPodman, OfPodman, Muted, Joined, Container, Arriving, Images, Isolation, Criu, Freezer, Keeper, Limit, Stop, EndedCalls, Repair, Switch, Routes,
-    Sockets, Tree, Copied, Directory, OnTheWay,
+    AtPodman, OfPodman, Muted, Joined, Container, Arriving, Images, Isolation, Criu, Freezer, Keeper, Limit, Stop,
+    EndedCalls, Repair, Switch, Routes, Sockets, Tree, Copied, Directory, OnTheWay,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
-STAYS: tuple[type[Entry], ...] = (Arriving, OfPodman, Joined, Switch, Tree, Sockets, Copied, Directory, OnTheWay)
+STAYS: tuple[type[Entry], ...] = (
+    Arriving,
+    OfPodman,
+    Joined,
+    Switch,
+    Tree,
+    Sockets,
+    Copied,
+    Directory,
+    OnTheWay,
+)
 
 
 def words(kinds: Iterable[type[Entry]]) -> set[str]:

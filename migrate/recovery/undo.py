@@ -36,7 +36,6 @@ from migrate.recovery.entries import (
 from migrate.recovery.records import Record
 from tcpcp.errors import TcpcpError
 
-
 #: On the origin: they are forgotten when all else is done.
 _KEPT = (Container, AtPodman)
 
@@ -90,8 +89,10 @@ def _rest_of_origin(record: Record) -> list[str]:
     with _where_it_was_done(record):
         problems = _undo(record.but(Stop, EndedCalls, Repair, Switch, Keeper, *_KEPT))[1]
     try:
-        for container in (*record.of(Container), *record.of(AtPodman)):
-            container.forget()
+        for plain in record.of(Container):
+            plain.forget()
+        for podmans in record.of(AtPodman):
+            podmans.forget()
     except (MigrateError, OSError) as error:
         problems.append(f"{Container.word}: {error}")
     return problems

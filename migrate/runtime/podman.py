@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate.criu import worker
-from migrate.criu.asked import Asking, Held
+from migrate.criu.asked import LOOK, Asking, Held
 from migrate.criu.runtime_worker import options_of
 from migrate.errors import CriuError, MigrateError
 from migrate.pb.session_pb2 import ProcessInventory
@@ -74,7 +74,8 @@ class Podman:
             finally:
                 asking.close()
             if not ended or not archive.exists() or archive.stat().st_size > _MOST_ARCHIVE_BYTES:
-                raise CriuError(f"podman writes no archive of the container: {asking.told() or 'it says nothing'}")
+                why = asking.told() or "it says nothing"
+                raise CriuError(f"podman writes no archive of the container: {why}", hint=LOOK)
             return archive.read_bytes()
 
     def dump_options(self, opts: Any, *, shell_job: bool) -> None:
@@ -142,9 +143,12 @@ def placed(bundle: str) -> Place:
         shm = next((one["source"] for one in said["mounts"] if one["destination"] == "/dev/shm"), "")
         found = Place(str(said["root"]["path"]), str(shm), oci.network(configuration))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MigrateError(f"what podman has made of the container cannot be read: {error}") from error
+        raise MigrateError(
+            f"what podman has made of the container cannot be read: {error}", hint=LOOK
+        ) from error
     if not os.path.ismount(found.root) or not network.is_there(found.network):
-        raise MigrateError("podman has made neither root nor network of the container where it says they are")
+        text = "podman has not made the container's root and network where it says they are"
+        raise MigrateError(text, hint=LOOK)
     return found
 
 

@@ -1,8 +1,8 @@
 """What is new on this host's bridges and has one of these hardware addresses is heard by nobody.
 
 An engine brings a container's address up before anybody could reach into its network to mute it, with the same
-hardware address as at the origin: a bridge would learn that it is here. So the frames are dropped where they come in,
-before the bridge learns. One table ``bridge migrate-ID``, in the network namespace of the calling thread.
+hardware address as at the origin: a bridge would learn that it is here. So the frames are dropped where they come
+in, before the bridge learns. One table ``bridge migrate-ID``, in the network namespace of the calling thread.
 
 Source: nft(8); net/bridge/br_input.c br_handle_frame_finish(), which is after the hook prerouting.
 """

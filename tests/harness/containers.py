@@ -135,8 +135,8 @@ def _hierarchies() -> list[Path]:
 class Containers:
     """Both hosts of *lab* with podman, the image and a bridge to the peer.
 
-    :param apart: each has cgroups of its own, as two machines have. Else they have the same ones, and a runtime that
-        removes a container here ends one of the same number there.
+    :param apart: each has cgroups of its own, as two machines have. Else they have the same ones, and a runtime
+        that removes a container here ends one of the same number there.
     """
 
     def __init__(self, lab: Lab, *, apart: bool = False) -> None:

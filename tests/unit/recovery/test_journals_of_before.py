@@ -19,14 +19,18 @@ from migrate.recovery import records, undo
 from migrate.recovery.entries import (
     KINDS,
     Arriving,
+    AtPodman,
     Container,
     Criu,
     EndedCalls,
     Freezer,
     Images,
     Isolation,
+    Joined,
     Keeper,
     Limit,
+    Muted,
+    OfPodman,
     OnTheWay,
     Repair,
     Routes,
@@ -40,6 +44,8 @@ from tcpcp.endpoint import isolation, same_path
 
 GOLDEN = Path(__file__).parents[1] / "golden/journals"
 IDS = {"origin": "0123456789ab", "destination": "ba9876543210"}
+#: Of a container.
+NUMBER = "0123456789abcdef" * 4
 TASKS = ((999998, 1111), (999996, 1112))
 ATTRIBUTES = {"scope": 0, "label": "eth0", "broadcast": "192.0.2.255"}
 WITHDRAWN: dict[str, Any] = {
@@ -86,6 +92,7 @@ MARK, IMAGES = f"MIGRATE_ID={IDS['destination']}", f"/run/migrate-{IDS['destinat
 NOTED: dict[str, list[Entry]] = {
     "origin": [
         Container("runc", f"gone-{IDS['origin']}", "/nonexistent"),
+        AtPodman(NUMBER, "runc", "/nonexistent", 999990, 4245),
         Images(f"/dev/shm/migrate-{IDS['origin']}"),
         Isolation(IDS["origin"]),
         Freezer(f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']}"),
@@ -104,6 +111,9 @@ NOTED: dict[str, list[Entry]] = {
         Directory("/nonexistent/a", "2049:131"),
         Copied("/nonexistent/a/.migrate-ba9876543210-0", "", "2049:132"),
         Copied("/nonexistent/a/b", "/nonexistent/a/.migrate-ba9876543210-1", "2049:132"),
+        Muted(IDS["destination"]),
+        OfPodman(NUMBER, "runc", "/nonexistent"),
+        Joined("/nonexistent"),
         Arriving("crun", f"gone-{IDS['destination']}", "/nonexistent"),
         Switch(PLACED),
         Sockets(("/nonexistent/run/one.sock", "/nonexistent/run/two.sock")),
@@ -127,6 +137,7 @@ SAID = {
         "0 tasks continued, 2 had ended",
         "limit 7 of process 999998 as before",
         f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']} thawed and removed",
+        f"container {NUMBER[:12]} of podman stays",
         f"container gone-{IDS['origin']} of runc stays",
         "CRIU ended",
         f"images removed from /dev/shm/migrate-{IDS['origin']}",
@@ -137,10 +148,13 @@ SAID = {
         "CRIU ended",
         "restored tasks killed",
         f"crun knows no container gone-{IDS['destination']}",
+        f"podman knows no container {NUMBER[:12]}",
         "2 routes removed",
         "2 directories removed if they were empty",
         "0 unix sockets removed",
         "switch 'address' undone",
+        "network left",
+        "new interfaces speak",
         "/nonexistent/a/b: its directory is gone",
         "/nonexistent/a/.migrate-ba9876543210-0: its directory is gone",
         "/nonexistent/a removed if it was empty",
