@@ -100,7 +100,7 @@ def _add_whom(add: Callable[..., object]) -> None:
         "--container",
         metavar="NAME[@RUNTIME]",
         default="",
-        help="instead of PID: the container NAME of runc or crun on this host, with its root file system",
+        help="instead of PID: the container NAME of podman, runc or crun on this host, with its files",
     )
 
 

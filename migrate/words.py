@@ -12,7 +12,7 @@ from migrate.errors import UsageError
 #: The largest that any kernel gives (include/linux/threads.h PID_MAX_LIMIT).
 _PID_MAX = 1 << 22
 _PROGRAM = re.compile(r"[^\W_][^\s/\x00-\x1f\x7f]{0,254}")
-_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}(@(runc|crun))?")
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}(@(podman|runc|crun))?")
 
 
 def number(name: str, text: str, largest: int) -> int:

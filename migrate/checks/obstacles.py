@@ -26,8 +26,8 @@ _APART = (
 WORDS = {
     "namespace": Words(
         "{who} runs in another {what} namespace than migrate",
-        "Move a container of runc or crun by its name, --container NAME, and others with their runtime and the"
-        " plug-in; start a service without PrivateTmp,"
+        "Move a container of podman, runc or crun by its name, --container NAME, and others with their runtime and"
+        " the plug-in; start a service without PrivateTmp,"
         " ProtectSystem and the like; or run migrate in the same namespaces with nsenter.",
     ),
     "namespace-beside": Words(

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from migrate.errors import ImageError, MigrateError
+from tcpcp.kernel.writing import write_all
 
 #: Of an entry, beside what tar knows.
 _KIND, _ATTRIBUTE = "MIGRATE.kind", "MIGRATE.attribute."
@@ -58,7 +59,7 @@ def unpack(source: Path, root: str) -> None:
     top = os.open(root, _FOLDER)
     directories: list[tuple[str, tarfile.TarInfo]] = []
     try:
-        with tarfile.open(source, "r") as archive:
+        with tarfile.open(source, "r:") as archive:
             for one in archive:
                 _put(archive, one, top)
                 if one.isdir():
@@ -225,7 +226,7 @@ def _fill(archive: tarfile.TarFile, one: tarfile.TarInfo, made: int) -> None:
     assert content is not None
     while block := content.read(_BLOCK_BYTES):
         if block.strip(b"\0"):
-            os.write(made, block)
+            write_all(made, block)
         else:  # a hole, as it most likely was
             os.lseek(made, len(block), os.SEEK_CUR)
     os.ftruncate(made, one.size)

@@ -84,7 +84,10 @@ def _process(message: pb.ProcessInventory) -> Iterator[str]:
         yield f"a container of {container.runtime[:100]} and an archive of {len(container.archive)} bytes"
     if container.archive and not (_NUMBER.fullmatch(container.id) and container.by in ("runc", "crun")):
         yield f"a container of no possible number: {container.id[:100]!r} by {container.by[:100]!r}"
-    if any(one[:1] in ("", "-") for one in (*container.networks, *container.addresses, container.image)):
+    if any(
+        one[:1] in ("", "-")
+        for one in (*container.networks, *container.addresses, *filter(None, [container.image]))
+    ):
         yield "a network, an address or an image of no possible name"
     if not place.is_absolute(container.bundle):
         yield f"a bundle at no path: {container.bundle[:100]!r}"

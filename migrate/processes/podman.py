@@ -177,7 +177,7 @@ def remove(number: str, by: str, bundle: str) -> None:
         hint = f"Look whose it is: podman inspect {number}. Once it has ended: migrate --recover."
         raise MigrateError(f"container {number[:12]} of podman runs", hint=hint)
     oci.unmount(by, number, bundle)
-    _ran("rm", "--force", "--time", "0", number, timeout_s=limits.PODMAN_S)
+    _ran("rm", "--force", "--time", "0", number)
     oci.remove(by, number, bundle)
     if knows(number):
         raise MigrateError(
@@ -191,11 +191,15 @@ def said(*words: str) -> str:
     return ran.stdout.decode(errors="replace") if ran is not None and ran.returncode == 0 else ""
 
 
-def _ran(*words: str, timeout_s: float = limits.KILLED_S) -> subprocess.CompletedProcess[bytes] | None:
+def _ran(*words: str) -> subprocess.CompletedProcess[bytes] | None:
     if not (path := oci.program(NAME)):
         return None
     with contextlib.suppress(OSError, subprocess.TimeoutExpired), network.home():
         return subprocess.run(
-            [path, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            [path, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limits.PODMAN_S,
+            check=False,
         )
     return None

@@ -152,8 +152,10 @@ def test_name_address_network_and_image_are_looked_for_there(pods: Containers) -
     destination.exec(["podman", "rmi", "-f", IMAGE, "other"])
     file = f"/etc/containers/networks/{NETWORK}.json"
     destination.exec(["mv", file, "/root/network.json"])
-    refused(pods, "no-image", "no-network")
-    destination.exec(["mv", "/root/network.json", file])
+    try:
+        refused(pods, "no-image", "no-network")
+    finally:
+        destination.exec(["mv", "/root/network.json", file])
     origin.exec(["sh", "-c", f"podman save {IMAGE} | ssh {DESTINATION} podman load"])
     with clients(pods.lab, ADDRESS) as asking:
         moved = run_migrate(origin, "--container", f"{NAME}@podman", DESTINATION)

@@ -95,6 +95,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request_of("--container", "web@crun", "h") == Request(
         pid=0, named=Named(container="web@crun"), host="h"
     )
+    assert request_of("--container", "web@podman", "h").named.container == "web@podman"
     monkeypatch.setenv(arguments.STOP_AT, "DUMPED")
     assert request_of("42", "h").stop_at == "DUMPED"
 
@@ -113,7 +114,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--container", "web"], "HOST alone is needed"),
         (["--container", "web", "42", "h"], "HOST alone is needed"),
         (["--container", "../web", "h"], "--container is the name of a container"),
-        (["--container", "web@podman", "h"], "--container is the name of a container"),
+        (["--container", "web@docker", "h"], "--container is the name of a container"),
         (["--container", "web", "--copy-files", "h"], "no --copy-files"),
         (["0", "h"], "PID is a number"),
         (["-5", "h"], "PID is a number"),

@@ -72,7 +72,7 @@ with open(merged / "sparse", "wb") as file:
 layer.pack(str(upper), str(merged), top / "layer.tar")
 _, there = overlay("there")
 layer.unpack(top / "layer.tar", str(there))
-assert seen(there) == seen(merged), [(a, b) for a, b in zip(sorted(seen(there).items()), sorted(seen(merged).items())) if a != b]
+assert seen(there) == seen(merged)
 assert (there / "twin").samefile(there / "again/new")
 assert not (there / "again/old").exists() and (there / "kept").read_text() == "of the image"
 assert (there / "sparse").stat().st_blocks < 1024
@@ -130,6 +130,6 @@ def test_an_archive_that_is_cut_is_an_error_of_the_images(tmp_path: Path) -> Non
 
 def test_all_that_is_in_a_directory_goes(tmp_path: Path) -> None:
     (tmp_path / "one/two").mkdir(parents=True)
-    os.symlink("/etc", tmp_path / "link")
+    (tmp_path / "link").symlink_to("/etc")
     layer.clear(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
