@@ -356,7 +356,8 @@ class AtPodman(Entry):
 
     def watch_no_more(self) -> None:
         """Before its processes are ended: podman is not to hear of that, and to do what it does then."""
-        identity.end([(self.pid, self.start)])
+        if self.pid:  # else there was none
+            identity.end([(self.pid, self.start)])
 
     def forget(self) -> None:
         """Once they have ended here: podman is to know it no more. :raises MigrateError: it still does."""

@@ -179,7 +179,9 @@ def _take_down(record: Record) -> tuple[list[str], list[str]]:
     """On the destination: what was built is killed; the filter, which keeps its peers from hearing, goes last."""
     filters = record.named(Isolation)
     # A container's root is mounted once more as long as its runtime knows it: before its files are put back.
-    first = (Tree, Criu, Arriving, OfPodman) if record.named(Arriving, OfPodman) else ()
+    first: tuple[type[Entry], ...] = (Tree, Criu, Arriving) if record.named(Arriving) else ()
+    if record.named(OfPodman):  # its network goes with it, and is to be mute by then
+        first = (Tree, Criu, Switch, Arriving, OfPodman)
     undone, problems = _undo(record.named(*first))
     done, left = _undo(record.but(Isolation, *first))
     undone, problems = undone + done, problems + left

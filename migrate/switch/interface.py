@@ -97,9 +97,11 @@ class OwnInterface:
             self._delete()
 
     def undo(self) -> None:
-        """At the origin: speak again. The destination is not heard of."""
+        """At the origin: speak again. On the destination: be mute, until it goes with the container."""
         if self.role == "destination":
-            return  # it is mute, or will be in some seconds, and goes with the container
+            if self._table in _run("list tables"):  # else it has gone, with the namespace that we were in
+                _run(f"flush set {self._table} speaking")
+            return
         self._delete()
         self._announce()
 

@@ -68,6 +68,11 @@ with network.within("/run/netns/one"):
     there.verify()
 assert learnt() and reaches("two", 1)
 with network.within("/run/netns/one"):
+    there.undo()
+assert not reaches("two", 1)
+with network.within("/run/netns/one"):
+    there.switch()
+with network.within("/run/netns/one"):
     there.keep()
     there.verify()
 assert reaches("two", 1) and reaches("one", 2)
@@ -76,6 +81,7 @@ with network.within("/run/netns/one"):
     here.switch()
     here.verify()
 assert not reaches("two", 1)
+there.undo()  # another namespace, in which there is no such table
 with network.within("/run/netns/one"):
     here.undo()
     here.undo()

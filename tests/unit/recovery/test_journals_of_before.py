@@ -147,12 +147,12 @@ SAID = {
         "restored tasks killed",
         "CRIU ended",
         "restored tasks killed",
+        "switch 'address' undone",
         f"crun knows no container gone-{IDS['destination']}",
         f"podman knows no container {NUMBER[:12]}",
         "2 routes removed",
         "2 directories removed if they were empty",
         "0 unix sockets removed",
-        "switch 'address' undone",
         "network left",
         "new interfaces speak",
         "/nonexistent/a/b: its directory is gone",
@@ -332,3 +332,8 @@ def test_a_field_of_another_type_cannot_be_undone_and_harms_no_other(line: str) 
     undone, problems = undo.roll_back(record)
     assert undone == ["images removed from /none"]
     assert len(problems) == 1 and "makes no sense" in problems[0]
+
+
+def test_a_container_of_podman_that_nobody_watched() -> None:
+    """Its conmon had ended before: nothing is ended in its place."""
+    AtPodman(NUMBER, "runc", "/nonexistent", 0, 0).watch_no_more()
