@@ -51,7 +51,8 @@ def kill(host: Host, pattern: str) -> None:
 def left(pods: Containers, name: str) -> str:
     """What host *name* has of a container that is not there, or of a migration; "" for nothing."""
     script = """
-        ls -A /run/migrate 2>/dev/null | grep -v probe  # that CRIU works there stays known
+        # That CRIU works there stays known, and what has arrived, for an origin that asks.
+        ls -A /run/migrate 2>/dev/null | grep -v -e probe -e '^[.]arrived$'
         grep -e criu-root -e /merged /proc/mounts
         ls -A /run/runc /run/netns /var/lib/cni/networks 2>/dev/null | grep -v -e : -e '^$'
         nft list tables | grep migrate
