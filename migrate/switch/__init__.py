@@ -144,9 +144,9 @@ def _own(name: str) -> Kind | None:
 
         return on_both.make
     if name == "interface":  # of a container's own alone, so it is nobody's to choose
-        from migrate.switch.interface import OwnInterface
+        from migrate.switch import interface
 
-        return OwnInterface
+        return interface.make
     return None
 
 

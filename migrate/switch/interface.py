@@ -148,6 +148,11 @@ class OwnInterface:
                 raise SwitchError(f"cannot announce {one.ip} on {one.device}: {error.strerror}") from error
 
 
+def make(role: str, migration_id: str, addresses: list[Address], **_: Any) -> OwnInterface:
+    """The object for the host *role*. Touches nothing."""
+    return OwnInterface(role, migration_id, addresses)
+
+
 def _index(device: str) -> int:
     try:
         if _DEVICE.fullmatch(device):
