@@ -15,7 +15,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.processes import network, oci, podman
 from migrate.processes.oci import Container
 from migrate.processes.podman import Podman
-from migrate.request import Request
+from migrate.request import SWITCH, Request
 from migrate.runtime import Runtime
 from migrate.runtime.oci import Oci
 from migrate.runtime.podman import LAYER, SHM
@@ -26,12 +26,15 @@ from migrate.switch import interface, netlink
 def resolved(request: Request) -> tuple[Request, Container | None]:
     """*request* with the PID of the container that it names, whose root file system goes along; and that container.
 
-    :raises Refused: there is none, or no one of that name.
+    :raises Refused: there is none, or no one of that name, or what was asked for does not go with it.
     """
     if not request.named.container:
         return request, None
     found = _found(request.named.container)
     if isinstance(found, Podman):  # its files are in a layer of podman's, which goes in its own way
+        if request.switch != SWITCH:
+            text = f"a container of podman keeps its address in its own network, and --switch {request.switch} is for others"
+            raise _refused("switch-of-podman", text, "Leave --switch out.")
         return dataclasses.replace(request, pid=found.pid, switch=interface.KIND), found
     trees = tuple(dict.fromkeys((*request.along.copy_trees, root(found))))
     along = dataclasses.replace(request.along, copy_trees=trees)
