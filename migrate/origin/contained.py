@@ -33,7 +33,7 @@ def resolved(request: Request) -> tuple[Request, Container | None]:
     found = _found(request.named.container)
     if isinstance(found, Podman):  # its files are in a layer of podman's, which goes in its own way
         if request.switch != SWITCH:
-            text = f"a container of podman keeps its address in its own network, and --switch {request.switch} is for others"
+            text = f"--switch {request.switch} is not for a container of podman, whose network moves with it"
             raise _refused("switch-of-podman", text, "Leave --switch out.")
         return dataclasses.replace(request, pid=found.pid, switch=interface.KIND), found
     trees = tuple(dict.fromkeys((*request.along.copy_trees, root(found))))
