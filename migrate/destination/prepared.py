@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Generator, Iterable
+from typing import Any
 
 from migrate.criu import worker
 from migrate.destination import announced, built, still_free
@@ -95,8 +96,10 @@ class Prepared(Undoable):
         still_free.require(listening)
         still_free.require_udp(self._images.directory)
         self._files.require_unwritten()
+        with timed("later"):
+            later = ready.filling.prepare(self._images.directory, ready.worker.heed)
         with meanwhile.require_none(), timed("build"), self._initial_windows(icis):
-            rest = self._build()
+            rest = self._build(later=later)
         meanwhile.close()
         pids = self._numbers([task.pid for task in restore.tasks])
         notes += self._images.mark_segments(pids[ready.root])
@@ -127,8 +130,11 @@ class Prepared(Undoable):
             self.trail.journal.did(entries.Routes(tuple(route.hex() for route in windows.routes)))
         return windows
 
-    def _build(self) -> Generator[worker.Stage, bool | None, None]:
-        """Have CRIU build the tree, until it waits for our word; what it does after that."""
+    def _build(self, *, later: bool) -> Generator[worker.Stage, bool | None, None]:
+        """Have CRIU build the tree, until it waits for our word; what it does after that.
+
+        :param later: it leaves out memory, and asks who fills it in.
+        """
         criu, request = self._ready.worker, self._ready.request
         self._note_tree(())
         self.trail.journal.did(entries.Criu(criu.pid, criu.start))
@@ -136,7 +142,7 @@ class Prepared(Undoable):
             self._images.directory,
             "restore.log",
             timeout_s=request.timeout_s,
-            more=functools.partial(self._ready.runtime.restore_options, shell_job=request.shell_job),
+            more=functools.partial(self._more, later),
         )
         steps = criu.restore(options)
         self.trail.first.callback(steps.close)
@@ -147,6 +153,10 @@ class Prepared(Undoable):
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps
         raise CriuError("CRIU ended before the tree was built")
+
+    def _more(self, later: bool, opts: Any) -> None:
+        self._ready.runtime.restore_options(opts, shell_job=self._ready.request.shell_job)
+        opts.lazy_pages = later
 
     def _note_tree(self, pids: Iterable[int]) -> None:
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""

@@ -44,8 +44,8 @@ class Filling(Protocol):
         :raises MigrateError: the tree must not run.
         """
 
-    def finish(self, heed: Callable[[], None] = nothing) -> Filled:
-        """Wait until all is filled in, or for ``limits.FILL_S``."""
+    def finish(self, most_s: float) -> Filled:
+        """Wait until all is filled in, at most for so long, and for ``limits.FILL_S``."""
 
     def close(self) -> None:
         """Hang up: it ends, unless the tree was kept. May be called twice."""
@@ -75,7 +75,7 @@ class AtOnce:
     def keep(self, tasks: Sequence[Identity]) -> None:
         """Nothing to do."""
 
-    def finish(self, heed: Callable[[], None] = nothing) -> Filled:
+    def finish(self, most_s: float) -> Filled:
         """Nothing to wait for."""
         return Filled()
 
@@ -117,12 +117,12 @@ class Later:
         if self._needed:
             self._ask("kept", nothing, keep=list(tasks))
 
-    def finish(self, heed: Callable[[], None] = nothing) -> Filled:
+    def finish(self, most_s: float) -> Filled:
         """See :class:`Filling`."""
         if not self._needed:
             return Filled()
         try:
-            said = self._hear(time.monotonic() + limits.FILL_S, heed)
+            said = self._hear(time.monotonic() + min(most_s, limits.FILL_S), nothing)
         except CriuError as error:
             said = {"error": str(error)}
         if "error" in said:

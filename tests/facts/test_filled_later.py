@@ -129,7 +129,7 @@ class Restored:
                     os.kill(stage.pid, signal.SIGUSR2)
                 if stage.name == "pre-resume":
                     run(self)
-            self.filled = self.filling.finish()
+            self.filled = self.filling.finish(TIMEOUT_S)
         finally:
             self.criu.close()
             self.filling.close()
