@@ -59,6 +59,10 @@ WORDS = {
         "Wait until that has ended, and leave process {what} alone: the process could end with it. If a migration"
         " has died, migrate --recover.",
     ),
+    "incomplete": Words(
+        "{who} has come here a moment ago, and some of its memory is still being filled in",
+        "Try again in a moment. If it stays so, look for who does it: pgrep -af 'memory.filler|lazy-pages'.",
+    ),
     "frozen": Words(
         "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",
         "Thaw it: systemctl thaw UNIT, docker unpause; if an earlier migration froze it, migrate --recover.",

@@ -20,6 +20,7 @@ from migrate.inventory import (
     cramped,
     cut_in_two,
     exit_signals,
+    incomplete,
     kernel_limits,
     locked,
     looked_at_twice,
@@ -131,6 +132,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
     inside = {task.pid for task in found.tasks}
     found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
+    found.obstacles.extend(incomplete.obstacles(sorted(inside)))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
     found.obstacles.extend(namespaces.obstacles(root_pid, inside))

@@ -219,6 +219,9 @@ class Filler:
         if self._shared[_DONE] or not self._shared[_KEPT]:
             os._exit(0)
         os.close(first)
+        for one in self._criu:  # all is heard; the first may have closed it, and its number be another's now
+            one.detach()
+        self._criu.clear()
         self._first, self._second = False, []
         self._filling.hear_again()
         self._have_second()

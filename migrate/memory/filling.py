@@ -21,6 +21,7 @@ from migrate.memory import userfault
 from migrate.processes.identity import Identity
 from migrate.watch import first_readable, nothing
 
+PROGRAM = ("-m", "migrate.memory.filler")
 _MESSAGE_BYTES = 1 << 16
 _HINT = "Look for what ended it (the kernel's log says whether memory ran out), and try again."
 
@@ -94,7 +95,7 @@ class Later:
         self._needed = False
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "migrate.memory.filler"],
+                [sys.executable, *PROGRAM],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

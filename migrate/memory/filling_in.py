@@ -26,11 +26,16 @@ _PAUSE_MS = 1
 
 @dataclass(slots=True)
 class Space:
-    """One address space. :ivar waiting: pages that somebody waits for, and that could not be filled in yet."""
+    """One address space.
+
+    :ivar waiting: pages that somebody waits for, and that could not be filled in yet.
+    :ivar settled: since its last event something was filled in.
+    """
 
     descriptor: int
     missing: Missing
     waiting: set[int] = field(default_factory=set)
+    settled: bool = False
     ended: bool = False
 
     @property
@@ -71,7 +76,9 @@ class FillingIn:
 
     def hear_again(self) -> None:
         """We have been in the place of a process that has died since: do what it has heard."""
-        for number, event in self.heard.all():
+        for number, settled, event in self.heard.all():
+            if settled:
+                self.spaces[number].missing.settled()
             self._note(self.spaces[number], event)
         self.heard = Heard()
         for space in self.spaces:
@@ -102,10 +109,11 @@ class FillingIn:
             poll.poll(_PAUSE_MS)
 
     def _read(self, number: int, space: Space) -> Event | None:
-        return self.heard.read(number, space.descriptor)
+        return self.heard.read(number, space.settled, space.descriptor)
 
     def _note(self, space: Space, event: Event) -> None:
         """Do as the process has done."""
+        space.settled = False
         kind, first, second, third = event
         if kind == userfault.FORK:
             self.add(first, space.missing.forked())
@@ -115,7 +123,7 @@ class FillingIn:
             space.missing.forget(first, second)
         elif kind == userfault.UNMAP:
             for one in space.missing.unmapped(first, second):
-                self._fill(space, one)
+                self._fill_all(space, one.start, one.end)
 
     def _give(self, space: Space, page: int) -> bool:
         """Fill in a page that somebody waits for, and some behind it; whether that is settled."""
@@ -127,11 +135,23 @@ class FillingIn:
             userfault.wake(space.descriptor, page, PAGE_BYTES)
         return self._settled(space, number)
 
+    def _fill_all(self, space: Space, start: int, end: int) -> None:
+        """Fill in what is missing of these bytes; what cannot be is not missing any more."""
+        while start < end and not space.ended:
+            piece = space.missing.at(start, end - start)
+            if piece is None:
+                start += PAGE_BYTES
+            elif not self._fill(space, piece):
+                return  # there is more to be heard first
+
     def _fill(self, space: Space, piece: Piece) -> bool:
         """Fill in *piece*, or some of it from its beginning on; whether that is settled: nothing is to be waited for."""
         start, end, source, _ = piece
         done, number = userfault.copy(space.descriptor, start, source, end - start)
         self.filled_bytes += done
+        if done or number in (0, errno.EEXIST):
+            space.missing.settled()
+            space.settled = True
         space.missing.forget(start, start + done)
         if done or not number:
             return True

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from migrate.memory.userfault import FAULT, MESSAGE_BYTES, Event, parse
 
-_SPACE = struct.Struct("=Q")
+_SPACE = struct.Struct("=II")
 _ENTRY_BYTES = _SPACE.size + MESSAGE_BYTES
 #: So many events until another one is needed.
 ENTRIES = 1 << 14
@@ -35,13 +35,14 @@ class Heard:
         """Whether there is no room for another event."""
         return self._next == ENTRIES
 
-    def read(self, space: int, descriptor: int) -> Event | None:
+    def read(self, space: int, settled: bool, descriptor: int) -> Event | None:
         """Read the next event of an address space; None: there is none.
 
-        :param space: its number. :raises OSError: the descriptor cannot be read.
+        :param space: its number. :param settled: whether all that was told before is (:meth:`Missing.settled`).
+        :raises OSError: the descriptor cannot be read.
         """
         at = self._next * _ENTRY_BYTES
-        _SPACE.pack_into(self._memory, at, space)
+        _SPACE.pack_into(self._memory, at, space, settled)
         place = self._view[at + _SPACE.size : at + _ENTRY_BYTES]
         try:
             if os.readv(descriptor, [place]) != MESSAGE_BYTES:
@@ -53,10 +54,11 @@ class Heard:
             self._next += 1
         return event
 
-    def all(self) -> Iterator[tuple[int, Event]]:
-        """Number of the address space and event, of all that were noted."""
+    def all(self) -> Iterator[tuple[int, bool, Event]]:
+        """Number of the address space, whether it was settled before, and event, of all that were noted."""
         for at in range(0, ENTRIES * _ENTRY_BYTES, _ENTRY_BYTES):
             event = parse(self._memory[at + _SPACE.size : at + _ENTRY_BYTES])
             if event.kind in (0, FAULT):
                 return
-            yield _SPACE.unpack_from(self._memory, at)[0], event
+            space, settled = _SPACE.unpack_from(self._memory, at)
+            yield space, bool(settled), event

@@ -19,7 +19,7 @@ from migrate.memory.pagemap import PAGE_BYTES
 class Piece(NamedTuple):
     """Missing memory: the bytes *start* to *end*, whose content begins at *source*.
 
-    :ivar moved: it came to this place while the process ran.
+    :ivar moved: it came to this place since it was last sure that all has been told.
     """
 
     start: int
@@ -40,6 +40,7 @@ class Missing:
 
     def __init__(self, pieces: Iterable[Piece] = ()) -> None:
         self._pieces = list(pieces)
+        self._moved = any(one.moved for one in self._pieces)
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -76,8 +77,8 @@ class Missing:
         """These bytes were unmapped.
 
         :return: what is left of them: something that was moved there. The kernel tells of both when it has done
-            them, and of the second first if two threads did them at once. So it is kept, and to be filled in now:
-            where nothing is mapped that fails, and it is to be forgotten.
+            them, and of the second first if two threads did them at once. So it is kept, and all of it to be filled
+            in now: where nothing is mapped that fails, and it is to be forgotten.
         """
         kept = [one for one in self._cut(start, end) if one.moved]
         self._insert(kept)
@@ -87,14 +88,20 @@ class Missing:
         """These bytes were moved from *old* to *new* (mremap(2)); what was there before is gone."""
         taken = self._cut(old, old + size)
         self._cut(new, new + size)
-        shift = new - old
+        shift, self._moved = new - old, True
         self._insert(
             [Piece(one.start + shift, one.end + shift, one.source, moved=True) for one in taken],
         )
 
     def forked(self) -> Missing:
         """What is missing in a child that was made now."""
-        return Missing(self._pieces)
+        return Missing(one._replace(moved=False) for one in self._pieces)
+
+    def settled(self) -> None:
+        """The kernel has just filled in something: there was nothing that it had done and not told."""
+        if self._moved:
+            self._pieces = [one._replace(moved=False) for one in self._pieces]
+            self._moved = False
 
     def _insert(self, pieces: list[Piece]) -> None:
         """Put *pieces*, ascending, where none is."""

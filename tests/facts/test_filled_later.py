@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import select
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 from migrate import place
 from migrate.criu.worker import Options, Worker
 from migrate.memory.ahead import SentAhead
+from migrate.memory import filling
 from migrate.memory.filling import Later
 from migrate.memory.later_images import PARENT
 from migrate.processes import identity
@@ -30,6 +32,8 @@ WORKLOAD = Path(__file__).parents[1] / "workloads" / "shifting.py"
 MEGABYTES = 96
 PR_SET_CHILD_SUBREAPER = 36
 TIMEOUT_S = 60
+#: When CRIU has let it run.
+RUNS = "runs"
 
 
 class Shifting:
@@ -116,7 +120,7 @@ class Restored:
     :ivar is_later: whether some of its memory is not there yet. :ivar second: the second process that fills it in.
     """
 
-    def __init__(self, images: Path, run: Callable[[Restored], None]) -> None:
+    def __init__(self, images: Path, when: str, run: Callable[[Restored], None]) -> None:
         self.filling = Later()
         self.criu = Worker(role="destination")
         try:
@@ -127,8 +131,10 @@ class Restored:
                     self.filling.check()
                     self.filling.keep([identity.identity(pid) for pid in tree.tasks(stage.pid)])
                     os.kill(stage.pid, signal.SIGUSR2)
-                if stage.name == "pre-resume":
+                if stage.name == when:
                     run(self)
+            if when == RUNS:
+                run(self)
             self.filled = self.filling.finish(TIMEOUT_S)
         finally:
             self.criu.close()
@@ -161,17 +167,24 @@ def second_is_killed(restored: Restored) -> None:
     os.kill(restored.second(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is filled in page by page, so that much happens meanwhile."""
+    program = "from migrate.memory import filler, filling_in; filling_in.CHUNK_BYTES = 4096; filler.main()"
+    monkeypatch.setattr(filling, "PROGRAM", ("-c", program))
+
+
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("when", ["pre-resume", RUNS])
 @pytest.mark.parametrize("meanwhile", [nothing, first_is_killed, second_is_killed])
 def test_a_process_that_changes_its_memory_meanwhile(
-    images: Path, tmp_path: Path, seed: int, meanwhile: Callable[[Restored], None]
+    images: Path, tmp_path: Path, when: str, meanwhile: Callable[[Restored], None]
 ) -> None:
-    shifting = Shifting(tmp_path, seed, MEGABYTES)
+    shifting = Shifting(tmp_path, random.randrange(1 << 30), MEGABYTES)
     try:
         shifting.judge()
         dump(shifting.pid, images)
-        restored = Restored(images, meanwhile)
-        print(restored.filled.__dict__)
+        restored = Restored(images, when, meanwhile)
         assert restored.filled.problem == ""
         assert restored.filled.size_bytes > MEGABYTES << 17
         shifting.judge()

@@ -68,7 +68,13 @@ class Process(RuleBasedStateMachine):
 
     @rule()
     def forks(self) -> None:
-        self.children.append((self.missing.forked(), dict(self.table)))
+        table = {page: (source, False) for page, (source, _) in self.table.items()}
+        self.children.append((self.missing.forked(), table))
+
+    @rule()
+    def all_is_told(self) -> None:
+        self.missing.settled()
+        self.table = {page: (source, False) for page, (source, _) in self.table.items()}
 
     @rule(most=COUNT)
     def is_filled(self, most: int) -> None:
