@@ -130,7 +130,7 @@ class Activated(Stage):
 
     def goodbye(self) -> tuple[Stage, pb.Goodbye]:
         """See :class:`migrate.destination.stage.Stage`."""
-        # The driver is in no hurry any more, and the process is not whole before: who moves it on would lose memory.
+        # The driver is in no hurry any more, and who moved the process on before would be refused.
         filled = self._ready.filling.finish(self._ready.request.timeout_s / 2)
         log.tell("filled in", size_bytes=filled.size_bytes, waited_for=filled.waited_for)
         problems = [*filter(None, [filled.problem]), *self._end()]

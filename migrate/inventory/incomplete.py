@@ -21,7 +21,7 @@ _MISSING = re.compile(r"^VmFlags:.* um( |$)", re.MULTILINE)
 def obstacles(pids: Iterable[int]) -> Iterator[Obstacle]:
     """Yield one for each of *pids* of whose memory some is waited for; nothing of those that have ended.
 
-    To look at all mappings takes the kernel some time for much memory: it is asked if there is anybody who fills in.
+    To look at all mappings takes the kernel some time for much memory: done if there is anybody who fills in.
     """
     if not any(map(_fills_in, proc.pids())):
         return

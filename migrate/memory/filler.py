@@ -2,14 +2,15 @@
 
 ``python -m migrate.memory.filler`` speaks on its standard input, a socket of packets, in JSON:
 
-- ``{"images": DIRECTORY}``: of these it serves CRIU; the answer says how much is ``later``, in bytes: for 0 nothing is;
-- ``{"keep": [[PID, START], ...]}``: the tree is given to this host, and about to run. Answered with ``kept``; until then
-  it ends when the other end of the socket is closed, from then on when all is filled in, which is the last it says:
-  ``filled``, in bytes, and ``waited_for``, how often somebody waited for a page.
+- ``{"images": DIRECTORY}``: of these it serves CRIU; the answer is how much is ``later``, in bytes: for 0 nothing;
+- ``{"keep": [[PID, START], ...]}``: the tree is given to this host, and about to run. Answered with ``kept``; until
+  then it ends when the other end of the socket is closed, from then on when all is filled in, which is the last it
+  says: ``filled``, in bytes, and ``waited_for``, how often somebody waited for a page.
 
 What it cannot do it answers with ``error``, a sentence. If nobody had the descriptors that CRIU gives it, what is
-missing would be zeros: so there is a second process, which has them too, as it shares the table of descriptors, and
-the events that were read (:mod:`migrate.memory.heard`). It waits for the end of the first one, and goes on in its place.
+missing would be zeros: so there is a second process, which has them too, as it shares the table of descriptors,
+and the events that were read (:mod:`migrate.memory.heard`). It waits for the end of the first one, and goes on in
+its place.
 
 Source: criu/uffd.c for what CRIU says on its socket; clone(2), CLONE_FILES.
 """
@@ -21,6 +22,7 @@ import ctypes
 import json
 import mmap
 import os
+import resource
 import select
 import signal
 import socket
@@ -245,6 +247,8 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # a lack of memory is not for us to pay
         Path("/proc/self/oom_score_adj").write_text("-1000")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each child that the tree forks is one more
     live(Filler(socket.socket(fileno=0)))
 
 

@@ -37,7 +37,7 @@ class Filling(Protocol):
         """
 
     def check(self) -> None:
-        """Return while it lives, or is not needed. :raises CriuError: it has ended, and the tree must not run."""
+        """Return while it lives, or is not needed. :raises CriuError: it has ended, and no tree may run."""
 
     def keep(self, tasks: Sequence[Identity]) -> None:
         """The tree, *tasks*, is about to run: from now on it goes on without us.
@@ -127,7 +127,9 @@ class Later:
         except CriuError as error:
             said = {"error": str(error)}
         if "error" in said:
-            return Filled(problem=f"the memory of the process was not seen whole on the destination: {said['error']}")
+            return Filled(
+                problem=f"the memory of the process was not seen whole on the destination: {said['error']}"
+            )
         return Filled(said["filled"], said["waited_for"])
 
     def close(self) -> None:

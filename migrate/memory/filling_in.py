@@ -145,7 +145,7 @@ class FillingIn:
                 return  # there is more to be heard first
 
     def _fill(self, space: Space, piece: Piece) -> bool:
-        """Fill in *piece*, or some of it from its beginning on; whether that is settled: nothing is to be waited for."""
+        """Fill in *piece*, or some of it from its beginning on; False: something is to be waited for first."""
         start, end, source, _ = piece
         done, number = userfault.copy(space.descriptor, start, source, end - start)
         self.filled_bytes += done
@@ -159,6 +159,8 @@ class FillingIn:
             # It begins in one mapping and ends in another.
             half = (end - start) // PAGE_BYTES // 2 * PAGE_BYTES
             return self._fill(space, piece.part(start, start + half))
+        if number in (errno.ENOENT, errno.EINVAL) and not userfault.all_is_told(space.descriptor):
+            return False
         if number in (errno.EEXIST, errno.ENOENT, errno.EINVAL):
             # It is there already, or nothing is mapped there that we could fill in.
             space.missing.forget(start, start + PAGE_BYTES)

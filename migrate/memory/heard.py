@@ -1,8 +1,8 @@
 """What was heard of address spaces, in memory that two processes share: if one dies the other knows as much.
 
 The kernel lets a process go on as soon as its event is read, so between the reading and the noting there must be
-nothing: the read itself puts it here. An entry counts if the event in it is one to be noted; of a fault, which is not,
-the place is used again.
+nothing: the read itself puts it here. An entry counts if the event in it is one to be noted; of a fault, which is
+not, the place is used again.
 """
 
 from __future__ import annotations

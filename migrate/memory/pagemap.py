@@ -112,7 +112,7 @@ def _framed(message: bytes) -> bytes:
 
 
 def messages(data: bytes) -> Iterator[bytes]:
-    """What follows the magic numbers of an image of CRIU's, each as it is behind its length. :raises ValueError: cut."""
+    """The messages of an image of CRIU's, behind its magic numbers. :raises ValueError: it is cut."""
     offset = len(_MAGICS)
     while offset < len(data):
         if offset + _U32.size > len(data):

@@ -74,10 +74,18 @@ def copy(descriptor: int, start: int, source: int, size: int) -> tuple[int, int]
 
     :return: how many were filled in; why no more, an errno: EEXIST: the next page is there; EAGAIN: the process is
         changing its mappings, and this can go on when the event was read; ENOENT: not within one mapping of those
-        that are waited for; ESRCH: the process has ended; ENOMEM.
+        that are waited for, which may be since it was moved and we have not read so, see :func:`all_is_told`; ESRCH: the process has ended; ENOMEM.
     """
     argument = bytearray(_COPYING.pack(start, source, size, 0, 0))
     return _filled(descriptor, _COPY, argument, _COPYING)
+
+
+def all_is_told(descriptor: int) -> bool:
+    """Whether the process has not changed its mappings without our having read so: False while it is at it.
+
+    The kernel looks at that before it refuses to fill in nothing at all (fs/userfaultfd.c userfaultfd_copy()).
+    """
+    return copy(descriptor, _FIRST, 0, 0)[1] != errno.EAGAIN
 
 
 def zero(descriptor: int, start: int) -> int:

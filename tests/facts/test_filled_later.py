@@ -21,8 +21,8 @@ import pytest
 
 from migrate import place
 from migrate.criu.worker import Options, Worker
-from migrate.memory.ahead import SentAhead
 from migrate.memory import filling
+from migrate.memory.ahead import SentAhead
 from migrate.memory.filling import Later
 from migrate.memory.later_images import PARENT
 from migrate.processes import identity
@@ -58,10 +58,16 @@ class Shifting:
         """What it says next."""
         while b"\n" not in self._left:
             ready, _, _ = select.select([self._fifo], [], [], TIMEOUT_S)
-            assert ready, "it is silent"
+            assert ready, f"it is silent: {self._state()}"
             self._left += os.read(self._fifo, 4096)
         line, _, self._left = self._left.partition(b"\n")
         return line.decode()
+
+    def _state(self) -> list[tuple[str, str]]:
+        """Where each of its threads is, and of its children."""
+        pids = [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+        tasks = [one for pid in pids for one in sorted(Path(f"/proc/{pid}/task").iterdir())]
+        return [(str(one), (one / "wchan").read_text() + (one / "syscall").read_text()) for one in tasks]
 
     def judge(self) -> None:
         """All that it has in memory is right."""

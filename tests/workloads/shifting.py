@@ -1,8 +1,9 @@
-"""``shifting.py SEED MEGABYTES FIFO``: two threads and their children do to memory what a program may, and know what is in it.
+"""``shifting.py SEED MEGABYTES FIFO``: two threads do to memory what a program may, and know what is in it.
 
-Each thread has its own regions. It writes, reads, moves, grows, unmaps, gives back and maps pages as its random numbers say, and
-forks children that look at everything they have inherited; every page that is looked at is compared with what it must be. What
-is wrong is written to the FIFO at once. On SIGUSR1 each looks at all of it, and says ``OK STEPS``. They fork from SIGUSR2 on.
+Each thread has its own regions. It writes, reads, moves, grows, unmaps, gives back and maps pages as its random
+numbers say, and forks children that look at what they have inherited; every page that is looked at is compared with
+what it must be. What is wrong is written to the FIFO at once. On SIGUSR1 each looks at all of it, and says ``OK
+STEPS``. They fork from SIGUSR2 on.
 """
 
 from __future__ import annotations

@@ -67,7 +67,11 @@ def test_what_the_driver_is_told(world: World) -> None:
     [
         ("prepare", "Prepared", ["worker.check", "lease.renew"]),
         ("restore", "Restored", ["built.require", "worker.check", "filling.check", "lease.renew"]),
-        ("switch", "Switched", ["built.require", "worker.check", "filling.check", "lease.renew", "switch.renew"]),
+        (
+            "switch",
+            "Switched",
+            ["built.require", "worker.check", "filling.check", "lease.renew", "switch.renew"],
+        ),
         ("commit", "Activated", []),
         ("goodbye", "Left", []),
     ],
@@ -108,11 +112,18 @@ def test_any_call_fails(world: World, call: int) -> None:
         assert call > len(world.calls) or world.calls[call - 1] in done_without
         return
     if "+ACTIVATED" in before:
-        assert after == ["arrived.keep", "worker.close", "filling.close", "tidy", "+MOVED", "guardian.wait_end"]
+        assert after == [
+            "arrived.keep",
+            "worker.close",
+            "filling.close",
+            "tidy",
+            "+MOVED",
+            "guardian.wait_end",
+        ]
         assert (world.stage, world.destination.not_here) == ("Left", False)
         assert said == ("the process runs on the destination", [])
     else:
-        expected = (["worker.close"] if "called_off" in before else [])
+        expected = ["worker.close"] if "called_off" in before else []
         expected += (["filling.close"] if "filling" in before else []) + ["roll_back"]
         expected += (["capture.take"] if "switch.switch" in before else []) + [
             "+ROLLED_BACK",

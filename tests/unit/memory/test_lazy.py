@@ -40,7 +40,9 @@ def spans(*tasks: list[pb.vma_entry]) -> list[list[tuple[int, int]]]:
     ],
 )
 def test_what_is_of_another_kind_is_restored_at_once(other: int) -> None:
-    assert spans([mapping(1), mapping(9, **other), mapping(20, status=REGULAR | HEAP)]) == [[(1, 5), (20, 24)]]
+    assert spans([mapping(1), mapping(9, **other), mapping(20, status=REGULAR | HEAP)]) == [
+        [(1, 5), (20, 24)]
+    ]
 
 
 def test_what_two_processes_may_share_is_restored_at_once() -> None:
@@ -57,12 +59,9 @@ def test_only_what_is_allowed_stays_marked(pages: set[int], edges: list[int]) ->
     runs = [Run(page * PAGE_BYTES, 1, PE_PRESENT | (PE_LAZY if page % 7 else 0)) for page in sorted(pages)]
     allowed = list(zip(edges[::2], edges[1::2], strict=False))
     found = lazy.marked(runs, [(start * PAGE_BYTES, end * PAGE_BYTES) for start, end in allowed])
-    by_page = {
-        run.start // PAGE_BYTES + number: run.flags for run in found for number in range(run.pages)
-    }
+    by_page = {run.start // PAGE_BYTES + number: run.flags for run in found for number in range(run.pages)}
     assert by_page == {
-        page: PE_PRESENT
-        | (PE_LAZY if page % 7 and any(start <= page < end for start, end in allowed) else 0)
+        page: PE_PRESENT | (PE_LAZY if page % 7 and any(start <= page < end for start, end in allowed) else 0)
         for page in pages
     }
 
@@ -79,7 +78,9 @@ def places(*levels: Level) -> list[tuple[int, int, int, int]]:
 
 
 def test_the_content_is_in_the_newest_image_that_has_it() -> None:
-    top = level(0, (1, 2, PE_PRESENT), (3, 1, PE_PRESENT | PE_LAZY), (4, 6, PE_PARENT | PE_LAZY), (10, 1, PE_PARENT))
+    top = level(
+        0, (1, 2, PE_PRESENT), (3, 1, PE_PRESENT | PE_LAZY), (4, 6, PE_PARENT | PE_LAZY), (10, 1, PE_PARENT)
+    )
     middle = level(1, (4, 1, PE_PARENT), (5, 2, PE_PRESENT), (7, 4, PE_PARENT))
     bottom = level(2, (3, 20, PE_PRESENT))
     assert places(top, middle, bottom) == [(3, 4, 0, 2), (4, 5, 2, 1), (5, 7, 1, 0), (7, 10, 2, 4)]
