@@ -48,7 +48,7 @@ class Begun(Undoable):
         self.use_up()
         trail, request = self.trail, self._request
         keeps = runtime.find(request.runtime)
-        later = filling.start(wanted=not self._errand.container.name)
+        later = filling.start(wanted=filling.IS_USED and not self._errand.container.name)
         trail.first.callback(later.close)
         waiting = Waiting(self._errand, request, trail)
         if waiting.needs_no_file:

@@ -96,10 +96,8 @@ class Prepared(Undoable):
         still_free.require(listening)
         still_free.require_udp(self._images.directory)
         self._files.require_unwritten()
-        with timed("later"):
-            later = ready.filling.prepare(self._images.directory, ready.worker.heed)
         with meanwhile.require_none(), timed("build"), self._initial_windows(icis):
-            rest = self._build(later=later)
+            rest = self._build()
         meanwhile.close()
         pids = self._numbers([task.pid for task in restore.tasks])
         notes += self._images.mark_segments(pids[ready.root])
@@ -130,11 +128,10 @@ class Prepared(Undoable):
             self.trail.journal.did(entries.Routes(tuple(route.hex() for route in windows.routes)))
         return windows
 
-    def _build(self, *, later: bool) -> Generator[worker.Stage, bool | None, None]:
-        """Have CRIU build the tree, until it waits for our word; what it does after that.
-
-        :param later: it leaves out memory, and asks who fills it in.
-        """
+    def _build(self) -> Generator[worker.Stage, bool | None, None]:
+        """Have CRIU build the tree, until it waits for our word; what it does after that."""
+        with self._ready.errand.timed("later"):
+            later = self._ready.filling.prepare(self._images.directory, self._ready.worker.heed)
         criu, request = self._ready.worker, self._ready.request
         self._note_tree(())
         self.trail.journal.did(entries.Criu(criu.pid, criu.start))

@@ -132,7 +132,6 @@ def _inspect(root_pid: int) -> ProcessInventory:
     inside = {task.pid for task in found.tasks}
     found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
-    found.obstacles.extend(incomplete.obstacles(sorted(inside)))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
     found.obstacles.extend(of_its_session.obstacles(root_pid, found.tasks))
     found.obstacles.extend(namespaces.obstacles(root_pid, inside))
@@ -147,6 +146,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
+    found.obstacles.extend(incomplete.obstacles([task.pid for task in found.tasks]))
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))

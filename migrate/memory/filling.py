@@ -21,6 +21,9 @@ from migrate.memory import userfault
 from migrate.processes.identity import Identity
 from migrate.watch import first_readable, nothing
 
+#: Whether the destination does it so. Off: what a process with threads may do meanwhile has been tried too little,
+#: and wrong memory is worse than a long gap. The tests of this room have it on.
+IS_USED = False
 PROGRAM = ("-m", "migrate.memory.filler")
 _MESSAGE_BYTES = 1 << 16
 _HINT = "Look for what ended it (the kernel's log says whether memory ran out), and try again."
@@ -55,7 +58,7 @@ class Filling(Protocol):
 class Filled:
     """What came of it.
 
-    :ivar size_bytes: so much was filled in after the restore. :ivar waited_for: so often somebody waited for a page.
+    :ivar size_bytes: so much was filled in after the restore. :ivar waited_for: how often somebody waited.
     :ivar problem: a sentence: what is not well; "" when nothing is.
     """
 

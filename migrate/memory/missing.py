@@ -61,7 +61,7 @@ class Missing:
         return one.part(max(one.start, one.end - most_bytes), one.end)
 
     def at(self, address: int, most_bytes: int) -> Piece | None:
-        """What is missing from the page of *address* (any address) on, up to *most_bytes*; None: that page is not."""
+        """What is missing from the page of any *address* on, up to *most_bytes*; None: that page is not."""
         page = address // PAGE_BYTES * PAGE_BYTES
         index = bisect_right(self._pieces, page, key=_start) - 1
         if index < 0 or self._pieces[index].end <= page:

@@ -74,7 +74,8 @@ def copy(descriptor: int, start: int, source: int, size: int) -> tuple[int, int]
 
     :return: how many were filled in; why no more, an errno: EEXIST: the next page is there; EAGAIN: the process is
         changing its mappings, and this can go on when the event was read; ENOENT: not within one mapping of those
-        that are waited for, which may be since it was moved and we have not read so, see :func:`all_is_told`; ESRCH: the process has ended; ENOMEM.
+        that are waited for, which may be since it was moved and we have not read so (:func:`all_is_told`); ESRCH:
+        the process has ended; ENOMEM.
     """
     argument = bytearray(_COPYING.pack(start, source, size, 0, 0))
     return _filled(descriptor, _COPY, argument, _COPYING)

@@ -21,6 +21,7 @@ import pytest
 
 from migrate import place
 from migrate.criu.worker import Options, Worker
+from migrate.inventory import incomplete
 from migrate.memory import filling
 from migrate.memory.ahead import SentAhead
 from migrate.memory.filling import Later
@@ -194,5 +195,22 @@ def test_a_process_that_changes_its_memory_meanwhile(
         assert restored.filled.problem == ""
         assert restored.filled.size_bytes > MEGABYTES << 17
         shifting.judge()
+    finally:
+        shifting.close()
+
+
+def test_meanwhile_it_is_not_moved_on(images: Path, tmp_path: Path) -> None:
+    """A dump would not find what is missing."""
+    found = []
+
+    def look(_: Restored) -> None:
+        found.extend(one.code for one in incomplete.obstacles([shifting.pid]))
+
+    shifting = Shifting(tmp_path, 1, MEGABYTES)
+    try:
+        dump(shifting.pid, images)
+        Restored(images, "pre-resume", look)
+        assert found == ["incomplete"]
+        assert list(incomplete.obstacles([shifting.pid])) == []
     finally:
         shifting.close()
