@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 
-from migrate import limits, switch
+from migrate import limits, problems, switch
+from migrate.errors import CriuError, SwitchError
 from migrate.gap.capture import Capture
 from migrate.gap.inject import Injector, Inlet
 from migrate.gap.lease import Lease
 from migrate.journal.journal import Journal
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import entries
+from migrate.switch import netlink as switch_netlink
 from tcpcp.criu import stages
 from tcpcp.endpoint.isolation import Flow, Isolation
 from tcpcp.kernel import netfilter, tracking
@@ -38,6 +41,7 @@ class Gate:
         ]
         self.switch = switch.make(request.switch_kind, "destination", journal.migration_id, addresses)
         self.switch.choose()
+        self._moving = {one.ip for one in addresses}
         self._isolation = Isolation(
             journal.migration_id, timeout_s=request.timeout_s + int(limits.FILTER_MARGIN_S)
         )
@@ -61,6 +65,24 @@ class Gate:
         self.switch.require_free()
         journal.did(entries.Switch(self.switch.details()))
         self.switch.prepare()
+
+    @contextlib.contextmanager
+    def needed(self, icis: Sequence[Ici]) -> Generator[None, None, None]:
+        """Meanwhile something is done that needs the addresses here, and fails without them in words of its own.
+
+        :raises SwitchError: it has failed, and one is not here any more.
+        """
+        try:
+            yield
+        except CriuError as error:
+            with switch_netlink.route("look at this host's addresses"):
+                wanted = {str(ici.local.ip) for ici in icis} | self._moving
+                gone = wanted - switch_netlink.here(wanted)
+            if not gone:
+                raise
+            text = f"{', '.join(sorted(gone))} was removed from this host while CRIU built the process"
+            hint = "Look for who removed it (ip monitor address), and try again."
+            raise SwitchError(text, hint=hint, details=problems.of(error).details) from error
 
     def keep_everything(self) -> None:
         """Keep what arrives from now on."""

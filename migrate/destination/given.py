@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
+from migrate import problems as of_errors
 from migrate.destination import built
 from migrate.destination.stage import Ending, Left, Ready, Settled, Stage
 from migrate.destination.tree import BuiltTree, Holders, Stands
 from migrate.errors import CriuError, MigrateError, ProtocolError
 from migrate.events import log
 from migrate.gap.packets import Segment
+from migrate.link import failure
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import arrived, records
 from migrate.states import State
@@ -134,7 +136,20 @@ class Activated(Stage):
         filled = self._ready.filling.finish(self._ready.request.timeout_s / 2)
         log.tell("filled in", size_bytes=filled.size_bytes, waited_for=filled.waited_for)
         problems = [*filter(None, [filled.problem]), *self._end()]
-        return Left(), pb.Goodbye(tasks=self._tree.built.now(), problems=problems)
+        return Left(), pb.Goodbye(
+            tasks=self._tree.built.now(),
+            problems=map(failure.sendable, problems),
+            notes=map(failure.sendable, self._not_reached()),
+        )
+
+    def _not_reached(self) -> list[str]:
+        """Sentences: why clients do not reach the process, which runs: what was switched has been undone by somebody."""
+        try:
+            self._ready.gate.switch.verify()
+        except (MigrateError, TcpcpError, OSError) as error:
+            said = of_errors.of(error)
+            return [" ".join(filter(None, (f"{said.text}: clients do not reach it.", said.hint)))]
+        return []
 
     def _end(self) -> list[str]:
         """Clean up; sentences: what could not be."""

@@ -96,7 +96,7 @@ class Prepared(Undoable):
         still_free.require(listening)
         still_free.require_udp(self._images.directory)
         self._files.require_unwritten()
-        with meanwhile.require_none(), timed("build"), self._initial_windows(icis):
+        with meanwhile.require_none(), timed("build"), ready.gate.needed(icis), self._initial_windows(icis):
             rest = self._build()
         meanwhile.close()
         pids = self._numbers([task.pid for task in restore.tasks])

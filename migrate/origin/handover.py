@@ -106,6 +106,7 @@ class Activated(Still):
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
         message_checks.check(goodbye)
         move.seen.last = list(goodbye.tasks)
+        report.notes += [f"{move.request.host}: {note}" for note in goodbye.notes]
         report.notes += [f"not cleaned up on {move.request.host}: {problem}" for problem in goodbye.problems]
         return Released(self.ready, self.attempt)
 

@@ -862,16 +862,18 @@ class Aborted(_message.Message):
     def __init__(self, undone: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[str]] = ..., packets: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
-    __slots__ = ("tasks", "problems", "outcome", "reason")
+    __slots__ = ("tasks", "problems", "notes", "outcome", "reason")
     TASKS_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
     problems: _containers.RepeatedScalarFieldContainer[str]
+    notes: _containers.RepeatedScalarFieldContainer[str]
     outcome: str
     reason: str
-    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., notes: _Optional[_Iterable[str]] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ("migration_id", "wait_ms")

@@ -147,10 +147,17 @@ class AtDestination:
         with netlink.route("look at this host's addresses"):
             wanted = {address.ip for address in self.addresses}
             missing = wanted - netlink.here(wanted)
-        if missing or f"migrate-{self.migration_id}" in nft.run("list tables"):
-            raise SwitchError(
-                f"this host does not answer for {', '.join(missing) or 'the service address'}",
-            )
+        if missing:
+            raise self._gone(missing)
+        if f"migrate-{self.migration_id}" in nft.run("list tables"):
+            raise SwitchError("this host does not answer for the service address")
+
+    def _gone(self, missing: set[str]) -> SwitchError:
+        verb = "is" if len(missing) == 1 else "are"
+        places = [place for place in self.placed if place[0] in missing]
+        commands = (f"ip address add {ip}/{length} dev {device}" for ip, length, _, device in places)
+        hint = f"Look for who removed it (ip monitor address), and add it there again: {'; '.join(commands)}"
+        return SwitchError(f"{', '.join(sorted(missing))} {verb} on no interface any more", hint=hint)
 
     def details(self) -> dict[str, Any]:
         """See :class:`migrate.switch.Switch`."""
