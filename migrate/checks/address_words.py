@@ -27,7 +27,7 @@ def uses(subject: Subject, ip: Ip) -> str:
     """What the address has to do with the process; behind a comma."""
     found = users(subject, ip)
     if found or str(ip) in subject.process.other_addresses:
-        return f"which the process uses for {names(found) or 'UDP or raw sockets'}"
+        return f"which the process uses for {names(found) or 'sockets without a connection (UDP, raw)'}"
     return "which --address names"
 
 

@@ -143,7 +143,7 @@ class Activated(Stage):
         )
 
     def _not_reached(self) -> list[str]:
-        """Sentences: why clients do not reach the process, which runs: what was switched has been undone by somebody."""
+        """Sentences: why clients do not reach the process, which runs: somebody has undone the switch."""
         try:
             self._ready.gate.switch.verify()
         except (MigrateError, TcpcpError, OSError) as error:

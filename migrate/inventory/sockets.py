@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ from tcpcp.kernel import diag, fields
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record.ici import State
 
+#: A descriptor, or a connection in the kernel's tables, that is not there any more, or was never one.
+_CLOSED = (errno.EBADF, errno.ESRCH, errno.ENOTSOCK, errno.ENOENT, errno.ESTALE, errno.ENOTCONN)
+
 
 @dataclass(slots=True)
 class Sockets:
@@ -44,6 +48,7 @@ class Sockets:
     :ivar names: unix sockets with a name, and UDP sockets with a port, each name once.
     :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
     :ivar groups: multicast groups that this host is in.
+    :ivar begun: TCP sockets that were in no table, or in whose place another one is by now.
     :ivar apart: inodes of unix sockets and of their other ends that seem to be outside, and what was said of it.
     """
 
@@ -54,6 +59,7 @@ class Sockets:
     seen: set[tuple[str, int]] = field(default_factory=set)
     groups: list[multicast.Group] = field(default_factory=list)
     apart: list[tuple[int, int, Obstacle]] = field(default_factory=list)
+    begun: list[HeldSocket] = field(default_factory=list)
 
 
 def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
@@ -73,9 +79,10 @@ def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
     with Lender() as lender:
         for one in held:
             if one.inode in table:
-                with _unless_closed():
+                with _unless_closed(one, found):
                     found.tcp.append(_tcp(lender, one, table[one.inode]))
         _collect_others(lender, others, {one.inode for one in held}, found, still=False)
+        _look_at_begun(lender, found)
     pids = [*pids]
     _look_again_at_peers(pids, found)
     found.tcp = ended_meanwhile.left_out(found.tcp, [table[one.inode] for one in held if one.inode in table])
@@ -106,14 +113,42 @@ def _look_again_at_peers(pids: list[int], found: Sockets) -> None:
         found.obstacles = [one for one in found.obstacles if one not in inside]
 
 
+def _look_at_begun(lender: Lender, found: Sockets) -> None:
+    """Add connections that were opened while the table was read: as long as they are borrowed they stay in it."""
+    known = {one.inode for one in found.tcp}
+    begun, found.begun = found.begun, []
+    for one in begun:
+        with _unless_closed(one, found), lender.borrow(*one.holders[0]) as borrowed:
+            if not socket_kinds.is_tcp(borrowed):
+                continue
+            entry = diag.one(borrowed)
+            if entry.inode not in known:
+                known.add(entry.inode)
+                found.tcp.append(_tcp(lender, HeldSocket(entry.inode, one.holders), entry))
+
+
 @contextlib.contextmanager
-def _unless_closed() -> Iterator[None]:
+def _borrowed(lender: Lender, held: HeldSocket) -> Iterator[socket.socket]:
+    """The socket *held*, and not another one that has got its descriptor's number since.
+
+    :raises KernelError: EBADF, it was closed.
+    """
+    pid, fd = held.holders[0]
+    with lender.borrow(pid, fd) as borrowed:
+        if os.fstat(borrowed.fileno()).st_ino != held.inode:
+            raise KernelError("another socket", errno.EBADF, f"descriptor {fd} of process {pid}")
+        yield borrowed
+
+
+@contextlib.contextmanager
+def _unless_closed(held: HeldSocket, found: Sockets) -> Iterator[None]:
     """Leave out a descriptor that was closed, or whose process has ended, since it was seen."""
     try:
         yield
     except KernelError as error:
-        if error.errno not in (errno.EBADF, errno.ESRCH, errno.ENOTSOCK):
+        if error.errno not in _CLOSED:
             raise
+        found.begun.append(held)
 
 
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
@@ -124,7 +159,7 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
     elif entry.md5:
         found.problem = f"{ports.name(found)}: TCP-MD5, whose keys would be lost"
     else:
-        with lender.borrow(found.pid, found.fd) as borrowed:
+        with _borrowed(lender, held) as borrowed:
             found.problem = _problem(borrowed, entry.state)
             if socket_filters.is_unreadable(borrowed):
                 found.problem = (
@@ -155,7 +190,7 @@ def _collect_others(
     cookie = socket_kinds.netns_cookie()
     found.groups = multicast.groups() if others else []
     for one in others:
-        with _unless_closed():
+        with _unless_closed(one, found):
             if one.inode in unix:
                 _unix(one, unix, inside, found)
                 _in_flight(one, found)
@@ -197,7 +232,7 @@ def _in_flight(held: HeldSocket, found: Sockets) -> None:
 def _asked(lender: Lender, held: HeldSocket, found: Sockets) -> None:
     """Report a filter of a unix socket that cannot be read, and who its other end is, if that is told differently
     after the move."""
-    with lender.borrow(*held.holders[0]) as borrowed:
+    with _borrowed(lender, held) as borrowed:
         if socket_filters.is_unreadable(borrowed):
             found.obstacles.append(_obstacle("socket-filter", held, ""))
         if who := peer_user.other_than_root(borrowed):
@@ -210,7 +245,7 @@ def _waiting(
     """Report a unix socket in which something waits that would not be read there as it would be here."""
     if not unix_queues.may_lose(row):
         return
-    with lender.borrow(*held.holders[0]) as borrowed:
+    with _borrowed(lender, held) as borrowed:
         if row.unread and (code := momentary.of_unix(borrowed)):
             found.obstacles.append(_obstacle(code, held, row.name))
         code, what = unix_queues.lost(borrowed, row, still=still)
@@ -226,7 +261,7 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
     if row.name and (row.name, row.file_inode) not in found.seen:
         found.seen.add((row.name, row.file_inode))
         pid, fd = held.holders[0]
-        with lender.borrow(pid, fd) as borrowed:
+        with _borrowed(lender, held) as borrowed:
             if (taken := unix_names.of_unix(borrowed, row.name, pid, fd)) is not None:
                 found.names.append(taken)
             code, what = unix_names.obstacle(borrowed, row.name, taken)
@@ -241,7 +276,7 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
     """Report a socket in no table: of another kind, of another namespace, or a TCP socket without a port."""
     pid, fd = held.holders[0]
-    with lender.borrow(pid, fd) as borrowed:
+    with _borrowed(lender, held) as borrowed:
         # Python asks no AF_VSOCK for one.
         if (its := socket_kinds.netns_cookie(borrowed)) and its != cookie:
             found.obstacles.append(_obstacle("socket-namespace", held, borrowed.family.name))
@@ -261,13 +296,28 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
         if (bound := names.of_interface(borrowed, pid, fd)) is not None:
             found.names.append(bound)
         if borrowed.family in (socket.AF_INET, socket.AF_INET6):
-            _add_address(borrowed, found)
+            if socket_kinds.is_tcp(borrowed) and not _is_unconnected(borrowed):
+                found.begun.append(held)  # it was not in the table, and is by now, or was for a moment
+            elif _is_held(held):
+                _add_address(borrowed, found)
             if group := multicast.joined(borrowed, found.groups):
                 found.obstacles.append(_obstacle("multicast", held, group))
             if socket_kinds.is_tcp(borrowed) and (lost := untold.problem(borrowed)):
                 found.obstacles.append(_obstacle("untold", held, lost))
             if (taken := names.of_udp(borrowed, pid, fd)) is not None:
                 found.names.append(taken)
+
+
+def _is_unconnected(sock: socket.socket) -> bool:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == State.CLOSE
+
+
+def _is_held(held: HeldSocket) -> bool:
+    """Whether it is still the program that has it: what it has closed while we had borrowed it is nobody's."""
+    pid, fd = held.holders[0]
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/fd/{fd}") == f"socket:[{held.inode}]"  # noqa: PTH115
+    return False
 
 
 def _add_address(sock: socket.socket, found: Sockets) -> None:
