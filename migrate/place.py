@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 #: Journals and locks; a tmpfs on every distribution, so a reboot forgets processes that it has ended.
@@ -19,6 +21,7 @@ SYSLOG = Path("/dev/log")
 #: Candidates for image directories.
 MEMORY = (Path("/dev/shm"), Path("/run"))
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -106,9 +109,50 @@ def choose_images(migration_id: str) -> Path:
     return image_root() / f"migrate-{_valid(migration_id)}"
 
 
-def make_images(directory: Path) -> None:
-    """Make what :func:`choose_images` has chosen, private to root; the journal names it by now."""
-    directory.mkdir(mode=0o700)
+def make_images(directory: Path) -> int:
+    """Make what :func:`choose_images` has chosen, private to root; the journal names it by now.
+
+    :return: a descriptor; as long as it, or one of :func:`hold_images`, is open, nobody takes the images for left.
+    """
+    while True:
+        directory.mkdir(mode=0o700)
+        held = hold_images(directory)
+        with contextlib.suppress(FileNotFoundError):  # taken for left before it was held
+            if os.path.samestat(os.fstat(held), directory.stat()):
+                return held
+        os.close(held)
+
+
+def hold_images(directory: Path) -> int:
+    """Need the images in *directory* as well, see :func:`make_images`. :raises OSError: they are not there."""
+    held = os.open(directory, _DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
+
+
+@contextlib.contextmanager
+def images_left() -> Generator[Iterator[tuple[str, Path]], None, None]:
+    """Image directories of this host that nobody needs: those without a journal here that no process holds.
+
+    Whoever shares these file systems, and not /run, holds what is his. Meanwhile nobody else gets hold of them.
+
+    :return: of each the migration's ID and the path.
+    """
+    with contextlib.ExitStack() as locks:
+        yield _images_left(locks)
+
+
+def _images_left(locks: contextlib.ExitStack) -> Iterator[tuple[str, Path]]:
+    for directory in sorted(one for root in MEMORY for one in root.glob("migrate-*")):
+        migration_id = directory.name.removeprefix("migrate-")
+        if not valid_id(migration_id):
+            continue
+        with contextlib.suppress(OSError):
+            held = os.open(directory, _DIRECTORY)
+            locks.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_ours_alone(os.fstat(held)) and not (home(migration_id) / "journal").exists():
+                yield migration_id, directory
 
 
 def tmpfs_in(mounts: bytes) -> set[str]:

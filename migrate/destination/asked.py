@@ -55,6 +55,7 @@ class Begun(Undoable):
             waiting.begin()
         gate = Gate(request, trail.journal, own_network=bool(self._errand.container.network))
         images = Incoming(request, trail.journal)
+        trail.guardian.hold_images(images.directory)
         slices.usual()  # takes a thread, which nobody has to wait for later
         trail.guardian.wait_ready()
         return Prepared(Ready(self._errand, request, trail, waiting, later, gate, keeps), images)

@@ -127,7 +127,7 @@ class Activated(Stage):
 
     def settle(self) -> Settled:
         """See :class:`migrate.destination.stage.Stage`. Its origin may not have heard: it will ask."""
-        arrived.keep(records.read(self._ready.trail.journal.directory))
+        arrived.keep(records.of(self._ready.trail.journal))
         return Left(), "the process runs on the destination", self._end()
 
     def goodbye(self) -> tuple[Stage, pb.Goodbye]:

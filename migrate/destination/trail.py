@@ -45,11 +45,11 @@ class Trail(Once):
         :return: what was undone and what could not be, as sentences.
         """
         self.first.close()
-        return undo.roll_back(records.read(self.journal.directory))
+        return undo.roll_back(records.of(self.journal))
 
     def tidy(self) -> list[str]:
         """Undo what a tree that runs here does not need; sentences: what could not be."""
-        return undo.tidy_destination(records.read(self.journal.directory))
+        return undo.tidy_destination(records.of(self.journal))
 
     def close(self, outcome: str, problems: list[str]) -> None:
         """Forget the journal, or leave it to the guardian with what could not be done."""

@@ -8,6 +8,9 @@ A journal is a directory ``/run/migrate/ID`` with
   ``{"did": WORD, ...}`` is an :class:`migrate.journal.entry.Entry`, ``{"state": NAME}`` a state, ``{"end":
   OUTCOME}`` closes it.
 
+Whoever has it open, the owner or its guardian, puts it back where somebody has removed it (``rm -rf``, a cleaner of
+old files): :meth:`Journal.keep`. One that is forgotten is emptied, so that it is known for such by its descriptor.
+
 A line cut by a crash was not followed by its action, and is ignored. Who reads it: :mod:`migrate.recovery.records`.
 """
 
@@ -56,12 +59,13 @@ class Journal:
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
         self._lock = self._file = -1
+        self._held: list[int] = []
         self._may = may
         first = {"id": migration_id, "role": role, "pid": pid, "other_host": other_host}
         first |= {"version": lines.VERSION, "owner": identity.identity(os.getpid())}
         try:
             self._lock = take_lock(self.directory, create=True)
-            self._file = os.open(self.directory / "journal", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+            self._file = _open(self.directory)
             first |= {"network": network} if network else {}
             self._write(first | ({"reach": reach.as_json()} if reach is not None else {}))
         except BaseException:  # nothing has been done yet, and nothing is left
@@ -82,25 +86,85 @@ class Journal:
         """Close it: nothing is left to undo."""
         self._write({"end": outcome})
 
+    def hold(self, descriptor: int) -> None:
+        """Have *descriptor* open as long as this is ours."""
+        self._held.append(descriptor)
+
+    def keep(self) -> None:
+        """Put it back if somebody has removed it.
+
+        :raises OSError, stored.NotOurs: that cannot be done.
+        """
+        if self._file < 0 or (data := lost(self._file)) is None:
+            return
+        log.tell("journal removed", put_back=str(self.directory))
+        lock, before = put_back(self.directory, data), self._lock
+        # The guardian waits for the old lock. What it has open is not to be carried out any more.
+        self._held.append(before)
+        os.ftruncate(self._file, 0)
+        os.close(self._file)
+        self._lock, self._file = lock, _open(self.directory)
+
     def remove(self) -> None:
         """Forget it, and let go of the lock."""
+        if self._file >= 0 and lost(self._file) is not None:
+            os.ftruncate(self._file, 0)
         forget(self.directory)
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of the lock and leave the journal for the guardian or for ``--recover``."""
-        for descriptor in (self._file, self._lock):
+        for descriptor in (*self._held, self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._lock = -1
+        self._held = []
 
     def _write(self, line: dict[str, Any]) -> None:
         log.detail("journal", **line)
+        self.keep()
         data = json.dumps(line).encode() + b"\n"
         before = os.fstat(self._file).st_size
         if os.write(self._file, data) != len(data):
             os.ftruncate(self._file, before)  # else the next line would be glued to this one
             raise OSError(errno.ENOSPC, "no space left for the journal", str(self.directory))
+
+
+def _open(directory: Path) -> int:
+    return os.open(directory / "journal", os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def lost(file: int) -> bytes | None:
+    """What a journal says, by its descriptor, if somebody has removed it; None if it is there, or was forgotten."""
+    if os.fstat(file).st_nlink:
+        return None
+    return os.pread(file, stored.MOST_BYTES, 0) or None
+
+
+def put_back(directory: Path, data: bytes) -> int:
+    """Make a journal anew that says *data*, whole at once; the descriptor that holds its lock.
+
+    :raises OSError, stored.NotOurs: that cannot be done.
+    """
+    stored.make()
+    directory.mkdir(mode=0o700, exist_ok=True)
+    lock = take_lock(directory, create=True)
+    try:
+        whole = directory / "journal.new"
+        whole.write_bytes(data)
+        whole.chmod(0o600)
+        whole.rename(directory / "journal")
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def holds_lock(directory: Path, descriptor: int) -> bool:
+    """Whether *descriptor* is that of the lock in *directory*, and not of one that was there before."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), (directory / "lock").stat())
+    return False
 
 
 def take_lock(directory: Path, *, wait: bool = False, create: bool = False) -> int:
@@ -165,4 +229,6 @@ def forget(directory: Path) -> None:
     with contextlib.suppress(OSError):
         directory.rename(gone)  # at once: nobody finds half of it
     for left in (gone, directory):
+        with contextlib.suppress(OSError):
+            os.truncate(left / "journal", 0)  # for who has it open
         shutil.rmtree(left, ignore_errors=True)

@@ -20,7 +20,7 @@ def clean_up(journal: Journal, how: Callable[[Record], list[str]], outcome: str)
     :return: what could not be done, whatever the reason: no memory or disk left, for example.
     """
     try:
-        left = how(records.read(journal.directory))
+        left = how(records.of(journal))
         if not left:
             journal.end(outcome)
     except Exception as error:

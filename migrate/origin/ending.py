@@ -95,7 +95,7 @@ class Ending:
             self._heed(found)
 
     def _read(self) -> Record:
-        return records.read(self._journal.directory)
+        return records.of(self._journal)
 
     def _runs_there(self, found: pb.Answer | None = None) -> None:
         """:param found: what the destination has said when it was asked."""

@@ -60,6 +60,7 @@ def _prepare(move: Move) -> Prepared:
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)
     images = _images(move, journal)
+    guardian.hold_images(images.directory)
     attempt = Attempt(move, images, hold)
     switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
     isolation = _isolation(move, journal)
@@ -133,7 +134,7 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
 def _images(move: Move, journal: Journal) -> Images:
     directory = place.choose_images(move.migration_id)
     journal.did(entries.Images(str(directory)))
-    place.make_images(directory)
+    journal.hold(place.make_images(directory))
     log.criu_in(directory)
 
     def send(piece: payloads.Piece) -> None:

@@ -20,10 +20,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from migrate import interrupt, limits, threads
+from migrate import interrupt, limits, place, threads
 from migrate.errors import MigrateError
 from migrate.events import log
 from migrate.gap.capture import Capture
@@ -76,9 +76,16 @@ class Guardian:
 
     def expect_end(self, gap_until: float) -> None:
         """The gap has to be over then, on the monotonic clock; whether the guardian lives shows :meth:`check`."""
+        self._tell(b"until", b"%f" % gap_until)
+
+    def hold_images(self, directory: Path) -> None:
+        """It needs the images in *directory* as long as it lives, see :func:`migrate.place.make_images`."""
+        self._tell(b"images", os.fsencode(directory))
+
+    def _tell(self, word: bytes, value: bytes) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            os.write(self._process.stdin.fileno(), b"%f\n" % gap_until)
+            os.write(self._process.stdin.fileno(), word + b" " + value + b"\n")
 
     def lives(self) -> bool:
         """Whether it has not ended."""
@@ -140,11 +147,31 @@ def _confirmed(record: Record) -> bool:
 
 
 def _keep_going(driver: identity.Identity) -> None:
-    """Continue *driver*, whenever it is stopped, from when its gap has to be over until it ends."""
+    """Continue *driver*, whenever it is stopped, from when its gap has to be over until it ends.
+
+    Before that it says which images are needed: they are held as long as we live.
+    """
+    for word, value in _told():
+        if word == b"images":
+            with contextlib.suppress(OSError):
+                place.hold_images(Path(os.fsdecode(value)))
+        else:
+            _continue(driver, float(value))
+
+
+def _told() -> Iterator[tuple[bytes, bytes]]:
+    """What the driver says, until it ends: a word, and its value."""
     # Not by sys.stdin, whose lock a thread that waits in it holds: the end of this program would wait for that.
-    if not (told := os.read(0, 64)):
-        return
-    time.sleep(max(0.0, float(told) - time.monotonic()))
+    said = b""
+    while more := os.read(0, 4096):
+        *lines, said = (said + more).split(b"\n")
+        for line in lines:
+            word, _, value = line.partition(b" ")
+            yield word, value
+
+
+def _continue(driver: identity.Identity, gap_until: float) -> None:
+    time.sleep(max(0.0, gap_until - time.monotonic()))
     while identity.alive(driver):
         with contextlib.suppress(ProcessLookupError):
             if identity.state(driver[0]) == "T":
@@ -164,7 +191,7 @@ def main() -> int:
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, 1)
     try:
-        lock = journal.take_lock(directory, wait=True)
+        lock = _wait(directory)
     except FileNotFoundError:
         return 0
     capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
@@ -175,6 +202,21 @@ def main() -> int:
     if settled is not None and _came_back(settled):
         announce_again(settled.record)
     return 0
+
+
+def _wait(directory: Path) -> int:
+    """Wait for the end of who has the journal, and put it back if it was removed; what holds its lock.
+
+    :raises FileNotFoundError: it was forgotten.
+    """
+    file = os.open(directory / "journal", os.O_RDONLY | os.O_CLOEXEC)
+    lock = journal.take_lock(directory, wait=True)
+    if (data := journal.lost(file)) is not None:
+        return journal.put_back(directory, data)
+    while not journal.holds_lock(directory, lock):  # its owner has put it back
+        os.close(lock)
+        lock = journal.take_lock(directory, wait=True)
+    return lock
 
 
 def _came_back(settled: Settled) -> bool:

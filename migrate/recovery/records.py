@@ -11,6 +11,7 @@ from migrate import place
 from migrate.errors import MigrateError
 from migrate.journal import lines, stored
 from migrate.journal.entry import Entry, Unreadable
+from migrate.journal.journal import Journal
 from migrate.processes import identity
 from migrate.recovery.entries import KINDS, Joined, words
 
@@ -66,6 +67,15 @@ class Record:
     def but(self, *kinds: type[Entry]) -> list[Entry]:
         """All others, likewise."""
         return [entry for entry in self.entries if entry.kind not in words(kinds)]
+
+
+def of(journal: Journal) -> Record:
+    """What *journal*, which is ours, says, also where somebody has removed it.
+
+    :raises OSError, MigrateError: it cannot be put back, or as :func:`read`.
+    """
+    journal.keep()
+    return read(journal.directory)
 
 
 def read(directory: Path) -> Record:

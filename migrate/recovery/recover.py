@@ -15,7 +15,7 @@ from migrate.errors import MigrateError, UsageError
 from migrate.events import log, who
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived, chronicle, doubt, records, settle, undo, whereabouts
+from migrate.recovery import arrived, chronicle, doubt, records, settle, unclaimed, undo, whereabouts
 from migrate.recovery.instructions import in_doubt, look, undecided
 from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict
@@ -63,7 +63,8 @@ def _look(report: Report) -> None:
     for migration_id in arrivals:
         said = whereabouts.sentence(whereabouts.find(migration_id, 0.0))
         report.notes.append(f"migration {migration_id} to here: {said}")
-    if not here and not arrivals:
+    report.notes += (left := unclaimed.remove())
+    if not here and not arrivals and not left:
         report.notes.append("nothing was left here by a migration")
 
 

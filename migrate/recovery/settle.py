@@ -198,6 +198,8 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
     :param note: told what was found, in sentences.
     :return: those that need a person.
     """
+    from migrate.recovery import unclaimed
+
     left = []
     for directory in journal.all_of_this_host():
         with journal.owned(directory) as owned:
@@ -209,6 +211,8 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
             note(sentence)
         if settled.verdict in (Verdict.IN_DOUBT, Verdict.UNFINISHED):
             left.append(settled)
+    for sentence in unclaimed.remove():
+        note(f"an earlier {sentence}")
     return left
 
 

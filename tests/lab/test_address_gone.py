@@ -1,4 +1,4 @@
-"""A service address that somebody removes from the destination, while the process is built there or after it runs."""
+"""A service address that somebody removes from the destination: while the process is built, or when it runs."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     made, patch = World(), monkeypatch.setattr
     patch(place, "STATE", tmp_path / "state")
     patch(place, "choose_images", lambda _: tmp_path)
-    patch(place, "make_images", made.function("place.make_images"))
+    patch(place, "make_images", lambda path: made.call("place.make_images") or os.open(path, os.O_RDONLY))
     _journal(made, monkeypatch)
     patch(trail, "Guardian", made.fake("guardian"))
     patch(trail.undo, "roll_back", lambda _: made.call("roll_back", (["undone"], made.problems)))
@@ -190,6 +191,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(asked.filling, "start", lambda **_: filler())
     switch = made.fake("switch", details={"kind": "address"})
     patch(gate.switch, "make", lambda *_: switch())
+    patch(gate.switch_netlink, "here", set)
     for name in ("Isolation", "Lease", "Injector", "Inlet"):
         patch(gate, name, made.fake(name.lower()))
     patch(gate, "Capture", made.fake("capture", take=[CAUGHT]))
