@@ -24,10 +24,14 @@ _MOST_DESCRIPTORS = 1 << 20
 #: How long a thread of ours computes when another one has something to do. Python's usual 5 ms, for which who comes
 #: back from a system call may wait each time, are a tenth of what a small process is frozen for.
 _SWITCH_S = 0.0005
+_LEAST_FILE_BYTES = 64 << 20
+#: Descriptors that we have at once, whatever moves.
+LEAST_DESCRIPTORS = 200
 #: A file: an image of CRIU's, of a small process. Addresses: our threads, with the stack and arena of each. Time of
 #: a processor, at whose end the kernel kills: what reads, compares and copies very much memory.
 _LEAST = (
-    (resource.RLIMIT_FSIZE, 64 << 20, "no file may be larger than {} bytes (ulimit -f)"),
+    (resource.RLIMIT_NOFILE, LEAST_DESCRIPTORS, "no process may have more than {} files open (ulimit -n)"),
+    (resource.RLIMIT_FSIZE, _LEAST_FILE_BYTES, "no file may be larger than {} bytes (ulimit -f)"),
     (resource.RLIMIT_AS, 1 << 30, "no process may have more than {} bytes of addresses (ulimit -v)"),
     (resource.RLIMIT_CPU, 3600, "no process may have a processor for more than {} s (ulimit -t)"),
 )
@@ -97,7 +101,7 @@ def _keep_byte_code_whole() -> None:
     Source: importlib._bootstrap_external._write_atomic(); https://github.com/python/cpython/issues/126606.
     """
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if largest != resource.RLIM_INFINITY and largest < _LEAST[0][1]:
+    if largest != resource.RLIM_INFINITY and largest < _LEAST_FILE_BYTES:
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 

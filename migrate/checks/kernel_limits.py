@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from migrate.checks.subject import DESTINATION, Subject
+from migrate.environment import LEAST_DESCRIPTORS
 from migrate.errors import Reason
 from migrate.units import size
 
 #: What driver and agent have open themselves.
-_SPARE_DESCRIPTORS = 200
+_SPARE_DESCRIPTORS = LEAST_DESCRIPTORS
 #: What CRIU has open itself in a task that it builds, above the task's own.
 _CRIUS_DESCRIPTORS = 100
 #: What CRIU has mapped itself in a task that it builds, or that it dumps.

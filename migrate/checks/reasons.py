@@ -173,6 +173,12 @@ def criu_works(subject: Subject) -> Iterator[Reason]:
                 " (python3-pycriu) for the Python that runs migrate."
             )
             yield Reason("criu-broken", role, host.criu_problem, remedy)
+        elif " /tmp/" in host.criu_problem:
+            text = f"CRIU cannot make what it needs in /tmp: {host.criu_problem}"
+            remedy = (
+                "Make /tmp writable: mount -o remount,rw /tmp, or mount -t tmpfs -o mode=1777 tmpfs /tmp."
+            )
+            yield Reason("criu-broken", role, text, remedy)
         elif host.criu_problem:
             text = f"CRIU {host.criu_version} does not work with kernel {host.kernel}: {host.criu_problem}"
             remedy = "Run `python3 -m migrate.criu.probe` there, and criu check, to see more."

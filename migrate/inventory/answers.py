@@ -31,11 +31,26 @@ def host(
         moving = {ports.packed(address) for address in ports.service_addresses(process)}
         ours = {one.inode for one in process.sockets} | {0}
         if moving:
-            _sockets(found, lambda one: one.local_ip in moving and one.inode not in ours)
-            theirs = [one for one in found.taken_ports if not _of_tree(one, process)]
-            found.ClearField("taken_ports")
-            found.taken_ports.extend(theirs)
+
+            def wanted(one: TcpSocket) -> bool:
+                return one.local_ip in moving and one.inode not in ours
+
+            theirs = {one.inode for one in _others(found, wanted, process)}
+            # A child of the tree that had one of its sockets until it executed another program, and has ended, is
+            # nobody's child any more: who has them a moment later tells.
+            if theirs and (still := _others(found, wanted, process)):
+                found.taken_ports.extend(one for one in still if one.inode in theirs)
     return found
+
+
+def _others(
+    found: HostInventory, wanted: Callable[[TcpSocket], bool], process: ProcessInventory
+) -> list[TcpSocket]:
+    """The sockets of this host that are *wanted* and not the tree's own."""
+    _sockets(found, wanted)
+    theirs = [one for one in found.taken_ports if not _of_tree(one, process)]
+    found.ClearField("taken_ports")
+    return theirs
 
 
 def _of_tree(one: TcpSocket, process: ProcessInventory) -> bool:

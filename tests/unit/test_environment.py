@@ -166,7 +166,7 @@ def test_more_sockets_than_descriptors() -> None:
     assert two.reasons(process) == []
 
 
-@pytest.mark.parametrize("limit", ["-f 8", "-v 300000", "-t 100"])
+@pytest.mark.parametrize("limit", ["-n 10", "-f 8", "-v 300000", "-t 100"])
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is asked for more than root")
 def test_a_limit_that_cannot_be_raised_is_a_reason(limit: str) -> None:
     """A root without CAP_SYS_RESOURCE: it is told which limit, before anything that would fail for it."""

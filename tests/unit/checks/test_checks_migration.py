@@ -79,6 +79,14 @@ def test_a_host_that_cannot(role: str, field: str, value: object, code: str) -> 
     assert (reason.code, reason.role) == (code, role)
 
 
+def test_a_place_that_criu_cannot_write_to_is_named_with_what_helps() -> None:
+    said = "Fail to make dir /tmp/.criu.move_mount_set_group.Yx: Read-only file system"
+    reason = only(reasons(None, origin(criu_problem=said), None))
+    assert (reason.code, reason.role) == ("criu-broken", "origin")
+    assert said in reason.text and "kernel" not in reason.text
+    assert "remount,rw /tmp" in reason.remedy
+
+
 @pytest.mark.parametrize("version", ["0.0.9", "0.2.0", ""])
 def test_another_version_of_migrate_is_no_reason(version: str) -> None:
     """Whether the two understand each other was settled in their hellos, by the protocols."""
