@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from migrate.inventory import (
     ended_meanwhile,
+    lent,
     momentary,
     multicast,
     names,
@@ -28,15 +26,9 @@ from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu import tree
 from tcpcp.criu.tree import HeldSocket
-from tcpcp.endpoint.calls import inspect
-from tcpcp.endpoint.inspection import check_listener
-from tcpcp.errors import KernelError, Unsupported
-from tcpcp.kernel import diag, fields
+from tcpcp.kernel import diag
 from tcpcp.kernel.pidfd import Lender
 from tcpcp.record.ici import State
-
-#: A descriptor, or a connection in the kernel's tables, that is not there any more, or was never one.
-_CLOSED = (errno.EBADF, errno.ESRCH, errno.ENOTSOCK, errno.ENOENT, errno.ESTALE, errno.ENOTCONN)
 
 
 @dataclass(slots=True)
@@ -79,7 +71,7 @@ def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
     with Lender() as lender:
         for one in held:
             if one.inode in table:
-                with _unless_closed(one, found):
+                with lent.unless_closed(one, found.begun):
                     found.tcp.append(_tcp(lender, one, table[one.inode]))
         _collect_others(lender, others, {one.inode for one in held}, found, still=False)
         _look_at_begun(lender, found)
@@ -118,37 +110,13 @@ def _look_at_begun(lender: Lender, found: Sockets) -> None:
     known = {one.inode for one in found.tcp}
     begun, found.begun = found.begun, []
     for one in begun:
-        with _unless_closed(one, found), lender.borrow(*one.holders[0]) as borrowed:
+        with lent.unless_closed(one, found.begun), lender.borrow(*one.holders[0]) as borrowed:
             if not socket_kinds.is_tcp(borrowed):
                 continue
             entry = diag.one(borrowed)
             if entry.inode not in known:
                 known.add(entry.inode)
                 found.tcp.append(_tcp(lender, HeldSocket(entry.inode, one.holders), entry))
-
-
-@contextlib.contextmanager
-def _borrowed(lender: Lender, held: HeldSocket) -> Iterator[socket.socket]:
-    """The socket *held*, and not another one that has got its descriptor's number since.
-
-    :raises KernelError: EBADF, it was closed.
-    """
-    pid, fd = held.holders[0]
-    with lender.borrow(pid, fd) as borrowed:
-        if os.fstat(borrowed.fileno()).st_ino != held.inode:
-            raise KernelError("another socket", errno.EBADF, f"descriptor {fd} of process {pid}")
-        yield borrowed
-
-
-@contextlib.contextmanager
-def _unless_closed(held: HeldSocket, found: Sockets) -> Iterator[None]:
-    """Leave out a descriptor that was closed, or whose process has ended, since it was seen."""
-    try:
-        yield
-    except KernelError as error:
-        if error.errno not in _CLOSED:
-            raise
-        found.begun.append(held)
 
 
 def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
@@ -159,8 +127,8 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
     elif entry.md5:
         found.problem = f"{ports.name(found)}: TCP-MD5, whose keys would be lost"
     else:
-        with _borrowed(lender, held) as borrowed:
-            found.problem = _problem(borrowed, entry.state)
+        with lent.borrowed(lender, held) as borrowed:
+            found.problem = lent.problem(borrowed, entry.state)
             if socket_filters.is_unreadable(borrowed):
                 found.problem = (
                     f"{ports.name(found)} has an eBPF filter (SO_ATTACH_BPF), which nobody can read"
@@ -170,19 +138,6 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
     return found
 
 
-def _problem(borrowed: socket.socket, state: int) -> str:
-    """Why a connection, or a listener, cannot be passed."""
-    fields.prepare()
-    try:
-        if state == State.LISTEN:
-            check_listener(borrowed)
-        elif state != State.CLOSE:
-            inspect(borrowed)
-    except Unsupported as error:
-        return str(error)
-    return ""
-
-
 def _collect_others(
     lender: Lender, others: list[HeldSocket], inside: set[int], found: Sockets, *, still: bool
 ) -> None:
@@ -190,10 +145,11 @@ def _collect_others(
     cookie = socket_kinds.netns_cookie()
     found.groups = multicast.groups() if others else []
     for one in others:
-        with _unless_closed(one, found):
+        with lent.unless_closed(one, found.begun):
             if one.inode in unix:
                 _unix(one, unix, inside, found)
-                _in_flight(one, found)
+                if count := unix_queues.in_flight(*one.holders[0]):
+                    found.obstacles.append(_obstacle("in-flight", one, count))
                 _asked(lender, one, found)
                 _waiting(lender, one, unix[one.inode], found, still=still)
                 _name_of(lender, one, unix[one.inode], found)
@@ -218,21 +174,10 @@ def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[
         found.obstacles.append(_obstacle("unix-unaccepted", held, table[peer].name if peer in table else ""))
 
 
-def _in_flight(held: HeldSocket, found: Sockets) -> None:
-    """Report descriptors that somebody has sent to this unix socket (SCM_RIGHTS) and nobody has taken yet.
-
-    Source: net/unix/af_unix.c unix_show_fdinfo(); of a listener also those of connections not yet accepted.
-    """
-    with contextlib.suppress(proc.Gone):
-        waiting = proc.fdinfo(*held.holders[0]).more.get("scm_fds", "0")
-        if waiting != "0":
-            found.obstacles.append(_obstacle("in-flight", held, waiting))
-
-
 def _asked(lender: Lender, held: HeldSocket, found: Sockets) -> None:
     """Report a filter of a unix socket that cannot be read, and who its other end is, if that is told differently
     after the move."""
-    with _borrowed(lender, held) as borrowed:
+    with lent.borrowed(lender, held) as borrowed:
         if socket_filters.is_unreadable(borrowed):
             found.obstacles.append(_obstacle("socket-filter", held, ""))
         if who := peer_user.other_than_root(borrowed):
@@ -245,7 +190,7 @@ def _waiting(
     """Report a unix socket in which something waits that would not be read there as it would be here."""
     if not unix_queues.may_lose(row):
         return
-    with _borrowed(lender, held) as borrowed:
+    with lent.borrowed(lender, held) as borrowed:
         if row.unread and (code := momentary.of_unix(borrowed)):
             found.obstacles.append(_obstacle(code, held, row.name))
         code, what = unix_queues.lost(borrowed, row, still=still)
@@ -261,7 +206,7 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
     if row.name and (row.name, row.file_inode) not in found.seen:
         found.seen.add((row.name, row.file_inode))
         pid, fd = held.holders[0]
-        with _borrowed(lender, held) as borrowed:
+        with lent.borrowed(lender, held) as borrowed:
             if (taken := unix_names.of_unix(borrowed, row.name, pid, fd)) is not None:
                 found.names.append(taken)
             code, what = unix_names.obstacle(borrowed, row.name, taken)
@@ -276,7 +221,7 @@ def _name_of(lender: Lender, held: HeldSocket, row: unix_diag.UnixSocket, found:
 def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> None:
     """Report a socket in no table: of another kind, of another namespace, or a TCP socket without a port."""
     pid, fd = held.holders[0]
-    with _borrowed(lender, held) as borrowed:
+    with lent.borrowed(lender, held) as borrowed:
         # Python asks no AF_VSOCK for one.
         if (its := socket_kinds.netns_cookie(borrowed)) and its != cookie:
             found.obstacles.append(_obstacle("socket-namespace", held, borrowed.family.name))
@@ -296,9 +241,9 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
         if (bound := names.of_interface(borrowed, pid, fd)) is not None:
             found.names.append(bound)
         if borrowed.family in (socket.AF_INET, socket.AF_INET6):
-            if socket_kinds.is_tcp(borrowed) and not _is_unconnected(borrowed):
+            if socket_kinds.is_tcp(borrowed) and not lent.is_unconnected(borrowed):
                 found.begun.append(held)  # it was not in the table, and is by now, or was for a moment
-            elif _is_held(held):
+            elif lent.is_held(held):
                 _add_address(borrowed, found)
             if group := multicast.joined(borrowed, found.groups):
                 found.obstacles.append(_obstacle("multicast", held, group))
@@ -306,18 +251,6 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
                 found.obstacles.append(_obstacle("untold", held, lost))
             if (taken := names.of_udp(borrowed, pid, fd)) is not None:
                 found.names.append(taken)
-
-
-def _is_unconnected(sock: socket.socket) -> bool:
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == State.CLOSE
-
-
-def _is_held(held: HeldSocket) -> bool:
-    """Whether it is still the program that has it: what it has closed while we had borrowed it is nobody's."""
-    pid, fd = held.holders[0]
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{pid}/fd/{fd}") == f"socket:[{held.inode}]"  # noqa: PTH115
-    return False
 
 
 def _add_address(sock: socket.socket, found: Sockets) -> None:

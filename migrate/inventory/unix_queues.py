@@ -14,7 +14,7 @@ import select
 import socket
 from typing import NamedTuple
 
-from migrate.inventory import momentary
+from migrate.inventory import momentary, proc
 from migrate.processes.unix_diag import UnixSocket
 
 #: include/uapi/asm-generic/socket.h: where the next peek begins, -1 for always at the beginning.
@@ -111,3 +111,14 @@ def _text(name: str | bytes) -> str:
     """As ss(8) shows it, abstract names with ``@`` in front."""
     text = name if isinstance(name, str) else name.decode(errors="replace")
     return text.replace("\0", "@")
+
+
+def in_flight(pid: int, fd: int) -> str:
+    """How many descriptors somebody has sent to this socket (SCM_RIGHTS) and nobody has taken yet; "": none.
+
+    Source: net/unix/af_unix.c unix_show_fdinfo(); of a listener also those of connections not yet accepted.
+    """
+    with contextlib.suppress(proc.Gone):
+        waiting = proc.fdinfo(pid, fd).more.get("scm_fds", "0")
+        return "" if waiting == "0" else waiting
+    return ""

@@ -187,11 +187,15 @@ def main() -> int:
     threads.start(threading.Thread(target=_keep_going, args=(driver,), daemon=True))
     for number in (*interrupt.SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    try:
+        file = os.open(directory / "journal", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
     os.write(1, READY)
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, 1)
     try:
-        lock = _wait(directory)
+        lock = _wait(directory, file)
     except FileNotFoundError:
         return 0
     capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
@@ -204,12 +208,11 @@ def main() -> int:
     return 0
 
 
-def _wait(directory: Path) -> int:
+def _wait(directory: Path, file: int) -> int:
     """Wait for the end of who has the journal, and put it back if it was removed; what holds its lock.
 
-    :raises FileNotFoundError: it was forgotten.
+    :param file: the journal, opened. :raises FileNotFoundError: it was forgotten.
     """
-    file = os.open(directory / "journal", os.O_RDONLY | os.O_CLOEXEC)
     lock = journal.take_lock(directory, wait=True)
     if (data := journal.lost(file)) is not None:
         return journal.put_back(directory, data)

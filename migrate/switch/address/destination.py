@@ -9,6 +9,7 @@ from typing import Any
 
 from migrate.errors import SwitchError
 from migrate.switch import Address, netlink
+from migrate.switch.address.differences import gone
 from migrate.switch.announce import announce, open_sender
 from tcpcp.kernel import nft
 
@@ -148,16 +149,10 @@ class AtDestination:
             wanted = {address.ip for address in self.addresses}
             missing = wanted - netlink.here(wanted)
         if missing:
-            raise self._gone(missing)
+            text, hint = gone(missing, self.placed)
+            raise SwitchError(text, hint=hint)
         if f"migrate-{self.migration_id}" in nft.run("list tables"):
             raise SwitchError("this host does not answer for the service address")
-
-    def _gone(self, missing: set[str]) -> SwitchError:
-        verb = "is" if len(missing) == 1 else "are"
-        places = [place for place in self.placed if place[0] in missing]
-        commands = (f"ip address add {ip}/{length} dev {device}" for ip, length, _, device in places)
-        hint = f"Look for who removed it (ip monitor address), and add it there again: {'; '.join(commands)}"
-        return SwitchError(f"{', '.join(sorted(missing))} {verb} on no interface any more", hint=hint)
 
     def details(self) -> dict[str, Any]:
         """See :class:`migrate.switch.Switch`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from migrate.switch.address.setup import Setup
 from migrate.switch.netlink import FOR_EVER, GIVEN, Present
@@ -10,6 +11,19 @@ from migrate.switch.routes import Route
 
 #: A lifetime is what it was if it differs by so much at most, s: the kernel and we count whole seconds.
 TOLERANCE_S = 5
+
+
+def gone(missing: Collection[str], placed: Iterable[list[Any]]) -> tuple[str, str]:
+    """Of addresses that somebody has removed: what is so, and what to do, with the commands that add them again.
+
+    :param placed: [ip, prefix length, index, device] of each, and of others.
+    """
+    verb = "is" if len(missing) == 1 else "are"
+    commands = (
+        f"ip address add {ip}/{length} dev {device}" for ip, length, _, device in placed if ip in missing
+    )
+    hint = f"Look for who removed it (ip monitor address), and add it there again: {'; '.join(commands)}"
+    return f"{', '.join(sorted(missing))} {verb} on no interface any more", hint
 
 
 def differences(setup: Setup, present: Iterable[Present], here: Iterable[Route]) -> Iterator[str]:
