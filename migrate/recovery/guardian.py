@@ -13,6 +13,7 @@ be over, and from then on it continues the driver, which rolls back by itself.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -189,13 +190,14 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     try:
         file = os.open(directory / "journal", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     os.write(1, READY)
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, 1)
     try:
-        lock = _wait(directory, file)
+        lock = _wait(directory, file, lock)
     except FileNotFoundError:
         return 0
     capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
@@ -208,12 +210,12 @@ def main() -> int:
     return 0
 
 
-def _wait(directory: Path, file: int) -> int:
+def _wait(directory: Path, file: int, lock: int) -> int:
     """Wait for the end of who has the journal, and put it back if it was removed; what holds its lock.
 
-    :param file: the journal, opened. :raises FileNotFoundError: it was forgotten.
+    :param file: the journal, opened. :param lock: its lock, likewise. :raises FileNotFoundError: it was forgotten.
     """
-    lock = journal.take_lock(directory, wait=True)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     if (data := journal.lost(file)) is not None:
         return journal.put_back(directory, data)
     while not journal.holds_lock(directory, lock):  # its owner has put it back
