@@ -81,11 +81,14 @@ class Shifting:
         os.close(self._fifo)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        while True:
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
+        reap(self.pid)
+
+
+def reap(group: int) -> None:
+    """Our children of that process group have been killed: nothing of them is left; others are not waited for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, 0):
+            pass
 
 
 @pytest.fixture
@@ -113,9 +116,7 @@ def dump(pid: int, images: Path) -> None:
     finally:
         pages.close()
         criu.close()
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, 0):
-            pass
+    reap(pid)
     levels = sorted(images.glob("level-*"))
     for level, child in zip(levels, [*levels[1:], images], strict=True):
         level.rename(child / PARENT)

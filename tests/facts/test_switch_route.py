@@ -80,7 +80,7 @@ def bound(tmp_path: Path, gateway: Namespace, words: list[str]) -> None:
 
 def _gone() -> None:
     """Nothing is connected."""
-    asked._gateway.cache_clear()
+    asked.disconnect()
 
 
 def case(hosts: GapHosts) -> switches.Case:

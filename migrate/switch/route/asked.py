@@ -9,7 +9,6 @@ or died. So a change has a time, by the gateway's clock, after which it is not m
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import select
@@ -31,22 +30,26 @@ _HINT = (
 )
 
 
+#: By name and network namespace.
+_kept: dict[tuple[str, int], Gateway] = {}
+
+
 def gateway(name: str) -> Gateway:
     """That of the name, connected; the one that this program has already, in this network namespace, if it lives.
 
     :raises SwitchError: it cannot be reached, or says something else than it should.
     """
-    network = Path("/proc/thread-self/ns/net").stat().st_ino
-    found = _gateway(name, network)
-    if not found.lives:
-        _gateway.cache_clear()
-        found = _gateway(name, network)
-    return found
+    key = name, Path("/proc/thread-self/ns/net").stat().st_ino
+    if key not in _kept or not _kept[key].lives:
+        disconnect()
+        _kept[key] = Gateway(name)
+    return _kept[key]
 
 
-@functools.lru_cache(2)
-def _gateway(name: str, network: int) -> Gateway:
-    return Gateway(name)
+def disconnect() -> None:
+    """End all connections; the next one to ask makes its own."""
+    while _kept:
+        _kept.popitem()[1].close()
 
 
 class Gateway:
@@ -154,6 +157,9 @@ class Gateway:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def boot_time() -> float:
