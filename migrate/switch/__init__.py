@@ -169,7 +169,10 @@ def look(kind: str, migration_id: str, address: Address) -> Problem | list[str]:
 
 
 def from_details(details: Mapping[str, Any]) -> Switch:
-    """The switch that :meth:`Switch.details` described."""
+    """The switch that :meth:`Switch.details` described.
+
+    :raises SwitchError, LookupError, TypeError, ValueError: it is none that could be described so.
+    """
     rest = dict(details)
     addresses = [Address(*one) for one in rest.pop("addresses")]
-    return make(rest.pop("kind"), rest.pop("role"), rest.pop("migration_id"), addresses, **rest)
+    return make(str(rest.pop("kind")), rest.pop("role"), rest.pop("migration_id"), addresses, **rest)

@@ -21,7 +21,9 @@ class IciError(TcpcpError):
     :ivar problems: everything that is wrong with it, each a sentence; at least one.
     """
 
-    hint = "Give this host what is named; if it is nothing of a host's, look whether both have the same version."
+    hint = (
+        "Give this host what is named; if it is nothing of a host's, look whether both have the same version."
+    )
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))

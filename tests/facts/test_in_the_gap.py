@@ -275,7 +275,7 @@ def test_a_tag_that_is_none(hosts: Hosts, tag: int) -> None:
     """Said before anything is isolated."""
     sock, peer = hosts.connect()
     with hosts.here.entered():
-        for call in (lambda: tcpcp.get_many([(tag, sock)]), tcpcp.passing([(tag, sock)]).__enter__):
+        for call in (lambda: tcpcp.get_many([(tag, sock)]), lambda: tcpcp.passing([(tag, sock)]).__enter__()):
             with pytest.raises(tcpcp.IciError, match="tag"):
                 call()
             assert not tcp_repair.get_repair(sock)
