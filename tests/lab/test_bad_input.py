@@ -78,7 +78,7 @@ def test_all_reasons_at_once(bench: InputBench) -> None:
     ("words", "text"),
     [
         ((), "PID and HOST are needed"),
-        (("abc", "destination"), "PID is a number"),
+        (("/bin/sh", "destination"), "PID is a number, the name of a program"),
         (("1", "destination", "--address", "nonsense"), "--address is an IPv4 or IPv6 address"),
         (("1", "destination", "--switch", "carrier-pigeon"), "--switch is one of"),
         (("1", "-oProxyCommand=touch /tmp/x"), "-oProxyCommand"),

@@ -47,7 +47,7 @@ def test_all_ends_are_in_it() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        '{"event": "note", "text": "without a time"}',
+        '{"schema": 1, "event": "note", "text": "without a time"}',
         '{"schema": 1, "time": "2026-11-28T06:42:44.123456Z", "id": "", "role": "origin", "event": "other"}',
         '{"schema": 1, "time": "today", "id": "", "role": "origin", "event": "note", "text": ""}',
         '{"schema": 1, "time": "2026-11-28T06:42:44.123456Z", "id": "", "role": "x", "event": "note", "text": ""}',

@@ -63,7 +63,7 @@ def test_json_lines_end_with_the_report(report: Report) -> None:
     assert [line["event"] for line in lines] == ["phase", "progress", "progress", "phase", "note", "report"]
     assert (lines[2]["bytes_sent"], lines[2]["bytes_total"]) == (10, 20)
     assert lines[-1]["outcome"] == "ROLLED_BACK"
-    assert {line["id"] for line in lines} == {report.trace.id}
+    assert {(line["schema"], line["id"]) for line in lines} == {(ui.SCHEMA, report.trace.id)}
     times = [line["time"] for line in lines]
     assert times == sorted(times)
     assert err.getvalue() == ""
