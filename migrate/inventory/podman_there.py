@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from migrate.pb.session_pb2 import Container, Refusal
 from migrate.processes import oci, podman
@@ -49,15 +48,8 @@ def _network(container: Container) -> Iterator[Refusal]:
             yield Refusal(code="no-network", text=f"podman has no network {name} there", remedy=remedy)
     known = podman.inspect(*podman.said("ps", "--all", "--quiet").split())
     for one in known:
-        if taken := sorted(set(container.addresses) & set(_addresses(one))):
+        if taken := sorted(set(container.addresses) & set(podman.addresses(one))):
             text = f"container {one.get('Name')} has the address {', '.join(taken)} there"
             yield Refusal(
                 code="address-taken", text=text, remedy=f"Remove it there: podman rm {one.get('Name')}"
             )
-
-
-def _addresses(said: dict[str, Any]) -> Iterator[str]:
-    for network in ((said.get("NetworkSettings") or {}).get("Networks") or {}).values():
-        yield from (
-            str(network.get(name)) for name in ("IPAddress", "GlobalIPv6Address") if network.get(name)
-        )

@@ -51,17 +51,24 @@ class Podman(oci.Container):
     @property
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """Its networks by their names."""
-        return (self.said.get("NetworkSettings") or {}).get("Networks") or {}
+        return networks(self.said)
 
     @property
     def addresses(self) -> list[str]:
         """Those that podman has given it."""
-        found = (
-            str(one.get(name) or "")
-            for one in self.networks.values()
-            for name in ("IPAddress", "GlobalIPv6Address")
-        )
-        return [one for one in found if one]
+        return addresses(self.said)
+
+
+def networks(said: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The networks, by their names, of the container of which podman says that."""
+    return (said.get("NetworkSettings") or {}).get("Networks") or {}
+
+
+def addresses(said: Mapping[str, Any]) -> list[str]:
+    """Its addresses in them."""
+    both = ("IPAddress", "GlobalIPv6Address")
+    found = (str(one.get(name) or "") for one in networks(said).values() for name in both)
+    return [one for one in found if one]
 
 
 def hardware(container: Podman) -> list[str]:

@@ -22,8 +22,9 @@ DESCRIPTORS = "descriptors.json"
 _NO_STREAMS = json.dumps(["/dev/null"] * 3).encode()
 
 
-class Oci:
-    """See :class:`migrate.runtime.Runtime`.
+class Named:
+    """See :class:`migrate.runtime.Runtime`: what all have in common that say what CRIU is to be told, and have the
+    container when it is restored.
 
     :param name: of the program.
     """
@@ -43,6 +44,26 @@ class Oci:
 
         return of_container.process(pid)
 
+    def dump_options(self, opts: Any, *, shell_job: bool) -> None:
+        """What the runtime has said when it was asked."""
+        for theirs in self._options:
+            opts.MergeFrom(theirs)
+
+    def restore_options(self, opts: Any, *, shell_job: bool) -> None:
+        """Nothing: the runtime itself asks CRIU."""
+
+    def give_back(self, root: int) -> list[str]:
+        """It has had the container since it was restored."""
+        return []
+
+    def undo(self, built: Iterable[Identity], mark: str, images: str) -> None:
+        """End its processes; the runtime has one more thing to forget, see the entries of the journal."""
+        Bare().undo(built, mark, images)
+
+
+class Oci(Named):
+    """One of runc or crun."""
+
     def ask(self, container: str) -> bytes:
         """On the origin: have the runtime say what CRIU is to be told at a dump, and refuse it: nothing is touched.
 
@@ -60,7 +81,7 @@ class Oci:
                 "--leave-running",
                 *_images(images, here / "work"),
             ]
-            asking = Asking([*words, container], here, _criu())
+            asking = Asking([*words, container], here, criu())
             try:
                 held = asking.request(rpc.DUMP)
                 self._options[:] = [options_of(held.request)]
@@ -72,22 +93,6 @@ class Oci:
                 asking.close()
             kept = images / DESCRIPTORS
             return kept.read_bytes() if kept.exists() else _NO_STREAMS
-
-    def dump_options(self, opts: Any, *, shell_job: bool) -> None:
-        """What the runtime has said when it was asked."""
-        for theirs in self._options:
-            opts.MergeFrom(theirs)
-
-    def restore_options(self, opts: Any, *, shell_job: bool) -> None:
-        """Nothing: the runtime itself asks CRIU."""
-
-    def give_back(self, root: int) -> list[str]:
-        """It has had the container since it was restored."""
-        return []
-
-    def undo(self, built: Iterable[Identity], mark: str, images: str) -> None:
-        """End its processes; the runtime has one more thing to forget, see :func:`migrate.processes.oci.remove`."""
-        Bare().undo(built, mark, images)
 
 
 def restoring(
@@ -103,7 +108,7 @@ def restoring(
     images.mkdir(mode=0o700)
     (images / DESCRIPTORS).write_bytes(descriptors or _NO_STREAMS)
     words = [*_command(runtime, directory), "restore", "-d", *_images(images, work), "--bundle", bundle]
-    return Asking([*words, container], directory, _criu(), **more)
+    return Asking([*words, container], directory, criu(), **more)
 
 
 def _command(runtime: str, directory: Path) -> list[str]:
@@ -116,7 +121,8 @@ def _images(images: Path, work: Path) -> Sequence[str]:
     return ["--image-path", str(images), "--work-path", str(work), "--tcp-established", "--ext-unix-sk"]
 
 
-def _criu() -> str:
+def criu() -> str:
+    """The CRIU that is put into the place of the runtime's. :raises MigrateError: there is none."""
     if not (path := worker.program()):
         raise MigrateError("criu is not installed", hint=worker.GET_CRIU)
     return path

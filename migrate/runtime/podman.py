@@ -10,19 +10,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from migrate.criu import worker
 from migrate.criu.asked import LOOK, Asking, Held
 from migrate.criu.runtime_worker import options_of
 from migrate.errors import CriuError, MigrateError
-from migrate.pb.session_pb2 import ProcessInventory
 from migrate.processes import network, oci, podman
-from migrate.processes.identity import Identity
-from migrate.runtime.bare import Bare
+from migrate.runtime.oci import Named, criu
 
 #: Beside CRIU's images: what the container has written to its root, and what is in its /dev/shm.
 LAYER, SHM = "layer.tar", "shm.tar"
@@ -33,24 +29,11 @@ _MOST_ARCHIVE_BYTES = 4 << 20
 _ENDS_S = 10.0
 
 
-class Podman:
-    """See :class:`migrate.runtime.Runtime`."""
-
-    name = podman.NAME
+class Podman(Named):
+    """The one that there is."""
 
     def __init__(self) -> None:
-        self._options: list[Any] = []
-
-    def keeps(self, pid: int) -> bool:
-        """None by its PID: a container is named."""
-        return False
-
-    def inventory(self, pid: int) -> ProcessInventory:
-        """See :class:`migrate.runtime.Runtime`."""
-        # Here, since who undoes needs none of it, and is in a hurry.
-        from migrate.inventory import of_container
-
-        return of_container.process(pid)
+        super().__init__(podman.NAME)
 
     def ask(self, container: podman.Podman) -> bytes:
         """On the origin: have podman write the archive of a checkpoint that is not done: it stays as it is.
@@ -64,7 +47,7 @@ class Podman:
             archive = Path(made) / "archive.tar"
             words = ["container", "checkpoint", "--leave-running", "--ignore-rootfs", f"--export={archive}"]
             words += ["--compress=none", "--tcp-established", container.id]
-            asking = Asking([_program(), *words], Path(made), _criu(), speaks=True)
+            asking = Asking([_program(), *words], Path(made), criu(), speaks=True)
             try:
                 held = asking.request(rpc.DUMP)
                 self._options[:] = [options_of(held.request)]
@@ -77,22 +60,6 @@ class Podman:
                 why = asking.told() or "it says nothing"
                 raise CriuError(f"podman writes no archive of the container: {why}", hint=LOOK)
             return archive.read_bytes()
-
-    def dump_options(self, opts: Any, *, shell_job: bool) -> None:
-        """What the runtime has said when it was asked."""
-        for theirs in self._options:
-            opts.MergeFrom(theirs)
-
-    def restore_options(self, opts: Any, *, shell_job: bool) -> None:
-        """Nothing: the runtime itself asks CRIU."""
-
-    def give_back(self, root: int) -> list[str]:
-        """It has had the container since it was restored."""
-        return []
-
-    def undo(self, built: Iterable[Identity], mark: str, images: str) -> None:
-        """End its processes; podman has one more thing to forget, see :func:`migrate.processes.podman.remove`."""
-        Bare().undo(built, mark, images)
 
 
 def _pretend(held: Held, images: Path) -> None:
@@ -120,7 +87,7 @@ def restoring(archive: bytes, directory: Path, **more: Any) -> Asking:
     path = directory / "archive.tar"
     path.write_bytes(archive)
     words = ["container", "restore", "--tcp-established", f"--import={path}"]
-    return Asking([_program(), *words], directory, _criu(), speaks=True, **more)
+    return Asking([_program(), *words], directory, criu(), speaks=True, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +122,4 @@ def placed(bundle: str) -> Place:
 def _program() -> str:
     if not (path := oci.program(podman.NAME)):
         raise CriuError("podman is not installed", hint="Install podman, or add it to root's PATH.")
-    return path
-
-
-def _criu() -> str:
-    if not (path := worker.program()):
-        raise MigrateError("criu is not installed", hint=worker.GET_CRIU)
     return path

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator
 
 from harness.left import View
-from kills import Bench
+from harness.wait import eventually
+from kills import Bench, Migration
+from kills_outcomes import assert_goes_on_at_origin
 
 from migrate.lab import Host, Lab
 from migrate.lab.topology import NETWORKS
@@ -107,3 +109,16 @@ def by_the_segment(lab: Lab) -> Iterator[None]:
         for address in lab.service:
             for table in ("main", "101"):
                 peer.exec(f"ip route del {address}/{bits(address)} table {table}".split())
+
+
+def kill_when_it_is_switched(bench: OnBoth, options: tuple[str, ...], victims: tuple[str, ...]) -> None:
+    """Kill them; the guardians have the network lead to the origin again, where the process goes on."""
+    migration = Migration(bench, "SWITCHED", *options)
+    assert bench.leads_to() == {"destination"}
+    migration.kill(*victims)
+    if "driver" in victims:
+        migration.killed()
+    else:
+        assert migration.end()[0] == 4
+    eventually(lambda: bench.leads_to() == {"origin"}, "the gateway leads to the origin", 15)
+    assert_goes_on_at_origin(bench, within_s=15)

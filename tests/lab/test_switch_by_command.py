@@ -9,12 +9,10 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from figure_3 import OnBoth, by_the_segment, figure_3
+from figure_3 import OnBoth, by_the_segment, figure_3, kill_when_it_is_switched
 from harness.captures import Capture
 from harness.checkered import checkered
 from harness.migrate import run_migrate
-from harness.wait import eventually
-from kills import Migration
 from kills_outcomes import assert_goes_on_at_origin, assert_moved
 
 from migrate.lab import Host, Lab
@@ -162,15 +160,7 @@ def test_a_stage_that_takes_too_long(bench: OnBoth, stage: str) -> None:
 def test_a_kill_when_it_is_switched(bench: OnBoth, victims: tuple[str, ...]) -> None:
     """The guardians give it back."""
     with no_reset(bench):
-        migration = Migration(bench, "SWITCHED", *EXEC)
-        assert bench.leads_to() == {"destination"}
-        migration.kill(*victims)
-        if "driver" in victims:
-            migration.killed()
-        else:
-            assert migration.end()[0] == 4
-        eventually(lambda: bench.leads_to() == {"origin"}, "the gateway leads to the origin", 15)
-        assert_goes_on_at_origin(bench, within_s=15)
+        kill_when_it_is_switched(bench, EXEC, victims)
 
 
 def test_what_is_missing_is_refused_with_a_remedy(bench: OnBoth) -> None:

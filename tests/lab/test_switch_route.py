@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from figure_3 import OnBoth, by_the_segment, figure_3
+from figure_3 import OnBoth, by_the_segment, figure_3, kill_when_it_is_switched
 from harness.captures import Capture
 from harness.checkered import checkered
 from harness.migrate import run_migrate
-from harness.wait import eventually
 from kills import Migration
 from kills_outcomes import assert_goes_on_at_origin
 from test_switch_by_command import RESETS
@@ -99,15 +98,7 @@ def _there_and_back(bench: OnBoth, device: str) -> None:
 def test_a_kill_when_it_is_switched(bench: OnBoth, victims: tuple[str, ...]) -> None:
     """The guardians have the gateway lead to the origin again."""
     with no_reset(bench):
-        migration = Migration(bench, "SWITCHED", *ROUTE)
-        assert bench.leads_to() == {"destination"}
-        migration.kill(*victims)
-        if "driver" in victims:
-            migration.killed()
-        else:
-            assert migration.end()[0] == 4
-        eventually(lambda: bench.leads_to() == {"origin"}, "the gateway leads to the origin", 15)
-        assert_goes_on_at_origin(bench, within_s=15)
+        kill_when_it_is_switched(bench, ROUTE, victims)
 
 
 def test_all_are_killed_and_recover_gives_it_back(bench: OnBoth) -> None:
