@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -60,7 +59,7 @@ def test_what_nobody_knows_of_any_more_is_removed_by_the_next(bench: InputBench,
     for one in ids:
         host.exec(["sh", "-c", f"mkdir -m 700 /dev/shm/migrate-{one}; nft add table inet tcpcp-{one}"])
     path = f"/dev/shm/migrate-{ids[1]}"
-    keeper = host.spawn(["flock", "--shared", path, "sleep", "1000"], log="/dev/null")
+    keeper = host.spawn(["flock", "--no-fork", "--shared", path, "sleep", "1000"], log="/dev/null")
     try:
         eventually(lambda: "FLOCK" in host.exec(["lslocks"]).stdout, "held")
         said = host.exec(["migrate", "--recover"], check=False).stdout
@@ -68,9 +67,10 @@ def test_what_nobody_knows_of_any_more_is_removed_by_the_next(bench: InputBench,
         assert ids[1] not in said
         assert left(host).split() == [path, "table", "inet", f"tcpcp-{ids[1]}"]
     finally:
-        with contextlib.suppress(OSError):
-            host.exec(["kill", "-9", "--", f"-{keeper}"], check=False)
+        host.exec(["kill", "-KILL", str(keeper)])
     with bench.server() as server:
-        eventually(lambda: "sleep 1000" not in host.exec(["ps", "ax"]).stdout, "let go")
+        eventually(
+            lambda: host.exec(["flock", "--nonblock", path, "true"], check=False).returncode == 0, "let go"
+        )
         bench.moved(server)
     assert left(host) == ""
