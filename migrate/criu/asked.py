@@ -62,6 +62,7 @@ class Asking:
     :param criu: path of the real one.
     :param environment: for it and all that it starts, beside ours; that CRIU gets it whoever starts it.
     :param speaks: it has no log, and says on its standard error what went wrong.
+    :param lost: the end of a sentence: what follows, and is to be done, if it fails although the container runs.
     :param heed: called again and again while we wait; what it raises ends the wait.
     :raises CriuError: it cannot be started.
     """
@@ -75,9 +76,10 @@ class Asking:
         environment: dict[str, str] | None = None,
         personality: int | None = None,
         speaks: bool = False,
+        lost: str = "",
         heed: Callable[[], None] = nothing,
     ) -> None:
-        self._heed, self._said = heed, said_in(directory)
+        self._heed, self._said, self.lost = heed, said_in(directory), lost
         self.name = os.path.basename(command[0])  # noqa: PTH119
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

@@ -8,6 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LOG_LINES = 12
+#: What CRIU is told to call it when it restores.
+OF_RESTORE = "restore.log"
+#: What it writes when it was not to go on with a tree that it had built, before it ends that.
+#: Source: criu/cr-restore.c restore_root_task(), after run_scripts(ACT_POST_RESTORE).
+_GIVEN_UP = "Aborting restore due to post-restore script"
 #: The two signals that get to a task while CRIU works in it.
 STOP_OR_CONT = frozenset({signal.SIGSTOP, signal.SIGCONT})
 
@@ -23,6 +28,14 @@ def errors(log: Path) -> list[str]:
         return []
     found = [line for line in lines if re.search(r"\bError\b", line) and "rlimit: " not in line]
     return found[:LOG_LINES] or lines[-LOG_LINES:]
+
+
+def gave_up(log: Path) -> bool:
+    """Whether CRIU ended what it had built, since nobody said yes to that."""
+    try:
+        return _GIVEN_UP in log.read_text(errors="replace")
+    except OSError:
+        return False
 
 
 #: Errors of CRIU that only say that there was another one before, which tells the object and the reason, or that

@@ -6,16 +6,16 @@ it built and the runtime says that its command has failed.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator
 from typing import Any
 
 from migrate import limits
 from migrate.criu import breakpoints
-from migrate.criu.asked import LOOK, MESSAGE_BYTES, Asking
+from migrate.criu.asked import LOOK, Asking
 from migrate.criu.begun_note import BegunNote
-from migrate.criu.worker import Options, Stage, Worker, parsed_request
+from migrate.criu.relayed import Relayed
+from migrate.criu.worker import Options, Stage, Worker
 from migrate.errors import CriuError
 from migrate.processes import identity
 from migrate.watch import nothing
@@ -53,20 +53,21 @@ class RuntimeWorker(Worker):
 
         self.role, self.heed = "destination", heed
         self._asking, self.process, self._begun = asking, asking.process, BegunNote()
-        self._event = self._ended = -1
         try:
             held = asking.request(rpc.RESTORE)
         except BaseException:
             asking.close(grace_s=limits.CRIU_GIVE_UP_S)
             raise
-        self._socket, self._runtime = held.criu, held.runtime
         self._theirs = options_of(held.request)
         self.namespace_init = 0
         try:
             self._identity = identity.identity(held.pid)
-            self._ended, self._event = os.pidfd_open(held.pid), breakpoints.ready()
+            self._relayed = Relayed(held.criu, held.runtime, held.pid)
+            self._socket, self._ended = self._relayed.socket, self._relayed.ended
+            self._event = breakpoints.ready()
         except (OSError, ProcessLookupError) as error:
-            self.close(grace_s=limits.CRIU_GIVE_UP_S)
+            held.close()
+            asking.close(grace_s=limits.CRIU_GIVE_UP_S)
             raise CriuError("CRIU ended before it was needed", hint=LOOK) from error
 
     @property
@@ -100,6 +101,7 @@ class RuntimeWorker(Worker):
             for stage in stages:
                 if stage.name == "post-restore" and stage.pid:
                     self.namespace_init = stage.pid
+                self._relayed.whole |= stage.name == "pre-resume"
                 yield stage
         finally:
             stages.close()
@@ -109,8 +111,10 @@ class RuntimeWorker(Worker):
         if not self._asking.ended(limits.CRIU_CLOSE_S):
             return [f"{self._asking.name} has not come to an end since the container runs"]
         if status := self.process.wait():
+            said = self._asking.told()
             return [
-                f"{self._asking.name} ended with status {status} although the container runs: {self._asking.told()}"
+                f"{self._asking.name} ended with status {status} although the container runs, and may not know"
+                f" of it{self._asking.lost}{said and f': {said}'}"
             ]
         return []
 
@@ -119,40 +123,30 @@ class RuntimeWorker(Worker):
         if self.process.poll() is not None or not identity.alive(self._identity):
             raise self._died("restore")
 
+    def keep(self) -> None:
+        """See :meth:`Worker.keep`: the runtime, too, hears how it ended."""
+        self._relayed.keep()
+
     def close(self, *, grace_s: float = limits.CRIU_CLOSE_S) -> None:
-        """As :meth:`Worker.close`, and reap the runtime."""
-        self._socket.close()
-        self._runtime.close()
+        """As :meth:`Worker.close`, and reap the runtime. What was kept, and is whole, is not given up."""
+        self._relayed.hang_up()
         if not identity.wait_gone(self._identity, time.monotonic() + grace_s):
             identity.end([self._identity])
+        self._relayed.close()
         self._asking.close(grace_s=max(grace_s, limits.CRIU_GIVE_UP_S))
         self._begun.remove()
         self._forget_end()
 
-    def _ask(self, request: Any, deadline: float, what: str) -> Any:
-        """Ask CRIU, and have the runtime hear its answer: of a stage it does its part before anybody else does."""
-        from pycriu import rpc_pb2 as rpc
-
-        reply = super()._ask(request, deadline, what)
-        try:
-            self._runtime.send(reply.SerializeToString())
-            if reply.type != rpc.NOTIFY:
-                return reply
-            self._wait_for(self._runtime.fileno(), deadline, what)
-            said = self._runtime.recv(MESSAGE_BYTES)
-        except OSError as error:
-            raise CriuError(f"{self._asking.name} is gone: {error.strerror}", hint=LOOK) from error
-        heard = parsed_request(said) if said else None
-        if heard is None or not heard.notify_success:
-            why = self._asking.told()
-            raise CriuError(
-                f"{self._asking.name} gave up at {reply.notify.script}" + (f": {why}" if why else ""),
-                hint=LOOK,
-            )
-        return reply
+    def _ended_in(self, what: str, why: str | None = "") -> CriuError:
+        return self._died(what)
 
     def _died(self, what: str) -> CriuError:
-        """Which of the two has ended, and what the runtime said."""
+        """Which of the two has ended or given up, and what the runtime said."""
+        if stage := self._relayed.gave_up():
+            why = self._asking.told()
+            return CriuError(
+                f"{self._asking.name} gave up at {stage}" + (f": {why}" if why else ""), hint=LOOK
+            )
         gone = not identity.alive(self._identity)
         who = f"CRIU (process {self.pid})" if gone else self._asking.name
         why = self._asking.told()

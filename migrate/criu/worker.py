@@ -236,6 +236,12 @@ class Worker:
         self._forget_end()
         return self.process.poll() is None
 
+    def keep(self) -> None:
+        """The tree that it has built is about to run: from now on that goes to its end although we die.
+
+        It does by itself once ``pre-resume`` is reached.
+        """
+
     def problems(self) -> list[str]:
         """When the tree runs: sentences, what went wrong since."""
         return []

@@ -40,6 +40,7 @@ class Committed(Stands):
         self.ready.worker.heed = self.tree.built.require_alive
         self.ready.gate.switch.keep()
         self.ready.filling.keep(self.tree.built.living())
+        self.ready.worker.keep()
         problems = self._let_go()
         self._note(State.ACTIVATED)
         return Activated(self.ready, self.tree, self._holders, self.root, problems)

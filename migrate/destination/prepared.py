@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterable
 from typing import Any
 
-from migrate.criu import worker
+from migrate.criu import log, worker
 from migrate.destination import announced, built, still_free
 from migrate.destination.incoming import Incoming
 from migrate.destination.restored import Standing
@@ -137,7 +137,7 @@ class Prepared(Undoable):
         self.trail.journal.did(entries.Criu(criu.pid, criu.start))
         options = worker.Options(
             self._images.directory,
-            "restore.log",
+            log.OF_RESTORE,
             timeout_s=request.timeout_s,
             more=functools.partial(self._more, later),
         )

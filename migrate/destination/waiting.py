@@ -113,7 +113,8 @@ class Waiting:
         journal.did(entries.OfPodman(said.id, said.by, said.bundle))
         with network.home():
             new_interfaces.mute(journal.migration_id, said.hardware)
-            asking = by_podman.restoring(said.archive, self._directory(), **self._how())
+            lost = by_podman.lost(said.id, said.by)
+            asking = by_podman.restoring(said.archive, self._directory(), lost=lost, **self._how())
             worker = RuntimeWorker(asking, heed=self._errand.called_off)
         try:
             self.place = by_podman.placed(said.bundle)

@@ -17,6 +17,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from migrate import limits
 from migrate.errors import MigrateError
@@ -84,13 +85,13 @@ class Freezer:
                 self._move(root, pid)
         raise Unavailable("the tree forks faster than it can be moved")
 
-    def _outside(self, root: Path, pid: int) -> bool:
+    def _outside(self, root: MountPoint, pid: int) -> bool:
         """Whether *pid* runs elsewhere; one that has ended is nowhere."""
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             return identity.state(pid) not in "ZX" and cgroup_of(root, pid) not in self.paths
         return False
 
-    def _move(self, root: Path, pid: int) -> None:
+    def _move(self, root: MountPoint, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             home = cgroup_of(root, pid)
             path = home / self._name
@@ -102,37 +103,49 @@ class Freezer:
             (path / "cgroup.procs").write_text(str(pid))
 
 
-def mount_point() -> Path:
-    """Where the root of the cgroup v2 hierarchy is mounted and may be written.
+class MountPoint(NamedTuple):
+    """Where cgroup v2 is mounted and may be written: *place* shows what is in the hierarchy's directory *root*."""
+
+    place: Path
+    root: str
+
+
+def mount_point() -> MountPoint:
+    """Where it is.
 
     :raises Unavailable: nowhere.
     """
     return mount_point_in(mounts.here())
 
 
-def mount_point_in(mounted: Iterable[Mount]) -> Path:
-    """The same, of what is mounted. On a host with v1 controllers it is often /sys/fs/cgroup/unified."""
-    whole = [one for one in mounted if one.kind == "cgroup2" and one.root == "/"]
-    for one in whole:
+def mount_point_in(mounted: Iterable[Mount]) -> MountPoint:
+    """The same, of what is mounted. On a host with v1 controllers it is often /sys/fs/cgroup/unified.
+
+    In a container it may show a part alone, mounted over the whole, which is not to be seen any more.
+    """
+    every = list(mounted)
+    covered = {(one.parent, one.place) for one in every}
+    found = [one for one in every if one.kind == "cgroup2" and (one.number, one.place) not in covered]
+    for one in sorted(found, key=lambda one: one.root != "/"):
         if "rw" in one.options:
-            return Path(one.place)
-    raise Unavailable("cgroup v2 is mounted read-only" if whole else "no cgroup v2 is mounted")
+            return MountPoint(Path(one.place), one.root.rstrip("/"))
+    raise Unavailable("cgroup v2 is mounted read-only" if found else "no cgroup v2 is mounted")
 
 
-def cgroup_of(root: Path, pid: int) -> Path:
+def cgroup_of(mounted: MountPoint, pid: int) -> Path:
     """The directory of the cgroup v2 that *pid* is in.
 
-    :param root: where the hierarchy is mounted.
-    :raises Unavailable: it is not below *root*.
+    :raises Unavailable: it is not to be seen there.
     :raises ProcessLookupError, FileNotFoundError: there is no such process.
     """
-    text = Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
-    for line in text.splitlines():
+    for line in Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines():
         if line.startswith("0::/"):
-            relative = line[len("0::/") :]
-            if relative.split("/")[0] == "..":
-                break  # that of a cgroup namespace around ours
-            return root / relative
+            # It begins with /.. where it is that of a cgroup namespace around ours.
+            path = line.removeprefix("0::").rstrip("/")
+            if path == mounted.root or path.startswith(f"{mounted.root}/"):
+                below = path.removeprefix(mounted.root).strip("/")
+                if below.split("/")[0] != ".." and (found := mounted.place / below).is_dir():
+                    return found
     raise Unavailable(f"the cgroup of process {pid} is not to be seen from here")
 
 

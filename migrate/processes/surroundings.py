@@ -247,7 +247,7 @@ def _may_use(pid: int) -> set[int]:
         for cgroup in (here, *here.parents):
             if (file := cgroup / "cpuset.cpus.effective").exists():
                 return _list(file) & online
-            if cgroup == root:
+            if cgroup == root.place:
                 break
     return online
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrate import limits
+from migrate.criu import log as criu_log
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.events import log
 from migrate.gap.capture import Capture
@@ -27,8 +28,8 @@ from migrate.recovery.records import Record
 from migrate.states import Outcome, State
 
 COMMITTED, ACTIVATED = State.COMMITTED.value, State.ACTIVATED.value
-#: What CRIU writes when what it restored runs, and not before, whatever it is to log.
-#: Source: criu/cr-restore.c restore_root_task(), write_stats() after finalize_restore_detach().
+#: What CRIU writes when what it restored runs, whatever it is to log; and when it gave up what it had built.
+#: Source: criu/cr-restore.c restore_root_task(), write_stats() after finalize_restore_detach() and before out_kill.
 STATISTICS = "stats-restore"
 
 
@@ -182,8 +183,9 @@ def _criu_let_it_run(record: Record) -> bool:
     """
     for criu in record.of(Criu):
         criu.end()
-    if any((Path(images.path) / STATISTICS).exists() for images in record.of(Images)):
-        return True
+    for images in record.of(Images):
+        if (Path(images.path) / STATISTICS).exists():
+            return not criu_log.gave_up(Path(images.path) / criu_log.OF_RESTORE)
     return let_go.any_runs(task for tree in record.of(Tree) for task in tree.tasks)
 
 

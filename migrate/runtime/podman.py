@@ -90,6 +90,17 @@ def restoring(archive: bytes, directory: Path, **more: Any) -> Asking:
     return Asking([_program(), *words], directory, criu(), speaks=True, **more)
 
 
+def lost(container: str, by: str) -> str:
+    """What the user is told of a container that runs, *by* runc or crun, whose podman has died meanwhile.
+
+    Seen with podman 4.3: conmon may start podman's clean-up then, which takes the network away.
+    """
+    return (
+        ", and its network may have been taken away by conmon. Where clients are not served, start it anew after:"
+        f" podman rm -f -t 0 {container}; {by} delete -f {container}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What podman has made for a container: its root, its /dev/shm, and its network namespace; paths, or ""."""

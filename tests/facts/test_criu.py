@@ -298,6 +298,7 @@ def test_criu_kills_what_it_built_when_nobody_answers(ticker: Ticker) -> None:
     built = identity.identity(ticker.pid)
     worker.close()
     assert identity.wait_gone(built, time.monotonic() + 5)
+    assert (ticker.images / settle.STATISTICS).exists() and log.gave_up(ticker.images / "criu.log")
     del stages
 
 
@@ -313,6 +314,7 @@ def test_from_pre_resume_on_a_restored_tree_runs_whoever_ends(ticker: Ticker, en
     ticker.runs()
     assert let_go.any_runs([identity.identity(ticker.pid)])
     assert (ticker.images / settle.STATISTICS).exists() is (end is Worker.close)
+    assert not log.gave_up(ticker.images / "criu.log")
     worker.close()
     del stages
 

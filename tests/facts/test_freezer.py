@@ -52,7 +52,7 @@ NAME = "migrate-0123456789ab"
 def home() -> Iterator[Path]:
     """A cgroup of this test's own."""
     try:
-        root = freezer.mount_point()
+        root = freezer.mount_point().place
     except Unavailable as error:
         pytest.skip(str(error))
     path = root / f"facts-{os.getpid()}"

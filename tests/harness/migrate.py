@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import json_lines, left
 from harness.hosts import MOVERS
-from harness.wait import DEADLINE_S, FACTOR
+from harness.wait import DEADLINE_S, FACTOR, eventually
 from migrate.lab import Host, Lab
 
 Event = dict[str, Any]
@@ -168,3 +168,13 @@ class Held:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.communicate(timeout=COMMAND_S)
+
+
+def agent_dies_after_the_commit(held: Held, there: Host) -> None:
+    """Go on from SWITCHED: the agent is killed when it was given the tree, and CRIU, which stood still, goes on."""
+    there.exec(["pkill", "-STOP", "-f", "^criu[: ]"])
+    held.go()
+    committed = ["grep", "-q", "COMMITTED", f"/run/migrate/{held.id}/journal"]
+    eventually(lambda: there.exec(committed, check=False).returncode == 0, "it was given away")
+    there.exec(["pkill", "-KILL", "-f", "[m]igrate-agent"])
+    there.exec(["pkill", "-CONT", "-f", "^criu[: ]"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import containers
 from harness.containers import HOSTS, REDIS, Containers
-from harness.migrate import Held, run_migrate
+from harness.migrate import Held, agent_dies_after_the_commit, run_migrate
 from harness.plain_runtime import BUNDLE, NAME, Plain
 from harness.steady import asked, clients, served
 from harness.wait import eventually
@@ -51,7 +51,8 @@ def kill(host: Host, pattern: str) -> None:
 def left(plain: Plain, name: str) -> str:
     """What host *name* has of a container that is not there, or of a migration; "" for nothing."""
     script = f"""
-        ls -A /run/migrate 2>/dev/null | grep -v probe  # that CRIU works there stays known
+        # That CRIU works there stays known, and what has arrived, for an origin that asks.
+        ls -A /run/migrate 2>/dev/null | grep -v -e probe -e '^[.]arrived$'
         grep criu-root /proc/mounts
         ls -d /run/{plain.runtime}/{NAME} 2>/dev/null
         ip netns exec {NAME} nft list tables | grep migrate
@@ -113,6 +114,21 @@ def test_a_driver_that_dies_when_it_runs_there(plain: Plain) -> None:
         held.killed()
         assert served(asking, asked(asking))
         assert eventually(lambda: plain.runs(DESTINATION), "it runs there")
+        assert nothing_left(plain, ORIGIN)
+
+
+def test_an_agent_that_dies_when_it_was_given_the_container(plain: Plain) -> None:
+    """What it had begun goes to its end: the runtime hears of no failure, which would end what runs."""
+    with clients(plain.lab, plain.address) as asking:
+        held = Held(plain.lab.hosts[ORIGIN], "SWITCHED", "--container", NAME, DESTINATION)
+        try:
+            agent_dies_after_the_commit(held, plain.lab.hosts[DESTINATION])
+            ended = held.end()
+        finally:
+            held.stop()
+        assert ended.status == 0 and ended.report["outcome"] == "MOVED", ended.report
+        assert eventually(lambda: plain.runs(DESTINATION), "it runs there")
+        assert served(asking, asked(asking))
         assert nothing_left(plain, ORIGIN)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import containers
 from harness.containers import HOSTS, IMAGE, NETWORK, PREFIX, REDIS, Containers
-from harness.migrate import Held, run_migrate
+from harness.migrate import Held, agent_dies_after_the_commit, run_migrate
 from harness.steady import asked, clients, served
 from harness.wait import eventually
 
@@ -119,6 +119,42 @@ def test_a_driver_that_dies_when_it_runs_there(pods: Containers) -> None:
         held.killed()
         assert served(asking, asked(asking))
         assert pods.names(DESTINATION) == [NAME]
+        assert nothing_left(pods, ORIGIN)
+
+
+def test_a_podman_that_dies_when_it_runs_there(pods: Containers) -> None:
+    """It runs; that podman does not know of it, and what conmon does then, is told with what to do."""
+    origin, destination = (pods.lab.hosts[name] for name in HOSTS)
+    held = Held(origin, "SWITCHED", "--container", NAME, DESTINATION)
+    try:
+        destination.exec(["pkill", "-STOP", "-f", "[c]ontainer restore"])
+        held.go()
+        activated = f"grep -q ACTIVATED /run/migrate/{held.id}/journal"
+        eventually(lambda: destination.exec(["sh", "-c", activated], check=False).returncode == 0, "it runs")
+        kill(destination, "[c]ontainer restore")
+        ended = held.end()
+    finally:
+        held.stop()
+    assert ended.status == 0 and ended.report["outcome"] == "MOVED", ended.report
+    note = next(one for one in ended.report["notes"] if "podman ended with status -9" in one)
+    remedy = note.partition(" anew after: ")[2].partition(": ")[0]
+    assert nothing_left(pods, ORIGIN)
+    destination.exec(["sh", "-c", remedy])
+    assert nothing_left(pods, DESTINATION)
+
+
+def test_an_agent_that_dies_when_it_was_given_the_container(pods: Containers) -> None:
+    """What it had begun goes to its end: neither runc nor podman hears of a failure, which would end what runs."""
+    with clients(pods.lab, ADDRESS) as asking:
+        held = Held(pods.lab.hosts[ORIGIN], "SWITCHED", "--container", NAME, DESTINATION)
+        try:
+            agent_dies_after_the_commit(held, pods.lab.hosts[DESTINATION])
+            ended = held.end()
+        finally:
+            held.stop()
+        assert ended.status == 0 and ended.report["outcome"] == "MOVED", ended.report
+        assert eventually(lambda: pods.names(DESTINATION) == [NAME], "podman knows")
+        assert served(asking, asked(asking))
         assert nothing_left(pods, ORIGIN)
 
 

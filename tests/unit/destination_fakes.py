@@ -144,6 +144,9 @@ def _worker(world: World) -> Any:
         def check(self) -> None:
             world.call("worker.check")
 
+        def keep(self) -> None:
+            """The others are those whose order matters."""
+
         def problems(self) -> list[str]:
             return []
 

@@ -28,6 +28,8 @@ from migrate.request import RecoverRequest
 from migrate.states import State
 
 ID = "0123456789ab"
+#: What CRIU writes beside that then.
+GIVEN_UP = "Aborting restore due to post-restore script ret code -1"
 ME = identity.identity(os.getpid())
 
 
@@ -138,16 +140,20 @@ def test_destination_after_activation_keeps_what_the_tree_needs(calls: list[str]
     assert calls == ["criu", "images", "isolation"]
 
 
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    ("finished", "said"), [(False, ""), (True, ""), (True, "rlimit"), (False, GIVEN_UP), (False, "rlimit")]
+)
 def test_destination_in_between_believes_criu(
-    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool, said: str
 ) -> None:
     monkeypatch.setattr(settle.let_go, "any_runs", lambda tasks: False)
     directory = left("destination", State.COMMITTED)
     path = directory / "journal"
     path.write_text(path.read_text().replace("/none", str(tmp_path)))
-    if finished:
+    if finished or said == GIVEN_UP:
         (tmp_path / settle.STATISTICS).touch()
+    if said:
+        (tmp_path / "restore.log").write_text(f"Error (criu/here.c:7): {said}\n")
     assert settled(directory) is (Verdict.ARRIVED if finished else Verdict.REMOVED)
     assert ("tree" in calls) == (not finished)
 
