@@ -58,7 +58,9 @@ def test_an_acknowledgement_that_comes_after_the_last_draws_a_reset(
         if again:
             with hosts.here.entered():
                 flags, numbers = FIN | ACK, {"seq": fin.seq, "ack": fin.ack}
-                raw_segment.feed(raw_segment.build(client, server, **numbers, flags=flags, window=100), server)
+                raw_segment.feed(
+                    raw_segment.build(client, server, **numbers, flags=flags, window=100), server
+                )
         else:
             late = raw_segment.build(server, client, seq=fin.ack, ack=fin.seq, flags=ACK, window=100)
             with hosts.there.entered():

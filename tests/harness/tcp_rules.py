@@ -16,7 +16,7 @@ from harness.streams import streams
 _HALF = 2**31
 #: So many full segments must have been seen before their size means something.
 _ENOUGH = 3
-#: So many segments are needed to see one that was not late, of so many moments, ms apart: a burst is late as a whole.
+#: So many segments are needed to see one that was not late, of so many moments, ms apart: a burst is late as one.
 _WARM_UP, _MOMENTS, _APART_MS = 12, 4, 10
 #: So far ahead of time a clock of 1 ms may seem to be.
 _SLACK_MS = 3.0
@@ -26,7 +26,8 @@ _SLACK_MS = 3.0
 class Direction:
     """What one end has sent so far, and what is wrong with it.
 
-    :ivar faults: sentences. :ivar at: numbers of the packets at which they show. :ivar sizes: full segments' payloads, by number of moves before them.
+    :ivar faults: sentences. :ivar at: numbers of the packets at which they show.
+    :ivar sizes: full segments' payloads, by number of moves before them.
     :ivar lossless: all that is sent is seen, in its order: what is left out is a fault even if it comes later.
     :ivar stamped: it is known to use timestamps.
     :ivar fresh: its last packet had something new. :ivar up_to: the number after the last that was new.
@@ -170,7 +171,8 @@ def resets(packets: Iterable[Packet]) -> list[Packet]:
     """Nobody may reset anything that is not over, but answer what comes for a connection after its end.
 
     Where what acknowledges a FIN has overtaken what was sent before it, as from another processor, this finds no
-    socket; nor does a second one, where the FIN was said again, as by a loss probe: tests/facts/test_after_the_end.py.
+    socket. Nor does a second one, where the FIN was said again, as by a loss probe: see
+    tests/facts/test_after_the_end.py.
 
     :param packets: in the order in which they were seen.
     """
@@ -186,6 +188,9 @@ def resets(packets: Iterable[Packet]) -> list[Packet]:
             continue
         if packet.flags & SYN:
             over -= {way, back}
+            for one in (way, back):
+                fins.pop(one, None)
+                drawn.pop(one, None)
         elif {way, back} <= over:
             drawn.setdefault(back, set()).add(packet.ack)
         if packet.flags & FIN:

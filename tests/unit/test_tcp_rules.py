@@ -168,7 +168,7 @@ def test_resets() -> None:
     assert judged(*EXCHANGE, reset) == ["a reset"]
 
 
-#: Both close, the service first; with the last one the peer's socket is gone. Then what it has overtaken, and the like.
+#: Both close, the service first; with the last one the peer's socket is gone. What that has overtaken may come yet.
 OVER = [
     *EXCHANGE,
     segment(100, 0, 20, FIN | ACK),
