@@ -170,17 +170,18 @@ def test_resets() -> None:
 
 #: Both close, the service first; with the last one the peer's socket is gone. What that has overtaken may come yet.
 OVER = [
-    *EXCHANGE,
-    segment(100, 0, 20, FIN | ACK),
-    answer(20, 0, 101, FIN | ACK),
-    segment(101, 0, 21),
+    replace(one, at_s=float(n))
+    for n, one in enumerate(
+        [*EXCHANGE, segment(100, 0, 20, FIN | ACK), answer(20, 0, 101, FIN | ACK), segment(101, 0, 21)]
+    )
 ]
 OVERTAKEN, SECOND = segment(101, 0, 20), segment(101, 0, 21)
+LATER, BEFORE_S = OVER[-1].at_s + 0.01, OVER[-1].at_s - 0.01
 
 
 def drawn(seq: int, flags: int = RST) -> Packet:
     """A reset of the peer's, which has the number of what draws it."""
-    return answer(seq, 0, 0, flags)
+    return answer(seq, 0, 0, flags, at_s=LATER)
 
 
 def seen(*packets: Packet) -> list[str]:
@@ -190,6 +191,7 @@ def seen(*packets: Packet) -> list[str]:
 
 @pytest.mark.parametrize(("late", "seq"), [(OVERTAKEN, 20), (SECOND, 21)])
 def test_a_reset_of_what_is_over(late: Packet, seq: int) -> None:
+    late = replace(late, at_s=LATER)
     assert seen(*OVER, late, drawn(seq)) == []
     assert resets([*OVER, late, drawn(seq)]) == []
     for wrong in (
@@ -205,9 +207,17 @@ def test_a_reset_of_what_is_over(late: Packet, seq: int) -> None:
         assert len(resets(wrong)) == 1
 
 
-def test_what_is_over_may_begin_again() -> None:
+def test_what_is_overtaken_behind_the_capture_is_seen_before() -> None:
+    for at_s, wrong in ((BEFORE_S, 0), (BEFORE_S - 0.1, 1)):
+        packets = [*OVER[:-1], replace(OVERTAKEN, at_s=at_s), OVER[-1], drawn(20)]
+        assert len(resets(packets)) == seen(*packets).count("a reset") == wrong
+
+
+@pytest.mark.parametrize("number", (1, 2))
+def test_what_is_over_may_begin_again(number: int) -> None:
     again = [answer(1000, 0, 0, SYN), segment(2000, 0, 1001, SYN | ACK), answer(1001, 0, 2001)]
-    assert len(resets([*OVER, *again, segment(2001, 0, 1001), drawn(1001)])) == 1
+    late = [replace(one, at_s=LATER) for one in (segment(2001, 0, 1001), OVERTAKEN, SECOND)]
+    assert len(resets([*OVER, *again, *late, *[drawn(1001)] * number])) == number
 
 
 def test_the_packets_around_a_fault_are_shown_as_they_were_seen() -> None:
