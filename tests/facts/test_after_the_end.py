@@ -35,6 +35,40 @@ def test_an_acknowledgement_that_its_fin_overtakes_draws_a_reset(hosts: Hosts, k
         assert [(one.flags, one.seq) for one in drawn] == [(RST, fin.seq + 1 & 0xFFFFFFFF)]
 
 
+@pytest.mark.parametrize("kind", ["v4", "v6"])
+@pytest.mark.parametrize("again", [False, True], ids=["overtaken", "a FIN that is said again"])
+def test_an_acknowledgement_that_comes_after_the_last_draws_a_reset(
+    hosts: Hosts, kind: str, again: bool
+) -> None:
+    """The peer has closed second, so its socket is gone with what acknowledges its FIN.
+
+    What was sent before may come after that, from another processor: by recv(), which tells a larger window. Or its
+    FIN was said again, since the answer was late, and that is acknowledged too.
+    Source: as above; net/ipv4/tcp.c __tcp_cleanup_rbuf(); net/ipv4/tcp_output.c tcp_send_loss_probe().
+    """
+    with captured(hosts.there) as wire:
+        sock, peer = hosts.connect(kind)
+        server, client, _ = socket_ends.ends(sock)
+        sock.close()
+        assert peer.recv(1) == b""
+        peer.close()
+        seen: list[Segment] = []
+        eventually(lambda: _fin_acknowledged(seen, wire.segments(), client.port), "both sides have closed")
+        fin = _fin(seen, client.port)
+        if again:
+            with hosts.here.entered():
+                flags, numbers = FIN | ACK, {"seq": fin.seq, "ack": fin.ack}
+                raw_segment.feed(
+                    raw_segment.build(client, server, **numbers, flags=flags, window=100), server
+                )
+        else:
+            late = raw_segment.build(server, client, seq=fin.ack, ack=fin.seq, flags=ACK, window=100)
+            with hosts.there.entered():
+                raw_segment.feed(late, client)
+        drawn = [one for one in wire.wait_from(client.port, 5) if one.flags & RST]
+        assert [(one.flags, one.seq) for one in drawn] == [(RST, fin.seq + again & 0xFFFFFFFF)]
+
+
 def _fin(seen: list[Segment], port: int) -> Segment:
     return next(one for one in seen if one.sport == port and one.flags & FIN)
 

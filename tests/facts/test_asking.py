@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from harness.pcap import distance
 from netns import Hosts, eventually
 from passing import assert_no_reset, deaf, pass_on, wait_state
 from space_wire import Wire
@@ -295,6 +297,38 @@ def test_it_echoes_what_has_come_last(hosts: Hosts, monkeypatch: pytest.MonkeyPa
     echoed = [one.tsecr for one in ours if one.tsecr is not None]
     assert len(echoed) > 1  # the answer, and what asks
     assert echoed == sorted(echoed)
+
+
+def test_what_is_answered_in_the_same_moment_comes_before_it(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer speaks when the segment is made, and is answered by the kernel, which knows nothing of a raw socket.
+
+    So what asks is older than that by both its timestamps, and the peer drops it. But it has told its window.
+    """
+    sock, peer, written = shut(hosts, "v4", State.FIN_WAIT1)
+    segment, got = asking._segment, bytearray()
+
+    def spoken_to(ours: socket.socket, asked: asking.Question) -> bytes:
+        made, unread = segment(ours, asked), tcp_repair.get_inq(ours)
+        time.sleep(0.003)  # another time of both clocks
+        got.extend(read_all(peer))
+        peer.send(b"x")
+        eventually(lambda: tcp_repair.get_inq(ours) > unread, "it has come")
+        return made
+
+    monkeypatch.setattr(asking, "_segment", spoken_to)
+    wire = Wire(hosts.here, "here0", isolation.MARK)
+    with hosts.here.entered():
+        tcpcp.get(sock)
+        tcpcp.resume(sock)
+    assert rest(peer, bytes(got), written) == DATA[:written]
+    ours = [one for one in wire.packets() if one.sender[1] == sock.getsockname()[1]]
+    wire.close()
+    ((before, asks),) = [two for two in itertools.pairwise(ours) if distance(two[1].seq, two[0].seq) < 0]
+    assert not asks.octets
+    assert all(distance(*both) < 0 for both in zip(asks.timestamps, before.timestamps, strict=True))
+    assert hosts.counters(hosts.there)["TcpExtPAWSOldAck"] == 1
 
 
 def restored(sock: socket.socket) -> tcpcp.Ici:

@@ -16,7 +16,7 @@ from netns import Hosts, eventually
 from passing import assert_no_reset, pass_on, wait_state
 
 import tcpcp
-from tcpcp.endpoint import congestion
+from tcpcp.endpoint import congestion, reader
 from tcpcp.errors import KernelError
 from tcpcp.kernel import bpf, fields, tcp_repair
 from tcpcp.kernel.bpf import Struct, instruction
@@ -239,6 +239,29 @@ def test_the_peers_timestamp(hosts: Hosts, kind: str) -> None:
     assert ici.timestamp is not None and ici.timestamp.ts_recent is not None
     # Either clock may be a tick ahead of the other.
     assert (ici.timestamp.ts_recent - first + 1) % 2**32 <= (last - first) % 2**32 + 2
+
+
+def test_the_peers_timestamp_of_what_came_while_it_was_read(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was past the filter, on another processor, when that came into force."""
+    sock, peer = hosts.connect()
+    exchanged(peer, sock, 1)
+    numbers, seen = fields.numbers, []
+
+    def before_it_comes(socks: Sequence[socket.socket]) -> list[fields.Numbers | None]:
+        seen.append(numbers(socks))
+        if len(seen) == 1:
+            time.sleep(0.01)  # another time of the peer's clock
+            peer.sendall(b"x")
+            eventually(lambda: tcp_repair.get_inq(sock) == 1, "arrived")
+        return seen[-1]
+
+    monkeypatch.setattr(fields, "numbers", before_it_comes)
+    with hosts.here.entered():
+        (ici,) = reader.read_many([sock])
+    assert ici.receive_queue.data == b"x" and ici.timestamp is not None
+    assert ici.timestamp.ts_recent == numbers([sock])[0].ts_recent != seen[0][0].ts_recent
 
 
 @pytest.mark.parametrize("microseconds", (False, True), ids=("ms", "us"))

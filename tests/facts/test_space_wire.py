@@ -82,3 +82,27 @@ def test_the_peers_windows_and_timestamps_may_have_come_late(fields: dict[str, o
 def test_the_same_again_is_told_once() -> None:
     found, _ = judged([*GOOD[:3], *[replace(GOOD[1], flags=RST)] * 3])
     assert found == ["here: packet 1: a reset (and 2 like it)"]
+
+
+#: The peer has taken ten octets, and no more; it speaks, and is answered.
+SHUT = [
+    GOOD[0],
+    packet(False, -1, 0, 0, SYN),
+    replace(packet(True, 0, 10, 0), options=stamps(50, 60)),
+    replace(packet(False, 0, 10, 10), options=stamps(66, 50)),
+    replace(packet(True, 10, 0, 10), options=stamps(55, 66)),
+]
+ASKS = replace(packet(True, 9, 0, 10), options=stamps(54, 60))
+
+
+def test_what_asks_may_come_behind_an_answer_of_the_same_moment() -> None:
+    """It is behind that alone, and nothing else may be behind; nor what comes after it behind the answer."""
+    assert judged([*SHUT, ASKS])[0] == []
+    for wrong in (
+        [*SHUT, replace(ASKS, options=stamps(49, 60))],
+        [*SHUT, replace(ASKS, options=stamps(54, 59))],
+        [*SHUT, replace(SHUT[-1], options=stamps(54, 60))],
+        [*SHUT, ASKS, replace(SHUT[-1], options=stamps(54, 66))],
+        [*SHUT, replace(SHUT[-1], options=stamps(56, 66)), ASKS],
+    ):
+        assert any("went back" in one for one in judged(wrong)[0])

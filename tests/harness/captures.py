@@ -12,10 +12,6 @@ from harness.tcp_rules import Connection
 from harness.wait import DEADLINE_S
 from migrate.lab import Host
 
-#: Less than a migration's gap. Two of the lab's processors that forward at once differ by less,
-#: also if one of them is so busy that it does not come to it for some milliseconds.
-_OVERTAKING_S = 0.02
-
 
 class Capture:
     """tcpdump on one interface of *host*, running inside the ``with`` block.
@@ -65,5 +61,5 @@ class Capture:
         :param lossless: whether what is not seen in its order, but for a little overtaking, is a fault.
         """
         return tcp_rules.connections(
-            self.packets(), overtaking_s=_OVERTAKING_S, lossless=lossless, stamped=True
+            self.packets(), overtaking_s=tcp_rules.OVERTAKING_S, lossless=lossless, stamped=True
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.pcap import SYN, End, Packet, distance
+from harness.pcap import RST, SYN, End, Packet, distance
 
 
 def streams(packets: Iterable[Packet], overtaking_s: float = 0.0) -> list[list[Packet]]:
@@ -46,6 +46,8 @@ def _place(stream: list[Packet], packet: Packet, overtaking_s: float) -> int:
 
 def _earlier(one: Packet, other: Packet) -> bool:
     """Whether *one* was sent before *other*, as far as they say."""
+    if (one.flags | other.flags) & RST:  # whose numbers are those of what it answers
+        return False
     if (one.flags | other.flags) & SYN:  # whose acknowledgement number says nothing
         return bool(one.flags & ~other.flags & SYN)
     ahead = (

@@ -14,8 +14,8 @@ import pytest
 from drain import Drain
 from harness.captures import Capture
 from harness.hosts import connect, ss
-from harness.pcap import Packet, distance
-from harness.tcp_rules import faults
+from harness.pcap import End, Packet, distance
+from harness.tcp_rules import Connection, around, faults
 from harness.wait import eventually
 from passing_lab import (
     Passer,
@@ -208,8 +208,8 @@ def judge_capture(capture: Capture, lines: list[Line], address: str, passed_at: 
     judged = capture.connections(lossless=False)
     by_port = {line.port: line for line in lines}
     assert len(judged) == len(lines)
-    assert faults(judged) == []
     service = (address, PORT)
+    assert faults(judged) == [], _told(judged, by_port, service)
     for one in judged:
         (peer,) = set(one.ends) - {service}
         line, ours = by_port[peer[1]], one.sides[service]
@@ -217,6 +217,13 @@ def judge_capture(capture: Capture, lines: list[Line], address: str, passed_at: 
         assert ours.rounded == 0, f"{line.name}: the window was taken back by {ours.rounded}"
         if not line.shape.deaf:
             assert sent_across(one.sent_by(service), passed_at) == [], line.name
+
+
+def _told(judged: list[Connection], by_port: dict[int, Line], service: End) -> str:
+    """Of each that has a fault which one it is, and what was sent around it."""
+    return "\n".join(
+        around(one, by_port[(set(one.ends) - {service}).pop()[1]].name) for one in judged if faults([one])
+    )
 
 
 def sent_across(ours: list[Packet], passed_at: float) -> list[Packet]:

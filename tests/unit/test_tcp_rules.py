@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness.pcap import ACK, FIN, RST, SYN, End, Packet, distance, of_ip
-from harness.tcp_rules import connections, faults, resets
+from harness.tcp_rules import around, connections, faults, resets
 
 SERVICE, PEER = ("10.77.1.100", 80), ("10.77.2.1", 40000)
 FIRST, PEERS_FIRST = 2**32 - 20, 5000
@@ -168,6 +168,65 @@ def test_resets() -> None:
     assert judged(*EXCHANGE, reset) == ["a reset"]
 
 
+#: Both close, the service first; with the last one the peer's socket is gone. What that has overtaken may come yet.
+OVER = [
+    replace(one, at_s=float(n))
+    for n, one in enumerate(
+        [*EXCHANGE, segment(100, 0, 20, FIN | ACK), answer(20, 0, 101, FIN | ACK), segment(101, 0, 21)]
+    )
+]
+OVERTAKEN, SECOND = segment(101, 0, 20), segment(101, 0, 21)
+LATER, BEFORE_S = OVER[-1].at_s + 0.01, OVER[-1].at_s - 0.01
+
+
+def drawn(seq: int, flags: int = RST) -> Packet:
+    """A reset of the peer's, which has the number of what draws it."""
+    return answer(seq, 0, 0, flags, at_s=LATER)
+
+
+def seen(*packets: Packet) -> list[str]:
+    """As :func:`judged`; each was seen after the one before it, and may have been sent before that."""
+    return judged(*(replace(one, number=n) for n, one in enumerate(packets)), overtaking_s=0.02)
+
+
+@pytest.mark.parametrize(("late", "seq"), [(OVERTAKEN, 20), (SECOND, 21)])
+def test_a_reset_of_what_is_over(late: Packet, seq: int) -> None:
+    late = replace(late, at_s=LATER)
+    assert seen(*OVER, late, drawn(seq)) == []
+    assert resets([*OVER, late, drawn(seq)]) == []
+    for wrong in (
+        (*OVER, drawn(seq)),
+        (*OVER, drawn(seq), late),
+        (*OVER, late, drawn(seq - 1)),
+        (*OVER, late, drawn(seq, RST | ACK)),
+        (*OVER[:-1], late, drawn(seq)),
+        (*OVER[:-2], late, drawn(seq)),
+        (*OVER, late, replace(drawn(seq), sender=SERVICE, receiver=PEER)),
+    ):
+        assert "a reset" in seen(*wrong)
+        assert len(resets(wrong)) == 1
+
+
+def test_what_is_overtaken_behind_the_capture_is_seen_before() -> None:
+    for at_s, wrong in ((BEFORE_S, 0), (BEFORE_S - 0.1, 1)):
+        packets = [*OVER[:-1], replace(OVERTAKEN, at_s=at_s), OVER[-1], drawn(20)]
+        assert len(resets(packets)) == seen(*packets).count("a reset") == wrong
+
+
+@pytest.mark.parametrize("number", (1, 2))
+def test_what_is_over_may_begin_again(number: int) -> None:
+    again = [answer(1000, 0, 0, SYN), segment(2000, 0, 1001, SYN | ACK), answer(1001, 0, 2001)]
+    late = [replace(one, at_s=LATER) for one in (segment(2001, 0, 1001), OVERTAKEN, SECOND)]
+    assert len(resets([*OVER, *again, *late, *[drawn(1001)] * number])) == number
+
+
+def test_the_packets_around_a_fault_are_shown_as_they_were_seen() -> None:
+    (one,) = connections([replace(one, number=n) for n, one in enumerate([*OVER, OVERTAKEN])])
+    told = around(one, "a name", before=1).splitlines()
+    assert told[0] == "a name" and "went back" in told[1]
+    assert [re.sub(r"\D.*", "", line.strip(" <")) for line in told[2:]] == ["8", "9"]
+
+
 def handshake(scale: int = 7) -> list[Packet]:
     """Windows of 65160 bytes, which is no whole number of units."""
     agreed = {3: bytes([scale])}
@@ -209,6 +268,16 @@ def test_the_clock_does_not_run_ahead_of_time() -> None:
     assert judged(*ticking(20)) == judged(*ticking(20, late_ms=50)) == judged(*ticking(20, jump_ms=3)) == []
     assert judged(*ticking(20, jump_ms=4)) == ["its timestamp is 4.0 ms ahead of time"]
     assert judged(*ticking(10, jump_ms=4)) == []  # of so few segments all may have been late before
+
+
+def test_a_burst_is_late_as_a_whole() -> None:
+    """The first segment was late, and so were all that were sent at once after a while."""
+    times = [(500, 40)] + [(900, 40)] * 14 + [(940, 0)]
+    late = [
+        segment(n, 1, 0, at_s=(tsval + late_ms) / 1000, options=stamps(tsval, 7))
+        for n, (tsval, late_ms) in enumerate(times)
+    ]
+    assert judged(*late) == []
 
 
 def test_timestamps_that_are_known_to_be_used() -> None:

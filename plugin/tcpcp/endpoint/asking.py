@@ -131,7 +131,12 @@ def ask(sock: socket.socket, asked: Question | None) -> None:
 
 
 def _segment(sock: socket.socket, asked: Question) -> bytes:
-    """The segment, to be sent at once: the kernel stamps what it sends meanwhile, and that would be overtaken."""
+    """The segment, to be sent at once: what the kernel sends meanwhile, in answer to the peer, comes before it.
+
+    Both of its timestamps may be older then, and the peer drop it for that (RFC 7323 section 5.3; Linux does not
+    answer it: net/ipv4/tcp_input.c tcp_disordered_ack_check()). Nothing is lost: the peer has spoken, and told its
+    window along with that. What it echoes nobody times, for it acknowledges nothing new (section 4.3).
+    """
     if asked.peer.ip.version == 6:
         asked = asked._replace(marks=asked.marks._replace(flow_label=flow_label.of(sock)))
     if asked.echoed is None:

@@ -388,10 +388,19 @@ def _settle(socks: Sequence[socket.socket], icis: list[Ici]) -> None:
         moved = [i for i, sock in enumerate(socks) if _has_moved(sock, icis[i], looks[i])]
         if not moved:
             _check_numbers(icis, looks)
+            icis[:] = map(_with_recent, icis, looks)
             return
         for i in moved:
             icis[i] = read_again(socks[i], icis[i], looks[i], icis[i].snd_nxt)
     raise Unsupported(f"{icis[moved[0]]}: still receives; is it isolated?")
+
+
+def _with_recent(ici: Ici, numbers: Numbers | None) -> Ici:
+    """*ici* with the timestamp of what came last, which may have moved nothing: it has been answered."""
+    stamp = ici.timestamp
+    if numbers is None or stamp is None or (recent := _recent(numbers)) == stamp.ts_recent:
+        return ici
+    return replace(ici, timestamp=replace(stamp, ts_recent=recent))
 
 
 def _check_numbers(icis: Sequence[Ici], looks: Sequence[Numbers | None]) -> None:
