@@ -3,9 +3,10 @@
 So nobody who fills in memory while its process runs can know what belongs where: this is why a tree runs on the
 destination only when all of its memory is there. If these tests fail some day, it can be filled in later.
 
-An mremap(2) over something else tells of what was there, of the move, and of what it was moved from, each when the one
-before was read, and all after it has done everything; nothing in an event says when. Source: mm/mremap.c; kernel/fork.c dup_mmap(); fs/userfaultfd.c
-userfaultfd_event_wait_completion().
+An mremap(2) over something else tells of what was there, of the move, and of what it was moved from, each when the
+one before was read, and all of it after everything was done; nothing in an event says when.
+
+Source: mm/mremap.c; kernel/fork.c dup_mmap(); fs/userfaultfd.c userfaultfd_event_wait_completion().
 """
 
 from __future__ import annotations
