@@ -104,9 +104,6 @@ ENDED_CALL_S = _limit(
     "ENDED_CALL_S", 1, "CRIU until it lets go of tasks whose system calls begin again: these end with EINTR"
 )
 CGROUP_EMPTY_S = _limit("CGROUP_EMPTY_S", 5, "tasks that are dying in a cgroup that is to be removed: said")
-FILLER_S = _limit("FILLER_S", 30, "an answer of who fills in memory on the destination: rolled back")
-FILLER_END_S = _limit("FILLER_END_S", 1, "the end of who fills in memory, when it is not needed: left alone")
-FILL_S = _limit("FILL_S", 60, "filling in memory while the process runs: said, and goes on")
 CRIU_CLOSE_S = _limit("CRIU_CLOSE_S", 10, "a CRIU that dumped and was hung up: killed")
 CRIU_GIVE_UP_S = _limit("CRIU_GIVE_UP_S", 0.5, "a CRIU whose restore is given up: killed")
 CRIU_END_S = _limit("CRIU_END_S", 30, "a CRIU whose driver or agent has died: killed")

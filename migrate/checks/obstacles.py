@@ -60,8 +60,8 @@ WORDS = {
         " has died, migrate --recover.",
     ),
     "incomplete": Words(
-        "{who} has come here a moment ago, and some of its memory is still being filled in",
-        "Try again in a moment. If it stays so, look for who does it: pgrep -af 'memory.filler|lazy-pages'.",
+        "{who} was restored a moment ago, and some of its memory is still being filled in",
+        "Try again in a moment. If it stays so, look for who does it: pgrep -af lazy-pages.",
     ),
     "frozen": Words(
         "{who} is frozen by its cgroup {what}, where CRIU cannot have it work",

@@ -10,7 +10,6 @@ from migrate.destination.prepared import Prepared
 from migrate.destination.stage import Ready, Stage, Undoable
 from migrate.destination.trail import Trail
 from migrate.destination.waiting import Waiting
-from migrate.memory import filling
 from migrate.pb import session_pb2 as pb
 from migrate.processes import numbers, slices
 
@@ -48,8 +47,6 @@ class Begun(Undoable):
         self.use_up()
         trail, request = self.trail, self._request
         keeps = runtime.find(request.runtime)
-        later = filling.start(wanted=filling.IS_USED and not self._errand.container.name)
-        trail.first.callback(later.close)
         waiting = Waiting(self._errand, request, trail)
         if waiting.needs_no_file:
             waiting.begin()
@@ -58,4 +55,4 @@ class Begun(Undoable):
         trail.guardian.hold_images(images.directory)
         slices.usual()  # takes a thread, which nobody has to wait for later
         trail.guardian.wait_ready()
-        return Prepared(Ready(self._errand, request, trail, waiting, later, gate, keeps), images)
+        return Prepared(Ready(self._errand, request, trail, waiting, gate, keeps), images)

@@ -45,10 +45,6 @@ class Built:
         self._tasks = found
         self._watched = Watched(found)
 
-    def living(self) -> list[identity.Identity]:
-        """All but those that had ended before the freeze."""
-        return list(self._tasks)
-
     def require(self) -> None:
         """Make sure that none has ended. :raises CriuError: one has."""
         self._require_none(self._watched.ended())

@@ -10,7 +10,6 @@ from migrate.destination import built
 from migrate.destination.stage import Ending, Left, Ready, Settled, Stage
 from migrate.destination.tree import BuiltTree, Holders, Stands
 from migrate.errors import CriuError, MigrateError, ProtocolError
-from migrate.events import log
 from migrate.gap.packets import Segment
 from migrate.link import failure
 from migrate.pb import session_pb2 as pb
@@ -39,7 +38,6 @@ class Committed(Stands):
         self.use_up()
         self.ready.worker.heed = self.tree.built.require_alive
         self.ready.gate.switch.keep()
-        self.ready.filling.keep(self.tree.built.living())
         self.ready.worker.keep()
         problems = self._let_go()
         self._note(State.ACTIVATED)
@@ -133,10 +131,7 @@ class Activated(Stage):
 
     def goodbye(self) -> tuple[Stage, pb.Goodbye]:
         """See :class:`migrate.destination.stage.Stage`."""
-        # The driver is in no hurry any more, and who moved the process on before would be refused.
-        filled = self._ready.filling.finish(self._ready.request.timeout_s / 2)
-        log.tell("filled in", size_bytes=filled.size_bytes, waited_for=filled.waited_for)
-        problems = [*filter(None, [filled.problem]), *self._end()]
+        problems = self._end()
         return Left(), pb.Goodbye(
             tasks=self._tree.built.now(),
             problems=map(failure.sendable, problems),
@@ -155,7 +150,6 @@ class Activated(Stage):
     def _end(self) -> list[str]:
         """Clean up; sentences: what could not be."""
         self._ready.worker.close()
-        self._ready.filling.close()
         problems = self._ready.trail.tidy()
         self._ready.trail.close("MOVED", problems)
         return problems

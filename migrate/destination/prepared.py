@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Generator, Iterable
-from typing import Any
 
 from migrate.criu import log, worker
 from migrate.destination import announced, built, still_free
@@ -130,8 +129,6 @@ class Prepared(Undoable):
 
     def _build(self) -> Generator[worker.Stage, bool | None, None]:
         """Have CRIU build the tree, until it waits for our word; what it does after that."""
-        with self._ready.errand.timed("later"):
-            later = self._ready.filling.prepare(self._images.directory, self._ready.worker.heed)
         criu, request = self._ready.worker, self._ready.request
         self._note_tree(())
         self.trail.journal.did(entries.Criu(criu.pid, criu.start))
@@ -139,7 +136,7 @@ class Prepared(Undoable):
             self._images.directory,
             log.OF_RESTORE,
             timeout_s=request.timeout_s,
-            more=functools.partial(self._more, later),
+            more=functools.partial(self._ready.runtime.restore_options, shell_job=request.shell_job),
         )
         steps = criu.restore(options)
         self.trail.first.callback(steps.close)
@@ -150,10 +147,6 @@ class Prepared(Undoable):
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps
         raise CriuError("CRIU ended before the tree was built")
-
-    def _more(self, later: bool, opts: Any) -> None:
-        self._ready.runtime.restore_options(opts, shell_job=self._ready.request.shell_job)
-        opts.lazy_pages = later
 
     def _note_tree(self, pids: Iterable[int]) -> None:
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""

@@ -16,7 +16,6 @@ from migrate.destination.gate import Gate
 from migrate.destination.trail import Trail
 from migrate.destination.waiting import Waiting
 from migrate.gap.packets import Segment
-from migrate.memory.filling import Filling
 from migrate.once import Once
 from migrate.pb import session_pb2 as pb
 from migrate.runtime import Runtime
@@ -116,7 +115,7 @@ class Undoable(Stage):
 class Ready:
     """What is there from the state PREPARED to the end, and given on from state to state.
 
-    :ivar waiting: CRIU, which waits for the images. :ivar filling: who fills in memory that it leaves out.
+    :ivar waiting: CRIU, which waits for the images.
     :ivar runtime: what keeps such trees here.
     """
 
@@ -124,7 +123,6 @@ class Ready:
     request: pb.Prepare
     trail: Trail
     waiting: Waiting
-    filling: Filling
     gate: Gate
     runtime: Runtime
 

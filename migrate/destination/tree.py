@@ -53,7 +53,6 @@ class Stands(Undoable):
         """See :class:`migrate.destination.stage.Stage`. Nobody but us would notice that a task was killed."""
         self.tree.built.require()
         self.ready.worker.check()
-        self.ready.filling.check()
         self.ready.gate.lease.renew()
 
     def gap(self, packets: Iterable[Segment]) -> None:

@@ -1,4 +1,4 @@
-"""Memory that is not there yet: a process that came here, or that another CRIU has restored, may run before all is.
+"""Memory that is not there yet: a process that somebody else's CRIU has restored may run before all is.
 
 Where it is not yet, a dump would find no page, and zeros would be there from then on.
 Source: Documentation/filesystems/proc.rst, VmFlags of smaps: ``um``; fs/proc/task_mmu.c.
@@ -13,8 +13,8 @@ from pathlib import Path
 from migrate.inventory import proc
 from migrate.pb.session_pb2 import Obstacle
 
-#: Of whoever fills in: ours (:mod:`migrate.memory.filler`), and CRIU's own.
-_FILLS_IN = re.compile(rb"migrate\.memory\.filler\0|(^|/)criu\0(.*\0)?lazy-pages\0", re.DOTALL)
+#: Of who fills in, CRIU's own: no migration of ours does it.
+_FILLS_IN = re.compile(rb"(^|/)criu\0(.*\0)?lazy-pages\0", re.DOTALL)
 _MISSING = re.compile(r"^VmFlags:.* um( |$)", re.MULTILINE)
 
 

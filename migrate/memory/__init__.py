@@ -4,6 +4,10 @@ A way has a say twice: while the tree runs, and when CRIU dumps it. What it send
 (:mod:`migrate.memory.rounds`), which the destination nests whoever wrote them: it need not know which way was used.
 Nothing is sent after the restore: all of it is there before the process is given away, so that a failure up to then
 costs nothing. Who adds a way for which that is not so adds a third call, and says what a failure of it means.
+
+Nor does a tree run before all of its memory is in its place, though userfaultfd(2) is made for that: what threads
+do to their mappings meanwhile is told in another order than they have done it, so that a page could be filled in at
+the wrong place, or be zeros in a child. What the kernel does: tests/facts/test_told_in_another_order.py.
 """
 
 from __future__ import annotations

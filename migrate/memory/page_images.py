@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from migrate.memory.pagemap import PAGE_BYTES, PE_LAZY, PE_PARENT, Pagemap, Run, add
+from migrate.memory.pagemap import PAGE_BYTES, PE_PARENT, Pagemap, Run, add
 from migrate.memory.rounds import Ahead
 from migrate.memory.sources import Key
 from tcpcp.kernel.writing import write_all
@@ -63,14 +63,13 @@ class PageImages:
         if image is None:
             return
         done, before = start, self.written_bytes
-        with_parent = PE_PARENT | flags & PE_LAZY
         for begin, end in self._ahead.changed(image.key, start, address, size):
-            add(image.runs, Run(done, (begin - done) // PAGE_BYTES, with_parent))
+            add(image.runs, Run(done, (begin - done) // PAGE_BYTES, PE_PARENT))
             add(image.runs, Run(begin, (end - begin) // PAGE_BYTES, flags))
             write_all(image.file.fileno(), pages[begin - start : end - start])
             self.written_bytes += end - begin
             done = end
-        add(image.runs, Run(done, (start + size - done) // PAGE_BYTES, with_parent))
+        add(image.runs, Run(done, (start + size - done) // PAGE_BYTES, PE_PARENT))
         if self.written_bytes > before:
             self._grew(image.name)
 

@@ -28,8 +28,8 @@ except ImportError:
 
 PAGE_BYTES = 4096
 
-#: criu/include/pagemap.h. PE_LAZY: it may be filled in after the restore, wherever its content is.
-PE_PARENT, PE_LAZY, PE_PRESENT = 1, 2, 4
+#: criu/include/pagemap.h
+PE_PARENT, PE_PRESENT = 1, 4
 
 _U32 = struct.Struct("<I")
 _MAGICS = struct.pack("<II", *(magic.by_name[name] for name in ("IMG_COMMON", "PAGEMAP"))) if magic else b""
@@ -84,7 +84,7 @@ class Pagemap:
         if not data.startswith(_MAGICS):
             raise ImageError("not a pagemap image")
         try:
-            head, *entries = messages(data)
+            head, *entries = _messages(data)
             return cls(
                 _whole(pb.pagemap_head.FromString(head)).pages_id,
                 [_run(_whole(pb.pagemap_entry.FromString(one))) for one in entries],
@@ -111,7 +111,7 @@ def _framed(message: bytes) -> bytes:
     return _U32.pack(len(message)) + message
 
 
-def messages(data: bytes) -> Iterator[bytes]:
+def _messages(data: bytes) -> Iterator[bytes]:
     """The messages of an image of CRIU's, behind its magic numbers. :raises ValueError: it is cut."""
     offset = len(_MAGICS)
     while offset < len(data):

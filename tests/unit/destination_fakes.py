@@ -17,13 +17,12 @@ import pytest
 
 from migrate import place
 from migrate.criu.worker import Stage
-from migrate.destination import asked, gate, given, incoming, prepared, restored, trail, waiting
+from migrate.destination import gate, given, incoming, prepared, restored, trail, waiting
 from migrate.destination.destination import Destination
 from migrate.destination.errand import Errand
 from migrate.gap.packets import Segment
 from migrate.journal.journal import Journal
 from migrate.link.payloads import Connections, Packets, Piece
-from migrate.memory.filling import Filled
 from migrate.pb import session_pb2 as pb
 from tcpcp.record.ici import Endpoint, State
 
@@ -190,8 +189,6 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(trail.undo, "roll_back", lambda _: made.call("roll_back", (["undone"], made.problems)))
     patch(trail.undo, "tidy_destination", lambda _: made.call("tidy", made.problems))
     patch(waiting, "Worker", _worker(made))
-    filler = made.fake("filling", prepare=True, finish=Filled())
-    patch(asked.filling, "start", lambda **_: filler())
     switch = made.fake("switch", details={"kind": "address"})
     patch(gate.switch, "make", lambda *_: switch())
     patch(gate.switch_netlink, "here", set)

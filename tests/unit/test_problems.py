@@ -192,8 +192,8 @@ def test_a_refusal_of_netlink_has_a_remedy() -> None:
 WITHOUT_A_HINT = {
     "criu/own_namespace.py": 1, "criu/probe.py": 1, "criu/worker.py": 4, "destination/agent.py": 1,
     "destination/incoming.py": 1, "destination/prepared.py": 1, "files/entries.py": 3, "files/growth.py": 1,
-    "inventory/translated.py": 2, "journal/entry.py": 1, "memory/filler.py": 1, "memory/filling.py": 2,
-    "memory/later_images.py": 1, "memory/lazy.py": 1, "memory/page_server.py": 6, "memory/pagemap.py": 1,
+    "inventory/translated.py": 2, "journal/entry.py": 1,
+    "memory/page_server.py": 6, "memory/pagemap.py": 1,
     "origin/attempt.py": 2, "origin/handover.py": 1, "processes/freezer.py": 1, "processes/ptrace.py": 1,
     "recovery/entries.py": 1, "recovery/guardian.py": 1, "runtime/bare.py": 1,
 }  # fmt: skip

@@ -19,7 +19,7 @@ MIGRATE: dict[str, str] = {
         "checks criu events files gap inventory journal link machine memory processes recovery report runtime steps"
         " switch transport"
     ),
-    "destination": "criu events files gap inventory journal link memory order processes recovery runtime switch",
+    "destination": "criu events files gap inventory journal link order processes recovery runtime switch",
     "machine": "journal steps",
     "order": "journal steps",
     "steps": "files journal recovery",

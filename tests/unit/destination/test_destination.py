@@ -33,9 +33,9 @@ ENTRIES = [
     *("RESTORED", "COMMITTED", "ACTIVATED", "MOVED"),
 ]
 #: What is timed until the tree is built.
-BUILT = ["prepare", "verify", "compile", "hold", "later", "build", "finish"]
+BUILT = ["prepare", "verify", "compile", "hold", "build", "finish"]
 #: More than a migration makes.
-MOST_CALLS = 140
+MOST_CALLS = 120
 
 
 def test_the_journal_of_one_that_comes_to_its_end(world: World) -> None:
@@ -66,12 +66,8 @@ def test_what_the_driver_is_told(world: World) -> None:
     ("until", "stage", "looked"),
     [
         ("prepare", "Prepared", ["worker.check", "lease.renew"]),
-        ("restore", "Restored", ["built.require", "worker.check", "filling.check", "lease.renew"]),
-        (
-            "switch",
-            "Switched",
-            ["built.require", "worker.check", "filling.check", "lease.renew", "switch.renew"],
-        ),
+        ("restore", "Restored", ["built.require", "worker.check", "lease.renew"]),
+        ("switch", "Switched", ["built.require", "worker.check", "lease.renew", "switch.renew"]),
         ("commit", "Activated", []),
         ("goodbye", "Left", []),
     ],
@@ -112,19 +108,12 @@ def test_any_call_fails(world: World, call: int) -> None:
         assert call > len(world.calls) or world.calls[call - 1] in done_without
         return
     if "+ACTIVATED" in before:
-        assert after == [
-            "arrived.keep",
-            "worker.close",
-            "filling.close",
-            "tidy",
-            "+MOVED",
-            "guardian.wait_end",
-        ]
+        assert after == ["arrived.keep", "worker.close", "tidy", "+MOVED", "guardian.wait_end"]
         assert (world.stage, world.destination.not_here) == ("Left", False)
         assert said == ("the process runs on the destination", [])
     else:
         expected = ["worker.close"] if "called_off" in before else []
-        expected += (["filling.close"] if "filling" in before else []) + ["roll_back"]
+        expected += ["roll_back"]
         expected += (["capture.take"] if "switch.switch" in before else []) + [
             "+ROLLED_BACK",
             "guardian.wait_end",

@@ -20,9 +20,7 @@ def committed(rest: Iterator[Stage], *, runs: bool) -> tuple[Committed, Mock]:
     around = Mock()
     around.tree.built.any_runs.return_value = runs
     tree: Any = SimpleNamespace(built=around.tree.built, numbers={7: 7}, rest=rest, icis=(), listening=())
-    ready: Any = SimpleNamespace(
-        root=7, worker=around.worker, filling=around.filling, gate=around.gate, trail=around.trail
-    )
+    ready: Any = SimpleNamespace(root=7, worker=around.worker, gate=around.gate, trail=around.trail)
     return Committed(ready, tree, {}), around
 
 
