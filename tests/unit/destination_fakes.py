@@ -189,7 +189,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(waiting, "Worker", _worker(made))
     filler = made.fake("filling", prepare=True, finish=Filled())
     patch(asked.filling, "start", lambda **_: filler())
-    switch = made.fake("switch", details={"kind": "address"})
+    switch = made.fake("switch", details={"kind": "address"}, marked=[])
     patch(gate.switch, "make", lambda *_: switch())
     patch(gate.switch_netlink, "here", set)
     for name in ("Isolation", "Lease", "Injector", "Inlet"):
