@@ -30,16 +30,19 @@ SERVER = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save
 
 
 class Pool:
-    """The program on the origin, and redis on the peer, which it reaches at *address*."""
+    """The program on the origin, and redis on the peer, which it reaches at *address*.
 
-    def __init__(self, lab: Lab, address: str) -> None:
+    :param socket: what it puts before that: ``::ffff:``, and its sockets are IPv6 ones.
+    """
+
+    def __init__(self, lab: Lab, address: str, socket: str = "") -> None:
         self.lab, self.address = lab, address
         self.interface = "eth1" if address == OWN["neighbour"] else "eth0"
         self.origin, self.destination, self.peer = (lab.hosts[name] for name in (*MOVERS, "peer"))
         self.before = {name: left.View(lab.hosts[name]) for name in MOVERS}
         spawn(self.peer, SERVER)
         eventually(lambda: self.redis("ping") == "PONG", "redis answers")
-        command = [sys.executable, str(WORKLOADS / "pool.py"), address, str(CONNECTIONS)]
+        command = [sys.executable, str(WORKLOADS / "pool.py"), socket + address, str(CONNECTIONS)]
         self.pid = spawn(self.origin, command)
         self.assert_goes_on()
         self.ends = self.clients()
@@ -116,14 +119,17 @@ class Pool:
 @pytest.fixture
 def pool(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Pool]:
     reset(lab)
-    made = Pool(lab, getattr(request, "param", OWN["neighbour"]))
+    made = Pool(lab, *getattr(request, "param", [OWN["neighbour"]]))
     yield made
     made.end_forwards()
     reset(lab)
 
 
 @pytest.mark.parametrize(
-    "pool", [OWN["neighbour"], OWN["peer"]], ids=["on the segment", "behind the gateway"], indirect=True
+    "pool",
+    [[OWN["neighbour"]], [OWN["peer"]], [OWN["peer"], "::ffff:"]],
+    ids=["on the segment", "behind the gateway", "of IPv6 sockets"],
+    indirect=True,
 )
 def test_a_pool_of_connections(pool: Pool) -> None:
     """It goes on from the destination, which has not got the address, and opens others from its own."""
@@ -137,7 +143,7 @@ def test_a_pool_of_connections(pool: Pool) -> None:
     pool.assert_as_before()
 
 
-@pytest.mark.parametrize("pool", [OWN["peer"]], ids=["behind the gateway"], indirect=True)
+@pytest.mark.parametrize("pool", [[OWN["peer"]]], ids=["behind the gateway"], indirect=True)
 def test_a_path_that_gets_narrower(pool: Pool) -> None:
     """What the gateway says to the address of the origin reaches the sockets: they send smaller packets."""
     pool.move()
@@ -149,7 +155,7 @@ def test_a_path_that_gets_narrower(pool: Pool) -> None:
         assert pool.redis("strlen", "large-counter-3") == "1000000"
         pool.assert_goes_on()
         assert pool.clients() == pool.ends
-        found = pool.destination.exec(["ss", "-Htin", "dport = :6379"]).stdout
+        found = pool.destination.exec(["ss", "-Htin", "state", "established", "dport = :6379"]).stdout
         assert found.count("pmtu:1300") == CONNECTIONS
     finally:
         gateway.exec(["ip", "link", "set", "eth1", "mtu", "1500"])

@@ -16,7 +16,9 @@ class Counting:
     """One connection, and how far its counter is."""
 
     def __init__(self, address: str, name: str) -> None:
-        self.asking = socket.create_connection((address, 6379), timeout=60)
+        self.asking = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self.asking.settimeout(60)
+        self.asking.connect((address, 6379))
         self.answers = self.asking.makefile("rb")
         self.name, self.count = name, 0
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from migrate.switch import routes
 from migrate.switch.forward.rules import FOUND, FOUND_MASK
 from tcpcp.endpoint.isolation import MARK
+from tcpcp.kernel import routing
 
 LOOPBACK = 1
 #: RT_SCOPE_HOST: an address that is never chosen for what leaves this host.
@@ -41,10 +43,12 @@ def add(handle: Any, migration_id: str, ip: str, device: str) -> None:
 
 
 def remove(handle: Any, migration_id: str, ip: str) -> None:
-    """Undo :func:`add`, as far as it went. :raises NetlinkError: the kernel refuses."""
+    """Undo :func:`add`, as far as it went. :raises NetlinkError, OSError: the kernel refuses."""
     for rule in _rules(migration_id, ip):
         gone(handle.rule, "del", **rule)
-    handle.flush_routes(table=table(migration_id), family=socket.AF_INET)
+    for route in routes.present(socket.AF_INET, [routing.U32.pack(table(migration_id))]):
+        if route.table == table(migration_id):
+            routes.remove(route)  # what the kernel has learned of one, as a path's MTU, goes with it
 
 
 def thrown(ip: str) -> dict[str, Any]:
