@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
-from migrate.checks import address_words, interfaces
+from migrate.checks import address_words, interfaces, to_forward
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.inventory import ports
-from migrate.pb.session_pb2 import HostInventory, ProcessInventory
-from tcpcp.endpoint.isolation import Flow
-from tcpcp.record.ici import Endpoint, State
+from tcpcp.record.ici import State
 
 _SEGMENT = "Choose a host that is on one network with this one, and has an address there."
-
-
-def neighbour(there: HostInventory, ip: str, prefix_length: int) -> str:
-    """The destination's own address on the network of the origin's address *ip*; "" if it has none there."""
-    network = ipaddress.ip_interface(f"{ip}/{prefix_length}").network
-    for interface in there.interfaces:
-        for text in interface.addresses if interface.up else ():
-            found = ipaddress.ip_interface(text)
-            if found.ip in network and network.prefixlen < network.max_prefixlen:
-                return str(found.ip)
-    return ""
-
-
-def flows(process: ProcessInventory) -> list[Flow]:
-    """Its connections."""
-    found = (one for one in process.sockets if ports.is_connection(one))
-    return [Flow(_end(one.local_ip, one.local_port), _end(one.peer_ip, one.peer_port)) for one in found]
-
-
-def _end(ip: bytes, port: int) -> Endpoint:
-    return Endpoint(ipaddress.ip_address(ip), port)
 
 
 def movable(subject: Subject, ip: Ip) -> Iterator[Reason]:
@@ -73,6 +49,9 @@ def _there(subject: Subject, ip: Ip) -> Iterator[Reason]:
             f"no interface that is up is on the network of {ip}, by which its connections would be forwarded"
         )
         yield Reason("address-no-network", DESTINATION, text, _SEGMENT)
+    elif (via := subject.switch.partition(":")[2]) and not to_forward.has(there, via):
+        text = f"{via}, to which connections are to be forwarded, is not an address of the destination"
+        yield Reason("forward-elsewhere", DESTINATION, text, f"Leave out :{via}, or name one that it has.")
     elif str(ip) in subject.needed:
         yield Reason("switch-impossible", ORIGIN, *subject.needed[str(ip)])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, forwarded, names, obstacles
+from migrate.checks import around, names, obstacles, to_forward
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
@@ -87,7 +87,7 @@ def check(session: Session) -> Plan:
 
 def _needed(session: Session, plan: Plan) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """Which of the addresses this host cannot do without: why, and what to do; and notes on the others."""
-    flows = forwarded.flows(plan.process)
+    flows = to_forward.flows(plan.process)
     found = {one.ip: switch.look(plan.switch, session.migration_id, one, flows) for one in plan.addresses}
     needed = {ip: (one.text, one.hint) for ip, one in found.items() if isinstance(one, Problem)}
     return needed, [note for one in found.values() if not isinstance(one, Problem) for note in one]
@@ -140,7 +140,7 @@ def _switch(request: Request, addresses: list[switch.Address], there: pb.HostInv
     if request.switch != FORWARD or not addresses:
         return request.switch
     return ":".join(
-        filter(None, (FORWARD, forwarded.neighbour(there, addresses[0].ip, addresses[0].prefix_length)))
+        filter(None, (FORWARD, to_forward.neighbour(there, addresses[0].ip, addresses[0].prefix_length)))
     )
 
 

@@ -160,6 +160,38 @@ def test_its_port_is_nobody_elses(moved: Moved) -> None:
         assert reserved.missing([port]) == []
 
 
+def test_two_of_them_are_apart(moved: Moved) -> None:
+    """The end of one takes nothing from the other, which has the same address."""
+    addresses = "fedcba987654", [ADDRESS]
+    others = forward.AtOrigin(*addresses, DESTINATION), forward.AtDestination(*addresses)
+    flow = Flow(Endpoint(_ip(ORIGIN), 40001), Endpoint(_ip(PEER), PORT))
+    for host, part in zip((moved.hosts.origin, moved.hosts.destination), others, strict=True):
+        with host.entered():
+            part.connections([flow])
+            part.choose()
+            part.prepare()
+            part.switch()
+            assert len(listed.present()) == 2
+    assert moved.speaks()
+    for host in (moved.hosts.origin, moved.hosts.destination):
+        with host.entered():
+            listed.end(next(one for one in listed.present() if one.id == "fedcba987654"))
+            assert len(listed.present()) == 1
+    assert moved.speaks()
+
+
+def test_ports_that_were_reserved_before(gap_hosts: GapHosts) -> None:
+    """By whoever: they stay so."""
+    with gap_hosts.origin.entered():
+        reserved.add([8080, 8081, 8082, 9000])
+        assert reserved.missing([8081, 9001]) == [9001]
+        reserved.add([9001])
+        reserved.remove([9001, 9002])
+        setting = Path("/proc/thread-self/root/proc/sys/net/ipv4/ip_local_reserved_ports")
+        assert setting.read_text().strip() == "8080-8082,9000"
+        reserved.remove([8080, 8081, 8082, 9000])
+
+
 def test_a_destination_behind_a_gateway_is_refused(gap_hosts: GapHosts) -> None:
     with gap_hosts.origin.entered():
         ip(f"route add 10.99.0.0/24 via {DESTINATION}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from inventories import connection, destination, listener, only, origin, process, reasons
 
-from migrate.checks import forwarded
+from migrate.checks import to_forward
 from migrate.checks.reasons import refusals
 from migrate.pb.session_pb2 import Container, HostInventory, ProcessInventory
 from migrate.request import Along
@@ -98,7 +98,14 @@ def test_other_ways_name_it(switch: str) -> None:
     assert "--switch forward" not in serving.remedy
 
 
+def test_an_address_that_is_named() -> None:
+    """A stranger must not get the packets."""
+    assert reasons(pool(), switch="forward:10.77.1.2") == []
+    reason = only(reasons(pool(), switch="forward:10.77.1.3"))
+    assert (reason.code, reason.role) == ("forward-elsewhere", "destination")
+
+
 def test_the_neighbour() -> None:
-    assert forwarded.neighbour(destination(), OWN, 24) == "10.77.1.2"
-    assert forwarded.neighbour(elsewhere(), OWN, 24) == ""
-    assert forwarded.neighbour(origin(), "192.0.2.1", 24) == ""
+    assert to_forward.neighbour(destination(), OWN, 24) == "10.77.1.2"
+    assert to_forward.neighbour(elsewhere(), OWN, 24) == ""
+    assert to_forward.neighbour(origin(), "192.0.2.1", 24) == ""
