@@ -10,7 +10,18 @@ from typing import NoReturn
 from migrate import limits, memory, switch, transport, words
 from migrate.errors import UsageError
 from migrate.report import file as report_file
-from migrate.request import AGENT, MEMORY, SWITCH, TRANSPORT, Along, Named, RecoverRequest, Request, Way
+from migrate.request import (
+    AGENT,
+    MEMORY,
+    SWITCH,
+    TRANSPORT,
+    Along,
+    ForwardsRequest,
+    Named,
+    RecoverRequest,
+    Request,
+    Way,
+)
 from migrate.ssh import host
 from tcpcp.version import VERSION
 
@@ -39,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         usage="migrate [options] PID HOST\n"
         "       migrate [options] --container NAME[@RUNTIME] HOST\n"
         "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
+        "       migrate --forwards [--end ID]\n"
         "       migrate plugin install|status|uninstall",
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
@@ -112,7 +124,8 @@ def _add_what_moves(add: Callable[..., object]) -> None:
         default=SWITCH,
         help="how traffic is switched (%(default)s: it moves with the process). With the service address on both"
         " hosts: route:GATEWAY, of which a route is changed, by ssh; exec:/COMMAND, called on both for each stage;"
-        " none, if the network does it by itself",
+        " none, if the network does it by itself. forward: this host forwards connections that the process has made"
+        " from its own address, as long as they live",
     )
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
@@ -162,13 +175,27 @@ def _add_recover(add: Callable[..., object]) -> None:
         help="with --resume or --release: although HOST cannot be asked where the process is; if you are wrong,"
         " two copies run, or none",
     )
+    _add_forwards(add)
 
 
-def request(options: argparse.Namespace) -> Request | RecoverRequest:
+def _add_forwards(add: Callable[..., object]) -> None:
+    add(
+        "--forwards",
+        action="store_true",
+        help="list the connections that --switch forward has forwarded from this host, or to it",
+    )
+    add("--end", metavar="ID", default="", help="with --forwards: forward those of that migration no more")
+
+
+def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsRequest:
     """Return what was asked for.
 
     :raises UsageError: it makes no sense.
     """
+    if options.end and not options.forwards:
+        raise words.wrong("--end needs --forwards")
+    if options.forwards:
+        return _forwards_request(options)
     if options.recover:
         return _recover_request(options)
     if options.resume or options.release or options.force:
@@ -233,6 +260,12 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
         release=options.release,
         force=options.force,
     )
+
+
+def _forwards_request(options: argparse.Namespace) -> ForwardsRequest:
+    if options.pid is not None or options.recover or options.json or options.report:
+        raise words.wrong("--forwards is used alone, or with --end")
+    return ForwardsRequest(end=options.end)
 
 
 def _no_address(options: argparse.Namespace) -> bool:

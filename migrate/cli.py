@@ -21,9 +21,10 @@ from migrate.report import file as report_file
 from migrate.report import observer as ui
 from migrate.report.report import Outcome, Report
 from migrate.report.text import clean
-from migrate.request import RecoverRequest, Request
+from migrate.request import ForwardsRequest, RecoverRequest, Request
 
 Run = Callable[[Request, ui.Observer], Report]
+_NOT_ROOT = Reason("not-root", "origin", "migrate needs root", "Run it as root, e.g. by sudo.")
 RunRecover = Callable[[RecoverRequest], Report]
 
 
@@ -44,6 +45,8 @@ def main(
         asked = arguments.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
+    if isinstance(asked, ForwardsRequest):
+        return _forwards(asked)
     verbose = options.verbose > 0
     observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=verbose)
     log.shown(observer.event, options.verbose)
@@ -63,9 +66,7 @@ def _run(
     """Make the one call. What escapes it did so before anything was frozen: that is the driver's promise."""
     try:
         if os.geteuid() != 0:
-            raise Refused(
-                [Reason("not-root", "origin", "migrate needs root", "Run it as root, e.g. by sudo.")]
-            )
+            raise Refused([_NOT_ROOT])
         if isinstance(asked, RecoverRequest):
             return (run_recover or _recover)(asked)
         if cramped := environment.problems():
@@ -100,6 +101,15 @@ def _migrate(asked: Request, observer: ui.Observer) -> Report:
     from migrate.origin import run as origin
 
     return origin.run(asked, observer)
+
+
+def _forwards(asked: ForwardsRequest) -> int:
+    if os.geteuid() != 0:
+        print(f"migrate: {_NOT_ROOT.text}. {_NOT_ROOT.remedy}", file=sys.stderr)
+        return int(Exit.UNTOUCHED)
+    from migrate.switch.forward import command
+
+    return command.main(asked.end)
 
 
 def _plugin(words: Sequence[str]) -> int:

@@ -12,6 +12,8 @@ MEMORY = "ahead"
 SWITCH = "address"
 #: Ways to switch traffic that tell nothing of the path to either host.
 ANYWHERE = ("exec", "none")
+#: Connections keep their addresses, which are the origin's own.
+FORWARD = "forward"
 #: Those for which the service addresses are on both hosts all the time.
 ON_BOTH = (*ANYWHERE, "route")
 
@@ -106,3 +108,13 @@ class RecoverRequest:
     resume: str = ""
     release: str = ""
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardsRequest:
+    """List the connections that are forwarded from this host, or to it.
+
+    :ivar end: id of a migration whose connections are to be forwarded no more; "" for none.
+    """
+
+    end: str = ""

@@ -82,11 +82,15 @@ def known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[s
 def switch(text: str, own: Mapping[str, str], names: Callable[[], list[str]]) -> str:
     """A way to switch traffic, perhaps with a colon and what it wants to know behind it.
 
-    :param own: of ours what that is, "" for nothing; a path begins with a slash. :param names: see :func:`known`.
+    :param own: of ours what that is, "" for nothing, in brackets if it may be left out; a path begins with a slash.
+    :param names: see :func:`known`.
     """
     name, colon, rest = text.partition(":")
     known("--switch", name, tuple(own), names)
     wanted = own.get(name, rest)
+    if wanted.startswith("[") and not colon:
+        return text
+    wanted = wanted.strip("[]")
     if colon and not wanted:
         raise wrong(f"--switch {name} is followed by nothing, not by {rest!r}")
     if (wanted and not rest) or not rest.isprintable() or (wanted[:1] == "/" and rest[:1] != "/"):

@@ -6,6 +6,18 @@ from migrate.checks import interfaces
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import Subject, names
 from migrate.inventory import ports
+from tcpcp.record.ici import State
+
+#: Of connections that are forwarded to this host.
+NOT_ON = (
+    "If they are forwarded to this host (migrate --forwards) they cannot move on: let the process close them"
+)
+
+
+def only_connections(subject: Subject, ip: Ip) -> bool:
+    """Whether nothing is at *ip* but connections."""
+    here = [one for one in subject.process.sockets if one.local_ip == ip.packed]
+    return bool(here) and all(map(ports.is_connection, here))
 
 
 def use_another(subject: Subject, ip: Ip) -> str:
@@ -15,12 +27,22 @@ def use_another(subject: Subject, ip: Ip) -> str:
         return (
             f"The process has made these connections itself. Give it an address of its own to make them from,"
             f" {command} (a free one), name that in its configuration (nginx: proxy_bind; haproxy: source; others:"
-            " bind or local address), and start it again."
+            f" bind or local address), and start it again.{_or_forward(subject, ip)}"
         )
     return (
         f"Add an address for the process alone, {command} (a free one), start the process again on that, and"
         " let its clients use it."
     )
+
+
+def _or_forward(subject: Subject, ip: Ip) -> str:
+    """What would do as it is, for a process that connects itself and is not reached by anybody."""
+    listens = any(
+        one.state == State.LISTEN and not ports.is_loopback(one.local_ip) for one in subject.process.sockets
+    )
+    if ip.version == 6 or listens or subject.process.container.network or subject.forwarded:
+        return ""
+    return " Or let this host forward them as long as they live: --switch forward."
 
 
 def uses(subject: Subject, ip: Ip) -> str:

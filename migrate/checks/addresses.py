@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from migrate.checks import address_words, addresses_on_both, interfaces
+from migrate.checks import address_words, addresses_on_both, forwarded, interfaces
 from migrate.checks.containers import at_its_interface
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject
@@ -20,6 +20,8 @@ def addresses_movable(subject: Subject) -> Iterator[Reason]:
         if subject.switch == "address":
             yield from _can_leave(subject, ip)
             yield from _can_arrive(subject, ip)
+        elif subject.forwarded:
+            yield from forwarded.movable(subject, ip)
         elif subject.on_both:
             yield from addresses_on_both.movable(subject, ip)
             if subject.whole_address:
@@ -36,6 +38,8 @@ def _can_leave(subject: Subject, ip: Ip) -> Iterator[Reason]:
         remedy = f"Add it: {interfaces.addition(origin, ip, str(ip))}"
         if not address_words.users(subject, ip):
             remedy = "Name one that `ip -brief addr` shows."
+        elif ip.version != 6 and address_words.only_connections(subject, ip):
+            remedy = f"{address_words.NOT_ON}. Else: {remedy}"
         yield Reason("address-missing", ORIGIN, text, remedy)
     elif str(ip) in {*origin.ssh_addresses, *origin.own_addresses}:
         text = f"{ip}, {used}, is the address of {origin.hostname} itself and cannot leave it"

@@ -24,6 +24,7 @@ from migrate.checks.files import (
     locks_free,
     written_here_alone,
 )
+from migrate.checks.forwarded import nobody_comes
 from migrate.checks.hard_links import one_file
 from migrate.checks.kernel_limits import (
     descriptors,
@@ -295,6 +296,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     sockets_whole,
     peers_elsewhere,
     address_named,
+    nobody_comes,
     addresses_movable,
     ports_free,
     names_free,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task
-from migrate.request import ANYWHERE, ON_BOTH, SWITCH, Along
+from migrate.request import ANYWHERE, FORWARD, ON_BOTH, SWITCH, Along
 
 ORIGIN, DESTINATION = "origin", "destination"
 
@@ -29,6 +29,11 @@ class Subject:
     def on_both(self) -> bool:
         """Whether the service addresses are on both hosts all the time, as it is switched."""
         return self.switch.partition(":")[0] in ON_BOTH
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether connections keep the origin's own addresses, as it is switched."""
+        return self.switch.partition(":")[0] == FORWARD
 
     @property
     def whole_address(self) -> bool:

@@ -62,9 +62,14 @@ class Gate:
         self.inlet.only([_flow(ici) for ici in icis], listening)
         # Nobody else is at these ends, so a few elements do for all connections.
         self.lease.hold((), {*listening, *(ici.local for ici in icis)})
+        switch.tell(self.switch, map(_flow, icis))
         self.switch.require_free()
         journal.did(entries.Switch(self.switch.details()))
         self.switch.prepare()
+
+    def marked(self, icis: list[Ici]) -> list[Ici]:
+        """With the options that their sockets need here beside those they had at the origin."""
+        return self.switch.marked(icis) if isinstance(self.switch, switch.ByConnection) else icis
 
     @contextlib.contextmanager
     def needed(self, icis: Sequence[Ici]) -> Generator[None, None, None]:

@@ -101,9 +101,8 @@ class Prepared(Undoable):
         pids = self._numbers([task.pid for task in restore.tasks])
         notes += self._images.mark_segments(pids[ready.root])
         held = [*self._images.held, *restore.sockets]
-        return Standing(
-            ready, BuiltTree(built.Built(restore.tasks, pids), pids, rest, icis, listening), held, notes
-        )
+        tree_ = BuiltTree(built.Built(restore.tasks, pids), pids, rest, ready.gate.marked(icis), listening)
+        return Standing(ready, tree_, held, notes)
 
     def _heed(self, until: float) -> None:
         """While we wait for CRIU: it keeps a process of the origin waiting."""

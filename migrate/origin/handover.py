@@ -23,6 +23,7 @@ class Restored(Still):
     def _next(self) -> Switched:
         """Withdraw here, then have the destination answer: never both."""
         ready, link = self.ready, self.ready.move.link
+        switch.tell(ready.switch, self._found.extract.flows)
         ready.journal.did(entries.Switch(ready.switch.details()))
         ready.switch.switch()
         link.send(pb.Switch())

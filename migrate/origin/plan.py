@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, names, obstacles
+from migrate.checks import around, names, obstacles, to_forward
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
@@ -18,7 +18,7 @@ from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.processes.oci import Container
-from migrate.request import ANYWHERE, Request
+from migrate.request import ANYWHERE, FORWARD, Request
 from migrate.runtime import Runtime
 
 
@@ -29,6 +29,7 @@ class Plan:
     :ivar runtime: what keeps the process on this host.
     :ivar copy: files to copy before the freeze.
     :ivar notes: what the user should know although it is no reason to refuse.
+    :ivar switch: how traffic is switched, as the origin's part has to know it.
     :ivar container: if it is one.
     :ivar bystanders: the PIDs of all processes that were there when it was looked at who else holds what it holds.
     """
@@ -37,6 +38,7 @@ class Plan:
     process: pb.ProcessInventory
     prepare: pb.Prepare
     addresses: list[switch.Address]
+    switch: str
     copy: list[pb.File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bystanders: frozenset[int] = frozenset()
@@ -70,7 +72,7 @@ def check(session: Session) -> Plan:
         chronicle.hosts(here, there, session.ends)
         session.files.compare(process, there)
         plan = _plan(request, kept, process, here, there)
-        needed, lent = _needed(session, plan.addresses)
+        needed, lent = _needed(session, plan)
         reasons = checks.refusals(process, here, there, request.along, needed, switch=request.switch)
         reasons += contained.reasons(session.container)
         if reasons:
@@ -83,11 +85,10 @@ def check(session: Session) -> Plan:
         return plan
 
 
-def _needed(
-    session: Session, addresses: list[switch.Address]
-) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Which of *addresses* this host cannot do without: why, and what to do; and notes on the others."""
-    found = {one.ip: switch.look(session.request.switch, session.migration_id, one) for one in addresses}
+def _needed(session: Session, plan: Plan) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Which of the addresses this host cannot do without: why, and what to do; and notes on the others."""
+    flows = to_forward.flows(plan.process)
+    found = {one.ip: switch.look(plan.switch, session.migration_id, one, flows) for one in plan.addresses}
     needed = {ip: (one.text, one.hint) for ip, one in found.items() if isinstance(one, Problem)}
     return needed, [note for one in found.values() if not isinstance(one, Problem) for note in one]
 
@@ -118,7 +119,7 @@ def _plan(
         tids=tids,
         timeout_s=int(request.timeout_s),
         # Else both hosts are on one network, that of the address or of the gateway: the checks made sure.
-        same_path=request.switch.partition(":")[0] not in ANYWHERE,
+        same_path=request.switch.partition(":")[0] not in (*ANYWHERE, FORWARD),
         personality=surroundings.personality(process.root_pid),
         connections=sum(1 for one in process.sockets if one.peer_port),
         runtime=kept.name,
@@ -131,7 +132,16 @@ def _plan(
     notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))
-    return Plan(kept, process, prepare, addresses, copy=copy, notes=notes)
+    return Plan(kept, process, prepare, addresses, _switch(request, addresses, there), copy=copy, notes=notes)
+
+
+def _switch(request: Request, addresses: list[switch.Address], there: pb.HostInventory) -> str:
+    """With what the origin alone has to know of the destination."""
+    if request.switch != FORWARD or not addresses:
+        return request.switch
+    return ":".join(
+        filter(None, (FORWARD, to_forward.neighbour(there, addresses[0].ip, addresses[0].prefix_length)))
+    )
 
 
 def _numbers(process: pb.ProcessInventory) -> tuple[list[int], list[int]]:

@@ -62,7 +62,7 @@ def _prepare(move: Move) -> Prepared:
     images = _images(move, journal)
     guardian.hold_images(images.directory)
     attempt = Attempt(move, images, hold)
-    switching = switch.make(move.request.switch, "origin", move.migration_id, move.plan.addresses)
+    switching = switch.make(move.plan.switch, "origin", move.migration_id, move.plan.addresses)
     isolation = _isolation(move, journal)
     packets = Packets(begun.caught, begun.forwarder, isolation, Lease(isolation))
     move.watch.also(packets.lease.renew)

@@ -12,16 +12,20 @@ such a package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from migrate import limits, plugins
 from migrate.errors import Problem, SwitchError
 
+if TYPE_CHECKING:  # who starts has not to wait for the library
+    from tcpcp.endpoint.isolation import Flow
+    from tcpcp.record.ici import Ici
+
 GROUP = "migrate.switches"
-#: Ours, and what stands behind the colon; "" for nothing.
-OWN = {"address": "", "exec": "/COMMAND", "none": "", "route": "GATEWAY"}
+#: Ours, and what stands behind the colon; "" for nothing, in brackets if it need not.
+OWN = {"address": "", "exec": "/COMMAND", "forward": "[ADDRESS]", "none": "", "route": "GATEWAY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,23 @@ class Switch(Protocol):
         ``addresses`` as lists of the fields of :class:`Address`, and what else it wants to know."""
 
 
+@runtime_checkable
+class ByConnection(Protocol):
+    """One host's part of a switch that takes connections to the destination, not addresses."""
+
+    def connections(self, flows: Iterable[Flow]) -> None:
+        """Which ones there are, of all addresses. Changes nothing.
+
+        Those of the process, before :meth:`Switch.choose` is asked whether it could be; those of the frozen tree,
+        before :meth:`Switch.details` are noted.
+
+        :raises SwitchError: one of them cannot be taken there.
+        """
+
+    def marked(self, icis: Iterable[Ici]) -> list[Ici]:
+        """On the destination: *icis* with what their sockets need there, before these run."""
+
+
 class Kind(Protocol):
     """What makes the objects of one way of switching."""
 
@@ -114,8 +135,9 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
     """
     name, colon, arguments = kind.partition(":")
     more |= {"arguments": arguments} if colon else {}
-    if name in OWN and bool(OWN[name]) != bool(arguments):
-        raise SwitchError(f"--switch {name} is followed by {OWN[name] or 'nothing'}, not by {arguments!r}")
+    wanted = OWN.get(name, "[]")
+    if not wanted.startswith("[") and bool(wanted) != bool(arguments):
+        raise SwitchError(f"--switch {name} is followed by {wanted or 'nothing'}, not by {arguments!r}")
     made: Kind = _own(name) or plugins.load(GROUP, name, tuple(OWN), SwitchError)
     try:
         return made(role, migration_id, addresses, **more)
@@ -139,6 +161,10 @@ def _own(name: str) -> Kind | None:
         from migrate.switch import route
 
         return route.make
+    if name == "forward":
+        from migrate.switch import forward
+
+        return forward.make
     if name == "none":
         from migrate.switch import on_both
 
@@ -158,10 +184,25 @@ def late_s(kind: str) -> tuple[float, float]:
     return limits.LATE_QUIET_S, limits.LATE_S
 
 
-def look(kind: str, migration_id: str, address: Address) -> Problem | list[str]:
-    """Why the origin cannot give *address* away by the switch *kind*; or what is to be known. Changes nothing."""
+def forwards(kind: str) -> bool:
+    """Whether the origin goes on to be where the connections' packets come to, and its kernel sends them on."""
+    return kind.partition(":")[0] == "forward"
+
+
+def tell(made: Switch, flows: Iterable[Flow]) -> None:
+    """Tell it which connections there are, if it wants to know. :raises SwitchError: see :class:`ByConnection`."""
+    if isinstance(made, ByConnection):
+        made.connections(flows)
+
+
+def look(kind: str, migration_id: str, address: Address, flows: Iterable[Flow] = ()) -> Problem | list[str]:
+    """Why the origin cannot give *address* away by the switch *kind*; or what is to be known. Changes nothing.
+
+    :param flows: connections that the process has.
+    """
     try:
         made = make(kind, "origin", migration_id, [address])
+        tell(made, flows)
         made.choose()
         return made.notes()
     except SwitchError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from migrate import switch
 from migrate.errors import SwitchError
 from migrate.switch import Address, Switch
+from tcpcp.endpoint.isolation import Flow
 
 ROLES = ("origin", "destination")
 ID = "0123456789ab"
@@ -27,6 +28,7 @@ class Case:
     :ivar bindable: whether sockets of that host can be bound to the addresses; called on the host.
     :ivar tell: the roles of the hosts whose part sees whether it is in force: one that does nothing, as the network
         alone is switched, has nothing to see.
+    :ivar flows: connections on the addresses, for a way that takes these.
     """
 
     kind: str
@@ -35,10 +37,13 @@ class Case:
     state: Callable[[], object]
     bindable: Callable[[], bool]
     tell: Sequence[str] = ROLES
+    flows: Sequence[Flow] = ()
 
     def make(self, role: str, *addresses: Address) -> Switch:
-        """One host's part."""
-        return switch.make(self.kind, role, ID, list(addresses))
+        """One host's part, called on the host."""
+        made = switch.make(self.kind, role, ID, list(addresses))
+        switch.tell(made, self.flows)
+        return made
 
     def states(self) -> list[object]:
         """Of both hosts."""
@@ -54,7 +59,7 @@ class _Moved:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.origin, self.destination = (case.make(role, *case.addresses) for role in ROLES)
+        self.origin, self.destination = (self._made(role) for role in ROLES)
         self.steps: list[Callable[[], None]] = [
             self._choose,
             self._prepare,
@@ -62,6 +67,10 @@ class _Moved:
             self._answer,
             self._renew,
         ]
+
+    def _made(self, role: str) -> Switch:
+        with self.case.on(role):
+            return self.case.make(role, *self.case.addresses)
 
     def parts(self) -> list[tuple[str, Switch]]:
         """As a rollback takes them: the destination first."""
@@ -143,8 +152,8 @@ def it_is_undone_from_any_point_by_somebody_else(case: Case) -> None:
 def it_is_wholly_described_by_its_details(case: Case) -> None:
     """Which are JSON, and make an equal object."""
     for role in ROLES:
-        part = case.make(role, *case.addresses)
         with case.on(role):
+            part = case.make(role, *case.addresses)
             part.choose()
         details = json.loads(json.dumps(part.details()))
         assert (details["kind"], details["role"], details["migration_id"]) == (case.kind, role, ID)
@@ -156,8 +165,8 @@ def it_does_nothing_without_addresses(case: Case) -> None:
     """A process may have none, and no connection."""
     before = case.states()
     for role in ROLES:
-        part = case.make(role)
         with case.on(role):
+            part = case.make(role)
             for step in (part.choose, part.require_free, part.prepare, part.switch, part.renew, part.keep):
                 step()
             part.undo()

@@ -189,7 +189,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     patch(trail.undo, "roll_back", lambda _: made.call("roll_back", (["undone"], made.problems)))
     patch(trail.undo, "tidy_destination", lambda _: made.call("tidy", made.problems))
     patch(waiting, "Worker", _worker(made))
-    switch = made.fake("switch", details={"kind": "address"})
+    switch = made.fake("switch", details={"kind": "address"}, marked=[])
     patch(gate.switch, "make", lambda *_: switch())
     patch(gate.switch_netlink, "here", set)
     for name in ("Isolation", "Lease", "Injector", "Inlet"):

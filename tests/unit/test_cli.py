@@ -88,6 +88,7 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         stop_at="FROZEN",
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
+    assert request_of("--switch", "forward", "42", "h").switch == "forward"
     assert request_of("--switch", "exec:/etc/network a", "42", "h").switch == "exec:/etc/network a"
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
     for name in ("nginx", ":80", "7zip", "postgres", "x-2.1"):
@@ -137,6 +138,10 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--switch", "exec:network", "42", "h"], "exec:/COMMAND"),
         (["--switch", "exec:/a\n", "42", "h"], "exec:/COMMAND"),
         (["--switch", "route", "42", "h"], "--switch route is followed by a colon and GATEWAY"),
+        (["--switch", "forward:", "42", "h"], "forward:ADDRESS"),
+        (["--end", "0123456789ab"], "--end needs --forwards"),
+        (["--forwards", "42", "h"], "--forwards is used alone"),
+        (["--forwards", "--recover"], "--forwards is used alone"),
         (["--switch", "none:x", "42", "h"], "--switch none is followed by nothing, not by 'x'"),
         (["--switch", "address:", "42", "h"], "followed by nothing"),
         (["--transport", "telnet", "42", "h"], "--transport is one of paramiko, ssh"),

@@ -48,7 +48,8 @@ def test_switches_of_other_packages_judge_addresses_themselves() -> None:
 def test_address_that_is_not_here() -> None:
     reason = only(reasons(process(sockets=[connection("10.77.1.50")])))
     assert reason.code == "address-missing"
-    assert reason.remedy == "Add it: ip addr add 10.77.1.50/24 dev eth0"
+    assert "migrate --forwards" in reason.remedy
+    assert reason.remedy.endswith("Add it: ip addr add 10.77.1.50/24 dev eth0")
 
 
 def test_address_shared_with_another_process() -> None:

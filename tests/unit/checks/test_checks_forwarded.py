@@ -1,0 +1,111 @@
+"""What can be forwarded, by its sockets and both hosts' addresses; and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+from inventories import connection, destination, listener, only, origin, process, reasons
+
+from migrate.checks import to_forward
+from migrate.checks.reasons import refusals
+from migrate.pb.session_pb2 import Container, HostInventory, ProcessInventory
+from migrate.request import Along
+
+OWN = "10.77.1.1"
+
+
+def pool(*more: object, **fields: object) -> ProcessInventory:
+    """A process that has connected to a database from the host's own address."""
+    made = connection(OWN, port=40000, peer_port=5432)
+    return process(sockets=[made, *more], **fields)
+
+
+def codes(*words: object, switch: str = "forward") -> set[tuple[str, str]]:
+    return {(one.code, one.role) for one in reasons(*words, switch=switch)}
+
+
+def test_what_can_be() -> None:
+    assert reasons(pool(), switch="forward") == []
+    assert reasons(pool(listener("127.0.0.1")), switch="forward") == []
+
+
+@pytest.mark.parametrize("where", ["0.0.0.0", OWN])
+def test_a_listener(where: str) -> None:
+    """Who comes later would come to the origin."""
+    reason = only(reasons(pool(listener(where)), switch="forward"))
+    assert (reason.code, reason.role) == ("forward-listener", "origin")
+    assert "later" in reason.text and "--switch address" in reason.remedy
+
+
+def test_ipv6() -> None:
+    out = process(sockets=[connection("fd77:1::1", port=40000, peer_port=5432, peer="fd77:2::1")])
+    assert only(reasons(out, switch="forward")).code == "forward-ipv6"
+
+
+def test_an_address_of_another_host() -> None:
+    """The connection is forwarded to this host."""
+    away = process(sockets=[connection("10.77.1.9", port=40000, peer_port=5432)])
+    reason = only(reasons(away, switch="forward"))
+    assert reason.code == "address-missing" and "cannot move on" in reason.remedy
+
+
+def test_udp() -> None:
+    reason = only(reasons(pool(other_addresses=[OWN]), switch="forward"))
+    assert reason.code == "forward-other-sockets" and "UDP" in reason.text
+
+
+def test_an_address_without_a_connection() -> None:
+    assert codes(pool(service_addresses=["10.77.1.100"])) == {("forward-unused", "origin")}
+
+
+def test_a_container() -> None:
+    found = reasons(pool(container=Container(runtime="runc", network="/proc/1/ns/net")), switch="forward")
+    assert ("switch-container", "origin") in {(one.code, one.role) for one in found}
+
+
+def elsewhere() -> HostInventory:
+    """A destination on another network."""
+    found = destination()
+    for interface in found.interfaces:
+        kept = [one for one in interface.addresses if not one.startswith("10.77.1.")]
+        interface.addresses[:] = [*kept, "10.99.0.2/24"] if interface.name != "lo" else kept
+    return found
+
+
+def test_the_destination() -> None:
+    assert codes(pool(), None, elsewhere()) == {("address-no-network", "destination")}
+    there = destination()
+    there.interfaces[0].addresses.append(f"{OWN}/32")
+    assert ("address-taken", "destination") in codes(pool(), None, there)
+
+
+@pytest.mark.parametrize(("peer", "role"), [(OWN, "origin"), ("10.77.1.2", "destination")])
+def test_a_peer_on_one_of_the_hosts(peer: str, role: str) -> None:
+    out = process(sockets=[connection(OWN, port=40000, peer_port=5432, peer=peer)])
+    assert (f"peer-on-{role}", role) in codes(out)
+
+
+def test_what_the_kernel_cannot() -> None:
+    needed = {OWN: ("the kernel's packet filter refused", "modprobe")}
+    reason = only(refusals(pool(), origin(), destination(), Along(), needed, switch="forward"))
+    assert (reason.code, reason.remedy) == ("switch-impossible", "modprobe")
+
+
+@pytest.mark.parametrize("switch", ["address", "none", "route:gateway"])
+def test_other_ways_name_it(switch: str) -> None:
+    """Where it would do."""
+    assert "--switch forward" in only(reasons(pool(), switch=switch)).remedy
+    serving = only(reasons(pool(listener("0.0.0.0")), switch=switch))
+    assert "--switch forward" not in serving.remedy
+
+
+def test_an_address_that_is_named() -> None:
+    """A stranger must not get the packets."""
+    assert reasons(pool(), switch="forward:10.77.1.2") == []
+    reason = only(reasons(pool(), switch="forward:10.77.1.3"))
+    assert (reason.code, reason.role) == ("forward-elsewhere", "destination")
+
+
+def test_the_neighbour() -> None:
+    assert to_forward.neighbour(destination(), OWN, 24) == "10.77.1.2"
+    assert to_forward.neighbour(elsewhere(), OWN, 24) == ""
+    assert to_forward.neighbour(origin(), "192.0.2.1", 24) == ""
