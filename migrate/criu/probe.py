@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from migrate.criu.worker import Options, program, worker
 from migrate.errors import CriuError
 
 CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 #: Results are kept here until the next boot, one file per program and kernel.
 CACHE = Path("/run/migrate/probe")
 
@@ -82,10 +85,9 @@ def _connected() -> tuple[socket.socket, socket.socket]:
 
 
 def _loopback_up() -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        route.link("set", index=route.link_lookup(ifname="lo")[0], state="up")
+    """Source: netdevice(7), SIOCSIFFLAGS and struct ifreq."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        fcntl.ioctl(asking, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP))
 
 
 def _round_trip(connection: socket.socket, what: str) -> None:

@@ -3,7 +3,7 @@
 The order of messages is that of :mod:`migrate.order`. Anything else ends the session; whatever was begun is
 undone first, unless COMMIT had arrived.
 
-It says hello before it loads what does the work, which takes the most of its start (0.2 of 0.3 s, and many times
+It says hello before it loads what does the work, which takes the most of its start (0.1 of 0.2 s, and many times
 that on a slow machine): until then the driver knows of no agent, from then on of one that pings.
 """
 

@@ -10,12 +10,8 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
-from migrate import environment, limits, place
+from migrate import environment, limits, place, rtnetlink
 from migrate.criu import probe, worker
 from migrate.inventory import cgroups, kernel_limits, queued
 from migrate.pb.session_pb2 import HostInventory, Interface
@@ -132,31 +128,24 @@ def _packet_filter(found: HostInventory) -> None:
 
 def _interfaces(found: HostInventory) -> None:
     try:
-        with IPRoute() as route:
-            links = {
-                link["index"]: Interface(
-                    name=_name_of(link),
-                    up=link["state"] == "up",
-                    hardware=link.get_attr("IFLA_ADDRESS") or "",
-                )
-                for link in route.get_links()
-            }
-            for message in route.get_addr():
-                text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-                links[message["index"]].addresses.append(f"{text}/{message['prefixlen']}")
-    except (NetlinkError, OSError, KeyError) as error:
+        links = {
+            link.index: Interface(name=_name_of(link), up=link.up, hardware=link.hardware.hex(":"))
+            for link in rtnetlink.links()
+        }
+        for told in rtnetlink.addresses():
+            links[told.index].addresses.append(f"{told.ip}/{told.prefix_length}")
+    except (OSError, KeyError) as error:
         found.problems.append(f"the network interfaces cannot be listed: {error}")
         return
     found.interfaces.extend(links.values())
 
 
-def _name_of(link: Any) -> str:
-    """To the kernel a name is any bytes, which pyroute2 says as bytes, or not at all."""
+def _name_of(link: rtnetlink.Link) -> str:
+    """A message has text alone."""
     try:
-        name = link.get_attr("IFLA_IFNAME")
+        return link.raw_name.decode()
     except UnicodeDecodeError:
-        name = None
-    return name if isinstance(name, str) else f"interface {link['index']}"
+        return f"interface {link.index}"
 
 
 def _memory_available_bytes() -> int:

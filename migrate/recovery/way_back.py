@@ -120,8 +120,8 @@ def _harmless() -> Iterator[None]:
 
 
 def _own_addresses() -> set[bytes]:
-    with netlink.route("look at this host's addresses") as handle:
-        return {one.ip.packed for one in netlink.addresses(handle)}
+    with netlink.route("look at this host's addresses"):
+        return {one.ip.packed for one in netlink.addresses()}
 
 
 def _sockets(record: Record) -> list[diag.Entry]:

@@ -1,21 +1,18 @@
-"""Addresses of this host, through pyroute2 where nobody is in a hurry: one call each, no policy."""
+"""Addresses of this host, looked at and changed: one call each, no policy."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import ipaddress
+import os
 import socket
 import struct
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from migrate import rtnetlink
 from migrate.errors import SwitchError
 from tcpcp.kernel import routing
 
@@ -35,9 +32,8 @@ GIVEN = {
     IFA_F_MCAUTOJOIN: "autojoin",
 }
 
-#: struct ifaddrmsg, with which the kernel begins what it tells of an address, and attributes behind it.
-_IFADDRMSG = struct.Struct("=4BI")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+#: struct ifa_cacheinfo: for how many seconds it is preferred, and valid; when it was made, and changed.
+_CACHEINFO = struct.Struct("=4I")
 
 #: A lifetime (include/net/addrconf.h INFINITY_LIFE_TIME).
 FOR_EVER = 0xFFFFFFFF
@@ -84,65 +80,43 @@ class Present:
 
 
 @contextlib.contextmanager
-def route(what: str) -> Generator[Any, None, None]:
-    """A netlink socket; the kernel's refusals become SwitchError."""
+def route(what: str) -> Generator[None, None, None]:
+    """The kernel's refusals to do *what* become SwitchError."""
     try:
-        yield _socket_in(Path("/proc/thread-self/ns/net").stat().st_ino)
-    except NetlinkError as error:
-        refusal = OSError(*error.args[:2])  # its number has a remedy
-        raise SwitchError(f"cannot {what}: {error.args[1]}") from refusal
+        yield
     except OSError as error:
-        raise SwitchError(f"cannot {what}: {error.strerror}") from error
+        raise SwitchError(f"cannot {what}: {error.strerror or error}") from error
 
 
-@functools.lru_cache(1)
-def _socket_in(network: int) -> IPRoute:
-    """A netlink socket in this thread's network namespace, whose inode is *network*.
-
-    Kept, because to make one takes longer than what it is asked in the moment that counts.
-    """
-    return IPRoute()
+def addresses() -> list[Present]:
+    """Every address of this host. :raises OSError: the kernel does not say."""
+    names = {link.index: link.name for link in rtnetlink.links()}
+    return [_present(told, names.get(told.index, "")) for told in rtnetlink.addresses()]
 
 
-def addresses(netlink: Any) -> list[Present]:
-    """Every address of this host."""
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
-    return [_present(message, names.get(message["index"], "")) for message in netlink.get_addr()]
-
-
-def _present(message: Any, device: str) -> Present:
-    told, local = message.get_attr("IFA_ADDRESS"), message.get_attr("IFA_LOCAL")
-    times = message.get_attr("IFA_CACHEINFO") or {"ifa_valid": FOR_EVER, "ifa_preferred": FOR_EVER}
+def _present(told: rtnetlink.Told, device: str) -> Present:
+    far = told.ip_at(rtnetlink.IFA_ADDRESS)
+    times = told.attributes.get(rtnetlink.IFA_CACHEINFO)
+    preferred, valid, _, _ = _CACHEINFO.unpack(times) if times else (FOR_EVER, FOR_EVER, 0, 0)
     return Present(
-        ipaddress.ip_address(local or told),
-        message["prefixlen"],
-        message["index"],
+        ipaddress.ip_address(told.ip),
+        told.prefix_length,
+        told.index,
         device,
-        message.get_attr("IFA_FLAGS") or message["flags"],
-        message["scope"],
-        message.get_attr("IFA_LABEL") or "",
-        message.get_attr("IFA_BROADCAST") or "",
-        told if local and told and told != local else "",
-        message.get_attr("IFA_RT_PRIORITY") or 0,
-        message.get_attr("IFA_PROTO") or 0,
-        (times["ifa_valid"], times["ifa_preferred"]),
+        told.number(rtnetlink.IFA_FLAGS),
+        told.scope,
+        told.text(rtnetlink.IFA_LABEL),
+        told.ip_at(rtnetlink.IFA_BROADCAST),
+        far if far and far != told.ip else "",
+        told.number(rtnetlink.IFA_RT_PRIORITY),
+        told.number(rtnetlink.IFA_PROTO),
+        (valid, preferred),
     )
 
 
 def places() -> list[tuple[str, int]]:
-    """Every address of this host, and the index of its interface; in a tenth of the time of :func:`addresses`.
-
-    :raises OSError: the kernel does not say.
-    """
-    with routing.netlink() as asking:
-        found = routing.whole(asking, bytes(_IFADDRMSG.size), routing.RTM_GETADDR, "addresses")
-    return [_place(body) for body in found]
-
-
-def _place(body: bytes) -> tuple[str, int]:
-    family, _, _, _, index = _IFADDRMSG.unpack_from(body)
-    told = dict(routing.attributes(body, _IFADDRMSG.size))
-    return socket.inet_ntop(family, told.get(_IFA_LOCAL) or told[_IFA_ADDRESS]), index
+    """Every address of this host, and the index of its interface. :raises OSError: the kernel does not say."""
+    return [(told.ip, told.index) for told in rtnetlink.addresses()]
 
 
 def here(ips: Iterable[str]) -> set[str]:
@@ -150,30 +124,49 @@ def here(ips: Iterable[str]) -> set[str]:
     return {ip for ip, _ in places()}.intersection(ips)
 
 
-def add(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
+def add(index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
     """Add an address, an IPv6 one without duplicate detection; one that is there is left as it is.
 
     :param peer: see :class:`Present`.
-    :param attributes: further ones of :meth:`pyroute2.IPRoute.addr`, e.g. ``preferred_lft=0``.
+    :param attributes: further ones, of :data:`_ATTRIBUTES` or the scope, as they stand in a journal.
+    :raises OSError: the kernel refuses it.
     """
     if ":" in ip:
-        attributes["flags"] = attributes.get("flags", 0) | IFA_F_NODAD
-    try:
-        netlink.addr("add", index=index, prefixlen=prefix_length, **_ends(ip, peer), **attributes)
-    except NetlinkError as error:
-        if error.code != 17:  # EEXIST
-            raise
+        attributes["flags"] = (attributes.get("flags") or 0) | IFA_F_NODAD
+    body = _whole_body(index, ip, prefix_length, peer, attributes)
+    routing.change(routing.RTM_NEWADDR, routing.CREATE | routing.EXCL, body, (errno.EEXIST,))
 
 
-def change(netlink: Any, index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
-    """Give an address that is there *attributes*, as :func:`add` has them, in place of those it has."""
-    netlink.addr("replace", index=index, prefixlen=prefix_length, **_ends(ip, peer), **attributes)
+def change(index: int, ip: str, prefix_length: int, peer: str = "", **attributes: Any) -> None:
+    """Give an address that is there *attributes*, as :func:`add` has them, in place of those it has.
+
+    :raises OSError: the kernel refuses it.
+    """
+    body = _whole_body(index, ip, prefix_length, peer, attributes)
+    routing.change(routing.RTM_NEWADDR, routing.CREATE | routing.REPLACE, body)
 
 
-def _ends(ip: str, peer: str) -> dict[str, Any]:
-    """Who has the address, and who is meant by the prefix; Source: net/ipv4/devinet.c rtm_to_ifaddr()."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    return {"family": family, "address": peer or ip} | ({"local": ip} if peer else {})
+#: What an address may have beside its scope and its lifetimes, by the names that journals have: what the kernel
+#: calls it, and how it is told.
+_ATTRIBUTES: dict[str, tuple[int, Callable[[Any], bytes]]] = {
+    "flags": (rtnetlink.IFA_FLAGS, routing.U32.pack),
+    "label": (rtnetlink.IFA_LABEL, lambda name: os.fsencode(name) + b"\0"),
+    "broadcast": (rtnetlink.IFA_BROADCAST, socket.inet_aton),
+    "rt_priority": (rtnetlink.IFA_RT_PRIORITY, routing.U32.pack),
+    "proto": (rtnetlink.IFA_PROTO, struct.Struct("=B").pack),
+}
+
+
+def _whole_body(index: int, ip: str, prefix_length: int, peer: str, attributes: dict[str, Any]) -> bytes:
+    body = _body(index, prefix_length, ip, peer or ip, attributes.get("scope", 0))
+    for name, (kind, told) in _ATTRIBUTES.items():
+        if attributes.get(name) is not None:
+            body += routing.attribute(kind, told(attributes[name]))
+    return body + _lifetimes(attributes.get("valid_lft", FOR_EVER), attributes.get("preferred_lft", FOR_EVER))
+
+
+def _lifetimes(valid_s: int, preferred_s: int) -> bytes:
+    return routing.attribute(rtnetlink.IFA_CACHEINFO, _CACHEINFO.pack(preferred_s, valid_s, 0, 0))
 
 
 def lease(index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flags: int = 0) -> None:
@@ -188,8 +181,7 @@ def lease(index: int, ip: str, prefix_length: int, valid_s: int = FOR_EVER, flag
     if ":" in ip:
         flags |= IFA_F_NODAD | (IFA_F_NOPREFIXROUTE if valid_s != FOR_EVER else 0)
         preferred_s = 0
-    more = routing.attribute(_IFA_FLAGS, routing.U32.pack(flags))
-    more += routing.attribute(_IFA_CACHEINFO, struct.pack("=4I", preferred_s, valid_s, 0, 0))
+    more = routing.attribute(rtnetlink.IFA_FLAGS, routing.U32.pack(flags)) + _lifetimes(valid_s, preferred_s)
     body = _body(index, prefix_length, ip, ip)
     routing.change(routing.RTM_NEWADDR, routing.CREATE | routing.REPLACE, body + more)
 
@@ -203,11 +195,12 @@ def remove(index: int, ip: str, prefix_length: int, peer: str = "") -> None:
     routing.change(routing.RTM_DELADDR, 0, _body(index, prefix_length, ip, peer or ip), harmless)
 
 
-def _body(index: int, prefix_length: int, ip: str, peer: str) -> bytes:
-    """An address as pyroute2 would tell it, in a tenth of its time: while a process is frozen."""
+def _body(index: int, prefix_length: int, ip: str, peer: str, scope: int = 0) -> bytes:
+    """An address, and who is meant by the prefix; Source: net/ipv4/devinet.c rtm_to_ifaddr()."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     local, far = (socket.inet_pton(family, one) for one in (ip, peer))
-    body = _IFADDRMSG.pack(family, prefix_length, 0, 0, index) + routing.attribute(_IFA_ADDRESS, far)
+    body = rtnetlink.IFADDRMSG.pack(family, prefix_length, 0, scope, index)
+    body += routing.attribute(rtnetlink.IFA_ADDRESS, far)
     if family == socket.AF_INET or local != far:
-        body += routing.attribute(_IFA_LOCAL, local)
+        body += routing.attribute(rtnetlink.IFA_LOCAL, local)
     return body

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from migrate import rtnetlink
 from migrate.switch import netlink
 
 _SETTINGS = Path("/proc/sys/net/ipv4/conf")
-#: include/uapi/linux/if.h: IFF_UP, IFF_LOOPBACK, IFF_NOARP.
-_UP, _LOOPBACK, _NO_ARP = 0x1, 0x8, 0x80
+#: include/uapi/linux/if.h: IFF_LOOPBACK, IFF_NOARP.
+_LOOPBACK, _NO_ARP = 0x8, 0x80
 #: arp_ignore: answer only for addresses of the interface asked at; never. arp_announce: always the best address.
 _OWN_ALONE, _NEVER, _BEST = (1, 2), 8, 2
 
 
-def broken(handle: Any, ip: str) -> str:
+def broken(ip: str) -> str:
     """How a neighbour could find *ip* here, with what to do about it; "" if none can.
 
-    :param handle: a netlink socket. :raises NetlinkError, OSError: the kernel does not say.
+    :raises OSError: the kernel does not say.
     """
     at = {index for one, index in netlink.places() if one == ip}
-    for device, index in _speaking(handle):
+    for device, index in _speaking():
         if ":" in ip:
             if index in at:
                 return f"it is an address of {device}, which advertises it: have it on lo (/128) instead"
@@ -43,11 +43,11 @@ def broken(handle: Any, ip: str) -> str:
     return ""
 
 
-def _speaking(handle: Any) -> Iterator[tuple[str, int]]:
+def _speaking() -> Iterator[tuple[str, int]]:
     """Interfaces that are up and find their neighbours by ARP and the like, by name and index."""
-    for link in handle.get_links():
-        if link["flags"] & _UP and not link["flags"] & (_LOOPBACK | _NO_ARP):
-            yield str(link.get_attr("IFLA_IFNAME")), link["index"]
+    for link in rtnetlink.links():
+        if link.up and not link.flags & (_LOOPBACK | _NO_ARP):
+            yield link.name, link.index
 
 
 def _setting(device: str, name: str) -> int:

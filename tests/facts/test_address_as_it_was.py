@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -286,13 +287,11 @@ def test_routes_by_another_interface_that_use_it_are_refused(host: None) -> None
 
 def test_who_gave_an_address_is_kept(host: None) -> None:
     """IFA_PROTO, which the ``ip`` of this host may not know."""
-    with netlink.route("add") as handle:
-        index = handle.link_lookup(ifname="eth0")[0]
-        netlink.add(handle, index, V4, 24, proto=7)
-        if not any(one.protocol == 7 for one in netlink.addresses(handle)):
-            pytest.skip("this kernel has no IFA_PROTO")
-        part = switch.make("address", "origin", ID, [Address(V4, 24, "eth0")])
-        part.choose()
-        part.switch()
-        part.undo()
-        assert [one.protocol for one in netlink.addresses(handle) if str(one.ip) == V4] == [7]
+    netlink.add(socket.if_nametoindex("eth0"), V4, 24, proto=7)
+    if not any(one.protocol == 7 for one in netlink.addresses()):
+        pytest.skip("this kernel has no IFA_PROTO")
+    part = switch.make("address", "origin", ID, [Address(V4, 24, "eth0")])
+    part.choose()
+    part.switch()
+    part.undo()
+    assert [one.protocol for one in netlink.addresses() if str(one.ip) == V4] == [7]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import socket
+import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from netns import Namespace, eventually, ip
 
-from migrate import switch
+from migrate import rtnetlink, switch
+from migrate.errors import SwitchError
 from migrate.switch import Address, announce, netlink
 
 OWN = ("10.9.0.1/24", "fd09::1/64")
 SERVICE = (("10.9.0.100", 24), ("fd09::100", 64))
+SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
 
 
 @pytest.fixture
@@ -30,10 +37,8 @@ def host() -> Iterator[None]:
 
 
 def lease(valid_s: int) -> None:
-    with netlink.route("lease") as handle:
-        index = handle.link_lookup(ifname="eth0")[0]
-        for address, length in SERVICE:
-            netlink.lease(index, address, length, valid_s)
+    for address, length in SERVICE:
+        netlink.lease(socket.if_nametoindex("eth0"), address, length, valid_s)
 
 
 def here() -> set[str]:
@@ -47,14 +52,88 @@ def routes() -> list[str]:
     return sorted(line.strip() for line in lines if not line.startswith("fe80"))
 
 
-def test_addresses_are_the_same_however_they_are_asked_for(host: None) -> None:
-    """By the kernel's own bytes, and by pyroute2; also one that is for one other host alone."""
+def told_by_ip() -> list[dict[str, Any]]:
+    return [one | {"on": link} for link in json.loads(ip("-json address show")) for one in link["addr_info"]]
+
+
+def test_addresses_are_those_that_ip_shows(host: None) -> None:
+    """Also one that is for one other host alone, and one with all that somebody may give an address."""
     ip("address add 192.0.2.77 peer 198.51.100.7 dev eth0")
-    with netlink.route("look") as handle:
-        slowly = [(str(one.ip), one.index) for one in netlink.addresses(handle)]
-    assert netlink.places() == slowly
-    assert "192.0.2.77" in dict(slowly) and any(":" in address for address, _ in slowly)
+    all_of_it = "10.8.0.5/20 broadcast 10.8.15.255 scope site label eth0:long-label metric 77"
+    ip(f"address add {all_of_it} dev eth0 valid_lft 5000 preferred_lft 4000")
+    shown = {one["local"]: one for one in told_by_ip()}
+    found = {str(one.ip): one for one in netlink.addresses()}
+    assert dict(netlink.places()) == {address: one["on"]["ifindex"] for address, one in shown.items()}
     assert netlink.here(["192.0.2.77", "198.51.100.7"]) == {"192.0.2.77"}
+    assert found.keys() == shown.keys()
+    for address, one in shown.items():
+        assert_as_shown(found[address], one)
+
+
+def assert_as_shown(found: netlink.Present, shown: dict[str, Any]) -> None:
+    assert (found.device, found.prefix_length) == (shown["on"]["ifname"], shown["prefixlen"])
+    assert (found.peer, found.label) == (shown.get("address", ""), shown.get("label", ""))
+    assert (found.broadcast, found.metric) == (shown.get("broadcast", ""), shown.get("metric", 0))
+    assert SCOPES[found.scope] == shown["scope"]
+    valid_s, preferred_s = shown["valid_life_time"], shown["preferred_life_time"]
+    assert abs(found.left[0] - valid_s) < 60 and abs(found.left[1] - preferred_s) < 60
+
+
+def test_an_address_is_added_as_ip_adds_it(host: None) -> None:
+    """Of each attribute; the kernel has no word to say of how it was told (dmesg)."""
+    index, given = (
+        socket.if_nametoindex("eth0"),
+        {"broadcast": "10.8.15.255", "scope": 253, "rt_priority": 77},
+    )
+    lifetimes = {"valid_lft": 5000, "preferred_lft": 4000}
+    netlink.add(
+        index,
+        "10.8.0.5",
+        20,
+        label="eth0:long-label",
+        flags=netlink.IFA_F_NOPREFIXROUTE,
+        **given,
+        **lifetimes,
+    )
+    added = ip("address show dev eth0")
+    ip("address del 10.8.0.5/20 dev eth0")
+    ip(
+        "address add 10.8.0.5/20 broadcast 10.8.15.255 scope 253 label eth0:long-label metric 77 noprefixroute"
+        " dev eth0 valid_lft 5000 preferred_lft 4000"
+    )
+    assert without_seconds(added) == without_seconds(ip("address show dev eth0"))
+    assert "eth0:long-label" in added and "metric 77" in added
+
+
+def without_seconds(shown: str) -> str:
+    return re.sub(r"\d{4}sec", "", shown)
+
+
+def test_an_address_that_is_there_is_left_as_it_is(host: None) -> None:
+    ip("address add 10.9.0.100/24 dev eth0 label eth0:mine")
+    before = ip("address show dev eth0")
+    netlink.add(socket.if_nametoindex("eth0"), "10.9.0.100", 24, label="eth0")
+    assert ip("address show dev eth0") == before
+
+
+def test_a_refusal_of_the_kernel_is_said(host: None) -> None:
+    with pytest.raises(SwitchError, match="cannot have it: No such device"), netlink.route("have it"):
+        netlink.add(4711, "10.9.0.100", 24)
+
+
+def test_interfaces_are_those_that_ip_shows(host: None) -> None:
+    """Also one that is not up, and whose name is no text."""
+    subprocess.run([b"ip", b"link", b"add", b"d\xff", b"type", b"veth"], check=True)
+    shown = subprocess.run(["ip", "-o", "link"], capture_output=True, check=True).stdout.splitlines()
+    found = rtnetlink.links()
+    assert {one.index: one.raw_name for one in found} == {
+        int(line.split(b":")[0]): line.split(b": ")[1].split(b"@")[0] for line in shown
+    }
+    assert {one.name for one in found if one.up} == {
+        os.fsdecode(line.split(b": ")[1].split(b"@")[0]) for line in shown if re.search(rb"[<,]UP[,>]", line)
+    }
+    hardware = {one.name: one.hardware.hex(":") for one in found}
+    assert hardware["eth0"] == json.loads(ip("-json link show dev eth0"))[0]["address"]
 
 
 def test_a_lease_ends_by_itself_and_takes_no_route_along(host: None) -> None:
@@ -68,10 +147,9 @@ def test_a_lease_ends_by_itself_and_takes_no_route_along(host: None) -> None:
 
 def test_a_lease_is_renewed_and_made_good(host: None) -> None:
     """What is there for good looks as if it had been added so."""
-    with netlink.route("add") as handle:
-        index = handle.link_lookup(ifname="eth0")[0]
-        for address, length in SERVICE:
-            netlink.add(handle, index, address, length, **(netlink.DEPRECATED if ":" in address else {}))
+    index = socket.if_nametoindex("eth0")
+    for address, length in SERVICE:
+        netlink.add(index, address, length, **(netlink.DEPRECATED if ":" in address else {}))
     shown, before = ip("-o address show dev eth0"), routes()
     lease(2)
     lease(60)

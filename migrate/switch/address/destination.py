@@ -38,8 +38,8 @@ class AtDestination:
         """Find the interface for each address: the one with an address of the same network."""
         if not self.addresses:
             return
-        with netlink.route("look at this host's addresses") as handle:
-            present = netlink.addresses(handle)
+        with netlink.route("look at this host's addresses"):
+            present = netlink.addresses()
         self.placed = [self._place(address, present) for address in self.addresses]
         own = (one for one in present if not one.flags & netlink.IFA_F_NOPREFIXROUTE)
         networks = {(one.index, one.network) for one in own}
@@ -64,13 +64,13 @@ class AtDestination:
         if not self.placed:
             return
         nft.run(self._mute())
-        with netlink.route("add the service address") as handle:
+        with netlink.route("add the service address"):
             for ip, prefix_length, index, _ in self.placed:
                 # The kernel must not choose it for new connections of others here: it may move on. An IPv4
                 # address of a network that is there already is a secondary one, and never chosen.
                 attributes: dict[str, Any] = {"flags": self._flags(ip)}
                 attributes |= netlink.DEPRECATED if ":" in ip else {}
-                netlink.add(handle, index, ip, prefix_length, **attributes)
+                netlink.add(index, ip, prefix_length, **attributes)
 
     def switch(self) -> None:
         """Answer for the addresses from now on, and announce them.

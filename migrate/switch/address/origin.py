@@ -38,8 +38,8 @@ class AtOrigin:
         """Look at the addresses; refuse one whose removal would take others or routes with it."""
         if not self.addresses:
             return
-        with netlink.route("look at this host's addresses") as handle:
-            present = netlink.addresses(handle)
+        with netlink.route("look at this host's addresses"):
+            present = netlink.addresses()
             self._found = [self._look(address, present) for address in self.addresses]
 
     def require_free(self) -> None:
@@ -62,17 +62,17 @@ class AtOrigin:
 
     def undo(self) -> None:
         """Have the addresses again and announce them, if they had been withdrawn."""
-        with netlink.route("give the service address back to this host") as handle:
+        with netlink.route("give the service address back to this host"):
             here = netlink.here([one.ip for one in self._found])
             had = [one for one in self._found if one.ip in here or not one.ended]
             for one in had:
                 if one.ip not in here:
-                    one.have_again(handle)
+                    one.have_again()
                 one.make_routes()
                 announce(one.device, ipaddress.ip_address(one.ip))
             for one in had:
                 if one.ip not in here:
-                    one.tidy(handle)
+                    one.tidy()
 
     def remind(self) -> None:
         """Announce those of the addresses that are here."""
@@ -89,8 +89,8 @@ class AtOrigin:
 
     def changed(self) -> list[str]:
         """Addresses, and routes that they had."""
-        with netlink.route("look at this host's addresses") as handle:
-            present = netlink.addresses(handle)
+        with netlink.route("look at this host's addresses"):
+            present = netlink.addresses()
             return [said for one in self._found for said in differences(one, present, one.routes_here())]
 
     def verify(self) -> None:

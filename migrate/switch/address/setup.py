@@ -153,14 +153,14 @@ class Setup:
         """Whether the address is not valid any more."""
         return self.until is not None and self.until.over
 
-    def have_again(self, handle: Any) -> None:
+    def have_again(self) -> None:
         """Add the address, which is not here, as it was; but for its routes, see :meth:`make_routes`.
 
-        :raises NetlinkError: it is not here.
+        :raises OSError: it is not here.
         """
-        netlink.add(handle, self.index, self.ip, self.prefix_length, self.peer, **self._attributes())
+        netlink.add(self.index, self.ip, self.prefix_length, self.peer, **self._attributes())
 
-    def tidy(self, handle: Any) -> None:
+    def tidy(self) -> None:
         """After :meth:`have_again` and what is in a hurry: take away what the address has too much.
 
         When it returns, an IPv6 address can be used, too: the kernel takes a moment for that.
@@ -170,7 +170,7 @@ class Setup:
         if self.until is None:
             return
         if ":" in self.ip and self._used() and not self.attributes["flags"] & IFA_F_NODAD:
-            netlink.change(handle, self.index, self.ip, self.prefix_length, self.peer, **self._attributes())
+            netlink.change(self.index, self.ip, self.prefix_length, self.peer, **self._attributes())
         if not self.attributes["flags"] & IFA_F_NOPREFIXROUTE:
             self._remove_routes()
 

@@ -62,8 +62,8 @@ class AtDestination:
         if not self.addresses:
             return
         listed.sweep()
-        with netlink.route("look at this host's addresses") as handle:
-            present = netlink.addresses(handle)
+        with netlink.route("look at this host's addresses"):
+            present = netlink.addresses()
         devices = {self._on_segment(ip, present) for ip in self._own}
         if len(devices) != 1:
             raise SwitchError("the addresses are on several networks: that cannot be forwarded")
@@ -97,11 +97,11 @@ class AtDestination:
         if not self._flows:
             return
         _run(rules.at_destination(self.migration_id, sorted(map(str, self._own)), self._flows))
-        with netlink.route("prepare the way of forwarded connections") as handle:
+        with paths.asked("prepare the way of forwarded connections") as handle:
             for ip in map(str, self._own):
                 paths.add(handle, self.migration_id, ip, self._device)
                 handle.route("add", **paths.thrown(ip))
-                netlink.add(handle, paths.LOOPBACK, ip, 32, scope=paths.HOST)
+                netlink.add(paths.LOOPBACK, ip, 32, scope=paths.HOST)
         if not self._nonlocal:
             _NONLOCAL.write_text("1\n")
 
@@ -111,7 +111,7 @@ class AtDestination:
             self._take_back()
 
     def _take_back(self) -> None:
-        with netlink.route("remove the address of forwarded connections") as handle:
+        with paths.asked("remove the address of forwarded connections") as handle:
             for ip in map(str, self._own):
                 netlink.remove(paths.LOOPBACK, ip, 32)  # first: without the route it would be found
                 paths.gone(handle.route, "del", **paths.thrown(ip))
@@ -130,7 +130,7 @@ class AtDestination:
             return
         self._take_back()
         _run(rules.deletion("inet", self.migration_id))
-        with netlink.route("remove the way of forwarded connections") as handle:
+        with paths.asked("remove the way of forwarded connections") as handle:
             for ip in map(str, self._own):
                 paths.remove(handle, self.migration_id, ip)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from migrate.errors import SwitchError
-from migrate.switch import netlink
 from migrate.switch.forward import paths, reserved, rules
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import nft
@@ -75,7 +74,7 @@ def end(one: Forward) -> None:
             reserved.remove(one.ports.difference(*others))
         except OSError as error:
             raise SwitchError(f"cannot give reserved ports back: {error.strerror}") from error
-    with netlink.route("remove the way of forwarded connections") as handle:
+    with paths.asked("remove the way of forwarded connections") as handle:
         for ip in one.own:
             paths.remove(handle, one.id, ip)
 

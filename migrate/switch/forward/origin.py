@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from migrate.errors import SwitchError
-from migrate.switch import Address, netlink
-from migrate.switch.forward import listed, reserved, rules
+from migrate.switch import Address
+from migrate.switch.forward import listed, paths, reserved, rules
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import nft
@@ -142,7 +142,7 @@ class AtOrigin:
 
 def _next_hop(ip: str) -> tuple[str, str]:
     """The next hop to *ip*, itself if it is a neighbour, and the name of the interface."""
-    with netlink.route(f"find the way to {ip}") as handle:
+    with paths.asked(f"find the way to {ip}") as handle:
         found = handle.route("get", dst=ip)[0]
     gateway, index = found.get_attr("RTA_GATEWAY"), found.get_attr("RTA_OIF")
     if found.get_attr("RTA_VIA"):

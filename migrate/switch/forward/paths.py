@@ -6,13 +6,18 @@ origin for all that they send. Source: ip-rule(8); of each rule there is one, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from migrate.errors import SwitchError
 from migrate.switch import routes
 from migrate.switch.forward.rules import FOUND, FOUND_MASK
 from tcpcp.endpoint.isolation import MARK
@@ -24,6 +29,27 @@ HOST = 254
 _PRIORITY = 4242
 _LOCAL, _THROW = "local", "throw"
 _LOCAL_TABLE = 255
+
+
+@contextlib.contextmanager
+def asked(what: str) -> Generator[Any, None, None]:
+    """A netlink socket; the kernel's refusals to do *what* become SwitchError."""
+    try:
+        yield _socket_in(Path("/proc/thread-self/ns/net").stat().st_ino)
+    except NetlinkError as error:
+        refusal = OSError(*error.args[:2])  # its number has a remedy
+        raise SwitchError(f"cannot {what}: {error.args[1]}") from refusal
+    except OSError as error:
+        raise SwitchError(f"cannot {what}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(1)
+def _socket_in(network: int) -> IPRoute:
+    """A netlink socket in this thread's network namespace, whose inode is *network*.
+
+    Kept, because to make one takes longer than what it is asked in the moment that counts.
+    """
+    return IPRoute()
 
 
 def table(migration_id: str) -> int:

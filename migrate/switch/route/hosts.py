@@ -47,8 +47,8 @@ class _Host(OnBoth):
 
     @staticmethod
     def _require_silent(ip: str) -> None:
-        with netlink.route("look at how this host answers its neighbours") as handle:
-            if broken := silence.broken(handle, ip):
+        with netlink.route("look at how this host answers its neighbours"):
+            if broken := silence.broken(ip):
                 what, _, remedy = broken.partition(": ")
                 raise SwitchError(
                     f"a neighbour of this host may find {ip} here: {what}", hint=f"Do: {remedy}"

@@ -76,8 +76,8 @@ def route(destination: bytes, table: int, protocol: int, scope: int, rest: bytes
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute; *value* has a length that is a multiple of 4."""
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value
+    """One attribute, filled up so that another one may follow."""
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def attributes(found: bytes, begin: int = RTMSG.size) -> Iterator[tuple[int, bytes]]:
