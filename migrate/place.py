@@ -118,8 +118,8 @@ def device_of(directory: Path) -> int:
 def make_images(directory: Path) -> tuple[int, int]:
     """Make what :func:`choose_images` has chosen, private to root; the journal names it by now.
 
-    :return: descriptors; as long as they, or those of :func:`hold_images`, are open, nobody takes the images for left,
-        and who has them removes the images also where somebody mounts something over them.
+    :return: descriptors; as long as they, or those of :func:`hold_images`, are open, nobody takes the images for
+        left, and who has them removes the images also where somebody mounts something over them.
     """
     while True:
         directory.mkdir(mode=0o700)
@@ -168,10 +168,10 @@ def remove_images(directory: Path, device: int = 0) -> None:
 def _opened(directory: Path) -> list[int]:
     """Descriptors of this process that were opened as *directory*, whatever its path leads to now."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}") == str(directory):
-                found.append(int(name))
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that by which they are read is gone by now
+            if one.readlink() == directory:
+                found.append(int(one.name))
     return found
 
 

@@ -8,10 +8,10 @@ A journal is a directory ``/run/migrate/ID`` with
   ``{"did": WORD, ...}`` is an :class:`migrate.journal.entry.Entry`, ``{"state": NAME}`` a state, ``{"end":
   OUTCOME}`` closes it.
 
-Whoever has it open, the owner or its guardian, puts it back where its path does not lead to it any more: somebody has
-removed it (``rm -rf``, a cleaner of old files), or has mounted something over it: :meth:`Journal.keep`. Where that
-cannot be, what is open is all that they need. One that is forgotten is emptied, so that it is known for such by its
-descriptor.
+Whoever has it open, the owner or its guardian, puts it back where its path does not lead to it any more: somebody
+has removed it (``rm -rf``, a cleaner of old files), or has mounted something over it: :meth:`Journal.keep`. Where
+that cannot be, what is open is all that they need. One that is forgotten is emptied, so that it is known for such
+by its descriptor.
 
 A line cut by a crash was not followed by its action, and is ignored. Who reads it: :mod:`migrate.recovery.records`.
 """

@@ -1,7 +1,7 @@
 """Copies that a migration keeps frozen on this host although its journal is not seen here.
 
-Either something is mounted over the directory of the journals, or the journal was removed and nobody lives who could
-put it back. What holds the copy is a cgroup, which bears the migration's ID and outlives all of them.
+Either something is mounted over the directory of the journals, or the journal was removed and nobody lives who
+could put it back. What holds the copy is a cgroup, which bears the migration's ID and outlives all of them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Held:
     def remedy(self) -> str:
         """What a person is to do."""
         return (
-            f"If something is mounted over {place.STATE} or {place.STATE.parent} (findmnt -T {place.STATE}), unmount it"
-            f" and run migrate --recover. Else look on the other host, {place.log(self.migration_id)} names it: if"
+            f"If something is mounted over {place.STATE} or {place.STATE.parent} (findmnt -T {place.STATE}), unmount"
+            f" it and run migrate --recover. Else look on the other host, {place.log(self.migration_id)} names it: if"
             f" the process runs there, end the copy here (kill -9); if not, echo 0 >{self.path}/cgroup.freeze"
         )
 

@@ -15,6 +15,7 @@ STATE, MEMORY = "/run/migrate", "/dev/shm"
 
 
 def cover(host: Host, path: str, mode: str = "755") -> None:
+    host.exec(["mkdir", "-p", path])
     host.exec(["mount", "-t", "tmpfs", "-o", f"size=1m,mode={mode}", "none", path])
 
 
@@ -69,6 +70,19 @@ def test_its_journal(bench: InputBench, host: Host, mode: str) -> None:
     assert not ran_at_origin
     for one in (bench.origin, bench.destination):
         eventually(lambda one=one: not left(one), lambda one=one: f"{one.name}: {left(one)}")
+
+
+def test_what_covers_them_before_and_is_not_roots_alone(bench: InputBench, host: Host) -> None:
+    """It is told, with what to do, on either host."""
+    cover(host, STATE, "1777")
+    try:
+        with bench.server() as server:
+            found = bench.migrate(server.pid, "destination")
+            server.serves()
+    finally:
+        uncovered(host, STATE)
+    assert (found.status, found.report["outcome"]) == (3, "UNTOUCHED"), found
+    found.must_say(host.name, f"{STATE} is not root's alone to write to", "unmount")
 
 
 @pytest.mark.parametrize("mode", ["755", "1777"])
