@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -109,25 +110,76 @@ def choose_images(migration_id: str) -> Path:
     return image_root() / f"migrate-{_valid(migration_id)}"
 
 
-def make_images(directory: Path) -> int:
+def device_of(directory: Path) -> int:
+    """Which file system it is, or is to be, in: as st_dev."""
+    return directory.parent.stat().st_dev
+
+
+def make_images(directory: Path) -> tuple[int, int]:
     """Make what :func:`choose_images` has chosen, private to root; the journal names it by now.
 
-    :return: a descriptor; as long as it, or one of :func:`hold_images`, is open, nobody takes the images for left.
+    :return: descriptors; as long as they, or those of :func:`hold_images`, are open, nobody takes the images for
+        left, and who has them removes the images also where somebody mounts something over them.
     """
     while True:
         directory.mkdir(mode=0o700)
         held = hold_images(directory)
         with contextlib.suppress(FileNotFoundError):  # taken for left before it was held
-            if os.path.samestat(os.fstat(held), directory.stat()):
+            if os.path.samestat(os.fstat(held[0]), directory.stat()):
                 return held
-        os.close(held)
+        for descriptor in held:
+            os.close(descriptor)
 
 
-def hold_images(directory: Path) -> int:
+def hold_images(directory: Path) -> tuple[int, int]:
     """Need the images in *directory* as well, see :func:`make_images`. :raises OSError: they are not there."""
-    held = os.open(directory, _DIRECTORY)
+    above = os.open(directory.parent, _DIRECTORY)
+    try:
+        held = os.open(directory.name, _DIRECTORY, dir_fd=above)
+    except OSError:
+        os.close(above)
+        raise
     fcntl.flock(held, fcntl.LOCK_SH)
-    return held
+    return held, above
+
+
+def remove_images(directory: Path, device: int = 0) -> None:
+    """Remove *directory*, also where its path does not lead to it any more, if this process holds it.
+
+    :param device: as :func:`device_of` said when it was made; 0: that is not known.
+    :raises OSError: it cannot be removed, or not be reached.
+    """
+    held = [os.dup(one) for one in _opened(directory.parent)]
+    reached = set()
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            held.append(os.open(directory.parent, _DIRECTORY))
+        for above in held:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(directory.name, dir_fd=above)
+            reached.add(os.fstat(above).st_dev)
+    finally:
+        for above in held:
+            os.close(above)
+    if device and device not in reached and _is_mounted(device):
+        raise OSError(errno.ENXIO, f"something is mounted over {directory.parent}", str(directory))
+
+
+def _opened(directory: Path) -> list[int]:
+    """Descriptors of this process that were opened as *directory*, whatever its path leads to now."""
+    found = []
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that by which they are read is gone by now
+            if one.readlink() == directory:
+                found.append(int(one.name))
+    return found
+
+
+def _is_mounted(device: int) -> bool:
+    """Whether the file system is mounted somewhere here, perhaps below another one."""
+    name = b"%d:%d" % (os.major(device), os.minor(device))
+    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    return any(line.split(b" ")[2:3] == [name] for line in lines)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import longest_first
 import pytest
 
 from migrate import place
+from migrate.processes import freezer
 from migrate.recovery import unclaimed
 
 
@@ -20,10 +21,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def nothing_of_this_machine_is_left() -> Iterator[None]:
     """A test of parts, whose journals are elsewhere, would take images of migrations on this machine for left."""
-    before = unclaimed.remove
-    unclaimed.remove = list
+    before = unclaimed.remove, freezer.all_named
+    unclaimed.remove, freezer.all_named = list, lambda _: []
     yield
-    unclaimed.remove = before
+    unclaimed.remove, freezer.all_named = before
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -121,7 +121,7 @@ def serve(stream: Stream) -> int:
             return _serve(link, hello)
     except TransportError:
         return 0
-    except ProtocolError as error:
+    except MigrateError as error:
         error.stamp("session", "destination")
         _tell(link, error)
         return 1
@@ -148,14 +148,19 @@ def _greet(link: Link) -> pb.Hello:
 
 
 def _serve(link: Link, hello: pb.Hello) -> int:
-    """Load what does the work, and do it."""
+    """Load what does the work, and do it.
+
+    :raises MigrateError: nothing can be done here; nothing was.
+    """
+    from migrate import problems
     from migrate.destination import chronicle
     from migrate.destination.destination import Destination
     from migrate.destination.errand import Errand
     from migrate.recovery import settle
 
     chronicle.began(hello)
-    settle.sweep(lambda _: None)
+    with problems.step("check", "destination"):
+        settle.sweep(lambda _: None)
     errand = Errand(hello, functools.partial(_called_off, link))
     here = Destination(errand)
     link.checkpoint = here.watch

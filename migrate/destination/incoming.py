@@ -32,8 +32,8 @@ class Incoming:
 
     def __init__(self, request: pb.Prepare, journal: Journal) -> None:
         self.directory = place.choose_images(journal.migration_id)
-        journal.did(entries.Images(str(self.directory)))
-        journal.hold(place.make_images(self.directory))
+        journal.did(entries.Images(str(self.directory), place.device_of(self.directory)))
+        journal.hold(*place.make_images(self.directory))
         log.criu_in(self.directory)
         self.held: list[pb.HeldSocket] = []
         self._receiver = Receiver(self.directory)

@@ -91,7 +91,7 @@ class Prepared(Undoable):
         if not ready.errand.container.name:  # what CRIU makes in a container's own files goes with these
             self._images.note_ghosts(self.trail.journal)
         if not ready.worker.own_numbers:
-            built.free([*(task.pid for task in restore.tasks), *ready.request.tids])
+            built.free(_numbers_of(restore, ready.request.tids))
         still_free.require(listening)
         still_free.require_udp(self._images.directory)
         self._files.require_unwritten()
@@ -152,6 +152,15 @@ class Prepared(Undoable):
         tasks = tuple(identity.identity(pid) for pid in pids)
         mark, path = self._ready.errand.mark, str(self._images.directory)
         self.trail.journal.did(entries.Tree(tasks, mark, path, self._ready.runtime.name))
+
+
+def _numbers_of(restore: pb.Restore, checked: Iterable[int]) -> set[int]:
+    """Those that tasks and threads of the tree have; of the threads those, too, that have begun since the check.
+
+    :param checked: of the threads that the check found.
+    """
+    threads = (thread.tid for one in restore.surroundings for thread in one.threads)
+    return {*(task.pid for task in restore.tasks), *checked, *threads}
 
 
 def _until(most_ms: int) -> float:

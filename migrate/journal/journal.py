@@ -8,8 +8,10 @@ A journal is a directory ``/run/migrate/ID`` with
   ``{"did": WORD, ...}`` is an :class:`migrate.journal.entry.Entry`, ``{"state": NAME}`` a state, ``{"end":
   OUTCOME}`` closes it.
 
-Whoever has it open, the owner or its guardian, puts it back where somebody has removed it (``rm -rf``, a cleaner of
-old files): :meth:`Journal.keep`. One that is forgotten is emptied, so that it is known for such by its descriptor.
+Whoever has it open, the owner or its guardian, puts it back where its path does not lead to it any more: somebody
+has removed it (``rm -rf``, a cleaner of old files), or has mounted something over it: :meth:`Journal.keep`. Where
+that cannot be, what is open is all that they need. One that is forgotten is emptied, so that it is known for such
+by its descriptor.
 
 A line cut by a crash was not followed by its action, and is ignored. Who reads it: :mod:`migrate.recovery.records`.
 """
@@ -59,6 +61,7 @@ class Journal:
         self.directory.mkdir(mode=0o700)
         self.migration_id = migration_id
         self._lock = self._file = -1
+        self._above = open_above(self.directory)
         self._held: list[int] = []
         self._may = may
         first = {"id": migration_id, "role": role, "pid": pid, "other_host": other_host}
@@ -86,38 +89,47 @@ class Journal:
         """Close it: nothing is left to undo."""
         self._write({"end": outcome})
 
-    def hold(self, descriptor: int) -> None:
-        """Have *descriptor* open as long as this is ours."""
-        self._held.append(descriptor)
+    def hold(self, *descriptors: int) -> None:
+        """Have them open as long as this is ours."""
+        self._held += descriptors
 
     def keep(self) -> None:
-        """Put it back if somebody has removed it.
-
-        :raises OSError, stored.NotOurs: that cannot be done.
-        """
-        if self._file < 0 or (data := lost(self._file)) is None:
+        """Put it back if its path does not lead to it any more. Where that cannot be, it is written on unseen."""
+        if self._file < 0 or (data := lost(self._file, self.directory)) is None:
+            return
+        try:
+            lock = put_back(self.directory, data)
+            above, file = open_above(self.directory), _open(self.directory)
+        except (OSError, stored.NotOurs) as error:
+            log.tell("journal not seen", path=str(self.directory), why=str(error))
             return
         log.tell("journal removed", put_back=str(self.directory))
-        lock, before = put_back(self.directory, data), self._lock
         # The guardian waits for the old lock. What it has open is not to be carried out any more.
-        self._held.append(before)
+        self._held.append(self._lock)
         os.ftruncate(self._file, 0)
+        remove_covered(self._above, self.directory)
         os.close(self._file)
-        self._lock, self._file = lock, _open(self.directory)
+        os.close(self._above)
+        self._lock, self._file, self._above = lock, file, above
+
+    def read(self) -> bytes:
+        """What it says, wherever its path leads."""
+        return _content(self._file)
 
     def remove(self) -> None:
         """Forget it, and let go of the lock."""
-        if self._file >= 0 and lost(self._file) is not None:
+        if self._file >= 0:
             os.ftruncate(self._file, 0)
         forget(self.directory)
+        remove_covered(self._above, self.directory)
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of the lock and leave the journal for the guardian or for ``--recover``."""
-        for descriptor in (*self._held, self._file, self._lock):
+        for descriptor in (*self._held, self._file, self._above, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._file = self._lock = -1
+        self._file = self._above = self._lock = -1
         self._held = []
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -134,11 +146,32 @@ def _open(directory: Path) -> int:
     return os.open(directory / "journal", os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
-def lost(file: int) -> bytes | None:
-    """What a journal says, by its descriptor, if somebody has removed it; None if it is there, or was forgotten."""
-    if os.fstat(file).st_nlink:
-        return None
-    return os.pread(file, stored.MOST_BYTES, 0) or None
+def open_above(directory: Path) -> int:
+    """The directory of all journals, in which *directory* is: a descriptor, by which it is reached also later."""
+    return os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def remove_covered(above: int, directory: Path) -> None:
+    """Remove a journal that its path does not lead to; *above* is where it is. One that is seen is left alone."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(above), directory.parent.stat()):
+            return
+    shutil.rmtree(directory.name, dir_fd=above, ignore_errors=True)
+
+
+def lost(file: int, directory: Path) -> bytes | None:
+    """What a journal says, by its descriptor *file*, if somebody has removed it, or has mounted something over it.
+
+    :return: None if *directory* leads to it, or it was forgotten.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(file), (directory / "journal").stat()):
+            return None
+    return _content(file) or None
+
+
+def _content(file: int) -> bytes:
+    return os.pread(file, min(os.fstat(file).st_size, stored.MOST_BYTES), 0)
 
 
 def put_back(directory: Path, data: bytes) -> int:
@@ -148,13 +181,13 @@ def put_back(directory: Path, data: bytes) -> int:
     """
     stored.make()
     directory.mkdir(mode=0o700, exist_ok=True)
-    lock = take_lock(directory, create=True)
+    lock, whole = take_lock(directory, create=True), directory / "journal.new"
     try:
-        whole = directory / "journal.new"
         whole.write_bytes(data)
         whole.chmod(0o600)
         whole.rename(directory / "journal")
     except BaseException:
+        whole.unlink(missing_ok=True)
         os.close(lock)
         raise
     return lock

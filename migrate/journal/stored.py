@@ -34,7 +34,8 @@ class NotOurs(MigrateError):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"{place.STATE} {why}",
-            hint=f"See who made it, then remove or rename it: migrate makes {place.STATE} itself, for root alone.",
+            hint=f"See who made or mounted it, then remove, rename or unmount it: migrate makes {place.STATE}"
+            " itself, for root alone.",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from migrate.errors import MigrateError
@@ -27,8 +26,7 @@ def clean_up(journal: Journal, how: Callable[[Record], list[str]], outcome: str)
         log.error(error)
         left = [told_of(error).text]
     if left:
-        with contextlib.suppress(OSError):
-            settle.note_problems(journal.directory, left)
+        settle.note_problems(journal.directory, left)
         journal.abandon()
     return left
 

@@ -82,11 +82,11 @@ class Ending:
 
     def _runs_there_only(self) -> None:
         """What failed came after it had begun to run there. Where the journal is closed nothing is left to do."""
+        self._runs_there()  # first: that it was seen there is true whatever fails below
         record = self._read() if self._ours else None
         if record is not None:
             self._kill_here(record)
         self._move.held.let_go()
-        self._runs_there()
         self._close(undo.kill_origin)
         if record is not None:
             found = self._see_to_the_other_side(record, doubt.THERE)
@@ -165,6 +165,7 @@ class Ending:
         """Only the destination knows whether it has begun to run it, so it is asked, in a session of its own."""
         self._move.link.close(flush_s=0.0)  # if the agent lives it sees that, and settles
         host = self._move.request.host
+        self._report.where = undecided(host)
         found = doubt.find_out(self._read())
         log.tell("asked", answer=_said(found, host))
         if not isinstance(found, pb.Answer):
@@ -196,7 +197,6 @@ class Ending:
     def _stays_in_doubt(self, why: str) -> None:
         """A person must look."""
         self._report.notes += [why, *self._sent_too_late(doubt=True)]
-        self._report.where = undecided(self._report.host)
         self._report.instructions = in_doubt(self._read())
         self._journal.abandon()
         self._ours = False

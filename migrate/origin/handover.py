@@ -91,7 +91,7 @@ class Activated(Still):
         move, packets = self.ready.move, self.ready.packets
         self._found.extract.close()
         move.account.report.notes += self._found.tree.too_late(self.ready.images.directory, move.request.host)
-        undo.watch_no_more(records.read(self.ready.journal.directory))
+        undo.watch_no_more(records.of(self.ready.journal))
         killed = identity.kill(self._found.tree.tasks)
         self.ready.hold.let_go()
         self.attempt.worker.close()  # before the wait: CRIU traces them

@@ -133,8 +133,8 @@ def _capture(move: Move, journal: Journal) -> tuple[capture.Capture, capture.For
 
 def _images(move: Move, journal: Journal) -> Images:
     directory = place.choose_images(move.migration_id)
-    journal.did(entries.Images(str(directory)))
-    journal.hold(place.make_images(directory))
+    journal.did(entries.Images(str(directory), place.device_of(directory)))
+    journal.hold(*place.make_images(directory))
     log.criu_in(directory)
 
     def send(piece: payloads.Piece) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -153,8 +154,27 @@ def frozen_by(pid: int) -> Path | None:
     """The cgroup that freezes *pid* now; None when there is none, or none to be seen."""
     with contextlib.suppress(Unavailable, OSError):
         found = cgroup_of(mount_point(), pid)
-        return found if "frozen 1" in (found / "cgroup.events").read_text().splitlines() else None
+        return found if is_frozen(found) else None
     return None
+
+
+def all_named(prefix: str) -> list[Path]:
+    """The cgroups whose name begins so, wherever they are; none where there are none to be seen."""
+    with contextlib.suppress(Unavailable):
+        return sorted(
+            Path(above) / name
+            for above, names, _ in os.walk(mount_point().place)
+            for name in names
+            if name.startswith(prefix)
+        )
+    return []
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether the cgroup is frozen now."""
+    with contextlib.suppress(OSError):
+        return "frozen 1" in (path / "cgroup.events").read_text().splitlines()
+    return False
 
 
 def members(paths: Iterable[Path]) -> set[int]:
@@ -191,7 +211,7 @@ def _frozen(path: Path) -> bool:
     deadline = time.monotonic() + limits.CGROUP_FROZEN_S
     with contextlib.suppress(OSError):
         while (path / "cgroup.freeze").read_text().strip() == "1":
-            if "frozen 1" in (path / "cgroup.events").read_text().splitlines():
+            if is_frozen(path):
                 return True
             if time.monotonic() > deadline:
                 break

@@ -6,7 +6,6 @@ Those of files that were copied are in :mod:`migrate.files.entries`. The driver,
 
 from __future__ import annotations
 
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from migrate import limits, runtime, switch
+from migrate import limits, place, runtime, switch
 from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
@@ -28,16 +27,21 @@ from migrate.processes.waits import Wait
 
 @dataclass(frozen=True)
 class Images(Entry):
-    """The directory of the images."""
+    """The directory of the images.
+
+    :ivar device: the file system that it is in, as st_dev; 0: that is not known.
+    """
 
     word: ClassVar[str] = "images"
     path: str
+    device: int = 0
 
     def undo(self) -> str:
         """See :class:`Entry`."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if Path(self.path).exists():
-            raise MigrateError(f"{self.path} could not be removed")
+        try:
+            place.remove_images(Path(self.path), self.device)
+        except OSError as error:
+            raise MigrateError(f"{self.path} could not be removed: {error.strerror}") from error
         return f"images removed from {self.path}"
 
 

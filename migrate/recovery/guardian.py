@@ -189,7 +189,8 @@ def main() -> int:
     for number in (*interrupt.SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     try:
-        file = os.open(directory / "journal", os.O_RDONLY | os.O_CLOEXEC)
+        above = journal.open_above(directory)
+        file = os.open(directory / "journal", os.O_RDWR | os.O_CLOEXEC)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
@@ -197,11 +198,13 @@ def main() -> int:
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, 1)
     try:
-        lock = _wait(directory, file, lock)
+        lock, unseen = _wait(directory, file, lock)
     except FileNotFoundError:
         return 0
     capture = Capture(descriptors=map(int, sys.argv[2:])) if sys.argv[2:] else None
-    settled = settle_safely(directory, capture)
+    settled = settle_safely(directory, capture, unseen)
+    if unseen is None or (settled is not None and settled.over):
+        journal.remove_covered(above, directory)
     os.close(lock)
     if capture is not None:
         capture.close()
@@ -210,18 +213,23 @@ def main() -> int:
     return 0
 
 
-def _wait(directory: Path, file: int, lock: int) -> int:
-    """Wait for the end of who has the journal, and put it back if it was removed; what holds its lock.
+def _wait(directory: Path, file: int, lock: int) -> tuple[int, bytes | None]:
+    """Wait for the end of who has the journal, and put it back if its path does not lead to it any more.
 
     :param file: the journal, opened. :param lock: its lock, likewise. :raises FileNotFoundError: it was forgotten.
+    :return: what holds its lock; where it could not be put back, what it says.
     """
     fcntl.flock(lock, fcntl.LOCK_EX)
-    if (data := journal.lost(file)) is not None:
-        return journal.put_back(directory, data)
+    if (data := journal.lost(file, directory)) is not None:
+        try:
+            return journal.put_back(directory, data), None
+        except (OSError, MigrateError) as error:
+            log.unexpected(f"the journal of migration {directory.name} is not where it was: {error}")
+            return lock, data
     while not journal.holds_lock(directory, lock):  # its owner has put it back
         os.close(lock)
         lock = journal.take_lock(directory, wait=True)
-    return lock
+    return lock, None
 
 
 def _came_back(settled: Settled) -> bool:

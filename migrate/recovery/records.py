@@ -70,12 +70,12 @@ class Record:
 
 
 def of(journal: Journal) -> Record:
-    """What *journal*, which is ours, says, also where somebody has removed it.
+    """What *journal*, which is ours, says, also where its path does not lead to it any more.
 
-    :raises OSError, MigrateError: it cannot be put back, or as :func:`read`.
+    :raises MigrateError: as :func:`read`.
     """
     journal.keep()
-    return read(journal.directory)
+    return parse(journal.read(), journal.migration_id)
 
 
 def read(directory: Path) -> Record:

@@ -15,7 +15,7 @@ from migrate.errors import MigrateError, UsageError
 from migrate.events import log, who
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
-from migrate.recovery import arrived, chronicle, doubt, records, settle, unclaimed, undo, whereabouts
+from migrate.recovery import arrived, chronicle, doubt, records, settle, unclaimed, undo, unseen, whereabouts
 from migrate.recovery.instructions import in_doubt, look, undecided
 from migrate.recovery.records import Record
 from migrate.recovery.settle import Settled, Verdict
@@ -52,6 +52,7 @@ def _run(request: RecoverRequest, report: Report) -> None:
 
 
 def _look(report: Report) -> None:
+    unseen_here = unseen.tell(report)
     here = [*journal.all_of_this_host()]
     for directory in here:
         with journal.owned(directory) as owned:
@@ -64,7 +65,7 @@ def _look(report: Report) -> None:
         said = whereabouts.sentence(whereabouts.find(migration_id, 0.0))
         report.notes.append(f"migration {migration_id} to here: {said}")
     report.notes += (left := unclaimed.remove())
-    if not here and not arrivals and not left:
+    if not here and not arrivals and not left and not unseen_here:
         report.notes.append("nothing was left here by a migration")
 
 

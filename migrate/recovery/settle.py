@@ -21,7 +21,7 @@ from migrate.events import log
 from migrate.gap.capture import Capture
 from migrate.journal import journal
 from migrate.processes import let_go
-from migrate.recovery import arrived, chronicle, hold, records, undo
+from migrate.recovery import arrived, chronicle, hold, records, undo, unseen
 from migrate.recovery.entries import Criu, Images, Tree
 from migrate.recovery.instructions import in_doubt
 from migrate.recovery.records import Record
@@ -73,6 +73,11 @@ class Settled:
     changed: list[str] = field(default_factory=list)
 
     @property
+    def over(self) -> bool:
+        """Whether nobody needs its journal any more."""
+        return self.verdict not in (Verdict.UNFINISHED, Verdict.IN_DOUBT)
+
+    @property
     def text(self) -> str:
         """It in one line."""
         record = self.record
@@ -82,16 +87,17 @@ class Settled:
         return f"migration {record.migration_id} of process {record.pid}: {said}"
 
 
-def settle(directory: Path, capture: Capture | None = None) -> Settled | None:
+def settle(directory: Path, capture: Capture | None = None, unseen: bytes | None = None) -> Settled | None:
     """Deal with the journal of an owner that is gone; the caller holds its lock.
 
     In doubt, unfinished or damaged the journal stays, for ``--recover``; else nothing is left of it.
 
     :param capture: what still catches the packets for a tree on the origin.
+    :param unseen: what the journal says, where *directory* does not lead to it: the caller removes it.
     :return: None when there is no such journal any more.
     """
     try:
-        record = records.read(directory)
+        record = records.read(directory) if unseen is None else records.parse(unseen, directory.name)
     except FileNotFoundError:
         return None
     except MigrateError as error:  # damaged: what was done is not known
@@ -112,14 +118,15 @@ def _settle(directory: Path, record: Record, capture: Capture | None) -> Settled
     return settled
 
 
-def settle_safely(directory: Path, capture: Capture | None = None) -> Settled | None:
+def settle_safely(
+    directory: Path, capture: Capture | None = None, unseen: bytes | None = None
+) -> Settled | None:
     """:func:`settle`, where a journal that nobody foresaw must not stop what is done for others."""
     try:
-        return settle(directory, capture)
+        return settle(directory, capture, unseen)
     except Exception as error:
         problems = [f"{type(error).__name__}: {error}"]
-        with contextlib.suppress(OSError):
-            note_problems(directory, problems)
+        note_problems(directory, problems)
         return Settled(Record(directory.name), Verdict.UNFINISHED, problems)
 
 
@@ -190,8 +197,9 @@ def _criu_let_it_run(record: Record) -> bool:
 
 
 def note_problems(directory: Path, problems: list[str]) -> None:
-    """Keep what an undo could not do beside the journal, for ``--recover``."""
-    (directory / "problems").write_text("\n".join(problems) + "\n")
+    """Keep what an undo could not do beside the journal, if that can be; ``--recover`` tries it again anyway."""
+    with contextlib.suppress(OSError):
+        (directory / "problems").write_text("\n".join(problems) + "\n")
 
 
 def sweep(note: Callable[[str], None]) -> list[Settled]:
@@ -211,7 +219,7 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
         note(f"an earlier {settled.text}")
         for sentence in settled.changed:
             note(sentence)
-        if settled.verdict in (Verdict.IN_DOUBT, Verdict.UNFINISHED):
+        if not settled.over:
             left.append(settled)
     for sentence in unclaimed.remove():
         note(f"an earlier {sentence}")
@@ -229,6 +237,8 @@ def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
             text = f"an earlier migration of process {pid} ({busy}) is still being undone"
             raise Refused([Reason("busy", "origin", text, "Wait until its guardian has ended.")])
         time.sleep(0.02)
+    if held := unseen.reason(pid):
+        raise Refused([held])
     left = [one for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
     # The number of one that has ended may be that of another process now.
     reasons = [_reason(one) for one in left if not undo.ended(one.record)]

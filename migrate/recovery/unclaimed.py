@@ -10,14 +10,19 @@ import shutil
 
 from migrate import place, switch
 from migrate.errors import MigrateError
+from migrate.recovery import unseen
 from tcpcp.endpoint import isolation
 from tcpcp.errors import TcpcpError
 
 
 def remove() -> list[str]:
-    """Remove it; sentences: what was removed, and what could not be. Those of who is at work are left alone."""
+    """Remove it; sentences: what was removed, and what could not be. Those of who is at work are left alone.
+
+    So is what belongs to a copy that is still held: its journal may come to light.
+    """
+    held = {one.migration_id for one in unseen.all_of_this_host()}
     with place.images_left() as left:
-        return [_remove(migration_id, str(directory)) for migration_id, directory in left]
+        return [_remove(one, str(directory)) for one, directory in left if one not in held]
 
 
 def _remove(migration_id: str, path: str) -> str:

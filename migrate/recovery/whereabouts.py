@@ -12,7 +12,7 @@ from migrate.errors import MigrateError
 from migrate.journal import journal
 from migrate.pb import session_pb2 as pb
 from migrate.processes import identity
-from migrate.recovery import arrived, records, settle
+from migrate.recovery import arrived, records, settle, unseen
 from migrate.recovery.entries import Tree
 from migrate.recovery.records import Record
 from migrate.states import State
@@ -28,12 +28,14 @@ def find(migration_id: str, wait_s: float) -> pb.Answer:
         with journal.owned(directory) as owned:
             if owned:
                 settle.settle_safely(directory)
-        if not (directory / "journal").exists():
-            return _settled(migration_id)
         try:
             answer = of(records.read(directory), owned=owned)
         except FileNotFoundError:
-            continue
+            answer = _settled(migration_id)
+            if answer.where != pb.Answer.NOT_HERE or not unseen.guarded(migration_id):
+                return answer
+            # Somebody is at work on it, and has a journal that its path does not lead to.
+            answer, owned = pb.Answer(where=pb.Answer.UNDER_WAY), False
         except MigrateError:  # damaged: only a person can say
             answer = pb.Answer(where=pb.Answer.UNDER_WAY)
         if owned or answer.where == pb.Answer.RUNS or time.monotonic() > deadline:

@@ -37,6 +37,36 @@ def test_a_udp_port(bench: InputBench, option: str) -> None:
         found.must_say("destination", "UDP port 5353", f"(PID {other})", "since the check", "ss -uanp")
 
 
+#: Begins a thread when it is told to by a signal.
+THREADS = """
+import signal, threading, time
+signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start())
+while True: signal.pause()
+"""
+
+
+def test_the_number_of_a_thread_that_has_begun_since(bench: InputBench) -> None:
+    bench.origin.exec(["sh", "-c", "echo 20000 >/proc/sys/kernel/ns_last_pid"])
+    with bench.server() as server, bench.program(bench.origin, sys.executable, "-c", THREADS) as pid:
+        program = Server(pid, "", 0, server.connection, "")
+        with stopped_at(bench, "CHECKED", program) as run:
+            command = f"kill -USR1 {pid}; until [ $(ls /proc/{pid}/task | wc -l) = 2 ]; do :; done"
+            bench.origin.exec(["sh", "-c", command])
+            (thread,) = bench.names(bench.origin, f"/proc/{pid}/task") - {str(pid)}
+            take = (
+                f"echo {int(thread) - 1} >/proc/sys/kernel/ns_last_pid; sleep 1000 >/dev/null 2>&1 & echo $!"
+            )
+            taken = bench.destination.exec(["sh", "-c", take]).stdout.strip()
+            assert taken == thread
+            run.go()
+            found = run.end()
+        bench.destination.exec(["kill", "-9", taken])
+        assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK"), found
+        found.must_say(
+            "destination", f"PID {thread}, which a task or thread", "was taken by sleep", "Try again"
+        )
+
+
 #: Opens the file that is named, in the way that is named.
 OPENS = """
 import os, signal, sys

@@ -183,7 +183,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     made, patch = World(), monkeypatch.setattr
     patch(place, "STATE", tmp_path / "state")
     patch(place, "choose_images", lambda _: tmp_path)
-    patch(place, "make_images", lambda path: made.call("place.make_images") or os.open(path, os.O_RDONLY))
+    opened = lambda path: (os.open(path, os.O_RDONLY),)  # noqa: E731
+    patch(place, "make_images", lambda path: made.call("place.make_images") or opened(path))
     _journal(made, monkeypatch)
     patch(trail, "Guardian", made.fake("guardian"))
     patch(trail.undo, "roll_back", lambda _: made.call("roll_back", (["undone"], made.problems)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import pytest
 
 from migrate import place
 from migrate.destination.incoming import Incoming
+from migrate.errors import MigrateError
 from migrate.journal.journal import Journal
 from migrate.origin import prepare
 from migrate.origin.move import Held
@@ -77,3 +79,23 @@ def test_what_cannot_be_written_to_is_told_before(
         assert place.problems()[: len(images)] == images
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_images_below_something_are_not_taken_for_removed(tmp_path: Path) -> None:
+    """Who holds them removes them; who does not says that he cannot."""
+    directory = tmp_path / f"migrate-{ID}"
+    held = place.make_images(directory)
+    noted = Images(str(directory), place.device_of(directory))
+    (directory / "pages").write_bytes(b"secret")
+    kept = os.dup(held[1])
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], check=True)
+    try:
+        noted.undo()
+        assert not [*Path(f"/proc/self/fd/{kept}").iterdir()]
+        for one in (*held, kept):
+            os.close(one)
+        with pytest.raises(MigrateError, match="something is mounted over"):
+            noted.undo()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    noted.undo()

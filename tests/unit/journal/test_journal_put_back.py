@@ -55,6 +55,39 @@ def test_its_owner_writes_on(state: Path) -> None:
     assert list(state.iterdir()) == []
 
 
+def cover(state: Path, mode: int = 0o700) -> Path:
+    """As by a mount over it; where it is now."""
+    below = state.with_name("below")
+    state.rename(below)
+    state.mkdir()
+    state.chmod(mode)
+    return below
+
+
+def test_one_that_is_covered_is_put_where_it_is_seen(state: Path) -> None:
+    written = made()
+    written.did(Images("/a"))
+    below = cover(state)
+    written.did(Isolation(ID))
+    assert records.read(written.directory).entries == [Images("/a"), Isolation(ID)]
+    assert list(below.iterdir()) == []
+    written.remove()
+    assert list(state.iterdir()) == []
+
+
+def test_where_it_cannot_be_seen_its_owner_has_it_all_the_same(state: Path) -> None:
+    """What covers it is not root's alone."""
+    written = made()
+    written.did(Images("/a"))
+    below = cover(state, 0o777)
+    written.did(Isolation(ID))
+    assert records.of(written).entries == [Images("/a"), Isolation(ID)]
+    assert list(state.iterdir()) == []
+    assert records.read(below / ID).entries == [Images("/a"), Isolation(ID)]
+    written.remove()
+    assert list(below.iterdir()) == []
+
+
 OWNER = """
 import os, pathlib, shutil, sys
 from migrate import place
@@ -66,7 +99,7 @@ from migrate.recovery.unclaimed import remove as remove_left
 written = Journal(sys.argv[3], role="destination", pid=42, other_host="there")
 guardian = Guardian(written.directory)
 written.did(Images(str(images)))
-written.hold(place.make_images(images))
+written.hold(*place.make_images(images))
 guardian.wait_ready()
 guardian.hold_images(images)
 if sys.argv[4] == "and goes on": shutil.rmtree(written.directory); written.state("PREPARED")
@@ -75,7 +108,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("how", ["before it dies", "and goes on"])
+@pytest.mark.parametrize("how", ["before it dies", "and goes on", "covered", "covered by another's"])
 def test_its_guardian_undoes_it(state: Path, tmp_path: Path, how: str) -> None:
     """Also when it was removed while its owner lived, who has or has not put it back."""
     images = tmp_path / f"migrate-{ID}"
@@ -85,8 +118,11 @@ def test_its_guardian_undoes_it(state: Path, tmp_path: Path, how: str) -> None:
     guardian = os.pidfd_open(int(owner.stdout.readline()))
     (images / "pages").write_bytes(b"secret")
     assert remove_left() == []
+    below = state
     if how == "before it dies":
         remove(state)
+    elif how != "and goes on":
+        below = cover(state, 0o777 if how == "covered by another's" else 0o700)
     assert remove_left() == []
     assert images.exists()
     owner.kill()
@@ -94,7 +130,7 @@ def test_its_guardian_undoes_it(state: Path, tmp_path: Path, how: str) -> None:
     assert select.select([guardian], [], [], 30)[0], "the guardian has not ended"
     os.close(guardian)
     assert not images.exists()
-    assert list(state.iterdir()) == []
+    assert list(state.iterdir()) == list(below.iterdir()) == []
 
 
 def test_one_that_is_forgotten_is_not_put_back(state: Path) -> None:
@@ -125,7 +161,8 @@ def test_images_without_a_journal_are_removed_unless_somebody_needs_them(
     assert len(said) == 1 and ID in said[0] and str(left) in said[0]
     assert not left.exists()
     assert alive.exists() and known.exists() and (tmp_path / "migrate-of-somebody").exists()
-    os.close(held)
+    for one in held:
+        os.close(one)
     assert OTHER in remove_left()[0]
     assert not alive.exists()
     other.remove()

@@ -94,6 +94,7 @@ NOTED: dict[str, list[Entry]] = {
         Container("runc", f"gone-{IDS['origin']}", "/nonexistent"),
         AtPodman(NUMBER, "runc", "/nonexistent", 999990, 4245),
         Images(f"/dev/shm/migrate-{IDS['origin']}"),
+        Images(f"/dev/shm/migrate-{IDS['origin']}", 1048575),
         Isolation(IDS["origin"]),
         Freezer(f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']}"),
         Criu(999997, 4242),
@@ -140,7 +141,7 @@ SAID = {
         f"container {NUMBER[:12]} of podman stays",
         f"container gone-{IDS['origin']} of runc stays",
         "CRIU ended",
-        f"images removed from /dev/shm/migrate-{IDS['origin']}",
+        *[f"images removed from /dev/shm/migrate-{IDS['origin']}"] * 2,
     ],
     "destination": [
         "restored tasks killed",
