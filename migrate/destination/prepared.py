@@ -92,7 +92,7 @@ class Prepared(Undoable):
             self._images.note_ghosts(self.trail.journal)
         if not ready.worker.own_numbers:
             built.free(_numbers_of(restore, ready.request.tids))
-        still_free.require(listening)
+        still_free.require(listening, icis)
         still_free.require_udp(self._images.directory)
         self._files.require_unwritten()
         with meanwhile.require_none(), timed("build"), ready.gate.needed(icis), self._initial_windows(icis):

@@ -6,6 +6,8 @@ clients; without that option CRIU's bind fails. Of UDP ports the one that was bo
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,14 +16,15 @@ from migrate.errors import Taken
 from migrate.inventory import holders, names, ports
 from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import TcpSocket
+from tcpcp.errors import KernelError
 from tcpcp.kernel import diag
-from tcpcp.record.ici import Endpoint, State
+from tcpcp.record.ici import Endpoint, Ici, State
 
 
-def require(listening: Iterable[Endpoint]) -> None:
-    """Make sure that nobody here listens where the tree will.
+def require(listening: Iterable[Endpoint], icis: Iterable[Ici] = ()) -> None:
+    """Make sure that nobody here listens where the tree will, and that its connections find their place.
 
-    :param listening: as :func:`tcpcp.criu.completion.listeners_of_images` has it.
+    :param listening: as :func:`tcpcp.criu.completion.listeners_of_images` has it. :param icis: its connections.
     :raises Taken: somebody does. :raises KernelError: the kernel's table cannot be read.
     """
     claims = ports.Claims(map(_claim, listening))
@@ -33,6 +36,7 @@ def require(listening: Iterable[Endpoint]) -> None:
             raise Taken(
                 text, hint=f"End what uses it there; ss -tlnp 'sport = :{theirs.local_port}' shows it."
             )
+    _make_room(icis)
 
 
 def require_udp(images: Path) -> None:
@@ -48,6 +52,22 @@ def require_udp(images: Path) -> None:
                 f"UDP port {one.port}, which the process has on {where}, is taken by {who}, since the check"
             )
             raise Taken(text, hint=f"End what uses it there; ss -uanp 'sport = :{one.port}' shows it.")
+
+
+def _make_room(icis: Iterable[Ici]) -> None:
+    """Have the kernel forget connections that have ended here (TIME_WAIT) and had the ends of those that come.
+
+    The process's own has begun since, with the same client and the same port. With timestamps connect() takes the
+    place by itself (net/ipv4/tcp_ipv4.c tcp_twsk_unique()); without them it does not.
+    """
+    for ici in icis:
+        if ici.timestamp is not None:
+            continue
+        family = socket.AF_INET if len(ici.local.packed) == 4 else socket.AF_INET6
+        ends = (ici.local.packed, ici.local.port), (ici.peer.packed, ici.peer.port)
+        with contextlib.suppress(KernelError), socket.socket(family, socket.SOCK_STREAM) as asking:
+            if found := diag.lingering(asking, ends):
+                diag.forget(asking, ends, found)
 
 
 def _claim(one: Endpoint) -> TcpSocket:

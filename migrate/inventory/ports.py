@@ -12,6 +12,7 @@ from migrate.pb.session_pb2 import ProcessInventory, TcpSocket
 
 _LISTEN = 10
 _CLOSE = 7
+_TIME_WAIT = 6
 _WILDCARD_4, _WILDCARD_6 = bytes(4), bytes(16)
 
 
@@ -54,6 +55,11 @@ def is_connection(one: TcpSocket) -> bool:
     return one.state not in (_LISTEN, _CLOSE)
 
 
+def has_ended(one: TcpSocket) -> bool:
+    """Whether the host only remembers a connection, see :mod:`migrate.destination.still_free`."""
+    return one.state == _TIME_WAIT
+
+
 def name(one: TcpSocket) -> str:
     """Name a socket as ``ss`` shows it: both ends, or the local one."""
     local = text(one.local_ip, one.local_port)
@@ -64,12 +70,13 @@ def clash(ours: TcpSocket, theirs: TcpSocket) -> bool:
     """Whether *ours* cannot be restored on a host that has *theirs*.
 
     A socket that listens, or is bound, keeps its port on its addresses. Connections on one port live beside
-    each other and beside a new listener with SO_REUSEADDR, unless both ends are the same.
+    each other and beside a new listener with SO_REUSEADDR, unless both ends are the same. Of one that has ended the
+    host remembers them for a while; that gives way to one that has begun since, as that of the process has.
     """
     if ours.local_port != theirs.local_port or not ours.local_port:
         return False
     if is_connection(theirs):
-        return is_connection(ours) and _ends(ours) == _ends(theirs)
+        return is_connection(ours) and _ends(ours) == _ends(theirs) and not has_ended(theirs)
     return _overlap(ours, theirs) and _devices_meet(ours, theirs)
 
 
@@ -94,7 +101,7 @@ class Claims:
     def clash(self, theirs: TcpSocket) -> bool:
         """Whether one of ours cannot be restored on a host that has *theirs*."""
         if is_connection(theirs):
-            return (theirs.local_port, *_ends(theirs)) in self._connections
+            return (theirs.local_port, *_ends(theirs)) in self._connections and not has_ended(theirs)
         return any(clash(ours, theirs) for ours in self._bound.get(theirs.local_port, {}).values())
 
 

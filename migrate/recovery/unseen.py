@@ -42,9 +42,10 @@ class Held:
     def remedy(self) -> str:
         """What a person is to do."""
         return (
-            f"If something is mounted over {place.STATE} or {place.STATE.parent} (findmnt -T {place.STATE}), unmount"
-            f" it and run migrate --recover. Else look on the other host, {place.log(self.migration_id)} names it: if"
-            f" the process runs there, end the copy here (kill -9); if not, echo 0 >{self.path}/cgroup.freeze"
+            f"If something is mounted over {place.STATE} or {place.STATE.parent} (findmnt -T {place.STATE}),"
+            " unmount it and run migrate --recover. Else look on the other host, which"
+            f" {place.log(self.migration_id)} names: if the process runs there, end the copy here (kill -9); if"
+            f" not, echo 0 >{self.path}/cgroup.freeze"
         )
 
 

@@ -194,7 +194,7 @@ WITHOUT_A_HINT = {
     "inventory/translated.py": 2, "journal/entry.py": 1,
     "memory/page_server.py": 6, "memory/pagemap.py": 1,
     "origin/attempt.py": 2, "origin/handover.py": 1, "processes/freezer.py": 1, "processes/ptrace.py": 1,
-    "recovery/entries.py": 1, "recovery/guardian.py": 1, "runtime/bare.py": 1,
+    "recovery/guardian.py": 1, "runtime/bare.py": 1,
 }  # fmt: skip
 
 

@@ -156,6 +156,7 @@ def test_a_thousand_of_one_kind() -> None:
         (listener("0.0.0.0"), connection(), False),
         (connection(), connection(), True),
         (connection(), connection(peer_port=1), False),
+        (connection(), connection(state=State.TIME_WAIT), False),
         (listener(port=0), listener(port=0), False),
     ],
 )
