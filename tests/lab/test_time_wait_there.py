@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 from bad_input_bench import InputBench
 from harness.hosts import in_network, listeners
 from harness.migrate import run_migrate
 from harness.wait import eventually
+
+from migrate.lab import Lab
 
 #: Answers each word of a client, one at a time, and closes first when it is told to.
 ANSWERS = """
@@ -21,6 +25,13 @@ while True:
     sock.close()
 """
 TIMESTAMPS = "echo {} >/proc/sys/net/ipv4/tcp_timestamps"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[InputBench]:
+    """A lab of its own: what has ended on these hosts, and how, is what it is about."""
+    with Lab(f"ended-{os.getpid()}") as lab:
+        yield InputBench(lab)
 
 
 @pytest.mark.parametrize("timestamps", [1, 0])
@@ -45,7 +56,7 @@ def test_there_and_back_with_the_same_ports(bench: InputBench, timestamps: int) 
             number = there.report["destination_pid"]
             back = run_migrate(bench.destination, number, "origin")
             try:
-                assert back.report["outcome"] == "MOVED", back
+                assert back.report["outcome"] == "MOVED", back.said
                 assert _answered(again)
             finally:
                 bench.destination.exec(["kill", "-9", str(number)], check=False)
