@@ -6,7 +6,6 @@ from migrate.checks import interfaces
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import Subject, names
 from migrate.inventory import ports
-from tcpcp.record.ici import State
 
 #: Of connections that are forwarded to this host.
 NOT_ON = (
@@ -37,10 +36,12 @@ def use_another(subject: Subject, ip: Ip) -> str:
 
 def _or_forward(subject: Subject, ip: Ip) -> str:
     """What would do as it is, for a process that connects itself and is not reached by anybody."""
-    listens = any(
-        one.state == State.LISTEN and not ports.is_loopback(one.local_ip) for one in subject.process.sockets
-    )
-    if ip.version == 6 or listens or subject.process.container.network or subject.forwarded:
+    if (
+        ip.version == 6
+        or ports.reached(subject.process)
+        or subject.process.container.network
+        or subject.forwarded
+    ):
         return ""
     return " Or let this host forward them as long as they live: --switch forward."
 

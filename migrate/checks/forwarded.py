@@ -9,7 +9,6 @@ from migrate.checks.interfaces import Ip
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.inventory import ports
-from tcpcp.record.ici import State
 
 _SEGMENT = "Choose a host that is on one network with this one, and has an address there."
 
@@ -60,12 +59,7 @@ def nobody_comes(subject: Subject) -> Iterator[Reason]:
     """The process is not reached by anybody new: whoever comes to the origin's address later is not forwarded."""
     if not subject.forwarded:
         return
-    listening = [
-        one
-        for one in subject.process.sockets
-        if one.state == State.LISTEN and not ports.is_loopback(one.local_ip)
-    ]
-    if listening:
+    if listening := ports.reached(subject.process):
         where = names(dict.fromkeys(map(ports.name, listening)))
         text = f"the process listens on {where}, and who connects to it later would still come to the origin"
         remedy = (

@@ -142,13 +142,11 @@ class RuntimeWorker(Worker):
 
     def _died(self, what: str) -> CriuError:
         """Which of the two has ended or given up, and what the runtime said."""
+        said = self._asking.told()
+        why = said and f": {said}"
         if stage := self._relayed.gave_up():
-            why = self._asking.told()
-            return CriuError(
-                f"{self._asking.name} gave up at {stage}" + (f": {why}" if why else ""), hint=LOOK
-            )
+            return CriuError(f"{self._asking.name} gave up at {stage}{why}", hint=LOOK)
         gone = not identity.alive(self._identity)
         who = f"CRIU (process {self.pid})" if gone else self._asking.name
-        why = self._asking.told()
         hint = "Look for what ended it (the kernel's log says whether memory ran out), and try again."
-        return CriuError(f"{who} ended in the middle ({what})" + (f": {why}" if why else ""), hint=hint)
+        return CriuError(f"{who} ended in the middle ({what}){why}", hint=hint)

@@ -38,6 +38,11 @@ def is_loopback(ip: bytes) -> bool:
     return len(ip) in (4, 16) and ipaddress.ip_address(ip).is_loopback
 
 
+def reached(process: ProcessInventory) -> list[TcpSocket]:
+    """The listeners at which others than this host come in."""
+    return [one for one in process.sockets if one.state == _LISTEN and not is_loopback(one.local_ip)]
+
+
 def service_addresses(process: ProcessInventory) -> list[str]:
     """Return the addresses that the process's sockets are bound to, and that have to move with it.
 

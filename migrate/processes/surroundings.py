@@ -21,6 +21,7 @@ import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from migrate import number_list
 from migrate.pb.session_pb2 import ResourceLimit, Surroundings, ThreadSurroundings
 from migrate.processes import autogroup, freezer, identity, slices
 
@@ -253,13 +254,8 @@ def _may_use(pid: int) -> set[int]:
 
 
 def _list(path: Path) -> set[int]:
-    """A list of processors as the kernel writes it, e.g. ``0-3,8``."""
-    found: set[int] = set()
-    for part in path.read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        if first:
-            found.update(range(int(first), int(last or first) + 1))
-    return found
+    """A list of processors."""
+    return number_list.parse(path.read_text())
 
 
 def _told(numbers: set[int]) -> str:

@@ -3,14 +3,17 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from alarm import Alarm
 from gap_hosts import SERVICE, GapHosts
 from netns import Hosts, Namespace
 
+from migrate import place
 from migrate.gap.capture import Capture
 from migrate.gap.inject import Injector
 from tcpcp.kernel import nft
@@ -43,6 +46,17 @@ def gap_hosts() -> Iterator[GapHosts]:
     yield hosts
     nft.close()
     hosts.close()
+
+
+@pytest.fixture
+def images() -> Iterator[Path]:
+    """A directory for CRIU's, as a migration makes one."""
+    if os.geteuid():
+        pytest.skip("needs root: reads other processes and runs CRIU")
+    directory = place.choose_images(place.new_id())
+    place.make_images(directory)
+    yield directory
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from harness.wait import eventually
 
-from migrate import place
 from migrate.criu import worker
 from migrate.criu.worker import Options, Worker
 from migrate.inventory import incomplete
@@ -25,16 +24,6 @@ PROGRAM = (
     "import os, signal, sys; memory = bytearray(b'x' * (32 << 20)); os.rmdir(sys.argv[1]); signal.pause()"
 )
 PR_SET_CHILD_SUBREAPER = 36
-
-
-@pytest.fixture
-def images() -> Iterator[Path]:
-    if os.geteuid():
-        pytest.skip("needs root: reads other processes and runs CRIU")
-    directory = place.choose_images(place.new_id())
-    place.make_images(directory)
-    yield directory
-    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate import memory, place
+from migrate import memory
 from migrate.criu import worker
 from migrate.files.images import Receiver, Sender
 from migrate.link.payloads import Piece
@@ -77,16 +77,6 @@ class Keeper:
                 os.waitpid(pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 continue
-
-
-@pytest.fixture
-def images() -> Iterator[Path]:
-    if os.geteuid():
-        pytest.skip("needs root: reads other processes and runs CRIU")
-    directory = place.choose_images(place.new_id())
-    place.make_images(directory)
-    yield directory
-    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 @pytest.fixture

@@ -170,7 +170,18 @@ class Held:
             self.process.communicate(timeout=COMMAND_S)
 
 
-def agent_dies_after_the_commit(held: Held, there: Host) -> None:
+def moved_although_its_agent_died(origin: Host, there: Host, *words: object) -> None:
+    """The agent is killed when it was given the tree: what it had begun goes to its end, and that is told."""
+    held = Held(origin, "SWITCHED", *words)
+    try:
+        _agent_dies_after_the_commit(held, there)
+        ended = held.end()
+    finally:
+        held.stop()
+    assert ended.status == 0 and ended.report["outcome"] == "MOVED", ended.report
+
+
+def _agent_dies_after_the_commit(held: Held, there: Host) -> None:
     """Go on from SWITCHED: the agent is killed when it was given the tree, and CRIU, which stood still, goes on."""
     there.exec(["pkill", "-STOP", "-f", "^criu[: ]"])
     held.go()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import containers
 from harness.containers import HOSTS, REDIS, Containers
-from harness.migrate import Held, agent_dies_after_the_commit, run_migrate
+from harness.migrate import Held, moved_although_its_agent_died, run_migrate
 from harness.plain_runtime import BUNDLE, NAME, Plain
 from harness.steady import asked, clients, served
 from harness.wait import eventually
@@ -120,13 +120,8 @@ def test_a_driver_that_dies_when_it_runs_there(plain: Plain) -> None:
 def test_an_agent_that_dies_when_it_was_given_the_container(plain: Plain) -> None:
     """What it had begun goes to its end: the runtime hears of no failure, which would end what runs."""
     with clients(plain.lab, plain.address) as asking:
-        held = Held(plain.lab.hosts[ORIGIN], "SWITCHED", "--container", NAME, DESTINATION)
-        try:
-            agent_dies_after_the_commit(held, plain.lab.hosts[DESTINATION])
-            ended = held.end()
-        finally:
-            held.stop()
-        assert ended.status == 0 and ended.report["outcome"] == "MOVED", ended.report
+        hosts = [plain.lab.hosts[name] for name in HOSTS]
+        moved_although_its_agent_died(*hosts, "--container", NAME, DESTINATION)
         assert eventually(lambda: plain.runs(DESTINATION), "it runs there")
         assert served(asking, asked(asking))
         assert nothing_left(plain, ORIGIN)

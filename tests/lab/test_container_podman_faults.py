@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import containers
 from harness.containers import HOSTS, IMAGE, NETWORK, PREFIX, REDIS, Containers
-from harness.migrate import Held, agent_dies_after_the_commit, run_migrate
+from harness.migrate import Held, moved_although_its_agent_died, run_migrate
 from harness.steady import asked, clients, served
 from harness.wait import eventually
 
@@ -146,13 +146,8 @@ def test_a_podman_that_dies_when_it_runs_there(pods: Containers) -> None:
 def test_an_agent_that_dies_when_it_was_given_the_container(pods: Containers) -> None:
     """What it had begun goes to its end: neither runc nor podman hears of a failure, which would end what runs."""
     with clients(pods.lab, ADDRESS) as asking:
-        held = Held(pods.lab.hosts[ORIGIN], "SWITCHED", "--container", NAME, DESTINATION)
-        try:
-            agent_dies_after_the_commit(held, pods.lab.hosts[DESTINATION])
-            ended = held.end()
-        finally:
-            held.stop()
-        assert ended.status == 0 and ended.report["outcome"] == "MOVED", ended.report
+        hosts = [pods.lab.hosts[name] for name in HOSTS]
+        moved_although_its_agent_died(*hosts, "--container", NAME, DESTINATION)
         assert eventually(lambda: pods.names(DESTINATION) == [NAME], "podman knows")
         assert served(asking, asked(asking))
         assert nothing_left(pods, ORIGIN)

@@ -11,6 +11,7 @@ Source: net/ipv4/route.c ip_route_output_key_hash_rcu(); net/ipv4/af_inet.c inet
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,14 +19,17 @@ from typing import Any
 
 from migrate.errors import SwitchError
 from migrate.switch import Address, netlink
-from migrate.switch.forward import listed, paths, rules
+from migrate.switch.forward import listed, packet_filter, paths, rules
 from tcpcp.endpoint.isolation import Flow
-from tcpcp.errors import IsolationError
-from tcpcp.kernel import nft
 from tcpcp.record.ici import Ici
 
 _TRIAL = "0" * 12
 _NONLOCAL = Path("/proc/sys/net/ipv4/ip_nonlocal_bind")
+
+
+_run = functools.partial(
+    packet_filter.run, needs="It needs NFT_SOCKET and NFT_REJECT_INET in the kernel (modprobe nft_socket)."
+)
 
 
 class AtDestination:
@@ -160,11 +164,3 @@ class AtDestination:
             "addresses": [[one.ip, one.prefix_length, one.device] for one in self.addresses],
             "nonlocal_bind": self._nonlocal,
         }
-
-
-def _run(script: str) -> str:
-    try:
-        return nft.run(script)
-    except IsolationError as error:
-        hint = "It needs NFT_SOCKET and NFT_REJECT_INET in the kernel (modprobe nft_socket)."
-        raise SwitchError(f"the kernel's packet filter refused: {error}", hint=hint) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from migrate.errors import SwitchError
-from migrate.switch.forward import paths, reserved, rules
+from migrate.switch.forward import packet_filter, paths, reserved, rules
 from tcpcp.errors import IsolationError
 from tcpcp.kernel import nft
 
@@ -64,10 +64,7 @@ def sweep() -> list[str]:
 
 def end(one: Forward) -> None:
     """Remove it, whether or not it has connections. :raises SwitchError: some of it may be left."""
-    try:
-        nft.run(rules.deletion(one.family, one.id))
-    except IsolationError as error:
-        raise SwitchError(f"the kernel's packet filter refused: {error}") from error
+    packet_filter.run(rules.deletion(one.family, one.id))
     if one.family == "netdev":
         others = (other.ports for other in present() if other.family == "netdev")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -9,14 +10,18 @@ from typing import Any
 
 from migrate.errors import SwitchError
 from migrate.switch import Address
-from migrate.switch.forward import listed, paths, reserved, rules
+from migrate.switch.forward import listed, packet_filter, paths, reserved, rules
 from tcpcp.endpoint.isolation import Flow
-from tcpcp.errors import IsolationError
-from tcpcp.kernel import nft
 from tcpcp.record.ici import Ici
 
 #: None of it is ever in force: the kernel is asked whether it could be.
 _TRIAL = "0" * 12
+
+
+_run = functools.partial(
+    packet_filter.run,
+    needs="It needs NFT_FWD_NETDEV and NF_TABLES_NETDEV in the kernel (modprobe nft_fwd_netdev).",
+)
 
 
 class AtOrigin:
@@ -161,11 +166,3 @@ def _checked(via: str) -> str:
         return str(ipaddress.IPv4Address(via))
     except ValueError as error:
         raise SwitchError(f"--switch forward is followed by an IPv4 address, not by {via!r}") from error
-
-
-def _run(script: str) -> str:
-    try:
-        return nft.run(script)
-    except IsolationError as error:
-        hint = "It needs NFT_FWD_NETDEV and NF_TABLES_NETDEV in the kernel (modprobe nft_fwd_netdev)."
-        raise SwitchError(f"the kernel's packet filter refused: {error}", hint=hint) from error

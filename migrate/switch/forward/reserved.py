@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from migrate import number_list
+
 _SETTING = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 
 
@@ -33,12 +35,7 @@ def remove(ports: Collection[int]) -> None:
 
 
 def _read() -> set[int]:
-    found: set[int] = set()
-    for piece in _SETTING.read_text().strip().split(","):
-        first, _, last = piece.partition("-")
-        if first:
-            found.update(range(int(first), int(last or first) + 1))
-    return found
+    return number_list.parse(_SETTING.read_text())
 
 
 def _write(ports: set[int]) -> None:
