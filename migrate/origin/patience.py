@@ -36,7 +36,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "restore": (
         "the destination was still building it",
         f"{_MANY} If it has few, look there for what CRIU waits for: a lock that somebody holds (lslocks), a"
-        " device or a file system that does not answer.",
+        " device or a file system that does not answer; and whether the link, or that host, is slow.",
     ),
     "switch": (
         "the destination did not answer for the addresses yet",
