@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from migrate.checks import reconnections
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
@@ -400,8 +401,9 @@ WORDS = {
     ),
     "unix-outside": Words(
         "{descriptor} of {who} is a unix connection to a process outside of the tree ({what})",
-        "Let it close the connection (for a log: write to a file instead of the journal or syslog), or name"
-        " the parent of both processes.",
+        "Let it close the connection, or name the parent of both processes; or, if the program can bear that the"
+        " connection is begun anew (most clients of D-Bus and SSSD do), pass --external-socket with the path, if it"
+        " has one.",
     ),
     "in-flight": Words(
         "{descriptor} of {who} is a unix socket in which other descriptors wait to be taken: {what} of them"
@@ -523,7 +525,13 @@ def obstacles(subject: Subject) -> Iterator[Reason]:
     found = subject.process.obstacles
     others = {one.what for one in found if one.code == "namespace"}
     elsewhere = {code for kind in others for code in _FOLLOWS.get(kind, ())}
-    against = [one for one in found if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)]
+    anew = {(one.pid, one.fd) for one in reconnections.made_anew(subject.process, subject.along)}
+    against = [
+        one
+        for one in found
+        if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)
+        and not (one.code == "unix-outside" and (one.pid, one.fd) in anew)
+    ]
     for group in _alike(against):
         yield _reason(subject, group)
 

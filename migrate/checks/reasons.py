@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
-from migrate.checks import containers
+from migrate.checks import containers, reconnections
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
@@ -300,6 +300,8 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     addresses_movable,
     ports_free,
     names_free,
+    reconnections.idle,
+    reconnections.heard,
     sockets_apart,
     interfaces_there,
     congestion_known,
