@@ -96,10 +96,9 @@ WORDS = {
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
-        " namespace or before it changed its root directory (chroot)",
-        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; where it"
-        " changes its root (`chroot` in the configuration of HAProxy), let it not; else let it close this before it"
-        " is moved.",
+        " namespace",
+        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
+        " it close this before it is moved.",
     ),
     "foreign-place": Words(
         "{descriptor} of {who} is the place of {what} on no file system that the process can see: it was detached"
@@ -509,6 +508,8 @@ NOTES = {
     " move that goes to the file here, where it is not on storage that both hosts share",
 }
 
+#: Deleted files that hold more than this are told of: they are sent while the process is frozen.
+_MANY_GHOST_BYTES = 64 << 20
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
 _FOLLOWS = {"mnt": {"foreign-mount", "foreign-place", "hidden-file"}, "net": {"socket-namespace"}}
 
@@ -540,7 +541,13 @@ def notes(process: ProcessInventory) -> list[str]:
     """Return what the inventory found that will be different although it is no reason to refuse."""
     subject = Subject(process, HostInventory(), HostInventory())
     found = _alike(one for one in process.obstacles if one.code in NOTES)
-    return [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+    told = [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+    if (many := ghost_bytes(subject)) > _MANY_GHOST_BYTES:
+        told.append(
+            f"files that the process uses and that have been deleted hold {size(many)}, which are sent while it is"
+            " frozen: over a link of 1 Gbit/s some 10 s for each GiB"
+        )
+    return told
 
 
 def _alike(found: Iterable[Obstacle]) -> Iterable[list[Obstacle]]:

@@ -78,7 +78,7 @@ def _file_of(sock: socket.socket) -> tuple[str, os.stat_result] | None:
 
 
 def _renamed(name: str, status: os.stat_result) -> bool:
-    """Whether the file that was made under *name* has another path now, as with HAProxy, which binds to another first.
+    """Whether the file that was made under *name* has another path now, as HAProxy's, which binds elsewhere first.
 
     So has that of a program with another root directory (chroot), where the name begins at that: CRIU would bind it
     where our own root begins.

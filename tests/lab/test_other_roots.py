@@ -1,4 +1,4 @@
-"""A program that has changed its root directory (chroot), as HAProxy and others do after they have opened their files."""
+"""A program that has changed its root directory (chroot), as HAProxy does after it has opened its files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 PORT = 7600
 JAIL, LOG = "/srv/jail", "/srv/outside.log"
-#: Has a log and a socket (renamed as HAProxy's) outside of its root, and both inside as well, the latter by names that
-#: begin there. Each request is logged, and answered with what the sockets are found by, and what is seen of the root.
+#: Has a log and a socket (renamed as HAProxy's) outside of its root, and both inside as well, by names that begin
+#: there. Each request is logged, and answered with what is seen of the root.
 JAILED = f"""
 import os, socket, sys
 log = open({LOG!r}, "ab", buffering=0)
-before = socket.socket(socket.AF_UNIX); before.bind("/srv/s.tmp"); os.rename("/srv/s.tmp", "/srv/s"); before.listen()
+before = socket.socket(socket.AF_UNIX); before.bind("/srv/s.tmp"); before.listen()
+os.rename("/srv/s.tmp", "/srv/s")
 listening = socket.create_server((sys.argv[1], {PORT}))
 os.chroot({JAIL!r}); os.chdir("/")
 inside = open("/inside.log", "ab", buffering=0)
