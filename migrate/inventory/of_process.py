@@ -143,11 +143,11 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     held = sockets.collect(tree.held_in(tables.tables), tables.tables)
     for one, other in translated.find(held.tcp):
         one.problem = one.problem or translated.words(one, other)
-    found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(incomplete.obstacles([task.pid for task in found.tasks]))
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
+    found.names.extend([*held.names, *tables.terminals()])
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(tables.hints())
