@@ -515,6 +515,8 @@ _FOLLOWS = {"mnt": {"foreign-mount", "foreign-place", "hidden-file"}, "net": {"s
 
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
+    "/dev/tty": "Try again when this program has closed it, or has ended: an editor or a pager, as a rule. Where no"
+    " other one has the master of its terminal, start it without: setsid PROGRAM </dev/null >LOG 2>&1",
     "anon_inode:[io_uring]": "Configure the program to do without it: most have a switch for io_uring.",
     "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
     " GODEBUG=multipathtcp=0.",

@@ -256,13 +256,13 @@ def an_ordinary_process(subject: Subject) -> Iterator[Reason]:
 
 
 def own_session(subject: Subject) -> Iterator[Reason]:
-    """CRIU moves whole sessions (criu/pstree.c dump_pstree())."""
+    """CRIU moves whole sessions (criu/pstree.c dump_pstree()), or puts the tree into its own."""
     root = subject.root
     if not root.sid:
         text = f"the session of {subject.who(root.pid)} belongs to another PID namespace"
         yield Reason("shell-job", ORIGIN, text, "Start the program with setsid.")
         return
-    if root.sid == root.pid or subject.along.shell_job:
+    if root.sid == root.pid or subject.process.session_ended or subject.along.shell_job:
         return
     text = f"{subject.who(root.pid)} belongs to session {root.sid}, whose leader would stay behind"
     if root.sid in {task.pid for task in subject.process.tasks}:

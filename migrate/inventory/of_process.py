@@ -130,6 +130,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 raise
     _finish(found, files, tables, numbers)
     inside = {task.pid for task in found.tasks}
+    found.session_ended = of_its_session.has_ended(root_pid)
     found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))

@@ -110,7 +110,7 @@ class Attempt:
     def _fill(self, opts: Any) -> None:
         """What is special to this tree, of CRIU's criu_opts."""
         move = self._move
-        move.plan.runtime.dump_options(opts, shell_job=move.request.along.shell_job)
+        move.plan.runtime.dump_options(opts, shell_job=move.plan.prepare.shell_job)
         opts.external.extend(f"unix[{one.inode}]" for one in move.plan.prepare.reconnections)
 
     def dump(self, going: Generator[Stage, bool | None, None]) -> None:

@@ -113,7 +113,7 @@ def _plan(
             pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
             for one in addresses
         ],
-        shell_job=request.along.shell_job,
+        shell_job=request.along.shell_job or process.session_ended,
         new_pid_namespace=around.needs_new_pids(process, there),
         pids=pids,
         tids=tids,

@@ -416,7 +416,7 @@ class Obstacle(_message.Message):
     def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ProcessInventory(_message.Message):
-    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors", "cgroups", "queued_signals", "reconnections", "container")
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors", "cgroups", "queued_signals", "reconnections", "session_ended", "container")
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -432,6 +432,7 @@ class ProcessInventory(_message.Message):
     CGROUPS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_SIGNALS_FIELD_NUMBER: _ClassVar[int]
     RECONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     root_pid: int
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
@@ -448,8 +449,9 @@ class ProcessInventory(_message.Message):
     cgroups: _containers.RepeatedCompositeFieldContainer[Cgroup]
     queued_signals: int
     reconnections: _containers.RepeatedCompositeFieldContainer[Reconnection]
+    session_ended: bool
     container: Container
-    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., reconnections: _Optional[_Iterable[_Union[Reconnection, _Mapping[str, object]]]] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., reconnections: _Optional[_Iterable[_Union[Reconnection, _Mapping[str, object]]]] = ..., session_ended: _Optional[bool] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
 
 class Container(_message.Message):
     __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem", "id", "by", "archive", "image", "image_name", "networks", "addresses", "storage", "hardware")

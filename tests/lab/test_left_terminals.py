@@ -1,4 +1,4 @@
-"""What is left of a terminal whose user has gone, while a program that was told to stay has it open."""
+"""What is left of a terminal or a shell whose user has gone, while a program that was told to stay runs on."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ while connection.recv(100):
     connection.sendall(repr([*said, os.getsid(0) == os.getpid()]).encode())
 """
 SAID = "[b'', 'EIO', 'EIO', 'ENXIO', True]"
+#: Answers by a child, in whose group it is, with whether anybody leads their session and group.
+JOB = f"""
+import os, socket, sys
+listening = socket.create_server((sys.argv[1], {PORT}))
+if os.fork():
+    os.wait()
+connection, _ = listening.accept()
+while connection.recv(100):
+    led = [os.path.exists(f"/proc/{{number}}") for number in (os.getsid(0), os.getpgrp())]
+    connection.sendall(repr([led, os.getpgrp() == os.getpgid(os.getppid())]).encode())
+"""
 
 
 class Left:
@@ -67,3 +78,23 @@ def test_a_terminal_that_is_hung_up_and_does_not_move(lab: Lab) -> None:
     finally:
         held.stop()
     assert left.ask() == SAID
+
+
+def test_a_job_of_a_shell_that_has_ended_there_and_back(lab: Lab) -> None:
+    """Nobody has to say that nothing depends on its session: nobody leads that any more."""
+    origin = lab.hosts["origin"]
+    shell = f"nohup {sys.executable} -c '{JOB}' {lab.service.ipv4} >/dev/null 2>&1 </dev/null &"
+    spawn(origin, ["sh", "-c", shell])
+    eventually(lambda: ss(origin, "-l", f"sport = {PORT}"), "the server listens")
+    found = origin.exec(["ps", "-eo", "pid=,ppid=,args="]).stdout.splitlines()
+    (pid,) = [int(line.split()[0]) for line in found if "os.getpgrp()" in line and line.split()[1] == "1"]
+    client = connect(lab.hosts["peer"], lab.service.ipv4, PORT)
+
+    def ask() -> str:
+        client.sendall(b"?")
+        return client.recv(1000).decode()
+
+    eventually(lambda: ask() == "[[False, False], True]", ask)
+    for start in MOVERS:
+        move(lab, pid, start=start)
+        eventually(lambda: ask() == "[[False, False], True]", ask)

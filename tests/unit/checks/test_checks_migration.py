@@ -116,6 +116,8 @@ def test_shell_job() -> None:
     reason = only(reasons(shell))
     assert reason.code == "shell-job" and "77" in reason.text and "--shell-job" in reason.remedy
     assert reasons(shell, shell_job=True) == []
+    shell.session_ended = True
+    assert reasons(shell) == []
 
 
 def test_session_of_another_pid_namespace() -> None:
