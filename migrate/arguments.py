@@ -129,6 +129,14 @@ def _add_what_moves(add: Callable[..., object]) -> None:
     )
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")
+    add(
+        "--external-socket",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="connections to the unix socket PATH of another program are begun anew on HOST, to the one there: as"
+        " new ones, which the process has to bear; refused while something is on its way; repeatable",
+    )
     add("--shell-job", action="store_true", help="the process belongs to a shell's session")
     add(
         "--leave-supervisor",
@@ -230,6 +238,7 @@ def _along(options: argparse.Namespace) -> Along:
     return Along(
         copy_files=options.copy_files,
         copy_trees=tuple(dict.fromkeys(map(words.tree, options.copy_tree))),
+        external_sockets=tuple(dict.fromkeys(map(words.unix_socket, options.external_socket))),
         shell_job=options.shell_job,
         leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(words.address, options.address))),

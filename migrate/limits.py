@@ -117,6 +117,9 @@ EXEC_S = _limit(
     "EXEC_S", 0.2, "processes that are within execve(2) and have no environment: taken for others"
 )
 KILLED_S = _limit("KILLED_S", 5, "the end of processes that were killed: said")
+RECONNECT_S = _limit(
+    "RECONNECT_S", 5, "a unix socket to which a connection is made anew and that takes none: refused"
+)
 PODMAN_S = _limit("PODMAN_S", 30, "podman, which is asked, or is to forget a container: taken for a no")
 ASKED_S = _limit("ASKED_S", 60, "what an origin may have a destination wait for an answer: under way")
 SETTLE_S = _limit("SETTLE_S", 15, "a destination that is asked in doubt and still settles: asked later")

@@ -43,6 +43,7 @@ class Along:
     :ivar shell_job: the process may have a terminal, or belong to the session of a shell.
     :ivar leave_supervisor: who waits for the process here, and sees it die, starts no other one.
     :ivar addresses: service addresses that move beside those that the process's sockets use.
+    :ivar external_sockets: paths of unix sockets, connections to which are begun anew there.
     :ivar no_address: move a server that is bound to a wildcard address, and has no client now, without any address.
     """
 
@@ -51,6 +52,7 @@ class Along:
     shell_job: bool = False
     leave_supervisor: bool = False
     addresses: tuple[str, ...] = ()
+    external_sockets: tuple[str, ...] = ()
     no_address: bool = False
 
 

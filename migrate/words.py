@@ -68,6 +68,15 @@ def tree(text: str) -> str:
     return text
 
 
+def unix_socket(text: str) -> str:
+    """The path of a unix socket, as the kernel shows it for who listens there."""
+    if not text.startswith("/") or not text.isprintable() or text.endswith("/"):
+        raise wrong(
+            f"--external-socket is the absolute path of a unix socket, as ss -xlp shows it, not {text!r}"
+        )
+    return text
+
+
 def known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[str]]) -> str:
     """The name of one way to do something.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from migrate.checks import reconnections
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
@@ -95,10 +96,9 @@ WORDS = {
     ),
     "foreign-mount": Words(
         "{descriptor} of {who} is {what}, on no file system that the process can see: opened in another mount"
-        " namespace or before it changed its root directory (chroot)",
-        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; where it"
-        " changes its root (`chroot` in the configuration of HAProxy), let it not; else let it close this before it"
-        " is moved.",
+        " namespace",
+        "If it is a stream, start the program with that on /dev/null or on a file that it can see itself; else let"
+        " it close this before it is moved.",
     ),
     "foreign-place": Words(
         "{descriptor} of {who} is the place of {what} on no file system that the process can see: it was detached"
@@ -400,8 +400,9 @@ WORDS = {
     ),
     "unix-outside": Words(
         "{descriptor} of {who} is a unix connection to a process outside of the tree ({what})",
-        "Let it close the connection (for a log: write to a file instead of the journal or syslog), or name"
-        " the parent of both processes.",
+        "Let it close the connection, or name the parent of both processes; or, if the program can bear that the"
+        " connection is begun anew (most clients of D-Bus and SSSD do), pass --external-socket with the path, if it"
+        " has one.",
     ),
     "in-flight": Words(
         "{descriptor} of {who} is a unix socket in which other descriptors wait to be taken: {what} of them"
@@ -507,11 +508,15 @@ NOTES = {
     " move that goes to the file here, where it is not on storage that both hosts share",
 }
 
+#: Deleted files that hold more than this are told of: they are sent while the process is frozen.
+_MANY_GHOST_BYTES = 64 << 20
 #: In another namespace of these kinds every file or socket is a foreign one, which need not be told again.
 _FOLLOWS = {"mnt": {"foreign-mount", "foreign-place", "hidden-file"}, "net": {"socket-namespace"}}
 
 #: Where more can be said than for the kind in general.
 _REMEDIES = {
+    "/dev/tty": "Try again when this program has closed it, or has ended: an editor or a pager, as a rule. Where no"
+    " other one has the master of its terminal, start it without: setsid PROGRAM </dev/null >LOG 2>&1",
     "anon_inode:[io_uring]": "Configure the program to do without it: most have a switch for io_uring.",
     "MPTCP": "Let the program use plain TCP: sysctl net.mptcp.enabled=0 and start it again; Go programs with"
     " GODEBUG=multipathtcp=0.",
@@ -523,7 +528,13 @@ def obstacles(subject: Subject) -> Iterator[Reason]:
     found = subject.process.obstacles
     others = {one.what for one in found if one.code == "namespace"}
     elsewhere = {code for kind in others for code in _FOLLOWS.get(kind, ())}
-    against = [one for one in found if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)]
+    anew = {(one.pid, one.fd) for one in reconnections.made_anew(subject.process, subject.along)}
+    against = [
+        one
+        for one in found
+        if not (_is_ghost(one) or one.code in NOTES or one.code in elsewhere)
+        and not (one.code == "unix-outside" and (one.pid, one.fd) in anew)
+    ]
     for group in _alike(against):
         yield _reason(subject, group)
 
@@ -532,7 +543,13 @@ def notes(process: ProcessInventory) -> list[str]:
     """Return what the inventory found that will be different although it is no reason to refuse."""
     subject = Subject(process, HostInventory(), HostInventory())
     found = _alike(one for one in process.obstacles if one.code in NOTES)
-    return [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+    told = [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+    if (many := ghost_bytes(subject)) > _MANY_GHOST_BYTES:
+        told.append(
+            f"files that the process uses and that have been deleted hold {size(many)}, which are sent while it is"
+            " frozen: over a link of 1 Gbit/s some 10 s for each GiB"
+        )
+    return told
 
 
 def _alike(found: Iterable[Obstacle]) -> Iterable[list[Obstacle]]:

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
-from migrate.checks import containers
+from migrate.checks import containers, reconnections
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
@@ -256,13 +256,13 @@ def an_ordinary_process(subject: Subject) -> Iterator[Reason]:
 
 
 def own_session(subject: Subject) -> Iterator[Reason]:
-    """CRIU moves whole sessions (criu/pstree.c dump_pstree())."""
+    """CRIU moves whole sessions (criu/pstree.c dump_pstree()), or puts the tree into its own."""
     root = subject.root
     if not root.sid:
         text = f"the session of {subject.who(root.pid)} belongs to another PID namespace"
         yield Reason("shell-job", ORIGIN, text, "Start the program with setsid.")
         return
-    if root.sid == root.pid or subject.along.shell_job:
+    if root.sid == root.pid or subject.process.session_ended or subject.along.shell_job:
         return
     text = f"{subject.who(root.pid)} belongs to session {root.sid}, whose leader would stay behind"
     if root.sid in {task.pid for task in subject.process.tasks}:
@@ -300,6 +300,8 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     addresses_movable,
     ports_free,
     names_free,
+    reconnections.idle,
+    reconnections.heard,
     sockets_apart,
     interfaces_there,
     congestion_known,

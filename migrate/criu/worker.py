@@ -38,8 +38,9 @@ from migrate.watch import first_readable, nothing
 
 #: CRIU's answer must fit: it never sends more in one message.
 MESSAGE_BYTES = 1 << 16
-#: A deleted file goes along inside the images, in the gap, up to this size (criu/files-reg.c dump_ghost_file()).
-GHOST_LIMIT_BYTES = 64 << 20
+#: A deleted file goes along inside the images, in the gap, up to this size, of which CRIU is told in 32 bits
+#: (criu/files-reg.c dump_ghost_file(), images/rpc.proto).
+GHOST_LIMIT_BYTES = (4 << 30) - 512
 #: Errors only. The tasks that CRIU builds write its log themselves, under their own limit of the size of files
 #: (RLIMIT_FSIZE): a line too much would be a SIGXFSZ that waits for them, and most would die of it when they run.
 #: Source: criu/include/log.h, criu/pie/restorer.c; man setrlimit(2).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Generator, Iterable
+from typing import Any
 
 from migrate.criu import log, worker
 from migrate.destination import announced, built, still_free
@@ -135,7 +136,7 @@ class Prepared(Undoable):
             self._images.directory,
             log.OF_RESTORE,
             timeout_s=request.timeout_s,
-            more=functools.partial(self._ready.runtime.restore_options, shell_job=request.shell_job),
+            more=self._fill,
         )
         steps = criu.restore(options)
         self.trail.first.callback(steps.close)
@@ -146,6 +147,11 @@ class Prepared(Undoable):
                 self._note_tree(tree.tasks(criu.namespace_init or self._ready.root))
                 return steps
         raise CriuError("CRIU ended before the tree was built")
+
+    def _fill(self, opts: Any) -> None:
+        """What is special to this tree, of CRIU's criu_opts."""
+        self._ready.runtime.restore_options(opts, shell_job=self._ready.request.shell_job)
+        self._ready.waiting.reconnections.fill(opts)
 
     def _note_tree(self, pids: Iterable[int]) -> None:
         """What a rollback would kill: *pids*, which CRIU says it has built, and what bears our marks."""

@@ -12,6 +12,7 @@ from migrate import limits
 from migrate.criu.runtime_worker import RuntimeWorker
 from migrate.criu.worker import Worker
 from migrate.destination.errand import Errand
+from migrate.destination.reconnections import Reconnections
 from migrate.destination.trail import Trail
 from migrate.errors import ProtocolError, Taken
 from migrate.files import layer
@@ -30,6 +31,8 @@ class Waiting:
     def __init__(self, errand: Errand, request: pb.Prepare, trail: Trail) -> None:
         self._errand, self._request, self._trail = errand, request, trail
         self._started: list[Worker] = []
+        #: Which CRIU has inherited, if it is our own.
+        self.reconnections = Reconnections()
         #: Of podman's container, once it waits: where its files are.
         self.place = by_podman.Place()
 
@@ -78,13 +81,15 @@ class Waiting:
 
     def _own(self) -> Worker:
         request = self._request
-        return Worker(
-            role="destination",
-            avoid_pids=[*request.pids, *request.tids] if request.new_pid_namespace else None,
-            mark=self._errand.mark,
-            personality=request.personality,
-            heed=self._errand.called_off,
-        )
+        with self.reconnections.made(request.reconnections) as made:
+            return Worker(
+                role="destination",
+                avoid_pids=[*request.pids, *request.tids] if request.new_pid_namespace else None,
+                mark=self._errand.mark,
+                inherit=made,
+                personality=request.personality,
+                heed=self._errand.called_off,
+            )
 
     def _of_runtime(self) -> Worker:
         said = self._errand.container

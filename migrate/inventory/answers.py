@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate.criu import probe
-from migrate.inventory import compared, container_there, holders, names, of_host, podman_there, ports, proc
+from migrate.inventory import (
+    compared,
+    container_there,
+    holders,
+    names,
+    of_host,
+    podman_there,
+    ports,
+    proc,
+    reconnections,
+)
 from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp.errors import KernelError
@@ -72,6 +82,7 @@ def answer(
     Parameters and errors as of :func:`host`.
     """
     found = of_host.inspect(ssh_addresses, criu_problem)
+    found.reconnects = True
     _pids(process, found)
     found.files.extend(compared.there(list(process.files)))
     _names(found, process)
@@ -89,6 +100,7 @@ def answer(
 def _names(found: HostInventory, process: ProcessInventory) -> None:
     try:
         found.taken_names.extend(names.taken(process.names))
+        found.deaf.extend(reconnections.deaf(process))
     except KernelError as error:
         found.problems.append(f"the unix sockets of this host cannot be listed: {error}")
 

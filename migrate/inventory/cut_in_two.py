@@ -12,7 +12,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 
-from migrate.inventory import holders, one_opening, outside, proc, socket_kinds, uses
+from migrate.inventory import holders, one_opening, outside, proc, reconnections, socket_kinds, uses
 from migrate.inventory.described import shown
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -91,7 +91,9 @@ class _Judge:
                     return "listener-outside" if socket_kinds.has_name(sock) else ""
                 if sock.family == socket.AF_UNIX and self._peer_stays(ours.target):
                     return ""
-            return "socket-outside"
+            return (
+                "" if sock.family == socket.AF_UNIX and _is_of_the_journal(ours.target) else "socket-outside"
+            )
         return ""  # closed since
 
     def _peer_stays(self, target: str) -> bool:
@@ -138,6 +140,12 @@ class _Judge:
         apart = [one for one in writers if one.theirs not in {other for _, other in same}]
         if apart and not told:
             yield _obstacle("writer-outside", apart[0].ours, apart, path)
+
+
+def _is_of_the_journal(target: str) -> bool:
+    """Whether it is a stream of lines to journald: whoever has it only sends."""
+    table, inode = unix_diag.sockets(), int(target.removeprefix("socket:[")[:-1])
+    return inode in table and reconnections.is_journal(reconnections.reached(table, inode))
 
 
 def _only_keeps(pid: int) -> bool:

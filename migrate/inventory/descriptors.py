@@ -44,6 +44,7 @@ class Descriptors:
         self.files = outside.Opened()
         self._pipes: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._terminals: dict[str, tuple[int, int]] = {}
+        self._hung_up: dict[str, tuple[int, int]] = {}
         self._regular: list[tuple[int, int]] = []
         self._folders: list[tuple[int, int, str]] = []
         self._namespaces: list[tuple[int, int, str]] = []
@@ -102,16 +103,29 @@ class Descriptors:
             self._obstacles.append(Obstacle(code="anonymous", pid=pid, fd=fd, what=target))
 
     def terminals(self) -> Iterator[TakenName]:
-        """Yield the pseudo terminals whose master is in the tree, in the order in which CRIU makes them again."""
-        for name, (pid, fd) in self._terminals.items():
+        """Yield the pseudo terminals whose master is in the tree, or nowhere any more.
+
+        In the order in which CRIU makes them again, the latter after :meth:`inside_terminals`.
+        """
+        for name, (pid, fd) in (*self._terminals.items(), *self._hung_up.items()):
             if (number := name.removeprefix(_PTS)).isdecimal():
                 yield TakenName(kind=TakenName.TERMINAL, name=name, port=int(number), pid=pid, fd=fd)
 
     def inside_terminals(self, obstacles: list[Obstacle]) -> Iterator[Obstacle]:
-        """Yield *obstacles* without the terminals whose other side is in the tree: they move with it."""
-        for one in obstacles:
-            if one.code != "terminal" or one.what not in self._terminals:
-                yield one
+        """Yield *obstacles* without the terminals that move: their other side is in the tree, or nowhere."""
+        with Lender() as lender:
+            for one in obstacles:
+                if one.code != "terminal" or not self._moves(lender, one):
+                    yield one
+
+    def _moves(self, lender: Lender, terminal: Obstacle) -> bool:
+        name = terminal.what
+        if name in self._terminals:
+            return True
+        hung_up = name.startswith(_PTS) and borrowed.has_ended(lender, terminal.pid, terminal.fd)
+        if hung_up:
+            self._hung_up[name] = terminal.pid, terminal.fd
+        return hung_up
 
     def terminals_by_name(self) -> dict[str, holders.Held]:
         """The masters of pseudo terminals, by what /proc shows of their other sides."""

@@ -70,10 +70,11 @@ def receives(one: unix_diag.UnixSocket) -> bool:
     """
     if one.kind != socket.SOCK_DGRAM or not one.name.isprintable():
         return False
-    return one.name.startswith("@") or (one.name.startswith("/") and _is_at(one, one.name))
+    return one.name.startswith("@") or (one.name.startswith("/") and is_at(one, one.name))
 
 
-def _is_at(one: unix_diag.UnixSocket, path: str) -> bool:
+def is_at(one: unix_diag.UnixSocket, path: str) -> bool:
+    """Whether *path* leads to the file that this socket is bound to."""
     try:
         return os.stat(path).st_ino & 0xFFFFFFFF == one.file_inode  # noqa: PTH116
     except (OSError, ValueError):
@@ -150,7 +151,7 @@ def _deaf(wanted: list[TakenName], table: Iterable[unix_diag.UnixSocket]) -> Ite
     receivers = [one for one in table if receives(one)]
     for name in wanted:
         if name.kind == TakenName.RECEIVER and not any(
-            one.name == name.name or (name.name.startswith("/") and _is_at(one, name.name))
+            one.name == name.name or (name.name.startswith("/") and is_at(one, name.name))
             for one in receivers
         ):
             yield _named(name, None)

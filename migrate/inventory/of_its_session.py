@@ -31,6 +31,17 @@ def obstacles(root_pid: int, tasks: Iterable[Task]) -> Iterator[Obstacle]:
         yield Obstacle(code="session-stays", pid=root_pid, what=", ".join(names[:_NAMED]) + more)
 
 
+def has_ended(root_pid: int) -> bool:
+    """Whether the leader of the session of *root_pid* has ended: it has no terminal any more, and nobody uses it.
+
+    The kernel gives the number of a session to nobody else while it has a process. Source: kernel/pid.c free_pid().
+
+    :raises Gone: *root_pid* has ended.
+    """
+    session = proc.stat(root_pid).session
+    return session > 0 and not os.path.exists(f"/proc/{session}")  # noqa: PTH110
+
+
 def _is_its_own(number: int, inside: set[int]) -> bool:
     return number > 0 and (number in inside or not os.path.exists(f"/proc/{number}"))  # noqa: PTH110
 

@@ -130,6 +130,7 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 raise
     _finish(found, files, tables, numbers)
     inside = {task.pid for task in found.tasks}
+    found.session_ended = of_its_session.has_ended(root_pid)
     found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
@@ -143,11 +144,11 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     held = sockets.collect(tree.held_in(tables.tables), tables.tables)
     for one, other in translated.find(held.tcp):
         one.problem = one.problem or translated.words(one, other)
-    found.names.extend([*held.names, *tables.terminals()])
     found.sockets.extend(held.tcp)
     found.other_addresses.extend(held.other_addresses)
     found.obstacles.extend(incomplete.obstacles([task.pid for task in found.tasks]))
     found.obstacles.extend(tables.inside_terminals(files.obstacles))
+    found.names.extend([*held.names, *tables.terminals()])
     inside = {task.pid for task in found.tasks}
     found.obstacles.extend(tables.obstacles(inside))
     found.obstacles.extend(tables.hints())
@@ -166,6 +167,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     found.files.extend(names.directories(held.names))
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
+    found.reconnections.extend(held.reconnections)
     found.needed_pids.extend(sorted({*needed_pids.of(found.tasks, numbers), *tables.ended()}))
 
 

@@ -29,7 +29,7 @@ from migrate.inventory import (
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
 from migrate.inventory.proc import Gone
-from migrate.pb.session_pb2 import File, Obstacle, Task
+from migrate.pb.session_pb2 import File, Obstacle, Reconnection, Task
 from migrate.processes.own_numbers import Numbers
 from tcpcp.criu import tree
 from tcpcp.errors import KernelError
@@ -45,6 +45,7 @@ class Again(NamedTuple):
     :ivar options: of its sockets that are no TCP sockets, those that CRIU does not know.
     :ivar locks: for :func:`migrate.inventory.waiters.obstacles`, which takes long: none of it is among these.
     :ivar expired: for :func:`migrate.inventory.expired_timers.count_on`.
+    :ivar reconnections: connections to unix sockets that stay, which can be made anew.
     :ivar mapped: files that may be written without their times telling, beside those of *files*.
     """
 
@@ -56,6 +57,7 @@ class Again(NamedTuple):
     locks: Mapping[tuple[int, int], Sequence[str]] = MappingProxyType({})
     expired: Sequence[tuple[int, int]] = ()
     mapped: Collection[str] = ()
+    reconnections: Sequence[Reconnection] = ()
 
 
 def again(
@@ -83,13 +85,20 @@ def again(
     of_files = tables.inside_terminals(files.obstacles)
     held = tree.held_in(tables.tables)
     others = [one for one in held if one.inode not in tcp]
-    of_sockets = sockets.obstacles(others, {one.inode for one in held})
+    of_sockets = sockets.again(others, {one.inode for one in held})
     of_others = cut_in_two.look(tables, files, set(pids), bystanders)
-    obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets, *_of_tasks(pids)]
+    obstacles = [*of_files, *tables.obstacles(set(pids)), *of_others, *of_sockets.obstacles, *_of_tasks(pids)]
     obstacles += places_only.obstacles(tables.tables, sockets=False)
     options = plain_options.read(others)
     return Again(
-        files.found, files.renamed, obstacles, options, files.deleted, files.locks, tables.anonymous.expired
+        files.found,
+        files.renamed,
+        obstacles,
+        options,
+        files.deleted,
+        files.locks,
+        tables.anonymous.expired,
+        reconnections=of_sockets.reconnections,
     )
 
 

@@ -265,7 +265,13 @@ def _locks(content: str) -> Iterator[str]:
 
 
 def mount_ids(pid: int) -> set[int]:
-    """Return the mounts of the mount namespace of *pid*, from /proc/PID/mountinfo."""
+    """Return the mounts of the mount namespace of *pid*, from /proc/PID/mountinfo.
+
+    It shows a process with another root directory (chroot) only those below that, so where its namespace is ours
+    we look at our own. Source: fs/proc_namespace.c show_mountinfo().
+    """
+    if link(pid, "ns/mnt") == link(os.getpid(), "ns/mnt"):
+        pid = os.getpid()
     with _as_expected(pid, "mountinfo"):
         return {one.number for one in mounts.parse(text(pid, "mountinfo"))}
 

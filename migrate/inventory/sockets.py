@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from migrate.inventory import (
     peer_user,
     ports,
     proc,
+    reconnections,
     socket_filters,
     socket_kinds,
     tcp_row,
@@ -22,7 +24,7 @@ from migrate.inventory import (
     unix_queues,
     untold,
 )
-from migrate.pb.session_pb2 import Obstacle, TakenName, TcpSocket
+from migrate.pb.session_pb2 import Obstacle, Reconnection, TakenName, TcpSocket
 from migrate.processes import unix_diag
 from tcpcp.criu import tree
 from tcpcp.criu.tree import HeldSocket
@@ -40,6 +42,7 @@ class Sockets:
     :ivar names: unix sockets with a name, and UDP sockets with a port, each name once.
     :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
     :ivar groups: multicast groups that this host is in.
+    :ivar reconnections: of these, those that can be made anew.
     :ivar begun: TCP sockets that were in no table, or in whose place another one is by now.
     :ivar apart: inodes of unix sockets and of their other ends that seem to be outside, and what was said of it.
     """
@@ -52,6 +55,7 @@ class Sockets:
     groups: list[multicast.Group] = field(default_factory=list)
     apart: list[tuple[int, int, Obstacle]] = field(default_factory=list)
     begun: list[HeldSocket] = field(default_factory=list)
+    reconnections: list[Reconnection] = field(default_factory=list)
 
 
 def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
@@ -84,8 +88,8 @@ def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
     return found
 
 
-def obstacles(others: list[HeldSocket], inside: set[int]) -> list[Obstacle]:
-    """What speaks against moving *others*, which are no TCP sockets with a port; the tree is frozen.
+def again(others: list[HeldSocket], inside: set[int]) -> Sockets:
+    """Look at *others*, which are no TCP sockets with a port, once more; the tree is frozen.
 
     :param inside: inodes of all sockets of the tree.
     :raises KernelError, PermissionDenied: as :func:`collect`.
@@ -93,7 +97,7 @@ def obstacles(others: list[HeldSocket], inside: set[int]) -> list[Obstacle]:
     found = Sockets()
     with Lender() as lender:
         _collect_others(lender, others, inside, found, still=True)
-    return found.obstacles
+    return found
 
 
 def _look_again_at_peers(pids: list[int], found: Sockets) -> None:
@@ -103,6 +107,8 @@ def _look_again_at_peers(pids: list[int], found: Sockets) -> None:
             found.apart, {one.inode for one in tree.sockets_now(proc.grown(pids))}
         )
         found.obstacles = [one for one in found.obstacles if one not in inside]
+        apart = [(one.pid, one.fd) for _, _, one in found.apart if one not in inside]
+        found.reconnections = reconnections.left(found.reconnections, apart)
 
 
 def _look_at_begun(lender: Lender, found: Sockets) -> None:
@@ -148,6 +154,7 @@ def _collect_others(
         with lent.unless_closed(one, found.begun):
             if one.inode in unix:
                 _unix(one, unix, inside, found)
+                _made_anew(lender, one, unix, found)
                 if count := unix_queues.in_flight(*one.holders[0]):
                     found.obstacles.append(_obstacle("in-flight", one, count))
                 _asked(lender, one, found)
@@ -172,6 +179,16 @@ def _unix(held: HeldSocket, table: dict[int, unix_diag.UnixSocket], inside: set[
         found.apart.append((held.inode, peer, found.obstacles[-1]))
     elif table[held.inode].waiting and table[held.inode].unsent:
         found.obstacles.append(_obstacle("unix-unaccepted", held, table[peer].name if peer in table else ""))
+
+
+def _made_anew(
+    lender: Lender, held: HeldSocket, table: dict[int, unix_diag.UnixSocket], found: Sockets
+) -> None:
+    """Add what is needed to make anew a connection to a socket that stays here, if it can be."""
+    apart = found.apart and found.apart[-1][0] == held.inode
+    if apart and (name := reconnections.reached(table, held.inode)):
+        with contextlib.suppress(proc.Gone), lent.borrowed(lender, held) as borrowed:
+            found.reconnections.append(reconnections.of_unix(borrowed, held, table, name))
 
 
 def _asked(lender: Lender, held: HeldSocket, found: Sockets) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import socket
@@ -38,7 +37,7 @@ def of_unix(sock: socket.socket, name: str, pid: int, fd: int) -> TakenName | No
     found.mode, found.uid, found.gid = status.st_mode, status.st_uid, status.st_gid
     # CRIU takes one whose name ends so for a deleted one: criu/sk-unix.c unix_resolve_name().
     misread = name.startswith("/") and paths.ends_as_if_deleted(path)
-    found.bound_name = name if misread or _renamed(name, path, status, pid) else ""
+    found.bound_name = name if misread or _renamed(name, status) else ""
     found.linked_name = name if bound_places.is_linked(name, path) else ""
     return found
 
@@ -78,18 +77,13 @@ def _file_of(sock: socket.socket) -> tuple[str, os.stat_result] | None:
         os.close(file)
 
 
-def _renamed(name: str, path: str, status: os.stat_result, pid: int) -> bool:
-    """Whether the file that was made under *name* is *path* now, as with HAProxy, which binds to another first.
+def _renamed(name: str, status: os.stat_result) -> bool:
+    """Whether the file that was made under *name* has another path now, as HAProxy's, which binds elsewhere first.
 
-    Of a process with another root directory we do not know how CRIU reads its names.
+    So has that of a program with another root directory (chroot), where the name begins at that: CRIU would bind it
+    where our own root begins.
     """
-    if not name.startswith("/"):
-        return False  # see cannot_be_cut()
-    if paths.leads_to(name, status):
-        return False
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{pid}/root") == "/"  # noqa: PTH115
-    return False
+    return name.startswith("/") and not paths.leads_to(name, status)  # relative: see cannot_be_cut()
 
 
 def _is_misread(name: str, found: TakenName) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Generator
 from concurrent import futures
+from typing import Any
 
 from migrate import threads
 from migrate.criu import own_namespace
@@ -94,7 +94,7 @@ class Attempt:
             timeout_s=max(1, int(move.patience.left_s)),
             images_fd=self._images_fd,
             page_server_fd=self._page_fd,
-            more=functools.partial(move.plan.runtime.dump_options, shell_job=move.request.along.shell_job),
+            more=self._fill,
         )
         # As CRIU numbers it: where it is in the namespace of the tree, as that does.
         pid = move.subject.pid
@@ -106,6 +106,12 @@ class Attempt:
             elif stage.name == FROZEN:
                 return going
         raise CriuError("CRIU did not freeze the process")
+
+    def _fill(self, opts: Any) -> None:
+        """What is special to this tree, of CRIU's criu_opts."""
+        move = self._move
+        move.plan.runtime.dump_options(opts, shell_job=move.plan.prepare.shell_job)
+        opts.external.extend(f"unix[{one.inode}]" for one in move.plan.prepare.reconnections)
 
     def dump(self, going: Generator[Stage, bool | None, None]) -> None:
         """Have CRIU write the images; the tree stays frozen, and CRIU waits.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from migrate.checks import reconnections
 from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
@@ -17,13 +18,15 @@ from migrate.origin import contained
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.plan import Plan
 from migrate.pb.session_pb2 import HostInventory, Obstacle, ProcessInventory
+from migrate.request import Along
 
 
-def at(tree: FrozenTree, plan: Plan, known: Collection[str]) -> open_files.Again:
+def at(tree: FrozenTree, plan: Plan, known: Collection[str], along: Along) -> open_files.Again:
     """Make sure that there is nothing that cannot be moved; what else was found. Expired timers count on.
 
     :param plan: has what it held when it was checked, and could be moved.
     :param known: paths of files that were compared.
+    :param along: what the user has said of what goes along.
     :raises MigrateError: there is.
     """
     checked = plan.process
@@ -32,8 +35,12 @@ def at(tree: FrozenTree, plan: Plan, known: Collection[str]) -> open_files.Again
     found = open_files.again(pids, known, tcp, plan.bystanders, tree.numbers)
     if plan.container:
         found = of_container.again(pids[0], found, contained.root(plan.container))
-    process = ProcessInventory(tasks=checked.tasks, obstacles=found.obstacles)
-    reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
+    process = ProcessInventory(
+        tasks=checked.tasks, obstacles=found.obstacles, reconnections=found.reconnections
+    )
+    subject = Subject(process, HostInventory(), HostInventory(), along)
+    told = {one.inode for one in plan.prepare.reconnections}
+    reasons = [*obstacles(subject), *reconnections.idle(subject), *reconnections.begun_since(subject, told)]
     if reasons:
         raise MigrateError(
             f"{reasons[0].text} (not seen when it was checked)",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, names, obstacles, to_forward
+from migrate.checks import around, names, obstacles, reconnections, to_forward
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
@@ -113,7 +113,7 @@ def _plan(
             pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
             for one in addresses
         ],
-        shell_job=request.along.shell_job,
+        shell_job=request.along.shell_job or process.session_ended,
         new_pid_namespace=around.needs_new_pids(process, there),
         pids=pids,
         tids=tids,
@@ -124,11 +124,12 @@ def _plan(
         connections=sum(1 for one in process.sockets if one.peer_port),
         runtime=kept.name,
         unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],
+        reconnections=reconnections.made_anew(process, request.along),
     )
     trees = request.along.copy_trees
     copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
-    notes += names.notes_on_backlogs(process, there)
+    notes += names.notes_on_backlogs(process, there) + reconnections.notes(process, request.along)
     notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))

@@ -46,7 +46,9 @@ class Frozen(Stage):
         Meanwhile look at the connections, on another processor if there is one.
         """
         ready, tasks = self.ready, self._tree.tasks
-        again = look_again.at(self._tree, ready.move.plan, ready.move.session.files.known)
+        again = look_again.at(
+            self._tree, ready.move.plan, ready.move.session.files.known, ready.move.request.along
+        )
         waiting = waits.read(pid for pid, _ in tasks)
         lent = self._lend_limits()
         ready.images.sender.start()

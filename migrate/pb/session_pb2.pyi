@@ -302,6 +302,39 @@ class TakenName(_message.Message):
     elsewhere: str
     def __init__(self, kind: _Optional[_Union[TakenName.Kind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., holder: _Optional[str] = ..., port: _Optional[int] = ..., ip: _Optional[bytes] = ..., shares: _Optional[bool] = ..., ipv6_only: _Optional[bool] = ..., occupied: _Optional[bool] = ..., socket_type: _Optional[int] = ..., bound_name: _Optional[str] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., backlog: _Optional[int] = ..., linked_name: _Optional[str] = ..., elsewhere: _Optional[str] = ...) -> None: ...
 
+class Reconnection(_message.Message):
+    __slots__ = ("inode", "name", "pid", "fd", "socket_type", "uid", "gid", "opening", "nonblocking", "options", "busy")
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_TYPE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    NONBLOCKING_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    inode: int
+    name: str
+    pid: int
+    fd: int
+    socket_type: int
+    uid: int
+    gid: int
+    opening: bytes
+    nonblocking: bool
+    options: _containers.ScalarMap[int, bytes]
+    busy: bool
+    def __init__(self, inode: _Optional[int] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., socket_type: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., opening: _Optional[bytes] = ..., nonblocking: _Optional[bool] = ..., options: _Optional[_Mapping[int, bytes]] = ..., busy: _Optional[bool] = ...) -> None: ...
+
 class TcpSocket(_message.Message):
     __slots__ = ("pid", "fd", "inode", "state", "local_ip", "local_port", "peer_ip", "peer_port", "congestion", "problem", "ipv6_socket", "ipv6_only", "device", "holder", "backlog")
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -383,7 +416,7 @@ class Obstacle(_message.Message):
     def __init__(self, code: _Optional[str] = ..., pid: _Optional[int] = ..., fd: _Optional[int] = ..., what: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ProcessInventory(_message.Message):
-    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors", "cgroups", "queued_signals", "container")
+    __slots__ = ("root_pid", "tasks", "files", "sockets", "memory_bytes", "service_addresses", "obstacles", "other_addresses", "driver_pids", "needed_pids", "names", "supervisors", "cgroups", "queued_signals", "reconnections", "session_ended", "container")
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -398,6 +431,8 @@ class ProcessInventory(_message.Message):
     SUPERVISORS_FIELD_NUMBER: _ClassVar[int]
     CGROUPS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    RECONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     root_pid: int
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
@@ -413,8 +448,10 @@ class ProcessInventory(_message.Message):
     supervisors: _containers.RepeatedCompositeFieldContainer[Supervisor]
     cgroups: _containers.RepeatedCompositeFieldContainer[Cgroup]
     queued_signals: int
+    reconnections: _containers.RepeatedCompositeFieldContainer[Reconnection]
+    session_ended: bool
     container: Container
-    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
+    def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., reconnections: _Optional[_Iterable[_Union[Reconnection, _Mapping[str, object]]]] = ..., session_ended: _Optional[bool] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
 
 class Container(_message.Message):
     __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem", "id", "by", "archive", "image", "image_name", "networks", "addresses", "storage", "hardware")
@@ -505,7 +542,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ..., hardware: _Optional[str] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes", "refusals", "lacks_configuration")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes", "refusals", "lacks_configuration", "reconnects", "deaf")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -544,6 +581,8 @@ class HostInventory(_message.Message):
     PROMISED_AT_ONCE_BYTES_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
     LACKS_CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    RECONNECTS_FIELD_NUMBER: _ClassVar[int]
+    DEAF_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -575,10 +614,12 @@ class HostInventory(_message.Message):
     promised_at_once_bytes: int
     refusals: _containers.RepeatedCompositeFieldContainer[Refusal]
     lacks_configuration: bool
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping[str, object]]]] = ..., lacks_configuration: _Optional[bool] = ...) -> None: ...
+    reconnects: bool
+    deaf: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping[str, object]]]] = ..., lacks_configuration: _Optional[bool] = ..., reconnects: _Optional[bool] = ..., deaf: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Prepare(_message.Message):
-    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets", "runtime")
+    __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets", "reconnections", "runtime")
     SWITCH_KIND_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     SHELL_JOB_FIELD_NUMBER: _ClassVar[int]
@@ -590,6 +631,7 @@ class Prepare(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     UNIX_SOCKETS_FIELD_NUMBER: _ClassVar[int]
+    RECONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     switch_kind: str
     addresses: _containers.RepeatedCompositeFieldContainer[ServiceAddress]
@@ -602,8 +644,9 @@ class Prepare(_message.Message):
     connections: int
     personality: int
     unix_sockets: _containers.RepeatedCompositeFieldContainer[TakenName]
+    reconnections: _containers.RepeatedCompositeFieldContainer[Reconnection]
     runtime: str
-    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ..., personality: _Optional[int] = ..., unix_sockets: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., runtime: _Optional[str] = ...) -> None: ...
+    def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ..., personality: _Optional[int] = ..., unix_sockets: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., reconnections: _Optional[_Iterable[_Union[Reconnection, _Mapping[str, object]]]] = ..., runtime: _Optional[str] = ...) -> None: ...
 
 class ServiceAddress(_message.Message):
     __slots__ = ("address", "prefix_length", "device")

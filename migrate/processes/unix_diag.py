@@ -19,7 +19,9 @@ _NUMBER = struct.Struct("=I")
 
 _LISTEN = 10
 _SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS, _SHOW_QUEUES = 1, 2, 4, 8, 16
-_NAME, _VFS, _PEER, _ICONS, _QUEUES = 0, 1, 2, 3, 4
+_NAME, _VFS, _PEER, _ICONS, _QUEUES, _SHUT = 0, 1, 2, 3, 4, 6
+#: Of a socket that is shut in one direction: it receives no more. Source: include/net/sock.h RCV_SHUTDOWN.
+RECEIVING = 1
 #: struct unix_diag_rqlen: bytes to be read, bytes that the other end has not read; other things of a listener.
 _LENGTHS = struct.Struct("=II")
 
@@ -34,6 +36,7 @@ class UnixSocket(NamedTuple):
     :ivar waiting: nobody has accepted the connection yet.
     :ivar unread: bytes that wait to be read; of a listener connections that wait to be accepted.
     :ivar name: path, or abstract name with ``@`` in front, or "".
+    :ivar shut: whether it receives no more (:data:`RECEIVING`), or sends no more (2), or both.
     """
 
     inode: int
@@ -45,6 +48,7 @@ class UnixSocket(NamedTuple):
     waiting: bool = False
     unread: int = 0
     listening: bool = False
+    shut: int = 0
 
 
 _SHOW = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS | _SHOW_QUEUES
@@ -69,7 +73,7 @@ def sockets() -> dict[int, UnixSocket]:
 def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> UnixSocket:
     """Return one socket; add the connections that wait to be accepted by it to *listeners*."""
     _, kind, state, inode = _MESSAGE.unpack_from(part, begin)
-    peer, name, file_inode, unread, unsent = 0, "", 0, 0, 0
+    peer, name, file_inode, unread, unsent, shut = 0, "", 0, 0, 0, 0
     for attribute, value in diag.attributes(part, begin + _MESSAGE.size, end):
         if attribute == _NAME:
             name = value.decode("utf-8", "replace").rstrip("\0").replace("\0", "@")
@@ -77,8 +81,12 @@ def _parse(part: bytes, begin: int, end: int, listeners: dict[int, int]) -> Unix
             file_inode = _NUMBER.unpack_from(value)[0]
         elif attribute == _PEER and len(value) == _NUMBER.size:
             peer = _NUMBER.unpack(value)[0]
+        elif attribute == _SHUT and len(value) == 1:
+            shut = value[0]
         elif attribute == _QUEUES and len(value) == _LENGTHS.size:
             unread, unsent = _LENGTHS.unpack(value)
         elif attribute == _ICONS and len(value) % _NUMBER.size == 0:
             listeners.update((waiting, inode) for (waiting,) in _NUMBER.iter_unpack(value))
-    return UnixSocket(inode, kind, peer, name, file_inode, unsent, unread=unread, listening=state == _LISTEN)
+    return UnixSocket(
+        inode, kind, peer, name, file_inode, unsent, unread=unread, listening=state == _LISTEN, shut=shut
+    )

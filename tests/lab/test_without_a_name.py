@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 import sys
 from collections.abc import Callable
 
@@ -40,6 +42,16 @@ LOOK_DELETED = (
     "hashlib.sha256(library).hexdigest(), os.fstat(temporary.fileno()).st_size, os.fstat(folder).st_nlink,"
     ' os.readlink("/proc/self/cwd")'
 )
+#: More than CRIU carries by itself, as a spool or a sort has it.
+SPOOL = """
+import hashlib, os, random, socket, sys
+spool = open("/srv/spool", "w+b", buffering=0); spool.write(random.Random(2).randbytes(70 << 20))
+os.unlink("/srv/spool")
+def read():
+    spool.seek(0); found = hashlib.sha256(spool.read()).hexdigest(); spool.write(b"more")
+    return found, os.fstat(spool.fileno()).st_size
+"""
+LOOK_SPOOL = "read()"
 #: Files, a directory and a socket that live; and a line feed, which the kernel writes otherwise.
 NAMED_SO = """
 import mmap, os, socket, sys
@@ -108,6 +120,19 @@ def test_deleted_files_and_directories_there_and_back(lab: Lab) -> None:
     for host in (lab.hosts["origin"], lab.hosts["destination"]):
         assert host.exec(["ls", "-A", "/srv/releases"]).stdout == ""  # the last one is made if it is missing
         host.exec(["rmdir", "/srv/releases"])
+
+
+def test_a_large_file_that_was_deleted_there_and_back(lab: Lab) -> None:
+    """How large it is is said before, since it is sent while the program is frozen."""
+    pid, ask = start(lab, SPOOL, LOOK_SPOOL)
+    expected = random.Random(2).randbytes(70 << 20)
+    for there in ("origin", "destination", ""):
+        assert ask() == repr((hashlib.sha256(expected).hexdigest(), len(expected) + 4))
+        expected += b"more"
+        if there:
+            assert any("70.0 MiB" in note for note in move(lab, pid, start=there).report["notes"])
+    for host in (lab.hosts["origin"], lab.hosts["destination"]):
+        assert host.exec(["ls", "/srv"]).stdout == ""
 
 
 def test_what_lives_with_names_as_of_what_is_gone_there_and_back(lab: Lab) -> None:

@@ -116,6 +116,8 @@ def test_shell_job() -> None:
     reason = only(reasons(shell))
     assert reason.code == "shell-job" and "77" in reason.text and "--shell-job" in reason.remedy
     assert reasons(shell, shell_job=True) == []
+    shell.session_ended = True
+    assert reasons(shell) == []
 
 
 def test_session_of_another_pid_namespace() -> None:
@@ -128,14 +130,14 @@ def test_session_of_another_pid_namespace() -> None:
 
 @pytest.mark.parametrize("code", obstacles.WORDS)
 def test_every_obstacle_has_words(code: str) -> None:
-    obstacle = Obstacle(code=code, pid=100, fd=5, what="/a {b}", size_bytes=GB)
+    obstacle = Obstacle(code=code, pid=100, fd=5, what="/a {b}", size_bytes=5 * GB)
     reason = only(reasons(process(obstacles=[obstacle])))
     assert (reason.code, reason.role) == (code, "origin")
     assert "nginx (PID 100)" in reason.text and reason.remedy
 
 
 def test_small_deleted_files_go_along() -> None:
-    small = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=GHOST_LIMIT_BYTES)
+    small = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=64 << 20)
     assert reasons(process(obstacles=[small, small])) == []
     large = Obstacle(code="deleted-file", pid=100, what="/tmp/x", size_bytes=GHOST_LIMIT_BYTES + 512)
     assert "/tmp/x" in only(reasons(process(obstacles=[large]))).text
@@ -143,6 +145,9 @@ def test_small_deleted_files_go_along() -> None:
     tight = destination(image_space_bytes=(50 + 32 + 60) << 20)
     assert only(reasons(process(obstacles=[small, small]), None, tight)).code == "no-image-space"
     assert reasons(None, None, tight) == []
+    assert obstacles.notes(process(obstacles=[small])) == []
+    more = Obstacle(code="deleted-file", pid=100, what="/tmp/y", size_bytes=512)
+    assert "64.0 MiB" in only(obstacles.notes(process(obstacles=[small, more])))
 
 
 def test_an_obstacle_of_a_newer_version() -> None:

@@ -170,7 +170,7 @@ def test_relative_names_that_criu_cannot_cut(
         if name.endswith(".new"):
             Path(name).rename("r.sock")
         found = of_sockets(bound, absolute)
-        frozen = sockets.obstacles([*map(held, (bound, absolute))], set())
+        frozen = sockets.again([*map(held, (bound, absolute))], set()).obstacles
         Path(found.names[0].name).unlink()
         deleted = of_sockets(bound)
     wanted = ["unix-relative"] * fails
