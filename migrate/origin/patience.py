@@ -25,8 +25,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "Look whether the server accepts its connections, and whether a task of it hangs (state D in ps).",
     ),
     "dump": (
-        "CRIU was still writing its images",
-        f"{_MANY} If it has few, look for files and devices of it that do not answer.",
+        "its images were still being written, and sent as they grow",
+        f"{_MANY} If it has few, look whether the link is slow, and for files and devices of it that do not answer.",
     ),
     "isolate": ("its connections were still being read", ""),
     "stream": (

@@ -46,6 +46,8 @@ def run(request: Request, observer: Observer) -> Report:
         _run(request, account)
         with interrupt.held():
             report.times = account.timeline.times()
+            if report.outcome in (Outcome.MOVED, Outcome.IN_DOUBT):
+                report.came_true()
             chronicle.ended(report)
     report.notes += [kept.problem] if kept.problem else []
     return report
@@ -77,9 +79,10 @@ def _move(subject: Subject, request: Request, account: Account, container: Conta
             with told_of_refusal(session):
                 subject.require()
                 plan = check(session)
-            account.report.notes += plan.notes
+            account.report.foreseen += plan.notes
             account.report.trace.addresses = [one.ip for one in plan.addresses]
             if request.check:
+                account.report.came_true()
                 addresses = (one.ip for one in plan.addresses)
                 account.report.notes += unowned.notes(subject.tasks, addresses)
             else:

@@ -91,6 +91,9 @@ def test_pid_taken(lab: Lab) -> None:
     other = spawn(lab.hosts["destination"], ["sleep", "1000"], first_pid=pid)
     assert other == pid
     client = drive_numbered(lab, PORT, 3)
+    stays = run_migrate(lab.hosts["origin"], str(pid), "destination", "--stop-at", "FROZEN", "--max-gap", "3")
+    assert stays.report["outcome"] == "ROLLED_BACK"
+    assert not [note for note in stays.report["notes"] if "PID file" in note], "it has no PID there"
     moved = move(lab, pid)
     there = moved.report["destination_pid"]
     assert there != pid
