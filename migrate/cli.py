@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from migrate import arguments, environment, host_name, interrupt, problems
+from migrate import arguments, environment, host_name, interrupt, problems, wanted
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.events import log
 from migrate.report import file as report_file
@@ -42,7 +42,7 @@ def main(
         if words[:1] == ["plugin"]:
             return _plugin(words[1:])
         options = arguments.parser().parse_intermixed_args(words)
-        asked = arguments.request(options)
+        asked = wanted.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
     if isinstance(asked, ForwardsRequest):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from migrate.checks import together
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
@@ -532,7 +533,7 @@ def notes(process: ProcessInventory) -> list[str]:
     """Return what the inventory found that will be different although it is no reason to refuse."""
     subject = Subject(process, HostInventory(), HostInventory())
     found = _alike(one for one in process.obstacles if one.code in NOTES)
-    return [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+    return together.notes((NOTES[one[0].code].format(**_fields(subject, one)) for one in found), subject)
 
 
 def _alike(found: Iterable[Obstacle]) -> Iterable[list[Obstacle]]:

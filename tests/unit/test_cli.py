@@ -91,6 +91,10 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request_of("--switch", "forward", "42", "h").switch == "forward"
     assert request_of("--switch", "exec:/etc/network a", "42", "h").switch == "exec:/etc/network a"
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
+    assert request_of("--check", "42") == Request(pid=42, host="", check=True)
+    assert request_of("--check", "--container", "web") == Request(
+        pid=0, host="", named=Named(container="web"), check=True
+    )
     for name in ("nginx", ":80", "7zip", "postgres", "x-2.1"):
         assert request_of(name, "h") == Request(pid=0, named=Named(process=name), host="h")
     assert request_of("--container", "web@crun", "h") == Request(
@@ -106,6 +110,8 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], "PID and HOST are needed"),
         (["42"], "PID and HOST are needed"),
+        (["--check"], "PID and HOST are needed"),
+        (["--check", "42", ""], "HOST is a name"),
         (["", "h"], "PID is a number, the name of a program"),
         (["/bin/sh", "h"], "PID is a number, the name of a program"),
         (["a b", "h"], "PID is a number, the name of a program"),
