@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         "       migrate [options] --container NAME[@RUNTIME] HOST\n"
         "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
         "       migrate --forwards [--end ID]\n"
+        "       migrate ps [--json]\n"
         "       migrate plugin install|status|uninstall",
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
