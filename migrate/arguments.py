@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     """What reads the words; it raises UsageError where they make no sense."""
     made = _Parser(
         prog="migrate",
-        usage="migrate [options] PID HOST\n"
+        usage="migrate [options] PID [PID ...] HOST\n"
         "       migrate --check [options] PID\n"
         "       migrate [options] --container NAME[@RUNTIME] HOST\n"
         "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
@@ -96,11 +96,17 @@ def _add_whom(add: Callable[..., object]) -> None:
     add(
         "pid",
         metavar="PID",
-        nargs="?",
+        nargs="*",
         help="process on this host, by its number, by the name of its program, or as :PORT on which it listens; its"
-        " children move with it",
+        " children move with it. Several are moved one after the other",
     )
+    # Filled by nobody: the words before it take all, and the last of them is it.
     add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
+    add(
+        "--keep-going",
+        action="store_true",
+        help="of several processes: move those that can be moved, although others are refused or were not moved",
+    )
     add(
         "--container",
         metavar="NAME[@RUNTIME]",

@@ -6,11 +6,11 @@ import argparse
 
 from migrate import memory, switch, transport, words
 from migrate.report import file as report_file
-from migrate.request import Along, ForwardsRequest, Named, RecoverRequest, Request, Way
+from migrate.request import Along, ForwardsRequest, Named, RecoverRequest, Request, SeveralRequest, Way
 from migrate.ssh import host
 
 
-def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsRequest:
+def request(options: argparse.Namespace) -> Request | SeveralRequest | RecoverRequest | ForwardsRequest:
     """Return what was asked for.
 
     :raises UsageError: it makes no sense.
@@ -24,19 +24,49 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsR
     if options.resume or options.release or options.force:
         raise words.wrong("--resume, --release and --force need --recover")
     if options.container:
-        pid, process, host = 0, "", options.pid
-        if options.host is not None or (host is None and not options.check):
-            raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
-        if options.copy_files:
-            raise words.wrong("--container brings its files along, and takes no --copy-files")
-    elif options.pid is None or (options.host is None and not options.check):
+        return _one(
+            options, 0, Named(container=words.container(options.container)), _beside_container(options)
+        )
+    *chosen, host = _words(options)
+    each = [(pid, Named(process=process)) for pid, process in map(words.process, chosen)]
+    if len(each) == 1:
+        return _one(options, *each[0], host)
+    if host.isdecimal():
+        raise words.wrong(f"HOST is missing behind the PIDs: {host}")
+    if options.report:
+        raise words.wrong("--report is of one process: name one alone")
+    return SeveralRequest(
+        each=tuple(_one(options, pid, name, host) for pid, name in each), keep_going=options.keep_going
+    )
+
+
+def _words(options: argparse.Namespace) -> list[str]:
+    """Those that name processes, and HOST; that is "" for a check without one."""
+    found = list(options.pid)
+    if len(found) == 1 and options.check:
+        return [*found, ""]
+    if len(found) < 2:
         raise words.wrong("PID and HOST are needed")
-    else:
-        (pid, process), host = words.process(options.pid), options.host
+    _host(found[-1])
+    return found
+
+
+def _beside_container(options: argparse.Namespace) -> str:
+    """HOST, "" for a check without one."""
+    if options.copy_files:
+        raise words.wrong("--container brings its files along, and takes no --copy-files")
+    if options.check and not options.pid:
+        return ""
+    if len(options.pid) != 1:
+        raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
+    return _host(options.pid[0])
+
+
+def _one(options: argparse.Namespace, pid: int, named: Named, host: str) -> Request:
     return Request(
         pid=pid,
-        host=_host(host) if host is not None else "",
-        named=Named(process=process, container=options.container and words.container(options.container)),
+        host=host,
+        named=named,
         check=options.check,
         along=_along(options),
         switch=words.switch(options.switch, switch.OWN, switch.names),
@@ -70,7 +100,7 @@ def _way(options: argparse.Namespace) -> Way:
 
 
 def _recover_request(options: argparse.Namespace) -> RecoverRequest:
-    if options.pid is not None:
+    if options.pid:
         raise words.wrong("--recover takes no PID and no HOST")
     if options.report:
         raise words.wrong("--recover takes no --report")
@@ -86,7 +116,7 @@ def _recover_request(options: argparse.Namespace) -> RecoverRequest:
 
 
 def _forwards_request(options: argparse.Namespace) -> ForwardsRequest:
-    if options.pid is not None or options.recover or options.json or options.report:
+    if options.pid or options.recover or options.json or options.report:
         raise words.wrong("--forwards is used alone, or with --end")
     return ForwardsRequest(end=options.end)
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import pwd
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
@@ -25,11 +23,9 @@ from migrate.origin import here
 from migrate.pb import session_pb2 as pb
 from migrate.processes import containers
 from migrate.processes.chosen import Subject
-from migrate.report import trees
-from migrate.report.observer import SCHEMA
+from migrate.report import observer, trees
 from migrate.report.trees import Row
 from migrate.request import Request
-from migrate.units import utc
 from tcpcp.errors import TcpcpError
 
 #: So many trees are looked at at the same time.
@@ -81,14 +77,7 @@ def main(words: Sequence[str]) -> int:
 
 def _print_json() -> None:
     for row in rows():
-        first = {
-            "schema": SCHEMA,
-            "time": utc(time.time_ns()),
-            "id": _NO_ID,
-            "role": "origin",
-            "event": "tree",
-        }
-        print(json.dumps(first | row.as_json()), flush=True)
+        print(observer.line("tree", **row.as_json()), flush=True)
 
 
 def _print_table() -> None:

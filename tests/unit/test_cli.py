@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness import json_lines
 
 from migrate import arguments, cli, interrupt, problems
 from migrate.errors import CriuError, MigrateError, Reason, Refused
@@ -131,7 +132,11 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["42", "h;reboot"], "HOST is a name"),
         (["42", "a b@h"], "HOST is a name"),
         (["42", "@h"], "HOST is a name"),
-        (["42", "h", "x"], "unrecognized"),
+        (["42", "43", "44"], "HOST is missing behind the PIDs: 44"),
+        (["42", "4.3", "h"], "PID is a number from 1"),
+        (["42", "43", ""], "HOST is a name"),
+        (["--report", "t.svg", "42", "43", "h"], "--report is of one process"),
+        (["--container", "web", "42", "43", "h"], "HOST alone is needed"),
         (["--nonsense", "42", "h"], "--nonsense"),
         (["--timeout", "0", "42", "h"], "--timeout"),
         (["--timeout", "nan", "42", "h"], "--timeout"),
@@ -225,6 +230,20 @@ def test_bug_that_escapes(capsys: Capture, tmp_path: Path) -> None:
     assert cli.main(["-v", "42", "h"], run=run) == 70
     assert cli.main(["--json", "42", "h"], run=run) == 70
     assert last_json(capsys)["exit_status"] == 70
+
+
+def test_several_end_with_a_summary(capsys: Capture) -> None:
+    pids = [str(os.getppid()), str(os.getpid()), "nginx-that-is-not"]
+    ready = driver(Outcome.UNTOUCHED)
+    assert cli.main(["--check", "--json", *pids[1:], "h"], run=ready) == 0
+    lines = json_lines.read(capsys.readouterr().out)
+    assert [one["event"] for one in lines] == ["report", "report", "summary"]
+    assert [one["outcome"] for one in lines[-1]["processes"]] == ["READY", "READY"]
+    assert [one["named"] for one in lines[-1]["processes"]] == pids[1:]
+    assert cli.main([*pids, "h"], run=driver(Outcome.UNTOUCHED)) == 3
+    out = capsys.readouterr().out
+    assert "is below process" in out and out.count("not begun") == 2 and "PROGRAM" in out
+    assert cli.main(["--keep-going", *pids[1:], "h"], run=driver(Outcome.IN_DOUBT, MigrateError("x"))) == 5
 
 
 def test_recover() -> None:
