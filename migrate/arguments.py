@@ -26,6 +26,15 @@ process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a 
 Every migration leaves a log in /var/log/migrate/ID on both hosts, for 30 days and at most 200 of them
 (MIGRATE_LOG_DAYS, MIGRATE_LOGS), and one line in the system's log.
 """
+_USAGE = (
+    "migrate [options] PID [PID ...] HOST\n"
+    "       migrate --check [options] PID\n"
+    "       migrate [options] --container NAME[@RUNTIME] HOST\n"
+    "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
+    "       migrate --forwards [--end ID]\n"
+    "       migrate ps [--json]\n"
+    "       migrate plugin install|status|uninstall"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,13 +48,7 @@ def parser() -> argparse.ArgumentParser:
     """What reads the words; it raises UsageError where they make no sense."""
     made = _Parser(
         prog="migrate",
-        usage="migrate [options] PID [PID ...] HOST\n"
-        "       migrate --check [options] PID\n"
-        "       migrate [options] --container NAME[@RUNTIME] HOST\n"
-        "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
-        "       migrate --forwards [--end ID]\n"
-        "       migrate ps [--json]\n"
-        "       migrate plugin install|status|uninstall",
+        usage=_USAGE,
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
