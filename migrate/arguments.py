@@ -7,22 +7,14 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits, memory, switch, transport, words
+from migrate import limits
 from migrate.errors import UsageError
-from migrate.report import file as report_file
 from migrate.request import (
     AGENT,
     MEMORY,
     SWITCH,
     TRANSPORT,
-    Along,
-    ForwardsRequest,
-    Named,
-    RecoverRequest,
-    Request,
-    Way,
 )
-from migrate.ssh import host
 from tcpcp.version import VERSION
 
 STOP_AT = "MIGRATE_STOP_AT"
@@ -34,6 +26,15 @@ process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a 
 Every migration leaves a log in /var/log/migrate/ID on both hosts, for 30 days and at most 200 of them
 (MIGRATE_LOG_DAYS, MIGRATE_LOGS), and one line in the system's log.
 """
+_USAGE = (
+    "migrate [options] PID [PID ...] HOST\n"
+    "       migrate --check [options] PID\n"
+    "       migrate [options] --container NAME[@RUNTIME] HOST\n"
+    "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
+    "       migrate --forwards [--end ID]\n"
+    "       migrate ps [--json]\n"
+    "       migrate plugin install|status|uninstall"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,11 +48,7 @@ def parser() -> argparse.ArgumentParser:
     """What reads the words; it raises UsageError where they make no sense."""
     made = _Parser(
         prog="migrate",
-        usage="migrate [options] PID HOST\n"
-        "       migrate [options] --container NAME[@RUNTIME] HOST\n"
-        "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
-        "       migrate --forwards [--end ID]\n"
-        "       migrate plugin install|status|uninstall",
+        usage=_USAGE,
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,7 +57,6 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     _add_whom(add)
     add("--version", action="version", version=f"migrate {VERSION}")
-    add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add(
         "-v",
@@ -103,16 +99,27 @@ def _add_whom(add: Callable[..., object]) -> None:
     add(
         "pid",
         metavar="PID",
-        nargs="?",
+        nargs="*",
         help="process on this host, by its number, by the name of its program, or as :PORT on which it listens; its"
-        " children move with it",
+        " children move with it. Several are moved one after the other",
     )
+    # Filled by nobody: the words before it take all, and the last of them is it.
     add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
+    add(
+        "--keep-going",
+        action="store_true",
+        help="of several processes: move those that can be moved, although others are refused or were not moved",
+    )
     add(
         "--container",
         metavar="NAME[@RUNTIME]",
         default="",
         help="instead of PID: the container NAME of podman, runc or crun on this host, with its files",
+    )
+    add(
+        "--check",
+        action="store_true",
+        help="only say whether it would work: 0, or 3 with all reasons; without HOST: those that this host knows",
     )
 
 
@@ -193,96 +200,3 @@ def _add_forwards(add: Callable[..., object]) -> None:
         help="list the connections that --switch forward has forwarded from this host, or to it",
     )
     add("--end", metavar="ID", default="", help="with --forwards: forward those of that migration no more")
-
-
-def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsRequest:
-    """Return what was asked for.
-
-    :raises UsageError: it makes no sense.
-    """
-    if options.end and not options.forwards:
-        raise words.wrong("--end needs --forwards")
-    if options.forwards:
-        return _forwards_request(options)
-    if options.recover:
-        return _recover_request(options)
-    if options.resume or options.release or options.force:
-        raise words.wrong("--resume, --release and --force need --recover")
-    if options.container:
-        pid, process, host = 0, "", options.pid
-        if options.host is not None or host is None:
-            raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
-        if options.copy_files:
-            raise words.wrong("--container brings its files along, and takes no --copy-files")
-    elif options.pid is None or options.host is None:
-        raise words.wrong("PID and HOST are needed")
-    else:
-        (pid, process), host = words.process(options.pid), options.host
-    return Request(
-        pid=pid,
-        host=_host(host),
-        named=Named(process=process, container=options.container and words.container(options.container)),
-        check=options.check,
-        along=_along(options),
-        switch=words.switch(options.switch, switch.OWN, switch.names),
-        memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
-        timeout_s=words.seconds("--timeout", options.timeout),
-        max_gap_s=words.seconds("--max-gap", options.max_gap),
-        way=_way(options),
-        report_file=options.report and report_file.check(options.report),
-        stop_at=options.stop_at,
-    )
-
-
-def _along(options: argparse.Namespace) -> Along:
-    return Along(
-        copy_files=options.copy_files,
-        copy_trees=tuple(dict.fromkeys(map(words.tree, options.copy_tree))),
-        external_sockets=tuple(dict.fromkeys(map(words.unix_socket, options.external_socket))),
-        shell_job=options.shell_job,
-        leave_supervisor=options.leave_supervisor,
-        addresses=tuple(dict.fromkeys(map(words.address, options.address))),
-        no_address=_no_address(options),
-    )
-
-
-def _way(options: argparse.Namespace) -> Way:
-    return Way(
-        transport=words.known("--transport", options.transport, transport.OWN, transport.names),
-        agent=words.word("--agent", options.agent),
-        identity=options.identity,
-        port=None if options.port is None else words.number("--port", options.port, 65535),
-    )
-
-
-def _recover_request(options: argparse.Namespace) -> RecoverRequest:
-    if options.pid is not None:
-        raise words.wrong("--recover takes no PID and no HOST")
-    if options.report:
-        raise words.wrong("--recover takes no --report")
-    if options.resume and options.release:
-        raise words.wrong("--resume and --release exclude each other")
-    if options.force and not (options.resume or options.release):
-        raise words.wrong("--force needs --resume or --release")
-    return RecoverRequest(
-        resume=options.resume,
-        release=options.release,
-        force=options.force,
-    )
-
-
-def _forwards_request(options: argparse.Namespace) -> ForwardsRequest:
-    if options.pid is not None or options.recover or options.json or options.report:
-        raise words.wrong("--forwards is used alone, or with --end")
-    return ForwardsRequest(end=options.end)
-
-
-def _no_address(options: argparse.Namespace) -> bool:
-    if options.no_address and options.address:
-        raise words.wrong("--address and --no-address exclude each other")
-    return bool(options.no_address)
-
-
-def _host(text: str) -> str:
-    host.split(text)
-    return text

@@ -8,20 +8,25 @@ that state, says so with a note, and waits to be killed.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from migrate import arguments, environment, host_name, interrupt, problems
+from migrate import arguments, environment, host_name, interrupt, problems, wanted
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.events import log
 from migrate.report import file as report_file
 from migrate.report import observer as ui
 from migrate.report.report import Outcome, Report
 from migrate.report.text import clean
-from migrate.request import ForwardsRequest, RecoverRequest, Request
+from migrate.request import ForwardsRequest, RecoverRequest, Request, SeveralRequest
+
+if TYPE_CHECKING:
+    from migrate.processes.chosen import Subject
 
 Run = Callable[[Request, ui.Observer], Report]
 _NOT_ROOT = Reason("not-root", "origin", "migrate needs root", "Run it as root, e.g. by sudo.")
@@ -41,23 +46,62 @@ def main(
     try:
         if words[:1] == ["plugin"]:
             return _plugin(words[1:])
+        if words[:1] == ["ps"]:
+            return _ps(words[1:])
         options = arguments.parser().parse_intermixed_args(words)
-        asked = arguments.request(options)
+        asked = wanted.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
     if isinstance(asked, ForwardsRequest):
         return _forwards(asked)
+    with interrupt.handled(last=argv is None):
+        if isinstance(asked, SeveralRequest):
+            status = _several(asked, options, run)
+        else:
+            status = _told(asked, options, run, run_recover).exit_status
+    _close_stdout()
+    return int(status)
+
+
+def _told(
+    asked: Request | RecoverRequest,
+    options: argparse.Namespace,
+    run: Run | None,
+    run_recover: RunRecover | None = None,
+) -> Report:
+    """Make the one call, and tell the user how it ended."""
     verbose = options.verbose > 0
     observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=verbose)
     log.shown(observer.event, options.verbose)
-    with interrupt.handled(last=argv is None):
-        report = _run(asked, observer, run, run_recover)
-        with interrupt.held():
-            observer.finished(report)
-            _write_report(asked, report)
-            _save_bug(report, verbose)
-    _close_stdout()
-    return int(report.exit_status)
+    report = _run(asked, observer, run, run_recover)
+    with interrupt.held():
+        observer.finished(report)
+        _write_report(asked, report)
+        _save_bug(report, verbose)
+    return report
+
+
+def _several(asked: SeveralRequest, options: argparse.Namespace, run: Run | None) -> Exit:
+    """Make a call for each, and tell how each ended, and all."""
+    # Here, as the driver itself.
+    from migrate.origin import several
+    from migrate.report import summary
+
+    def call(request: Request, subject: Subject | None, refused: Refused | None) -> Report:
+        def one(asked: Request, observer: ui.Observer) -> Report:
+            if refused is not None:
+                raise refused
+            return run(asked, observer) if run is not None else _migrate(asked, observer, subject)
+
+        return _told(request, options, one)
+
+    lines = several.run(asked, call)
+    with contextlib.suppress(OSError):
+        if options.json:
+            print(ui.line(**summary.as_json(lines)), flush=True)
+        else:
+            print("\n" + "\n".join(summary.table(lines)), flush=True)
+    return summary.exit_status(lines)
 
 
 def _run(
@@ -96,11 +140,11 @@ def _missing(error: ImportError) -> Exception:
     )
 
 
-def _migrate(asked: Request, observer: ui.Observer) -> Report:
+def _migrate(asked: Request, observer: ui.Observer, chosen: Subject | None = None) -> Report:
     # Here, since it loads the half of Python; --version and wrong arguments need none of it.
     from migrate.origin import run as origin
 
-    return origin.run(asked, observer)
+    return origin.run(asked, observer, chosen)
 
 
 def _forwards(asked: ForwardsRequest) -> int:
@@ -116,6 +160,12 @@ def _plugin(words: Sequence[str]) -> int:
     from migrate.criu import plugin_command
 
     return plugin_command.main(words)
+
+
+def _ps(words: Sequence[str]) -> int:
+    from migrate.origin import ps
+
+    return ps.main(words)
 
 
 def _recover(asked: RecoverRequest) -> Report:

@@ -116,12 +116,14 @@ class Reason:
     :ivar role: the host it is about: ``"origin"`` or ``"destination"``.
     :ivar text: what is wrong; a sentence without the host.
     :ivar remedy: what the user can do; a sentence.
+    :ivar pids: the processes that it is about, where it names any: all, of which the text may only count some.
     """
 
     code: str
     role: str
     text: str
     remedy: str
+    pids: tuple[int, ...] = ()
 
 
 class Refused(MigrateError):

@@ -97,6 +97,20 @@ def held() -> Iterator[None]:
         _state.mode = before
 
 
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Within :func:`held`: a migration of its own, in which signals raise as in one that is alone.
+
+    :raises Interrupted: if one has come before.
+    """
+    before, _state.mode = _state.mode, _Mode.AT_ONCE
+    try:
+        check()
+        yield
+    finally:
+        _state.mode = before
+
+
 def check() -> None:
     """Raise the pending interruption, unless it was raised before, is held, or this is another thread.
 

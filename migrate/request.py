@@ -98,6 +98,18 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeveralRequest:
+    """Move several processes to one host, one after the other, all of which are looked at first.
+
+    :ivar each: at least two, in the order in which they were named; they differ by the process alone.
+    :ivar keep_going: move what can be moved, although one is refused or could not be moved.
+    """
+
+    each: tuple[Request, ...]
+    keep_going: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecoverRequest:
     """Look for migrations that died on this host, undo what may be undone, explain the rest.
 

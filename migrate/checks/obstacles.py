@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from migrate.checks import reconnections
+from migrate.checks import reconnections, together
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.criu.worker import GHOST_LIMIT_BYTES
 from migrate.errors import Reason
@@ -543,7 +543,7 @@ def notes(process: ProcessInventory) -> list[str]:
     """Return what the inventory found that will be different although it is no reason to refuse."""
     subject = Subject(process, HostInventory(), HostInventory())
     found = _alike(one for one in process.obstacles if one.code in NOTES)
-    told = [NOTES[group[0].code].format(**_fields(subject, group)) for group in found]
+    told = together.notes((NOTES[one[0].code].format(**_fields(subject, one)) for one in found), subject)
     if (many := ghost_bytes(subject)) > _MANY_GHOST_BYTES:
         told.append(
             f"files that the process uses and that have been deleted hold {size(many)}, which are sent while it is"

@@ -93,7 +93,7 @@ def refusals(
     # What init or a kernel thread has open is of no interest: another process has to be named. And nobody
     # shall take an address away from this very host because it is "there already".
     others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
-    return _shortened(together([*wrong, *hosts, *others], subject))
+    return shortened(together([*wrong, *hosts, *others], subject))
 
 
 def notes_on_files(process: ProcessInventory, destination: HostInventory, along: Along) -> list[str]:
@@ -102,7 +102,7 @@ def notes_on_files(process: ProcessInventory, destination: HostInventory, along:
     return [*appended(subject), *attributes_lost(subject)]
 
 
-def _shortened(reasons: list[Reason]) -> list[Reason]:
+def shortened(reasons: list[Reason]) -> list[Reason]:
     """Leave a few reasons of each kind, and count the others."""
     kinds: defaultdict[tuple[str, str], list[Reason]] = defaultdict(list)
     for reason in reasons:
@@ -112,7 +112,9 @@ def _shortened(reasons: list[Reason]) -> list[Reason]:
         kept.extend(same[:_MOST_OF_A_KIND])
         more = len(same) - _MOST_OF_A_KIND
         if more > 0:
-            kept.append(Reason(code, role, f"and {more} more of this kind", same[0].remedy))
+            pids = {pid for one in same[_MOST_OF_A_KIND:] for pid in one.pids}
+            text = f"and {more} more of this kind"
+            kept.append(Reason(code, role, text, same[0].remedy, tuple(sorted(pids))))
     return kept
 
 

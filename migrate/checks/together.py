@@ -24,9 +24,20 @@ def together(reasons: Iterable[Reason], subject: Subject) -> list[Reason]:
         pid, text = _apart(reason.text, subject)
         kinds[Reason(reason.code, reason.role, text, reason.remedy)].add(pid)
     return [
-        Reason(one.code, one.role, one.text.replace(_HOLE, _named(pids, subject)), one.remedy)
+        Reason(
+            one.code,
+            one.role,
+            one.text.replace(_HOLE, _named(pids, subject)),
+            one.remedy,
+            tuple(sorted(pids - {0})),
+        )
         for one, pids in kinds.items()
     ]
+
+
+def notes(texts: Iterable[str], subject: Subject) -> list[str]:
+    """Notes, as :func:`together` does it for reasons."""
+    return [one.text for one in together((Reason("", "", text, "") for text in texts), subject)]
 
 
 def _apart(text: str, subject: Subject) -> tuple[int, str]:

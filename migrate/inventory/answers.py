@@ -38,19 +38,24 @@ def host(
     """
     found = of_host.inspect(ssh_addresses, criu_problem)
     if process is not None:
-        moving = {ports.packed(address) for address in ports.service_addresses(process)}
-        ours = {one.inode for one in process.sockets} | {0}
-        if moving:
-
-            def wanted(one: TcpSocket) -> bool:
-                return one.local_ip in moving and one.inode not in ours
-
-            theirs = {one.inode for one in _others(found, wanted, process)}
-            # A child of the tree that had one of its sockets until it executed another program, and has ended, is
-            # nobody's child any more: who has them a moment later tells.
-            if theirs and (still := _others(found, wanted, process)):
-                found.taken_ports.extend(one for one in still if one.inode in theirs)
+        add_sharers(found, process)
     return found
+
+
+def add_sharers(found: HostInventory, process: ProcessInventory) -> None:
+    """Add to *found*, this host, the sockets of other processes on the service addresses of *process*."""
+    moving = {ports.packed(address) for address in ports.service_addresses(process)}
+    ours = {one.inode for one in process.sockets} | {0}
+    if moving:
+
+        def wanted(one: TcpSocket) -> bool:
+            return one.local_ip in moving and one.inode not in ours
+
+        theirs = {one.inode for one in _others(found, wanted, process)}
+        # A child of the tree that had one of its sockets until it executed another program, and has ended, is
+        # nobody's child any more: who has them a moment later tells.
+        if theirs and (still := _others(found, wanted, process)):
+            found.taken_ports.extend(one for one in still if one.inode in theirs)
 
 
 def _others(

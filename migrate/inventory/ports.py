@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from migrate.pb.session_pb2 import ProcessInventory, TcpSocket
 
-_LISTEN = 10
+LISTEN = 10
 _CLOSE = 7
 _TIME_WAIT = 6
 _WILDCARD_4, _WILDCARD_6 = bytes(4), bytes(16)
@@ -40,7 +40,7 @@ def is_loopback(ip: bytes) -> bool:
 
 def reached(process: ProcessInventory) -> list[TcpSocket]:
     """The listeners at which others than this host come in."""
-    return [one for one in process.sockets if one.state == _LISTEN and not is_loopback(one.local_ip)]
+    return [one for one in process.sockets if one.state == LISTEN and not is_loopback(one.local_ip)]
 
 
 def service_addresses(process: ProcessInventory) -> list[str]:
@@ -57,7 +57,7 @@ def service_addresses(process: ProcessInventory) -> list[str]:
 
 def is_connection(one: TcpSocket) -> bool:
     """Whether the socket has a peer."""
-    return one.state not in (_LISTEN, _CLOSE)
+    return one.state not in (LISTEN, _CLOSE)
 
 
 def has_ended(one: TcpSocket) -> bool:
@@ -112,7 +112,7 @@ class Claims:
 
 def accepts(listening: TcpSocket, connection: TcpSocket) -> bool:
     """Whether *connection* may have come to *listening*."""
-    same_port = listening.state == _LISTEN and listening.local_port == connection.local_port
+    same_port = listening.state == LISTEN and listening.local_port == connection.local_port
     return same_port and _overlap(listening, connection)
 
 

@@ -53,14 +53,8 @@ def check(session: Session) -> Plan:
     request = session.request
     session.machine.make_ready("check")
     with session.account.phase("check"):
-        kept = runtime.find(session.container.runtime) if session.container else runtime.of(request.pid)
         bystanders = frozenset(proc.pids())
-        process = kept.inventory(request.pid)
-        process.service_addresses.extend(request.along.addresses)
-        if session.container:
-            contained.describe(process, session.container, kept)
-            process.service_addresses.extend(contained.addresses(session.container))
-        process.service_addresses[:] = ports.service_addresses(process)
+        kept, process = described(request, session.container)
         left = beside.add(process, request.along.copy_trees, copying=request.along.copy_files)
         session.link.send(process)
         chronicle.process(process)
@@ -72,7 +66,7 @@ def check(session: Session) -> Plan:
         chronicle.hosts(here, there, session.ends)
         session.files.compare(process, there)
         plan = _plan(request, kept, process, here, there)
-        needed, lent = _needed(session, plan)
+        needed, lent = look_at_switch(process, plan.addresses, plan.switch, session.migration_id)
         reasons = checks.refusals(process, here, there, request.along, needed, switch=request.switch)
         reasons += contained.reasons(session.container)
         if reasons:
@@ -85,10 +79,34 @@ def check(session: Session) -> Plan:
         return plan
 
 
-def _needed(session: Session, plan: Plan) -> tuple[dict[str, tuple[str, str]], list[str]]:
+def described(request: Request, container: Container | None) -> tuple[Runtime, pb.ProcessInventory]:
+    """What keeps the process that was asked for on this host, and all that it holds, with its service addresses."""
+    kept = runtime.find(container.runtime) if container else runtime.of(request.pid)
+    process = kept.inventory(request.pid)
+    process.service_addresses.extend(request.along.addresses)
+    if container:
+        contained.describe(process, container, kept)
+        process.service_addresses.extend(contained.addresses(container))
+    process.service_addresses[:] = ports.service_addresses(process)
+    return kept, process
+
+
+def placed(process: pb.ProcessInventory, here: pb.HostInventory) -> list[switch.Address]:
+    """Those of its service addresses that this host has, and where it has them."""
+    found = {}
+    for interface in here.interfaces:
+        for text in interface.addresses:
+            ip, _, length = text.partition("/")
+            found[ip] = switch.Address(ip, int(length), interface.name)
+    return [found[ip] for ip in process.service_addresses if ip in found]
+
+
+def look_at_switch(
+    process: pb.ProcessInventory, addresses: list[switch.Address], kind: str, migration_id: str
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """Which of the addresses this host cannot do without: why, and what to do; and notes on the others."""
-    flows = to_forward.flows(plan.process)
-    found = {one.ip: switch.look(plan.switch, session.migration_id, one, flows) for one in plan.addresses}
+    flows = to_forward.flows(process)
+    found = {one.ip: switch.look(kind, migration_id, one, flows) for one in addresses}
     needed = {ip: (one.text, one.hint) for ip, one in found.items() if isinstance(one, Problem)}
     return needed, [note for one in found.values() if not isinstance(one, Problem) for note in one]
 
@@ -100,12 +118,7 @@ def _plan(
     here: pb.HostInventory,
     there: pb.HostInventory,
 ) -> Plan:
-    placed = {}
-    for interface in here.interfaces:
-        for text in interface.addresses:
-            ip, _, length = text.partition("/")
-            placed[ip] = switch.Address(ip, int(length), interface.name)
-    addresses = [placed[ip] for ip in process.service_addresses if ip in placed]
+    addresses = placed(process, here)
     pids, tids = _numbers(process)
     prepare = pb.Prepare(
         switch_kind=request.switch,

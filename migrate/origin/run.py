@@ -14,7 +14,7 @@ import time
 from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
-from migrate.origin import accept_queues, contained, named, observed, unowned
+from migrate.origin import accept_queues, contained, here, named, observed, unowned
 from migrate.origin.account import Account
 from migrate.origin.chronicle import Chronicle, program
 from migrate.origin.move import Move
@@ -33,8 +33,11 @@ from migrate.steps import Step
 from migrate.units import utc
 
 
-def run(request: Request, observer: Observer) -> Report:
-    """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze."""
+def run(request: Request, observer: Observer, chosen: Subject | None = None) -> Report:
+    """Do what *request* asks and report; raises nothing but bugs, and those only before the freeze.
+
+    :param chosen: its process, where somebody keeps that already; it stays his to close.
+    """
     report = Report(outcome=Outcome.UNTOUCHED, pid=request.pid, host=request.host)
     report.trace.id, report.trace.began = place.new_id(), utc(time.time_ns())
     observer.named(report.trace.id)
@@ -43,7 +46,7 @@ def run(request: Request, observer: Observer) -> Report:
     with log.kept(report.trace.id, "origin", wanted=not request.check) as kept:
         report.trace.logs |= {"origin": kept.path} if kept.path else {}
         chronicle = Chronicle(request)
-        _run(request, account)
+        _run(request, account, chosen)
         with interrupt.held():
             report.times = account.timeline.times()
             if report.outcome in (Outcome.MOVED, Outcome.IN_DOUBT):
@@ -53,18 +56,23 @@ def run(request: Request, observer: Observer) -> Report:
     return report
 
 
-def _run(request: Request, account: Account) -> None:
+def _run(request: Request, account: Account, chosen: Subject | None) -> None:
     report = account.report
+    go = _move if request.host else here.check
     try:
         with problems.step("check", "origin"):
             request, container = contained.resolved(named.resolved(request))
             report.pid, report.trace.program = request.pid, program(request.pid)
-        with problems.step("check", "origin"), Subject(request.pid) as subject:
+        with problems.step("check", "origin"), _kept(chosen, request.pid) as subject:
             report.where = f"is on {host_name.here(other=request.host)} as PID {request.pid}"
-            _move(subject, request, account, container)
+            go(subject, request, account, container)
             observed.on_origin(report, subject)
     except MigrateError as error:
         account.fail(error)
+
+
+def _kept(chosen: Subject | None, pid: int) -> contextlib.AbstractContextManager[Subject]:
+    return Subject(pid) if chosen is None else contextlib.nullcontext(chosen)
 
 
 def _move(subject: Subject, request: Request, account: Account, container: Container | None) -> None:

@@ -60,14 +60,14 @@ def program(runtime: str) -> str:
 
 def version(runtime: str) -> str:
     """What it says of its version; "" if it is not installed, or does not say."""
-    said = _said(runtime, "--version")
-    return said.partition("\n")[0].strip()
+    words = said(runtime, "--version")
+    return words.partition("\n")[0].strip()
 
 
 def state(runtime: str, name: str) -> dict[str, Any]:
     """What it knows of the container *name*; nothing: there is none."""
     with contextlib.suppress(ValueError):
-        found = json.loads(_said(runtime, "state", name) or "{}")
+        found = json.loads(said(runtime, "state", name) or "{}")
         return found if isinstance(found, dict) else {}
     return {}
 
@@ -125,7 +125,7 @@ def remove(runtime: str, name: str, bundle: str) -> None:
     if state(runtime, name).get("status") in RUNS:
         hint = f"Look whose it is: {runtime} state {name}. Once it has ended: migrate --recover."
         raise MigrateError(f"container {name} of {runtime} runs", hint=hint)
-    _said(runtime, "delete", "--force", name)
+    said(runtime, "delete", "--force", name)
     if home(runtime, name).exists():
         hint = f"Look at it: {runtime} state {name}; {runtime} delete --force {name}"
         raise MigrateError(f"{runtime} does not forget container {name}", hint=hint)
@@ -153,7 +153,7 @@ def _its(runtime: str, name: str, bundle: str) -> Iterator[str]:
             yield one.place
 
 
-def _said(runtime: str, *words: str) -> str:
+def said(runtime: str, *words: str) -> str:
     """What the command writes; "" if it fails, or is not there."""
     if not (path := program(runtime)):
         return ""

@@ -93,13 +93,19 @@ class JsonUi(Base):
 
     def finished(self, report: Report) -> None:
         """See :class:`Observer`."""
-        line: dict[str, Any] = report.as_json()
-        self._tell(**line)
+        fields: dict[str, Any] = report.as_json()
+        self._tell(**fields)
         self._output.drain()
 
     def _tell(self, event: str, role: str = "origin", **fields: Any) -> None:
-        first = {"schema": SCHEMA, "time": utc(time.time_ns()), "id": self._id, "role": role, "event": event}
-        self._output.submit(lambda: write(self._out, json.dumps(first | fields)))
+        text = line(event, role, self._id, **fields)
+        self._output.submit(lambda: write(self._out, text))
+
+
+def line(event: str, role: str = "origin", migration_id: str = "", **fields: Any) -> str:
+    """One of the JSON lines, told now."""
+    first = {"schema": SCHEMA, "time": utc(time.time_ns()), "id": migration_id, "role": role, "event": event}
+    return json.dumps(first | fields)
 
 
 def choose(out: TextIO, err: TextIO, *, json_lines: bool, verbose: bool) -> Observer:

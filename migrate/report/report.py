@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from migrate import problems
@@ -122,9 +123,7 @@ class Report:
             "total_ms": round(self.times.total_ms, 3),
             "phases_ms": _rounded(self.times.phases_ms),
             "error": None if self.error is None else _error_json(self.error),
-            "reasons": [
-                {"code": r.code, "role": r.role, "text": r.text, "remedy": r.remedy} for r in self.reasons
-            ],
+            "reasons": [{**dataclasses.asdict(one), "pids": list(one.pids)} for one in self.reasons],
             "notes": self.notes,
             "instructions": self.instructions,
         }

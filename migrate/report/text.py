@@ -30,7 +30,11 @@ def render(report: Report, *, verbose: bool = False) -> list[str]:
 def headline(report: Report) -> str:
     """Return the outcome and where the process is, in one line."""
     if report.error is None and report.outcome is Outcome.UNTOUCHED:
-        return f"READY: PID {report.pid} can be moved to {report.host}" if report.pid else "RECOVER"
+        if not report.pid:
+            return "RECOVER"
+        if not report.host:
+            return f"READY: nothing on this host is in the way of PID {report.pid}"
+        return f"READY: PID {report.pid} can be moved to {report.host}"
     where = report.where
     if where and report.pid and str(report.pid) not in where:
         where = f"PID {report.pid} {where}"

@@ -38,7 +38,7 @@ def test_check_of_a_bad_process(bench: InputBench) -> None:
         found = bench.refused(server, "--check")
     assert found.codes == {("address-of-host", "origin")}
     assert [event["event"] for event in found.events[:2]] == ["phase", "phase"]
-    assert set(found.report["reasons"][0]) == {"code", "role", "text", "remedy"}
+    assert set(found.report["reasons"][0]) == {"code", "role", "text", "remedy", "pids"}
     assert found.stderr == ""
 
 

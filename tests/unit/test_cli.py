@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness import json_lines
 
 from migrate import arguments, cli, interrupt, problems
 from migrate.errors import CriuError, MigrateError, Reason, Refused
@@ -91,6 +92,10 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request_of("--switch", "forward", "42", "h").switch == "forward"
     assert request_of("--switch", "exec:/etc/network a", "42", "h").switch == "exec:/etc/network a"
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
+    assert request_of("--check", "42") == Request(pid=42, host="", check=True)
+    assert request_of("--check", "--container", "web") == Request(
+        pid=0, host="", named=Named(container="web"), check=True
+    )
     for name in ("nginx", ":80", "7zip", "postgres", "x-2.1"):
         assert request_of(name, "h") == Request(pid=0, named=Named(process=name), host="h")
     assert request_of("--container", "web@crun", "h") == Request(
@@ -106,6 +111,8 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], "PID and HOST are needed"),
         (["42"], "PID and HOST are needed"),
+        (["--check"], "PID and HOST are needed"),
+        (["--check", "42", ""], "HOST is a name"),
         (["", "h"], "PID is a number, the name of a program"),
         (["/bin/sh", "h"], "PID is a number, the name of a program"),
         (["a b", "h"], "PID is a number, the name of a program"),
@@ -125,7 +132,11 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["42", "h;reboot"], "HOST is a name"),
         (["42", "a b@h"], "HOST is a name"),
         (["42", "@h"], "HOST is a name"),
-        (["42", "h", "x"], "unrecognized"),
+        (["42", "43", "44"], "HOST is missing behind the PIDs: 44"),
+        (["42", "4.3", "h"], "PID is a number from 1"),
+        (["42", "43", ""], "HOST is a name"),
+        (["--report", "t.svg", "42", "43", "h"], "--report is of one process"),
+        (["--container", "web", "42", "43", "h"], "HOST alone is needed"),
         (["--nonsense", "42", "h"], "--nonsense"),
         (["--timeout", "0", "42", "h"], "--timeout"),
         (["--timeout", "nan", "42", "h"], "--timeout"),
@@ -219,6 +230,20 @@ def test_bug_that_escapes(capsys: Capture, tmp_path: Path) -> None:
     assert cli.main(["-v", "42", "h"], run=run) == 70
     assert cli.main(["--json", "42", "h"], run=run) == 70
     assert last_json(capsys)["exit_status"] == 70
+
+
+def test_several_end_with_a_summary(capsys: Capture) -> None:
+    pids = [str(os.getppid()), str(os.getpid()), "nginx-that-is-not"]
+    ready = driver(Outcome.UNTOUCHED)
+    assert cli.main(["--check", "--json", *pids[1:], "h"], run=ready) == 0
+    lines = json_lines.read(capsys.readouterr().out)
+    assert [one["event"] for one in lines] == ["report", "report", "summary"]
+    assert [one["outcome"] for one in lines[-1]["processes"]] == ["READY", "READY"]
+    assert [one["named"] for one in lines[-1]["processes"]] == pids[1:]
+    assert cli.main([*pids, "h"], run=driver(Outcome.UNTOUCHED)) == 3
+    out = capsys.readouterr().out
+    assert "is below process" in out and out.count("not begun") == 2 and "PROGRAM" in out
+    assert cli.main(["--keep-going", *pids[1:], "h"], run=driver(Outcome.IN_DOUBT, MigrateError("x"))) == 5
 
 
 def test_recover() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate import arguments, switch, transport
+from migrate import arguments, switch, transport, wanted
 from migrate.errors import SwitchError, TransportError, UsageError
 from migrate.journal.reach import Reach
 from migrate.recovery import doubt
@@ -54,7 +54,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_they_are_known_by_name(installed: str) -> None:
-    asked = arguments.request(
+    asked = wanted.request(
         arguments.parser().parse_args(["--transport", "pigeon", "--switch", "flags", "4", "h"])
     )
     assert (asked.way.transport, asked.switch) == ("pigeon", "flags")  # type: ignore[union-attr]
@@ -70,7 +70,7 @@ def test_they_are_known_by_name(installed: str) -> None:
 
 def test_what_stands_behind_the_colon_is_theirs(installed: str) -> None:
     parsed = arguments.parser().parse_args(["--switch", "flags:red:green", "4", "h"])
-    assert arguments.request(parsed).switch == "flags:red:green"  # type: ignore[union-attr]
+    assert wanted.request(parsed).switch == "flags:red:green"  # type: ignore[union-attr]
     made = switch.make("flags:red:green", "origin", "ab12", [])
     assert made == ("origin", "ab12", [], {"arguments": "red:green"})
     assert switch.make("plain", "origin", "ab12", []) == "origin"
@@ -91,7 +91,7 @@ def test_one_that_is_not_there_is_told_with_those_that_are(installed: str) -> No
         switch.make("lamps", "origin", "ab12", [])
     assert "both hosts" in refused.value.problem.hint
     with pytest.raises(UsageError, match="--transport is one of paramiko, ssh"):
-        arguments.request(arguments.parser().parse_args(["--transport", "owl", "4", "h"]))
+        wanted.request(arguments.parser().parse_args(["--transport", "owl", "4", "h"]))
 
 
 def test_one_that_cannot_be_loaded_is_told_as_what_it_is(installed: str) -> None:
@@ -106,7 +106,7 @@ def test_ours_need_no_look_at_what_is_installed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.metadata.entry_points", None)
     transport.find("ssh")
     switch.make("address", "destination", "ab12", [])
-    arguments.request(arguments.parser().parse_args(["--transport", "ssh", "4", "h"]))
+    wanted.request(arguments.parser().parse_args(["--transport", "ssh", "4", "h"]))
 
 
 def test_the_words_are_read_without_loading_ssh() -> None:

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inventories import process, task
 
+from migrate.checks import obstacles
+from migrate.checks.reasons import shortened as reasons_shortened
 from migrate.checks.subject import Subject
 from migrate.checks.together import together
 from migrate.errors import Reason
-from migrate.pb.session_pb2 import HostInventory
+from migrate.pb.session_pb2 import HostInventory, Obstacle
 
 
 def subject(*comms: str) -> Subject:
@@ -54,6 +56,25 @@ def test_the_same_twice_of_one_and_a_stranger() -> None:
     about = subject("a")
     assert texts(about, "a (PID 100) x", "a (PID 100) x", "none", "none") == ["a (PID 100) x", "none"]
     assert texts(about, "other (PID 7) x", "other (PID 8) x") == ["other (PID 7) x", "other (PID 8) x"]
+
+
+def test_all_their_numbers_are_there_for_programs() -> None:
+    about = subject(*["postgres"] * 17)
+    told = together((reason(f"{about.who(100 + number)} is traced") for number in range(17)), about)
+    assert [one.pids for one in told] == [tuple(range(100, 117))]
+    assert [one.pids for one in together([reason("nobody's")], about)] == [()]
+
+
+def test_more_of_a_kind_have_their_numbers_too() -> None:
+    told = reasons_shortened([Reason("a", "origin", str(n), "Do it.", (n, n + 1)) for n in range(8)])
+    assert (told[-1].text, told[-1].pids) == ("and 3 more of this kind", (5, 6, 7, 8))
+
+
+def test_notes_that_are_the_same_are_one() -> None:
+    tasks = [task(100 + number, comm="postgres") for number in range(17)]
+    found = [Obstacle(code="processor-time", pid=100 + number, what="60") for number in range(17)]
+    told = obstacles.notes(process(tasks=tasks, obstacles=found))
+    assert len(told) == 1 and "each of postgres (PIDs 100, 101, " in told[0] and "and 9 more" in told[0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["x", "y (PID 3)", ""])), max_size=20))

@@ -160,8 +160,8 @@ def test_json_of_a_refusal_lists_all_reasons() -> None:
     report = Report(outcome=Outcome.UNTOUCHED, pid=1)
     report.fail(Refused([Reason("a", "origin", "t1", "r1"), Reason("b", "destination", "t2", "r2")]))
     assert report.as_json()["reasons"] == [
-        {"code": "a", "role": "origin", "text": "t1", "remedy": "r1"},
-        {"code": "b", "role": "destination", "text": "t2", "remedy": "r2"},
+        {"code": "a", "role": "origin", "text": "t1", "remedy": "r1", "pids": []},
+        {"code": "b", "role": "destination", "text": "t2", "remedy": "r2", "pids": []},
     ]
 
 
