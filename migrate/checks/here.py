@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from migrate.checks import containers, reasons
+from migrate.checks import containers, reasons, reconnections
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import trees_sound
@@ -43,6 +43,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     address_named,
     nobody_comes,
     addresses_movable,
+    reconnections.idle,
     trees_sound,
     reasons.room,
 )

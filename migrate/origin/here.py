@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from migrate import inventory, problems
-from migrate.checks import here, names, obstacles, wildcards
+from migrate.checks import here, names, obstacles, reconnections, wildcards
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.origin import accept_queues, chronicle, contained, plan, unowned
 from migrate.origin.account import Account
@@ -67,7 +67,8 @@ def look(
         needed, lent = plan.look_at_switch(process, addresses, kind, migration_id)
         reasons = here.refusals(process, mine, request.along, needed, switch=request.switch)
     reasons += contained.reasons(container)
-    notes = [*wildcards.notes(process), *names.notes(process), *obstacles.notes(process), *lent]
+    notes = [*wildcards.notes(process), *names.notes(process), *reconnections.notes(process, request.along)]
+    notes += [*obstacles.notes(process), *lent]
     return Look(process, [one.ip for one in addresses], reasons, notes)
 
 

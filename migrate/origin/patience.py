@@ -26,7 +26,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "dump": (
         "its images were still being written, and sent as they grow",
-        f"{_MANY} If it has few, look whether the link is slow, and for files and devices of it that do not answer.",
+        f"{_MANY} If it has few, look whether the link is slow, and for files and devices that do not answer.",
     ),
     "isolate": ("its connections were still being read", ""),
     "stream": (
