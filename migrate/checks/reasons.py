@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
 from migrate.checks import containers, reconnections
-from migrate.checks.addresses import addresses_movable
+from migrate.checks.addresses import addresses_movable, nowhere_there
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
 from migrate.checks.directories import none_read_in_part
@@ -298,6 +298,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     address_named,
     nobody_comes,
     addresses_movable,
+    nowhere_there,
     ports_free,
     names_free,
     reconnections.idle,

@@ -168,6 +168,7 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
     found.reconnections.extend(held.reconnections)
+    found.nowhere.extend(sorted(held.nowhere - {""}))
     found.needed_pids.extend(sorted({*needed_pids.of(found.tasks, numbers), *tables.ended()}))
 
 

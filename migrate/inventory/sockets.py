@@ -13,6 +13,7 @@ from migrate.inventory import (
     momentary,
     multicast,
     names,
+    nowhere,
     peer_user,
     ports,
     proc,
@@ -43,6 +44,7 @@ class Sockets:
     :ivar other_addresses: local addresses of UDP and raw sockets, other than wildcards.
     :ivar groups: multicast groups that this host is in.
     :ivar reconnections: of these, those that can be made anew.
+    :ivar nowhere: IPv4 addresses that this host has not, at which sockets wait; perhaps "" for others.
     :ivar begun: TCP sockets that were in no table, or in whose place another one is by now.
     :ivar apart: inodes of unix sockets and of their other ends that seem to be outside, and what was said of it.
     """
@@ -56,6 +58,7 @@ class Sockets:
     apart: list[tuple[int, int, Obstacle]] = field(default_factory=list)
     begun: list[HeldSocket] = field(default_factory=list)
     reconnections: list[Reconnection] = field(default_factory=list)
+    nowhere: set[str] = field(default_factory=set)
 
 
 def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
@@ -76,7 +79,7 @@ def collect(held: list[HeldSocket], pids: Iterable[int] = ()) -> Sockets:
         for one in held:
             if one.inode in table:
                 with lent.unless_closed(one, found.begun):
-                    found.tcp.append(_tcp(lender, one, table[one.inode]))
+                    found.tcp.append(_tcp(lender, one, table[one.inode], found.nowhere))
         _collect_others(lender, others, {one.inode for one in held}, found, still=False)
         _look_at_begun(lender, found)
     pids = [*pids]
@@ -122,10 +125,10 @@ def _look_at_begun(lender: Lender, found: Sockets) -> None:
             entry = diag.one(borrowed)
             if entry.inode not in known:
                 known.add(entry.inode)
-                found.tcp.append(_tcp(lender, HeldSocket(entry.inode, one.holders), entry))
+                found.tcp.append(_tcp(lender, HeldSocket(entry.inode, one.holders), entry, found.nowhere))
 
 
-def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
+def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry, nowhere_at: set[str]) -> TcpSocket:
     found = tcp_row.message(entry)
     found.pid, found.fd = held.holders[0]
     if entry.ulp == "mptcp":
@@ -135,6 +138,9 @@ def _tcp(lender: Lender, held: HeldSocket, entry: diag.Entry) -> TcpSocket:
     else:
         with lent.borrowed(lender, held) as borrowed:
             found.problem = lent.problem(borrowed, entry.state)
+            if not ports.is_connection(found) and nowhere.is_bound(borrowed):
+                found.nowhere = True
+                nowhere_at.add(nowhere.of_ipv4(borrowed))
             if socket_filters.is_unreadable(borrowed):
                 found.problem = (
                     f"{ports.name(found)} has an eBPF filter (SO_ATTACH_BPF), which nobody can read"
@@ -271,6 +277,9 @@ def _other(lender: Lender, held: HeldSocket, cookie: bytes, found: Sockets) -> N
 
 
 def _add_address(sock: socket.socket, found: Sockets) -> None:
+    if nowhere.is_bound(sock):
+        found.nowhere.add(nowhere.of_ipv4(sock))
+        return
     address = sock.getsockname()[0].partition("%")[0].removeprefix("::ffff:")
     if address not in ("0.0.0.0", "::", *found.other_addresses):
         found.other_addresses.append(address)
