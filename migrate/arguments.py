@@ -242,7 +242,7 @@ def _along(options: argparse.Namespace) -> Along:
         shell_job=options.shell_job,
         leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(words.address, options.address))),
-        no_address=_no_address(options),
+        no_address=words.no_address(options.no_address, options.address),
     )
 
 
@@ -275,12 +275,6 @@ def _forwards_request(options: argparse.Namespace) -> ForwardsRequest:
     if options.pid is not None or options.recover or options.json or options.report:
         raise words.wrong("--forwards is used alone, or with --end")
     return ForwardsRequest(end=options.end)
-
-
-def _no_address(options: argparse.Namespace) -> bool:
-    if options.no_address and options.address:
-        raise words.wrong("--address and --no-address exclude each other")
-    return bool(options.no_address)
 
 
 def _host(text: str) -> str:

@@ -28,19 +28,6 @@ def addresses_movable(subject: Subject) -> Iterator[Reason]:
                 yield from _shared(subject, ip)
 
 
-def nowhere_there(subject: Subject) -> Iterator[Reason]:
-    """Where a socket waits at an IPv4 address that the origin has not, CRIU may bind it to that."""
-    there = subject.destination
-    for address in subject.process.nowhere:
-        if not there.nonlocal_bind and ports.packed(address) not in interfaces.addresses(there):
-            text = (
-                f"{address}, to which the process has bound a socket although {subject.origin.hostname} has it not"
-                " (IP_FREEBIND), is not an address of it either, and CRIU binds before it sets the option"
-            )
-            remedy = "Permit it there until the process has moved: sysctl net.ipv4.ip_nonlocal_bind=1"
-            yield Reason("address-nowhere", DESTINATION, text, remedy)
-
-
 def _can_leave(subject: Subject, ip: Ip) -> Iterator[Reason]:
     used, origin = address_words.uses(subject, ip), subject.origin
     if ip.is_link_local:

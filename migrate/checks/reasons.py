@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
 from migrate.checks import containers, reconnections
-from migrate.checks.addresses import addresses_movable, nowhere_there
+from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
+from migrate.checks.bound_nowhere import nowhere_there
 from migrate.checks.directories import none_read_in_part
 from migrate.checks.files import (
     appended,
