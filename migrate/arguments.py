@@ -150,6 +150,11 @@ def _add_what_moves(add: Callable[..., object]) -> None:
         action="store_true",
         help="go on although a supervisor of the process (a parent, systemd) will see it die here",
     )
+    _add_addresses(add)
+
+
+def _add_addresses(add: Callable[..., object]) -> None:
+    """Which addresses move with it."""
     add(
         "--address",
         metavar="ADDR",

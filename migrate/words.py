@@ -68,6 +68,13 @@ def tree(text: str) -> str:
     return text
 
 
+def no_address(wanted: bool, addresses: list[str]) -> bool:
+    """Whether --no-address was said, and not --address as well."""
+    if wanted and addresses:
+        raise wrong("--address and --no-address exclude each other")
+    return wanted
+
+
 def unix_socket(text: str) -> str:
     """The path of a unix socket, as the kernel shows it for who listens there."""
     if not text.startswith("/") or not text.isprintable() or text.endswith("/"):

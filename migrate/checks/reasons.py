@@ -14,6 +14,7 @@ from migrate.checks import containers, reconnections
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
+from migrate.checks.bound_nowhere import nowhere_there
 from migrate.checks.directories import none_read_in_part
 from migrate.checks.files import (
     appended,
@@ -300,6 +301,7 @@ OF_THE_PROCESS: tuple[Check, ...] = (
     address_named,
     nobody_comes,
     addresses_movable,
+    nowhere_there,
     ports_free,
     names_free,
     reconnections.idle,

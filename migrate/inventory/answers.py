@@ -11,6 +11,7 @@ from migrate.inventory import (
     container_there,
     holders,
     names,
+    nowhere,
     of_host,
     podman_there,
     ports,
@@ -87,7 +88,7 @@ def answer(
     Parameters and errors as of :func:`host`.
     """
     found = of_host.inspect(ssh_addresses, criu_problem)
-    found.reconnects = True
+    found.reconnects, found.nonlocal_bind = True, nowhere.is_permitted_to_all()
     _pids(process, found)
     found.files.extend(compared.there(list(process.files)))
     _names(found, process)

@@ -130,7 +130,6 @@ def _inspect(root_pid: int) -> ProcessInventory:
                 raise
     _finish(found, files, tables, numbers)
     inside = {task.pid for task in found.tasks}
-    found.session_ended = of_its_session.has_ended(root_pid)
     found.queued_signals = queued.taken(inside)
     found.supervisors.extend(supervision.supervisors(root_pid, inside))
     found.obstacles.extend(pidfds.obstacles(inside, {one.pid for one in found.supervisors}))
@@ -168,6 +167,8 @@ def _finish(found: ProcessInventory, files: Files, tables: Descriptors, numbers:
     found.cgroups.extend(cgroups.of_tree(task.pid for task in found.tasks))
     found.obstacles.extend(held.obstacles)
     found.reconnections.extend(held.reconnections)
+    found.session_ended = of_its_session.has_ended(found.root_pid)
+    found.nowhere.extend(sorted(held.nowhere - {""}))
     found.needed_pids.extend(sorted({*needed_pids.of(found.tasks, numbers), *tables.ended()}))
 
 

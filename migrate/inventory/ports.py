@@ -46,10 +46,10 @@ def reached(process: ProcessInventory) -> list[TcpSocket]:
 def service_addresses(process: ProcessInventory) -> list[str]:
     """Return the addresses that the process's sockets are bound to, and that have to move with it.
 
-    Wildcards need none, and every host has its own loopback addresses. In the order of the sockets; then the
-    addresses that ``process.service_addresses`` names already, because the user did.
+    Wildcards need none, nor does what is bound nowhere, and every host has its own loopback addresses. In the order
+    of the sockets; then the addresses that ``process.service_addresses`` names already, because the user did.
     """
-    found = dict.fromkeys(bytes(one.local_ip) for one in process.sockets)
+    found = dict.fromkeys(bytes(one.local_ip) for one in process.sockets if not one.nowhere)
     found |= dict.fromkeys(packed(text) for text in process.other_addresses)
     found |= dict.fromkeys(packed(text) for text in process.service_addresses)
     return [address(ip) for ip in found if any(ip) and not is_loopback(ip)]

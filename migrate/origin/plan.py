@@ -118,7 +118,7 @@ def _plan(
     here: pb.HostInventory,
     there: pb.HostInventory,
 ) -> Plan:
-    addresses = placed(process, here)
+    addresses, along = placed(process, here), request.along
     pids, tids = _numbers(process)
     prepare = pb.Prepare(
         switch_kind=request.switch,
@@ -126,7 +126,7 @@ def _plan(
             pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
             for one in addresses
         ],
-        shell_job=request.along.shell_job or process.session_ended,
+        shell_job=along.shell_job or process.session_ended,
         new_pid_namespace=around.needs_new_pids(process, there),
         pids=pids,
         tids=tids,
@@ -137,12 +137,11 @@ def _plan(
         connections=sum(1 for one in process.sockets if one.peer_port),
         runtime=kept.name,
         unix_sockets=[one for one in process.names if one.kind == pb.TakenName.PATH],
-        reconnections=reconnections.made_anew(process, request.along),
+        reconnections=reconnections.made_anew(process, along),
     )
-    trees = request.along.copy_trees
-    copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
+    copy = checks.files_to_copy(process, there, along.copy_trees) if along.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
-    notes += names.notes_on_backlogs(process, there) + reconnections.notes(process, request.along)
+    notes += names.notes_on_backlogs(process, there) + reconnections.notes(process, along)
     notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))

@@ -18,7 +18,17 @@ from inventories import connection, destination, listener, only, process, reason
 from migrate.checks import names as checks_names
 from migrate.criu import unix_paths
 from migrate.errors import Taken
-from migrate.inventory import momentary, names, namespaces, proc, sockets, terminals, unix_names, watches
+from migrate.inventory import (
+    found_sockets,
+    momentary,
+    names,
+    namespaces,
+    proc,
+    sockets,
+    terminals,
+    unix_names,
+    watches,
+)
 from migrate.inventory.described import there as describe_there
 from migrate.inventory.descriptors import Descriptors
 from migrate.inventory.files import Files
@@ -360,7 +370,7 @@ def dgram() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-def of_sockets(*socks: socket.socket) -> sockets.Sockets:
+def of_sockets(*socks: socket.socket) -> found_sockets.Sockets:
     """What the inventory says of a process that has these sockets, and only these."""
     return sockets.collect([*map(held, socks)])
 
