@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from migrate import limits, memory, switch, transport, words
-from migrate.errors import UsageError
+from migrate.errors import MEANS, UsageError
 from migrate.report import file as report_file
 from migrate.request import (
     AGENT,
@@ -23,13 +23,13 @@ from migrate.request import (
     Way,
 )
 from migrate.ssh import host
+from tcpcp import exit_status
 from tcpcp.version import VERSION
 
 STOP_AT = "MIGRATE_STOP_AT"
 
-_EPILOG = """\
-Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
-process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
+_EPILOG = f"""\
+{exit_status.sentence(MEANS)}
 
 Every migration leaves a log in /var/log/migrate/ID on both hosts, for 30 days and at most 200 of them
 (MIGRATE_LOG_DAYS, MIGRATE_LOGS), and one line in the system's log.
