@@ -36,7 +36,7 @@ Every migration leaves a log in /var/log/migrate/ID on both hosts, for 30 days a
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises instead of leaving the program."""
 
     def error(self, message: str) -> NoReturn:
@@ -45,12 +45,13 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """What reads the words; it raises UsageError where they make no sense."""
-    made = _Parser(
+    made = Parser(
         prog="migrate",
         usage="migrate [options] PID HOST\n"
         "       migrate [options] --container NAME[@RUNTIME] HOST\n"
         "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
         "       migrate --forwards [--end ID]\n"
+        "       migrate doctor [options] [HOST]\n"
         "       migrate plugin install|status|uninstall",
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
@@ -60,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     _add_whom(add)
     add("--version", action="version", version=f"migrate {VERSION}")
-    add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
     add(
         "-v",
@@ -78,14 +78,14 @@ def parser() -> argparse.ArgumentParser:
         help="what is sent of it while the process runs (default: %(default)s, in rounds); none: all in the freeze",
     )
     _add_limits(add)
-    _add_way(add)
+    add_way(add)
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
     _add_recover(add)
     add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
     return made
 
 
-def _add_way(add: Callable[..., object]) -> None:
+def add_way(add: Callable[..., object]) -> None:
     """How HOST is reached."""
     add(
         "--transport",
@@ -114,6 +114,7 @@ def _add_whom(add: Callable[..., object]) -> None:
         default="",
         help="instead of PID: the container NAME of podman, runc or crun on this host, with its files",
     )
+    add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
 
 
 def _add_what_moves(add: Callable[..., object]) -> None:
@@ -220,7 +221,7 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsR
         memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
         timeout_s=words.seconds("--timeout", options.timeout),
         max_gap_s=words.seconds("--max-gap", options.max_gap),
-        way=_way(options),
+        way=way(options),
         report_file=options.report and report_file.check(options.report),
         stop_at=options.stop_at,
     )
@@ -237,7 +238,7 @@ def _along(options: argparse.Namespace) -> Along:
     )
 
 
-def _way(options: argparse.Namespace) -> Way:
+def way(options: argparse.Namespace) -> Way:
     return Way(
         transport=words.known("--transport", options.transport, transport.OWN, transport.names),
         agent=words.word("--agent", options.agent),

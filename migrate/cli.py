@@ -41,6 +41,8 @@ def main(
     try:
         if words[:1] == ["plugin"]:
             return _plugin(words[1:])
+        if words[:1] == ["doctor"]:
+            return _doctor(words[1:])
         options = arguments.parser().parse_intermixed_args(words)
         asked = arguments.request(options)
     except UsageError as error:
@@ -116,6 +118,12 @@ def _plugin(words: Sequence[str]) -> int:
     from migrate.criu import plugin_command
 
     return plugin_command.main(words)
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from migrate import doctor
+
+    return doctor.main(words)
 
 
 def _recover(asked: RecoverRequest) -> Report:

@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE / "plugin"), str(HERE / "tools")]
 
 import completion  # noqa: E402
 
-from migrate import arguments, errors  # noqa: E402
+from migrate import arguments, doctor, errors  # noqa: E402
 from migrate.criu import plugin_command, setup  # noqa: E402
 from migrate.destination import usage  # noqa: E402
 from migrate.lab import arguments as lab  # noqa: E402
@@ -66,6 +66,7 @@ _VARIABLES = (
 _EXAMPLES = (
     ("migrate --check 4711 root@b.example", "Say whether it would work, with all reasons if not."),
     ("migrate nginx b.example", "Move the one tree of that program that there is on this host."),
+    ("migrate doctor b.example", "Say what both hosts lack of what is needed."),
     ("migrate --recover", "Undo or explain what a migration that died left on this host."),
 )
 PAGES = (
@@ -75,7 +76,7 @@ PAGES = (
         what="move a running process with its TCP connections to another host",
         make=arguments.parser,
         exits=errors.MEANS,
-        under=((plugin_command.parser, plugin_command.EXITS),),
+        under=((doctor.parser, doctor.EXITS), (plugin_command.parser, plugin_command.EXITS)),
         more={"ENVIRONMENT": _VARIABLES, "FILES": _LOGS, "EXAMPLES": _EXAMPLES},
         see=("migrate-agent(8)", "migrate-criu(8)", "migrate-lab(1)", "tcpcp(1)", "ssh(1)", "criu(8)"),
     ),

@@ -6,7 +6,7 @@
 
 # Custom Preamble
 function _migrate_pids_all
-  printf '%s\n' plugin
+  printf '%s\n' doctor plugin
   ps --ppid 2 -p 2 --deselect -o pid= -o comm= | awk '{print $1; print $2}'
 end
 function _migrate_pids_list
@@ -83,8 +83,8 @@ complete -c migrate -f
 
 complete -c migrate -n _shtab_migrate_using -s h -l help -d 'show this help message and exit'
 complete -c migrate -n _shtab_migrate_using -l container -x -d 'instead of PID'
-complete -c migrate -n _shtab_migrate_using -l version -d 'show program'"'"'s version number and exit'
 complete -c migrate -n _shtab_migrate_using -l check -d 'only say whether it would work'
+complete -c migrate -n _shtab_migrate_using -l version -d 'show program'"'"'s version number and exit'
 complete -c migrate -n _shtab_migrate_using -l json -d 'JSON lines on standard output'
 complete -c migrate -n _shtab_migrate_using -s v -l verbose -d 'show the main events of the log as they come, on standard error, and details on failure'
 complete -c migrate -n _shtab_migrate_using -l switch -x -d 'how traffic is switched'

@@ -101,6 +101,7 @@ def home(tmp_path: Path) -> Path:
         ("migrate --copy-tree /et", ["--copy-tree", "/etc"]),
         ("migrate plug", ["plugin"]),
         ("migrate plugin unin", ["plugin", "uninstall"]),
+        ("migrate doctor xana", ["doctor", "xanadu.example"]),
         ("migrate 1 xana", ["1", "xanadu.example"]),
         ("migrate-lab stat", ["status"]),
         ("migrate-agent --gat", ["--gateway"]),

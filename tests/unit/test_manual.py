@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from migrate import errors
-from migrate.criu import setup
+from migrate import doctor, errors
+from migrate.criu import plugin_command, setup
 from migrate.destination import usage
 from migrate.lab import arguments as lab
 from tcpcp import cli
@@ -30,7 +30,7 @@ PAGES = {
 }
 #: Words of a command that have options, or a help, of their own.
 UNDER = {
-    "migrate": [["plugin"], ["plugin", "install"]],
+    "migrate": [["plugin"], ["plugin", "install"], ["doctor"]],
     "migrate-lab": [[verb] for verb in lab.VERBS],
     "tcpcp": [["show"], ["sweep"]],
 }
@@ -80,6 +80,16 @@ def test_every_option_and_every_status(page: str) -> None:
     for status, means in PAGES[page].items():
         said = means[:1].upper() + means[1:]
         assert re.search(rf"^ +{int(status)} +{re.escape(said)}\.$", statuses, re.MULTILINE), status
+
+
+def test_the_statuses_of_what_takes_the_place_of_a_process() -> None:
+    text = shown("manual/migrate.1")
+    for name, exits in (("plugin", plugin_command.EXITS), ("doctor", doctor.EXITS)):
+        statuses = text.partition(f"Exit status of migrate {name}")[2]
+        for status, means in exits.items():
+            assert re.search(
+                rf"^ +{status} +{re.escape(means[:1].upper() + means[1:])}", statuses, re.MULTILINE
+            )
 
 
 def test_no_status_is_forgotten() -> None:
