@@ -7,20 +7,17 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits, memory, switch, transport, words
+from migrate import limits, memory, reached, switch, words
 from migrate.errors import MEANS, UsageError
 from migrate.report import file as report_file
 from migrate.request import (
-    AGENT,
     MEMORY,
     SWITCH,
-    TRANSPORT,
     Along,
     ForwardsRequest,
     Named,
     RecoverRequest,
     Request,
-    Way,
 )
 from migrate.ssh import host
 from tcpcp import exit_status
@@ -78,24 +75,11 @@ def parser() -> argparse.ArgumentParser:
         help="what is sent of it while the process runs (default: %(default)s, in rounds); none: all in the freeze",
     )
     _add_limits(add)
-    add_way(add)
+    reached.add(add)
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
     _add_recover(add)
     add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
     return made
-
-
-def add_way(add: Callable[..., object]) -> None:
-    """How HOST is reached."""
-    add(
-        "--transport",
-        metavar="KIND",
-        default=TRANSPORT,
-        help="how HOST is reached (%(default)s); ssh: by your own ssh program, with all that it can",
-    )
-    add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
-    add("--identity", metavar="FILE", default="", help="private key to log in with")
-    add("--port", metavar="N", help="port of HOST's sshd")
 
 
 def _add_whom(add: Callable[..., object]) -> None:
@@ -221,7 +205,7 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsR
         memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
         timeout_s=words.seconds("--timeout", options.timeout),
         max_gap_s=words.seconds("--max-gap", options.max_gap),
-        way=way(options),
+        way=reached.way(options),
         report_file=options.report and report_file.check(options.report),
         stop_at=options.stop_at,
     )
@@ -235,15 +219,6 @@ def _along(options: argparse.Namespace) -> Along:
         leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(words.address, options.address))),
         no_address=_no_address(options),
-    )
-
-
-def way(options: argparse.Namespace) -> Way:
-    return Way(
-        transport=words.known("--transport", options.transport, transport.OWN, transport.names),
-        agent=words.word("--agent", options.agent),
-        identity=options.identity,
-        port=None if options.port is None else words.number("--port", options.port, 65535),
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from migrate import arguments, environment, host_name, interrupt, problems
+from migrate import arguments, environment, hooks, host_name, interrupt, problems, settings
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.events import log
 from migrate.report import file as report_file
@@ -43,7 +43,7 @@ def main(
             return _plugin(words[1:])
         if words[:1] == ["doctor"]:
             return _doctor(words[1:])
-        options = arguments.parser().parse_intermixed_args(words)
+        options, said = settings.parsed(arguments.parser, words, settings.host_of)
         asked = arguments.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
@@ -53,7 +53,7 @@ def main(
     observer = ui.choose(sys.stdout, sys.stderr, json_lines=options.json, verbose=verbose)
     log.shown(observer.event, options.verbose)
     with interrupt.handled(last=argv is None):
-        report = _run(asked, observer, run, run_recover)
+        report = _run(asked, observer, _as_configured(run or _migrate, said), run_recover)
         with interrupt.held():
             observer.finished(report)
             _write_report(asked, report)
@@ -63,7 +63,7 @@ def main(
 
 
 def _run(
-    asked: Request | RecoverRequest, observer: ui.Observer, run: Run | None, run_recover: RunRecover | None
+    asked: Request | RecoverRequest, observer: ui.Observer, run: Run, run_recover: RunRecover | None
 ) -> Report:
     """Make the one call. What escapes it did so before anything was frozen: that is the driver's promise."""
     try:
@@ -74,7 +74,7 @@ def _run(
         if cramped := environment.problems():
             remedy = "Raise the hard limit: ulimit -H."
             raise Refused([Reason("host-problem", "origin", text, remedy) for text in cramped])
-        return (run or _migrate)(asked, observer)
+        return run(asked, observer)
     except Exception as error:
         error = _missing(error) if isinstance(error, ImportError) else error
         report = Report(outcome=Outcome.UNTOUCHED)
@@ -88,6 +88,19 @@ def _run(
             assert report.error is not None
             report.error = problems.as_bug(report.error)
         return report
+
+
+def _as_configured(run: Run, said: settings.Settings) -> Run:
+    """*run*, with the hooks of the configuration around it; a check says what is in force of it instead."""
+
+    def called(asked: Request, observer: ui.Observer) -> Report:
+        if not asked.check:
+            hooks.before(said.before, asked)
+        report = run(asked, observer)
+        report.notes += said.lines if asked.check else hooks.after(said.after, asked, report.as_json())
+        return report
+
+    return called
 
 
 def _missing(error: ImportError) -> Exception:

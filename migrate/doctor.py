@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from migrate import arguments, host_name, interrupt
+from migrate import arguments, host_name, interrupt, reached, settings
 from migrate.checks.requirements import Finding
 from migrate.errors import Exit, MigrateError
 from migrate.report.text import clean
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
     made.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    arguments.add_way(made.add_argument)
+    reached.add(made.add_argument)
     return made
 
 
@@ -42,8 +42,8 @@ def main(words: Sequence[str]) -> int:
 
     :raises UsageError: they make no sense.
     """
-    options = parser().parse_args(words)
-    way = arguments.way(options)
+    options, _ = settings.parsed(parser, words, lambda options: options.host or "")
+    way = reached.way(options)
     if options.host is not None:
         host.split(options.host)
     try:

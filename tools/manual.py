@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE / "plugin"), str(HERE / "tools")]
 
 import completion  # noqa: E402
 
-from migrate import arguments, doctor, errors  # noqa: E402
+from migrate import arguments, doctor, errors, limits, settings  # noqa: E402
 from migrate.criu import plugin_command, setup  # noqa: E402
 from migrate.destination import usage  # noqa: E402
 from migrate.lab import arguments as lab  # noqa: E402
@@ -55,8 +55,44 @@ class Page:
 
 _LOGS = (
     ("/var/log/migrate/ID", "The log of a migration, on both hosts."),
+    ("/etc/migrate/config.toml, ~/.config/migrate/config.toml", "Defaults, and hooks: see migrate.conf(5)."),
     ("/run/migrate", "Journals of migrations that are under way, or have died: see --recover."),
 )
+_FILES = (
+    "Each is a file in TOML, and need not be there. What is said on the command line is in force; then"
+    " what a file says of the host, then what it says of all hosts; the user's file before that of the"
+    " system. Where an option may be said several times, the command line adds to it. A file, or its"
+    " directory, that another user owns or may write is refused, and so is a word that is not known; --no-"
+    " config looks at none. migrate --check says what is in force of them. --recover and --forwards do not"
+    " look at them."
+)
+_TABLE = (
+    "In the table [options], for all hosts, and in [host.NAME], for the host that is named so on the"
+    " command line, with or without user@:"
+)
+_HOOKS = (
+    "In the table [hooks], before and after are lists of commands; each is a list of strings, the first"
+    " of which is the path of a program. No shell reads them. Those of both files are called, first the"
+    " system's. Each gets a JSON object on its standard input: schema (1), hook, host, pid, process and"
+    " container, as they were named; those after the move also report, the last line of --json. One that"
+    f" does not end with status 0 within {limits.HOOK_S:g} s has failed. Before: called before anything is"
+    " looked at; if one fails nothing is begun (exit status 3), and those behind it are not called. After:"
+    " called in the end, whatever became of the process, unless one before has failed; that one fails is a"
+    " note in the report. A check calls none."
+)
+_EXAMPLE = """\
+[options]
+transport = "ssh"
+max-gap = 5
+
+[host."b.example"]
+agent = "/opt/migrate/bin/migrate-agent"
+port = 2222
+
+[hooks]
+before = [["/usr/local/bin/drain", "web"]]
+after = [["/usr/local/bin/undrain", "web"]]
+"""
 _VARIABLES = (
     ("MIGRATE_LOG_DAYS", "How many days logs are kept."),
     ("MIGRATE_LOGS", "How many logs are kept."),
@@ -78,7 +114,15 @@ PAGES = (
         exits=errors.MEANS,
         under=((doctor.parser, doctor.EXITS), (plugin_command.parser, plugin_command.EXITS)),
         more={"ENVIRONMENT": _VARIABLES, "FILES": _LOGS, "EXAMPLES": _EXAMPLES},
-        see=("migrate-agent(8)", "migrate-criu(8)", "migrate-lab(1)", "tcpcp(1)", "ssh(1)", "criu(8)"),
+        see=(
+            "migrate.conf(5)",
+            "migrate-agent(8)",
+            "migrate-criu(8)",
+            "migrate-lab(1)",
+            "tcpcp(1)",
+            "ssh(1)",
+            "criu(8)",
+        ),
     ),
     Page(
         name="migrate-agent",
@@ -229,6 +273,34 @@ def reference(text: str) -> str:
     return f"{bold(name)}({section}"
 
 
+def of_configuration() -> Iterator[str]:
+    """migrate.conf(5): what may stand in the files, with what the options say of themselves."""
+    parser = arguments.parser()
+    yield '.\\" Made by tools/manual.py; not to be edited.'
+    yield f'.TH MIGRATE.CONF 5 "{_DATE}" "migrate {VERSION}" "tcp-migrate"'
+    yield from (".SH NAME", "migrate.conf \\- defaults of migrate, and hooks", ".SH SYNOPSIS")
+    yield from (
+        italic(str(settings.SYSTEM)),
+        ".br",
+        italic(f"~/{settings.USER}"),
+        ".SH DESCRIPTION",
+        escaped(_FILES),
+    )
+    yield from (".SH OPTIONS", escaped(_TABLE))
+    for key in settings.OPTIONS:
+        (action,) = (one for one in parser._actions if f"--{key}" in one.option_strings)
+        value = "true" if action.nargs == 0 else str(action.metavar)
+        value = f"[{value}, ...]" if isinstance(action, argparse._AppendAction) else value
+        yield from (
+            ".TP",
+            f"{bold(key)} = {italic(value)}",
+            escaped(parser._get_formatter()._expand_help(action)),
+        )
+    yield from (".SH HOOKS", escaped(_HOOKS))
+    yield from (".SH EXAMPLE", ".nf", *(escaped(line) for line in _EXAMPLE.splitlines()), ".fi")
+    yield from (".SH SEE ALSO", f"{reference('migrate(1)')}")
+
+
 def main() -> int:
     """Write all of it; 0."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else HERE)
@@ -236,6 +308,8 @@ def main() -> int:
         path = out / page.into / f"{page.name}.{page.section}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines(page)) + "\n")
+        if page.name == "migrate":
+            path.with_name("migrate.conf.5").write_text("\n".join(of_configuration()) + "\n")
         for file, text in completion.scripts(page.make(), [make() for make, _ in page.under]):
             (path.parent / file).parent.mkdir(exist_ok=True)
             (path.parent / file).write_text(text)

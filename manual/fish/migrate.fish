@@ -101,6 +101,7 @@ complete -c migrate -n _shtab_migrate_using -l transport -x -d 'how HOST is reac
 complete -c migrate -n _shtab_migrate_using -l agent -xka "(__fish_complete_path (commandline -ct))" -d 'the agent'"'"'s program on HOST'
 complete -c migrate -n _shtab_migrate_using -l identity -xka "(__fish_complete_path (commandline -ct))" -d 'private key to log in with'
 complete -c migrate -n _shtab_migrate_using -l port -x -d 'port of HOST'"'"'s sshd'
+complete -c migrate -n _shtab_migrate_using -l no-config -d 'look at no configuration file'
 complete -c migrate -n _shtab_migrate_using -l report -xka "(__fish_complete_path (commandline -ct))" -d 'write a timeline of it to FILE, .html or .svg'
 complete -c migrate -n _shtab_migrate_using -l recover -d 'undo or explain what a migration that died left on this host'
 complete -c migrate -n _shtab_migrate_using -l resume -x -d 'with --recover: let the process go on here'

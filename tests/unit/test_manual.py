@@ -6,11 +6,12 @@ import filecmp
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from migrate import doctor, errors
+from migrate import arguments, doctor, errors, settings
 from migrate.criu import plugin_command, setup
 from migrate.destination import usage
 from migrate.lab import arguments as lab
@@ -28,6 +29,7 @@ PAGES = {
     "plugin/manual/tcpcp.1": cli.EXITS,
     "plugin/manual/tcpcp-helper.8": helper.EXITS,
 }
+CONFIGURATION = "manual/migrate.conf.5"
 #: Words of a command that have options, or a help, of their own.
 UNDER = {
     "migrate": [["plugin"], ["plugin", "install"], ["doctor"]],
@@ -57,7 +59,7 @@ def test_every_command_has_a_page() -> None:
         name for text in told for name in re.findall(r"^    ([\w-]+) = \w+[\w.]*:main$", text, re.MULTILINE)
     }
     assert {Path(page).stem for page in PAGES} == {*names, "migrate-lab"}
-    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("**/manual/*.[1-9]")} == {*PAGES}
+    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("**/manual/*.[1-9]")} == {*PAGES, CONFIGURATION}
 
 
 def test_they_are_as_they_are_made(tmp_path: Path) -> None:
@@ -92,18 +94,31 @@ def test_the_statuses_of_what_takes_the_place_of_a_process() -> None:
             )
 
 
+def test_all_that_may_be_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option is there, and the example is a file that is taken."""
+    text = shown(CONFIGURATION)
+    assert [key for key in settings.OPTIONS if not re.search(rf"^ +{key} = ", text, re.MULTILINE)] == []
+    example = textwrap.dedent(text.partition("EXAMPLE\n")[2].partition("SEE ALSO")[0])
+    (tmp_path / "config.toml").write_text(example)
+    monkeypatch.setattr(settings, "SYSTEM", tmp_path / "config.toml")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options, said = settings.parsed(arguments.parser, ["42", "root@b.example"], settings.host_of)
+    assert (options.port, options.transport, options.max_gap) == ("2222", "ssh", "5")
+    assert said.before == (("/usr/local/bin/drain", "web"),)
+
+
 def test_no_status_is_forgotten() -> None:
     assert {*errors.MEANS} == {*errors.Exit}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, CONFIGURATION])
 def test_nothing_is_wrong_with_a_page(page: str) -> None:
     lint = ["mandoc", "-Tlint", "-W", "warning", str(ROOT / page)]
     done = subprocess.run(lint, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, CONFIGURATION])
 def test_groff_has_nothing_to_say(page: str) -> None:
     command = ["groff", "-man", "-Tutf8", "-ww", "-z", str(ROOT / page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
