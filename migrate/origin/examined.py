@@ -46,7 +46,6 @@ def _told(met: Met) -> pb.HostInventory:
 
     :raises MigrateError: it does not say.
     """
-    met.machine.make_ready("check")
     met.link.send(pb.ProcessInventory())
     told: pb.HostInventory = met.link.expect(pb.HostInventory, timeout_s=limits.ANSWER_S)
     message_checks.check(told)

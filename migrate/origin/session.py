@@ -66,10 +66,12 @@ def opened(request: Request, account: Account, container: Container | None = Non
     :raises TransportError, ProtocolError: there is no agent.
     """
     settle.clear_the_way(request.pid, account.note)
-    migration_id = account.report.trace.id
+    migration_id, machine = account.report.trace.id, Machine()
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):
-            met = stack.enter_context(greeted(request, migration_id, logged=not request.check))
+            met = stack.enter_context(
+                greeted(request, migration_id, Rules(machine), logged=not request.check)
+            )
             if met.hello.logged:
                 account.report.trace.logs["destination"] = str(place.log(migration_id))
             log.tell("connected", host=met.hello.hostname, version=met.hello.version, agent=request.way.agent)
@@ -78,7 +80,7 @@ def opened(request: Request, account: Account, container: Container | None = Non
             request,
             account,
             migration_id,
-            met.machine,
+            machine,
             met.watch,
             met.link,
             met.reach,
@@ -92,11 +94,10 @@ def opened(request: Request, account: Account, container: Container | None = Non
 class Met:
     """An agent that has said hello, as :func:`greeted` meets it.
 
-    :ivar machine, watch, link, reach, ends: as in :class:`Session`.
+    :ivar watch, link, reach, ends: as in :class:`Session`.
     :ivar hello: what it said.
     """
 
-    machine: Machine
     watch: Watch
     link: Link
     reach: Reach
@@ -105,9 +106,12 @@ class Met:
 
 
 @contextlib.contextmanager
-def greeted(request: Request, migration_id: str, *, logged: bool) -> Iterator[Met]:
+def greeted(
+    request: Request, migration_id: str, rules: Rules | None = None, *, logged: bool
+) -> Iterator[Met]:
     """An agent on the destination, which ends with the ``with`` block; nothing else has been asked of it.
 
+    :param rules: of the migration, if it is one.
     :param logged: whether it is to keep a log.
     :raises Refused: it speaks no protocol of ours.
     :raises TransportError, ProtocolError: there is none.
@@ -116,15 +120,14 @@ def greeted(request: Request, migration_id: str, *, logged: bool) -> Iterator[Me
         reach = Reach.of(request)
         stream = transport.find(reach.transport).open(reach)
         stack.callback(stream.close)
-        watch, machine = Watch(), Machine()
-        rules = Rules(machine)
+        watch = Watch()
         link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch, rules=rules)
         stack.callback(link.close)
         link.send(_hello(migration_id, logged=logged))
         hello = _greeting(link, request)
         link.speak(speech.agreed(hello), hello.version)
         reach = reach.gone(sudo=stream.sudo, boot_id=hello.boot_id)
-        yield Met(machine, watch, link, reach, stream.ends, hello)
+        yield Met(watch, link, reach, stream.ends, hello)
 
 
 @contextlib.contextmanager
