@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs, as root on Debian: `make demo` and `make test`.
 # Each installs what is missing first.
-.PHONY: setup setup-containers demo test test-containers test-vm test-vm-all vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto clean chaos chaos-moves
+.PHONY: setup setup-containers demo test test-containers test-vm test-vm-all vagrant-box vagrant-test bench fuzz unit facts facts-all lab-tests lint format proto manual clean chaos chaos-moves
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -109,6 +109,10 @@ format: setup
 
 proto: setup
 	@tools/proto
+
+# Manual pages, and what shells complete.
+manual: setup
+	@$(PYTHON) tools/manual.py
 
 clean:
 	rm -rf .venv build plugin/build *.egg-info plugin/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,21 +7,19 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits
-from migrate.errors import UsageError
+from migrate import limits, reached
+from migrate.errors import MEANS, UsageError
 from migrate.request import (
-    AGENT,
     MEMORY,
     SWITCH,
-    TRANSPORT,
 )
+from tcpcp import exit_status
 from tcpcp.version import VERSION
 
 STOP_AT = "MIGRATE_STOP_AT"
 
-_EPILOG = """\
-Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
-process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
+_EPILOG = f"""\
+{exit_status.sentence(MEANS)}
 
 Every migration leaves a log in /var/log/migrate/ID on both hosts, for 30 days and at most 200 of them
 (MIGRATE_LOG_DAYS, MIGRATE_LOGS), and one line in the system's log.
@@ -33,11 +31,12 @@ _USAGE = (
     "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
     "       migrate --forwards [--end ID]\n"
     "       migrate ps [--json]\n"
+    "       migrate doctor [options] [HOST]\n"
     "       migrate plugin install|status|uninstall"
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises instead of leaving the program."""
 
     def error(self, message: str) -> NoReturn:
@@ -46,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """What reads the words; it raises UsageError where they make no sense."""
-    made = _Parser(
+    made = Parser(
         prog="migrate",
         usage=_USAGE,
         description="Move the process PID, its children and all their TCP connections to HOST.",
@@ -74,24 +73,11 @@ def parser() -> argparse.ArgumentParser:
         help="what is sent of it while the process runs (default: %(default)s, in rounds); none: all in the freeze",
     )
     _add_limits(add)
-    _add_way(add)
+    reached.add(add)
     add("--report", metavar="FILE", default="", help="write a timeline of it to FILE, .html or .svg")
     _add_recover(add)
     add("--stop-at", metavar="STATE", default=os.environ.get(STOP_AT, ""), help=argparse.SUPPRESS)
     return made
-
-
-def _add_way(add: Callable[..., object]) -> None:
-    """How HOST is reached."""
-    add(
-        "--transport",
-        metavar="KIND",
-        default=TRANSPORT,
-        help="how HOST is reached (%(default)s); ssh: by your own ssh program, with all that it can",
-    )
-    add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
-    add("--identity", metavar="FILE", default="", help="private key to log in with")
-    add("--port", metavar="N", help="port of HOST's sshd")
 
 
 def _add_whom(add: Callable[..., object]) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from migrate import arguments, environment, host_name, interrupt, problems, wanted
+from migrate import arguments, environment, hooks, host_name, interrupt, problems, settings, wanted
 from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
 from migrate.events import log
 from migrate.report import file as report_file
@@ -48,7 +48,9 @@ def main(
             return _plugin(words[1:])
         if words[:1] == ["ps"]:
             return _ps(words[1:])
-        options = arguments.parser().parse_intermixed_args(words)
+        if words[:1] == ["doctor"]:
+            return _doctor(words[1:])
+        options, said = settings.parsed(arguments.parser, words, settings.host_of)
         asked = wanted.request(options)
     except UsageError as error:
         return _usage(error, json_lines="--json" in words)
@@ -56,9 +58,10 @@ def main(
         return _forwards(asked)
     with interrupt.handled(last=argv is None):
         if isinstance(asked, SeveralRequest):
-            status = _several(asked, options, run)
+            status = _several(asked, options, said, run)
         else:
-            status = _told(asked, options, run, run_recover).exit_status
+            one = _as_configured(run or _migrate, said)
+            status = _told(asked, options, one, run_recover).exit_status
     _close_stdout()
     return int(status)
 
@@ -66,7 +69,7 @@ def main(
 def _told(
     asked: Request | RecoverRequest,
     options: argparse.Namespace,
-    run: Run | None,
+    run: Run,
     run_recover: RunRecover | None = None,
 ) -> Report:
     """Make the one call, and tell the user how it ended."""
@@ -81,19 +84,23 @@ def _told(
     return report
 
 
-def _several(asked: SeveralRequest, options: argparse.Namespace, run: Run | None) -> Exit:
+def _several(
+    asked: SeveralRequest, options: argparse.Namespace, said: settings.Settings, run: Run | None
+) -> Exit:
     """Make a call for each, and tell how each ended, and all."""
     # Here, as the driver itself.
     from migrate.origin import several
     from migrate.report import summary
 
     def call(request: Request, subject: Subject | None, refused: Refused | None) -> Report:
+        def refuse(asked: Request, observer: ui.Observer) -> Report:
+            assert refused is not None
+            raise refused
+
         def one(asked: Request, observer: ui.Observer) -> Report:
-            if refused is not None:
-                raise refused
             return run(asked, observer) if run is not None else _migrate(asked, observer, subject)
 
-        return _told(request, options, one)
+        return _told(request, options, _as_configured(one, said) if refused is None else refuse)
 
     lines = several.run(asked, call)
     with contextlib.suppress(OSError):
@@ -105,7 +112,7 @@ def _several(asked: SeveralRequest, options: argparse.Namespace, run: Run | None
 
 
 def _run(
-    asked: Request | RecoverRequest, observer: ui.Observer, run: Run | None, run_recover: RunRecover | None
+    asked: Request | RecoverRequest, observer: ui.Observer, run: Run, run_recover: RunRecover | None
 ) -> Report:
     """Make the one call. What escapes it did so before anything was frozen: that is the driver's promise."""
     try:
@@ -116,7 +123,7 @@ def _run(
         if cramped := environment.problems():
             remedy = "Raise the hard limit: ulimit -H."
             raise Refused([Reason("host-problem", "origin", text, remedy) for text in cramped])
-        return (run or _migrate)(asked, observer)
+        return run(asked, observer)
     except Exception as error:
         error = _missing(error) if isinstance(error, ImportError) else error
         report = Report(outcome=Outcome.UNTOUCHED)
@@ -130,6 +137,19 @@ def _run(
             assert report.error is not None
             report.error = problems.as_bug(report.error)
         return report
+
+
+def _as_configured(run: Run, said: settings.Settings) -> Run:
+    """*run*, with the hooks of the configuration around it; a check says what is in force of it instead."""
+
+    def called(asked: Request, observer: ui.Observer) -> Report:
+        if not asked.check:
+            hooks.before(said.before, asked)
+        report = run(asked, observer)
+        report.notes += said.lines if asked.check else hooks.after(said.after, asked, report.as_json())
+        return report
+
+    return called
 
 
 def _missing(error: ImportError) -> Exception:
@@ -166,6 +186,12 @@ def _ps(words: Sequence[str]) -> int:
     from migrate.origin import ps
 
     return ps.main(words)
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from migrate import doctor
+
+    return doctor.main(words)
 
 
 def _recover(asked: RecoverRequest) -> Report:

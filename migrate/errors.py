@@ -31,6 +31,18 @@ class Exit(enum.IntEnum):
     BUG = 70
 
 
+#: The same in the words of the help and of the manual.
+MEANS: dict[int, str] = {
+    Exit.MOVED: "moved (or the check passed)",
+    Exit.USAGE: "wrong arguments",
+    Exit.UNTOUCHED: "nothing was touched",
+    Exit.ROLLED_BACK: "rolled back: the process runs on here",
+    Exit.IN_DOUBT: "in doubt: do what the report says",
+    Exit.ENDED: "it has ended",
+    Exit.BUG: "a bug",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What is told of an error, to the other host and to the user, as text, JSON and drawing.

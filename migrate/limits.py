@@ -137,6 +137,7 @@ UNSWITCHED_QUIET_S = _limit(
 UNSWITCHED_S = _limit("UNSWITCHED_S", 30, "with --switch none: packets that come to the origin, in all")
 LOG_CLOSE_S = _limit("LOG_CLOSE_S", 2, "writing the last events of the log: lost")
 LOG_KEPT_S = _limit("LOG_KEPT_S", 30 * 86400, "keeping the log of a migration, MIGRATE_LOG_DAYS: removed")
+HOOK_S = _limit("HOOK_S", 60, "a hook of the configuration: killed; before the move it is refused")
 SHOW_S = _limit("SHOW_S", 30, "whoever reads what is shown: shown no further")
 
 

@@ -4,7 +4,7 @@ Before COMMIT is sent every step that was begun is undone in reverse order and t
 it was. From there on nothing may make the origin's copy run again by itself: what cannot be finished is
 IN_DOUBT, until the destination has said that it runs there, or that it does not and will not.
 
-``python -m migrate.machine`` prints the table for people, as the README shows it.
+``python -m migrate.machine`` prints the table for people, as docs/migration.md shows it.
 """
 
 from __future__ import annotations

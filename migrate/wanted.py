@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from migrate import memory, switch, transport, words
+from migrate import memory, reached, switch, words
 from migrate.report import file as report_file
-from migrate.request import Along, ForwardsRequest, Named, RecoverRequest, Request, SeveralRequest, Way
+from migrate.request import Along, ForwardsRequest, Named, RecoverRequest, Request, SeveralRequest
 from migrate.ssh import host
 
 
@@ -73,7 +73,7 @@ def _one(options: argparse.Namespace, pid: int, named: Named, host: str) -> Requ
         memory=words.known("--memory", options.memory, memory.OWN, lambda: [*memory.OWN]),
         timeout_s=words.seconds("--timeout", options.timeout),
         max_gap_s=words.seconds("--max-gap", options.max_gap),
-        way=_way(options),
+        way=reached.way(options),
         report_file=options.report and report_file.check(options.report),
         stop_at=options.stop_at,
     )
@@ -88,15 +88,6 @@ def _along(options: argparse.Namespace) -> Along:
         leave_supervisor=options.leave_supervisor,
         addresses=tuple(dict.fromkeys(map(words.address, options.address))),
         no_address=_no_address(options),
-    )
-
-
-def _way(options: argparse.Namespace) -> Way:
-    return Way(
-        transport=words.known("--transport", options.transport, transport.OWN, transport.names),
-        agent=words.word("--agent", options.agent),
-        identity=options.identity,
-        port=None if options.port is None else words.number("--port", options.port, 65535),
     )
 
 

@@ -32,7 +32,7 @@ def build(tree: Path, out: Path) -> dict[str, Path]:
     """Both wheels, by the name of the package inside, built of a copy in *tree*."""
     for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md"):
         shutil.copy(ROOT / name, tree)
-    for name in ("migrate", "plugin"):
+    for name in ("migrate", "plugin", "manual"):
         shutil.copytree(ROOT / name, tree / name, ignore=NO_SOURCES)
     words = (*PIP, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w")
     run(*words, out, tree, tree / "plugin")

@@ -14,11 +14,13 @@ from typing import NoReturn
 
 from migrate.criu import configuration, crun
 from migrate.errors import Exit, UsageError
+from tcpcp import exit_status
 from tcpcp.criu import hook
 
 #: Of systemd, where it runs.
 _RUNNING = Path("/run/systemd/system")
 _DONE = 0
+EXITS = {0: "done", 2: "wrong arguments", 3: "it is not installed, does not work, or could not be done"}
 UNIT = "tcpcp-criu.service"
 UNITS = Path("/etc/systemd/system")
 _TEXT = """\
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         prog="migrate plugin",
         description="From then on podman container checkpoint and restore, runc checkpoint and restore keep TCP"
         " connections: by CRIU's hooks, on both hosts.",
+        epilog=exit_status.sentence(EXITS),
         allow_abbrev=False,
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="install|status|uninstall")

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migrate import standard_streams
+from tcpcp import exit_status
+from tcpcp.version import VERSION
+
+if TYPE_CHECKING:  # loaded when words are read; whoever runs CRIU loads this file
+    import argparse
 
 _SCRIPT = Path(__file__).with_name("criu-prefix")
-_USAGE = """\
-usage: migrate-criu [PREFIX]
-
-Install CRIU and pycriu into PREFIX (default: %s) from Debian's testing suite, and link
-them to where this migrate looks: %s. Needs apt-get and patchelf.
-"""
+EXITS = {0: "done", 1: "it could not be done", 2: "wrong arguments"}
 
 
 def default_prefix() -> Path:
@@ -47,16 +48,31 @@ def link(prefix: Path, program: Path, site: Path) -> None:
     (site / "pycriu.pth").write_text(f"{prefix / 'python'}\n")
 
 
+def parser() -> argparse.ArgumentParser:
+    """What reads the words."""
+    import argparse
+
+    made = argparse.ArgumentParser(
+        prog="migrate-criu",
+        description="Install CRIU and pycriu into PREFIX from Debian's testing suite, and link them to where this"
+        " migrate looks: beside its command, and into its Python. Needs apt-get and patchelf.",
+        epilog=exit_status.sentence(EXITS),
+    )
+    made.add_argument("--version", action="version", version=f"migrate-criu {VERSION}")
+    made.add_argument(
+        "prefix",
+        metavar="PREFIX",
+        nargs="?",
+        default=default_prefix(),
+        help="a directory; default: criu in the virtual environment, where there is none /opt/migrate-criu",
+    )
+    return made
+
+
 def main(argv: list[str] | None = None) -> int:
-    """The command; 0, 1 if it could not be done, or 2 for wrong arguments."""
+    """The command; see :data:`EXITS`. Wrong usage exits itself."""
     standard_streams.open_closed()
-    words = sys.argv[1:] if argv is None else argv
-    if len(words) > 1 or any(word.startswith("-") for word in words):
-        helped = words in (["-h"], ["--help"])
-        text = _USAGE % (default_prefix(), program_link())
-        print(text, end="", file=sys.stdout if helped else sys.stderr)
-        return 0 if helped else 2
-    prefix = Path(words[0] if words else default_prefix()).absolute()
+    prefix = Path(parser().parse_args(argv).prefix).absolute()
     prefix.parent.mkdir(parents=True, exist_ok=True)
     if subprocess.run(["bash", str(_SCRIPT), str(prefix)], stdin=subprocess.DEVNULL).returncode:
         return 1

@@ -185,7 +185,7 @@ def _tell(link: Link, error: MigrateError) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``migrate-agent``: takes no arguments but ``--version``; with ``--gateway`` see there."""
+    """``migrate-agent``: takes no arguments but ``--version`` and ``--help``; with ``--gateway`` see there."""
     closed = environment.prepare(again=argv is None)
     log.called("migrate-agent")
     arguments = sys.argv[1:] if argv is None else argv
@@ -193,6 +193,11 @@ def main(argv: list[str] | None = None) -> int:
         from migrate.switch.route import gateway
 
         return gateway.main(arguments[1:])
+    if arguments in (["--help"], ["-h"]):
+        from migrate.destination import usage
+
+        usage.parser().print_help()
+        return 0
     if arguments == ["--version"]:
         print(VERSION)
         return 0

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from tcpcp import exit_status
+
 USES = (
     "migrate-lab [--vm] [--name NAME] up | down | status [--json]",
     "migrate-lab [--vm] [--name NAME] exec HOST -- CMD [ARG ...]",
@@ -23,6 +25,15 @@ VERBS = {
     "power": "cut a machine's power, or switch it on again",
 }
 OF_A_HOST = ("exec", "shell", "spawn", "power")
+#: Those of exec and shell are else the command's own.
+EXITS = {
+    0: "done",
+    1: "the lab cannot be brought up or down, or (status) is not up",
+    2: "wrong arguments",
+    125: "of exec, spawn and shell: there is no such lab or log",
+    126: "the command cannot be executed",
+    127: "the command was not found; else that of the command itself",
+}
 #: What machines are made of, said to ``up`` alone: option, what its values are called.
 OF_UP = {"kernel": "VERSION", "cpu": "MODEL", "clock": "SECONDS", "arch": "ARCHITECTURE"}
 
@@ -39,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage=usage(),
         description="Four hosts in namespaces of this machine, or with --vm four machines under QEMU: origin, "
         "destination, gateway, peer (neighbour is peer's second leg; segment holds the bridges).",
+        epilog=exit_status.sentence(EXITS),
     )
     parser.add_argument("--vm", action="store_true", help="machines with kernels of their own, by QEMU")
     for option, what in OF_UP.items():
@@ -53,15 +65,15 @@ def make_parser() -> argparse.ArgumentParser:
     for verb, text in VERBS.items():
         command = commands.add_parser(verb, usage=usage(verb), help=text, description=text)
         if verb == "status":
-            command.add_argument("--json", action="store_true")
+            command.add_argument("--json", action="store_true", help="as one JSON object")
         if verb in OF_A_HOST:
-            command.add_argument("host", metavar="HOST")
+            command.add_argument("host", metavar="HOST", help="which host of the lab")
         if verb == "spawn":
             command.add_argument(
                 "--log", metavar="FILE", help="the host's file for its output (default: /dev/null)"
             )
         if verb == "power":
-            command.add_argument("state", choices=("on", "off"))
+            command.add_argument("state", choices=("on", "off"), help="what it shall be")
     return parser
 
 

@@ -66,26 +66,68 @@ def opened(request: Request, account: Account, container: Container | None = Non
     :raises TransportError, ProtocolError: there is no agent.
     """
     settle.clear_the_way(request.pid, account.note)
+    migration_id, machine = account.report.trace.id, Machine()
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):
-            reach = Reach.of(request)
-            stream = transport.find(reach.transport).open(reach)
-            stack.callback(stream.close)
-            watch, migration_id = Watch(), account.report.trace.id
-            machine = Machine()
-            rules = Rules(machine)
-            link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch, rules=rules)
-            stack.callback(link.close)
-            link.send(_hello(migration_id, logged=not request.check))
-            greeting = _greeting(link, request)
-            link.speak(speech.agreed(greeting), greeting.version)
-            if greeting.logged:
+            met = stack.enter_context(
+                greeted(request, migration_id, Rules(machine), logged=not request.check)
+            )
+            if met.hello.logged:
                 account.report.trace.logs["destination"] = str(place.log(migration_id))
-            log.tell("connected", host=greeting.hostname, version=greeting.version, agent=request.way.agent)
-            reach = reach.gone(sudo=stream.sudo, boot_id=greeting.boot_id)
-            ends = stream.ends
-        files = _files(request, link, watch, account.observer)
-        yield Session(request, account, migration_id, machine, watch, link, reach, ends, files, container)
+            log.tell("connected", host=met.hello.hostname, version=met.hello.version, agent=request.way.agent)
+        files = _files(request, met.link, met.watch, account.observer)
+        yield Session(
+            request,
+            account,
+            migration_id,
+            machine,
+            met.watch,
+            met.link,
+            met.reach,
+            met.ends,
+            files,
+            container,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """An agent that has said hello, as :func:`greeted` meets it.
+
+    :ivar watch, link, reach, ends: as in :class:`Session`.
+    :ivar hello: what it said.
+    """
+
+    watch: Watch
+    link: Link
+    reach: Reach
+    ends: tuple[str, str]
+    hello: pb.Hello
+
+
+@contextlib.contextmanager
+def greeted(
+    request: Request, migration_id: str, rules: Rules | None = None, *, logged: bool
+) -> Iterator[Met]:
+    """An agent on the destination, which ends with the ``with`` block; nothing else has been asked of it.
+
+    :param rules: of the migration, if it is one.
+    :param logged: whether it is to keep a log.
+    :raises Refused: it speaks no protocol of ours.
+    :raises TransportError, ProtocolError: there is none.
+    """
+    with contextlib.ExitStack() as stack:
+        reach = Reach.of(request)
+        stream = transport.find(reach.transport).open(reach)
+        stack.callback(stream.close)
+        watch = Watch()
+        link = Link(stream, role="destination", explain=stream.explain, checkpoint=watch, rules=rules)
+        stack.callback(link.close)
+        link.send(_hello(migration_id, logged=logged))
+        hello = _greeting(link, request)
+        link.speak(speech.agreed(hello), hello.version)
+        reach = reach.gone(sudo=stream.sudo, boot_id=hello.boot_id)
+        yield Met(watch, link, reach, stream.ends, hello)
 
 
 @contextlib.contextmanager

@@ -9,19 +9,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tcpcp import standard_streams
+from tcpcp import exit_status, standard_streams
 from tcpcp.errors import CodecError, TcpcpError
 from tcpcp.record import codec, text
 from tcpcp.record.ici import Ici
 from tcpcp.version import VERSION
+
+EXITS = {
+    0: "done, all images were good",
+    1: "an image was not, or could not be read, or its contents not be written; or tidying up was not permitted",
+    2: "wrong arguments",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     :param argv: arguments without the program's name; None: those of the process.
-    :return: exit status: 0 all images were good, 1 one was not, or could not be read, or what is in it not be
-        written, or the kernel does not let us tidy up. Wrong usage exits 2.
+    :return: exit status, see :data:`EXITS`. Wrong usage exits itself.
     """
     standard_streams.open_closed()
     args = _parser().parse_args(argv)
@@ -38,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tcpcp", description="Look at images of TCP connections.")
+    parser = argparse.ArgumentParser(
+        prog="tcpcp", description="Look at images of TCP connections.", epilog=exit_status.sentence(EXITS)
+    )
     parser.add_argument("--version", action="version", version=f"tcpcp {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     show = commands.add_parser("show", help="print the connections in ICI images")

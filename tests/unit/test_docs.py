@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from migrate import arguments
+from migrate.errors import Exit
+from migrate.states import Outcome
+
 HERE = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted({*HERE.glob("*.md"), *HERE.glob("docs/*.md"), *HERE.glob("*/README.md")})
 CONTRIBUTING = HERE / "CONTRIBUTING.md"
@@ -47,6 +51,60 @@ def test_what_is_to_be_touched_is_there() -> None:
     )
     assert [name for name in names if not (HERE / name).exists()] == []
     assert len(names) > 20
+
+
+def anchors(document: Path) -> set[str]:
+    """Of its headings, as they are made of them where it is read."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(HERE)))
+def test_what_is_linked_is_there(document: Path) -> None:
+    """Files, and headings in them."""
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            wrong.append(link)
+    assert wrong == []
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table whose first column is called *heading*."""
+    (table,) = re.findall(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def test_the_first_screens_of_the_readme() -> None:
+    """What it is, six lines, two commands, two hosts of one's own, what is refused first: before all else."""
+    text = (HERE / "README.md").read_text()
+    assert len(text.splitlines()) <= 160
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[:4] == ["Try it", "On two hosts of your own", "The commands", "What is supported"]
+    told = (HERE / "tools/demo.py").read_text() + (HERE / "migrate/report/text.py").read_text()
+    shown = re.findall(r"^      (\w+) {3,}", text, re.MULTILINE)
+    assert shown == ["frozen", "connections", "increments", "reconnected"]
+    assert [one for one in shown if f'"{one}"' not in told and f"  {one} " not in told] == []
+
+
+def test_what_is_refused_first_is_a_reason_that_there_is() -> None:
+    """By its code, and with options that there are."""
+    code = "".join(path.read_text() for path in (HERE / "migrate/checks").glob("*.py"))
+    options = arguments.parser().format_help()
+    found = rows((HERE / "README.md").read_text(), "Reason")
+    names = [name for row in found for name in re.findall(r"`([a-z-]+)`", row[0])]
+    assert len(names) > 5
+    assert [name for name in names if f'"{name}"' not in code] == []
+    assert [one for row in found for one in re.findall(r"`(--[a-z-]+)", row[2]) if one not in options] == []
+
+
+def test_the_exit_statuses_of_the_readme() -> None:
+    table = rows((HERE / "README.md").read_text(), "Status")
+    found = {int(row[0]): row[1] for row in table}
+    assert {*found} == {int(one) for one in Exit}
+    assert {found[one] for one in found if found[one]} == {one.value for one in Outcome}
 
 
 def parts(text: str) -> dict[str, str]:

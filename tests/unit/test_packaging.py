@@ -135,6 +135,27 @@ def test_the_driver_without_criu(driver: Path) -> None:
     assert run(driver / "migrate-lab", "--help").startswith("usage: migrate-lab [--vm]")
 
 
+def test_the_manual_and_the_completion_are_where_they_are_looked_for(driver: Path) -> None:
+    """Beside the directory of programs, whose man and bash-completion find them without being told."""
+    share = driver.parent / "share"
+    names = {
+        name.name: ROOT / folder
+        for folder in ("manual", "plugin/manual")
+        for name in (ROOT / folder / "bash").iterdir()
+    }
+    for name, folder in names.items():
+        (page,) = share.glob(f"man/man[18]/{name}.*")
+        assert page.read_text() == (folder / page.name).read_text()
+        assert (share / "bash-completion/completions" / name).read_text() == (
+            folder / "bash" / name
+        ).read_text()
+        for made in (f"zsh/site-functions/_{name}", f"fish/vendor_completions.d/{name}.fish"):
+            assert (share / made).exists()
+    assert {*names} == {"migrate", "migrate-agent", "migrate-criu", "migrate-lab", "tcpcp", "tcpcp-helper"}
+    found = run("env", f"PATH={driver}:/usr/bin:/bin", "man", "-w", "migrate")
+    assert found.strip() == str(share / "man/man1/migrate.1")
+
+
 def test_what_migrate_criu_links(driver: Path, tmp_path: Path) -> None:
     """As after its download, which tools/setup does: this Python finds CRIU and pycriu."""
     (tmp_path / "bin").mkdir()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tcpcp import standard_streams
+from tcpcp import exit_status, standard_streams
 from tcpcp.helper import room
 from tcpcp.helper.bounds import Bounds
 from tcpcp.helper.client import DEFAULT_PATH
@@ -18,12 +18,14 @@ from tcpcp.helper.protocol import HelperError
 from tcpcp.helper.server import Server, inherited, listen
 from tcpcp.version import VERSION
 
+EXITS = {0: "it was ended by a signal", 1: "it could not begin", 2: "wrong arguments"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command until SIGTERM.
 
     :param argv: arguments without the program's name; None: those of the process.
-    :return: exit status: 0 it was ended by a signal, 1 it could not begin. Wrong usage exits 2.
+    :return: exit status, see :data:`EXITS`. Wrong usage exits itself.
     """
     standard_streams.open_closed()
     parser = _parser()
@@ -45,16 +47,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tcpcp-helper", description="Pass TCP connections for users without CAP_NET_ADMIN."
+        prog="tcpcp-helper",
+        description="Pass TCP connections for users without CAP_NET_ADMIN.",
+        epilog=exit_status.sentence(EXITS),
     )
     parser.add_argument("--version", action="version", version=f"tcpcp {VERSION}")
     grant = "NAME[:PORT,FIRST-LAST,...,options]"
     parser.add_argument("--user", action="append", default=[], metavar=grant, help="who may ask, and claim")
     parser.add_argument("--group", action="append", default=[], metavar=grant, help="likewise, its members")
-    parser.add_argument("--socket", default=DEFAULT_PATH, metavar="PATH", help="default: %(default)s")
-    parser.add_argument("--mode", type=_told(_mode), default=0o660, help="of it; default: 0660")
-    parser.add_argument("--socket-owner", type=_told(_uid), default=-1, metavar="USER")
-    parser.add_argument("--socket-group", type=_told(_gid), default=-1, metavar="GROUP")
+    parser.add_argument(
+        "--socket", default=DEFAULT_PATH, metavar="PATH", help="where programs ask; default: %(default)s"
+    )
+    parser.add_argument("--mode", type=_told(_mode), default=0o660, help="mode of that socket; default: 0660")
+    parser.add_argument(
+        "--socket-owner", type=_told(_uid), default=-1, metavar="USER", help="who owns that socket"
+    )
+    parser.add_argument(
+        "--socket-group", type=_told(_gid), default=-1, metavar="GROUP", help="whose group it has"
+    )
     for name, value in zip(Bounds._fields, Bounds(), strict=True):
         option = f"--max-{name.replace('_', '-')}"
         parser.add_argument(

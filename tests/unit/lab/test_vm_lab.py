@@ -350,9 +350,9 @@ def test_every_command_of_the_project_is_in_the_machines() -> None:
             assert f"{name} = {module}:main" in text
 
 
-def test_the_commands_of_the_readme_can_be_typed_as_they_stand() -> None:
+def test_the_commands_of_the_document_can_be_typed_as_they_stand() -> None:
     """The first lines of what it shows of the lab make the commands, and have them found."""
-    text = (root.PROJECT / "README.md").read_text()
+    text = (root.PROJECT / "docs/labs.md").read_text()
     block = next(one for one in text.split("\n\n") if "    migrate-lab --vm " in one)
     commands = [line.partition("#")[0].strip() for line in block.splitlines()]
     assert commands[:2] == ["tools/setup vm", 'PATH="$PWD/.venv/bin:$PATH"']

@@ -29,7 +29,7 @@ from tests.unit.test_shape import MOST_ATTRIBUTES, stored
 MADE_BY = {"_restore_message": "restore", "_hello": "hello", "message": "restore", "process": "process"}
 #: Where else than in its stage's class a step is taken.
 ELSEWHERE: dict[str, list[Any]] = {
-    "connect": [session.opened, session._greeting],
+    "connect": [session.opened, session.greeted, session._greeting],
     "check": [plan_.check],
     "prepare": [prepare._prepare],
     "freeze": [Attempt.freeze],
