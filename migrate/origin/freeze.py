@@ -44,6 +44,7 @@ class Prepared(Stage):
         move.patience.begin_gap()
         ready.guardian.expect_end(move.patience.gap_until)
         attempt, lease = self.attempt, ready.packets.lease
+        known, why = attempt.epolls_known, ""
         lease.let_inside(connect=True)
         for number in range(FREEZES):
             move.account.report.notes += ready.hold.prepare(self._tasks)
@@ -51,15 +52,18 @@ class Prepared(Stage):
             were_stopped = stopped(self._tasks())
             if number:
                 move.machine.again()
-                log.tell("retry", freeze=number + 1, why="a connection slipped in")
-                attempt = Attempt(move, ready.images, ready.hold)
+                log.tell("retry", freeze=number + 1, why=why)
+                attempt = Attempt(move, ready.images, ready.hold, epolls_known=known)
             going = attempt.freeze(ready.journal)
             tree = self._frozen(were_stopped)
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             inside = self._hold_inside(listeners) and number + 1 < INSIDE
+            why = "a connection slipped in"
             if not stages.accept_queues(listeners) and self._unowned.none_left():
-                return Frozen(ready, attempt, tree, going)
+                if attempt.may_dump(tree):
+                    return Frozen(ready, attempt, tree, going)
+                known, why = False, "an epoll watches what has another number now"
             # While the tree stands still: what it begins next shall not meet the filter.
             lease.let_inside(connect=inside)
             move.held.freeze.close()
