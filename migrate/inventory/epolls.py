@@ -13,7 +13,6 @@ watches for each answer: 8 ms for 1,000, 0.75 s for 10,000. :func:`say_all` find
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import socket
@@ -66,16 +65,25 @@ def say_all(pids: Iterable[int]) -> bool:
     Sockets need not be asked for: of each there is one open file, which its inode names. Of a tree that runs it
     is so only in this moment.
     """
-    largest = 0
-    for pid in pids:
-        with contextlib.suppress(proc.Gone, TcpcpError):
-            table = tree.descriptors(pid)
-            for fd in (one for one, target in table.items() if target == _EPOLL):
-                lines = _lines(proc.text(pid, f"fdinfo/{fd}"))
-                if not _says_all(pid, fd, lines, table):
-                    return False
-                largest = max(largest, len(lines))
-    return largest >= MANY
+    try:
+        return max((_largest(pid) for pid in pids), default=0) >= MANY
+    except (_Otherwise, proc.Gone, TcpcpError):  # of what cannot be looked at nothing is known
+        return False
+
+
+class _Otherwise(Exception):
+    """An epoll watches what is not what its number says."""
+
+
+def _largest(pid: int) -> int:
+    """How many the epoll watches that watches the most. :raises _Otherwise: one watches such a file."""
+    table, largest = tree.descriptors(pid), 0
+    for fd in (one for one, target in table.items() if target == _EPOLL):
+        lines = _lines(proc.text(pid, f"fdinfo/{fd}"))
+        if not _says_all(pid, fd, lines, table):
+            raise _Otherwise
+        largest = max(largest, len(lines))
+    return largest
 
 
 def _says_all(pid: int, fd: int, lines: list[list[str]], table: Mapping[int, str]) -> bool:

@@ -95,6 +95,10 @@ def test_a_kernel_that_does_not_answer(watching: Watching, monkeypatch: pytest.M
     assert not say_all()
 
 
+def test_one_that_cannot_be_looked_at(watching: Watching) -> None:
+    assert not epolls.say_all([os.getpid(), 1 << 30])
+
+
 def test_the_filter_answers_this_question_and_no_other() -> None:
     """Of a number that nothing has, and of two files that differ."""
     from migrate.criu import unasked
