@@ -127,14 +127,12 @@ class Worker:
         self._begun = BegunNote()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
-        command = [
+        before = [
             *starting.namespaced(avoid_pids),
             *starting.telling(epolls_known),
             *starting.entering(within),
-            path,
-            "swrk",
-            str(theirs.fileno()),
         ]
+        command = [*before, path, "swrk", str(theirs.fileno())]
         inherit = [theirs.fileno(), *inherit, *([within.descriptors["mnt"]] if within else [])]
         try:
             with theirs, with_personality(personality), own_namespace.children_in(within):

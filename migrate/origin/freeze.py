@@ -23,6 +23,7 @@ FREEZES = 5
 #: In so many of these, the first ones, programs of this host may connect until the tree is frozen: it may be the
 #: tree itself. In the others somebody else has been too quick for us, who can be held off.
 INSIDE = 3
+_SLIPPED_IN = "a connection slipped in"
 
 
 class Prepared(Stage):
@@ -59,11 +60,10 @@ class Prepared(Stage):
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             inside = self._hold_inside(listeners) and number + 1 < INSIDE
-            why = "a connection slipped in"
-            if not stages.accept_queues(listeners) and self._unowned.none_left():
-                if attempt.may_dump(tree):
-                    return Frozen(ready, attempt, tree, going)
-                known, why = False, "an epoll watches what has another number now"
+            why = self._again(listeners, attempt, tree)
+            if not why:
+                return Frozen(ready, attempt, tree, going)
+            known = known and why == _SLIPPED_IN
             # While the tree stands still: what it begins next shall not meet the filter.
             lease.let_inside(connect=inside)
             move.held.freeze.close()
@@ -72,6 +72,12 @@ class Prepared(Stage):
             " data that is still to be sent",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
+
+    def _again(self, listeners: list[int], attempt: Attempt, tree: FrozenTree) -> str:
+        """Why the tree has to go on once more; "" if it need not."""
+        if stages.accept_queues(listeners) or not self._unowned.none_left():
+            return _SLIPPED_IN
+        return "" if attempt.may_dump(tree) else "an epoll watches what has another number now"
 
     def _frozen(self, were_stopped: frozenset[int]) -> FrozenTree:
         """The tree, which CRIU holds."""
