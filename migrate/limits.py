@@ -83,6 +83,7 @@ INSIDE_S = _limit(
 
 # --- from the freeze on ----------------------------------------------------------------------------------
 
+GIVEN_BACK_S = _limit("GIVEN_BACK_S", 1, "memory that was held for CRIU, until it is given back: CRIU begins")
 FILTER_MARGIN_S = _limit(
     "FILTER_MARGIN_S", 60, "how much longer than its work a filter holds that nobody renews any more"
 )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from migrate.criu import mount_namespace
+from migrate.criu import mount_namespace, unasked
 from migrate.criu.own_namespace import Namespace
 
 #: Where CRIU's configuration has hooks of the plug-in's (:mod:`migrate.criu.configuration`) they do nothing for us.
@@ -44,6 +44,11 @@ def namespaced(avoid_pids: list[int] | None) -> list[str]:
     room = 1000
     last = max(avoid_pids) + 1 if max(avoid_pids) + room < pid_max else 300
     return [sys.executable, "-I", "-S", str(script), str(last)]
+
+
+def telling(epolls_known: bool) -> list[str]:
+    """The beginning of a command that need not ask what epolls watch."""
+    return [sys.executable, "-I", "-S", unasked.__file__] if epolls_known else []
 
 
 def entering(within: Namespace | None) -> list[str]:

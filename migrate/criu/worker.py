@@ -101,6 +101,7 @@ class Worker:
     :param mark: ``NAME=VALUE`` for its environment, by which its helpers can be found if it dies.
     :param inherit: further descriptors that CRIU gets, under their numbers.
     :param personality: for it and what it restores, None: ours; see :mod:`migrate.processes.surroundings`.
+    :param epolls_known: of a dump: all that epolls of the tree watch is what the number says, CRIU need not ask.
     :ivar heed: called again and again while we wait for CRIU; what it raises ends the wait.
     :ivar namespace_init: the init of that namespace as this host numbers it, or 0.
     :raises CriuError: the program is missing or cannot be started.
@@ -116,6 +117,7 @@ class Worker:
         mark: str = "",
         inherit: Sequence[int] = (),
         personality: int | None = None,
+        epolls_known: bool = False,
         heed: Callable[[], None] = nothing,
     ) -> None:
         self.role, self.heed = role, heed
@@ -126,13 +128,12 @@ class Worker:
         self._begun = BegunNote()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
-        command = [
+        before = [
             *starting.namespaced(avoid_pids),
+            *starting.telling(epolls_known),
             *starting.entering(within),
-            path,
-            "swrk",
-            str(theirs.fileno()),
         ]
+        command = [*before, path, "swrk", str(theirs.fileno())]
         inherit = [theirs.fileno(), *inherit, *([within.descriptors["mnt"]] if within else [])]
         try:
             with theirs, with_personality(personality), own_namespace.children_in(within):

@@ -22,6 +22,7 @@ class Errand:
     :param hello: the driver's; its name for the migration has been checked.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
     :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known. :ivar program: its name.
+    :ivar memory_bytes: what the tree had when it was looked at.
     :ivar container: what is moved, if it is one. :ivar entered: the network namespace of it, until we end.
     :ivar asked_by: who has asked for it there, if that is said.
     :ivar journalled: the kinds of entries that may be written for the message that is taken.
@@ -31,7 +32,7 @@ class Errand:
     def __init__(self, hello: pb.Hello, called_off: Callable[[], None] = nothing) -> None:
         self.migration_id, self.origin_host = hello.migration_id, hello.hostname
         self.asked_by, self.called_off = hello.asked_by, called_off
-        self.pid, self.program = 0, ""
+        self.pid, self.program, self.memory_bytes = 0, "", 0
         self.container = pb.Container()
         self.entered = contextlib.ExitStack()
         self.journalled = Column[type[Entry]](())
@@ -43,7 +44,7 @@ class Errand:
 
         :raises MigrateError: it cannot be entered.
         """
-        self.pid = process.root_pid
+        self.pid, self.memory_bytes = process.root_pid, process.memory_bytes
         self.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
         self.container = process.container
         if process.container.archive:  # one like that which is going to be made, empty

@@ -10,10 +10,12 @@ from typing import Any
 from migrate.criu import log, worker
 from migrate.destination import announced, built, still_free
 from migrate.destination.incoming import Incoming
+from migrate.destination.reserve import Reserve
 from migrate.destination.restored import Standing
 from migrate.destination.stage import Ready, Undoable
 from migrate.destination.tree import BuiltTree
 from migrate.errors import CriuError
+from migrate.files import images as image_files
 from migrate.files.taker import FileTaker
 from migrate.link.payloads import Connections, Piece
 from migrate.pb import session_pb2 as pb
@@ -37,6 +39,8 @@ class Prepared(Undoable):
         super().__init__(ready.trail)
         self._ready, self._images = ready, images
         self._files = FileTaker(ready.trail.journal)
+        self._reserve = Reserve(ready.errand.memory_bytes)
+        self.trail.first.callback(self._reserve.close)
 
     def watch(self) -> None:
         """See :class:`migrate.destination.stage.Stage`."""
@@ -49,6 +53,10 @@ class Prepared(Undoable):
         :raises MigrateError, TcpcpError: :meth:`undo` leaves nothing.
         """
         self._images.take(piece)
+        if image_files.is_ahead(piece.name):
+            self._reserve.arrived(len(piece.data))
+        else:  # the tree is frozen: there is time until the last one is here
+            self._reserve.let_go()
 
     def copied(self) -> None:
         """What was to be copied before the freeze is in its place: a runtime may read the bundle of its container.
@@ -91,6 +99,7 @@ class Prepared(Undoable):
         self.trail.first.callback(meanwhile.close)
         if not ready.errand.container.name:  # what CRIU makes in a container's own files goes with these
             self._images.note_ghosts(self.trail.journal)
+        self._reserve.close()
         if not ready.worker.own_numbers:
             built.free(_numbers_of(restore, ready.request.tids))
         still_free.require(listening, icis)

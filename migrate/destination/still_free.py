@@ -60,14 +60,17 @@ def _make_room(icis: Iterable[Ici]) -> None:
     The process's own has begun since, with the same client and the same port. With timestamps connect() takes the
     place by itself (net/ipv4/tcp_ipv4.c tcp_twsk_unique()); without them it does not.
     """
-    for ici in icis:
-        if ici.timestamp is not None:
-            continue
-        family = socket.AF_INET if len(ici.local.packed) == 4 else socket.AF_INET6
-        ends = (ici.local.packed, ici.local.port), (ici.peer.packed, ici.peer.port)
-        with contextlib.suppress(KernelError), socket.socket(family, socket.SOCK_STREAM) as asking:
-            if found := diag.lingering(asking, ends):
-                diag.forget(asking, ends, found)
+    wanted = [_place(ici) for ici in icis if ici.timestamp is None]
+    with contextlib.suppress(KernelError):
+        for number, ended in diag.ended(wanted):
+            with contextlib.suppress(KernelError):
+                diag.forget(wanted[number], ended)
+
+
+def _place(ici: Ici) -> diag.Wanted:
+    """Which one the kernel is asked about."""
+    interface = socket.if_nametoindex(ici.device) if ici.device else 0
+    return ((ici.local.packed, ici.local.port), (ici.peer.packed, ici.peer.port)), interface
 
 
 def _claim(one: Endpoint) -> TcpSocket:

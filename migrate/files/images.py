@@ -179,6 +179,11 @@ class Sender:
         return self._stop.is_set() and not self._finishing
 
 
+def is_ahead(name: str) -> bool:
+    """Whether the image *name* is of a level: it is sent before the freeze."""
+    return name.startswith("level-")
+
+
 class Receiver:
     """Writes chunks to *directory*. Names and offsets come from the network and are checked."""
 

@@ -12,7 +12,9 @@ from migrate import threads
 from migrate.criu import own_namespace
 from migrate.criu.worker import Options, Stage, Worker
 from migrate.errors import CriuError
+from migrate.inventory import epolls
 from migrate.journal.journal import Journal
+from migrate.origin.frozen import FrozenTree
 from migrate.origin.move import Move
 from migrate.origin.ready import Images
 from migrate.processes import identity, network
@@ -33,13 +35,15 @@ class Attempt:
     What it has is given back when what *move* holds of the freeze is: CRIU sees its answer missing, and the tree
     runs again. In doubt that does not happen, and CRIU may be left to who keeps the tree still.
 
+    :param epolls_known: CRIU need not ask what epolls watch, see :func:`migrate.inventory.epolls.say_all`; this is
+        looked at again when the tree is frozen.
     :ivar worker: CRIU.
     :ivar beside: a thread that runs already, for what is looked at while CRIU dumps: to start one takes a moment,
         for which CRIU would wait.
     """
 
-    def __init__(self, move: Move, images: Images, hold: Hold) -> None:
-        self._move, self._images = move, images
+    def __init__(self, move: Move, images: Images, hold: Hold, *, epolls_known: bool) -> None:
+        self._move, self._images, self.epolls_known = move, images, epolls_known
         self.beside = futures.ThreadPoolExecutor(1)
         move.ours.callback(self.beside.shutdown)
         threads.submit(self.beside, nothing)
@@ -73,7 +77,9 @@ class Attempt:
             if isinstance(self._move.plan.container, Podman):
                 # There podman starts CRIU outside of the container's network: what is restored is led into that.
                 stack.enter_context(network.home())
-            return Worker(inherit=inherit, heed=self._move.watch, within=within)
+            return Worker(
+                inherit=inherit, heed=self._move.watch, within=within, epolls_known=self.epolls_known
+            )
 
     def _put_away(self, hold: Hold) -> None:
         """Reap it; in doubt the tree stays held, perhaps by a CRIU that waits on without us."""
@@ -112,6 +118,10 @@ class Attempt:
         move = self._move
         move.plan.runtime.dump_options(opts, shell_job=move.plan.prepare.shell_job)
         opts.external.extend(f"unix[{one.inode}]" for one in move.plan.prepare.reconnections)
+
+    def may_dump(self, tree: FrozenTree) -> bool:
+        """Whether what CRIU does not ask is so of *tree*, which it has frozen."""
+        return not self.epolls_known or epolls.say_all(pid for pid, _ in tree.tasks)
 
     def dump(self, going: Generator[Stage, bool | None, None]) -> None:
         """Have CRIU write the images; the tree stays frozen, and CRIU waits.

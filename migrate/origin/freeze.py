@@ -23,6 +23,7 @@ FREEZES = 5
 #: In so many of these, the first ones, programs of this host may connect until the tree is frozen: it may be the
 #: tree itself. In the others somebody else has been too quick for us, who can be held off.
 INSIDE = 3
+_SLIPPED_IN = "a connection slipped in"
 
 
 class Prepared(Stage):
@@ -44,6 +45,7 @@ class Prepared(Stage):
         move.patience.begin_gap()
         ready.guardian.expect_end(move.patience.gap_until)
         attempt, lease = self.attempt, ready.packets.lease
+        known, why = attempt.epolls_known, ""
         lease.let_inside(connect=True)
         for number in range(FREEZES):
             move.account.report.notes += ready.hold.prepare(self._tasks)
@@ -51,15 +53,17 @@ class Prepared(Stage):
             were_stopped = stopped(self._tasks())
             if number:
                 move.machine.again()
-                log.tell("retry", freeze=number + 1, why="a connection slipped in")
-                attempt = Attempt(move, ready.images, ready.hold)
+                log.tell("retry", freeze=number + 1, why=why)
+                attempt = Attempt(move, ready.images, ready.hold, epolls_known=known)
             going = attempt.freeze(ready.journal)
             tree = self._frozen(were_stopped)
             move.held.freeze.callback(tree.close)
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             inside = self._hold_inside(listeners) and number + 1 < INSIDE
-            if not stages.accept_queues(listeners) and self._unowned.none_left():
+            why = self._again(listeners, attempt, tree)
+            if not why:
                 return Frozen(ready, attempt, tree, going)
+            known = known and why == _SLIPPED_IN
             # While the tree stands still: what it begins next shall not meet the filter.
             lease.let_inside(connect=inside)
             move.held.freeze.close()
@@ -68,6 +72,12 @@ class Prepared(Stage):
             " data that is still to be sent",
             hint="Try again when the server is less busy, or look whether it accepts at all.",
         )
+
+    def _again(self, listeners: list[int], attempt: Attempt, tree: FrozenTree) -> str:
+        """Why the tree has to go on once more; "" if it need not."""
+        if stages.accept_queues(listeners) or not self._unowned.none_left():
+            return _SLIPPED_IN
+        return "" if attempt.may_dump(tree) else "an epoll watches what has another number now"
 
     def _frozen(self, were_stopped: frozenset[int]) -> FrozenTree:
         """The tree, which CRIU holds."""

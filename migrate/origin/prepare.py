@@ -13,6 +13,7 @@ from migrate.files.images import Sender
 from migrate.gap import capture
 from migrate.gap.file import GapFile
 from migrate.gap.lease import Lease
+from migrate.inventory import epolls
 from migrate.journal.journal import Journal
 from migrate.link import payloads
 from migrate.origin.attempt import Attempt
@@ -61,7 +62,7 @@ def _prepare(move: Move) -> Prepared:
     move.held.kept.callback(hold.let_go)
     images = _images(move, journal)
     guardian.hold_images(images.directory)
-    attempt = Attempt(move, images, hold)
+    attempt = Attempt(move, images, hold, epolls_known=epolls.say_all(move.subject.tasks()))
     switching = switch.make(move.plan.switch, "origin", move.migration_id, move.plan.addresses)
     isolation = _isolation(move, journal)
     packets = Packets(begun.caught, begun.forwarder, isolation, Lease(isolation))

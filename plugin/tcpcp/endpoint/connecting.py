@@ -129,7 +129,7 @@ def _make_room(sock: socket.socket, ici: Ici, local: Endpoint, error: AddressInU
     try:
         found = diag.lingering(sock, ends)
         if found and ici.state is State.CLOSE:
-            diag.forget(sock, ends, found)
+            diag.forget((ends, diag.interface_of(sock)), found)
             return
     except KernelError as exc:
         if exc.errno in diag.NOT_IN_TABLE:  # this moment

@@ -46,8 +46,10 @@ _EXACT_REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIIIIIIII")
 #: Only the inode of it.
 _INODE = struct.Struct(f"={_MESSAGE.size - 4}xI")
-#: What each answer begins with: its type; then of struct inet_diag_msg state and timer, or of NLMSG_ERROR a number.
-_ANSWER = struct.Struct("=4xH10xxBB")
+#: What each answer begins with: its type; then there is struct inet_diag_msg, or of NLMSG_ERROR a number.
+_KIND = struct.Struct("=4xH")
+#: Where in struct inet_diag_msg they are, a byte each.
+_STATE, _TIMER = 1, 2
 _NUMBER = struct.Struct("=i")
 #: So many answers have room in the smallest buffer that is usual.
 _AT_ONCE = 32
@@ -71,6 +73,8 @@ _INET_ULP_INFO_NAME = 1
 NOT_IN_TABLE = (errno.ENOENT, errno.ESTALE)
 #: Address, 4 or 16 bytes, and port.
 End = tuple[bytes, int]
+#: Local and peer, each as one family has it, and the interface that the socket is bound to, or 0.
+Wanted = tuple[tuple[End, End], int]
 
 
 class Entry(NamedTuple):
@@ -152,29 +156,46 @@ def lingering(sock: socket.socket, ends: tuple[End, End]) -> Lingering | None:
         if exc.errno not in NOT_IN_TABLE:
             raise
         return None
-    if not found:
-        return None
-    _, state, *_, low, high, left_ms, _, _, _, _ = _MESSAGE.unpack_from(found)
-    return Lingering(left_ms / 1000, low | high << 32) if state == _TIME_WAIT else None
+    return _lingering(found) if found else None
 
 
-def connected(wanted: Sequence[tuple[tuple[End, End], int]]) -> list[int]:
+def ended(wanted: Sequence[Wanted]) -> list[tuple[int, Lingering]]:
+    """Which of *wanted* are remembered only (TIME_WAIT): their indices, and what is; 4 us each.
+
+    What else has ended on this host costs nothing. :raises KernelError: the kernel does not tell.
+    """
+    found = ((number, _lingering(message)) for number, message in _found(wanted))
+    return [(number, one) for number, one in found if one]
+
+
+def connected(wanted: Sequence[Wanted]) -> list[int]:
     """Which of *wanted* a socket has, their indices: where connect() would say so; 4 us each.
 
-    :param wanted: local and peer, each as one family has it, and the interface that the socket is bound to, or 0.
     :raises KernelError: the kernel does not tell.
     """
-    found = []
+    # Where no socket has the ends, one that listens there may be found instead.
+    return [
+        number
+        for number, message in _found(wanted)
+        if message[_STATE] != _LISTEN and message[_TIMER] != _TIMER_TIME_WAIT
+    ]
+
+
+def _found(wanted: Sequence[Wanted]) -> Iterator[tuple[int, bytes]]:
+    """Those of which the table has something: the index, and struct inet_diag_msg.
+
+    :raises KernelError: the kernel does not tell.
+    """
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
             for begin in range(0, len(wanted), _AT_ONCE):
                 some = wanted[begin : begin + _AT_ONCE]
                 netlink.send(b"".join([_whoever(*one) for one in some]))
                 # Of each there is one answer, in their order.
-                found += [n for n, _ in enumerate(some, begin) if _is_connected(netlink.recv(4096))]
+                answers = [_told(netlink.recv(4096)) for _ in some]
+                yield from ((number, one) for number, one in enumerate(answers, begin) if one)
     except OSError as error:
         raise KernelError("sock_diag(TCP)", error.errno or errno.EIO) from None
-    return found
 
 
 def _whoever(ends: tuple[End, End], interface: int) -> bytes:
@@ -189,27 +210,37 @@ def _whoever(ends: tuple[End, End], interface: int) -> bytes:
     )
 
 
-def _is_connected(answer: bytes) -> bool:
-    """Where no socket has the ends, one that listens there may be found instead."""
+def _told(answer: bytes) -> bytes:
+    """The message in the one answer about two ends; b"" where the table has nothing with these."""
     if len(answer) < _HEADER.size + _NUMBER.size:
         raise _malformed()
-    kind, state, timer = _ANSWER.unpack_from(answer)
+    (kind,) = _KIND.unpack_from(answer)
     if kind == _SOCK_DIAG_BY_FAMILY:
-        return bool(state != _LISTEN and timer != _TIMER_TIME_WAIT)
+        if len(answer) < _HEADER.size + _MESSAGE.size:
+            raise _malformed()
+        return answer[_HEADER.size :]
     number = -_NUMBER.unpack_from(answer, _HEADER.size)[0]
     if number not in NOT_IN_TABLE:
         raise OSError(number, "netlink") if 0 < number <= _MOST_ERRNO else _malformed()
-    return False
+    return b""
 
 
-def forget(sock: socket.socket, ends: tuple[End, End], one: Lingering) -> None:
-    """Have the kernel forget *one*, from :func:`lingering`, without a packet.
+def _lingering(message: bytes) -> Lingering | None:
+    """What is remembered, where *message* tells of that."""
+    _, state, *_, low, high, left_ms, _, _, _, _ = _MESSAGE.unpack_from(message)
+    return Lingering(left_ms / 1000, low | high << 32) if state == _TIME_WAIT else None
+
+
+def forget(wanted: Wanted, one: Lingering) -> None:
+    """Have the kernel forget *one*, from :func:`lingering` or :func:`ended`, without a packet.
 
     :raises KernelError: ENOENT, ESTALE: it has by itself; EOPNOTSUPP: it cannot (Linux 6.0,
         CONFIG_INET_DIAG_DESTROY); EPERM: no CAP_NET_ADMIN.
     Source: net/ipv4/tcp.c tcp_abort().
     """
-    _ask(sock, _SOCK_DESTROY, _exact(sock, ends, one.cookie))
+    ends, interface = wanted
+    family = socket.AF_INET if len(ends[0][0]) == 4 else socket.AF_INET6
+    _destroy(_request(family, ends, interface, one.cookie))
 
 
 def destroy(entry: Entry) -> None:
@@ -220,8 +251,12 @@ def destroy(entry: Entry) -> None:
     Source: net/ipv4/tcp.c tcp_abort().
     """
     ends = (entry.local_ip, entry.local_port), (entry.peer_ip, entry.peer_port)
+    _destroy(_request(entry.family, ends, entry.interface, _ANY_COOKIE))
+
+
+def _destroy(request: bytes) -> None:
     try:
-        _exchange(_SOCK_DESTROY, _request(entry.family, ends, entry.interface, _ANY_COOKIE))
+        _exchange(_SOCK_DESTROY, request)
     except OSError as error:
         raise KernelError("sock_diag(TCP)", error.errno or errno.EIO) from None
 

@@ -73,11 +73,12 @@ def test_a_dump_that_failed() -> None:
         (message(ERROR, struct.pack("=i", 0)), errno.EBADMSG),
         (message(ERROR, struct.pack("=i", -(2**31))), errno.EBADMSG),
         (message(ERROR, struct.pack("=i", -errno.EPERM)), errno.EPERM),
+        (message(diag._SOCK_DIAG_BY_FAMILY, bytes(71)), errno.EBADMSG),
     ],
 )
 def test_a_damaged_answer_about_two_ends(answer: bytes, number: int) -> None:
     with pytest.raises(OSError) as caught:
-        diag._is_connected(answer)
+        diag._told(answer)
     assert caught.value.errno == number
 
 
