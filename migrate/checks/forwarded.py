@@ -48,7 +48,7 @@ def _there(subject: Subject, ip: Ip) -> Iterator[Reason]:
             f"no interface that is up is on the network of {ip}, by which its connections would be forwarded"
         )
         yield Reason("address-no-network", DESTINATION, text, _SEGMENT)
-    elif (via := subject.switch.partition(":")[2]) and not to_forward.has(there, via):
+    elif (via := subject.forward.partition(":")[2]) and not to_forward.has(there, via):
         text = f"{via}, to which connections are to be forwarded, is not an address of the destination"
         yield Reason("forward-elsewhere", DESTINATION, text, f"Leave out :{via}, or name one that it has.")
     elif str(ip) in subject.needed:
@@ -57,13 +57,13 @@ def _there(subject: Subject, ip: Ip) -> Iterator[Reason]:
 
 def nobody_comes(subject: Subject) -> Iterator[Reason]:
     """The process is not reached by anybody new: whoever comes to the origin's address later is not forwarded."""
-    if not subject.forwarded:
+    if not subject.forward or subject.of_service:
         return
     if listening := ports.reached(subject.process):
         where = names(dict.fromkeys(map(ports.name, listening)))
         text = f"the process listens on {where}, and who connects to it later would still come to the origin"
         remedy = (
-            "Use --switch forward for processes that connect themselves. Let a server have a service address,"
-            " and an address of its own to connect from, and use --switch address."
+            "Let a server have a service address, which its clients use; --switch auto takes that along, and has"
+            " what the process has connected from this host's own address forwarded."
         )
         yield Reason("forward-listener", ORIGIN, text, remedy)

@@ -98,7 +98,7 @@ class Activated(Still):
         left = identity.not_gone(killed)
         if left:
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}")
-        packets.forwarder.linger(*switch.late_s(move.request.switch))
+        packets.forwarder.linger(*switch.late_s(move.plan.switch))
         packets.forwarder.stop()
         report = move.account.report
         report.sent.gap_packets, report.sent.gap_dropped = packets.forwarder.packets, packets.capture.dropped
