@@ -10,7 +10,8 @@ from migrate.request import AUTO, FORWARD, SWITCH
 
 #: Of connections that are forwarded to this host.
 NOT_ON = (
-    "If they are forwarded to this host (migrate --forwards) they cannot move on: let the process close them"
+    "If they are forwarded to this host (migrate --forwards) they cannot move on, but back, with --switch auto: do"
+    " that first, or let the process close them"
 )
 
 

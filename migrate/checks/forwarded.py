@@ -23,6 +23,9 @@ def movable(subject: Subject, ip: Ip) -> Iterator[Reason]:
     elif ip.version == 6:
         text = f"{ip}, {used}, is an IPv6 address: these are not forwarded yet"
         yield Reason("forward-ipv6", ORIGIN, text, address_words.use_another(subject, ip))
+    elif to_forward.goes_home(subject, ip):
+        if str(ip) in subject.needed:
+            yield Reason("switch-impossible", ORIGIN, *subject.needed[str(ip)])
     elif ip.packed not in interfaces.addresses(here):
         text = f"{ip}, {used}, is not an address of this host"
         remedy = f"{address_words.NOT_ON}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from migrate.checks import address_words
+from migrate.checks import address_words, interfaces
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import Subject
 from migrate.inventory import ports
@@ -23,10 +23,17 @@ def stays(subject: Subject, ip: Ip) -> bool:
         return bool(subject.forward)
     here = subject.origin
     kept = str(ip) in {*here.ssh_addresses, *here.own_addresses}
+    kept = kept or goes_home(subject, ip)
     if subject.whole_address:
         kept = kept or any(other.local_ip == ip.packed for other in here.taken_ports)
     named = str(ip) in subject.along.addresses
     return kept and not named and address_words.only_outgoing(subject, ip)
+
+
+def goes_home(subject: Subject, ip: Ip) -> bool:
+    """Whether connections from *ip* can only be forwarded ones: it is the destination's, and not this host's."""
+    here, there = interfaces.addresses(subject.origin), interfaces.addresses(subject.destination)
+    return ip.packed in there - here and address_words.only_outgoing(subject, ip)
 
 
 def neighbour(there: HostInventory, ip: str, prefix_length: int) -> str:

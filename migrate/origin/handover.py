@@ -88,7 +88,7 @@ class Activated(Still):
 
     def _next(self) -> Released:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
-        move, packets = self.ready.move, self.ready.packets
+        ready, move, packets = self.ready, self.ready.move, self.ready.packets
         self._found.extract.close()
         move.account.report.notes += self._found.tree.too_late(self.ready.images.directory, move.request.host)
         undo.watch_no_more(records.of(self.ready.journal))
@@ -103,6 +103,10 @@ class Activated(Still):
         report = move.account.report
         report.sent.gap_packets, report.sent.gap_dropped = packets.forwarder.packets, packets.capture.dropped
         packets.isolation.release()
+        try:
+            ready.switch.keep()
+        except MigrateError as error:
+            report.notes.append(str(error))
         move.link.send(pb.Goodbye())
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
         message_checks.check(goodbye)

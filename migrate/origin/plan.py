@@ -145,7 +145,11 @@ def _plan(
 
 def _addresses(subject: Subject) -> list[switch.Address]:
     """Those that are switched, as this host has them."""
-    placed = {}
+    placed: dict[str, tuple[int, str]] = {
+        ip: (ipaddress.ip_address(ip).max_prefixlen, "")
+        for ip in subject.process.service_addresses
+        if subject.forward and to_forward.goes_home(subject, ipaddress.ip_address(ip))
+    }
     for interface in subject.origin.interfaces:
         for text in interface.addresses:
             ip, _, length = text.partition("/")
@@ -159,7 +163,7 @@ def _addresses(subject: Subject) -> list[switch.Address]:
 def _switch(kind: str, addresses: list[switch.Address], there: pb.HostInventory) -> str:
     """With what the origin alone has to know of the destination."""
     forward, rest = apart(kind)
-    staying = [one for one in addresses if one.stays]
+    staying = [one for one in addresses if one.stays and one.device]
     if forward != FORWARD or not staying:
         return kind
     via = to_forward.neighbour(there, staying[0].ip, staying[0].prefix_length)

@@ -114,6 +114,19 @@ class Pool:
         if "guardian origin" in victims:
             assert run_migrate(self.origin, "--recover").status == 0
 
+    def move_home(self, pid: int) -> None:
+        """From the destination to the origin, where the connections are ordinary ones again."""
+        with Capture(self.peer, self.interface, "tcp port 6379") as capture:
+            ran = run_migrate(self.destination, *self.words, pid, "origin")
+            assert (ran.status, ran.report["outcome"]) == (0, "MOVED"), ran.said
+            self.assert_goes_on()
+        assert self.clients() == self.ends
+        assert self.resets(capture) == []
+        assert self.program in left.processes(self.origin)[ran.report["destination_pid"]]
+        for name in MOVERS:
+            assert self.forwards(name) == "no connections are forwarded\n"
+        self.assert_as_before()
+
     def resets(self, capture: Capture) -> list[Packet]:
         """Of its connections: what a pool of a test before has left open, redis resets."""
         ports = self.ports()

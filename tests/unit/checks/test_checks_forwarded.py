@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from inventories import connection, destination, listener, only, origin, process, reasons
+from inventories import connection, destination, host, listener, only, origin, process, reasons
 
 from migrate.checks import choice, to_forward
 from migrate.checks.reasons import notes, refusals
@@ -157,6 +157,22 @@ def test_an_address_of_others() -> None:
     here = origin(taken_ports=[other])
     assert {one.code for one in reasons(out, here)} == {"address-shared"}
     assert reasons(out, here, switch=BOTH) == []
+
+
+@pytest.mark.parametrize("switch", ["forward", BOTH])
+def test_connections_that_go_home(switch: str) -> None:
+    """To the host whose address they have; to no other one."""
+    out = connection("10.77.1.2", port=40000, peer_port=5432)
+    listening = [] if switch == "forward" else [listener(), connection()]
+    home = process(sockets=[out, *listening])
+    assert reasons(home, switch=switch) == []
+    assert auto(home) == switch
+    needed = {"10.77.1.2": ("not forwarded to this host", "Let the process close them.")}
+    reason = only(refusals(home, origin(), destination(), Along(), needed, switch=switch))
+    assert (reason.code, reason.text) == ("switch-impossible", "not forwarded to this host")
+    third = host("third", 3, files=list(process().files))
+    reason = only(reasons(home, None, third, switch=switch))
+    assert reason.code == "address-missing" and "cannot move on" in reason.remedy
 
 
 def test_an_address_that_shall_move() -> None:
