@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -228,6 +229,42 @@ def test_nothing_is_left_when_it_has_ended(gap_hosts: GapHosts, monkeypatch: pyt
                 assert state() == was
     finally:
         made.close()
+
+
+def test_on_the_way_home_and_back_again(moved: Moved) -> None:
+    """The host that forwards takes it, and whoever undoes that has it forwarded as before."""
+    ends = moved.moved.getsockname(), moved.peer.getsockname()
+    flow = Flow(*(Endpoint(_ip(address), port) for address, port in ends))
+    what = "fedcba987654", [Address(ORIGIN, 32, "", True)]
+    leaving, taking = forward.AtOrigin(*what), forward.AtDestination(*what)
+    with moved.hosts.destination.entered():
+        leaving.choose()
+        leaving.connections([flow])
+        assert leaving.notes() == []
+        leaving.switch()
+    with moved.hosts.origin.entered():
+        before = state()
+        taking.choose()
+        taking.connections([flow])
+        taking.require_free()
+        taking.prepare()
+        taking.switch()
+        taking.verify()
+        assert state() == before
+        assert _sets(moved).count(f"{ORIGIN} . {ends[0][1]}") == 2
+        for _ in range(2):
+            switch.from_details(json.loads(json.dumps(taking.details()))).undo()
+        assert _sets(moved).count(f"{ORIGIN} . {ends[0][1]}") == 1
+    with moved.hosts.destination.entered():
+        switch.from_details(json.loads(json.dumps(leaving.details()))).undo()
+    assert moved.speaks()
+    with moved.hosts.peer.entered(), pytest.raises(SwitchError, match="not forwarded to this host"):
+        leaving.connections([flow])
+
+
+def _sets(moved: Moved) -> str:
+    words = ["nft", "list", "table", "netdev", rules.name("0123456789ab")]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def test_its_port_is_nobody_elses(moved: Moved) -> None:

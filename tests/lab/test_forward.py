@@ -149,5 +149,5 @@ def test_what_cannot_be_is_refused(pool: Pool) -> None:
     assert ran.status == 3 and ran.codes == {("switch-impossible", "origin")}
     plain = run_migrate(pool.origin, "--check", pool.pid, "destination")
     assert plain.status == 3 and plain.codes == {("address-of-host", "origin")}
-    plain.must_say("origin", "--switch forward")
+    plain.must_say("origin", "--switch auto")
     pool.assert_stayed()

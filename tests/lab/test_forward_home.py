@@ -29,21 +29,27 @@ def test_there_and_back(moved: tuple[Pool, int]) -> None:
     pool.move_home(pid)
 
 
-def test_killed_on_the_way_home(moved: tuple[Pool, int]) -> None:
+@pytest.mark.parametrize("victim", ["driver", "agent"])
+def test_killed_on_the_way_home(moved: tuple[Pool, int], victim: str) -> None:
     """When it is switched: they go on where they were, forwarded as before; and once more it succeeds."""
     pool, pid = moved
     with Capture(pool.peer, pool.interface, "tcp port 6379") as capture:
         held = Held(pool.destination, "SWITCHED", *pool.words, "--max-gap", "60", pid, "origin")
-        pool.destination.exec(["kill", "-9", str(held.driver)])
-        held.killed()
+        if victim == "driver":
+            pool.destination.exec(["kill", "-9", str(held.driver)])
+            held.killed()
+        else:
+            pool.origin.exec(["pkill", "-9", "-of", "migrate-agent"])
+            held.go()
+            assert held.end().report["outcome"] == "ROLLED_BACK"
         pool.assert_goes_on()
     assert pool.resets(capture) == [] and pool.clients() == pool.ends
     assert "10 connections of this host are forwarded" in pool.forwards("origin")
     pool.move_home(pid)
 
 
-def test_on_to_another_host_is_refused(moved: tuple[Pool, int]) -> None:
-    """And one that is not forwarded from there any more."""
+def test_what_is_not_forwarded_any_more(moved: tuple[Pool, int]) -> None:
+    """It has no way home, and is refused."""
     pool, pid = moved
     pool.end_forwards()
     ran = run_migrate(pool.destination, *pool.words, pid, "origin")
