@@ -118,7 +118,8 @@ def _add_what_moves(add: Callable[..., object]) -> None:
         help="how traffic is switched (%(default)s: it moves with the process). With the service address on both"
         " hosts: route:GATEWAY, of which a route is changed, by ssh; exec:/COMMAND, called on both for each stage;"
         " none, if the network does it by itself. forward: this host forwards connections that the process has made"
-        " from its own address, as long as they live",
+        " from its own address, and is needed as long as they live; forward+KIND: these, and service addresses by"
+        " KIND; auto: address, with forward for what needs it",
     )
     add("--copy-files", action="store_true", help="copy files and directories that HOST lacks")
     add("--copy-tree", metavar="DIR", action="append", default=[], help="copy DIR and all in it; repeatable")

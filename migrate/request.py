@@ -14,8 +14,22 @@ SWITCH = "address"
 ANYWHERE = ("exec", "none")
 #: Connections keep their addresses, which are the origin's own.
 FORWARD = "forward"
+#: Found out before it is begun: :data:`FORWARD` is used for what needs it.
+AUTO = "auto"
 #: Those for which the service addresses are on both hosts all the time.
 ON_BOTH = (*ANYWHERE, "route")
+
+
+def apart(switch: str) -> tuple[str, str]:
+    """How connections from the origin's own addresses are switched, and how service addresses are; "" where nothing
+    is said of them: ``forward+route:gateway`` says both."""
+    first, _, rest = switch.partition("+")
+    return (first, rest) if first.partition(":")[0] == FORWARD else ("", switch)
+
+
+def ways(switch: str) -> set[str]:
+    """The names of the ways in *switch*."""
+    return {one.partition(":")[0] for one in apart(switch) if one}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +89,8 @@ class Request:
     :ivar named: how else the process was named; *pid* is 0 then until it is known.
     :ivar host: a name of the user's ssh configuration, a host name or an address; ``user@`` may precede it.
     :ivar check: stop after the checks; nothing is touched.
-    :ivar switch: how traffic is switched; a name of ``migrate.switch``, perhaps with a colon and arguments.
+    :ivar switch: how traffic is switched; a name of ``migrate.switch``, perhaps with a colon and arguments, or
+        :data:`AUTO`.
     :ivar memory: what is sent of it before the freeze; a name of ``migrate.memory``.
     :ivar timeout_s: how long one step may take as a whole.
     :ivar max_gap_s: how long, before COMMIT, the process may be frozen and new connections be held.

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from migrate.errors import UsageError
+from migrate.request import AUTO, FORWARD, apart, ways
 
 #: The largest that any kernel gives (include/linux/threads.h PID_MAX_LIMIT).
 _PID_MAX = 1 << 22
@@ -96,14 +97,20 @@ def known(name: str, kind: str, own: tuple[str, ...], names: Callable[[], list[s
 
 
 def switch(text: str, own: Mapping[str, str], names: Callable[[], list[str]]) -> str:
-    """A way to switch traffic, perhaps with a colon and what it wants to know behind it.
+    """A way to switch traffic, perhaps with a colon and what it wants to know behind it; two, ``forward+KIND``; or
+    ``auto``.
 
     :param own: of ours what that is, "" for nothing, in brackets if it may be left out; a path begins with a slash.
     :param names: see :func:`known`.
     """
+    forward, rest = apart(text)
+    if forward and (rest or text != forward):
+        if ways(rest) <= {AUTO, FORWARD}:
+            raise wrong(f"--switch {forward}+ is followed by one of the other ways, not by {rest!r}")
+        return f"{switch(forward, own, names)}+{switch(rest, own, names)}"
     name, colon, rest = text.partition(":")
-    known("--switch", name, tuple(own), names)
-    wanted = own.get(name, rest)
+    known("--switch", name, (*own, AUTO), lambda: [*names(), AUTO])
+    wanted = "" if name == AUTO else own.get(name, rest)
     if wanted.startswith("[") and not colon:
         return text
     wanted = wanted.strip("[]")

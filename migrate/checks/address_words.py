@@ -6,10 +6,12 @@ from migrate.checks import interfaces
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import Subject, names
 from migrate.inventory import ports
+from migrate.request import AUTO, FORWARD, SWITCH
 
 #: Of connections that are forwarded to this host.
 NOT_ON = (
-    "If they are forwarded to this host (migrate --forwards) they cannot move on: let the process close them"
+    "If they are forwarded to this host (migrate --forwards) they cannot move on, but back, with --switch auto: do"
+    " that first, or let the process close them"
 )
 
 
@@ -22,11 +24,11 @@ def only_connections(subject: Subject, ip: Ip) -> bool:
 def use_another(subject: Subject, ip: Ip) -> str:
     """What to do where the address cannot be the process's alone."""
     command = interfaces.addition(subject.origin, ip, "ADDRESS")
-    if _only_outgoing(subject, ip):
+    if only_outgoing(subject, ip):
         return (
             f"The process has made these connections itself. Give it an address of its own to make them from,"
             f" {command} (a free one), name that in its configuration (nginx: proxy_bind; haproxy: source; others:"
-            f" bind or local address), and start it again.{_or_forward(subject, ip)}"
+            f" bind or local address; or a route with `src`), and start it again.{_or_forward(subject, ip)}"
         )
     return (
         f"Add an address for the process alone, {command} (a free one), start the process again on that, and"
@@ -35,15 +37,11 @@ def use_another(subject: Subject, ip: Ip) -> str:
 
 
 def _or_forward(subject: Subject, ip: Ip) -> str:
-    """What would do as it is, for a process that connects itself and is not reached by anybody."""
-    if (
-        ip.version == 6
-        or ports.reached(subject.process)
-        or subject.process.container.network
-        or subject.forwarded
-    ):
+    """What would do as it is."""
+    if ip.version == 6 or subject.process.container.network or subject.forward:
         return ""
-    return " Or let this host forward them as long as they live: --switch forward."
+    switch = AUTO if subject.of_service == SWITCH else f"{FORWARD}+{subject.of_service}"
+    return f" Or let this host, which is needed then, forward them as long as they live: --switch {switch}."
 
 
 def uses(subject: Subject, ip: Ip) -> str:
@@ -59,7 +57,7 @@ def users(subject: Subject, ip: Ip) -> list[str]:
     return [ports.name(one) for one in subject.process.sockets if one.local_ip == ip.packed]
 
 
-def _only_outgoing(subject: Subject, ip: Ip) -> bool:
+def only_outgoing(subject: Subject, ip: Ip) -> bool:
     """Whether the process is not reached at *ip*, but has connected from it."""
     here = [one for one in subject.process.sockets if one.local_ip == ip.packed]
     listening = [one for one in subject.process.sockets if not ports.is_connection(one)]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from migrate.checks import address_words, addresses_on_both, forwarded, interfaces
+from migrate.checks import address_words, addresses_on_both, forwarded, interfaces, to_forward
 from migrate.checks.containers import at_its_interface
 from migrate.checks.interfaces import Ip
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject
 from migrate.errors import Reason
 from migrate.inventory import ports
+from migrate.request import SWITCH
 
 
 def addresses_movable(subject: Subject) -> Iterator[Reason]:
     """Each service address can leave the origin alone, and has a place on the destination."""
     for address in ports.service_addresses(subject.process):
         ip = ipaddress.ip_address(address)
-        if subject.switch == "address":
+        if to_forward.stays(subject, ip):
+            yield from forwarded.movable(subject, ip)
+        elif subject.of_service == SWITCH:
             yield from _can_leave(subject, ip)
             yield from _can_arrive(subject, ip)
-        elif subject.forwarded:
-            yield from forwarded.movable(subject, ip)
         elif subject.on_both:
             yield from addresses_on_both.movable(subject, ip)
             if subject.whole_address:

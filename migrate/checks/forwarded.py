@@ -23,6 +23,9 @@ def movable(subject: Subject, ip: Ip) -> Iterator[Reason]:
     elif ip.version == 6:
         text = f"{ip}, {used}, is an IPv6 address: these are not forwarded yet"
         yield Reason("forward-ipv6", ORIGIN, text, address_words.use_another(subject, ip))
+    elif to_forward.goes_home(subject, ip):
+        if str(ip) in subject.needed:
+            yield Reason("switch-impossible", ORIGIN, *subject.needed[str(ip)])
     elif ip.packed not in interfaces.addresses(here):
         text = f"{ip}, {used}, is not an address of this host"
         remedy = f"{address_words.NOT_ON}."
@@ -48,7 +51,7 @@ def _there(subject: Subject, ip: Ip) -> Iterator[Reason]:
             f"no interface that is up is on the network of {ip}, by which its connections would be forwarded"
         )
         yield Reason("address-no-network", DESTINATION, text, _SEGMENT)
-    elif (via := subject.switch.partition(":")[2]) and not to_forward.has(there, via):
+    elif (via := subject.forward.partition(":")[2]) and not to_forward.has(there, via):
         text = f"{via}, to which connections are to be forwarded, is not an address of the destination"
         yield Reason("forward-elsewhere", DESTINATION, text, f"Leave out :{via}, or name one that it has.")
     elif str(ip) in subject.needed:
@@ -57,13 +60,13 @@ def _there(subject: Subject, ip: Ip) -> Iterator[Reason]:
 
 def nobody_comes(subject: Subject) -> Iterator[Reason]:
     """The process is not reached by anybody new: whoever comes to the origin's address later is not forwarded."""
-    if not subject.forwarded:
+    if not subject.forward or subject.of_service:
         return
     if listening := ports.reached(subject.process):
         where = names(dict.fromkeys(map(ports.name, listening)))
         text = f"the process listens on {where}, and who connects to it later would still come to the origin"
         remedy = (
-            "Use --switch forward for processes that connect themselves. Let a server have a service address,"
-            " and an address of its own to connect from, and use --switch address."
+            "Let a server have a service address, which its clients use; --switch auto takes that along, and has"
+            " what the process has connected from this host's own address forwarded."
         )
         yield Reason("forward-listener", ORIGIN, text, remedy)

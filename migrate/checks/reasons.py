@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
-from migrate.checks import containers, reconnections
+from migrate.checks import containers, reconnections, wildcards
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
@@ -42,7 +42,7 @@ from migrate.checks.obstacles import ghost_bytes, locked_bytes, obstacles
 from migrate.checks.space import room_for_copies
 from migrate.checks.subject import DESTINATION, ORIGIN, Subject
 from migrate.checks.together import together
-from migrate.checks.wildcards import address_named, notes
+from migrate.checks.wildcards import address_named
 from migrate.checks.writable import attributes_lost, writable_there
 from migrate.errors import MAKE_ROOM, Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
@@ -95,6 +95,13 @@ def refusals(
     # shall take an address away from this very host because it is "there already".
     others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
     return shortened(together([*wrong, *hosts, *others], subject))
+
+
+def notes(
+    process: ProcessInventory, origin: HostInventory | None = None, *, switch: str = SWITCH
+) -> list[str]:
+    """Return what the user should know about addresses although it is no reason to refuse."""
+    return wildcards.notes(Subject(process, origin or HostInventory(), HostInventory(), switch=switch))
 
 
 def notes_on_files(process: ProcessInventory, destination: HostInventory, along: Along) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, Task
-from migrate.request import ANYWHERE, FORWARD, ON_BOTH, SWITCH, Along
+from migrate.request import ANYWHERE, ON_BOTH, SWITCH, Along, apart
 
 ORIGIN, DESTINATION = "origin", "destination"
 
@@ -26,19 +26,24 @@ class Subject:
     switch: str = SWITCH
 
     @property
-    def on_both(self) -> bool:
-        """Whether the service addresses are on both hosts all the time, as it is switched."""
-        return self.switch.partition(":")[0] in ON_BOTH
+    def forward(self) -> str:
+        """How connections that keep the origin's own addresses are forwarded; "" if none are."""
+        return apart(self.switch)[0]
 
     @property
-    def forwarded(self) -> bool:
-        """Whether connections keep the origin's own addresses, as it is switched."""
-        return self.switch.partition(":")[0] == FORWARD
+    def of_service(self) -> str:
+        """How service addresses are switched; "" if there shall be none."""
+        return apart(self.switch)[1]
+
+    @property
+    def on_both(self) -> bool:
+        """Whether the service addresses are on both hosts all the time, as it is switched."""
+        return self.of_service.partition(":")[0] in ON_BOTH
 
     @property
     def whole_address(self) -> bool:
         """Whether all that is sent to a service address comes to the destination then, whoever it is for."""
-        return not self.on_both or self.switch.partition(":")[0] not in ANYWHERE
+        return self.of_service.partition(":")[0] not in ANYWHERE
 
     def hosts(self) -> tuple[tuple[str, HostInventory], ...]:
         """Both hosts with their roles."""

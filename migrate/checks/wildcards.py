@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
+from migrate.checks import to_forward
 from migrate.checks.subject import ORIGIN, Subject, names
 from migrate.errors import Reason
 from migrate.inventory import ports
-from migrate.pb.session_pb2 import ProcessInventory
+from migrate.request import SWITCH
 from tcpcp.record.ici import State
 
 
-def notes(process: ProcessInventory) -> list[str]:
+def notes(subject: Subject) -> list[str]:
     """Return what the user should know although it is no reason to refuse, because of --no-address."""
-    where = _idle_wildcards(process)
+    where = _idle_wildcards(subject)
     if not where:
         return []
     return [
@@ -24,8 +26,8 @@ def notes(process: ProcessInventory) -> list[str]:
 
 def address_named(subject: Subject) -> Iterator[Reason]:
     """What an idle server on a wildcard address is reached by, nobody but the user knows."""
-    where = _idle_wildcards(subject.process)
-    switched = subject.switch == "address" or (subject.on_both and subject.switch != "none")
+    where = _idle_wildcards(subject)
+    switched = subject.of_service == SWITCH or (subject.on_both and subject.of_service != "none")
     if where and switched and not subject.along.no_address:
         text = (
             f"the process listens on {where} and has no client now, so it does not show which address its clients"
@@ -38,9 +40,11 @@ def address_named(subject: Subject) -> Iterator[Reason]:
         yield Reason("address-unknown", ORIGIN, text, remedy)
 
 
-def _idle_wildcards(process: ProcessInventory) -> str:
+def _idle_wildcards(subject: Subject) -> str:
     """Where the process listens on wildcard addresses, "" if not, or if an address is known that moves."""
+    process = subject.process
     listening = [one for one in process.sockets if one.state == State.LISTEN and not any(one.local_ip)]
-    if ports.service_addresses(process):
+    used = map(ipaddress.ip_address, ports.service_addresses(process))
+    if not all(to_forward.stays(subject, ip) for ip in used):
         return ""
     return names(dict.fromkeys(ports.name(one) for one in listening))

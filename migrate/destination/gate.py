@@ -36,7 +36,7 @@ class Gate:
 
     def __init__(self, request: pb.Prepare, journal: Journal, *, own_network: bool = False) -> None:
         addresses = [
-            switch.Address(one.address, one.prefix_length, one.device if own_network else "")
+            switch.Address(one.address, one.prefix_length, one.device if own_network else "", one.stays)
             for one in request.addresses
         ]
         self.switch = switch.make(request.switch_kind, "destination", journal.migration_id, addresses)

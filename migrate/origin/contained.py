@@ -15,7 +15,7 @@ from migrate.pb import session_pb2 as pb
 from migrate.processes import network, oci, podman
 from migrate.processes.oci import Container
 from migrate.processes.podman import Podman
-from migrate.request import SWITCH, Request
+from migrate.request import AUTO, SWITCH, Request
 from migrate.runtime import Runtime
 from migrate.runtime.oci import Oci
 from migrate.runtime.podman import LAYER, SHM
@@ -32,7 +32,7 @@ def resolved(request: Request) -> tuple[Request, Container | None]:
         return request, None
     found = _found(request.named.container)
     if isinstance(found, Podman):  # its files are in a layer of podman's, which goes in its own way
-        if request.switch != SWITCH:
+        if request.switch not in (SWITCH, AUTO):
             text = f"--switch {request.switch} is not for a container of podman, whose network moves with it"
             raise _refused("switch-of-podman", text, "Leave --switch out.")
         return dataclasses.replace(request, pid=found.pid, switch=interface.KIND), found

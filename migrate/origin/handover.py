@@ -88,7 +88,7 @@ class Activated(Still):
 
     def _next(self) -> Released:
         """Kill the frozen tree, silently: its sockets are in repair mode, isolated, and have no address."""
-        move, packets = self.ready.move, self.ready.packets
+        ready, move, packets = self.ready, self.ready.move, self.ready.packets
         self._found.extract.close()
         move.account.report.notes += self._found.tree.too_late(self.ready.images.directory, move.request.host)
         undo.watch_no_more(records.of(self.ready.journal))
@@ -98,11 +98,15 @@ class Activated(Still):
         left = identity.not_gone(killed)
         if left:
             raise MigrateError(f"could not kill {', '.join(str(pid) for pid, _ in left)}")
-        packets.forwarder.linger(*switch.late_s(move.request.switch))
+        packets.forwarder.linger(*switch.late_s(move.plan.switch))
         packets.forwarder.stop()
         report = move.account.report
         report.sent.gap_packets, report.sent.gap_dropped = packets.forwarder.packets, packets.capture.dropped
         packets.isolation.release()
+        try:
+            ready.switch.keep()
+        except MigrateError as error:
+            report.notes.append(str(error))
         move.link.send(pb.Goodbye())
         goodbye = move.link.expect(pb.Goodbye, timeout_s=move.timeout_s)
         message_checks.check(goodbye)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from migrate import inventory, problems
-from migrate.checks import here, names, obstacles, reconnections, wildcards
+from migrate import checks, inventory, problems
+from migrate.checks import here, names, obstacles, reconnections
 from migrate.errors import MigrateError, Reason, Refused
 from migrate.origin import accept_queues, chronicle, contained, plan, unowned
 from migrate.origin.account import Account
@@ -14,7 +14,7 @@ from migrate.processes import network
 from migrate.processes.chosen import Subject
 from migrate.processes.oci import Container
 from migrate.recovery import settle
-from migrate.request import FORWARD, Request
+from migrate.request import Request, apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,17 @@ def look(
         chronicle.process(process)
         mine = _with_sharers(known, process) if known is not None else inventory.host(process=process)
         contained.at_home(mine, pb.HostInventory(), container)
-        addresses = plan.placed(process, mine)
+        kind, _, found = plan.switched(request, process, mine, pb.HostInventory())
         # What is forwarded goes to an address of the destination, which is not known.
-        kind = request.switch if request.switch != FORWARD else "none"
-        needed, lent = plan.look_at_switch(process, addresses, kind, migration_id)
-        reasons = here.refusals(process, mine, request.along, needed, switch=request.switch)
+        addresses = [one for one in found if not one.stays]
+        needed, lent = plan.look_at_switch(process, addresses, apart(kind)[1] or "none", migration_id)
+        reasons = here.refusals(process, mine, request.along, needed, switch=kind)
     reasons += contained.reasons(container)
-    notes = [*wildcards.notes(process), *names.notes(process), *reconnections.notes(process, request.along)]
+    notes = [
+        *checks.notes(process, mine, switch=kind),
+        *names.notes(process),
+        *reconnections.notes(process, request.along),
+    ]
     notes += [*obstacles.notes(process), *lent]
     return Look(process, [one.ip for one in addresses], reasons, notes)
 

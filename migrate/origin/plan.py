@@ -5,10 +5,12 @@ Nothing is touched on either host.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, names, obstacles, reconnections, to_forward
+from migrate.checks import around, choice, names, obstacles, reconnections, to_forward
+from migrate.checks.subject import Subject
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
@@ -18,7 +20,7 @@ from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
 from migrate.processes.oci import Container
-from migrate.request import ANYWHERE, FORWARD, Request
+from migrate.request import ANYWHERE, FORWARD, Request, apart, ways
 from migrate.runtime import Runtime
 
 
@@ -29,6 +31,7 @@ class Plan:
     :ivar runtime: what keeps the process on this host.
     :ivar copy: files to copy before the freeze.
     :ivar notes: what the user should know although it is no reason to refuse.
+    :ivar addresses: those that are switched, with those that stay here though connections from them do not.
     :ivar switch: how traffic is switched, as the origin's part has to know it.
     :ivar container: if it is one.
     :ivar bystanders: the PIDs of all processes that were there when it was looked at who else holds what it holds.
@@ -43,6 +46,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     bystanders: frozenset[int] = frozenset()
     container: Container | None = None
+
+    @property
+    def leaving(self) -> list[str]:
+        """The service addresses: those of :attr:`addresses` that do not stay here."""
+        return [one.ip for one in self.addresses if not one.stays]
 
 
 def check(session: Session) -> Plan:
@@ -67,7 +75,8 @@ def check(session: Session) -> Plan:
         session.files.compare(process, there)
         plan = _plan(request, kept, process, here, there)
         needed, lent = look_at_switch(process, plan.addresses, plan.switch, session.migration_id)
-        reasons = checks.refusals(process, here, there, request.along, needed, switch=request.switch)
+        switching = plan.prepare.switch_kind
+        reasons = checks.refusals(process, here, there, request.along, needed, switch=switching)
         reasons += contained.reasons(session.container)
         if reasons:
             raise Refused(reasons)
@@ -91,14 +100,12 @@ def described(request: Request, container: Container | None) -> tuple[Runtime, p
     return kept, process
 
 
-def placed(process: pb.ProcessInventory, here: pb.HostInventory) -> list[switch.Address]:
-    """Those of its service addresses that this host has, and where it has them."""
-    found = {}
-    for interface in here.interfaces:
-        for text in interface.addresses:
-            ip, _, length = text.partition("/")
-            found[ip] = switch.Address(ip, int(length), interface.name)
-    return [found[ip] for ip in process.service_addresses if ip in found]
+def switched(
+    request: Request, process: pb.ProcessInventory, here: pb.HostInventory, there: pb.HostInventory
+) -> tuple[str, str, list[switch.Address]]:
+    """How traffic is switched, why that was chosen, and the addresses that are, as this host has them."""
+    kind, why = choice.chosen(Subject(process, here, there, request.along, switch=request.switch))
+    return kind, why, _addresses(Subject(process, here, there, request.along, switch=kind))
 
 
 def look_at_switch(
@@ -118,12 +125,15 @@ def _plan(
     here: pb.HostInventory,
     there: pb.HostInventory,
 ) -> Plan:
-    addresses, along = placed(process, here), request.along
+    along = request.along
+    kind, why, addresses = switched(request, process, here, there)
     pids, tids = _numbers(process)
     prepare = pb.Prepare(
-        switch_kind=request.switch,
+        switch_kind=kind,
         addresses=[
-            pb.ServiceAddress(address=one.ip, prefix_length=one.prefix_length, device=one.device)
+            pb.ServiceAddress(
+                address=one.ip, prefix_length=one.prefix_length, device=one.device, stays=one.stays
+            )
             for one in addresses
         ],
         shell_job=along.shell_job or process.session_ended,
@@ -132,7 +142,7 @@ def _plan(
         tids=tids,
         timeout_s=int(request.timeout_s),
         # Else both hosts are on one network, that of the address or of the gateway: the checks made sure.
-        same_path=request.switch.partition(":")[0] not in (*ANYWHERE, FORWARD),
+        same_path=ways(kind).isdisjoint((*ANYWHERE, FORWARD)),
         personality=surroundings.personality(process.root_pid),
         connections=sum(1 for one in process.sockets if one.peer_port),
         runtime=kept.name,
@@ -140,21 +150,40 @@ def _plan(
         reconnections=reconnections.made_anew(process, along),
     )
     copy = checks.files_to_copy(process, there, along.copy_trees) if along.copy_files else []
-    notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
+    notes = [f"--switch auto: {kind}, since {why}"] if why else []
+    notes += checks.notes(process, here, switch=kind) + names.notes(process) + around.notes(process, there)
     notes += names.notes_on_backlogs(process, there) + reconnections.notes(process, along)
     notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))
-    return Plan(kept, process, prepare, addresses, _switch(request, addresses, there), copy=copy, notes=notes)
+    return Plan(kept, process, prepare, addresses, _switch(kind, addresses, there), copy=copy, notes=notes)
 
 
-def _switch(request: Request, addresses: list[switch.Address], there: pb.HostInventory) -> str:
+def _addresses(subject: Subject) -> list[switch.Address]:
+    """Those that are switched, as this host has them."""
+    placed: dict[str, tuple[int, str]] = {
+        ip: (ipaddress.ip_address(ip).max_prefixlen, "")
+        for ip in subject.process.service_addresses
+        if subject.forward and to_forward.goes_home(subject, ipaddress.ip_address(ip))
+    }
+    for interface in subject.origin.interfaces:
+        for text in interface.addresses:
+            ip, _, length = text.partition("/")
+            placed[ip] = (int(length), interface.name)
+    wanted = (ip for ip in subject.process.service_addresses if ip in placed)
+    return [
+        switch.Address(ip, *placed[ip], to_forward.stays(subject, ipaddress.ip_address(ip))) for ip in wanted
+    ]
+
+
+def _switch(kind: str, addresses: list[switch.Address], there: pb.HostInventory) -> str:
     """With what the origin alone has to know of the destination."""
-    if request.switch != FORWARD or not addresses:
-        return request.switch
-    return ":".join(
-        filter(None, (FORWARD, to_forward.neighbour(there, addresses[0].ip, addresses[0].prefix_length)))
-    )
+    forward, rest = apart(kind)
+    staying = [one for one in addresses if one.stays and one.device]
+    if forward != FORWARD or not staying:
+        return kind
+    via = to_forward.neighbour(there, staying[0].ip, staying[0].prefix_length)
+    return "+".join(filter(None, (":".join(filter(None, (FORWARD, via))), rest)))
 
 
 def _numbers(process: pb.ProcessInventory) -> tuple[list[int], list[int]]:

@@ -88,11 +88,11 @@ def _move(subject: Subject, request: Request, account: Account, container: Conta
                 subject.require()
                 plan = check(session)
             account.report.foreseen += plan.notes
-            account.report.trace.addresses = [one.ip for one in plan.addresses]
+            account.report.trace.addresses = plan.leaving
+            account.report.trace.switch = plan.prepare.switch_kind
             if request.check:
                 account.report.came_true()
-                addresses = (one.ip for one in plan.addresses)
-                account.report.notes += unowned.notes(subject.tasks, addresses)
+                account.report.notes += unowned.notes(subject.tasks, plan.leaving)
             else:
                 drive(Move.begin(request, subject, session, plan))
     except MigrateError as error:

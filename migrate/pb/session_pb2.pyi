@@ -655,14 +655,16 @@ class Prepare(_message.Message):
     def __init__(self, switch_kind: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[ServiceAddress, _Mapping[str, object]]]] = ..., shell_job: _Optional[bool] = ..., new_pid_namespace: _Optional[bool] = ..., pids: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[int] = ..., tids: _Optional[_Iterable[int]] = ..., same_path: _Optional[bool] = ..., connections: _Optional[int] = ..., personality: _Optional[int] = ..., unix_sockets: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., reconnections: _Optional[_Iterable[_Union[Reconnection, _Mapping[str, object]]]] = ..., runtime: _Optional[str] = ...) -> None: ...
 
 class ServiceAddress(_message.Message):
-    __slots__ = ("address", "prefix_length", "device")
+    __slots__ = ("address", "prefix_length", "device", "stays")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STAYS_FIELD_NUMBER: _ClassVar[int]
     address: str
     prefix_length: int
     device: str
-    def __init__(self, address: _Optional[str] = ..., prefix_length: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    stays: bool
+    def __init__(self, address: _Optional[str] = ..., prefix_length: _Optional[int] = ..., device: _Optional[str] = ..., stays: _Optional[bool] = ...) -> None: ...
 
 class Prepared(_message.Message):
     __slots__ = ()

@@ -17,6 +17,7 @@ class Trace:
 
     :ivar id: its name on both, "" where there is none (a recovery).
     :ivar began: UTC, as in the logs. :ivar program: what the process was called. :ivar addresses: those that move.
+    :ivar switch: how traffic is switched, as in ``migrate --switch``; "" before the check has found out.
     :ivar hosts: role -> what the host is called, beside :attr:`Report.host`, the destination's.
     :ivar logs: role -> the directory of the log there, see :mod:`migrate.events`.
     """
@@ -25,6 +26,7 @@ class Trace:
     began: str = ""
     program: str = ""
     addresses: list[str] = field(default_factory=list)
+    switch: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
 
@@ -110,6 +112,7 @@ class Report:
             "logs": self.trace.logs,
             "program": self.trace.program,
             "addresses": self.trace.addresses,
+            "switch": self.trace.switch,
             "pid": self.pid,
             "host": self.host,
             "destination_pid": self.destination_pid,

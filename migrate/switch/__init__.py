@@ -4,6 +4,7 @@ There is one object on each host. Both are made before anything is frozen; what 
 :meth:`Switch.details`, so that a guardian can undo the work of a driver or agent that died.
 
 One is named as in ``migrate --switch``: by its name alone, or with a colon and what it wants to know behind it.
+``forward+KIND`` is two of them in one move (:mod:`migrate.switch.together`).
 
 Other packages add theirs to the group :data:`GROUP` of entry points, each a :class:`Kind`; they are needed on both
 hosts. :mod:`migrate.testing.switches` says whether one keeps what is promised here; ``examples/switch_told`` is
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from migrate import limits, plugins
+from migrate import limits, plugins, request
 from migrate.errors import Problem, SwitchError
 
 if TYPE_CHECKING:  # who starts has not to wait for the library
@@ -35,11 +36,13 @@ class Address:
     :ivar ip: e.g. ``"10.77.1.100"`` or ``"fd77:1::100"``.
     :ivar prefix_length: of its network, bits.
     :ivar device: interface it is on at the origin; on the destination the agent chooses one, unless it is said.
+    :ivar stays: it is the origin's own: connections from it are forwarded, and it goes nowhere.
     """
 
     ip: str
     prefix_length: int
     device: str = ""
+    stays: bool = False
 
 
 class Switch(Protocol):
@@ -133,6 +136,11 @@ def make(kind: str, role: str, migration_id: str, addresses: list[Address], **mo
     :param kind: its name, and perhaps a colon and what it wants to know.
     :raises SwitchError: no such kind here, or what is behind the colon makes no sense.
     """
+    forward, rest = request.apart(kind)
+    if forward and rest:
+        from migrate.switch import together
+
+        return together.make(kind, role, migration_id, addresses, **more)
     name, colon, arguments = kind.partition(":")
     more |= {"arguments": arguments} if colon else {}
     wanted = OWN.get(name, "[]")
@@ -179,14 +187,9 @@ def _own(name: str) -> Kind | None:
 def late_s(kind: str) -> tuple[float, float]:
     """How long packets may go on coming to the origin when the process runs on the destination: until none has come
     for the first of both, and the second at most, s."""
-    if kind == "none":
+    if "none" in request.ways(kind):
         return limits.UNSWITCHED_QUIET_S, limits.UNSWITCHED_S
     return limits.LATE_QUIET_S, limits.LATE_S
-
-
-def forwards(kind: str) -> bool:
-    """Whether the origin goes on to be where the connections' packets come to, and its kernel sends them on."""
-    return kind.partition(":")[0] == "forward"
 
 
 def tell(made: Switch, flows: Iterable[Flow]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,12 +12,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from gap_hosts import GapHosts
+from gap_hosts import SERVICE, GapHosts
 from netns import eventually, ip
 
 import tcpcp
+from migrate import switch
 from migrate.errors import SwitchError
-from migrate.switch import Address, forward
+from migrate.switch import Address, announce, forward, together
 from migrate.switch.forward import listed, reserved, rules
 from migrate.testing import switches
 from tcpcp.endpoint.isolation import Flow
@@ -46,6 +50,7 @@ def bindable() -> bool:
 @pytest.fixture
 def case(gap_hosts: GapHosts) -> switches.Case:
     def on(role: str) -> AbstractContextManager[object]:
+        announce.open_sender.cache_clear()  # by name of the device, which is the same on both hosts
         return {"origin": gap_hosts.origin, "destination": gap_hosts.destination}[role].entered()
 
     ends = (Endpoint(_ip(ORIGIN), 40000), Endpoint(_ip(PEER), PORT))
@@ -61,6 +66,64 @@ def _ip(text: str):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("check", switches.CHECKS, ids=lambda check: check.__name__)
 def test_it_is_one(case: switches.Case, check: Callable[[switches.Case], None]) -> None:
     check(case)
+
+
+@pytest.fixture(params=["address", "none"])
+def both(case: switches.Case, gap_hosts: GapHosts, request: pytest.FixtureRequest) -> Iterator[switches.Case]:
+    """A service address, which moves or is on both hosts, and connections from the origin's own."""
+
+    def bound() -> bool:
+        with socket.socket() as sock:
+            try:
+                sock.bind((SERVICE[4], 0))
+            except OSError:
+                return False
+        return bindable()
+
+    addresses = [dataclasses.replace(ADDRESS, stays=True), Address(SERVICE[4], 24, "eth0")]
+    with contextlib.ExitStack() as after:
+        if request.param == "none":
+            with gap_hosts.destination.entered():
+                ip(f"addr add {SERVICE[4]}/32 dev lo")
+            after.callback(_not_on_lo, gap_hosts)
+        kind = f"{case.kind}+{request.param}"
+        yield dataclasses.replace(case, kind=kind, addresses=addresses, bindable=bound)
+
+
+def _not_on_lo(hosts: GapHosts) -> None:
+    with hosts.destination.entered():
+        ip(f"addr del {SERVICE[4]}/32 dev lo")
+
+
+@pytest.mark.parametrize("check", switches.CHECKS, ids=lambda check: check.__name__)
+def test_with_a_service_address(both: switches.Case, check: Callable[[switches.Case], None]) -> None:
+    """Each has its own, and together they are one."""
+    check(both)
+
+
+class Part:
+    """One that cannot be undone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def undo(self) -> None:
+        self.asked += 1
+        raise OSError("it is stuck")
+
+
+def test_what_cannot_be_undone_keeps_nothing_else_from_it() -> None:
+    parts = [Part(), Part()]
+    made = together.Together("forward+address", "origin", "0123456789ab", [], parts)  # type: ignore[arg-type]
+    with pytest.raises(SwitchError, match="it is stuck; it is stuck"):
+        made.undo()
+    assert [one.asked for one in parts] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["forward+forward", "forward:10.0.0.1+forward+none", "forward+auto", "auto"])
+def test_what_is_none(kind: str) -> None:
+    with pytest.raises(SwitchError):
+        switch.make(kind, "destination", "0123456789ab", [])
 
 
 class Moved:
@@ -130,6 +193,21 @@ def test_it_speaks(moved: Moved) -> None:
         assert len(listed_.ends) == 1 and listed_.to == DESTINATION and listed_.there_bytes > 0
 
 
+def test_somebody_removes_it(moved: Moved) -> None:
+    """A host's part is asked of the kernel: it raises, and what is left of it is undone."""
+    for host, part, family in (
+        ("origin", moved.origin, "netdev"),
+        ("destination", moved.destination, "inet"),
+    ):
+        with getattr(moved.hosts, host).entered():
+            part.verify()
+            subprocess.run(["nft", "delete", "table", family, rules.name("0123456789ab")], check=True)
+            with pytest.raises(SwitchError):
+                part.verify()
+            part.undo()
+            assert listed.present() == []
+
+
 def test_nothing_is_left_when_it_has_ended(gap_hosts: GapHosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels forget it; who looks next removes the rest."""
     monkeypatch.setattr(rules, "ENDED", "1s")
@@ -151,6 +229,42 @@ def test_nothing_is_left_when_it_has_ended(gap_hosts: GapHosts, monkeypatch: pyt
                 assert state() == was
     finally:
         made.close()
+
+
+def test_on_the_way_home_and_back_again(moved: Moved) -> None:
+    """The host that forwards takes it, and whoever undoes that has it forwarded as before."""
+    ends = moved.moved.getsockname(), moved.peer.getsockname()
+    flow = Flow(*(Endpoint(_ip(address), port) for address, port in ends))
+    what = "fedcba987654", [Address(ORIGIN, 32, "", True)]
+    leaving, taking = forward.AtOrigin(*what), forward.AtDestination(*what)
+    with moved.hosts.destination.entered():
+        leaving.choose()
+        leaving.connections([flow])
+        assert leaving.notes() == []
+        leaving.switch()
+    with moved.hosts.origin.entered():
+        before = state()
+        taking.choose()
+        taking.connections([flow])
+        taking.require_free()
+        taking.prepare()
+        taking.switch()
+        taking.verify()
+        assert state() == before
+        assert _sets(moved).count(f"{ORIGIN} . {ends[0][1]}") == 2
+        for _ in range(2):
+            switch.from_details(json.loads(json.dumps(taking.details()))).undo()
+        assert _sets(moved).count(f"{ORIGIN} . {ends[0][1]}") == 1
+    with moved.hosts.destination.entered():
+        switch.from_details(json.loads(json.dumps(leaving.details()))).undo()
+    assert moved.speaks()
+    with moved.hosts.peer.entered(), pytest.raises(SwitchError, match="not forwarded to this host"):
+        leaving.connections([flow])
+
+
+def _sets(moved: Moved) -> str:
+    words = ["nft", "list", "table", "netdev", rules.name("0123456789ab")]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def test_its_port_is_nobody_elses(moved: Moved) -> None:

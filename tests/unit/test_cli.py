@@ -89,7 +89,8 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         stop_at="FROZEN",
     )
     assert request_of(*words.split(), "--port", "2222", "--stop-at", "FROZEN", "42", "h") == wanted
-    assert request_of("--switch", "forward", "42", "h").switch == "forward"
+    for kind in ("forward", "auto", "forward+address", "forward:10.0.0.1+exec:/a+b", "forward+route:gate"):
+        assert request_of("--switch", kind, "42", "h").switch == kind
     assert request_of("--switch", "exec:/etc/network a", "42", "h").switch == "exec:/etc/network a"
     assert request_of("--no-address", "42", "h") == Request(pid=42, host="h", along=Along(no_address=True))
     assert request_of("--check", "42") == Request(pid=42, host="", check=True)
@@ -150,6 +151,12 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--switch", "exec:/a\n", "42", "h"], "exec:/COMMAND"),
         (["--switch", "route", "42", "h"], "--switch route is followed by a colon and GATEWAY"),
         (["--switch", "forward:", "42", "h"], "forward:ADDRESS"),
+        (["--switch", "forward+", "42", "h"], "followed by one of the other ways"),
+        (["--switch", "forward+auto", "42", "h"], "followed by one of the other ways"),
+        (["--switch", "forward+forward:a", "42", "h"], "followed by one of the other ways"),
+        (["--switch", "forward+route", "42", "h"], "route:GATEWAY"),
+        (["--switch", "address+forward", "42", "h"], "not 'address+forward'"),
+        (["--switch", "auto:x", "42", "h"], "followed by nothing, not by 'x'"),
         (["--end", "0123456789ab"], "--end needs --forwards"),
         (["--forwards", "42", "h"], "--forwards is used alone"),
         (["--forwards", "--recover"], "--forwards is used alone"),

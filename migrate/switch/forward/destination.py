@@ -19,7 +19,7 @@ from typing import Any
 
 from migrate.errors import SwitchError
 from migrate.switch import Address, netlink
-from migrate.switch.forward import listed, packet_filter, paths, rules
+from migrate.switch.forward import home, listed, packet_filter, paths, rules
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.record.ici import Ici
 
@@ -37,26 +37,40 @@ class AtDestination:
 
     :param via: its own address, if the origin has told.
     :param nonlocal_bind: whether it was allowed before; given when a guardian undoes.
+    :param ends: IDs of forwards of this host of which connections come home; given when a guardian undoes.
+    :param own: addresses of this host, at which these are; given when a guardian undoes.
     """
 
     def __init__(
-        self, migration_id: str, addresses: list[Address], via: str = "", nonlocal_bind: bool = False
+        self,
+        migration_id: str,
+        addresses: list[Address],
+        via: str = "",
+        nonlocal_bind: bool = False,
+        ends: Iterable[str] = (),
+        own: Iterable[str] = (),
     ) -> None:
         self.migration_id, self.addresses, self.via = migration_id, addresses, via
         self._device, self._nonlocal = "", nonlocal_bind
-        self._own = {ipaddress.ip_address(one.ip) for one in addresses}
+        self._here = {ipaddress.ip_address(one) for one in own}
+        self._own = {ipaddress.ip_address(one.ip) for one in addresses} - self._here
         self._flows: list[Flow] = []
+        self._ends, self._back = list(ends), dict[str, list[Flow]]()
 
     def connections(self, flows: Iterable[Flow]) -> None:
         """See :class:`migrate.switch.ByConnection`."""
-        self._flows = [one for one in flows if one.local.ip in self._own]
+        told = list(flows)
+        self._flows = [one for one in told if one.local.ip in self._own]
+        self._back = home.by_forward("netdev", (one for one in told if one.local.ip in self._here))
+        self._ends = list(self._back)
         self._nonlocal = _NONLOCAL.read_text().strip() != "0"
 
     def marked(self, icis: Iterable[Ici]) -> list[Ici]:
-        """See :class:`migrate.switch.ByConnection`: those on the addresses are transparent."""
+        """See :class:`migrate.switch.ByConnection`: those on the addresses are transparent, and at home no more."""
+        needed = dict.fromkeys(self._own, 1) | dict.fromkeys(self._here, 0)
         return [
-            dataclasses.replace(one, options={**one.options, "IP_TRANSPARENT": 1})
-            if one.local.ip in self._own
+            dataclasses.replace(one, options={**one.options, "IP_TRANSPARENT": needed[one.local.ip]})
+            if one.local.ip in needed
             else one
             for one in icis
         ]
@@ -68,6 +82,12 @@ class AtDestination:
         listed.sweep()
         with netlink.route("look at this host's addresses"):
             present = netlink.addresses()
+        self._here = {one.ip for one in present}.intersection(
+            ipaddress.ip_address(a.ip) for a in self.addresses
+        )
+        self._own -= self._here
+        if not self._own:
+            return
         devices = {self._on_segment(ip, present) for ip in self._own}
         if len(devices) != 1:
             raise SwitchError("the addresses are on several networks: that cannot be forwarded")
@@ -75,9 +95,6 @@ class AtDestination:
         _run(f"{rules.at_destination(_TRIAL, [], [])}\ndelete table inet {rules.name(_TRIAL)}")
 
     def _on_segment(self, ip: Any, present: list[netlink.Present]) -> str:
-        for one in present:
-            if one.ip == ip:
-                raise SwitchError(f"{ip} is already on this host")
         for one in present:
             if one.ip.version == ip.version and ip in one.network and one.prefix_length < ip.max_prefixlen:
                 return one.device
@@ -91,7 +108,7 @@ class AtDestination:
     def require_free(self) -> None:
         """Raise if one of the addresses is here."""
         with netlink.route("look at this host's addresses"):
-            found = netlink.here(one.ip for one in self.addresses)
+            found = netlink.here(map(str, self._own))
         if found:
             text = f"{', '.join(sorted(found))} was added to this host since the check"
             raise SwitchError(text, hint="Look for who added it (ip monitor address), and remove it.")
@@ -111,6 +128,7 @@ class AtDestination:
 
     def switch(self) -> None:
         """What only CRIU needed is taken back: the sockets are transparent by now."""
+        home.take(self._back)
         if self._flows:
             self._take_back()
 
@@ -126,11 +144,13 @@ class AtDestination:
         """Nothing: what comes here is for the origin to say."""
 
     def keep(self) -> None:
-        """Nothing: it holds."""
+        """It holds; what has come home is forgotten."""
+        home.forget("netdev", self._back)
 
     def undo(self) -> None:
         """Remove all of it."""
-        if not self.addresses:
+        home.give_up(self._ends)
+        if not self._own:
             return
         self._take_back()
         _run(rules.deletion("inet", self.migration_id))
@@ -152,7 +172,7 @@ class AtDestination:
         if f"inet {rules.name(self.migration_id)}\n" not in _run("list tables"):
             raise SwitchError("packets that are forwarded do not find their sockets on this host")
         with netlink.route("look at this host's addresses"):
-            if left := netlink.here(one.ip for one in self.addresses):
+            if left := netlink.here(map(str, self._own)):
                 raise SwitchError(f"{', '.join(sorted(left))} is still on this host")
 
     def details(self) -> dict[str, Any]:
@@ -163,4 +183,6 @@ class AtDestination:
             "migration_id": self.migration_id,
             "addresses": [[one.ip, one.prefix_length, one.device] for one in self.addresses],
             "nonlocal_bind": self._nonlocal,
+            "ends": self._ends,
+            "own": sorted(map(str, self._here)),
         }

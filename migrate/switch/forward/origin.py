@@ -10,7 +10,7 @@ from typing import Any
 
 from migrate.errors import SwitchError
 from migrate.switch import Address
-from migrate.switch.forward import listed, packet_filter, paths, reserved, rules
+from migrate.switch.forward import home, listed, packet_filter, paths, reserved, rules
 from tcpcp.endpoint.isolation import Flow
 from tcpcp.record.ici import Ici
 
@@ -32,17 +32,22 @@ class AtOrigin:
     """
 
     def __init__(
-        self, migration_id: str, addresses: list[Address], via: str, ports: list[int] | None = None
+        self, migration_id: str, addresses: list[Address], via: str = "", ports: list[int] | None = None
     ) -> None:
         self.migration_id, self.addresses = migration_id, addresses
-        self.via = _checked(via) if addresses else via
-        self._own = {ipaddress.ip_address(one.ip) for one in addresses}
+        #: Those of addresses that this host has not are forwarded to it, and go home.
+        self._own = {ipaddress.ip_address(one.ip) for one in addresses if one.device}
+        self._others = {ipaddress.ip_address(one.ip) for one in addresses} - self._own
+        self.via = _checked(via) if self._own else via
         self._ports = ports or []
         self._flows: list[Flow] = []
+        self._back: dict[str, list[Flow]] = {}
 
     def connections(self, flows: Iterable[Flow]) -> None:
         """See :class:`migrate.switch.ByConnection`. Those on the addresses are forwarded."""
-        self._flows = [one for one in flows if one.local.ip in self._own]
+        told = list(flows)
+        self._flows = [one for one in told if one.local.ip in self._own]
+        self._back = home.by_forward("inet", (one for one in told if one.local.ip in self._others))
         self._ports = reserved.missing(one.local.port for one in self._flows)
 
     def marked(self, icis: Iterable[Ici]) -> list[Ici]:
@@ -51,7 +56,7 @@ class AtOrigin:
 
     def choose(self) -> None:
         """Find out whether it can be: the destination is a neighbour, the kernel can, and so can the way back."""
-        if not self.addresses:
+        if not self._own:
             return
         listed.sweep()
         device = self._device()
@@ -62,9 +67,9 @@ class AtOrigin:
 
     def notes(self) -> list[str]:
         """What it means for this host."""
-        if not self.addresses:
+        if not self._own:
             return []
-        own = ", ".join(one.ip for one in self.addresses)
+        own = ", ".join(sorted(map(str, self._own)))
         return [
             f"connections from {own} are forwarded by this host as long as they live: it has to stay up until then"
             " (migrate --forwards lists them)"
@@ -92,11 +97,12 @@ class AtOrigin:
         """Nothing: it holds."""
 
     def keep(self) -> None:
-        """Nothing: it holds."""
+        """It holds; those that have gone home are forgotten."""
+        home.forget("inet", self._back)
 
     def undo(self) -> None:
         """Forward no more."""
-        if not self.addresses:
+        if not self._own:
             return
         _run(rules.deletion("netdev", self.migration_id))
         try:
@@ -119,7 +125,7 @@ class AtOrigin:
     def details(self) -> dict[str, Any]:
         """See :class:`migrate.switch.Switch`."""
         return {
-            "kind": f"forward:{self.via}",
+            "kind": f"forward:{self.via}" if self.via else "forward",
             "role": "origin",
             "migration_id": self.migration_id,
             "addresses": [[one.ip, one.prefix_length, one.device] for one in self.addresses],

@@ -63,12 +63,14 @@ def at_origin(
             f"add counter {table} back",
             f"add set {table} flows {{ {_TYPE}; size {_size(flows)}; flags dynamic,timeout; }}",
             f"add set {table} ended {{ {_TYPE}; size {_size(flows)}; flags dynamic,timeout; }}",
+            f"add set {table} home {{ {_TYPE}; }}",
             f"add set {table} quoted {{ typeof {_QUOTED}; }}",
             f"add map {table} hops {{ type ipv4_addr : ipv4_addr; }}",
             f"add set {table} reserved {{ type inet_service; }}",
             f'add chain {table} in {{ type filter hook ingress device "{device}" priority -500; policy accept; }}',
             *_sending_on(table, "there", _THERE, f'fwd ip to {via} device "{device}"'),
             *_sending_on(table, "back", _BACK, f'fwd ip to ip daddr map @hops device "{device}"'),
+            f"add rule {table} in {_THERE} @home accept",
             f"add rule {table} in {_THERE} @flows goto there",
             f"add rule {table} in {_BACK} @flows goto back",
             f"add rule {table} in icmp type destination-unreachable {_QUOTED} @quoted"
@@ -121,6 +123,25 @@ def at_destination(migration_id: str, own: Iterable[str], flows: Sequence[Flow])
             *_elements(table, "flows", (f"{_ends(one)} timeout {LIVES}" for one in flows)),
         ]
     )
+
+
+def at_home(migration_id: str, flows: Sequence[Flow]) -> str:
+    """At the origin of that forward: *flows* are this host's again, as long as they are in a set of their own."""
+    return "\n".join(_elements(f"netdev {name(migration_id)}", "home", map(_ends, flows)))
+
+
+def away(migration_id: str) -> str:
+    """They are forwarded again: undoes :func:`at_home`."""
+    return f"flush set netdev {name(migration_id)} home"
+
+
+def forgotten(family: str, migration_id: str, flows: Sequence[Flow]) -> str:
+    """A host forgets *flows*, which that forward has."""
+    table = f"{family} {name(migration_id)}"
+    told = [(set_, ", ".join(map(_ends, flows))) for set_ in ("flows",)]
+    if family == "netdev":
+        told.append(("quoted", ", ".join(map(_numbers, flows))))
+    return "\n".join(f"delete element {table} {set_} {{ {ends} }}" for set_, ends in told)
 
 
 def _size(flows: Sequence[Flow]) -> int:
