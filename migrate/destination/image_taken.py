@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 import time
@@ -47,10 +48,11 @@ class ImageTaken:
             self._end()
 
     def close(self) -> None:
-        """Podman ends, if it has not: nothing more comes."""
+        """Podman ends, if it has not: nothing more comes. By itself it takes what it has kept meanwhile with it."""
         self._feed.close()
-        if self._loading.poll() is None:
-            self._loading.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._loading.wait(limits.KILLED_S)
+        self._loading.kill()
         self._loading.wait()
         self._said.close()
 

@@ -126,7 +126,8 @@ class Waiting:
             hint = f"Remove it there, or rename it: podman rm {said.name}"
             raise Taken(f"podman has a container {said.name} since the check", hint=hint)
         if not podman.named(said.image, said.image_name):  # it would ask a registry for one of that name
-            raise Taken(f"podman has no image {said.image_name} like the one at the origin since the check")
+            text = f"podman has no image {said.image_name} like the one at the origin since the check"
+            raise Taken(text, hint="Try again.")
         journal.did(entries.Muted(journal.migration_id))
         journal.did(entries.OfPodman(said.id, said.by, said.bundle))
         with network.home():

@@ -149,6 +149,13 @@ def reasons(container: Container | None, archive: bytes) -> list[Reason]:
         raise MigrateError(f"what podman says of {container.name} makes no sense: {error}") from error
 
 
+def notes(container: Container | None, there: pb.HostInventory) -> list[str]:
+    """What the user should know, although it is no reason to refuse."""
+    if isinstance(container, Podman) and there.lacks_image:
+        return [f"the image {container.image_name} is missing there, and is sent along"]
+    return []
+
+
 def written(container: Container | None) -> Written | None:
     """What it has written to its own files, of which nothing is packed; None: they go in another way.
 

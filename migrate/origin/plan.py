@@ -84,6 +84,7 @@ def check(session: Session) -> Plan:
         plan.bystanders, plan.container = bystanders, session.container
         plan.written, plan.sends_image = contained.written(session.container), there.lacks_image
         plan.copy += contained.files(session.container, there)
+        plan.notes += contained.notes(session.container, there)
         plan.notes += (
             left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, request.along)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from harness import containers
@@ -199,6 +200,31 @@ def test_name_address_network_and_image_are_looked_for_there(pods: Containers) -
         assert served(asking, asked(asking))
     asked_for = ["podman", "image", "inspect", "--format", "{{.Id}}", IMAGE]
     assert origin.exec(asked_for).stdout == destination.exec(asked_for).stdout
+    assert any("is sent along" in one for one in moved.report["notes"])
+
+
+@pytest.mark.parametrize("party", ["migrate --container", "[m]igrate-agent", "podman load"])
+def test_who_dies_while_the_image_is_sent(pods: Containers, party: str) -> None:
+    """Nothing has been begun there, and nothing of it stays."""
+    origin, destination = (pods.lab.hosts[name] for name in HOSTS)
+    destination.exec(["podman", "rmi", "-f", IMAGE])
+    move = origin.popen(["migrate", "--container", NAME, DESTINATION], stdout=PIPE, stderr=PIPE, text=True)
+    try:
+        stopped = ["pkill", "-STOP", "-f", "^[^ ]*podman load"]
+        loads = lambda: destination.exec(stopped, check=False).returncode == 0  # noqa: E731
+        eventually(loads, "podman loads", within_s=60)
+        kill(origin if party.startswith("migrate") else destination, party)
+        destination.exec(["pkill", "-CONT", "-f", "^[^ ]*podman load"], check=False)
+        said, _ = move.communicate(timeout=60)
+    finally:
+        move.kill()
+    assert party.startswith("migrate") or "UNTOUCHED" in said, said
+    script = "pgrep -fl '^[^ ]*podman load'; podman images --quiet"
+    here = ["sh", "-c", f"{script}; ls -d /var/tmp/podman* 2>/dev/null; exit 0"]
+    eventually(lambda: not destination.exec(here).stdout, lambda: destination.exec(here).stdout)
+    assert pods.names(ORIGIN) == [NAME] and nothing_left(pods, DESTINATION)
+    moved = run_migrate(origin, "--container", NAME, DESTINATION)
+    assert moved.status == 0 and pods.names(DESTINATION) == [NAME], moved.report
 
 
 def test_an_image_that_is_there_by_another_name_alone(pods: Containers) -> None:
