@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Collection
@@ -57,12 +59,13 @@ def image(container: Podman, way: Way, heed: Callable[[], None]) -> None:
             source = saving.stdout.fileno()
             while data := _read(source, heed):
                 there.write(data)
-            status = saving.wait(limits.PODMAN_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                saving.wait(limits.PODMAN_S)
         finally:
             saving.kill()
             saving.stdout.close()
             saving.wait()
-        if status:
+        if saving.returncode:
             said.seek(0)
             why = said.read()[-1000:].decode(errors="replace").strip()
             hint = f"Look at it: podman save {container.image_name} >/dev/null"
