@@ -19,7 +19,8 @@ from migrate.link.payloads import CHUNK_BYTES, Piece
 
 #: The image of a container, as `podman save` writes it; what a container has written to its own files.
 IMAGE, LAYER = "container:image", "container:layer"
-NAMES = frozenset({IMAGE, LAYER})
+_AGAIN = "Install the same version on both hosts, and try again."
+_SLOW = "Look there at the disks, and at the load."
 
 
 class Sending(io.RawIOBase):
@@ -69,7 +70,8 @@ class Feed:
         :raises BrokenPipeError: nobody reads.
         """
         if piece.offset != self._offset:
-            raise ImageError(f"{piece.name}: a piece at {piece.offset}, expected at {self._offset}")
+            text = f"{piece.name}: a piece at {piece.offset}, expected at {self._offset}"
+            raise ImageError(text, hint=_AGAIN)
         left, deadline = memoryview(piece.data), time.monotonic() + limits.FEED_S
         while left:
             try:
@@ -85,8 +87,7 @@ class Feed:
         while not poll.poll(1000 * limits.HEED_S):
             self._heed()
             if time.monotonic() > deadline:
-                hint = "Look there at the disks, and at the load."
-                raise ImageError(f"{name}: nothing of it is taken there any more", hint=hint)
+                raise ImageError(f"{name}: nothing of it is taken there any more", hint=_SLOW)
 
     def close(self) -> None:
         """There is no more. May be called twice."""
@@ -117,7 +118,8 @@ class Unpacking:
             self._feed.take(piece)
         except BrokenPipeError:
             self._end()
-            raise ImageError("what the container has written goes on behind its end") from None
+            text = "what the container has written goes on behind its end"
+            raise ImageError(text, hint=_AGAIN) from None
         if piece.last:
             self._end()
 
@@ -133,7 +135,7 @@ class Unpacking:
             self._heed()
             self._thread.join(limits.HEED_S)
             if time.monotonic() > deadline:
-                raise MigrateError("what the container has written could not be unpacked in time")
+                raise MigrateError("what the container has written could not be unpacked in time", hint=_SLOW)
         if self._errors:
             raise self._errors[0]
 
