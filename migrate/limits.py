@@ -122,6 +122,11 @@ RECONNECT_S = _limit(
     "RECONNECT_S", 5, "a unix socket to which a connection is made anew and that takes none: refused"
 )
 PODMAN_S = _limit("PODMAN_S", 30, "podman, which is asked, or is to forget a container: taken for a no")
+IMAGE_READ_S = _limit(
+    "IMAGE_READ_S", 300, "podman, until it writes more of an image that is sent along: not begun"
+)
+IMAGE_LOADED_S = _limit("IMAGE_LOADED_S", 600, "podman, which loads an image that has arrived: not begun")
+FEED_S = _limit("FEED_S", 60, "who reads what arrives, and takes nothing of it: not begun")
 ASKED_S = _limit("ASKED_S", 60, "what an origin may have a destination wait for an answer: under way")
 SETTLE_S = _limit("SETTLE_S", 15, "a destination that is asked in doubt and still settles: asked later")
 SETTLING_S = _limit("SETTLING_S", 10, "a guardian that still undoes the last migration: refused")

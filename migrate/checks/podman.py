@@ -6,6 +6,7 @@ Source: man podman-container-inspect(1), podman-run(1).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from migrate.checks.subject import ORIGIN, names
@@ -13,12 +14,16 @@ from migrate.errors import Reason
 
 #: A unit of systemd's would start the container again.
 _UNIT = "PODMAN_SYSTEMD_UNIT"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def reasons(said: Mapping[str, Any], upper: str) -> Iterator[Reason]:
+def reasons(
+    said: Mapping[str, Any], upper: str, in_environment: Mapping[str, str] = NOTHING
+) -> Iterator[Reason]:
     """What stands in the way at the origin.
 
     :param said: of `podman container inspect`. :param upper: the directory that its root is written to, or "".
+    :param in_environment: secrets that are variables of its environment, by these.
     """
     host, config = said.get("HostConfig") or {}, said.get("Config") or {}
     yield from _mounts(said, host)
@@ -37,10 +42,8 @@ def reasons(said: Mapping[str, Any], upper: str) -> Iterator[Reason]:
     if devices := [str(one.get("PathOnHost")) for one in host.get("Devices") or ()]:
         text = f"the container has devices of this host: {names(devices)}"
         yield Reason("container-devices", ORIGIN, text, "Start it without.")
-    if secrets := [str(one.get("Name")) for one in config.get("Secrets") or ()]:
-        text = f"the container has secrets, which do not go along: {names(secrets)}"
-        yield Reason("container-secrets", ORIGIN, text, "Put them into its files or its environment.")
-    if config.get("Healthcheck") or config.get("StartupHealthCheck"):
+    yield from _secrets(config, in_environment)
+    if _checked(config.get("Healthcheck")) or _checked(config.get("StartupHealthCheck")):
         text = "the container has a healthcheck, which podman has systemd run, and does not after a restore"
         yield Reason("container-healthcheck", ORIGIN, text, "Start it with --no-healthcheck.")
     if unit := (config.get("Labels") or {}).get(_UNIT):
@@ -52,6 +55,21 @@ def reasons(said: Mapping[str, Any], upper: str) -> Iterator[Reason]:
         yield Reason(
             "container-storage", ORIGIN, text, "Have podman use the storage driver overlay, and an image."
         )
+
+
+def _secrets(config: Mapping[str, Any], in_environment: Mapping[str, str]) -> Iterator[Reason]:
+    secrets = [str(one.get("Name")) for one in config.get("Secrets") or ()]
+    secrets += [f"{secret} as {name}" for name, secret in in_environment.items()]
+    if secrets:
+        text = f"the container has secrets, which do not go along: {names(secrets)}"
+        remedy = "Put them into its files, or its environment by --env."
+        yield Reason("container-secrets", ORIGIN, text, remedy)
+
+
+def _checked(health: Mapping[str, Any] | None) -> bool:
+    """Whether podman is to look how the container is; that it is not to is said in the same place."""
+    test = (health or {}).get("Test") or ()
+    return bool(health) and list(test)[:1] not in (["NONE"], ["none"])
 
 
 def _mounts(said: Mapping[str, Any], host: Mapping[str, Any]) -> Iterator[Reason]:

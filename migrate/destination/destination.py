@@ -18,9 +18,11 @@ from migrate.destination.restored import Restored, Switched
 from migrate.destination.stage import Stage
 from migrate.errors import ProtocolError
 from migrate.events import log
+from migrate.files import stream
 from migrate.gap import packets
 from migrate.inventory import answer
 from migrate.link import failure
+from migrate.link.payloads import Piece
 from migrate.pb import session_pb2 as pb
 from migrate.recovery import whereabouts
 from migrate.states import Outcome
@@ -73,7 +75,7 @@ class Destination:
             "process": self.look,
             "prepare": self.prepare,
             "compare": self.compare,
-            "copy": lambda piece: self._now(Prepared).copy(piece),
+            "copy": self.copy,
             "image": lambda piece: self._now(Prepared).take(piece),
             "connections": lambda some: self._now(Prepared).connect(some),
             "restore": self.restore,
@@ -104,6 +106,13 @@ class Destination:
             self._stage = begun.prepare()
             environment.settled()
         return pb.Prepared()
+
+    def copy(self, piece: Piece) -> None:
+        """Take a piece of what is put into its own place: a file, or something of a container's."""
+        if piece.name == stream.IMAGE:
+            self._now(Asked).take(piece)
+        else:
+            self._now(Prepared).copy(piece)
 
     def compare(self, question: pb.Compare) -> pb.Compared:
         """Say what this host has of files. Of none: the origin asks whether what it copied has arrived."""

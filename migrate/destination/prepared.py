@@ -16,6 +16,7 @@ from migrate.destination.stage import Ready, Undoable
 from migrate.destination.tree import BuiltTree
 from migrate.errors import CriuError
 from migrate.files import images as image_files
+from migrate.files import stream
 from migrate.files.taker import FileTaker
 from migrate.link.payloads import Connections, Piece
 from migrate.pb import session_pb2 as pb
@@ -70,8 +71,11 @@ class Prepared(Undoable):
         self._images.connect(some)
 
     def copy(self, piece: Piece) -> None:
-        """Take a piece of a file that is copied to its own place."""
-        self._files.take(piece)
+        """Take a piece of a file that is copied to its own place, or of what a container has written."""
+        if piece.name == stream.LAYER:
+            self._ready.waiting.take(piece)
+        else:
+            self._files.take(piece)
 
     def build(self, restore: pb.Restore) -> Standing:
         """Build the tree.

@@ -31,7 +31,8 @@ class Trail(Once):
             pid=pid,
             other_host=errand.origin_host,
             may=lambda kind: errand.journalled.may(kind),
-            network=errand.container.network,
+            # Podman makes one of its own here, and an entry names it when it is there.
+            network="" if errand.container.archive else errand.container.network,
         )
         try:
             self.guardian = Guardian(self.journal.directory)

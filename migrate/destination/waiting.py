@@ -15,7 +15,8 @@ from migrate.destination.errand import Errand
 from migrate.destination.reconnections import Reconnections
 from migrate.destination.trail import Trail
 from migrate.errors import ProtocolError, Taken
-from migrate.files import layer
+from migrate.files import layer, stream
+from migrate.link.payloads import Piece
 from migrate.pb import session_pb2 as pb
 from migrate.processes import network, oci, podman
 from migrate.recovery import entries
@@ -33,8 +34,9 @@ class Waiting:
         self._started: list[Worker] = []
         #: Which CRIU has inherited, if it is our own.
         self.reconnections = Reconnections()
-        #: Of podman's container, once it waits: where its files are.
+        #: Of podman's container, once it waits: where its files are, and what is put there as it comes.
         self.place = by_podman.Place()
+        self._unpacking: stream.Unpacking | None = None
 
     @property
     def needs_no_file(self) -> bool:
@@ -59,15 +61,29 @@ class Waiting:
             raise ProtocolError("received a Restore before the files of the container")
         return self._started[0]
 
+    def take(self, piece: Piece) -> None:
+        """Take a piece of what a container has written so far: it comes to where podman has made a place for it.
+
+        :raises MigrateError: it cannot be written. :raises ProtocolError: there is no such place.
+        """
+        if not self.place.root:
+            raise ProtocolError("received the files of no container")
+        if self._unpacking is None:
+            self._unpacking = stream.Unpacking(self.place.root, self._errand.called_off)
+            self._trail.first.callback(self._unpacking.close)
+        self._unpacking.take(piece)
+        if piece.last:
+            self._unpacking = None
+
     def fill(self, images: Path) -> None:
-        """What a container has written to its files comes to where podman has made a place for it.
+        """What it has written since comes there, too, and what is in its /dev/shm.
 
         :raises MigrateError: it cannot be written.
         """
         if self.place.root:
-            layer.unpack(images / by_podman.LAYER, self.place.root)
+            _unpack(images / by_podman.LAYER, self.place.root)
             layer.clear(self.place.shm)
-            layer.unpack(images / by_podman.SHM, self.place.shm)
+            _unpack(images / by_podman.SHM, self.place.shm)
 
     def check(self) -> None:
         """Return while it lives, or has not been started. :raises CriuError: it has ended."""
@@ -114,6 +130,9 @@ class Waiting:
         if podman.knows(said.id) or podman.knows(said.name):
             hint = f"Remove it there, or rename it: podman rm {said.name}"
             raise Taken(f"podman has a container {said.name} since the check", hint=hint)
+        if not podman.named(said.image, said.image_name):  # it would ask a registry for one of that name
+            text = f"podman has no image {said.image_name} like the one at the origin since the check"
+            raise Taken(text, hint="Try again.")
         journal.did(entries.Muted(journal.migration_id))
         journal.did(entries.OfPodman(said.id, said.by, said.bundle))
         with network.home():
@@ -149,3 +168,8 @@ class Waiting:
             "personality": self._request.personality,
             "heed": self._errand.called_off,
         }
+
+
+def _unpack(archive: Path, directory: str) -> None:
+    with archive.open("rb") as source:
+        layer.unpack(source, directory)

@@ -20,7 +20,7 @@ _READ_BYTES = 1 << 20
 #: What is read in a part of a second; of less nobody wants to know.
 _TELL_BYTES = 64 << 20
 #: Times of files are set from a clock that may be a tick behind (10 ms at most), or two seconds coarse on FAT.
-_SETTLED_NS = 2_500_000_000
+SETTLED_NS = 2_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Digests:
     def took(self, path: str, before: os.stat_result, digest: bytes) -> None:
         """Somebody has read *path* and found *digest*; *before* is from before that."""
         newest = max(before.st_mtime_ns, before.st_ctime_ns)
-        self._known[path] = Print.of(before), digest, newest + _SETTLED_NS < time.time_ns()
+        self._known[path] = Print.of(before), digest, newest + SETTLED_NS < time.time_ns()
 
     def count(self, more_bytes: int) -> None:
         """So much was read, here or by somebody else; it is told if that has become much since."""

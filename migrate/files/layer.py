@@ -1,10 +1,7 @@
-"""What a container has written to its root, from one overlay to another: a tar archive made of the upper directory.
+"""What a container has written to its root on the other host, is done to its root here.
 
-The image below is the same on both hosts. The upper directory says what is different from it; contents are read,
-and written, through the overlay, which knows where they are. What was removed is an entry of its own. Paths in the
-archive are checked: no link in the container leads out of it.
-
-Source: Documentation/filesystems/overlayfs.rst, whiteouts and opaque directories.
+It comes as a tar archive, made by :mod:`migrate.files.written`: all of it, or what has changed since. What was
+removed is an entry of its own. Paths in the archive are checked: no link in the container leads out of it.
 """
 
 from __future__ import annotations
@@ -17,57 +14,38 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from migrate.errors import ImageError, MigrateError
 from tcpcp.kernel.writing import write_all
 
 #: Of an entry, beside what tar knows.
-_KIND, _ATTRIBUTE = "MIGRATE.kind", "MIGRATE.attribute."
-_REMOVED, _OPAQUE = "removed", "opaque"
-_OVERLAY = "trusted.overlay."
+KIND, ATTRIBUTE = "MIGRATE.kind", "MIGRATE.attribute."
+REMOVED, OPAQUE = "removed", "opaque"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1 << 16
 _AGAIN = "Install the same version on both hosts, and try again."
 
 
-def pack(upper: str, merged: str, to: Path) -> None:
-    """Write to *to* what is in the directory *upper* of the overlay that is mounted at *merged*.
-
-    :param upper: "" for an ordinary directory at *merged*, of which all is packed.
-    :raises MigrateError: it cannot be read, or holds what cannot be carried.
-    """
-    first: dict[tuple[int, int], str] = {}
-    with contextlib.ExitStack() as stack:
-        archive = stack.enter_context(tarfile.open(to, "w", format=tarfile.PAX_FORMAT))
-        try:
-            archive.addfile(_described(archive, upper or merged, merged, "."))
-            for name in _below(upper or merged):
-                _add(archive, upper or merged, merged, name, first)
-        except OSError as error:
-            hint = "Look at the space for the images there, and at the container's storage."
-            raise MigrateError(
-                f"what the container has written cannot be read: {error}", hint=hint
-            ) from error
-
-
-def unpack(source: Path, root: str) -> None:
-    """Do to the directory *root* what the archive says.
+def unpack(source: BinaryIO, root: str) -> None:
+    """Do to the directory *root* what the archive says, which is read to its end.
 
     :raises ImageError: it makes no sense. :raises MigrateError: it cannot be written.
     """
     top = os.open(root, _FOLDER)
     directories: list[tuple[str, tarfile.TarInfo]] = []
     try:
-        with tarfile.open(source, "r:") as archive:
-            for one in archive:
+        with tarfile.open(fileobj=source, mode="r|") as archive:
+            while (one := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
                 _put(archive, one, top)
                 if one.isdir():
                     directories.append((one.name, one))
         for name, one in reversed(directories):  # what was put into them has changed their times
-            with _folder(top, _parts(name)) as folder:
+            with folder_at(top, _parts(name)) as folder:
                 os.utime(folder, ns=_times(one))
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:
         raise ImageError(f"what the container has written makes no sense: {error}", hint=_AGAIN) from error
     except OSError as error:
         hint = "Look at the space in podman's storage there."
@@ -88,69 +66,6 @@ def clear(directory: str) -> None:
                 Path(one.path).unlink()
 
 
-def _below(top: str) -> Iterator[str]:
-    """All names in it, a directory before what is in it."""
-    waiting = [""]
-    while waiting:
-        here = waiting.pop()
-        for name in sorted(os.listdir(f"{top}/{here}")):  # noqa: PTH208
-            path = f"{here}/{name}".lstrip("/")
-            yield path
-            if stat.S_ISDIR(os.lstat(f"{top}/{path}").st_mode):  # noqa: PTH116
-                waiting.append(path)
-
-
-def _add(
-    archive: tarfile.TarFile, upper: str, merged: str, name: str, first: dict[tuple[int, int], str]
-) -> None:
-    status = os.lstat(f"{upper}/{name}")  # noqa: PTH116
-    if stat.S_ISSOCK(status.st_mode):
-        return  # CRIU makes its own sockets again
-    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-        gone = tarfile.TarInfo(name)
-        gone.pax_headers = {_KIND: _REMOVED}
-        archive.addfile(gone)
-        return
-    found = _described(archive, upper, merged, name)
-    if not found.isreg():
-        archive.addfile(found)
-        return
-    key = (status.st_dev, status.st_ino)
-    if status.st_nlink > 1 and key in first:
-        found.type, found.linkname, found.size = tarfile.LNKTYPE, first[key], 0
-        archive.addfile(found)
-        return
-    first[key] = name
-    with open(f"{merged}/{name}", "rb") as content:  # noqa: PTH123
-        found.size = os.fstat(content.fileno()).st_size
-        archive.addfile(found, content)
-
-
-def _described(archive: tarfile.TarFile, upper: str, merged: str, name: str) -> tarfile.TarInfo:
-    # As the overlay shows it; what is the overlay's own is in the upper directory alone.
-    found = archive.gettarinfo(f"{merged}/{name}", name)
-    status = os.lstat(f"{merged}/{name}")  # noqa: PTH116
-    if found.islnk():  # tarfile has seen its inode before; that is ours to say
-        found.type, found.linkname = tarfile.REGTYPE, ""
-    found.uname = found.gname = ""
-    found.pax_headers = {"mtime": f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}"}
-    if stat.S_ISLNK(status.st_mode):
-        return found
-    for attribute in os.listxattr(f"{merged}/{name}", follow_symlinks=False):
-        value = os.getxattr(f"{merged}/{name}", attribute, follow_symlinks=False)
-        if not attribute.startswith(_OVERLAY):
-            found.pax_headers[_ATTRIBUTE + attribute] = base64.b64encode(value).decode()
-    its = os.listxattr(f"{upper}/{name}", follow_symlinks=False) if upper != merged else []
-    if f"{_OVERLAY}redirect" in its and found.isdir():
-        raise MigrateError(
-            f"the container has renamed the directory {name} of its image, which is not carried",
-            hint="Mount its storage with redirect_dir=off (storage.conf, mountopt), and start it anew.",
-        )
-    if f"{_OVERLAY}opaque" in its and found.isdir():
-        found.pax_headers[_KIND] = _OPAQUE
-    return found
-
-
 def _parts(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
@@ -159,7 +74,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _folder(top: int, parts: tuple[str, ...]) -> Iterator[int]:
+def folder_at(top: int, parts: tuple[str, ...]) -> Iterator[int]:
     """The directory at *parts* below *top*, open; no link is followed."""
     folder = os.dup(top)
     try:
@@ -174,15 +89,15 @@ def _folder(top: int, parts: tuple[str, ...]) -> Iterator[int]:
 
 def _put(archive: tarfile.TarFile, one: tarfile.TarInfo, top: int) -> None:
     parts = _parts(one.name)
+    kind = one.pax_headers.get(KIND)
     if not parts:
         if one.isdir():
             _dress(top, one)
         return
-    with _folder(top, parts[:-1]) as folder:
-        kind = one.pax_headers.get(_KIND)
-        if not one.isdir() or kind == _OPAQUE or not _is_folder(folder, parts[-1]):
+    with folder_at(top, parts[:-1]) as folder:
+        if not one.isdir() or kind == OPAQUE or not _is_folder(folder, parts[-1]):
             _remove(folder, parts[-1])
-        if kind != _REMOVED:
+        if kind != REMOVED:
             _make(archive, one, top, folder, parts[-1])
 
 
@@ -194,7 +109,7 @@ def _make(archive: tarfile.TarFile, one: tarfile.TarInfo, top: int, folder: int,
         return
     if one.islnk():
         *above, first = _parts(one.linkname)
-        with _folder(top, tuple(above)) as its:
+        with folder_at(top, tuple(above)) as its:
             os.link(first, name, src_dir_fd=its, dst_dir_fd=folder, follow_symlinks=False)
         return
     if one.isdir():
@@ -236,8 +151,8 @@ def _dress(made: int, one: tarfile.TarInfo) -> None:
     os.fchown(made, one.uid, one.gid)
     os.fchmod(made, stat.S_IMODE(one.mode))
     for name, value in one.pax_headers.items():
-        if name.startswith(_ATTRIBUTE):
-            os.setxattr(made, name.removeprefix(_ATTRIBUTE), base64.b64decode(value))
+        if name.startswith(ATTRIBUTE):
+            os.setxattr(made, name.removeprefix(ATTRIBUTE), base64.b64decode(value))
     os.utime(made, ns=_times(one))
 
 

@@ -94,6 +94,7 @@ def answer(
     _names(found, process)
     if process.container.archive:
         found.refusals.extend(podman_there.refusals(process.container))
+        found.lacks_image = podman_there.lacks_image(process.container)
     elif process.container.name:
         found.refusals.extend(container_there.refusals(process))
         found.lacks_configuration = not container_there.configuration(process.container).exists()

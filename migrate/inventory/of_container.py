@@ -86,5 +86,14 @@ def again(root_pid: int, found: Again, root: str) -> Again:
     )
 
 
+def mapped(pids: Iterable[int], root: str) -> frozenset[str]:
+    """Files, by their paths on this host, that its processes *pids* write through shared memory now."""
+    found = set()
+    for pid in pids:
+        with proc.passing_over():
+            found |= {f"{root}{one.path}" for one in proc.maps(pid) if one.writes_file}
+    return frozenset(found)
+
+
 def _on_host(files: Sequence[File], root: str) -> frozenset[str]:
     return frozenset(f"{root}{one.path}" for one in files)

@@ -23,7 +23,10 @@ def refusals(container: Container) -> Iterator[Refusal]:
         text = f"it has cgroups of {cgroups}, and the origin of {container.cgroups}"
         remedy = "Boot both hosts with the same hierarchy (systemd.unified_cgroup_hierarchy=1 or =0)."
         yield Refusal(code="cgroup-version", text=text, remedy=remedy)
-    if (storage := podman.storage()) != container.storage:
+    if not (storage := podman.storage()):
+        text = "podman there does not say where it keeps containers"
+        yield Refusal(code="container-storage", text=text, remedy="Look there at `podman info`.")
+    elif storage != container.storage:
         text = f"its podman keeps containers elsewhere: {storage}, and {container.storage} at the origin"
         remedy = "Have the same driver, graphroot and runroot in storage.conf on both hosts."
         yield Refusal(code="container-storage", text=text, remedy=remedy)
@@ -32,11 +35,25 @@ def refusals(container: Container) -> Iterator[Refusal]:
             text = f"podman has a container {name} there already"
             remedy = f"Remove it there if it is not needed, or rename it: podman rm {name}"
             yield Refusal(code="container-taken", text=text, remedy=remedy)
-    if not podman.has_image(container.image):
-        text = f"the image {container.image_name} ({container.image[:12]}) is not there"
-        remedy = f"Send it: podman save {container.image_name} | ssh THERE podman load"
-        yield Refusal(code="no-image", text=text, remedy=remedy)
+    yield from _image(container)
     yield from _network(container)
+
+
+def lacks_image(container: Container) -> bool:
+    """Whether its image is to be sent along."""
+    return not podman.has_image(container.image)
+
+
+def _image(container: Container) -> Iterator[Refusal]:
+    name = container.image_name
+    if (known := podman.image(name)) not in ("", container.image):
+        text = f"another image ({known[:12]}) is called {name} there"
+        remedy = f"Take that name from it there, if it is not needed: podman untag {known[:12]} {name}"
+        yield Refusal(code="image-differs", text=text, remedy=remedy)
+    if lacks_image(container) and not container.sends_image:
+        text = f"the image {name} ({container.image[:12]}) is not there"
+        remedy = f"Send it: podman save {name} | ssh THERE podman load"
+        yield Refusal(code="no-image", text=text, remedy=remedy)
 
 
 def _network(container: Container) -> Iterator[Refusal]:

@@ -86,7 +86,11 @@ def _process(message: pb.ProcessInventory) -> Iterator[str]:
         yield f"a container of no possible number: {container.id[:100]!r} by {container.by[:100]!r}"
     if any(
         one[:1] in ("", "-")
-        for one in (*container.networks, *container.addresses, *filter(None, [container.image]))
+        for one in (
+            *container.networks,
+            *container.addresses,
+            *filter(None, [container.image, container.image_name]),
+        )
     ):
         yield "a network, an address or an image of no possible name"
     if not place.is_absolute(container.bundle):

@@ -6,11 +6,13 @@ import dataclasses
 import ipaddress
 import json
 import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from migrate.checks import podman as of_podman
-from migrate.errors import CriuError, MigrateError, Reason, Refused
-from migrate.files import layer
+from migrate.errors import CriuError, Ended, MigrateError, Reason, Refused
+from migrate.files.written import Written
+from migrate.inventory import of_container
 from migrate.pb import session_pb2 as pb
 from migrate.processes import network, oci, podman
 from migrate.processes.oci import Container
@@ -18,7 +20,7 @@ from migrate.processes.podman import Podman
 from migrate.request import AUTO, SWITCH, Request
 from migrate.runtime import Runtime
 from migrate.runtime.oci import Oci
-from migrate.runtime.podman import LAYER, SHM
+from migrate.runtime.podman import LAYER, SHM, secrets_of
 from migrate.runtime.podman import Podman as ByPodman
 from migrate.switch import interface, netlink
 
@@ -127,30 +129,61 @@ def describe(process: pb.ProcessInventory, container: Container, kept: Runtime) 
 
 def _describe(said: pb.Container, container: Podman) -> None:
     said.id, said.by, said.storage = container.id, container.by, container.storage
-    said.image, said.image_name = container.image, container.image_name
+    said.image, said.image_name, said.sends_image = container.image, container.image_name, True
     said.networks.extend(container.networks)
     said.addresses.extend(container.addresses)
     said.hardware.extend(podman.hardware(container))
 
 
-def reasons(container: Container | None) -> list[Reason]:
-    """What its engine says of it that stands in the way, and is not in its config.json."""
+def reasons(container: Container | None, archive: bytes) -> list[Reason]:
+    """What its engine says of it that stands in the way, and is not in its config.json.
+
+    :param archive: what podman writes of it; b"-": nothing.
+    """
     if not isinstance(container, Podman):
         return []
     try:
-        return list(of_podman.reasons(container.said, podman.upper(container.pid)))
+        secrets = secrets_of(archive)
+        return list(of_podman.reasons(container.said, podman.upper(container.pid), secrets))
     except (OSError, AttributeError, TypeError) as error:
         raise MigrateError(f"what podman says of {container.name} makes no sense: {error}") from error
 
 
-def pack(container: Container | None, images: Path) -> None:
-    """It is frozen: write beside CRIU's *images* what it has written to its own files.
+def notes(container: Container | None, there: pb.HostInventory) -> list[str]:
+    """What the user should know, although it is no reason to refuse."""
+    if isinstance(container, Podman) and there.lacks_image:
+        return [f"the image {container.image_name} is missing there, and is sent along"]
+    return []
 
+
+def written(container: Container | None) -> Written | None:
+    """What it has written to its own files, of which nothing is packed; None: they go in another way.
+
+    :raises MigrateError: it has ended.
+    """
+    if not isinstance(container, Podman):
+        return None
+    try:
+        return Written(podman.upper(container.pid), root(container))
+    except OSError as error:
+        raise Ended(f"container {container.name} has ended") from error
+
+
+def mapped(container: Container, tasks: Iterable[pb.Task]) -> Collection[str]:
+    """Files, by their paths on this host, that its *tasks* write through shared memory now."""
+    return of_container.mapped([one.pid for one in tasks], root(container))
+
+
+def pack(its: Written | None, container: Container | None, shared: Collection[str], images: Path) -> None:
+    """It is frozen: write beside CRIU's *images* what it has written to its own files since.
+
+    :param shared: files, by their paths on this host, whose times do not tell whether they have changed.
     :raises MigrateError: it cannot be read.
     """
-    if isinstance(container, Podman):
-        layer.pack(podman.upper(container.pid), root(container), images / LAYER)
-        layer.pack("", f"{container.bundle}/shm", images / SHM)
+    if its is not None and container is not None:
+        with (images / LAYER).open("wb") as layer, (images / SHM).open("wb") as shm:
+            its.pack(layer, shared)
+            Written("", f"{container.bundle}/shm").pack(shm)
 
 
 def addresses(container: Container) -> list[str]:

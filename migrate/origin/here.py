@@ -66,7 +66,7 @@ def look(
         addresses = [one for one in found if not one.stays]
         needed, lent = plan.look_at_switch(process, addresses, apart(kind)[1] or "none", migration_id)
         reasons = here.refusals(process, mine, request.along, needed, switch=kind)
-    reasons += contained.reasons(container)
+    reasons += contained.reasons(container, process.container.archive)
     notes = [
         *checks.notes(process, mine, switch=kind),
         *names.notes(process),

@@ -13,6 +13,7 @@ from migrate.checks import around, choice, names, obstacles, reconnections, to_f
 from migrate.checks.subject import Subject
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
+from migrate.files.written import Written
 from migrate.inventory import beside, ports, proc, replaced
 from migrate.link import message_checks
 from migrate.origin import chronicle, contained, patience
@@ -33,7 +34,8 @@ class Plan:
     :ivar notes: what the user should know although it is no reason to refuse.
     :ivar addresses: those that are switched, with those that stay here though connections from them do not.
     :ivar switch: how traffic is switched, as the origin's part has to know it.
-    :ivar container: if it is one.
+    :ivar container: if it is one. :ivar written: what it has written to files that go along beside it.
+    :ivar sends_image: whether its image is missing on the destination, and goes along, too.
     :ivar bystanders: the PIDs of all processes that were there when it was looked at who else holds what it holds.
     """
 
@@ -46,6 +48,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     bystanders: frozenset[int] = frozenset()
     container: Container | None = None
+    written: Written | None = None
+    sends_image: bool = False
 
     @property
     def leaving(self) -> list[str]:
@@ -77,11 +81,13 @@ def check(session: Session) -> Plan:
         needed, lent = look_at_switch(process, plan.addresses, plan.switch, session.migration_id)
         switching = plan.prepare.switch_kind
         reasons = checks.refusals(process, here, there, request.along, needed, switch=switching)
-        reasons += contained.reasons(session.container)
+        reasons += contained.reasons(session.container, process.container.archive)
         if reasons:
             raise Refused(reasons)
         plan.bystanders, plan.container = bystanders, session.container
+        plan.written, plan.sends_image = contained.written(session.container), there.lacks_image
         plan.copy += contained.files(session.container, there)
+        plan.notes += contained.notes(session.container, there)
         plan.notes += (
             left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, request.along)
         )

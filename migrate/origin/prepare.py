@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from migrate.gap.lease import Lease
 from migrate.inventory import epolls
 from migrate.journal.journal import Journal
 from migrate.link import payloads
+from migrate.origin import contained, sent_along
 from migrate.origin.attempt import Attempt
 from migrate.origin.ending import Ending
 from migrate.origin.freeze import Prepared
@@ -38,6 +40,7 @@ def prepare(move: Move) -> Prepared:
 
     :raises MigrateError, TcpcpError, OSError: the journal says what is to be undone, *move* what to be given back.
     """
+    _send_image(move)
     move.machine.make_ready("prepare")
     with move.account.phase("prepare"):
         prepared = _prepare(move)
@@ -47,6 +50,15 @@ def prepare(move: Move) -> Prepared:
         prepared.ready.switch.choose()  # what is there to be had again may have changed since the check
     environment.settled()
     return prepared
+
+
+def _send_image(move: Move) -> None:
+    """That of a container, if the destination has it not. Nothing is begun there, and nothing has to be undone."""
+    container = move.plan.container
+    if move.plan.sends_image and isinstance(container, Podman):
+        move.machine.make_ready("load")
+        with move.account.phase("load"):
+            sent_along.image(container, sent_along.Way(move.link, move.timeout_s), move.watch)
 
 
 def _prepare(move: Move) -> Prepared:
@@ -168,5 +180,8 @@ def _send_ahead(move: Move, images: Images) -> None:
         move.account.observer.progress(images.sender.sent_bytes, None)
         interrupt.check()
 
+    if (written := move.plan.written) is not None and (container := move.plan.container) is not None:
+        mapped = functools.partial(contained.mapped, container, move.plan.process.tasks)
+        sent_along.files(written, mapped, sent_along.Way(move.link, move.timeout_s))
     images.sender.start_ahead()
     images.memory.before_freeze(drain)

@@ -73,7 +73,8 @@ class Frozen(Stage):
             ready.journal.did(entries.EndedCalls(tuple(tasks), tuple(waiting)))
         ready.hold.keep(tasks, stopping, self.attempt.worker)
         ready.move.session.files.settle(again, ready.images.directory)
-        contained.pack(ready.move.plan.container, ready.images.directory)
+        plan = ready.move.plan
+        contained.pack(plan.written, plan.container, again.mapped, ready.images.directory)
         return Dumped(ready, self.attempt, found)
 
     def _lend_limits(self) -> list[leeway.Narrow]:

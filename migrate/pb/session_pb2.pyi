@@ -458,7 +458,7 @@ class ProcessInventory(_message.Message):
     def __init__(self, root_pid: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., sockets: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., memory_bytes: _Optional[int] = ..., service_addresses: _Optional[_Iterable[str]] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping[str, object]]]] = ..., other_addresses: _Optional[_Iterable[str]] = ..., driver_pids: _Optional[_Iterable[int]] = ..., needed_pids: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., supervisors: _Optional[_Iterable[_Union[Supervisor, _Mapping[str, object]]]] = ..., cgroups: _Optional[_Iterable[_Union[Cgroup, _Mapping[str, object]]]] = ..., queued_signals: _Optional[int] = ..., reconnections: _Optional[_Iterable[_Union[Reconnection, _Mapping[str, object]]]] = ..., session_ended: _Optional[bool] = ..., nowhere: _Optional[_Iterable[str]] = ..., container: _Optional[_Union[Container, _Mapping[str, object]]] = ...) -> None: ...
 
 class Container(_message.Message):
-    __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem", "id", "by", "archive", "image", "image_name", "networks", "addresses", "storage", "hardware")
+    __slots__ = ("runtime", "name", "version", "bundle", "network", "configuration", "descriptors", "cgroups", "joined", "problem", "id", "by", "archive", "image", "image_name", "networks", "addresses", "storage", "hardware", "sends_image")
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -478,6 +478,7 @@ class Container(_message.Message):
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     STORAGE_FIELD_NUMBER: _ClassVar[int]
     HARDWARE_FIELD_NUMBER: _ClassVar[int]
+    SENDS_IMAGE_FIELD_NUMBER: _ClassVar[int]
     runtime: str
     name: str
     version: str
@@ -497,7 +498,8 @@ class Container(_message.Message):
     addresses: _containers.RepeatedScalarFieldContainer[str]
     storage: str
     hardware: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, runtime: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., bundle: _Optional[str] = ..., network: _Optional[str] = ..., configuration: _Optional[bytes] = ..., descriptors: _Optional[bytes] = ..., cgroups: _Optional[str] = ..., joined: _Optional[bool] = ..., problem: _Optional[str] = ..., id: _Optional[str] = ..., by: _Optional[str] = ..., archive: _Optional[bytes] = ..., image: _Optional[str] = ..., image_name: _Optional[str] = ..., networks: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[str]] = ..., storage: _Optional[str] = ..., hardware: _Optional[_Iterable[str]] = ...) -> None: ...
+    sends_image: bool
+    def __init__(self, runtime: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., bundle: _Optional[str] = ..., network: _Optional[str] = ..., configuration: _Optional[bytes] = ..., descriptors: _Optional[bytes] = ..., cgroups: _Optional[str] = ..., joined: _Optional[bool] = ..., problem: _Optional[str] = ..., id: _Optional[str] = ..., by: _Optional[str] = ..., archive: _Optional[bytes] = ..., image: _Optional[str] = ..., image_name: _Optional[str] = ..., networks: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[str]] = ..., storage: _Optional[str] = ..., hardware: _Optional[_Iterable[str]] = ..., sends_image: _Optional[bool] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "text", "remedy")
@@ -546,7 +548,7 @@ class Interface(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., up: _Optional[bool] = ..., hardware: _Optional[str] = ...) -> None: ...
 
 class HostInventory(_message.Message):
-    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes", "refusals", "lacks_configuration", "reconnects", "deaf", "nonlocal_bind")
+    __slots__ = ("hostname", "version", "root", "kernel", "machine", "criu_version", "criu_problem", "image_space_bytes", "memory_available_bytes", "congestion_algorithms", "interfaces", "taken_pids", "taken_ports", "files", "problems", "ssh_addresses", "pid_max", "own_addresses", "cpu_features", "taken_by", "taken_names", "most_descriptors", "cgroup", "most_backlog", "most_mappings", "end_of_descriptors", "unpromised_bytes", "most_signals", "promised_at_once_bytes", "refusals", "lacks_configuration", "reconnects", "deaf", "nonlocal_bind", "lacks_image")
     class TakenByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -588,6 +590,7 @@ class HostInventory(_message.Message):
     RECONNECTS_FIELD_NUMBER: _ClassVar[int]
     DEAF_FIELD_NUMBER: _ClassVar[int]
     NONLOCAL_BIND_FIELD_NUMBER: _ClassVar[int]
+    LACKS_IMAGE_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     root: bool
@@ -622,7 +625,8 @@ class HostInventory(_message.Message):
     reconnects: bool
     deaf: _containers.RepeatedScalarFieldContainer[str]
     nonlocal_bind: bool
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping[str, object]]]] = ..., lacks_configuration: _Optional[bool] = ..., reconnects: _Optional[bool] = ..., deaf: _Optional[_Iterable[str]] = ..., nonlocal_bind: _Optional[bool] = ...) -> None: ...
+    lacks_image: bool
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., root: _Optional[bool] = ..., kernel: _Optional[str] = ..., machine: _Optional[str] = ..., criu_version: _Optional[str] = ..., criu_problem: _Optional[str] = ..., image_space_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., congestion_algorithms: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping[str, object]]]] = ..., taken_pids: _Optional[_Iterable[int]] = ..., taken_ports: _Optional[_Iterable[_Union[TcpSocket, _Mapping[str, object]]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, object]]]] = ..., problems: _Optional[_Iterable[str]] = ..., ssh_addresses: _Optional[_Iterable[str]] = ..., pid_max: _Optional[int] = ..., own_addresses: _Optional[_Iterable[str]] = ..., cpu_features: _Optional[_Iterable[str]] = ..., taken_by: _Optional[_Mapping[int, str]] = ..., taken_names: _Optional[_Iterable[_Union[TakenName, _Mapping[str, object]]]] = ..., most_descriptors: _Optional[int] = ..., cgroup: _Optional[_Union[Cgroup, _Mapping[str, object]]] = ..., most_backlog: _Optional[int] = ..., most_mappings: _Optional[int] = ..., end_of_descriptors: _Optional[int] = ..., unpromised_bytes: _Optional[int] = ..., most_signals: _Optional[int] = ..., promised_at_once_bytes: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping[str, object]]]] = ..., lacks_configuration: _Optional[bool] = ..., reconnects: _Optional[bool] = ..., deaf: _Optional[_Iterable[str]] = ..., nonlocal_bind: _Optional[bool] = ..., lacks_image: _Optional[bool] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("switch_kind", "addresses", "shell_job", "new_pid_namespace", "pids", "timeout_s", "tids", "same_path", "connections", "personality", "unix_sockets", "reconnections", "runtime")

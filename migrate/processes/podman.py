@@ -169,6 +169,50 @@ def has_image(image: str) -> bool:
     return ran is not None and ran.returncode == 0
 
 
+def image(name: str) -> str:
+    """The number of the image that is called *name*; "" if none is."""
+    return said("image", "inspect", "--format", "{{.Id}}", name).strip()
+
+
+def named(image_: str, name: str) -> bool:
+    """Whether podman has the image of the number *image_*, called *name*; where it has no name yet it gets that."""
+    if image(name) == "" and has_image(image_):
+        _ran("tag", image_, name)
+    return image(name) == image_
+
+
+def saving(image_: str, name: str, said_to: int) -> subprocess.Popen[bytes]:
+    """Podman, which writes that image to its standard output, and what goes wrong to *said_to*.
+
+    :param name: goes with it, if it is still that of the image.
+    :raises MigrateError: it cannot be started.
+    """
+    which = name if image(name) == image_ else image_
+    return _started("save", "--quiet", which, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, said=said_to)
+
+
+def loading(source: int, said_to: int) -> subprocess.Popen[bytes]:
+    """Podman, which loads an image that it reads from *source*, which is closed here. Else as :func:`saving`."""
+    try:
+        return _started("load", "--quiet", stdin=source, stdout=subprocess.DEVNULL, said=said_to)
+    finally:
+        os.close(source)
+
+
+def _started(*words: str, stdin: int, stdout: int, said: int) -> subprocess.Popen[bytes]:
+    try:
+        with network.home():
+            return subprocess.Popen(
+                [oci.program(NAME) or NAME, *words],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=said,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise MigrateError(f"cannot start podman: {error.strerror}", hint="Install it.") from error
+
+
 def remove(number: str, by: str, bundle: str) -> None:
     """Have podman forget a container of which no process is left. Nothing happens where there is none.
 

@@ -7,8 +7,10 @@ that archive is started before the freeze, and waits at its request, as that of 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +90,21 @@ def restoring(archive: bytes, directory: Path, **more: Any) -> Asking:
     path.write_bytes(archive)
     words = ["container", "restore", "--tcp-established", f"--import={path}"]
     return Asking([_program(), *words], directory, criu(), speaks=True, **more)
+
+
+def secrets_of(archive: bytes) -> dict[str, str]:
+    """The secrets of the container of an *archive*, as :meth:`Podman.ask` returns it, that are variables of its
+    environment, by their names; podman does not show them.
+
+    :raises TypeError, AttributeError: it makes no sense.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as found:
+            content = found.extractfile("config.dump")
+            said = json.loads(content.read()) if content else {}
+    except (tarfile.TarError, KeyError, ValueError):
+        return {}
+    return {str(name): str(one.get("name")) for name, one in (said.get("secret_env") or {}).items()}
 
 
 def lost(container: str, by: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import containers
 from harness.containers import HOSTS, NETWORK, REDIS, Containers, there_and_back
-from harness.migrate import run_migrate
+from harness.migrate import Held, run_migrate
 from harness.steady import asked, clients, served
 
 from migrate.lab import Lab
@@ -61,7 +61,8 @@ def same(found: dict[str, Any]) -> list[Any]:
 
 def test_there_and_back_under_traffic(pods: Containers) -> None:
     """Whoever restarts it when it ends does not, where it is ended once it has moved."""
-    address = pods.run(HOSTS[0], NAME, 70, REDIS, "--restart", "always", "--label", "ours=yes")
+    options = ["--restart", "always", "--label", "ours=yes", "--no-healthcheck"]
+    address = pods.run(HOSTS[0], NAME, 70, REDIS, *options)
     before = same(told(pods, HOSTS[0]))
     with clients(pods.lab, address) as asking:
         for here, there in there_and_back(MOVES):
@@ -107,3 +108,34 @@ def counters(pods: Containers, host: str, address: str) -> list[str]:
     """What the clients have counted, as redis there says it."""
     words = [f"-h {address} GET counter{number}" for number in range(3)]
     return [pods.inside(host, NAME, "redis-cli", *one.split()).strip() for one in words]
+
+
+def test_what_it_has_written_is_sent_ahead(pods: Containers) -> None:
+    """Nothing of that travels while it is frozen; what is written then, and what goes, does."""
+    address = pods.run(HOSTS[0], NAME, 74, LOGGING)
+    written = (
+        "head -c 64M /dev/urandom > much; echo before > changed; touch gone; ln much twin; sha256sum much"
+    )
+    content = in_files(pods, HOSTS[0], written)
+    with clients(pods.lab, address) as asking:
+        held = Held(pods.lab.hosts[HOSTS[0]], "FROZEN", "--max-gap", "60", "--container", NAME, HOSTS[1])
+        try:
+            in_files(pods, HOSTS[0], "echo later > changed; rm gone; mkdir new; echo new > new/one")
+            held.go()
+            moved = held.end()
+        finally:
+            held.stop()
+        assert moved.status == 0, moved.report
+        assert served(asking, asked(asking))
+    assert moved.report["image_bytes"] < 32 << 20, moved.report
+    found = in_files(pods, HOSTS[1], "sha256sum much; cat changed new/one; ls gone || true")
+    assert found == f"{content}later\nnew\n"
+    assert in_files(pods, HOSTS[1], "test much -ef twin && echo same") == "same\n"
+
+
+def in_files(pods: Containers, host: str, script: str) -> str:
+    """What *script* says, run on *host* in the container's own files."""
+    words = (
+        f"cd $(podman mount {NAME})/tmp && {{ {script}; }} 2>/dev/null; cd /; podman umount {NAME} >/dev/null"
+    )
+    return pods.lab.hosts[host].exec(["sh", "-c", words]).stdout

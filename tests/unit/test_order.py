@@ -14,7 +14,7 @@ EXPECTED = {
     "": "hello",
     "hello": "process ask goodbye",
     "ask": "ask goodbye",
-    "process": "prepare compare goodbye",
+    "process": "prepare compare copy goodbye",
     "prepare": "copy image connections compare restore abort",
     "restore": "switch gap abort",
     "switch": "commit gap abort",

@@ -55,6 +55,17 @@ def test_each_is_a_reason(changed: dict[str, Any], code: str) -> None:
     assert codes(**changed) == [code]
 
 
+def test_who_said_that_there_is_no_healthcheck_has_none() -> None:
+    """As --no-healthcheck does, which the remedy names."""
+    assert codes(Config={"Healthcheck": {"Test": ["NONE"]}}) == []
+
+
+def test_a_secret_in_the_environment_is_a_reason() -> None:
+    """Podman does not show it, but needs it at each start and exec."""
+    (reason,) = podman.reasons(PLAIN, "/upper", {"KEY": "password"})
+    assert reason.code == "container-secrets" and "password as KEY" in reason.text
+
+
 def test_without_an_overlay_nobody_knows_what_it_has_written() -> None:
     assert codes(upper="") == ["container-storage"]
 

@@ -253,7 +253,7 @@ def test_a_file_is_read_again_only_when_it_may_have_changed(
     assert digests.of(str(file)) == first
     file.write_text("two")  # in the same moment, of the same size
     assert digests.changed(str(file)) and digests.of(str(file)) != first
-    monkeypatch.setattr("migrate.files.content._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("migrate.files.content.SETTLED_NS", -(10**18))
     second = digests.of(str(file))
     monkeypatch.setattr(os, "read", lambda *_: pytest.fail("read again"))
     assert digests.of(str(file)) == second and not digests.changed(str(file))
