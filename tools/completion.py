@@ -76,6 +76,9 @@ def _teach(action: Any, under: dict[str, list[str]]) -> None:
     elif action.metavar in _DIRECTORIES:
         action.complete = shtab.DIRECTORY
     elif action.metavar in _LISTS:
+        if not action.option_strings:
+            # Of several words of one kind shells offer no other behind them, and HOST is the last.
+            action.nargs = None if action.metavar == "PID" else "*"
         action.complete = _listed(action.metavar, _LISTS[action.metavar], under)
     elif not action.option_strings and not action.choices:
         action.help = argparse.SUPPRESS  # nothing to offer; zsh would offer no options either where it stands

@@ -23,6 +23,7 @@ from migrate import arguments, doctor, errors, limits, settings  # noqa: E402
 from migrate.criu import plugin_command, setup  # noqa: E402
 from migrate.destination import usage  # noqa: E402
 from migrate.lab import arguments as lab  # noqa: E402
+from migrate.origin import ps  # noqa: E402
 from tcpcp import cli as tcpcp  # noqa: E402
 from tcpcp.helper import __main__ as helper  # noqa: E402
 from tcpcp.version import VERSION  # noqa: E402
@@ -112,7 +113,11 @@ PAGES = (
         what="move a running process with its TCP connections to another host",
         make=arguments.parser,
         exits=errors.MEANS,
-        under=((doctor.parser, doctor.EXITS), (plugin_command.parser, plugin_command.EXITS)),
+        under=(
+            (ps.parser, ps.EXITS),
+            (doctor.parser, doctor.EXITS),
+            (plugin_command.parser, plugin_command.EXITS),
+        ),
         more={"ENVIRONMENT": _VARIABLES, "FILES": _LOGS, "EXAMPLES": _EXAMPLES},
         see=(
             "migrate.conf(5)",

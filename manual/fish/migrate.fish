@@ -6,7 +6,7 @@
 
 # Custom Preamble
 function _migrate_pids_all
-  printf '%s\n' doctor plugin
+  printf '%s\n' ps doctor plugin
   ps --ppid 2 -p 2 --deselect -o pid= -o comm= | awk '{print $1; print $2}'
 end
 function _migrate_pids_list
@@ -76,12 +76,13 @@ function _shtab_migrate_using
 end
 
 set -g _shtab_migrate_commands
-set -g _shtab_migrate_opts_with_value --address --agent --container --copy-tree --end --identity --max-gap --memory --port --release --report --resume --switch --timeout --transport
+set -g _shtab_migrate_opts_with_value --address --agent --container --copy-tree --end --external-socket --identity --max-gap --memory --port --release --report --resume --switch --timeout --transport
 
 complete -c migrate -e
 complete -c migrate -f
 
 complete -c migrate -n _shtab_migrate_using -s h -l help -d 'show this help message and exit'
+complete -c migrate -n _shtab_migrate_using -l keep-going -d 'of several processes'
 complete -c migrate -n _shtab_migrate_using -l container -x -d 'instead of PID'
 complete -c migrate -n _shtab_migrate_using -l check -d 'only say whether it would work'
 complete -c migrate -n _shtab_migrate_using -l version -d 'show program'"'"'s version number and exit'
@@ -90,6 +91,7 @@ complete -c migrate -n _shtab_migrate_using -s v -l verbose -d 'show the main ev
 complete -c migrate -n _shtab_migrate_using -l switch -x -d 'how traffic is switched'
 complete -c migrate -n _shtab_migrate_using -l copy-files -d 'copy files and directories that HOST lacks'
 complete -c migrate -n _shtab_migrate_using -l copy-tree -xka "(__fish_complete_directories)" -d 'copy DIR and all in it'
+complete -c migrate -n _shtab_migrate_using -l external-socket -xka "(__fish_complete_path (commandline -ct))" -d 'connections to the unix socket PATH of another program are begun anew on HOST, to the one there'
 complete -c migrate -n _shtab_migrate_using -l shell-job -d 'the process belongs to a shell'"'"'s session'
 complete -c migrate -n _shtab_migrate_using -l leave-supervisor -d 'go on although a supervisor of the process'
 complete -c migrate -n _shtab_migrate_using -l address -x -d 'a service address that moves too, beside those that sockets of the process are bound to or have connections on'
@@ -110,4 +112,4 @@ complete -c migrate -n _shtab_migrate_using -l force -d 'with --resume or --rele
 complete -c migrate -n _shtab_migrate_using -l forwards -d 'list the connections that --switch forward has forwarded from this host, or to it'
 complete -c migrate -n _shtab_migrate_using -l end -x -d 'with --forwards: forward those of that migration no more'
 complete -c migrate -n '_shtab_migrate_using; and test $_shtab_migrate_npos -eq 0' -ka "(_migrate_pids)" -d 'process on this host, by its number, by the name of its program, or as :PORT on which it listens'
-complete -c migrate -n '_shtab_migrate_using; and test $_shtab_migrate_npos -eq 1' -ka "(_migrate_hosts)" -d '[user@]host, as ssh understands it'
+complete -c migrate -n '_shtab_migrate_using; and test $_shtab_migrate_npos -ge 1' -ka "(_migrate_hosts)" -d '[user@]host, as ssh understands it'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from migrate import problems
 from migrate.events import log
@@ -15,11 +15,15 @@ from migrate.report.timeline import Timeline
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """That of one migration."""
+    """That of one migration.
+
+    :ivar foreseen: what will be different for the process where it goes; see :meth:`came_true`.
+    """
 
     report: Report
     observer: Observer
     timeline: Timeline
+    foreseen: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -33,6 +37,11 @@ class Account:
         """Something worth a line."""
         self.observer.note(text)
         log.tell("note", text=text)
+
+    def came_true(self) -> None:
+        """It was moved, perhaps, or would be: what was foreseen is a note of the report, before the others."""
+        self.report.notes[:0] = self.foreseen
+        self.foreseen.clear()
 
     def fail(self, error: BaseException) -> None:
         """Record *error*, see :meth:`migrate.report.report.Report.fail`."""

@@ -26,12 +26,19 @@ from migrate.processes.chosen import Subject
 from migrate.report import observer, trees
 from migrate.report.trees import Row
 from migrate.request import Request
+from tcpcp import exit_status
 from tcpcp.errors import TcpcpError
 
 #: So many trees are looked at at the same time.
 _AT_ONCE = 8
 #: As a shell says it of a program that Ctrl-C has ended.
 _INTERRUPTED = 130
+EXITS = {
+    0: "all were listed",
+    2: "wrong arguments",
+    3: "they cannot be: the message says why",
+    _INTERRUPTED: "Ctrl-C",
+}
 #: No move begins, and no log.
 _NO_ID = ""
 
@@ -48,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         description="List the process trees of this host that have TCP sockets: where they listen, how many"
         " connections they hold, and whether something on this host is in the way of moving them. Nothing is held"
         " still or changed. Of containers it is not looked at: migrate --check --container NAME says it.",
+        epilog=exit_status.sentence(EXITS),
         allow_abbrev=False,
     )
     made.add_argument("--json", action="store_true", help="JSON lines, one a tree, with all reasons")

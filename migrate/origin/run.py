@@ -50,7 +50,7 @@ def run(request: Request, observer: Observer, chosen: Subject | None = None) -> 
         with interrupt.held():
             report.times = account.timeline.times()
             if report.outcome in (Outcome.MOVED, Outcome.IN_DOUBT):
-                report.came_true()
+                account.came_true()
             chronicle.ended(report)
     report.notes += [kept.problem] if kept.problem else []
     return report
@@ -87,11 +87,11 @@ def _move(subject: Subject, request: Request, account: Account, container: Conta
             with told_of_refusal(session):
                 subject.require()
                 plan = check(session)
-            account.report.foreseen += plan.notes
+            account.foreseen.extend(plan.notes)
             account.report.trace.addresses = plan.leaving
             account.report.trace.switch = plan.prepare.switch_kind
             if request.check:
-                account.report.came_true()
+                account.came_true()
                 account.report.notes += unowned.notes(subject.tasks, plan.leaving)
             else:
                 drive(Move.begin(request, subject, session, plan))

@@ -62,7 +62,7 @@ class Frozen(Stage):
             looked.exception()
             waiters.exception()
         found, new = looked.result(), [*again.obstacles, *waiters.result()]
-        ready.move.account.report.foreseen += look_again.notes(new, ready.move.plan.process)
+        ready.move.account.foreseen.extend(look_again.notes(new, ready.move.plan.process))
         leeway.as_before(found.surroundings, lent)
         stopping = self._tree.running
         ready.journal.did(entries.Stop(tuple(stopping)))

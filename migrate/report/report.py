@@ -55,8 +55,6 @@ class Report:
     :ivar where: where it runs now, e.g. ``"runs on web1 as PID 4711"``.
     :ivar reasons: for a refusal: all of them.
     :ivar notes: other things worth a line, e.g. what a recovery found and did.
-    :ivar foreseen: what the check has found to be different for the process where it goes. That is a note once it
-        may be there, see :meth:`came_true`.
     :ivar instructions: for IN_DOUBT: what the user must look at and decide, line by line.
     """
 
@@ -71,7 +69,6 @@ class Report:
     error: Problem | None = None
     reasons: list[Reason] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    foreseen: list[str] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
 
     def fail(self, error: BaseException) -> None:
@@ -80,10 +77,6 @@ class Report:
             self.error = problems.of(error).at("", "origin")
             if isinstance(error, Refused):
                 self.reasons = list(error.reasons)
-
-    def came_true(self) -> None:
-        """It was moved, perhaps or if nobody objects: what was foreseen of that is a note, before the others."""
-        self.notes[:0], self.foreseen = self.foreseen, []
 
     def host_of(self, role: str) -> str:
         """A host by its part in the migration and its name: the one that the user gave it, or its own."""

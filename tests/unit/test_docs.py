@@ -80,7 +80,7 @@ def rows(text: str, heading: str) -> list[list[str]]:
 def test_the_first_screens_of_the_readme() -> None:
     """What it is, six lines, two commands, two hosts of one's own, what is refused first: before all else."""
     text = (HERE / "README.md").read_text()
-    assert len(text.splitlines()) <= 160
+    assert len(text.splitlines()) <= 170
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert headings[:4] == ["Try it", "On two hosts of your own", "The commands", "What is supported"]
     told = (HERE / "tools/demo.py").read_text() + (HERE / "migrate/report/text.py").read_text()

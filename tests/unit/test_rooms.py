@@ -51,7 +51,7 @@ TCPCP: dict[str, str] = {
 PACKAGES = {"migrate": (ROOT / "migrate", MIGRATE), "tcpcp": (ROOT / "plugin/tcpcp", TCPCP)}
 #: Files beside the rooms that import rooms; no room imports them.
 ABOVE = {
-    "migrate": {"cli", "arguments", "doctor", "reached", "wanted"},
+    "migrate": {"start", "cli", "arguments", "doctor", "reached", "wanted"},
     "tcpcp": {"cli", "aio"},
 }
 #: What the daemon does for its users is what the library does for a program.

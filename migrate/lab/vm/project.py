@@ -26,7 +26,7 @@ PARTS = (
 #: Python of the machines, by the names that programs here have for it.
 PYTHON = "/usr/bin/python3"
 ENTRIES = {
-    "migrate": "migrate.cli",
+    "migrate": "migrate.start",
     "migrate-agent": "migrate.destination.agent",
     "migrate-criu": "migrate.criu.setup",
     "migrate-lab": "migrate.lab.cli",
