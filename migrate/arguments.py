@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from migrate import limits, memory, switch, transport, words
+from migrate import limits, memory, switch, transport, whom, words
 from migrate.errors import UsageError
 from migrate.report import file as report_file
 from migrate.request import (
@@ -17,7 +17,6 @@ from migrate.request import (
     TRANSPORT,
     Along,
     ForwardsRequest,
-    Named,
     RecoverRequest,
     Request,
     Way,
@@ -27,6 +26,14 @@ from tcpcp.version import VERSION
 
 STOP_AT = "MIGRATE_STOP_AT"
 
+_USAGE = (
+    "migrate [options] PID HOST\n"
+    "       migrate [options] --container NAME[@RUNTIME] HOST\n"
+    "       migrate [options] --unit NAME HOST\n"
+    "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
+    "       migrate --forwards [--end ID]\n"
+    "       migrate plugin install|status|uninstall"
+)
 _EPILOG = """\
 Exit status: 0 moved (or the check passed), 2 wrong arguments, 3 nothing was touched, 4 rolled back: the
 process runs on here, 5 in doubt: do what the report says, 6 it has ended, 70 a bug.
@@ -47,18 +54,14 @@ def parser() -> argparse.ArgumentParser:
     """What reads the words; it raises UsageError where they make no sense."""
     made = _Parser(
         prog="migrate",
-        usage="migrate [options] PID HOST\n"
-        "       migrate [options] --container NAME[@RUNTIME] HOST\n"
-        "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
-        "       migrate --forwards [--end ID]\n"
-        "       migrate plugin install|status|uninstall",
+        usage=_USAGE,
         description="Move the process PID, its children and all their TCP connections to HOST.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = made.add_argument
-    _add_whom(add)
+    whom.add_to(add)
     add("--version", action="version", version=f"migrate {VERSION}")
     add("--check", action="store_true", help="only say whether it would work: 0, or 3 with all reasons")
     add("--json", action="store_true", help="JSON lines on standard output; the last one is the report")
@@ -96,24 +99,6 @@ def _add_way(add: Callable[..., object]) -> None:
     add("--agent", metavar="PATH", default=AGENT, help="the agent's program on HOST (%(default)s)")
     add("--identity", metavar="FILE", default="", help="private key to log in with")
     add("--port", metavar="N", help="port of HOST's sshd")
-
-
-def _add_whom(add: Callable[..., object]) -> None:
-    """What moves, and where to."""
-    add(
-        "pid",
-        metavar="PID",
-        nargs="?",
-        help="process on this host, by its number, by the name of its program, or as :PORT on which it listens; its"
-        " children move with it",
-    )
-    add("host", metavar="HOST", nargs="?", help="[user@]host, as ssh understands it")
-    add(
-        "--container",
-        metavar="NAME[@RUNTIME]",
-        default="",
-        help="instead of PID: the container NAME of podman, runc or crun on this host, with its files",
-    )
 
 
 def _add_what_moves(add: Callable[..., object]) -> None:
@@ -200,20 +185,11 @@ def request(options: argparse.Namespace) -> Request | RecoverRequest | ForwardsR
         return _recover_request(options)
     if options.resume or options.release or options.force:
         raise words.wrong("--resume, --release and --force need --recover")
-    if options.container:
-        pid, process, host = 0, "", options.pid
-        if options.host is not None or host is None:
-            raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
-        if options.copy_files:
-            raise words.wrong("--container brings its files along, and takes no --copy-files")
-    elif options.pid is None or options.host is None:
-        raise words.wrong("PID and HOST are needed")
-    else:
-        (pid, process), host = words.process(options.pid), options.host
+    pid, named, host = whom.asked(options)
     return Request(
         pid=pid,
         host=_host(host),
-        named=Named(process=process, container=options.container and words.container(options.container)),
+        named=named,
         check=options.check,
         along=_along(options),
         switch=words.switch(options.switch, switch.OWN, switch.names),

@@ -22,7 +22,7 @@ class Errand:
     :param hello: the driver's; its name for the migration has been checked.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
     :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known. :ivar program: its name.
-    :ivar container: what is moved, if it is one. :ivar entered: the network namespace of it, until we end.
+    :ivar container, unit: what is moved, if it is one. :ivar entered: the network namespace of it, until we end.
     :ivar asked_by: who has asked for it there, if that is said.
     :ivar journalled: the kinds of entries that may be written for the message that is taken.
     :ivar phases: what was done, when, and how long it took.
@@ -32,7 +32,7 @@ class Errand:
         self.migration_id, self.origin_host = hello.migration_id, hello.hostname
         self.asked_by, self.called_off = hello.asked_by, called_off
         self.pid, self.program = 0, ""
-        self.container = pb.Container()
+        self.container, self.unit = pb.Container(), pb.Unit()
         self.entered = contextlib.ExitStack()
         self.journalled = Column[type[Entry]](())
         self.phases: list[pb.PhaseTime] = []
@@ -45,7 +45,7 @@ class Errand:
         """
         self.pid = process.root_pid
         self.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
-        self.container = process.container
+        self.container, self.unit = process.container, process.unit
         if process.container.archive:  # one like that which is going to be made, empty
             self.entered.enter_context(network.stay_in_an_empty_one())
         elif network.is_there(process.container.network):

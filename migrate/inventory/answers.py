@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from migrate.criu import probe
-from migrate.inventory import compared, container_there, holders, names, of_host, podman_there, ports, proc
+from migrate.inventory import (
+    compared,
+    container_there,
+    holders,
+    names,
+    of_host,
+    podman_there,
+    ports,
+    proc,
+    unit_there,
+)
 from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
 from tcpcp.errors import KernelError
@@ -80,6 +90,8 @@ def answer(
     elif process.container.name:
         found.refusals.extend(container_there.refusals(process))
         found.lacks_configuration = not container_there.configuration(process.container).exists()
+    if process.unit.name:
+        unit_there.answer(process.unit, found)
     claims = ports.Claims(process.sockets)
     if claims:
         _sockets(found, claims.clash)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from migrate.criu import own_namespace
 from migrate.errors import CriuError
 from migrate.events import log
-from migrate.origin import accept_queues
+from migrate.origin import accept_queues, united
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.ready import Ready
@@ -59,6 +59,7 @@ class Prepared(Stage):
             move.held.freeze.enter_context(move.alive.looking_at(tree))
             inside = self._hold_inside(listeners) and number + 1 < INSIDE
             if not stages.accept_queues(listeners) and self._unowned.none_left():
+                united.frozen(move.plan.runtime)
                 return Frozen(ready, attempt, tree, going)
             # While the tree stands still: what it begins next shall not meet the filter.
             lease.let_inside(connect=inside)

@@ -12,7 +12,7 @@ from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
-from migrate.inventory import expired_timers, of_container, open_files, waiters
+from migrate.inventory import expired_timers, of_container, of_unit, open_files, waiters
 from migrate.origin import contained
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.plan import Plan
@@ -32,6 +32,8 @@ def at(tree: FrozenTree, plan: Plan, known: Collection[str]) -> open_files.Again
     found = open_files.again(pids, known, tcp, plan.bystanders, tree.numbers)
     if plan.container:
         found = of_container.again(pids[0], found, contained.root(plan.container))
+    if checked.unit.name:
+        found.obstacles[:] = of_unit.but_streams(checked.unit.streams, found.obstacles)
     process = ProcessInventory(tasks=checked.tasks, obstacles=found.obstacles)
     reasons = list(obstacles(Subject(process, HostInventory(), HostInventory())))
     if reasons:

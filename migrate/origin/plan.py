@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, names, obstacles, to_forward
+from migrate.checks import around, names, obstacles, to_forward, units
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
 from migrate.inventory import beside, ports, proc, replaced
@@ -20,6 +20,7 @@ from migrate.processes import surroundings
 from migrate.processes.oci import Container
 from migrate.request import ANYWHERE, FORWARD, Request
 from migrate.runtime import Runtime
+from migrate.runtime.unit import OfUnit
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ def check(session: Session) -> Plan:
     request = session.request
     session.machine.make_ready("check")
     with session.account.phase("check"):
-        kept = runtime.find(session.container.runtime) if session.container else runtime.of(request.pid)
+        kept = _kept(session)
         bystanders = frozenset(proc.pids())
         process = kept.inventory(request.pid)
         process.service_addresses.extend(request.along.addresses)
@@ -83,6 +84,15 @@ def check(session: Session) -> Plan:
             left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, request.along)
         )
         return plan
+
+
+def _kept(session: Session) -> Runtime:
+    """What keeps it: who was named, or who has the process."""
+    if session.request.named.unit:
+        return OfUnit(session.request.named.unit)
+    if session.container:
+        return runtime.find(session.container.runtime)
+    return runtime.of(session.request.pid)
 
 
 def _needed(session: Session, plan: Plan) -> tuple[dict[str, tuple[str, str]], list[str]]:
@@ -128,7 +138,7 @@ def _plan(
     trees = request.along.copy_trees
     copy = checks.files_to_copy(process, there, trees) if request.along.copy_files else []
     notes = checks.notes(process) + names.notes(process) + around.notes(process, there)
-    notes += names.notes_on_backlogs(process, there)
+    notes += names.notes_on_backlogs(process, there) + units.notes(process, there)
     notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))
