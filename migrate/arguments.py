@@ -28,6 +28,7 @@ _USAGE = (
     "migrate [options] PID [PID ...] HOST\n"
     "       migrate --check [options] PID\n"
     "       migrate [options] --container NAME[@RUNTIME] HOST\n"
+    "       migrate [options] --unit NAME HOST\n"
     "       migrate --recover [--resume ID | --release ID] [--force] [options]\n"
     "       migrate --forwards [--end ID]\n"
     "       migrate ps [--json]\n"
@@ -101,6 +102,13 @@ def _add_whom(add: Callable[..., object]) -> None:
         metavar="NAME[@RUNTIME]",
         default="",
         help="instead of PID: the container NAME of podman, runc or crun on this host, with its files",
+    )
+    add(
+        "--unit",
+        metavar="NAME",
+        default="",
+        help="instead of PID: the service NAME of systemd on this host; on HOST it becomes that of the same name,"
+        " which is there and stopped",
     )
     add(
         "--check",

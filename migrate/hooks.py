@@ -50,6 +50,7 @@ def _told(hook: str, request: Request) -> dict[str, Any]:
         "pid": request.pid,
         "process": named.process,
         "container": named.container,
+        "unit": named.unit,
     }
 
 

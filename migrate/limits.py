@@ -70,6 +70,9 @@ KEEPER_START_S = _limit("KEEPER_START_S", 60, "the start of a keeper: not begun"
 NAMESPACE_S = _limit("NAMESPACE_S", 60, "making a PID namespace: not begun")
 PROBE_S = _limit("PROBE_S", 120, "a small dump and restore that shows whether CRIU works: refused")
 SYSTEMCTL_S = _limit("SYSTEMCTL_S", 5, "systemd, asked about a unit: taken for one that starts it again")
+UNIT_S = _limit(
+    "UNIT_S", 60, "systemd, told to load, start, freeze or stop a unit; before COMMIT: rolled back"
+)
 VERSION_S = _limit("VERSION_S", 10, "a program that says its version: refused")
 AHEAD_READ_S = _limit("AHEAD_READ_S", 60, "reading memory ahead: goes on with what was read")
 AHEAD_S = _limit("AHEAD_S", 300, "sending one round of memory ahead: not begun")
@@ -108,6 +111,9 @@ CGROUP_EMPTY_S = _limit("CGROUP_EMPTY_S", 5, "tasks that are dying in a cgroup t
 CRIU_CLOSE_S = _limit("CRIU_CLOSE_S", 10, "a CRIU that dumped and was hung up: killed")
 CRIU_GIVE_UP_S = _limit("CRIU_GIVE_UP_S", 0.5, "a CRIU whose restore is given up: killed")
 CRIU_END_S = _limit("CRIU_END_S", 30, "a CRIU whose driver or agent has died: killed")
+ORPHANED_S = _limit(
+    "ORPHANED_S", 5, "a restored unit until CRIU is its parent no more: systemd is told all the same"
+)
 RUNS_S = _limit("RUNS_S", 0.5, "a restored task, from CRIU's end to its own first instruction: seen as it is")
 BEGINS_S = _limit(
     "BEGINS_S", 1, "restored tasks that neither wait nor run when CRIU was killed: taken for running"

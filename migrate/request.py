@@ -76,10 +76,12 @@ class Named:
 
     :ivar process: the name of its program, or ``:`` and a TCP port on which it listens.
     :ivar container: the name of a container, and ``@`` with its runtime behind it if the user has said which.
+    :ivar unit: the name of a service of systemd, with ``.service`` at its end.
     """
 
     process: str = ""
     container: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ def host_of(options: argparse.Namespace) -> str:
     """HOST among the words of ``migrate``; "" where none is moved to."""
     if options.recover or options.forwards:
         return ""
-    alone = options.check and len(options.pid) == 1 and not options.container
+    alone = options.check and len(options.pid) == 1 and not (options.container or options.unit)
     return "" if alone or not options.pid else str(options.pid[-1])
 
 

@@ -23,10 +23,8 @@ def request(options: argparse.Namespace) -> Request | SeveralRequest | RecoverRe
         return _recover_request(options)
     if options.resume or options.release or options.force:
         raise words.wrong("--resume, --release and --force need --recover")
-    if options.container:
-        return _one(
-            options, 0, Named(container=words.container(options.container)), _beside_container(options)
-        )
+    if options.container or options.unit:
+        return _one(options, 0, _alone(options), _beside(options))
     *chosen, host = _words(options)
     each = [(pid, Named(process=process)) for pid, process in map(words.process, chosen)]
     if len(each) == 1:
@@ -51,14 +49,24 @@ def _words(options: argparse.Namespace) -> list[str]:
     return found
 
 
-def _beside_container(options: argparse.Namespace) -> str:
-    """HOST, "" for a check without one."""
+def _alone(options: argparse.Namespace) -> Named:
+    """A container or a unit, which is moved alone."""
+    if options.container and options.unit:
+        raise words.wrong("--container and --unit exclude each other")
+    if options.unit:
+        return Named(unit=words.unit(options.unit))
     if options.copy_files:
         raise words.wrong("--container brings its files along, and takes no --copy-files")
+    return Named(container=words.container(options.container))
+
+
+def _beside(options: argparse.Namespace) -> str:
+    """HOST beside :func:`_alone`, "" for a check without one."""
     if options.check and not options.pid:
         return ""
     if len(options.pid) != 1:
-        raise words.wrong("--container takes the place of PID: HOST alone is needed beside it")
+        which = "--container" if options.container else "--unit"
+        raise words.wrong(f"{which} takes the place of PID: HOST alone is needed beside it")
     return _host(options.pid[0])
 
 

@@ -13,6 +13,7 @@ from migrate.request import AUTO, FORWARD, apart, ways
 #: The largest that any kernel gives (include/linux/threads.h PID_MAX_LIMIT).
 _PID_MAX = 1 << 22
 _PROGRAM = re.compile(r"[^\W_][^\s/\x00-\x1f\x7f]{0,254}")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,246}\.service")
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}(@(podman|runc|crun))?")
 
 
@@ -135,6 +136,19 @@ def container(text: str) -> str:
             f"--container is the name of a container, perhaps with @podman, @runc or @crun behind it, not {text!r}"
         )
     return text
+
+
+def unit(text: str) -> str:
+    """The name of a service of systemd; its ``.service`` may be left out."""
+    name = text if text.endswith(".service") else f"{text}.service"
+    if not is_unit(name):
+        raise wrong(f"--unit is the name of a service of systemd, not {text!r}")
+    return name
+
+
+def is_unit(name: str) -> bool:
+    """Whether *name*, which may come from the network, can be that of a service (man systemd.unit(5))."""
+    return _UNIT.fullmatch(name) is not None and ".." not in name
 
 
 def wrong(text: str) -> UsageError:

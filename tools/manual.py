@@ -74,8 +74,8 @@ _TABLE = (
 _HOOKS = (
     "In the table [hooks], before and after are lists of commands; each is a list of strings, the first"
     " of which is the path of a program. No shell reads them. Those of both files are called, first the"
-    " system's. Each gets a JSON object on its standard input: schema (1), hook, host, pid, process and"
-    " container, as they were named; those after the move also report, the last line of --json. One that"
+    " system's. Each gets a JSON object on its standard input: schema (1), hook, host, pid, process,"
+    " container and unit, as they were named; those after the move also report, the last line of --json. One that"
     f" does not end with status 0 within {limits.HOOK_S:g} s has failed. Before: called before anything is"
     " looked at; if one fails nothing is begun (exit status 3), and those behind it are not called. After:"
     " called in the end, whatever became of the process, unless one before has failed; that one fails is a"

@@ -76,7 +76,7 @@ function _shtab_migrate_using
 end
 
 set -g _shtab_migrate_commands
-set -g _shtab_migrate_opts_with_value --address --agent --container --copy-tree --end --external-socket --identity --max-gap --memory --port --release --report --resume --switch --timeout --transport
+set -g _shtab_migrate_opts_with_value --address --agent --container --copy-tree --end --external-socket --identity --max-gap --memory --port --release --report --resume --switch --timeout --transport --unit
 
 complete -c migrate -e
 complete -c migrate -f
@@ -84,6 +84,7 @@ complete -c migrate -f
 complete -c migrate -n _shtab_migrate_using -s h -l help -d 'show this help message and exit'
 complete -c migrate -n _shtab_migrate_using -l keep-going -d 'of several processes'
 complete -c migrate -n _shtab_migrate_using -l container -x -d 'instead of PID'
+complete -c migrate -n _shtab_migrate_using -l unit -x -d 'instead of PID'
 complete -c migrate -n _shtab_migrate_using -l check -d 'only say whether it would work'
 complete -c migrate -n _shtab_migrate_using -l version -d 'show program'"'"'s version number and exit'
 complete -c migrate -n _shtab_migrate_using -l json -d 'JSON lines on standard output'

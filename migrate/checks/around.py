@@ -48,11 +48,16 @@ def unsupervised(subject: Subject) -> Iterator[Reason]:
     if subject.along.leave_supervisor:
         return
     for one in process.supervisors:
-        if _starts_nothing(process, one):
+        if _starts_nothing(process, one) or _knows(process, one):
             continue
         who = subject.who(process.root_pid)
         text, remedy = _of_systemd(who, one) if one.unit else _of_parent(who, one)
         yield Reason("supervised", ORIGIN, text, remedy)
+
+
+def _knows(process: ProcessInventory, one: Supervisor) -> bool:
+    """Whether it is systemd, which is told what becomes of its unit."""
+    return bool(one.unit) and one.unit == process.unit.name and not one.of_user
 
 
 def _starts_nothing(process: ProcessInventory, one: Supervisor) -> bool:
@@ -68,9 +73,10 @@ def _of_systemd(who: str, one: Supervisor) -> tuple[str, str]:
     restart = f"Restart={one.restart}" if one.restart else "whose Restart= cannot be read"
     manager, where = "systemctl --user" if one.of_user else "systemctl", "user" if one.of_user else "system"
     directory = f"$XDG_RUNTIME_DIR/systemd/{where}" if one.of_user else f"/run/systemd/{where}"
+    as_one = "" if one.of_user else f"Move it as what it is: migrate --unit {one.unit} HOST. Or: "
     return (
         f"{who} is the main process of {one.unit} ({restart}): systemd will see it die here, and start another one",
-        f"Write the lines [Service], Restart=no and ExecStop= to {directory}/{one.unit}.d/moved.conf, run"
+        f"{as_one}Write the lines [Service], Restart=no and ExecStop= to {directory}/{one.unit}.d/moved.conf, run"
         f" {manager} daemon-reload, and try again; {_LEAVE}.",
     )
 
@@ -85,14 +91,19 @@ def _of_parent(who: str, one: Supervisor) -> tuple[str, str]:
 
 def _waiting(process: ProcessInventory) -> Iterator[str]:
     for one in process.supervisors:
+        if _knows(process, one):
+            continue
         name = (
             f"systemd, which has it as {one.unit}," if one.unit else f"its parent {one.comm} (PID {one.pid})"
         )
-        yield f"{name} stays, and will see it die by SIGKILL here"
+        instead = f"; to move it as that unit: --unit {one.unit}" if one.unit and not one.of_user else ""
+        yield f"{name} stays, and will see it die by SIGKILL here{instead}"
 
 
 def _cgroups(process: ProcessInventory, destination: HostInventory) -> Iterator[str]:
-    """CRIU builds the tree in the cgroup of the agent."""
+    """CRIU builds the tree in the cgroup of the agent; a unit's in that of the unit there."""
+    if process.unit.name:
+        return
     theirs = list(destination.cgroup.limits)
     for one in process.cgroups:
         if list(one.limits) != theirs:

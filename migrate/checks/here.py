@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from migrate.checks import containers, reasons, reconnections
+from migrate.checks import containers, reasons, reconnections, units
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import trees_sound
@@ -36,6 +36,7 @@ OF_THE_CHOICE: tuple[Check, ...] = (reasons.not_ourselves, reasons.an_ordinary_p
 OF_THE_PROCESS: tuple[Check, ...] = (
     reasons.own_session,
     unsupervised,
+    units.described,
     containers.described,
     obstacles,
     sockets_whole,

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
-from migrate.checks import containers, reconnections, wildcards
+from migrate.checks import containers, reconnections, units, wildcards
 from migrate.checks.addresses import addresses_movable
 from migrate.checks.around import unsupervised
 from migrate.checks.beside import no_directory_emptied, nothing_left_behind, trees_sound
@@ -299,6 +299,7 @@ OF_THE_CHOICE: tuple[Check, ...] = (two_hosts, not_ourselves, an_ordinary_proces
 OF_THE_PROCESS: tuple[Check, ...] = (
     own_session,
     unsupervised,
+    units.described,
     containers.described,
     containers.there,
     containers.loopback,

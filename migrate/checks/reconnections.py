@@ -18,12 +18,19 @@ _JOURNAL_HINT = "Start it there: systemctl start systemd-journald"
 
 
 def made_anew(process: ProcessInventory, along: Along) -> list[Reconnection]:
-    """Those of *process* that are: the journal's, and those that the user has named; none of a container."""
+    """Those of *process* that are: the journal's, and those that the user has named; none of a container.
+
+    Not those of a unit of systemd that moves as one either: its streams there take their place.
+    """
     if process.container.name:
         return []
     apart = ((one.pid, one.fd) for one in process.obstacles if one.code == "unix-outside")
-    found = reconnections.left(process.reconnections, apart)
-    return [one for one in found if reconnections.is_journal(one.name) or one.name in along.external_sockets]
+    return [
+        one
+        for one in reconnections.left(process.reconnections, apart)
+        if one.inode not in process.unit.streams
+        and (reconnections.is_journal(one.name) or one.name in along.external_sockets)
+    ]
 
 
 def idle(subject: Subject) -> Iterator[Reason]:

@@ -70,7 +70,7 @@ class Begun(Undoable):
         self.use_up()
         trail, request = self.trail, self._request
         keeps = runtime.find(request.runtime)
-        waiting = Waiting(self._errand, request, trail)
+        waiting = Waiting(self._errand, request, trail, keeps)
         if waiting.needs_no_file:
             waiting.begin()
         gate = Gate(request, trail.journal, own_network=bool(self._errand.container.network))

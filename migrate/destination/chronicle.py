@@ -22,12 +22,12 @@ def began(hello: pb.Hello) -> None:
 def ended(here: Destination, errand: Errand) -> None:
     """The session is over, and everything settled."""
     host = os.uname().nodename
-    program = f" ({errand.program})" if errand.program else ""
+    program = f" ({errand.tree.program})" if errand.tree.program else ""
     asked = f", asked for there by {errand.asked_by}" if errand.asked_by else ""
     log.ended(
         here.outcome,
-        f"process {errand.pid}{program} from {errand.origin_host} to {host}{asked}: {here.outcome}",
-        pid=errand.pid,
-        program=errand.program,
+        f"process {errand.tree.pid}{program} from {errand.origin_host} to {host}{asked}: {here.outcome}",
+        pid=errand.tree.pid,
+        program=errand.tree.program,
         origin=errand.origin_host,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator
+from typing import NamedTuple
 
 from migrate import inventory, problems
 from migrate.column import Column
@@ -16,14 +17,24 @@ from migrate.processes import network
 from migrate.watch import nothing
 
 
+class Tree(NamedTuple):
+    """What is known of the tree that is moved.
+
+    :ivar pid: its root as the origin numbers it, 0 while that is not known. :ivar program: that one's.
+    :ivar memory_bytes: what it had when it was looked at.
+    """
+
+    pid: int = 0
+    program: str = ""
+    memory_bytes: int = 0
+
+
 class Errand:
     """One migration, for the agent.
 
     :param hello: the driver's; its name for the migration has been checked.
     :param called_off: called again and again while we work for the driver; raises when that has become vain.
-    :ivar pid: the root of the tree as the origin numbers it, 0 while that is not known. :ivar program: its name.
-    :ivar memory_bytes: what the tree had when it was looked at.
-    :ivar container: what is moved, if it is one. :ivar entered: the network namespace of it, until we end.
+    :ivar container, unit: what is moved, if it is one. :ivar entered: the network namespace of it, until we end.
     :ivar asked_by: who has asked for it there, if that is said.
     :ivar journalled: the kinds of entries that may be written for the message that is taken.
     :ivar phases: what was done, when, and how long it took.
@@ -32,8 +43,8 @@ class Errand:
     def __init__(self, hello: pb.Hello, called_off: Callable[[], None] = nothing) -> None:
         self.migration_id, self.origin_host = hello.migration_id, hello.hostname
         self.asked_by, self.called_off = hello.asked_by, called_off
-        self.pid, self.program, self.memory_bytes = 0, "", 0
-        self.container = pb.Container()
+        self.tree = Tree()
+        self.container, self.unit = pb.Container(), pb.Unit()
         self.entered = contextlib.ExitStack()
         self.journalled = Column[type[Entry]](())
         self.phases: list[pb.PhaseTime] = []
@@ -44,9 +55,9 @@ class Errand:
 
         :raises MigrateError: it cannot be entered.
         """
-        self.pid, self.memory_bytes = process.root_pid, process.memory_bytes
-        self.program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
-        self.container = process.container
+        program = next((one.comm for one in process.tasks if one.pid == process.root_pid), "")
+        self.tree = Tree(process.root_pid, program, process.memory_bytes)
+        self.container, self.unit = process.container, process.unit
         if process.container.archive:  # one like that which is going to be made, empty
             self.entered.enter_context(network.stay_in_an_empty_one())
         elif network.is_there(process.container.network):

@@ -89,7 +89,7 @@ class Incoming:
         :return: hears of those that others make there from now on.
         :raises Taken: somebody has a socket there, or a symbolic link leads elsewhere.
         """
-        if request.runtime not in ("", runtime.BARE):  # its paths are in a container's own files
+        if request.runtime not in runtime.OF_HOST:  # its paths are in a container's own files
             return Meanwhile(())
         unix_paths.require_same_places(request.unix_sockets)
         journal.did(entries.Sockets(tuple(unix_paths.absent(request.unix_sockets))))

@@ -40,7 +40,7 @@ class Prepared(Undoable):
         super().__init__(ready.trail)
         self._ready, self._images = ready, images
         self._files = FileTaker(ready.trail.journal)
-        self._reserve = Reserve(ready.errand.memory_bytes)
+        self._reserve = Reserve(ready.errand.tree.memory_bytes)
         self.trail.first.callback(self._reserve.close)
 
     def watch(self) -> None:

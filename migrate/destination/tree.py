@@ -52,7 +52,7 @@ class Stands(Undoable):
     def watch(self) -> None:
         """See :class:`migrate.destination.stage.Stage`. Nobody but us would notice that a task was killed."""
         self.tree.built.require()
-        self.ready.worker.check()
+        self.ready.waiting.check()
         self.ready.gate.lease.renew()
 
     def gap(self, packets: Iterable[Segment]) -> None:

@@ -1,10 +1,13 @@
 """CRIU on the destination, which waits for the images: started by us, or by the runtime that restores a container.
 
-It is started early. A runtime reads the bundle of its container, so its command is started when that has arrived.
+It is started early. A runtime reads the bundle of its container, so its command is started when that has arrived; a
+unit of systemd may need files that come along, too.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +19,28 @@ from migrate.destination.reconnections import Reconnections
 from migrate.destination.trail import Trail
 from migrate.errors import ProtocolError, Taken
 from migrate.files import layer, stream
+from migrate.inventory import of_unit
 from migrate.link.payloads import Piece
 from migrate.pb import session_pb2 as pb
-from migrate.processes import network, oci, podman
+from migrate.processes import arriving_unit, drop_in, network, oci, podman
 from migrate.recovery import entries
+from migrate.runtime import Runtime
 from migrate.runtime import oci as plain
 from migrate.runtime import podman as by_podman
+from migrate.runtime.unit import OfUnit
 from migrate.switch import Address, new_interfaces
 from migrate.switch.interface import OwnInterface
 
 
 class Waiting:
-    """That of one migration, which has not been started."""
+    """That of one migration, which has not been started.
 
-    def __init__(self, errand: Errand, request: pb.Prepare, trail: Trail) -> None:
-        self._errand, self._request, self._trail = errand, request, trail
+    :param keeps: has the tree here.
+    """
+
+    def __init__(self, errand: Errand, request: pb.Prepare, trail: Trail, keeps: Runtime) -> None:
+        self._errand, self._request, self._trail, self._keeps = errand, request, trail, keeps
+        self._placeholder: arriving_unit.Placeholder | None = None
         self._started: list[Worker] = []
         #: Which CRIU has inherited, if it is our own.
         self.reconnections = Reconnections()
@@ -41,7 +51,8 @@ class Waiting:
     @property
     def needs_no_file(self) -> bool:
         """Whether it can be started before any file has arrived: only a plain runtime reads what we bring."""
-        return not self._errand.container.name or bool(self._errand.container.archive)
+        errand = self._errand
+        return not (errand.container.name or errand.unit.name) or bool(errand.container.archive)
 
     def begin(self) -> None:
         """Start it, if that has not been done.
@@ -89,23 +100,50 @@ class Waiting:
         """Return while it lives, or has not been started. :raises CriuError: it has ended."""
         for worker in self._started:
             worker.check()
+        if self._placeholder is not None:
+            self._placeholder.check()
 
     def _begun(self) -> Worker:
         if self._errand.container.archive:
             return self._of_podman()
+        if self._errand.unit.name:
+            return self._of_unit()
         return self._of_runtime() if self._errand.container.name else self._own()
 
-    def _own(self) -> Worker:
+    def _own(self, inherit: Sequence[int] = ()) -> Worker:
         request = self._request
         with self.reconnections.made(request.reconnections) as made:
             return Worker(
                 role="destination",
                 avoid_pids=[*request.pids, *request.tids] if request.new_pid_namespace else None,
                 mark=self._errand.mark,
-                inherit=made,
+                inherit=[*inherit, *made],
                 personality=request.personality,
                 heed=self._errand.called_off,
             )
+
+    def _of_unit(self) -> Worker:
+        """In the unit's cgroup: what it restores is born there."""
+        said, journal, keeps = self._errand.unit, self._trail.journal, self._keeps
+        if not isinstance(keeps, OfUnit):
+            raise ProtocolError(f"received a unit that {keeps.name} keeps")
+        path, host = drop_in.place(said.name, journal.migration_id), self._errand.origin_host
+        number = of_unit.number_file(said)
+        journal.did(entries.OfUnit(said.name, str(path), host, *number))
+        wanted = frozenset(said.streams.values())
+        placeholder = arriving_unit.begin(said.name, path, wanted, self._errand.called_off)
+        self._trail.first.callback(placeholder.close)
+        journal.did(entries.OfUnit(said.name, str(path), host, *number, *placeholder.process))
+        adopt = functools.partial(arriving_unit.take_over, said.name, placeholder.process)
+        keeps.arrives(placeholder, said.streams.items(), adopt)
+        worker = self._own([*placeholder.streams.values()])
+        try:
+            placeholder.take_in(worker.pid)
+        except BaseException:
+            worker.close(grace_s=limits.CRIU_GIVE_UP_S)
+            raise
+        self._placeholder = placeholder
+        return worker
 
     def _of_runtime(self) -> Worker:
         said = self._errand.container

@@ -17,6 +17,7 @@ from migrate.inventory import (
     ports,
     proc,
     reconnections,
+    unit_there,
 )
 from migrate.inventory.tcp_row import message
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory, TcpSocket
@@ -98,6 +99,8 @@ def answer(
     elif process.container.name:
         found.refusals.extend(container_there.refusals(process))
         found.lacks_configuration = not container_there.configuration(process.container).exists()
+    if process.unit.name:
+        unit_there.answer(process.unit, found)
     claims = ports.Claims(process.sockets)
     if claims:
         _sockets(found, claims.clash)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from migrate import place
+from migrate import place, words
 from migrate.errors import ProtocolError
 from migrate.link.payloads import Connections
 from migrate.pb import session_pb2 as pb
@@ -48,7 +48,7 @@ def destination_pid(message: pb.Restored | pb.Activated, prepare: pb.Prepare, be
     :raises ProtocolError: it cannot be: the tree keeps its numbers, unless it gets a PID namespace.
     """
     said = message.destination_pid
-    own = prepare.new_pid_namespace or prepare.runtime not in ("", "bare")
+    own = prepare.new_pid_namespace or prepare.runtime not in ("", "bare", "systemd")
     expected = before or (0 if own else prepare.pids[0])
     if not 1 < said <= _MOST_PID or expected not in (0, said):
         text = f"received a {type(message).__name__} with process {said}"
@@ -75,6 +75,8 @@ def _prepare(message: pb.Prepare) -> Iterator[str]:
 
 
 def _process(message: pb.ProcessInventory) -> Iterator[str]:
+    if message.HasField("unit"):
+        yield from _unit(message)
     container = message.container
     if not message.HasField("container"):
         return
@@ -97,6 +99,16 @@ def _process(message: pb.ProcessInventory) -> Iterator[str]:
         yield f"a bundle at no path: {container.bundle[:100]!r}"
     if container.network and not place.is_absolute(container.network):
         yield f"a network namespace at no path: {container.network[:100]!r}"
+
+
+def _unit(message: pb.ProcessInventory) -> Iterator[str]:
+    unit = message.unit
+    if not words.is_unit(unit.name):
+        yield f"a unit of no possible name: {unit.name[:100]!r}"
+    if message.HasField("container"):
+        yield f"a unit, {unit.name[:100]}, that is a container"
+    if any(number not in (1, 2) for number in unit.streams.values()) or unit.mode > 0o777:
+        yield f"a unit, {unit.name[:100]}, with streams or a mode that there are not"
 
 
 def _restore(message: pb.Restore) -> Iterator[str]:

@@ -114,12 +114,13 @@ class CarriedFiles:
         for file in files:
             self._copy_one(file.path)
 
-    def arrived(self) -> None:
+    def arrived(self, *, awaited: bool = False) -> None:
         """Make sure that the destination has put in their places what was sent: it takes one thing after the other.
 
+        :param awaited: it waits for that, also where there is nothing.
         :raises MigrateError: it could not.
         """
-        if self._trees or self._digests.sent:
+        if awaited or self._trees or self._digests.sent:
             self._ask(Compare(), lambda: None)
 
     def _copy_one(self, path: str, size: int | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from migrate.criu import own_namespace
 from migrate.errors import CriuError
 from migrate.events import log
-from migrate.origin import accept_queues
+from migrate.origin import accept_queues, united
 from migrate.origin.attempt import Attempt
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.ready import Ready
@@ -62,6 +62,7 @@ class Prepared(Stage):
             inside = self._hold_inside(listeners) and number + 1 < INSIDE
             why = self._again(listeners, attempt, tree)
             if not why:
+                united.frozen(move.plan.runtime)
                 return Frozen(ready, attempt, tree, going)
             known = known and why == _SLIPPED_IN
             # While the tree stands still: what it begins next shall not meet the filter.

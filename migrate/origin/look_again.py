@@ -13,7 +13,7 @@ from migrate.checks.obstacles import notes as obstacle_notes
 from migrate.checks.obstacles import obstacles
 from migrate.checks.subject import Subject
 from migrate.errors import MigrateError
-from migrate.inventory import expired_timers, of_container, open_files, waiters
+from migrate.inventory import expired_timers, of_container, of_unit, open_files, waiters
 from migrate.origin import contained
 from migrate.origin.frozen import FrozenTree
 from migrate.origin.plan import Plan
@@ -35,8 +35,13 @@ def at(tree: FrozenTree, plan: Plan, known: Collection[str], along: Along) -> op
     found = open_files.again(pids, known, tcp, plan.bystanders, tree.numbers)
     if plan.container:
         found = of_container.again(pids[0], found, contained.root(plan.container))
+    if checked.unit.name:
+        found.obstacles[:] = of_unit.but_streams(checked.unit.streams, found.obstacles)
     process = ProcessInventory(
-        tasks=checked.tasks, obstacles=found.obstacles, reconnections=found.reconnections
+        tasks=checked.tasks,
+        obstacles=found.obstacles,
+        reconnections=found.reconnections,
+        unit=checked.unit,
     )
     subject = Subject(process, HostInventory(), HostInventory(), along)
     told = {one.inode for one in plan.prepare.reconnections}

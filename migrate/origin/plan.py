@@ -9,7 +9,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from migrate import checks, inventory, limits, runtime, switch
-from migrate.checks import around, choice, names, obstacles, reconnections, to_forward
+from migrate.checks import around, choice, names, obstacles, reconnections, to_forward, units
 from migrate.checks.subject import Subject
 from migrate.criu import own_namespace
 from migrate.errors import Ended, Problem, Refused
@@ -23,6 +23,7 @@ from migrate.processes import surroundings
 from migrate.processes.oci import Container
 from migrate.request import ANYWHERE, FORWARD, Request, apart, ways
 from migrate.runtime import Runtime
+from migrate.runtime.unit import OfUnit
 
 
 @dataclass(slots=True)
@@ -96,7 +97,7 @@ def check(session: Session) -> Plan:
 
 def described(request: Request, container: Container | None) -> tuple[Runtime, pb.ProcessInventory]:
     """What keeps the process that was asked for on this host, and all that it holds, with its service addresses."""
-    kept = runtime.find(container.runtime) if container else runtime.of(request.pid)
+    kept = _kept(request, container)
     process = kept.inventory(request.pid)
     process.service_addresses.extend(request.along.addresses)
     if container:
@@ -104,6 +105,13 @@ def described(request: Request, container: Container | None) -> tuple[Runtime, p
         process.service_addresses.extend(contained.addresses(container))
     process.service_addresses[:] = ports.service_addresses(process)
     return kept, process
+
+
+def _kept(request: Request, container: Container | None) -> Runtime:
+    """What keeps it: who was named, or who has the process."""
+    if request.named.unit:
+        return OfUnit(request.named.unit)
+    return runtime.find(container.runtime) if container else runtime.of(request.pid)
 
 
 def switched(
@@ -159,6 +167,7 @@ def _plan(
     notes = [f"--switch auto: {kind}, since {why}"] if why else []
     notes += checks.notes(process, here, switch=kind) + names.notes(process) + around.notes(process, there)
     notes += names.notes_on_backlogs(process, there) + reconnections.notes(process, along)
+    notes += units.notes(process, there)
     notes += obstacles.notes(process) + around.notes_on_pids(process, there, pids[0])
     if request.check:
         notes.append(patience.in_words(request.max_gap_s))

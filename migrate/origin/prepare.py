@@ -17,7 +17,7 @@ from migrate.gap.lease import Lease
 from migrate.inventory import epolls
 from migrate.journal.journal import Journal
 from migrate.link import payloads
-from migrate.origin import contained, sent_along
+from migrate.origin import contained, sent_along, united
 from migrate.origin.attempt import Attempt
 from migrate.origin.ending import Ending
 from migrate.origin.freeze import Prepared
@@ -70,6 +70,7 @@ def _prepare(move: Move) -> Prepared:
         journal.did(entries.AtPodman(found.id, found.by, found.bundle, *found.monitor))
     elif found:
         journal.did(entries.Container(found.runtime, found.name, found.bundle))
+    united.hold(move.plan.runtime, journal, move.request.host)
     hold = Hold(journal)
     move.held.kept.callback(hold.let_go)
     images = _images(move, journal)
@@ -84,7 +85,7 @@ def _prepare(move: Move) -> Prepared:
     move.session.files.copy(move.plan.copy)
     move.link.flush(timeout_s=move.timeout_s)
     move.link.expect(pb.Prepared, timeout_s=move.timeout_s)
-    move.session.files.arrived()
+    move.session.files.arrived(awaited=bool(move.plan.process.unit.name))
     guardian.wait_ready()
     unowned = Watcher(move.subject.tasks, move.plan.leaving, move.watch)
     unowned.wait(move.account.note)

@@ -14,7 +14,7 @@ import time
 from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
-from migrate.origin import accept_queues, contained, here, named, observed, unowned
+from migrate.origin import accept_queues, contained, here, named, observed, united, unowned
 from migrate.origin.account import Account
 from migrate.origin.chronicle import Chronicle, program
 from migrate.origin.move import Move
@@ -61,7 +61,7 @@ def _run(request: Request, account: Account, chosen: Subject | None) -> None:
     go = _move if request.host else here.check
     try:
         with problems.step("check", "origin"):
-            request, container = contained.resolved(named.resolved(request))
+            request, container = contained.resolved(united.resolved(named.resolved(request)))
             report.pid, report.trace.program = request.pid, program(request.pid)
         with problems.step("check", "origin"), _kept(chosen, request.pid) as subject:
             report.where = f"is on {host_name.here(other=request.host)} as PID {request.pid}"

@@ -17,7 +17,7 @@ from migrate import limits, place, runtime, switch
 from migrate.errors import MigrateError
 from migrate.files.entries import Copied, Directory
 from migrate.journal.entry import Entry
-from migrate.processes import ended_call, freezer, identity, leeway, oci, second_line
+from migrate.processes import ended_call, freezer, identity, leaving_unit, leeway, oci, second_line
 from migrate.processes.identity import Identity
 from migrate.processes.waits import Wait
 
@@ -388,6 +388,70 @@ class OfPodman(Entry):
 
 
 @dataclass(frozen=True)
+class AtUnit(Entry):
+    """On the origin: what is moved to *host* is *unit*, of systemd, which is held by the drop-in at *path*."""
+
+    word: ClassVar[str] = "at-unit"
+    unit: str
+    path: str
+    host: str
+
+    def undo(self) -> str:
+        """See :class:`Entry`: it goes on as it is."""
+        leaving_unit.stays(self.unit, Path(self.path))
+        return f"{self.unit} is as before"
+
+    def changed(self) -> list[str]:
+        """After the undo: sentences, what is not as it was before."""
+        return list(filter(None, [leaving_unit.ended(self.unit)]))
+
+    def forget(self, main: int) -> None:
+        """Once its processes, first of all *main*, have ended here: systemd is to know why.
+
+        :raises MigrateError, OSError: it has not seen it.
+        """
+        leaving_unit.gone(self.unit, Path(self.path), self.host, main)
+
+
+@dataclass(frozen=True)
+class OfUnit(Entry):
+    """On the destination: systemd starts *unit* with a placeholder, by the drop-in at *path*.
+
+    :ivar pid, start: of the placeholder, 0 as long as that is not known.
+    :ivar number: where the unit has the number of its main process, with owner and mode; "": nowhere.
+    """
+
+    word: ClassVar[str] = "of-unit"
+    unit: str
+    path: str
+    host: str
+    number: str
+    uid: int
+    gid: int
+    mode: int
+    pid: int = 0
+    start: int = 0
+
+    def undo(self) -> str:
+        """See :class:`Entry`, when what was restored has been ended."""
+        from migrate.processes import arriving_unit
+
+        arriving_unit.undo(self.unit, Path(self.path))
+        return f"{self.unit} is as before"
+
+    def arrived(self, root: int) -> None:
+        """Where it runs: it is the main process, and all else of the unit is as usual.
+
+        :raises MigrateError, OSError: systemd does not take it for that, or something is left.
+        """
+        from migrate.processes import arriving_unit
+
+        number = arriving_unit.PidFile(self.number, self.uid, self.gid, self.mode)
+        placeholder = self.pid, self.start
+        arriving_unit.adopt(self.unit, Path(self.path), placeholder, root, number, self.host)
+
+
+@dataclass(frozen=True)
 class Muted(Entry):
     """What is new on this host's bridges is mute; *name* is the migration's."""
 
@@ -419,12 +483,13 @@ class Joined(Entry):
 #: All of them.
 KINDS: tuple[type[Entry], ...] = (
     AtPodman, OfPodman, Muted, Joined, Container, Arriving, Images, Isolation, Criu, Freezer, Keeper, Limit, Stop,
-    EndedCalls, Repair, Switch, Routes, Sockets, Tree, Copied, Directory, OnTheWay,
+    EndedCalls, Repair, Switch, Routes, Sockets, Tree, Copied, Directory, OnTheWay, AtUnit, OfUnit,
 )  # fmt: skip
 #: What a tree that runs on the destination needs there.
 STAYS: tuple[type[Entry], ...] = (
     Arriving,
     OfPodman,
+    OfUnit,
     Joined,
     Switch,
     Tree,

@@ -20,6 +20,7 @@ from migrate.recovery.entries import (
     STAYS,
     Arriving,
     AtPodman,
+    AtUnit,
     Container,
     Criu,
     EndedCalls,
@@ -28,6 +29,7 @@ from migrate.recovery.entries import (
     Joined,
     Keeper,
     OfPodman,
+    OfUnit,
     Repair,
     Stop,
     Switch,
@@ -37,7 +39,7 @@ from migrate.recovery.records import Record
 from tcpcp.errors import TcpcpError
 
 #: On the origin: they are forgotten when all else is done.
-_KEPT = (Container, AtPodman)
+_KEPT = (Container, AtPodman, AtUnit)
 
 
 def roll_back(record: Record, capture: Capture | None = None) -> tuple[list[str], list[str]]:
@@ -57,11 +59,11 @@ def changed(record: Record) -> list[str]:
     found = []
     with _where_it_was_done(record):
         for entry in record.entries:
-            if isinstance(entry, Switch):
+            if isinstance(entry, Switch | AtUnit):
                 try:
                     found += entry.changed()
                 except Exception as error:  # as in _undo(): whatever it holds, it stops nothing
-                    found.append(f"whether all of the switch is as it was cannot be told: {error}")
+                    found.append(f"whether all of the {entry.kind} is as it was cannot be told: {error}")
     if found:
         log.tell("changed", what=found)
     return found
@@ -95,6 +97,11 @@ def _rest_of_origin(record: Record) -> list[str]:
             podmans.forget()
     except (MigrateError, OSError) as error:
         problems.append(f"{Container.word}: {error}")
+    try:
+        for unit in record.of(AtUnit):
+            unit.forget(record.pid)
+    except (MigrateError, OSError) as error:
+        problems.append(f"{AtUnit.word}: {error}")
     return problems
 
 
@@ -118,6 +125,11 @@ def tidy_destination(record: Record) -> list[str]:
             copied.forget()
         except (MigrateError, OSError) as error:
             problems.append(f"{copied.backup} is left: {error}")
+    for unit in record.of(OfUnit)[-1:]:  # the last: it knows the placeholder
+        try:
+            unit.arrived(record.pid)
+        except (MigrateError, OSError) as error:
+            problems.append(f"{OfUnit.word}: {error}")
     with _where_it_was_done(record):
         return problems + _undo(record.but(*STAYS))[1]
 

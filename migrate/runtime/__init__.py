@@ -1,4 +1,4 @@
-"""What keeps a tree on its host beside the kernel: nobody, or an engine of containers. One module each.
+"""What keeps a tree on its host beside the kernel: nobody, systemd, or an engine of containers. One module each.
 
 The origin finds out which it is and tells the destination its name; who undoes finds it in the journal. One more is
 a module, and a line of :func:`_all`.
@@ -15,6 +15,8 @@ from migrate.processes.identity import Identity
 
 #: What a message or a journal of a version before means, which names none.
 BARE = "bare"
+#: Those whose trees have the host's own files and numbers, as no container has.
+OF_HOST = ("", BARE, "systemd")
 
 
 class Runtime(Protocol):
@@ -82,5 +84,6 @@ def _all() -> list[Runtime]:
     from migrate.runtime.bare import Bare
     from migrate.runtime.oci import Oci
     from migrate.runtime.podman import Podman
+    from migrate.runtime.unit import OfUnit
 
-    return [*map(Oci, RUNTIMES), Podman(), Bare()]
+    return [*map(Oci, RUNTIMES), Podman(), OfUnit(), Bare()]

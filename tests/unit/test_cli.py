@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -97,6 +98,10 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request_of("--check", "--container", "web") == Request(
         pid=0, host="", named=Named(container="web"), check=True
     )
+    for name in ("web", "web.service"):
+        of_unit = Request(pid=0, host="h", named=Named(unit="web.service"))
+        assert request_of("--unit", name, "h") == of_unit
+        assert request_of("--check", "--unit", name) == dataclasses.replace(of_unit, host="", check=True)
     for name in ("nginx", ":80", "7zip", "postgres", "x-2.1"):
         assert request_of(name, "h") == Request(pid=0, named=Named(process=name), host="h")
     assert request_of("--container", "web@crun", "h") == Request(
@@ -138,6 +143,10 @@ def test_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
         (["42", "43", ""], "HOST is a name"),
         (["--report", "t.svg", "42", "43", "h"], "--report is of one process"),
         (["--container", "web", "42", "43", "h"], "HOST alone is needed"),
+        (["--unit", "web"], "--unit takes the place of PID: HOST alone is needed"),
+        (["--unit", "web", "42", "h"], "HOST alone is needed"),
+        (["--unit", "../web", "h"], "--unit is the name of a service"),
+        (["--unit", "web", "--container", "web", "h"], "exclude each other"),
         (["--nonsense", "42", "h"], "--nonsense"),
         (["--timeout", "0", "42", "h"], "--timeout"),
         (["--timeout", "nan", "42", "h"], "--timeout"),

@@ -126,8 +126,8 @@ def test_undos_by_state() -> None:
     for step in STEPS:
         undos = [*(kind.word for kind in step.here[::-1]), *undos]
         by_state[step.after] = undos
-    assert by_state[State.CHECKED] == ["isolation", "images", "at-podman", "container"]
-    first = ["criu", "freezer", "isolation", "images", "at-podman", "container"]
+    assert by_state[State.CHECKED] == ["isolation", "images", "at-unit", "at-podman", "container"]
+    first = ["criu", "freezer", "isolation", "images", "at-unit", "at-podman", "container"]
     assert by_state[State.FROZEN] == first
     assert by_state[State.DUMPED] == ["keeper", "calls", "stop", "limit", *first]
     assert by_state[State.ISOLATED] == ["repair", "keeper", "calls", "stop", "limit", *first]

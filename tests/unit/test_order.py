@@ -50,7 +50,7 @@ def test_what_may_be_journalled_for_a_message() -> None:
         ["directory", "copied"],
         ["switch", "sockets", "on-the-way", "routes", "tree", "criu", "tree"],
     )
-    prepared = ["muted", "of-podman", "joined", "isolation", "images", *copied, "arriving"]
+    prepared = ["muted", "of-podman", "joined", "isolation", "images", *copied, "arriving", "of-unit"]
     some = {"prepare": prepared, "copy": prepared + copied}
     some |= {"compare": some["copy"], "image": copied, "restore": built, "gap": built}
     assert {kind: entries for kind, entries in found.items() if entries} == some

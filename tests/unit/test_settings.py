@@ -70,6 +70,8 @@ def test_the_nearer_word_is_in_force(places: dict[str, Path]) -> None:
         max_gap_s=3,
         way=Way(transport="ssh", port=2222, agent="/opt/a"),
     )
+    assert asked("--unit", "web", "h")[0].way.port == 2222
+    assert asked("--check", "--unit", "web")[0].way.port is None
     other, _ = asked("42", "other")
     assert (other.way, other.max_gap_s) == (Way(transport="ssh"), 5)
     assert asked("--no-config", "42", "h")[0] == Request(pid=42, host="h")
@@ -162,7 +164,8 @@ def test_hooks_are_called_and_told(places: dict[str, Path], tmp_path: Path) -> N
     _, report = asked("42", "h")
     assert report.notes == []
     before, after = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "last"))
-    assert before == {"schema": 1, "hook": "before", "host": "h", "pid": 42, "process": "", "container": ""}
+    named = {"pid": 42, "process": "", "container": "", "unit": ""}
+    assert before == {"schema": 1, "hook": "before", "host": "h", **named}
     assert (after.pop("report")["outcome"], after) == ("MOVED", before | {"hook": "after"})
 
 

@@ -16,6 +16,7 @@ from migrate.pb.session_pb2 import (
     ProcessInventory,
     Supervisor,
     TcpSocket,
+    Unit,
 )
 from migrate.request import Along
 
@@ -30,6 +31,9 @@ def test_nothing_in_the_way() -> None:
     assert alone() == []
 
 
+OF_A_UNIT = {"Type": "simple", "FreezerState": "running"} | dict.fromkeys(
+    ("Transient", "Delegate", "TriggeredBy", "UpheldBy", "OnSuccess"), ""
+)
 #: What stands in the way wherever the process would go: by its code.
 IN_THE_WAY: list[tuple[str, ProcessInventory, HostInventory]] = [
     ("traced", process(obstacles=[Obstacle(code="traced", pid=100, what="7")]), origin()),
@@ -53,6 +57,7 @@ IN_THE_WAY: list[tuple[str, ProcessInventory, HostInventory]] = [
     ("host-problem", process(), origin(problems=["the packet filter cannot be used"])),
     ("no-image-space", process(), origin(image_space_bytes=1)),
     ("no-memory", process(), origin(memory_available_bytes=1)),
+    ("unit-others", process(unit=Unit(name="a.service", properties=OF_A_UNIT, others=["b"])), origin()),
     ("no-checkpoint", process(container=Container(name="web", runtime="runc", problem="x")), origin()),
 ]
 

@@ -20,6 +20,7 @@ from migrate.recovery.entries import (
     KINDS,
     Arriving,
     AtPodman,
+    AtUnit,
     Container,
     Criu,
     EndedCalls,
@@ -31,6 +32,7 @@ from migrate.recovery.entries import (
     Limit,
     Muted,
     OfPodman,
+    OfUnit,
     OnTheWay,
     Repair,
     Routes,
@@ -46,6 +48,7 @@ GOLDEN = Path(__file__).parents[1] / "golden/journals"
 IDS = {"origin": "0123456789ab", "destination": "ba9876543210"}
 #: Of a container.
 NUMBER = "0123456789abcdef" * 4
+DROP_IN = "/nonexistent/gone.service.d/zz.conf"
 TASKS = ((999998, 1111), (999996, 1112))
 ATTRIBUTES = {"scope": 0, "label": "eth0", "broadcast": "192.0.2.255"}
 WITHDRAWN: dict[str, Any] = {
@@ -93,6 +96,7 @@ NOTED: dict[str, list[Entry]] = {
     "origin": [
         Container("runc", f"gone-{IDS['origin']}", "/nonexistent"),
         AtPodman(NUMBER, "runc", "/nonexistent", 999990, 4245),
+        AtUnit("gone.service", DROP_IN, "there"),
         Images(f"/dev/shm/migrate-{IDS['origin']}"),
         Images(f"/dev/shm/migrate-{IDS['origin']}", 1048575),
         Isolation(IDS["origin"]),
@@ -116,6 +120,7 @@ NOTED: dict[str, list[Entry]] = {
         OfPodman(NUMBER, "runc", "/nonexistent"),
         Joined("/nonexistent"),
         Arriving("crun", f"gone-{IDS['destination']}", "/nonexistent"),
+        OfUnit("gone.service", DROP_IN, "here", "/run/gone.pid", 0, 33, 0o644, 999990, 4246),
         Switch(PLACED),
         Sockets(("/nonexistent/run/one.sock", "/nonexistent/run/two.sock")),
         OnTheWay(("/nonexistent/c", "/nonexistent/c/d")),
@@ -138,6 +143,7 @@ SAID = {
         "0 tasks continued, 2 had ended",
         "limit 7 of process 999998 as before",
         f"/sys/fs/cgroup/system.slice/migrate-{IDS['origin']} thawed and removed",
+        "gone.service is as before",
         f"container {NUMBER[:12]} of podman stays",
         f"container gone-{IDS['origin']} of runc stays",
         "CRIU ended",
@@ -154,6 +160,7 @@ SAID = {
         "2 routes removed",
         "2 directories removed if they were empty",
         "0 unix sockets removed",
+        "gone.service is as before",
         "network left",
         "new interfaces speak",
         "/nonexistent/a/b: its directory is gone",
