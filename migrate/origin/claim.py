@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from migrate.errors import MigrateError, Reason, Refused
@@ -33,7 +33,7 @@ def of_tree(pid: int) -> Generator[None, None, None]:
     with contextlib.ExitStack() as claims:
         _claim(pid, fcntl.LOCK_EX, claims)
         # Who loses its parent meanwhile gets another one of these.
-        for above in _above(pid):
+        for above in proc.ancestors(pid)[1:]:
             _claim(above, fcntl.LOCK_SH, claims)
         yield
 
@@ -43,13 +43,7 @@ def overlapping(pid: int) -> frozenset[int]:
     below: list[int] = []
     with contextlib.suppress(KernelError):  # it has ended, which the checks say better
         below = tree.tasks_now(pid)
-    return frozenset((pid, *_above(pid), *below))
-
-
-def _above(pid: int) -> Iterator[int]:
-    with contextlib.suppress(proc.Gone):
-        while pid := proc.stat(pid).ppid:
-            yield pid
+    return frozenset((*proc.ancestors(pid), *below))
 
 
 def _claim(pid: int, how: int, claims: contextlib.ExitStack) -> None:
