@@ -106,7 +106,7 @@ def _empty(name: str, folder: int, known_as: str) -> None:
     try:
         if beneath.identity(below) == known_as:
             with beneath.acting_as_owner(below, ours=True):
-                for one in os.listdir(below):
+                for one in os.listdir(below):  # noqa: PTH208
                     _remove_one(one, below)
     finally:
         os.close(below)

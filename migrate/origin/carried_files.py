@@ -20,7 +20,7 @@ from migrate.files.content import Digests
 from migrate.inventory import neighbours
 from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
-from migrate.origin import found_different
+from migrate.origin import found_different, looked_anew
 from migrate.origin.as_dumped import AsDumped
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 
@@ -64,12 +64,17 @@ class CarriedFiles:
     def compare(self, process: ProcessInventory, there: HostInventory) -> None:
         """Find out the content of files where only that decides, and write it into both inventories.
 
-        :raises MigrateError: a file cannot be read here.
+        May be called again, with what was looked at anew; only the last time counts.
+
+        :raises MigrateError: a file cannot be read here; of one that is gone its cause is a FileNotFoundError.
         """
+        for known in (self._known, self._shared, self._logs):
+            known.clear()
         wanted = checks_files.files_to_compare(process, there, copying=self._copying)
         beside = [one for one in process.files if one.use == File.NEIGHBOUR]
         self._beside = {one.path for one in beside}
-        wanted += beside
+        shared = checks_files.shared_beside(process, there)
+        wanted += [one for one in beside if one.path not in shared]
         its = self._contents(wanted)
         for one in process.files:
             one.content = self._digests.known(one.path)
@@ -77,16 +82,30 @@ class CarriedFiles:
             one.content = its.get(one.path, b"")
         self._remember(process, there)
 
+    def answers(self, files: list[File]) -> list[File]:
+        """What the destination has at the paths of *files*."""
+        return list(self._ask(Compare(files=files), lambda: None).files) if files else []
+
     def _contents(self, wanted: list[File]) -> dict[str, bytes]:
         """Read *wanted* on both hosts at once; return what is over there."""
         if not wanted:
             return {}
 
+        gone: list[MigrateError] = []
+
         def read() -> None:
             for one in wanted:
-                self._digest(one)
+                try:
+                    self._digest(one)
+                except MigrateError as error:
+                    if not looked_anew.is_gone(error):
+                        raise
+                    gone.append(error)
 
-        return {one.path: one.content for one in self._ask(Compare(files=wanted), read).files}
+        answer = self._ask(Compare(files=wanted), read)
+        if gone:  # only now: who looks anew asks again, and has to have heard this answer
+            raise gone[0]
+        return {one.path: one.content for one in answer.files}
 
     def _digest(self, one: File) -> bytes:
         try:
@@ -112,7 +131,7 @@ class CarriedFiles:
         for tree in self._trees:
             tree.copy(self._send)
         for file in files:
-            self._copy_one(file.path)
+            self._copy_if_there(file.path)
 
     def arrived(self) -> None:
         """Make sure that the destination has put in their places what was sent: it takes one thing after the other.
@@ -121,6 +140,16 @@ class CarriedFiles:
         """
         if self._trees or self._digests.sent:
             self._ask(Compare(), lambda: None)
+
+    def _copy_if_there(self, path: str) -> None:
+        """The process runs, and may have removed it, or have given it another name: that is seen in the freeze."""
+        try:
+            self._copy_one(path)
+        except (MigrateError, FileNotFoundError) as error:
+            if not looked_anew.is_gone(error) or os.path.lexists(path):
+                raise
+            self._sent_at[path] = 0
+            self._send(Piece(name=path, removed=True))
 
     def _copy_one(self, path: str, size: int | None = None) -> None:
         found = hashlib.sha256()
@@ -178,13 +207,24 @@ class CarriedFiles:
             return
         known = self._beside | self._known.keys()
         # Also beside those that it has closed since: it may have given them another name.
-        beside = neighbours.of([*found, *self._known.values()], self._paths)
-        made = [one.path for one in beside if one.path not in known]
-        found_different.require_none_beside(made, "was made")
-        opened = {one.path for one in found}
-        found_different.require_none_beside(
-            filter(self._other_beside, self._beside - self._shared - opened), "has changed or is gone"
-        )
+        now = {one.path: one for one in neighbours.of([*found, *self._known.values()], self._paths)}
+        made = [one for one in now.values() if one.path not in known]
+        found_different.require_none_beside(self._not_there(made), "was made")
+        candidates = self._beside - self._shared - {one.path for one in found}
+        others = [
+            now.get(path, File(path=path, use=File.NEIGHBOUR))
+            for path in candidates
+            if self._other_beside(path)
+        ]
+        found_different.require_none_beside(self._not_there(others), "has changed or is gone")
+
+    def _not_there(self, beside: list[File]) -> list[str]:
+        """Those that the destination does not see as they are here now: there, or gone, as on shared storage."""
+        return [
+            one.path
+            for one, its in self._compared(beside)
+            if not file_differences.same_place(one, its) and (one.exists or its.exists)
+        ]
 
     def _other_beside(self, path: str) -> bool:
         return not os.path.isfile(path) or self._digests.changed(path)  # noqa: PTH113

@@ -71,7 +71,7 @@ def _busy(pid: int, how: int, locked: os.stat_result) -> Refused:
 
 
 def _holder(locked: os.stat_result) -> tuple[str, int]:
-    """``READ`` for a claim together with others, or ``WRITE``, and whose; ("", 0) when it has just been given up."""
+    """``READ`` for a claim together with others, or ``WRITE``, and whose; ("", 0) if it was just given up."""
     device = locked.st_dev
     file = f"{os.major(device):02x}:{os.minor(device):02x}:{locked.st_ino}"
     for line in Path("/proc/locks").read_text().splitlines():

@@ -226,13 +226,12 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
     return left
 
 
-def clear_the_way(
-    pid: int, note: Callable[[str], None], overlapping: Collection[int] = frozenset()
-) -> None:
+def clear_the_way(pid: int, note: Callable[[str], None], overlapping: Collection[int] = frozenset()) -> None:
     """Before a new migration of *pid* from here: settle what dead ones have left.
 
     :param overlapping: processes whose trees are a part of its tree, or the other way round.
-    :raises Refused: an earlier migration of it, or of one of those, is in doubt, not wholly undone, or being undone.
+    :raises Refused: an earlier migration of it, or of one of those, is in doubt, not wholly undone, or being
+        undone.
     """
     deadline = time.monotonic() + limits.SETTLING_S
     concerned = {pid, *overlapping}

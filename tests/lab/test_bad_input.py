@@ -235,7 +235,11 @@ def test_a_tree_and_its_part_at_once(bench: InputBench) -> None:
         parent = int(bench.origin.exec(["ps", "-o", "ppid=", "-p", str(server.pid)]).stdout)
         words = ("--shell-job", "--leave-supervisor")
         for first, second, said in (
-            (parent, server.pid, f"another migrate is moving process {parent}, of whose tree this one is a part"),
+            (
+                parent,
+                server.pid,
+                f"another migrate is moving process {parent}, of whose tree this one is a part",
+            ),
             (server.pid, parent, "another migrate is moving a process of this tree"),
         ):
             held = Held(bench.origin, "CHECKED", *words, first, "destination")
