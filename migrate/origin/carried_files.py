@@ -68,6 +68,7 @@ class CarriedFiles:
 
         :raises MigrateError: a file cannot be read here; of one that is gone its cause is a FileNotFoundError.
         """
+        # What was found out the last time may be of files that are no more.
         for known in (self._known, self._shared, self._logs):
             known.clear()
         wanted = checks_files.files_to_compare(process, there, copying=self._copying)
@@ -91,20 +92,9 @@ class CarriedFiles:
         if not wanted:
             return {}
 
-        gone: list[MigrateError] = []
-
-        def read() -> None:
-            for one in wanted:
-                try:
-                    self._digest(one)
-                except MigrateError as error:
-                    if not looked_anew.is_gone(error):
-                        raise
-                    gone.append(error)
-
+        read = looked_anew.Reading(self._digest, wanted)
         answer = self._ask(Compare(files=wanted), read)
-        if gone:  # only now: who looks anew asks again, and has to have heard this answer
-            raise gone[0]
+        read.require()
         return {one.path: one.content for one in answer.files}
 
     def _digest(self, one: File) -> bytes:
@@ -131,7 +121,10 @@ class CarriedFiles:
         for tree in self._trees:
             tree.copy(self._send)
         for file in files:
-            self._copy_if_there(file.path)
+            # The process may have removed it, or have given it another name: that is seen in the freeze.
+            if looked_anew.gone_at(file.path, self._copy_one):
+                self._sent_at[file.path] = 0
+                self._send(Piece(name=file.path, removed=True))
 
     def arrived(self) -> None:
         """Make sure that the destination has put in their places what was sent: it takes one thing after the other.
@@ -140,16 +133,6 @@ class CarriedFiles:
         """
         if self._trees or self._digests.sent:
             self._ask(Compare(), lambda: None)
-
-    def _copy_if_there(self, path: str) -> None:
-        """The process runs, and may have removed it, or have given it another name: that is seen in the freeze."""
-        try:
-            self._copy_one(path)
-        except (MigrateError, FileNotFoundError) as error:
-            if not looked_anew.is_gone(error) or os.path.lexists(path):
-                raise
-            self._sent_at[path] = 0
-            self._send(Piece(name=path, removed=True))
 
     def _copy_one(self, path: str, size: int | None = None) -> None:
         found = hashlib.sha256()
@@ -202,32 +185,22 @@ class CarriedFiles:
         found_different.require_names_free(self._compared(gone))
 
     def _require_none_beside(self, found: list[File]) -> None:
-        """What was made or changed since the check beside a file that the process writes, it may want later."""
+        """What was made or changed since the check beside a file that the process writes, it may want later.
+
+        On storage that both hosts see it has it there as it is here.
+        """
         if not self._copying:
             return
         known = self._beside | self._known.keys()
         # Also beside those that it has closed since: it may have given them another name.
         now = {one.path: one for one in neighbours.of([*found, *self._known.values()], self._paths)}
         made = [one for one in now.values() if one.path not in known]
-        found_different.require_none_beside(self._not_there(made), "was made")
+        found_different.require_none_beside(looked_anew.not_there(self._compared(made)), "was made")
         candidates = self._beside - self._shared - {one.path for one in found}
-        others = [
-            now.get(path, File(path=path, use=File.NEIGHBOUR))
-            for path in candidates
-            if self._other_beside(path)
-        ]
-        found_different.require_none_beside(self._not_there(others), "has changed or is gone")
-
-    def _not_there(self, beside: list[File]) -> list[str]:
-        """Those that the destination does not see as they are here now: there, or gone, as on shared storage."""
-        return [
-            one.path
-            for one, its in self._compared(beside)
-            if not file_differences.same_place(one, its) and (one.exists or its.exists)
-        ]
-
-    def _other_beside(self, path: str) -> bool:
-        return not os.path.isfile(path) or self._digests.changed(path)  # noqa: PTH113
+        others = looked_anew.others(candidates, now, self._digests)
+        found_different.require_none_beside(
+            looked_anew.not_there(self._compared(others)), "has changed or is gone"
+        )
 
     def _closed_since(self, files: Collection[str]) -> dict[str, File]:
         """What was compared or copied, and is not open any more: it may have been written before it was closed.
@@ -290,9 +263,7 @@ class CarriedFiles:
             self._copy_one(one.path, sizes.size(one.path))
 
     def _compared(self, files: list[File]) -> list[tuple[File, File]]:
-        if not files:
-            return []
-        answers = {one.path: one for one in self._ask(Compare(files=files), lambda: None).files}
+        answers = {one.path: one for one in self.answers(files)}
         return [(one, answers.get(one.path, File(path=one.path, use=one.use))) for one in files]
 
 

@@ -7,12 +7,13 @@ of such a file is of no file of the process any more, and no reason against the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from migrate.checks import file_differences
 from migrate.checks import files as checks_files
 from migrate.errors import MigrateError
+from migrate.files.content import Digests
 from migrate.pb.session_pb2 import File, HostInventory, ProcessInventory
 
 #: How often in all. What a program renames without a pause is told as it was found at last.
@@ -47,6 +48,58 @@ def compare(
                 raise
         _look(files, process, there, now())
     _without_those_gone(process)
+
+
+class Reading:
+    """Reads *wanted* by *digest* while the destination does; that one is gone is told when it has answered.
+
+    Who looks anew asks again, and has to have heard the answer before.
+    """
+
+    def __init__(self, digest: Callable[[File], bytes], wanted: list[File]) -> None:
+        self._digest, self._wanted = digest, wanted
+        self._gone: list[MigrateError] = []
+
+    def __call__(self) -> None:
+        """Read them."""
+        for one in self._wanted:
+            try:
+                self._digest(one)
+            except MigrateError as error:
+                if not is_gone(error):
+                    raise
+                self._gone.append(error)
+
+    def require(self) -> None:
+        """:raises MigrateError: one was gone."""
+        if self._gone:
+            raise self._gone[0]
+
+
+def not_there(compared: list[tuple[File, File]]) -> list[str]:
+    """Those that the destination does not see as they are here now: there, or gone, as on shared storage."""
+    return [
+        one.path
+        for one, its in compared
+        if not file_differences.same_place(one, its) and (one.exists or its.exists)
+    ]
+
+
+def gone_at(path: str, copy: Callable[[str], None]) -> bool:
+    """Whether *copy* found nothing at *path*, and there is nothing. :raises MigrateError, OSError: as *copy*."""
+    try:
+        copy(path)
+    except (MigrateError, FileNotFoundError) as error:
+        if not is_gone(error) or os.path.lexists(path):
+            raise
+        return True
+    return False
+
+
+def others(paths: Iterable[str], now: Mapping[str, File], digests: Digests) -> list[File]:
+    """Those of *paths* that have other content than when last read, or are no files any more, as *now*."""
+    changed = (path for path in paths if not os.path.isfile(path) or digests.changed(path))  # noqa: PTH113
+    return [now.get(path, File(path=path, use=File.NEIGHBOUR)) for path in changed]
 
 
 def is_gone(error: Exception) -> bool:
