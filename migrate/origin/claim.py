@@ -4,7 +4,8 @@ A tree is claimed as a whole by its root: exclusively, and each process above it
 asks for a part of it, or for a tree that it is part of, meets the first one's claim, also for what the tree forks
 later; of two that ask at the same moment one is refused. Trees beside each other do not concern one another.
 
-The claims are locks on /proc/PID itself: they end with their owner, however that ends, and leave no file.
+The claims are locks on /proc/PID itself: they end with their owner, however that ends, and leave no file. Everybody
+may lock that: what somebody else than root holds is no claim, and is passed over.
 Source: man flock(2); fs/locks.c lock_get_status().
 """
 
@@ -55,11 +56,13 @@ def _claim(pid: int, how: int, claims: contextlib.ExitStack) -> None:
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _busy(pid, how, os.fstat(descriptor)) from None
+        holders = _holders(os.fstat(descriptor))
+        ours = [one for one in holders if _is_ours(one[1])]
+        if ours or not holders:
+            raise _busy(pid, how, *(ours or [("", 0)])[0]) from None
 
 
-def _busy(pid: int, how: int, locked: os.stat_result) -> Refused:
-    kind, owner = _holder(locked)
+def _busy(pid: int, how: int, kind: str, owner: int) -> Refused:
     if how == fcntl.LOCK_SH:
         text = f"another migrate is moving process {pid}, of whose tree this one is a part"
     elif kind == "READ":
@@ -70,15 +73,23 @@ def _busy(pid: int, how: int, locked: os.stat_result) -> Refused:
     return Refused([Reason("busy", "origin", text + _who(owner), remedy)])
 
 
-def _holder(locked: os.stat_result) -> tuple[str, int]:
-    """``READ`` for a claim together with others, or ``WRITE``, and whose; ("", 0) if it was just given up."""
+def _holders(locked: os.stat_result) -> list[tuple[str, int]]:
+    """``READ`` for a claim together with others, or ``WRITE``, and whose; none if it was just given up."""
     device = locked.st_dev
     file = f"{os.major(device):02x}:{os.minor(device):02x}:{locked.st_ino}"
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.split()
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == file:
-            return fields[3], int(fields[4])
-    return "", 0
+    lines = map(str.split, Path("/proc/locks").read_text().splitlines())
+    return [(one[3], int(one[4])) for one in lines if len(one) > 5 and one[1] == "FLOCK" and one[5] == file]
+
+
+def _is_ours(owner: int) -> bool:
+    """Whether it is a process of root's, or one that cannot be seen here."""
+    if owner <= 0:
+        return True
+    try:
+        _, effective, *_ = proc.status(owner)["Uid"].split()
+    except MigrateError:  # it has ended
+        return True
+    return int(effective) == os.geteuid()
 
 
 def _who(owner: int) -> str:

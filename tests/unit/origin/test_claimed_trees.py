@@ -100,6 +100,22 @@ def test_what_is_refused_claims_nothing(family: Family) -> None:
         pass
 
 
+@pytest.mark.parametrize("how", ["-x", "-s"])
+def test_a_lock_of_somebody_else_is_no_claim(family: Family, how: str) -> None:
+    """Everybody may lock a directory of /proc: nobody keeps root from moving a process by that."""
+    command = ["setpriv", "--reuid=1234", "--clear-groups", "flock", how, f"/proc/{family.parent.pid}"]
+    held = subprocess.Popen(
+        [*command, "sh", "-c", "echo held; sleep 100"], stdout=subprocess.PIPE, process_group=0
+    )
+    assert held.stdout is not None and held.stdout.readline() == b"held\n"
+    with claim.of_tree(family.child), claim.of_tree(family.fork()):
+        pass
+    with claim.of_tree(family.parent.pid):
+        pass
+    os.killpg(held.pid, 9)
+    held.communicate()
+
+
 def test_who_has_ended_claims_nothing() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
