@@ -87,7 +87,7 @@ def _is_ours(owner: int) -> bool:
         return True
     try:
         _, effective, *_ = proc.status(owner)["Uid"].split()
-    except MigrateError:  # it has ended
+    except proc.Gone:
         return True
     return int(effective) == os.geteuid()
 
