@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import stat
 from collections.abc import Generator
@@ -20,6 +21,8 @@ from migrate.files import beneath
 from migrate.journal.entry import Entry
 from migrate.processes import users
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 @dataclass(frozen=True)
 class Copied(Entry):
@@ -27,12 +30,14 @@ class Copied(Entry):
 
     :ivar backup: what was there, under another name beside it; "": nothing was.
     :ivar folder: the directory of both, see :func:`migrate.files.beneath.identity`; "": not known.
+    :ivar aside: the directory that is now *backup*, likewise; "": it is none, or not known.
     """
 
     word: ClassVar[str] = "copied"
     path: str
     backup: str
     folder: str = ""
+    aside: str = ""
 
     def undo(self) -> str:
         """See :class:`Entry`: what was there comes back, or there is nothing again. Else nothing has changed."""
@@ -59,8 +64,8 @@ class Copied(Entry):
             return
         with _folder(Path(self.path), self.folder) as folder:
             if folder is not None:
-                with beneath.acting_as_owner(folder, ours=True), contextlib.suppress(FileNotFoundError):
-                    _remove(Path(self.backup).name, folder)
+                with _telling_whose(self.backup), contextlib.suppress(FileNotFoundError):
+                    _remove(Path(self.backup).name, folder, self.aside)
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,47 @@ class Directory(Entry):
         return f"{path} removed if it was empty"
 
 
-def _remove(name: str, folder: int) -> None:
+def _remove(name: str, folder: int, known_as: str) -> None:
     if stat.S_ISDIR(beneath.mode(folder, name)):
         _require_unused(name, folder)
+        _empty(name, folder, known_as)
+    with beneath.acting_as_owner(folder, ours=True):
+        _remove_one(name, folder)
+
+
+def _empty(name: str, folder: int, known_as: str) -> None:
+    """Remove what is in the directory *name* with the rights of its own owner, who need not be that of *folder*.
+
+    Only if it is the one that was put aside: the owner of *folder* can give another one of root's that name.
+    """
+    below = os.open(name, _DIRECTORY, dir_fd=folder)
+    try:
+        if beneath.identity(below) == known_as:
+            with beneath.acting_as_owner(below, ours=True):
+                for one in os.listdir(below):  # noqa: PTH208
+                    _remove_one(one, below)
+    finally:
+        os.close(below)
+
+
+def _remove_one(name: str, folder: int) -> None:
+    if stat.S_ISDIR(beneath.mode(folder, name)):
         shutil.rmtree(name, dir_fd=folder)
     else:
         os.unlink(name, dir_fd=folder)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def _telling_whose(path: str) -> Generator[None, None, None]:
+    """Around the removal of *path*, which root does with the rights of owners of directories."""
+    try:
+        yield
+    except PermissionError as error:
+        raise MigrateError(
+            f"{error.filename} in it cannot be removed with the rights of who owns the directory above it or"
+            f" {Path(path).parent}: some of it is another user's; look at it, and remove it: rm -r"
+            f" {shlex.quote(path)}"
+        ) from error
 
 
 def _require_unused(name: str, folder: int) -> None:

@@ -194,7 +194,8 @@ class FileTaker:
         if path not in self._made:
             aside.require_unused(path)
         kept = next(self._names)
-        self._did(folder, path, backup=str(path.with_name(kept)))
+        known_as = beneath.identity_of(folder, path.name)
+        self._did(folder, path, backup=str(path.with_name(kept)), known_as=known_as)
         with self._acting(folder, path):
             aside.rename(path, kept, folder)
 
@@ -229,8 +230,8 @@ class FileTaker:
 
     # --- all ---------------------------------------------------------------------------------------------
 
-    def _did(self, folder: int, path: Path, *, backup: str) -> None:
-        self._journal.did(Copied(str(path), backup, beneath.identity(folder)))
+    def _did(self, folder: int, path: Path, *, backup: str, known_as: str = "") -> None:
+        self._journal.did(Copied(str(path), backup, beneath.identity(folder), known_as))
 
     def _acting(self, folder: int, path: Path) -> contextlib.AbstractContextManager[None]:
         """What is done to the name of *path* is done as the owner of *folder*, in which it is."""

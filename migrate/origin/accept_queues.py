@@ -1,4 +1,4 @@
-"""Before the freeze: one migration a process at a time, and no connection lost in an accept queue.
+"""Before the freeze: no connection is lost in an accept queue.
 
 A connection that waits to be accepted belongs to no descriptor, so no dump can take it along. New ones are
 held off (their SYN is dropped, which their sender repeats), and the process empties its queues itself. Where this
@@ -11,15 +11,12 @@ nothing.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import ipaddress
-import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 from migrate import limits
-from migrate.errors import MigrateError, Reason, Refused
+from migrate.errors import MigrateError
 from migrate.gap.lease import Lease
 from tcpcp.criu import stages, tree
 from tcpcp.kernel import diag, syn_cookies
@@ -27,31 +24,6 @@ from tcpcp.record.addresses import plain
 from tcpcp.record.ici import Endpoint, State
 
 POLL_S = 0.001
-
-
-@contextlib.contextmanager
-def pid_lock(pid: int) -> Generator[None, None, None]:
-    """Keep other migrations of *pid* away.
-
-    The lock is on /proc/PID itself: it ends with its owner, however that ends, and leaves no file.
-
-    :raises Refused: there is one.
-    """
-    try:
-        descriptor = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        yield  # no such process, which the checks say better
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        remedy = "Wait until it has ended."
-        raise Refused([Reason("busy", "origin", "another migrate is moving this process", remedy)]) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def drain(

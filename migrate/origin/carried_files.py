@@ -20,7 +20,7 @@ from migrate.files.content import Digests
 from migrate.inventory import neighbours
 from migrate.inventory.open_files import Again
 from migrate.link.payloads import Piece
-from migrate.origin import found_different
+from migrate.origin import found_different, looked_anew
 from migrate.origin.as_dumped import AsDumped
 from migrate.pb.session_pb2 import Compare, Compared, File, HostInventory, ProcessInventory
 
@@ -64,12 +64,18 @@ class CarriedFiles:
     def compare(self, process: ProcessInventory, there: HostInventory) -> None:
         """Find out the content of files where only that decides, and write it into both inventories.
 
-        :raises MigrateError: a file cannot be read here.
+        May be called again, with what was looked at anew; only the last time counts.
+
+        :raises MigrateError: a file cannot be read here; of one that is gone its cause is a FileNotFoundError.
         """
+        # What was found out the last time may be of files that are no more.
+        for known in (self._known, self._shared, self._logs):
+            known.clear()
         wanted = checks_files.files_to_compare(process, there, copying=self._copying)
         beside = [one for one in process.files if one.use == File.NEIGHBOUR]
         self._beside = {one.path for one in beside}
-        wanted += beside
+        shared = checks_files.shared_beside(process, there)
+        wanted += [one for one in beside if one.path not in shared]
         its = self._contents(wanted)
         for one in process.files:
             one.content = self._digests.known(one.path)
@@ -77,16 +83,19 @@ class CarriedFiles:
             one.content = its.get(one.path, b"")
         self._remember(process, there)
 
+    def answers(self, files: list[File]) -> list[File]:
+        """What the destination has at the paths of *files*."""
+        return list(self._ask(Compare(files=files), lambda: None).files) if files else []
+
     def _contents(self, wanted: list[File]) -> dict[str, bytes]:
         """Read *wanted* on both hosts at once; return what is over there."""
         if not wanted:
             return {}
 
-        def read() -> None:
-            for one in wanted:
-                self._digest(one)
-
-        return {one.path: one.content for one in self._ask(Compare(files=wanted), read).files}
+        read = looked_anew.Reading(self._digest, wanted)
+        answer = self._ask(Compare(files=wanted), read)
+        read.require()
+        return {one.path: one.content for one in answer.files}
 
     def _digest(self, one: File) -> bytes:
         try:
@@ -112,7 +121,10 @@ class CarriedFiles:
         for tree in self._trees:
             tree.copy(self._send)
         for file in files:
-            self._copy_one(file.path)
+            # The process may have removed it, or have given it another name: that is seen in the freeze.
+            if looked_anew.gone_at(file.path, self._copy_one):
+                self._sent_at[file.path] = 0
+                self._send(Piece(name=file.path, removed=True))
 
     def arrived(self, *, awaited: bool = False) -> None:
         """Make sure that the destination has put in their places what was sent: it takes one thing after the other.
@@ -174,21 +186,22 @@ class CarriedFiles:
         found_different.require_names_free(self._compared(gone))
 
     def _require_none_beside(self, found: list[File]) -> None:
-        """What was made or changed since the check beside a file that the process writes, it may want later."""
+        """What was made or changed since the check beside a file that the process writes, it may want later.
+
+        On storage that both hosts see it has it there as it is here.
+        """
         if not self._copying:
             return
         known = self._beside | self._known.keys()
         # Also beside those that it has closed since: it may have given them another name.
-        beside = neighbours.of([*found, *self._known.values()], self._paths)
-        made = [one.path for one in beside if one.path not in known]
-        found_different.require_none_beside(made, "was made")
-        opened = {one.path for one in found}
+        now = {one.path: one for one in neighbours.of([*found, *self._known.values()], self._paths)}
+        made = [one for one in now.values() if one.path not in known]
+        found_different.require_none_beside(looked_anew.not_there(self._compared(made)), "was made")
+        candidates = self._beside - self._shared - {one.path for one in found}
+        others = looked_anew.others(candidates, now, self._digests)
         found_different.require_none_beside(
-            filter(self._other_beside, self._beside - self._shared - opened), "has changed or is gone"
+            looked_anew.not_there(self._compared(others)), "has changed or is gone"
         )
-
-    def _other_beside(self, path: str) -> bool:
-        return not os.path.isfile(path) or self._digests.changed(path)  # noqa: PTH113
 
     def _closed_since(self, files: Collection[str]) -> dict[str, File]:
         """What was compared or copied, and is not open any more: it may have been written before it was closed.
@@ -251,9 +264,7 @@ class CarriedFiles:
             self._copy_one(one.path, sizes.size(one.path))
 
     def _compared(self, files: list[File]) -> list[tuple[File, File]]:
-        if not files:
-            return []
-        answers = {one.path: one for one in self._ask(Compare(files=files), lambda: None).files}
+        answers = {one.path: one for one in self.answers(files)}
         return [(one, answers.get(one.path, File(path=one.path, use=one.use))) for one in files]
 
 

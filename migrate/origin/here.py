@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from migrate import checks, inventory, problems
 from migrate.checks import here, names, obstacles, reconnections
 from migrate.errors import MigrateError, Reason, Refused
-from migrate.origin import accept_queues, chronicle, contained, plan, unowned
+from migrate.origin import chronicle, claim, contained, plan, unowned
 from migrate.origin.account import Account
 from migrate.pb import session_pb2 as pb
 from migrate.processes import network
@@ -36,8 +36,8 @@ def check(subject: Subject, request: Request, account: Account, container: Conta
     """Look at the process *subject* and at this host. How it ended is in the report."""
     report = account.report
     try:
-        with problems.step("check", "origin"), accept_queues.pid_lock(request.pid), account.phase("check"):
-            settle.clear_the_way(request.pid, account.note)
+        with problems.step("check", "origin"), claim.of_tree(request.pid), account.phase("check"):
+            settle.clear_the_way(request.pid, account.note, claim.overlapping(request.pid))
             subject.require()
             found = look(request, container, report.trace.id)
             report.trace.addresses = found.addresses

@@ -16,7 +16,7 @@ from migrate.errors import Ended, Problem, Refused
 from migrate.files.written import Written
 from migrate.inventory import beside, ports, proc, replaced
 from migrate.link import message_checks
-from migrate.origin import chronicle, contained, patience
+from migrate.origin import chronicle, contained, looked_anew, patience
 from migrate.origin.session import Session
 from migrate.pb import session_pb2 as pb
 from migrate.processes import surroundings
@@ -68,7 +68,7 @@ def check(session: Session) -> Plan:
     with session.account.phase("check"):
         bystanders = frozenset(proc.pids())
         kept, process = described(request, session.container)
-        left = beside.add(process, request.along.copy_trees, copying=request.along.copy_files)
+        left = _add_beside(process, request)
         session.link.send(process)
         chronicle.process(process)
         here = inventory.host([session.ends[0]], process)
@@ -77,7 +77,7 @@ def check(session: Session) -> Plan:
         there.ssh_addresses.append(session.ends[1])
         contained.at_home(here, there, session.container)
         chronicle.hosts(here, there, session.ends)
-        session.files.compare(process, there)
+        looked_anew.compare(session.files, process, there, lambda: _files_now(session))
         plan = _plan(request, kept, process, here, there)
         needed, lent = look_at_switch(process, plan.addresses, plan.switch, session.migration_id)
         switching = plan.prepare.switch_kind
@@ -93,6 +93,16 @@ def check(session: Session) -> Plan:
             left + replaced.notes(there.files) + lent + checks.notes_on_files(process, there, request.along)
         )
         return plan
+
+
+def _add_beside(process: pb.ProcessInventory, request: Request) -> list[str]:
+    return beside.add(process, request.along.copy_trees, copying=request.along.copy_files)
+
+
+def _files_now(session: Session) -> list[pb.File]:
+    _, found = described(session.request, session.container)
+    _add_beside(found, session.request)
+    return list(found.files)
 
 
 def described(request: Request, container: Container | None) -> tuple[Runtime, pb.ProcessInventory]:

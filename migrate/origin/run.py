@@ -14,7 +14,7 @@ import time
 from migrate import host_name, interrupt, place, problems
 from migrate.errors import MigrateError
 from migrate.events import log
-from migrate.origin import accept_queues, contained, here, named, observed, united, unowned
+from migrate.origin import claim, contained, here, named, observed, united, unowned
 from migrate.origin.account import Account
 from migrate.origin.chronicle import Chronicle, program
 from migrate.origin.move import Move
@@ -80,7 +80,7 @@ def _move(subject: Subject, request: Request, account: Account, container: Conta
     try:
         with (
             problems.step("check", "origin"),
-            accept_queues.pid_lock(request.pid),
+            claim.of_tree(request.pid),
             opened(request, account, container) as session,
             network.stay(container.network if container else ""),
         ):

@@ -16,6 +16,7 @@ from migrate.link.end import Lost
 from migrate.link.link import Link
 from migrate.link.payloads import Piece
 from migrate.machine import Machine
+from migrate.origin import claim
 from migrate.origin.account import Account
 from migrate.origin.carried_files import CarriedFiles
 from migrate.origin.rules import Rules
@@ -65,7 +66,7 @@ def opened(request: Request, account: Account, container: Container | None = Non
     :raises Refused: something of an earlier migration is in the way, or the agent speaks no protocol of ours.
     :raises TransportError, ProtocolError: there is no agent.
     """
-    settle.clear_the_way(request.pid, account.note)
+    settle.clear_the_way(request.pid, account.note, claim.overlapping(request.pid))
     migration_id, machine = account.report.trace.id, Machine()
     with contextlib.ExitStack() as stack:
         with account.phase("connect"):

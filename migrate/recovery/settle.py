@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -226,28 +226,31 @@ def sweep(note: Callable[[str], None]) -> list[Settled]:
     return left
 
 
-def clear_the_way(pid: int, note: Callable[[str], None]) -> None:
+def clear_the_way(pid: int, note: Callable[[str], None], overlapping: Collection[int] = frozenset()) -> None:
     """Before a new migration of *pid* from here: settle what dead ones have left.
 
-    :raises Refused: an earlier migration of the same process is in doubt, not wholly undone, or being undone.
+    :param overlapping: processes whose trees are a part of its tree, or the other way round.
+    :raises Refused: an earlier migration of it, or of one of those, is in doubt, not wholly undone, or being
+        undone.
     """
     deadline = time.monotonic() + limits.SETTLING_S
-    while busy := _being_undone(pid):
+    concerned = {pid, *overlapping}
+    while busy := _being_undone(concerned):
         if time.monotonic() > deadline:
-            text = f"an earlier migration of process {pid} ({busy}) is still being undone"
+            text = f"an earlier migration of process {busy.pid} ({busy.migration_id}) is still being undone"
             raise Refused([Reason("busy", "origin", text, "Wait until its guardian has ended.")])
         time.sleep(0.02)
     if held := unseen.reason(pid):
         raise Refused([held])
-    left = [one for one in sweep(note) if (one.record.role, one.record.pid) == ("origin", pid)]
+    left = [one for one in sweep(note) if one.record.role == "origin" and one.record.pid in concerned]
     # The number of one that has ended may be that of another process now.
     reasons = [_reason(one) for one in left if not undo.ended(one.record)]
     if reasons:
         raise Refused(reasons)
 
 
-def _being_undone(pid: int) -> str:
-    """The id of a migration of *pid* that somebody works on: no driver, the caller has locked the process."""
+def _being_undone(pids: Collection[int]) -> Record | None:
+    """The migration of one of *pids* that somebody works on: no driver, the caller has claimed the tree."""
     for directory in journal.all_of_this_host():
         with journal.owned(directory) as owned:
             if owned:
@@ -256,9 +259,9 @@ def _being_undone(pid: int) -> str:
             record = records.read(directory)
         except (FileNotFoundError, MigrateError):
             continue
-        if (record.role, record.pid) == ("origin", pid):
-            return record.migration_id
-    return ""
+        if record.role == "origin" and record.pid in pids:
+            return record
+    return None
 
 
 def _reason(settled: Settled) -> Reason:

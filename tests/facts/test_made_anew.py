@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +20,19 @@ _SO_PASSCRED, _SO_SNDTIMEO = 16, 21
 
 
 @pytest.fixture
-def listening(tmp_path: Path) -> Iterator[socket.socket]:
-    """At a path that no other user may reach."""
+def open_to_all() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chmod(name, 0o777)  # noqa: PTH101
+        yield Path(name)
+
+
+@pytest.fixture
+def listening(open_to_all: Path) -> Iterator[socket.socket]:
+    """At a path that every user may open."""
     with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(tmp_path / "socket"))
+        made.bind(path := str(open_to_all / "socket"))
+        os.chmod(path, 0o777)  # noqa: PTH101
         made.listen()
-        os.chmod(tmp_path, 0o700)  # noqa: PTH101
         yield made
 
 
@@ -37,6 +45,15 @@ def test_it_is_made_as_the_user_of_the_program(listening: socket.socket, uid: in
     with Reconnections().made([wanted(listening, uid=uid, gid=gid)]), listening.accept()[0] as there:
         told = there.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     assert struct.unpack("3i", told)[1:] == (uid, gid)
+
+
+def test_it_is_not_made_where_the_user_may_not_go(listening: socket.socket, open_to_all: Path) -> None:
+    """Though root might: in a directory of the user's the path may lead to anybody's."""
+    os.chmod(listening.getsockname(), 0o700)  # noqa: PTH101
+    (link := open_to_all / "link").symlink_to(listening.getsockname())
+    asked = Reconnection(inode=4711, name=str(link), socket_type=socket.SOCK_STREAM, uid=65534, gid=65534)
+    with pytest.raises(MigrateError, match="Permission denied"), Reconnections().made([asked]):
+        pass
 
 
 def test_it_has_the_options_of_the_old_one(listening: socket.socket) -> None:

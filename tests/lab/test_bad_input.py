@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from bad_input_bench import ODD, InputBench, stopped_at
 from harness.hosts import in_network
-from harness.migrate import ran
+from harness.migrate import Held, ran
 
 TRACER = (
     "import ctypes, signal, sys; ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0); signal.pause()"
@@ -227,3 +227,29 @@ def test_twice_at_once(bench: InputBench) -> None:
         assert (found.status, found.report["outcome"]) == (4, "ROLLED_BACK")
         assert "stopped by SIGTERM" in found.said[0]
         server.serves()
+
+
+def test_a_tree_and_its_part_at_once(bench: InputBench) -> None:
+    """Whoever comes second is refused before anything is begun, and hears of the other one."""
+    with bench.server(wrap=("setsid", "sh", "-c", '"$@" & wait', "sh")) as server, bench.nothing_left():
+        parent = int(bench.origin.exec(["ps", "-o", "ppid=", "-p", str(server.pid)]).stdout)
+        words = ("--shell-job", "--leave-supervisor")
+        for first, second, said in (
+            (
+                parent,
+                server.pid,
+                f"another migrate is moving process {parent}, of whose tree this one is a part",
+            ),
+            (server.pid, parent, "another migrate is moving a process of this tree"),
+        ):
+            held = Held(bench.origin, "CHECKED", *words, first, "destination")
+            try:
+                found = bench.migrate(*words, second, "destination")
+                assert (found.status, found.report["outcome"]) == (3, "UNTOUCHED")
+                found.must_say("origin", said, "Wait until it has ended")
+                assert f"of process {first} to destination" in found.said[0]
+                held.terminate()
+                assert held.end().report["outcome"] in {"UNTOUCHED", "ROLLED_BACK"}
+            finally:
+                held.stop()
+            server.serves()

@@ -179,6 +179,19 @@ def test_data_beside_the_open_file_is_not_left_behind(bench: InputBench) -> None
         bench.moved(server, *tree, then=copied)
 
 
+def test_a_tree_of_roots_in_a_users_directory(bench: InputBench) -> None:
+    """Nothing of the one that was there stays behind."""
+    for host in both(bench):
+        bench.write(host, "/srv/copied/home/tree/log", "log")
+        host.exec(["chown", "12345:12345", "/srv/copied/home"])
+    with bench.server("write=/srv/copied/home/tree/log") as server:
+
+        def copied() -> None:
+            assert bench.names(bench.destination, "/srv/copied/home") == {"tree"}
+
+        bench.moved(server, "--copy-tree", "/srv/copied/home/tree", then=copied)
+
+
 def test_a_tree_comes_back_when_nothing_moves(bench: InputBench) -> None:
     bench.write(bench.origin, "/srv/copied/db/log", "log")
     bench.write(bench.destination, "/srv/copied/db/sub/stale", "stale")

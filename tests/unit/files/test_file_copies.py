@@ -198,6 +198,43 @@ def test_a_tree_takes_the_place_of_another(
     assert (tree / "old" / "stale").read_text() == "stale" and names(tree) == ["old"]
 
 
+def users_home_with_a_tree_of_roots(tmp_path: Path) -> tuple[Path, Path]:
+    """A user's directory, and in it one of root's with something in it."""
+    home = tmp_path / "home"
+    (home / "tree" / "below").mkdir(parents=True)
+    (home / "tree" / "log").write_text("old")
+    (home / "tree" / "below" / "file").write_text("old")
+    os.chown(home, USER, USER)
+    return home, home / "tree"
+
+
+def test_a_tree_of_roots_in_a_users_directory_is_replaced(
+    tmp_path: Path, taker: FileTaker, written: journal.Journal
+) -> None:
+    """What is in it is root's to remove, and its name the user's."""
+    home, tree = users_home_with_a_tree_of_roots(tmp_path)
+    taker.take(Piece(name=str(tree), removed=True))
+    taker.take(piece(tree / "log", uid=0, gid=0))
+    tidy(written)
+    assert names(home) == ["tree"] and names(tree) == ["log"]
+
+
+def test_another_tree_of_roots_in_its_place_is_left_alone(
+    tmp_path: Path, taker: FileTaker, written: journal.Journal
+) -> None:
+    """The user gives it the name that the replaced one has; what cannot be removed is named, and why."""
+    home, tree = users_home_with_a_tree_of_roots(tmp_path)
+    (home / "other").mkdir()
+    (home / "other" / "precious").write_text("root's")
+    taker.take(Piece(name=str(tree), removed=True))
+    [kept] = [one for one in home.iterdir() if one.name.startswith(".migrate-")]
+    kept.rename(home / "moved")
+    (home / "other").rename(kept)
+    with pytest.raises(MigrateError, match=rf"precious in it .* another user's.* rm -r {kept}"):
+        tidy(written)
+    assert (kept / "precious").exists() and (home / "moved" / "log").exists()
+
+
 def test_nothing_is_left_of_what_was_replaced(
     tmp_path: Path, taker: FileTaker, written: journal.Journal
 ) -> None:

@@ -362,6 +362,8 @@ def test_new_migration_of_a_process_in_doubt_is_refused() -> None:
         settle.clear_the_way(os.getpid(), notes.append)
     assert [reason.code for reason in caught.value.reasons] == ["in-doubt"]
     assert f"--resume {ID}" in caught.value.reasons[0].remedy
+    with pytest.raises(Refused):
+        settle.clear_the_way(1, notes.append, {os.getpid()})
     settle.clear_the_way(1, notes.append)  # of another process, it is only told of
     assert directory.exists()
 
@@ -379,6 +381,8 @@ def test_new_migration_waits_for_a_guardian(monkeypatch: pytest.MonkeyPatch) -> 
     written = Journal(ID, role="origin", pid=42, other_host="there")
     with pytest.raises(Refused, match="1 reason"):
         settle.clear_the_way(42, lambda _: None)
+    with pytest.raises(Refused, match="1 reason"):  # a process of that tree
+        settle.clear_the_way(43, lambda _: None, {42})
     settle.clear_the_way(43, lambda _: None)
     written.abandon()
     settle.clear_the_way(42, lambda _: None)
