@@ -198,4 +198,4 @@ def test_a_connection_that_is_begun_anew_is_refused_while_something_is_on_its_wa
     assert client.ask("wait").endswith("wait")
     refused = run_migrate(lab.hosts["origin"], "--external-socket", SERVICE, client.pid, "destination")
     assert (refused.status, refused.codes) == (3, {("unix-busy", "origin")})
-    assert client.ask("x").endswith("more")
+    assert "more" in client.ask("x")  # with the answer to x behind it, if that has come already
