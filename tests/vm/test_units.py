@@ -5,6 +5,7 @@ The judge is systemctl on both machines, and the peer of the connections.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from subprocess import CompletedProcess
 from typing import Any, NamedTuple
@@ -152,12 +153,16 @@ class Bench:
         return run(host, ["sh", "-c", look], check=False).stdout
 
     def writes(self, host: Host, unit: str, main: int) -> None:
-        """What it writes comes to the journal of the host, as of the unit."""
+        """What it writes comes to the journal of the host, as of the unit: of its standard output and beside it."""
         if unit not in FILES:
             return
-        ticks = ["_PID=" + str(main)]
-        before = journal(host, unit, *ticks).count("tick")
-        eventually(lambda: journal(host, unit, *ticks).count("tick") > before, "it writes to the journal")
+
+        def written() -> list[int]:
+            lines = journal(host, unit, f"_PID={main}")
+            return [lines.count(word) for word in ("tick", "beside")]
+
+        before = written()
+        eventually(lambda: all(map(operator.gt, written(), before)), "it writes to the journal")
 
 
 @pytest.fixture(scope="module")
