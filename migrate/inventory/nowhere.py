@@ -15,8 +15,12 @@ from pathlib import Path
 
 from migrate import rtnetlink
 
-#: They hold for IPv6, too. Source: net/ipv6/ipv6_sockglue.c ipv6_getsockopt().
-_FREEBIND, _TRANSPARENT = 15, 19
+#: Level, FREEBIND and TRANSPARENT: one flag by either name. Raw sockets of IPv6 know that of IPv6 alone.
+#: Source: net/ipv6/raw.c rawv6_getsockopt().
+_OPTIONS = {
+    socket.AF_INET: (socket.IPPROTO_IP, (15, 19)),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, (78, 75)),
+}
 _SYSCTLS = {
     socket.AF_INET: Path("/proc/sys/net/ipv4/ip_nonlocal_bind"),
     socket.AF_INET6: Path("/proc/sys/net/ipv6/ip_nonlocal_bind"),
@@ -41,8 +45,8 @@ def is_permitted_to_all(family: int = socket.AF_INET) -> bool:
 
 
 def _is_permitted(sock: socket.socket) -> bool:
-    by_itself = map(partial(sock.getsockopt, socket.IPPROTO_IP), (_FREEBIND, _TRANSPARENT))
-    return any(by_itself) or is_permitted_to_all(sock.family)
+    level, options = _OPTIONS[socket.AddressFamily(sock.family)]
+    return any(map(partial(sock.getsockopt, level), options)) or is_permitted_to_all(sock.family)
 
 
 def _addresses() -> Collection[str]:
