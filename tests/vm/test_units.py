@@ -181,6 +181,7 @@ def client(bench: Bench, unit: str) -> Client:
     return Client.start(peer, "numbered.py", "drive", PORTS[unit], bench.lab.service.ipv4, 2, before=BEFORE)
 
 
+@pytest.mark.long
 def test_there_and_back_under_load(bench: Bench) -> None:
     main = bench.start(OWN)
     streams = client(bench, OWN)
