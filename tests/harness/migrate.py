@@ -139,7 +139,8 @@ class Held:
 
     def go(self) -> None:
         """Let it go on."""
-        self.host.exec(["touch", f"/run/migrate/{self.id}/go"])
+        # It may have seen by itself what was done to it meanwhile, and be over.
+        self.host.exec(["touch", f"/run/migrate/{self.id}/go"], check=False)
 
     def terminate(self) -> None:
         """SIGTERM, as a shell would send it."""
