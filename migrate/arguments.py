@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from typing import NoReturn
 
 from migrate import limits, reached
-from migrate.errors import MEANS, UsageError
+from migrate.errors import MEANS
 from migrate.request import (
     MEMORY,
     SWITCH,
 )
+from migrate.words import Parser
 from tcpcp import exit_status
 from tcpcp.version import VERSION
 
@@ -35,13 +35,6 @@ _USAGE = (
     "       migrate doctor [options] [HOST]\n"
     "       migrate plugin install|status|uninstall"
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises instead of leaving the program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint="See `migrate --help`.")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -44,12 +44,8 @@ def main(
     environment.prepare(again=argv is None)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["plugin"]:
-            return _plugin(words[1:])
-        if words[:1] == ["ps"]:
-            return _ps(words[1:])
-        if words[:1] == ["doctor"]:
-            return _doctor(words[1:])
+        if words and (command := _COMMANDS.get(words[0])):
+            return command(words[1:])
         options, said = settings.parsed(arguments.parser, words, settings.host_of)
         asked = wanted.request(options)
     except UsageError as error:
@@ -192,6 +188,10 @@ def _doctor(words: Sequence[str]) -> int:
     from migrate import doctor
 
     return doctor.main(words)
+
+
+#: By the first word: each reads those behind it.
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"plugin": _plugin, "ps": _ps, "doctor": _doctor}
 
 
 def _recover(asked: RecoverRequest) -> Report:

@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 
-from migrate import arguments, host_name, interrupt, reached, settings
+from migrate import host_name, interrupt, reached, settings
 from migrate.checks.requirements import Finding
 from migrate.errors import Exit, MigrateError
 from migrate.report.text import clean
 from migrate.request import Request
 from migrate.ssh import host
+from migrate.words import Parser
 from tcpcp import exit_status
 from tcpcp.version import VERSION
 
@@ -23,7 +24,7 @@ SCHEMA = 1
 
 def parser() -> argparse.ArgumentParser:
     """What reads the words behind ``migrate doctor``."""
-    made = arguments.Parser(
+    made = Parser(
         prog="migrate doctor",
         usage="migrate doctor [options] [HOST]",
         description="Say what migrate needs of this host, and of HOST, where its agent is started: each requirement"

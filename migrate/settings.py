@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,8 @@ def parsed(
     options = make().parse_intermixed_args(words)
     if options.no_config or not (named := host(options)):
         return options, Settings()
-    files = list(_files())
+    if not (files := list(_files())):
+        return options, Settings()
     said: dict[str, tuple[Any, Path]] = {}
     for file in files:
         said |= {key: (value, file.path) for key, value in file.options.items()}
@@ -158,6 +158,8 @@ def _read(path: Path) -> str | None:
 
 def _checked(path: Path, text: str) -> _File:
     """What *text* says. :raises UsageError: it makes no sense."""
+    import tomllib  # here, since most calls have no file
+
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

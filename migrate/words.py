@@ -1,11 +1,13 @@
-"""Single words of the command line: what each must be. All raise UsageError where one makes no sense. Pure."""
+"""Words of the command line: what reads them, what each must be. All raise UsageError where one makes no sense."""
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from migrate.errors import UsageError
 from migrate.request import AUTO, FORWARD, apart, ways
@@ -15,6 +17,13 @@ _PID_MAX = 1 << 22
 _PROGRAM = re.compile(r"[^\W_][^\s/\x00-\x1f\x7f]{0,254}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,246}\.service")
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}(@(podman|runc|crun))?")
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises instead of leaving the program; whose help it names is the command's, e.g. of ``migrate ps``."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"See `{' '.join(self.prog.split()[:2])} --help`.")
 
 
 def number(name: str, text: str, largest: int) -> int:

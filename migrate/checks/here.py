@@ -17,7 +17,6 @@ from migrate.checks.network import peers_elsewhere, sockets_whole
 from migrate.checks.obstacles import obstacles
 from migrate.checks.reasons import Check
 from migrate.checks.subject import ORIGIN, Subject
-from migrate.checks.together import together
 from migrate.checks.wildcards import address_named
 from migrate.errors import Reason
 from migrate.pb.session_pb2 import HostInventory, ProcessInventory
@@ -63,11 +62,4 @@ def refusals(
     Each of them is one with any destination. Parameters as of :func:`migrate.checks.reasons.refusals`.
     """
     subject = Subject(process, origin, HostInventory(), along, needed or {}, switch)
-    found = [
-        [one for check in table for one in check(subject) if one.role == ORIGIN]
-        for table in (OF_THE_CHOICE, OF_THIS_HOST)
-    ]
-    # As there: of what cannot be named at all, nothing else is of interest.
-    rest = () if found[0] else OF_THE_PROCESS
-    found.append([one for check in rest for one in check(subject) if one.role == ORIGIN])
-    return reasons.shortened(together([one for some in found for one in some], subject))
+    return reasons.judged(subject, OF_THE_CHOICE, OF_THIS_HOST, OF_THE_PROCESS, ORIGIN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from migrate.checks import containers, reconnections, units, wildcards
 from migrate.checks.addresses import addresses_movable
@@ -89,12 +89,30 @@ def refusals(
     :param switch: how traffic is switched; a name of ``migrate.switch``.
     """
     subject = Subject(process, origin, destination, along, needed or {}, switch)
-    hosts = [reason for check in OF_HOSTS for reason in check(subject)]
-    wrong = [reason for check in OF_THE_CHOICE for reason in check(subject)]
+    return judged(subject, OF_THE_CHOICE, OF_HOSTS, OF_THE_PROCESS)
+
+
+def judged(
+    subject: Subject,
+    choice: Iterable[Check],
+    hosts: Iterable[Check],
+    process: Iterable[Check],
+    role: str = "",
+) -> list[Reason]:
+    """All that is in the way of *subject*; each reason once.
+
+    :param choice, hosts, process: checks of what was named, of whole hosts, and of what the process holds.
+    :param role: of the host that alone is looked at, if it is one.
+    """
+
+    def found(checks: Iterable[Check]) -> list[Reason]:
+        return [one for check in checks for one in check(subject) if one.role == (role or one.role)]
+
+    wrong = found(choice)
     # What init or a kernel thread has open is of no interest: another process has to be named. And nobody
     # shall take an address away from this very host because it is "there already".
-    others = [] if wrong else [reason for check in OF_THE_PROCESS for reason in check(subject)]
-    return shortened(together([*wrong, *hosts, *others], subject))
+    others = [] if wrong else found(process)
+    return shortened(together([*wrong, *found(hosts), *others], subject))
 
 
 def notes(

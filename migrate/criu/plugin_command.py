@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from migrate.criu import configuration, crun
-from migrate.errors import Exit, UsageError
+from migrate.errors import Exit
+from migrate.words import Parser
 from tcpcp import exit_status
 from tcpcp.criu import hook
 
@@ -40,14 +40,9 @@ WantedBy=multi-user.target
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint="See `migrate plugin --help`.")
-
-
 def parser() -> argparse.ArgumentParser:
     """What reads the words behind ``migrate plugin``."""
-    made = _Parser(
+    made = Parser(
         prog="migrate plugin",
         description="From then on podman container checkpoint and restore, runc checkpoint and restore keep TCP"
         " connections: by CRIU's hooks, on both hosts.",

@@ -13,10 +13,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
 
 from migrate import inventory
-from migrate.errors import Exit, MigrateError, Reason, Refused, UsageError
+from migrate.errors import Exit, MigrateError, Reason, Refused
 from migrate.inventory import connected, proc, supervision
 from migrate.inventory.connected import Tree
 from migrate.origin import here
@@ -26,6 +25,7 @@ from migrate.processes.chosen import Subject
 from migrate.report import observer, trees
 from migrate.report.trees import Row
 from migrate.request import Request
+from migrate.words import Parser
 from tcpcp import exit_status
 from tcpcp.errors import TcpcpError
 
@@ -43,14 +43,9 @@ EXITS = {
 _NO_ID = ""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint="See `migrate ps --help`.")
-
-
 def parser() -> argparse.ArgumentParser:
     """What reads the words behind ``migrate ps``."""
-    made = _Parser(
+    made = Parser(
         prog="migrate ps",
         description="List the process trees of this host that have TCP sockets: where they listen, how many"
         " connections they hold, and whether something on this host is in the way of moving them. Nothing is held"

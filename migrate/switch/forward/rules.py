@@ -138,7 +138,7 @@ def away(migration_id: str) -> str:
 def forgotten(family: str, migration_id: str, flows: Sequence[Flow]) -> str:
     """A host forgets *flows*, which that forward has."""
     table = f"{family} {name(migration_id)}"
-    told = [(set_, ", ".join(map(_ends, flows))) for set_ in ("flows",)]
+    told = [("flows", ", ".join(map(_ends, flows)))]
     if family == "netdev":
         told.append(("quoted", ", ".join(map(_numbers, flows))))
     return "\n".join(f"delete element {table} {set_} {{ {ends} }}" for set_, ends in told)
